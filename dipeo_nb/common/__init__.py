@@ -1,0 +1,1 @@
+"""Utilities every room may use."""

@@ -1,0 +1,114 @@
+"""Settings. The only module that reads the environment (infra-spec §12).
+
+Each variable is accepted under the name that upstream documents and under the one that worked there.
+`.env` in the current directory is read as well; real environment variables win.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _env(*names: str, default: Any, **more: Any) -> Any:
+    return Field(default=default, validation_alias=AliasChoices(*names), **more)
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; see each field for variable, unit and default."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", populate_by_name=True, frozen=True
+    )
+
+    base_dir: Path = _env("DIPEO_BASE_DIR", default=None, validate_default=False)
+    """Root of all relative names in diagrams (DIPEO_BASE_DIR; default: the current directory)."""
+    default_llm_model: str = _env("DIPEO_DEFAULT_LLM_MODEL", "DIPEO_LLM_DEFAULT_MODEL", default="gpt-5-nano-2025-08-07")
+    """Model of a person that names none."""
+    llm_timeout: float = _env("DIPEO_LLM_TIMEOUT", "DIPEO_LLM_TIMEOUT_S", default=300.0, gt=0)
+    """Seconds for one model call."""
+    llm_idle_timeout: float = _env("DIPEO_LLM_IDLE_TIMEOUT", default=60.0, gt=0)
+    """Seconds between two pieces of a streamed answer."""
+    execution_timeout: float = _env("DIPEO_EXECUTION_TIMEOUT", "DIPEO_EXECUTION_ENGINE_TIMEOUT_S", default=3600.0, gt=0)
+    """Seconds for one run."""
+    node_timeout: float = _env("DIPEO_NODE_TIMEOUT", "DIPEO_EXECUTION_NODE_TIMEOUT_S", default=600.0, gt=0)
+    """Seconds for one run of one node, unless the node says otherwise. code_job: 30 s, user_response: no limit."""
+    parallel_execution: bool = _env("DIPEO_PARALLEL_EXECUTION", "DIPEO_EXECUTION_ENABLE_PARALLEL", default=True)
+    """False: one node at a time."""
+    execution_parallelism: int = _env("DIPEO_EXECUTION_PARALLELISM", default=20, ge=1)
+    """Nodes of one run that work at the same time."""
+    max_iterations: int = _env("DIPEO_MAX_ITERATIONS", "DIPEO_EXECUTION_MAX_ITERATIONS", default=100, ge=1)
+    """Runs of one node within one run of a diagram, before the loop is called endless."""
+    state_store_path: Path | None = _env("STATE_STORE_PATH", "DIPEO_STATE_STORE_PATH", default=None)
+    """The run store (SQLite); default: <base_dir>/.dipeo/runs.db. `:memory:` keeps runs in memory only."""
+    state_store_sync: Literal["normal", "full"] = _env("DIPEO_STATE_STORE_SYNC", default="normal")
+    """`normal` survives a killed process; `full` also survives a power cut, at about ten times the time per commit."""
+    cache_dir: Path = _env("DIPEO_CACHE_DIR", default=Path(platformdirs.user_cache_dir("dipeo-nb", appauthor=False)))
+    """Where the embedded model is kept."""
+    local_model: str = _env("DIPEO_LOCAL_MODEL", default="smollm2-135m")
+    """Model of `--model local`: a name of the model store, or the path of a GGUF file."""
+    max_file_size: int = _env("DIPEO_MAX_FILE_SIZE", default=50 * 1024 * 1024, ge=1)
+    """Bytes; larger files are neither read nor written."""
+    event_queue_size: int = _env("DIPEO_EVENT_QUEUE_SIZE", default=10_000, ge=1)
+    """Events waiting per slow subscriber."""
+    openai_api_key: SecretStr | None = _env("OPENAI_API_KEY", default=None)
+    openai_base_url: str | None = _env("OPENAI_BASE_URL", default=None)
+    log_level: str = _env("DIPEO_LOG_LEVEL", default="INFO")
+
+    def model_post_init(self, context: Any, /) -> None:
+        if self.base_dir is None:  # pyright: ignore[reportUnnecessaryComparison]
+            object.__setattr__(self, "base_dir", Path.cwd())
+
+    @property
+    def run_store(self) -> Path | None:
+        """Path of the run store; None for memory only."""
+        if self.state_store_path is None:
+            return self.base_dir / ".dipeo" / "runs.db"
+        return None if str(self.state_store_path) == ":memory:" else self.state_store_path
+
+
+@cache
+def _cached() -> Settings:
+    return Settings()
+
+
+_override: Settings | None = None
+
+
+def get_settings() -> Settings:
+    """The settings of this process: read once, then kept until `reset_settings`."""
+    return _override or _cached()
+
+
+def reset_settings() -> None:
+    """Forget what was read; the next `get_settings` reads the environment again."""
+    _cached.cache_clear()
+
+
+@contextmanager
+def override_settings(**changes: Any) -> Iterator[Settings]:
+    """Other settings within the block, for tests: `with override_settings(base_dir=tmp): …`."""
+    global _override
+    before = _override
+    _override = get_settings().model_copy(update=changes)
+    try:
+        yield _override
+    finally:
+        _override = before
+
+
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for a process that runs a diagram's code: without anything that looks like a secret."""
+    return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}

@@ -1,0 +1,219 @@
+"""What is said to and by language models, for every provider alike.
+
+They live here and not in `llm` because the ports need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dipeo_nb.domain.enums import SERVICE_ALIASES, ExecutionPhase, LLMService, MessageType
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish to have a tool run."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What the tool answered."""
+
+    call_id: str
+    content: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolConfig:
+    """A tool offered to the model: a built-in one (`type`), or a function with a JSON schema."""
+
+    type: str
+    """`function`, `web_search`, `web_search_preview` or `image_generation`."""
+    name: str | None = None
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    """JSON schema of the arguments of a function."""
+    enabled: bool = True
+    config: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message of a request, in order. `tool` messages carry results, assistant ones may carry calls."""
+
+    role: Role
+    content: str
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_result: ToolResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens in disjoint buckets; None means unknown, never zero-by-default.
+
+    `input` excludes cached tokens, `output` excludes reasoning. `raw` is the provider's own record, verbatim.
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    raw: Mapping[str, Any] | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Sum of the known buckets; None when none is known."""
+        known = [
+            n for n in (self.input, self.output, self.cache_read, self.cache_write, self.reasoning) if n is not None
+        ]
+        return sum(known) if known else None
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        def both(a: int | None, b: int | None) -> int | None:
+            return b if a is None else a if b is None else a + b
+
+        return TokenUsage(
+            both(self.input, other.input),
+            both(self.output, other.output),
+            both(self.cache_read, other.cache_read),
+            both(self.cache_write, other.cache_write),
+            both(self.reasoning, other.reasoning),
+        )
+
+    def to_dict(self) -> dict[str, int]:
+        """The known buckets and their total, without `raw`."""
+        pairs = {
+            "input": self.input,
+            "output": self.output,
+            "cache_read": self.cache_read,
+            "cache_write": self.cache_write,
+            "reasoning": self.reasoning,
+            "total": self.total,
+        }
+        return {k: v for k, v in pairs.items() if v is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class LLMRequest:
+    """One call of a model."""
+
+    service: str
+    """A service name such as `openai` or `local` (see `LLMService`; third parties add more)."""
+    model: str
+    messages: Sequence[ChatMessage]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    """Limit of the answer in tokens."""
+    response_format: Any = None
+    """A pydantic model class, or a JSON schema; None for text."""
+    tools: Sequence[ToolConfig] = ()
+    phase: ExecutionPhase = ExecutionPhase.DEFAULT
+    api_key_id: str | None = None
+    base_url: str | None = None
+    timeout: float | None = None
+    """Seconds for the whole call; None: DIPEO_LLM_TIMEOUT."""
+    context: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """For logs and fakes: person, node, run number. Never sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class LLMResponse:
+    """A finished answer."""
+
+    text: str
+    provider: str
+    model: str
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    structured: Any = None
+    """Instance of the requested pydantic class, or the object of the requested schema."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    request_id: str | None = None
+    cost_usd: float | None = None
+    """None when the price is unknown; 0.0 only for models that cost nothing."""
+    rung: str | None = None
+    """How structure was obtained: grammar, native, tool, json_mode or prompt."""
+    raw: Any = None
+
+
+StreamKind = Literal[
+    "start",
+    "text",
+    "reasoning",
+    "tool_call_start",
+    "tool_call_delta",
+    "tool_call_end",
+    "usage",
+    "stream_restarted",
+    "end",
+    "progress",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One step of a streamed answer. A stream ends with exactly one `end`, which carries the whole `response`.
+
+    Errors are raised by the iterator, not sent as events. `progress` reports work before the first token (a model
+    being fetched or loaded); `text` then says what, `data` how much (`done`, `total` in bytes).
+    """
+
+    kind: StreamKind
+    text: str = ""
+    response: LLMResponse | None = None
+    data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of a run's conversation log (diagram-spec §1.5, §6.1)."""
+
+    id: str
+    """Unique within the run."""
+    from_person_id: str
+    """A person id or `system`."""
+    to_person_id: str
+    content: str
+    message_type: MessageType
+    timestamp: float
+    """Seconds since the epoch."""
+    node_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def normalize_service(name: str) -> str:
+    """The service a spelling means: lower case, `_` → `-`, aliases applied; unknown names come back as they are."""
+    text = name.strip().lower().replace("_", "-")
+    return str(SERVICE_ALIASES.get(text, text))
+
+
+def parse_model(text: str) -> tuple[str, str | None]:
+    """Split `service:model`, `service` or `model` into (service, model or None).
+
+    `local` → ("local", None); `openai:gpt-5` → ("openai", "gpt-5"); `gpt-5` → ("openai", "gpt-5"): a bare name
+    goes to the service its prefix is known for, else to OpenAI.
+    """
+    head, colon, tail = text.strip().partition(":")
+    if colon and normalize_service(head) in set(LLMService):
+        return normalize_service(head), tail or None
+    service = normalize_service(text)
+    if service in set(LLMService):
+        return service, None
+    lower = text.lower()
+    for prefix, known in (("claude", LLMService.ANTHROPIC), ("gemini", LLMService.GEMINI)):
+        if lower.startswith(prefix):
+            return str(known), text.strip()
+    if ":" in text and not lower.startswith(("gpt", "o1", "o3", "o4", "ft:")):
+        return str(LLMService.OLLAMA), text.strip()
+    return str(LLMService.OPENAI), text.strip()

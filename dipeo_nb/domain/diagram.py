@@ -1,0 +1,147 @@
+"""The diagram as data (diagram-spec §1.1). Formats read and write these; nothing here knows a format.
+
+Two deliberate differences from the wire model: a node's `label` stands beside `data` instead of inside it, and an
+arrow names its nodes and handles separately instead of through handle ids. `handle_id` builds the wire spelling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dipeo_nb.domain.enums import HandleDirection, HandleLabel
+
+
+@dataclass(frozen=True, slots=True)
+class Vec2:
+    """A place on the canvas, in pixels; y grows downwards."""
+
+    x: float = 0.0
+    y: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DomainNode:
+    id: str
+    type: str
+    """One of the 16 `NodeType` values or a registered one, lower case; an unknown type is kept as it is."""
+    label: str
+    position: Vec2 | None = None
+    """None when the file gives none (the layout then chooses)."""
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Properties under their canonical names, unknown ones included, without `label`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainArrow:
+    id: str
+    source: str
+    """Id of the source node."""
+    target: str
+    """Id of the target node."""
+    source_handle: str = HandleLabel.DEFAULT.value
+    target_handle: str = HandleLabel.DEFAULT.value
+    label: str | None = None
+    """Variable name at the target."""
+    content_type: str | None = None
+    execution_priority: float = 0
+    """Siblings with a higher number get their token first."""
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class DomainHandle:
+    id: str
+    node_id: str
+    label: str
+    direction: HandleDirection
+    data_type: str = "any"
+    position: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LLMConfig:
+    """How a person reaches its model. `service` is normalised (aliases applied) by the readers."""
+
+    service: str = "openai"
+    model: str | None = None
+    """None: the default model of the settings."""
+    api_key_id: str | None = None
+    system_prompt: str | None = None
+    prompt_file: str | None = None
+    """A file that holds the system prompt; searched like a node's prompt file."""
+    temperature: float | None = None
+    max_tokens: int | None = None
+    base_url: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Keys we do not know, kept for round trips."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPerson:
+    id: str
+    label: str
+    llm: LLMConfig = field(default_factory=LLMConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class DiagramMetadata:
+    version: str = "1.0.0"
+    created: str | None = None
+    modified: str | None = None
+    id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    author: str | None = None
+    tags: tuple[str, ...] | None = None
+    format: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class DomainDiagram:
+    nodes: tuple[DomainNode, ...] = ()
+    arrows: tuple[DomainArrow, ...] = ()
+    persons: tuple[DomainPerson, ...] = ()
+    metadata: DiagramMetadata | None = None
+    handles: tuple[DomainHandle, ...] = ()
+    """Handles that the file lists explicitly; the others follow from the node types."""
+
+    def node(self, reference: str) -> DomainNode:
+        """The node with that id, else with that label; KeyError if there is none."""
+        for node in self.nodes:
+            if node.id == reference:
+                return node
+        for node in self.nodes:
+            if node.label == reference:
+                return node
+        raise KeyError(reference)
+
+    def person(self, reference: str) -> DomainPerson:
+        """The person with that id, else with that label; KeyError if there is none."""
+        for person in self.persons:
+            if person.id == reference:
+                return person
+        for person in self.persons:
+            if reference in (person.label, f"person_{person.label}"):
+                return person
+        raise KeyError(reference)
+
+
+def handle_id(node_id: str, label: str, direction: HandleDirection | str) -> str:
+    """The wire id of a handle: `node_3_condtrue_output`."""
+    return f"{node_id}_{label}_{direction}"
+
+
+def parse_handle_id(text: str) -> tuple[str, str, HandleDirection]:
+    """Split a wire handle id into (node id, handle label, direction); the node id may hold underscores.
+
+    Raises:
+        ValueError: fewer than three pieces, or the last one is not input/output.
+    """
+    node, _, rest = text.rpartition("_")
+    node, _, label = node.rpartition("_")
+    if not node or rest not in ("input", "output"):
+        raise ValueError(f"'{text}' is not a handle id of the form <node>_<handle>_input|output")
+    return node, label, HandleDirection(rest)

@@ -1,0 +1,85 @@
+"""Events: the one record of a run (diagram-spec §5.7). Everything else is a fold over them.
+
+An `Event` is a named tuple because a run makes hundreds of thousands of them. `seq` counts from 1 within a run, without
+gap. `payload` holds JSON values only; its shape depends on the type:
+
+| type | payload |
+|---|---|
+| execution_started | variables, diagram (name), diagram_id, source (native form of the diagram), parent, model, options |
+| execution_completed | status, total_duration_ms, outputs {label: value}, node_status {label: status}, usage, cost_usd |
+| execution_error | status (failed, aborted or interrupted), error {type, message, node, hint}, total_duration_ms, node_status |
+| node_started | label, node_type, run (1-based run number of the node), inputs {name: [source node id, source run]} |
+| node_completed | label, run, status (completed or maxiter_reached), output (body), content_type, handles, meta, duration_ms |
+| node_error | label, run, error {type, message, hint}, duration_ms, handled (true: the run goes on) |
+| node_output | kind (`text`, `reasoning`, `tool`, `stdout`, `progress`), text or data, is_partial, call_id |
+| execution_log | level, message, logger_name, extra_fields |
+| interactive_prompt | prompt, timeout, default, request_id |
+| interactive_response | request_id, answer, source (`user`, `answers`, `default`) |
+
+`node_completed` of a person_job carries `meta`: person_id, model, provider, usage {input, output, …}, cost_usd, prompt,
+messages (ids of the conversation messages it added); of a condition: branch; of a code_job: variables (what survives).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from dipeo_nb.domain.enums import EventPriority, EventType
+
+EVENT_VERSION = "2.0.0"
+
+
+class Event(NamedTuple):
+    """One thing that happened in one run."""
+
+    seq: int
+    type: EventType
+    run_id: str
+    occurred_at: float
+    """Seconds since the epoch, UTC."""
+    node_id: str | None
+    payload: Mapping[str, Any]
+
+    @property
+    def priority(self) -> EventPriority:
+        return _PRIORITY.get(self.type, EventPriority.NORMAL)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The form clients receive: type, execution_id, node_id, data, timestamp (ISO 8601, UTC), metadata."""
+        return {
+            "type": str(self.type),
+            "execution_id": self.run_id,
+            "node_id": self.node_id,
+            "data": self.payload,
+            "timestamp": datetime.fromtimestamp(self.occurred_at, UTC).isoformat(),
+            "metadata": {"seq": self.seq, "version": EVENT_VERSION, "priority": str(self.priority)},
+        }
+
+
+_PRIORITY = {
+    EventType.EXECUTION_ERROR: EventPriority.CRITICAL,
+    EventType.EXECUTION_COMPLETED: EventPriority.HIGH,
+    EventType.EXECUTION_STARTED: EventPriority.HIGH,
+    EventType.NODE_ERROR: EventPriority.HIGH,
+    EventType.INTERACTIVE_PROMPT: EventPriority.HIGH,
+    EventType.NODE_OUTPUT: EventPriority.LOW,
+    EventType.EXECUTION_LOG: EventPriority.LOW,
+}
+
+FINAL_EVENTS = frozenset({EventType.EXECUTION_COMPLETED, EventType.EXECUTION_ERROR})
+"""The last event of a run is one of these; a run without one was interrupted or is still going on."""
+
+
+class RunSummary(NamedTuple):
+    """One row of the run history."""
+
+    run_id: str
+    diagram: str
+    status: str
+    """A `Status` value; `interrupted` when the process of the run is gone."""
+    started_at: float
+    ended_at: float | None
+    events: int
+    parent_run_id: str | None = None

@@ -1,0 +1,367 @@
+"""Every seam of the system, in one place. Adapters live in the rooms above and never inherit silently:
+a class that claims a port must have every method of it (`tests/contracts/` runs over all adapters).
+
+All errors named here are from `dipeo_nb.errors`. Methods that touch the outside are async unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
+from dipeo_nb.domain.enums import EventPriority, EventType
+from dipeo_nb.domain.events import Event, RunSummary
+
+
+@runtime_checkable
+class LLMClient(Protocol):
+    """One provider's models. Born, used and closed on the library's loop thread."""
+
+    @property
+    def provider(self) -> str:
+        """Service name, e.g. `openai`."""
+        ...
+
+    def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        """Answer *request* piece by piece; the last event is `end` with the whole response.
+
+        Cancelling the iteration stops the work and closes the connection.
+
+        Raises:
+            LLMError: a subclass for each cause; vendor errors never pass through.
+            APIKeyNotFoundError: a key is needed and there is none.
+            MissingDependencyError: the provider's package is not installed.
+        """
+        ...
+
+    async def cleanup(self) -> None:
+        """Close connections and free memory. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class LLMServicePort(Protocol):
+    """All models behind one door: chooses the client by `request.service`, fills defaults, counts cost."""
+
+    def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        """As `LLMClient.stream`.
+
+        Raises:
+            UnsupportedError: no such service; the message lists the choices and the nearest.
+        """
+        ...
+
+    async def complete(self, request: LLMRequest) -> LLMResponse:
+        """The whole answer at once; same errors."""
+        ...
+
+    async def cleanup(self) -> None: ...
+
+
+class FileInfo(NamedTuple):
+    """What a file system knows about a file."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    modified: float
+    """Seconds since the epoch."""
+    is_dir: bool = False
+
+
+@runtime_checkable
+class FileSystemPort(Protocol):
+    """Files below one base directory. Every path is confined: outside it is a StorageError before anything happens.
+
+    Synchronous, like the files of the standard library; the engine calls it through a worker thread.
+    """
+
+    @property
+    def base_path(self) -> Path: ...
+
+    def resolve(self, path: str | Path) -> Path:
+        """The confined absolute path.
+
+        Raises:
+            StorageError: absolute elsewhere, `..` or a symbolic link that leads out, NUL, empty, reserved or overlong
+                name, not a regular file.
+        """
+        ...
+
+    def read_bytes(self, path: str | Path) -> bytes:
+        """Raises StorageError: missing (`cause='not_found'`), a directory, not readable, above the size limit."""
+        ...
+
+    def read_text(self, path: str | Path) -> str:
+        """UTF-8 (a BOM is dropped). Raises as `read_bytes`, and when the bytes are not UTF-8."""
+        ...
+
+    def write_bytes(self, path: str | Path, data: bytes) -> int:
+        """Write atomically (old or new content, never a mix), making parent folders. Returns the size in bytes.
+
+        Raises StorageError: disk full, read-only, above the size limit.
+        """
+        ...
+
+    def write_text(self, path: str | Path, text: str) -> int:
+        """As `write_bytes`, UTF-8."""
+        ...
+
+    def exists(self, path: str | Path) -> bool: ...
+
+    def stat(self, path: str | Path) -> FileInfo:
+        """Raises StorageError when missing."""
+        ...
+
+    def glob(self, pattern: str) -> list[Path]:
+        """Files matching *pattern* (`*`, `?`, `[…]`, `**`), confined, sorted, relative to the base."""
+        ...
+
+    def remove(self, path: str | Path) -> None:
+        """Raises StorageError when missing or a directory."""
+        ...
+
+
+@runtime_checkable
+class RunStore(Protocol):
+    """The log of every run: append only, numbered without gap, committed before anyone sees an event."""
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Commit *events* (all of one run, consecutive `seq`) in one transaction, all or nothing.
+
+        The first event of a run must be `execution_started` with seq 1.
+
+        Raises:
+            StorageError: a gap or repeat in `seq`, a final event already there, payload not JSON, disk full,
+                read-only. Nothing of the batch is then stored.
+        """
+        ...
+
+    async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        """Events with seq greater than *after*, in order; empty for an unknown run."""
+        ...
+
+    async def runs(
+        self, *, limit: int = 100, status: str | None = None, diagram: str | None = None
+    ) -> list[RunSummary]:
+        """Newest first, runs going on included. A run whose process is gone is `interrupted`."""
+        ...
+
+    async def run(self, run_id: str) -> RunSummary | None:
+        """One row; None when unknown."""
+        ...
+
+    async def delete(self, run_id: str) -> None:
+        """Forget a run; unknown ones are ignored."""
+        ...
+
+    async def initialize(self) -> None:
+        """Open and, when needed, migrate. Raises StorageError when the file is not a run store or too new."""
+        ...
+
+    async def cleanup(self) -> None:
+        """Close. Safe to call twice."""
+        ...
+
+
+EventHandler = Callable[[Event], Awaitable[None] | None]
+
+
+class Subscription(NamedTuple):
+    """Handed out by `EventBus.subscribe`, taken by `unsubscribe`."""
+
+    id: int
+
+
+@runtime_checkable
+class EventBus(Protocol):
+    """Distributes events that are already stored. Never a second source of truth."""
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Hand *events* to the subscribers, each in order. Does not wait for them and does not raise for them."""
+        ...
+
+    def subscribe(
+        self,
+        handler: EventHandler,
+        *,
+        types: Iterable[EventType] | None = None,
+        run_id: str | None = None,
+        priority: EventPriority = EventPriority.NORMAL,
+    ) -> Subscription:
+        """Call *handler* for each event that fits; higher priority first. A failing handler is logged and kept."""
+        ...
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Unknown subscriptions are ignored."""
+        ...
+
+    async def drain(self) -> None:
+        """Return when everything published so far has been handled."""
+        ...
+
+    async def initialize(self) -> None: ...
+
+    async def cleanup(self) -> None:
+        """Drain, then stop. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class APIKeyPort(Protocol):
+    """Where API keys come from. Secrets leave only through `get_api_key`, and only as `SecretStr`-like objects."""
+
+    async def get_api_key(self, key_id: str) -> Any:
+        """The secret (`pydantic.SecretStr`) for a key id, a service or an alias.
+
+        Raises:
+            APIKeyNotFoundError: none there; the hint names the variable, the command to store one and `--model local`.
+        """
+        ...
+
+    async def set_api_key(self, key_id: str, key: str) -> None:
+        """Raises APIKeyError when this store is read-only."""
+        ...
+
+    async def delete_api_key(self, key_id: str) -> None: ...
+
+    async def list_api_keys(self) -> list[dict[str, Any]]:
+        """id, label, service and a masked form of each; never a secret."""
+        ...
+
+
+class TemplateResult(NamedTuple):
+    """A rendered template and what was met on the way."""
+
+    content: str
+    missing_keys: tuple[str, ...] = ()
+    used_keys: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class TemplateProcessorPort(Protocol):
+    """Renders prompts. Pure; values are never expanded again."""
+
+    def process(self, template: str, context: Mapping[str, Any]) -> TemplateResult:
+        """Render; missing names render empty and are listed. Raises TemplateError for bad syntax."""
+        ...
+
+    def process_simple(self, template: str, context: Mapping[str, Any]) -> str: ...
+
+    def process_single_brace(self, template: str, context: Mapping[str, Any]) -> str:
+        """`{a.b[0]}` of file names; unknown names stay as they are."""
+        ...
+
+    def extract_variables(self, template: str) -> tuple[str, ...]:
+        """Top-level names the template asks for."""
+        ...
+
+
+class Question(NamedTuple):
+    """A question of a user_response node to the person at the keyboard."""
+
+    run_id: str
+    node_id: str
+    label: str
+    prompt: str
+    timeout: float | None
+    default: str | None
+    request_id: str
+
+
+@runtime_checkable
+class InteractionPort(Protocol):
+    """Who answers questions: a form in the live view, `input()`, given answers."""
+
+    async def ask(self, question: Question) -> tuple[str, str]:
+        """(answer, source), source being `user`, `answers` or `default`.
+
+        Raises:
+            RunError: nobody can answer here; the hint names `answers=` / `--answer`.
+        """
+        ...
+
+
+class CodeResult(NamedTuple):
+    """What a piece of code gave back."""
+
+    value: Any
+    variables: Mapping[str, Any]
+    """Assignments that survive to the run's next code job (JSON values only)."""
+    stdout: str
+
+
+@runtime_checkable
+class CodeRunner(Protocol):
+    """Runs the code of one run, apart from this process; killable at any time."""
+
+    async def run_python(
+        self,
+        code: str,
+        *,
+        filename: str,
+        inputs: Any,
+        variables: Mapping[str, Any],
+        assigned: Mapping[str, Any],
+        node_id: str,
+        function_name: str,
+        timeout: float,
+        shared: bool = True,
+        folder: Path | None = None,
+        on_output: Callable[[str], None] | None = None,
+    ) -> CodeResult:
+        """Run *code* (see diagram-spec §3.5 "Do").
+
+        Args:
+            filename: what tracebacks call it.
+            inputs: the node's inputs (`execution.inputs.Inputs`).
+            variables: the run's global variables.
+            assigned: what earlier code of the run assigned; restores a new worker.
+            function_name: called when the code defines it and gives no result otherwise.
+            timeout: seconds.
+            shared: False gives the code a namespace of its own.
+            folder: a further place for imports.
+            on_output: told what the code prints, piece by piece.
+
+        Raises:
+            CodeError: it raised, or its result cannot be carried over.
+            NodeTimeoutError: it was slower than *timeout* seconds; the worker is killed.
+        """
+        ...
+
+    async def cleanup(self) -> None:
+        """Kill the worker. Safe to call twice."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, ids and randomness, injected so that a replayed run is the recorded one."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float: ...
+
+    def new_id(self, prefix: str = "") -> str:
+        """A fresh id: *prefix* and 32 hex digits."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The ports a run works with. Built by `container.build`; tests swap any of them with `dataclasses.replace`."""
+
+    llm: LLMServicePort
+    files: FileSystemPort
+    store: RunStore
+    bus: EventBus
+    keys: APIKeyPort
+    templates: TemplateProcessorPort
+    code: Callable[[], CodeRunner]
+    """Makes the code runner of one run."""
+    clock: Clock

@@ -1,0 +1,296 @@
+"""The error tree. Every message ends with the next action; the facts are attributes.
+
+    DipeoError
+    ├── UserError                 you made a mistake: nothing was run, fix the input and try again
+    │   ├── ValidationError           a value has the wrong type, shape or size
+    │   ├── ConfigurationError        a setting or a combination of options cannot work
+    │   │   └── MissingDependencyError    an optional package is not installed
+    │   ├── TrustError                code in a diagram was not trusted to run
+    │   └── DiagramError              the diagram cannot be read or run
+    │       ├── DiagramNotFoundError
+    │       ├── DiagramFormatError        not a diagram: bad YAML/JSON, binary, too large
+    │       └── InvalidDiagramError       read, but refused by the compiler; carries `diagnostics`
+    ├── RunError                  the run failed; the events up to that point are in the run store
+    │   ├── NodeExecutionError        a node's work raised
+    │   │   ├── ExpressionError           an expression of a condition could not be evaluated
+    │   │   ├── TemplateError             a prompt or path template could not be rendered
+    │   │   └── CodeError                 the code of a code_job raised; carries its own traceback
+    │   ├── NodeTimeoutError          a node was slower than its time limit
+    │   ├── RunTimeoutError           the run was slower than its time limit
+    │   ├── MaxIterationsError        a loop did not end within its limit
+    │   ├── DeadlockError             nodes wait for inputs that can never come
+    │   ├── BudgetExceededError       a limit of tokens, money, calls or seconds was reached
+    │   └── RunAbortedError           stopped by the user
+    └── ServiceError              something outside failed
+        ├── StorageError              files, blobs, run store; carries `operation`
+        ├── APIKeyError
+        │   └── APIKeyNotFoundError
+        └── LLMError                  carries provider, model, status, request_id
+            ├── AuthError, RateLimitError, ContextLengthError, ContentFilteredError,
+            │   LLMTimeoutError, LLMConnectionError, UnsupportedError, ProviderError
+            └── ModelUnavailableError     an embedded or local model cannot be fetched or loaded
+
+Keep the two first branches apart: a `UserError` means nothing ran (exit code 2), a `RunError` means a run
+exists in the store (exit code 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dipeo_nb.domain.diagnostics import Diagnostic
+
+
+class DipeoError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: what happened, one sentence, in the user's words.
+        hint: the next action (a command, a variable, a spelling); shown after the message.
+        facts: typed facts, kept as attributes (`error.path`, `error.model` …).
+    """
+
+    code = "dipeo_error"
+    """Stable, machine-readable name of the kind of error."""
+
+    def __init__(self, message: str, *, hint: str | None = None, **facts: Any) -> None:
+        self.message = message
+        self.hint = hint
+        self.facts = facts
+        for name, value in facts.items():
+            setattr(self, name, value)
+        super().__init__(f"{message} {hint}" if hint else message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments are lost by the default protocol; errors must cross process boundaries.
+        return _rebuild, (type(self), self.message, self.hint, self.facts)
+
+
+def _rebuild(cls: type[DipeoError], message: str, hint: str | None, facts: dict[str, Any]) -> DipeoError:
+    return cls(message, hint=hint, **facts)
+
+
+class UserError(DipeoError):
+    """You made a mistake; nothing was run."""
+
+    code = "user_error"
+
+
+class ValidationError(UserError):
+    """A value has the wrong type, shape or size."""
+
+    code = "validation_error"
+
+
+class ConfigurationError(UserError):
+    """A setting, or a combination of options, cannot work."""
+
+    code = "configuration_error"
+
+
+class MissingDependencyError(ConfigurationError):
+    """An optional package is not installed; the hint names the extra to install."""
+
+    code = "missing_dependency"
+
+    @classmethod
+    def for_extra(cls, package: str, extra: str) -> MissingDependencyError:
+        """The error for an optional *package* that the *extra* of this distribution brings."""
+        return cls(
+            f"This needs the package '{package}', which is not installed.",
+            hint=f'Run: pip install "dipeo-nb[{extra}]"',
+            package=package,
+            extra=extra,
+        )
+
+
+class TrustError(UserError):
+    """The diagram wants to run code and was not trusted to."""
+
+    code = "not_trusted"
+
+
+class DiagramError(UserError):
+    """The diagram cannot be read or run."""
+
+    code = "diagram_error"
+    diagnostics: Sequence[Diagnostic] = ()
+
+
+class DiagramNotFoundError(DiagramError):
+    """No diagram under that path or name."""
+
+    code = "diagram_not_found"
+
+
+class DiagramFormatError(DiagramError):
+    """The text is not a diagram: bad YAML or JSON, binary data, wrong encoding, too large."""
+
+    code = "diagram_format"
+
+
+class InvalidDiagramError(DiagramError):
+    """The diagram was read and then refused; `diagnostics` says where and why."""
+
+    code = "invalid_diagram"
+
+
+class RunError(DipeoError):
+    """The run failed. `run_id` and `node` (label) are set when known."""
+
+    code = "run_error"
+    run_id: str | None = None
+    node: str | None = None
+
+
+class NodeExecutionError(RunError):
+    """The work of a node raised."""
+
+    code = "node_failed"
+
+
+class ExpressionError(NodeExecutionError):
+    """An expression could not be parsed or evaluated."""
+
+    code = "expression_error"
+
+
+class TemplateError(NodeExecutionError):
+    """A template could not be parsed or rendered."""
+
+    code = "template_error"
+
+
+class CodeError(NodeExecutionError):
+    """The code of a code_job raised; `traceback` is the user's part of the traceback."""
+
+    code = "code_error"
+    traceback: str = ""
+
+
+class NodeTimeoutError(RunError):
+    """A node was slower than its time limit."""
+
+    code = "node_timeout"
+
+
+class RunTimeoutError(RunError):
+    """The run was slower than its time limit."""
+
+    code = "run_timeout"
+
+
+class MaxIterationsError(RunError):
+    """A loop did not end within its limit."""
+
+    code = "max_iterations"
+
+
+class DeadlockError(RunError):
+    """Nodes wait for inputs that can never come; the message names the missing edges."""
+
+    code = "deadlock"
+
+
+class BudgetExceededError(RunError):
+    """A limit of tokens, money, calls or seconds was reached."""
+
+    code = "budget_exceeded"
+
+
+class RunAbortedError(RunError):
+    """The run was stopped by the user."""
+
+    code = "aborted"
+
+
+class ServiceError(DipeoError):
+    """Something outside this package failed."""
+
+    code = "service_error"
+
+
+class StorageError(ServiceError):
+    """A file, blob or database operation failed; `operation` names it."""
+
+    code = "storage_error"
+    operation: str | None = None
+
+
+class APIKeyError(ServiceError):
+    """An API key cannot be stored, read or used."""
+
+    code = "api_key_error"
+
+
+class APIKeyNotFoundError(APIKeyError):
+    """No API key for that provider; the hint names the variable and the keyless way."""
+
+    code = "api_key_not_found"
+
+
+class LLMError(ServiceError):
+    """A call of a language model failed. Attributes: provider, model, status, request_id (None when unknown)."""
+
+    code = "llm_error"
+    provider: str | None = None
+    model: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+
+
+class AuthError(LLMError):
+    """The provider refused the key (401, 403)."""
+
+    code = "llm_auth"
+
+
+class RateLimitError(LLMError):
+    """Too many requests (429); `retry_after` in seconds when the provider said so."""
+
+    code = "llm_rate_limit"
+    retry_after: float | None = None
+
+
+class ContextLengthError(LLMError):
+    """The prompt does not fit into the model's context."""
+
+    code = "llm_context_length"
+
+
+class ContentFilteredError(LLMError):
+    """The provider refused to answer for reasons of content."""
+
+    code = "llm_content_filtered"
+
+
+class LLMTimeoutError(LLMError):
+    """No answer, or no further token, within the time limit."""
+
+    code = "llm_timeout"
+
+
+class LLMConnectionError(LLMError):
+    """The provider cannot be reached, or the connection broke."""
+
+    code = "llm_connection"
+
+
+class UnsupportedError(LLMError):
+    """The model cannot do that; refused before the call, the hint says what would work."""
+
+    code = "llm_unsupported"
+
+
+class ProviderError(LLMError):
+    """Any other answer of the provider that is not a success."""
+
+    code = "llm_provider"
+
+
+class ModelUnavailableError(LLMError):
+    """An embedded or local model cannot be fetched or loaded."""
+
+    code = "llm_model_unavailable"
