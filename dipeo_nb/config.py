@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dipeo_nb.errors import ConfigurationError
 
 
 def _env(*names: str, default: Any, **more: Any) -> Any:
@@ -61,6 +63,8 @@ class Settings(BaseSettings):
     event_queue_size: int = _env("DIPEO_EVENT_QUEUE_SIZE", default=10_000, ge=1)
     """Events waiting per slow subscriber."""
     openai_api_key: SecretStr | None = _env("OPENAI_API_KEY", default=None)
+    anthropic_api_key: SecretStr | None = _env("ANTHROPIC_API_KEY", default=None)
+    google_api_key: SecretStr | None = _env("GOOGLE_API_KEY", "GEMINI_API_KEY", default=None)
     openai_base_url: str | None = _env("OPENAI_BASE_URL", default=None)
     log_level: str = _env("DIPEO_LOG_LEVEL", default="INFO")
 
@@ -78,14 +82,25 @@ class Settings(BaseSettings):
 
 @cache
 def _cached() -> Settings:
-    return Settings()
+    try:
+        return Settings()
+    except ValidationError as error:
+        # The value itself is not repeated: it may be a key in the wrong variable.
+        wrong = "; ".join(f"{e['loc'][0] if e['loc'] else 'settings'}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(
+            f"A setting cannot be used. {wrong}.", hint="Correct or unset it, in the environment or in .env."
+        ) from None
 
 
 _override: Settings | None = None
 
 
 def get_settings() -> Settings:
-    """The settings of this process: read once, then kept until `reset_settings`."""
+    """The settings of this process: read once, then kept until `reset_settings`.
+
+    Raises:
+        ConfigurationError: a variable holds something that cannot be used; the message names it.
+    """
     return _override or _cached()
 
 

@@ -49,9 +49,7 @@ def test_untaken_branch_is_skipped_and_holds_nobody_back():
 
 def test_two_endpoints_on_branches():
     """Of two endpoints on two branches one runs and the other is skipped."""
-    plan = plan_of(
-        {"S": START, "C": COND, "E1": END, "E2": END}, ["S -> C", "C[condtrue] -> E1", "C[condfalse] -> E2"]
-    )
+    plan = plan_of({"S": START, "C": COND, "E1": END, "E2": END}, ["S -> C", "C[condtrue] -> E1", "C[condfalse] -> E2"])
     played = play(plan, lambda n, d: "condtrue")
     assert played.count("E1") == 1
     assert [plan.nodes[i].label for i in played.end.skipped] == ["E2"]
@@ -77,7 +75,12 @@ def test_simple_iter(condition: NodeSpec):
         ["S -> printer", "printer -> C", "C[condfalse] -> printer", "C[condtrue] -> ask", "ask -> E"],
     )
     played = play(plan, lambda n, d: "condtrue" if d["printer"] >= 3 else "condfalse")
-    assert {label: played.count(label) for label in ("printer", "C", "ask", "E")} == {"printer": 3, "C": 3, "ask": 1, "E": 1}
+    assert {label: played.count(label) for label in ("printer", "C", "ask", "E")} == {
+        "printer": 3,
+        "C": 3,
+        "ask": 1,
+        "E": 1,
+    }
 
 
 DEBATE = {"S": START, "L": WORK, "O": person(2), "P": person(3), "J": person(1), "D": COND, "E": END}
@@ -116,7 +119,17 @@ def test_join_inside_a_loop_pairs_rounds():
     """Two branches of different length in a loop body: each round's join sees that round's outputs."""
     plan = plan_of(
         {"S": START, "H": WORK, "A": WORK, "B": WORK, "B2": WORK, "J": WORK, "C": COND, "E": END},
-        ["S -> H", "H -> A", "H -> B", "B -> B2", "A -> J", "B2 -> J", "J -> C", "C[condfalse] -> H", "C[condtrue] -> E"],
+        [
+            "S -> H",
+            "H -> A",
+            "H -> B",
+            "B -> B2",
+            "A -> J",
+            "B2 -> J",
+            "J -> C",
+            "C[condfalse] -> H",
+            "C[condtrue] -> E",
+        ],
     )
     for seed in range(20):
         played = play(plan, until(3), seed=seed)
@@ -198,7 +211,9 @@ def test_limits_of_different_size_let_the_condition_decide():
 
 def test_endless_loop_is_reported():
     """A loop whose condition never ends it is exhausted, not endless."""
-    plan = plan_of({"S": START, "A": WORK, "C": COND, "E": END}, ["S -> A", "A -> C", "C[condfalse] -> A", "C[condtrue] -> E"])
+    plan = plan_of(
+        {"S": START, "A": WORK, "C": COND, "E": END}, ["S -> A", "A -> C", "C[condfalse] -> A", "C[condtrue] -> E"]
+    )
     played = play(plan, lambda n, d: "condfalse", limit=50)
     assert isinstance(played.end, schedule.Exhausted)
     assert played.end.visits == 50
@@ -234,7 +249,10 @@ def test_a_step_changes_nothing_in_place():
     one, first = schedule.step(plan, before, schedule.Begin())
     two, again = schedule.step(plan, before, schedule.Begin())
     assert first == again
-    assert schedule.step(plan, one, schedule.Done(0, ("default",)))[1] == schedule.step(plan, two, schedule.Done(0, ("default",)))[1]
+    assert (
+        schedule.step(plan, one, schedule.Done(0, ("default",)))[1]
+        == schedule.step(plan, two, schedule.Done(0, ("default",)))[1]
+    )
     assert before == schedule.initial()
 
 
@@ -359,7 +377,9 @@ def anything(draw: st.DrawFn):
         source, target = draw(st.integers(0, count - 1)), draw(st.integers(0, count - 1))
         if target == 0 or nodes[f"n{source}"] is END:
             continue
-        out = f"[{draw(st.sampled_from(['condtrue', 'condfalse']))}]" if nodes[f"n{source}"] in (COND, SKIPPABLE) else ""
+        out = (
+            f"[{draw(st.sampled_from(['condtrue', 'condfalse']))}]" if nodes[f"n{source}"] in (COND, SKIPPABLE) else ""
+        )
         into = "[first]" if nodes[f"n{target}"].META.type == "person_job" and draw(st.booleans()) else ""
         arrows.append(f"n{source}{out} -> n{target}{into}")
     return nodes, arrows

@@ -37,7 +37,7 @@ def link(
 
     conditions = {i for i, spec in enumerate(specs) if spec.META.type == "condition"}
     order = _discovery(count, ends, incoming, outgoing)
-    loops, headers, back = _loops(count, ends, conditions, order)
+    loops, headers, back = _loops(count, ends, incoming, conditions, order)
     forward = [e for e in range(len(ends)) if e not in back]
     sequence = _topological(count, ends, forward)
     chains = _chains(sequence, ends, forward, loops)
@@ -169,7 +169,11 @@ def _reached(
 
 
 def _loops(
-    count: int, ends: Sequence[tuple[int, int]], conditions: set[int], order: Sequence[int]
+    count: int,
+    ends: Sequence[tuple[int, int]],
+    incoming: Sequence[Sequence[int]],
+    conditions: set[int],
+    order: Sequence[int],
 ) -> tuple[list[tuple[int, ...]], dict[int, int], set[int]]:
     """Loops around each node (outermost first), header node → loop, and the back edges."""
     around: list[tuple[int, ...]] = [()] * count
@@ -179,12 +183,18 @@ def _loops(
     number = 0
     while work:
         members, edges = work.pop()
-        for component in _components(members, ends, edges):
+        components = _components(members, ends, edges)
+        place = {n: i for i, component in enumerate(components) for n in component}
+        inside_of: dict[int, set[int]] = {}
+        for e in edges:
+            source, target = ends[e]
+            if place[source] == place[target]:
+                inside_of.setdefault(place[source], set()).add(e)
+        for i, inner in sorted(inside_of.items()):
+            component = components[i]
             inside = set(component)
-            inner = {e for e in edges if ends[e][0] in inside and ends[e][1] in inside}
-            if not inner:
-                continue
-            header = _header(inside, inner, ends, conditions, order)
+            entries = {n for n in component if any(ends[e][0] not in inside for e in incoming[n])} or inside
+            header = _header(entries, inner, ends, conditions, order)
             closing = {e for e in inner if ends[e][1] == header}
             for n in component:
                 around[n] = (*around[n], number)
@@ -196,11 +206,10 @@ def _loops(
 
 
 def _header(
-    inside: set[int], inner: set[int], ends: Sequence[tuple[int, int]], conditions: set[int], order: Sequence[int]
+    entries: set[int], inner: set[int], ends: Sequence[tuple[int, int]], conditions: set[int], order: Sequence[int]
 ) -> int:
     """Where a loop is entered. Of several entries the one that a condition of the loop leads back to, as its author
     drew the closing edge there; else the first one met from the roots."""
-    entries = {t for s, t in ends if t in inside and s not in inside} or inside
     closed_by_condition = {ends[e][1] for e in inner if ends[e][0] in conditions and ends[e][1] in entries}
     return min(closed_by_condition or entries, key=lambda n: order[n])
 

@@ -7,7 +7,8 @@ Handles are the union of the two tables of §1.4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -75,8 +76,8 @@ class NodeSpec:
 def spec(default: Any = None, **meta: Any) -> Any:
     """A field with documentation: `spec(default, doc=…, template=True, code=True, path=True, required=True)`."""
     if isinstance(default, (dict, list)):
-        factory: Callable[[], Any] = type(default)  # pyright: ignore[reportUnknownVariableType]
-        return field(default_factory=factory, metadata=meta)
+        value: Any = default  # pyright: ignore[reportUnknownVariableType]
+        return field(default_factory=lambda: copy(value), metadata=meta)
     return field(default=default, metadata=meta)
 
 
@@ -430,7 +431,7 @@ def register_node_spec(cls: type[NodeSpec]) -> None:
     Raises:
         ValueError: the type is one of the 16 built-in ones.
     """
-    if cls.META.type in NodeType:
+    if cls.META.type in set(NodeType):
         raise ValueError(f"'{cls.META.type}' is a built-in node type; choose another name")
     NODE_SPECS[cls.META.type] = cls
 

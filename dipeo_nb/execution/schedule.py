@@ -103,32 +103,13 @@ class Exhausted(NamedTuple):
 Command = RunNode | PassOn | Finish | Exhausted
 
 
-class NodeState(NamedTuple):
-    """What the scheduler knows of one node."""
-
-    runs: int = 0
-    """Runs made ready so far."""
-    visits: int = 0
-    """Runs and passes."""
-    busy: Stamp | None = None
-    """Stamp of the run that is ready or running."""
-    have: int = 0
-    """Required edges with a token."""
-    queued: int = 0
-    """Tokens waiting."""
-    blocker: int = -1
-    """The active ancestor it watches."""
-    low: Stamp | None = None
-    """Smallest stamp among the tokens that are next on their edges."""
-
-
-class EdgeState(NamedTuple):
-    """What the scheduler knows of one edge."""
-
-    tokens: tuple[Token, ...] = ()
-    """Waiting, oldest first."""
-    last: int = 0
-    """Run of its source last consumed; 0 for none."""
+# What the scheduler knows of one node and of one edge. Plain tuples, always unpacked whole: they are made several times
+# in every step, and a named tuple costs ten times as much to make.
+NodeState = tuple[int, int, Stamp | None, int, int, int, Stamp | None]
+"""(runs made ready so far, visits (runs and passes), stamp of the run that is ready or running or None, required edges
+with a token, tokens waiting, the active ancestor it watches or -1, smallest stamp among the tokens next on their edges)"""
+EdgeState = tuple[tuple[Token, ...], int]
+"""(tokens waiting, oldest first; run of its source last consumed, 0 for none)"""
 
 
 class State(NamedTuple):
@@ -144,8 +125,8 @@ class State(NamedTuple):
     finished: bool
 
 
-_FRESH = NodeState()
-_EMPTY = EdgeState()
+_FRESH: NodeState = (0, 0, None, 0, 0, -1, None)
+_EMPTY: EdgeState = ((), 0)
 _PASSED_HANDLES: tuple[str, ...] = ("default", "success", "results")
 
 
@@ -179,9 +160,9 @@ def needed_outputs(plan: Plan, state: State, node: int) -> set[int]:
     """Runs of *node* whose output an edge can still ask for."""
     needed: set[int] = set()
     for e in plan.nodes[node].outgoing:
-        edge = state.edges.get(e, _EMPTY)
-        needed.update(token.run for token in edge.tokens)
-        needed.add(edge.last)
+        tokens, last = state.edges.get(e, _EMPTY)
+        needed.update(token.run for token in tokens)
+        needed.add(last)
     return needed
 
 
@@ -217,7 +198,7 @@ class _Step:
         runs, visits, stamp, have, queued, _, low = self.nodes[n]
         if stamp is None:
             raise ValueError(f"node {n} was not running")
-        self.nodes = self.nodes.insert(n, NodeState(runs, visits, None, have, queued, -1, low))
+        self.nodes = self.nodes.insert(n, (runs, visits, None, have, queued, -1, low))
         self.busy -= 1
         self.emit(self.plan.nodes[n], tick.handles, Token(stamp, runs), only_inside=False)
         if queued:
@@ -246,13 +227,13 @@ class _Step:
 
     def push(self, n: int, e: int, token: Token) -> None:
         tokens, last = self.edges.get(e, _EMPTY)
-        self.edges = self.edges.insert(e, EdgeState((*tokens, token), last))
+        self.edges = self.edges.insert(e, ((*tokens, token), last))
         runs, visits, busy, have, queued, blocker, low = self.nodes.get(n, _FRESH)
         if not tokens and self.plan.edges[e].required:
             have += 1
         if not tokens and (low is None or token.stamp < low):
             low = token.stamp
-        self.nodes = self.nodes.insert(n, NodeState(runs, visits, busy, have, queued + 1, blocker, low))
+        self.nodes = self.nodes.insert(n, (runs, visits, busy, have, queued + 1, blocker, low))
         self.active |= 1 << n
         if busy is None:
             self.todo.append(n)
@@ -264,9 +245,9 @@ class _Step:
             self.watchers = self.watchers.remove(n)
             for waiting in watching:
                 state = self.nodes[waiting]
-                if state.blocker == n:
+                if state[5] == n:
                     runs, visits, busy, have, queued, _, low = state
-                    self.nodes = self.nodes.insert(waiting, NodeState(runs, visits, busy, have, queued, -1, low))
+                    self.nodes = self.nodes.insert(waiting, (runs, visits, busy, have, queued, -1, low))
                     self.todo.append(waiting)
 
     def settle(self) -> None:
@@ -279,21 +260,20 @@ class _Step:
         """Make *n* ready if nothing holds it back."""
         node = self.plan.nodes[n]
         state = self.nodes.get(n, _FRESH)
-        if state.busy is not None or not state.queued:
+        runs, visits, busy, have, queued, watched, stamp = state
+        if busy is not None or not queued:
             return
-        opening = state.runs == 0 and bool(node.first)
-        full = state.have == len(node.required)
-        if not node.any_join and state.blocker >= 0 and (opening or not full):
+        opening = runs == 0 and bool(node.first)
+        full = have == len(node.required)
+        if not node.any_join and watched >= 0 and (opening or not full):
             return  # still watching; it is called again when the blocker moves
-        stamp = state.low
         assert stamp is not None  # it holds a token
         if not node.any_join and not (node.bump is not None and stamp[node.bump] > 0):
             awaited = node.first if opening else node.required
             if not ((opening or full) and self.complete(awaited, stamp)):
                 blocker = self.blocker(node, node.first_ancestors if opening else node.ancestors, stamp)
                 if blocker >= 0:
-                    runs, visits, busy, have, queued, _, low = state
-                    self.nodes = self.nodes.insert(n, NodeState(runs, visits, busy, have, queued, blocker, low))
+                    self.nodes = self.nodes.insert(n, (runs, visits, busy, have, queued, blocker, stamp))
                     self.watchers = self.watchers.insert(blocker, (*(self.watchers.get(blocker) or ()), n))
                     return
                 if any(
@@ -311,12 +291,12 @@ class _Step:
         return True
 
     def waiting(self, e: int) -> tuple[Token, ...]:
-        return self.edges.get(e, _EMPTY).tokens
+        return self.edges.get(e, _EMPTY)[0]
 
     def earliest(self, n: int) -> Stamp | None:
         """The smallest stamp at which a node is active; None when it is not."""
         state = self.nodes.get(n, _FRESH)
-        stamps = [stamp for stamp in (state.busy, state.low) if stamp is not None]
+        stamps = [stamp for stamp in (state[2], state[6]) if stamp is not None]
         return min(stamps, default=None)
 
     def blocker(self, node: PlanNode, ancestors: int, stamp: Stamp) -> int:
@@ -345,12 +325,12 @@ class _Step:
             inputs = [
                 Input(e, run, False)
                 for e in node.incoming
-                if e not in fresh and not self.plan.edges[e].first and (run := self.edges.get(e, _EMPTY).last)
+                if e not in fresh and not self.plan.edges[e].first and (run := self.edges.get(e, _EMPTY)[1])
             ]
         for e, token in consumed:
             inputs.append(Input(e, token.run, True))
-            tokens = self.edges[e].tokens[1:]
-            self.edges = self.edges.insert(e, EdgeState(tokens, token.run))
+            tokens = self.edges[e][0][1:]
+            self.edges = self.edges.insert(e, (tokens, token.run))
             if not tokens and self.plan.edges[e].required:
                 have -= 1
         queued -= len(consumed)
@@ -363,22 +343,23 @@ class _Step:
             self.pass_on(
                 node,
                 stamp,
-                NodeState(runs, visits, None, have, queued, -1, low),
+                (runs, visits, None, have, queued, -1, low),
                 max(t.passes for _, t in consumed) + 1,
             )
             return
-        self.nodes = self.nodes.insert(n, NodeState(runs + 1, visits, stamp, have, queued, -1, low))
+        self.nodes = self.nodes.insert(n, (runs + 1, visits, stamp, have, queued, -1, low))
         self.active |= 1 << n
         self.busy += 1
         self.commands.append(RunNode(n, runs + 1, stamp, tuple(inputs)))
 
     def pass_on(self, node: PlanNode, stamp: Stamp, state: NodeState, passes: int) -> None:
         n = node.index
+        runs = state[0]
         self.nodes = self.nodes.insert(n, state)
-        self.commands.append(PassOn(n, state.runs))
+        self.commands.append(PassOn(n, runs))
         if passes <= node.component_size:
-            self.emit(node, _PASSED_HANDLES, Token(stamp, state.runs, passes), only_inside=True)
-        if self.nodes[n].queued:
+            self.emit(node, _PASSED_HANDLES, Token(stamp, runs, passes), only_inside=True)
+        if self.nodes[n][4]:
             self.todo.append(n)
         else:
             self.active &= ~(1 << n)
@@ -389,11 +370,11 @@ class _Step:
         blocked: list[tuple[int, tuple[int, ...]]] = []
         skipped: list[int] = []
         for node in self.plan.nodes:
-            state = self.nodes.get(node.index, _FRESH)
-            if state.queued:
-                awaited = node.first if state.runs == 0 and node.first else node.required
+            runs, _, _, _, queued, _, _ = self.nodes.get(node.index, _FRESH)
+            if queued:
+                awaited = node.first if runs == 0 and node.first else node.required
                 blocked.append((node.index, tuple(e for e in awaited if not self.waiting(e))))
-            elif not state.runs:
+            elif not runs:
                 skipped.append(node.index)
         self.commands.append(Finish(tuple(skipped), tuple(blocked)))
 

@@ -1,0 +1,96 @@
+# Everything a developer does, in one file. Needs Python >= 3.11, git and make; the rest installs itself into .venv.
+#
+#   make demo    the main job: a debate of three persons on a small model in this machine, then the quickstart notebook
+#   make test    every test, browser, model and wheel included      make check   ruff, pyright, rules of the house
+#   make lab     JupyterLab on notebooks/                           make bench   speed against peers
+#
+# PYTHON=/path/to/python3.12 chooses the interpreter. Targets are incremental; `make clean` starts over.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV := .venv
+BENCH_VENV := .venv-bench
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+STAMP := $(VENV)/.installed
+BENCH_STAMP := $(BENCH_VENV)/.installed
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
+PIP_FLAGS := -qq --disable-pip-version-check
+
+.PHONY: help install browser test check demo lab bench clean constraints environment
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+install: $(STAMP) browser
+
+# Finds an interpreter, makes the environment, installs the package with its developer tools. Again only when
+# pyproject.toml or constraints.txt change.
+$(STAMP): pyproject.toml constraints.txt
+	@if [ ! -x "$(PY)" ]; then \
+	    found=; \
+	    for candidate in $(CANDIDATES); do \
+	        if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "error: no Python >= 3.11 found (tried: $(CANDIDATES)). Install one, or say: make PYTHON=/path/to/python3" >&2; exit 1; \
+	    fi; \
+	    echo "Making $(VENV) with $$("$$found" --version)"; \
+	    if ! "$$found" -m venv $(VENV); then \
+	        rm -rf $(VENV); \
+	        echo "error: $$found cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; \
+	    fi; \
+	fi
+	@echo "Installing dipeo-nb and its tools into $(VENV) (about two minutes the first time)"
+	@$(PY) -m pip install $(PIP_FLAGS) --upgrade pip
+	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The browser tests drive a real Chromium; Playwright's own downloads are not used.
+browser:
+	@sh scripts/browser.sh
+
+test: $(STAMP) browser
+	$(PY) -m pytest tests --nbmake notebooks
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/pyright --warnings
+	$(PY) scripts/make_environment.py --check
+	$(PY) -m pytest -q tests/test_architecture.py tests/test_environment.py
+
+demo: $(STAMP)
+	$(BIN)/dipeo-nb demo
+	@mkdir -p build
+	@echo
+	@echo "Executing notebooks/00_quickstart.ipynb without a browser ..."
+	@$(PY) -m jupyter nbconvert --to html --execute notebooks/00_quickstart.ipynb --output-dir build --output quickstart.html \
+	    --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.timeout=300 --log-level=WARN
+	@echo "Written: build/quickstart.html"
+	@echo
+	@echo "Now in JupyterLab, live:  make lab"
+
+lab: $(STAMP)
+	$(PY) -m jupyter lab notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)
+
+# Peers get an environment of their own, so that they never decide which versions we are tested with.
+$(BENCH_STAMP): pyproject.toml constraints.txt $(STAMP)
+	@test -x $(BENCH_VENV)/bin/python || $(PY) -m venv $(BENCH_VENV)
+	@echo "Installing the peers into $(BENCH_VENV)"
+	@$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) --upgrade pip
+	@$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(BENCH_STAMP)
+	$(BENCH_VENV)/bin/python -m tests.benchmarks.engine
+
+# After a change of the dependencies: `make constraints environment`, then look at the difference.
+constraints: $(STAMP) $(BENCH_STAMP)
+	$(PY) scripts/make_constraints.py $(VENV) $(BENCH_VENV)
+
+environment: $(STAMP)
+	$(PY) scripts/make_environment.py
+
+clean:
+	rm -rf $(VENV) $(BENCH_VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find dipeo_nb tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

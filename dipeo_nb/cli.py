@@ -1,0 +1,747 @@
+"""The command `dipeo-nb`: the same house as the notebook, through another door.
+
+Promises of every command: results go to stdout, progress and messages to stderr; an error is one message and the next
+action, never a traceback (`dipeo-nb --debug …` shows it); exit codes are
+
+    0  done      1  the run, or something outside, failed      2  you made a mistake: nothing was run      130  interrupted
+
+`run --json` prints exactly one JSON object, also when the run failed or was refused (status `refused`, no run_id).
+Everything heavy is imported inside the commands, so that `--help` and a first run start fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dipeo_nb.errors import (
+    ConfigurationError,
+    DipeoError,
+    TrustError,
+    UserError,
+    ValidationError,
+)
+from dipeo_nb.terminal import (
+    Asked,
+    Lines,
+    Live,
+    TerminalAnswers,
+    View,
+    new_console,
+    new_table,
+    put,
+    safe,
+    say,
+)
+
+if TYPE_CHECKING:
+    from dipeo_nb.config import Settings
+    from dipeo_nb.container import Runtime
+    from dipeo_nb.diagram.document import Diagram
+    from dipeo_nb.domain.diagnostics import Diagnostic
+    from dipeo_nb.domain.events import Event
+    from dipeo_nb.domain.plan import Plan
+    from dipeo_nb.domain.ports import InteractionPort
+    from dipeo_nb.execution.engine import Execution
+    from dipeo_nb.execution.fold import RunState
+
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="dipeo-nb",
+    help="Diagrams of LLM agents: check, draw, convert and run them.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models = typer.Typer(help="The embedded models of `--model local`.", no_args_is_help=False)
+app.add_typer(models, name="models")
+
+
+@dataclass
+class Global:
+    """What stands before the command: `dipeo-nb --debug run …`."""
+
+    debug: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. The console script and `python -m dipeo_nb` call this."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A label in any script must not break output in a narrow locale.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    given = Global()
+    try:
+        with _terminated_like_ctrl_c():
+            code = app(args=arguments, prog_name="dipeo-nb", standalone_mode=False, obj=given)
+            sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except BrokenPipeError:
+        # The reader of our output has gone (`… | head`); Python's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except typer.TyperException as error:
+        say(f"error: {error.format_message()}", "hint: dipeo-nb --help, or dipeo-nb COMMAND --help")
+        return MISTAKE
+    except DipeoError as error:
+        if given.debug:
+            raise
+        _complain(error)
+        return MISTAKE if isinstance(error, UserError) else FAILED
+    except OSError as error:
+        if given.debug:
+            raise
+        say(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return FAILED
+    except Exception as error:
+        if given.debug:
+            raise
+        say(
+            f"error: {type(error).__name__}: {error}",
+            "hint: This is a defect of dipeo-nb. Run `dipeo-nb --debug …` for the details and report them.",
+        )
+        return FAILED
+
+
+@app.callback(invoke_without_command=True)
+def _global(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks instead of one-line errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> int | None:
+    context.obj.debug = debug
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"dipeo-nb {installed('dipeo-nb')}")
+        raise typer.Exit(DONE)
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(MISTAKE)
+    return None
+
+
+# Options that several commands share.
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="A diagram file (light, native or readable), or its name.")]
+BaseDir = Annotated[
+    str | None,
+    typer.Option("--base-dir", metavar="DIR", help="Root of the diagram's relative names. Default: here.", show_default=False),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", metavar="NAME=VALUE", help="A variable of the run; JSON if it parses, else text."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="Move all persons: local, echo, openai:NAME …"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.command()
+def run(
+    file: File,
+    input_: Inputs = None,
+    inputs: Annotated[
+        str | None, typer.Option("--inputs", metavar="FILE.json", help="Variables of the run, as a JSON object.")
+    ] = None,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option("--answer", metavar="NODE=TEXT", help="Answer of a user_response node; repeat for further rounds."),
+    ] = None,
+    model: Model = None,
+    as_json: AsJson = False,
+    timeout: Annotated[float | None, typer.Option("--timeout", metavar="S", help="Seconds for the whole run.")] = None,
+    base_dir: BaseDir = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run code of a diagram outside the base directory.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> int:
+    """Run a diagram; its outputs go to stdout, progress to stderr."""
+    try:
+        if model is not None and not model.strip():
+            raise ValidationError("--model is empty.", hint="Say --model local, --model echo or --model openai:NAME.")
+        if timeout is not None and not timeout > 0:
+            raise ValidationError(f"--timeout {timeout:g} is not a time.", hint="Give seconds above 0, e.g. --timeout 60.")
+        variables = {**_inputs_file(inputs), **_inputs(input_ or ())}
+        order = _Order(file, _settings(base_dir), variables, answer or (), model, timeout, trust, quiet)
+        state = _carry_out(order)
+    except (DipeoError, KeyboardInterrupt) as error:
+        if as_json:
+            print(json.dumps(_refusal(file, error), ensure_ascii=False))
+        raise
+    if as_json:
+        print(json.dumps(report(state), ensure_ascii=False, default=str))
+    else:
+        _show_outputs(state)
+    return _conclude(state)
+
+
+@app.command()
+def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None) -> int:
+    """Check a diagram and say what is wrong, where, and what to do. Nothing is run."""
+    from dipeo_nb.diagram.document import load
+    from dipeo_nb.domain.diagnostics import has_errors
+    from dipeo_nb.errors import DiagramError
+
+    settings = _settings(base_dir)
+    document: Diagram | None = None
+    try:
+        document = load(file, base_dir=settings.base_dir)
+        found = list(document.check(base_dir=settings.base_dir))
+        if not has_errors(found):
+            found += _not_runnable(settings, document)
+    except DiagramError as error:
+        found = list(error.diagnostics) or [_as_diagnostic(error, file)]
+    valid = not has_errors(found)
+    if as_json:
+        print(json.dumps(_verdict(file, document, valid, found), ensure_ascii=False))
+    else:
+        _show_diagnostics(found)
+        size = f": {len(document.nodes)} nodes, {len(document.arrows)} arrows" if document else ""
+        errors = sum(d.severity == "error" for d in found)
+        print(f"{safe(file)} is valid{size}" if valid else f"{safe(file)} has {_count(errors, 'error')}")
+    return DONE if valid else MISTAKE
+
+
+@app.command()
+def convert(
+    file: File,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="FORMAT", help="light, native or readable. Default: by the name of OUT.")
+    ] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write. Default: stdout.")] = None,
+) -> int:
+    """Write a diagram in another format; a file appears whole or not at all."""
+    from dipeo_nb.diagram.document import load
+
+    target = _format(to, output)
+    document = load(file)
+    text = document.to_text(target)
+    for diagnostic in document.diagnostics:
+        say(str(diagnostic))
+    if output is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    else:
+        document.save(output, target)
+        say(f"Written: {output} ({target})")
+    return DONE
+
+
+@app.command()
+def render(
+    file: File,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="File to write: .svg, .png, .html or .mmd.")],
+    theme: Annotated[str, typer.Option("--theme", help="light, dark, or auto (follows the reader's; not for png).")] = "auto",
+    width: Annotated[int | None, typer.Option("--width", help="Pixels of a png.")] = None,
+) -> int:
+    """Draw a diagram."""
+    from dipeo_nb.common.atomic import write_atomic
+    from dipeo_nb.diagram.document import load
+
+    kind = Path(output).suffix.lower()
+    if kind not in (".svg", ".png", ".html", ".mmd"):
+        raise ValidationError(f"'{output}' ends in none of .svg, .png, .html, .mmd.", hint="Say e.g. -o diagram.svg.")
+    if theme not in ("auto", "light", "dark"):
+        raise ValidationError(f"There is no theme '{theme}'.", hint="Say --theme light, dark or auto.")
+    if width is not None and not 16 <= width <= 20_000:
+        raise ValidationError(f"--width {width} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size.")
+    document = load(file)
+    match kind:
+        case ".svg":
+            data = document.svg(theme=theme).encode()
+        case ".png":
+            data = document.png(theme="light" if theme == "auto" else theme, width=width)
+        case ".html":
+            data = document.html(theme=theme).encode()
+        case _:
+            data = document.mermaid().encode()
+    write_atomic(Path(output), data)
+    say(f"Written: {output}")
+    return DONE
+
+
+@app.command()
+def runs(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Newest runs shown.")] = 20,
+    status: Annotated[str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")] = None,
+    diagram: Annotated[str | None, typer.Option("--diagram", help="Only runs of this diagram, by name.")] = None,
+    as_json: AsJson = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """List the recorded runs, newest first."""
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.domain.enums import Status
+    from dipeo_nb.execution.state.sqlite import SqliteRunStore
+
+    if status is not None and status not in set(Status):
+        raise ValidationError(f"There is no status '{status}'.", hint=f"There are: {', '.join(Status)}.")
+    settings = _settings(base_dir)
+    path = settings.run_store
+    rows: list[Any] = []
+    if path is not None and path.exists():
+
+        async def read() -> list[Any]:
+            store = SqliteRunStore(path, sync=settings.state_store_sync)
+            await store.initialize()
+            try:
+                return list(await store.runs(limit=limit, status=status, diagram=diagram))
+            finally:
+                await store.cleanup()
+
+        rows = run_sync(read())
+    if as_json:
+        print(json.dumps({"runs": [row._asdict() for row in rows]}, ensure_ascii=False))
+    elif rows:
+        _show_runs(rows)
+    else:
+        print(f"No runs in {path}." if path else "Runs are kept in memory only (STATE_STORE_PATH is :memory:).")
+    return DONE
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON Schema of the light format, for editors."""
+    from dipeo_nb.diagram.schema import light_schema
+
+    print(json.dumps(light_schema(), indent=2, ensure_ascii=False))
+    return DONE
+
+
+@app.command()
+def demo(
+    topic: Annotated[str, typer.Option("--topic", help="What the debate is about.")] = "a cat as the new boss",
+    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="local, echo, openai:NAME …")] = "local",
+    as_json: AsJson = False,
+) -> int:
+    """Run the packaged debate of three persons, on a small model in this machine by default."""
+    settings = _settings(None)
+    if model == "local":
+        _pull(settings, settings.local_model)
+    state = _carry_out(_Order(str(demo_diagram()), settings, {"topic": topic}, model=model))
+    if as_json:
+        print(json.dumps(report(state), ensure_ascii=False, default=str))
+    else:
+        _show_outputs(state)
+    return _conclude(state)
+
+
+def demo_diagram() -> Path:
+    """The packaged debate."""
+    return Path(__file__).parent / "demo" / "debate.light.yaml"
+
+
+@models.callback(invoke_without_command=True)
+def _models(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(MISTAKE)
+
+
+@models.command("list")
+def models_list(as_json: AsJson = False) -> int:
+    """List the embedded models and which of them are here."""
+    from dipeo_nb.llm import model_store
+
+    rows = model_store.list_models(_settings(None))
+    if as_json:
+        print(json.dumps({"models": [row._asdict() for row in rows]}, ensure_ascii=False, default=str))
+        return DONE
+    table = new_table("model", "size", "here", "about")
+    for row in rows:
+        table.add_row(row.name, _megabytes(row.size), "yes" if row.path else "no", row.summary)
+    new_console(stderr=False).print(table)
+    return DONE
+
+
+@models.command("pull")
+def models_pull(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Default: the model of --model local.")] = None,
+) -> int:
+    """Fetch an embedded model, with its checksum checked."""
+    settings = _settings(None)
+    print(_pull(settings, name or settings.local_model))
+    return DONE
+
+
+# A run, from the order to the exit code.
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the user wants run, and how."""
+
+    file: str
+    settings: Settings
+    variables: Mapping[str, Any]
+    answers: Sequence[str] = ()
+    model: str | None = None
+    timeout: float | None = None
+    trust: bool = False
+    quiet: bool = False
+
+
+def _carry_out(order: _Order) -> RunState:
+    """Load, check, run and watch; the state at the end. Raises UserError when nothing was run."""
+    from dipeo_nb.common.loop import submit
+    from dipeo_nb.container import Runtime
+    from dipeo_nb.diagram.document import load
+    from dipeo_nb.execution.interaction import ConsoleAnswers, GivenAnswers
+
+    runtime = Runtime(order.settings)
+    document = load(order.file, base_dir=order.settings.base_dir)
+    plan = _prepare(runtime, document, order.trust)
+    if not order.quiet:
+        _show_diagnostics(plan.diagnostics)
+    feed: queue.SimpleQueue[Event | Asked | None] = queue.SimpleQueue()
+    keyboard: InteractionPort = TerminalAnswers(feed) if _interactive() else ConsoleAnswers()
+    answers = GivenAnswers(_answers(order.answers, plan), keyboard)
+    with runtime:
+        execution = runtime.execution(
+            plan,
+            variables=order.variables,
+            model=order.model,
+            timeout=order.timeout,
+            interaction=answers,
+            source=json.loads(document.to_text("native")),
+        )
+        bus = runtime.services.bus
+
+        async def work() -> RunState:
+            subscription = bus.subscribe(feed.put, run_id=execution.run_id)
+            try:
+                await execution.run()
+                await bus.drain()
+                return execution.state
+            finally:
+                bus.unsubscribe(subscription)
+
+        future = submit(work())
+        future.add_done_callback(lambda _: feed.put(None))
+        _watch(execution, feed, _view(order))
+        return future.result()
+
+
+def _prepare(runtime: Runtime, document: Diagram, trust: bool) -> Plan:
+    """The plan; asks about code from elsewhere when somebody is there to be asked."""
+    try:
+        return runtime.prepare(document, trust=trust)
+    except TrustError as error:
+        if not _interactive():
+            raise
+        say(f"{error.message} It would run with your rights:")
+        for label, code in error.facts.get("sources", ()):
+            say(f"\n--- {label}", *(f"    {line}" for line in str(code).splitlines()))
+        sys.stderr.write("\nRun it? [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise
+        return runtime.prepare(document, trust=True)
+
+
+def _watch(execution: Execution, feed: queue.SimpleQueue[Event | Asked | None], view: View) -> None:
+    """Show what happens until the run has ended. Ctrl-C stops the run in order; a second one leaves at once."""
+
+    def stop(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        view.note("Stopping … (Ctrl-C again to leave at once)")
+        execution.stop(f"interrupted by {signal.Signals(signum).name}")
+
+    with _handling(stop, signal.SIGINT, signal.SIGTERM), view:
+        while True:
+            try:
+                item = feed.get(timeout=view.interval)
+            except queue.Empty:
+                view.tick()
+                continue
+            if item is None:
+                return
+            if isinstance(item, Asked):
+                with view.paused():
+                    put(item, execution)
+            else:
+                view.show(item)
+                view.tick()
+
+
+def _conclude(state: RunState) -> int:
+    """The last words on stderr, and the exit code."""
+    if state.status == "completed":
+        return DONE
+    error = state.error or {}
+    where = f" (node '{error['node']}')" if error.get("node") else ""
+    say(f"error: {error.get('message') or state.status}{where}")
+    if error.get("hint"):
+        say(f"hint: {error['hint']}")
+    return INTERRUPTED if state.status == "aborted" else FAILED
+
+
+def report(state: RunState) -> dict[str, Any]:
+    """A finished run as `run --json` prints it."""
+    error = state.error
+    return {
+        "run_id": state.run_id,
+        "status": str(state.status),
+        "diagram": state.diagram,
+        "outputs": state.outputs,
+        "node_runs": {state.label(i): n.runs for i, n in state.nodes.items()},
+        "node_status": {state.label(i): str(n.status) for i, n in state.nodes.items()},
+        "usage": state.usage.to_dict(),
+        "cost_usd": state.cost_usd,
+        "duration_s": round(state.duration_s, 3),
+        "events": state.events,
+        "error": None if error is None else {key: error.get(key) for key in ("type", "message", "node", "hint")},
+    }
+
+
+def _refusal(file: str, error: BaseException) -> dict[str, Any]:
+    """The same shape for a run that never began, or whose end could not be recorded."""
+    status = "refused" if isinstance(error, UserError) else "aborted" if isinstance(error, KeyboardInterrupt) else "failed"
+    facts = {
+        "type": type(error).__name__,
+        "message": getattr(error, "message", None) or str(error) or "interrupted",
+        "node": getattr(error, "node", None),
+        "hint": getattr(error, "hint", None),
+    }
+    return {
+        "run_id": getattr(error, "run_id", None), "status": status, "diagram": file, "outputs": {}, "node_runs": {},
+        "node_status": {}, "usage": {}, "cost_usd": None, "duration_s": 0.0, "events": 0, "error": facts,
+    }  # fmt: skip
+
+
+def _view(order: _Order) -> View:
+    if order.quiet:
+        return View()
+    return Live() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
+
+
+# Input.
+
+
+def _settings(base_dir: str | None) -> Settings:
+    """The settings, with another base directory if one is given."""
+    from dipeo_nb.config import get_settings
+
+    settings = get_settings()
+    name, path = ("DIPEO_BASE_DIR", settings.base_dir) if base_dir is None else ("--base-dir", Path(base_dir))
+    if not path.is_dir():
+        raise ConfigurationError(f"{name} {path} is not a folder.", hint="Name a folder that exists.")
+    return settings.model_copy(update={"base_dir": path.resolve()})
+
+
+def _inputs(given: Sequence[str]) -> dict[str, Any]:
+    """`k=v` pairs; a value is JSON if it parses, else text."""
+    values: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ValidationError(f"--input '{text}' is not NAME=VALUE.", hint="Say e.g. --input topic='tabs or spaces'.")
+        try:
+            values[name.strip()] = json.loads(value)
+        except ValueError:
+            values[name.strip()] = value
+    return values
+
+
+def _inputs_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    hint = 'It must hold one JSON object, e.g. {"topic": "tabs or spaces"}.'
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValidationError(f"--inputs {path} cannot be read: {error.strerror or error}.", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise ValidationError(f"--inputs {path} is not JSON: {error}.", hint=hint) from error
+    if not isinstance(data, dict):
+        raise ValidationError(f"--inputs {path} holds {_json_kind(data)}, not an object.", hint=hint)
+    return data
+
+
+def _json_kind(value: object) -> str:
+    kinds = {list: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number", type(None): "null"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def _answers(given: Sequence[str], plan: Plan) -> dict[str, list[str]]:
+    """`NODE=TEXT` pairs by node; labels may hold `=`, so the longest label that fits wins."""
+    askers = [n for n in plan.nodes if n.type == "user_response"]
+    names = sorted({name for n in askers for name in (n.label, n.id)}, key=len, reverse=True)
+    answers: dict[str, list[str]] = {}
+    for text in given:
+        name = next((n for n in names if text.startswith(f"{n}=")), None)
+        if name is None:
+            labels = ", ".join(f"'{safe(n.label, 60)}'" for n in askers)
+            hint = f"It has: {labels}. Say e.g. --answer '{safe(askers[0].label, 60)}=yes'." if askers else "Leave --answer out."
+            raise ValidationError(f"--answer '{text}' names no user_response node of this diagram in the form NODE=TEXT.", hint=hint)
+        answers.setdefault(name, []).append(text[len(name) + 1 :])
+    return answers
+
+
+def _format(to: str | None, output: str | None) -> str:
+    formats = ("light", "native", "readable")
+    if to is None:
+        name = Path(output or "").name.lower()
+        to = next((f for f in formats if f".{f}." in name), "native" if name.endswith(".json") else None)
+        if to is None:
+            raise ValidationError("Which format?", hint="Say --to light, --to native or --to readable.")
+    if to not in formats:
+        raise ValidationError(f"There is no format '{to}'.", hint="Say --to light, --to native or --to readable.")
+    return to
+
+
+def _interactive() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+# Output.
+
+
+def _complain(error: DipeoError) -> None:
+    """One message, the findings it rests on, and the next action."""
+    say(f"error: {error.message}")
+    for diagnostic in getattr(error, "diagnostics", ()):
+        if str(diagnostic) != error.message:
+            say(f"  {diagnostic}")
+    if error.hint:
+        say(f"hint: {error.hint}")
+
+
+def _show_diagnostics(found: Sequence[Diagnostic]) -> None:
+    """Findings on stderr, the errors in red when a terminal shows them."""
+    from rich.text import Text
+
+    console = new_console()
+    styles = {"error": "red", "warning": "yellow", "info": "dim"}
+    for diagnostic in found:
+        console.print(Text(safe(str(diagnostic)), style=styles.get(str(diagnostic.severity), "")), soft_wrap=True)
+
+
+def _show_outputs(state: RunState) -> None:
+    """One output bare, several under their labels; text as it is, everything else as JSON."""
+    for label, value in state.outputs.items():
+        if len(state.outputs) > 1:
+            print(f"{_for_terminal(label)}:")
+        if value is not None:
+            print(_for_terminal(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)))
+
+
+def _show_runs(rows: Sequence[Any]) -> None:
+    from datetime import datetime
+
+    table = new_table("run", "diagram", "status", "started", "took", "events")
+    for row in rows:
+        began = datetime.fromtimestamp(row.started_at).astimezone()
+        took = f"{row.ended_at - row.started_at:.1f} s" if row.ended_at else ""
+        table.add_row(row.run_id, safe(row.diagram, 40), row.status, f"{began:%Y-%m-%d %H:%M:%S}", took, str(row.events))
+    new_console(stderr=False).print(table)
+
+
+def _as_diagnostic(error: DipeoError, file: str) -> Diagnostic:
+    from dipeo_nb.domain.diagnostics import Diagnostic
+    from dipeo_nb.domain.enums import Severity
+
+    return Diagnostic(Severity.ERROR, error.code.replace("_", "-"), error.message, hint=error.hint, file=file)
+
+
+def _not_runnable(settings: Settings, document: Diagram) -> list[Diagnostic]:
+    """Valid, but nothing that this version can run: said as warnings."""
+    from dipeo_nb.container import Runtime
+    from dipeo_nb.domain.enums import Severity
+    from dipeo_nb.errors import InvalidDiagramError
+
+    try:
+        Runtime(settings).prepare(document, trust=True)
+    except InvalidDiagramError as error:
+        return [replace(d, severity=Severity.WARNING) for d in error.diagnostics if d.code == "not-runnable"]
+    return []
+
+
+def _verdict(file: str, document: Diagram | None, valid: bool, found: Sequence[Diagnostic]) -> dict[str, Any]:
+    """What `validate --json` prints."""
+    from dataclasses import asdict
+
+    return {
+        "file": file,
+        "valid": valid,
+        "diagram": document.name if document else None,
+        "format": document.format if document else None,
+        "nodes": len(document.nodes) if document else 0,
+        "diagnostics": [asdict(d) for d in found],
+    }
+
+
+def _pull(settings: Settings, name: str) -> Path:
+    """Fetch a model unless it is here, with a progress bar on a terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.llm import model_store
+
+    console = new_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"Model {name}", total=None)
+
+        def show(text: str, done: int | None = None, total: int | None = None) -> None:
+            bar.update(task, description=text, completed=done or 0, total=total)
+
+        return run_sync(model_store.ensure(settings, name, on_progress=show))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _megabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.0f} MB"
+
+
+def _for_terminal(text: str) -> str:
+    """Results go out as they are, except to a terminal."""
+    return safe(text) if sys.stdout.isatty() else text
+
+
+
+
+# Signals.
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, Any], None], *signals: int) -> Iterator[None]:
+    """Give *signals* another handler for a while; in other threads than the main one nothing happens."""
+    try:
+        before = {number: signal.signal(number, handler) for number in signals}
+    except ValueError:
+        before = {}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _terminated_like_ctrl_c() -> contextlib.AbstractContextManager[None]:
+    """SIGTERM ends a command as Ctrl-C does: in order, with exit code 130."""
+
+    def leave(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    return _handling(leave, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Writing files so that a reader sees the old content or the new, never a mix, whatever kills the writer."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes) -> int:
+    """Write *data* to *path* through a temporary file in the same folder; returns the size in bytes.
+
+    The temporary file is synced, takes over the mode of an existing file, and replaces it in one step; then the folder is
+    synced, so an acknowledged write survives a power cut.
+
+    Raises:
+        OSError: the folder is missing or read-only, the disk is full. The old content is then still there, and no
+            temporary file is left.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, _mode(path))
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+    return len(data)
+
+
+def _mode(path: Path) -> int:
+    """The mode of the file that is replaced, else what the umask leaves of 0666."""
+    try:
+        return path.stat().st_mode & 0o7777
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open folders
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

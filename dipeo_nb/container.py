@@ -1,0 +1,216 @@
+"""The composition root: settings → Services, and the `Runtime` that both doors (notebook and CLI) run diagrams through."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dipeo_nb.diagram.document import Diagram, load
+from dipeo_nb.diagram.templates import SimpleTemplateProcessor
+from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.llm.service import LLMService
+from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from dipeo_nb.storage.local import LocalFileSystemAdapter
+
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.domain.diagnostics import Diagnostic
+from dipeo_nb.domain.enums import Severity, SupportedLanguage
+from dipeo_nb.domain.nodes import CodeJobNode
+from dipeo_nb.domain.plan import Plan
+from dipeo_nb.domain.ports import InteractionPort, Services
+from dipeo_nb.errors import InvalidDiagramError, TrustError
+from dipeo_nb.execution import handlers
+from dipeo_nb.execution.code_runner import ProcessCodeRunner
+from dipeo_nb.execution.engine import Execution, RunOptions
+
+
+class SystemClock:
+    """The real time and random ids."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+    def new_id(self, prefix: str = "") -> str:
+        return f"{prefix}{uuid.uuid4().hex}"
+
+
+def build(settings: Settings | None = None, **overrides: Any) -> Services:
+    """All ports for *settings*; `overrides` replaces any of them by name (`llm=`, `store=` …)."""
+    settings = settings or get_settings()
+    keys = overrides.get("keys") or EnvironmentAPIKeyService(settings)
+    path = settings.run_store
+    services = Services(
+        llm=overrides.get("llm") or LLMService(settings, keys),
+        files=overrides.get("files") or LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size),
+        store=overrides.get("store")
+        or (InMemoryRunStore() if path is None else SqliteRunStore(path, sync=settings.state_store_sync)),
+        bus=overrides.get("bus") or InMemoryEventBus(max_queue_size=settings.event_queue_size),
+        keys=keys,
+        templates=overrides.get("templates") or SimpleTemplateProcessor(),
+        code=overrides.get("code") or (lambda: ProcessCodeRunner(settings.base_dir)),
+        clock=overrides.get("clock") or SystemClock(),
+    )
+    unknown = set(overrides) - set(Services.__dataclass_fields__)
+    if unknown:
+        raise TypeError(
+            f"build() has no service {', '.join(sorted(unknown))}; it has {', '.join(Services.__dataclass_fields__)}"
+        )
+    return services
+
+
+class Runtime:
+    """Settings and services with a lifecycle; makes executions.
+
+    Use as `with Runtime() as rt:` or `async with`; `initialize` and `cleanup` may be called any number of times.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, services: Services | None = None, **overrides: Any) -> None:
+        self.settings = settings or get_settings()
+        self.services = services or build(self.settings, **overrides)
+        self._ready = False
+        self._gate: asyncio.Lock | None = None
+
+    async def initialize(self) -> None:
+        """Open the run store and the bus, once. A failure leaves nothing half-open."""
+        if self._gate is None:
+            self._gate = asyncio.Lock()
+        async with self._gate:
+            if self._ready:
+                return
+            await self.services.store.initialize()
+            try:
+                await self.services.bus.initialize()
+            except BaseException:
+                await self.services.store.cleanup()
+                raise
+            self._ready = True
+
+    async def cleanup(self) -> None:
+        """Close everything, in reverse order. Safe to call twice."""
+        if not self._ready:
+            return
+        self._ready = False
+        for service in (self.services.llm, self.services.bus, self.services.store):
+            await service.cleanup()
+
+    async def __aenter__(self) -> Runtime:
+        await self.initialize()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.cleanup()
+
+    def __enter__(self) -> Runtime:
+        run_sync(self.initialize())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        run_sync(self.cleanup())
+
+    def prepare(self, diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any], *, trust: bool = False) -> Plan:
+        """Load and compile a diagram, and see to it that its code is trusted.
+
+        Raises:
+            DiagramNotFoundError, DiagramFormatError: it cannot be read.
+            InvalidDiagramError: it was read and refused; `diagnostics` says where and why.
+            TrustError: it holds code, its file is outside the base directory, and `trust` is False; `sources` lists the
+                code as (node label, text).
+        """
+        document = diagram if isinstance(diagram, Diagram) else load(diagram, base_dir=self.settings.base_dir)
+        plan = document.compile(base_dir=self.settings.base_dir)
+        self._check_runnable(plan)
+        if not trust and not self._inside(document):
+            self._refuse_code(plan)
+        return plan
+
+    def execution(
+        self,
+        plan: Plan,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+        interaction: InteractionPort | None = None,
+        max_iterations: int | None = None,
+        source: Mapping[str, Any] | None = None,
+        parent_run_id: str | None = None,
+    ) -> Execution:
+        """A run of *plan*, not started. What is None comes from the settings."""
+        settings = self.settings
+        options = RunOptions(
+            variables=dict(variables or {}),
+            model=model,
+            timeout=settings.execution_timeout if timeout is None else timeout,
+            node_timeout=settings.node_timeout,
+            parallelism=settings.execution_parallelism if settings.parallel_execution else 1,
+            max_iterations=settings.max_iterations if max_iterations is None else max_iterations,
+            interaction=interaction,
+            source=source,
+            parent_run_id=parent_run_id,
+        )
+        return Execution(plan, self.services, options)
+
+    async def run(self, execution: Execution) -> Execution:
+        """Initialise when needed, then run to the end."""
+        await self.initialize()
+        await execution.run()
+        return execution
+
+    def _inside(self, document: Diagram) -> bool:
+        """Text typed by the user, and files below the base directory, are the user's own."""
+        if document.path is None:
+            return True
+        return document.path.resolve().is_relative_to(self.settings.base_dir.resolve())
+
+    def _refuse_code(self, plan: Plan) -> None:
+        sources = [
+            (node.label, node.spec.code or f"file {node.spec.file_path}")
+            for node in plan.nodes
+            if isinstance(node.spec, CodeJobNode)
+        ]
+        if sources:
+            names = ", ".join(f"'{label}'" for label, _ in sources)
+            raise TrustError(
+                f"'{plan.name}' is outside the base directory {self.settings.base_dir} and wants to run code: {names}.",
+                hint="Read the code; then run with --trust (trust=True), or set --base-dir to the diagram's folder.",
+                sources=sources,
+            )
+
+    def _check_runnable(self, plan: Plan) -> None:
+        problems: list[Diagnostic] = []
+        for node in plan.nodes:
+            spec = node.spec
+            language = spec.language if isinstance(spec, CodeJobNode) else None
+            if not handlers.runnable(node.type):
+                what = f"Nodes of type '{node.type}' load and draw in this version, but do not run yet"
+            elif language is not None and language is not SupportedLanguage.PYTHON:
+                what = f"Code in {language} does not run in this version; python does"
+            else:
+                continue
+            problems.append(
+                Diagnostic(
+                    Severity.ERROR,
+                    "not-runnable",
+                    f"{what}.",
+                    hint="Remove the node, or use another type.",
+                    file=plan.source_path,
+                    node=node.label,
+                )
+            )
+        if problems:
+            error = InvalidDiagramError(str(problems[0]), hint="Nothing was run.")
+            error.diagnostics = (*plan.diagnostics, *problems)
+            raise error
+
+
+def with_services(runtime: Runtime, **changes: Any) -> Runtime:
+    """A runtime with some services replaced, for tests: `with_services(rt, llm=fake)`."""
+    return Runtime(runtime.settings, services=replace(runtime.services, **changes))

@@ -1,0 +1,274 @@
+"""What connections say, in every format: their ends (label or id, with a handle), content type, label, data.
+
+Also the handles of nodes: explicit ones, and those that follow from the node types (diagram-spec §1.4).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dipeo_nb.diagram.fields import as_text, did_you_mean, shorten
+from dipeo_nb.diagram.source import DocumentPath, Reading
+from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainHandle, DomainNode, handle_id
+from dipeo_nb.domain.enums import ContentType, HandleDirection, HandleLabel
+from dipeo_nb.domain.nodes import NODE_SPECS
+
+HANDLES = frozenset(HandleLabel)
+CONTENT_TYPES = frozenset(ContentType)
+CONTENT_TYPE_ALIASES = {"json": "object", "text": "raw_text"}
+BRANCHES = {"condtrue": "true", "condfalse": "false"}
+"""Handles of a condition, and what the wire calls their branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a connection."""
+
+    node: str
+    """Id."""
+    handle: str = "default"
+    requires_first: bool = False
+    """Written `X__first`: the arrow also carries `requires_first_execution`."""
+
+
+_BRACKET = re.compile(r"(.*)\[([^\]]*)\]", re.DOTALL)
+
+
+class References:
+    """Finds nodes by what connections call them: label or id, with an optional handle (§2.2.3)."""
+
+    def __init__(self, nodes: Iterable[DomainNode]) -> None:
+        self.by_id: dict[str, DomainNode] = {}
+        self.by_label: dict[str, DomainNode] = {}
+        self.handles: set[tuple[str, str, str]] = set()
+        """Handles that the file lists besides those of the node types: (node id, label, direction)."""
+        for node in nodes:
+            self.by_id.setdefault(node.id, node)
+            self.by_label.setdefault(node.label, node)
+        self._told = 0
+
+    def find(self, text: str) -> DomainNode | None:
+        """The node with that label, else with that id."""
+        return self.by_label.get(text) or self.by_id.get(text)
+
+    def end(self, text: str, direction: str, reading: Reading, at: DocumentPath) -> End | None:
+        """Read `LABEL`, `LABEL[HANDLE]`, `LABEL_HANDLE` or `LABEL__first`; None (with an error) when no node fits.
+
+        A text that is a label as a whole beats every other reading.
+        """
+        text = text.strip()
+        if node := self.find(text):
+            return End(node.id)
+        if (match := _BRACKET.fullmatch(text)) and (node := self.find(match[1].strip())):
+            return self._bracket(node, match[2].strip(), direction, reading, at)
+        if found := self._split(text):
+            node, rest = found
+            handle = rest.lstrip("_") or "default"
+            if handle in HANDLES:
+                return End(node.id, handle, requires_first=rest == "_first")
+            reading.warn(
+                "unknown-handle",
+                f"'{shorten(handle)}' in '{shorten(text)}' is not a handle; the default one is used.",
+                *at,
+                hint=did_you_mean(handle, HANDLES, f"The handles are {', '.join(HandleLabel)}."),
+                node=shorten(node.label),
+            )
+            return End(node.id)
+        self.unknown(match[1].strip() if match else text, direction, reading, at)
+        return None
+
+    def unknown(
+        self, text: str, direction: str, reading: Reading, at: DocumentPath, *, by_id: bool = False
+    ) -> None:
+        """Report a connection to nowhere."""
+        self._told += 1
+        names, other = (self.by_id, "Use the id of a node.") if by_id else (self.by_label, "Use the label of a node.")
+        # Comparing with every name is slow; twenty hints are enough.
+        hint = did_you_mean(text, names, other) if self._told <= 20 else other
+        verb = "starts at" if direction == "output" else "leads to"
+        what = f"'{shorten(text)}', which is not a node" if text else "nothing"
+        reading.error("unknown-node", f"A connection {verb} {what}.", *at, hint=hint)
+
+    def text(self, node: DomainNode, handle: str) -> str:
+        """How a light connection names that end: `LABEL`, or `LABEL[HANDLE]`."""
+        if handle == "default":
+            return node.label
+        text = f"{node.label}[{handle}]"
+        return f"{node.id}[{handle}]" if self.find(text) and self.find(node.id) is node else text
+
+    def _bracket(self, node: DomainNode, handle: str, direction: str, reading: Reading, at: DocumentPath) -> End:
+        cls = NODE_SPECS.get(node.type)
+        allowed = (cls.META.inputs if direction == "input" else cls.META.outputs) if cls else ()
+        listed = (node.id, handle, direction) in self.handles
+        # A node without handles on that side is the compiler's finding: there the whole arrow is wrong.
+        if handle in allowed or listed or not allowed:
+            return End(node.id, handle or "default")
+        reading.error(
+            "unknown-handle",
+            f"A node of type {node.type} has no {direction} '{shorten(handle)}'.",
+            *at,
+            hint=did_you_mean(handle, allowed, f"Its {direction}s are {', '.join(allowed)}."),
+            node=shorten(node.label),
+        )
+        return End(node.id)
+
+    def _split(self, text: str) -> tuple[DomainNode, str] | None:
+        """The longest known label wins; blanks in labels may be written as underscores."""
+        pieces = text.split("_")
+        for end in range(len(pieces) - 1, max(0, len(pieces) - 20), -1):
+            for joint in ("_", " "):
+                if node := self.find(joint.join(pieces[:end])):
+                    return node, "_".join(pieces[end:])
+        node = self.find(" ".join(pieces))
+        return (node, "") if node else None
+
+
+def handles(value: Any, reading: Reading, nodes: Mapping[str, DomainNode]) -> tuple[DomainHandle, ...]:
+    """The explicit handles of a diagram: a list, or a mapping by id. Legacy labels `true`/`false` are renamed.
+
+    Those of unknown nodes are left out with a warning.
+    """
+    if value is None:
+        return ()
+    pairs: list[tuple[DocumentPath, Any]] = []
+    if isinstance(value, dict):
+        pairs = [(("handles", key), item) for key, item in value.items()]
+    elif isinstance(value, list):
+        pairs = [(("handles", index), item) for index, item in enumerate(value)]
+    else:
+        reading.error("wrong-type", "'handles' is a list or a mapping.", "handles", hint="Leave it out.")
+    found: list[DomainHandle] = []
+    for at, item in pairs:
+        said: Mapping[str, Any] = item if isinstance(item, dict) else {}
+        node = nodes.get(str(said.get("node_id")))
+        direction = next((d for d in HandleDirection if d == said.get("direction")), None)
+        if not node or not direction:
+            reading.warn(
+                "stray-handle", "This is no handle of a node; it is ignored.", *at,
+                hint="A handle has 'node_id', 'label' and 'direction' (input or output).",
+            )
+            continue
+        label = legacy_handle(str(said.get("label") or "default"))
+        found.append(
+            DomainHandle(
+                handle_id(node.id, label, direction),
+                node.id,
+                label,
+                direction,
+                str(said.get("data_type") or "any"),
+                side if isinstance(side := said.get("position"), str) else None,
+            )
+        )
+    return tuple(found)
+
+
+def legacy_handle(label: str) -> str:
+    """A handle label in today's spelling: old files call the branches of a condition `true` and `false`."""
+    return {"true": "condtrue", "false": "condfalse"}.get(label.lower(), label)
+
+
+def standard_handles(node: DomainNode) -> Iterator[DomainHandle]:
+    """The handles that every node of that type has (§1.4)."""
+    cls = NODE_SPECS.get(node.type)
+    for label in cls.META.inputs if cls else ("default",):
+        yield made_handle(node.id, label, HandleDirection.INPUT)
+    for label in cls.META.outputs if cls else ("default",):
+        yield made_handle(node.id, label, HandleDirection.OUTPUT)
+
+
+def made_handle(node_id: str, label: str, direction: HandleDirection) -> DomainHandle:
+    """A handle with the usual data type and side."""
+    return DomainHandle(
+        handle_id(node_id, label, direction),
+        node_id,
+        label,
+        direction,
+        "boolean" if label in BRANCHES else "any",
+        "left" if direction is HandleDirection.INPUT else "right",
+    )
+
+
+def written_handles(diagram: DomainDiagram) -> list[dict[str, Any]]:
+    """Explicit handles that the node types do not have, for the light and readable writers."""
+    standard = {h.id for n in diagram.nodes for h in standard_handles(n)}
+    return [wire_handle(h) for h in diagram.handles if h.id not in standard]
+
+
+def wire_handle(handle: DomainHandle) -> dict[str, Any]:
+    """A handle as the files spell it."""
+    made = {
+        "id": handle.id,
+        "node_id": handle.node_id,
+        "label": handle.label,
+        "direction": handle.direction.value,
+        "data_type": handle.data_type,
+    }
+    return made | ({"position": handle.position} if handle.position else {})
+
+
+# ------------------------------------------------------------------------------------------------------ arrows
+
+
+def content_type(value: Any, reading: Reading, at: DocumentPath) -> str | None:
+    """A content type in its canonical spelling; an unknown one is an error and reads as None."""
+    if value is None:
+        return None
+    text = (as_text(value, reading, *at) or "").lower()
+    text = CONTENT_TYPE_ALIASES.get(text, text)
+    if text in CONTENT_TYPES:
+        return text
+    reading.error(
+        "unknown-content-type",
+        f"'{shorten(value)}' is not a content type.",
+        *at,
+        hint=did_you_mean(value, CONTENT_TYPES, f"The content types are {', '.join(ContentType)}."),
+        field="content_type",
+    )
+    return None
+
+
+def arrow_label(value: Any, reading: Reading, at: DocumentPath) -> str | None:
+    """The variable name on an arrow; empty means none."""
+    if isinstance(value, (list, dict)):
+        reading.error(
+            "wrong-type", "The label of an arrow is text: a variable name.", *at, hint="Write one name.", field="label"
+        )
+    return as_text(value, reading, *at) or None
+
+
+def arrow_data(value: Any, reading: Reading, at: DocumentPath) -> dict[str, Any]:
+    """The free mapping of an arrow."""
+    if isinstance(value, dict):
+        return dict(value)
+    if value is not None:
+        reading.error(
+            "wrong-type", "'data' of an arrow is a mapping.", *at, hint="Write 'data: {name: value}'.", field="data"
+        )
+    return {}
+
+
+def priority(value: Any, reading: Reading, at: DocumentPath) -> float:
+    """The `execution_priority` of an arrow."""
+    if value is None:
+        return 0
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    reading.error(
+        "wrong-type",
+        f"'execution_priority' is a number, not '{shorten(value)}'.",
+        *at,
+        hint="Write e.g. 'execution_priority: 1'.",
+        field="execution_priority",
+    )
+    return 0
+
+
+def written_data(arrow: DomainArrow) -> dict[str, Any]:
+    """Arrow data for the light and readable writers: without what the source handle says already."""
+    branch = BRANCHES.get(arrow.source_handle)
+    implied = {"branch": branch, "is_conditional": True, "_isFromConditionBranch": True} if branch else {}
+    return {k: v for k, v in arrow.data.items() if not (k in implied and implied[k] == v)}

@@ -1,0 +1,169 @@
+"""Which format a text has (diagram-spec §2.5), and which file a name means (§2.6). The only place that guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dipeo_nb.diagram.fields import did_you_mean, shorten
+from dipeo_nb.diagram.formats import FORMATS
+from dipeo_nb.diagram.source import format_error
+from dipeo_nb.errors import DiagramNotFoundError, ValidationError
+
+SUFFIXES = {
+    ".light.yaml": "light",
+    ".light.yml": "light",
+    ".native.json": "native",
+    ".readable.yaml": "readable",
+    ".readable.yml": "readable",
+}
+PLAIN_SUFFIXES = (".yaml", ".yml", ".json")
+SEARCH_ROOTS = ("", "examples", "examples/simple_diagrams", "projects", "projects/mcp-diagrams", "files")
+"""Folders below the base directory that a bare name is looked up in, in this order."""
+
+
+def check_format(name: str) -> str | None:
+    """A format given by name: `light`, `native`, `readable`; `json` means native, `yaml` any of the two YAML ones.
+
+    Raises:
+        ValidationError: another name.
+    """
+    text = str(name).lower()
+    if text in FORMATS:
+        return text
+    if text in ("json", "yaml"):
+        return "native" if text == "json" else None
+    raise ValidationError(
+        f"'{shorten(name)}' is not a diagram format.",
+        hint=did_you_mean(text, FORMATS, f"The formats are {', '.join(FORMATS)}."),
+    )
+
+
+def format_of_name(path: str | Path) -> str | None:
+    """The format that a file name says; None for plain `.yaml` and other names."""
+    name = Path(path).name.lower()
+    for suffix, found in SUFFIXES.items():
+        if name.endswith(suffix):
+            return found
+    return "native" if name.endswith(".json") else None
+
+
+def stem(path: str | Path) -> str:
+    """A file name without the suffixes of diagrams: `debate.light.yaml` → `debate`."""
+    name = Path(path).name
+    for suffix in (*SUFFIXES, *PLAIN_SUFFIXES):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)] or name
+    return name
+
+
+def detect(value: Any, path: str | Path | None = None, file: str | None = None) -> str:
+    """The format of a document: by its file name, else by its content.
+
+    Args:
+        value: the parsed document.
+        path: its file name, when it has one. A plain `.json` means native unless the content says otherwise.
+        file: how errors call the file.
+
+    Raises:
+        DiagramFormatError: not a mapping, or a mapping without any part of a diagram.
+    """
+    if not isinstance(value, Mapping):
+        kind = {list: "a list", str: "a text", bool: "a boolean"}.get(type(value), "a single value")
+        raise format_error(
+            f"A diagram is a mapping with 'nodes', but this is {kind}.",
+            "Begin with 'version: light', then 'nodes:' and 'connections:'.",
+            file,
+            (1, 1),
+        )
+    named = format_of_name(path) if path else None
+    if named and not (path and str(path).lower().endswith(".json") and not str(path).lower().endswith(".native.json")):
+        return named
+    declared = {str(value.get(key)).lower() for key in ("version", "format")}
+    for name in ("light", "readable"):
+        if name in declared:
+            return name
+    if "executable" in declared:
+        raise format_error(
+            "This is the dump of a compiled diagram ('format: executable'), which cannot be edited or run again.",
+            "Load the diagram it was made from.",
+            file,
+        )
+    if "native" in declared or ("nodes" in value and "arrows" in value):
+        return "native"
+    if "flow" in value:
+        return "readable"
+    if "connections" in value:
+        return "light"
+    if named:
+        return named
+    nodes = value.get("nodes")
+    if isinstance(nodes, list) and any(isinstance(n, Mapping) for n in nodes):
+        one_entry = [isinstance(n, Mapping) and len(n) == 1 and "label" not in n for n in nodes if n is not None]
+        return "readable" if all(one_entry) else "light"
+    if "nodes" in value or "persons" in value:
+        return "light"
+    keys = ", ".join(f"'{shorten(key, 20)}'" for key in list(value)[:5])
+    raise format_error(
+        f"This is not a diagram: it holds {keys or 'nothing'}, but no 'nodes'.",
+        "Begin with 'version: light', then 'nodes:' and 'connections:'.",
+        file,
+        (1, 1),
+    )
+
+
+def find(name: str, base_dir: Path, *, beside: Path | None = None, format: str | None = None) -> Path:
+    """The file that a diagram's name means.
+
+    Args:
+        name: a file name or a bare name, e.g. `debate` or `codegen/parse`.
+        base_dir: where the search roots are.
+        beside: folder of the diagram that uses the name; looked up first.
+        format: look for files of this format first.
+
+    Raises:
+        DiagramNotFoundError: nothing there, or the name leads out of these folders.
+    """
+    text = name.strip()
+    parts = Path(text).parts
+    # A name stays below the folders it is searched in, whatever it holds; paths outside are given as paths.
+    if text and "\x00" not in text and len(text) < 1000 and ".." not in parts and not Path(text).is_absolute():
+        for root in _roots(text, base_dir, beside):
+            for candidate in _candidates(root / text, format):
+                if candidate.is_file() and candidate.resolve().is_relative_to(root.resolve()):
+                    return candidate
+    raise DiagramNotFoundError(
+        f"There is no diagram '{shorten(name)}'.",
+        hint=f"{_nearest_file(text, base_dir)}Looked below {base_dir} ({', '.join(filter(None, SEARCH_ROOTS))}).",
+        path=name,
+    )
+
+
+def _roots(name: str, base_dir: Path, beside: Path | None) -> Iterator[Path]:
+    if beside:
+        yield beside
+    if name.startswith("codegen/"):
+        yield base_dir / "files"
+    for root in SEARCH_ROOTS:
+        yield base_dir / root
+
+
+def _candidates(path: Path, format: str | None) -> Iterator[Path]:
+    if path.suffix:
+        yield path
+    preferred = [suffix for suffix, name in SUFFIXES.items() if name == format]
+    for suffix in (*preferred, *SUFFIXES, *PLAIN_SUFFIXES):
+        yield path.with_name(path.name + suffix)
+
+
+def _nearest_file(name: str, base_dir: Path) -> str:
+    """A suggestion from the diagrams that are there; only the folders that are searched, not below them."""
+    names: list[str] = []
+    for root in SEARCH_ROOTS:
+        folder = base_dir / root
+        if folder.is_dir():
+            names += [p.name for p in sorted(folder.iterdir())[:500] if p.name.endswith((*SUFFIXES, *PLAIN_SUFFIXES))]
+    by_stem = {stem(n): n for n in names}
+    hint = did_you_mean(stem(name), by_stem, "")
+    return f"{hint} " if hint else ""

@@ -1,0 +1,71 @@
+"""The three file formats. Each is a pair of functions: `read(Reading) -> DomainDiagram`, `write(DomainDiagram) -> str`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from dipeo_nb.diagram import fields
+from dipeo_nb.diagram.formats import light, native, readable
+from dipeo_nb.diagram.source import Document, Reading, SourceMap
+from dipeo_nb.domain.diagnostics import Diagnostic
+from dipeo_nb.domain.diagram import DomainDiagram
+from dipeo_nb.domain.enums import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A file format."""
+
+    name: str
+    suffix: str
+    """Of files of this format, e.g. `.light.yaml`."""
+    read: Callable[[Reading], DomainDiagram]
+    write: Callable[[DomainDiagram], str]
+
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format("light", ".light.yaml", light.read, light.write),
+        Format("native", ".native.json", native.read, native.write),
+        Format("readable", ".readable.yaml", readable.read, readable.write),
+    )
+}
+
+
+def read(document: Document, format: str) -> tuple[DomainDiagram, tuple[Diagnostic, ...]]:
+    """The diagram in a document, and what its reader has to say about it.
+
+    Raises:
+        DiagramFormatError: the main parts have a shape that cannot be read.
+    """
+    source = document.source
+    reading = Reading(document.value, source)
+    source.spellings = fields.spellings()
+    if document.duplicates:
+        for key, line, column in source.duplicates():
+            reading.found.append(
+                Diagnostic(
+                    Severity.WARNING,
+                    "duplicate-key",
+                    f"'{fields.shorten(key)}' stands twice in one mapping; the last one counts.",
+                    "Remove one of the two.",
+                    source.file,
+                    line,
+                    column,
+                )
+            )
+    model = FORMATS[format].read(reading)
+    return model, tuple(reading.found)
+
+
+def silent_reading() -> Reading:
+    """A reading of nothing, for using the readers' helpers on values that come from code."""
+    return Reading({}, SourceMap())
+
+
+def write(model: DomainDiagram, format: str) -> str:
+    """The diagram as text; labels are made unique where they are not."""
+    labelled = fields.unique_labels(model.nodes, silent_reading(), lambda _: ())
+    return FORMATS[format].write(replace(model, nodes=tuple(labelled)))

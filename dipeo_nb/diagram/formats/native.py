@@ -1,0 +1,291 @@
+"""Native JSON (diagram-spec §2.1): the wire model, loss-free.
+
+The reader is lenient: lists or mappings, flat or nested persons and nodes, upper-case types, GraphQL's `__typename`,
+old handle labels, and every alias of the light format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dipeo_nb.diagram import connections, fields
+from dipeo_nb.diagram.connections import References
+from dipeo_nb.diagram.source import DocumentPath, Reading
+from dipeo_nb.domain.diagram import (
+    DomainArrow,
+    DomainDiagram,
+    DomainHandle,
+    DomainNode,
+    handle_id,
+    parse_handle_id,
+)
+from dipeo_nb.domain.enums import HandleDirection
+from dipeo_nb.domain.nodes import NODE_SPECS
+
+TOP_KEYS = ("nodes", "arrows", "handles", "persons", "metadata", "version", "format")
+NODE_KEYS = frozenset(("id", "type", "position", "data", "label"))
+ARROW_KEYS = frozenset(("id", "source", "target", "content_type", "label", "execution_priority", "data"))
+
+
+# ----------------------------------------------------------------------------------------------------- reading
+
+
+def read(reading: Reading) -> DomainDiagram:
+    """The diagram of a native document; findings go to *reading*.
+
+    Raises:
+        DiagramFormatError: `nodes` or `arrows` is neither a list nor a mapping.
+    """
+    reading.value = top = _without_dunders(reading.value)
+    people = fields.persons(top.get("persons"), lambda label: f"person_{label}", reading)
+    nodes = _nodes(reading)
+    references = References(nodes)
+    handles = connections.handles(top.get("handles"), reading, references.by_id)
+    arrows = _arrows(reading, references)
+    unknown = fields.unknown_top_keys(reading, TOP_KEYS)
+    return DomainDiagram(
+        nodes=fields.resolve_persons(nodes, people),
+        arrows=arrows,
+        persons=people,
+        metadata=fields.metadata(top.get("metadata"), unknown, reading),
+        handles=handles,
+    )
+
+
+def _without_dunders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_dunders(v) for k, v in value.items() if not k.startswith("__")}
+    if isinstance(value, list):
+        return [_without_dunders(v) for v in value]
+    return value
+
+
+def _collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str, Any]]]:
+    """The mappings of a list or of an id-keyed mapping (the key becomes the `id` when that is missing)."""
+    value = reading.value.get(key)
+    if not isinstance(value, dict):
+        return fields.items(reading, key, key)
+    found: list[tuple[DocumentPath, dict[str, Any]]] = []
+    for name, item in value.items():
+        if isinstance(item, dict):
+            found.append(((key, name), {"id": name, **item}))
+        else:
+            reading.warn(
+                "stray-item", f"'{fields.shorten(name)}' in '{key}' is no mapping; it is ignored.", key, name,
+                hint="Remove it, or write its fields.",
+            )
+    return found
+
+
+def _nodes(reading: Reading) -> list[DomainNode]:
+    found: list[DomainNode] = []
+    paths: list[DocumentPath] = []
+    for at, item in _collection(reading, "nodes"):
+        node = _node(item, len(found), reading, at)
+        reading.source.nodes.setdefault(node.id, at)
+        found.append(node)
+        paths.append(at)
+    return fields.unique_labels(found, reading, paths.__getitem__)
+
+
+def _node(item: Mapping[str, Any], index: int, reading: Reading, at: DocumentPath) -> DomainNode:
+    node_id = fields.as_text(item.get("id"), reading, *at, "id") or f"node_{index}"
+    inner = item.get("data")
+    if inner is not None and not isinstance(inner, dict):
+        reading.error(
+            "wrong-type",
+            f"'data' of a node is a mapping, not '{fields.shorten(inner)}'.",
+            *at,
+            "data",
+            hint="Write the properties as an object.",
+            node=fields.shorten(node_id),
+            field="data",
+        )
+        inner = None
+    # Flat nodes, `{"id": …, "type": …, "code": …}`, are read too.
+    props = {key: value for key, value in item.items() if key not in NODE_KEYS} | (inner or {})
+    label_value = props.pop("label", None)
+    label = fields.as_text(label_value, reading, *at, "data", "label")
+    label = label or fields.as_text(item.get("label"), reading, *at, "label") or node_id
+    if isinstance(label_value, (list, dict)):
+        reading.error(
+            "wrong-type", "'label' of a node is text.", *at, "data", "label",
+            hint="Write one text.", node=fields.shorten(label), field="label",
+        )
+    node_type = fields.node_type(item.get("type"), reading, (*at, "type"), label)
+    if node_type is None:
+        node_type = fields.infer_type(label, props, first=index == 0)
+        reading.warn(
+            "missing-type",
+            f"The node has no type; it is read as {node_type}.",
+            *at,
+            hint=f'Write "type": "{node_type}".',
+            node=fields.shorten(label),
+            field="type",
+        )
+    return DomainNode(
+        id=node_id,
+        type=node_type,
+        label=label,
+        position=fields.position(item.get("position"), reading, (*at, "position"), label),
+        data=fields.properties(props, node_type, reading, at, label),
+    )
+
+
+def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
+    found: list[DomainArrow] = []
+    for at, item in _collection(reading, "arrows"):
+        source = _end(item, "source", HandleDirection.OUTPUT, reading, at, references)
+        target = _end(item, "target", HandleDirection.INPUT, reading, at, references)
+        for key in item.keys() - ARROW_KEYS:
+            reading.warn(
+                "unknown-property",
+                f"'{fields.shorten(key)}' is not a part of an arrow; it is kept in its data.",
+                *at,
+                key,
+                hint=fields.did_you_mean(key, ARROW_KEYS, f"An arrow takes {', '.join(sorted(ARROW_KEYS))}."),
+                field=key,
+            )
+        if source is None or target is None:
+            continue
+        extra = {key: item[key] for key in item if key not in ARROW_KEYS}
+        content_type = item.get("content_type") or None
+        arrow = DomainArrow(
+            id=fields.as_text(item.get("id"), reading, *at, "id") or f"arrow_{len(found)}",
+            source=source[0],
+            target=target[0],
+            source_handle=source[1],
+            target_handle=target[1],
+            label=connections.arrow_label(item.get("label"), reading, (*at, "label")),
+            content_type=connections.content_type(content_type, reading, (*at, "content_type")),
+            execution_priority=connections.priority(item.get("execution_priority"), reading, (*at, "execution_priority")),
+            data=extra | connections.arrow_data(item.get("data"), reading, (*at, "data")),
+        )
+        reading.source.arrows.setdefault(arrow.id, at)
+        found.append(arrow)
+    return tuple(found)
+
+
+def _end(
+    item: Mapping[str, Any],
+    key: str,
+    direction: HandleDirection,
+    reading: Reading,
+    at: DocumentPath,
+    references: References,
+) -> tuple[str, str] | None:
+    """Node id and handle label of `node_3_condtrue_output`; a bare node id means the default handle."""
+    text = fields.as_text(item.get(key), reading, *at, key)
+    if not text:
+        reading.error(
+            "missing-end", f"The arrow has no '{key}'.", *at,
+            hint=f"Write a handle id, e.g. \"node_0_default_{direction}\".", field=key,
+        )
+        return None
+    if text in references.by_id:
+        return text, "default"
+    try:
+        node_id, handle, found_direction = parse_handle_id(text)
+    except ValueError:
+        reading.error(
+            "bad-handle-id",
+            f"'{fields.shorten(text)}' is not a handle id.",
+            *at,
+            key,
+            hint=f"Write <node id>_<handle>_{direction}, e.g. \"node_0_default_{direction}\".",
+            field=key,
+        )
+        return None
+    if node_id not in references.by_id:
+        references.unknown(node_id, direction.value, reading, (*at, key), by_id=True)
+        return None
+    if found_direction is not direction:
+        reading.error(
+            "wrong-direction",
+            f"The {key} of an arrow is an {direction}, but '{fields.shorten(text)}' is an {found_direction}.",
+            *at,
+            key,
+            hint=f"Write \"{fields.shorten(handle_id(node_id, handle, direction))}\", or swap source and target.",
+            field=key,
+        )
+        return None
+    return node_id, connections.legacy_handle(handle)
+
+
+# ----------------------------------------------------------------------------------------------------- writing
+
+
+def write(diagram: DomainDiagram) -> str:
+    """The diagram as native JSON, indented, collections as id-keyed mappings, null fields left out.
+
+    Collections in which an id repeats, or begins like GraphQL's keys, are written as lists: so nothing is lost.
+    """
+    document: dict[str, Any] = {
+        "nodes": _keyed([_written_node(node) for node in diagram.nodes]),
+        "arrows": _keyed([_written_arrow(arrow) for arrow in diagram.arrows]),
+        "handles": _keyed([connections.wire_handle(handle) for handle in _handles(diagram)]),
+        "persons": _keyed(
+            [
+                {
+                    "id": p.id,
+                    "label": p.label,
+                    "type": "person",
+                    # The model is a required text on the wire; an empty one says "the default".
+                    "llm_config": {"service": p.llm.service, "model": "", **fields.llm_settings(p.llm)},
+                }
+                for p in diagram.persons
+            ]
+        ),
+    }
+    if meta := fields.written_metadata(diagram.metadata):
+        document["metadata"] = meta
+    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+
+
+def _keyed(entries: list[dict[str, Any]]) -> Any:
+    keyed = {entry["id"]: entry for entry in entries if not entry["id"].startswith("__")}
+    return keyed if len(keyed) == len(entries) else entries
+
+
+def _written_node(node: DomainNode) -> dict[str, Any]:
+    x, y = (node.position.x, node.position.y) if node.position else (None, None)
+    made: dict[str, Any] = {"id": node.id, "type": node.type}
+    if x is not None and y is not None:
+        made["position"] = {"x": fields.whole(x), "y": fields.whole(y)}
+    cls = NODE_SPECS.get(node.type)
+    # A null is left out where it is the default; elsewhere it says "none".
+    nullable = fields.vocabulary(cls).empty if cls else frozenset[str]()
+    data = {key: value for key, value in node.data.items() if value is not None or key not in nullable}
+    return made | {"data": {"label": node.label, **data}}
+
+
+def _written_arrow(arrow: DomainArrow) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "id": arrow.id,
+        "source": handle_id(arrow.source, arrow.source_handle, HandleDirection.OUTPUT),
+        "target": handle_id(arrow.target, arrow.target_handle, HandleDirection.INPUT),
+    }
+    if arrow.content_type is not None:
+        made["content_type"] = arrow.content_type
+    if arrow.label is not None:
+        made["label"] = arrow.label
+    if arrow.execution_priority:
+        made["execution_priority"] = arrow.execution_priority
+    return made | ({"data": dict(arrow.data)} if arrow.data else {})
+
+
+def _handles(diagram: DomainDiagram) -> list[DomainHandle]:
+    """All handles: those of the node types, those the file listed, and those that arrows use."""
+    found = {h.id: h for node in diagram.nodes for h in connections.standard_handles(node)}
+    found |= {h.id: h for h in diagram.handles}
+    for arrow in diagram.arrows:
+        for node, label, direction in (
+            (arrow.source, arrow.source_handle, HandleDirection.OUTPUT),
+            (arrow.target, arrow.target_handle, HandleDirection.INPUT),
+        ):
+            if handle_id(node, label, direction) not in found:
+                made = connections.made_handle(node, label, direction)
+                found[made.id] = made
+    return list(found.values())

@@ -1,0 +1,853 @@
+"""Prompt templates: Handlebars-like tags on Jinja2's sandbox (diagram-spec §5.6 "Do").
+
+    {{a.b[0]}} {{a[i].b}} {{a[-1]}} {{a[:5]}}      paths, through mappings and lists; missing and None print nothing
+    {{name | upper}} {{price * 2}}                 any Jinja2 expression and filter
+    {{#if p}}…{{else if q}}…{{else}}…{{/if}}       {{#unless p}}…{{/unless}}
+    {{#each p}}…{{else}}…{{/each}}                 over lists (this) and mappings (this, @key); @index @first @last
+    {{{raw}}} {{! comment }} {{!-- comment --}}    nothing is ever escaped, so triple braces are the same as double ones
+    {% for x in xs %}…{% endfor %} {# comment #}   Jinja2's own statements
+
+What is no tag of ours stays as it is: `{{person:name}}`, a lone `{{`, `{% 50 %}`. Values are printed, never expanded
+again. A template is translated once: recognised tags get delimiters that cannot occur in text, all else is literal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache, wraps
+from types import CodeType
+from typing import Any, NamedTuple, NoReturn
+
+from jinja2 import ChainableUndefined, Environment, Template, TemplateSyntaxError, UndefinedError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.diagram.values import TooLargeError, checked_binary, checked_method, plain
+from dipeo_nb.domain.ports import TemplateProcessorPort, TemplateResult
+from dipeo_nb.errors import TemplateError
+
+MAX_LENGTH = 1_000_000
+"""Characters of a template."""
+MAX_ROUNDS = 1_000_000
+"""Rounds of all loops of one rendering."""
+CACHED_TEMPLATES = 500
+"""Translated templates kept, the least recently used leave."""
+
+
+class SimpleTemplateProcessor(TemplateProcessorPort):
+    """Renders templates. Stateless but for a cache of translations; safe to share between runs and threads.
+
+    Args:
+        keep_missing: leave the tag of a missing name in the text instead of printing nothing.
+    """
+
+    def __init__(self, *, keep_missing: bool = False) -> None:
+        self.keep_missing = keep_missing
+
+    def process(self, template: str, context: Mapping[str, Any]) -> TemplateResult:
+        """Render *template* with the names of *context*.
+
+        Returns:
+            The text; `missing_keys`, paths that are not there or None; `used_keys`, top-level names that are;
+            `errors`, sentences about tags that could not do what they ask (an #each over a number).
+
+        Raises:
+            TemplateError: bad syntax, or a tag that fails; facts: line (1-based), tag.
+        """
+        if "{" not in template:
+            return TemplateResult(template)
+        program = translate(template)
+        record = _Record(program, context, self.keep_missing)
+        content = program.render(context, record)
+        used = tuple(name for name in program.variables if name in context)
+        return TemplateResult(content, tuple(record.missing), used, tuple(record.errors))
+
+    def process_simple(self, template: str, context: Mapping[str, Any]) -> str:
+        """The rendered text alone; same errors."""
+        return self.process(template, context).content
+
+    def process_single_brace(self, template: str, context: Mapping[str, Any]) -> str:
+        """Replace `{a.b[0]}` and `{{a.b[0]}}` in a file name, in one pass; only scalars have a place in one.
+
+        Unknown names, None, lists and mappings leave the braces as they are.
+        """
+
+        def replaced(match: re.Match[str]) -> str:
+            value = resolve(match[1] or match[2], context, None)
+            value = getattr(value, "__dipeo_text__", value)
+            if isinstance(value, (str, int, float, datetime.date, datetime.time)):
+                return as_text(value)
+            return match[0]
+
+        return _BRACED_PATH.sub(replaced, template)
+
+    def extract_variables(self, template: str) -> tuple[str, ...]:
+        """Top-level names the template asks for, in order of appearance.
+
+        Raises:
+            TemplateError: bad syntax.
+        """
+        return translate(template).variables if "{" in template else ()
+
+
+def as_text(value: Any) -> str:
+    """A value as templates print it: text as it is, mappings and lists as JSON (indent 2), dates in ISO form."""
+    if isinstance(value, str):
+        return str(value)
+    if value is None:
+        return ""
+    text = getattr(value, "__dipeo_text__", None)
+    if isinstance(text, str):
+        return text
+    if isinstance(value, (bool, int, float)):
+        return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    data = _jsonable(value)
+    return data if isinstance(data, str) else json.dumps(data, indent=2, ensure_ascii=False, default=_jsonable)
+
+
+def is_true(value: Any) -> bool:
+    """Truth for #if and #unless: missing, None, False, 0, empty, and the words false, 0, no, none (any case) are not."""
+    value = plain(value)
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "false", "0", "no", "none")
+    return bool(value)
+
+
+def resolve(path: str, context: Mapping[str, Any], default: Any = None) -> Any:
+    """The value at a path such as `a.b[0]`, `a[i].b`, `a[-1]` or `a["k"]`; *default* when there is none."""
+    steps = _STEPS.findall(path)
+    value: Any = context
+    for number, (name, index, key) in enumerate(steps):
+        at: Any = name or key
+        if index:
+            # A number, or the value of another path.
+            at = int(index) if re.fullmatch(r"-?\d+", index) else plain(resolve(index, context))
+        value = plain(value) if number else value
+        if isinstance(value, (list, tuple)) and isinstance(at, str) and at.isdecimal():
+            at = int(at)
+        try:
+            value = value[at]  # type: ignore[index] — a wrong kind of index is caught below
+        except (LookupError, TypeError):
+            return default
+    return value if steps else default
+
+
+class Names(NamedTuple):
+    """Names of a template, as far as they can be known without running it."""
+
+    all: tuple[str, ...]
+    """Every top-level name, in order."""
+    needed: frozenset[str]
+    """Those whose absence would leave a hole: not only tested, nor found in the items of an #each."""
+
+
+def check(template: str) -> Names:
+    """The names a template uses, without compiling it.
+
+    Raises:
+        TemplateError: bad syntax.
+    """
+    if "{" not in template:
+        return _NO_NAMES
+    if not _needs_parser(template):
+        found = dict.fromkeys(m[1] for m in _SIMPLE_TAG.finditer(template))
+        found.pop("this", None)
+        return Names(tuple(found), frozenset(found))
+    source, _ = _Translator(template).run()
+    return _names(_parsed(source, template), template)
+
+
+# --- translation -------------------------------------------------------------------------------------------------
+
+# Noncharacters: Unicode reserves them for internal use, so no text has them.
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+_TAG = re.compile(
+    r"(?P<comment>\{\{[~-]?!--.*?--[~-]?\}\}|\{\{[~-]?!.*?\}\}|\{#.*?#\})"
+    r"|\{%(?P<raw>[-+]?\s*raw\s*-?%\}(?P<rawtext>.*?)\{%[-+]?\s*endraw\s*-?)%\}"
+    r"|\{\{\{(?P<triple>[^{}]*)\}\}\}"
+    # Braces inside quotes and one level of mapping literals belong to the tag.
+    r"|\{\{(?P<double>(?:\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\{[^{}]*\}|[^{}])*?)\}\}"
+    r"|\{%(?P<statement>(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|(?!%\}).)*?)%\}",
+    re.DOTALL,
+)
+_STATEMENTS = frozenset(
+    [
+        "if", "elif", "else", "endif", "for", "endfor", "set", "endset", "macro", "endmacro", "call", "endcall",
+        "filter", "endfilter", "with", "endwith",
+    ]
+)  # fmt: skip
+_FORBIDDEN = frozenset(["include", "import", "from", "extends", "block", "endblock", "do", "trans", "autoescape"])
+_PATH = re.compile(r"[^\W\d]\w*(?:\.\w+|\[(?:-?\d+|[^\W\d][\w.]*)\])*")
+_LABEL = re.compile(r"\w[\w .:\-/]*")
+_SIMPLE_TAG = re.compile(r"\{\{\s*([^\W\d]\w*)(?:\.[^\W\d]\w*|\[-?\d+\])*\s*\}\}")
+_AT_WORD = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|@(index|first|last|key)\b""")
+_EACH = re.compile(r"(?P<path>.+?)\s+as\s+\|\s*(?P<item>\w+)(?:\s+(?P<key>\w+))?\s*\|", re.DOTALL)
+_BRACED_PATH = re.compile(
+    r"\{\{\s*([^\W\d]\w*(?:\.\w+|\[[^\[\]{}]+\])*)\s*\}\}|\{([^\W\d]\w*(?:\.\w+|\[[^\[\]{}]+\])*)\}"
+)
+_STEPS = re.compile(r"""(?:^|\.)(\w+)|\[(-?\w[\w.]*)\]|\[["']([^"'\]]*)["']\]""")
+_NO_NAMES = Names((), frozenset())
+_RESERVED = frozenset(["and", "or", "not", "is", "in", "if", "else", "true", "false", "none", "True", "False", "None"])
+_LOOP_NAMES = {"index": "_at_index", "first": "_at_first", "last": "_at_last", "key": "_at_key"}
+
+
+class _Piece(NamedTuple):
+    """A tag that prints something."""
+
+    text: str
+    """As written, braces included."""
+    path: str
+    """What to call it in `missing_keys`."""
+    line: int
+
+
+class _Block(NamedTuple):
+    kind: str
+    line: int
+    text: str
+
+
+class _Translator:
+    """Turns a template into Jinja2 source with private delimiters."""
+
+    def __init__(self, template: str) -> None:
+        if len(template) > MAX_LENGTH:
+            raise TemplateError(
+                f"The template has {len(template):,} characters; {MAX_LENGTH:,} are allowed.",
+                hint="Shorten it, or bring the text in as a value.",
+            )
+        self.template = template.replace(_OPEN, "\ufffd").replace(_CLOSE, "\ufffd")
+        self.pieces: list[_Piece] = []
+        self.blocks: list[_Block] = []
+        self.line = 1
+
+    def run(self) -> tuple[str, tuple[_Piece, ...]]:
+        made: list[str] = []
+        at = 0
+        for match in _TAG.finditer(self.template):
+            text = self.template[at : match.start()]
+            made.append(text)
+            self.line += text.count("\n")
+            made.append(self.tag(match))
+            self.line += match[0].count("\n")
+            at = match.end()
+        made.append(self.template[at:])
+        if self.blocks:
+            block = self.blocks[-1]
+            closing = "{% end" + block.kind[1:] + " %}" if block.kind.startswith("%") else "{{/" + block.kind + "}}"
+            self.fail(f"The block {block.text} is not closed", f"Add {closing}.", block.line, block.text)
+        return "".join(made), tuple(self.pieces)
+
+    def tag(self, match: re.Match[str]) -> str:
+        text = match[0]
+        if match["comment"] is not None:
+            return "\n" * text.count("\n")
+        if match["raw"] is not None:
+            return match["rawtext"]
+        if match["statement"] is not None:
+            return self.statement(match["statement"], text)
+        inner = match["triple"] if match["triple"] is not None else match["double"]
+        left = "-" if inner[:1] in ("-", "~") else ""
+        right = "-" if inner[-1:] in ("-", "~") and len(inner) > 1 else ""
+        body = inner[len(left) : len(inner) - len(right)]
+        word = body.strip()
+        if word[:1] in ("#", "/", "^") or re.match(r"else\b", word):
+            return self.block(word, text, left, right, body.count("\n"))
+        return self.output(word, body, text, left, right)
+
+    def block(self, word: str, text: str, left: str, right: str, newlines: int) -> str:
+        def statement(code: str) -> str:
+            # Line numbers of what follows must stay right.
+            return f"{_OPEN}%{left} {code}{chr(10) * newlines} {right}%{_CLOSE}"
+
+        if word[0] == "#" or (word[0] == "^" and len(word) > 1):
+            kind, _, rest = word[1:].strip().partition(" ")
+            kind, rest = kind.strip(), rest.strip()
+            if word[0] == "^":
+                kind, rest = "unless", word[1:].strip()
+            if kind not in ("if", "unless", "each"):
+                close = nearest(kind, ("if", "unless", "each"))
+                self.fail(
+                    f"There is no block {text}",
+                    f"Did you mean {{{{#{close} …}}}}?" if close else "Blocks: #if, #unless, #each.",
+                    self.line,
+                    text,
+                )
+            if not rest:
+                self.fail(f"{text} names nothing", f"Write, for example, {{{{#{kind} name}}}}.", self.line, text)
+            self.blocks.append(_Block(kind, self.line, text))
+            if kind == "each":
+                return statement(self.each(rest, text))
+            code = f"_true({self.expression(rest, text)})"
+            return statement(f"if not {code}" if kind == "unless" else f"if {code}")
+        if word[0] == "/":
+            kind = word[1:].strip()
+            if not self.blocks or self.blocks[-1].kind != kind:
+                opened = self.blocks[-1] if self.blocks else None
+                self.fail(
+                    f"{text} closes nothing"
+                    if not opened
+                    else f"{text} does not close {opened.text} of line {opened.line}",
+                    f"Write {{{{/{opened.kind}}}}}."
+                    if opened and not opened.kind.startswith("%")
+                    else "Remove it, or open the block before.",
+                    self.line,
+                    text,
+                )
+            self.blocks.pop()
+            return statement("endfor" if kind == "each" else "endif")
+        rest = "" if word == "^" else word[4:].strip()
+        if not self.blocks:
+            self.fail(f"{text} stands outside of a block", "Remove it, or open the block before.", self.line, text)
+        if not rest:
+            return statement("else")
+        condition = re.fullmatch(r"if\s+(.+)", rest, re.DOTALL)
+        if not condition or self.blocks[-1].kind not in ("if", "unless"):
+            self.fail(f"{text} is not understood", "Write {{else}} or, inside #if, {{else if name}}.", self.line, text)
+        return statement(f"elif _true({self.expression(condition[1], text)})")
+
+    def each(self, rest: str, text: str) -> str:
+        named = _EACH.fullmatch(rest)
+        path = named["path"] if named else rest
+        number = self.piece(text, path)
+        code = f"for this, _at_index, _at_key, _at_first, _at_last in _each({self.expression(path, text)}, {number})"
+        if not named:
+            return code
+        # {{#each items as |item key|}}
+        return code + f" {_CLOSE}_ALIAS {named['item']} {named['key'] or ''}"
+
+    def statement(self, inner: str, text: str) -> str:
+        body = inner.strip("+-").strip()
+        word = re.match(r"\w*", body)
+        name = word[0] if word else ""
+        if name in _FORBIDDEN:
+            self.fail(f"{text} is not available in prompts", "Write the text into this template.", self.line, text)
+        if name not in _STATEMENTS:
+            return text
+        if name.startswith("end"):
+            if not self.blocks or self.blocks[-1].kind != "%" + name[3:]:
+                opened = f" of line {self.blocks[-1].line}" if self.blocks else ""
+                what = (
+                    f"{text} does not close {self.blocks[-1].text}{opened}" if self.blocks else f"{text} closes nothing"
+                )
+                self.fail(what, "Close the inner block first, or remove it.", self.line, text)
+            self.blocks.pop()
+        elif name in ("if", "for", "macro", "call", "filter", "with") or (name == "set" and "=" not in body):
+            self.blocks.append(_Block("%" + name, self.line, text))
+        inner = _AT_WORD.sub(_at_word, inner)
+        return f"{_OPEN}%{inner}%{_CLOSE}"
+
+    def output(self, word: str, body: str, text: str, left: str, right: str) -> str:
+        if not word:
+            return text
+        code = _AT_WORD.sub(_at_word, word)
+        if not _is_expression(code):
+            # A label with blanks or hyphens may still be the name of an input.
+            if not _LABEL.fullmatch(word):
+                return text
+            code = f"_named({word!r}, {self.piece(text, word)})"
+            return f"{_OPEN}{{{left} {code} {right}}}{_CLOSE}"
+        newlines = "\n" * (body.count("\n") - code.count("\n"))
+        if "-" in word and re.fullmatch(r"[\w.]+(?:-[\w.]+)+", word) and re.match(r"[^\W\d]", word):
+            # Without blanks it may be the label `user-name`, or the subtraction a-b: the names of the run decide.
+            code = f"(_given({word!r}) if _has({word!r}) else ({code}))"
+        elif (
+            self.inside_each()
+            and (path := _PATH.fullmatch(word))
+            and path[0].split(".")[0].split("[")[0] not in _RESERVED
+        ):
+            # As in Handlebars, a bare name inside #each is also looked for in the item.
+            name = re.match(r"\w+", word)
+            first = name[0] if name else word
+            if first != "this":
+                code = f"({first} if {first} is defined else _field(this, {first!r})){word[len(first) :]}"
+        number = self.piece(text, _spoken(word))
+        return f"{_OPEN}{{{left} _out(({code}{newlines}), {number}) {right}}}{_CLOSE}"
+
+    def inside_each(self) -> bool:
+        return any(block.kind == "each" for block in self.blocks)
+
+    def expression(self, code: str, text: str) -> str:
+        code = _AT_WORD.sub(_at_word, code.strip())
+        if not _is_expression(code):
+            self.fail(
+                f"{text} is not understood: '{code}' is no path",
+                "Write a name, such as user.name or items[0].",
+                self.line,
+                text,
+            )
+        return code
+
+    def piece(self, text: str, path: str) -> int:
+        self.pieces.append(_Piece(text, path, self.line))
+        return len(self.pieces) - 1
+
+    def fail(self, message: str, hint: str, line: int, tag: str) -> NoReturn:
+        raise TemplateError(f"Line {line} of the template: {_short(message)}.", hint=hint, line=line, tag=tag)
+
+
+def _at_word(match: re.Match[str]) -> str:
+    return match[1] if match[1] is not None else _LOOP_NAMES[match[2]]
+
+
+def _spoken(word: str) -> str:
+    path = _PATH.match(word)
+    return path[0] if path and not re.match(r"\s*[(+*/~<>=]", word[path.end() :]) else word
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else line[:199] + "…"
+
+
+@lru_cache(maxsize=2_000)
+def _is_expression(code: str) -> bool:
+    if _PATH.fullmatch(code):
+        return code not in ("else", "if", "in", "is", "and", "or", "not")
+    if len(code) > 2_000:
+        return False
+    try:
+        tree = _ENVIRONMENT.parse(f"{_OPEN}{{{code}}}{_CLOSE}")
+    except (TemplateSyntaxError, RecursionError):
+        return False
+    # A tuple (`a, b`) is prose rather than an expression.
+    output = tree.body[0] if len(tree.body) == 1 else None
+    return isinstance(output, nodes.Output) and len(output.nodes) == 1 and not isinstance(output.nodes[0], nodes.Tuple)
+
+
+def _needs_parser(template: str) -> bool:
+    """Whether there is more in a template than text and simple paths."""
+    if "{%" in template or "{#" in template:
+        return True
+    return template.count("{{") != len(_SIMPLE_TAG.findall(template)) or "{{{" in template
+
+
+# --- running -----------------------------------------------------------------------------------------------------
+
+
+class Program:
+    """A translated template."""
+
+    def __init__(self, template: str) -> None:
+        source, self.pieces = _Translator(template).run()
+        tree = _parsed(source, template)
+        self.names = _names(tree, template)
+        self.variables = self.names.all
+        with _syntax_errors(template):
+            code: CodeType = _ENVIRONMENT.compile(_Wrapped().visit(tree), filename=_FILENAME)
+        self._template = Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.make_globals(None))
+
+    def render(self, context: Mapping[str, Any], record: _Record) -> str:
+        """The text; notes what is missing in *record*. Raises TemplateError."""
+        names = {
+            **context,
+            "_out": record.out,
+            "_each": record.each,
+            "_named": record.named,
+            "_has": context.__contains__,
+            "_given": context.__getitem__,
+            "_field": _field,
+            "_true": is_true,
+            "_loop": record.loop,
+        }
+        token = _RECORD.set(record)
+        try:
+            return self._template.render(names)
+        except TemplateError:
+            raise
+        except Exception as error:
+            raise self._failure(error, context) from error
+        finally:
+            _RECORD.reset(token)
+
+    def _failure(self, error: Exception, context: Mapping[str, Any]) -> TemplateError:
+        line = _line_of(error)
+        tags = {p.text for p in self.pieces if p.line == line}
+        tag = tags.pop() if len(tags) == 1 else ""
+        where = f"Line {line} of the template" if line else "The template"
+        shown = f" in {_short(tag)}" if tag else ""
+        hint = "Correct the tag, or what the arrows bring."
+        if isinstance(error, SecurityError):
+            hint = "Templates may read values only."
+        elif isinstance(error, UndefinedError):
+            hint = f"Known names: {', '.join(sorted(str(k) for k in context)[:30]) or 'none'}."
+        cause = str(error) or type(error).__name__
+        return TemplateError(f"{where}: {cause.rstrip('.')}{shown}.", hint=hint, line=line, tag=tag)
+
+
+@lru_cache(maxsize=CACHED_TEMPLATES)
+def translate(template: str) -> Program:
+    """The program of a template, from the cache when it is there. Raises TemplateError."""
+    return Program(template)
+
+
+class _Record:
+    """What one rendering meets."""
+
+    __slots__ = ("context", "errors", "keep", "missing", "pieces", "rounds", "touched")
+
+    def __init__(self, program: Program, context: Mapping[str, Any], keep: bool) -> None:
+        self.pieces = program.pieces
+        self.context = context
+        self.keep = keep
+        self.missing: dict[str, None] = {}
+        self.errors: dict[str, None] = {}
+        self.rounds = 0
+        self.touched = False
+        """Whether a missing value was printed or walked since the last tag."""
+
+    def out(self, value: Any, number: int) -> str:
+        touched, self.touched = self.touched, False
+        if value is None or isinstance(value, ChainableUndefined):
+            piece = self.pieces[number]
+            if isinstance(value, ChainableUndefined):
+                _refused(value)
+            self.missing[piece.path] = None
+            return piece.text if self.keep else ""
+        if touched and self.keep:
+            return self.pieces[number].text
+        return as_text(value)
+
+    def each(self, value: Any, number: int) -> Iterator[tuple[Any, int, Any, bool, bool]]:
+        value = plain(value)
+        piece = self.pieces[number]
+        if value is None or isinstance(value, ChainableUndefined):
+            self.missing[piece.path] = None
+            return
+        if isinstance(value, Mapping):
+            pairs: list[tuple[Any, Any]] = list(value.items())
+        elif isinstance(value, (list, tuple, set, frozenset, range)):
+            pairs = list(enumerate(value))
+        else:
+            kind = "text" if isinstance(value, str) else type(value).__name__
+            self.errors[f"Line {piece.line}: {piece.text} goes through nothing, as '{piece.path}' is {kind}."] = None
+            return
+        self.charge(len(pairs))
+        last = len(pairs) - 1
+        for index, (key, item) in enumerate(pairs):
+            yield item, index, key, index == 0, index == last
+
+    def loop(self, value: Any) -> Any:
+        """What {% for %} goes through."""
+        value = plain(value)
+        if isinstance(value, (str, Mapping, list, tuple, set, frozenset, range)):
+            self.charge(len(value))
+        return value
+
+    def charge(self, rounds: int) -> None:
+        self.rounds += rounds
+        if self.rounds > MAX_ROUNDS:
+            raise TooLargeError(f"the loops take more than {MAX_ROUNDS:,} rounds")
+
+    def named(self, name: str, number: int) -> str:
+        """A tag that is no expression: an input of exactly that name, else the text itself."""
+        if name in self.context:
+            return self.out(self.context[name], number)
+        return self.pieces[number].text
+
+
+_RECORD: ContextVar[_Record | None] = ContextVar("dipeo_template_record", default=None)
+_FILENAME = "<prompt template>"
+
+
+class _Missing(ChainableUndefined):
+    """A missing value: prints nothing, and is noted when it is printed or walked."""
+
+    def __str__(self) -> str:
+        _refused(self)
+        record = _RECORD.get()
+        if record is not None:
+            record.missing[self._undefined_name or "?"] = None
+            record.touched = True
+        return ""
+
+    def __iter__(self) -> Iterator[Any]:
+        str(self)
+        return iter(())
+
+    def __len__(self) -> int:
+        str(self)
+        return 0
+
+    def __getattr__(self, name: str) -> _Missing:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        _refused(self)
+        return _Missing(name=f"{self._undefined_name}.{name}")
+
+    def __getitem__(self, key: Any) -> _Missing:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Missing(name=f"{self._undefined_name}[{key}]")
+
+
+def _refused(value: Any) -> None:
+    if value._undefined_exception is SecurityError:
+        raise SecurityError(value._undefined_message)
+
+
+def _field(item: Any, name: str) -> Any:
+    """A field of the item of an #each."""
+    value = plain(item)
+    if isinstance(value, Mapping) and name in value:
+        return value[name]
+    return _Missing(name=name)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja2's sandbox; keys come before attributes, text views give their value, results are bounded."""
+
+    intercepted_binops = frozenset(["**", "*", "%"])
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        value = plain(obj)
+        if isinstance(value, Mapping) and attribute in value:
+            return value[attribute]
+        if isinstance(value, ChainableUndefined):
+            return super().getattr(value, attribute)
+        if attribute.startswith("_") and not isinstance(value, Mapping):
+            raise SecurityError(
+                f"'{attribute}' cannot be read: names that begin with an underscore are not for templates"
+            )
+        if isinstance(value, str) and attribute in ("format", "format_map"):
+            raise SecurityError(f"the method {attribute} is not for templates; put the values where they belong")
+        if isinstance(value, (list, tuple)) and attribute.isdecimal():
+            return self.getitem(value, int(attribute))
+        return super().getattr(
+            obj if isinstance(obj, str) and not isinstance(value, (Mapping, list)) else value, attribute
+        )
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        value = plain(obj)
+        argument = plain(argument)
+        if isinstance(value, Mapping):
+            if isinstance(argument, slice):
+                value = str(obj)
+            else:
+                try:
+                    return value[argument]
+                except (KeyError, TypeError):
+                    return self.undefined(obj=value, name=f"[{argument}]")
+        if isinstance(argument, str) and argument.startswith("_") and not isinstance(value, ChainableUndefined):
+            raise SecurityError(
+                f"'{argument}' cannot be read: names that begin with an underscore are not for templates"
+            )
+        if isinstance(argument, ChainableUndefined):
+            return self.undefined(name=argument._undefined_name)
+        if isinstance(argument, str) and argument.isdecimal() and isinstance(value, (list, tuple)):
+            argument = int(argument)
+        return super().getitem(value, argument)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        x, y = (left, right) if isinstance(left, str) and isinstance(right, str) else (plain(left), plain(right))
+        checked_binary(operator, x, y)
+        return super().call_binop(context, operator, x, y)
+
+    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        owner = getattr(obj, "__self__", None)
+        if isinstance(owner, (str, bytes)):
+            checked_method(owner, getattr(obj, "__name__", ""), args)
+        return super().call(context, obj, *args, **kwargs)
+
+
+def _make_environment() -> _Environment:
+    env = _Environment(
+        block_start_string=_OPEN + "%",
+        block_end_string="%" + _CLOSE,
+        variable_start_string=_OPEN + "{",
+        variable_end_string="}" + _CLOSE,
+        comment_start_string=_OPEN + "#",
+        comment_end_string="#" + _CLOSE,
+        undefined=_Missing,
+        keep_trailing_newline=True,
+        autoescape=False,
+        cache_size=0,
+        extensions=(),
+    )
+    env.globals = {"range": env.globals["range"]}
+    for name in _STRUCTURE_FILTERS & env.filters.keys():
+        env.filters[name] = _on_values(env.filters[name])
+    env.filters["json"] = env.filters["tojson"] = _to_json
+    for name in ("center", "indent", "format", "xmlattr"):
+        # The first two make text of any length, the others are for other uses.
+        env.filters.pop(name, None)
+    env.filters["indent"] = _indent
+    return env
+
+
+_STRUCTURE_FILTERS = frozenset(
+    [
+        "abs", "attr", "batch", "count", "dictsort", "first", "float", "groupby", "int", "items", "join", "last",
+        "length", "list", "map", "max", "min", "pprint", "random", "reject", "rejectattr", "reverse", "round",
+        "select", "selectattr", "slice", "sort", "sum", "unique",
+    ]
+)  # fmt: skip
+"""Filters that want the value behind a text view."""
+
+
+def _on_values(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*(plain(a) for a in args), **kwargs)
+
+    return call
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(_jsonable(plain(value)), indent=indent and min(indent, 8), ensure_ascii=False, default=_jsonable)
+
+
+def _indent(value: Any, width: int = 4, first: bool = False) -> str:
+    pad = " " * min(width, 80)
+    text = as_text(value).replace("\n", "\n" + pad)
+    return pad + text if first else text
+
+
+def _jsonable(value: Any) -> Any:
+    """A value, or its nearest JSON form; text for what has none."""
+    if isinstance(value, (Mapping, list, tuple, str, int, float, type(None))):
+        return {_key(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, ChainableUndefined):
+        return None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    return str(value)
+
+
+def _key(key: Any) -> Any:
+    return key if isinstance(key, (str, int, float, type(None))) else str(key)
+
+
+class _Wrapped(NodeTransformer):
+    """{% for %} goes through the value behind a text view."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        if not (
+            isinstance(node.iter, nodes.Call)
+            and isinstance(node.iter.node, nodes.Name)
+            and node.iter.node.name == "_each"
+        ):
+            node.iter = nodes.Call(
+                nodes.Name("_loop", "load", lineno=node.lineno), [node.iter], [], None, None, lineno=node.lineno
+            )
+        return node
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:
+        # Outputs are already finished by `_out`.
+        return node
+
+
+def _parsed(source: str, template: str) -> nodes.Template:
+    with _syntax_errors(template):
+        return _ENVIRONMENT.parse(_ALIAS.sub(_alias, source))
+
+
+@contextmanager
+def _syntax_errors(template: str) -> Iterator[None]:
+    """Jinja2's syntax errors as ours."""
+    try:
+        yield
+    except TemplateSyntaxError as error:
+        line = error.lineno
+        text = template.split("\n")[line - 1].strip() if line <= template.count("\n") + 1 else ""
+        message = str(error.message or error).replace(_OPEN, "{").replace(_CLOSE, "}")
+        raise TemplateError(
+            f"Line {line} of the template: {_short(message).rstrip('.')} in '{_short(text)}'.",
+            hint="Correct the tag.",
+            line=line,
+            tag=text,
+        ) from None
+    except RecursionError:
+        raise TemplateError(
+            "The template is nested too deeply.", hint="Use fewer blocks inside each other.", line=1, tag=""
+        ) from None
+
+
+# `{{#each items as |item key|}}`: the loop sets its own names from `this` and `@key` right after it starts.
+_ALIAS = re.compile(f" {_CLOSE}_ALIAS (\\w+) (\\w*)(\\s*-?%{_CLOSE})")
+
+
+def _alias(match: re.Match[str]) -> str:
+    made = f"{match[3]}{_OPEN}% set {match[1]} = this %{_CLOSE}"
+    return made + (f"{_OPEN}% set {match[2]} = _at_key %{_CLOSE}" if match[2] else "")
+
+
+_INTERNAL = frozenset(
+    ["_out", "_each", "_named", "_has", "_given", "_field", "_true", "_loop", "range", *_LOOP_NAMES.values()]
+)
+
+
+def _names(tree: nodes.Template, template: str) -> Names:
+    with _syntax_errors(template):
+        free = find_undeclared_variables(tree) - _INTERNAL
+    order: dict[str, None] = {}
+    needed: set[str] = set()
+
+    def walk(node: nodes.Node, lenient: bool) -> None:
+        if isinstance(node, nodes.Name):
+            if node.ctx == "load" and node.name in free:
+                order[node.name] = None
+                needed.update(() if lenient else (node.name,))
+            return
+        if isinstance(node, nodes.CondExpr):
+            # `(name if name is defined else …)` of a bare name inside #each, or the author's own test.
+            for child in node.iter_child_nodes():
+                walk(child, True)
+            return
+        if isinstance(node, nodes.If):
+            walk(node.test, True)
+            inside = _tested_names(node.test)
+            for child in (*node.body, *node.elif_, *node.else_):
+                walk_guarded(child, lenient, inside)
+            return
+        if isinstance(node, (nodes.Test, nodes.Compare)) or (
+            isinstance(node, nodes.Filter) and node.name in ("default", "d")
+        ):
+            lenient = True
+        for child in node.iter_child_nodes():
+            walk(child, lenient)
+
+    def walk_guarded(node: nodes.Node, lenient: bool, inside: set[str]) -> None:
+        before = set(needed)
+        walk(node, lenient)
+        needed.difference_update((inside - before) & needed)
+
+    walk(tree, False)
+    order.pop("this", None)
+    return Names(tuple(order), frozenset(needed - {"this"}))
+
+
+def _tested_names(test: nodes.Node) -> set[str]:
+    return {n.name for n in test.find_all(nodes.Name)} | ({test.name} if isinstance(test, nodes.Name) else set())
+
+
+def _line_of(error: BaseException) -> int | None:
+    line = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == _FILENAME:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+_ENVIRONMENT: Environment = _make_environment()

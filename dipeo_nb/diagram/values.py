@@ -1,0 +1,77 @@
+"""What expressions and templates have in common: the value behind a text view, and limits on results.
+
+A *text view* is a `str` with an attribute `__dipeo_value__`: text that remembers what it was made from. A value with an
+attribute `__dipeo_text__` is the opposite: a mapping that reads as text (a conversation as its last message).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+MAX_SIZE = 10_000_000
+"""Characters and elements that one evaluation or rendering may create at once."""
+MAX_BITS = 20_000
+"""Bits of a whole number."""
+
+
+class TooLargeError(ValueError):
+    """A result would exceed a limit."""
+
+
+def plain(value: Any) -> Any:
+    """What a text view was made from; everything else as it is."""
+    if isinstance(value, str) and type(value) is not str:
+        return getattr(value, "__dipeo_value__", value)
+    return value
+
+
+def checked_binary(symbol: str, left: Any, right: Any) -> None:
+    """Refuse an operation whose result would be far too large, before it is computed.
+
+    Raises:
+        TooLargeError: it would be.
+    """
+    whole = isinstance(left, int) and isinstance(right, int)
+    if symbol == "*":
+        for many, times in ((left, right), (right, left)):
+            if isinstance(many, (str, list, tuple, bytes)) and isinstance(times, int) and len(many) * times > MAX_SIZE:
+                raise TooLargeError(f"the result would have more than {MAX_SIZE:,} elements")
+        bits = left.bit_length() + right.bit_length() if whole else 0
+    elif symbol == "**":
+        bits = left.bit_length() * right if whole else 0
+    elif symbol == "<<":
+        bits = left.bit_length() + right if whole else 0
+    elif symbol == "%" and isinstance(left, (str, bytes)):
+        form = left if isinstance(left, str) else left.decode("latin-1")
+        if re.search(r"%[^%a-zA-Z]*(\*|\d{4,})", form):
+            raise TooLargeError("the width in the format is too large")
+        return
+    else:
+        return
+    if bits > MAX_BITS:
+        raise TooLargeError("the number would be too large")
+
+
+def checked_method(owner: Any, name: str, arguments: Sequence[Any]) -> None:
+    """Refuse the call of a text's method whose result would be far too large.
+
+    Raises:
+        TooLargeError: it would be.
+    """
+    if not isinstance(owner, str):
+        return
+    size = 0
+    if name in ("ljust", "rjust", "center", "zfill"):
+        size = max((a for a in arguments if isinstance(a, int)), default=0)
+    elif name == "expandtabs":
+        size = len(owner) * max((a for a in arguments if isinstance(a, int)), default=8)
+    elif name == "replace" and len(arguments) >= 2 and isinstance(arguments[0], str) and isinstance(arguments[1], str):
+        # Replacing the empty text puts the new one at every place; `count` knows.
+        size = len(owner) + owner.count(arguments[0]) * len(arguments[1])
+    elif name == "join" and arguments and isinstance(arguments[0], (list, tuple)):
+        parts: Sequence[Any] = arguments[0]
+        size = len(owner) * len(parts) + sum(len(p) for p in parts if isinstance(p, str))
+    if size > MAX_SIZE:
+        raise TooLargeError(f"the text would have more than {MAX_SIZE:,} characters")

@@ -1,0 +1,1 @@
+"""Distribution of events that are already stored."""

@@ -1,0 +1,99 @@
+"""What a handler gets: the node, its inputs, and the run's services. Nothing is global; two runs never meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse
+from dipeo_nb.domain.plan import PlanNode
+from dipeo_nb.domain.ports import Services
+from dipeo_nb.errors import LLMConnectionError
+from dipeo_nb.execution.inputs import Inputs
+
+if TYPE_CHECKING:
+    from dipeo_nb.execution.engine import Execution
+
+
+class NodeContext:
+    """One run of one node."""
+
+    def __init__(self, execution: Execution, node: PlanNode, run: int, inputs: Inputs) -> None:
+        self.execution = execution
+        self.node = node
+        self.run = run
+        """1-based number of this run of the node."""
+        self.inputs = inputs
+        self._meta: dict[str, Any] = {}
+
+    @property
+    def services(self) -> Services:
+        return self.execution.services
+
+    @cached_property
+    def names(self) -> dict[str, Any]:
+        """Everything a template or expression of this node can name."""
+        variables = self.execution.context_variables()
+        names = self.inputs.names(variables)
+        # The spec's extra names (§5.6); a label of the same name wins.
+        return {"inputs": dict(self.inputs.values), "globals": variables, "local": {}, **names}
+
+    def render(self, template: str, names: Mapping[str, Any] | None = None) -> str:
+        """Render a template; names that are missing render empty and are noted in the run's log."""
+        result = self.services.templates.process(template, self.names if names is None else names)
+        for missing in result.missing_keys:
+            self.execution.emit_log(
+                self.node, "WARNING", f"The template names '{missing}', which nothing provides; it is left empty."
+            )
+        return result.content
+
+    async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
+        """Call a model, showing its text as it comes; usage and cost are charged to this node."""
+        response: LLMResponse | None = None
+        async for event in self.services.llm.stream(request):
+            if event.kind == "text" and show:
+                self.execution.emit_delta(
+                    self.node, {"kind": "text", "text": event.text, "is_partial": True, "run": self.run}
+                )
+            elif event.kind == "reasoning" and show:
+                self.execution.emit_delta(
+                    self.node, {"kind": "reasoning", "text": event.text, "is_partial": True, "run": self.run}
+                )
+            elif event.kind == "stream_restarted" and show:
+                self.execution.emit_delta(
+                    self.node, {"kind": "text", "text": "", "is_partial": True, "run": self.run, "restart": True}
+                )
+            elif event.kind == "progress":
+                self.execution.emit_delta(
+                    self.node,
+                    {"kind": "progress", "text": event.text, "data": event.data, "is_partial": True, "run": self.run},
+                )
+            elif event.kind == "end":
+                response = event.response
+        if response is None:
+            raise LLMConnectionError(
+                f"The answer of {request.service} ended before it was complete.",
+                provider=request.service,
+                model=request.model,
+                hint="Run it again.",
+            )
+        self.charge(response)
+        return response
+
+    def charge(self, response: LLMResponse) -> None:
+        """Add a call's usage and cost to this node's account."""
+        usage = response.usage.to_dict()
+        usage.pop("total", None)
+        before: dict[str, int] = self._meta.get("usage", {})
+        calls = self._meta.get("calls", 0)
+        cost = self._meta.get("cost_usd", 0.0)
+        self._meta["usage"] = {k: before.get(k, 0) + usage.get(k, 0) for k in {**before, **usage}}
+        self._meta["cost_usd"] = None if cost is None or response.cost_usd is None else cost + response.cost_usd
+        self._meta["calls"] = calls + 1
+        self._meta["provider"] = response.provider
+        self._meta["model"] = response.model
+
+    def spent(self) -> dict[str, Any]:
+        """usage, cost_usd (None when a price is unknown), calls, provider, model of this run so far; empty without calls."""
+        return dict(self._meta)

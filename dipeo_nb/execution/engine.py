@@ -1,0 +1,593 @@
+"""The engine: carries out what the scheduler commands, and writes down what happened.
+
+One `Execution` is one run. It lives on the library's loop thread. Order of every round:
+
+    ticks ──schedule.step──▶ commands ──▶ events ──store.append (commit)──▶ RunState, EventBus ──▶ handlers start
+
+so nothing is shown, and no handler starts, before it was written. A finished node's result and the start of its
+successors are one commit. Token deltas are written in batches, at most every `delta_interval` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dipeo_nb.domain.chat import parse_model
+from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
+from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.domain.ports import CodeRunner, InteractionPort, Question, Services
+from dipeo_nb.errors import (
+    DeadlockError,
+    DipeoError,
+    MaxIterationsError,
+    NodeExecutionError,
+    NodeTimeoutError,
+    RunAbortedError,
+    RunError,
+    RunTimeoutError,
+    StorageError,
+)
+from dipeo_nb.execution import handlers, schedule
+from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.inputs import Arrived, Inputs, Output, resolve
+from dipeo_nb.execution.memory import ConversationLog
+
+INLINE_BURST = 64
+"""Synchronous handlers run in a row before other work on the loop gets its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How one run is to be run; `container.Runtime` fills the defaults from the settings."""
+
+    variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Inputs of the run: global variables for templates, expressions and code."""
+    model: str | None = None
+    """Moves every person: `local`, `echo`, `openai:NAME`; None leaves the diagram's models."""
+    timeout: float = 3600.0
+    """Seconds for the run."""
+    node_timeout: float = 600.0
+    """Seconds for one run of one node that names no own limit."""
+    parallelism: int = 20
+    """Nodes at work at the same time."""
+    max_iterations: int = 100
+    """Visits of one node before its loop counts as endless."""
+    interaction: InteractionPort | None = None
+    """Who answers user_response nodes; None: `Execution.answer` (a form in the live view)."""
+    parent_run_id: str | None = None
+    delta_interval: float = 1 / 30
+    """Seconds between two commits of streamed text."""
+    source: Mapping[str, Any] | None = None
+    """The diagram in native form, recorded with the run."""
+
+
+class Execution:
+    """One run of a plan. Create it anywhere; `run` it on the loop thread."""
+
+    def __init__(self, plan: Plan, services: Services, options: RunOptions | None = None) -> None:
+        self.plan = plan
+        self.services = services
+        self.options = options or RunOptions()
+        self.run_id = services.clock.new_id("exec_")
+        self._now, self._monotonic = services.clock.now, services.clock.monotonic
+        self.state = RunState(run_id=self.run_id, diagram=plan.name)
+        """What is written so far, as a fold; changes while the run goes on."""
+        self.log = ConversationLog()
+        self.error: DipeoError | None = None
+        """Why the run failed, as it can be raised."""
+        self.variables: dict[str, Any] = dict(self.options.variables)
+        """Global variables: start data under run inputs, then what nodes publish."""
+        self.code_variables: dict[str, Any] = {}
+        """What code jobs assigned; the latest value wins over other variables."""
+        self._scheduler = schedule.initial()
+        self._ticks: deque[schedule.Tick] = deque()
+        self._ready: deque[tuple[schedule.RunNode, Inputs]] = deque()
+        self._outputs: dict[int, dict[int, Output]] = {}
+        self._completed: dict[int, int] = {}
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._pending: list[Event] = []
+        self._seq = 0
+        self._wakeup: asyncio.Event = asyncio.Event()
+        self._flush_lock = asyncio.Lock()
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._flush_task: asyncio.Task[None] | None = None
+        self._finish: schedule.Finish | None = None
+        self._failure: DipeoError | None = None
+        self._broken: DipeoError | None = None
+        """Set when the run store refused events: then nothing can be recorded any more."""
+        self._main: asyncio.Task[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_reason: str | None = None
+        self._guard = threading.Lock()
+        self._questions: dict[str, asyncio.Future[tuple[str, str]]] = {}
+        self._code: CodeRunner | None = None
+        self._maxed: set[int] = set()
+        self._nodes_failed: set[int] = set()
+        self._working: set[int] = set()
+
+    # From any thread.
+
+    def stop(self, reason: str = "stopped by the user") -> None:
+        """Abort the run; what is finished stays recorded. Safe from any thread and to call twice."""
+        with self._guard:
+            if self._stop_reason is None:
+                self._stop_reason = reason
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._cancel)
+
+    def answer(self, request_id: str, text: str) -> None:
+        """Answer a waiting user_response node. Unknown or already answered requests are ignored. Any thread."""
+        if self._loop is None:
+            return
+
+        def give() -> None:
+            waiting = self._questions.get(request_id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result((text, "user"))
+
+        self._loop.call_soon_threadsafe(give)
+
+    def _cancel(self) -> None:
+        if self._main is not None and not self._main.done():
+            self._main.cancel()
+
+    # On the loop thread.
+
+    async def run(self) -> RunState:
+        """Run to the end and return the final state. A failed or aborted run is a state, not an exception.
+
+        Raises:
+            StorageError: the run store cannot take the events; the run is stopped.
+        """
+        with self._guard:
+            self._loop = asyncio.get_running_loop()
+            self._main = asyncio.current_task()
+            stopped_early = self._stop_reason is not None
+        self._begin = self._monotonic()
+        self._emit(EventType.EXECUTION_STARTED, None, self._started_payload())
+        await self._flush()
+        try:
+            if stopped_early:
+                raise asyncio.CancelledError
+            async with asyncio.timeout(self.options.timeout):
+                await self._drive()
+        except TimeoutError:
+            self._failure = RunTimeoutError(
+                f"The run took longer than its limit of {self.options.timeout:g} s.",
+                hint="Raise it with timeout= (--timeout, DIPEO_EXECUTION_TIMEOUT).",
+                run_id=self.run_id,
+            )
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            self._failure = RunAbortedError(
+                f"The run was aborted: {self._stop_reason or 'cancelled'}.", run_id=self.run_id
+            )
+        except StorageError as error:
+            self._broken = error
+        await self._end_of_work()
+        if self._broken is None:
+            await self._write_end()
+            return self.state
+        self.error = self._broken
+        raise self._broken
+
+    def context_variables(self) -> dict[str, Any]:
+        """Variables every node can name: start data < run inputs < published values < code variables."""
+        return {**self.variables, **self.code_variables}
+
+    def publish(self, name: str, value: Any) -> None:
+        """Set a global variable (a condition's `expose_index_as`)."""
+        self.variables[name] = value
+
+    def person(self, reference: str) -> DomainPerson:
+        """A person with its model settled: the run's `model` option wins over the diagram."""
+        person = self.plan.persons.get(reference) or next(
+            (p for p in self.plan.persons.values() if reference in (p.label, f"person_{p.label}")), None
+        )
+        if person is None:
+            raise NodeExecutionError(
+                f"There is no person '{reference}'.",
+                hint=f"Persons: {', '.join(p.label for p in self.plan.persons.values()) or 'none'}.",
+            )
+        if self.options.model is None:
+            return person
+        service, model = parse_model(self.options.model)
+        llm = person.llm
+        moved = LLMConfig(
+            service=service,
+            model=model,
+            system_prompt=llm.system_prompt,
+            temperature=llm.temperature,
+            max_tokens=llm.max_tokens,
+        )
+        return DomainPerson(person.id, person.label, moved)
+
+    def completed_runs(self, node: PlanNode) -> int:
+        """How often a node has finished."""
+        return self._completed.get(node.index, 0)
+
+    @property
+    def code(self) -> CodeRunner:
+        """The run's code runner, made on first use and killed when the run ends."""
+        if self._code is None:
+            self._code = self.services.code()
+        return self._code
+
+    async def ask(self, node: PlanNode, prompt: str, *, timeout: float | None, default: str | None) -> tuple[str, str]:
+        """Put a question to the user; (answer, source). Without an answer in time: the default, else NodeTimeoutError."""
+        request_id = f"{node.id}:{self._seq + 1}"
+        question = Question(self.run_id, node.id, node.label, prompt, timeout, default, request_id)
+        waiting: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self._questions[request_id] = waiting
+        self._emit(
+            EventType.INTERACTIVE_PROMPT,
+            node.id,
+            {"prompt": prompt, "timeout": timeout, "default": default, "request_id": request_id, "label": node.label},
+        )
+        await self._flush()
+        try:
+            async with asyncio.timeout(timeout):
+                port = self.options.interaction
+                answer, source = await (waiting if port is None else port.ask(question))
+        except TimeoutError:
+            if default is None:
+                raise NodeTimeoutError(
+                    f"Nobody answered '{node.label}' within {timeout:g} s.",
+                    hint="Give the node a `default`, a longer `timeout`, or the answer beforehand (answers= / --answer).",
+                    node=node.label,
+                ) from None
+            answer, source = default, "default"
+        finally:
+            del self._questions[request_id]
+        self._emit(
+            EventType.INTERACTIVE_RESPONSE, node.id, {"request_id": request_id, "answer": answer, "source": source}
+        )
+        await self._flush()
+        return answer, source
+
+    def emit_delta(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
+        """Record a piece of output; it is committed and shown within `delta_interval`."""
+        self._emit(EventType.NODE_OUTPUT, node.id, payload)
+        if self._flush_timer is None and self._loop is not None:
+            self._flush_timer = self._loop.call_later(self.options.delta_interval, self._flush_soon)
+
+    def emit_log(self, node: PlanNode | None, level: str, message: str, **extra: Any) -> None:
+        """Record a log line of the run."""
+        self._emit(
+            EventType.EXECUTION_LOG,
+            node.id if node else None,
+            {"level": level, "message": message, "logger_name": "dipeo_nb", "extra_fields": extra},
+        )
+
+    # The loop.
+
+    async def _drive(self) -> None:
+        self._ticks.append(schedule.Begin())
+        burst = 0
+        while True:
+            self._wakeup.clear()
+            while self._ticks and self._failure is None:
+                self._advance(self._ticks.popleft())
+            if self._failure is not None or self._broken is not None or self._finish is not None:
+                return
+            self._take_off()
+            if self._pending:
+                await self._flush()
+            burst = await self._start_handlers(burst)
+            if not self._ticks and self._failure is None:
+                burst = 0
+                await self._wakeup.wait()
+
+    def _advance(self, tick: schedule.Tick) -> None:
+        self._scheduler, commands = schedule.step(
+            self.plan, self._scheduler, tick, max_visits=self.options.max_iterations
+        )
+        for command in commands:
+            match command:
+                case schedule.RunNode():
+                    self._ready.append((command, self._gather(command)))
+                case schedule.PassOn(node=index, run=run):
+                    node = self.plan.nodes[index]
+                    self._maxed.add(index)
+                    self._emit(
+                        EventType.NODE_COMPLETED,
+                        node.id,
+                        {"label": node.label, "node_type": node.type, "run": run, "status": Status.MAXITER_REACHED},
+                    )
+                case schedule.Exhausted(node=index, visits=visits):
+                    self._failure = self._endless(self.plan.nodes[index], visits)
+                case schedule.Finish():
+                    self._finish = command
+                    if command.blocked:
+                        self._failure = self._deadlock(command)
+
+    def _gather(self, command: schedule.RunNode) -> Inputs:
+        plan = self.plan
+        arrived: list[Arrived] = []
+        for item in command.inputs:
+            edge = plan.edges[item.edge]
+            source = plan.nodes[edge.source]
+            arrived.append(
+                Arrived(edge, source.id, source.label, item.run, item.fresh, self._outputs[edge.source][item.run])
+            )
+        return resolve(arrived)
+
+    def _take_off(self) -> None:
+        """Note the start of every node there is room for."""
+        self._starting: list[tuple[schedule.RunNode, Inputs]] = []
+        room = self.options.parallelism - len(self._running)
+        while self._ready and room > 0:
+            command, inputs = self._ready.popleft()
+            node = self.plan.nodes[command.node]
+            self._emit(
+                EventType.NODE_STARTED,
+                node.id,
+                {
+                    "label": node.label,
+                    "node_type": node.type,
+                    "run": command.run,
+                    "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},
+                },
+            )
+            self._working.add(node.index)
+            self._starting.append((command, inputs))
+            room -= 1
+
+    async def _start_handlers(self, burst: int) -> int:
+        for command, inputs in self._starting:
+            node = self.plan.nodes[command.node]
+            context = NodeContext(self, node, command.run, inputs)
+            begin = self._monotonic()
+            try:
+                result = handlers.get(node.type)(context)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
+                self._failed(context, error, begin)
+                continue
+            if isinstance(result, Output):
+                self._succeeded(context, result, begin)
+                burst += 1
+                if burst >= INLINE_BURST:
+                    burst = 0
+                    await asyncio.sleep(0)
+            else:
+                task = asyncio.get_running_loop().create_task(self._run_node(context, result))
+                self._running[node.index] = task
+        self._starting = []
+        return burst
+
+    async def _run_node(self, context: NodeContext, work: Coroutine[Any, Any, Output]) -> None:
+        begin = self._monotonic()
+        node = context.node
+        limit = handlers.time_limit(node, self.options.node_timeout)
+        scope = asyncio.timeout(limit)
+        try:
+            async with scope:
+                output = await work
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
+            if isinstance(error, TimeoutError) and scope.expired():
+                error = NodeTimeoutError(
+                    f"'{node.label}' took longer than its limit of {limit:g} s.",
+                    hint="Give the node a larger `timeout`, or raise DIPEO_NODE_TIMEOUT.",
+                    node=node.label,
+                )
+            self._failed(context, error, begin)
+        else:
+            self._succeeded(context, output, begin)
+        finally:
+            self._running.pop(node.index, None)
+            self._wakeup.set()
+
+    def _succeeded(self, context: NodeContext, output: Output, begin: float) -> None:
+        node, run = context.node, context.run
+        self._working.discard(node.index)
+        self._keep(node, run, output)
+        self._emit(
+            EventType.NODE_COMPLETED,
+            node.id,
+            {
+                "label": node.label,
+                "node_type": node.type,
+                "run": run,
+                "status": Status.COMPLETED,
+                "output": output.body,
+                "text": output.text,
+                "handles": output.handles,
+                "meta": output.meta,
+                "duration_ms": (self._monotonic() - begin) * 1000,
+            },
+        )
+        self._ticks.append(schedule.Done(node.index, output.handles))
+
+    def _failed(self, context: NodeContext, error: Exception, begin: float) -> None:
+        node = context.node
+        ours = as_run_error(error, node)
+        self._working.discard(node.index)
+        self._nodes_failed.add(node.index)
+        handled = node.spec.on_error == "continue"
+        described = describe(ours, node.label)
+        self._emit(
+            EventType.NODE_ERROR,
+            node.id,
+            {
+                "label": node.label,
+                "run": context.run,
+                "error": described,
+                "handled": handled,
+                "meta": context.spent(),
+                "duration_ms": (self._monotonic() - begin) * 1000,
+            },
+        )
+        if not handled:
+            self._failure = ours
+            return
+        wired = any(self.plan.edges[e].source_handle == "error" for e in node.outgoing)
+        value = {"error": described["message"], "type": described["type"]}
+        output = Output(value, described["message"], ("error",) if wired else ("default", "error"))
+        self._keep(node, context.run, output)
+        self._ticks.append(schedule.Done(node.index, output.handles))
+
+    def _keep(self, node: PlanNode, run: int, output: Output) -> None:
+        """Remember an output for as long as an edge can still ask for it."""
+        self._completed[node.index] = run
+        kept = self._outputs.get(node.index)
+        if kept is None:
+            kept = self._outputs[node.index] = {}
+        kept[run] = output
+        if len(kept) > 16:
+            needed = schedule.needed_outputs(self.plan, self._scheduler, node.index) | {run}
+            # Inputs are resolved when a run becomes ready, so what is only ready or running needs nothing kept.
+            for old in [r for r in kept if r not in needed]:
+                del kept[old]
+
+    # The record.
+
+    def _emit(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
+        self._seq += 1
+        self._pending.append(Event(self._seq, kind, self.run_id, self._now(), node_id, payload))
+
+    def _flush_soon(self) -> None:
+        self._flush_timer = None
+        if self._flush_task is None or self._flush_task.done():
+            self._flush_task = asyncio.get_running_loop().create_task(self._flush())
+            self._flush_task.add_done_callback(self._flushed)
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken = as_run_error(error, None)
+            self._wakeup.set()
+
+    async def _flush(self) -> None:
+        """Commit what is pending, then show it."""
+        async with self._flush_lock:
+            events, self._pending = self._pending, []
+            if not events:
+                return
+            await self.services.store.append(events)
+            apply = self.state.apply
+            for event in events:
+                apply(event)
+            self.services.bus.publish(events)
+
+    async def _end_of_work(self) -> None:
+        """Stop what still runs: no task, no process stays behind."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        if self._flush_task is not None:
+            await asyncio.gather(self._flush_task, return_exceptions=True)  # its error is kept by `_flushed`
+        if self._code is not None:
+            await self._code.cleanup()
+
+    async def _write_end(self) -> None:
+        duration = (self._monotonic() - self._begin) * 1000
+        statuses = self._node_statuses()
+        if self._failure is None:
+            self._emit(
+                EventType.EXECUTION_COMPLETED,
+                None,
+                {"status": Status.COMPLETED, "total_duration_ms": duration, "node_status": statuses},
+            )
+        else:
+            self.error = self._failure
+            aborted = isinstance(self._failure, RunAbortedError)
+            label = getattr(self._failure, "node", None)
+            self._emit(
+                EventType.EXECUTION_ERROR,
+                None,
+                {
+                    "status": Status.ABORTED if aborted else Status.FAILED,
+                    "error": describe(self._failure, label),
+                    "total_duration_ms": duration,
+                    "node_status": statuses,
+                },
+            )
+        await self._flush()
+
+    def _node_statuses(self) -> dict[str, str]:
+        """Final status of every node that did not simply complete or fail."""
+        nodes = self.plan.nodes
+        statuses = {nodes[i].id: str(Status.MAXITER_REACHED) for i in self._maxed - self._nodes_failed}
+        statuses |= {nodes[i].id: str(Status.ABORTED) for i in self._working}
+        skipped = self._finish.skipped if self._finish is not None else ()
+        return statuses | {nodes[i].id: str(Status.SKIPPED) for i in skipped}
+
+    def _started_payload(self) -> dict[str, Any]:
+        return {
+            "variables": dict(self.options.variables),
+            "diagram": self.plan.name,
+            "diagram_id": self.plan.source_path,
+            "source": self.options.source,
+            "labels": {n.id: n.label for n in self.plan.nodes},
+            "model": self.options.model,
+            "parent": self.options.parent_run_id,
+            "options": {
+                "timeout": self.options.timeout,
+                "parallelism": self.options.parallelism,
+                "max_iterations": self.options.max_iterations,
+            },
+        }
+
+    def _endless(self, node: PlanNode, visits: int) -> RunError:
+        inside = [n.label for n in self.plan.nodes if n.component == node.component and n.type == "condition"]
+        cause = f" The loop's condition {_names(inside)} never ended it." if inside else ""
+        return MaxIterationsError(
+            f"'{node.label}' ran {visits} times and its loop did not end.{cause}",
+            hint="Mend the condition, give a person_job a smaller max_iteration, or raise max_iterations= (DIPEO_MAX_ITERATIONS).",
+            node=node.label,
+            run_id=self.run_id,
+        )
+
+    def _deadlock(self, finish: schedule.Finish) -> RunError:
+        waits: list[str] = []
+        for index, edges in finish.blocked:
+            node = self.plan.nodes[index]
+            missing = [self.plan.nodes[self.plan.edges[e].source].label for e in edges]
+            waits.append(f"'{node.label}' waits for {_names(missing)}")
+        return DeadlockError(
+            f"Deadlock: {'; '.join(waits)}, to which no start leads.",
+            hint="Draw an arrow from a start node to them, or remove the arrow that waits.",
+            node=self.plan.nodes[finish.blocked[0][0]].label,
+            run_id=self.run_id,
+        )
+
+
+def as_run_error(error: BaseException, node: PlanNode | None) -> DipeoError:
+    """Any exception of a node as one of ours, with the node's name; ours keep their class."""
+    if not isinstance(error, DipeoError):
+        ours: DipeoError = NodeExecutionError(
+            f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        )
+        ours.__cause__ = error
+    else:
+        ours = error
+    if node is not None and not getattr(ours, "node", None):
+        ours.node = node.label  # type: ignore[attr-defined]
+    return ours
+
+
+def describe(error: DipeoError, label: str | None) -> dict[str, Any]:
+    """An error as events and `run --json` show it."""
+    described = {"type": type(error).__name__, "message": error.message, "node": label, "hint": error.hint}
+    traceback = getattr(error, "traceback", None)
+    return {**described, "traceback": traceback} if isinstance(traceback, str) and traceback else described
+
+
+def _names(labels: list[str]) -> str:
+    return ", ".join(f"'{label}'" for label in labels)

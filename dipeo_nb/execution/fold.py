@@ -1,0 +1,223 @@
+"""Folds over a run's events: what the live view, the static picture, the CLI and the result show.
+
+`RunState` is the only reading of a log that shows anything; feed it events in order, from the store or live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dipeo_nb.domain.chat import TokenUsage
+from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.events import Event
+
+TEXT_LIMIT = 100_000
+"""Characters of streamed text kept per node."""
+
+
+@dataclass(slots=True)
+class NodeState:
+    """One node as the log tells it."""
+
+    status: str = Status.PENDING
+    runs: int = 0
+    """Finished runs."""
+    started_at: float | None = None
+    ended_at: float | None = None
+    duration_s: float = 0.0
+    """Seconds worked, over all runs."""
+    error: Mapping[str, Any] | None = None
+    """type, message, hint."""
+    output: Any = None
+    """Body of the last run."""
+    text: str = ""
+    """Text streamed by the run in flight, else by the last one."""
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    cost_usd: float | None = None
+
+
+@dataclass(slots=True)
+class RunState:
+    """A run as its log tells it, up to `events`."""
+
+    run_id: str = ""
+    status: str = Status.PENDING
+    diagram: str = ""
+    model: str | None = None
+    nodes: dict[str, NodeState] = field(default_factory=dict[str, NodeState])
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    """Node id → label, in file order."""
+    order: list[str] = field(default_factory=list[str])
+    """Node ids in the order of their first start."""
+    source: Mapping[str, Any] | None = None
+    """The diagram that ran, in native form."""
+    variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    started_at: float | None = None
+    ended_at: float | None = None
+    duration_s: float = 0.0
+    error: Mapping[str, Any] | None = None
+    """type, message, node (label), hint."""
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    cost_usd: float | None = None
+    """Sum of the known prices; None while none is known or when one is unknown (`cost_complete`)."""
+    cost_complete: bool = True
+    """False when a call's price is unknown: then `cost_usd` is None, never a part passed off as the whole."""
+    outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Endpoint label → value."""
+    conversation: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    """Messages in order: id, from_person_id, to_person_id, content, message_type, timestamp, node_id."""
+    pending_question: Mapping[str, Any] | None = None
+    """request_id, node_id, label, prompt, timeout, default of the question now waiting."""
+    parent: str | None = None
+    events: int = 0
+    """Number of the last event applied."""
+    _known_cost: float | None = None
+
+    @classmethod
+    def fold(cls, events: Iterable[Event]) -> RunState:
+        """The state after *events*."""
+        state = cls()
+        for event in events:
+            state.apply(event)
+        return state
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last event of the run was seen."""
+        return self.ended_at is not None
+
+    def label(self, node_id: str) -> str:
+        return self.labels.get(node_id, node_id)
+
+    def apply(self, event: Event) -> None:
+        """Take one event in; events come in order, each once."""
+        self.events = event.seq
+        handler = _APPLY.get(event.type)
+        if handler is not None:
+            handler(self, event)
+
+    # One method per event type, in the order of a run.
+
+    def _execution_started(self, event: Event) -> None:
+        p = event.payload
+        self.run_id = event.run_id
+        self.status = Status.RUNNING
+        self.started_at = event.occurred_at
+        self.diagram = p.get("diagram", "")
+        self.model = p.get("model")
+        self.variables = p.get("variables", {})
+        self.source = p.get("source")
+        self.parent = p.get("parent")
+        self.labels = dict(p.get("labels", {}))
+        self.nodes = {node_id: NodeState() for node_id in self.labels}
+
+    def _node_started(self, event: Event) -> None:
+        assert event.node_id is not None
+        node = self.nodes.get(event.node_id)
+        if node is None:
+            node = self.nodes[event.node_id] = NodeState()
+            self.labels.setdefault(event.node_id, event.payload.get("label", event.node_id))
+        if node.started_at is None:
+            self.order.append(event.node_id)
+        node.status = Status.RUNNING
+        node.started_at = event.occurred_at
+        node.text = ""
+        node.error = None
+
+    def _node_output(self, event: Event) -> None:
+        if event.payload.get("kind") in ("text", "stdout") and event.node_id in self.nodes:
+            node = self.nodes[event.node_id]
+            if event.payload.get("restart"):
+                node.text = ""
+            node.text = (node.text + event.payload.get("text", ""))[-TEXT_LIMIT:]
+
+    def _node_completed(self, event: Event) -> None:
+        assert event.node_id is not None
+        p = event.payload
+        node = self.nodes[event.node_id]
+        node.status = p.get("status", Status.COMPLETED)
+        if node.status == Status.MAXITER_REACHED:
+            return  # nothing ran: the last output was passed on
+        node.runs = p.get("run", node.runs + 1)
+        node.ended_at = event.occurred_at
+        node.duration_s += p.get("duration_ms", 0.0) / 1000
+        node.output = p.get("output")
+        node.meta = p.get("meta", {})
+        self._account(node, node.meta)
+        for message in node.meta.get("messages", ()):
+            self.conversation.append(message)
+        if p.get("node_type") == "endpoint":
+            self.outputs[self.label(event.node_id)] = node.output
+
+    def _account(self, node: NodeState, meta: Mapping[str, Any]) -> None:
+        usage = meta.get("usage")
+        if usage is None:
+            return
+        spent = TokenUsage(*(usage.get(k) for k in ("input", "output", "cache_read", "cache_write", "reasoning")))
+        node.usage = node.usage + spent
+        self.usage = self.usage + spent
+        cost = meta.get("cost_usd")
+        if cost is None:
+            self.cost_complete = False
+        else:
+            node.cost_usd = (node.cost_usd or 0.0) + cost
+            self._known_cost = (self._known_cost or 0.0) + cost
+        self.cost_usd = self._known_cost if self.cost_complete else None
+
+    def _node_error(self, event: Event) -> None:
+        assert event.node_id is not None
+        node = self.nodes.setdefault(event.node_id, NodeState())
+        node.status = Status.FAILED
+        node.error = event.payload.get("error")
+        node.ended_at = event.occurred_at
+        node.runs = event.payload.get("run", node.runs)
+        node.duration_s += event.payload.get("duration_ms", 0.0) / 1000
+        self._account(node, event.payload.get("meta", {}))
+
+    def _interactive_prompt(self, event: Event) -> None:
+        self.pending_question = {**event.payload, "node_id": event.node_id}
+
+    def _interactive_response(self, event: Event) -> None:
+        self.pending_question = None
+
+    def _execution_completed(self, event: Event) -> None:
+        self._end(event, event.payload.get("status", Status.COMPLETED))
+
+    def _execution_error(self, event: Event) -> None:
+        self.error = event.payload.get("error")
+        self._end(event, event.payload.get("status", Status.FAILED))
+
+    def _end(self, event: Event, status: str) -> None:
+        self.status = status
+        self.ended_at = event.occurred_at
+        self.duration_s = event.payload.get("total_duration_ms", 0.0) / 1000
+        self.pending_question = None
+        for node_id, node_status in event.payload.get("node_status", {}).items():
+            if node_id in self.nodes:
+                self.nodes[node_id].status = node_status
+
+
+_APPLY = {
+    EventType.EXECUTION_STARTED: RunState._execution_started,
+    EventType.NODE_STARTED: RunState._node_started,
+    EventType.NODE_OUTPUT: RunState._node_output,
+    EventType.NODE_COMPLETED: RunState._node_completed,
+    EventType.NODE_ERROR: RunState._node_error,
+    EventType.INTERACTIVE_PROMPT: RunState._interactive_prompt,
+    EventType.INTERACTIVE_RESPONSE: RunState._interactive_response,
+    EventType.EXECUTION_COMPLETED: RunState._execution_completed,
+    EventType.EXECUTION_ERROR: RunState._execution_error,
+}
+
+
+def interrupted(state: RunState) -> RunState:
+    """A log without an end whose process is gone: the run and the nodes in flight are `interrupted`."""
+    if state.status == Status.RUNNING:
+        state.status = Status.INTERRUPTED
+        for node in state.nodes.values():
+            if node.status == Status.RUNNING:
+                node.status = Status.INTERRUPTED
+    return state

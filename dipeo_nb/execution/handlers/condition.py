@@ -1,0 +1,149 @@
+"""condition: chooses a branch and passes its input through unchanged (diagram-spec §3.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Coroutine, Mapping
+from typing import Any, cast
+
+from dipeo_nb.diagram.expressions import evaluate
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest
+from dipeo_nb.domain.enums import ConditionType, ExecutionPhase
+from dipeo_nb.domain.nodes import ConditionNode
+from dipeo_nb.errors import ExpressionError, NodeExecutionError
+from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.handlers.person_job import remembered
+from dipeo_nb.execution.inputs import Output, as_text, plain
+
+DECISION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"decision": {"type": "boolean"}},
+    "required": ["decision"],
+    "additionalProperties": False,
+}
+
+
+def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
+    spec = cast(ConditionNode, context.node.spec)
+    if spec.expose_index_as:
+        context.execution.publish(spec.expose_index_as, context.run - 1)
+    match spec.condition_type:
+        case ConditionType.DETECT_MAX_ITERATIONS:
+            return _branched(context, _all_at_limit(context))
+        case ConditionType.CHECK_NODES_EXECUTED:
+            return _branched(context, _all_executed(context, spec))
+        case ConditionType.LLM_DECISION:
+            return _decide(context, spec)
+        case _:
+            return _branched(context, _holds(context, spec.expression or ""))
+
+
+def _branched(context: NodeContext, decision: bool, **meta: Any) -> Output:
+    """What came in leaves on the chosen branch: the same value, text and conversation, no level deeper."""
+    branch = "condtrue" if decision else "condfalse"
+    context.execution.publish(f"branch[{context.node.id}]", branch)
+    handles, meta = (branch,), {**meta, "branch": branch}
+    arrived = context.inputs.arrived
+    fresh = [a for a in arrived if a.fresh]
+    if len(arrived) == 1 or (len(fresh) == 1 and not fresh[0].edge.label):
+        source = arrived[0] if len(arrived) == 1 else fresh[0]
+        return source.output._replace(handles=handles, meta=meta)
+    return Output(plain(context.inputs.body), handles=handles, meta=meta)
+
+
+def _all_at_limit(context: NodeContext) -> bool:
+    """Every person_job that has run has reached its limit (and at least one has run)."""
+    execution = context.execution
+    started = [n for n in execution.plan.nodes if n.type == "person_job" and execution.completed_runs(n)]
+    return bool(started) and all(execution.completed_runs(n) >= (n.max_runs or 1) for n in started)
+
+
+def _all_executed(context: NodeContext, spec: ConditionNode) -> bool:
+    execution = context.execution
+    try:
+        nodes = [execution.plan.node(reference) for reference in spec.node_indices]
+    except KeyError as error:
+        raise NodeExecutionError(
+            f"node_indices names {error}, which is no node.",
+            hint=f"Nodes: {', '.join(n.label for n in execution.plan.nodes)}.",
+        ) from None
+    return all(execution.completed_runs(n) for n in nodes)
+
+
+def _holds(context: NodeContext, expression: str) -> bool:
+    try:
+        return bool(evaluate(expression, context.names))
+    except ExpressionError:
+        # A label may hide a variable of the same name that the expression means: the sample simple_iter_code labels
+        # the edge `a` with a text and asks `a > 10` of the variable `a`. Variables win in upstream (§3.4).
+        variables = context.execution.context_variables()
+        if not any(name in variables for name in context.inputs.names({})):
+            raise
+        return bool(evaluate(expression, {**context.names, **variables}))
+
+
+async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
+    if not spec.person or not spec.judge_by:
+        raise NodeExecutionError(
+            "An llm_decision needs a `person` and a `judge_by` prompt.", hint="Add them to the condition."
+        )
+    person = context.execution.person(spec.person)
+    names = context.names
+    content = names.get("default", names.get("generated_output"))
+    if content is None:
+        content = dict(context.inputs.values)
+    prompt = (
+        f"{context.render(spec.judge_by)}\n\n--- Content to evaluate ---\n{as_text(content)}\n--- End of content ---\n\n"
+        'Answer with JSON: {"decision": true} or {"decision": false}'
+    )
+    messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
+    messages += await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)
+    messages.append(ChatMessage("user", prompt))
+    response = await context.complete(
+        LLMRequest(
+            service=person.llm.service,
+            model=person.llm.model or "",
+            messages=messages,
+            temperature=0.0,
+            max_tokens=person.llm.max_tokens,
+            response_format=DECISION_SCHEMA,
+            phase=ExecutionPhase.DECISION_EVALUATION,
+            api_key_id=person.llm.api_key_id,
+            base_url=person.llm.base_url,
+            context={"person": person.label, "node": context.node.label, "run": context.run},
+        )
+    )
+    decision = decided(response.structured, response.text)
+    return _branched(context, decision, person_id=person.id, answer=response.text, **context.spent())
+
+
+_NO = re.compile(r"\b(no|false|incorrect|fail|fails|failed|negative|reject|rejected)\b", re.IGNORECASE)
+_YES = re.compile(r"\b(yes|true|correct|pass|passes|passed|affirmative|accept|accepted)\b", re.IGNORECASE)
+_NEGATED = re.compile(r"\b(?:not|n't|isn't|never|hardly)\s+(?:\w+\s+)?(?:correct|true|pass|yes)\b", re.IGNORECASE)
+
+
+def decided(structured: Any, text: str) -> bool:
+    """The decision in an answer: the structured field first, then a leading yes or no, then whole words.
+
+    Raises:
+        NodeExecutionError: the answer says neither.
+    """
+    value = structured.get("decision") if isinstance(structured, Mapping) else None
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        text = value
+    found = re.search(r'"decision"\s*:\s*"?(true|false|yes|no)\b', text, re.IGNORECASE)
+    if found:
+        return found[1].lower() in ("true", "yes")
+    bare = re.sub(r"[*_`#>\"'\s]+", " ", text).strip().lower()
+    if lead := re.match(r"(yes|no|true|false)\b", bare):
+        return lead[1] in ("yes", "true")
+    no = len(_NO.findall(text)) + len(_NEGATED.findall(text))
+    yes = len(_YES.findall(text)) - len(_NEGATED.findall(text))
+    if yes == no:
+        raise NodeExecutionError(
+            f"The answer is neither yes nor no: {' '.join(text.split())[:200]!r}.",
+            hint="Ask for a yes or a no in judge_by, or use a model that can answer in JSON.",
+        )
+    return yes > no

@@ -1,0 +1,42 @@
+"""endpoint: the value of the run; saves it to a file when asked (diagram-spec §3.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+import yaml
+
+from dipeo_nb.domain.nodes import EndpointNode
+from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.inputs import Output, as_text, plain
+
+SUFFIX_FORMATS = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".md": "md", ".txt": "txt"}
+
+
+def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
+    spec = cast(EndpointNode, context.node.spec)
+    body = context.inputs.body
+    value = plain(getattr(body, "__dipeo_value__", body)) if not hasattr(body, "__dipeo_text__") else str(body)
+    return _save(context, spec, value, as_text(body)) if spec.save_to_file else Output(value)
+
+
+async def _save(context: NodeContext, spec: EndpointNode, value: Any, plain_text: str) -> Output:
+    name = spec.file_name or f"output_{context.node.id}.json"
+    path = context.services.templates.process_single_brace(context.render(name), context.names)
+    form = spec.file_format or SUFFIX_FORMATS.get(PurePosixPath(path).suffix.lower(), "txt")
+    text = written(value, form, plain_text)
+    size = await asyncio.to_thread(context.services.files.write_text, path, text)
+    return Output(value, meta={"saved_to": path, "bytes": size})
+
+
+def written(value: Any, form: str, text: str) -> str:
+    """The file's text: JSON and YAML of the value; for txt and md text as it is, and JSON of what has structure."""
+    if form == "json":
+        return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    if form == "yaml":
+        return yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
+    return text

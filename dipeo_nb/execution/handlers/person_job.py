@@ -1,0 +1,311 @@
+"""person_job: a person answers a prompt (diagram-spec §3.3, §6)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from dipeo_nb.diagram.text_format import response_model
+from pydantic import BaseModel
+
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, ToolConfig
+from dipeo_nb.domain.diagram import DomainPerson
+from dipeo_nb.domain.enums import ExecutionPhase
+from dipeo_nb.domain.nodes import PersonJobNode
+from dipeo_nb.errors import LLMError, NodeExecutionError
+from dipeo_nb.execution import memory
+from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.inputs import ConversationView, Output, as_text, plain
+
+TEMPERATURE = 0.2
+"""Sampling temperature when neither node nor person names one (infra-spec §12)."""
+
+
+async def run(context: NodeContext) -> Output:
+    spec = cast(PersonJobNode, context.node.spec)
+    person = context.execution.person(spec.person or "")
+    if spec.batch:
+        return await _batch(context, spec, person)
+    answer = await _answer(context, spec, person, context.names)
+    if answer is None:
+        return Output("", meta={"person_id": person.id, "skipped": "the prompt is empty", **context.spent()})
+    return answer
+
+
+async def _answer(
+    context: NodeContext, spec: PersonJobNode, person: DomainPerson, names: Mapping[str, Any]
+) -> Output | None:
+    prompt = context.render(_template(context, spec), names)
+    if not prompt.strip():
+        return None
+    messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
+    messages += await remembered(
+        context, person, spec.memorize_to, spec.at_most, spec.ignore_person, prompt, brought=_brought(context)
+    )
+    messages.append(ChatMessage("user", prompt))
+    shape = await _shape(context, spec)
+    response = await context.complete(
+        LLMRequest(
+            service=person.llm.service,
+            model=person.llm.model or "",
+            messages=messages,
+            temperature=_first(spec.temperature, person.llm.temperature, TEMPERATURE),
+            max_tokens=_first(spec.max_tokens, person.llm.max_tokens),
+            response_format=shape,
+            tools=tools(spec.tools),
+            phase=ExecutionPhase.DIRECT_EXECUTION,
+            api_key_id=person.llm.api_key_id,
+            base_url=person.llm.base_url,
+            context={"person": person.label, "node": context.node.label, "run": context.run},
+        )
+    )
+    return _output(context, spec, person, prompt, response)
+
+
+def _template(context: NodeContext, spec: PersonJobNode) -> str:
+    """The first prompt on run 1 when there is one, else the default one; a lone first prompt serves every run."""
+    first = spec.resolved_first_prompt or spec.first_only_prompt
+    default = spec.resolved_prompt or spec.default_prompt
+    if context.run == 1 and first:
+        return first
+    given = context.names.get("prompt")
+    return default or first or (given if isinstance(given, str) else "")
+
+
+def _output(
+    context: NodeContext, spec: PersonJobNode, person: DomainPerson, prompt: str, response: LLMResponse
+) -> Output:
+    execution = context.execution
+    now = execution.services.clock.now()
+    node_id = context.node.id
+    asked = execution.log.add(memory.SYSTEM, person.id, prompt, timestamp=now, node_id=node_id)
+    said = execution.log.add(person.id, memory.SYSTEM, response.text, timestamp=now, node_id=node_id)
+    structured = response.structured
+    if isinstance(structured, BaseModel):
+        structured = structured.model_dump(mode="json")
+    body = response.text if structured is None else structured
+    turn = [as_record(asked), as_record(said)]
+    meta = {
+        "person_id": person.id,
+        "prompt": prompt,
+        "messages": turn,
+        "is_structured": structured is not None,
+        "rung": response.rung,
+        "finish_reason": response.finish_reason,
+        **context.spent(),
+    }
+    conversation = {
+        "messages": [as_record(m) for m in memory.recall(execution.log.messages, person.id, "ALL_INVOLVED")]
+        if _wants_conversation(context)
+        else turn,
+        "last_message": turn[1],
+        "person_id": person.id,
+        "model": response.model,
+    }
+    return Output(body, response.text, meta=meta, conversation=conversation)
+
+
+def _wants_conversation(context: NodeContext) -> bool:
+    edges = context.execution.plan.edges
+    return any(edges[e].content_type == "conversation_state" for e in context.node.outgoing)
+
+
+def as_record(message: Message) -> dict[str, Any]:
+    """A message as events and conversation edges carry it; `role` as the speaker would be heard."""
+    return {
+        "id": message.id,
+        "from_person_id": message.from_person_id,
+        "to_person_id": message.to_person_id,
+        "role": "user" if message.from_person_id == memory.SYSTEM else "assistant",
+        "content": message.content,
+        "message_type": str(message.message_type),
+        "timestamp": message.timestamp,
+        "node_id": message.node_id,
+    }
+
+
+def _brought(context: NodeContext) -> list[Mapping[str, Any]]:
+    """Last messages of the conversations that arrive on edges in this run."""
+    found: list[Mapping[str, Any]] = []
+    for arrived in context.inputs.arrived:
+        if not arrived.fresh or arrived.edge.content_type != "conversation_state":
+            continue
+        last = (arrived.output.conversation or {}).get("last_message")
+        if isinstance(last, Mapping):
+            found.append(last)
+    return found
+
+
+async def remembered(
+    context: NodeContext,
+    person: DomainPerson,
+    memorize_to: str | None,
+    at_most: int | None,
+    ignore_person: str | None,
+    task: str,
+    *,
+    brought: Sequence[Mapping[str, Any]] = (),
+) -> list[ChatMessage]:
+    """What the person brings along, as messages of a request.
+
+    `brought` are messages that an edge delivers in this run: they are told once, whatever the view says.
+    """
+    execution = context.execution
+    names = {p.id: p.label for p in execution.plan.persons.values()}
+    log = memory.ignoring(execution.log.messages, _ids(ignore_person, names))
+    view = memory.view_name(memorize_to)
+    if view is not None:
+        chosen = memory.recall(log, person.id, view)
+    else:
+        chosen = await _select(context, person, log, memorize_to or "", at_most, task, names)
+    chosen = memory.limited(chosen, at_most)
+    heard = memory.told(chosen, person.id, names)
+    known = {m.id for m in chosen}
+    for message in brought:
+        if message.get("id") in known or message.get("from_person_id") == person.id:
+            continue
+        sender = str(message.get("from_person_id", ""))
+        heard.append(ChatMessage("user", f"[{names.get(sender, sender)}]: {message.get('content', '')}"))
+    return heard
+
+
+async def _select(
+    context: NodeContext,
+    person: DomainPerson,
+    log: Sequence[Message],
+    criterion: str,
+    at_most: int | None,
+    task: str,
+    names: Mapping[str, str],
+) -> list[Message]:
+    """Let the person's own model choose by a criterion; the best-scored ones when it cannot."""
+    if not log:
+        return []
+    candidates = memory.ranked(log, context.services.clock.now())
+    request = LLMRequest(
+        service=person.llm.service,
+        model=person.llm.model or "",
+        messages=[
+            ChatMessage(
+                "user",
+                memory.selection_prompt(candidates, criterion=criterion, task=task, at_most=at_most, names=names),
+            )
+        ],
+        temperature=0.0,
+        response_format=memory.SELECTION_SCHEMA,
+        phase=ExecutionPhase.MEMORY_SELECTION,
+        api_key_id=person.llm.api_key_id,
+        base_url=person.llm.base_url,
+        context={"person": person.label, "node": context.node.label, "run": context.run},
+    )
+    try:
+        response = await context.complete(request, show=False)
+    except LLMError as error:
+        context.execution.emit_log(
+            context.node, "WARNING", f"Memory was chosen by score, as the model could not choose: {error.message}"
+        )
+        ids = [m.id for m in candidates[: at_most or 10]]
+    else:
+        ids = memory.chosen_ids(response.structured, response.text, candidates)
+        ids = ids[:at_most] if at_most else ids
+    wanted = set(ids)
+    return [m for m in log if m.id in wanted]
+
+
+def _ids(ignore_person: str | None, names: Mapping[str, str]) -> list[str]:
+    """Ids of the persons in a comma list of ids or labels."""
+    wanted = [part.strip() for part in (ignore_person or "").split(",") if part.strip()]
+    return [i for i, label in names.items() if i in wanted or label in wanted or f"person_{label}" in wanted]
+
+
+def tools(value: Any) -> tuple[ToolConfig, ...]:
+    """`tools` of a node, in any of its spellings: none, image, websearch, a list of them, or configurations."""
+    if value is None or value in ("", "none"):
+        return ()
+    items = value if isinstance(value, list) else [value]
+    found: list[ToolConfig] = []
+    short = {"image": "image_generation", "websearch": "web_search", "web_search_preview": "web_search"}
+    for item in items:
+        config: dict[str, Any] = dict(item) if isinstance(item, Mapping) else {"type": str(item)}
+        kind = str(config.get("type", "none"))
+        if kind == "none" or config.get("enabled") is False:
+            continue
+        found.append(
+            ToolConfig(
+                short.get(kind, kind),
+                config.get("name"),
+                config.get("description"),
+                config.get("parameters"),
+                True,
+                config.get("config"),
+            )
+        )
+    return tuple(found)
+
+
+async def _shape(context: NodeContext, spec: PersonJobNode) -> Any:
+    if spec.text_format_file:
+        text = await asyncio.to_thread(context.services.files.read_text, spec.text_format_file)
+        return response_model(text)
+    return response_model(spec.text_format) if spec.text_format else None
+
+
+async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson) -> Output:
+    """One answer per item; failures are reported, the order is kept."""
+    items = context.names.get(spec.batch_input_key)
+    if items is None:
+        items = context.inputs.values.get("default", [])
+    items = getattr(items, "__dipeo_value__", items)
+    if isinstance(items, str):
+        try:
+            items = json.loads(items)
+        except ValueError:
+            items = [items]
+    if not isinstance(items, list):
+        items = [items]
+    if not items:
+        raise NodeExecutionError(
+            f"The batch of '{context.node.label}' is empty: '{spec.batch_input_key}' names no items.",
+            hint="Label an incoming arrow with that name, or set batch_input_key.",
+        )
+    limit = asyncio.Semaphore(spec.max_concurrent if spec.batch_parallel else 1)
+
+    async def one(index: int, item: Any) -> dict[str, Any]:
+        names = {**context.names, "default": item, "item": item, "_batch_index": index, "_batch_total": len(items)}
+        if isinstance(item, Mapping):
+            names = {**names, **item}
+        async with limit:
+            try:
+                answer = await _answer(context, spec, person, names)
+            except LLMError as error:
+                return {"index": index, "error": error.message, "error_type": type(error).__name__}
+        return {
+            "index": index,
+            "output": None if answer is None else answer.body,
+            "meta": {} if answer is None else answer.meta,
+        }
+
+    done = await asyncio.gather(*(one(i, item) for i, item in enumerate(items)))
+    failed = [d for d in done if "error" in d]
+    messages = [m for d in done for m in d.get("meta", {}).get("messages", ())]
+    body = {
+        "total_items": len(items),
+        "successful": len(items) - len(failed),
+        "failed": len(failed),
+        "results": [{"index": d["index"], "output": plain(d["output"])} for d in done if "error" not in d],
+        "errors": failed,
+    }
+    if len(failed) == len(items):
+        raise NodeExecutionError(
+            f"Every item of the batch failed; the first one: {failed[0]['error']}", hint="See the node's log."
+        )
+    return Output(body, meta={"person_id": person.id, "messages": messages, **context.spent()})
+
+
+def _first(*values: Any) -> Any:
+    return next((v for v in values if v is not None), None)
+
+
+__all__ = ["ConversationView", "as_record", "as_text", "remembered", "run", "tools"]

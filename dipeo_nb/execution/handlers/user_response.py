@@ -1,0 +1,57 @@
+"""user_response: asks the person at the keyboard (diagram-spec §3.7). The prompt is a template."""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+from urllib.parse import urlsplit
+
+from dipeo_nb.domain.nodes import UserResponseNode
+from dipeo_nb.errors import NodeExecutionError
+from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.inputs import Output
+
+TIMEOUT = None  # the question has its own
+QUESTION_TIMEOUT = 60.0
+"""Seconds to answer when the node names none (spec default)."""
+ATTEMPTS = 3
+"""How often an answer of the wrong kind is asked for again."""
+
+
+async def run(context: NodeContext) -> Output:
+    spec = cast(UserResponseNode, context.node.spec)
+    prompt = context.render(spec.prompt) or f"{context.node.label}?"
+    timeout = QUESTION_TIMEOUT if spec.timeout is None else spec.timeout
+    note, problem = "", None
+    for _ in range(ATTEMPTS):
+        answer, source = await context.execution.ask(context.node, prompt + note, timeout=timeout, default=spec.default)
+        problem = wrong(answer, spec.validation_type)
+        if problem is None:
+            return Output(answer, meta={"prompt": prompt, "source": source})
+        if source != "user":
+            break
+        note = f"\n({problem})"
+    raise NodeExecutionError(
+        f"The answer to '{context.node.label}' is not a valid {spec.validation_type}: {problem}.",
+        hint="Answer again, or change the node's validation_type.",
+    )
+
+
+def wrong(answer: str, kind: str | None) -> str | None:
+    """Why an answer does not fit the node's `validation_type`; None when it does."""
+    text = answer.strip()
+    match kind:
+        case "number":
+            fits = re.fullmatch(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", text)
+        case "integer":
+            fits = re.fullmatch(r"[+-]?\d+", text)
+        case "boolean":
+            fits = text.lower() in ("yes", "no", "true", "false", "y", "n", "1", "0")
+        case "email":
+            fits = re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", text)
+        case "url":
+            parts = urlsplit(text)
+            fits = parts.scheme in ("http", "https") and parts.netloc
+        case _:
+            fits = True
+    return None if fits else f"please answer with a {kind}"

@@ -1,0 +1,205 @@
+"""From tokens to names: the one mechanism by which a node sees its inputs (diagram-spec §5.4 "Do").
+
+    token's output ──content type of the edge──▶ view ──label or handle──▶ name
+
+* The name is the edge's label; without one it is `default` (and also `first` for that handle). Of several unlabelled
+  inputs `default` is the freshest, and each is also named by its source's label when that is an identifier.
+* A mapping under `default` is spread: its keys are names too. So are the keys of labelled mappings, where exactly one of
+  them has the key (shipped samples read `inputs["statistics"]` through an edge labelled `processed`).
+* Precedence: label > spread > variables of the run (code jobs' variables > run inputs > the start node's custom_data).
+* A raw_text view is text that still lets `{{x.field}}` reach the object it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from dipeo_nb.domain.enums import ContentType
+from dipeo_nb.domain.plan import PlanEdge
+
+DEFAULT_HANDLES: tuple[str, ...] = ("default", "success", "results")
+"""Handles on which a successful output leaves."""
+
+
+class Output(NamedTuple):
+    """What one run of a node gave."""
+
+    body: Any = None
+    """JSON value."""
+    text: str | None = None
+    """Its text form, when that is not simply the body (a CSV file: the body is rows, the text is the file)."""
+    handles: tuple[str, ...] = DEFAULT_HANDLES
+    meta: Mapping[str, Any] = {}
+    conversation: Mapping[str, Any] | None = None
+    """messages, last_message, person_id, model: what a conversation_state edge delivers."""
+
+
+class TextView(str):
+    """Text that remembers the value it was made from; templates reach its fields."""
+
+    __dipeo_value__: Any
+
+    def __new__(cls, text: str, value: Any) -> TextView:
+        self = super().__new__(cls, text)
+        self.__dipeo_value__ = value
+        return self
+
+
+class ConversationView(dict[str, Any]):
+    """A conversation as a mapping that reads as its last message."""
+
+    def __str__(self) -> str:
+        last = self.get("last_message")
+        return str(last.get("content", "")) if isinstance(last, Mapping) else ""
+
+    @property
+    def __dipeo_text__(self) -> str:
+        return str(self)
+
+
+class Arrived(NamedTuple):
+    """One edge's contribution, with its value."""
+
+    edge: PlanEdge
+    source_id: str
+    source_label: str
+    run: int
+    fresh: bool
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A node's inputs under their names."""
+
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """By label or handle."""
+    spread: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Keys of mappings, where they do not clash with `values`."""
+    stale: frozenset[str] = frozenset()
+    """Names that an earlier run has already consumed."""
+    arrived: tuple[Arrived, ...] = ()
+
+    def names(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything a template or an expression can name, by precedence."""
+        return {**variables, **self.spread, **self.values}
+
+    @property
+    def body(self) -> Any:
+        """The inputs as one value: the only unlabelled one itself, else the mapping."""
+        if len(self.values) == 1 and "default" in self.values:
+            return self.values["default"]
+        only = {k: v for k, v in self.values.items() if k != "first"} if "first" in self.values else self.values
+        if len(only) == 1 and "default" in only:
+            return only["default"]
+        return dict(self.values)
+
+
+def resolve(arrived: Iterable[Arrived]) -> Inputs:
+    """Name what arrived; stale contributions come first so that fresh ones win `default`."""
+    items = tuple(arrived)
+    if len(items) == 1 and not items[0].edge.label and items[0].edge.target_handle == "default":
+        value = view(items[0].output, items[0].edge.content_type)
+        only = {"default": value}
+        return Inputs(
+            only, _spread(only) if _fields(value) else {}, frozenset() if items[0].fresh else frozenset(only), items
+        )
+    values: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    stale: set[str] = set()
+    unlabelled = sum(1 for item in items if not item.edge.label)
+    for item in items:
+        value = view(item.output, item.edge.content_type)
+        if item.edge.label:
+            name = item.edge.label
+        else:
+            name = "default"
+            if item.edge.target_handle == "first":
+                values["first"] = value
+            if unlabelled > 1 and item.source_label.isidentifier():
+                extra[item.source_label] = value
+        values[name] = value
+        (stale.discard if item.fresh else stale.add)(name)
+    spread = _spread(values)
+    return Inputs(values, {**spread, **{k: v for k, v in extra.items() if k not in values}}, frozenset(stale), items)
+
+
+def view(output: Output, content_type: str | None) -> Any:
+    """An output as an edge of that content type delivers it (the conversions of §5.4).
+
+    A text that is not JSON arrives through an `object` edge as {"text": …}.
+    """
+    body = output.body
+    match content_type:
+        case ContentType.RAW_TEXT:
+            text = as_text(body) if output.text is None else output.text
+            return text if isinstance(body, str) or body is None else TextView(text, body)
+        case ContentType.OBJECT:
+            if not isinstance(body, str):
+                return body
+            try:
+                return json.loads(body)
+            except ValueError:
+                return {"text": body}
+        case ContentType.CONVERSATION_STATE:
+            if output.conversation is not None:
+                return ConversationView(output.conversation)
+            if isinstance(body, Mapping):
+                return body
+            message = {"role": "assistant", "content": as_text(body) if output.text is None else output.text}
+            return ConversationView(messages=[message], last_message=message)
+        case ContentType.EMPTY:
+            return None
+        case _:
+            return body
+
+
+def as_text(value: Any) -> str:
+    """The text form of a JSON value: text as it is, None empty, everything structured as indented JSON."""
+    if isinstance(value, str):
+        return str(value)
+    if value is None:
+        return ""
+    if isinstance(value, ConversationView):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def plain(value: Any) -> Any:
+    """The value behind a view, ready for JSON: text views become what they were made from only inside mappings' users."""
+    if isinstance(value, TextView):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
+
+
+def _fields(value: Any) -> Mapping[str, Any] | None:
+    value = getattr(value, "__dipeo_value__", value)
+    return value if isinstance(value, Mapping) and not isinstance(value, ConversationView) else None
+
+
+def _spread(values: Mapping[str, Any]) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    labelled: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in ("default", "first") or (inner := _fields(value)) is None:
+            continue
+        for key, item in inner.items():
+            counts[key] = counts.get(key, 0) + 1
+            labelled[key] = item
+    spread = {k: v for k, v in labelled.items() if counts[k] == 1}
+    for name in ("first", "default"):
+        inner = _fields(values.get(name))
+        while inner is not None and len(inner) == 1 and isinstance(inner.get("default"), Mapping):
+            inner = inner["default"]
+        if inner:
+            spread.update(inner)
+    return {k: v for k, v in spread.items() if isinstance(k, str) and k not in values}

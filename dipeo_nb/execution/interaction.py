@@ -1,0 +1,79 @@
+"""Who answers the questions of user_response nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from dipeo_nb.domain.ports import InteractionPort, Question
+from dipeo_nb.errors import RunError
+
+
+class GivenAnswers:
+    """Answers given beforehand, by node label or id; a list answers repeated questions in turn.
+
+    Args:
+        answers: label or id → text, or a list of texts.
+        fallback: who answers nodes that have none; None: an error naming the node.
+    """
+
+    def __init__(
+        self, answers: Mapping[str, str | Sequence[str]] | None = None, fallback: InteractionPort | None = None
+    ) -> None:
+        self._answers = {k: [v] if isinstance(v, str) else list(v) for k, v in (answers or {}).items()}
+        self._fallback = fallback
+
+    async def ask(self, question: Question) -> tuple[str, str]:
+        for key in (question.label, question.node_id):
+            if key in self._answers:
+                left = self._answers[key]
+                if not left:
+                    break
+                # The last answer serves every further question.
+                return (left.pop(0) if len(left) > 1 else left[0]), "answers"
+        if self._fallback is not None:
+            return await self._fallback.ask(question)
+        raise nobody(question)
+
+
+class ConsoleAnswers:
+    """Asks on the terminal; refuses at once where there is none."""
+
+    def __init__(self, read: TextIO | None = None, write: TextIO | None = None) -> None:
+        self._read = read
+        self._write = write
+
+    async def ask(self, question: Question) -> tuple[str, str]:
+        read, write = self._read or sys.stdin, self._write or sys.stderr
+        if self._read is None and not read.isatty():
+            if question.default is not None:
+                return question.default, "default"
+            raise nobody(question)
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[str] = loop.create_future()
+
+        def prompt() -> None:
+            default = f" [{question.default}]" if question.default is not None else ""
+            write.write(f"{question.prompt}{default}\n> ")
+            write.flush()
+            line = read.readline()
+            loop.call_soon_threadsafe(lambda: answered.done() or answered.set_result(line))
+
+        # A daemon thread: a question nobody answers any more must not hold the interpreter's exit.
+        threading.Thread(target=prompt, name="dipeo-question", daemon=True).start()
+        line = (await answered).rstrip("\r\n")
+        return (line, "user") if line or question.default is None else (question.default, "default")
+
+
+def nobody(question: Question) -> RunError:
+    """The error of a question that nobody can answer here."""
+    return RunError(
+        f"'{question.label}' asks \"{question.prompt}\" and nobody can answer here.",
+        hint=f"Give the answer beforehand: answers={{'{question.label}': '…'}} in Python, "
+        f"--answer '{question.label}=…' on the command line.",
+        node=question.label,
+        run_id=question.run_id,
+    )

@@ -1,0 +1,177 @@
+"""Conversation and memory of one run (diagram-spec §6 "Do").
+
+One append-only log per run, shared by its persons. What a person brings along is a *view* of it (`memorize_to`),
+filtered by `ignore_person`, cut by `at_most`, and told with the speakers' names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from dipeo_nb.domain.chat import ChatMessage, Message
+from dipeo_nb.domain.enums import MessageType
+
+SYSTEM = "system"
+CANDIDATES = 150
+"""Messages offered to a selecting model at most (§6.4)."""
+
+
+class ConversationLog:
+    """The messages of one run, in order."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._by_id: dict[str, Message] = {}
+
+    def add(self, sender: str, receiver: str, content: str, *, timestamp: float, node_id: str | None = None) -> Message:
+        """Append a message; its id is its number, so ids are unique and a replayed run has the same ones."""
+        kind = (
+            MessageType.SYSTEM_TO_PERSON
+            if sender == SYSTEM
+            else MessageType.PERSON_TO_SYSTEM
+            if receiver == SYSTEM
+            else MessageType.PERSON_TO_PERSON
+        )
+        message = Message(f"m{len(self.messages) + 1}", sender, receiver, content, kind, timestamp, node_id)
+        self.messages.append(message)
+        self._by_id[message.id] = message
+        return message
+
+    def get(self, message_id: str) -> Message | None:
+        return self._by_id.get(message_id)
+
+
+def involved(message: Message, person: str) -> bool:
+    return person in (message.from_person_id, message.to_person_id)
+
+
+VIEWS: Mapping[str, Callable[[Message, str], bool]] = {
+    "GOLDFISH": lambda m, me: False,
+    "ALL_MESSAGES": lambda m, me: True,
+    "ALL_INVOLVED": involved,
+    "SENT_BY_ME": lambda m, me: m.from_person_id == me,
+    "SENT_TO_ME": lambda m, me: m.to_person_id == me,
+    "SYSTEM_AND_ME": lambda m, me: involved(m, me) and SYSTEM in (m.from_person_id, m.to_person_id),
+    "CONVERSATION_PAIRS": lambda m, me: False,  # pairs need the neighbours: see `recall`
+}
+"""`memorize_to` names that are views; any other text is a criterion for a selecting model."""
+
+
+def view_name(memorize_to: str | None) -> str | None:
+    """The view a `memorize_to` names; ALL_INVOLVED when blank, None when it is a criterion in words."""
+    if memorize_to is None or not memorize_to.strip():
+        return "ALL_INVOLVED"
+    name = memorize_to.strip().upper().replace(" ", "_").replace("-", "_")
+    return name if name in VIEWS else None
+
+
+def recall(messages: Sequence[Message], person: str, view: str) -> list[Message]:
+    """The messages of a named view, in log order."""
+    if view != "CONVERSATION_PAIRS":
+        wanted = VIEWS[view]
+        return [m for m in messages if wanted(m, person)]
+    kept: list[Message] = []
+    question: Message | None = None
+    for m in messages:
+        if m.to_person_id == person:
+            question = m
+        elif m.from_person_id == person and question is not None:
+            kept += [question, m]
+            question = None
+    return kept
+
+
+def ignoring(messages: Iterable[Message], ignored: Iterable[str]) -> list[Message]:
+    """Without messages from or to those persons (by id)."""
+    names = set(ignored)
+    return [m for m in messages if not names & {m.from_person_id, m.to_person_id}]
+
+
+def limited(messages: Sequence[Message], at_most: int | None) -> list[Message]:
+    """All system-to-system notes first, then the most recent others, *at_most* in all, in log order (§6.4 "Do")."""
+    if at_most is None or len(messages) <= at_most:
+        return list(messages)
+    always = [m for m in messages if m.from_person_id == SYSTEM and m.to_person_id == SYSTEM][:at_most]
+    others = [m for m in messages if m not in always]
+    room = at_most - len(always)
+    kept = {m.id for m in always} | {m.id for m in (others[-room:] if room else [])}
+    return [m for m in messages if m.id in kept]
+
+
+def told(messages: Iterable[Message], person: str, names: Mapping[str, str]) -> list[ChatMessage]:
+    """Messages as the person's model hears them: its own words as the assistant, others' with their name."""
+    spoken: list[ChatMessage] = []
+    for m in messages:
+        if m.from_person_id == person:
+            spoken.append(ChatMessage("assistant", m.content))
+        elif m.from_person_id == SYSTEM and m.to_person_id in (person, SYSTEM):
+            spoken.append(ChatMessage("user", m.content))
+        elif m.from_person_id == SYSTEM:
+            spoken.append(ChatMessage("user", f"[to {names.get(m.to_person_id, m.to_person_id)}]: {m.content}"))
+        else:
+            spoken.append(ChatMessage("user", f"[{names.get(m.from_person_id, m.from_person_id)}]: {m.content}"))
+    return spoken
+
+
+# Selection by a criterion in words (§6.4).
+
+
+def ranked(messages: Sequence[Message], now: float) -> list[Message]:
+    """Candidates without near-duplicates, best first: 0.7 × recency + 0.3 × frequency, 150 at most."""
+    groups: list[tuple[Message, set[str], int]] = []
+    for m in messages:
+        words = set(re.findall(r"\w+", m.content[:400].lower()))
+        for i, (first, seen, count) in enumerate(groups):
+            smaller = min(len(words), len(seen))
+            if smaller and len(words & seen) / smaller >= 0.9:
+                groups[i] = (first, seen, count + 1)
+                break
+        else:
+            groups.append((m, words, 1))
+
+    def score(group: tuple[Message, set[str], int]) -> float:
+        message, _, count = group
+        recency = 100 * math.exp(-max(0.0, now - message.timestamp) / 3600)
+        frequency = min(100, 30 + 20 * (count - 1) + (30 if message.from_person_id == SYSTEM else 0))
+        return 0.7 * recency + 0.3 * frequency
+
+    order = {m.id: i for i, m in enumerate(messages)}
+    best = sorted(groups, key=lambda g: (-score(g), -order[g[0].id]))
+    return [g[0] for g in best[:CANDIDATES]]
+
+
+def selection_prompt(
+    candidates: Sequence[Message], *, criterion: str, task: str, at_most: int | None, names: Mapping[str, str]
+) -> str:
+    """What the selecting model is asked."""
+    listing = "\n".join(
+        f"- {m.id} ({names.get(m.from_person_id, m.from_person_id)}): {' '.join(m.content.split())[:250]}"
+        for m in candidates
+    )
+    limit = f"\nSelect at most {at_most}." if at_most else ""
+    return (
+        "Select the messages to remember for the task.\n\n"
+        f"Messages:\n{listing}\n\nTask:\n{task[:1200]}\n\nCriterion: {criterion}{limit}\n\n"
+        'Answer with JSON: {"message_ids": ["…"]}'
+    )
+
+
+SELECTION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"message_ids": {"type": "array", "items": {"type": "string"}}},
+    "required": ["message_ids"],
+    "additionalProperties": False,
+}
+
+
+def chosen_ids(answer: Any, text: str, candidates: Sequence[Message]) -> list[str]:
+    """Ids named by a selecting model, from its structured answer or, failing that, from its text."""
+    known = {m.id for m in candidates}
+    if isinstance(answer, Mapping):
+        answer = answer.get("message_ids")
+    if isinstance(answer, list):
+        return [i for i in map(str, answer) if i in known]
+    return [i for i in re.findall(r"\bm\d+\b", text) if i in known]

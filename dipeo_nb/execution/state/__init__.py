@@ -1,0 +1,1 @@
+"""Run stores: where the events of every run are kept."""

@@ -1,0 +1,96 @@
+"""The run store of one process; gone with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
+from dipeo_nb.errors import StorageError
+
+
+class InMemoryRunStore:
+    """`RunStore` over lists. Payloads are kept as they are: whoever appends them must not change them afterwards."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, list[Event]] = {}
+
+    async def initialize(self) -> None:
+        """Nothing to open."""
+
+    async def cleanup(self) -> None:
+        """Nothing to close; the runs stay readable."""
+
+    async def append(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        log = self._runs.get(events[0].run_id)
+        check_order(events, len(log) if log is not None else 0, log is not None and log[-1].type in FINAL_EVENTS)
+        if log is None:
+            log = self._runs[events[0].run_id] = []
+        log.extend(events)
+
+    async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        log = self._runs.get(run_id, [])
+        return log[after : None if limit is None else after + limit]
+
+    async def runs(
+        self, *, limit: int = 100, status: str | None = None, diagram: str | None = None
+    ) -> list[RunSummary]:
+        rows = [self._summary(log) for log in reversed(self._runs.values())]
+        return [r for r in rows if status in (None, r.status) and diagram in (None, r.diagram)][:limit]
+
+    async def run(self, run_id: str) -> RunSummary | None:
+        log = self._runs.get(run_id)
+        return None if log is None else self._summary(log)
+
+    async def delete(self, run_id: str) -> None:
+        self._runs.pop(run_id, None)
+
+    @staticmethod
+    def _summary(log: list[Event]) -> RunSummary:
+        first, last = log[0], log[-1]
+        ended = last.type in FINAL_EVENTS
+        return RunSummary(
+            first.run_id,
+            first.payload.get("diagram", ""),
+            final_status(last) if ended else Status.RUNNING,
+            first.occurred_at,
+            last.occurred_at if ended else None,
+            last.seq,
+            first.payload.get("parent"),
+        )
+
+
+def final_status(last: Event) -> str:
+    """Status of a run that ended with *last*."""
+    default = Status.COMPLETED if last.type is EventType.EXECUTION_COMPLETED else Status.FAILED
+    return str(last.payload.get("status", default))
+
+
+def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:
+    """The rules of `RunStore.append` that need no storage: one run, no gap, no repeat, nothing after the end.
+
+    Raises:
+        StorageError: one is broken; nothing may be stored.
+    """
+    run_id = events[0].run_id
+    problem = None
+    if ended:
+        problem = "the run has ended"
+    elif stored == 0 and events[0].type is not EventType.EXECUTION_STARTED:
+        problem = "a run begins with execution_started"
+    else:
+        for place, event in enumerate(events, start=stored + 1):
+            if event.run_id != run_id:
+                problem = "the events are of different runs"
+            elif event.seq != place:
+                problem = f"event {event.seq} comes where {place} is due"
+            elif event.type in FINAL_EVENTS and event is not events[-1]:
+                problem = "a final event is not the last one"
+            if problem:
+                break
+    if problem:
+        raise StorageError(
+            f"Run {run_id}: {problem}.", hint="Append consecutive events of one run.", operation="append", run_id=run_id
+        )

@@ -1,0 +1,404 @@
+"""The run store in a file: SQLite in WAL mode, one transaction per append.
+
+What "stored" means: with `sync="normal"` an acknowledged append survives the death of the process at any moment (kill -9
+included); `sync="full"` survives a power cut too and costs a disk sync per append (about ten times the time). SQLite's
+own statement of both: https://sqlite.org/pragma.html#pragma_synchronous.
+
+A run belongs to the process that appends it. When that process is gone and the run has no final event, it is listed as
+`interrupted`; nothing is rewritten for that, so a run can still be resumed by whoever claims it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import json
+import math
+import os
+import platform
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
+from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.state.memory import check_order, final_status
+
+SCHEMA_VERSION = 1
+"""`PRAGMA user_version` of the files this version writes."""
+APPLICATION_ID = 0x44495045
+"""`PRAGMA application_id` ("DIPE"): tells a run store from other SQLite files."""
+BUSY_INLINE_MS = 20
+"""Milliseconds the loop thread waits for another process's write; then a worker thread waits on."""
+BUSY_TOTAL_S = 30.0
+"""Seconds after which another process's write counts as stuck."""
+HEARTBEAT_AGE_S = 120.0
+"""Seconds without an event after which a run of another machine counts as interrupted."""
+
+_SCHEMA = """
+CREATE TABLE events (
+    run_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    occurred_at REAL NOT NULL,
+    node_id TEXT,
+    payload TEXT NOT NULL,
+    PRIMARY KEY (run_id, seq)
+) WITHOUT ROWID;
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY,
+    diagram TEXT NOT NULL,
+    status TEXT NOT NULL,
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    events INTEGER NOT NULL,
+    last_at REAL NOT NULL,
+    parent_run_id TEXT,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    process_start TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX runs_by_start ON runs (started_at DESC);
+"""
+_TYPES = {str(t): t for t in EventType}
+
+
+class SqliteRunStore:
+    """`RunStore` in one SQLite file, which other processes may use at the same time.
+
+    Args:
+        path: the file; it and its folder are made when missing.
+        sync: `normal` or `full`, see above.
+    """
+
+    def __init__(self, path: str | Path, *, sync: Literal["normal", "full"] = "normal") -> None:
+        self.path = Path(path)
+        self._sync = sync
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._stored: dict[str, tuple[int, bool]] = {}
+
+    async def initialize(self) -> None:
+        await asyncio.to_thread(self._open)
+
+    async def cleanup(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and self._pid == os.getpid():
+            connection.close()
+
+    async def append(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        run_id = events[0].run_id
+        stored, ended = self._stored.get(run_id) or self._count(run_id)
+        check_order(events, stored, ended)
+        rows = [(e.run_id, e.seq, str(e.type), e.occurred_at, e.node_id, encode(e.payload)) for e in events]
+        try:
+            self._write(events, rows)
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise self._failed("append", error) from error
+            # Another process is writing: wait for it off the loop, so that other runs go on.
+            await asyncio.to_thread(self._write_patiently, events, rows)
+        except sqlite3.Error as error:
+            raise self._failed("append", error) from error
+        last = events[-1]
+        if last.type in FINAL_EVENTS:
+            self._stored.pop(run_id, None)
+        else:
+            self._stored[run_id] = (last.seq, False)
+
+    async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        rows = self._read(
+            "SELECT seq, type, run_id, occurred_at, node_id, payload FROM events "
+            "WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (run_id, after, -1 if limit is None else limit),
+        )
+        return [
+            Event(seq, _TYPES[kind], run, at, node, json.loads(payload)) for seq, kind, run, at, node, payload in rows
+        ]
+
+    async def runs(
+        self, *, limit: int = 100, status: str | None = None, diagram: str | None = None
+    ) -> list[RunSummary]:
+        found: list[RunSummary] = []
+        where, values = ("WHERE diagram = ?", (diagram,)) if diagram is not None else ("", ())
+        for row in self._read(f"{_SELECT_RUNS} {where} ORDER BY started_at DESC, run_id", values):
+            summary = _summary(row)
+            if status is None or summary.status == status:
+                found.append(summary)
+                if len(found) >= limit:
+                    break
+        return found
+
+    async def run(self, run_id: str) -> RunSummary | None:
+        rows = self._read(f"{_SELECT_RUNS} WHERE run_id = ?", (run_id,))
+        return _summary(rows[0]) if rows else None
+
+    async def delete(self, run_id: str) -> None:
+        with self._transaction("delete") as connection:
+            connection.execute("DELETE FROM events WHERE run_id = ?", (run_id,))
+            connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+        self._stored.pop(run_id, None)
+
+    # Opening.
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        # A connection must not cross a fork (https://sqlite.org/howtocorrupt.html §2.6).
+        if self._connection is None or self._pid != os.getpid():
+            self._open()
+        assert self._connection is not None
+        return self._connection
+
+    def _open(self) -> None:
+        if self._connection is not None and self._pid == os.getpid():
+            return
+        connection = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TOTAL_S)
+            connection.execute(f"PRAGMA synchronous = {self._sync.upper()}")
+            self._migrate(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_INLINE_MS}")
+        except (sqlite3.Error, OSError) as error:
+            if connection is not None:
+                connection.close()
+            raise self._failed("open", error) from error
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+        self._connection, self._pid, self._stored = connection, os.getpid(), {}
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        owner = connection.execute("PRAGMA application_id").fetchone()[0]
+        if owner == APPLICATION_ID and version == SCHEMA_VERSION:
+            return
+        if version > SCHEMA_VERSION and owner == APPLICATION_ID:
+            raise StorageError(
+                f"{self.path} was written by a newer version of dipeo_nb (schema {version}; this one knows {SCHEMA_VERSION}).",
+                hint="Upgrade dipeo-nb, or use another file (STATE_STORE_PATH).",
+                operation="open",
+            )
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and owner != APPLICATION_ID:
+            raise StorageError(
+                f"{self.path} is an SQLite file of something else, not a run store.",
+                hint="Use another file (STATE_STORE_PATH).",
+                operation="open",
+            )
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have made it in the meantime.
+            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    # Writing.
+
+    def _write(self, events: Sequence[Event], rows: Sequence[tuple[Any, ...]]) -> None:
+        connection = self._db
+        first, last = events[0], events[-1]
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", rows)
+            if first.seq == 1:
+                connection.execute(
+                    "INSERT INTO runs VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?)",
+                    (
+                        first.run_id,
+                        str(first.payload.get("diagram", "")),
+                        str(Status.RUNNING),
+                        first.occurred_at,
+                        last.seq,
+                        last.occurred_at,
+                        first.payload.get("parent"),
+                        _HOST,
+                        os.getpid(),
+                        process_start(os.getpid()) or "",
+                    ),
+                )
+            if last.type in FINAL_EVENTS:
+                connection.execute(
+                    "UPDATE runs SET status = ?, ended_at = ?, events = ?, last_at = ? WHERE run_id = ?",
+                    (final_status(last), last.occurred_at, last.seq, last.occurred_at, last.run_id),
+                )
+            elif first.seq != 1:
+                connection.execute(
+                    "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ?",
+                    (last.seq, last.occurred_at, last.run_id),
+                )
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _write_patiently(self, events: Sequence[Event], rows: Sequence[tuple[Any, ...]]) -> None:
+        deadline = time.monotonic() + BUSY_TOTAL_S
+        pause = 0.005
+        while True:
+            try:
+                self._write(events, rows)
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise self._failed("append", error) from error
+                time.sleep(pause)
+                pause = min(pause * 2, 0.2)
+            else:
+                return
+
+    @contextmanager
+    def _transaction(self, operation: str) -> Iterator[sqlite3.Connection]:
+        connection = self._db
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TOTAL_S * 1000)}")
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise self._failed(operation, error) from error
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_INLINE_MS}")
+
+    # Reading.
+
+    def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failed("read", error) from error
+
+    def _count(self, run_id: str) -> tuple[int, bool]:
+        rows = self._read("SELECT events, ended_at IS NOT NULL FROM runs WHERE run_id = ?", (run_id,))
+        return (rows[0][0], bool(rows[0][1])) if rows else (0, False)
+
+    def _failed(self, operation: str, error: Exception) -> StorageError:
+        text = str(error)
+        hint = "Check the file and its folder, or use another one (STATE_STORE_PATH)."
+        if "full" in text or getattr(error, "errno", None) == 28:
+            hint = "Free some disk space; what was stored before is safe."
+        elif "readonly" in text or "read-only" in text or isinstance(error, PermissionError):
+            hint = "Make the file and its folder writable, or use another one (STATE_STORE_PATH)."
+        elif "not a database" in text or "malformed" in text:
+            hint = "The file is damaged or is no database; it is left as it is. Move it away, or use another one (STATE_STORE_PATH)."
+        elif _is_busy(error):
+            hint = "Another process holds the file; end it and try again."
+        return StorageError(f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path))
+
+
+_SELECT_RUNS = "SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id, host, pid, process_start, last_at FROM runs"
+
+
+def _summary(row: tuple[Any, ...]) -> RunSummary:
+    run_id, diagram, status, started_at, ended_at, events, parent, host, pid, process, last_at = row
+    if status == Status.RUNNING:
+        gone = process_start(pid) != (process or None) if host == _HOST else time.time() - last_at > HEARTBEAT_AGE_S
+        status = str(Status.INTERRUPTED if gone else Status.RUNNING)
+    return RunSummary(run_id, diagram, status, started_at, ended_at, events, parent)
+
+
+def _is_busy(error: Exception) -> bool:
+    return "locked" in str(error) or "busy" in str(error)
+
+
+def _host() -> str:
+    """This machine and this boot of it: a process id means nothing beyond them."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return f"{platform.node()}:{boot}"
+
+
+_HOST = _host()
+
+
+def process_start(pid: int) -> str | None:
+    """When a process of this machine started, in the system's own terms; None when there is none (or it is a zombie)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return None
+    except OSError:
+        return None
+    else:
+        # The command's name may hold blanks and parentheses; the fields begin after the last one (proc(5)).
+        fields = text.rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return "alive"
+    return "alive"
+
+
+# JSON.
+
+
+def encode(payload: Mapping[str, Any]) -> str:
+    """A payload as JSON. Beyond JSON it takes what nodes really give: tuples, sets, dates, paths, decimals, bytes (as
+    {"base64": …}), dataclasses and pydantic models; infinities and NaN become text.
+
+    Raises:
+        StorageError: a value is none of these.
+    """
+    try:
+        return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, default=_default, allow_nan=False)
+    except ValueError:  # NaN or an infinity somewhere
+        return json.dumps(_finite(payload), separators=(",", ":"), ensure_ascii=False, default=_default)
+    except TypeError as error:
+        raise StorageError(
+            f"An event holds a value that cannot be stored: {error}.",
+            hint="Let the node return JSON values: text, numbers, lists, mappings.",
+            operation="append",
+        ) from error
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray)):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, (PurePath, Decimal)):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+    return value

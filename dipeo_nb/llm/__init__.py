@@ -1,0 +1,1 @@
+"""Language models: one service over all providers."""

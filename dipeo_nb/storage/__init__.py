@@ -1,0 +1,1 @@
+"""Files. Blobs, artifacts and repositories join them in their own modules."""

@@ -1,0 +1,376 @@
+"""What a run looks like in a terminal: live, or line by line; and how to ask the person sitting there.
+
+Everything shown here goes to stderr, through `safe`: a label or a model's answer must not steer the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dipeo_nb.domain.ports import Question
+from dipeo_nb.execution.fold import RunState
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from dipeo_nb.domain.events import Event
+    from dipeo_nb.execution.engine import Execution
+
+
+# What a run looks like.
+
+
+class View:
+    """Shows nothing; the base of those that show something."""
+
+    interval = 0.5
+    """Seconds between two ticks without events."""
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        """Take an event in, in order."""
+
+    def tick(self) -> None:
+        """Called often; redraw when it is time."""
+
+    def note(self, text: str) -> None:
+        """Say something beside the events."""
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The terminal belongs to somebody else for a while."""
+        yield
+
+
+class Lines(View):
+    """One line per start and end of a node, for logs and pipes."""
+
+    def __init__(self) -> None:
+        from dipeo_nb.execution.fold import RunState
+
+        self.state = RunState()
+        self._progress: dict[str, int] = {}
+
+    def note(self, text: str) -> None:
+        say(text)
+
+    def show(self, event: Event) -> None:
+        self.state.apply(event)
+        payload, node_id = event.payload, event.node_id or ""
+        label = safe(self.state.label(node_id), 60)
+        match str(event.type):
+            case "execution_started":
+                say(f"{event.run_id}  {safe(payload.get('diagram'), 60)}")
+            case "node_started":
+                say(f"  {label} …" if payload.get("run", 1) == 1 else f"  {label} … (run {payload['run']})")
+            case "node_completed" if payload.get("status") == "completed":
+                say(f"  {label}: {one_line(payload.get('output'), 100) or 'done'}")
+            case "node_error":
+                say(f"  {label} failed: {one_line((payload.get('error') or {}).get('message'), 200)}")
+            case "node_output" if payload.get("kind") == "progress":
+                self._show_progress(label, payload)
+            case "execution_log" if payload.get("level") in ("WARNING", "ERROR"):
+                say(f"  {payload['level'].lower()}: {label}: {one_line(payload.get('message'), 300)}")
+            case "execution_completed" | "execution_error":
+                say(summary(self.state))
+
+    def _show_progress(self, label: str, payload: Mapping[str, Any]) -> None:
+        """A line for each tenth, as nothing here can be redrawn."""
+        tenth = int(10 * _share(payload.get("data")))
+        if self._progress.get(label) != tenth:
+            self._progress[label] = tenth
+            say(f"  {label}: {_progress_text(payload)}")
+
+
+class Live(View):
+    """The run drawn in place: nodes with status and runs, the text of the running ones; finished answers scroll by."""
+
+    interval = 0.1
+    redraw = 1 / 15
+    """Seconds between two drawings at least."""
+
+    def __init__(self) -> None:
+        from rich.live import Live as RichLive
+
+        from dipeo_nb.execution.fold import RunState
+
+        self.state = RunState()
+        self.console = new_console()
+        self._drawn = 0.0
+        self._note = ""
+        self._progress: dict[str, str] = {}
+        self.live = RichLive(console=self.console, auto_refresh=False, get_renderable=self._frame)  # draws at once
+
+    def __enter__(self) -> View:
+        self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._note = ""
+        self.live.refresh()
+        self.live.stop()
+
+    def note(self, text: str) -> None:
+        # Only remembered: this is called from a signal handler, perhaps in the middle of a drawing.
+        self._note = text
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        self.live.stop()
+        try:
+            yield
+        finally:
+            self.live.start()
+
+    def show(self, event: Event) -> None:
+        self.state.apply(event)
+        node_id = event.node_id or ""
+        if event.type == "node_output" and event.payload.get("kind") == "progress":
+            self._progress[node_id] = _progress_text(event.payload)
+        elif event.type in ("node_completed", "node_error", "node_output"):
+            self._progress.pop(node_id, None)
+        if event.type == "node_completed" and (event.payload.get("meta") or {}).get("person_id"):
+            self._say_answer(node_id, event.payload)
+
+    def tick(self) -> None:
+        if time.monotonic() - self._drawn >= self.redraw:
+            self.live.refresh()
+            self._drawn = time.monotonic()
+
+    def _say_answer(self, node_id: str, payload: Mapping[str, Any]) -> None:
+        """A person's finished answer stays above the drawing."""
+        from rich.padding import Padding
+        from rich.text import Text
+
+        title = Text(safe(self.state.label(node_id), 60), style="bold cyan")
+        if payload.get("run", 1) > 1:
+            title.append(f"  (round {payload['run']})", style="dim")
+        body = Text(safe(payload.get("text") or payload.get("output"), 4000).strip())
+        self.console.print(title, Padding(body, (0, 0, 1, 2)))
+
+    def _frame(self) -> RenderableType:
+        from rich.console import Group
+        from rich.padding import Padding
+        from rich.text import Text
+
+        state = self.state
+        height = max(8, self.console.height)
+        running = [i for i in state.order if state.nodes[i].status == "running"]
+        texts: list[RenderableType] = []
+        for node_id in running[:3]:
+            if text := safe(state.nodes[node_id].text[-2000:]).strip():
+                last = Text(text).wrap(self.console, max(20, self.console.width - 4))[-max(3, height // 4) :]
+                texts += [Text(safe(state.label(node_id), 60), style="bold yellow"), Padding(Text("\n").join(last), (0, 0, 1, 2))]
+        parts: list[RenderableType] = [*texts, self._nodes(height // 2), Text(summary(state), style="bold")]
+        if self._note:
+            parts.append(Text(self._note, style="yellow"))
+        return Group(*parts)
+
+    def _nodes(self, rows: int) -> RenderableType:
+        """The nodes in file order; when they do not fit: those at work or failed, then the last ones to finish."""
+        from rich.table import Table
+        from rich.text import Text
+
+        state, glyphs = self.state, _glyphs(self.console)
+        shown = list(state.nodes)
+        if len(shown) > rows:
+            started = [i for i in reversed(state.order) if state.nodes[i].status not in ("running", "failed")]
+            urgent = [i for i in state.order if state.nodes[i].status in ("running", "failed")]
+            chosen = set([*urgent, *started, *shown][:rows])
+            shown = [i for i in shown if i in chosen]
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, max_width=40, overflow="ellipsis")
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for node_id in shown:
+            node = state.nodes[node_id]
+            glyph, style = glyphs.get(str(node.status), ("?", ""))
+            note = self._progress.get(node_id) or one_line((node.error or {}).get("message"), 200)
+            table.add_row(
+                Text(glyph, style=style),
+                Text(safe(state.label(node_id), 200), style=style if node.status == "running" else ""),
+                f"{node.runs}×" if node.runs > 1 else "",
+                f"{node.duration_s:.1f} s" if node.duration_s >= 0.05 else "",
+                Text(note, style="dim"),
+            )
+        if len(shown) < len(state.nodes):
+            table.add_row("", Text(f"… and {len(state.nodes) - len(shown)} more nodes", style="dim"))
+        return table
+
+
+_GLYPHS = {
+    "pending": ("·", ".", "dim"),
+    "running": ("▶", ">", "yellow"),
+    "paused": ("‖", "=", "yellow"),
+    "completed": ("✓", "+", "green"),
+    "maxiter_reached": ("✓", "+", "green"),
+    "skipped": ("–", "-", "dim"),
+    "failed": ("✗", "x", "bold red"),
+    "aborted": ("■", "#", "red"),
+    "interrupted": ("■", "#", "red"),
+}
+"""Status → sign, sign in ASCII, style."""
+
+
+def _glyphs(console: Console) -> dict[str, tuple[str, str]]:
+    plain = console.options.ascii_only
+    return {status: (ascii_sign if plain else sign, style) for status, (sign, ascii_sign, style) in _GLYPHS.items()}
+
+
+def summary(state: RunState) -> str:
+    """`completed · Debate · local · 12.3 s · 231 tokens · $0.0012`."""
+    elapsed = state.duration_s or (time.time() - state.started_at if state.started_at else 0.0)
+    parts = [str(state.status), safe(state.diagram, 60)]
+    if state.model:
+        parts.append(state.model)
+    parts.append(f"{elapsed:.1f} s")
+    if state.usage.total:
+        parts.append(f"{state.usage.total} tokens")
+        parts.append("cost unknown" if state.cost_usd is None else f"${state.cost_usd:.4f}" if state.cost_usd else "free")
+    return " · ".join(parts)
+
+
+def _share(data: Mapping[str, Any] | None) -> float:
+    """How much of the work is done, 0 to 1; 0 when unknown."""
+    done, total = (data or {}).get("done"), (data or {}).get("total")
+    return min(1.0, done / total) if done and total else 0.0
+
+
+def _progress_text(payload: Mapping[str, Any]) -> str:
+    share = _share(payload.get("data"))
+    return one_line(payload.get("text"), 100) + (f" {share:.0%}" if share else "")
+
+
+# Questions to the person at the keyboard.
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question on its way from the loop thread to the main thread, which owns the terminal."""
+
+    question: Question
+    reply: Callable[[str, str], None]
+    """Takes the answer and its source."""
+    waiting: Callable[[], bool]
+    """False once nobody waits for the answer any more."""
+
+
+class TerminalAnswers:
+    """InteractionPort of a terminal: puts each question into the feed that the main thread reads."""
+
+    def __init__(self, feed: queue.SimpleQueue[Any]) -> None:
+        self._feed = feed
+
+    async def ask(self, question: Question) -> tuple[str, str]:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[tuple[str, str]] = loop.create_future()
+
+        def reply(text: str, source: str) -> None:
+            loop.call_soon_threadsafe(lambda: answered.done() or answered.set_result((text, source)))
+
+        self._feed.put(Asked(question, reply, lambda: not answered.done()))
+        return await answered
+
+
+def put(asked: Asked, execution: Execution) -> None:
+    """Ask on the terminal; the end of input without a default stops the run."""
+    question = asked.question
+    default = f" [{question.default}]" if question.default is not None else ""
+    sys.stderr.write(f"\n{safe(question.prompt or question.label)}{safe(default)}\n> ")
+    sys.stderr.flush()
+    line = _read_line(asked.waiting)
+    if line is None:
+        sys.stderr.write("\n")
+    elif line.rstrip("\r\n"):
+        asked.reply(line.rstrip("\r\n"), "user")
+    elif question.default is not None:
+        asked.reply(question.default, "default")
+    elif line:
+        asked.reply("", "user")
+    else:
+        execution.stop(f"the input ended before '{question.label}' was answered")
+
+
+def _read_line(waiting: Callable[[], bool]) -> str | None:
+    """A line of stdin, "" at its end; None when nobody waits any more (timed out, stopped)."""
+    if os.name == "nt":  # no select on a console there
+        return sys.stdin.readline()
+    import select
+
+    while waiting():
+        if select.select([sys.stdin], [], [], 0.2)[0]:
+            return sys.stdin.readline()
+    return None
+
+
+# Text.
+
+
+def say(*lines: str) -> None:
+    """Lines on stderr."""
+    for line in lines:
+        print(safe(line), file=sys.stderr)
+    sys.stderr.flush()
+
+
+def one_line(value: Any, limit: int) -> str:
+    """The beginning of a value on one line."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return safe(" ".join(text[: 4 * limit].split()), limit)
+
+
+def safe(value: Any, limit: int | None = None) -> str:
+    """Text that cannot steer a terminal: without control and direction-changing characters, cut to *limit*."""
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if limit is not None and len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return text.translate(_HARMFUL)
+
+
+_HARMFUL: Mapping[int, str | None] = {
+    **{c: None for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"},
+    **dict.fromkeys((0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))),
+}
+
+
+def new_console(*, stderr: bool = True) -> Console:
+    """A console that takes text as text; in a pipe it is wide, so that nothing is cut for want of a terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if stream.isatty() else 200)
+
+
+def new_table(*columns: str) -> Table:
+    """An open table with those headings; numbers stand right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        right = name in ("took", "events", "size")
+        # Names are for copying: never folded, never cut.
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ignore" if name == "run" else "ellipsis")
+    return table
+
+

@@ -1,0 +1,439 @@
+"""The command `dipeo-nb`: what it prints where, its exit codes, and that it never leaves a mess."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+
+from dipeo_nb import cli
+from dipeo_nb.terminal import safe
+
+HELLO = """\
+version: light
+persons:
+  Ada: {service: openai, model: gpt-5-nano}
+nodes:
+  - {label: Start, type: start}
+  - {label: Greet, type: person_job, person: Ada, default_prompt: "Greet {{name}}", max_iteration: 1}
+  - {label: End, type: endpoint}
+connections:
+  - {from: Start, to: Greet}
+  - {from: Greet, to: End}
+"""
+ASKING = """\
+version: light
+nodes:
+  - {label: Start, type: start}
+  - {label: Your name, type: user_response, prompt: "Who are you?"}
+  - {label: End, type: endpoint}
+connections:
+  - {from: Start, to: Your name}
+  - {from: Your name, to: End}
+"""
+CODE = """\
+version: light
+nodes:
+  - {label: Start, type: start}
+  - label: Work
+    type: code_job
+    code: |
+CODE
+  - {label: End, type: endpoint}
+connections:
+  - {from: Start, to: Work}
+  - {from: Work, to: End}
+"""
+REPORT_KEYS = {
+    "run_id", "status", "diagram", "outputs", "node_runs", "node_status", "usage", "cost_usd", "duration_s", "events", "error",
+}  # fmt: skip
+
+
+def code(*lines: str) -> str:
+    return CODE.replace("CODE", "\n".join(f"      {line}" for line in lines))
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs the command in this process, in a folder of its own that holds the diagrams above."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("hello", HELLO), ("asking", ASKING)):
+        Path(f"{name}.light.yaml").write_text(text)
+
+    def run(*arguments: object) -> Done:
+        status = cli.main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return Done(status, captured.out, captured.err)
+
+    return run
+
+
+# run
+
+
+def test_run_prints_outputs_on_stdout_and_progress_on_stderr(call: Call) -> None:
+    """The endpoint's text is all of stdout; what happened on the way is on stderr."""
+    done = call("run", "hello.light.yaml", "--model", "echo", "--input", "name=Bo")
+    assert done.code == 0
+    assert "Bo" in done.out
+    assert "Greet" in done.err
+    assert "completed" in done.err
+
+
+def test_run_json_is_one_object_of_the_promised_shape(call: Call) -> None:
+    """`run --json` has exactly the documented keys."""
+    done = call("run", "hello.light.yaml", "--model", "echo", "--json", "--input", "name=Bo")
+    assert done.code == 0
+    assert set(done.json) == REPORT_KEYS
+    assert done.json["status"] == "completed"
+    assert done.json["node_runs"] == {"Start": 1, "Greet": 1, "End": 1}
+    assert set(done.json["node_status"].values()) == {"completed"}
+    assert "Bo" in done.json["outputs"]["End"]
+    assert done.json["error"] is None
+
+
+def test_quiet_run_says_nothing_on_stderr(call: Call) -> None:
+    """-q leaves only the result."""
+    assert call("run", "hello.light.yaml", "--model", "echo", "-q", "--input", "name=Bo").err == ""
+
+
+@pytest.mark.parametrize(("text", "value"), [("3", 3), ("true", True), ('{"a": [1]}', {"a": [1]}), ("tabs", "tabs"), ("", "")])
+def test_inputs_are_json_when_they_parse(call: Call, text: str, value: object) -> None:
+    """--input x=3 is a number, --input x=tabs is text."""
+    Path("code.light.yaml").write_text(code("return repr(x)"))
+    done = call("run", "code.light.yaml", "--json", "--input", f"x={text}")
+    assert done.json["outputs"]["End"] == repr(value)
+
+
+def test_inputs_file_gives_variables_that_input_overrides(call: Call) -> None:
+    """--inputs holds one JSON object; --input wins over it."""
+    Path("code.light.yaml").write_text(code("return f'{x} {y}'"))
+    Path("in.json").write_text('{"x": 1, "y": 2}')
+    done = call("run", "code.light.yaml", "--json", "--inputs", "in.json", "--input", "y=3")
+    assert done.json["outputs"]["End"] == "1 3"
+
+
+def test_given_answers_reach_the_questions(call: Call) -> None:
+    """--answer NODE=TEXT answers a user_response node; the text may hold `=`."""
+    done = call("run", "asking.light.yaml", "--json", "--answer", "Your name=a=b")
+    assert done.code == 0
+    assert done.json["outputs"]["End"] == "a=b"
+
+
+def test_a_question_without_answer_fails_with_the_way_out(call: Call) -> None:
+    """Where nobody can answer the run fails and the hint names --answer."""
+    done = call("run", "asking.light.yaml", "--json")
+    assert done.code == 1
+    assert done.json["status"] == "failed"
+    assert done.json["error"]["node"] == "Your name"
+    assert "--answer" in done.json["error"]["hint"]
+
+
+def test_a_failed_run_exits_1_and_names_node_and_cause(call: Call) -> None:
+    """A run that fails is reported with its counts, and in one line on stderr."""
+    Path("code.light.yaml").write_text(code("raise ValueError('no luck')"))
+    done = call("run", "code.light.yaml", "--json")
+    assert done.code == 1
+    assert set(done.json) == REPORT_KEYS
+    assert set(done.json["error"]) == {"type", "message", "node", "hint"}
+    assert (done.json["status"], done.json["error"]["node"]) == ("failed", "Work")
+    assert "no luck" in done.json["error"]["message"]
+    assert "error: " in done.err
+
+
+def test_timeout_fails_the_run(call: Call) -> None:
+    """--timeout limits the whole run."""
+    Path("code.light.yaml").write_text(code("import time", "time.sleep(60)"))
+    done = call("run", "code.light.yaml", "--json", "--timeout", "0.5")
+    assert (done.code, done.json["error"]["type"]) == (1, "RunTimeoutError")
+
+
+MISTAKES = {
+    "no file": (["run", "nothing.light.yaml"], "nothing.light.yaml"),
+    "a folder": (["run", "."], ""),
+    "input without =": (["run", "hello.light.yaml", "--input", "name"], "NAME=VALUE"),
+    "inputs missing": (["run", "hello.light.yaml", "--inputs", "nothing.json"], "nothing.json"),
+    "inputs not an object": (["run", "hello.light.yaml", "--inputs", "list.json"], "a list"),
+    "answer without =": (["run", "asking.light.yaml", "--answer", "Ada"], "'Your name'"),
+    "answer to no node": (["run", "asking.light.yaml", "--answer", "Nobody=Ada"], "'Your name'"),
+    "answer nobody asks for": (["run", "hello.light.yaml", "--answer", "Greet=Ada"], "--answer"),
+    "base dir missing": (["run", "hello.light.yaml", "--base-dir", "nowhere"], "nowhere"),
+    "empty model": (["run", "hello.light.yaml", "--model", ""], "--model"),
+    "negative timeout": (["run", "hello.light.yaml", "--timeout", "-1"], "--timeout"),
+    "empty file": (["run", "empty.light.yaml"], "empty"),
+    "not a diagram": (["run", "list.json"], ""),
+    "binary file": (["run", "binary.light.yaml"], ""),
+    "bad YAML": (["run", "bad.light.yaml"], "bad.light.yaml"),
+    "unknown person": (["run", "person.light.yaml"], "Adda"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_exit_2_with_one_message_and_a_next_action(call: Call, case: str) -> None:
+    """Bad arguments and bad diagrams: exit code 2, one error with a hint, nothing run, the JSON object still printed."""
+    Path("list.json").write_text("[1, 2]")
+    Path("empty.light.yaml").write_text("")
+    Path("binary.light.yaml").write_bytes(bytes(range(256)) * 4)
+    Path("bad.light.yaml").write_text("version: light\nnodes: [\n  - {label: x")
+    Path("person.light.yaml").write_text(HELLO.replace("person: Ada", "person: Adda"))
+    arguments, expected = MISTAKES[case]
+    before = set(Path().rglob("*"))
+    done = call(*arguments, "--json")
+    assert done.code == 2
+    assert set(done.json) == REPORT_KEYS
+    assert (done.json["status"], done.json["run_id"]) == ("refused", None)
+    assert done.err.count("error: ") >= 1
+    assert expected in done.err
+    assert set(Path().rglob("*")) == before
+
+
+def test_unknown_options_and_commands_exit_2(call: Call) -> None:
+    """What the parser refuses looks like every other mistake."""
+    for arguments in (["rnu"], ["run"], ["run", "hello.light.yaml", "--modle", "echo"], ["render", "hello.light.yaml"], []):
+        done = call(*arguments)
+        assert done.code == 2
+        assert done.err.startswith("error: ") or not arguments
+
+
+def test_code_from_elsewhere_needs_trust(call: Call, tmp_path: Path) -> None:
+    """Code of a diagram outside the base directory runs only with --trust."""
+    (tmp_path / "inside").mkdir()
+    Path("code.light.yaml").write_text(code("return 42"))
+    done = call("run", "code.light.yaml", "--json", "--base-dir", "inside")
+    assert done.code == 2
+    assert "--trust" in done.json["error"]["hint"]
+    assert call("run", "code.light.yaml", "--json", "--base-dir", "inside", "--trust").json["outputs"]["End"] == 42
+
+
+# The other commands
+
+
+def test_validate_says_what_is_wrong_and_where(call: Call) -> None:
+    """Each finding has a place; exit code 2 when one is an error."""
+    assert call("validate", "hello.light.yaml").code == 0
+    Path("person.light.yaml").write_text(HELLO.replace("person: Ada", "person: Adda"))
+    done = call("validate", "person.light.yaml")
+    assert done.code == 2
+    assert "person.light.yaml:6:" in done.err
+    found = call("validate", "person.light.yaml", "--json").json
+    assert found["valid"] is False
+    error = next(d for d in found["diagnostics"] if d["severity"] == "error")
+    assert (error["line"], error["node"]) == (6, "Greet")
+    assert "Ada" in error["hint"]
+
+
+def test_validate_json_of_something_unreadable(call: Call) -> None:
+    """A file that is no diagram is one finding."""
+    Path("empty.light.yaml").write_text("")
+    done = call("validate", "empty.light.yaml", "--json")
+    assert (done.code, done.json["valid"], len(done.json["diagnostics"])) == (2, False, 1)
+
+
+@pytest.mark.parametrize("target", ["light", "native", "readable"])
+def test_convert_writes_what_can_be_read_again(call: Call, target: str) -> None:
+    """There and back gives the same diagram; stdout and -o give the same text."""
+    suffix = ".native.json" if target == "native" else f".{target}.yaml"
+    printed = call("convert", "hello.light.yaml", "--to", target)
+    written = call("convert", "hello.light.yaml", "-o", f"out{suffix}")
+    assert (printed.code, written.code, written.out) == (0, 0, "")
+    assert Path(f"out{suffix}").read_text() == printed.out
+    counts = call("run", f"out{suffix}", "--model", "echo", "--json", "--input", "name=Bo").json["node_runs"]
+    assert counts == {"Start": 1, "Greet": 1, "End": 1}
+
+
+def test_convert_refuses_without_touching_the_target(call: Call) -> None:
+    """An error leaves the file that was there as it was."""
+    Path("out.native.json").write_text("precious")
+    Path("empty.light.yaml").write_text("")
+    for arguments in (["empty.light.yaml", "--to", "native"], ["hello.light.yaml", "--to", "gibberish"]):
+        assert call("convert", *arguments, "-o", "out.native.json").code == 2
+    assert call("convert", "hello.light.yaml").code == 2
+    assert Path("out.native.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("suffix", "begin"), [("svg", b"<svg"), ("png", b"\x89PNG"), ("html", b"<!"), ("mmd", b"")])
+def test_render_draws_every_kind(call: Call, suffix: str, begin: bytes) -> None:
+    """The suffix of OUT decides what is drawn."""
+    assert call("render", "hello.light.yaml", "-o", f"out.{suffix}").code == 0
+    data = Path(f"out.{suffix}").read_bytes()
+    assert data.lstrip().lower().startswith(begin.lower())
+    assert b"Greet" in data or suffix == "png"
+
+
+def test_render_refuses_what_it_cannot_draw(call: Call) -> None:
+    """An unknown suffix or theme is a mistake, and no file appears."""
+    assert call("render", "hello.light.yaml", "-o", "out.gif").code == 2
+    assert call("render", "hello.light.yaml", "-o", "out.svg", "--theme", "pink").code == 2
+    assert not list(Path().glob("out.*"))
+
+
+def test_runs_lists_what_was_run(call: Call) -> None:
+    """Finished and failed runs are listed, newest first; before the first run that is said."""
+    assert "No runs" in call("runs").out
+    first = call("run", "hello.light.yaml", "--model", "echo", "--json", "--input", "name=Bo").json["run_id"]
+    second = call("run", "asking.light.yaml", "--json").json["run_id"]
+    rows = call("runs", "--json").json["runs"]
+    assert [(r["run_id"], r["status"]) for r in rows] == [(second, "failed"), (first, "completed")]
+    table = call("runs").out
+    assert first in table
+    assert second in table
+    assert [r["run_id"] for r in call("runs", "--json", "--status", "completed").json["runs"]] == [first]
+    assert call("runs", "--status", "purple").code == 2
+
+
+def test_schema_is_a_schema_that_takes_the_demo(call: Call) -> None:
+    """The printed JSON Schema is one, and the packaged diagram fits it."""
+    import jsonschema
+    import yaml
+
+    printed = call("schema").json
+    jsonschema.Draft202012Validator.check_schema(printed)
+    jsonschema.validate(yaml.safe_load(cli.demo_diagram().read_text()), printed)
+
+
+def test_models_are_listed(call: Call) -> None:
+    """The default embedded model is in the list."""
+    names = [m["name"] for m in call("models", "list", "--json").json["models"]]
+    assert "smollm2-135m" in names
+    assert "smollm2-135m" in call("models", "list").out
+
+
+def test_demo_runs_on_any_model(call: Call) -> None:
+    """The packaged debate: two rounds of two persons, then the editor."""
+    done = call("demo", "--model", "echo", "--json", "--topic", "homework for robots")
+    assert done.code == 0
+    assert {k: done.json["node_runs"][k] for k in ("Sunny", "Grump", "Editor", "Headline")} == {
+        "Sunny": 2, "Grump": 2, "Editor": 1, "Headline": 1,
+    }  # fmt: skip
+    assert "homework for robots" in done.json["outputs"]["Headline"]
+
+
+# Being a good citizen of the terminal
+
+
+def test_text_cannot_steer_the_terminal() -> None:
+    """Escapes, other controls and direction overrides are dropped; newlines stay."""
+    assert safe("a\x1b[31mb\x07\nc\u202ed\x9b1m") == "a[31mb\ncd1m"
+    assert safe("x" * 100, 10) == "x" * 9 + "…"
+
+
+def test_a_hostile_label_is_shown_harmless(call: Call) -> None:
+    """Progress lines carry no escape sequences of a label."""
+    evil = '"\\e]0;owned\\a\\e[2J<script>"'
+    text = HELLO.replace("label: Greet", f"label: {evil}").replace("to: Greet", f"to: {evil}").replace("from: Greet", f"from: {evil}")
+    Path("evil.light.yaml").write_text(text)
+    done = call("run", "evil.light.yaml", "--model", "echo", "--input", "name=Bo")
+    assert done.code == 0
+    assert "\x1b" not in done.err
+
+
+def test_help_and_first_run_import_nothing_heavy(tmp_path: Path) -> None:
+    """The command starts fast: no vendor SDK, no notebook machinery, no model engine for a run on echo."""
+    (tmp_path / "hello.light.yaml").write_text(HELLO)
+    program = """
+import sys
+from dipeo_nb.cli import main
+assert not {"rich", "pydantic", "dipeo_nb.container"} & set(sys.modules), "too much for --help"
+assert main(["run", "hello.light.yaml", "--model", "echo", "-q"]) == 0
+heavy = {"openai", "anthropic", "google.genai", "ollama", "xllamacpp", "IPython", "ipywidgets", "anywidget", "genai_prices",
+         "graphlay", "resvg_py", "dipeo_nb.notebook"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_recorded_and_leaves_no_process(tmp_path: Path, number: int) -> None:
+    """Ctrl-C (and SIGTERM): exit code 130, the run is marked aborted, its code's process is gone, JSON is still printed."""
+    (tmp_path / "code.light.yaml").write_text(
+        code("import os, pathlib, time", "pathlib.Path('pid').write_text(str(os.getpid()))", "time.sleep(60)")
+    )
+    command = [sys.executable, "-m", "dipeo_nb", "run", "code.light.yaml", "--json", "--base-dir", "."]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    worker = int((tmp_path / "pid").read_text())
+    assert worker != process.pid
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert json.loads(out)["status"] == "aborted"
+    assert "Traceback" not in err
+    assert not psutil.pid_exists(worker)
+    listed = subprocess.run(
+        [sys.executable, "-m", "dipeo_nb", "runs", "--json", "--base-dir", "."], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert [r["status"] for r in json.loads(listed.stdout)["runs"]] == ["aborted"]
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    """`dipeo-nb schema | head -1` ends quietly."""
+    done = subprocess.run(
+        f"'{sys.executable}' -m dipeo_nb schema | head -c 10", shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="not here: needs a pseudo-terminal")
+def test_live_view_and_question_in_a_terminal(tmp_path: Path) -> None:
+    """On a terminal the run is drawn in place, and a question waits for the keyboard."""
+    import pexpect
+
+    (tmp_path / "asking.light.yaml").write_text(ASKING)
+    child = pexpect.spawn(
+        sys.executable, ["-m", "dipeo_nb", "run", "asking.light.yaml"], cwd=str(tmp_path), timeout=20, encoding="utf-8",
+        dimensions=(30, 100), env={**os.environ, "TERM": "xterm-256color"},
+    )  # fmt: skip
+    child.expect("Who are you")
+    child.sendline("Ada Lovelace")
+    child.expect("completed")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "Ada Lovelace" in child.before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="not here: needs a pseudo-terminal")
+@pytest.mark.parametrize(("answer", "status"), [("y", 0), ("n", 2)])
+def test_trust_is_asked_for_in_a_terminal(tmp_path: Path, answer: str, status: int) -> None:
+    """The code is shown first; only a yes runs it."""
+    import pexpect
+
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "code.light.yaml").write_text(code("return 6 * 7"))
+    child = pexpect.spawn(
+        sys.executable, ["-m", "dipeo_nb", "run", "code.light.yaml", "--base-dir", "inside"], cwd=str(tmp_path), timeout=20,
+        encoding="utf-8", env={**os.environ, "TERM": "xterm-256color"},
+    )  # fmt: skip
+    child.expect("return 6")
+    child.expect("y/N")
+    child.sendline(answer)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == status
