@@ -179,7 +179,7 @@ def run(
         variables = {**_inputs_file(inputs), **_inputs(input_ or ())}
         order = _Order(file, _settings(base_dir), variables, answer or (), model, timeout, trust, quiet)
         state = _carry_out(order)
-    except (DipeoError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if as_json:
             print(json.dumps(_refusal(file, error), ensure_ascii=False))
         raise
@@ -405,7 +405,7 @@ def _carry_out(order: _Order) -> RunState:
     document = load(order.file, base_dir=order.settings.base_dir)
     plan = _prepare(runtime, document, order.trust)
     if not order.quiet:
-        _show_diagnostics(plan.diagnostics)
+        _show_diagnostics([d for d in plan.diagnostics if not _settled(d, order.variables)])
     feed: queue.SimpleQueue[Event | Asked | None] = queue.SimpleQueue()
     keyboard: InteractionPort = TerminalAnswers(feed) if _interactive() else ConsoleAnswers()
     answers = GivenAnswers(_answers(order.answers, plan), keyboard)
@@ -452,6 +452,11 @@ def _prepare(runtime: Runtime, document: Diagram, trust: bool) -> Plan:
         return runtime.prepare(document, trust=True)
 
 
+def _settled(diagnostic: Diagnostic, variables: Mapping[str, Any]) -> bool:
+    """Whether it warns of a name that no arrow brings, and the run was given that name."""
+    return diagnostic.code == "unknown-name" and any(f"'{name}'" in diagnostic.message for name in variables)
+
+
 def _watch(execution: Execution, feed: queue.SimpleQueue[Event | Asked | None], view: View) -> None:
     """Show what happens until the run has ended. Ctrl-C stops the run in order; a second one leaves at once."""
 
@@ -460,7 +465,7 @@ def _watch(execution: Execution, feed: queue.SimpleQueue[Event | Asked | None], 
         view.note("Stopping … (Ctrl-C again to leave at once)")
         execution.stop(f"interrupted by {signal.Signals(signum).name}")
 
-    with _handling(stop, signal.SIGINT, signal.SIGTERM), view:
+    with _handling(stop, signal.SIGINT, signal.SIGTERM, *_hangup()), view:
         while True:
             try:
                 item = feed.get(timeout=view.interval)
@@ -525,7 +530,7 @@ def _refusal(file: str, error: BaseException) -> dict[str, Any]:
 def _view(order: _Order) -> View:
     if order.quiet:
         return View()
-    return Live() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
+    return Live() if sys.stderr.isatty() and not new_console().is_dumb_terminal else Lines()
 
 
 # Input.
@@ -642,12 +647,14 @@ def _show_outputs(state: RunState) -> None:
 def _show_runs(rows: Sequence[Any]) -> None:
     from datetime import datetime
 
-    table = new_table("run", "diagram", "status", "started", "took", "events")
+    console = new_console(stderr=False)
+    wide = console.width >= 100
+    table = new_table("run", "diagram", "status", "started", *(("took", "events") if wide else ()))
     for row in rows:
-        began = datetime.fromtimestamp(row.started_at).astimezone()
+        began = f"{datetime.fromtimestamp(row.started_at).astimezone():%Y-%m-%d %H:%M}"
         took = f"{row.ended_at - row.started_at:.1f} s" if row.ended_at else ""
-        table.add_row(row.run_id, safe(row.diagram, 40), row.status, f"{began:%Y-%m-%d %H:%M:%S}", took, str(row.events))
-    new_console(stderr=False).print(table)
+        table.add_row(row.run_id, safe(row.diagram, 40), row.status, began, *((took, str(row.events)) if wide else ()))
+    console.print(table)
 
 
 def _as_diagnostic(error: DipeoError, file: str) -> Diagnostic:
@@ -732,6 +739,12 @@ def _handling(handler: Callable[[int, Any], None], *signals: int) -> Iterator[No
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+def _hangup() -> list[int]:
+    """SIGHUP, where there is one and `nohup` does not want it ignored."""
+    number = getattr(signal, "SIGHUP", None)
+    return [number] if number is not None and signal.getsignal(number) is not signal.SIG_IGN else []
 
 
 def _terminated_like_ctrl_c() -> contextlib.AbstractContextManager[None]:

@@ -20,6 +20,7 @@ from dipeo_nb.execution.fold import RunState
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.live import Live as RichLive
     from rich.table import Table
 
     from dipeo_nb.domain.events import Event
@@ -60,8 +61,6 @@ class Lines(View):
     """One line per start and end of a node, for logs and pipes."""
 
     def __init__(self) -> None:
-        from dipeo_nb.execution.fold import RunState
-
         self.state = RunState()
         self._progress: dict[str, int] = {}
 
@@ -78,7 +77,9 @@ class Lines(View):
             case "node_started":
                 say(f"  {label} …" if payload.get("run", 1) == 1 else f"  {label} … (run {payload['run']})")
             case "node_completed" if payload.get("status") == "completed":
-                say(f"  {label}: {one_line(payload.get('output'), 100) or 'done'}")
+                branch = payload.get("meta", {}).get("branch", "").removeprefix("cond")
+                result = branch or payload.get("output")
+                say(f"  {label}: {one_line(result, 100) or 'done'}")
             case "node_error":
                 say(f"  {label} failed: {one_line((payload.get('error') or {}).get('message'), 200)}")
             case "node_output" if payload.get("kind") == "progress":
@@ -104,16 +105,17 @@ class Live(View):
     """Seconds between two drawings at least."""
 
     def __init__(self) -> None:
-        from rich.live import Live as RichLive
-
-        from dipeo_nb.execution.fold import RunState
-
         self.state = RunState()
         self.console = new_console()
         self._drawn = 0.0
         self._note = ""
         self._progress: dict[str, str] = {}
-        self.live = RichLive(console=self.console, auto_refresh=False, get_renderable=self._frame)  # draws at once
+        self.live = self._drawing()
+
+    def _drawing(self) -> RichLive:
+        from rich.live import Live as RichLive
+
+        return RichLive(console=self.console, auto_refresh=False, get_renderable=self._frame)
 
     def __enter__(self) -> View:
         self.live.start()
@@ -130,10 +132,12 @@ class Live(View):
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
+        self.live.transient = True  # this drawing goes, as the next one shows it all again
         self.live.stop()
         try:
             yield
         finally:
+            self.live = self._drawing()  # a used one would draw over what was said meanwhile
             self.live.start()
 
     def show(self, event: Event) -> None:
@@ -368,9 +372,10 @@ def new_table(*columns: str) -> Table:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        right = name in ("took", "events", "size")
-        # Names are for copying: never folded, never cut.
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ignore" if name == "run" else "ellipsis")
+        # Where room is short free text wraps, so that names stay whole: they are for copying.
+        table.add_column(
+            name, justify="right" if name in ("took", "events", "size") else "left", no_wrap=name not in ("diagram", "about")
+        )
     return table
 
 

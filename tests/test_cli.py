@@ -228,6 +228,12 @@ def test_code_from_elsewhere_needs_trust(call: Call, tmp_path: Path) -> None:
     assert call("run", "code.light.yaml", "--json", "--base-dir", "inside", "--trust").json["outputs"]["End"] == 42
 
 
+def test_a_name_given_to_the_run_is_no_cause_for_a_warning(call: Call) -> None:
+    """The warning about a name that no arrow brings appears only when the run is not given it either."""
+    assert "unknown-name" in call("run", "hello.light.yaml", "--model", "echo").err
+    assert "unknown-name" not in call("run", "hello.light.yaml", "--model", "echo", "--input", "name=Bo").err
+
+
 # The other commands
 
 
@@ -359,7 +365,7 @@ from dipeo_nb.cli import main
 assert not {"rich", "pydantic", "dipeo_nb.container"} & set(sys.modules), "too much for --help"
 assert main(["run", "hello.light.yaml", "--model", "echo", "-q"]) == 0
 heavy = {"openai", "anthropic", "google.genai", "ollama", "xllamacpp", "IPython", "ipywidgets", "anywidget", "genai_prices",
-         "graphlay", "resvg_py", "dipeo_nb.notebook"}
+         "jsonschema", "graphlay", "resvg_py", "dipeo_nb.notebook"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -367,9 +373,9 @@ print(sorted(heavy & set(sys.modules)))
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_is_recorded_and_leaves_no_process(tmp_path: Path, number: int) -> None:
-    """Ctrl-C (and SIGTERM): exit code 130, the run is marked aborted, its code's process is gone, JSON is still printed."""
+    """Ctrl-C (SIGTERM, a closed terminal): exit code 130, the run is marked aborted, its code's process is gone, JSON is still printed."""
     (tmp_path / "code.light.yaml").write_text(
         code("import os, pathlib, time", "pathlib.Path('pid').write_text(str(os.getpid()))", "time.sleep(60)")
     )
@@ -416,7 +422,7 @@ def test_live_view_and_question_in_a_terminal(tmp_path: Path) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
-    assert "Ada Lovelace" in child.before
+    assert "Ada Lovelace" in (child.before or "")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="not here: needs a pseudo-terminal")

@@ -9,20 +9,18 @@ executed: code is parsed, expressions and templates are parsed, prompt files are
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import expressions, graph, templates
 from dipeo_nb.diagram.fields import nearest, shorten
+from dipeo_nb.diagram.given_names import CODE_FILE, SPECIAL_NAMES, GivenNames
 from dipeo_nb.diagram.prompt_files import PromptFiles
+from dipeo_nb.diagram.python_code import code_hint, code_problem, module_names
 from dipeo_nb.diagram.source import SourceMap
 from dipeo_nb.diagram.specs import Problem, build_spec, shape
 from dipeo_nb.diagram.text_format import response_model
@@ -155,6 +153,7 @@ class _Compiler:
         self.nodes = {node.id: node for node in model.nodes}
         self.incoming: dict[str, list[DomainArrow]] = {node.id: [] for node in model.nodes}
         self.outgoing: dict[str, list[DomainArrow]] = {node.id: [] for node in model.nodes}
+        self.given = GivenNames(model, self.incoming, self.specs)
         self.names: list[tuple[DomainNode, str, frozenset[str]]] = []
         """(node, field, names it needs) of templates and expressions."""
 
@@ -495,14 +494,14 @@ class _Compiler:
                 field="file_path",
             )
         if spec.language is not SupportedLanguage.PYTHON or (
-            _CODE_FILE.fullmatch(code.strip()) and self.files.below_base(code.strip())
+            CODE_FILE.fullmatch(code.strip()) and self.files.below_base(code.strip())
         ):
             return spec
         if problem := code_problem(code):
             self.error(
                 "bad-code",
                 f"The code does not parse: {problem.message}.",
-                _code_hint(code, problem),
+                code_hint(code, problem),
                 node=node,
                 field="code",
                 place=self.inside(node, "code", problem.line, problem.column),
@@ -535,9 +534,9 @@ class _Compiler:
     def check_module(self, node: DomainNode, spec: CodeJobNode, name: str, text: str) -> None:
         if problem := code_problem(text):
             message = f"{name}:{problem.line}:{problem.column}: the code does not parse: {problem.message}."
-            self.error("bad-code", message, _code_hint(text, problem), node=node, field="file_path")
+            self.error("bad-code", message, code_hint(text, problem), node=node, field="file_path")
             return
-        names = _module_names(text)
+        names = module_names(text)
         if names is not None and spec.function_name not in names and (spec.function_name != "main" or names):
             close = nearest(spec.function_name, names)
             self.error(
@@ -736,35 +735,27 @@ class _Compiler:
 
     def brings(self, node: DomainNode, name: str) -> bool:
         """Whether an arrow into *node* is labelled so, or a start node publishes that name."""
-        return any(arrow.label == name for arrow in self.incoming[node.id]) or name in self.start_names()
-
-    def start_names(self) -> set[str]:
-        found: set[str] = set()
-        for node in self.model.nodes:
-            data = node.data.get("custom_data") if node.type == "start" else None
-            if isinstance(data, Mapping):
-                found.update(str(key) for key in data)
-        return found
+        return any(arrow.label == name for arrow in self.incoming[node.id]) or name in self.given.published()
 
     def check_names(self) -> None:
         """Warn about names in templates and expressions that nothing in the diagram can provide."""
         if not self.names:
             return
-        everywhere = _SPECIAL_NAMES | self.start_names()
+        everywhere = SPECIAL_NAMES | self.given.published()
         words: set[str] | None = None
         for node, field, needed in self.names:
-            given = self.given_names(node)
+            given = self.given.into(node)
             if given is None:
                 continue
             lacking = needed - given - everywhere
             if not lacking:
                 continue
             if words is None:
-                words = self.written_names()
+                words = self.given.written()
                 if words is None:
                     return
             for name in sorted(lacking - words):
-                known = sorted(given - {"default", "first"} | self.start_names())
+                known = sorted(given - {"default", "first"} | self.given.published())
                 close = nearest(name, known)
                 advice = f"Did you mean '{close}'?" if close else f"Label an arrow '{name}'"
                 advice += (
@@ -783,58 +774,6 @@ class _Compiler:
                     field=origin,
                 )
 
-    def given_names(self, node: DomainNode) -> set[str] | None:
-        """Names that arrows bring into a node; None when one may bring a mapping with any keys."""
-        spec = self.specs.get(node.id)
-        if spec is None or getattr(spec, "batch", False):
-            return None
-        found: set[str] = set()
-        for arrow in self.incoming[node.id]:
-            source = self.nodes[arrow.source]
-            if self.may_be_mapping(source, arrow.content_type, frozenset()):
-                return None
-            found.add(arrow.label or "default")
-            if not arrow.label:
-                found.update(("first", source.label))
-        return found
-
-    def may_be_mapping(self, node: DomainNode, content_type: str | None, seen: frozenset[str]) -> bool:
-        spec = self.specs.get(node.id)
-        if node.id in seen or isinstance(spec, StartNode):
-            return False  # a start node brings what is known anywhere: its data and the run's variables
-        if isinstance(spec, ConditionNode):
-            arrows = self.incoming[node.id]
-            if len(arrows) > 1 and any(arrow.label for arrow in arrows):
-                return True
-            return any(
-                self.may_be_mapping(self.nodes[a.source], a.content_type, seen | {node.id})
-                or content_type == ContentType.OBJECT
-                for a in arrows
-            )
-        if content_type == ContentType.OBJECT:
-            return True  # text is read as JSON there
-        if isinstance(spec, PersonJobNode):
-            return bool(spec.text_format or spec.text_format_file or spec.batch)
-        if isinstance(spec, DbNode):
-            return not (
-                spec.operation is DBOperation.READ
-                and isinstance(spec.file, str)
-                and spec.file.lower().endswith(_TEXT_SUFFIXES)
-            )
-        return node.type != "user_response"
-
-    def written_names(self) -> set[str] | None:
-        """Words of all code that can set variables of the run, and loop counters; None when code is in files."""
-        words: set[str] = set()
-        for spec in self.specs.values():
-            if isinstance(spec, CodeJobNode) and not spec.isolated:
-                if not spec.code or _CODE_FILE.fullmatch(spec.code.strip()):
-                    return None
-                words.update(re.findall(r"[^\W\d]\w*", spec.code))
-            elif isinstance(spec, ConditionNode) and spec.expose_index_as:
-                words.add(spec.expose_index_as)
-        return words
-
 
 _CHECKS: dict[str, Callable[[_Compiler, DomainNode, NodeSpec], NodeSpec]] = {
     "start": _Compiler.check_start,
@@ -851,87 +790,4 @@ _PROMPT_FIELDS = {
 }
 """Field with a file's name → (field that takes its text, inline field that it stands beside)."""
 _CONTENT_TYPES = frozenset(str(c) for c in ContentType)
-_SPECIAL_NAMES = frozenset(
-    ["inputs", "globals", "local", "global_conversation", "global_message_count", "branch", "loop"]
-)
-_TEXT_SUFFIXES = (".txt", ".md", ".csv", ".log", ".html", ".xml")
-_CODE_FILE = re.compile(r"[^\n]+\.(?:py|ts|sh)")
 _WRITERS = frozenset(["code_job", "db", "diff_patch", "hook", "sub_diagram", "template_job"])
-
-
-# --- Python code -------------------------------------------------------------------------------------------------
-
-
-class CodeProblem(NamedTuple):
-    """Why code does not parse, and where in it (1-based)."""
-
-    message: str
-    line: int
-    column: int
-
-
-@lru_cache(maxsize=1024)
-def code_problem(code: str) -> CodeProblem | None:
-    """What is wrong with the Python code of a code_job; None when it compiles. It is not run.
-
-    `return` and `await` outside of functions are allowed, as the code becomes the body of one.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(code)
-            if "return" in code:
-                tree = _TopReturns().visit(tree)
-            compile(tree, "<code>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    except SyntaxError as error:
-        return CodeProblem(error.msg, error.lineno or 1, max(error.offset or 1, 1))
-    except (ValueError, MemoryError, RecursionError) as error:
-        return CodeProblem(str(error) or "it is nested too deeply", 1, 1)
-    return None
-
-
-class _TopReturns(ast.NodeTransformer):
-    """Turns `return x` outside of functions into `x`, so that the rest can be compiled as a module."""
-
-    def visit_Return(self, node: ast.Return) -> ast.stmt:
-        value = node.value or ast.copy_location(ast.Constant(None), node)
-        return ast.copy_location(ast.Expr(value), node)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        return node
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
-        return node
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        return node
-
-
-def _code_hint(code: str, problem: CodeProblem) -> str:
-    lines = code.split("\n")
-    line = lines[problem.line - 1].strip() if problem.line <= len(lines) else ""
-    if '\\"' in line or "\\'" in line:
-        return 'The quotes in the code are escaped: write " instead of \\".'
-    return f"Correct the line `{shorten(line, 80)}`." if line else "Correct the code."
-
-
-def _module_names(code: str) -> frozenset[str] | None:
-    """Names that a module's top level binds; None when it may bind any (`import *`, `if`, `try`)."""
-    names: set[str] = set()
-    for statement in ast.parse(code).body:
-        match statement:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                if any(alias.name == "*" for alias in aliases):
-                    return None
-                names.update((alias.asname or alias.name).split(".")[0] for alias in aliases)
-            case ast.Assign(targets=targets):
-                names.update(n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name))
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                names.add(name)
-            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
-                return None
-            case _:
-                pass
-    return frozenset(names)

@@ -18,7 +18,7 @@ from dipeo_nb.diagram.formats import yaml_text
 from dipeo_nb.diagram.source import SourceMap, parse, read_file
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.diagram import DiagramMetadata, DomainArrow, DomainDiagram, DomainNode, DomainPerson
-from dipeo_nb.errors import StorageError, ValidationError
+from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError
 
 if TYPE_CHECKING:
     from dipeo_nb.domain.plan import Plan
@@ -235,6 +235,8 @@ def load(
     for candidate in (Path(source).expanduser(), root / source):
         if _exists(candidate):
             return _load_file(candidate, format, base_dir)
+    if os.path.isabs(source) or ".." in Path(source).parts or source.startswith("~"):
+        raise DiagramNotFoundError(f"There is no file '{shorten(source, 200)}'.", hint="Check the path.", path=source)
     return _load_file(detect.find(source, root, format=format), format, base_dir)
 
 

@@ -1,463 +1,530 @@
-"""Drawing a diagram as SVG, and as a tree of text.
+"""Drawings of a diagram: a self-contained SVG, a live one for a page that has `LIVE_CSS`, and a tree of text.
 
-The SVG is self-contained: no script, no reference to anything outside, no id (so several in one page never disturb each
-other). Every text from the diagram is escaped, stripped of control characters, isolated (right-to-left text stays in its
-box) and cut. Status is told by colour and by a sign, never by colour alone.
+A drawing holds no `id`, no script, no font and no reference to anything outside; whatever the diagram's author typed
+is cleaned, cut and escaped. State is shown by colour *and* by a glyph. Not for editing: nothing here reads a drawing.
+
+The live drawing and its page agree on this:
+
+- `<svg class="dp-drawing">`; one `<g class="dp-node" data-node=ID data-status=STATUS data-runs=N>` per node, one
+  `<g class="dp-arrow" data-arrow=ID data-source=ID data-target=ID>` per arrow.
+- To show progress, set `data-status` (a `Status` value; empty: none) and `data-runs`, and the text of
+  `.dp-runs text` (`×3`; the badge shows from 1 run on). Keep `aria-label` of the node in step.
+- Set `data-selected` on the chosen node; nodes are `role="button"` and can have the focus.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
-from collections.abc import Mapping
-from html import escape
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
-from dipeo_nb.diagram.layout import Box, Point, place
+from dipeo_nb.diagram import labels
+from dipeo_nb.diagram.labels import clean, escape, isolate
+from dipeo_nb.diagram.layout import (
+    ARROW_LABEL_SIZE,
+    CHAMFER,
+    ICON_SPACE,
+    LABEL_SIZE,
+    SUBTITLE_SIZE,
+    Face,
+    Layout,
+    place,
+)
+from dipeo_nb.diagram.routing import Box, Point
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
-from dipeo_nb.domain.enums import NodeCategory
-from dipeo_nb.domain.nodes import NODE_SPECS
+from dipeo_nb.domain.enums import Status
+from dipeo_nb.errors import ValidationError
 
-MARGIN = 22.0
-"""Pixels around the drawing."""
-FONT = "Inter, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Noto Sans', sans-serif"
+Theme = Literal["auto", "light", "dark"]
 
 
 class NodeLook(NamedTuple):
-    """What a run says about a node."""
+    """What a drawing shows of a node's progress."""
 
-    status: str = "pending"
+    status: str
+    """A `Status` value."""
     runs: int = 0
+    """Finished runs; shown as `×3` from 1 on."""
     note: str = ""
-    """Replaces the second line."""
-
-
-CATEGORY_COLORS = {
-    NodeCategory.CONTROL: ("#475569", "#94a3b8"),
-    NodeCategory.AI: ("#7c3aed", "#a78bfa"),
-    NodeCategory.COMPUTE: ("#2563eb", "#60a5fa"),
-    NodeCategory.INTEGRATION: ("#0f766e", "#2dd4bf"),
-    NodeCategory.CODEGEN: ("#b45309", "#fbbf24"),
-    NodeCategory.UTILITY: ("#4b5563", "#9ca3af"),
-}
-"""Category → colour on light, on dark."""
-STATUS_COLORS = {
-    "running": ("#1d4ed8", "#60a5fa"),
-    "completed": ("#15803d", "#4ade80"),
-    "failed": ("#b91c1c", "#f87171"),
-    "skipped": ("#6b7280", "#9ca3af"),
-    "maxiter_reached": ("#15803d", "#4ade80"),
-    "aborted": ("#c2410c", "#fb923c"),
-    "interrupted": ("#c2410c", "#fb923c"),
-}
-STATUS_SIGNS = {
-    "running": '<path d="M-2.6 -4 L4 0 L-2.6 4 Z" fill="#fff"/>',
-    "completed": '<path d="M-3.6 0.2 L-1 3 L4 -3" fill="none" stroke="#fff" stroke-width="2"/>',
-    "failed": '<path d="M-3 -3 L3 3 M3 -3 L-3 3" stroke="#fff" stroke-width="2"/>',
-    "skipped": '<path d="M-3.6 0 L3.6 0" stroke="#fff" stroke-width="2"/>',
-    "maxiter_reached": '<path d="M-4 0.2 L-1.6 2.8 L2.6 -3 M3.6 -3.4 L3.6 3.4" fill="none" stroke="#fff" stroke-width="1.7"/>',
-    "aborted": '<rect x="-2.8" y="-2.8" width="5.6" height="5.6" fill="#fff"/>',
-    "interrupted": '<path d="M0 -4 L0 1 M0 3.2 L0 4.2" stroke="#fff" stroke-width="2"/>',
-}
-STATUS_WORDS = {
-    "pending": "not run",
-    "running": "running",
-    "completed": "completed",
-    "failed": "failed",
-    "skipped": "skipped",
-    "maxiter_reached": "completed, at its limit",
-    "aborted": "aborted",
-    "interrupted": "interrupted",
-}
-STATUS_MARKS = {
-    "running": ">", "completed": "+", "failed": "!", "skipped": "-", "maxiter_reached": "+", "aborted": "x", "interrupted": "?",
-}  # fmt: skip
-ICONS = {
-    "start": '<path d="M-3.5 -5 L5 0 L-3.5 5 Z" fill="#fff"/>',
-    "endpoint": '<rect x="-4.2" y="-4.2" width="8.4" height="8.4" rx="1.5" fill="#fff"/>',
-    "person_job": '<circle cx="0" cy="-3" r="3" fill="#fff"/><path d="M-5.5 6 C-5.5 1 5.5 1 5.5 6 Z" fill="#fff"/>',
-    "condition": '<path d="M-5 0 L0 -5 L5 0 L0 5 Z" fill="none" stroke="#fff" stroke-width="1.9"/>',
-    "code_job": '<path d="M-2.5 -4 L-6 0 L-2.5 4 M2.5 -4 L6 0 L2.5 4" fill="none" stroke="#fff" stroke-width="1.8"/>',
-    "db": '<ellipse cx="0" cy="-3.6" rx="5" ry="2" fill="#fff"/><path d="M-5 -2 L-5 4 C-5 6.4 5 6.4 5 4 L5 -2 C5 0.2 -5 0.2 -5 -2 Z" fill="#fff"/>',
-    "user_response": '<path d="M-6 -5 H6 V3 H0 L-4 6.5 V3 H-6 Z" fill="#fff"/>',
-    "api_job": '<circle r="5.2" fill="none" stroke="#fff" stroke-width="1.6"/><path d="M-5.2 0 H5.2 M0 -5.2 C3.4 -2 3.4 2 0 5.2 C-3.4 2 -3.4 -2 0 -5.2" fill="none" stroke="#fff" stroke-width="1.2"/>',
-    "sub_diagram": '<rect x="-6" y="-5.5" width="5" height="4.2" fill="#fff"/><rect x="1" y="1.3" width="5" height="4.2" fill="#fff"/><path d="M-3.5 -1.3 V3.4 H1" fill="none" stroke="#fff" stroke-width="1.5"/>',
-}
-"""Node type → picture around (0, 0), white; other types show the first letters of their type."""
-
-LIGHT = {
-    "page": "#ffffff",
-    "box": "#ffffff",
-    "border": "#cbd5e1",
-    "text": "#0f172a",
-    "muted": "#526077",
-    "edge": "#64748b",
-}
-DARK = {
-    "page": "#1b1f27",
-    "box": "#262b36",
-    "border": "#4b5567",
-    "text": "#f1f5f9",
-    "muted": "#a9b4c6",
-    "edge": "#94a3b8",
-}
+    """Replaces the line under the label, e.g. `1.2 s · 340 tokens`."""
 
 
 def draw(
     diagram: DomainDiagram,
     *,
     status: Mapping[str, NodeLook] | None = None,
-    theme: str = "auto",
+    theme: Theme = "auto",
     title: str | None = None,
-    width: float | None = None,
+    width: int | None = None,
     live: bool = False,
+    layout: Layout | None = None,
 ) -> str:
     """The diagram as SVG text.
 
     Args:
-        status: node id → how it looks; None draws the bare diagram.
-        theme: `light`, `dark`, or `auto` (light, and dark where the reader's system is).
-        title: what screen readers are told.
-        width: pixels; None for the natural width.
-        live: without colours of its own, for a page that has `LIVE_CSS`: nodes are focusable groups with `data-node`
-            and `data-status`, which a script may change.
+        status: node id → what to show of its progress; nodes left out are pending. None: no progress is shown.
+        theme: `light`, `dark`, or `auto`: follows the reader's system, on a background of its own, so that it can
+            be read on any page.
+        title: name of the diagram for screen readers and tooltips; default: the metadata's name.
+        width: pixels; default: the drawing's natural width. The height follows.
+        live: for a page that holds `LIVE_CSS`: colours come from the page, all states are prepared, `theme` is not
+            used.
+        layout: of an earlier `place(diagram)`, to save doing it again.
+
+    Raises:
+        ValidationError: an unknown theme, or a width that is not positive.
     """
-    layout = place(diagram)
-    full_width, full_height = layout.width + 2 * MARGIN, layout.height + 2 * MARGIN
-    scale = 1.0 if width is None or not full_width else width / full_width
-    looks = status or {}
-    mark = (
-        "dipeo-live"
-        if live
-        else "dipeo-" + hashlib.blake2b(repr((diagram, looks, theme)).encode(), digest_size=5).hexdigest()
-    )
-    name = clean(title or "Diagram", 200)
-    arrows = {a.id: a for a in diagram.arrows}
-    parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="{mark}" role="img" aria-label="{escape(_described(diagram, name))}" '
-            f'width="{full_width * scale:.0f}" height="{full_height * scale:.0f}" viewBox="0 0 {full_width:.0f} {full_height:.0f}" '
-            f'font-family="{FONT}">'
-        ),
-        "" if live else f"<style>{_style(mark, theme)}</style>",
-        f"<title>{escape(name)}</title>",
-        "" if live else f'<rect class="page" width="{full_width:.0f}" height="{full_height:.0f}" rx="10"/>',
-        f'<g transform="translate({MARGIN:.0f} {MARGIN:.0f})">',
-    ]
-    parts += [_edge(arrows[i], points) for i, points in layout.edges.items()]
-    persons = {p.id: p.label for p in diagram.persons}
-    parts += [_node(n, layout.nodes[n.id], looks.get(n.id), persons, live) for n in diagram.nodes]
-    # Labels last: they stay readable where an arrow passes below them.
-    parts += [_edge_labels(arrows[i], points, layout.labels[i]) for i, points in layout.edges.items()]
-    parts.append("</g></svg>")
-    return "".join(parts)
+    if theme not in ("auto", "light", "dark"):
+        raise ValidationError(f"'{clean(theme, 40)}' is no theme.", hint="Use 'auto', 'light' or 'dark'.")
+    if width is not None and width <= 0:
+        raise ValidationError(f"A drawing cannot be {width} pixels wide.", hint="Give a positive number.")
+    name = title or (diagram.metadata.name if diagram.metadata else None) or "diagram"
+    brush = _Brush(diagram, layout or place(diagram), status, live)
+    return brush.svg(name, theme, width)
 
 
-def _described(diagram: DomainDiagram, name: str) -> str:
-    return f"{name}: {len(diagram.nodes)} nodes, {len(diagram.arrows)} arrows"
+class _Brush:
+    def __init__(
+        self, diagram: DomainDiagram, layout: Layout, status: Mapping[str, NodeLook] | None, live: bool
+    ) -> None:
+        self.diagram = diagram
+        self.layout = layout
+        self.status = status
+        self.live = live
+        self.nodes = {n.id: n for n in diagram.nodes}
+        self.titles = {n.id: labels.title(n) for n in diagram.nodes}
+        self.p = "dp-"
 
+    def svg(self, name: str, theme: Theme, width: int | None) -> str:
+        lay = self.layout
+        if not self.live:
+            # Style sheets of several drawings on one page must not meet, so each has class names of its own.
+            seed = repr((sorted(lay.nodes), len(lay.edges), theme, name, lay.width, lay.height))
+            self.p = f"d{hashlib.sha256(seed.encode('utf-8', 'replace')).hexdigest()[:7]}-"
+        wide, high = math.ceil(lay.width), math.ceil(lay.height)
+        shown = width or wide
+        looks = self.status or {}
+        spoken = labels.summary(self.diagram, name, [v.status for v in looks.values()])
+        role = 'role="group"' if self.live else 'role="img"'
+        parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="{self.p}drawing" viewBox="0 0 {wide} {high}" '
+            f'width="{shown}" height="{math.ceil(high * shown / wide)}" {role} aria-label="{escape(spoken)}" '
+            f'style="max-width:100%;height:auto">',
+            f"<title>{escape(clean(name))}</title><desc>{escape(self._description(spoken))}</desc>",
+        ]
+        if not self.live:
+            parts.append(f"<style>{_style(self.p, theme)}</style>")
+        parts.append(f'<rect class="{self.p}card" x=".5" y=".5" width="{wide - 1}" height="{high - 1}" rx="12"/>')
+        arrows = {a.id: a for a in self.diagram.arrows}
+        parts += [self._arrow(arrows[i], points) for i, points in lay.edges.items()]
+        parts += [self._tag(*placed) for placed in lay.labels.values()]
+        parts += [self._node(self.nodes[i], box, lay.faces[i]) for i, box in lay.nodes.items()]
+        if not lay.nodes:
+            parts.append(f'<text class="{self.p}sub" x="14" y="{high / 2 + 4:g}">empty</text>')
+        parts.append("</svg>")
+        return "".join(parts)
 
-def _node(node: DomainNode, box: Box, look: NodeLook | None, persons: Mapping[str, str], live: bool) -> str:
-    spec = NODE_SPECS.get(node.type)
-    category = spec.META.category if spec else NodeCategory.UTILITY
-    shape = _shape(node.type, box)
-    note = look.note if look is not None and look.note else subtitle(node, persons)
-    state = look.status if look is not None else "pending"
-    words = f"{clean(node.label, 200)}, {node.type}" + (
-        f", {STATUS_WORDS.get(state, state)}" if look is not None else ""
-    )
-    attributes = (
-        f' tabindex="0" role="button" aria-pressed="false" data-node="{escape(node.id, quote=True)}"' if live else ""
-    )
-    # Room for the text: the icon on the left, the sign of the status on the right.
-    room = box.width - 62
-    text = [
-        (
-            f'<g class="node {category} s-{escape(state)}" data-status="{escape(state)}"{attributes} '
-            f'transform="translate({box.x:.1f} {box.y:.1f})">'
-        ),
-        f"<title>{escape(words)}</title>",
-        shape,
-        f'<g class="icon" transform="translate(22 {box.height / 2:.1f})"><circle class="disc" r="12"/>{_icon(node.type)}</g>',
-        f'<text class="label" x="42" y="{box.height / 2 - 4:.1f}">{_shown(node.label, room, 13)}</text>',
-        f'<text class="note" x="42" y="{box.height / 2 + 13:.1f}">{_shown(note, room - 4, 10.5)}</text>',
-    ]
-    corner = f"translate({box.width - 3:.1f} 3)"
-    if live:
-        signs = "".join(f'<g class="sign is-{s}"><circle r="9"/>{path}</g>' for s, path in STATUS_SIGNS.items())
-        text.append(f'<g transform="{corner}">{signs}</g>')
-        text.append(f'<text class="count" x="{box.width - 14:.1f}" y="{box.height - 9:.1f}"></text>')
-    elif look is not None:
-        if state in STATUS_SIGNS:
-            text.append(f'<g class="sign" transform="{corner}"><circle r="9"/>{STATUS_SIGNS[state]}</g>')
-        if look.runs > 1:
-            text.append(f'<text class="count" x="{box.width - 14:.1f}" y="{box.height - 9:.1f}">×{look.runs}</text>')
-    text.append("</g>")
-    return "".join(text)
+    def _description(self, spoken: str) -> str:
+        steps = [
+            f"{isolate(self.titles[a.source])} → {isolate(self.titles[a.target])}"
+            for a in self.diagram.arrows[:40]
+            if a.id in self.layout.edges
+        ]
+        more = f" and {len(self.diagram.arrows) - 40} more" if len(self.diagram.arrows) > 40 else ""
+        return f"{spoken} {'; '.join(steps)}{more}" if steps else spoken
 
+    # ------------------------------------------------------------------------------------------------- nodes
 
-def _shape(kind: str, box: Box) -> str:
-    w, h = box.width, box.height
-    if kind == "condition":
-        return f'<path class="box" d="M12 0 H{w - 12:.1f} L{w:.1f} {h / 2:.1f} L{w - 12:.1f} {h:.1f} H12 L0 {h / 2:.1f} Z"/>'
-    radius = h / 2 if kind in ("start", "endpoint") else 10
-    return f'<rect class="box" width="{w:.1f}" height="{h:.1f}" rx="{radius:.1f}"/>'
-
-
-def _icon(kind: str) -> str:
-    if kind in ICONS:
-        return ICONS[kind]
-    letters = "".join(part[:1] for part in clean(kind, 30).split("_"))[:2].upper() or "?"
-    return f'<text class="letters" y="3.6">{escape(letters)}</text>'
-
-
-def subtitle(node: DomainNode, persons: Mapping[str, str] | None = None) -> str:
-    """The second line of a node: what it does, in a few words."""
-    data = node.data
-    match node.type:
-        case "person_job":
-            person = str(data.get("person") or "nobody")
-            return f"{(persons or {}).get(person, person.removeprefix('person_'))} · up to {data.get('max_iteration', 100)}×"
-        case "condition":
-            kind = str(data.get("condition_type") or "custom")
-            return str(data.get("expression") or "") if kind == "custom" else kind.replace("_", " ")
-        case "code_job":
-            source = str(data.get("file_path") or "") or next(
-                (line.strip() for line in str(data.get("code") or "").splitlines() if line.strip()), ""
-            )
-            return source or str(data.get("language") or "python")
-        case "db":
-            files: Any = data.get("file")
-            return f"{data.get('operation') or 'read'} {', '.join(map(str, files)) if isinstance(files, list) else files or ''}"
-        case "endpoint":
-            return f"saves {data['file_name']}" if data.get("save_to_file") and data.get("file_name") else "end"
-        case "start":
-            return "start"
-        case "user_response":
-            return str(data.get("prompt") or "asks the user")
-        case "sub_diagram":
-            return str(data.get("diagram_name") or "inline")
-        case "api_job":
-            return f"{data.get('method') or 'GET'} {data.get('url') or ''}"
-        case _:
-            return node.type.replace("_", " ")
-
-
-def _edge(arrow: DomainArrow, points: tuple[Point, ...]) -> str:
-    branch = {"condtrue": " yes", "condfalse": " no", "error": " no"}.get(arrow.source_handle, "")
-    what = [clean(arrow.label, 80)] if arrow.label else []
-    what += [arrow.content_type] if arrow.content_type else []
-    tip = f"<title>{escape(', '.join(what))}</title>" if what else ""
-    (ax, ay), (bx, by) = points[-2], points[-1]
-    angle = _direction(ax, ay, bx, by)
-    head = (
-        f'<path class="head" transform="translate({bx:.1f} {by:.1f}) rotate({angle:.0f})" d="M0 0 L-9 -4.5 L-9 4.5 Z"/>'
-    )
-    return f'<g class="edge{branch}">{tip}<path class="line" d="{_rounded(points)}"/>{head}</g>'
-
-
-def _direction(ax: float, ay: float, bx: float, by: float) -> float:
-    if abs(bx - ax) >= abs(by - ay):
-        return 0 if bx >= ax else 180
-    return 90 if by >= ay else 270
-
-
-def _rounded(points: tuple[Point, ...], radius: float = 9.0) -> str:
-    """A line through the points, with rounded corners."""
-    path = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
-    for (ax, ay), (bx, by), (cx, cy) in zip(points, points[1:], points[2:], strict=False):
-        before, after = max(abs(bx - ax), abs(by - ay)), max(abs(cx - bx), abs(cy - by))
-        r = min(radius, before / 2, after / 2)
-        if r <= 0:
-            continue
-        path.append(
-            f"L{bx - (bx - ax) / before * r:.1f} {by - (by - ay) / before * r:.1f} "
-            f"Q{bx:.1f} {by:.1f} {bx + (cx - bx) / after * r:.1f} {by + (cy - by) / after * r:.1f}"
+    def _node(self, node: DomainNode, box: Box, face: Face) -> str:
+        p = self.p
+        look = self._look(node.id)
+        name = self.titles[node.id]
+        words = [name, labels.type_words(node)]
+        if look:
+            words.append(labels.status_look(look.status).word)
+            words += [f"{look.runs} run{'' if look.runs == 1 else 's'}"] if look.runs else []
+            words += [clean(look.note)] if look.note else []
+        spoken = escape(", ".join(isolate(w) for w in words))
+        state = f' data-status="{escape(clean(look.status, 40)) if look else ""}" data-runs="{look.runs if look else 0}"'
+        if not look and not self.live:
+            state = ""
+        acts = f' role="button" tabindex="0" aria-label="{spoken}"' if self.live else ""
+        half = box.h / 2
+        sub = face.subtitle
+        if look and look.note:
+            sub = labels.fit(clean(look.note), face.text_width, SUBTITLE_SIZE)
+        first = (half - 3 if sub else half + 5) - 8 * (len(face.lines) - 1)
+        text = "".join(
+            f'<text class="{p}label" x="{ICON_SPACE:g}" y="{_n(first + 16 * i)}">{escape(line)}</text>'
+            for i, line in enumerate(face.lines)
         )
-    path.append(f"L{points[-1][0]:.1f} {points[-1][1]:.1f}")
-    return "".join(path)
+        below = first + 16 * len(face.lines)
+        category = labels.category(node)
+        return (
+            f'<g class="{p}node {p}c-{category}" data-node="{escape(clean(node.id))}"{state}{acts} '
+            f'transform="translate({_n(box.x)} {_n(box.y)})"><title>{spoken}</title>'
+            f"{_outline(node.type, box.w, box.h, p)}"
+            f'<rect class="{p}tile" x="10" y="{_n(half - 14)}" width="28" height="28" rx="{14 if _round(node.type) else 8}"/>'
+            f'<path class="{p}icon" transform="translate(16 {_n(half - 8)})" d="{_ICONS.get(node.type, _ICON_UNKNOWN)}"/>'
+            f'{text}<text class="{p}sub" x="{ICON_SPACE:g}" y="{_n(below)}">{escape(sub)}</text>'
+            f"{self._badges(look, box)}</g>"
+        )
+
+    def _look(self, node_id: str) -> NodeLook | None:
+        if self.status is None:
+            return None
+        return self.status.get(node_id) or NodeLook(Status.PENDING)
+
+    def _badges(self, look: NodeLook | None, box: Box) -> str:
+        if not look and not self.live:
+            return ""
+        p = self.p
+        x = box.w - 12
+        if self.live:
+            glyphs = "".join(f'<path class="{p}glyph {p}g-{s}" d="{d}"/>' for s, d in _GLYPHS.items())
+            runs = look.runs if look else 0
+        else:
+            assert look is not None
+            glyphs = f'<path class="{p}glyph" d="{_GLYPHS.get(look.status, _GLYPH_UNKNOWN)}"/>'
+            runs = look.runs
+        badge = f'<g class="{p}badge" transform="translate({_n(x)} 0)"><circle r="9.5"/>{glyphs}</g>'
+        if not runs and not self.live:
+            return badge
+        count = f"×{runs}"
+        pill = 34.0 if self.live else labels.measure(count, 10, bold=True) + 12
+        return badge + (
+            f'<g class="{p}runs" transform="translate({_n(x - 14 - pill / 2)} 0)">'
+            f'<rect x="{_n(-pill / 2)}" y="-8" width="{_n(pill)}" height="16" rx="8"/><text y="3.6">{count}</text></g>'
+        )
+
+    # ------------------------------------------------------------------------------------------------ arrows
+
+    def _arrow(self, arrow: DomainArrow, points: Sequence[Point]) -> str:
+        p = self.p
+        branch, label = labels.arrow_words(arrow)
+        words = [f"{isolate(self.titles[arrow.source])} → {isolate(self.titles[arrow.target])}"]
+        words += [isolate(w) for w in (branch, label) if w]
+        if arrow.target_handle != "default":
+            words.append(f"into {clean(arrow.target_handle, 40)}")
+        if arrow.content_type:
+            words.append(clean(arrow.content_type, 40))
+        back = f" {p}back" if arrow.id in self.layout.back else ""
+        line, head = _path(points, smooth=arrow.id in self.layout.smooth)
+        return (
+            f'<g class="{p}arrow{back}" data-arrow="{escape(clean(arrow.id))}" data-source="{escape(clean(arrow.source))}" '
+            f'data-target="{escape(clean(arrow.target))}"><title>{escape(" · ".join(words))}</title>'
+            f'<path class="{p}line" d="{line}"/><path class="{p}head" d="{head}"/></g>'
+        )
+
+    def _tag(self, box: Box, branch: str, label: str) -> str:
+        p = self.p
+        x = box.x + 7
+        y = _n(box.y + box.h / 2 + 3.7)
+        texts = ""
+        if branch:
+            kind = {"true": f" {p}true", "false": f" {p}false"}.get(branch, "")
+            texts = f'<text class="{p}branch{kind}" x="{_n(x)}" y="{y}">{escape(branch)}</text>'
+            x += labels.measure(branch, ARROW_LABEL_SIZE, bold=True) + 6
+        if label:
+            texts += f'<text x="{_n(x)}" y="{y}">{escape(label)}</text>'
+        return (
+            f'<g class="{p}tag"><rect x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.w)}" height="{_n(box.h)}" rx="9"/>'
+            f"{texts}</g>"
+        )
 
 
-def _edge_labels(arrow: DomainArrow, points: tuple[Point, ...], anchor: Point) -> str:
-    text = ""
-    if arrow.source_handle in ("condtrue", "condfalse", "error", "success", "results"):
-        word = {"condtrue": "true", "condfalse": "false"}.get(arrow.source_handle, arrow.source_handle)
-        (ax, ay), (bx, by) = points[0], points[1]
-        length = max(abs(bx - ax), abs(by - ay)) or 1.0
-        away = min(22.0, length / 2 + 4)
-        text += _pill(ax + (bx - ax) / length * away, ay + (by - ay) / length * away, word, arrow.source_handle)
-    if arrow.label:
-        x, y = anchor
-        text += _pill(x, y, arrow.label, "name")
-    return text
+# ------------------------------------------------------------------------------------------------------ shapes
 
 
-def _pill(x: float, y: float, text: str, kind: str) -> str:
-    shown = cut(clean(text, 200), 150, 10)
-    width = measure(shown, 10) + 10
+def _n(value: float) -> str:
+    """A number for a path: one decimal, no trailing zero."""
+    text = f"{value:.1f}"
+    return text[:-2] if text.endswith(".0") else text
+
+
+def _round(kind: str) -> bool:
+    return kind in ("start", "endpoint")
+
+
+def _outline(kind: str, w: float, h: float, p: str) -> str:
+    if kind == "condition":
+        c, r = CHAMFER, h / 2
+        d = f"M{_n(c)} 0H{_n(w - c)}L{_n(w)} {_n(r)}L{_n(w - c)} {_n(h)}H{_n(c)}L0 {_n(r)}Z"
+        return f'<path class="{p}box" d="{d}"/>'
+    inner = ""
+    if kind == "sub_diagram":
+        inner = f'<rect class="{p}inner" x="3.5" y="3.5" width="{_n(w - 7)}" height="{_n(h - 7)}" rx="8"/>'
+    rx = h / 2 if _round(kind) else 11
+    return f'<rect class="{p}box" width="{_n(w)}" height="{_n(h)}" rx="{_n(rx)}"/>{inner}'
+
+
+_HEAD_LENGTH, _HEAD_HALF, _CORNER = 8.0, 4.4, 9.0
+
+
+def _path(points: Sequence[Point], *, smooth: bool) -> tuple[str, str]:
+    """Path data of the line (which ends under the head) and of the arrowhead."""
+    points = list(points)
+    (ax, ay), (bx, by) = points[-2], points[-1]
+    if smooth and ay != by and ax != bx:
+        # A curve arrives level.
+        dx, dy = (1.0 if bx >= ax else -1.0), 0.0
+    else:
+        length = math.hypot(bx - ax, by - ay) or 1.0
+        dx, dy = (bx - ax) / length, (by - ay) / length
+    tail = (bx - dx * _HEAD_LENGTH, by - dy * _HEAD_LENGTH)
+    points[-1] = (bx - dx * (_HEAD_LENGTH - 1), by - dy * (_HEAD_LENGTH - 1))
+    left = (tail[0] - dy * _HEAD_HALF, tail[1] + dx * _HEAD_HALF)
+    right = (tail[0] + dy * _HEAD_HALF, tail[1] - dx * _HEAD_HALF)
+    head = f"M{_at((bx, by))}L{_at(left)}L{_at(right)}Z"
+    return (_curved(points) if smooth else _cornered(points)), head
+
+
+def _at(point: Point) -> str:
+    return f"{_n(point[0])} {_n(point[1])}"
+
+
+def _cornered(points: Sequence[Point]) -> str:
+    """Straight pieces with rounded corners."""
+    pieces = [f"M{_at(points[0])}"]
+    for before, here, after in zip(points, points[1:], points[2:], strict=False):
+        pieces.append(_corner(before, here, after))
+    pieces.append(f"L{_at(points[-1])}")
+    return "".join(pieces)
+
+
+def _corner(before: Point, here: Point, after: Point) -> str:
+    into = math.hypot(here[0] - before[0], here[1] - before[1])
+    out = math.hypot(after[0] - here[0], after[1] - here[1])
+    r = min(_CORNER, into / 2, out / 2)
+    if r < 0.5:
+        return f"L{_at(here)}"
+    start = (here[0] + (before[0] - here[0]) * r / into, here[1] + (before[1] - here[1]) * r / into)
+    end = (here[0] + (after[0] - here[0]) * r / out, here[1] + (after[1] - here[1]) * r / out)
+    return f"L{_at(start)}Q{_at(here)} {_at(end)}"
+
+
+def _curved(points: Sequence[Point]) -> str:
+    """Level and upright pieces straight, slanting ones as curves that begin and end level."""
+    pieces = [f"M{_at(points[0])}"]
+    last = len(points) - 1
+    for i in range(last):
+        (ax, ay), (bx, by) = points[i], points[i + 1]
+        if ay != by and ax != bx:
+            middle = _n((ax + bx) / 2)
+            pieces.append(f"C{middle} {_n(ay)} {middle} {_n(by)} {_n(bx)} {_n(by)}")
+        elif i + 1 < last and (ax == bx) != (bx == points[i + 2][0]) and (ay == by) != (by == points[i + 2][1]):
+            pieces.append(_corner(points[i], points[i + 1], points[i + 2]))
+        else:
+            pieces.append(f"L{_n(bx)} {_n(by)}")
+    return "".join(pieces)
+
+
+# Icons on a grid of 16 by 16, drawn as lines.
+_ICONS = {
+    "start": "M5 3.2v9.6l8-4.8z",
+    "endpoint": "M4 14.5V2M4 2.8h8.6l-2.2 3 2.2 3H4",
+    "person_job": "M8 8.2a3.1 3.1 0 1 0 0-6.2 3.1 3.1 0 0 0 0 6.2zM2.4 14.2c.5-3 2.7-4.4 5.6-4.4s5.1 1.4 5.6 4.4",
+    "condition": "M1.8 8h4.4M6.2 8c2.6 0 2.2-4.6 5-4.6h2.6M6.2 8c2.6 0 2.2 4.6 5 4.6h2.6M12 1.4l2 2-2 2M12 10.6l2 2-2 2",
+    "code_job": "M5 4L1.4 8 5 12M11 4l3.6 4-3.6 4M9.4 2.6L6.6 13.4",
+    "api_job": "M8 1.8a6.2 6.2 0 1 0 0 12.4A6.2 6.2 0 0 0 8 1.8zM1.8 8h12.4M8 1.8c3.6 3.6 3.6 8.8 0 12.4M8 1.8c-3.6 3.6-3.6 8.8 0 12.4",
+    "db": "M2.6 3.8c0-2.6 10.8-2.6 10.8 0s-10.8 2.6-10.8 0v8.4c0 2.6 10.8 2.6 10.8 0V3.8M2.6 8c0 2.6 10.8 2.6 10.8 0",
+    "user_response": "M2 3.2h12v8H7.4L4.2 14v-2.8H2zM5 6h6M5 8.6h4",
+    "hook": "M9 1.4L3 9h4.4L6.6 14.6 13 7H8.4z",
+    "template_job": "M3.4 1.6h6.2l3 3v9.8H3.4zM9.4 1.8v3h3M5.6 8h4.8M5.6 11h4.8",
+    "json_schema_validator": "M4.8 2C2.6 2 4 5 3 7.2L1.8 8 3 8.8C4 11 2.6 14 4.8 14M11.2 2c2.2 0 .8 3 1.8 5.2l1.2.8-1.2.8c-1 2.2.4 5.2-1.8 5.2"
+    "M5.8 8.2l1.6 1.6 2.8-3.4",
+    "typescript_ast": "M8 5V1.8M8 5H3.2v3M8 5h4.8v3M8 5v3M1.8 8.2h2.8v2.8H1.8zM6.6 8.2h2.8v2.8H6.6zM11.4 8.2h2.8v2.8h-2.8zM8 11v3",
+    "sub_diagram": "M1.8 2.4h12.4v11.2H1.8zM4.4 5.4h2.8v2.4H4.4zM8.8 9h2.8v2.4H8.8zM7.2 6.6h3V9",
+    "integrated_api": "M6.2 1.8v3.4M9.8 1.8v3.4M4 5.2h8v2.6a4 4 0 0 1-8 0zM8 11.8v2.6",
+    "ir_builder": "M8 1.6l6.2 3.2L8 8 1.8 4.8zM1.8 8L8 11.2 14.2 8M1.8 11.2L8 14.4l6.2-3.2",
+    "diff_patch": "M8 2v5.2M5.4 4.6h5.2M5.4 11.4h5.2M2 1h12v14H2z",
+}
+_ICON_UNKNOWN = "M5.4 5.6c.2-3.6 5.4-3.4 5.2-.2C10.4 7.6 8 7.4 8 10M8 13v.4"
+
+# Glyphs around the middle of a badge.
+_GLYPHS = {
+    "pending": "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0",
+    "running": "M-2.4-3.800L3.8 0L-2.4 3.800Z",
+    "paused": "M-2.2-3.600V3.600M2.2-3.600V3.6",
+    "completed": "M-4 .3L-1.2 3.200L4.2-3",
+    "failed": "M-3.3-3.300L3.3 3.300M3.3-3.300L-3.3 3.3",
+    "aborted": "M-3-3H3V3H-3Z",
+    "skipped": "M-4-3.200L-.8 0L-4 3.200M.8-3.200L4 0L.8 3.2",
+    "maxiter_reached": "M3.9-1.200A4.1 4.1 0 1 0 3.6 2M4.3-4.200V-1H1.1",
+    "interrupted": "M0-4.400V.8M0 3.700V4",
+}
+_GLYPH_UNKNOWN = "M-2-2.200c.2-2.8 4.2-2.6 4-.1C1.8-.4 0-.6 0 1.200M0 3.700V4"
+
+# -------------------------------------------------------------------------------------------------------- style
+
+_LIGHT = {
+    "card": "#fafbfc", "edge": "#dfe4ea", "box": "#ffffff", "border": "#b4bfcc", "text": "#1c2330", "muted": "#566274",
+    "line": "#74818f", "loop": "#9a5b00", "on": "#ffffff", "yes": "#12703a", "no": "#b3261e",
+    "control": "#475569", "ai": "#7c3aed", "compute": "#2563eb", "integration": "#0b8378", "codegen": "#b45f06",
+    "utility": "#be185d", "unknown": "#6b7280",
+    "pending": "#8391a3", "running": "#2563eb", "paused": "#946200", "completed": "#15803d", "failed": "#d32020",
+    "aborted": "#9f1239", "skipped": "#6b7280", "maxiter_reached": "#0e7490", "interrupted": "#c2410c",
+}  # fmt: skip
+_DARK = {
+    "card": "#15181d", "edge": "#2b313a", "box": "#21262e", "border": "#4b5665", "text": "#eef1f5", "muted": "#a9b4c2",
+    "line": "#8693a3", "loop": "#e0a458", "on": "#15181d", "yes": "#5fd68a", "no": "#ff8f85",
+    "control": "#a3b1c4", "ai": "#b197fc", "compute": "#6ea8fe", "integration": "#3fd0bf", "codegen": "#f2b34c",
+    "utility": "#f688be", "unknown": "#a3a9b3",
+    "pending": "#7b8898", "running": "#6ea8fe", "paused": "#f2c94c", "completed": "#57d38c", "failed": "#ff7b72",
+    "aborted": "#fb7f9a", "skipped": "#9aa3af", "maxiter_reached": "#38c6d9", "interrupted": "#ff9c57",
+}  # fmt: skip
+_FONT = "Inter,'Helvetica Neue',Helvetica,Arial,'Liberation Sans',sans-serif"
+_STATES = ("running", "paused", "completed", "failed", "aborted", "skipped", "maxiter_reached", "interrupted")
+
+
+def _shape_rules(p: str) -> str:
+    """What does not depend on the theme."""
+    p = f".{p}"
     return (
-        f'<g class="pill {kind}" transform="translate({x:.1f} {y:.1f})"><rect x="{-width / 2:.1f}" y="-8" width="{width:.1f}" '
-        f'height="16" rx="8"/><text y="3.5">{_isolated(shown)}</text></g>'
+        f"{p}drawing text{{font-family:{_FONT}}}"
+        f"{p}label{{font-size:{LABEL_SIZE:g}px;font-weight:600}}{p}sub{{font-size:{SUBTITLE_SIZE:g}px}}"
+        f"{p}tag text{{font-size:{ARROW_LABEL_SIZE:g}px}}{p}tag {p}branch{{font-weight:600}}"
+        f"{p}runs text{{font-size:10px;font-weight:600;text-anchor:middle}}"
+        f"{p}line{{fill:none;stroke-width:1.6;stroke-linejoin:round}}{p}back {p}line{{stroke-dasharray:6 4}}"
+        f"{p}box{{stroke-width:1.3;stroke-linejoin:round}}{p}inner{{fill:none}}{p}tile{{fill-opacity:.14}}"
+        f"{p}icon,{p}glyph{{fill:none;stroke-width:1.5;stroke-linecap:round;stroke-linejoin:round}}"
+        f"{p}glyph{{stroke-width:1.9}}"
+        f'{p}node[data-status="skipped"] {p}box{{stroke-dasharray:4 3}}'
+        + ",".join(f'{p}node[data-status="{s}"] {p}box' for s in _STATES if s != "skipped")
+        + "{stroke-width:2}"
     )
 
 
-# Text.
-
-_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufffe\uffff]")
-
-
-def clean(text: Any, limit: int) -> str:
-    """One line of text that is safe in XML and cannot turn its surroundings around, cut to *limit* characters."""
-    line = str(text)[: limit * 4]
-    line = line.encode("utf-8", "replace").decode("utf-8", "replace")
-    line = _INVISIBLE.sub("", line)
-    line = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in line)
-    line = " ".join(line.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def measure(text: str, size: float) -> float:
-    """About how many pixels wide a text is in our font."""
-    total = 0.0
-    for c in text:
-        if unicodedata.combining(c):
-            continue
-        if unicodedata.east_asian_width(c) in "WF":
-            total += 1.0
-        elif c in "iljtfI.,:;'|!()[] ":
-            total += 0.32
-        elif c in "mwMW@%":
-            total += 0.88
-        else:
-            total += 0.65 if c.isupper() else 0.57
-    return total * size
-
-
-def cut(text: str, width: float, size: float) -> str:
-    """The text, cut with … so that it fits into *width* pixels."""
-    if measure(text, size) <= width:
-        return text
-    while text and measure(text + "…", size) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
-
-
-def _shown(text: Any, width: float, size: float) -> str:
-    return _isolated(cut(clean(text, 200), width, size))
-
-
-def _isolated(text: str) -> str:
-    """Escaped, and isolated from the text around it when it may run from right to left (Unicode FSI … PDI)."""
-    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
-        return f"\u2068{escape(text)}\u2069"
-    return escape(text)
-
-
-# Colours.
-
-
-def _style(mark: str, theme: str) -> str:
-    if theme == "auto":
-        return f"{_rules(mark, 0)}@media (prefers-color-scheme:dark){{{_rules(mark, 1)}}}"
-    return _rules(mark, 1 if theme == "dark" else 0)
-
-
-def _rules(mark: str, which: int) -> str:
-    c = (LIGHT, DARK)[which]
-    m = f".{mark}"
+def _colour_rules(p: str, colours: Mapping[str, str]) -> str:
+    """Fills and strokes; *colours* maps names to CSS colours."""
+    p = f".{p}"
+    c = colours
     rules = [
-        f"{m} .page{{fill:{c['page']}}}{m} .box{{fill:{c['box']};stroke:{c['border']};stroke-width:1.4}}",
-        f"{m} .label{{fill:{c['text']};font-size:13px;font-weight:600}}{m} .note{{fill:{c['muted']};font-size:10.5px}}",
-        f"{m} .count{{fill:{c['muted']};font-size:10.5px;font-weight:600;text-anchor:end}}",
-        f"{m} .letters{{fill:#fff;font-size:10px;font-weight:600;text-anchor:middle}}",
-        f"{m} .line{{fill:none;stroke:{c['edge']};stroke-width:1.6}}{m} .head{{fill:{c['edge']}}}",
-        f"{m} .pill rect{{fill:{c['page']};stroke:{c['border']}}}{m} .pill text{{fill:{c['muted']};font-size:10px;text-anchor:middle}}",
-        *(f"{m} .{category} .disc{{fill:{colors[which]}}}" for category, colors in CATEGORY_COLORS.items()),
-        *(
-            f"{m} .s-{status} .box{{stroke:{colors[which]};stroke-width:2.2}}{m} .s-{status} .sign circle{{fill:{colors[which]}}}"
-            for status, colors in STATUS_COLORS.items()
-        ),
-        f"{m} .s-skipped .box{{stroke-dasharray:5 4}}{m} .s-running .box{{stroke-width:3}}",
+        f"{p}card{{fill:{c['card']};stroke:{c['edge']}}}",
+        f"{p}line{{stroke:{c['line']}}}{p}head{{fill:{c['line']}}}",
+        f"{p}back {p}line{{stroke:{c['loop']}}}{p}back {p}head{{fill:{c['loop']}}}",
+        f"{p}tag rect{{fill:{c['card']};stroke:{c['edge']}}}{p}tag text,{p}sub{{fill:{c['muted']}}}",
+        f"{p}label,{p}tag {p}branch{{fill:{c['text']}}}{p}tag {p}true{{fill:{c['yes']}}}{p}tag {p}false{{fill:{c['no']}}}",
+        f"{p}box{{fill:{c['box']};stroke:{c['border']}}}{p}inner{{stroke:{c['border']}}}",
+        f"{p}badge circle{{fill:{c['pending']};stroke:{c['card']};stroke-width:1.5}}{p}glyph{{stroke:{c['on']}}}",
+        f"{p}runs rect{{fill:{c['box']};stroke:{c['border']}}}{p}runs text{{fill:{c['text']}}}",
+    ]
+    rules += [f"{p}c-{k} {p}tile{{fill:{c[k]}}}{p}c-{k} {p}icon{{stroke:{c[k]}}}" for k in labels.CATEGORIES]
+    rules += [
+        f'{p}node[data-status="{s}"] {p}box{{stroke:{c[s]}}}{p}node[data-status="{s}"] {p}badge circle{{fill:{c[s]}}}'
+        for s in _STATES
     ]
     return "".join(rules)
 
 
+def _style(p: str, theme: Theme) -> str:
+    if theme == "auto":
+        dark = f"@media (prefers-color-scheme:dark){{{_colour_rules(p, _DARK)}}}"
+        return _shape_rules(p) + _colour_rules(p, _LIGHT) + dark
+    return _shape_rules(p) + _colour_rules(p, _LIGHT if theme == "light" else _DARK)
+
+
 def _live_css() -> str:
-    m = ".dipeo-live"
-    text = "var(--jp-content-font-color1, var(--vscode-editor-foreground, CanvasText))"
-    muted = "var(--jp-content-font-color2, var(--vscode-descriptionForeground, GrayText))"
-    page = "var(--jp-layout-color1, var(--vscode-editor-background, Canvas))"
-    border = "var(--jp-border-color1, var(--vscode-panel-border, #8888))"
-    brand = "var(--jp-brand-color1, var(--vscode-focusBorder, Highlight))"
-    rules = [
-        f"{m}{{max-width:100%;height:auto;display:block}}",
-        f"{m} .box{{fill:{page};stroke:{border};stroke-width:1.4}}{m} .node{{cursor:pointer;outline:none}}",
-        f"{m} .label{{fill:{text};font-size:13px;font-weight:600}}{m} .note{{fill:{muted};font-size:10.5px}}",
-        f"{m} .count{{fill:{muted};font-size:10.5px;font-weight:600;text-anchor:end}}",
-        f"{m} .letters{{fill:#fff;font-size:10px;font-weight:600;text-anchor:middle}}",
-        f"{m} .line{{fill:none;stroke:{muted};stroke-width:1.6}}{m} .head{{fill:{muted}}}",
-        f"{m} .pill rect{{fill:{page};stroke:{border}}}{m} .pill text{{fill:{muted};font-size:10px;text-anchor:middle}}",
-        f"{m} .sign{{display:none}}",
-        *(f"{m} .{category} .disc{{fill:{colors[0]}}}" for category, colors in CATEGORY_COLORS.items()),
-        *(
-            f'{m} .node[data-status="{s}"] .box{{stroke:{_live_color(s)};stroke-width:2.2}}'
-            f'{m} .node[data-status="{s}"] .is-{s}{{display:inline}}{m} .is-{s} circle{{fill:{_live_color(s)}}}'
-            for s in STATUS_COLORS
-        ),
-        f'{m} .node[data-status="skipped"] .box{{stroke-dasharray:5 4}}',
-        f'{m} .node[data-status="running"] .box{{stroke-width:3;stroke-dasharray:9 5;animation:dipeo-run 0.9s linear infinite}}',
-        "@keyframes dipeo-run{to{stroke-dashoffset:-28}}",
-        f"@media (prefers-reduced-motion:reduce){{{m} .node .box{{animation:none!important}}}}",
-        f'{m} .node[aria-pressed="true"] .box{{fill:var(--jp-layout-color2, var(--vscode-list-hoverBackground, #8882))}}',
-        f"{m} .node:focus-visible .box{{stroke:{brand};stroke-width:3.4}}",
-    ]
-    return "\n".join(rules)
-
-
-def _live_color(status: str) -> str:
-    name = {"running": "brand", "completed": "success", "maxiter_reached": "success", "failed": "error"}.get(status)
-    light = STATUS_COLORS[status][0]
-    return f"var(--jp-{name}-color1, {light})" if name else light
+    surfaces = {
+        "card": "var(--jp-layout-color0,var(--vscode-editor-background,Canvas))",
+        "edge": "var(--jp-border-color2,var(--vscode-panel-border,#8884))",
+        "box": "var(--jp-layout-color1,var(--vscode-editor-background,Canvas))",
+        "text": "var(--jp-content-font-color1,var(--vscode-editor-foreground,CanvasText))",
+        "muted": "var(--jp-content-font-color2,var(--vscode-descriptionForeground,CanvasText))",
+        "on": "var(--jp-layout-color1,var(--vscode-editor-background,Canvas))",
+    }
+    light = ";".join(f"--dp-{k}:{surfaces.get(k, v)}" for k, v in _LIGHT.items())
+    dark = ";".join(f"--dp-{k}:{v}" for k, v in _DARK.items() if k not in surfaces)
+    is_dark = ",".join(
+        f"{host} .dp-drawing" for host in ('[data-jp-theme-light="false"]', ".vscode-dark", ".vscode-high-contrast")
+    )
+    hide = ".dp-badge,.dp-glyph,.dp-runs{display:none}"
+    states = (*_STATES, "pending")
+    show = ",".join(f'.dp-node[data-status="{s}"] .dp-badge,.dp-node[data-status="{s}"] .dp-g-{s}' for s in states)
+    return "\n".join(
+        [
+            f".dp-drawing{{{light};font-family:var(--jp-ui-font-family,var(--vscode-font-family,{_FONT}))}}",
+            f"{is_dark}{{{dark}}}",
+            _shape_rules("dp-"),
+            ".dp-drawing text{font-family:inherit}",
+            _colour_rules("dp-", {k: f"var(--dp-{k})" for k in _LIGHT}),
+            hide,
+            f"{show}{{display:inline}}",
+            '.dp-node[data-runs]:not([data-runs="0"]):not([data-status=""]) .dp-runs{display:inline}',
+            ".dp-node{cursor:pointer;outline:none}",
+            ".dp-node:focus-visible .dp-box,.dp-node[data-selected] .dp-box{stroke:var(--jp-brand-color1,"
+            "var(--vscode-focusBorder,Highlight));stroke-width:3}",
+            "@media (prefers-reduced-motion:no-preference){"
+            '.dp-node[data-status="running"] .dp-badge circle{animation:dp-pulse 1.400s ease-in-out infinite}'
+            "@keyframes dp-pulse{50%{opacity:.45}}}",
+        ]
+    )
 
 
 LIVE_CSS = _live_css()
-"""Style of `draw(live=True)`: the colours of the page it is in (JupyterLab, VS Code, else the system's)."""
+"""Style sheet for pages that hold live drawings; every rule begins with `.dp-` or needs it."""
 
 
-# Text tree.
+# --------------------------------------------------------------------------------------------------------- text
 
 
-def text_tree(diagram: DomainDiagram, *, status: Mapping[str, NodeLook] | None = None, width: int = 100) -> str:
-    """The diagram as lines of text: nodes in the order they are reached, their arrows below them."""
-    looks = status or {}
-    labels = {n.id: clean(n.label, 60) for n in diagram.nodes}
-    persons = {p.id: p.label for p in diagram.persons}
-    leaving: dict[str, list[DomainArrow]] = {n.id: [] for n in diagram.nodes}
+def text_tree(diagram: DomainDiagram, status: Mapping[str, NodeLook] | None = None, *, width: int = 100) -> str:
+    """The graph as lines of text: each node under the one that leads to it, at most *width* characters a line.
+
+    A node met again is only named, with `↩` when that closes a loop, `↗` when it is shown elsewhere.
+    """
+    nodes = {n.id: n for n in diagram.nodes}
+    persons = labels.persons_by_reference(diagram)
+    outgoing: dict[str, list[DomainArrow]] = {}
     entered: set[str] = set()
     for arrow in diagram.arrows:
-        if arrow.source in labels and arrow.target in labels:
-            leaving[arrow.source].append(arrow)
-            entered.add(arrow.target)
+        if arrow.source in nodes and arrow.target in nodes:
+            outgoing.setdefault(arrow.source, []).append(arrow)
+            if arrow.source != arrow.target:
+                entered.add(arrow.target)
     lines: list[str] = []
     seen: set[str] = set()
-    queue = [n.id for n in diagram.nodes if n.id not in entered] + [n.id for n in diagram.nodes]
-    nodes = {n.id: n for n in diagram.nodes}
-    while queue:
-        node_id = queue.pop(0)
-        if node_id in seen:
-            continue
-        seen.add(node_id)
-        node, look = nodes[node_id], looks.get(node_id)
-        mark = f"[{STATUS_MARKS.get(look.status, ' ')}] " if look else ""
-        times = f"  ×{look.runs}" if look and look.runs > 1 else ""
-        said = clean(subtitle(node, persons), 60)
-        lines.append(clean(f"{mark}{labels[node_id]} ({node.type}) {said}{times}", width))
-        for arrow in leaving[node_id]:
-            word = {"condtrue": " if true", "condfalse": " if false", "default": ""}.get(
-                arrow.source_handle, f" on {arrow.source_handle}"
-            )
-            name = f" as {clean(arrow.label, 30)}" if arrow.label else ""
-            lines.append("  " + clean(f"└─{word} → {labels[arrow.target]}{name}", width - 2))
-        queue[:0] = [a.target for a in leaving[node_id]]
-    return "\n".join(lines)
+    for root in [*(i for i in nodes if i not in entered), *nodes]:
+        # (node, arrow that led here, bars of the levels above, last of its siblings, path of nodes)
+        stack: list[tuple[str, DomainArrow | None, str, bool]] = [] if root in seen else [(root, None, "", True)]
+        while stack:
+            node_id, arrow, bars, last = stack.pop()
+            again = node_id in seen
+            joint = ("└─" if last else "├─") if arrow else ""
+            lines.append(_row(nodes[node_id], arrow, bars + joint, again, status, persons, width))
+            if again:
+                continue
+            seen.add(node_id)
+            below = outgoing.get(node_id, [])
+            # A single successor stands under its node without a further step in, so chains stay narrow.
+            deeper = bars + (("  " if last else "│ ") if arrow and (len(below) > 1 or not last) else "")
+            deeper = deeper[:40]
+            stack.extend((a.target, a, deeper, i == 0) for i, a in enumerate(reversed(below)))
+    return "\n".join(lines) or "(no nodes)"
+
+
+def _row(
+    node: DomainNode,
+    arrow: DomainArrow | None,
+    lead: str,
+    again: bool,
+    status: Mapping[str, NodeLook] | None,
+    persons: Mapping[str, tuple[str, str]],
+    width: int,
+) -> str:
+    branch, label = labels.arrow_words(arrow, limit=24) if arrow else ("", "")
+    said = " ".join(isolate(w) for w in (branch, label) if w)
+    way = (f"[{said}]→ " if said else "→ ") if arrow else ""
+    look = None if status is None else status.get(node.id) or NodeLook(Status.PENDING)
+    mark = f"{labels.status_look(look.status).glyph} " if look else ""
+    count = f" ×{look.runs}" if look and look.runs else ""
+    name = isolate(labels.cut_at(t, 40) if len(t := labels.title(node)) > 40 else t)
+    if again:
+        tail = " ↩"
+    elif look and look.note:
+        tail = f" · {isolate(clean(look.note))}"
+    else:
+        tail = f" · {isolate(sub)}" if (sub := labels.subtitle(node, persons)) else ""
+    row = f"{lead}{way}{mark}{name}{count}{tail}"
+    return labels.cut_at(row, width) if len(row) > width else row

@@ -12,15 +12,29 @@ Handlebars braces around names are ignored: `{{score}} > 10` is `score > 10`.
 from __future__ import annotations
 
 import ast
-import dataclasses
 import datetime
-import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn
 
+from dipeo_nb.diagram.expression_values import (
+    BINARY,
+    DATE_FIELDS,
+    FUNCTIONS,
+    LAZY,
+    MAX_STEPS,
+    METHODS,
+    TYPES,
+    UNARY,
+    bound_method,
+    comparison,
+    kind,
+    method_argument,
+    record_fields,
+    text_of,
+)
 from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.diagram.values import MAX_SIZE, TooLargeError, checked_binary, checked_method, plain
 from dipeo_nb.errors import ExpressionError
@@ -29,9 +43,6 @@ MAX_LENGTH = 4_000
 """Characters of an expression."""
 MAX_DEPTH = 60
 """Levels of nesting."""
-MAX_STEPS = 100_000
-"""Rounds of all comprehensions of one evaluation; also the longest `range`."""
-
 Closure = Callable[["_Scope"], Any]
 
 
@@ -106,99 +117,6 @@ def parse(expression: str) -> Expression:
     return Expression(text, source, frozenset(compiler.names), run)
 
 
-# --- what can be called ------------------------------------------------------------------------------------------
-
-
-def _range(*args: int) -> range:
-    made = range(*args)
-    if len(made) > MAX_STEPS:
-        raise TooLargeError(f"a range may have {MAX_STEPS:,} elements, this one has {len(made):,}")
-    return made
-
-
-def _reversed(value: Any) -> list[Any]:
-    return list(reversed(value))
-
-
-def _round(value: Any, digits: int | None = None) -> Any:
-    if digits is not None and abs(digits) > 1_000:
-        raise TooLargeError("round takes at most 1,000 digits")
-    return round(value, digits)
-
-
-def _sum(values: Any, start: float = 0) -> Any:
-    if not isinstance(start, (int, float)):
-        # Adding lists one by one takes quadratic time.
-        raise TypeError("sum adds numbers only")
-    return sum(values, start)
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": abs, "all": all, "any": any, "bool": bool, "dict": dict, "enumerate": enumerate, "float": float, "int": int,
-    "isinstance": isinstance, "len": len, "list": list, "max": max, "min": min, "range": _range,
-    "reversed": _reversed, "round": _round, "set": set, "sorted": sorted, "str": str, "sum": _sum, "tuple": tuple,
-    "zip": zip,
-}  # fmt: skip
-_TYPES: dict[str, type] = {
-    "bool": bool, "dict": dict, "float": float, "int": int, "list": list, "set": set, "str": str, "tuple": tuple,
-}  # fmt: skip
-_LAZY = ("any", "all")
-"""Functions that stop early: a generator given to them is not made into a list first."""
-_TEXT_METHODS = frozenset(
-    [
-        "capitalize", "casefold", "center", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii",
-        "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isspace", "istitle", "isupper", "join",
-        "ljust", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex",
-        "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase",
-        "title", "upper", "zfill",
-    ]
-)  # fmt: skip
-_SET_METHODS = frozenset(
-    ["copy", "difference", "intersection", "isdisjoint", "issubset", "issuperset", "symmetric_difference", "union"]
-)
-_METHODS: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
-    (str, _TEXT_METHODS),
-    (Mapping, frozenset(["copy", "get", "items", "keys", "values"])),
-    ((list, tuple), frozenset(["copy", "count", "index"])),
-    ((set, frozenset), _SET_METHODS),
-    ((int, float), frozenset(["bit_length", "is_integer"])),
-    ((datetime.date, datetime.time), frozenset(["date", "isoformat", "isoweekday", "time", "timestamp", "weekday"])),
-)
-_DATE_FIELDS = frozenset(["year", "month", "day", "hour", "minute", "second", "microsecond"])
-_BINARY: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
-    ast.Add: ("+", operator.add),
-    ast.Sub: ("-", operator.sub),
-    ast.Mult: ("*", operator.mul),
-    ast.Div: ("/", operator.truediv),
-    ast.FloorDiv: ("//", operator.floordiv),
-    ast.Mod: ("%", operator.mod),
-    ast.Pow: ("**", operator.pow),
-    ast.LShift: ("<<", operator.lshift),
-    ast.RShift: (">>", operator.rshift),
-    ast.BitAnd: ("&", operator.and_),
-    ast.BitOr: ("|", operator.or_),
-    ast.BitXor: ("^", operator.xor),
-}
-_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Invert: operator.invert,
-}
-
-
-def _is(left: Any, right: Any) -> bool:
-    # Identity of numbers and texts is an accident of the interpreter; equality of the same type is what is meant.
-    return left is right or (type(left) is type(right) and isinstance(left, (str, int, float)) and left == right)
-
-
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Is: _is,
-    ast.IsNot: lambda a, b: not _is(a, b),
-}
 _CONSTANTS = {"true": True, "false": False, "null": None, "none": None, "undefined": None}
 
 _BRACES = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|\{\{([^{}]*)\}\}""", re.DOTALL)
@@ -414,9 +332,9 @@ class _Compiler:
                         f"{path}.{name}", f"'{path}' has no '{name}'{_suggest(name, [str(k) for k in value])}"
                     )
                 return None
-            if isinstance(value, (datetime.date, datetime.time)) and name in _DATE_FIELDS and hasattr(value, name):
+            if isinstance(value, (datetime.date, datetime.time)) and name in DATE_FIELDS and hasattr(value, name):
                 return getattr(value, name)
-            if name in _record_fields(value):
+            if name in record_fields(value):
                 return getattr(value, name)
             raise self.failed(
                 scope, node, AttributeError(_no_attribute(self.segment(node.value), name, value)), (node.value, of)
@@ -436,7 +354,7 @@ class _Compiler:
                 if isinstance(value, Mapping) and at not in value:
                     raise LookupError(f"there is no key {at!r}{_suggest(str(at), [str(k) for k in value])}")
                 if not isinstance(value, (Mapping, str, list, tuple, range)):
-                    raise TypeError(f"{_kind(value)} has no items")
+                    raise TypeError(f"{kind(value)} has no items")
                 found = value[at]
                 return scope.grown(found) if isinstance(at, slice) else found
             except _FAILURES as error:
@@ -451,9 +369,9 @@ class _Compiler:
     # operators
 
     def build_BinOp(self, node: ast.BinOp) -> Closure:
-        if type(node.op) not in _BINARY:
+        if type(node.op) not in BINARY:
             self.refuse(node, "The operator @ cannot be used in an expression.")
-        symbol, apply = _BINARY[type(node.op)]
+        symbol, apply = BINARY[type(node.op)]
         left, right = self.build(node.left), self.build(node.right)
 
         def run(scope: _Scope) -> Any:
@@ -472,7 +390,7 @@ class _Compiler:
         operand = self.build(node.operand)
         if isinstance(node.op, ast.Not):
             return lambda scope: not plain(operand(scope))
-        apply = _UNARY[type(node.op)]
+        apply = UNARY[type(node.op)]
 
         def run(scope: _Scope) -> Any:
             value = operand(scope)
@@ -500,7 +418,7 @@ class _Compiler:
     def build_Compare(self, node: ast.Compare) -> Closure:
         operands = [self.build(value) for value in (node.left, *node.comparators)]
         nodes = (node.left, *node.comparators)
-        tests = [_comparison(type(op)) for op in node.ops]
+        tests = [comparison(type(op)) for op in node.ops]
         if len(tests) == 1:
             # By far the most frequent form.
             first, second, test = operands[0], operands[1], tests[0]
@@ -549,18 +467,18 @@ class _Compiler:
         return self.refuse(node, "Only functions and methods can be called by their name.")
 
     def _function(self, node: ast.Call, name: str) -> Closure:
-        function = _FUNCTIONS.get(name)
+        function = FUNCTIONS.get(name)
         if function is None:
             self.refuse(
                 node.func,
-                f"There is no function '{name}'{_suggest(name, list(_FUNCTIONS))}",
-                f"Functions: {', '.join(_FUNCTIONS)}.",
+                f"There is no function '{name}'{_suggest(name, list(FUNCTIONS))}",
+                f"Functions: {', '.join(FUNCTIONS)}.",
             )
         if name == "isinstance" and len(node.args) == 2:
             arguments: list[Closure] = [self.build(node.args[0]), self._type(node.args[1])]
         else:
             arguments = [
-                self._lazy(a) if name in _LAZY and isinstance(a, ast.GeneratorExp) else self.build(a) for a in node.args
+                self._lazy(a) if name in LAZY and isinstance(a, ast.GeneratorExp) else self.build(a) for a in node.args
             ]
         keywords = [(str(k.arg), self._key(k.value) if k.arg == "key" else self.build(k.value)) for k in node.keywords]
         as_text = name in ("str", "float", "int")
@@ -569,7 +487,7 @@ class _Compiler:
             values = [a(scope) for a in arguments]
             named = {k: plain(v(scope)) for k, v in keywords}
             # str(), float() and int() read the text of a view; all else works on what it was made from.
-            given = [_text_of(v) if as_text else plain(v) for v in values]
+            given = [text_of(v) if as_text else plain(v) for v in values]
             try:
                 made = function(*given, **named)
                 if isinstance(made, (enumerate, zip)):
@@ -584,16 +502,16 @@ class _Compiler:
         nodes = node.elts if isinstance(node, ast.Tuple) else [node]
         types: list[type] = []
         for item in nodes:
-            if not isinstance(item, ast.Name) or item.id not in _TYPES:
-                self.refuse(item, "isinstance needs a type.", f"Types: {', '.join(_TYPES)}.")
-            types.append(Mapping if item.id == "dict" else _TYPES[item.id])
+            if not isinstance(item, ast.Name) or item.id not in TYPES:
+                self.refuse(item, "isinstance needs a type.", f"Types: {', '.join(TYPES)}.")
+            types.append(Mapping if item.id == "dict" else TYPES[item.id])
         found = tuple(types)
         return lambda scope: found
 
     def _key(self, node: ast.expr) -> Closure:
         """The value of `key=`: a function's name, or a lambda with one argument."""
-        if isinstance(node, ast.Name) and node.id in _FUNCTIONS:
-            function = _FUNCTIONS[node.id]
+        if isinstance(node, ast.Name) and node.id in FUNCTIONS:
+            function = FUNCTIONS[node.id]
             return lambda scope: lambda value: function(plain(value))
         if not isinstance(node, ast.Lambda):
             self.refuse(node, "`key` needs a function, such as `len` or `lambda item: item.score`.")
@@ -620,8 +538,8 @@ class _Compiler:
     def _method(self, node: ast.Call, target: ast.Attribute) -> Closure:
         owner = self.build(target.value)
         name = target.attr
-        if not any(name in names for _, names in _METHODS):
-            every = sorted({n for _, names in _METHODS for n in names})
+        if not any(name in names for _, names in METHODS):
+            every = sorted({n for _, names in METHODS for n in names})
             self.refuse(
                 target,
                 f"There is no method '{name}' for expressions{_suggest(name, every)}",
@@ -635,10 +553,10 @@ class _Compiler:
 
         def run(scope: _Scope) -> Any:
             of = owner(scope)
-            given = [_argument(a(scope)) for a in arguments]
+            given = [method_argument(a(scope)) for a in arguments]
             named = {k: plain(v(scope)) for k, v in keywords}
             try:
-                method = _bound_method(of, name, self.segment(target.value))
+                method = bound_method(of, name, self.segment(target.value))
                 checked_method(method.__self__, name, given)
                 made = method(*given, **named)
                 if isinstance(method.__self__, Mapping) and name in ("items", "keys", "values"):
@@ -707,7 +625,7 @@ class _Compiler:
             value = plain(items)
             if not isinstance(value, (list, tuple, set, frozenset, range, str, Mapping)):
                 raise self.failed(
-                    scope, source_node, TypeError(f"{_kind(value)} is nothing to go through"), (source_node, items)
+                    scope, source_node, TypeError(f"{kind(value)} is nothing to go through"), (source_node, items)
                 )
             for item in value:
                 scope.step()
@@ -759,77 +677,6 @@ class _Compiler:
             f"The expression cannot be evaluated: {cause}{f' ({values})' if values else ''}.",
             hint,
         )
-
-
-def _comparison(kind: type[ast.cmpop]) -> Callable[[Any, Any], Any]:
-    if kind is ast.Eq:
-        return _equal
-    if kind is ast.NotEq:
-        return lambda a, b: not _equal(a, b)
-    if kind is ast.In:
-        return _contains
-    if kind is ast.NotIn:
-        return lambda a, b: not _contains(a, b)
-    test = _COMPARE[kind]
-
-    def compare(a: Any, b: Any) -> Any:
-        if isinstance(a, str) and isinstance(b, str):
-            return test(str(a), str(b))
-        return test(plain(a), plain(b))
-
-    return compare
-
-
-def _equal(a: Any, b: Any) -> bool:
-    # A view of a conversation or of a value equals its text, and its value.
-    if isinstance(b, str):
-        return _text_of(a) == str(b) if isinstance(a, str) or hasattr(a, "__dipeo_text__") else plain(a) == plain(b)
-    if isinstance(a, str) and hasattr(b, "__dipeo_text__"):
-        return a == b.__dipeo_text__
-    return bool(plain(a) == plain(b))
-
-
-def _contains(item: Any, many: Any) -> bool:
-    value = plain(many)
-    if not isinstance(item, str):
-        return plain(item) in value
-    # A view holds a text when its value or its text does.
-    if isinstance(value, (Mapping, list, tuple, set, frozenset)) and str(item) in value:
-        return True
-    text = _text_of(many)
-    return str(item) in (text if isinstance(text, str) else value)
-
-
-def _text_of(value: Any) -> Any:
-    """The text of a view; everything else as it is."""
-    if isinstance(value, str):
-        return str(value)
-    return getattr(value, "__dipeo_text__", value)
-
-
-def _argument(value: Any) -> Any:
-    """An argument of a method; a text view counts as its text."""
-    return str(value) if isinstance(value, str) else value
-
-
-def _bound_method(owner: Any, name: str, path: str) -> Any:
-    for candidate in (plain(owner), _text_of(owner)):
-        for types, names in _METHODS:
-            if isinstance(candidate, types) and name in names and hasattr(candidate, name):
-                return getattr(candidate, name)
-    value = plain(owner)
-    if isinstance(value, Mapping) and name in value:
-        raise TypeError(f"'{path}.{name}' is a value and cannot be called; leave the parentheses out")
-    own = sorted(n for types, names in _METHODS if isinstance(value, types) for n in names)
-    raise AttributeError(f"{_kind(value)} has no method '{name}'{f' (methods: {chr(44).join(own)})' if own else ''}")
-
-
-def _record_fields(value: Any) -> Any:
-    """Names of the fields of a record (dataclass, named tuple, pydantic model); empty for everything else."""
-    kind = type(value)
-    if dataclasses.is_dataclass(kind):
-        return [f.name for f in dataclasses.fields(kind)]
-    return getattr(kind, "_fields", None) or getattr(kind, "model_fields", None) or ()
 
 
 def _assign(variables: dict[str, Any], target: ast.expr, value: Any) -> None:
@@ -930,21 +777,7 @@ def _no_attribute(path: str, name: str, value: Any) -> str:
         return f"'{path}' is text and has no field '{name}'; let its arrow have content_type object"
     if name == "length" and isinstance(value, (list, tuple)):
         return f"a list has no '{name}'; write len({path})"
-    return f"{_kind(value)} has no '{name}'"
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "None"
-    names = {
-        "str": "text",
-        "dict": "a mapping",
-        "list": "a list",
-        "int": "a number",
-        "float": "a number",
-        "bool": "a truth value",
-    }
-    return names.get(type(value).__name__, f"a value of type {type(value).__name__}")
+    return f"{kind(value)} has no '{name}'"
 
 
 def _shown(value: Any) -> str:

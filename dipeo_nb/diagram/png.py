@@ -1,33 +1,57 @@
-"""SVG to PNG with our own font, so that labels show on a machine without any."""
+"""SVG to PNG with resvg and the fonts of this package: same picture on every machine, with or without fonts."""
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
+from typing import Literal
 
-import resvg_py
-
-from dipeo_nb.diagram.drawing import FONT
+from dipeo_nb.errors import ValidationError
 
 FONTS = Path(__file__).parent / "fonts"
+"""Inter, regular and semi-bold, reduced to Latin, Greek, Cyrillic and common signs (SIL Open Font License)."""
+
+_PIXELS = 24_000_000
+"""Pixels of a picture at most; larger drawings are made smaller to fit."""
+_SIDE = 30_000
+_NOT_IN_INTER = re.compile("[\u0530-\u1dff\u2c00-\ufffc\U00010000-\U0010ffff]")
+_DARK_RULES = re.compile(r"@media \(prefers-color-scheme:dark\)\{((?:[^{}]*\{[^{}]*\})*)\}")
 
 
-def svg_to_png(svg: str, *, width: int | None = None, theme: str = "light") -> bytes:
-    """The drawing as PNG.
+def svg_to_png(svg: str, *, width: int | None = None, theme: Literal["light", "dark"] = "light") -> bytes:
+    """Render SVG text as PNG.
 
     Args:
-        svg: as `drawing.draw` makes it, with theme `light` or `dark` (PNG cannot follow its reader).
-        width: pixels; None for twice the natural width, which is sharp on today's screens.
-        theme: only for drawings without a background.
+        svg: text of a drawing.
+        width: pixels, at most 30,000; default: twice the drawing's own width, less for a very large one.
+        theme: which side of an `auto` drawing to render; one of a fixed theme stays as it is.
+
+    Raises:
+        ValidationError: not SVG, a width out of range, or an unknown theme.
     """
-    files = [str(p) for p in sorted(FONTS.glob("*.otf"))]
-    svg = svg.replace(FONT, "Inter")
-    size = {"zoom": 2} if width is None else {"width": width}
-    data = resvg_py.svg_to_bytes(
-        svg_string=svg,
-        font_files=files,
-        font_family="Inter",
-        sans_serif_family="Inter",
-        background=None if 'class="page"' in svg else {"dark": "#1b1f27"}.get(theme, "#ffffff"),
-        **size,
-    )
-    return bytes(data)
+    from resvg_py import svg_to_bytes
+
+    if width is not None and not 1 <= width <= _SIDE:
+        raise ValidationError(f"A picture cannot be {width} pixels wide.", hint=f"Give 1 to {_SIDE}.")
+    if theme not in ("light", "dark"):
+        raise ValidationError(f"'{theme}' is no theme of a picture.", hint="Use 'light' or 'dark'.")
+    size = re.match(r'<svg [^>]*?viewBox="0 0 ([0-9.]+) ([0-9.]+)"', svg)
+    wide, high = (float(size[1]), float(size[2])) if size else (0.0, 0.0)
+    if not wide or not high:
+        raise ValidationError("This is no drawing of this package.", hint="Give the text that draw() returned.")
+    most = min(math.sqrt(_PIXELS / (wide * high)), _SIDE / max(wide, high))
+    scale = min(width / wide if width else 2.0, most)
+    svg = _DARK_RULES.sub(r"\1" if theme == "dark" else "", svg)
+    try:
+        return svg_to_bytes(
+            svg_string=svg,
+            width=max(1, round(wide * scale)),
+            font_files=[str(FONTS / "Inter-Regular.ttf"), str(FONTS / "Inter-SemiBold.ttf")],
+            font_family="Inter",
+            sans_serif_family="Inter",
+            # The machine's fonts are looked through only for scripts that ours lacks: that takes time, and differs.
+            skip_system_fonts=not _NOT_IN_INTER.search(svg),
+        )
+    except ValueError as exc:
+        raise ValidationError(f"The drawing is not valid SVG: {exc}.", hint="Give the text that draw() returned.") from exc

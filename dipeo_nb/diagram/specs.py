@@ -73,7 +73,7 @@ def build_spec(node: DomainNode) -> tuple[NodeSpec | None, list[Problem]]:
         name = key
         if key not in converters:
             name = known.aliases.get(key)
-            if name is None or name in node.data:
+            if name is None or node.data.get(name) is not None:
                 if name is None and key not in known.dropped and not key.startswith("__"):
                     problems.append(_unknown_property(node.type, key, known))
                 continue
@@ -99,9 +99,9 @@ def build_spec(node: DomainNode) -> tuple[NodeSpec | None, list[Problem]]:
                     key,
                 )
             )
-    for name in known.required:
-        if not _given(values.get(name)):
-            problems.append(_missing(node.type, name, name in node.data))
+    problems.extend(
+        _missing(node.type, name, name in node.data) for name in known.required if not _given(values.get(name))
+    )
     return (None if failed else cls(**values)), problems
 
 

@@ -13,25 +13,22 @@ again. A template is translated once: recognised tags get delimiters that cannot
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import lru_cache, wraps
+from functools import lru_cache
 from types import CodeType
 from typing import Any, NamedTuple, NoReturn
 
-from jinja2 import ChainableUndefined, Environment, Template, TemplateSyntaxError, UndefinedError, nodes
+from jinja2 import ChainableUndefined, Template, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from dipeo_nb.diagram.fields import nearest
-from dipeo_nb.diagram.values import TooLargeError, checked_binary, checked_method, plain
+from dipeo_nb.diagram.template_sandbox import CLOSE, ENVIRONMENT, FILENAME, OPEN, RECORD, Missing, check_refused
+from dipeo_nb.diagram.values import TooLargeError, as_text, is_true, plain
 from dipeo_nb.domain.ports import TemplateProcessorPort, TemplateResult
 from dipeo_nb.errors import TemplateError
 
@@ -99,33 +96,6 @@ class SimpleTemplateProcessor(TemplateProcessorPort):
         return translate(template).variables if "{" in template else ()
 
 
-def as_text(value: Any) -> str:
-    """A value as templates print it: text as it is, mappings and lists as JSON (indent 2), dates in ISO form."""
-    if isinstance(value, str):
-        return str(value)
-    if value is None:
-        return ""
-    text = getattr(value, "__dipeo_text__", None)
-    if isinstance(text, str):
-        return text
-    if isinstance(value, (bool, int, float)):
-        return str(value)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    data = _jsonable(value)
-    return data if isinstance(data, str) else json.dumps(data, indent=2, ensure_ascii=False, default=_jsonable)
-
-
-def is_true(value: Any) -> bool:
-    """Truth for #if and #unless: missing, None, False, 0, empty, and the words false, 0, no, none (any case) are not."""
-    value = plain(value)
-    if isinstance(value, str):
-        return value.strip().lower() not in ("", "false", "0", "no", "none")
-    return bool(value)
-
-
 def resolve(path: str, context: Mapping[str, Any], default: Any = None) -> Any:
     """The value at a path such as `a.b[0]`, `a[i].b`, `a[-1]` or `a["k"]`; *default* when there is none."""
     steps = _STEPS.findall(path)
@@ -172,8 +142,6 @@ def check(template: str) -> Names:
 
 # --- translation -------------------------------------------------------------------------------------------------
 
-# Noncharacters: Unicode reserves them for internal use, so no text has them.
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _TAG = re.compile(
     r"(?P<comment>\{\{[~-]?!--.*?--[~-]?\}\}|\{\{[~-]?!.*?\}\}|\{#.*?#\})"
     r"|\{%(?P<raw>[-+]?\s*raw\s*-?%\}(?P<rawtext>.*?)\{%[-+]?\s*endraw\s*-?)%\}"
@@ -229,7 +197,7 @@ class _Translator:
                 f"The template has {len(template):,} characters; {MAX_LENGTH:,} are allowed.",
                 hint="Shorten it, or bring the text in as a value.",
             )
-        self.template = template.replace(_OPEN, "\ufffd").replace(_CLOSE, "\ufffd")
+        self.template = template.replace(OPEN, "\ufffd").replace(CLOSE, "\ufffd")
         self.pieces: list[_Piece] = []
         self.blocks: list[_Block] = []
         self.line = 1
@@ -271,7 +239,7 @@ class _Translator:
     def block(self, word: str, text: str, left: str, right: str, newlines: int) -> str:
         def statement(code: str) -> str:
             # Line numbers of what follows must stay right.
-            return f"{_OPEN}%{left} {code}{chr(10) * newlines} {right}%{_CLOSE}"
+            return f"{OPEN}%{left} {code}{chr(10) * newlines} {right}%{CLOSE}"
 
         if word[0] == "#" or (word[0] == "^" and len(word) > 1):
             kind, _, rest = word[1:].strip().partition(" ")
@@ -327,7 +295,7 @@ class _Translator:
         if not named:
             return code
         # {{#each items as |item key|}}
-        return code + f" {_CLOSE}_ALIAS {named['item']} {named['key'] or ''}"
+        return code + f" {CLOSE}_ALIAS {named['item']} {named['key'] or ''}"
 
     def statement(self, inner: str, text: str) -> str:
         body = inner.strip("+-").strip()
@@ -348,7 +316,7 @@ class _Translator:
         elif name in ("if", "for", "macro", "call", "filter", "with") or (name == "set" and "=" not in body):
             self.blocks.append(_Block("%" + name, self.line, text))
         inner = _AT_WORD.sub(_at_word, inner)
-        return f"{_OPEN}%{inner}%{_CLOSE}"
+        return f"{OPEN}%{inner}%{CLOSE}"
 
     def output(self, word: str, body: str, text: str, left: str, right: str) -> str:
         if not word:
@@ -359,7 +327,7 @@ class _Translator:
             if not _LABEL.fullmatch(word):
                 return text
             code = f"_named({word!r}, {self.piece(text, word)})"
-            return f"{_OPEN}{{{left} {code} {right}}}{_CLOSE}"
+            return f"{OPEN}{{{left} {code} {right}}}{CLOSE}"
         newlines = "\n" * (body.count("\n") - code.count("\n"))
         if "-" in word and re.fullmatch(r"[\w.]+(?:-[\w.]+)+", word) and re.match(r"[^\W\d]", word):
             # Without blanks it may be the label `user-name`, or the subtraction a-b: the names of the run decide.
@@ -375,7 +343,7 @@ class _Translator:
             if first != "this":
                 code = f"({first} if {first} is defined else _field(this, {first!r})){word[len(first) :]}"
         number = self.piece(text, _spoken(word))
-        return f"{_OPEN}{{{left} _out(({code}{newlines}), {number}) {right}}}{_CLOSE}"
+        return f"{OPEN}{{{left} _out(({code}{newlines}), {number}) {right}}}{CLOSE}"
 
     def inside_each(self) -> bool:
         return any(block.kind == "each" for block in self.blocks)
@@ -420,7 +388,7 @@ def _is_expression(code: str) -> bool:
     if len(code) > 2_000:
         return False
     try:
-        tree = _ENVIRONMENT.parse(f"{_OPEN}{{{code}}}{_CLOSE}")
+        tree = ENVIRONMENT.parse(f"{OPEN}{{{code}}}{CLOSE}")
     except (TemplateSyntaxError, RecursionError):
         return False
     # A tuple (`a, b`) is prose rather than an expression.
@@ -447,8 +415,8 @@ class Program:
         self.names = _names(tree, template)
         self.variables = self.names.all
         with _syntax_errors(template):
-            code: CodeType = _ENVIRONMENT.compile(_Wrapped().visit(tree), filename=_FILENAME)
-        self._template = Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.make_globals(None))
+            code: CodeType = ENVIRONMENT.compile(_Wrapped().visit(tree), filename=FILENAME)
+        self._template = Template.from_code(ENVIRONMENT, code, ENVIRONMENT.make_globals(None))
 
     def render(self, context: Mapping[str, Any], record: _Record) -> str:
         """The text; notes what is missing in *record*. Raises TemplateError."""
@@ -463,7 +431,7 @@ class Program:
             "_true": is_true,
             "_loop": record.loop,
         }
-        token = _RECORD.set(record)
+        token = RECORD.set(record)
         try:
             return self._template.render(names)
         except TemplateError:
@@ -471,7 +439,7 @@ class Program:
         except Exception as error:
             raise self._failure(error, context) from error
         finally:
-            _RECORD.reset(token)
+            RECORD.reset(token)
 
     def _failure(self, error: Exception, context: Mapping[str, Any]) -> TemplateError:
         line = _line_of(error)
@@ -514,7 +482,7 @@ class _Record:
         if value is None or isinstance(value, ChainableUndefined):
             piece = self.pieces[number]
             if isinstance(value, ChainableUndefined):
-                _refused(value)
+                check_refused(value)
             self.missing[piece.path] = None
             return piece.text if self.keep else ""
         if touched and self.keep:
@@ -559,181 +527,12 @@ class _Record:
         return self.pieces[number].text
 
 
-_RECORD: ContextVar[_Record | None] = ContextVar("dipeo_template_record", default=None)
-_FILENAME = "<prompt template>"
-
-
-class _Missing(ChainableUndefined):
-    """A missing value: prints nothing, and is noted when it is printed or walked."""
-
-    def __str__(self) -> str:
-        _refused(self)
-        record = _RECORD.get()
-        if record is not None:
-            record.missing[self._undefined_name or "?"] = None
-            record.touched = True
-        return ""
-
-    def __iter__(self) -> Iterator[Any]:
-        str(self)
-        return iter(())
-
-    def __len__(self) -> int:
-        str(self)
-        return 0
-
-    def __getattr__(self, name: str) -> _Missing:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        _refused(self)
-        return _Missing(name=f"{self._undefined_name}.{name}")
-
-    def __getitem__(self, key: Any) -> _Missing:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _Missing(name=f"{self._undefined_name}[{key}]")
-
-
-def _refused(value: Any) -> None:
-    if value._undefined_exception is SecurityError:
-        raise SecurityError(value._undefined_message)
-
-
 def _field(item: Any, name: str) -> Any:
     """A field of the item of an #each."""
     value = plain(item)
     if isinstance(value, Mapping) and name in value:
         return value[name]
-    return _Missing(name=name)
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja2's sandbox; keys come before attributes, text views give their value, results are bounded."""
-
-    intercepted_binops = frozenset(["**", "*", "%"])
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        value = plain(obj)
-        if isinstance(value, Mapping) and attribute in value:
-            return value[attribute]
-        if isinstance(value, ChainableUndefined):
-            return super().getattr(value, attribute)
-        if attribute.startswith("_") and not isinstance(value, Mapping):
-            raise SecurityError(
-                f"'{attribute}' cannot be read: names that begin with an underscore are not for templates"
-            )
-        if isinstance(value, str) and attribute in ("format", "format_map"):
-            raise SecurityError(f"the method {attribute} is not for templates; put the values where they belong")
-        if isinstance(value, (list, tuple)) and attribute.isdecimal():
-            return self.getitem(value, int(attribute))
-        return super().getattr(
-            obj if isinstance(obj, str) and not isinstance(value, (Mapping, list)) else value, attribute
-        )
-
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        value = plain(obj)
-        argument = plain(argument)
-        if isinstance(value, Mapping):
-            if isinstance(argument, slice):
-                value = str(obj)
-            else:
-                try:
-                    return value[argument]
-                except (KeyError, TypeError):
-                    return self.undefined(obj=value, name=f"[{argument}]")
-        if isinstance(argument, str) and argument.startswith("_") and not isinstance(value, ChainableUndefined):
-            raise SecurityError(
-                f"'{argument}' cannot be read: names that begin with an underscore are not for templates"
-            )
-        if isinstance(argument, ChainableUndefined):
-            return self.undefined(name=argument._undefined_name)
-        if isinstance(argument, str) and argument.isdecimal() and isinstance(value, (list, tuple)):
-            argument = int(argument)
-        return super().getitem(value, argument)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        x, y = (left, right) if isinstance(left, str) and isinstance(right, str) else (plain(left), plain(right))
-        checked_binary(operator, x, y)
-        return super().call_binop(context, operator, x, y)
-
-    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        owner = getattr(obj, "__self__", None)
-        if isinstance(owner, (str, bytes)):
-            checked_method(owner, getattr(obj, "__name__", ""), args)
-        return super().call(context, obj, *args, **kwargs)
-
-
-def _make_environment() -> _Environment:
-    env = _Environment(
-        block_start_string=_OPEN + "%",
-        block_end_string="%" + _CLOSE,
-        variable_start_string=_OPEN + "{",
-        variable_end_string="}" + _CLOSE,
-        comment_start_string=_OPEN + "#",
-        comment_end_string="#" + _CLOSE,
-        undefined=_Missing,
-        keep_trailing_newline=True,
-        autoescape=False,
-        cache_size=0,
-        extensions=(),
-    )
-    env.globals = {"range": env.globals["range"]}
-    for name in _STRUCTURE_FILTERS & env.filters.keys():
-        env.filters[name] = _on_values(env.filters[name])
-    env.filters["json"] = env.filters["tojson"] = _to_json
-    for name in ("center", "indent", "format", "xmlattr"):
-        # The first two make text of any length, the others are for other uses.
-        env.filters.pop(name, None)
-    env.filters["indent"] = _indent
-    return env
-
-
-_STRUCTURE_FILTERS = frozenset(
-    [
-        "abs", "attr", "batch", "count", "dictsort", "first", "float", "groupby", "int", "items", "join", "last",
-        "length", "list", "map", "max", "min", "pprint", "random", "reject", "rejectattr", "reverse", "round",
-        "select", "selectattr", "slice", "sort", "sum", "unique",
-    ]
-)  # fmt: skip
-"""Filters that want the value behind a text view."""
-
-
-def _on_values(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return function(*(plain(a) for a in args), **kwargs)
-
-    return call
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(_jsonable(plain(value)), indent=indent and min(indent, 8), ensure_ascii=False, default=_jsonable)
-
-
-def _indent(value: Any, width: int = 4, first: bool = False) -> str:
-    pad = " " * min(width, 80)
-    text = as_text(value).replace("\n", "\n" + pad)
-    return pad + text if first else text
-
-
-def _jsonable(value: Any) -> Any:
-    """A value, or its nearest JSON form; text for what has none."""
-    if isinstance(value, (Mapping, list, tuple, str, int, float, type(None))):
-        return {_key(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
-    if isinstance(value, (set, frozenset)):
-        return sorted(value, key=repr)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, ChainableUndefined):
-        return None
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return dump(mode="json")
-    return str(value)
-
-
-def _key(key: Any) -> Any:
-    return key if isinstance(key, (str, int, float, type(None))) else str(key)
+    return Missing(name=name)
 
 
 class _Wrapped(NodeTransformer):
@@ -758,7 +557,7 @@ class _Wrapped(NodeTransformer):
 
 def _parsed(source: str, template: str) -> nodes.Template:
     with _syntax_errors(template):
-        return _ENVIRONMENT.parse(_ALIAS.sub(_alias, source))
+        return ENVIRONMENT.parse(_ALIAS.sub(_alias, source))
 
 
 @contextmanager
@@ -769,7 +568,7 @@ def _syntax_errors(template: str) -> Iterator[None]:
     except TemplateSyntaxError as error:
         line = error.lineno
         text = template.split("\n")[line - 1].strip() if line <= template.count("\n") + 1 else ""
-        message = str(error.message or error).replace(_OPEN, "{").replace(_CLOSE, "}")
+        message = str(error.message or error).replace(OPEN, "{").replace(CLOSE, "}")
         raise TemplateError(
             f"Line {line} of the template: {_short(message).rstrip('.')} in '{_short(text)}'.",
             hint="Correct the tag.",
@@ -783,12 +582,12 @@ def _syntax_errors(template: str) -> Iterator[None]:
 
 
 # `{{#each items as |item key|}}`: the loop sets its own names from `this` and `@key` right after it starts.
-_ALIAS = re.compile(f" {_CLOSE}_ALIAS (\\w+) (\\w*)(\\s*-?%{_CLOSE})")
+_ALIAS = re.compile(f" {CLOSE}_ALIAS (\\w+) (\\w*)(\\s*-?%{CLOSE})")
 
 
 def _alias(match: re.Match[str]) -> str:
-    made = f"{match[3]}{_OPEN}% set {match[1]} = this %{_CLOSE}"
-    return made + (f"{_OPEN}% set {match[2]} = _at_key %{_CLOSE}" if match[2] else "")
+    made = f"{match[3]}{OPEN}% set {match[1]} = this %{CLOSE}"
+    return made + (f"{OPEN}% set {match[2]} = _at_key %{CLOSE}" if match[2] else "")
 
 
 _INTERNAL = frozenset(
@@ -844,10 +643,7 @@ def _line_of(error: BaseException) -> int | None:
     line = None
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == _FILENAME:
+        if trace.tb_frame.f_code.co_filename == FILENAME:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
-
-
-_ENVIRONMENT: Environment = _make_environment()

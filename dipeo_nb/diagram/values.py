@@ -1,4 +1,4 @@
-"""What expressions and templates have in common: the value behind a text view, and limits on results.
+"""What expressions and templates have in common: the value behind a text view, its text, and limits on results.
 
 A *text view* is a `str` with an attribute `__dipeo_value__`: text that remembers what it was made from. A value with an
 attribute `__dipeo_text__` is the opposite: a mapping that reads as text (a conversation as its last message).
@@ -6,9 +6,14 @@ attribute `__dipeo_text__` is the opposite: a mapping that reads as text (a conv
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jinja2 import Undefined
 
 MAX_SIZE = 10_000_000
 """Characters and elements that one evaluation or rendering may create at once."""
@@ -75,3 +80,52 @@ def checked_method(owner: Any, name: str, arguments: Sequence[Any]) -> None:
         size = len(owner) * len(parts) + sum(len(p) for p in parts if isinstance(p, str))
     if size > MAX_SIZE:
         raise TooLargeError(f"the text would have more than {MAX_SIZE:,} characters")
+
+
+def as_text(value: Any) -> str:
+    """A value as templates print it: text as it is, mappings and lists as JSON (indent 2), dates in ISO form."""
+    if isinstance(value, str):
+        return str(value)
+    if value is None:
+        return ""
+    text = getattr(value, "__dipeo_text__", None)
+    if isinstance(text, str):
+        return text
+    if isinstance(value, (bool, int, float)):
+        return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    data = jsonable(value)
+    return data if isinstance(data, str) else json.dumps(data, indent=2, ensure_ascii=False, default=jsonable)
+
+
+def is_true(value: Any) -> bool:
+    """Truth for #if and #unless: missing, None, False, 0, empty, and the words false, 0, no, none (any case) are not."""
+    value = plain(value)
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "false", "0", "no", "none")
+    return bool(value)
+
+
+def jsonable(value: Any) -> Any:
+    """A value, or its nearest JSON form; text for what has none."""
+    if isinstance(value, (Mapping, list, tuple, str, int, float, type(None))):
+        return {_key(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, Undefined):
+        return None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    return str(value)
+
+
+def _key(key: Any) -> Any:
+    return key if isinstance(key, (str, int, float, type(None))) else str(key)

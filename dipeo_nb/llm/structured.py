@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticValidationError
 
@@ -86,6 +85,8 @@ def validated(value: Any, response_format: Any) -> tuple[str, Any]:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}") from None
         return instance.model_dump_json(), instance
+    from jsonschema import Draft202012Validator  # only now: it takes up to a second
+
     error = next(iter(Draft202012Validator(schema_of(response_format)).iter_errors(value)), None)
     if error is not None:
         place = ".".join(map(str, error.absolute_path)) or "the value"

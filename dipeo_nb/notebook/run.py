@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import queue
 import sys
 import threading
-from collections.abc import AsyncIterator, Generator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dipeo_nb.common.loop import LoopThread, run_on_loop, run_sync, submit, wait_for_future
+from dipeo_nb import errors
+from dipeo_nb.common.loop import LoopThread, run_on_loop, run_sync, submit
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.errors import DipeoError, MissingDependencyError, RunError
-from dipeo_nb.execution.engine import Execution
+from dipeo_nb.execution.engine import Execution, describe
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import nobody
 from dipeo_nb.notebook import static_view
@@ -27,7 +31,13 @@ if TYPE_CHECKING:
     from dipeo_nb.notebook.view import LiveDisplay
 
 STOP_GRACE_S = 5.0
-"""Seconds an interrupted wait gives the run to write its end."""
+"""Seconds an interrupted wait gives the run to write its end, and a finished one its views to draw theirs."""
+TICK_S = 0.05
+"""Seconds between two looks for a question, and for a kernel's Stop, while a cell waits."""
+PAGE = 500
+"""Events read at a time by `async for`."""
+
+_LOG = logging.getLogger(__name__)
 
 
 class RunResult:
@@ -35,6 +45,10 @@ class RunResult:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+
+    @property
+    def id(self) -> str:
+        return self.run.id
 
     @property
     def outputs(self) -> Mapping[str, Any]:
@@ -66,12 +80,22 @@ class RunResult:
         return self.run.state.duration_s
 
     @property
+    def error(self) -> Mapping[str, Any] | None:
+        """Always None: a run that failed raises instead of giving a result. `run.error` has it."""
+        return self.run.error
+
+    @property
     def events(self) -> list[Event]:
         return self.run.events
 
     @property
     def conversation(self) -> Conversation:
         return self.run.conversation
+
+    @property
+    def nodes(self) -> Table:
+        """One row per node; see `Run.nodes`."""
+        return self.run.nodes
 
     def node(self, reference: str) -> Any:
         """State of a node by label or id: status, runs, output, text, usage, cost_usd, meta."""
@@ -85,8 +109,7 @@ class RunResult:
         return f"RunResult({self.run.state.diagram!r}, {static_view.headline(self.run.state)}, outputs={dict(self.outputs)!r})"
 
     def _repr_html_(self) -> str:
-        head = f"<p>{static_view.headline(self.run.state)}</p>"
-        return head + (static_view.table(("endpoint", "value"), self.outputs.items()) if self.outputs else "")
+        return static_view.short_html(self.run.state)
 
 
 class Conversation(list[Mapping[str, Any]]):
@@ -95,12 +118,26 @@ class Conversation(list[Mapping[str, Any]]):
     def _repr_html_(self) -> str:
         return static_view.conversation_table(self)
 
+    def __repr__(self) -> str:
+        return "\n".join(f"{m.get('from_person_id')} → {m.get('to_person_id')}: {m.get('content')}" for m in self)
+
+
+class Table(list[Mapping[str, Any]]):
+    """Rows with the same keys; shown as a table."""
+
+    def _repr_html_(self) -> str:
+        return static_view.table(self[0] if self else (), (row.values() for row in self))
+
 
 class Run:
     """One run, going on or over.
 
-    `run` as the last line of a cell shows it live; `await run` or `run.result()` waits for it and raises what made it
-    fail; `async for event in run` gives every event from the first, however late one comes.
+    `run` as the last line of a cell shows it live; `await run` or `run.result()` waits for it, gives a `RunResult`, and
+    raises what made it fail; `async for event in run` gives every event from the first, however late one comes, and
+    simply ends with the run, failed or not.
+
+    What is raised is a `RunError` (`RunAbortedError` when it was stopped) or, when a service failed, a `ServiceError`;
+    its `run_id` names the run and its `run` is this object.
     """
 
     def __init__(
@@ -111,21 +148,22 @@ class Run:
         execution: Execution | None = None,
         answers: Answers | None = None,
         diagram: DomainDiagram | None = None,
+        view: bool = True,
     ) -> None:
         self._runtime = runtime
         self._execution = execution
         self._answers = answers
         self._diagram = diagram
         self._state = state
+        self._view = view
         self._finished = threading.Event()
-        self._broken: BaseException | None = None
         self._displays: list[concurrent.futures.Future[None]] = []
-        self._changed: asyncio.Event | None = None
         self._future: concurrent.futures.Future[None] | None = None
         if execution is None:
             self._finished.set()
         else:
             self._future = submit(self._drive(execution))
+            self._future.add_done_callback(lambda _: self._finished.set())
 
     # What it is.
 
@@ -142,6 +180,11 @@ class Run:
     def status(self) -> str:
         """pending, running, completed, failed, aborted or interrupted."""
         return str(self._state.status)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is over, or was opened from the store."""
+        return self._finished.is_set()
 
     @property
     def outputs(self) -> Mapping[str, Any]:
@@ -169,11 +212,16 @@ class Run:
     @property
     def events(self) -> list[Event]:
         """All events so far, from the run store."""
-        return run_sync(self._runtime.services.store.events(self.id))
+
+        async def read() -> list[Event]:
+            await self._runtime.initialize()
+            return await self._runtime.services.store.events(self.id)
+
+        return run_sync(read())
 
     @property
     def question(self) -> Mapping[str, Any] | None:
-        """The question that waits for an answer: prompt, label, default, request_id."""
+        """The (first) question that waits for an answer: prompt, label, default, timeout, request_id; else None."""
         return self._state.pending_question
 
     def node(self, reference: str) -> Any:
@@ -187,27 +235,37 @@ class Run:
                 return node
         raise KeyError(f"no node '{reference}'; nodes: {', '.join(self._state.labels.values())}")
 
-    def to_dataframe(self) -> Any:
-        """One row per node: node, status, runs, seconds, tokens, cost_usd, output. Needs pandas."""
-        try:
-            import pandas  # pyright: ignore[reportMissingImports,reportMissingModuleSource]
-        except ImportError as error:
-            raise MissingDependencyError(
-                "A DataFrame needs the package 'pandas'.", hint="Run: pip install pandas"
-            ) from error
-        rows = [
+    @property
+    def nodes(self) -> Table:
+        """One row per node, in the order they first ran: node, status, runs, seconds, tokens, cost_usd, output."""
+        return Table(
             {
                 "node": self._state.label(i),
                 "status": str(n.status),
                 "runs": n.runs,
-                "seconds": n.duration_s,
+                "seconds": round(n.duration_s, 3),
                 "tokens": n.usage.total,
                 "cost_usd": n.cost_usd,
                 "output": n.output,
             }
-            for i, n in self._state.nodes.items()
-        ]
-        return pandas.DataFrame(rows)
+            for i, n in static_view.in_order(self._state)
+        )
+
+    def to_dataframe(self) -> Any:
+        """`nodes` as a pandas DataFrame.
+
+        Raises:
+            MissingDependencyError: pandas is not installed; `nodes` has the same rows without it.
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingImports,reportMissingModuleSource]
+        except ImportError as error:
+            raise MissingDependencyError(
+                "A DataFrame needs the package 'pandas', which is not installed.",
+                hint="Run: pip install pandas. Or use run.nodes, the same rows as a list.",
+                package="pandas",
+            ) from error
+        return pandas.DataFrame(list(self.nodes))
 
     # What one does with it.
 
@@ -217,7 +275,11 @@ class Run:
             self._execution.stop(reason)
 
     def answer(self, text: str, request_id: str | None = None) -> None:
-        """Answer the waiting question (or the one named)."""
+        """Answer the waiting question (or the one named). Any thread; a question already answered is left alone.
+
+        Raises:
+            RunError: no question waits.
+        """
         request_id = request_id or (self.question or {}).get("request_id")
         if request_id is None or self._answers is None:
             raise RunError("No question waits for an answer.", hint="See run.question.", run_id=self.id)
@@ -227,74 +289,90 @@ class Run:
         """Wait for the end, in this thread; questions are asked with input() meanwhile. Ctrl-C or Stop aborts the run.
 
         Raises:
-            RunError: the run failed or was aborted; the class says how, `error.run_id` which.
+            RunError, ServiceError: what made the run fail, or RunAbortedError.
             TimeoutError: it was not over after *timeout* seconds; it goes on.
         """
         if threading.current_thread() is LoopThread.get().thread:
             raise RuntimeError("run.result() on dipeo_nb's own event loop would never return; use `await run`.")
+        deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            self._wait(timeout)
+            with self._asking_here() as ask:
+                # Short waits: a question may come, and not every platform lets Ctrl-C into a wait without end.
+                while not self._finished.wait(TICK_S):
+                    if deadline is not None and time.monotonic() >= deadline:
+                        raise TimeoutError(f"Run {self.id} is still {self.status} after {timeout:g} s.")
+                    ask()
+            concurrent.futures.wait(self._displays, timeout=STOP_GRACE_S)
         except KeyboardInterrupt:
             self.stop("interrupted")
             self._finished.wait(STOP_GRACE_S)
+            concurrent.futures.wait(self._displays, timeout=STOP_GRACE_S)
             raise
         return self._outcome()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end without asking and without raising what went wrong; False when *timeout* seconds were not enough."""
+        return self._finished.wait(timeout)
 
     def __await__(self) -> Generator[Any, None, RunResult]:
         return self._awaited().__await__()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         seq = 0
-        while True:
-            events, over = await run_on_loop(self._more(seq))
+        while events := await run_on_loop(self._more(seq)):
             for event in events:
                 seq = event.seq
                 yield event
-            if over and not events:
-                return
 
     async def _awaited(self) -> RunResult:
-        if self._future is not None:
-            waiting: concurrent.futures.Future[bool] = submit(self._over())
-            try:
-                await wait_for_future(waiting)
-            except asyncio.CancelledError:
-                self.stop("interrupted")
-                raise
+        # On any loop, mostly a notebook cell's; the end comes from another. The ticks let questions in, and a kernel's
+        # Stop, which does not wake an idle `await` (ipykernel#881).
+        try:
+            with self._asking_here() as ask:
+                pause = 0.001
+                while not self._finished.is_set():
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, TICK_S)
+                    ask()
+            while not all(display.done() for display in self._displays):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(TICK_S)
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            self.stop("interrupted")
+            raise
         return self._outcome()
 
-    def _wait(self, timeout: float | None) -> None:
-        if self._future is None:
+    @contextmanager
+    def _asking_here(self) -> Iterator[Callable[[], None]]:
+        """While a cell waits for the run, questions are asked in that cell: a form needs a page whose messages get
+        through to a busy kernel, which not every kernel and front end grants (jupyter.md §2)."""
+        answers = self._answers
+        if answers is None:
+            yield lambda: None
             return
-        # Short waits: a wait without end cannot be interrupted on every platform, and questions come in between.
-        left = timeout
-        while not self._finished.wait(0.05 if left is None else min(0.05, max(left, 0.0))):
-            if left is not None:
-                left -= 0.05
-                if left <= 0:
-                    raise TimeoutError(f"Run {self.id} is still {self.status} after {timeout:g} s.")
-            if self._answers is not None:
-                self._answers.ask_here()
-        for display in list(self._displays):
-            display.result(STOP_GRACE_S)
+        answers.waiting_cells += 1
+        try:
+            yield answers.ask_here
+        finally:
+            answers.waiting_cells -= 1
 
     def _outcome(self) -> RunResult:
-        if self._broken is not None:
-            raise self._broken
-        error = self._execution.error if self._execution is not None else None
-        if error is not None:
-            error.run_id = self.id  # type: ignore[attr-defined]
-            raise error
-        if self._state.error is not None:
-            described = self._state.error
-            raise RunError(
-                str(described.get("message")), hint=described.get("hint"), run_id=self.id, node=described.get("node")
-            )
-        if self.status == Status.INTERRUPTED:
-            raise RunError(
-                "The process of this run ended before the run did.", hint="Run the diagram again.", run_id=self.id
-            )
-        return RunResult(self)
+        error: BaseException | None = None
+        if self._future is not None:
+            error = self._future.exception()
+        if error is None and self._execution is not None:
+            error = self._execution.error
+        if error is None and self._state.error is not None:
+            error = _rebuilt(self._state.error)
+        if error is None and self.status == Status.INTERRUPTED:
+            error = RunError("The process of this run ended before the run did.", hint="Run the diagram again.")
+        if error is None and not self._state.finished:
+            error = RunError("This run still goes on in another process.", hint="Open it again later: dp.open_run(…).")
+        if error is None:
+            return RunResult(self)
+        if isinstance(error, DipeoError):
+            error.run_id, error.run = self.id, self  # type: ignore[attr-defined]
+        # Without the frames of an earlier call of this method.
+        raise error.with_traceback(None)
 
     # On the loop thread.
 
@@ -302,116 +380,152 @@ class Run:
         try:
             await self._runtime.initialize()
             await execution.run()
-        except DipeoError as error:  # the run store refuses: the run cannot even be recorded as failed
-            self._broken = error
-        finally:
-            self._finished.set()
+        except DipeoError as error:  # the run store refuses, so this failure is shown but cannot be recorded
+            self._state.status, self._state.error = Status.FAILED, describe(error, None)
+            raise
 
-    async def _over(self) -> bool:
-        while not self._finished.is_set():
+    async def _more(self, seq: int) -> list[Event]:
+        """Events after *seq*; waits for some, and gives none when the run is over."""
+        await self._runtime.initialize()
+        while self._state.events <= seq and not self._finished.is_set():  # noqa: ASYNC110 - a queue per reader is dearer
             await asyncio.sleep(0.02)
-        for display in list(self._displays):
-            await asyncio.wait_for(asyncio.wrap_future(display), STOP_GRACE_S)
-        return True
-
-    async def _more(self, seq: int) -> tuple[list[Event], bool]:
-        """Events after *seq*; waits for some unless the run is over."""
-        while True:
-            over = self._finished.is_set()
-            events = await self._runtime.services.store.events(self.id, after=seq)
-            if events or over:
-                return events, over
-            await asyncio.sleep(0.02)
+        return await self._runtime.services.store.events(self.id, after=seq, limit=PAGE)
 
     # How it looks.
 
-    def _ipython_display_(self) -> None:
+    def show(self) -> None:
+        """Display the run in the running cell: live while it goes on, at the end (or when it is over) its static picture.
+
+        Outside a kernel: the static form, as far as the run is.
+        """
         from IPython.display import display
 
-        if self._finished.is_set() or self._diagram is None:
-            display(static_view.bundle(self._state, self._diagram), raw=True)
-        else:
-            self.show()
-
-    def show(self) -> None:
-        """Display the live view in the running cell; at the end it becomes the static picture of the run."""
+        if self._finished.is_set() or self._diagram is None or not in_kernel():
+            display(self._repr_mimebundle_(), raw=True)
+            return
         from dipeo_nb.notebook.view import LiveDisplay
 
-        assert self._diagram is not None  # only runs opened from the store lack it, and those are over
         live = LiveDisplay(
-            self._state, self._diagram, stop=self.stop, answer=lambda request, text: self.answer(text, request)
+            self._state,
+            self._diagram,
+            stop=self.stop,
+            answer=lambda request, text: self.answer(text, request),
+            elsewhere=lambda: self._answers is not None and self._answers.waiting_cells > 0,
         )
         live.show()
-        self._displays.append(submit(self._follow(live)))
+        following = submit(self._follow(live))
+        following.add_done_callback(_report)
+        self._displays.append(following)
 
     async def _follow(self, live: LiveDisplay) -> None:
-        bus = self._runtime.services.bus
-        for event in await self._runtime.services.store.events(self.id):
-            live.see(event)
-        subscription = bus.subscribe(live.see, run_id=self.id)
+        services = self._runtime.services
+        await self._runtime.initialize()
+        # Subscribed first: what is stored meanwhile comes twice rather than never, and the view takes each number once.
+        subscription = services.bus.subscribe(live.see, run_id=self.id)
         try:
+            for event in await services.store.events(self.id):
+                live.see(event)
             await live.follow(self._finished.is_set)
         finally:
-            bus.unsubscribe(subscription)
+            services.bus.unsubscribe(subscription)
+
+    def _ipython_display_(self) -> None:
+        # Not only a mimebundle: the live view is replaced at the end, for which its output needs a handle.
+        if self._view:
+            self.show()
+        else:
+            from IPython.display import display
+
+            display(self._repr_mimebundle_(), raw=True)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The static form of the run as far as it is."""
+        return static_view.bundle(self._state, self._diagram)
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self._state.diagram!r}, {static_view.headline(self._state)})"
 
 
 class Answers:
-    """Who answers in a notebook: given answers first, then whoever comes first of the form in the live view,
-    `run.answer(…)`, and input() while a cell waits in `run.result()`."""
+    """Who answers in a notebook: a cell that waits for the run asks with input(); while none does, the form in the live
+    view and `run.answer(…)`, whichever comes first."""
 
-    def __init__(self, *, console: bool) -> None:
-        self._console = console
-        self._waiting: dict[str, asyncio.Future[str]] = {}
+    def __init__(self) -> None:
+        self.waiting_cells = 0
+        self._waiting: dict[str, asyncio.Future[tuple[str, str]]] = {}
         self._questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
 
     async def ask(self, question: Question) -> tuple[str, str]:
-        answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._waiting[question.request_id] = answered
-        if self._console:
-            self._questions.put(question)
+        self._questions.put(question)
         try:
-            return await answered, "user"
+            return await answered
         finally:
             del self._waiting[question.request_id]
 
-    def give(self, request_id: str, text: str | BaseException) -> None:
+    def give(self, request_id: str, answer: str | BaseException, source: str = "user") -> None:
         """Answer from any thread; unknown or answered requests are ignored."""
 
         def settle() -> None:
             waiting = self._waiting.get(request_id)
             if waiting is None or waiting.done():
                 return
-            if isinstance(text, str):
-                waiting.set_result(text)
+            if isinstance(answer, str):
+                waiting.set_result((answer, source))
             else:
-                waiting.set_exception(text)
+                waiting.set_exception(answer)
 
         LoopThread.get().loop.call_soon_threadsafe(settle)
 
     def ask_here(self) -> None:
-        """Ask what waits with input(), in this thread (the one a kernel reads from)."""
-        try:
-            question = self._questions.get_nowait()
-        except queue.Empty:
+        """Ask the next question that still waits with input(), in this thread (the one a kernel reads from)."""
+        question = self._next()
+        if question is None:
             return
-        if not in_kernel() and not sys.stdin.isatty():
-            self.give(question.request_id, question.default if question.default is not None else nobody(question))
-            return
+        request_id, default = question.request_id, question.default
         try:
-            text = input(f"{question.prompt} ")
+            if not in_kernel() and not sys.stdin.isatty():
+                raise EOFError
+            text = input(f"{question.prompt} " if default is None else f"{question.prompt} [{default}] ")
         except (EOFError, NotImplementedError) as error:
             # StdinNotImplementedError of a kernel without a front end (nbclient, nbmake) is a NotImplementedError.
-            refused = nobody(question)
-            refused.__cause__ = error
-            self.give(question.request_id, question.default if question.default is not None else refused)
+            if default is not None:
+                self.give(request_id, default, "default")
+            else:
+                refused = nobody(question)
+                refused.__cause__ = error
+                self.give(request_id, refused)
         else:
-            self.give(question.request_id, text or question.default or "")
+            if text or default is None:
+                self.give(request_id, text)
+            else:
+                self.give(request_id, default, "default")
+
+    def _next(self) -> Question | None:
+        while not self._questions.empty():
+            question = self._questions.get()
+            if question.request_id in self._waiting:
+                return question
+        return None
+
+
+def _rebuilt(described: Mapping[str, Any]) -> DipeoError:
+    """A recorded error as it was raised; a class this version does not know is a RunError."""
+    kind = getattr(errors, str(described.get("type")), None)
+    if not (isinstance(kind, type) and issubclass(kind, DipeoError)):
+        kind = RunError
+    return kind(str(described.get("message")), hint=described.get("hint"), node=described.get("node"))
+
+
+def _report(following: concurrent.futures.Future[None]) -> None:
+    """A view that breaks must not break the run it shows; it says so in the log."""
+    if not following.cancelled() and (error := following.exception()) is not None:
+        _LOG.error("The live view of a run ended early: %s", error, exc_info=error)
 
 
 def in_kernel() -> bool:
+    """Whether this process is a Jupyter kernel."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and hasattr(shell, "kernel")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings, get_settings
@@ -16,14 +21,20 @@ from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.document import load as load_diagram
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
-from dipeo_nb.errors import ConfigurationError, DipeoError, UserError
+from dipeo_nb.domain.ports import Services
+from dipeo_nb.errors import ConfigurationError, MissingDependencyError, UserError
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import GivenAnswers
 from dipeo_nb.notebook import static_view
-from dipeo_nb.notebook.run import Answers, Run, RunResult, in_kernel
+from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Source = Diagram | str | os.PathLike[str] | Mapping[str, Any]
 """A diagram, a path or name, the text of a diagram, or a mapping."""
+GivenAnswer = Mapping[str, str | Sequence[str]]
+"""Node label → answer, or list of answers for a node that asks several times."""
 
 
 class Session:
@@ -32,43 +43,59 @@ class Session:
     Args:
         base_dir: root of relative names in diagrams; default: DIPEO_BASE_DIR, else the current directory.
         settings: replaces the settings altogether.
-        services: replaces single services by name: `llm=`, `store=`, `files=` …
+        services: replaces all services; default: what the settings say.
+        replaced: replaces single services by name: `llm=`, `store=`, `files=` …
+
+    Raises:
+        ConfigurationError: there is no such folder.
     """
 
     def __init__(
-        self, base_dir: str | os.PathLike[str] | None = None, *, settings: Settings | None = None, **services: Any
+        self,
+        base_dir: str | os.PathLike[str] | None = None,
+        *,
+        settings: Settings | None = None,
+        services: Services | None = None,
+        **replaced: Any,
     ) -> None:
         settings = settings or get_settings()
         if base_dir is not None:
-            folder = Path(base_dir).resolve()
+            folder = Path(base_dir).expanduser().resolve()
             if not folder.is_dir():
                 raise ConfigurationError(f"There is no folder {folder}.", hint="Make it, or give another base_dir.")
             settings = settings.model_copy(update={"base_dir": folder})
         self.settings = settings
-        self.runtime = Runtime(settings, **services)
+        self.runtime = (
+            Runtime(settings, **replaced)
+            if services is None
+            else Runtime(settings, services=replace(services, **replaced))
+        )
+        self._going: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 
     def load(self, source: Source, *, format: str | None = None) -> Diagram:
         """Read a diagram from a path, a name, a text or a mapping.
 
+        Args:
+            format: `light`, `native` or `readable`; default: by file name, else by content.
+
         Raises:
             DiagramNotFoundError, DiagramFormatError: it cannot be read.
         """
-        return (
-            source
-            if isinstance(source, Diagram)
-            else load_diagram(source, format=format, base_dir=self.settings.base_dir)
-        )
+        if isinstance(source, Diagram):
+            return source
+        return load_diagram(source, format=format, base_dir=self.settings.base_dir)
 
     def start(
         self,
         diagram: Source,
         *,
         model: str | None = None,
-        answers: Mapping[str, str | Sequence[str]] | None = None,
+        answers: GivenAnswer | None = None,
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_iterations: int | None = None,
         trust: bool = False,
+        view: bool = True,
         **variables: Any,
     ) -> Run:
         """Start a run and return at once; `run` as the last line of a cell shows it live.
@@ -76,35 +103,111 @@ class Session:
         Args:
             model: moves every person: `local`, `echo`, `openai:NAME`; default: as the diagram says.
             answers: node label → answer (or list of answers) for user_response nodes.
-            inputs: variables of the run, for names that are taken here; the others as keywords.
+            inputs: variables of the run whose names are taken here; all others as keywords (`topic="…"`).
             timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
             max_iterations: visits of one node before its loop counts as endless.
             trust: allow the code of a diagram file outside the base directory.
+            view: False shows the run as a picture only, never live.
 
         Raises:
             UserError: nothing was started: the diagram cannot be read or run, or its code is not trusted.
         """
-        return self._start(
-            diagram, model, answers, {**variables, **(inputs or {})}, timeout, max_iterations, trust, False
+        document = self.load(diagram)
+        plan = self.runtime.prepare(document, trust=trust)
+        asking = [n.label for n in plan.nodes if n.type == "user_response"]
+        known = {n.label for n in plan.nodes} | {n.id for n in plan.nodes}
+        if strange := sorted(set(answers or ()) - known):
+            raise UserError(
+                f"answers= names {', '.join(map(repr, strange))}, which is no node.",
+                hint=f"Nodes that ask: {', '.join(asking) or 'none'}.",
+            )
+        waiting = Answers()
+        execution = self.runtime.execution(
+            plan,
+            variables={**variables, **(inputs or {})},
+            model=model,
+            timeout=timeout,
+            max_iterations=max_iterations,
+            interaction=GivenAnswers(answers, waiting),
+            source=json.loads(document.to_text("native")),
         )
+        run = Run(
+            self.runtime, execution.state, execution=execution, answers=waiting, diagram=document.model, view=view
+        )
+        self._going[run.id] = run
+        return run
 
-    def run(self, diagram: Source, **options: Any) -> RunResult:
-        """Run to the end in this cell, with the live view in a notebook; options as of `start`.
+    def run(
+        self,
+        diagram: Source,
+        *,
+        model: str | None = None,
+        answers: GivenAnswer | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        max_iterations: int | None = None,
+        trust: bool = False,
+        view: bool = True,
+        **variables: Any,
+    ) -> RunResult:
+        """Run to the end and return the result; in a notebook the live view shows meanwhile. Stop or Ctrl-C aborts it.
+
+        Options as of `start`; view=False shows nothing. Questions are asked with input().
 
         Raises:
-            RunError: the run failed or was aborted. UserError: nothing was run.
+            UserError: nothing was run.
+            RunError, ServiceError: the run failed or was aborted; `error.run` is the run.
         """
-        run = self._started(diagram, options, console=True)
-        if in_kernel():
+        run = self.start(
+            diagram,
+            model=model,
+            answers=answers,
+            inputs={**variables, **(inputs or {})},
+            timeout=timeout,
+            max_iterations=max_iterations,
+            trust=trust,
+            view=view,
+        )
+        if view and in_kernel():
             run.show()
         return run.result()
 
-    async def arun(self, diagram: Source, **options: Any) -> RunResult:
-        """As `run`, awaited; without a view."""
-        return await self._started(diagram, options, console=False)
+    async def arun(
+        self,
+        diagram: Source,
+        *,
+        model: str | None = None,
+        answers: GivenAnswer | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        max_iterations: int | None = None,
+        trust: bool = False,
+        view: bool = True,
+        **variables: Any,
+    ) -> RunResult:
+        """As `run`, awaited: `await dp.arun(…)`, or several at once with `asyncio.gather`."""
+        run = self.start(
+            diagram,
+            model=model,
+            answers=answers,
+            inputs={**variables, **(inputs or {})},
+            timeout=timeout,
+            max_iterations=max_iterations,
+            trust=trust,
+            view=view,
+        )
+        if view and in_kernel():
+            run.show()
+        return await run
 
     def runs(self, limit: int = 50, *, status: str | None = None, diagram: str | None = None) -> Runs:
-        """The run history, newest first; runs whose process is gone are `interrupted`."""
+        """The run history, newest first; runs whose process is gone are `interrupted`.
+
+        Args:
+            limit: rows at most.
+            status: only runs with that status.
+            diagram: only runs of the diagram of that name.
+        """
 
         async def read() -> list[RunSummary]:
             await self.runtime.initialize()
@@ -113,7 +216,7 @@ class Session:
         return Runs(run_sync(read()))
 
     def open_run(self, run_id: str) -> Run:
-        """A recorded run, by its id or an unmistakable beginning of it.
+        """A run by its id or an unmistakable beginning of it: the live one when it goes on here, else the recorded one.
 
         Raises:
             UserError: no run, or several, of that id.
@@ -122,26 +225,25 @@ class Session:
         async def read() -> tuple[RunState, str]:
             await self.runtime.initialize()
             store = self.runtime.services.store
-            summary = await store.run(run_id)
-            if summary is None:
-                found = [
-                    r
-                    for r in await store.runs(limit=10_000)
-                    if r.run_id.startswith(run_id) or r.run_id.startswith(f"exec_{run_id}")
-                ]
-                if len(found) != 1:
-                    many = f"{len(found)} runs begin with '{run_id}'" if found else f"There is no run '{run_id}'"
-                    raise UserError(f"{many}.", hint="See dp.runs() (dipeo-nb runs).")
-                summary = found[0]
+            summary = await store.run(run_id) or _the_only(run_id, await store.runs(limit=10_000))
             return RunState.fold(await store.events(summary.run_id)), summary.status
 
+        if run_id in self._going:
+            return self._going[run_id]
         state, status = run_sync(read())
+        if state.run_id in self._going:
+            return self._going[state.run_id]
         if status == Status.INTERRUPTED:
             interrupted(state)
         return Run(self.runtime, state, diagram=static_view.diagram_of(state))
 
     def close(self) -> None:
-        """Close the session's services. A closed session opens them again when it is used."""
+        """Stop the runs that still go on and close the session's services. A closed session opens again when it is used."""
+        going = [run for run in list(self._going.values()) if not run.finished]
+        for run in going:
+            run.stop("the session was closed")
+        for run in going:
+            run.wait(STOP_GRACE_S)
         run_sync(self.runtime.cleanup())
 
     def __enter__(self) -> Session:
@@ -150,58 +252,13 @@ class Session:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _started(self, diagram: Source, options: dict[str, Any], *, console: bool) -> Run:
-        known = ("model", "answers", "inputs", "timeout", "max_iterations", "trust")
-        given = {k: options.pop(k, None) for k in known}
-        variables = {**options, **(given["inputs"] or {})}
-        return self._start(
-            diagram,
-            given["model"],
-            given["answers"],
-            variables,
-            given["timeout"],
-            given["max_iterations"],
-            bool(given["trust"]),
-            console,
-        )
-
-    def _start(
-        self,
-        diagram: Source,
-        model: str | None,
-        answers: Mapping[str, str | Sequence[str]] | None,
-        variables: Mapping[str, Any],
-        timeout: float | None,
-        max_iterations: int | None,
-        trust: bool,
-        console: bool,
-    ) -> Run:
-        document = self.load(diagram)
-        plan = self.runtime.prepare(document, trust=trust)
-        labels = {n.label for n in plan.nodes} | {n.id for n in plan.nodes}
-        if strange := set(answers or ()) - labels:
-            raise UserError(
-                f"answers= names {', '.join(map(repr, sorted(strange)))}, which is no node.",
-                hint=f"Nodes that ask: {', '.join(n.label for n in plan.nodes if n.type == 'user_response') or 'none'}.",
-            )
-        waiting = Answers(console=console)
-        execution = self.runtime.execution(
-            plan,
-            variables=variables,
-            model=model,
-            timeout=timeout,
-            max_iterations=max_iterations,
-            interaction=GivenAnswers(answers, waiting),
-            source=json.loads(document.to_text("native")),
-        )
-        return Run(self.runtime, execution.state, execution=execution, answers=waiting, diagram=document.model)
-
 
 class Runs(list[RunSummary]):
     """Rows of the run history; shown as a table."""
 
     def _repr_html_(self) -> str:
-        return static_view.table(("run", "diagram", "status", "started", "seconds", "events"), map(_row, self))
+        head = ("run", "diagram", "status", "started", "seconds", "events")
+        return static_view.table(head, map(_row, self)) if self else "<p>no runs</p>"
 
     def __repr__(self) -> str:
         if not self:
@@ -209,13 +266,21 @@ class Runs(list[RunSummary]):
         return "\n".join(f"{row[0]}  {row[2]:<12} {row[3]}  {row[1]}" for row in map(_row, self))
 
 
-def _row(summary: RunSummary) -> Iterable[Any]:
-    from datetime import datetime
-
+def _row(summary: RunSummary) -> tuple[Any, ...]:
     started = datetime.fromtimestamp(summary.started_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     seconds = "" if summary.ended_at is None else f"{summary.ended_at - summary.started_at:.1f}"
     return summary.run_id, summary.diagram, summary.status, started, seconds, summary.events
 
+
+def _the_only(run_id: str, runs: Iterable[RunSummary]) -> RunSummary:
+    found = [r for r in runs if r.run_id.removeprefix("exec_").startswith(run_id.removeprefix("exec_"))]
+    if len(found) != 1 or not run_id:
+        many = f"{len(found)} runs begin with '{run_id}'" if found else f"There is no run '{run_id}'"
+        raise UserError(f"{many}.", hint="See dp.runs() (dipeo-nb runs).")
+    return found[0]
+
+
+# The default session.
 
 _default: Session | None = None
 
@@ -229,34 +294,26 @@ def default_session() -> Session:
     return _default
 
 
-def load(source: Source, *, format: str | None = None) -> Diagram:
-    """See `Session.load`."""
-    return default_session().load(source, format=format)
+def _of_default(method: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
+    """A method of the default session as a function of its own, with the same signature and documentation."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        return method(default_session(), *args, **options)
+
+    signature = inspect.signature(method)
+    without_self = [p for name, p in signature.parameters.items() if name != "self"]
+    call.__signature__ = signature.replace(parameters=without_self)  # type: ignore[attr-defined]
+    call.__qualname__ = method.__name__
+    return call
 
 
-def start(diagram: Source, **options: Any) -> Run:
-    """See `Session.start`."""
-    return default_session().start(diagram, **options)
-
-
-def run(diagram: Source, **options: Any) -> RunResult:
-    """See `Session.run`."""
-    return default_session().run(diagram, **options)
-
-
-async def arun(diagram: Source, **options: Any) -> RunResult:
-    """See `Session.arun`."""
-    return await default_session().arun(diagram, **options)
-
-
-def runs(limit: int = 50, *, status: str | None = None, diagram: str | None = None) -> Runs:
-    """See `Session.runs`."""
-    return default_session().runs(limit, status=status, diagram=diagram)
-
-
-def open_run(run_id: str) -> Run:
-    """See `Session.open_run`."""
-    return default_session().open_run(run_id)
+load = _of_default(Session.load)
+start = _of_default(Session.start)
+run = _of_default(Session.run)
+arun = _of_default(Session.arun)
+runs = _of_default(Session.runs)
+open_run = _of_default(Session.open_run)
 
 
 def nest() -> str:
@@ -267,6 +324,9 @@ def nest() -> str:
 
     Returns:
         What was patched.
+
+    Raises:
+        MissingDependencyError: neither is installed.
     """
     for name in ("nest_asyncio2", "nest_asyncio"):
         try:
@@ -280,4 +340,8 @@ def nest() -> str:
             else ""
         )
         return f"{name} has patched asyncio (run, run_until_complete, Task, Future) for this whole process.{loss}"
-    raise DipeoError("Neither nest-asyncio2 nor nest-asyncio is installed.", hint="Run: pip install nest-asyncio2")
+    raise MissingDependencyError(
+        "Neither nest-asyncio2 nor nest-asyncio is installed.",
+        hint="Run: pip install nest-asyncio2",
+        package="nest-asyncio2",
+    )

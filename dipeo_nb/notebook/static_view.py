@@ -17,6 +17,8 @@ from dipeo_nb.execution.fold import NodeState, RunState
 
 CELL_LIMIT = 2_000
 """Characters of one value shown."""
+ROW_LIMIT = 200
+"""Rows of one table shown; a saved notebook stays small."""
 
 
 def looks(state: RunState) -> dict[str, NodeLook]:
@@ -50,7 +52,7 @@ def html(state: RunState, diagram: DomainDiagram | None) -> str:
         parts.append(failure(state.error))
     if state.outputs:
         parts.append("<h4>Outputs</h4>" + table(("endpoint", "value"), state.outputs.items()))
-    rows = [_row(state, i) for i in state.order]
+    rows = [_row(state.label(i), node) for i, node in in_order(state)]
     head = ("node", "status", "runs", "seconds", "tokens", "last output")
     if rows:
         parts.append(f"<details><summary>Nodes ({len(rows)})</summary>{table(head, rows)}</details>")
@@ -59,6 +61,12 @@ def html(state: RunState, diagram: DomainDiagram | None) -> str:
         parts.append(f"<details><summary>Conversation ({len(state.conversation)} messages)</summary>{said}</details>")
     parts.append(f"<p><small>run {escape(state.run_id)}</small></p></section>")
     return "".join(parts)
+
+
+def short_html(state: RunState) -> str:
+    """The headline and the outputs."""
+    outputs = table(("endpoint", "value"), state.outputs.items()) if state.outputs else ""
+    return f"<p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>{outputs}"
 
 
 def failure(error: Mapping[str, Any]) -> str:
@@ -79,13 +87,18 @@ def conversation_table(messages: Iterable[Mapping[str, Any]]) -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """An HTML table; every cell is escaped and cut."""
-    top = "".join(f"<th>{escape(h)}</th>" for h in head)
+    """An HTML table; every cell is escaped and cut, and after `ROW_LIMIT` rows it says how many more there are."""
+    top = "".join(f'<th scope="col" style="text-align:left">{escape(h)}</th>' for h in head)
+    shown_rows = list(rows)
     body = "".join(
-        "<tr>" + "".join(f'<td style="text-align:left;white-space:pre-wrap">{_cell(c)}</td>' for c in row) + "</tr>"
-        for row in rows
+        "<tr>"
+        + "".join(f'<td dir="auto" style="text-align:left;white-space:pre-wrap">{_cell(c)}</td>' for c in row)
+        + "</tr>"
+        for row in shown_rows[:ROW_LIMIT]
     )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    more = len(shown_rows) - ROW_LIMIT
+    rest = f"<p><small>… and {more} more rows</small></p>" if more > 0 else ""
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{rest}"
 
 
 def plain(state: RunState, diagram: DomainDiagram | None) -> str:
@@ -122,16 +135,21 @@ def money(cost: float | None) -> str:
 def shown(value: Any, limit: int = CELL_LIMIT) -> str:
     """A value as text: text as it is, structure as JSON; cut."""
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be sent to the page
 
 
-def _row(state: RunState, node_id: str) -> tuple[Any, ...]:
-    node: NodeState = state.nodes[node_id]
+def in_order(state: RunState) -> list[tuple[str, NodeState]]:
+    """Nodes in the order they first ran, then those that never did, in file order."""
+    ran = set(state.order)
+    return [(i, state.nodes[i]) for i in (*state.order, *(i for i in state.nodes if i not in ran))]
+
+
+def _row(label: str, node: NodeState) -> tuple[Any, ...]:
     tokens = node.usage.total
-    words = STATUS_WORDS.get(str(node.status), str(node.status))
     return (
-        state.label(node_id),
-        words,
+        clean(label, 120),
+        STATUS_WORDS.get(str(node.status), str(node.status)),
         node.runs,
         f"{node.duration_s:.2f}",
         "" if tokens is None else tokens,

@@ -1,0 +1,96 @@
+"""Which names a node's templates and expressions can count on, as far as that is known before a run (spec §5.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
+from dipeo_nb.domain.enums import ContentType, DBOperation
+from dipeo_nb.domain.nodes import CodeJobNode, ConditionNode, DbNode, NodeSpec, PersonJobNode, StartNode
+
+CODE_FILE = re.compile(r"[^\n]+\.(?:py|ts|sh)")
+"""`code` that is the name of a file rather than code."""
+SPECIAL_NAMES = frozenset(
+    ["inputs", "globals", "local", "global_conversation", "global_message_count", "branch", "loop"]
+)
+"""Names that every run provides."""
+_TEXT_SUFFIXES = (".txt", ".md", ".csv", ".log", ".html", ".xml")
+
+
+class GivenNames:
+    """The names that arrows, start nodes and code of one diagram bring.
+
+    Args:
+        incoming: arrows by the id of their target.
+        specs: typed nodes by id; None where a node could not be typed.
+    """
+
+    def __init__(
+        self, model: DomainDiagram, incoming: Mapping[str, list[DomainArrow]], specs: Mapping[str, NodeSpec | None]
+    ) -> None:
+        self.model = model
+        self.nodes = {node.id: node for node in model.nodes}
+        self.incoming = incoming
+        self.specs = specs
+
+    def published(self) -> set[str]:
+        """Keys of the start nodes' custom_data."""
+        found: set[str] = set()
+        for node in self.model.nodes:
+            data = node.data.get("custom_data") if node.type == "start" else None
+            if isinstance(data, Mapping):
+                found.update(str(key) for key in data)
+        return found
+
+    def into(self, node: DomainNode) -> set[str] | None:
+        """Names that arrows bring into a node; None when one may bring a mapping with any keys."""
+        spec = self.specs.get(node.id)
+        if spec is None or getattr(spec, "batch", False):
+            return None
+        found: set[str] = set()
+        for arrow in self.incoming[node.id]:
+            source = self.nodes[arrow.source]
+            if self._may_be_mapping(source, arrow.content_type, frozenset()):
+                return None
+            found.add(arrow.label or "default")
+            if not arrow.label:
+                found.update(("first", source.label))
+        return found
+
+    def _may_be_mapping(self, node: DomainNode, content_type: str | None, seen: frozenset[str]) -> bool:
+        spec = self.specs.get(node.id)
+        if node.id in seen or isinstance(spec, StartNode):
+            return False  # a start node brings what is known anywhere: its data and the run's variables
+        if isinstance(spec, ConditionNode):
+            arrows = self.incoming[node.id]
+            if len(arrows) > 1 and any(arrow.label for arrow in arrows):
+                return True
+            return any(
+                self._may_be_mapping(self.nodes[a.source], a.content_type, seen | {node.id})
+                or content_type == ContentType.OBJECT
+                for a in arrows
+            )
+        if content_type == ContentType.OBJECT:
+            return True  # text is read as JSON there
+        if isinstance(spec, PersonJobNode):
+            return bool(spec.text_format or spec.text_format_file or spec.batch)
+        if isinstance(spec, DbNode):
+            return not (
+                spec.operation is DBOperation.READ
+                and isinstance(spec.file, str)
+                and spec.file.lower().endswith(_TEXT_SUFFIXES)
+            )
+        return node.type != "user_response"
+
+    def written(self) -> set[str] | None:
+        """Words of all code that can set variables of the run, and loop counters; None when code is in files."""
+        words: set[str] = set()
+        for spec in self.specs.values():
+            if isinstance(spec, CodeJobNode) and not spec.isolated:
+                if not spec.code or CODE_FILE.fullmatch(spec.code.strip()):
+                    return None
+                words.update(re.findall(r"[^\W\d]\w*", spec.code))
+            elif isinstance(spec, ConditionNode) and spec.expose_index_as:
+                words.add(spec.expose_index_as)
+        return words

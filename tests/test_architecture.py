@@ -1,0 +1,97 @@
+"""The house keeps its rooms: who may import whom (architecture.md), read from every import, those inside functions too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dipeo_nb"
+ROWS = {
+    "errors": 0,
+    "common": 1, "config": 1, "mixins": 1,
+    "domain": 2,
+    "diagram": 3,
+    "execution": 4, "llm": 4, "storage": 4, "events": 4, "integrations": 4, "security": 4, "codegen": 4,
+    "container": 5,
+    "testing": 6, "terminal": 6,
+    "notebook": 7, "cli": 7,
+    "__init__": 8, "__main__": 8,
+}  # fmt: skip
+"""Room → row. A room imports only rooms on rows below its own, and itself."""
+TYPES_ONLY = {("errors", "domain")}
+"""Named in an annotation, never imported at run time."""
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: Path | str) -> str:
+    """The room of a file, or of a dotted module name."""
+    if isinstance(module, Path):
+        parts = module.relative_to(PACKAGE).with_suffix("").parts
+        return parts[0]
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imports(file: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import of this package in a file; importing a name counts as importing its module."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "dipeo_nb")
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield node.lineno, "." * node.level
+            elif node.module == "dipeo_nb":
+                yield from ((node.lineno, f"dipeo_nb.{alias.name}") for alias in node.names)
+            elif node.module and node.module.startswith("dipeo_nb."):
+                yield node.lineno, node.module
+
+
+@pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(PACKAGE)) for f in FILES])
+def test_imports_point_down(file: Path) -> None:
+    """A room imports only rooms below it; siblings never meet; no import is relative."""
+    own = room(file)
+    assert own in ROWS, f"{own} is not in the table of rooms: add it to architecture.md and here"
+    for line, name in imports(file):
+        assert not name.startswith("."), f"{file}:{line}: relative import"
+        other = room(name)
+        assert other in ROWS, f"{file}:{line}: {name} is no room"
+        fine = other == own or ROWS[other] < ROWS[own] or (own, other) in TYPES_ONLY
+        assert fine, f"{file}:{line}: {own} must not import {other} ({name})"
+
+
+def test_the_package_has_no_cycles() -> None:
+    """Modules inside a room do not import each other in a circle at import time."""
+    names = {"dipeo_nb." + ".".join(f.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): f for f in FILES}
+    graph = {name: {n for _, n in _eager_imports(file) if n in names and n != name} for name, file in names.items()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"circle: {' → '.join([*path[path.index(name) :], name])}"
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def _eager_imports(file: Path) -> Iterator[tuple[int, str]]:
+    """Imports that run when the module is imported: at its top, not for type checkers only."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dipeo_nb"):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+            yield node.lineno, node.module
+
+
+def test_only_config_reads_the_environment() -> None:
+    """Settings come from one place; elsewhere `os.environ` and `os.getenv` do not appear."""
+    readers = {
+        str(file.relative_to(PACKAGE))
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and getattr(node.value, "id", "") == "os"
+    }
+    assert readers <= {"config.py"}

@@ -1,0 +1,52 @@
+"""The README tells the truth: its example runs, its commands and variables exist."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from dipeo_nb import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.model
+def test_the_ten_lines_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The Python block runs as it stands, on the embedded model."""
+    monkeypatch.chdir(ROOT)
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    program = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    made = eval(program, names)
+    if inspect.iscoroutine(made):
+        asyncio.run(made)
+    assert names["result"].outputs["Headline"] in capsys.readouterr().out  # type: ignore[attr-defined]
+    assert names["run"].status == "completed"  # type: ignore[attr-defined]
+
+
+def test_commands_are_those_that_exist() -> None:
+    """The table of commands and the program have the same ones."""
+    told = set(re.findall(r"^\| `dipeo-nb ([a-z]+)", README, re.MULTILINE))
+    real = {c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback}  # the name is the function's
+    assert told == real | {group.name for group in cli.app.registered_groups}
+
+
+def test_variables_are_those_that_are_read() -> None:
+    """Every variable in the table of settings is one that config.py reads."""
+    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", table))
+    config = (ROOT / "dipeo_nb/config.py").read_text(encoding="utf-8")
+    assert {name for name in told if f'"{name}"' not in config} == set()
+
+
+def test_links_lead_somewhere() -> None:
+    """Files that the README names are there, the picture included."""
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+    assert "<script" not in (ROOT / "notebooks/images/debate.svg").read_text(encoding="utf-8")
