@@ -10,26 +10,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dipeo_nb.diagram.document import Diagram, load
-from dipeo_nb.diagram.templates import SimpleTemplateProcessor
-from dipeo_nb.events.memory import InMemoryEventBus
-from dipeo_nb.execution.state.memory import InMemoryRunStore
-from dipeo_nb.execution.state.sqlite import SqliteRunStore
-from dipeo_nb.llm.service import LLMService
-from dipeo_nb.security.environment import EnvironmentAPIKeyService
-from dipeo_nb.storage.local import LocalFileSystemAdapter
-
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.diagram.document import Diagram, load
+from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity, SupportedLanguage
 from dipeo_nb.domain.nodes import CodeJobNode
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import InteractionPort, Services
 from dipeo_nb.errors import InvalidDiagramError, TrustError
+from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.engine import Execution, RunOptions
+from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.llm.service import LLMService
+from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from dipeo_nb.storage.local import LocalFileSystemAdapter
 
 
 class SystemClock:

@@ -37,7 +37,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.execution import handlers, schedule
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.inputs import Arrived, Inputs, Output, resolve
+from dipeo_nb.execution.inputs import Arrived, Inputs, Output
 from dipeo_nb.execution.memory import ConversationLog
 
 INLINE_BURST = 64
@@ -78,7 +78,7 @@ class Execution:
         self.options = options or RunOptions()
         self.run_id = services.clock.new_id("exec_")
         self._now, self._monotonic = services.clock.now, services.clock.monotonic
-        self.state = RunState(run_id=self.run_id, diagram=plan.name)
+        self.state = RunState.fresh(self.run_id, plan.name, {n.id: n.label for n in plan.nodes})
         """What is written so far, as a fold; changes while the run goes on."""
         self.log = ConversationLog()
         self.error: DipeoError | None = None
@@ -312,15 +312,13 @@ class Execution:
                         self._failure = self._deadlock(command)
 
     def _gather(self, command: schedule.RunNode) -> Inputs:
-        plan = self.plan
+        nodes, edges, outputs = self.plan.nodes, self.plan.edges, self._outputs
         arrived: list[Arrived] = []
-        for item in command.inputs:
-            edge = plan.edges[item.edge]
-            source = plan.nodes[edge.source]
-            arrived.append(
-                Arrived(edge, source.id, source.label, item.run, item.fresh, self._outputs[edge.source][item.run])
-            )
-        return resolve(arrived)
+        for e, run, fresh in command.inputs:
+            edge = edges[e]
+            source = nodes[edge.source]
+            arrived.append(Arrived(edge, source.id, source.label, run, fresh, outputs[edge.source][run]))
+        return Inputs(arrived=tuple(arrived))
 
     def _take_off(self) -> None:
         """Note the start of every node there is room for."""

@@ -69,8 +69,8 @@ class RunState:
     """Endpoint label → value."""
     conversation: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     """Messages in order: id, from_person_id, to_person_id, content, message_type, timestamp, node_id."""
-    pending_question: Mapping[str, Any] | None = None
-    """request_id, node_id, label, prompt, timeout, default of the question now waiting."""
+    questions: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    """request_id → request_id, node_id, label, prompt, timeout, default, asked_at of each question now waiting."""
     parent: str | None = None
     events: int = 0
     """Number of the last event applied."""
@@ -84,10 +84,20 @@ class RunState:
             state.apply(event)
         return state
 
+    @classmethod
+    def fresh(cls, run_id: str, diagram: str, labels: Mapping[str, str]) -> RunState:
+        """The state before the first event: every node of the diagram is there, pending."""
+        return cls(run_id, diagram=diagram, labels=dict(labels), nodes={node_id: NodeState() for node_id in labels})
+
     @property
     def finished(self) -> bool:
         """Whether the last event of the run was seen."""
         return self.ended_at is not None
+
+    @property
+    def pending_question(self) -> Mapping[str, Any] | None:
+        """The question that waits longest for an answer."""
+        return next(iter(self.questions.values()), None)
 
     def label(self, node_id: str) -> str:
         return self.labels.get(node_id, node_id)
@@ -112,7 +122,7 @@ class RunState:
         self.source = p.get("source")
         self.parent = p.get("parent")
         self.labels = dict(p.get("labels", {}))
-        self.nodes = {node_id: NodeState() for node_id in self.labels}
+        self.nodes = {node_id: self.nodes.get(node_id) or NodeState() for node_id in self.labels}
 
     def _node_started(self, event: Event) -> None:
         assert event.node_id is not None
@@ -170,6 +180,7 @@ class RunState:
     def _node_error(self, event: Event) -> None:
         assert event.node_id is not None
         node = self.nodes.setdefault(event.node_id, NodeState())
+        self._forget_questions(event.node_id)
         node.status = Status.FAILED
         node.error = event.payload.get("error")
         node.ended_at = event.occurred_at
@@ -178,10 +189,19 @@ class RunState:
         self._account(node, event.payload.get("meta", {}))
 
     def _interactive_prompt(self, event: Event) -> None:
-        self.pending_question = {**event.payload, "node_id": event.node_id}
+        self.questions[event.payload["request_id"]] = {
+            **event.payload,
+            "node_id": event.node_id,
+            "asked_at": event.occurred_at,
+        }
 
     def _interactive_response(self, event: Event) -> None:
-        self.pending_question = None
+        self.questions.pop(event.payload["request_id"], None)
+
+    def _forget_questions(self, node_id: str) -> None:
+        """A node that failed no longer asks (it may have timed out)."""
+        for request_id in [k for k, q in self.questions.items() if q["node_id"] == node_id]:
+            del self.questions[request_id]
 
     def _execution_completed(self, event: Event) -> None:
         self._end(event, event.payload.get("status", Status.COMPLETED))
@@ -194,7 +214,7 @@ class RunState:
         self.status = status
         self.ended_at = event.occurred_at
         self.duration_s = event.payload.get("total_duration_ms", 0.0) / 1000
-        self.pending_question = None
+        self.questions.clear()
         for node_id, node_status in event.payload.get("node_status", {}).items():
             if node_id in self.nodes:
                 self.nodes[node_id].status = node_status

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dipeo_nb.domain.enums import ContentType
@@ -71,17 +70,43 @@ class Arrived(NamedTuple):
     output: Output
 
 
-@dataclass(frozen=True, slots=True)
 class Inputs:
-    """A node's inputs under their names."""
+    """A node's inputs under their names; worked out from what arrived when somebody asks."""
 
-    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """By label or handle."""
-    spread: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Keys of mappings, where they do not clash with `values`."""
-    stale: frozenset[str] = frozenset()
-    """Names that an earlier run has already consumed."""
-    arrived: tuple[Arrived, ...] = ()
+    __slots__ = ("_spread", "_stale", "_values", "arrived")
+
+    def __init__(
+        self,
+        values: Mapping[str, Any] | None = None,
+        spread: Mapping[str, Any] | None = None,
+        stale: frozenset[str] = frozenset(),
+        arrived: tuple[Arrived, ...] = (),
+    ) -> None:
+        self.arrived = arrived
+        self._values = values if values is not None or arrived else {}
+        self._spread = spread if spread is not None or arrived else {}
+        self._stale = stale
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """By label or handle."""
+        if self._values is None:
+            self._name()
+        return self._values  # pyright: ignore[reportReturnType]
+
+    @property
+    def spread(self) -> Mapping[str, Any]:
+        """Keys of mappings, where they do not clash with `values`."""
+        if self._spread is None:
+            self._name()
+        return self._spread  # pyright: ignore[reportReturnType]
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """Names that an earlier run has already consumed."""
+        if self._values is None:
+            self._name()
+        return self._stale
 
     def names(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Everything a template or an expression can name, by precedence."""
@@ -90,41 +115,33 @@ class Inputs:
     @property
     def body(self) -> Any:
         """The inputs as one value: the only unlabelled one itself, else the mapping."""
-        if len(self.values) == 1 and "default" in self.values:
-            return self.values["default"]
-        only = {k: v for k, v in self.values.items() if k != "first"} if "first" in self.values else self.values
-        if len(only) == 1 and "default" in only:
-            return only["default"]
-        return dict(self.values)
+        values = {k: v for k, v in self.values.items() if k != "first"}
+        return values["default"] if len(values) == 1 and "default" in values else dict(self.values)
+
+    def _name(self) -> None:
+        """Name what arrived; stale contributions come first so that fresh ones win `default`."""
+        values: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        stale: set[str] = set()
+        unlabelled = sum(1 for item in self.arrived if not item.edge.label)
+        for item in self.arrived:
+            value = view(item.output, item.edge.content_type)
+            name = item.edge.label or "default"
+            if not item.edge.label:
+                if item.edge.target_handle == "first":
+                    values["first"] = value
+                if unlabelled > 1 and item.source_label.isidentifier():
+                    extra[item.source_label] = value
+            values[name] = value
+            (stale.discard if item.fresh else stale.add)(name)
+        spread = _spread(values)
+        spread.update((k, v) for k, v in extra.items() if k not in values)
+        self._values, self._spread, self._stale = values, spread, frozenset(stale)
 
 
 def resolve(arrived: Iterable[Arrived]) -> Inputs:
-    """Name what arrived; stale contributions come first so that fresh ones win `default`."""
-    items = tuple(arrived)
-    if len(items) == 1 and not items[0].edge.label and items[0].edge.target_handle == "default":
-        value = view(items[0].output, items[0].edge.content_type)
-        only = {"default": value}
-        return Inputs(
-            only, _spread(only) if _fields(value) else {}, frozenset() if items[0].fresh else frozenset(only), items
-        )
-    values: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    stale: set[str] = set()
-    unlabelled = sum(1 for item in items if not item.edge.label)
-    for item in items:
-        value = view(item.output, item.edge.content_type)
-        if item.edge.label:
-            name = item.edge.label
-        else:
-            name = "default"
-            if item.edge.target_handle == "first":
-                values["first"] = value
-            if unlabelled > 1 and item.source_label.isidentifier():
-                extra[item.source_label] = value
-        values[name] = value
-        (stale.discard if item.fresh else stale.add)(name)
-    spread = _spread(values)
-    return Inputs(values, {**spread, **{k: v for k, v in extra.items() if k not in values}}, frozenset(stale), items)
+    """The inputs that these contributions make."""
+    return Inputs(arrived=tuple(arrived))
 
 
 def view(output: Output, content_type: str | None) -> Any:

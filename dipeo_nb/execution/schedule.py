@@ -173,6 +173,7 @@ class _Step:
         "active",
         "busy",
         "commands",
+        "direct",
         "edges",
         "finished",
         "limit",
@@ -188,6 +189,8 @@ class _Step:
         self.limit = max_visits
         self.commands: list[Command] = []
         self.todo: deque[int] = deque()
+        self.direct: dict[int, tuple[int, Token]] = {}
+        """Tokens that reach an idle node with one edge: consumed within the step, they never stand in a queue."""
 
     def result(self) -> tuple[State, tuple[Command, ...]]:
         state = State(self.nodes, self.edges, self.watchers, self.active, self.busy, self.finished)
@@ -226,9 +229,14 @@ class _Step:
             self.push(edge.target, e, Token(stamp, token.run, token.passes))
 
     def push(self, n: int, e: int, token: Token) -> None:
+        runs, visits, busy, have, queued, blocker, low = self.nodes.get(n, _FRESH)
+        if busy is None and not queued and n not in self.direct and len(self.plan.nodes[n].incoming) == 1:
+            self.direct[n] = (e, token)
+            self.active |= 1 << n
+            self.todo.append(n)
+            return
         tokens, last = self.edges.get(e, _EMPTY)
         self.edges = self.edges.insert(e, ((*tokens, token), last))
-        runs, visits, busy, have, queued, blocker, low = self.nodes.get(n, _FRESH)
         if not tokens and self.plan.edges[e].required:
             have += 1
         if not tokens and (low is None or token.stamp < low):
@@ -259,8 +267,11 @@ class _Step:
     def consider(self, n: int) -> None:
         """Make *n* ready if nothing holds it back."""
         node = self.plan.nodes[n]
-        state = self.nodes.get(n, _FRESH)
-        runs, visits, busy, have, queued, watched, stamp = state
+        direct = self.direct.pop(n, None)
+        if direct is not None:
+            self.start(node, direct[1].stamp, (direct,), queue=False)
+            return
+        runs, visits, busy, have, queued, watched, stamp = self.nodes.get(n, _FRESH)
         if busy is not None or not queued:
             return
         opening = runs == 0 and bool(node.first)
@@ -295,9 +306,9 @@ class _Step:
 
     def earliest(self, n: int) -> Stamp | None:
         """The smallest stamp at which a node is active; None when it is not."""
-        state = self.nodes.get(n, _FRESH)
-        stamps = [stamp for stamp in (state[2], state[6]) if stamp is not None]
-        return min(stamps, default=None)
+        _, _, busy, _, _, _, low = self.nodes.get(n, _FRESH)
+        direct = self.direct[n][1].stamp if n in self.direct else None
+        return min((stamp for stamp in (busy, low, direct) if stamp is not None), default=None)
 
     def blocker(self, node: PlanNode, ancestors: int, stamp: Stamp) -> int:
         """An active node that may still bring *node* a token for *stamp* or an earlier one; -1 when there is none."""
@@ -314,9 +325,11 @@ class _Step:
             mask ^= 1 << n
         return -1
 
-    def start(self, node: PlanNode, stamp: Stamp, consumed: tuple[tuple[int, Token], ...]) -> None:
+    def start(
+        self, node: PlanNode, stamp: Stamp, consumed: tuple[tuple[int, Token], ...], *, queue: bool = True
+    ) -> None:
         n = node.index
-        runs, visits, _, have, queued, _, _ = self.nodes.get(n, _FRESH)
+        runs, visits, _, have, queued, _, low = self.nodes.get(n, _FRESH)
         visits += 1
         opening = runs == 0
         inputs: list[Input] = []
@@ -329,12 +342,14 @@ class _Step:
             ]
         for e, token in consumed:
             inputs.append(Input(e, token.run, True))
-            tokens = self.edges[e][0][1:]
-            self.edges = self.edges.insert(e, (tokens, token.run))
-            if not tokens and self.plan.edges[e].required:
-                have -= 1
-        queued -= len(consumed)
-        low = min((q[0].stamp for e in node.incoming if (q := self.waiting(e))), default=None) if queued else None
+            if queue:
+                tokens = self.edges[e][0][1:]
+                self.edges = self.edges.insert(e, (tokens, token.run))
+                if not tokens and self.plan.edges[e].required:
+                    have -= 1
+        if queue:
+            queued -= len(consumed)
+            low = min((q[0].stamp for e in node.incoming if (q := self.waiting(e))), default=None) if queued else None
         if visits > self.limit + (node.max_runs or 0):
             self.finished = True
             self.commands.append(Exhausted(n, visits - 1))

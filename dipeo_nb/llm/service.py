@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
 from dipeo_nb.config import Settings
@@ -102,7 +102,7 @@ class LLMService:
         timeout = self._settings.llm_timeout if request.timeout is None else request.timeout
         return replace(request, service=service, model=model, timeout=timeout)
 
-    async def _limited(self, client: LLMClient, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+    async def _limited(self, client: LLMClient, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
         """The client's stream with its time limits. A model being fetched or loaded (`progress`) does not count."""
         assert request.timeout is not None
         loop = asyncio.get_running_loop()

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import TimeoutError as NotInTime
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -68,7 +69,14 @@ class Lab:
         })  # fmt: skip
         folders = {
             name: str(self._home / name)
-            for name in ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+            for name in (
+                "HOME",
+                "IPYTHONDIR",
+                "JUPYTER_CONFIG_DIR",
+                "JUPYTER_DATA_DIR",
+                "JUPYTER_RUNTIME_DIR",
+                "JUPYTERLAB_WORKSPACES_DIR",
+            )
         }
         for folder in folders.values():
             Path(folder).mkdir()
@@ -98,7 +106,8 @@ class Lab:
         """Open a notebook with a fresh kernel in a workspace of its own."""
         workspace = secrets.token_hex(4)
         page.goto(
-            f"{self.base}/lab/workspaces/{workspace}/tree/{notebook}?token={self.token}&reset", wait_until="domcontentloaded"
+            f"{self.base}/lab/workspaces/{workspace}/tree/{notebook}?token={self.token}&reset",
+            wait_until="domcontentloaded",
         )
         page.wait_for_function(READY, timeout=60_000)
         return Notebook(page)
@@ -158,7 +167,7 @@ class Notebook:
             self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
             try:
                 self.page.wait_for_function(BEGUN, timeout=10_000)
-            except TimeoutError:
+            except NotInTime:
                 continue  # Lab drops the command while it is still connecting to the kernel
             return
         raise AssertionError("the notebook does not start")

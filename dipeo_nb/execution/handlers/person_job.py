@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from dipeo_nb.diagram.text_format import response_model
 from pydantic import BaseModel
 
+from dipeo_nb.diagram.text_format import response_model
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, ToolConfig
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import ExecutionPhase
@@ -45,7 +45,8 @@ async def _answer(
         context, person, spec.memorize_to, spec.at_most, spec.ignore_person, prompt, brought=_brought(context)
     )
     messages.append(ChatMessage("user", prompt))
-    shape = await _shape(context, spec)
+    # The compiler has read a text_format_file into text_format.
+    shape = response_model(spec.text_format) if spec.text_format else None
     response = await context.complete(
         LLMRequest(
             service=person.llm.service,
@@ -243,13 +244,6 @@ def tools(value: Any) -> tuple[ToolConfig, ...]:
             )
         )
     return tuple(found)
-
-
-async def _shape(context: NodeContext, spec: PersonJobNode) -> Any:
-    if spec.text_format_file:
-        text = await asyncio.to_thread(context.services.files.read_text, spec.text_format_file)
-        return response_model(text)
-    return response_model(spec.text_format) if spec.text_format else None
 
 
 async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson) -> Output:

@@ -161,23 +161,32 @@ class SqliteRunStore:
     def _open(self) -> None:
         if self._connection is not None and self._pid == os.getpid():
             return
-        connection = None
+        deadline = time.monotonic() + BUSY_TOTAL_S
+        while True:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._connection = self._connected()
+            except (sqlite3.Error, OSError) as error:
+                # Changing to WAL needs the file alone and does not wait by itself (two processes that start at once).
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise self._failed("open", error) from error
+                time.sleep(0.01)
+            else:
+                self._pid, self._stored = os.getpid(), {}
+                return
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TOTAL_S)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TOTAL_S)
             connection.execute(f"PRAGMA synchronous = {self._sync.upper()}")
             self._migrate(connection)
-            connection.execute("PRAGMA journal_mode = WAL")
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA busy_timeout = {BUSY_INLINE_MS}")
-        except (sqlite3.Error, OSError) as error:
-            if connection is not None:
-                connection.close()
-            raise self._failed("open", error) from error
         except BaseException:
-            if connection is not None:
-                connection.close()
+            connection.close()
             raise
-        self._connection, self._pid, self._stored = connection, os.getpid(), {}
+        return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -387,10 +396,11 @@ def _default(value: Any) -> Any:
         return {"base64": base64.b64encode(value).decode()}
     if isinstance(value, (PurePath, Decimal)):
         return str(value)
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
