@@ -619,7 +619,7 @@ def _complain(error: DipeoError) -> None:
     """One message, the findings it rests on, and the next action."""
     say(f"error: {error.message}")
     for diagnostic in getattr(error, "diagnostics", ()):
-        if str(diagnostic) != error.message:
+        if str(diagnostic) not in error.message:  # the compiler's message lists the first ten itself
             say(f"  {diagnostic}")
     if error.hint:
         say(f"hint: {error.hint}")
@@ -661,7 +661,17 @@ def _as_diagnostic(error: DipeoError, file: str) -> Diagnostic:
     from dipeo_nb.domain.diagnostics import Diagnostic
     from dipeo_nb.domain.enums import Severity
 
-    return Diagnostic(Severity.ERROR, error.code.replace("_", "-"), error.message, hint=error.hint, file=file)
+    facts = error.facts
+    place = ":".join(str(facts[k]) for k in ("file", "line", "column") if facts.get(k) is not None)
+    return Diagnostic(
+        Severity.ERROR,
+        error.code.replace("_", "-"),
+        error.message.removeprefix(f"{place}: ") if place else error.message,
+        hint=error.hint,
+        file=facts.get("file") or file,
+        line=facts.get("line"),
+        column=facts.get("column"),
+    )
 
 
 def _not_runnable(settings: Settings, document: Diagram) -> list[Diagnostic]:

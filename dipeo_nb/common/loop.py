@@ -112,7 +112,8 @@ async def wait_for_future(future: concurrent.futures.Future[T]) -> T:
 
 
 @atexit.register
-def _close_at_exit() -> None:
+def shut_down() -> None:
+    """Close the loop thread if there is one. Called at exit; whoever owns threads of its own calls it before it ends them."""
     current = LoopThread._current
     if current is not None:
         current.close()

@@ -69,8 +69,8 @@ def confine(base: Path, path: str | os.PathLike[str]) -> Path:
         )
     try:
         mode = resolved.stat().st_mode
-    except FileNotFoundError:
-        return resolved
+    except (FileNotFoundError, NotADirectoryError):
+        return resolved  # whoever uses it says what is missing
     except OSError as error:
         raise refused(text, error.strerror or str(error)) from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
