@@ -107,10 +107,13 @@ class _Brush:
         looks = self.status or {}
         spoken = labels.summary(self.diagram, name, [v.status for v in looks.values()])
         role = 'role="group"' if self.live else 'role="img"'
-        parts = [
+        opening = (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="{self.p}drawing" viewBox="0 0 {wide} {high}" '
             f'width="{shown}" height="{math.ceil(high * shown / wide)}" {role} aria-label="{escape(spoken)}" '
-            f'style="max-width:100%;height:auto">',
+            f'style="max-width:100%;height:auto">'
+        )
+        parts = [
+            opening,
             f"<title>{escape(clean(name))}</title><desc>{escape(self._description(spoken))}</desc>",
         ]
         if not self.live:
@@ -146,7 +149,9 @@ class _Brush:
             words += [f"{look.runs} run{'' if look.runs == 1 else 's'}"] if look.runs else []
             words += [clean(look.note)] if look.note else []
         spoken = escape(", ".join(isolate(w) for w in words))
-        state = f' data-status="{escape(clean(look.status, 40)) if look else ""}" data-runs="{look.runs if look else 0}"'
+        state = (
+            f' data-status="{escape(clean(look.status, 40)) if look else ""}" data-runs="{look.runs if look else 0}"'
+        )
         if not look and not self.live:
             state = ""
         acts = f' role="button" tabindex="0" aria-label="{spoken}"' if self.live else ""
@@ -439,9 +444,11 @@ def _live_css() -> str:
     is_dark = ",".join(
         f"{host} .dp-drawing" for host in ('[data-jp-theme-light="false"]', ".vscode-dark", ".vscode-high-contrast")
     )
-    hide = ".dp-badge,.dp-glyph,.dp-runs{display:none}"
     states = (*_STATES, "pending")
     show = ",".join(f'.dp-node[data-status="{s}"] .dp-badge,.dp-node[data-status="{s}"] .dp-g-{s}' for s in states)
+    # A glow, so that the border still tells the state.
+    glow = "drop-shadow(0 0 5px var(--jp-brand-color1,var(--vscode-focusBorder,Highlight)))"
+    pulse = '.dp-node[data-status="running"] .dp-badge circle{animation:dp-pulse 1.4s ease-in-out infinite}'
     return "\n".join(
         [
             f".dp-drawing{{{light};font-family:var(--jp-ui-font-family,var(--vscode-font-family,{_FONT}))}}",
@@ -449,15 +456,12 @@ def _live_css() -> str:
             _shape_rules("dp-"),
             ".dp-drawing text{font-family:inherit}",
             _colour_rules("dp-", {k: f"var(--dp-{k})" for k in _LIGHT}),
-            hide,
+            ".dp-badge,.dp-glyph,.dp-runs{display:none}",
             f"{show}{{display:inline}}",
             '.dp-node[data-runs]:not([data-runs="0"]):not([data-status=""]) .dp-runs{display:inline}',
             ".dp-node{cursor:pointer;outline:none}",
-            ".dp-node:focus-visible .dp-box,.dp-node[data-selected] .dp-box{stroke:var(--jp-brand-color1,"
-            "var(--vscode-focusBorder,Highlight));stroke-width:3}",
-            "@media (prefers-reduced-motion:no-preference){"
-            '.dp-node[data-status="running"] .dp-badge circle{animation:dp-pulse 1.400s ease-in-out infinite}'
-            "@keyframes dp-pulse{50%{opacity:.45}}}",
+            f".dp-node:focus-visible .dp-box,.dp-node[data-selected] .dp-box{{stroke-width:2.6;filter:{glow}}}",
+            f"@media (prefers-reduced-motion:no-preference){{{pulse}@keyframes dp-pulse{{50%{{opacity:.45}}}}}}",
         ]
     )
 
@@ -470,9 +474,9 @@ LIVE_CSS = _live_css()
 
 
 def text_tree(diagram: DomainDiagram, status: Mapping[str, NodeLook] | None = None, *, width: int = 100) -> str:
-    """The graph as lines of text: each node under the one that leads to it, at most *width* characters a line.
+    """The graph as lines of text, in flow order, at most *width* characters a line.
 
-    A node met again is only named, with `↩` when that closes a loop, `↗` when it is shown elsewhere.
+    A single successor stands under its node, several as branches; a node met again is only named, with `↩`.
     """
     nodes = {n.id: n for n in diagram.nodes}
     persons = labels.persons_by_reference(diagram)
@@ -486,21 +490,23 @@ def text_tree(diagram: DomainDiagram, status: Mapping[str, NodeLook] | None = No
     lines: list[str] = []
     seen: set[str] = set()
     for root in [*(i for i in nodes if i not in entered), *nodes]:
-        # (node, arrow that led here, bars of the levels above, last of its siblings, path of nodes)
-        stack: list[tuple[str, DomainArrow | None, str, bool]] = [] if root in seen else [(root, None, "", True)]
+        # (node, arrow that led here, what stands before it, what stands before its successors)
+        stack: list[tuple[str, DomainArrow | None, str, str]] = [] if root in seen else [(root, None, "", "")]
         while stack:
-            node_id, arrow, bars, last = stack.pop()
+            node_id, arrow, lead, under = stack.pop()
             again = node_id in seen
-            joint = ("└─" if last else "├─") if arrow else ""
-            lines.append(_row(nodes[node_id], arrow, bars + joint, again, status, persons, width))
+            lines.append(_row(nodes[node_id], arrow, lead, again, status, persons, width))
             if again:
                 continue
             seen.add(node_id)
             below = outgoing.get(node_id, [])
-            # A single successor stands under its node without a further step in, so chains stay narrow.
-            deeper = bars + (("  " if last else "│ ") if arrow and (len(below) > 1 or not last) else "")
-            deeper = deeper[:40]
-            stack.extend((a.target, a, deeper, i == 0) for i, a in enumerate(reversed(below)))
+            if len(below) == 1:
+                stack.append((below[0].target, below[0], under, under))
+                continue
+            deep = len(under) < 36  # deeper trees stop moving to the right
+            for i, a in enumerate(reversed(below)):
+                joint, bar = ("└─ ", "   ") if i == 0 else ("├─ ", "│  ")
+                stack.append((a.target, a, under + joint, under + bar if deep else under))
     return "\n".join(lines) or "(no nodes)"
 
 
@@ -515,7 +521,7 @@ def _row(
 ) -> str:
     branch, label = labels.arrow_words(arrow, limit=24) if arrow else ("", "")
     said = " ".join(isolate(w) for w in (branch, label) if w)
-    way = (f"[{said}]→ " if said else "→ ") if arrow else ""
+    way = (f"[{said}] → " if said else "→ ") if arrow else ""
     look = None if status is None else status.get(node.id) or NodeLook(Status.PENDING)
     mark = f"{labels.status_look(look.status).glyph} " if look else ""
     count = f" ×{look.runs}" if look and look.runs else ""

@@ -1,46 +1,139 @@
-"""Pages and fragments of HTML around a drawing; no script, nothing from outside."""
+"""HTML around a drawing: a page that stands alone, and a fragment for a notebook's output.
+
+Neither has a script or loads anything: the page's policy forbids both. The fragment is plain enough for viewers that
+strip scripts, styles and inline SVG (GitHub): an image with alternative text, and lists.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
-from html import escape
 
-from dipeo_nb.diagram.drawing import clean
+from dipeo_nb.diagram.labels import clean, escape
 from dipeo_nb.domain.diagnostics import Diagnostic
 
-_PAGE_CSS = """
-:root{color-scheme:light dark}
-body{font:15px/1.5 -apple-system,"Segoe UI",Roboto,Arial,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem}
-h1{font-size:1.4rem}img{max-width:100%;height:auto}li{margin:.2rem 0}pre{white-space:pre-wrap;overflow-wrap:anywhere}
-table{border-collapse:collapse}td,th{border:1px solid #8886;padding:.2rem .6rem;text-align:left;vertical-align:top}
-"""
+_SHOWN = 100
+"""Findings listed at most."""
 
 
 def page(
-    title: str, svg: str, diagnostics: Sequence[Diagnostic] = (), *, sections: Iterable[tuple[str, str]] = ()
+    title: str,
+    svg: str,
+    diagnostics: Sequence[Diagnostic] = (),
+    *,
+    sections: Iterable[tuple[str, str | Sequence[Sequence[object]]]] = (),
+    subtitle: str = "",
 ) -> str:
-    """One standalone HTML file: heading, drawing, findings, then *sections* of (heading, HTML that is already safe)."""
-    name = escape(clean(title, 200))
-    body = [f"<h1>{name}</h1>", figure(svg, title), findings(diagnostics)]
-    body += [f"<h2>{escape(heading)}</h2>{content}" for heading, content in sections]
+    """A standalone HTML page with a drawing.
+
+    Args:
+        title: heading and window title.
+        svg: text of a static drawing of this package; it is placed inline, so that its tooltips work.
+        diagnostics: findings, listed under the drawing.
+        sections: (heading, content) shown below; content is text, shown as it stands with its line breaks, or rows of
+            a table, the first of them its head.
+        subtitle: one line under the heading.
+    """
+    name = escape(clean(title)) or "diagram"
+    # The only styles the page allows are the ones in it now.
+    styles = [_CSS, *re.findall(r"<style>(.*?)</style>", svg, flags=re.DOTALL)]
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in styles)
+    policy = f"default-src 'none'; img-src data:; style-src {hashes}; base-uri 'none'; form-action 'none'"
+    # The drawing's own style attribute, which the policy would refuse, is in the page's style sheet.
+    drawing = re.sub(r'^(<svg [^>]*?) style="[^"]*"', r"\1", svg, count=1)
+    under = f"<p class=sub>{escape(clean(subtitle))}</p>" if subtitle else ""
+    rest = "".join(_section(heading, content) for heading, content in sections)
     return (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<meta name=viewport content='width=device-width'><title>{name}</title><style>{_PAGE_CSS}</style></head>"
-        f"<body>{''.join(body)}</body></html>\n"
+        "<!doctype html>\n"
+        '<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{name}</title><style>{_CSS}</style></head>\n"
+        f'<body><main><h1>{name}</h1>{under}<div class=drawing tabindex=0 role=region aria-label="Drawing">{drawing}</div>'
+        f"{findings(diagnostics)}{rest}</main></body></html>\n"
     )
 
 
-def figure(svg: str, title: str) -> str:
-    """The drawing as an image: it shows where scripts, styles and inline SVG are stripped, and cannot disturb its page."""
-    data = base64.b64encode(svg.encode("utf-8", "replace")).decode()
-    return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(clean(title, 200), quote=True)}" style="max-width:100%">'
+def figure(picture: str | bytes, alt: str, *, width: int | None = None) -> str:
+    """A fragment with a drawing as an image, for `text/html` of a notebook output.
+
+    Args:
+        picture: SVG text, or PNG bytes.
+        alt: what the image shows, for those who cannot see it.
+        width: pixels; default: the picture's own, never wider than the page.
+    """
+    kind, data = ("image/png", picture) if isinstance(picture, bytes) else ("image/svg+xml", _encoded(picture))
+    size = f' width="{int(width)}"' if width else ""
+    return (
+        f'<img src="data:{kind};base64,{base64.b64encode(data).decode("ascii")}" alt="{escape(clean(alt))}"{size} '
+        f'style="max-width:100%;height:auto"/>'
+    )
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 def findings(diagnostics: Sequence[Diagnostic]) -> str:
-    """Diagnostics as a list; empty text for none."""
+    """Diagnostics as a list, the first hundred of them; empty text for none."""
     if not diagnostics:
         return ""
-    items = "".join(f"<li>{escape(clean(str(d), 600))}</li>" for d in diagnostics)
-    return f"<ul>{items}</ul>"
+    rows = "".join(
+        f"<li class={escape(str(d.severity))}><b>{escape(str(d.severity))}</b> {escape(clean(_without_severity(d), 1000))}</li>"
+        for d in diagnostics[:_SHOWN]
+    )
+    more = f"<li>and {len(diagnostics) - _SHOWN} more</li>" if len(diagnostics) > _SHOWN else ""
+    return f"<ul class=findings>{rows}{more}</ul>"
+
+
+def _without_severity(diagnostic: Diagnostic) -> str:
+    return str(diagnostic).replace(f"{diagnostic.severity}[{diagnostic.code}]", f"[{diagnostic.code}]", 1)
+
+
+def _section(heading: str, content: str | Sequence[Sequence[object]]) -> str:
+    head = f"<h2>{escape(clean(heading))}</h2>"
+    if isinstance(content, str):
+        return f"<section>{head}<pre>{_lines(content)}</pre></section>"
+    rows = list(content)
+    if not rows:
+        return f"<section>{head}<p class=sub>nothing</p></section>"
+    first = "".join(f"<th scope=col>{_lines(str(c))}</th>" for c in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{_lines(str(c))}</td>" for c in row) + "</tr>" for row in rows[1:])
+    return f"<section>{head}<table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></section>"
+
+
+def _lines(text: str) -> str:
+    """Text of any length with its line breaks and indents, but without what cannot be shown."""
+    return escape("\n".join(_UNSHOWABLE.sub("�", line) for line in text.replace("\r\n", "\n").split("\n")))
+
+
+_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+_CSS = """
+:root{color-scheme:light dark;--text:#1c2330;--muted:#566274;--ground:#fff;--panel:#f4f6f8;--edge:#dfe4ea;
+--error:#b3261e;--warning:#8a5a00;--info:#2559c4}
+@media (prefers-color-scheme:dark){:root{--text:#eef1f5;--muted:#a9b4c2;--ground:#0f1115;--panel:#191d23;--edge:#2b313a;
+--error:#ff8f85;--warning:#f2c26b;--info:#8ab4f8}}
+body{margin:0;background:var(--ground);color:var(--text);font:15px/1.5 Inter,system-ui,-apple-system,'Segoe UI',
+'Helvetica Neue',Arial,sans-serif}
+main{max-width:1400px;margin:0 auto;padding:24px 20px 48px}
+h1{font-size:22px;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:16px;margin:28px 0 8px}
+.sub{color:var(--muted);margin:0 0 12px}
+.drawing{margin:14px 0;overflow:auto}.drawing svg{display:block;max-width:none;height:auto;min-width:min(100%,640px)}
+@media (min-width:700px){.drawing svg{max-width:max(100%,1400px)}}
+.findings{list-style:none;margin:12px 0;padding:0}
+.findings li{padding:6px 12px;margin:4px 0;background:var(--panel);border-left:4px solid var(--edge);border-radius:4px;
+overflow-wrap:anywhere}
+.findings .error{border-color:var(--error)}.findings .warning{border-color:var(--warning)}
+.findings .info{border-color:var(--info)}
+.error b{color:var(--error)}.warning b{color:var(--warning)}.info b{color:var(--info)}
+pre{background:var(--panel);border:1px solid var(--edge);border-radius:8px;padding:12px;overflow:auto;white-space:pre-wrap;
+overflow-wrap:anywhere;font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+table{border-collapse:collapse;width:100%;font-size:14px}
+th,td{text-align:left;vertical-align:top;padding:6px 10px;border-bottom:1px solid var(--edge);white-space:pre-wrap;
+overflow-wrap:anywhere}
+th{color:var(--muted);font-weight:600}
+"""

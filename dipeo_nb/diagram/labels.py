@@ -52,12 +52,14 @@ def status_look(status: str) -> StatusLook:
 def clean(text: object, limit: int = LABEL_LIMIT) -> str:
     """One line of drawable text: no control characters, bidi controls or lone surrogates; cut with `…` at *limit*."""
     value = text if isinstance(text, str) else str(text)
-    if value.isascii() and value.isprintable() and len(value) <= limit:
+    if value.isascii() and value.isprintable() and len(value) <= limit and value.strip() == value:
         return value
     kept = " ".join(_UNDRAWABLE.sub(_replacement, value[: 4 * limit]).split())
     return cut_at(kept, limit) if len(kept) > limit or len(value) > 4 * limit else kept
 
 
+_MISSING = "□"
+"""Stands for half a character; unlike U+FFFD our font has it."""
 _UNDRAWABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff"
     "\ufdd0-\ufdef\U000e0000-\U000e0fff]"
@@ -68,7 +70,7 @@ def _replacement(match: re.Match[str]) -> str:
     char = match[0]
     if char < "\xa0" or char in "\u2028\u2029":
         return " "
-    return "�" if "\ud800" <= char <= "\udfff" or char == "�" else ""
+    return _MISSING if "\ud800" <= char <= "\udfff" or char == "\ufffd" else ""
 
 
 def cut_at(text: str, limit: int) -> str:
@@ -103,7 +105,37 @@ def isolate(text: str) -> str:
 # Widths of the printable ASCII characters of Inter SemiBold in hundredths of the font size. Viewers draw with their
 # own font, mostly narrower; boxes leave room for a wider one.
 _WIDTHS = bytes(32) + bytes(
-    [25, 32, 52, 64, 65, 100, 66, 33, 37, 37, 54, 67, 32, 47, 32, 38, 66, 42, 62, 64, 67, 61, 64, 58, 64, 64, 32, 33, 67]
+    [
+        25,
+        32,
+        52,
+        64,
+        65,
+        100,
+        66,
+        33,
+        37,
+        37,
+        54,
+        67,
+        32,
+        47,
+        32,
+        38,
+        66,
+        42,
+        62,
+        64,
+        67,
+        61,
+        64,
+        58,
+        64,
+        64,
+        32,
+        33,
+        67,
+    ]
     + [67, 67, 54, 100, 73, 66, 74, 72, 61, 59, 75, 75, 28, 58, 70, 57, 92, 76, 77, 65, 77, 65, 65, 66, 74, 73, 102, 72]
     + [71, 65, 37, 38, 37, 48, 47, 35, 57, 62, 58, 62, 59, 39, 63, 61, 26, 26, 57, 26, 90, 61, 61, 62, 62, 40, 55, 35]
     + [61, 59, 84, 57, 59, 57, 45, 36, 45, 67]

@@ -54,4 +54,6 @@ def svg_to_png(svg: str, *, width: int | None = None, theme: Literal["light", "d
             skip_system_fonts=not _NOT_IN_INTER.search(svg),
         )
     except ValueError as exc:
-        raise ValidationError(f"The drawing is not valid SVG: {exc}.", hint="Give the text that draw() returned.") from exc
+        raise ValidationError(
+            f"The drawing is not valid SVG: {exc}.", hint="Give the text that draw() returned."
+        ) from exc

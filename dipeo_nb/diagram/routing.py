@@ -8,6 +8,7 @@ are drawn. Deterministic; cost grows with the number of arrows and with what sta
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -42,7 +43,9 @@ STUB = 18.0
 """Pixels an arrow runs straight out of, or into, a box."""
 _LANE = 12.0
 _BEND, _CROSSING, _ALONG, _THROUGH_BOX, _MIXED_SIDE = 34.0, 30.0, 90.0, 800.0, 46.0
-_EXACT_LIMIT = 400
+_TRIES = 6000
+"""Shapes looked at closely, for all arrows together; a route that crosses no box is always looked for."""
+_EXACT_LIMIT = 250
 """Above this many arrows, arrows no longer mind each other, and fewer shapes are tried."""
 
 
@@ -61,14 +64,15 @@ def route(
         taken: polylines already drawn, to be kept away from.
         loops: the links lead backwards; they then prefer to arch over or under the boxes.
     """
-    return _Router(boxes, tuple(taken), exact=len(links) <= _EXACT_LIMIT, loops=loops).run(links)
+    return _Router(boxes, tuple(taken), len(links), loops=loops).run(links)
 
 
 class _Router:
-    def __init__(self, boxes: Sequence[Box], taken: Sequence[Sequence[Point]], *, exact: bool, loops: bool) -> None:
+    def __init__(self, boxes: Sequence[Box], taken: Sequence[Sequence[Point]], count: int, *, loops: bool) -> None:
         self.boxes = boxes
         self.taken = taken
-        self.exact = exact
+        self.exact = count <= _EXACT_LIMIT
+        self.tries = max(24, min(400, _TRIES // max(1, count)))
         self.loops = loops
         self.grid = _Grid(boxes)
         self.lines = _Lines(taken)
@@ -102,7 +106,10 @@ class _Router:
             source, target = links[i]
             a, b = self.boxes[source], self.boxes[target]
             ends = [
-                (s, t, _middle(a, s), _middle(b, t)) for s in range(4) for t in range(4) if self.exact or _likely(a, b, s, t)
+                (s, t, _middle(a, s), _middle(b, t))
+                for s in range(4)
+                for t in range(4)
+                if self.exact or _likely(a, b, s, t)
             ]
             extra = [
                 _LEAVE_PRICE[s] * (not self.loops)
@@ -162,10 +169,10 @@ class _Router:
             low, high = spans[0] if lone[0] else spans[1]
             at = min(max(fixed, low), high)
             low, high = at, fixed if at == fixed else at - 1
-        if low <= high:
-            for first in (True, False):
-                x, y = ports[i, first]
-                ports[i, first] = (x, at) if axis else (at, y)
+        (px, py), (qx, qy) = ports[i, True], ports[i, False]
+        start, end = ((px, at), (qx, at)) if axis else ((at, py), (at, qy))
+        if low <= high and not self.grid.crossed(start, end):
+            ports[i, True], ports[i, False] = start, end
 
     # ----------------------------------------------------------------------------------------------- shapes
 
@@ -182,16 +189,16 @@ class _Router:
         for e, (s, t, start, end) in enumerate(ends):
             more = extra[e] if extra else 0.0
             for points in _shapes(start, s, end, t, xs, ys):
-                length = sum(abs(q[0] - p[0]) + abs(q[1] - p[1]) for p, q in zip(points, points[1:], strict=False))
+                length = sum(abs(q[0] - p[0]) + abs(q[1] - p[1]) for p, q in itertools.pairwise(points))
                 offers.append((length + _BEND * (len(points) - 2) + more, e, points))
         offers.sort()
-        best_price, best = float("inf"), offers[0]
-        for offer in offers:
-            if offer[0] >= best_price:
+        best_price, best, clear = float("inf"), offers[0], False
+        for tried, offer in enumerate(offers):
+            if offer[0] >= best_price or (clear and tried >= self.tries):
                 break
-            price = offer[0] + self._trouble(offer[2], best_price - offer[0])
-            if price < best_price:
-                best_price, best = price, offer
+            trouble = self._trouble(offer[2], best_price - offer[0])
+            if offer[0] + trouble < best_price:
+                best_price, best, clear = offer[0] + trouble, offer, trouble < _THROUGH_BOX
         return best[1], best[2]
 
     def _channels(self, source: int, target: int) -> tuple[list[float], list[float]]:
@@ -201,11 +208,7 @@ class _Router:
         top, bottom = min(a.y, b.y), max(a.bottom, b.bottom)
         xs = {(min(a.right, b.right) + max(a.x, b.x)) / 2}
         ys = {(min(a.bottom, b.bottom) + max(a.y, b.y)) / 2}
-        near = self.grid.near(left - 40, top - 40, right + 40, bottom + 40)
-        if len(near) > (24 if self.exact else 6):
-            near = {source, target}
-        for n in near | {source, target}:
-            box = self.boxes[n]
+        for box in (a, b):
             xs |= {box.x - STUB - 6, box.right + STUB + 6}
             ys |= {box.y - STUB - 6, box.bottom + STUB + 6}
         if self.exact:
@@ -214,16 +217,22 @@ class _Router:
             ys |= {min(n.y for n in between) - STUB - 6, max(n.bottom for n in between) + STUB + 6}
             xs |= {x + d for x in tuple(xs) for d in (-_LANE, _LANE)}
             ys |= {y + d for y in tuple(ys) for d in (-_LANE, _LANE)}
+        near = self.grid.near(left - 40, top - 40, right + 40, bottom + 40) - {source, target}
+        if len(near) <= (10 if self.exact else 4):
+            for n in near:
+                box = self.boxes[n]
+                xs |= {box.x - STUB - 6, box.right + STUB + 6}
+                ys |= {box.y - STUB - 6, box.bottom + STUB + 6}
         return sorted(xs), sorted(ys)
 
     def _trouble(self, points: Sequence[Point], limit: float) -> float:
         price = 0.0
-        for p, q in zip(points, points[1:], strict=False):
+        for p, q in itertools.pairwise(points):
             price += _THROUGH_BOX * self.grid.crossed(p, q)
             if price >= limit:
                 return price
         if self.exact:
-            for p, q in zip(points, points[1:], strict=False):
+            for p, q in itertools.pairwise(points):
                 price += self.lines.price(p, q)
                 if price >= limit:
                     return price
@@ -246,7 +255,9 @@ def _likely(a: Box, b: Box, s: int, t: int) -> bool:
     return (s, t) == (LEFT, RIGHT)
 
 
-def _shapes(start: Point, s: int, end: Point, t: int, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[Point, ...]]:
+def _shapes(
+    start: Point, s: int, end: Point, t: int, xs: Sequence[float], ys: Sequence[float]
+) -> list[tuple[Point, ...]]:
     out, into = _OUT[s], _OUT[t]
     p = (start[0] + STUB * out[0], start[1] + STUB * out[1])
     q = (end[0] + STUB * into[0], end[1] + STUB * into[1])
@@ -254,7 +265,7 @@ def _shapes(start: Point, s: int, end: Point, t: int, xs: Sequence[float], ys: S
     if _OPPOSITE[s] == t and (start[1] == end[1] if out[0] else start[0] == end[0]):
         forward = (end[0] - start[0]) * out[0] + (end[1] - start[1]) * out[1]
         if forward > 0:
-            return [(start, end)]
+            found.append((start, end))
     middles: list[tuple[Point, ...]] = [((q[0], p[1]),), ((p[0], q[1]),)]
     middles += [((x, p[1]), (x, q[1])) for x in xs]
     middles += [((p[0], y), (q[0], y)) for y in ys]
@@ -285,7 +296,7 @@ def _simplified(points: Sequence[Point]) -> tuple[Point, ...] | None:
 # ------------------------------------------------------------------------------------------- what is in the way
 
 _CELL = 160.0
-_BIN = 24.0
+_BIN = 120.0
 
 
 class _Grid:
@@ -303,14 +314,13 @@ class _Grid:
         """Boxes that touch this rectangle."""
         columns = range(int(left // _CELL), int(right // _CELL) + 1)
         rows = range(int(top // _CELL), int(bottom // _CELL) + 1)
-        if len(columns) * len(rows) > 4 * len(self.boxes):
-            candidates: Iterable[int] = range(len(self.boxes))
-        else:
-            candidates = {n for cx in columns for cy in rows for n in self.cells.get((cx, cy), ())}
+        cells = self.cells
+        found = [n for cx in columns for cy in rows if (cx, cy) in cells for n in cells[cx, cy]]
+        boxes = self.boxes
         return {
             n
-            for n in candidates
-            if (b := self.boxes[n]).x < right and left < b.right and b.y < bottom and top < b.bottom
+            for n in found
+            if (b := boxes[n])[0] < right and left < b[0] + b[2] and b[1] < bottom and top < b[1] + b[3]
         }
 
     def crossed(self, p: Point, q: Point) -> int:
@@ -333,7 +343,7 @@ class _Lines:
             self.add(points)
 
     def add(self, points: Sequence[Point]) -> None:
-        for (px, py), (qx, qy) in zip(points, points[1:], strict=False):
+        for (px, py), (qx, qy) in itertools.pairwise(points):
             if py == qy:
                 self.across.setdefault(int(py // _BIN), []).append((py, min(px, qx), max(px, qx)))
             elif px == qx:
@@ -356,9 +366,8 @@ class _Lines:
         price = 0.0
         for number in range(int((at - 9) // _BIN), int((at + 9) // _BIN) + 1):
             for there, a, b in same.get(number, ()):
-                shared = min(b, high) - max(a, low)
-                if shared > 2 and abs(there - at) < 9:
-                    price += _ALONG + shared / 2
+                if -9 < there - at < 9 and a + 2 < high and low + 2 < b:
+                    price += _ALONG + (min(b, high) - max(a, low)) / 2
         for number in range(int(low // _BIN), int(high // _BIN) + 1):
             for there, a, b in other.get(number, ()):
                 if low < there < high and a < at < b:
