@@ -57,7 +57,7 @@ def test_not_a_regular_file(tmp_path: Path) -> None:
         load(tmp_path / "pipe.light.yaml")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="not here: root reads everything")
 def test_unreadable_file(tmp_path: Path) -> None:
     """Missing permission is said."""
     path = tmp_path / "x.light.yaml"

@@ -401,7 +401,7 @@ def shape(diagram: Diagram) -> object:
     )
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real diagrams are not beside the repository")
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="not here: the real diagrams are not beside the repository")
 @pytest.mark.parametrize("path", sorted(p for p in SAMPLES.glob("*") if p.suffix in SUFFIXES) if SAMPLES.is_dir() else [], ids=lambda p: p.name)
 def test_real_diagrams_survive_every_format(path: Path) -> None:
     """Each real diagram loads without errors, and comes back from each format with its shape and properties."""

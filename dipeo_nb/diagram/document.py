@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.config import get_settings
@@ -152,7 +152,7 @@ class Diagram:
 
         return draw(self.model, **{"title": self.name, **options})
 
-    def png(self, *, width: int | None = None, theme: str = "light") -> bytes:
+    def png(self, *, width: int | None = None, theme: Literal["light", "dark"] = "light") -> bytes:
         """The drawing as PNG; *width* in pixels."""
         from dipeo_nb.diagram.png import svg_to_png
 

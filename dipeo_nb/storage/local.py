@@ -22,6 +22,7 @@ CAUSES = {
     errno.EDQUOT: ("disk_full", "The quota is used up.", "Free some space; the old content is untouched."),
     errno.EFBIG: ("too_large", "The file would be too large.", "Write less; the old content is untouched."),
     errno.EROFS: ("read_only", "The file system is read-only.", "Use another base directory."),
+    errno.EEXIST: ("not_a_directory", "A part of the path is a file.", "Choose another path."),
     errno.ENOTDIR: ("not_a_directory", "A part of the path is a file.", "Choose another path."),
 }
 
