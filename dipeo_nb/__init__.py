@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dipeo_nb.config import Settings, get_settings, override_settings
     from dipeo_nb.diagram.document import Diagram
-    from dipeo_nb.errors import DiagramError, DipeoError, RunError, UserError
+    from dipeo_nb.errors import DiagramError, DipeoError, RunAbortedError, RunError, ServiceError, UserError
     from dipeo_nb.notebook.run import Run, RunResult
     from dipeo_nb.notebook.session import Session, arun, load, nest, open_run, run, runs, start
 
@@ -29,8 +29,10 @@ _HOMES = {
     "DiagramError": "dipeo_nb.errors",
     "DipeoError": "dipeo_nb.errors",
     "Run": "dipeo_nb.notebook.run",
+    "RunAbortedError": "dipeo_nb.errors",
     "RunError": "dipeo_nb.errors",
     "RunResult": "dipeo_nb.notebook.run",
+    "ServiceError": "dipeo_nb.errors",
     "Session": "dipeo_nb.notebook.session",
     "Settings": "dipeo_nb.config",
     "UserError": "dipeo_nb.errors",
@@ -51,8 +53,10 @@ __all__ = [
     "DiagramError",
     "DipeoError",
     "Run",
+    "RunAbortedError",
     "RunError",
     "RunResult",
+    "ServiceError",
     "Session",
     "Settings",
     "UserError",

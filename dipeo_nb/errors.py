@@ -28,6 +28,7 @@
         └── LLMError                  carries provider, model, status, request_id
             ├── AuthError, RateLimitError, ContextLengthError, ContentFilteredError,
             │   LLMTimeoutError, LLMConnectionError, UnsupportedError, ProviderError
+            ├── StructureError            (a ProviderError) the answer does not fit the requested structure
             └── ModelUnavailableError     an embedded or local model cannot be fetched or loaded
 
 Keep the two first branches apart: a `UserError` means nothing ran (exit code 2), a `RunError` means a run
@@ -36,6 +37,9 @@ exists in the store (exit code 1).
 
 from __future__ import annotations
 
+import linecache
+import os
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +67,17 @@ class DipeoError(Exception):
             setattr(self, name, value)
         super().__init__(f"{message} {hint}" if hint else message)
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the line of the cell, what is wrong and what to do, instead of our own frames."""
+        lines = [f"\x1b[31m{type(self).__name__}\x1b[0m: {self.message}"]
+        if place := _line_of_caller(self):
+            lines.insert(0, place)
+        if theirs := getattr(self, "traceback", ""):
+            lines.append(str(theirs).rstrip())
+        if self.hint:
+            lines.append(self.hint)
+        return lines
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only arguments are lost by the default protocol; errors must cross process boundaries.
         return _rebuild, (type(self), self.message, self.hint, self.facts)
@@ -70,6 +85,19 @@ class DipeoError(Exception):
 
 def _rebuild(cls: type[DipeoError], message: str, hint: str | None, facts: dict[str, Any]) -> DipeoError:
     return cls(message, hint=hint, **facts)
+
+
+def _line_of_caller(error: BaseException) -> str:
+    """The line that called into this package, as `line 3: dp.run(d)`; empty when there is none."""
+    package = os.path.dirname(__file__) + os.sep
+    caller = None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename.startswith(package):
+            break
+        caller = frame.f_code.co_filename, number
+    if caller is None or not (line := linecache.getline(*caller).strip()):
+        return ""
+    return f"line {caller[1]}: {line}"
 
 
 class UserError(DipeoError):
@@ -288,6 +316,20 @@ class ProviderError(LLMError):
     """Any other answer of the provider that is not a success."""
 
     code = "llm_provider"
+
+
+class StructureError(ProviderError):
+    """The answer does not fit the requested structure."""
+
+    code = "llm_structure"
+    problem: str = ""
+    """What does not fit, and where."""
+    text: str = ""
+    """The answer."""
+    usage: Any = None
+    """`TokenUsage` of the call that gave it; None when unknown."""
+    repairable: bool = False
+    """Whether asking once more, with the problem named, may help; not when the answer was cut off."""
 
 
 class ModelUnavailableError(LLMError):

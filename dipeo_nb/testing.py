@@ -1,35 +1,42 @@
-"""Models for tests: instant, scripted, failing, slow. Use them for your own diagrams:
+"""Models for tests: instant, scripted, failing, slow. Each is a client and a whole LLM service at once:
 
+import dipeo_nb as dp
 from dipeo_nb.testing import scripted
 
-result = dp.Session(services=…, llm=scripted({"Judge": "Ada wins."})).run("debate.light.yaml")
+session = dp.Session(llm=scripted({"Judge": "Ada wins.", "*": ["First.", "Second."]}))
+result = session.run("debate.light.yaml")
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
+from pydantic import BaseModel
+
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.errors import LLMError, ProviderError
-from dipeo_nb.llm.providers.echo import EchoClient
-from dipeo_nb.llm.structured import validated
+from dipeo_nb.llm.providers.echo import EchoClient, counted, words
+from dipeo_nb.llm.stream import collected
+from dipeo_nb.llm.structured import parsed, validated
 
 __all__ = ["EchoClient", "FailingClient", "ScriptedClient", "SlowClient", "scripted"]
 
 Answer = Any
-"""A text, a value for a structured answer, an exception to raise, or a function of the request that gives one."""
+"""A text; a value (dict, list, pydantic instance …) for a structured answer; an exception to raise; or a function of the
+request that gives one of these."""
 Script = Answer | Sequence[Answer] | Mapping[str, Answer | Sequence[Answer]]
 
 
 class ScriptedClient:
-    """A model that says what it was told to say; it serves as a client and as the whole LLM service.
+    """A model that says what it was told to say; it serves as an `LLMClient` and as the whole LLM service.
 
     Args:
         script: one answer for every call; a list of answers in turn (the last one serves further calls); or a mapping of
-            person or node label to either. A label that the mapping lacks falls back to `"*"`.
+            node or person label to either, with `"*"` for all others. An answer that is itself a list or a dict goes
+            inside a list: `[{"winner": "Ada"}]`.
 
     `requests` holds every request it got, in order.
     """
@@ -37,9 +44,8 @@ class ScriptedClient:
     provider = "scripted"
 
     def __init__(self, script: Script = "ok") -> None:
-        self._script = (
-            {k: _turns(v) for k, v in script.items()} if isinstance(script, Mapping) else {"*": _turns(script)}
-        )
+        by_label = script if isinstance(script, Mapping) else {"*": script}
+        self._script = {str(label): _turns(answers) for label, answers in by_label.items()}
         self.requests: list[LLMRequest] = []
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
@@ -48,23 +54,31 @@ class ScriptedClient:
         if isinstance(answer, BaseException):
             raise answer
         yield StreamEvent("start")
-        structured = None
-        text = answer if isinstance(answer, str) else ""
-        if request.response_format is not None and not isinstance(answer, str):
-            text, structured = validated(answer, request.response_format)
-        for piece in re.findall(r"\s*\S+\s*$|\s*\S+", text):
+        text, structured = self._answered(answer, request)
+        for word in words(text):
             await self._pause()
-            yield StreamEvent("text", piece)
-        usage = TokenUsage(input=sum(len(m.content.split()) for m in request.messages), output=len(text.split()))
-        model = request.model or "scripted"
-        yield StreamEvent("end", response=LLMResponse(text, self.provider, model, usage, structured, cost_usd=0.0))
+            yield StreamEvent("text", word)
+        usage = counted(request, text)
+        yield StreamEvent("usage", data=usage.to_dict())
+        yield StreamEvent(
+            "end",
+            response=LLMResponse(
+                text,
+                self.provider,
+                request.model or "scripted",
+                usage,
+                structured,
+                finish_reason="stop",
+                cost_usd=0.0,
+                rung=None if structured is None else "native",
+            ),
+        )
 
     async def complete(self, request: LLMRequest) -> LLMResponse:
-        response: LLMResponse | None = None
-        async for event in self.stream(request):
-            response = event.response or response
-        assert response is not None
-        return response
+        """The whole answer at once; same errors."""
+        return await collected(self.stream(request), request)
+
+    async_chat = complete
 
     async def cleanup(self) -> None:
         """Nothing to close."""
@@ -73,26 +87,40 @@ class ScriptedClient:
         await asyncio.sleep(0)
 
     def _next(self, request: LLMRequest) -> Answer:
-        for label in (request.context.get("node"), request.context.get("person"), "*"):
-            if label in self._script:
-                turns = self._script[label]
+        node, person = str(request.context.get("node")), str(request.context.get("person"))
+        for label in (node, person, "*"):
+            if turns := self._script.get(label):
                 answer = turns.pop(0) if len(turns) > 1 else turns[0]
-                return answer(request) if isinstance(answer, Callable) and not isinstance(answer, type) else answer
+                return answer(request) if callable(answer) and not isinstance(answer, type) else answer
         raise ProviderError(
-            f"The script has no answer for node '{request.context.get('node')}', person '{request.context.get('person')}'.",
+            f"The script has no answer for node '{node}', person '{person}'.",
             hint=f"It has: {', '.join(self._script)}. Add the label, or '*' for all others.",
             provider=self.provider,
         )
 
+    def _answered(self, answer: Answer, request: LLMRequest) -> tuple[str, Any]:
+        """(text, structured value) of an answer; StructureError when it does not fit what was asked for."""
+        shape = request.response_format
+        if shape is None:
+            return (answer if isinstance(answer, str) else _json(answer)), None
+        if isinstance(answer, str):
+            return answer, parsed(answer, shape, provider=self.provider, model=request.model or "scripted")
+        try:
+            return validated(answer, shape)
+        except ValueError:
+            return _json(answer), parsed(
+                _json(answer), shape, provider=self.provider, model=request.model or "scripted"
+            )
+
 
 class FailingClient(ScriptedClient):
-    """A model that raises *error* for the first *times* calls (for every call by default), then answers `ok`."""
+    """A model that raises *error* for the first *times* calls (for every call by default), then answers *answer*."""
 
-    def __init__(self, error: LLMError | None = None, times: int | None = None) -> None:
+    def __init__(self, error: LLMError | None = None, times: int | None = None, answer: Answer = "ok") -> None:
         error = error or ProviderError(
-            "The model fails on purpose.", hint="It is a FailingClient.", provider="scripted"
+            "The model fails on purpose.", hint="It is a FailingClient.", provider=self.provider
         )
-        super().__init__([error] if times is None else [*[error] * times, "ok"])
+        super().__init__([error] if times is None else [*[error] * times, answer])
 
 
 class SlowClient(ScriptedClient):
@@ -119,3 +147,7 @@ def scripted(script: Script = "ok") -> ScriptedClient:
 
 def _turns(script: Answer | Sequence[Answer]) -> list[Answer]:
     return list(script) if isinstance(script, (list, tuple)) else [script]
+
+
+def _json(value: Any) -> str:
+    return value.model_dump_json() if isinstance(value, BaseModel) else json.dumps(value, ensure_ascii=False)

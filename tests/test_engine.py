@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dipeo_nb.diagram.document import load
-from dipeo_nb.execution.state.memory import InMemoryRunStore
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.container import Runtime
+from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
@@ -22,6 +21,7 @@ from dipeo_nb.errors import InvalidDiagramError, StorageError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import GivenAnswers
+from dipeo_nb.execution.state.memory import InMemoryRunStore
 
 
 class Tape:

@@ -1,388 +1,574 @@
-"""The OpenAI client through the official SDK against a real HTTP server: what it sends, and what it makes of answers."""
+"""The OpenAI client, through the official SDK, against servers on the loopback."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime
+import email.utils
+import enum
 import json
 import logging
 import time
-from enum import Enum
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
-from dipeo_nb.common.loop import run_sync
-from dipeo_nb.config import Settings
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, ToolCall, ToolConfig, ToolResult
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolConfig, ToolResult
 from dipeo_nb.errors import (
+    APIKeyNotFoundError,
     AuthError,
+    ConfigurationError,
     ContentFilteredError,
     ContextLengthError,
-    DipeoError,
     LLMConnectionError,
+    LLMError,
     LLMTimeoutError,
     ProviderError,
     RateLimitError,
-    ValidationError,
+    StructureError,
+    UnsupportedError,
 )
-from dipeo_nb.llm import service as service_module
-from dipeo_nb.llm.providers.openai import accepts_temperature, retry_after
+from dipeo_nb.llm import service as llm_service
+from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient, accepts_temperature, retry_after
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
-from tests.wire import Wire, answers, openai_response, refuses, serve
+from tests.llm_wire import (
+    Call,
+    Reply,
+    ScriptedServer,
+    answer,
+    delta,
+    events_of,
+    final,
+    llama_server,
+    message,
+    request,
+    run,
+    says,
+    settings_with,
+)
 
-KEY = "sk-canary-0123456789abcdef"
+KEY = "sk-canary-7f3a9b2c4d5e6f"
 
 
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries come at once."""
-    monkeypatch.setattr(service_module, "BACKOFF_S", 0.001)
+class Mood(enum.StrEnum):
+    GOOD = "good"
+    BAD = "bad"
 
 
-def service(wire: Wire | str, **settings: Any) -> LLMService:
-    url = wire if isinstance(wire, str) else wire.url
-    chosen = Settings(openai_api_key=SecretStr(KEY), openai_base_url=url, **settings)
+class Reason(BaseModel):
+    text: str = Field(description="why")
+
+
+class Verdict(BaseModel):
+    winner: str
+    mood: Mood = Mood.GOOD
+    reasons: list[Reason] = []
+    best: Reason | None = Field(default=None, description="the best one")
+
+
+def service_for(url: str, **settings: Any) -> LLMService:
+    """The service with a key, sent to *url*."""
+    chosen = settings_with(**{"openai_base_url": url, "openai_api_key": SecretStr(KEY), **settings})
     return LLMService(chosen, EnvironmentAPIKeyService(chosen))
 
 
-def ask(
-    wire: Wire | str, *messages: ChatMessage, settings: dict[str, Any] | None = None, **request: Any
-) -> LLMResponse:
-    async def go() -> LLMResponse:
-        llm = service(wire, **(settings or {}))
+def ask(url: str, prompt: str = "Say hello.", *, settings: dict[str, Any] | None = None, **more: Any) -> LLMResponse:
+    """One call through the service."""
+
+    async def call() -> LLMResponse:
+        service = service_for(url, **(settings or {}))
         try:
-            given = {
-                "service": "openai",
-                "model": "gpt-4.1-nano",
-                "messages": list(messages) or [ChatMessage("user", "hi")],
-            }
-            return await llm.complete(LLMRequest(**{**given, **request}))
+            return await service.complete(request(prompt, service="openai", **more))
         finally:
-            await llm.cleanup()
+            await service.cleanup()
 
-    return run_sync(go())
+    return run(call())
 
 
-def test_the_request_and_the_answer():
-    """`input`, `max_output_tokens`, developer role and temperature go out; text and disjoint usage come back."""
-    with serve(answers("Hello", " there")) as wire:
-        response = ask(
-            wire, ChatMessage("system", "Be kind."), ChatMessage("user", "hi"), max_tokens=50, temperature=0.3
-        )
-    [request] = wire.requests
-    assert request.path == "/v1/responses"
-    assert request.body == {
-        "model": "gpt-4.1-nano",
-        "input": [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": "hi"}],
+@pytest.fixture(autouse=True)
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries wait milliseconds here."""
+    monkeypatch.setattr(llm_service, "BACKOFF_S", 0.01)
+
+
+# The request.
+
+
+def test_the_body_is_of_the_responses_api():
+    """`input` with roles, `max_output_tokens`, the model and the key go out; chat's `messages` and `max_tokens` do not."""
+    with ScriptedServer(says("Hello there.")) as server:
+        ask(server.url, model="gpt-4o", max_tokens=50, temperature=0.3)
+    seen = server.seen[0]
+    assert seen.path == "/v1/responses"
+    assert seen.headers["authorization"] == f"Bearer {KEY}"
+    assert seen.body == {
+        "model": "gpt-4o",
+        "input": [{"role": "user", "content": "Say hello."}],
         "max_output_tokens": 50,
         "temperature": 0.3,
+        "store": False,
         "stream": True,
     }
-    assert request.headers["Authorization"] == f"Bearer {KEY}"
-    assert response.text == "Hello there"
-    usage = response.usage
-    assert (usage.input, usage.cache_read, usage.output, usage.reasoning, usage.total) == (40, 60, 10, 20, 130)
-    assert usage.raw is not None
-    assert usage.raw["input_tokens"] == 100
-    assert response.cost_usd == pytest.approx((40 * 0.05 + 60 * 0.005 + 30 * 0.4) / 1e6, rel=0.2)
-    assert response.request_id == "resp_1"
 
 
-def test_streaming_arrives_piece_by_piece():
-    """Tokens come as they are produced, then usage, then one end."""
+def test_the_default_model_is_the_setting():
+    """A person that names no model gets the settings' one."""
+    with ScriptedServer(says("ok")) as server:
+        ask(server.url, settings={"default_llm_model": "gpt-test"})
+    assert server.seen[0].body["model"] == "gpt-test"
 
-    async def go(wire: Wire) -> tuple[list[str], float, float]:
-        llm = service(wire)
-        begin, first, kinds = time.monotonic(), 0.0, []
-        async for event in llm.stream(LLMRequest("openai", "m", [ChatMessage("user", "x")])):
-            kinds.append(event.kind)
-            if event.kind == "text" and not first:
-                first = time.monotonic() - begin
-        await llm.cleanup()
-        return kinds, first, time.monotonic() - begin
 
-    with serve(answers("a", "b", "c", "d", delay=0.1)) as wire:
-        kinds, first, total = run_sync(go(wire))
-    assert kinds == ["start", "text", "text", "text", "text", "usage", "end"]
-    assert first < total - 0.25
+def test_tools_and_their_results_are_sent():
+    """Function tools, the model's calls and the tools' answers have the shapes of the Responses API."""
+    messages = (
+        ChatMessage("system", "Be brief."),
+        ChatMessage("user", "Weather?"),
+        ChatMessage("assistant", "", tool_calls=(ToolCall("c1", "weather", {"city": "Rome"}),)),
+        ChatMessage("tool", "", tool_result=ToolResult("c1", "sunny")),
+    )
+    tool = ToolConfig("function", name="weather", description="d", parameters={"type": "object", "properties": {}})
+    call = {"type": "function_call", "id": "f", "call_id": "c2", "name": "weather", "arguments": '{"city": "Bonn"}'}
+    with ScriptedServer(lambda c: c.stream([final(call)])) as server:
+
+        async def go() -> LLMResponse:
+            service = service_for(server.url)
+            response = await service.complete(LLMRequest("openai", "gpt-4o", messages, tools=(tool,)))
+            await service.cleanup()
+            return response
+
+        response = run(go())
+    body = server.seen[0].body
+    assert [m.get("role", m.get("type")) for m in body["input"]] == [
+        "system",
+        "user",
+        "function_call",
+        "function_call_output",
+    ]
+    assert body["input"][2]["arguments"] == '{"city": "Rome"}'
+    assert body["tools"][0]["name"] == "weather"
+    assert response.tool_calls == (ToolCall("c2", "weather", {"city": "Bonn"}),)
+    assert response.finish_reason == "tool_calls"
 
 
 @pytest.mark.parametrize(
     ("model", "takes"),
-    [
-        ("gpt-5-nano-2025-08-07", False),
-        ("o3-mini", False),
-        ("gpt-5-chat-latest", True),
-        ("gpt-4.1", True),
-        ("llama", True),
-    ],
+    [("gpt-4o", True), ("gpt-5-nano", False), ("o3-mini", False), ("gpt-5-chat-latest", True), ("llama", True)],
 )
-def test_temperature_only_where_it_is_taken(model: str, takes: bool, caplog: pytest.LogCaptureFixture):
-    """Models that refuse a temperature do not get one, and one notice says so."""
+def test_temperature_goes_only_where_it_is_taken(model: str, takes: bool):
+    """Models that refuse `temperature` do not get it, and the user is told once."""
     assert accepts_temperature(model) is takes
-    with serve(answers("x")) as wire, caplog.at_level(logging.WARNING):
-        ask(wire, model=model, temperature=0.5)
-    assert ("temperature" in wire.requests[0].body) is takes
-    assert len(caplog.records) == (0 if takes else 1)
+    with ScriptedServer(says("ok")) as server:
+
+        async def go() -> list[list[StreamEvent]]:
+            service = service_for(server.url)
+            asked = request(service="openai", model=model, temperature=0.2)
+            both = [await events_of(service, asked), await events_of(service, asked)]
+            await service.cleanup()
+            return both
+
+        first, second = run(go())
+    assert ("temperature" in server.seen[0].body) is takes
+    notices = [e.data["notice"] for e in (*first, *second) if e.kind == "start" and e.data]
+    assert notices == ([] if takes else [f"{model} takes no temperature; 0.2 is left out."])
 
 
-class Color(Enum):
-    RED = "red"
+# The answer.
 
 
-class Inner(BaseModel):
-    n: int
+def test_the_answer_streams_word_by_word():
+    """Text comes in pieces; the end carries the whole answer, the request id, and disjoint token counts."""
+    reasoning = {"type": "reasoning", "id": "rs_1", "summary": []}
+    with ScriptedServer(says("Hello my friend.", reasoning, x_request_id="req_42")) as server:
+
+        async def go() -> list[StreamEvent]:
+            service = service_for(server.url)
+            events = await events_of(service, request(service="openai", model="gpt-5-nano"))
+            await service.cleanup()
+            return events
+
+        events = run(go())
+    assert [e.kind for e in events] == ["start", "text", "text", "text", "usage", "end"]
+    assert [e.text for e in events if e.kind == "text"] == ["Hello ", "my ", "friend."]
+    response = events[-1].response
+    assert response is not None
+    assert (response.text, response.request_id, response.finish_reason) == ("Hello my friend.", "req_42", "stop")
+    usage = response.usage
+    assert (usage.input, usage.cache_read, usage.output, usage.reasoning, usage.total) == (20, 10, 8, 4, 42)
+    assert usage.raw is not None
+    assert usage.raw["total_tokens"] == 42
 
 
-class Shape(BaseModel):
-    name: str
-    color: Color = Color.RED
-    inner: Inner
-
-
-def test_structured_answers_with_a_pydantic_class():
-    """The class's closed schema goes out in strict mode; an instance comes back, nested models and enums included."""
-    with serve(answers('{"name": "x", "color": "red", ', '"inner": {"n": 3}}')) as wire:
-        response = ask(wire, response_format=Shape)
-    form = wire.requests[0].body["text"]["format"]
-    assert (form["type"], form["strict"], form["name"]) == ("json_schema", True, "Shape")
-    assert form["schema"]["required"] == ["name", "color", "inner"]
-    assert form["schema"]["additionalProperties"] is False
-    assert form["schema"]["$defs"]["Inner"]["additionalProperties"] is False
-    assert response.structured == Shape(name="x", inner=Inner(n=3))
+def test_a_pydantic_class_comes_back_as_an_instance():
+    """The class is sent as a strict schema, and the answer is an instance of it, nested values and enums included."""
+    text = '{"winner": "Ada", "mood": "bad", "reasons": [{"text": "facts"}], "best": null}'
+    with ScriptedServer(says(text)) as server:
+        response = ask(server.url, response_format=Verdict)
+    assert response.structured == Verdict(winner="Ada", mood=Mood.BAD, reasons=[Reason(text="facts")])
     assert response.rung == "native"
+    sent = server.seen[0].body["text"]["format"]
+    assert (sent["type"], sent["name"], sent["strict"]) == ("json_schema", "Verdict", True)
+    assert sent["schema"]["required"] == ["winner", "mood", "reasons", "best"]
+    assert sent["schema"]["additionalProperties"] is False
+    assert sent["schema"]["$defs"]["Reason"]["additionalProperties"] is False
+    assert "default" not in json.dumps(sent["schema"])
 
 
-def test_structured_answers_with_a_schema():
-    """A JSON schema goes out as it is when it is not closed; an object comes back, checked."""
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}, "required": ["a"]}
-    with serve(answers('{"a": 1}'), answers('{"a": "one"}')) as wire:
-        assert ask(wire, response_format=schema).structured == {"a": 1}
-        assert wire.requests[0].body["text"]["format"]["strict"] is False
-        with pytest.raises(ProviderError, match=r"does not fit.*a: 'one' is not of type 'integer'"):
-            ask(wire, response_format=schema)
+def test_a_json_schema_comes_back_as_a_dict():
+    """A closed schema is sent as it is and strict; one with optional fields is not called strict, and is checked here."""
+    closed = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    loose = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    with ScriptedServer(says('{"n": 3}')) as server:
+        first = ask(server.url, response_format=closed)
+        second = ask(server.url, response_format=loose)
+    assert (first.structured, first.rung) == ({"n": 3}, "native")
+    assert (second.structured, second.rung) == ({"n": 3}, "json_mode")
+    formats = [s.body["text"]["format"] for s in server.seen]
+    assert [f["strict"] for f in formats] == [True, False]
+    assert [f["schema"] for f in formats] == [closed, loose]
 
 
-def test_tools():
-    """Functions go out with their schema; parallel calls come back; results are told with their call's id."""
-    final = openai_response("")
-    final["output"] = [
-        {
-            "type": "function_call",
-            "id": f"fc_{n}",
-            "call_id": f"c{n}",
-            "name": "add",
-            "arguments": f'{{"n": {n}}}',
-            "status": "completed",
-        }
-        for n in (1, 2)
-    ]
-    add = ToolConfig("function", "add", "Adds.", {"type": "object", "properties": {"n": {"type": "integer"}}})
-    with serve(answers(final=final), answers("3")) as wire:
-        response = ask(wire, tools=(add, ToolConfig("web_search")))
-        assert response.tool_calls == (ToolCall("c1", "add", {"n": 1}), ToolCall("c2", "add", {"n": 2}))
-        said = ChatMessage("assistant", "", tool_calls=response.tool_calls)
-        ask(wire, ChatMessage("user", "x"), said, ChatMessage("tool", "", tool_result=ToolResult("c1", "2")))
-    tools = wire.requests[0].body["tools"]
-    assert [t["type"] for t in tools] == ["function", "web_search"]
-    assert tools[0]["parameters"]["properties"] == {"n": {"type": "integer"}}
-    assert wire.requests[1].body["input"][1:] == [
-        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"n": 1}'},
-        {"type": "function_call", "call_id": "c2", "name": "add", "arguments": '{"n": 2}'},
-        {"type": "function_call_output", "call_id": "c1", "output": "2"},
-    ]
+def test_an_answer_that_does_not_fit_is_asked_for_again_once():
+    """The model is told what does not fit; the stream says that it starts anew; the tokens of both calls are counted."""
+    with ScriptedServer(says('{"mood": "fine"}'), says('{"winner": "Ada"}')) as server:
+
+        async def go() -> list[StreamEvent]:
+            service = service_for(server.url)
+            events = await events_of(service, request(service="openai", response_format=Verdict))
+            await service.cleanup()
+            return events
+
+        events = run(go())
+    assert [e.kind for e in events if e.kind != "text"] == ["start", "stream_restarted", "usage", "end"]
+    response = events[-1].response
+    assert response is not None
+    assert response.structured.winner == "Ada"
+    assert response.usage.total == 84
+    again = server.seen[1].body["input"]
+    assert [m["role"] for m in again] == ["user", "assistant", "user"]
+    assert "winner" in again[2]["content"]
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
-def test_passing_failures_are_tried_again(status: int):
-    """Failures that may pass are tried again until an answer comes."""
-    with serve(refuses(status), refuses(status), answers("fine")) as wire:
-        assert ask(wire).text == "fine"
-    assert len(wire.requests) == 3
+def test_a_second_unfitting_answer_is_an_error():
+    """After one repair the error says what does not fit."""
+    with ScriptedServer(says("I would rather not.")) as server, pytest.raises(StructureError) as caught:
+        ask(server.url, response_format=Verdict)
+    assert len(server.seen) == 2
+    assert "holds no JSON" in caught.value.message
 
 
-def test_retry_after_is_honoured():
-    """A 429 is tried again when the provider said, not before."""
-    with serve(refuses(429, Retry_After="0.3"), answers("fine")) as wire:
-        begin = time.monotonic()
-        ask(wire)
-    assert time.monotonic() - begin >= 0.3
+def test_a_structured_answer_that_is_cut_off_is_not_repaired():
+    """An answer that ends at its limit of tokens is an error that names the limit; asking again would not help."""
+    cut = final(message('{"winner": "A'), status="incomplete", incomplete_details={"reason": "max_output_tokens"})
+    with ScriptedServer(lambda c: c.stream([cut])) as server, pytest.raises(StructureError, match="cut off") as caught:
+        ask(server.url, response_format=Verdict)
+    assert "max_tokens" in str(caught.value.hint)
+    assert len(server.seen) == 1
 
 
-def test_retry_after_in_all_its_forms():
-    """Seconds, milliseconds and a date are understood; nonsense is not."""
-    from datetime import UTC, datetime
+def test_a_text_that_is_cut_off_is_an_answer():
+    """Text that ends at its limit comes with the finish reason `length`."""
+    cut = final(message("Once upon"), status="incomplete", incomplete_details={"reason": "max_output_tokens"})
+    with ScriptedServer(lambda c: c.stream([delta("Once upon"), cut])) as server:
+        assert ask(server.url).finish_reason == "length"
 
-    now = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
-    assert retry_after({"retry-after": "7"}) == 7
-    assert retry_after({"retry-after-ms": "250"}) == 0.25
-    assert retry_after({"retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}, now) == 30
-    assert retry_after({"retry-after": "Mon, 23 Nov 2026 11:00:00 GMT"}, now) == 0
+
+def test_a_structure_that_is_no_object_is_refused_before_the_call():
+    """OpenAI answers in objects; anything else is refused here with the way out."""
+    with ScriptedServer(says("[]")) as server, pytest.raises(UnsupportedError, match="objects") as caught:
+        ask(server.url, response_format={"type": "array", "items": {"type": "string"}})
+    assert server.seen == []
+    assert "field of an object" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        final({**message(""), "content": [{"type": "refusal", "refusal": "I cannot help with that."}]}),
+        final(message("x"), status="incomplete", incomplete_details={"reason": "content_filter"}),
+    ],
+    ids=["refusal", "filter"],
+)
+def test_a_refusal_is_an_error_of_its_own(ending: dict[str, Any]):
+    """A model that refuses, or a provider that filters, is neither an answer nor tried again."""
+    with ScriptedServer(lambda c: c.stream([ending])) as server, pytest.raises(ContentFilteredError):
+        ask(server.url)
+    assert len(server.seen) == 1
+
+
+# Failures.
+
+
+def failing(*replies: Reply) -> tuple[LLMError, ScriptedServer]:
+    """The error of a call, and the server."""
+    with ScriptedServer(*replies) as server, pytest.raises(LLMError) as caught:
+        ask(server.url, model="gpt-x", settings={"llm_timeout": 5.0})
+    return caught.value, server
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "tries"),
+    [
+        (lambda c: c.error(400, "bad field"), ProviderError, 1),
+        (lambda c: c.error(400, "too long", "context_length_exceeded"), ContextLengthError, 1),
+        (lambda c: c.error(401, f"Incorrect API key provided: {KEY}"), AuthError, 1),
+        (lambda c: c.error(403, "not allowed"), AuthError, 1),
+        (lambda c: c.error(404, "no such model"), ProviderError, 1),
+        (lambda c: c.error(429, "slow down", retry_after="0.01"), RateLimitError, 4),
+        (lambda c: c.error(429, "slow down", retry_after="3600"), RateLimitError, 1),
+        (lambda c: c.error(429, "no money", "insufficient_quota"), ProviderError, 1),
+        (lambda c: c.error(500, "oops"), ProviderError, 4),
+        (lambda c: c.error(503, "oops"), ProviderError, 4),
+        (lambda c: c.json(200, {"hello": "world"}), LLMError, 4),
+        (lambda c: c.headers(204), LLMError, 4),
+        (lambda c: c.stream([{"type": "error", "message": "broken", "code": "server_error"}]), ProviderError, 4),
+        (lambda c: c.stream([{"type": "error", "error": {"message": "broken", "code": "bad"}}]), ProviderError, 1),
+        (lambda c: c.stream([final(status="failed", error={"code": "bad", "message": "no"})]), ProviderError, 1),
+        (lambda c: c.stream([{"type": "response.completed", "response": {"output": None}}]), ProviderError, 1),
+        (lambda c: (c.headers(content_type="text/event-stream"), c.send("data: {nonsense\n\n")), ProviderError, 1),
+    ],
+    ids=[
+        "400", "context", "401", "403", "404", "429", "429-long", "quota", "500", "503", "not-a-stream", "empty",
+        "error-event", "error-object", "failed", "wrong-form", "malformed",
+    ],
+)  # fmt: skip
+def test_failures_are_told_apart(reply: Reply, kind: type[LLMError], tries: int):
+    """Each failure is our error of its kind, with provider and model; only passing ones are tried again; no key leaks."""
+    error, server = failing(reply)
+    assert isinstance(error, kind), repr(error)
+    assert len(server.seen) == tries
+    assert (error.provider, error.model) == ("openai", "gpt-x")
+    assert error.hint
+    assert KEY not in "".join(traceback.format_exception(error))
+
+
+def test_retry_after_is_waited_for_and_then_it_works():
+    """A 429 and a 500 are followed by the answer, as if nothing had been."""
+    with ScriptedServer(
+        lambda c: c.error(429, "slow down", retry_after="0.2"), lambda c: c.error(500, "oops"), says("Here.")
+    ) as server:
+        before = time.monotonic()
+        assert ask(server.url).text == "Here."
+        assert 0.2 <= time.monotonic() - before < 10
+    assert len(server.seen) == 3
+
+
+def test_both_forms_of_retry_after_are_read():
+    """Seconds, milliseconds and HTTP dates are understood; nonsense is no answer."""
+    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    date = email.utils.format_datetime(now + datetime.timedelta(seconds=7), usegmt=True)
+    assert retry_after({"retry-after": "2.5"}) == 2.5
+    assert retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
+    assert retry_after({"retry-after": date}, now) == 7
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
 
 
-@pytest.mark.parametrize(
-    ("script", "error", "tries"),
-    [
-        (refuses(401, f"Incorrect API key provided: {KEY}"), AuthError, 1),
-        (refuses(403), AuthError, 1),
-        (refuses(404, "The model does not exist"), ProviderError, 1),
-        (refuses(400, "too long", code="context_length_exceeded"), ContextLengthError, 1),
-        (refuses(400, "bad words", code="content_filter"), ContentFilteredError, 1),
-        (refuses(400, "what?"), ProviderError, 1),
-        (refuses(500), ProviderError, 4),
-        (refuses(429, Retry_After="3600"), RateLimitError, 1),
-        (lambda reply, request: reply.json(200, b"<html>not json</html>", Content_Type="text/html"), LLMConnectionError, 4),
-        (lambda reply, request: reply.stream(iter(["data: {broken\n\n"])), ProviderError, 1),
-        (lambda reply, request: reply.stream(iter([])), LLMConnectionError, 4),
-    ],
-    ids=["401", "403", "404", "context", "filter", "400", "500", "429-long", "html", "broken-json", "empty"],
-)  # fmt: skip
-def test_errors(script: Any, error: type[DipeoError], tries: int):
-    """Each failure is one of our classes, with a hint and without the key; final ones are not tried again."""
-    with serve(script) as wire, pytest.raises(error) as caught:
-        ask(wire)
-    assert len(wire.requests) == tries
-    assert caught.value.hint
-    shown = f"{caught.value} {caught.value!r} {caught.value.facts}"
-    cause: BaseException | None = caught.value
-    assert KEY not in shown
-    while cause is not None:
-        cause = cause.__cause__
-    assert caught.value.facts["provider"] == "openai"
+def test_a_server_that_is_not_there_is_a_connection_error():
+    """The error names the address's variable and the way without a network."""
+    with ScriptedServer(says("x")) as server:
+        url = server.url
+    with pytest.raises(LLMConnectionError) as caught:
+        ask(url)
+    assert "OPENAI_BASE_URL" in str(caught.value)
+    assert "--model local" in str(caught.value)
 
 
-def test_a_broken_stream_is_not_told_twice():
-    """A connection that breaks after text was shown is an error, not a second answer."""
+def test_a_connection_that_breaks_after_text_is_not_tried_again():
+    """Text that was shown is not shown twice: the error is reported."""
 
-    def half(reply: Any, request: Any) -> None:
-        from tests.wire import openai_events
+    def breaks(call: Call) -> None:
+        call.headers(content_type="text/event-stream", content_length="100000")
+        call.events([delta("Once "), delta("upon ")])
+        call.break_off()
 
-        events = openai_events("one", "two")
-        reply.stream(e for _, e in zip(range(2), events, strict=False))
-
-    with serve(half) as wire, pytest.raises(LLMConnectionError):
-        ask(wire)
-    assert len(wire.requests) == 1
-
-
-def test_silence_is_cut_off():
-    """A stream that falls silent ends after the idle limit; a slow first token does not."""
-
-    def silent(reply: Any, request: Any) -> None:
-        from tests.wire import openai_events
-
-        def events():
-            for n, event in enumerate(openai_events("one", "two", "three")):
-                if n == 3:
-                    time.sleep(2)
-                yield event
-
-        reply.stream(events())
-
-    with serve(silent) as wire:
-        begin = time.monotonic()
-        with pytest.raises(LLMTimeoutError, match=r"silence for 0\.3 s"):
-            ask(wire, settings={"llm_idle_timeout": 0.3})
-        assert time.monotonic() - begin < 1.5
-    with serve(answers("one", delay=0.5)) as wire:
-        assert ask(wire, settings={"llm_idle_timeout": 0.8}).text == "one"
+    error, server = failing(breaks)
+    assert isinstance(error, LLMConnectionError)
+    assert len(server.seen) == 1
 
 
-def test_the_whole_call_has_a_limit():
-    """DIPEO_LLM_TIMEOUT ends a call that goes on and on."""
-    late = pytest.raises(LLMTimeoutError, match=r"no complete answer within 0\.4 s")
-    with serve(answers(*["x"] * 100, delay=0.05)) as wire, late:
-        ask(wire, settings={"llm_timeout": 0.4})
+def test_a_stream_without_end_is_a_connection_error():
+    """A stream that stops without its final event is no answer."""
+    error, _ = failing(lambda c: c.stream([delta("Once ")]))
+    assert isinstance(error, LLMConnectionError)
+
+
+def test_silence_is_a_timeout():
+    """A stream that falls silent ends after the idle limit and the connection is closed."""
+
+    def silent(call: Call) -> None:
+        call.stream([delta("Once ")])
+        time.sleep(1.0)
+        call.wait_until_lost()
+
+    with ScriptedServer(silent) as server, pytest.raises(LLMTimeoutError, match="silence"):
+        ask(server.url, settings={"llm_idle_timeout": 0.3})
+    assert server.lost.wait(5)
+
+
+def test_a_slow_answer_is_a_timeout():
+    """An answer that is not there within the limit of the call is an error that names the setting."""
+    with (
+        ScriptedServer(lambda c: c.stream(answer("a b c d e f g h i j"), pause=0.2)) as server,
+        pytest.raises(LLMTimeoutError, match="DIPEO_LLM_TIMEOUT"),
+    ):
+        ask(server.url, timeout=0.5)
 
 
 def test_cancelling_closes_the_connection():
-    """When the reader gives up, the server loses the connection."""
+    """A stopped run stops the provider's work: the server sees the reader go away."""
 
-    async def go(wire: Wire) -> None:
-        llm = service(wire)
-        stream = llm.stream(LLMRequest("openai", "m", [ChatMessage("user", "x")]))
-        async for event in stream:
-            if event.kind == "text":
-                break
-        await stream.aclose()  # type: ignore[attr-defined]
-        await asyncio.sleep(0.5)
-        await llm.cleanup()
+    def endless(call: Call) -> None:
+        call.stream([delta("Once ")])
+        call.wait_until_lost()
 
-    with serve(answers(*["word "] * 1000, delay=0.01)) as wire:
-        run_sync(go(wire))
-        deadline = time.monotonic() + 5
-        while not wire.replies[0].lost and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert wire.replies[0].lost
+    with ScriptedServer(endless) as server:
 
+        async def go() -> None:
+            service = service_for(server.url)
+            spoken = asyncio.Event()
 
-def test_refusals_and_cut_answers():
-    """A refusal and a filtered answer are errors; a text cut at its limit says so; a cut structure is an error."""
-    refusal = openai_response("")
-    refusal["output"][1]["content"] = [{"type": "refusal", "refusal": "I will not."}]
-    cut = openai_response("half", status="incomplete", incomplete_details={"reason": "max_output_tokens"})
-    with serve(answers(final=refusal)) as wire, pytest.raises(ContentFilteredError, match="I will not"):
-        ask(wire)
-    with serve(answers("half", final=cut)) as wire:
-        assert ask(wire).finish_reason == "max_output_tokens"
-        with pytest.raises(ProviderError, match="cut off"):
-            ask(wire, response_format=Shape)
+            async def listen() -> None:
+                async for event in service.stream(request(service="openai")):
+                    if event.kind == "text":
+                        spoken.set()
+
+            task = asyncio.create_task(listen())
+            await spoken.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(server.lost.wait, 5)
+            await service.cleanup()
+
+        run(go())
 
 
-def test_bad_input():
-    """Nothing to say, a server that is none, and no such address are clear errors."""
-    with pytest.raises(ValidationError, match="no message"):
-        ask("http://127.0.0.1:9/v1", ChatMessage("user", "  "))
-    with pytest.raises(ValidationError, match="more than"):
-        ask("http://127.0.0.1:9/v1", ChatMessage("user", "x" * 10_000_001))
-    with pytest.raises(LLMConnectionError, match="cannot be reached"):
-        ask("http://127.0.0.1:9/v1")
-    with pytest.raises(DipeoError, match="no http"):
-        ask("localhost:8080")
+# Keys and addresses.
 
 
-def test_the_key_is_looked_up_by_id_then_by_service():
-    """An unknown key id falls back to the service's key; no key with a server of one's own is fine."""
-    with serve(answers("x")) as wire:
-        ask(wire, api_key_id="APIKEY_52609F")
-        assert wire.requests[0].headers["Authorization"] == f"Bearer {KEY}"
+def test_a_missing_key_names_the_variable_and_the_keyless_way():
+    """Without a key nothing is sent; the error says what to set and what works without."""
 
-        async def keyless() -> None:
-            chosen = Settings(openai_api_key=None, openai_base_url=wire.url)
-            llm = LLMService(chosen, EnvironmentAPIKeyService(chosen))
-            await llm.complete(LLMRequest("openai", "m", [ChatMessage("user", "x")]))
-            await llm.cleanup()
+    async def go() -> None:
+        chosen = settings_with()
+        await LLMService(chosen, EnvironmentAPIKeyService(chosen)).complete(request(service="openai"))
 
-        run_sync(keyless())
+    with pytest.raises(APIKeyNotFoundError) as caught:
+        run(go())
+    assert "OPENAI_API_KEY" in str(caught.value)
+    assert "--model local" in str(caught.value)
+
+
+def test_a_key_is_not_sent_to_a_server_that_only_a_diagram_names():
+    """A diagram's own base URL gets no key of the environment; one that the user trusts does."""
+    with ScriptedServer(says("ok"), lambda c: c.error(401, "no key")) as server:
+        foreign = server.url.replace("127.0.0.1", "0.0.0.0")
+        chosen = settings_with(openai_api_key=SecretStr(KEY))
+
+        async def go() -> None:
+            service = LLMService(chosen, EnvironmentAPIKeyService(chosen))
+            await service.complete(request(service="openai", base_url=foreign))
+            try:
+                await service.complete(request(service="openai", base_url=foreign))
+            finally:
+                await service.cleanup()
+
+        with pytest.raises(AuthError, match="OPENAI_BASE_URL"):
+            run(go())
+    assert all(KEY not in json.dumps(seen.headers) for seen in server.seen)
+
+
+def test_a_server_of_ones_own_needs_no_key():
+    """OPENAI_BASE_URL with no key works, as local servers want none."""
+    with ScriptedServer(says("ok")) as server:
+        assert ask(server.url, settings={"openai_api_key": None}).text == "ok"
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://x/v1", "http://", "http://x:99999/", "not a url"])
+def test_an_address_that_is_none_is_refused(url: str):
+    """A base URL that is no http(s) address is a mistake of the settings, said before any call."""
+    with pytest.raises(ConfigurationError, match="no http"):
+        ask(url)
+
+
+def test_the_key_shows_nowhere(caplog: pytest.LogCaptureFixture):
+    """Neither logs at DEBUG, nor errors with their whole chain of causes, nor reprs hold the key."""
+    caplog.set_level(logging.DEBUG)
+    with ScriptedServer(says("ok"), lambda c: c.error(400, f"what is {KEY}?")) as server:
+
+        async def go() -> str:
+            service = service_for(server.url)
+            await service.complete(request(service="openai"))
+            shown = f"{service!r} {service.__dict__!r} {service._clients['openai'].__dict__!r}"
+            try:
+                await service.complete(request(service="openai"))
+            except ProviderError as error:
+                shown += f"{error!r} {error} {error.facts}"
+            await service.cleanup()
+            return shown
+
+        shown = run(go())
+    assert KEY not in shown
+    assert KEY not in caplog.text
 
 
 def test_connections_are_reused():
-    """Fifty calls go over one connection."""
+    """Many calls go through one TCP connection."""
+    ports: set[int] = set()
 
-    async def go(wire: Wire) -> None:
-        llm = service(wire)
-        for _ in range(50):
-            await llm.complete(LLMRequest("openai", "m", [ChatMessage("user", "x")]))
-        await llm.cleanup()
+    def keep(call: Call) -> None:
+        ports.add(call.port)
+        body = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in answer("ok"))
+        call.headers(content_type="text/event-stream", content_length=str(len(body)))
+        call.send(body)
 
-    def reply(r: Any, request: Any) -> None:
-        from tests.wire import openai_events
+    with ScriptedServer(keep) as server:
 
-        text = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in openai_events("ok"))
-        r.json(200, text.encode(), Content_Type="text/event-stream")
+        async def go() -> None:
+            service = service_for(server.url)
+            for _ in range(20):
+                await service.complete(request(service="openai"))
+            await service.cleanup()
+            await service.cleanup()  # safe to call twice
 
-    with serve(reply) as wire:
-        run_sync(go(wire))
-        assert len(wire.requests) == 50
-        assert len(wire.connections) == 1
+        run(go())
+    assert len(ports) == 1
 
 
-def test_nothing_shows_the_key(caplog: pytest.LogCaptureFixture):
-    """At DEBUG, with failures and successes, no log record holds the key."""
-    with caplog.at_level(logging.DEBUG), serve(refuses(500, KEY), answers("x")) as wire:
-        ask(wire)
-    assert KEY not in caplog.text
+# A real model behind a real wire.
+
+
+@pytest.fixture(scope="module")
+def llama() -> Iterator[str]:
+    with llama_server() as url:
+        yield url
+
+
+@pytest.mark.model
+def test_a_real_server_answers(llama: str):
+    """llama.cpp's Responses endpoint streams a text with counted tokens through the official SDK."""
+
+    async def go() -> list[StreamEvent]:
+        settings = settings_with(openai_base_url=llama)
+        client = UnifiedOpenAIClient(settings, EnvironmentAPIKeyService(settings))
+        asked = LLMRequest(
+            "openai", "smollm2", (ChatMessage("system", "Be brief."), ChatMessage("user", "Hi!")), max_tokens=12
+        )
+        events = await events_of(client, asked)
+        await client.cleanup()
+        return events
+
+    events = run(go())
+    response = events[-1].response
+    assert response is not None
+    assert "".join(e.text for e in events if e.kind == "text") == response.text != ""
+    assert (response.usage.total or 0) > 12

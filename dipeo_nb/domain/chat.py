@@ -165,7 +165,8 @@ StreamKind = Literal[
 class StreamEvent:
     """One step of a streamed answer. A stream ends with exactly one `end`, which carries the whole `response`.
 
-    Errors are raised by the iterator, not sent as events. `progress` reports work before the first token (a model
+    Errors are raised by the iterator, not sent as events. `start` may carry a `notice` for the user in `data`.
+    `stream_restarted` means: forget the text so far, the model answers anew. `progress` reports work before the first token (a model
     being fetched or loaded); `text` then says what, `data` how much (`done`, `total` in bytes).
     """
 

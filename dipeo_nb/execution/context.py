@@ -69,6 +69,8 @@ class NodeContext:
                     self.node,
                     {"kind": "progress", "text": event.text, "data": event.data, "is_partial": True, "run": self.run},
                 )
+            elif event.kind == "start" and event.data and (notice := event.data.get("notice")):
+                self.execution.emit_log(self.node, "WARNING", notice)
             elif event.kind == "end":
                 response = event.response
         if response is None:

@@ -106,6 +106,8 @@ class Execution:
         self._main: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_reason: str | None = None
+        self._stoppable = False
+        """True while nodes work. A second stop, or one that comes when the end is being written, must not cancel that."""
         self._guard = threading.Lock()
         self._questions: dict[str, asyncio.Future[tuple[str, str]]] = {}
         self._code: CodeRunner | None = None
@@ -136,7 +138,8 @@ class Execution:
         self._loop.call_soon_threadsafe(give)
 
     def _cancel(self) -> None:
-        if self._main is not None and not self._main.done():
+        if self._main is not None and self._stoppable:
+            self._stoppable = False
             self._main.cancel()
 
     # On the loop thread.
@@ -150,13 +153,13 @@ class Execution:
         with self._guard:
             self._loop = asyncio.get_running_loop()
             self._main = asyncio.current_task()
-            stopped_early = self._stop_reason is not None
         self._begin = self._monotonic()
         self._emit(EventType.EXECUTION_STARTED, None, self._started_payload())
         await self._flush()
+        self._stoppable = True
         try:
-            if stopped_early:
-                raise asyncio.CancelledError
+            if self._stop_reason is not None:
+                raise asyncio.CancelledError  # stopped before it began
             async with asyncio.timeout(self.options.timeout):
                 await self._drive()
         except TimeoutError:
@@ -174,6 +177,7 @@ class Execution:
             )
         except StorageError as error:
             self._broken = error
+        self._stoppable = False
         await self._end_of_work()
         if self._broken is None:
             await self._write_end()

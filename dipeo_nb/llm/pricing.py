@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from dipeo_nb.domain.chat import TokenUsage
 
 FREE = frozenset({"local", "echo"})
 """Services whose calls cost nothing."""
 PROVIDERS = {"gemini": "google", "claude-code": "anthropic", "claude-code-custom": "anthropic"}
 """Service → provider id of the price list, where they differ."""
+LISTED_HOSTS = ("openai.com", "anthropic.com", "googleapis.com")
+"""Servers the list is about; what another server asks for a model of the same name is not known."""
 
 
-def cost_usd(service: str, model: str, usage: TokenUsage) -> float | None:
-    """US dollars of a call; None when the model's price or the usage is unknown."""
+def cost_usd(service: str, model: str, usage: TokenUsage, *, base_url: str | None = None) -> float | None:
+    """US dollars of a call; None when the price or the usage is unknown."""
     if service in FREE:
         return 0.0
     if usage.input is None and usage.output is None:
+        return None
+    if base_url is not None and not _listed(base_url):
         return None
     from genai_prices import Usage, calc_price  # only now: it brings an HTTP client along
 
@@ -30,3 +36,8 @@ def cost_usd(service: str, model: str, usage: TokenUsage) -> float | None:
         return float(calc_price(counted, model, provider_id=PROVIDERS.get(service, service)).total_price)
     except LookupError:
         return None
+
+
+def _listed(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return any(host == known or host.endswith(f".{known}") for known in LISTED_HOSTS)

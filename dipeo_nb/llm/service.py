@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from dipeo_nb.config import Settings
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, normalize_service
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage, normalize_service
 from dipeo_nb.domain.ports import APIKeyPort, LLMClient
 from dipeo_nb.errors import (
     LLMConnectionError,
     LLMError,
-    LLMTimeoutError,
     ProviderError,
     RateLimitError,
+    StructureError,
     ValidationError,
 )
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.pricing import cost_usd
+from dipeo_nb.llm.stream import SPOKEN, TimeLimits, broken_off, collected
+from dipeo_nb.llm.structured import repair_request
 
 ATTEMPTS = 4
 """Tries of one call, the first included."""
@@ -37,8 +39,8 @@ PROMPT_LIMIT = 10_000_000
 class LLMService:
     """`LLMServicePort` over the registered providers: one client per service, made on first use.
 
-    Owns what no client should repeat: defaults, time limits (whole call, and silence between two pieces), retries before
-    the first piece of text, and cost.
+    Owns what no client should repeat: defaults, time limits, retries before the first piece of text, one repair of a
+    structured answer, and cost.
     """
 
     def __init__(self, settings: Settings, keys: APIKeyPort) -> None:
@@ -47,35 +49,42 @@ class LLMService:
         self._clients: dict[str, LLMClient] = {}
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
-        request = self._filled(request)
+        """As `LLMServicePort.stream`; `stream_restarted` means: forget the text so far, the model answers anew."""
+        request = asked = self._filled(request)
+        assert request.timeout is not None
         client = self._client(request.service)
-        for attempt in range(1, ATTEMPTS + 1):
-            shown = False
+        limits = TimeLimits(request.timeout, self._settings.llm_idle_timeout)
+        spent = TokenUsage()
+        started = repaired = False
+        attempt = 1
+        while True:
+            spoken = False
             try:
-                async with contextlib.aclosing(self._limited(client, request)) as events:
+                async with contextlib.aclosing(limits.applied(client.stream(asked), asked)) as events:
                     async for event in events:
-                        shown = shown or event.kind in ("text", "reasoning")
-                        yield self._priced(event, request)
+                        if event.kind == "start" and started:
+                            continue
+                        started = True
+                        spoken = spoken or event.kind in SPOKEN
+                        yield event if event.response is None else self._accounted(event, request, spent)
+                        if event.kind == "end":
+                            return
+                raise broken_off(request)
+            except StructureError as error:
+                if repaired or not error.repairable:
+                    raise
+                spent, repaired, attempt = spent + (error.usage or TokenUsage()), True, 1
+                asked = repair_request(request, error)
+                yield StreamEvent("stream_restarted", data={"reason": error.problem})
             except LLMError as error:
                 pause = _pause(error, attempt)
-                if shown or pause is None:
+                if spoken or pause is None or pause >= limits.left:
                     raise
+                attempt += 1
                 await asyncio.sleep(pause)
-            else:
-                return
 
     async def complete(self, request: LLMRequest) -> LLMResponse:
-        response: LLMResponse | None = None
-        async for event in self.stream(request):
-            response = event.response or response
-        if response is None:
-            raise LLMConnectionError(
-                f"The answer of {request.service} ended before it was complete.",
-                hint="Try again.",
-                provider=request.service,
-                model=request.model,
-            )
-        return response
+        return await collected(self.stream(request), request)
 
     async def cleanup(self) -> None:
         clients, self._clients = list(self._clients.values()), {}
@@ -83,6 +92,7 @@ class LLMService:
             await client.cleanup()
 
     def _client(self, service: str) -> LLMClient:
+        # Nothing is awaited in between, so that two callers can never make two.
         if service not in self._clients:
             self._clients[service] = providers.create(service, self._settings, self._keys)
         return self._clients[service]
@@ -90,7 +100,7 @@ class LLMService:
     def _filled(self, request: LLMRequest) -> LLMRequest:
         """The request with defaults, checked."""
         service = normalize_service(request.service)
-        if not request.messages or not any(m.content.strip() or m.tool_result for m in request.messages):
+        if not any(m.content.strip() or m.tool_result for m in request.messages):
             raise ValidationError("The request has no message.", hint="Give the person a prompt.")
         size = sum(len(m.content) for m in request.messages)
         if size > PROMPT_LIMIT:
@@ -102,49 +112,17 @@ class LLMService:
         timeout = self._settings.llm_timeout if request.timeout is None else request.timeout
         return replace(request, service=service, model=model, timeout=timeout)
 
-    async def _limited(self, client: LLMClient, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
-        """The client's stream with its time limits. A model being fetched or loaded (`progress`) does not count."""
-        assert request.timeout is not None
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + request.timeout
-        idle = self._settings.llm_idle_timeout
-        events = client.stream(request)
-        first = True
-        try:
-            while True:
-                left = deadline - loop.time()
-                # The first piece may take as long as the whole call: models think before they speak.
-                limit = left if first else min(left, idle)
-                try:
-                    async with asyncio.timeout(max(limit, 0.0)):
-                        event = await anext(events)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError:
-                    total = limit >= left
-                    what = f"no complete answer within {request.timeout:g} s" if total else f"silence for {idle:g} s"
-                    raise LLMTimeoutError(
-                        f"{request.service} ({request.model or 'default model'}): {what}.",
-                        hint="Raise DIPEO_LLM_TIMEOUT." if total else "Raise DIPEO_LLM_IDLE_TIMEOUT, or try again.",
-                        provider=request.service,
-                        model=request.model,
-                    ) from None
-                if event.kind == "progress":
-                    deadline = loop.time() + request.timeout
-                elif event.kind != "start":
-                    first = False
-                yield event
-        finally:
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
-
-    def _priced(self, event: StreamEvent, request: LLMRequest) -> StreamEvent:
+    def _accounted(self, event: StreamEvent, request: LLMRequest, spent: TokenUsage) -> StreamEvent:
+        """The end event with what earlier calls for it used, and the price of all."""
         response = event.response
-        if response is None or response.cost_usd is not None:
-            return event
-        cost = cost_usd(request.service, response.model or request.model, response.usage)
-        return replace(event, response=replace(response, cost_usd=cost))
+        assert response is not None
+        if spent.total:
+            response = replace(response, usage=spent + response.usage, cost_usd=None)
+        if response.cost_usd is None:
+            base_url = request.base_url or (self._settings.openai_base_url if request.service == "openai" else None)
+            cost = cost_usd(request.service, response.model or request.model, response.usage, base_url=base_url)
+            response = replace(response, cost_usd=cost)
+        return replace(event, response=response)
 
 
 def _pause(error: LLMError, attempt: int) -> float | None:

@@ -1,25 +1,40 @@
-"""Structured answers: schemas out of what users give, values out of what models say."""
+"""Structured answers: schemas out of what users give, values out of what models say.
+
+A response format is a pydantic class (the answer is an instance of it) or a JSON schema (the answer is the object).
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticValidationError
 
-from dipeo_nb.errors import ProviderError
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, TokenUsage
+from dipeo_nb.errors import StructureError, ValidationError
+
+# Schemas.
 
 
 def schema_of(response_format: Any) -> dict[str, Any]:
-    """The JSON schema of a pydantic class, or the given schema itself."""
+    """The JSON schema of a pydantic class, or the given schema itself.
+
+    Raises:
+        ValidationError: it is neither.
+    """
     if isinstance(response_format, type) and issubclass(response_format, BaseModel):
         return response_format.model_json_schema()
     if isinstance(response_format, Mapping):
         return dict(response_format)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
-    raise TypeError(f"response_format must be a pydantic class or a JSON schema, not {type(response_format).__name__}")
+    kind = response_format if isinstance(response_format, type) else type(response_format)
+    raise ValidationError(
+        f"A response format is a pydantic class or a JSON schema, not {kind.__name__}.",
+        hint="Give a subclass of pydantic.BaseModel, or a dict such as {'type': 'object', 'properties': {…}}.",
+    )
 
 
 def name_of(response_format: Any) -> str:
@@ -30,49 +45,101 @@ def name_of(response_format: Any) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", str(name or "answer"))[:64]
 
 
-def strict(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema as OpenAI's strict mode wants it: every object closed and with all properties required.
+_DROPPED = frozenset({"default", "title", "discriminator"})
+"""Keywords that say nothing about which values fit and that strict mode refuses or does not need."""
+_LOOSE = frozenset({"patternProperties", "allOf", "not", "if", "dependentRequired", "dependentSchemas"})
+"""Keywords that strict mode does not take."""
 
-    Source: OpenAI, Structured Outputs, "All fields must be required", "additionalProperties: false".
+
+def strict_schema(response_format: Any) -> dict[str, Any] | None:
+    """The schema as OpenAI's strict mode wants it: every object closed, every property required.
+
+    None when that would ask for something else than the user did: free-form dictionaries, and in a given JSON schema (whose
+    answer is used as it comes) properties that may be missing. A pydantic class has its own defaults; its optional fields
+    may be filled.
     """
+    given = not isinstance(response_format, type)
+    schema = schema_of(response_format)
 
-    def walk(node: Any) -> Any:
+    def walk(node: Any, inside: tuple[str, ...]) -> Any:
         if isinstance(node, list):
-            return [walk(item) for item in node]  # pyright: ignore[reportUnknownVariableType]
+            return [walk(item, inside) for item in node]  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(node, Mapping):
             return node
-        result: dict[str, Any] = {k: walk(v) for k, v in node.items() if k != "default"}  # pyright: ignore[reportUnknownVariableType]
+        if not _LOOSE.isdisjoint(node):  # pyright: ignore[reportUnknownArgumentType]
+            raise _Loose
+        if "$ref" in node and len(node) > 1:
+            # A reference must stand alone. With a description beside it, it is replaced by what it refers to.
+            reference = str(node["$ref"])
+            if reference in inside:
+                return {"$ref": reference}
+            beside = {k: v for k, v in node.items() if k != "$ref"}
+            return walk({**(_resolved(reference, schema) or {}), **beside}, (*inside, reference))
+        result: dict[str, Any] = {}
+        for key, value in node.items():  # pyright: ignore[reportUnknownVariableType]
+            if key in ("properties", "$defs"):
+                result[key] = {name: walk(part, inside) for name, part in value.items()}
+            elif key in ("enum", "const"):
+                result[key] = value
+            elif key not in _DROPPED:
+                result["anyOf" if key == "oneOf" else key] = walk(value, inside)
         if result.get("type") == "object" or "properties" in result:
-            result["additionalProperties"] = False
-            result["required"] = list(result.get("properties", {}))
+            properties: Mapping[str, Any] = result.get("properties", {})
+            if not properties or node.get("additionalProperties") not in (None, False):
+                raise _Loose
+            if given and set(properties) - set(node.get("required", ())):
+                raise _Loose
+            result |= {"additionalProperties": False, "required": list(properties)}
         return result
 
-    return walk(schema)
+    try:
+        return walk(schema, ())
+    except _Loose:
+        return None
 
 
-def parsed(text: str, response_format: Any, *, provider: str, model: str) -> Any:
+class _Loose(Exception):  # a way out of the recursion
+    """The schema cannot be strict."""
+
+
+# Answers.
+
+
+def parsed(
+    text: str, response_format: Any, *, provider: str, model: str, usage: TokenUsage | None = None, cut: bool = False
+) -> Any:
     """The value in an answer: an instance of the pydantic class, or an object of the schema.
 
     JSON in a code fence or between words is found.
 
+    Args:
+        usage: of the call; travels with the error, as the tokens were spent.
+        cut: the answer ended at its limit of tokens.
+
     Raises:
-        ProviderError: there is no JSON, or it does not fit; the message says where.
+        StructureError: there is no JSON, or it does not fit; the message says where.
     """
     problem = "it holds no JSON"
     for candidate in _candidates(text):
         try:
             value = json.loads(candidate)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         try:
             return validated(value, response_format)[1]
         except ValueError as error:
             problem = str(error)
-    raise ProviderError(
+    if cut:
+        problem = "it was cut off at its limit of tokens"
+    raise StructureError(
         f"The answer of {model} does not fit the requested structure: {problem}. It begins: {text.strip()[:120]!r}.",
-        hint="Ask for fewer fields, raise max_tokens, or use a larger model.",
+        hint="Raise max_tokens, or ask for fewer fields." if cut else "Ask for fewer fields, or use a larger model.",
         provider=provider,
         model=model,
+        problem=problem,
+        text=text,
+        usage=usage,
+        repairable=not cut,
     )
 
 
@@ -80,7 +147,7 @@ def validated(value: Any, response_format: Any) -> tuple[str, Any]:
     """(JSON text, value) of a value that fits; ValueError with the place when it does not."""
     if isinstance(response_format, type) and issubclass(response_format, BaseModel):
         try:
-            instance = response_format.model_validate(value)
+            instance = value if isinstance(value, response_format) else response_format.model_validate(value)
         except PydanticValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}") from None
@@ -94,6 +161,16 @@ def validated(value: Any, response_format: Any) -> tuple[str, Any]:
     return json.dumps(value, ensure_ascii=False), value
 
 
+def repair_request(request: LLMRequest, error: StructureError) -> LLMRequest:
+    """The request that asks once more after an answer that did not fit: the answer, what is wrong with it, the schema."""
+    schema = json.dumps(schema_of(request.response_format), ensure_ascii=False)
+    ask = (
+        f"That does not fit: {error.problem}. Answer again, with nothing but JSON that fits this JSON schema:\n{schema}"
+    )
+    said = [ChatMessage("assistant", error.text)] if error.text.strip() else []
+    return replace(request, messages=[*request.messages, *said, ChatMessage("user", ask)])
+
+
 def _candidates(text: str) -> list[str]:
     found = [text.strip()]
     found += re.findall(r"```(?:json)?\s*\n?(.*?)```", text, re.DOTALL)
@@ -104,15 +181,20 @@ def _candidates(text: str) -> list[str]:
     return found
 
 
+# Values without a model.
+
+
 def sample(schema: Mapping[str, Any]) -> Any:
-    """The smallest value that fits a schema: true, the minimum or 0, "", the first choice, required fields only."""
-    definitions: Mapping[str, Any] = schema.get("$defs", schema.get("definitions", {}))
+    """A small value that fits a schema: required fields only, true, the number nearest 0, `echo`, the first choice.
+
+    Patterns and conditions (`pattern`, `if`, `not` …) are not looked at.
+    """
 
     def make(node: Any, depth: int) -> Any:
-        if not isinstance(node, Mapping) or depth > 20:
+        if not isinstance(node, Mapping) or depth > 30:
             return None
         if "$ref" in node:
-            return make(definitions.get(str(node["$ref"]).rpartition("/")[2]), depth + 1)
+            return make(_resolved(str(node["$ref"]), schema), depth + 1)
         for key in ("const", "default"):
             if key in node:
                 return node[key]
@@ -122,29 +204,63 @@ def sample(schema: Mapping[str, Any]) -> Any:
             if node.get(key):
                 return make(node[key][0], depth + 1)
         if node.get("allOf"):
-            merged = {k: v for part in node["allOf"] for k, v in part.items()}
-            return make(merged, depth + 1)
-        kind = node.get("type")
-        kind = kind[0] if isinstance(kind, list) else kind
-        match kind:
+            return make({k: v for part in (node, *node["allOf"]) for k, v in part.items() if k != "allOf"}, depth + 1)
+        kind = node.get("type") or ("object" if "properties" in node else None)
+        match kind[0] if isinstance(kind, list) and kind else kind:
             case "object":
                 properties: Mapping[str, Any] = node.get("properties", {})
                 return {name: make(properties.get(name, {}), depth + 1) for name in node.get("required", ())}
             case "array":
-                return [make(node.get("items", {}), depth + 1) for _ in range(node.get("minItems", 0))]
+                first: list[Any] = list(node.get("prefixItems", ()))
+                size = max(node.get("minItems", 0), len(first))
+                items = [*first, *[node.get("items", {})] * (size - len(first))]
+                return [make(item, depth + 1) for item in items]
             case "boolean":
                 return True
             case "integer":
-                low = node.get("minimum", node.get("exclusiveMinimum", -1) + 1)
-                return max(0, low) if "maximum" not in node else min(max(0, low), node["maximum"])
+                return int(_nearest_to_zero(node, 1))
             case "number":
-                return float(max(0, node.get("minimum", 0)))
+                return float(_nearest_to_zero(node, 0.5))
             case "string":
-                text = {"date": "2025-01-01", "date-time": "2025-01-01T00:00:00Z", "email": "a@example.com"}.get(
-                    str(node.get("format")), "echo"
-                )
-                return text.ljust(node.get("minLength", 0), "o")[: node.get("maxLength", 10_000)]
+                return _text(node)
+            case "null":
+                return None
             case _:
-                return None if kind == "null" else "echo"
+                return "echo"
 
     return make(schema, 0)
+
+
+def _resolved(reference: str, schema: Mapping[str, Any]) -> Any:
+    """What a `#/…` reference points at; None when it points nowhere."""
+    node: Any = schema
+    for part in reference.removeprefix("#").strip("/").split("/"):
+        if part:
+            node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, Mapping) else None
+    return node
+
+
+def _nearest_to_zero(node: Mapping[str, Any], step: float) -> float:
+    low = node.get("minimum", node["exclusiveMinimum"] + step if "exclusiveMinimum" in node else None)
+    high = node.get("maximum", node["exclusiveMaximum"] - step if "exclusiveMaximum" in node else None)
+    value = 0.0 if low is None else max(0.0, low)
+    value = value if high is None else min(value, high)
+    every = node.get("multipleOf")
+    return value if not every else -(-value // every) * every
+
+
+_FORMATS = {
+    "date": "2025-01-01",
+    "time": "00:00:00Z",
+    "date-time": "2025-01-01T00:00:00Z",
+    "duration": "PT1S",
+    "email": "echo@example.com",
+    "uri": "https://example.com/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
+
+
+def _text(node: Mapping[str, Any]) -> str:
+    if node.get("format") in _FORMATS:
+        return _FORMATS[node["format"]]
+    return "echo".ljust(node.get("minLength", 0), "o")[: node.get("maxLength")]

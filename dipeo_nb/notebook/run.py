@@ -20,7 +20,7 @@ from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
-from dipeo_nb.errors import DipeoError, MissingDependencyError, RunError
+from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError, RunError
 from dipeo_nb.execution.engine import Execution, describe
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import nobody
@@ -358,7 +358,10 @@ class Run:
     def _outcome(self) -> RunResult:
         error: BaseException | None = None
         if self._future is not None:
-            error = self._future.exception()
+            if self._future.cancelled():  # the library's loop was closed under it
+                error = RunAbortedError("The run was cut off.", hint="Run the diagram again.")
+            else:
+                error = self._future.exception()
         if error is None and self._execution is not None:
             error = self._execution.error
         if error is None and self._state.error is not None:
@@ -396,11 +399,14 @@ class Run:
     def show(self) -> None:
         """Display the run in the running cell: live while it goes on, at the end (or when it is over) its static picture.
 
-        Outside a kernel: the static form, as far as the run is.
+        Outside a kernel: the lines of text, as far as the run is.
         """
-        from IPython.display import display
+        if not in_kernel():
+            sys.stdout.write(static_view.plain(self._state, self._diagram) + "\n")
+            return
+        if self._finished.is_set() or self._diagram is None or not self._view:
+            from IPython.display import display
 
-        if self._finished.is_set() or self._diagram is None or not in_kernel():
             display(self._repr_mimebundle_(), raw=True)
             return
         from dipeo_nb.notebook.view import LiveDisplay
@@ -431,12 +437,7 @@ class Run:
 
     def _ipython_display_(self) -> None:
         # Not only a mimebundle: the live view is replaced at the end, for which its output needs a handle.
-        if self._view:
-            self.show()
-        else:
-            from IPython.display import display
-
-            display(self._repr_mimebundle_(), raw=True)
+        self.show()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """The static form of the run as far as it is."""

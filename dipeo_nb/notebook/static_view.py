@@ -9,8 +9,9 @@ from html import escape
 from typing import Any
 
 from dipeo_nb.diagram.document import load
-from dipeo_nb.diagram.drawing import STATUS_WORDS, NodeLook, clean, draw, text_tree
+from dipeo_nb.diagram.drawing import NodeLook, draw, text_tree
 from dipeo_nb.diagram.html import figure
+from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.execution.fold import NodeState, RunState
@@ -22,8 +23,8 @@ ROW_LIMIT = 200
 
 
 def looks(state: RunState) -> dict[str, NodeLook]:
-    """How each node of a run is drawn."""
-    return {i: NodeLook(str(n.status), n.runs) for i, n in state.nodes.items()}
+    """How each node of a run is drawn; those that called a model say how many tokens it took."""
+    return {i: NodeLook(str(n.status), n.runs, _note(n)) for i, n in state.nodes.items()}
 
 
 def diagram_of(state: RunState) -> DomainDiagram | None:
@@ -31,12 +32,12 @@ def diagram_of(state: RunState) -> DomainDiagram | None:
     return load(dict(state.source), format="native").model if state.source else None
 
 
-def bundle(state: RunState, diagram: DomainDiagram | None = None, *, picture: bool = True) -> dict[str, str]:
-    """text/html, image/png (when *picture*) and text/plain of a run."""
+def bundle(state: RunState, diagram: DomainDiagram | None = None, *, png: bool = True) -> dict[str, str]:
+    """text/html, image/png (when *png*) and text/plain of a run."""
     diagram = diagram or diagram_of(state)
     status = looks(state)
     data = {"text/html": html(state, diagram), "text/plain": plain(state, diagram)}
-    if picture and diagram is not None:
+    if png and diagram is not None:
         svg = draw(diagram, status=status, theme="light", title=state.diagram)
         data["image/png"] = base64.b64encode(svg_to_png(svg)).decode()
     return data
@@ -47,7 +48,7 @@ def html(state: RunState, diagram: DomainDiagram | None) -> str:
     parts = [f"<section><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"]
     if diagram is not None:
         svg = draw(diagram, status=looks(state), title=f"{state.diagram}, {state.status}")
-        parts.append(figure(svg, f"Diagram {state.diagram}, {state.status}"))
+        parts.append(figure(svg, alt=f"Diagram {state.diagram}, {state.status}"))
     if state.error is not None:
         parts.append(failure(state.error))
     if state.outputs:
@@ -145,11 +146,16 @@ def in_order(state: RunState) -> list[tuple[str, NodeState]]:
     return [(i, state.nodes[i]) for i in (*state.order, *(i for i in state.nodes if i not in ran))]
 
 
+def _note(node: NodeState) -> str:
+    total = node.usage.total
+    return "" if total is None else f"{total:,} tokens"
+
+
 def _row(label: str, node: NodeState) -> tuple[Any, ...]:
     tokens = node.usage.total
     return (
         clean(label, 120),
-        STATUS_WORDS.get(str(node.status), str(node.status)),
+        status_look(str(node.status)).word,
         node.runs,
         f"{node.duration_s:.2f}",
         "" if tokens is None else tokens,

@@ -1,8 +1,9 @@
 """The live view of a run: an anywidget fed from the run's state, frozen to its static form at the end.
 
 One task on the loop thread per view looks at the state 20 times a second and sends what changed; however fast tokens come,
-the browser gets no more (jupyter_server drops everything above 1000 messages a second). Callbacks of the page may come on
-any thread: they only hand over.
+the browser gets no more (jupyter_server drops everything above 1000 messages a second). What is sent is always the whole
+of something (never a difference), so a page that opens late is right at once. Callbacks of the page may come on any
+thread: they only hand over.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,9 @@ import anywidget
 import traitlets
 
 from dipeo_nb.diagram.drawing import LIVE_CSS, draw
+from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.diagram import DomainDiagram
-from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.notebook.static_view import bundle, money, shown
@@ -30,17 +34,21 @@ LOG_INTERVAL_S = 0.25
 """Seconds between two updates of the list of events."""
 TEXT_LIMIT = 60_000
 """Characters of one node's text sent to the page (its end)."""
-LOG_LINES = 200
-"""Events listed; the run has all of them."""
+LOG_ROWS = 500
+"""Events listed (the last ones); the run has all of them."""
 
 _STATIC = Path(__file__).parent / "static"
 
 
 class LiveView(anywidget.AnyWidget):
-    """The widget. `commands(message)` is called for each message of the page, on any thread."""
+    """The widget. `commands(message)` is called for each message of the page, on any thread.
+
+    Traits, kernel → page only: `svg` (the live drawing), `run` (status, clock, nodes, question), `text` (of the selected
+    node), `log` (rows of events).
+    """
 
     _esm = _STATIC / "live.js"
-    _css = (_STATIC / "live.css").read_text() + LIVE_CSS
+    _css = (_STATIC / "live.css").read_text(encoding="utf-8") + LIVE_CSS
     svg = traitlets.Unicode("").tag(sync=True)
     run = traitlets.Dict().tag(sync=True)
     text = traitlets.Dict().tag(sync=True)
@@ -57,7 +65,13 @@ class LiveView(anywidget.AnyWidget):
 
 
 class LiveDisplay:
-    """One live view in one output, from its first picture to its frozen form."""
+    """One live view in one output, from its first picture to its frozen form.
+
+    Args:
+        stop: ends the run; any thread.
+        answer: takes (request id, text); any thread.
+        elsewhere: whether questions are asked by a waiting cell just now, so that the view shows them without a form.
+    """
 
     def __init__(
         self,
@@ -66,45 +80,47 @@ class LiveDisplay:
         *,
         stop: Callable[[], None],
         answer: Callable[[str, str], None],
+        elsewhere: Callable[[], bool] = lambda: False,
     ) -> None:
         self._state = state
         self._diagram = diagram
         self._stop = stop
         self._answer = answer
+        self._elsewhere = elsewhere
+        # The drawing holds ids cleaned; an id may be any text.
+        self._drawn = {n.id: clean(n.id) for n in diagram.nodes}
+        self._ids = {drawn: node_id for node_id, drawn in self._drawn.items()}
         self._chosen: str | None = None
-        self._log: list[str] = []
-        self._total = 0
+        self._rows: deque[list[Any]] = deque(maxlen=LOG_ROWS)
+        self._listed = 0
+        self._last_seq = 0
         self._next_log = 0.0
-        self._log_shown = -1
-        self._frozen = False
+        self._sent_rows = -1
         self._handle: Any = None
         self.view = LiveView(
             self._command,
             svg=draw(diagram, live=True, title=state.diagram),
             run=self._run(),
             text=self._text(),
-            log={"total": 0, "text": ""},
+            log={"total": 0, "rows": []},
         )
 
     def show(self) -> None:
-        """Display the view in the running cell."""
+        """Display the view in the running cell. What has no widgets shows the static form of that moment."""
         from IPython.display import display
 
-        data = bundle(self._state, self._diagram, picture=False)
         widget = self.view._repr_mimebundle_()
-        widget_data = (widget[0] if isinstance(widget, tuple) else widget) or {}
-        self._handle = display({**data, **widget_data}, raw=True, display_id=True)
-        if self._frozen:
-            self.freeze()
+        data = (widget[0] if isinstance(widget, tuple) else widget) or {}
+        self._handle = display(bundle(self._state, self._diagram, png=False) | data, raw=True, display_id=True)
 
     def see(self, event: Event) -> None:
-        """Take an event into the list. On the loop thread."""
-        if event.type is EventType.NODE_OUTPUT:
+        """Take an event into the list; one seen before is left out. On the loop thread."""
+        if event.seq <= self._last_seq:
             return
-        self._total += 1
-        self._log.append(_line(event, self._state))
-        if len(self._log) > 2 * LOG_LINES:
-            del self._log[:-LOG_LINES]
+        self._last_seq = event.seq
+        if event.type is not EventType.NODE_OUTPUT:
+            self._listed += 1
+            self._rows.append(_row(event, self._state))
 
     async def follow(self, finished: Callable[[], bool]) -> None:
         """Keep the page up to date until the run is over, then freeze. On the loop thread."""
@@ -112,18 +128,16 @@ class LiveDisplay:
             while not finished():
                 self._update()
                 await asyncio.sleep(INTERVAL_S)
-        finally:
             self._next_log = 0.0
             self._update()
-            self.freeze()
+        finally:
+            await self._freeze()
 
-    def freeze(self) -> None:
-        """Replace the widget by the static form, which needs no kernel. A saved notebook then shows it everywhere."""
-        self._frozen = True
-        if self._handle is None:
-            return
-        # An empty context: the update belongs to the cell of the display, not to the one that runs now.
-        contextvars.Context().run(self._handle.update, bundle(self._state, self._diagram), raw=True)
+    async def _freeze(self) -> None:
+        """Replace the widget by the static form, which needs no kernel: a saved notebook then shows it everywhere."""
+        static = await asyncio.to_thread(bundle, self._state, self._diagram)
+        # An empty context: the update belongs to the display, not to the cell that happens to run now.
+        contextvars.Context().run(self._handle.update, static, raw=True)
         self.view.close()
 
     def _update(self) -> None:
@@ -131,63 +145,100 @@ class LiveDisplay:
             self.view.run = self._run()
             self.view.text = self._text()
             now = time.monotonic()
-            if self._log_shown != self._total and now >= self._next_log:
+            if self._sent_rows != self._listed and now >= self._next_log:
                 self._next_log = now + LOG_INTERVAL_S
-                self._log_shown = self._total
-                self.view.log = {"total": self._total, "text": "\n".join(self._log[-LOG_LINES:])}
+                self._sent_rows = self._listed
+                self.view.log = {"total": self._listed, "rows": list(self._rows)}
 
     def _run(self) -> dict[str, Any]:
         state = self._state
-        started = state.started_at or time.time()
-        elapsed = state.duration_s if state.finished else max(0.0, time.time() - started)
+        elapsed = state.duration_s if state.finished else max(0.0, time.time() - (state.started_at or time.time()))
         total = state.usage.total
-        cost = f"{total:,} tokens, {money(state.cost_usd)}" if total is not None else ""
         question = state.pending_question
         return {
+            "name": clean(state.diagram, 120),
+            "model": clean(state.model or "", 60),
             "status": str(state.status),
-            # In tenths: the page's own clock fills in between, and an unchanged state sends nothing.
+            # Whole seconds: the page's clock goes on by itself, so a quiet run costs one message a second.
             "elapsed": round(elapsed, 1) if state.finished else round(elapsed),
-            "cost": cost,
-            "nodes": {i: [str(n.status), n.runs] for i, n in state.nodes.items()},
-            "question": {k: question[k] for k in ("request_id", "prompt", "default")} if question else None,
+            "spent": "" if total is None else f"{total:,} tokens · {money(state.cost_usd)}",
+            "nodes": {self._drawn.get(i, i): [str(n.status), n.runs] for i, n in state.nodes.items()},
+            "question": question
+            and {
+                "id": question["request_id"],
+                "label": clean(question.get("label") or "", 120),
+                "prompt": question["prompt"],
+                "default": question.get("default"),
+                "deadline": _deadline(question),
+                "elsewhere": self._elsewhere(),
+            },
         }
 
     def _text(self) -> dict[str, Any]:
-        state = self._state
-        node_id = self._chosen or _following(state)
+        state, chosen = self._state, self._chosen
+        node_id = chosen or _following(state)
         if node_id is None or node_id not in state.nodes:
-            return {"node": None, "label": "", "text": ""}
+            return {"node": None, "label": "", "chosen": False, "text": ""}
         node = state.nodes[node_id]
-        text = node.text or (shown(node.output, TEXT_LIMIT) if node.output is not None else "")
+        text = node.text or ("" if node.output is None else shown(node.output, TEXT_LIMIT))
         if node.error is not None:
-            text = f"{node.error.get('message')}\n{node.error.get('hint') or ''}"
-        return {"node": node_id, "label": state.label(node_id), "text": text[-TEXT_LIMIT:]}
+            text = "\n".join(filter(None, (text, str(node.error.get("message")), str(node.error.get("hint") or ""))))
+        label = clean(state.label(node_id), 120)
+        return {
+            "node": self._drawn.get(node_id, node_id),
+            "label": label,
+            "chosen": chosen is not None,
+            "text": text[-TEXT_LIMIT:],
+        }
 
     def _command(self, message: Mapping[str, Any]) -> None:
         match message:
             case {"type": "stop"}:
                 self._stop()
             case {"type": "select", "node": str(node)}:
-                self._chosen = None if node == self._chosen else node
-            case {"type": "answer", "request_id": str(request), "text": str(text)}:
+                self._chosen = self._ids.get(node)
+            case {"type": "select", "node": None}:
+                self._chosen = None
+            case {"type": "answer", "id": str(request), "text": str(text)}:
                 self._answer(request, text)
             case _:
                 return  # a page of another version; nothing it could mean is lost
 
 
 def _following(state: RunState) -> str | None:
-    """The node whose text is shown while nobody chose one: the last one that is at work and says something."""
-    running = [i for i in state.order if state.nodes[i].status == "running"]
-    speaking = [i for i in running if state.nodes[i].text]
-    spoken = [i for i in state.order if state.nodes[i].text]
-    recent = sorted(spoken, key=lambda i: state.nodes[i].started_at or 0.0)
-    return (speaking or recent or running or state.order or [None])[-1]
+    """The node whose text is shown while nobody chose one: the one at work that said something last, else started last."""
+    running = spoken = started = None
+    for node_id in islice(state.order, len(state.order)):
+        node = state.nodes[node_id]
+        at = node.started_at or 0.0
+        if node.status == Status.RUNNING and node.text and at >= _start(state, running):
+            running = node_id
+        if node.text and at >= _start(state, spoken):
+            spoken = node_id
+        if at >= _start(state, started):
+            started = node_id
+    return running or spoken or started
 
 
-def _line(event: Event, state: RunState) -> str:
-    at = time.strftime("%H:%M:%S", time.localtime(event.occurred_at))
-    label = f" {state.label(event.node_id)}" if event.node_id else ""
+def _start(state: RunState, node_id: str | None) -> float:
+    return -1.0 if node_id is None else state.nodes[node_id].started_at or 0.0
+
+
+def _deadline(question: Mapping[str, Any]) -> float | None:
+    """Seconds since the epoch at which the question is given up; None without a limit."""
+    asked, timeout = question.get("asked_at"), question.get("timeout")
+    return None if asked is None or timeout is None else asked + timeout
+
+
+def _row(event: Event, state: RunState) -> list[Any]:
+    """seq, time, type, node and details of an event, as the list shows them."""
     p = event.payload
     more = p.get("status") or (p.get("error") or {}).get("message") or p.get("message") or p.get("prompt") or ""
-    times = f" #{p['run']}" if "run" in p else ""
-    return f"{event.seq:>5} {at} {event.type}{label}{times} {shown(str(more), 200)}".rstrip()
+    run = f"run {p['run']}" if "run" in p else ""
+    return [
+        event.seq,
+        time.strftime("%H:%M:%S", time.localtime(event.occurred_at)),
+        str(event.type).replace("_", " "),
+        clean(state.label(event.node_id), 80) if event.node_id else "",
+        " · ".join(filter(None, (run, clean(more, 200)))),
+    ]

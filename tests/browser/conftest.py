@@ -30,9 +30,14 @@ def page(chrome: Browser) -> Iterator[Page]:
     opened = context.new_page()
     errors: list[str] = []
     strangers: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("pageerror", lambda error: errors.append(f"{error.message}\n{error.stack}"))
     opened.on(
-        "request", lambda r: None if r.url.startswith(("http://127.0.0.1", "data:", "blob:", "ws://127.0.0.1")) else strangers.append(r.url)
+        "request",
+        lambda r: (
+            None
+            if r.url.startswith(("http://127.0.0.1", "data:", "blob:", "ws://127.0.0.1"))
+            else strangers.append(r.url)
+        ),
     )
     yield opened
     context.close()
@@ -46,9 +51,10 @@ def shots() -> Path:
     return SHOTS
 
 
-@pytest.fixture
-def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A JupyterLab on a folder of its own; parametrize indirectly with a theme."""
-    started = Lab(tmp_path, {"DIPEO_BASE_DIR": str(tmp_path)}, getattr(request, "param", "JupyterLab Light"))
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One JupyterLab for all tests; each opens a notebook of its own with a fresh kernel."""
+    root = tmp_path_factory.mktemp("lab")
+    started = Lab(root, {"DIPEO_BASE_DIR": str(root)})
     yield started
     started.close()

@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
 class Lab:
     """A server on the loopback with settings, history and home of its own."""
 
-    def __init__(self, root: Path, environment: dict[str, str] | None = None, theme: str = "JupyterLab Light") -> None:
+    def __init__(self, root: Path, environment: dict[str, str] | None = None) -> None:
         self.root = root
         self.token = secrets.token_hex(16)
         with socket.socket() as probe:
@@ -63,7 +63,6 @@ class Lab:
         self._home = Path(tempfile.mkdtemp(prefix="dipeo-lab-"))
         self._settings({
             "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-            "apputils-extension/themes": {"theme": theme},
             "notebook-extension/tracker": {"windowingMode": "none"},
             "docmanager-extension/plugin": {"autosave": False},
         })  # fmt: skip
@@ -80,7 +79,8 @@ class Lab:
         }
         for folder in folders.values():
             Path(folder).mkdir()
-        env = {**os.environ, **folders, "JUPYTERLAB_SETTINGS_DIR": str(self._home / "settings"), **(environment or {})}
+        inherited = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
+        env = {**inherited, **folders, "JUPYTERLAB_SETTINGS_DIR": str(self._home / "settings"), **(environment or {})}
         command = [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={self.port}",
             "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={root}",
@@ -156,10 +156,27 @@ class Notebook:
     def output(self, index: int) -> Locator:
         return self.cell(index).locator(".jp-OutputArea-output")
 
-    def run_all(self) -> None:
-        """Run every cell; returns when all have finished."""
-        self.start_all()
-        self.page.wait_for_function(FINISHED, timeout=120_000)
+    def theme(self, name: str) -> None:
+        """Change to `light` or `dark`, as a user does, while everything goes on."""
+        self.page.evaluate(
+            "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
+            f"JupyterLab {name.title()}",
+        )
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{str(name == "light").lower()}"]', state="attached")
+        # Lab's own splash screen; it breaks when the next change comes before it has gone.
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
+
+    def interrupt(self) -> None:
+        """Lab's own Stop: interrupt the kernel."""
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:interrupt-kernel'); }")
+
+    def wait(self, timeout: float = 120.0) -> None:
+        """Wait until every cell has finished; *timeout* in seconds."""
+        self.page.wait_for_function(FINISHED, timeout=timeout * 1000)
+
+    def wait_busy(self, index: int) -> None:
+        """Wait until the code cell *index* is running."""
+        self.page.wait_for_function(f"i => {CELLS}[i].model.executionState === 'running'", arg=index, timeout=60_000)
 
     def start_all(self) -> None:
         """Run every cell; returns when the first one has begun."""
@@ -173,4 +190,5 @@ class Notebook:
         raise AssertionError("the notebook does not start")
 
     def shut_down(self) -> None:
+        """End the kernel."""
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")

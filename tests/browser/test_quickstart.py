@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, Notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 QUICKSTART = Path(__file__).parents[2] / "notebooks" / "00_quickstart.ipynb"
-
-
-def write(folder: Path, *cells: str) -> str:
-    """A notebook of code cells."""
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(c) for c in cells],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-    )
-    nbformat.write(notebook, folder / "test.ipynb")
-    return "test.ipynb"
-
+ERRORS = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]'
+"""Tracebacks, and whatever was written to stderr."""
+_numbers = count()
 
 SLOW = '''
 import dipeo_nb as dp
 from dipeo_nb.testing import SlowClient
-session = dp.Session(llm=SlowClient("the quick brown fox jumps over the lazy dog " * 20, delay=0.05))
+session = dp.Session(llm=SlowClient("the quick brown fox jumps over the lazy dog " * 40, delay=0.05))
 diagram = dp.load("""
 version: light
+metadata: {name: A fox}
 nodes:
-- {label: Start, type: start, position: {x: 0, y: 0}}
-- {label: Writer, type: person_job, position: {x: 260, y: 0}, person: Anna, default_prompt: Write.}
-- {label: End, type: endpoint, position: {x: 520, y: 0}}
+- {label: Start, type: start}
+- {label: Writer, type: person_job, person: Anna, default_prompt: Write.}
+- {label: End, type: endpoint}
 connections:
 - {from: Start, to: Writer}
 - {from: Writer, to: End}
@@ -43,80 +38,7 @@ persons:
   Anna: {service: openai, model: m}
 """)
 '''
-
-
-@pytest.mark.model
-@pytest.mark.parametrize("lab", ["JupyterLab Light", "JupyterLab Dark"], indirect=True, ids=["light", "dark"])
-def test_quickstart(lab: Lab, page: Page, shots: Path, request: pytest.FixtureRequest):
-    """The whole notebook runs, its run turns into a picture with completed nodes, and nothing is an error."""
-    shutil.copy(QUICKSTART, lab.root / "quickstart.ipynb")
-    theme = request.node.callspec.id
-    notebook = lab.open(page, "quickstart.ipynb")
-    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", str(theme == "light").lower())
-    notebook.run_all()
-    expect(page.locator('[data-mime-type="application/vnd.jupyter.error"]')).to_have_count(0)
-    cells = json.loads(QUICKSTART.read_text())["cells"]
-    at = next(i for i, c in enumerate(cells) if "run = dp.start(" in "".join(c["source"]))
-    view = notebook.cell(at)
-    expect(view.locator("img[alt^='Diagram A short debate, completed']")).to_be_visible(timeout=60_000)
-    view.scroll_into_view_if_needed()
-    page.screenshot(path=shots / f"quickstart-{theme}.png")
-    notebook.cell(at - 2).scroll_into_view_if_needed()
-    page.screenshot(path=shots / f"drawing-{theme}.png")
-    notebook.shut_down()
-
-
-@pytest.mark.parametrize("lab", ["JupyterLab Light", "JupyterLab Dark"], indirect=True, ids=["light", "dark"])
-def test_live_view_streams_and_stops(lab: Lab, page: Page, shots: Path, request: pytest.FixtureRequest):
-    """While it runs: nodes change, tokens appear, the clock goes; Stop stops it, and the picture stays."""
-    notebook = lab.open(page, write(lab.root, SLOW, "run = session.start(diagram)\nrun"))
-    notebook.start_all()
-    view = notebook.cell(1).locator(".dipeo-view")
-    expect(view.locator('.node[data-status="running"] .label')).to_have_text("Writer", timeout=60_000)
-    expect(view.locator(".dipeo-text")).to_contain_text("quick brown fox")
-    expect(view.locator(".dipeo-status")).to_contain_text("running")
-    page.screenshot(path=shots / f"live-{request.node.callspec.id}.png")
-    view.get_by_role("button", name="Stop").click()
-    frozen = notebook.cell(1).locator("img[alt$=', aborted']")
-    expect(frozen).to_be_visible(timeout=10_000)
-    expect(notebook.output(1)).to_contain_text("stopped by the user")
-    page.screenshot(path=shots / f"stopped-{request.node.callspec.id}.png")
-    notebook.shut_down()
-
-
-def test_stop_works_while_the_cell_blocks(lab: Lab, page: Page):
-    """`dp.run` blocks its cell; the Stop button of its view ends it all the same."""
-    code = "try:\n    session.run(diagram)\nexcept dp.RunError as error:\n    print('ended:', type(error).__name__)"
-    notebook = lab.open(page, write(lab.root, SLOW, code))
-    notebook.start_all()
-    view = notebook.cell(1).locator(".dipeo-view")
-    expect(view.locator('.node[data-status="running"] .label')).to_have_text("Writer", timeout=60_000)
-    view.get_by_role("button", name="Stop").click()
-    expect(notebook.cell(1)).to_contain_text("ended: RunAbortedError", timeout=10_000)
-    notebook.shut_down()
-
-
-def test_selecting_a_node_by_click_and_keyboard(lab: Lab, page: Page):
-    """A click or Enter selects the node whose text is shown; keys do not reach the notebook's own commands."""
-    notebook = lab.open(page, write(lab.root, SLOW, "run = session.start(diagram)\nrun"))
-    notebook.start_all()
-    view = notebook.cell(1).locator(".dipeo-view")
-    writer = view.locator(".node", has_text="Writer")
-    expect(writer).to_have_attribute("aria-pressed", "true", timeout=60_000)
-    start = view.locator(".node", has_text="Start")
-    start.click()
-    expect(start).to_have_attribute("aria-pressed", "true")
-    start.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("Enter")
-    expect(writer).to_have_attribute("aria-pressed", "true")
-    page.keyboard.press("x")
-    expect(notebook.cell(1).locator(".dipeo-view")).to_be_visible()
-    view.get_by_role("button", name="Stop").click()
-    expect(notebook.cell(1).locator("img[alt$=', aborted']")).to_be_visible(timeout=10_000)
-    notebook.shut_down()
-
-
+LIVE = "run = session.start(diagram)\nrun"
 QUESTION = '''
 import dipeo_nb as dp
 diagram = dp.load("""
@@ -129,33 +51,197 @@ connections:
 - {from: Start, to: name}
 - {from: name, to: End}
 """)
-run = dp.start(diagram)
-run
 '''
 
 
-def test_a_question_is_a_form_in_the_view(lab: Lab, page: Page, shots: Path):
+class Desk:
+    """Opens notebooks and closes them again, with their kernels."""
+
+    def __init__(self, lab: Lab, page: Page) -> None:
+        self._lab = lab
+        self._page = page
+        self._open: list[Notebook] = []
+
+    def cells(self, *sources: str) -> Notebook:
+        """A notebook of code cells."""
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(source.strip()) for source in sources],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        )
+        name = f"test{next(_numbers)}.ipynb"
+        nbformat.write(notebook, self._lab.root / name)
+        return self.file(name)
+
+    def file(self, name: str) -> Notebook:
+        notebook = self._lab.open(self._page, name)
+        self._open.append(notebook)
+        return notebook
+
+    def close(self) -> None:
+        for notebook in self._open:
+            notebook.shut_down()
+
+
+@pytest.fixture
+def desk(lab: Lab, page: Page) -> Iterator[Desk]:
+    opened = Desk(lab, page)
+    yield opened
+    opened.close()
+
+
+def live_view(notebook: Notebook, cell: int = 1) -> Locator:
+    """The live view of a cell, as soon as its Writer is at work."""
+    view = notebook.cell(cell).locator(".dipeo-view")
+    expect(view.locator('.dp-node[data-status="running"] .dp-label')).to_have_text("Writer", timeout=60_000)
+    return view
+
+
+def picture(notebook: Notebook, cell: int, status: str) -> Locator:
+    """The picture a view turns into at the end."""
+    image = notebook.cell(cell).locator(f"img[alt$=', {status}']")
+    expect(image).to_be_visible(timeout=15_000)
+    return image
+
+
+def no_text_leaves_its_box(view: Locator) -> None:
+    """Every text of a node stands within the outline of its node (two pixels of tolerance)."""
+    out = view.evaluate("""view => [...view.querySelectorAll('.dp-node')].flatMap(node => {
+      const box = node.querySelector('.dp-box').getBoundingClientRect();
+      return [...node.querySelectorAll('.dp-label, .dp-sub')].filter(text => {
+        const t = text.getBoundingClientRect(); return t.width && (t.right > box.right + 2 || t.left < box.left - 2); }).map(t => t.textContent); })""")
+    assert out == []
+
+
+@pytest.mark.model
+def test_quickstart(lab: Lab, desk: Desk, page: Page, shots: Path):
+    """Run All: nodes change and tokens appear while it runs; every cell ends well; pictures stay, in both themes."""
+    shutil.copy(QUICKSTART, lab.root / "quickstart.ipynb")
+    cells = json.loads(QUICKSTART.read_text())["cells"]
+    at = next(i for i, c in enumerate(cells) if "run = dp.start(" in "".join(c["source"]))
+    notebook = desk.file("quickstart.ipynb")
+    notebook.start_all()
+    view = notebook.cell(at).locator(".dipeo-view")
+    expect(view.locator('.dp-node[data-status="completed"]').first).to_be_visible(timeout=90_000)
+    expect(view.locator(".dipeo-text")).not_to_be_empty(timeout=60_000)
+    view.scroll_into_view_if_needed()
+    no_text_leaves_its_box(view)
+    page.screenshot(path=shots / "quickstart-live.png")
+    notebook.wait()
+    expect(page.locator(ERRORS)).to_have_count(0)
+    for theme in ("light", "dark"):
+        notebook.theme(theme)
+        picture(notebook, at, "completed").scroll_into_view_if_needed()
+        page.screenshot(path=shots / f"quickstart-{theme}.png")
+    notebook.theme("light")
+
+
+def test_live_view_streams_and_stops(desk: Desk, page: Page, shots: Path):
+    """While it runs: nodes change, tokens appear, the clock goes, in both themes; Stop stops it, and the picture stays."""
+    notebook = desk.cells(SLOW, LIVE)
+    notebook.start_all()
+    view = live_view(notebook)
+    expect(view.locator(".dipeo-text")).to_contain_text("quick brown fox")
+    expect(view.locator(".dipeo-status")).to_have_text("running")
+    expect(view.locator(".dipeo-clock")).to_contain_text(" s")
+    view.locator("summary").click()
+    expect(view.locator(".dipeo-rows tbody tr").first).to_contain_text("execution started")
+    for theme in ("dark", "light"):
+        notebook.theme(theme)
+        page.screenshot(path=shots / f"live-{theme}.png")
+    before = len(view.locator(".dipeo-text").inner_text())
+    page.wait_for_function(
+        "n => document.querySelector('.dipeo-text').textContent.length > n", arg=before, timeout=10_000
+    )
+    view.get_by_role("button", name="Stop").click()
+    picture(notebook, 1, "aborted")
+    expect(notebook.output(1)).to_contain_text("stopped by the user")
+    page.screenshot(path=shots / "stopped.png")
+
+
+def test_stop_works_while_the_cell_blocks(desk: Desk):
+    """`dp.run` blocks its cell; the Stop button of its view ends it all the same."""
+    code = "try:\n    session.run(diagram)\nexcept dp.RunError as error:\n    print('ended:', type(error).__name__)"
+    notebook = desk.cells(SLOW, code)
+    notebook.start_all()
+    live_view(notebook).get_by_role("button", name="Stop").click()
+    expect(notebook.cell(1)).to_contain_text("ended: RunAbortedError", timeout=10_000)
+
+
+@pytest.mark.parametrize("wait", ["await run", "run.result()"])
+def test_interrupting_the_kernel_stops_the_run(desk: Desk, wait: str):
+    """Lab's own stop button, while a cell waits for the run, aborts the run; the next cell works."""
+    notebook = desk.cells(SLOW, LIVE, wait)
+    notebook.start_all()
+    live_view(notebook)
+    notebook.wait_busy(2)
+    notebook.interrupt()
+    picture(notebook, 1, "aborted")
+    expect(notebook.cell(2).locator(ERRORS)).to_be_visible()
+
+
+def test_selecting_a_node_by_click_and_keyboard(desk: Desk, page: Page):
+    """A click or Enter selects the node whose text is shown; keys do not reach the notebook's own commands."""
+    notebook = desk.cells(SLOW, LIVE)
+    notebook.start_all()
+    view = live_view(notebook)
+    start, writer = (view.locator(f'.dp-node[aria-label^="{name}"]') for name in ("Start", "Writer"))
+    expect(writer).to_have_attribute("aria-pressed", "true")
+    start.click()
+    expect(start).to_have_attribute("aria-pressed", "true")
+    start.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(writer).to_have_attribute("aria-pressed", "true")
+    expect(view.locator(".dipeo-text")).to_contain_text("fox")
+    expect(view.get_by_role("button", name="Follow the run")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(view.get_by_role("button", name="Follow the run")).to_be_hidden()
+    page.keyboard.press("x")  # cuts the cell when it reaches Lab
+    expect(view).to_be_visible()
+    view.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("x")
+    expect(view).to_be_visible()
+    page.keyboard.press("Enter")
+    picture(notebook, 1, "aborted")
+
+
+def test_a_second_view_of_a_running_run_is_right_at_once(desk: Desk):
+    """A view opened late shows what has happened so far, and both end."""
+    notebook = desk.cells(SLOW, LIVE, "import time; time.sleep(1)", "run", "time.sleep(1)", "run.stop()")
+    notebook.start_all()
+    late = notebook.cell(3).locator(".dipeo-view")
+    expect(late.locator(".dipeo-text")).to_contain_text("the quick brown fox jumps over the lazy dog", timeout=60_000)
+    expect(late.locator(".dipeo-clock")).not_to_have_text("0.0 s")
+    picture(notebook, 1, "aborted")
+    picture(notebook, 3, "aborted")
+
+
+def test_a_question_is_a_form_in_the_view(desk: Desk, page: Page, shots: Path):
     """A user_response node of a live run asks in the view; the answer typed there goes on in the run. Markup is text."""
-    notebook = lab.open(page, write(lab.root, QUESTION))
+    notebook = desk.cells(QUESTION + "run = dp.start(diagram)\nrun")
     notebook.start_all()
     view = notebook.cell(0).locator(".dipeo-view")
     expect(view.locator(".dipeo-prompt")).to_have_text("What is <b>your</b> name?", timeout=60_000)
+    expect(view.locator(".dipeo-note")).to_contain_text("s left, then the run fails")
     page.screenshot(path=shots / "question.png")
-    view.get_by_role("textbox", name="Your answer").fill("Ada x")
-    view.get_by_role("button", name="Send").click()
+    box = view.get_by_role("textbox", name="What is <b>your</b> name?")
+    box.click()
+    page.keyboard.type("Ada x")
+    page.keyboard.press("Enter")
     expect(notebook.output(0)).to_contain_text("Ada x", timeout=10_000)
-    expect(notebook.cell(0).locator("img[alt$=', completed']")).to_be_visible()
-    notebook.shut_down()
+    picture(notebook, 0, "completed")
 
 
-def test_a_blocking_run_asks_with_input(lab: Lab, page: Page):
-    """`dp.run` asks in the notebook's own input box."""
-    code = QUESTION.replace("run = dp.start(diagram)\nrun", "print('got', dp.run(diagram).output)")
-    notebook = lab.open(page, write(lab.root, code))
+@pytest.mark.parametrize("wait", ["dp.run(diagram)", "await dp.arun(diagram)"])
+def test_a_waiting_cell_asks_with_input(desk: Desk, wait: str):
+    """A cell that waits for the run asks in the notebook's own input box; the view says so instead of showing a form."""
+    notebook = desk.cells(QUESTION + f"result = {wait}\nprint('got', result.output)")
     notebook.start_all()
     box = notebook.cell(0).locator(".jp-Stdin-input")
     expect(box).to_be_visible(timeout=60_000)
+    view = notebook.cell(0).locator(".dipeo-view")
+    expect(view.locator(".dipeo-note")).to_contain_text("in the box below the cell")
+    expect(view.locator(".dipeo-fields")).to_be_hidden()
     box.fill("Bob")
     box.press("Enter")
     expect(notebook.cell(0)).to_contain_text("got Bob", timeout=10_000)
-    notebook.shut_down()

@@ -15,7 +15,7 @@ from typing import Any
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import normalize_service
 from dipeo_nb.domain.ports import APIKeyPort, LLMClient
-from dipeo_nb.errors import UnsupportedError
+from dipeo_nb.errors import ConfigurationError, UnsupportedError
 
 BUILT_IN = {
     "openai": "dipeo_nb.llm.providers.openai:UnifiedOpenAIClient",
@@ -41,7 +41,7 @@ def create(service: str, settings: Settings, keys: APIKeyPort) -> LLMClient:
 
     Raises:
         UnsupportedError: there is no such service; the message lists the choices and the nearest.
-        MissingDependencyError: its package is not installed.
+        ConfigurationError: the package that brings it is broken.
     """
     name = normalize_service(service)
     factory: Any
@@ -49,7 +49,7 @@ def create(service: str, settings: Settings, keys: APIKeyPort) -> LLMClient:
         module, _, attribute = BUILT_IN[name].partition(":")
         factory = getattr(importlib.import_module(module), attribute)
     elif name in _installed():
-        factory = _installed()[name].load()
+        factory = _loaded(_installed()[name])
     else:
         near = difflib.get_close_matches(name, services(), n=1)
         guess = f"Did you mean '{near[0]}'? " if near else ""
@@ -59,3 +59,13 @@ def create(service: str, settings: Settings, keys: APIKeyPort) -> LLMClient:
             provider=service,
         )
     return factory(settings, keys)
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"The LLM service '{point.name}' cannot be loaded from {point.value}: {error}.",
+            hint="Install or repair the package that brings it.",
+        ) from error

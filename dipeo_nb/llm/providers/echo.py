@@ -10,7 +10,9 @@ from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.ports import APIKeyPort
-from dipeo_nb.llm.structured import sample, schema_of, validated
+from dipeo_nb.errors import UnsupportedError
+from dipeo_nb.llm.stream import collected
+from dipeo_nb.llm.structured import name_of, sample, schema_of, validated
 
 ECHO_LIMIT = 200
 """Characters of the question that are repeated."""
@@ -32,23 +34,11 @@ class EchoClient:
         pass
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        text, structured = _answer(request)
         yield StreamEvent("start")
-        structured = None
-        if request.response_format is not None:
-            schema = schema_of(request.response_format)
-            value = sample(schema)
-            if request.phase is ExecutionPhase.MEMORY_SELECTION and isinstance(value, dict):
-                value = {**value, "message_ids": _listed(request)[-REMEMBERED:]}
-            text, structured = validated(value, request.response_format)
-        else:
-            text = _echo(request)
-        for piece in re.findall(r"\s*\S+\s*$|\s*\S+", text):
-            yield StreamEvent("text", piece)
-        usage = TokenUsage(
-            input=sum(len(m.content.split()) for m in request.messages),
-            output=len(text.split()),
-            raw={"estimated": True},
-        )
+        for word in words(text):
+            yield StreamEvent("text", word)
+        usage = counted(request, text)
         yield StreamEvent("usage", data=usage.to_dict())
         yield StreamEvent(
             "end",
@@ -60,12 +50,45 @@ class EchoClient:
                 structured,
                 finish_reason="stop",
                 cost_usd=0.0,
-                rung="native" if structured is not None else None,
+                rung=None if request.response_format is None else "native",
             ),
         )
 
+    async def async_chat(self, request: LLMRequest) -> LLMResponse:
+        """The whole answer at once."""
+        return await collected(self.stream(request), request)
+
     async def cleanup(self) -> None:
         """Nothing to close."""
+
+
+def words(text: str) -> list[str]:
+    """A text word by word, as models stream it; together they are the text."""
+    return re.findall(r"\s*\S+\s*\Z|\s*\S+", text)
+
+
+def counted(request: LLMRequest, text: str) -> TokenUsage:
+    """Words instead of tokens, marked as an estimate."""
+    asked = sum(len(m.content.split()) for m in request.messages)
+    return TokenUsage(input=asked, output=len(text.split()), raw={"estimated": True})
+
+
+def _answer(request: LLMRequest) -> tuple[str, Any]:
+    shape = request.response_format
+    if shape is None:
+        return _echo(request), None
+    value = sample(schema_of(shape))
+    if request.phase is ExecutionPhase.MEMORY_SELECTION and isinstance(value, dict):
+        value = {**value, "message_ids": _listed(request)[-REMEMBERED:]}
+    try:
+        return validated(value, shape)
+    except ValueError as error:
+        raise UnsupportedError(
+            f"The echo model cannot make up an answer for '{name_of(shape)}': {error}.",
+            hint="Use dipeo_nb.testing.scripted with an answer of your own, or --model local.",
+            provider="echo",
+            model=request.model or "echo",
+        ) from error
 
 
 def _echo(request: LLMRequest) -> str:

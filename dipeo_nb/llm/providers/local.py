@@ -1,47 +1,62 @@
 """Models that run inside this process: llama.cpp through `xllamacpp` (the extra `local`).
 
-A model is loaded once per process and shared by all runs. Generation happens in worker threads; its pieces are handed to
-the event loop, and cancelling the stream makes the next piece the last one.
+A model is loaded once per process and file, and shared by all runs. Generation happens in worker threads; its pieces are
+handed to the event loop, and closing the stream makes the next piece (or the next part of a long prompt) the last one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import ctypes
 import os
 import secrets
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dipeo_nb.common import loop as library_loop
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import (
     ContextLengthError,
+    LLMError,
     MissingDependencyError,
     ModelUnavailableError,
     ProviderError,
     UnsupportedError,
 )
 from dipeo_nb.llm import model_store
+from dipeo_nb.llm.stream import broken_off, collected
 from dipeo_nb.llm.structured import parsed, schema_of
 
 CONTEXT = 8192
 """Tokens of context in all; each of the parallel generations has its share."""
 PARALLEL = 2
 """Generations at the same time."""
+BATCH = 256
+"""Tokens of a prompt read at once: between two batches a generation can be stopped."""
 MAX_TOKENS = 256
 """Tokens of an answer when the request names no limit: small models do not know when to stop."""
 MAX_TOKENS_STRUCTURED = 1024
 """The same for structured answers, which end by their grammar."""
-SAMPLING = {"top_p": 0.9, "repeat_penalty": 1.15, "cache_prompt": True}
+SAMPLING = {"top_p": 0.9, "repeat_penalty": 1.15}
 """Small models repeat themselves without a penalty."""
+TURN_S = 5.0
+"""Seconds between two notices of a request that waits for its turn."""
+END_S = 10.0
+"""Seconds that the end of the process waits for the last chunk of a generation."""
 
 
 class UnifiedLocalClient:
     """`LLMClient` over GGUF models in this process.
+
+    Structured answers are constrained by a grammar made of the schema. Costs nothing; no key, no network after the model
+    was fetched.
 
     Args:
         settings: `local_model` names the model of requests that name none; `cache_dir` is where models are kept.
@@ -51,7 +66,7 @@ class UnifiedLocalClient:
 
     def __init__(self, settings: Settings, keys: APIKeyPort | None = None) -> None:
         self._settings = settings
-        self._slots = asyncio.Semaphore(PARALLEL)
+        self._turns = asyncio.Semaphore(PARALLEL)
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         if request.tools:
@@ -61,73 +76,70 @@ class UnifiedLocalClient:
                 provider=self.provider,
                 model=request.model,
             )
+        payload = _payload(request)
         yield StreamEvent("start")
         name = request.model or self._settings.local_model
-        model: _Model | None = None
-        async for step in self._ready(name):
-            if isinstance(step, StreamEvent):
+        steps: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+        loading = asyncio.create_task(_load(self._settings, name, steps))
+        loading.add_done_callback(lambda _: steps.put_nowait(None))
+        try:
+            while (step := await steps.get()) is not None:
                 yield step
-            else:
-                model = step
-        assert model is not None  # `_ready` ends with the model or raises
-        async with self._slots, contextlib.aclosing(model.generate(_payload(request))) as chunks:
-            text: list[str] = []
-            usage, finish = TokenUsage(), None
-            async for chunk in chunks:
-                if "usage" in chunk:
-                    usage = _usage(chunk["usage"])
-                for choice in chunk.get("choices", ()):
-                    finish = choice.get("finish_reason") or finish
-                    if piece := (choice.get("delta") or {}).get("content"):
-                        text.append(piece)
-                        yield StreamEvent("text", piece)
+            model = loading.result()
+        finally:
+            loading.cancel()
+        while not await self._took_turn():
+            yield StreamEvent("progress", "Waiting for the embedded model's other answers")
+        text: list[str] = []
+        usage, finish = TokenUsage(), None
+        try:
+            async with contextlib.aclosing(model.generate(payload)) as chunks:
+                async for chunk in chunks:
+                    if "usage" in chunk:
+                        usage = _usage(chunk["usage"])
+                    for choice in chunk.get("choices", ()):
+                        finish = choice.get("finish_reason") or finish
+                        delta = choice.get("delta") or {}
+                        if piece := delta.get("reasoning_content"):
+                            yield StreamEvent("reasoning", piece)
+                        if piece := delta.get("content"):
+                            text.append(piece)
+                            yield StreamEvent("text", piece)
+        finally:
+            self._turns.release()
+        if finish is None:
+            raise broken_off(request)
+        response = _response(request, name, "".join(text), usage, finish)
         yield StreamEvent("usage", data=usage.to_dict())
-        yield StreamEvent("end", response=_response(request, name, "".join(text), usage, finish))
+        yield StreamEvent("end", response=response)
 
     async def async_chat(self, request: LLMRequest) -> LLMResponse:
-        """The whole answer at once."""
-        response: LLMResponse | None = None
-        async for event in self.stream(request):
-            response = event.response or response
-        assert response is not None  # a stream that ends without one raises
-        return response
+        """The whole answer at once; errors as `LLMClient.stream`."""
+        return await collected(self.stream(request), request)
 
     async def cleanup(self) -> None:
         """Nothing of this client's own: the loaded models belong to the process."""
 
-    async def _ready(self, name: str) -> AsyncIterator[StreamEvent | _Model]:
-        """Progress while the model is fetched and loaded, then the model."""
-        loaded = _models.get(name)
-        if loaded is not None:
-            yield loaded
-            return
-        steps: asyncio.Queue[StreamEvent] = asyncio.Queue()
-
-        def report(text: str, done: int | None, total: int | None) -> None:
-            steps.put_nowait(StreamEvent("progress", text, data={"done": done, "total": total}))
-
-        work = asyncio.create_task(_load(self._settings, name, report))
+    async def _took_turn(self) -> bool:
+        """Whether one of the parallel turns came free within `TURN_S`; the caller gives it back."""
         try:
-            while not work.done() or not steps.empty():
-                waiting = asyncio.create_task(steps.get())
-                await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                if waiting.done():
-                    yield waiting.result()
-                else:
-                    waiting.cancel()
-            yield work.result()
-        finally:
-            work.cancel()
+            async with asyncio.timeout(TURN_S):
+                return await self._turns.acquire()
+        except TimeoutError:
+            return False
+
+
+# The request and the answer in llama.cpp's words.
 
 
 def _payload(request: LLMRequest) -> dict[str, Any]:
-    """The request in the words of llama.cpp's chat completions."""
     structured = request.response_format is not None
     payload: dict[str, Any] = {
-        "messages": [_message(m) for m in request.messages],
+        "messages": _messages(request.messages),
         "max_tokens": request.max_tokens or (MAX_TOKENS_STRUCTURED if structured else MAX_TOKENS),
         "stream": True,
         "stream_options": {"include_usage": True},
+        "return_progress": True,  # a chance to stop within a long prompt
         **SAMPLING,
     }
     if request.temperature is not None:
@@ -138,8 +150,16 @@ def _payload(request: LLMRequest) -> dict[str, Any]:
     return payload
 
 
-def _message(message: ChatMessage) -> dict[str, str]:
-    return {"role": "user" if message.role == "tool" else message.role, "content": message.content}
+def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
+    """Roles that alternate, as the chat templates of many models demand: what one role says in a row is one message."""
+    result: list[dict[str, str]] = []
+    for message in messages:
+        role = "user" if message.role == "tool" else message.role
+        if result and result[-1]["role"] == role:
+            result[-1]["content"] += f"\n\n{message.content}"
+        else:
+            result.append({"role": role, "content": message.content})
+    return result
 
 
 def _usage(raw: Mapping[str, Any]) -> TokenUsage:
@@ -147,33 +167,74 @@ def _usage(raw: Mapping[str, Any]) -> TokenUsage:
     return TokenUsage(raw["prompt_tokens"] - cached, raw["completion_tokens"], cached, raw=dict(raw))
 
 
-def _response(request: LLMRequest, name: str, text: str, usage: TokenUsage, finish: str | None) -> LLMResponse:
-    structured = None
+def _response(request: LLMRequest, name: str, text: str, usage: TokenUsage, finish: str) -> LLMResponse:
+    structured = rung = None
     if request.response_format is not None:
-        if finish == "length":
-            raise ProviderError(
-                f"The structured answer of {name} was cut off at its limit of tokens.",
-                hint="Raise max_tokens, or ask for fewer fields.",
-                provider="local",
-                model=name,
-            )
-        structured = parsed(text, request.response_format, provider="local", model=name)
-    rung = "grammar" if request.response_format is not None else None
+        structured = parsed(
+            text, request.response_format, provider="local", model=name, usage=usage, cut=finish == "length"
+        )
+        rung = "grammar"
     return LLMResponse(text.strip(), "local", name, usage, structured, finish_reason=finish, cost_usd=0.0, rung=rung)
 
 
+def _refused(error: Mapping[str, Any]) -> LLMError:
+    if error.get("type") == "exceed_context_size_error":
+        return ContextLengthError(
+            f"The messages have {error.get('n_prompt_tokens', 'too many')} tokens; "
+            f"the embedded model takes {error.get('n_ctx', CONTEXT // PARALLEL)}.",
+            hint="Remember less (memorize_to: GOLDFISH, at_most), shorten the inputs, or use a larger model.",
+            provider="local",
+        )
+    return ProviderError(
+        f"The embedded model refused: {error.get('message', 'no reason given')}.",
+        hint="Check text_format and the prompt.",
+        provider="local",
+    )
+
+
+# Models.
+
+
+_models: dict[Path, _Model] = {}
+_loading = threading.Lock()
+
+
+async def _load(settings: Settings, name: str, steps: asyncio.Queue[StreamEvent | None]) -> _Model:
+    """The model of that name or path, fetched and loaded when it is not yet."""
+
+    def report(text: str, done: int | None, total: int | None) -> None:
+        steps.put_nowait(StreamEvent("progress", text, data={"done": done, "total": total}))
+
+    _library()  # before 93 MB are fetched for nothing
+    path = await model_store.ensure(settings, name, on_progress=report)
+    if path in _models:
+        return _models[path]
+    report(f"Loading model {name}", None, None)
+    return await asyncio.to_thread(_loaded, path)
+
+
+def _loaded(path: Path) -> _Model:
+    with _loading:
+        if path not in _models:
+            _models[path] = _Model(path)
+        return _models[path]
+
+
 class _Model:
-    """One loaded model."""
+    """One loaded model, shared by everyone in this process."""
 
     def __init__(self, path: Path) -> None:
         xllamacpp = _library()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(path)
         parameters.n_ctx = CONTEXT
         parameters.n_parallel = PARALLEL
-        # Half of the cores: llama.cpp spins while it waits, so a thread too many makes it ten times slower (measured here,
-        # on two cores with a browser beside it: 79 tokens/s with one thread, 4 to 8 with two).
-        parameters.cpuparams.n_threads = max(1, (os.cpu_count() or 2) // 2)
+        parameters.n_batch = BATCH
+        # Measured with the default model on two cores: one thread 135 tokens/s, two 80, as they wait for each other at
+        # every step and for whatever else wants a core. Reading a prompt does scale.
+        parameters.cpuparams.n_threads = max(1, cores // 2)
+        parameters.cpuparams_batch.n_threads = cores
         parameters.verbosity = -1  # llama.cpp's own log does not belong into notebooks
         parameters.warmup = False
         # The library also listens on the loopback; nobody but us may use that.
@@ -183,65 +244,78 @@ class _Model:
             self._server = xllamacpp.Server(parameters)
         except Exception as error:
             raise ModelUnavailableError(
-                f"The model {path.name} cannot be loaded: {error}.",
+                f"The model {path.name} cannot be loaded: {str(error).rstrip('.')}.",
                 hint="Choose another file (--model local:/path/to/model.gguf), or free some memory.",
                 provider="local",
                 model=path.name,
             ) from error
 
     async def generate(self, payload: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """The chunks of one answer; closing the iterator ends the generation with the next piece.
+        """The chunks of one answer; closing the iterator ends the generation with the next chunk.
 
         Raises:
             ContextLengthError: the messages do not fit.
             ProviderError: llama.cpp refused for another reason.
         """
-        loop = asyncio.get_running_loop()
-        chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        stop = threading.Event()
-
-        def hand_over(chunk: dict[str, Any] | None) -> None:
-            # The loop is gone only when the process ends; then nobody waits for chunks.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-
-        def on_chunk(chunk: dict[str, Any]) -> bool:
-            hand_over(chunk)
-            return stop.is_set()
-
-        def work() -> None:
-            try:
-                result = self._server.handle_chat_completions(payload, on_chunk)
-                if result is not None:
-                    hand_over(result)
-            except Exception as error:  # noqa: BLE001 - carried over to the caller
-                hand_over({"error": {"message": str(error)}})
-            finally:
-                hand_over(None)
-
-        threading.Thread(target=work, name="dipeo-local-model", daemon=True).start()
+        generation = _Generation(self._server, payload)
+        generation.start()
         try:
-            while (chunk := await chunks.get()) is not None:
-                if "error" in chunk:
-                    raise _refused(chunk["error"])
-                yield chunk
+            while True:
+                await generation.news.wait()
+                generation.news.clear()
+                while generation.chunks:
+                    chunk = generation.chunks.popleft()
+                    if chunk is None:
+                        return
+                    if "error" in chunk:
+                        raise _refused(chunk["error"])
+                    yield chunk
         finally:
-            stop.set()
+            generation.stopped.set()
 
 
-def _refused(error: Mapping[str, Any]) -> ProviderError | ContextLengthError:
-    if error.get("type") == "exceed_context_size_error":
-        return ContextLengthError(
-            f"The messages have {error.get('n_prompt_tokens', 'too many')} tokens; the embedded model takes {error.get('n_ctx', CONTEXT // PARALLEL)}.",
-            hint="Remember less (memorize_to: GOLDFISH, at_most), shorten the inputs, or use a larger model.",
-            provider="local",
-        )
-    return ProviderError(
-        f"The embedded model refused: {error.get('message', 'no reason given')}.",
-        hint="Check text_format and the prompt.",
-        provider="local",
-        status=error.get("code"),
-    )
+class _Generation(threading.Thread):
+    """One answer in the making, in a thread of its own; wakes the event loop once for all chunks that wait."""
+
+    def __init__(self, server: Any, payload: dict[str, Any]) -> None:
+        super().__init__(name="dipeo-local-model", daemon=True)
+        self.chunks: deque[dict[str, Any] | None] = deque()
+        """None is the end."""
+        self.news = asyncio.Event()
+        self.stopped = threading.Event()
+        self._server = server
+        self._payload = payload
+        self._loop = asyncio.get_running_loop()
+        self._told = False
+        _generations.add(self)
+
+    def run(self) -> None:
+        try:
+            self._server.handle_chat_completions(self._payload, self._take)
+        except Exception as error:  # noqa: BLE001 - carried over to the caller
+            self._hand_over({"error": {"message": str(error)}})
+        finally:
+            self._hand_over(None)
+            _generations.discard(self)
+
+    def _take(self, chunk: dict[str, Any]) -> bool:
+        """llama.cpp's callback; True ends the generation."""
+        self._hand_over(chunk)
+        return self.stopped.is_set()
+
+    def _hand_over(self, chunk: dict[str, Any] | None) -> None:
+        self.chunks.append(chunk)
+        if not self._told:
+            self._told = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._told = False
+        self.news.set()
+
+
+_generations: set[_Generation] = set()
 
 
 def _library() -> Any:
@@ -252,26 +326,26 @@ def _library() -> Any:
     return xllamacpp
 
 
-_models: dict[str, _Model] = {}
-_loading: dict[str, asyncio.Task[_Model]] = {}
+@atexit.register
+def _end() -> None:
+    """A generation must be over before the interpreter is: its thread would crash the process (seen: exit code 139)."""
+    library_loop.shut_down()  # what runs there closes its streams
+    running = list(_generations)
+    for generation in running:
+        generation.stopped.set()
+    for generation in running:
+        generation.join(END_S)
 
 
-async def _load(settings: Settings, name: str, report: model_store.Progress) -> _Model:
-    """Fetch and load a model once, however many ask at the same time.
-
-    The work is shielded: when one of several askers gives up, the others still get their model.
-    """
-    _library()  # before 93 MB are fetched for nothing
-    task = _loading.get(name)
-    if task is None or task.done():
-        task = _loading[name] = asyncio.create_task(_load_now(settings, name, report))
-        task.add_done_callback(lambda done: None if done.cancelled() else done.exception())
-    return await asyncio.shield(task)
+def _forget() -> None:
+    """After a fork: the child has none of llama.cpp's threads, so it loads anew and never frees the parent's models."""
+    global _loading
+    _loading = threading.Lock()
+    for model in _models.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(model))
+    _models.clear()
+    _generations.clear()
 
 
-async def _load_now(settings: Settings, name: str, report: model_store.Progress) -> _Model:
-    path = await model_store.ensure(settings, name, on_progress=report)
-    report(f"Loading model {name}", None, None)
-    model = await asyncio.to_thread(_Model, path)
-    _models[name] = model
-    return model
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

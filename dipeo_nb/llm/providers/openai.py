@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -27,22 +28,28 @@ from dipeo_nb.errors import (
     MissingDependencyError,
     ProviderError,
     RateLimitError,
+    UnsupportedError,
 )
-from dipeo_nb.llm.structured import name_of, parsed, schema_of, strict
+from dipeo_nb.llm.stream import broken_off, collected
+from dipeo_nb.llm.structured import name_of, parsed, schema_of, strict_schema
 
-_LOG = logging.getLogger(__name__)
 NO_TEMPERATURE = ("o1", "o3", "o4", "gpt-5")
 """Model names (by prefix) that refuse `temperature`. Source: OpenAI, Reasoning models, "unsupported parameters"."""
 TAKES_TEMPERATURE = ("gpt-5-chat",)
 """Exceptions to `NO_TEMPERATURE`."""
 CONNECT_TIMEOUT_S = 20.0
 """Seconds to reach the server."""
+NO_KEY = SecretStr("not-needed")
+"""Sent where no key is: the SDK wants some text."""
 
 
 class UnifiedOpenAIClient:
     """`LLMClient` over the Responses API (`input`, `max_output_tokens`, `text.format`).
 
     One SDK client, so one pool of connections, per key and base URL. The SDK's own retries are off: the service retries.
+
+    A key of the environment is sent to OpenAI, to the server that OPENAI_BASE_URL names and to this machine; never to a
+    server that only a diagram names.
     """
 
     provider = "openai"
@@ -50,17 +57,20 @@ class UnifiedOpenAIClient:
     def __init__(self, settings: Settings, keys: APIKeyPort) -> None:
         self._settings = settings
         self._keys = keys
-        self._clients: dict[tuple[str, str | None], Any] = {}
+        self._clients: dict[tuple[SecretStr, str | None], Any] = {}
         self._told: set[str] = set()
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
-        secret = await self._key(request)
-        client = self._client(secret, request.base_url or self._settings.openai_base_url)
-        yield StreamEvent("start")
+        base_url = request.base_url or self._settings.openai_base_url
+        body = _body(request, system="developer" if _is_openai(base_url) else "system")
+        secret = await self._key(request, base_url)
+        client = await self._client(secret, base_url)
+        yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
         final: Any = None
+        request_id: str | None = None
         with _translated(request.model, secret):
-            events = await client.responses.create(**self._body(request), stream=True)
-            async with contextlib.aclosing(events) if hasattr(events, "aclose") else events:
+            async with await client.responses.create(**body, stream=True) as events:
+                request_id = events.response.headers.get("x-request-id")
                 async for event in events:
                     match event.type:
                         case "response.output_text.delta":
@@ -70,92 +80,136 @@ class UnifiedOpenAIClient:
                         case "response.completed" | "response.incomplete":
                             final = event.response
                         case "response.failed":
-                            raise _failure(event.response.error, request.model)
+                            raise _failure(event.response.error, request.model, secret)
                         case "error":
-                            raise _failure(event, request.model)
+                            raise _failure(event, request.model, secret)
                         case _:
                             continue
         if final is None:
-            raise LLMConnectionError(
-                "The answer of openai ended before it was complete.",
-                hint="Try again.",
+            raise broken_off(request)
+        try:
+            response = _response(final, request, request_id)
+        except (AttributeError, TypeError) as error:  # the SDK does not check what servers send
+            raise ProviderError(
+                "openai sent an answer of an unknown form.",
+                hint="Check that OPENAI_BASE_URL speaks the Responses API.",
                 provider=self.provider,
                 model=request.model,
-            )
-        response = _response(final, request)
+                request_id=request_id,
+            ) from error
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
     async def async_chat(self, request: LLMRequest) -> LLMResponse:
-        """The whole answer at once."""
-        response: LLMResponse | None = None
-        async for event in self.stream(request):
-            response = event.response or response
-        assert response is not None  # a stream that ends without one raises
-        return response
+        """The whole answer at once; errors as `LLMClient.stream`."""
+        return await collected(self.stream(request), request)
 
     async def cleanup(self) -> None:
         clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             await client.close()
 
-    async def _key(self, request: LLMRequest) -> SecretStr:
-        """The key by its id, else the service's; a server of the user's own may need none."""
+    async def _key(self, request: LLMRequest, base_url: str | None) -> SecretStr:
+        """The key by its id, else the service's; none for a server that is not trusted with it or that may need none."""
+        if not self._trusted(base_url):
+            return NO_KEY
         if request.api_key_id:
             with contextlib.suppress(APIKeyNotFoundError):  # ids of other machines; then the service's key
                 return await self._keys.get_api_key(request.api_key_id)
         try:
             return await self._keys.get_api_key(self.provider)
         except APIKeyNotFoundError:
-            if request.base_url or self._settings.openai_base_url:
-                return SecretStr("not-needed")
+            if base_url is not None:
+                return NO_KEY
             raise
 
-    def _client(self, secret: SecretStr, base_url: str | None) -> Any:
-        key = (secret.get_secret_value(), base_url)
+    def _trusted(self, base_url: str | None) -> bool:
+        """Whether a server may have a key of the environment."""
+        if _is_openai(base_url) or base_url == self._settings.openai_base_url:
+            return True
+        return urlsplit(base_url or "").hostname in ("localhost", "127.0.0.1", "::1")
+
+    async def _client(self, secret: SecretStr, base_url: str | None) -> Any:
+        key = (secret, base_url)
         if key not in self._clients:
-            try:
-                import openai
-            except ImportError as error:
-                raise MissingDependencyError(
-                    "The package 'openai' is not installed.", hint="Run: pip install openai"
-                ) from error
-            if base_url is not None and not base_url.startswith(("http://", "https://")):
+            openai = await asyncio.to_thread(_sdk)  # its import takes up to a second
+            if base_url is not None and not _is_address(base_url):
                 raise ConfigurationError(
-                    f"The base URL '{base_url}' is no http(s) address.",
+                    f"The base URL '{base_url[:200]}' is no http(s) address.",
                     hint="Set e.g. OPENAI_BASE_URL=http://localhost:8080/v1.",
                 )
-            self._clients[key] = openai.AsyncOpenAI(
-                api_key=key[0],
-                base_url=base_url,
-                max_retries=0,
-                timeout=openai.Timeout(self._settings.llm_timeout, connect=CONNECT_TIMEOUT_S),
-            )
+            # Asked again: another call may have made it while the SDK was imported.
+            if key not in self._clients:
+                self._clients[key] = openai.AsyncOpenAI(
+                    api_key=secret.get_secret_value(),
+                    base_url=base_url,
+                    max_retries=0,
+                    timeout=openai.Timeout(self._settings.llm_timeout, connect=CONNECT_TIMEOUT_S),
+                )
         return self._clients[key]
 
-    def _body(self, request: LLMRequest) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": request.model, "input": [item for m in request.messages for item in _items(m)]}
-        if request.max_tokens is not None:
-            body["max_output_tokens"] = request.max_tokens
-        if request.temperature is not None:
-            if accepts_temperature(request.model):
-                body["temperature"] = request.temperature
-            elif request.model not in self._told:
-                self._told.add(request.model)
-                _LOG.warning("%s takes no temperature; it is left out", request.model)
-        if request.response_format is not None:
-            body["text"] = {"format": _format(request.response_format)}
-        if request.tools:
-            body["tools"] = [_tool(t) for t in request.tools]
-        return body
+    def _notice(self, request: LLMRequest) -> str | None:
+        """What the user should know about the request, once per model."""
+        if request.temperature is None or accepts_temperature(request.model) or request.model in self._told:
+            return None
+        self._told.add(request.model)
+        return f"{request.model} takes no temperature; {request.temperature:g} is left out."
 
 
 def accepts_temperature(model: str) -> bool:
     """Whether a model takes `temperature`."""
-    return model.startswith(TAKES_TEMPERATURE) or not model.startswith(NO_TEMPERATURE)
+    name = model.removeprefix("ft:")
+    return name.startswith(TAKES_TEMPERATURE) or not name.startswith(NO_TEMPERATURE)
 
 
-def _items(message: ChatMessage) -> Iterator[dict[str, Any]]:
+def _is_openai(base_url: str | None) -> bool:
+    if base_url is None:
+        return True
+    address = urlsplit(base_url)
+    host = address.hostname or ""
+    return address.scheme == "https" and (host == "openai.com" or host.endswith(".openai.com"))
+
+
+def _is_address(base_url: str) -> bool:
+    try:
+        address = urlsplit(base_url)
+        return address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def _sdk() -> Any:
+    try:
+        import openai
+    except ImportError as error:
+        raise MissingDependencyError(
+            "The package 'openai' is not installed.", hint="Run: pip install openai"
+        ) from error
+    return openai
+
+
+# The request.
+
+
+def _body(request: LLMRequest, *, system: str) -> dict[str, Any]:
+    """The request on the wire; *system* is the role that the server gives to system messages."""
+    body: dict[str, Any] = {
+        "model": request.model,
+        "input": [item for m in request.messages for item in _items(m, system)],
+        "store": False,  # nothing of a run is kept elsewhere
+    }
+    if request.max_tokens is not None:
+        body["max_output_tokens"] = request.max_tokens
+    if request.temperature is not None and accepts_temperature(request.model):
+        body["temperature"] = request.temperature
+    if request.response_format is not None:
+        body["text"] = {"format": _format(request)}
+    if request.tools:
+        body["tools"] = [_tool(t) for t in request.tools]
+    return body
+
+
+def _items(message: ChatMessage, system: str) -> Iterator[dict[str, Any]]:
     """A message as items of `input`."""
     if message.tool_result is not None:
         yield {
@@ -165,7 +219,7 @@ def _items(message: ChatMessage) -> Iterator[dict[str, Any]]:
         }
         return
     if message.content or not message.tool_calls:
-        yield {"role": "developer" if message.role == "system" else message.role, "content": message.content}
+        yield {"role": system if message.role == "system" else message.role, "content": message.content}
     for call in message.tool_calls:
         yield {
             "type": "function_call",
@@ -175,16 +229,23 @@ def _items(message: ChatMessage) -> Iterator[dict[str, Any]]:
         }
 
 
-def _format(response_format: Any) -> dict[str, Any]:
-    schema = schema_of(response_format)
-    closed = strict(schema)
-    # Strict mode needs every field required; a schema of the user's that says otherwise is sent as it is.
-    is_class = isinstance(response_format, type)
+def _format(request: LLMRequest) -> dict[str, Any]:
+    """Strict where the schema allows it; a looser schema is sent as it is, and the answer checked here."""
+    schema = schema_of(request.response_format)
+    if schema.get("type", "object") != "object" or not {"$ref", "anyOf", "oneOf", "enum", "const"}.isdisjoint(schema):
+        raise UnsupportedError(
+            f"openai answers in JSON objects; the requested structure is '{name_of(request.response_format)}' "
+            f"of type {schema.get('type', 'any')}.",
+            hint="Put it into a field of an object: {'type': 'object', 'properties': {'value': …}, 'required': ['value']}.",
+            provider="openai",
+            model=request.model,
+        )
+    strict = strict_schema(request.response_format)
     return {
         "type": "json_schema",
-        "name": name_of(response_format),
-        "schema": closed if is_class or closed == schema else schema,
-        "strict": is_class or closed == schema,
+        "name": name_of(request.response_format),
+        "schema": schema if strict is None else strict,
+        "strict": strict is not None,
     }
 
 
@@ -200,51 +261,55 @@ def _tool(tool: ToolConfig) -> dict[str, Any]:
     return {"type": tool.type, **(tool.config or {})}
 
 
-def _response(final: Any, request: LLMRequest) -> LLMResponse:
+# The answer.
+
+
+def _response(final: Any, request: LLMRequest, request_id: str | None) -> LLMResponse:
+    facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id or final.id}
     texts: list[str] = []
     calls: list[ToolCall] = []
-    for item in final.output:
+    for item in final.output:  # reasoning may come before the message
         if item.type == "message":
             for part in item.content:
                 if part.type == "refusal":
-                    raise ContentFilteredError(
-                        f"The model refused: {part.refusal}",
-                        hint="Change the prompt.",
-                        provider="openai",
-                        model=request.model,
-                    )
+                    raise ContentFilteredError(f"The model refused: {part.refusal}", hint="Change the prompt.", **facts)
                 texts.append(part.text)
         elif item.type == "function_call":
-            calls.append(ToolCall(item.call_id, item.name, json.loads(item.arguments or "{}")))
+            calls.append(_call(item, facts))
     text = "".join(texts)
-    finish = (
-        "stop" if final.status == "completed" else (getattr(final.incomplete_details, "reason", None) or final.status)
-    )
-    if finish == "content_filter":
-        raise ContentFilteredError(
-            "The provider filtered the answer.", hint="Change the prompt.", provider="openai", model=request.model
-        )
-    structured = None
+    reason = getattr(final.incomplete_details, "reason", None)
+    if reason == "content_filter":
+        raise ContentFilteredError("The provider filtered the answer.", hint="Change the prompt.", **facts)
+    cut = reason == "max_output_tokens"
+    usage = _usage(final.usage)
+    structured = rung = None
     if request.response_format is not None and not calls:
-        if finish == "max_output_tokens":
-            raise ProviderError(
-                "The structured answer was cut off at its limit of tokens.",
-                hint="Raise max_tokens, or ask for fewer fields.",
-                provider="openai",
-                model=request.model,
-            )
-        structured = parsed(text, request.response_format, provider="openai", model=request.model)
+        structured = parsed(text, request.response_format, provider="openai", model=request.model, usage=usage, cut=cut)
+        rung = "native" if strict_schema(request.response_format) is not None else "json_mode"
+    finish = "length" if cut else "tool_calls" if calls else (reason or "stop")
     return LLMResponse(
         text,
         "openai",
         str(final.model or request.model),
-        _usage(final.usage),
+        usage,
         structured,
         tuple(calls),
         finish,
-        request_id=final.id,
-        rung="native" if request.response_format is not None else None,
+        request_id=facts["request_id"],
+        rung=rung,
     )
+
+
+def _call(item: Any, facts: Mapping[str, Any]) -> ToolCall:
+    try:
+        arguments = json.loads(item.arguments or "{}")
+    except ValueError as error:
+        raise ProviderError(
+            f"The model called the tool '{item.name}' with arguments that are not JSON: {item.arguments[:120]!r}.",
+            hint="Try again, or use a larger model.",
+            **facts,
+        ) from error
+    return ToolCall(item.call_id, item.name, arguments)
 
 
 def _usage(usage: Any) -> TokenUsage:
@@ -277,7 +342,8 @@ def _translated(model: str, secret: SecretStr) -> Iterator[None]:
     except openai.APITimeoutError as error:
         raise LLMTimeoutError("openai did not answer in time.", hint="Raise DIPEO_LLM_TIMEOUT.", **facts) from error
     except openai.APIStatusError as error:
-        raise _status_error(error, _without(_said(error), secret), facts) from error
+        mapped = _status_error(error, _without(_said(error), secret), facts, keyless=secret == NO_KEY)
+        raise mapped from _harmless(error, secret)
     except openai.APIConnectionError as error:
         raise LLMConnectionError(
             f"openai cannot be reached: {_without(str(error.__cause__ or error), secret)}.",
@@ -285,30 +351,39 @@ def _translated(model: str, secret: SecretStr) -> Iterator[None]:
             **facts,
         ) from error
     except openai.APIError as error:
-        raise ProviderError(f"openai: {_without(str(error.message), secret)}", hint="Try again.", **facts) from error
+        raise _failure(error, model, secret) from _harmless(error, secret)
     except json.JSONDecodeError as error:
         raise ProviderError(
             "openai sent something that is not JSON.", hint="Check OPENAI_BASE_URL.", **facts
         ) from error
     except Exception as error:
-        # What the HTTP layer raises in the middle of a stream is no class of the SDK's.
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2"):
-            raise LLMConnectionError(
-                f"The connection to openai broke: {type(error).__name__}.", hint="Try again.", **facts
-            ) from error
-        raise
+        # Some of what the HTTP layer raises in the middle of a stream is no class of the SDK's.
+        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2"):
+            raise
+        raise LLMConnectionError(
+            f"The connection to openai broke: {type(error).__name__}.", hint="Try again.", **facts
+        ) from error
 
 
-def _status_error(error: Any, said: str, facts: dict[str, Any]) -> LLMError:
+def _status_error(error: Any, said: str, facts: dict[str, Any], *, keyless: bool) -> LLMError:
     facts |= {"status": error.status_code, "request_id": error.request_id}
     code = str(getattr(error, "code", "") or "")
     match error.status_code:
+        case 401 | 403 if keyless:
+            return AuthError(
+                f"The server wants a key: {said}",
+                hint="Keys of the environment go to OpenAI and to the server of OPENAI_BASE_URL only: set OPENAI_BASE_URL to its "
+                "address if you trust it, or run with --model local.",
+                **facts,
+            )
         case 401 | 403:
             return AuthError(
                 f"openai refused the key: {said}",
                 hint="Set a valid OPENAI_API_KEY, or run with --model local.",
                 **facts,
             )
+        case 429 if code == "insufficient_quota":  # waiting does not help
+            return ProviderError(f"openai: {said}", hint="Check plan and billing, or run with --model local.", **facts)
         case 429:
             after = retry_after(error.response.headers)
             wait = f" It asks to wait {after:g} s." if after is not None else ""
@@ -338,16 +413,16 @@ def _said(error: Any) -> str:
     return str(message or error.message)[:500]
 
 
-def _failure(error: Any, model: str) -> LLMError:
-    code, message = str(getattr(error, "code", "") or ""), str(getattr(error, "message", "") or "no reason given")
+def _failure(error: Any, model: str, secret: SecretStr) -> LLMError:
+    """The error of an answer that failed after it had begun."""
+    code = str(getattr(error, "code", "") or "")
+    said = _without(str(getattr(error, "message", "") or "no reason given"), secret)
     facts: dict[str, Any] = {"provider": "openai", "model": model}
     if code == "rate_limit_exceeded":
-        return RateLimitError(f"openai: {message}", hint="Wait and try again.", **facts)
+        return RateLimitError(f"openai: {said}", hint="Wait and try again.", **facts)
     if code == "context_length_exceeded":
-        return ContextLengthError(f"openai: {message}", hint="Remember less (at_most).", **facts)
-    return ProviderError(
-        f"openai: {message}", hint="Try again.", status=500 if code == "server_error" else None, **facts
-    )
+        return ContextLengthError(f"openai: {said}", hint="Remember less (at_most).", **facts)
+    return ProviderError(f"openai: {said}", hint="Try again.", status=500 if code == "server_error" else None, **facts)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
@@ -367,6 +442,11 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         return max(0.0, (parsedate_to_datetime(value) - (now or datetime.now(UTC))).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _harmless(error: Exception, secret: SecretStr) -> Exception | None:
+    """The vendor's error as a cause to show, unless the server repeated the key in it."""
+    return None if secret.get_secret_value() in str(error) else error
 
 
 def _without(text: str, secret: SecretStr) -> str:

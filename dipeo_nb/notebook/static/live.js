@@ -1,8 +1,13 @@
 // The live view of a run. Kernel → page: traits, at most 20 times a second. Page → kernel: custom messages only
 // (a trait may never arrive while a cell runs on ipykernel 7.4). All text goes in by textContent; the only markup is the
-// drawing, which the kernel has escaped.
-const SIGNS = { pending: "", running: "running", completed: "completed", failed: "failed", skipped: "skipped",
-  maxiter_reached: "completed", aborted: "aborted", interrupted: "interrupted" };
+// drawing, which the kernel has escaped. Light DOM on purpose: in a shadow root Lab would take typed letters as commands.
+
+const SILENCE_MS = 6000; // the kernel speaks once a second while a run goes on; silence means that it is gone or blocked
+const PATIENCE_MS = 3000; // a kernel without subshells takes Stop in only when its cell has ended
+const MIN_SCALE = 0.6; // a wider drawing scrolls instead of shrinking further
+
+const WORDS = { maxiter_reached: "completed, all runs used", aborted: "stopped", "": "" };
+const word = (status) => WORDS[status] ?? status;
 
 function element(tag, attributes, ...children) {
   const node = document.createElement(tag);
@@ -11,107 +16,195 @@ function element(tag, attributes, ...children) {
   return node;
 }
 
-function seconds(value) {
-  const whole = Math.max(0, value);
-  return whole < 60 ? `${whole.toFixed(1)} s` : `${Math.floor(whole / 60)} min ${Math.floor(whole % 60)} s`;
+function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function duration(seconds) {
+  const value = Math.max(0, seconds);
+  return value < 60 ? `${value.toFixed(1)} s` : `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;
 }
 
 function render({ model, el }) {
+  const QUIET = { "data-lm-suppress-shortcuts": "true" }; // Lab's own way to leave the keys of an element alone
+
+  const name = element("span", { class: "dipeo-name" });
   const status = element("span", { class: "dipeo-status", role: "status", "aria-live": "polite" });
   const clock = element("span", { class: "dipeo-clock" });
-  const stop = element("button", { type: "button", class: "dipeo-stop", "data-lm-suppress-shortcuts": "true" }, "Stop");
-  const bar = element("div", { class: "dipeo-bar" }, status, clock, stop);
-  const drawing = element("div", { class: "dipeo-drawing" });
-  const heading = element("span", { class: "dipeo-who" });
-  const text = element("pre", { class: "dipeo-text", tabindex: "0", "aria-label": "Text of the selected node", "data-lm-suppress-shortcuts": "true" });
-  const summary = element("summary", { "data-lm-suppress-shortcuts": "true" }, "Events");
-  const log = element("pre", { class: "dipeo-log", tabindex: "0", "aria-label": "Events of the run", "data-lm-suppress-shortcuts": "true" });
-  const question = element("p", { class: "dipeo-prompt" });
-  const field = element("input", { type: "text", autocomplete: "off", "aria-label": "Your answer", "data-lm-suppress-shortcuts": "true" });
-  const send = element("button", { type: "submit", "data-lm-suppress-shortcuts": "true" }, "Send");
-  const form = element("form", { class: "dipeo-form" }, question, element("div", {}, field, send));
+  const spent = element("span", { class: "dipeo-spent" });
+  const stop = element("button", { type: "button", class: "dipeo-stop", ...QUIET }, "Stop");
+  const bar = element("div", { class: "dipeo-bar" }, name, status, clock, spent, stop);
+
+  const asker = element("span", { class: "dipeo-asker" });
+  const prompt = element("label", { class: "dipeo-prompt" });
+  const field = element("input", { type: "text", autocomplete: "off", ...QUIET });
+  const send = element("button", { type: "submit", ...QUIET }, "Send");
+  const fields = element("div", { class: "dipeo-fields" }, field, send);
+  const note = element("p", { class: "dipeo-note" });
+  const form = element("form", { class: "dipeo-form", "aria-label": "Question of the run" }, asker, prompt, fields, note);
+  field.id = `dipeo-answer-${Math.random().toString(36).slice(2)}`;
+  prompt.htmlFor = field.id;
   form.hidden = true;
-  const root = element("section", { class: "dipeo-view", "aria-label": "Run of a diagram" },
-    bar, form, drawing, element("div", { class: "dipeo-output" }, heading, text), element("details", {}, summary, log));
 
+  const drawing = element("div", { class: "dipeo-drawing", role: "group", "aria-label": "Diagram; arrow keys move between nodes" });
+
+  const who = element("span", { class: "dipeo-who" });
+  const follow = element("button", { type: "button", class: "dipeo-follow", ...QUIET }, "Follow the run");
+  const text = element("pre", { class: "dipeo-text", tabindex: "0", "aria-label": "Text of the selected node", "data-empty": "No text yet", ...QUIET });
+  const output = element("div", { class: "dipeo-output" }, element("div", { class: "dipeo-head" }, who, follow), text);
+
+  const summary = element("summary", QUIET, "Events");
+  const rows = element("tbody");
+  const table = element("table", { class: "dipeo-rows" },
+    element("thead", {}, element("tr", {}, ...["#", "time", "event", "node", ""].map((h) => element("th", { scope: "col" }, h)))), rows);
+  const log = element("div", { class: "dipeo-log", tabindex: "0", role: "region", "aria-label": "Events of the run", ...QUIET }, table);
+  const details = element("details", { class: "dipeo-events" }, summary, log);
+
+  const root = element("section", { class: "dipeo-view", "aria-label": "Run of a diagram" }, bar, form, drawing, output, details);
+
+  let nodes = []; // {element, id, words (of the drawing), runs (its text)}
   let asked = null;
-  let base = 0, since = performance.now();
+  let shown = { seconds: 0, at: performance.now() };
+  let heard = performance.now();
+  let lastRow = 0;
+  let stopped = null; // when Stop was pressed
 
-  function nodes() { return drawing.querySelectorAll("[data-node]"); }
+  const going = () => ["running", "pending"].includes(model.get("run").status);
+  const elapsed = () => shown.seconds + (model.get("run").status === "running" ? (performance.now() - shown.at) / 1000 : 0);
 
-  function drawStatus() {
+  function drawPicture() {
+    drawing.innerHTML = model.get("svg");
+    const svg = drawing.querySelector("svg");
+    if (svg) svg.style.minWidth = `${Math.round(Number(svg.getAttribute("width")) * MIN_SCALE)}px`;
+    nodes = [...drawing.querySelectorAll("[data-node]")].map((node) => ({
+      element: node, id: node.dataset.node, words: node.getAttribute("aria-label") || "",
+      title: node.querySelector("title"), runs: node.querySelector(".dp-runs text"),
+    }));
+    nodes.forEach((node, i) => node.element.setAttribute("tabindex", i ? "-1" : "0")); // one stop for Tab, arrows inside
+    drawRun();
+    drawText();
+  }
+
+  function drawRun() {
     const run = model.get("run");
-    const running = run.status === "running" || run.status === "pending";
-    const words = `${run.status}${run.cost ? `, ${run.cost}` : ""}`;
-    if (status.textContent !== words) status.textContent = words;
+    heard = performance.now();
+    put(name, run.model ? `${run.name} · ${run.model}` : run.name);
+    put(status, run.status);
+    put(spent, run.spent);
     root.dataset.status = run.status;
-    stop.disabled = !running;
-    base = run.elapsed; since = performance.now();
-    for (const node of nodes()) {
-      const look = run.nodes[node.dataset.node];
-      if (!look) continue;
-      if (node.dataset.status !== look[0]) {
-        node.dataset.status = look[0];
-        const name = node.querySelector("title");
-        if (name) name.textContent = `${name.textContent.split(", ").slice(0, 2).join(", ")}, ${SIGNS[look[0]] || look[0]}`;
-      }
-      const count = node.querySelector(".count");
-      const times = look[1] > 1 ? `×${look[1]}` : "";
-      if (count && count.textContent !== times) count.textContent = times;
+    stop.disabled = !going() || (stopped !== null && performance.now() - stopped < PATIENCE_MS);
+    // The page's own clock goes on between two messages; it is set only when it is wrong.
+    if (run.status !== "running" || Math.abs(run.elapsed - elapsed()) > 1.5) shown = { seconds: run.elapsed, at: performance.now() };
+    for (const node of nodes) {
+      const [state, count] = run.nodes[node.id] || ["", 0];
+      const data = node.element.dataset;
+      if (data.status === state && data.runs === String(count)) continue;
+      data.status = state;
+      data.runs = String(count);
+      if (node.runs) put(node.runs, `×${count}`);
+      const said = [node.words, word(state), count ? `${count} run${count > 1 ? "s" : ""}` : ""].filter(Boolean).join(", ");
+      node.element.setAttribute("aria-label", said);
+      if (node.title) put(node.title, said);
     }
-    const wanted = run.question;
-    if ((wanted && wanted.request_id) !== asked) {
-      asked = wanted ? wanted.request_id : null;
-      form.hidden = !wanted;
-      if (wanted) {
-        question.textContent = wanted.prompt;
-        field.value = "";
-        field.placeholder = wanted.default || "";
-        send.disabled = field.disabled = false;
-        field.focus({ preventScroll: true });
-      }
-    }
+    drawQuestion(run.question);
+  }
+
+  function drawQuestion(question) {
+    form.hidden = !question;
+    if (!question) { asked = null; return; }
+    fields.hidden = question.elsewhere;
+    put(asker, question.label);
+    put(prompt, question.prompt);
+    put(note, question.elsewhere ? "Answer in the box below the cell that waits for the run." : left(question));
+    if (question.id === asked) return;
+    asked = question.id;
+    field.value = "";
+    field.placeholder = question.default ?? "";
+    send.disabled = field.disabled = false;
+    // Never take the keyboard away from somebody who types elsewhere.
+    if (!question.elsewhere && (document.activeElement === document.body || root.contains(document.activeElement))) field.focus({ preventScroll: true });
+  }
+
+  function left(question) {
+    const otherwise = question.default == null ? "then the run fails" : `then “${question.default}” is the answer`;
+    if (question.deadline == null) return "";
+    return `${Math.max(0, Math.ceil(question.deadline - Date.now() / 1000))} s left, ${otherwise}.`;
   }
 
   function drawText() {
-    const shown = model.get("text");
-    heading.textContent = shown.label || "";
-    for (const node of nodes()) node.setAttribute("aria-pressed", String(node.dataset.node === shown.node));
-    if (text.textContent === shown.text) return;
+    const now = model.get("text");
+    put(who, now.label);
+    follow.hidden = !now.chosen;
+    for (const node of nodes) {
+      const on = node.id === now.node;
+      if (on && !node.element.hasAttribute("data-selected")) reveal(node.element);
+      node.element.toggleAttribute("data-selected", on);
+      node.element.setAttribute("aria-pressed", String(on));
+    }
+    if (text.textContent === now.text) return;
     const atEnd = text.scrollHeight - text.scrollTop - text.clientHeight < 30;
-    text.textContent = shown.text;
+    // Tokens that follow are appended, so that a selection of the text survives them.
+    if (text.firstChild && now.text.startsWith(text.textContent)) text.firstChild.appendData(now.text.slice(text.textContent.length));
+    else text.textContent = now.text;
     if (atEnd) text.scrollTop = text.scrollHeight;
   }
 
-  function drawLog() {
-    const lines = model.get("log");
-    summary.textContent = `Events (${lines.total})`;
-    log.textContent = lines.text;
-    log.scrollTop = log.scrollHeight;
+  // Scrolls the drawing, never the page.
+  function reveal(node) {
+    const [inner, outer] = [node.getBoundingClientRect(), drawing.getBoundingClientRect()];
+    const missing = (from, to, low, high) => (from < low ? from - low - 20 : to > high ? to - high + 20 : 0);
+    drawing.scrollLeft += missing(inner.left, inner.right, outer.left, outer.right);
+    drawing.scrollTop += missing(inner.top, inner.bottom, outer.top, outer.bottom);
   }
 
-  function drawPicture() { drawing.innerHTML = model.get("svg"); drawStatus(); drawText(); }
+  function drawLog() {
+    const now = model.get("log");
+    const hidden = now.total - now.rows.length;
+    put(summary, `Events (${now.total}${hidden > 0 ? `, the last ${now.rows.length} shown` : ""})`);
+    if (!details.open) return; // drawn when it is opened
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 30;
+    for (const row of now.rows) {
+      if (row[0] <= lastRow) continue;
+      rows.append(element("tr", {}, ...row.map((cell) => element("td", {}, String(cell)))));
+      lastRow = row[0];
+    }
+    while (rows.children.length > now.rows.length) rows.firstChild.remove();
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  }
 
-  function select(node) { model.send({ type: "select", node: node.dataset.node }); }
+  function select(id) { model.send({ type: "select", node: id }); }
+  function nodeAt(target) { return nodes.find((node) => node.element === target.closest("[data-node]")); }
 
   drawing.addEventListener("click", (event) => {
-    const node = event.target.closest("[data-node]");
-    if (node) select(node);
+    const node = nodeAt(event.target);
+    if (node) select(node.id);
   });
   drawing.addEventListener("keydown", (event) => {
-    const all = [...nodes()];
-    const at = all.indexOf(document.activeElement);
+    const at = nodes.indexOf(nodeAt(event.target));
     if (at < 0) return;
-    if (event.key === "Enter" || event.key === " ") { select(all[at]); event.preventDefault(); }
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-    if (step) { all[(at + step + all.length) % all.length].focus(); event.preventDefault(); }
+    if (event.key === "Enter" || event.key === " ") select(nodes[at].id);
+    else if (event.key === "Escape") select(null);
+    else if (step) {
+      const next = nodes[(at + step + nodes.length) % nodes.length].element;
+      nodes[at].element.setAttribute("tabindex", "-1");
+      next.setAttribute("tabindex", "0");
+      next.focus();
+    } else return;
+    event.preventDefault();
   });
-  stop.addEventListener("click", () => { stop.disabled = true; model.send({ type: "stop" }); });
+  follow.addEventListener("click", () => select(null));
+  details.addEventListener("toggle", drawLog);
+  stop.addEventListener("click", () => {
+    stopped = performance.now();
+    stop.disabled = true;
+    model.send({ type: "stop" });
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!asked) return;
     send.disabled = field.disabled = true;
-    model.send({ type: "answer", request_id: asked, text: field.value });
+    model.send({ type: "answer", id: asked, text: field.value || field.placeholder });
   });
   // Lab's single-key commands (x cuts the cell) must not see what is typed here; Tab and Ctrl/Cmd keys pass.
   root.addEventListener("keydown", (event) => {
@@ -119,19 +212,25 @@ function render({ model, el }) {
   });
 
   const ticking = setInterval(() => {
-    const run = model.get("run");
-    const going = run.status === "running";
-    clock.textContent = seconds(base + (going ? (performance.now() - since) / 1000 : 0));
+    const silent = going() && performance.now() - heard > SILENCE_MS;
+    const deaf = going() && stopped !== null && performance.now() - stopped > PATIENCE_MS;
+    root.toggleAttribute("data-silent", silent || deaf);
+    if (silent) put(clock, "no answer from the kernel");
+    else if (deaf) put(clock, `${duration(elapsed())}: the kernel is busy, interrupt it (■ in the toolbar) to stop the run`);
+    else put(clock, duration(elapsed()));
+    const question = model.get("run").question;
+    if (question && !question.elsewhere) put(note, left(question));
   }, 100);
 
-  const handlers = { "change:run": drawStatus, "change:text": drawText, "change:log": drawLog, "change:svg": drawPicture };
-  for (const [name, handler] of Object.entries(handlers)) model.on(name, handler);
-  el.appendChild(root);
+  const handlers = { "change:run": drawRun, "change:text": drawText, "change:log": drawLog, "change:svg": drawPicture };
+  for (const [event, handler] of Object.entries(handlers)) model.on(event, handler);
+  shown = { seconds: model.get("run").elapsed, at: performance.now() };
   drawPicture();
   drawLog();
+  el.appendChild(root);
   return () => {
     clearInterval(ticking);
-    for (const [name, handler] of Object.entries(handlers)) model.off(name, handler);
+    for (const [event, handler] of Object.entries(handlers)) model.off(event, handler);
   };
 }
 
