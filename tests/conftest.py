@@ -89,3 +89,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             report.outcome = "failed"
             report.longrepr = f"Skipped, which CI does not accept. {reason}"
     return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests last: Playwright keeps an event loop in the main thread, which other tests could not share."""
+    items.sort(key=lambda item: "browser" in item.keywords)

@@ -276,17 +276,29 @@ def test_stop_from_any_thread(slow: Session):
     assert run.node("Writer").status == "aborted"
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.001, 0.02])
-def test_stopping_without_end(slow: Session, pause: float):
-    """Stop again and again, from before the start to after the end: the run still ends in order, and is recorded so."""
-    run = slow.start(WRITER)
-    deadline = time.monotonic() + 5
-    while not run.finished and time.monotonic() < deadline:
-        run.stop("again")
-        time.sleep(pause)
-    with pytest.raises(RunAbortedError, match="again"):
-        run.result(5)
-    assert run.events[-1].type == "execution_error"
+class Reluctant(SlowClient):
+    """A model that needs a while to be cut off, as one that computes in a thread does."""
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.2)
+            raise
+
+
+def test_stopping_again_and_again(tmp_path: Path):
+    """Stop from before the start to after the end: the run ends in order all the same, and is recorded so."""
+    with Session(tmp_path, llm=Reluctant("word " * 500)) as session:
+        for head_start in (0.0, 0.1):
+            run = session.start(WRITER)
+            run.wait(head_start)
+            while not run.finished:
+                run.stop("again")
+                time.sleep(0.01)
+            with pytest.raises(RunAbortedError, match="again"):
+                run.result(5)
+            assert run.events[-1].type == "execution_error"
 
 
 def test_ctrl_c_stops_the_run(slow: Session, monkeypatch: pytest.MonkeyPatch):
