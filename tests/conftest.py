@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dipeo_nb import config
+
+# Two cores are shared with other work: how long an example takes says nothing. In CI the examples are the same every time.
+settings.register_profile("dipeo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dipeo"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "dipeo")
 
 NOT_HERE = "not here:"
 """A skip whose reason starts so is about the platform, not about a missing part; CI accepts it."""

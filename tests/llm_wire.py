@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, TypeVar
 
@@ -205,9 +206,9 @@ def says(text: str, *before: dict[str, Any], **headers: str) -> Reply:
     return lambda call: call.stream(answer(text, *before), **headers)
 
 
-@contextlib.contextmanager
-def llama_server() -> Iterator[str]:
-    """The embedded model behind llama.cpp's own HTTP server: the base URL."""
+@functools.cache
+def llama_server() -> str:
+    """The base URL of the embedded model behind llama.cpp's own HTTP server, which lives as long as the process."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -217,5 +218,9 @@ def llama_server() -> Iterator[str]:
     parameters.verbosity = -1
     parameters.warmup = False
     server = xllamacpp.Server(parameters)
-    yield f"{server.listening_address}/v1"
-    del server
+    _SERVERS.append(server)
+    return f"{server.listening_address}/v1"
+
+
+_SERVERS: list[Any] = []
+"""Kept: xllamacpp 2026.10 hangs or crashes when a server is freed whose threads are just starting."""

@@ -10,7 +10,6 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -547,18 +546,12 @@ def test_connections_are_reused():
 # A real model behind a real wire.
 
 
-@pytest.fixture(scope="module")
-def llama() -> Iterator[str]:
-    with llama_server() as url:
-        yield url
-
-
 @pytest.mark.model
-def test_a_real_server_answers(llama: str):
+def test_a_real_server_answers():
     """llama.cpp's Responses endpoint streams a text with counted tokens through the official SDK."""
 
     async def go() -> list[StreamEvent]:
-        settings = settings_with(openai_base_url=llama)
+        settings = settings_with(openai_base_url=llama_server())
         client = UnifiedOpenAIClient(settings, EnvironmentAPIKeyService(settings))
         asked = LLMRequest(
             "openai", "smollm2", (ChatMessage("system", "Be brief."), ChatMessage("user", "Hi!")), max_tokens=12

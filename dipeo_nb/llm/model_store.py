@@ -223,7 +223,7 @@ def _own_file(name: str) -> Path:
         with path.open("rb") as file:
             magic = file.read(4)
     except (OSError, ValueError) as error:
-        why = "is not readable" if isinstance(error, PermissionError) else "does not exist"
+        why = {PermissionError: "is not readable", IsADirectoryError: "is a folder"}.get(type(error), "does not exist")
         raise ModelUnavailableError(f"The local model '{name[:200]}' {why}.", hint=known, **facts) from error
     if magic != b"GGUF":
         raise ModelUnavailableError(f"'{name}' is no GGUF model file.", hint=known, **facts)

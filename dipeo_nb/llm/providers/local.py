@@ -249,6 +249,12 @@ class _Model:
                 provider="local",
                 model=path.name,
             ) from error
+        self.used = False
+        """Whether it has answered, so that all its threads are known to run."""
+
+    def keep(self) -> None:
+        """Never free it: xllamacpp 2026.10 hangs or crashes when it frees a model whose threads are starting or not there."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._server))
 
     async def generate(self, payload: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """The chunks of one answer; closing the iterator ends the generation with the next chunk.
@@ -267,6 +273,7 @@ class _Model:
                     chunk = generation.chunks.popleft()
                     if chunk is None:
                         return
+                    self.used = True
                     if "error" in chunk:
                         raise _refused(chunk["error"])
                     yield chunk
@@ -328,21 +335,25 @@ def _library() -> Any:
 
 @atexit.register
 def _end() -> None:
-    """A generation must be over before the interpreter is: its thread would crash the process (seen: exit code 139)."""
+    """Nothing of llama.cpp may work when the interpreter ends, or the process crashes (seen: exit code 139)."""
     library_loop.shut_down()  # what runs there closes its streams
     running = list(_generations)
     for generation in running:
         generation.stopped.set()
     for generation in running:
         generation.join(END_S)
+    for model in _models.values():
+        if not model.used:
+            model.keep()
+    _models.clear()
 
 
 def _forget() -> None:
-    """After a fork: the child has none of llama.cpp's threads, so it loads anew and never frees the parent's models."""
+    """After a fork: the child has none of llama.cpp's threads, so it loads anew."""
     global _loading
     _loading = threading.Lock()
     for model in _models.values():
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(model))
+        model.keep()
     _models.clear()
     _generations.clear()
 

@@ -1,0 +1,116 @@
+"""Schemas for providers, and values out of answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from dipeo_nb.errors import StructureError, ValidationError
+from dipeo_nb.llm.structured import name_of, parsed, schema_of, strict_schema
+
+
+class Leaf(BaseModel):
+    size: int
+
+
+class Tree(BaseModel):
+    leaf: Leaf = Field(description="the best leaf")
+    children: list[Tree] = []
+    other: Tree | None = Field(default=None, description="another")
+    title: str = "Oak"
+
+
+class Free(BaseModel):
+    counts: dict[str, int]
+
+
+class Cat(BaseModel):
+    kind: str = "cat"
+
+
+class Either(BaseModel):
+    pet: Cat | Leaf
+
+
+def test_a_class_becomes_strict():
+    """Every object is closed and complete; references stand alone; a property may be called `title`."""
+    schema = strict_schema(Tree)
+    assert schema is not None
+    tree = schema["$defs"]["Tree"]
+    assert tree["required"] == ["leaf", "children", "other", "title"]
+    assert tree["properties"]["title"] == {"type": "string"}
+    leaf = tree["properties"]["leaf"]
+    assert leaf["description"] == "the best leaf"
+    assert leaf["additionalProperties"] is False
+    assert "$ref" not in leaf
+    assert tree["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Free,
+        {"type": "object"},
+        {"type": "object", "properties": {"a": {"type": "string"}}},
+        {"type": "object", "properties": {"a": {"not": {"type": "string"}}}, "required": ["a"]},
+    ],
+    ids=["dictionary", "free", "optional", "keyword"],
+)
+def test_what_strict_mode_would_change_is_not_strict(shape: Any):
+    """Free-form dictionaries, optional properties of a given schema and unknown keywords are left as they are."""
+    assert strict_schema(shape) is None
+
+
+def test_unions_stay():
+    """A union of classes is `anyOf`, each side closed."""
+    schema = strict_schema(Either)
+    assert schema is not None
+    assert len(schema["properties"]["pet"]["anyOf"]) == 2
+
+
+def test_names_are_what_providers_take():
+    """A class's name or a schema's title, in letters they allow."""
+    assert name_of(Tree) == "Tree"
+    assert name_of({"title": "My answer!"}) == "My_answer_"
+    assert name_of({}) == "answer"
+
+
+@pytest.mark.parametrize("shape", ["text", 3, int, [1]])
+def test_other_formats_are_refused(shape: Any):
+    """A response format that is neither class nor schema is the caller's mistake."""
+    with pytest.raises(ValidationError, match="pydantic class or a JSON schema"):
+        schema_of(shape)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"size": 3}',
+        '  {"size": 3}\n',
+        'Sure!\n```json\n{"size": 3}\n```\nHope it helps.',
+        'The answer is {"size": 3}.',
+    ],
+)
+def test_json_is_found(text: str):
+    """Plain, fenced, or between words."""
+    assert parsed(text, Leaf, provider="p", model="m") == Leaf(size=3)
+    assert parsed(text, Leaf.model_json_schema(), provider="p", model="m") == {"size": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("", "no JSON"), ("none", "no JSON"), ('{"size": "big"}', "size"), ("{}", "size"), ("[" * 100_000, "no JSON")],
+    ids=["empty", "words", "wrong", "missing", "deep"],
+)
+def test_what_does_not_fit_says_where(text: str, problem: str):
+    """The error names the place, may be repaired, and keeps the answer; a cut answer may not."""
+    for shape in (Leaf, Leaf.model_json_schema()):
+        with pytest.raises(StructureError, match=problem) as caught:
+            parsed(text, shape, provider="p", model="m")
+        assert caught.value.repairable
+        assert caught.value.text == text
+    with pytest.raises(StructureError, match="cut off") as caught:
+        parsed(text, Leaf, provider="p", model="m", cut=True)
+    assert not caught.value.repairable
