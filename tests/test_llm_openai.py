@@ -550,8 +550,9 @@ def test_connections_are_reused():
 def test_a_real_server_answers():
     """llama.cpp's Responses endpoint streams a text with counted tokens through the official SDK."""
 
+    settings = settings_with(openai_base_url=llama_server())
+
     async def go() -> list[StreamEvent]:
-        settings = settings_with(openai_base_url=llama_server())
         client = UnifiedOpenAIClient(settings, EnvironmentAPIKeyService(settings))
         asked = LLMRequest(
             "openai", "smollm2", (ChatMessage("system", "Be brief."), ChatMessage("user", "Hi!")), max_tokens=12

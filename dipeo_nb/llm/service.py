@@ -22,7 +22,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.llm.stream import SPOKEN, TimeLimits, broken_off, collected
-from dipeo_nb.llm.structured import repair_request
+from dipeo_nb.llm.structured import prepare, repair_request
 
 ATTEMPTS = 4
 """Tries of one call, the first included."""
@@ -53,6 +53,7 @@ class LLMService:
         request = asked = self._filled(request)
         assert request.timeout is not None
         client = self._client(request.service)
+        await prepare(request.response_format)
         limits = TimeLimits(request.timeout, self._settings.llm_idle_timeout)
         spent = TokenUsage()
         started = repaired = False

@@ -5,8 +5,11 @@ A response format is a pydantic class (the answer is an instance of it) or a JSO
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -152,13 +155,19 @@ def validated(value: Any, response_format: Any) -> tuple[str, Any]:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}") from None
         return instance.model_dump_json(), instance
-    from jsonschema import Draft202012Validator  # only now: it takes up to a second
+    from jsonschema import Draft202012Validator  # only now: see `prepare`
 
     error = next(iter(Draft202012Validator(schema_of(response_format)).iter_errors(value)), None)
     if error is not None:
         place = ".".join(map(str, error.absolute_path)) or "the value"
         raise ValueError(f"{place}: {error.message[:200]}")
     return json.dumps(value, ensure_ascii=False), value
+
+
+async def prepare(response_format: Any) -> None:
+    """Load what checks JSON schemas, off the event loop: its import takes most of a second."""
+    if isinstance(response_format, Mapping) and "jsonschema" not in sys.modules:
+        await asyncio.to_thread(importlib.import_module, "jsonschema")
 
 
 def repair_request(request: LLMRequest, error: StructureError) -> LLMRequest:

@@ -231,8 +231,8 @@ class _Model:
         parameters.n_ctx = CONTEXT
         parameters.n_parallel = PARALLEL
         parameters.n_batch = BATCH
-        # Measured with the default model on two cores: one thread 135 tokens/s, two 80, as they wait for each other at
-        # every step and for whatever else wants a core. Reading a prompt does scale.
+        # Measured with the default model on two shared cores: one thread 95–135 tokens/s, two 65–80, as they wait for each
+        # other at every step and for whatever else wants a core. Reading a prompt is bound by arithmetic and may use all.
         parameters.cpuparams.n_threads = max(1, cores // 2)
         parameters.cpuparams_batch.n_threads = cores
         parameters.verbosity = -1  # llama.cpp's own log does not belong into notebooks
@@ -249,11 +249,12 @@ class _Model:
                 provider="local",
                 model=path.name,
             ) from error
-        self.used = False
-        """Whether it has answered, so that all its threads are known to run."""
+        # xllamacpp 2026.10 crashes or hangs when a model is freed, or the process ends, while its threads are still starting.
+        # One token says that they run; 20 ms.
+        self._server.handle_completions({"prompt": " ", "max_tokens": 1})
 
     def keep(self) -> None:
-        """Never free it: xllamacpp 2026.10 hangs or crashes when it frees a model whose threads are starting or not there."""
+        """Never free it: freeing waits for its threads, which a forked child does not have."""
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._server))
 
     async def generate(self, payload: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
@@ -273,7 +274,6 @@ class _Model:
                     chunk = generation.chunks.popleft()
                     if chunk is None:
                         return
-                    self.used = True
                     if "error" in chunk:
                         raise _refused(chunk["error"])
                     yield chunk
@@ -342,9 +342,6 @@ def _end() -> None:
         generation.stopped.set()
     for generation in running:
         generation.join(END_S)
-    for model in _models.values():
-        if not model.used:
-            model.keep()
     _models.clear()
 
 
