@@ -29,6 +29,7 @@
             ├── AuthError, RateLimitError, ContextLengthError, ContentFilteredError,
             │   LLMTimeoutError, LLMConnectionError, UnsupportedError, ProviderError
             ├── StructureError            (a ProviderError) the answer does not fit the requested structure
+            ├── ToolLoopError             tools were called round after round, without an answer
             └── ModelUnavailableError     an embedded or local model cannot be fetched or loaded
 
 Keep the two first branches apart: a `UserError` means nothing ran (exit code 2), a `RunError` means a run
@@ -313,9 +314,10 @@ class UnsupportedError(LLMError):
 
 
 class ProviderError(LLMError):
-    """Any other answer of the provider that is not a success."""
+    """Any other answer of the provider that is not a success; `retry_after` in seconds when it said so."""
 
     code = "llm_provider"
+    retry_after: float | None = None
 
 
 class StructureError(ProviderError):
@@ -330,6 +332,16 @@ class StructureError(ProviderError):
     """`TokenUsage` of the call that gave it; None when unknown."""
     repairable: bool = False
     """Whether asking once more, with the problem named, may help; not when the answer was cut off."""
+    cost_usd: float | None = None
+    """What the answer cost; None when unknown."""
+    charged: bool = False
+    """Whether `cost_usd` was worked out."""
+
+
+class ToolLoopError(LLMError):
+    """The model went on calling tools beyond the limit of rounds."""
+
+    code = "llm_tool_loop"
 
 
 class ModelUnavailableError(LLMError):

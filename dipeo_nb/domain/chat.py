@@ -5,13 +5,16 @@ They live here and not in `llm` because the ports need them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.enums import SERVICE_ALIASES, ExecutionPhase, LLMService, MessageType
 
 Role = Literal["system", "user", "assistant", "tool"]
+Rung = Literal["grammar", "native", "tool", "json_mode", "prompt"]
+"""Ways to obtain structure, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class ToolConfig:
     """JSON schema of the arguments of a function."""
     enabled: bool = True
     config: Mapping[str, Any] | None = None
+    """Settings of a built-in tool, sent as they are."""
+    function: Callable[..., Any] | None = None
+    """What runs when the model calls the tool (sync or async); None: the calls are handed to the caller. Never sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,9 @@ class ChatMessage:
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_result: ToolResult | None = None
+    raw: Mapping[str, Any] | None = None
+    """An assistant's turn in the provider's own form (`LLMResponse.raw`): sent back verbatim to that provider, so that signed
+    reasoning survives a tool call; other providers get `content` and `tool_calls`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +126,22 @@ class LLMRequest:
     """Limit of the answer in tokens."""
     response_format: Any = None
     """A pydantic model class, or a JSON schema; None for text."""
+    rung: Rung | None = None
+    """How structure is to be obtained; None: the best way the model has."""
     tools: Sequence[ToolConfig] = ()
+    tool_choice: str | None = None
+    """`auto`, `required`, `none` or the name of a tool; None: the provider's default."""
+    tool_rounds: int = 10
+    """Rounds of tool calls that are answered before the loop is called endless."""
     phase: ExecutionPhase = ExecutionPhase.DEFAULT
     api_key_id: str | None = None
     base_url: str | None = None
     timeout: float | None = None
     """Seconds for the whole call; None: DIPEO_LLM_TIMEOUT."""
+    fallbacks: Sequence[str] = ()
+    """Models (`service:model`) to ask in turn when this one cannot answer."""
+    budget: Budget | None = None
+    """What may be spent; checked before each call on the wire."""
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """For logs and fakes: person, node, run number. Never sent."""
 
@@ -142,9 +161,16 @@ class LLMResponse:
     request_id: str | None = None
     cost_usd: float | None = None
     """None when the price is unknown; 0.0 only for models that cost nothing."""
-    rung: str | None = None
-    """How structure was obtained: grammar, native, tool, json_mode or prompt."""
-    raw: Any = None
+    rung: Rung | None = None
+    """How structure was obtained."""
+    tool_outputs: tuple[Mapping[str, Any], ...] = ()
+    """What built-in tools gave: `{"type": "image", "media_type", "data" (base64)}`, `{"type": "citation", "url", "title"}`."""
+    cached: bool = False
+    """Whether the answer came from a recording: nothing was called, nothing is billed."""
+    saved_usd: float | None = None
+    """What a recorded answer would have cost."""
+    raw: Mapping[str, Any] | None = None
+    """The turn in the provider's own form, for `ChatMessage.raw`: `{"provider": …, "content": […]}`; None when text says all."""
 
 
 StreamKind = Literal[
@@ -154,8 +180,11 @@ StreamKind = Literal[
     "tool_call_start",
     "tool_call_delta",
     "tool_call_end",
+    "tool_result",
+    "partial",
     "usage",
     "stream_restarted",
+    "error",
     "end",
     "progress",
 ]
@@ -163,11 +192,22 @@ StreamKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One step of a streamed answer. A stream ends with exactly one `end`, which carries the whole `response`.
+    """One step of a streamed answer. A stream ends with exactly one `end`, which carries the whole `response`, or by raising.
 
-    Errors are raised by the iterator, not sent as events. `start` may carry a `notice` for the user in `data`.
-    `stream_restarted` means: forget the text so far, the model answers anew. `progress` reports work before the first token (a model
-    being fetched or loaded); `text` then says what, `data` how much (`done`, `total` in bytes).
+    | kind | text | data |
+    |---|---|---|
+    | start | | notice: something the user should know; cached: true for a recorded answer |
+    | text, reasoning | the piece | |
+    | tool_call_start | name of the tool | id |
+    | tool_call_delta | a piece of the arguments (JSON) | id |
+    | tool_call_end | name of the tool | id, arguments |
+    | tool_result | what the tool answered | id, name, is_error |
+    | partial | | value: the structured answer as far as it came |
+    | usage | | the buckets of `TokenUsage.to_dict` |
+    | stream_restarted | | reason. Forget the text so far: the model answers anew |
+    | error | what failed | code, attempt, retry_in_s; or fallback: the model asked next. Errors that end the stream are raised instead |
+    | progress | work before the first token: a model being fetched or loaded, a turn being waited for | done, total in bytes |
+    | end | | |
     """
 
     kind: StreamKind

@@ -1,0 +1,80 @@
+"""Limits of what may be spent on models: tokens, US dollars, calls, seconds. They stop work before the next call."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from dipeo_nb.errors import BudgetExceededError, ConfigurationError
+
+CHARACTERS_PER_TOKEN = 4
+"""For estimates of what a prompt will take."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What may be spent; shared by all calls that carry it, and charged as they are made.
+
+    Args:
+        tokens: of all kinds together; the prompt of the next call is estimated at four characters a token.
+        usd: US dollars. Models whose price is unknown are then refused, as the limit could not be kept.
+        calls: on the wire, repeated ones included.
+        seconds: since the first call.
+    """
+
+    tokens: int | None = None
+    usd: float | None = None
+    calls: int | None = None
+    seconds: float | None = None
+    used_tokens: int = field(default=0, init=False)
+    used_usd: float = field(default=0.0, init=False)
+    used_calls: int = field(default=0, init=False)
+    _started: float | None = field(default=None, init=False, repr=False)
+
+    @property
+    def used_seconds(self) -> float:
+        return 0.0 if self._started is None else time.monotonic() - self._started
+
+    def before_call(self, characters: int, *, model: str, priced: bool) -> None:
+        """Count a call that is about to be made.
+
+        Args:
+            characters: of its messages.
+            model: for the error's words.
+            priced: whether the price of the model is known.
+
+        Raises:
+            BudgetExceededError: the call would go beyond a limit. It is not counted.
+            ConfigurationError: a limit in dollars, and a model without a known price.
+        """
+        if self.usd is not None and not priced:
+            raise ConfigurationError(
+                f"The price of '{model}' is not known, so a budget of {self.usd:g} USD cannot be kept.",
+                hint="Limit tokens or calls instead, or use a model with a listed price.",
+            )
+        estimate = characters // CHARACTERS_PER_TOKEN
+        limits = (
+            ("calls", self.calls, self.used_calls + 1, self.used_calls),
+            ("tokens", self.tokens, self.used_tokens + max(estimate, 1), self.used_tokens),
+            ("seconds", self.seconds, self.used_seconds, self.used_seconds),
+        )
+        for name, limit, needed, used in limits:
+            if limit is not None and needed > limit:
+                raise self._exceeded(name, f"{used:,.6g} of {limit:,.6g} {name} are used")
+        if self.usd is not None and self.used_usd >= self.usd:
+            raise self._exceeded("usd", f"{self.used_usd:.6f} of {self.usd:g} USD are spent")
+        self.used_calls += 1
+        if self._started is None:
+            self._started = time.monotonic()
+
+    def charge(self, tokens: int | None, usd: float | None) -> None:
+        """Count what a call took; unknown amounts count nothing."""
+        self.used_tokens += tokens or 0
+        self.used_usd += usd or 0.0
+
+    def _exceeded(self, kind: str, what: str) -> BudgetExceededError:
+        return BudgetExceededError(
+            f"The budget is used up: {what}. The next call was not made.",
+            hint=f"Raise the budget ({kind}), or ask for less.",
+            limit=kind,
+        )
