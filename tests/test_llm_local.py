@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, ToolConfig
 from dipeo_nb.errors import (
     ContextLengthError,
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.model
 
 def chat(prompt: str = "Say hello.", **more: Any) -> LLMResponse:
     """One call of the embedded model."""
-    client = UnifiedLocalClient(get_settings())
+    client = UnifiedLocalClient()
     return run(client.async_chat(request(prompt, service="local", **{"max_tokens": 20, **more})))
 
 
@@ -123,7 +122,7 @@ def test_a_model_is_loaded_once():
     local._models.clear()
 
     async def go() -> None:
-        clients = [UnifiedLocalClient(get_settings()) for _ in range(3)]
+        clients = [UnifiedLocalClient() for _ in range(3)]
         asked = request(service="local", max_tokens=3)
         await asyncio.gather(*(c.async_chat(asked) for c in clients))
 
@@ -163,7 +162,7 @@ async def nothing_runs() -> bool:
 
 def test_cancelling_ends_the_generation():
     """A stopped run stops the model, in the middle of an answer and in the middle of reading a long prompt."""
-    client = UnifiedLocalClient(get_settings())
+    client = UnifiedLocalClient()
 
     async def go(prompt: str, kinds: set[str], pause: float) -> None:
         begun = asyncio.Event()
@@ -208,7 +207,7 @@ def test_the_loop_is_free_while_the_model_works():
     """Generation happens elsewhere: the event loop is never held for long."""
 
     async def go() -> float:
-        client = UnifiedLocalClient(get_settings())
+        client = UnifiedLocalClient()
         await client.async_chat(request(service="local", max_tokens=1))
         working = asyncio.create_task(client.async_chat(request("Tell a story.", service="local", max_tokens=60)))
         worst = 0.0
@@ -225,7 +224,7 @@ def test_an_interrupted_generation_is_no_answer():
     """A generation that ends without its finish (the process is ending) is an error, not half an answer."""
 
     async def go() -> None:
-        client = UnifiedLocalClient(get_settings())
+        client = UnifiedLocalClient()
         async for event in client.stream(request("Tell a story.", service="local", max_tokens=2000)):
             if event.kind == "text":
                 for generation in list(local._generations):
@@ -235,11 +234,9 @@ def test_an_interrupted_generation_is_no_answer():
         run(go())
 
 
-# Not while llama.cpp is loading: there the native library can still end the process with signal 11 (about one exit in ten,
-# after everything of ours is written).
-@pytest.mark.parametrize("when", ["start", "text", "end"])
+@pytest.mark.parametrize("when", ["progress", "start", "text", "end"])
 def test_the_process_may_end_at_any_time(when: str):
-    """While a prompt is read, in the middle of an answer, after it: exit code 0, and not a word on stderr."""
+    """While the model loads, a prompt is read, an answer is given, after it: exit code 0, and not a word on stderr."""
     code = f"""
 import threading
 from dipeo_nb.common.loop import submit
@@ -250,7 +247,7 @@ here = threading.Event()
 async def go():
     words = "one two three " * 900 if {when!r} == "start" else "Tell a story."
     limit = 5 if {when!r} == "end" else 3000
-    async for event in UnifiedLocalClient(get_settings()).stream(
+    async for event in UnifiedLocalClient().stream(
         LLMRequest("local", "", [ChatMessage("user", words)], max_tokens=limit)
     ):
         if event.kind == {when!r}:
@@ -275,7 +272,7 @@ from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.llm.providers.local import UnifiedLocalClient
 def ask():
     request = LLMRequest("local", "", [ChatMessage("user", "Hi!")], max_tokens=3)
-    print(bool(asyncio.run(UnifiedLocalClient(get_settings()).async_chat(request)).usage.output), flush=True)
+    print(bool(asyncio.run(UnifiedLocalClient().async_chat(request)).usage.output), flush=True)
 ask()
 worker = multiprocessing.get_context("fork").Process(target=ask)
 worker.start()
@@ -294,7 +291,7 @@ def test_messages_of_a_whole_conversation():
         ChatMessage("assistant", "Good morning!"),
         ChatMessage("user", "And now?"),
     )
-    client = UnifiedLocalClient(get_settings())
+    client = UnifiedLocalClient()
     usage = run(client.async_chat(LLMRequest("local", "", messages, max_tokens=3))).usage
     assert usage.raw is not None
     assert usage.raw["prompt_tokens"] > 25

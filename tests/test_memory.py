@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dipeo_nb.domain import selection
 from dipeo_nb.execution import memory
 from dipeo_nb.execution.memory import SYSTEM, ConversationLog
 
@@ -87,7 +88,7 @@ def test_ranking_drops_near_duplicates_and_prefers_recent():
     for n in range(400):
         words = f"unique{n} alpha{n} beta{n}" if n % 2 else "the same words again"
         log.add("a", "b", words, timestamp=n * 60)
-    best = memory.ranked(log.messages, now=400 * 60)
+    best = selection.ranked(log.messages, now=400 * 60)
     assert len(best) == 150
     assert sum(m.content == "the same words again" for m in best) <= 1
     assert best[0].timestamp > best[-1].timestamp
@@ -104,4 +105,4 @@ def test_ranking_drops_near_duplicates_and_prefers_recent():
 )
 def test_chosen_ids(log: ConversationLog, answer, text, expected):
     """Ids come from structure first, from text else; unknown ones are dropped."""
-    assert memory.chosen_ids(answer, text, log.messages) == expected
+    assert selection.chosen_ids(answer, text, log.messages) == expected

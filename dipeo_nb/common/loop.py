@@ -12,8 +12,9 @@ import atexit
 import concurrent.futures
 import contextlib
 import os
+import queue
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -109,6 +110,33 @@ async def wait_for_future(future: concurrent.futures.Future[T]) -> T:
     except asyncio.CancelledError:
         future.cancel()
         raise
+
+
+def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
+    """The items of an async iterator, blocking. One task of the library's loop owns the iterator from its first item to its
+    closing; leaving early cancels it and waits until it is closed."""
+    pipe: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+
+    async def pump() -> None:
+        try:
+            async for item in items:
+                pipe.put((item,))
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+            pipe.put(None)
+
+    future = submit(pump())
+    try:
+        while (item := pipe.get()) is not None:
+            yield item[0]
+        future.result()
+    finally:
+        if not future.done():
+            future.cancel()
+            while pipe.get() is not None:
+                continue
 
 
 @atexit.register

@@ -8,6 +8,8 @@ from dipeo_nb.domain.chat import TokenUsage
 
 FREE = frozenset({"local", "echo"})
 """Services whose calls cost nothing."""
+SELF_REPORTED = frozenset({"claude-code", "claude-code-custom"})
+"""Services that say themselves what a call cost."""
 PROVIDERS = {"gemini": "google", "claude-code": "anthropic", "claude-code-custom": "anthropic"}
 """Service → provider id of the price list, where they differ."""
 LISTED_HOSTS = ("openai.com", "anthropic.com", "googleapis.com")
@@ -36,6 +38,11 @@ def cost_usd(service: str, model: str, usage: TokenUsage, *, base_url: str | Non
         return float(calc_price(counted, model, provider_id=PROVIDERS.get(service, service)).total_price)
     except LookupError:
         return None
+
+
+def is_priced(service: str, model: str, *, base_url: str | None = None) -> bool:
+    """Whether the cost of a call to that model will be known."""
+    return service in SELF_REPORTED or cost_usd(service, model, TokenUsage(1, 1), base_url=base_url) is not None
 
 
 def _listed(base_url: str) -> bool:

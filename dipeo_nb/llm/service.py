@@ -1,107 +1,313 @@
-"""All models behind one door."""
+"""All models behind one door.
+
+A request goes down these steps, each a method that reads from top to bottom:
+
+1. `stream`: defaults and checks, the phase; then rounds: call the model, run the tools it calls, ask again; once more when
+   a structured answer does not fit; the next way to structure when a server refuses one.
+2. `recording.through`: a recorded answer instead of a call, when recordings are on.
+3. `_live`: this model, or one of its fallbacks.
+4. `_attempts`: budget, circuit, concurrency, time limits, retries; then the provider's client.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from collections.abc import AsyncIterator
-from dataclasses import replace
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dipeo_nb.config import Settings
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage, normalize_service
-from dipeo_nb.domain.ports import APIKeyPort, LLMClient
+from dipeo_nb.domain.chat import (
+    ChatMessage,
+    LLMRequest,
+    LLMResponse,
+    Rung,
+    StreamEvent,
+    TokenUsage,
+    ToolCall,
+    normalize_service,
+    parse_model,
+)
+from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import (
-    LLMConnectionError,
+    AuthError,
+    ContentFilteredError,
+    ContextLengthError,
     LLMError,
     ProviderError,
-    RateLimitError,
     StructureError,
+    ToolLoopError,
+    UnsupportedError,
     ValidationError,
 )
-from dipeo_nb.llm import providers
-from dipeo_nb.llm.pricing import cost_usd
+from dipeo_nb.llm import phases
+from dipeo_nb.llm.capabilities import capabilities_of
+from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
+from dipeo_nb.llm.core.retry import pause
+from dipeo_nb.llm.core.types import RetryConfig
+from dipeo_nb.llm.pool import ClientManager
+from dipeo_nb.llm.pricing import cost_usd, is_priced
 from dipeo_nb.llm.stream import SPOKEN, TimeLimits, broken_off, collected
-from dipeo_nb.llm.structured import prepare, repair_request
+from dipeo_nb.llm.structured import ANSWER_TOOL, laddered, partial, prepare, repair_request, unladdered
+from dipeo_nb.llm.tools import run_tool
 
-ATTEMPTS = 4
-"""Tries of one call, the first included."""
-BACKOFF_S = 0.5
-"""Seconds before the second try; doubled for each further one, with jitter."""
-RETRY_AFTER_LIMIT_S = 60.0
-"""A provider that asks for a longer pause than this is reported instead of waited for."""
+RETRIES = RetryConfig()
 DEFAULT_MODEL_SERVICE = "openai"
 """Service of the settings' default model; other services have a default of their own."""
 PROMPT_LIMIT = 10_000_000
 """Characters of one request at most."""
+PARTIAL_S = 1 / 20
+"""Seconds between two views of a structured answer that is still coming."""
 
 
 class LLMService:
-    """`LLMServicePort` over the registered providers: one client per service, made on first use.
+    """`LLMServicePort` over the registered providers, and what no client should repeat; see the module's description."""
 
-    Owns what no client should repeat: defaults, time limits, retries before the first piece of text, one repair of a
-    structured answer, and cost.
-    """
-
-    def __init__(self, settings: Settings, keys: APIKeyPort) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        keys: APIKeyPort,
+        *,
+        clients: ClientManager | None = None,
+        retries: RetryConfig = RETRIES,
+    ) -> None:
         self._settings = settings
-        self._keys = keys
-        self._clients: dict[str, LLMClient] = {}
+        self._clients = clients or ClientManager(settings, keys)
+        self._retries = retries
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
-        """As `LLMServicePort.stream`; `stream_restarted` means: forget the text so far, the model answers anew."""
-        request = asked = self._filled(request)
-        assert request.timeout is not None
-        client = self._client(request.service)
+        """As `LLMServicePort.stream`."""
+        request = asked = phases.shaped(self._filled(request))
         await prepare(request.response_format)
-        limits = TimeLimits(request.timeout, self._settings.llm_idle_timeout)
-        spent = TokenUsage()
+        ladder = self._ladder(request)
+        spent = _Spent()
         started = repaired = False
+        rounds = 0
+        while True:
+            rung = ladder[0] if ladder else None
+            wire = laddered(asked, rung)
+            try:
+                response: LLMResponse | None = None
+                view = _Partial() if rung else None
+                async with contextlib.aclosing(self._live(wire)) as events:
+                    async for event in events:
+                        match event.kind:
+                            case "start" if started:
+                                continue
+                            case "start":
+                                started = True
+                            case "usage":
+                                continue  # one for all rounds, at the end
+                            case "end":
+                                response = event.response
+                                continue
+                            case "tool_call_start" | "tool_call_delta" | "tool_call_end" if rung == "tool":
+                                event = view.as_text(event) if view else event
+                                if event is None:
+                                    continue
+                            case _:
+                                pass
+                        yield event
+                        if view is not None and event.kind == "text" and (seen := view.after(event.text)) is not None:
+                            yield seen
+                if response is None:
+                    raise broken_off(request)
+                spent.add(response)
+                response = unladdered(response, asked, rung)
+            except StructureError as error:
+                spent.add_failed(error, request)
+                if repaired or not error.repairable:
+                    raise
+                repaired = True
+                asked = repair_request(asked, error)
+                yield StreamEvent("stream_restarted", data={"reason": error.problem})
+                continue
+            except LLMError as error:
+                if len(ladder) < 2 or not _refuses_structure(error):
+                    raise
+                ladder = ladder[1:]
+                yield StreamEvent("error", error.message, data={"code": error.code, "rung": ladder[0]})
+                continue
+            calls = response.tool_calls
+            if not calls or not _ours(calls, request):
+                response = spent.total(response)
+                yield StreamEvent("usage", data=response.usage.to_dict())
+                yield StreamEvent("end", response=response)
+                return
+            rounds += 1
+            if rounds > request.tool_rounds:
+                raise ToolLoopError(
+                    f"The model called tools {rounds} rounds in a row without giving an answer.",
+                    hint="Raise tool_rounds, or say in the prompt when to stop.",
+                    provider=response.provider,
+                    model=response.model,
+                )
+            turn = ChatMessage("assistant", response.text, tool_calls=calls, raw=response.raw)
+            results: list[ChatMessage] = []
+            async for event, message in _results(calls, request):
+                results.append(message)
+                yield event
+            order = {c.id: i for i, c in enumerate(calls)}
+            results.sort(key=lambda m: order[m.tool_result.call_id] if m.tool_result else 0)
+            asked = replace(
+                asked, messages=(*asked.messages, turn, *results), tool_choice=_after_first(asked.tool_choice)
+            )
+
+    async def complete(self, request: LLMRequest) -> LLMResponse:
+        """The whole answer at once; same errors."""
+        return await collected(self.stream(request), request)
+
+    async def batch(
+        self, requests: Sequence[LLMRequest], *, max_concurrent: int = BATCH_CONCURRENCY
+    ) -> list[LLMResponse | LLMError]:
+        """The answers of many requests at once, in their order; failed ones are the error itself.
+
+        `submit_batch` uses the provider's own batch API, which is cheaper and takes up to a day.
+        """
+        turns = asyncio.Semaphore(max_concurrent)
+
+        async def one(request: LLMRequest) -> LLMResponse | LLMError:
+            async with turns:
+                try:
+                    return await self.complete(request)
+                except LLMError as error:
+                    return error
+
+        return list(await asyncio.gather(*map(one, requests)))
+
+    async def validate_api_key(
+        self, service: str, api_key_id: str | None = None, *, base_url: str | None = None
+    ) -> bool:
+        """Whether the provider takes the key; asks for its list of models, which costs nothing.
+
+        Raises:
+            APIKeyNotFoundError: there is no key.
+            LLMError: the provider could not be asked.
+        """
+        request = LLMRequest(normalize_service(service), "", (), api_key_id=api_key_id, base_url=base_url)
+        async with self._clients.client(request) as client:
+            check = getattr(client, "check_key", None)
+            if check is None:
+                raise UnsupportedError(
+                    f"{service} has no way to check a key.", hint="Ask it something.", provider=service
+                )
+            try:
+                await check()
+            except AuthError:
+                return False
+        return True
+
+    async def cleanup(self) -> None:
+        await self._clients.cleanup()
+
+    # One model call.
+
+    async def _live(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
+        """The answer of the request's model, or of the first of its fallbacks that has one."""
+        for name, following in zip([None, *request.fallbacks], [*request.fallbacks, None], strict=True):
+            spoken = False
+            try:
+                candidate = request if name is None else self._fallback(request, name)
+                async with contextlib.aclosing(self._attempts(candidate)) as events:
+                    async for event in events:
+                        spoken = (spoken or event.kind in SPOKEN) and event.kind != "stream_restarted"
+                        yield event
+                return
+            except LLMError as error:
+                if following is None or isinstance(error, (StructureError, ContentFilteredError)):
+                    raise
+                yield StreamEvent("error", error.message, data={"code": error.code, "fallback": following})
+                if spoken:
+                    yield StreamEvent("stream_restarted", data={"reason": error.message})
+
+    def _fallback(self, request: LLMRequest, name: str) -> LLMRequest:
+        service, model = parse_model(name)
+        other = replace(request, service=service, model=model or "", base_url=None, api_key_id=None)
+        rung = capabilities_of(service, other.model).structured[0] if request.response_format is not None else None
+        return self._filled(replace(other, rung=rung if rung in ("grammar", "native", "json_mode") else request.rung))
+
+    async def _attempts(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
+        """The answer of one model; failures that may pass are tried again. A stream that had begun is restarted visibly."""
+        assert request.timeout is not None
+        limits = TimeLimits(request.timeout, self._settings.llm_idle_timeout)
+        circuit, concurrency = self._clients.guards(request)
         attempt = 1
         while True:
             spoken = False
             try:
-                async with contextlib.aclosing(limits.applied(client.stream(asked), asked)) as events:
-                    async for event in events:
-                        if event.kind == "start" and started:
-                            continue
-                        started = True
-                        spoken = spoken or event.kind in SPOKEN
-                        yield event if event.response is None else self._accounted(event, request, spent)
-                        if event.kind == "end":
-                            return
-                raise broken_off(request)
-            except StructureError as error:
-                if repaired or not error.repairable:
-                    raise
-                spent, repaired, attempt = spent + (error.usage or TokenUsage()), True, 1
-                asked = repair_request(request, error)
-                yield StreamEvent("stream_restarted", data={"reason": error.problem})
+                circuit.before_call(request.model)
+                async with concurrency.slot() as ended:
+                    self._book(request)
+                    try:
+                        async with self._clients.client(request) as client:
+                            stream = limits.applied(client.stream(request), request)
+                            async with contextlib.aclosing(stream) as events:
+                                async for event in events:
+                                    if event.response is not None:
+                                        event = replace(event, response=self._charged(event.response, request))
+                                        ended(None)
+                                        circuit.succeeded()
+                                        yield event
+                                        return
+                                    spoken = spoken or event.kind in SPOKEN
+                                    yield event
+                        raise broken_off(request)
+                    except StructureError as error:
+                        self._charge_failed(error, request)
+                        raise
+                    except LLMError as error:
+                        ended(error)
+                        circuit.failed(error)
+                        raise
             except LLMError as error:
-                pause = _pause(error, attempt)
-                if spoken or pause is None or pause >= limits.left:
+                wait = pause(error, attempt, self._retries)
+                if wait is None or wait >= limits.left or getattr(error, "circuit_open", False):
                     raise
-                attempt += 1
-                await asyncio.sleep(pause)
+                yield StreamEvent(
+                    "error", error.message, data={"code": error.code, "attempt": attempt, "retry_in_s": round(wait, 3)}
+                )
+                if spoken:
+                    yield StreamEvent("stream_restarted", data={"reason": error.message})
+            attempt += 1
+            await asyncio.sleep(wait)
 
-    async def complete(self, request: LLMRequest) -> LLMResponse:
-        return await collected(self.stream(request), request)
+    def _book(self, request: LLMRequest) -> None:
+        if request.budget is not None:
+            size = sum(len(m.content) for m in request.messages)
+            base_url = self._clients.base_url(request)
+            priced = request.budget.usd is None or is_priced(request.service, request.model, base_url=base_url)
+            request.budget.before_call(size, model=request.model or request.service, priced=priced)
 
-    async def cleanup(self) -> None:
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.cleanup()
+    def _charged(self, response: LLMResponse, request: LLMRequest) -> LLMResponse:
+        """The response with its price, booked."""
+        if response.cost_usd is None:
+            model = response.model or request.model
+            cost = self._price(request, model, response.usage)
+            if cost is None and request.model:
+                cost = self._price(request, request.model, response.usage)
+            response = replace(response, cost_usd=cost)
+        if request.budget is not None:
+            request.budget.charge(response.usage.total, response.cost_usd)
+        return response
 
-    def _client(self, service: str) -> LLMClient:
-        # Nothing is awaited in between, so that two callers can never make two.
-        if service not in self._clients:
-            self._clients[service] = providers.create(service, self._settings, self._keys)
-        return self._clients[service]
+    def _price(self, request: LLMRequest, model: str, usage: TokenUsage) -> float | None:
+        return cost_usd(request.service, model, usage, base_url=self._clients.base_url(request))
+
+    def _charge_failed(self, error: StructureError, request: LLMRequest) -> None:
+        """An answer that does not fit was paid for all the same."""
+        usage = error.usage or TokenUsage()
+        error.cost_usd, error.charged = self._price(request, request.model, usage), True
+        if request.budget is not None:
+            request.budget.charge(usage.total, error.cost_usd)
+
+    # What comes before.
 
     def _filled(self, request: LLMRequest) -> LLMRequest:
         """The request with defaults, checked."""
-        service = normalize_service(request.service)
-        if not any(m.content.strip() or m.tool_result for m in request.messages):
+        service = normalize_service(request.service or DEFAULT_MODEL_SERVICE)
+        if not any(m.content.strip() or m.tool_result or m.raw for m in request.messages):
             raise ValidationError("The request has no message.", hint="Give the person a prompt.")
         size = sum(len(m.content) for m in request.messages)
         if size > PROMPT_LIMIT:
@@ -111,28 +317,151 @@ class LLMService:
             )
         model = request.model or (self._settings.default_llm_model if service == DEFAULT_MODEL_SERVICE else "")
         timeout = self._settings.llm_timeout if request.timeout is None else request.timeout
-        return replace(request, service=service, model=model, timeout=timeout)
+        filled = replace(request, service=service, model=model, timeout=timeout)
+        _check_able(filled)
+        return filled
 
-    def _accounted(self, event: StreamEvent, request: LLMRequest, spent: TokenUsage) -> StreamEvent:
-        """The end event with what earlier calls for it used, and the price of all."""
-        response = event.response
-        assert response is not None
-        if spent.total:
-            response = replace(response, usage=spent + response.usage, cost_usd=None)
-        if response.cost_usd is None:
-            base_url = request.base_url or (self._settings.openai_base_url if request.service == "openai" else None)
-            cost = cost_usd(request.service, response.model or request.model, response.usage, base_url=base_url)
-            response = replace(response, cost_usd=cost)
-        return replace(event, response=response)
+    def _ladder(self, request: LLMRequest) -> tuple[Rung, ...]:
+        """The ways to structure that are tried, in order."""
+        if request.response_format is None:
+            return ()
+        if request.rung is not None:
+            return (request.rung,)
+        return capabilities_of(request.service, request.model).structured
 
 
-def _pause(error: LLMError, attempt: int) -> float | None:
-    """Seconds to wait before the next try; None when another try is no use."""
-    if attempt >= ATTEMPTS:
-        return None
-    if isinstance(error, RateLimitError) and error.retry_after is not None:
-        return error.retry_after if error.retry_after <= RETRY_AFTER_LIMIT_S else None
-    retried = isinstance(error, (RateLimitError, LLMConnectionError)) or (
-        isinstance(error, ProviderError) and (error.status in (408, 409) or (error.status or 0) >= 500)
+def _check_able(request: LLMRequest) -> None:
+    """Refuses before the call what the model cannot do."""
+    able = capabilities_of(request.service, request.model)
+    name = f"{request.service}:{request.model}" if request.model else request.service
+    for tool in request.tools:
+        kind = {"function": "tools", "web_search": "web search", "image_generation": "image generation"}.get(tool.type)
+        flags = {
+            "function": able.supports_tools,
+            "web_search": able.supports_web_search,
+            "image_generation": able.supports_image_generation,
+        }
+        if kind is not None and not flags[tool.type]:
+            others = {
+                "function": "openai, anthropic, gemini and ollama call functions",
+                "web_search": "openai, anthropic and gemini search the web",
+                "image_generation": "openai makes images",
+            }
+            raise UnsupportedError(
+                f"{name} has no {kind}.",
+                hint=f"Remove the tool, or use another model: {others[tool.type]}.",
+                provider=request.service,
+                model=request.model,
+            )
+
+
+def _refuses_structure(error: LLMError) -> bool:
+    """Whether a server refused the way to structure, not the request as such."""
+    if isinstance(error, (StructureError, ContextLengthError, ContentFilteredError)):
+        return False
+    if isinstance(error, UnsupportedError):
+        return True
+    said = error.message.lower()
+    words = (
+        "response_format",
+        "text.format",
+        "json_schema",
+        "schema",
+        "structured",
+        "output_config",
+        "output_format",
+        "tool",
     )
-    return BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.8, 1.2) if retried else None
+    return isinstance(error, ProviderError) and error.status in (400, 404, 422, 501) and any(w in said for w in words)
+
+
+def _ours(calls: Sequence[ToolCall], request: LLMRequest) -> bool:
+    """Whether the called tools are run here; calls of a tool without a function are the caller's to answer."""
+    theirs = {t.name for t in request.tools if t.type == "function" and t.function is None}
+    return any(t.function is not None for t in request.tools) and not any(c.name in theirs for c in calls)
+
+
+def _after_first(choice: str | None) -> str | None:
+    """A tool that had to be called was called; after that the model is free, or it would call it for ever."""
+    return choice if choice in (None, "auto", "none") else "auto"
+
+
+async def _results(calls: Sequence[ToolCall], request: LLMRequest) -> AsyncGenerator[tuple[StreamEvent, ChatMessage]]:
+    """The results of calls, run at the same time, as they come."""
+    running = {asyncio.ensure_future(run_tool(call, request.tools)): call for call in calls}
+    try:
+        for done in asyncio.as_completed(running):
+            result = await done
+            call = next(c for c in calls if c.id == result.call_id)
+            data = {"id": call.id, "name": call.name, "is_error": result.is_error}
+            message = ChatMessage("tool", result.content, call.name, tool_result=result)
+            yield StreamEvent("tool_result", result.content, data=data), message
+    finally:
+        for task in running:
+            task.cancel()
+
+
+@dataclass
+class _Spent:
+    """What the calls for one answer took together."""
+
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    cost: float | None = 0.0
+    saved: float | None = None
+    live: int = 0
+    calls: int = 0
+
+    def add(self, response: LLMResponse) -> None:
+        self.calls += 1
+        self.live += not response.cached
+        self.usage = response.usage if self.calls == 1 else self.usage + response.usage
+        self.cost = None if self.cost is None or response.cost_usd is None else self.cost + response.cost_usd
+        if response.saved_usd is not None:
+            self.saved = (self.saved or 0.0) + response.saved_usd
+
+    def add_failed(self, error: StructureError, request: LLMRequest) -> None:
+        """An answer that does not fit; one that was counted already (by its response) is not counted twice."""
+        if error.charged:
+            usage = error.usage or TokenUsage()
+            self.add(LLMResponse("", request.service, request.model, usage, cost_usd=error.cost_usd))
+
+    def total(self, response: LLMResponse) -> LLMResponse:
+        return replace(
+            response,
+            usage=self.usage,
+            cost_usd=self.cost,
+            cached=self.calls > 0 and not self.live,
+            saved_usd=self.saved,
+        )
+
+
+class _Partial:
+    """A structured answer while it comes."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._next = 0.0
+        self._seen: Any = None
+        self._own: str | None = None
+
+    def after(self, piece: str) -> StreamEvent | None:
+        """What is to be seen after one more piece; None when that is nothing new."""
+        self._text += piece
+        now = time.monotonic()
+        if now < self._next:
+            return None
+        self._next = now + PARTIAL_S
+        value = partial(self._text)
+        if value is None or value == self._seen:
+            return None
+        self._seen = value
+        return StreamEvent("partial", data={"value": value})
+
+    def as_text(self, event: StreamEvent) -> StreamEvent | None:
+        """An event of the answer's own tool as the text it stands for; those of other tools as they are."""
+        call = (event.data or {}).get("id")
+        if event.kind == "tool_call_start" and event.text == ANSWER_TOOL:
+            self._own = call
+        if call != self._own:
+            return event
+        return StreamEvent("text", event.text) if event.kind == "tool_call_delta" else None

@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticValidationError
+from pydantic_core import from_json
 
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, TokenUsage
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Rung, TokenUsage, ToolConfig
 from dipeo_nb.errors import StructureError, ValidationError
 
 # Schemas.
@@ -46,6 +47,12 @@ def name_of(response_format: Any) -> str:
         response_format.get("title") if isinstance(response_format, Mapping) else None
     )
     return re.sub(r"[^A-Za-z0-9_-]", "_", str(name or "answer"))[:64]
+
+
+def is_object(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema plainly asks for a JSON object: what most providers' native structure can give."""
+    choices = {"$ref", "anyOf", "oneOf", "enum", "const"}
+    return schema.get("type", "object") == "object" and choices.isdisjoint(schema)
 
 
 _DROPPED = frozenset({"default", "title", "discriminator"})
@@ -162,6 +169,81 @@ def validated(value: Any, response_format: Any) -> tuple[str, Any]:
         place = ".".join(map(str, error.absolute_path)) or "the value"
         raise ValueError(f"{place}: {error.message[:200]}")
     return json.dumps(value, ensure_ascii=False), value
+
+
+# The ladder: ways that need nothing of the provider.
+
+ANSWER_TOOL = "give_answer"
+"""Name of the tool through which a structured answer is asked for."""
+
+
+def laddered(request: LLMRequest, rung: Rung | None) -> LLMRequest:
+    """The request as it goes to a client on this rung: `tool` and `prompt` need no support for structure."""
+    if rung is None or request.response_format is None:
+        return request
+    if rung in ("grammar", "native"):
+        return replace(request, rung=rung)
+    schema = schema_of(request.response_format)
+    if rung == "tool":
+        answer = ToolConfig("function", ANSWER_TOOL, "Give the answer in this form.", _as_arguments(schema))
+        choice = ANSWER_TOOL if not request.tools else "required"
+        return replace(request, response_format=None, rung=None, tools=(*request.tools, answer), tool_choice=choice)
+    ask = f"Answer with nothing but JSON that fits this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}"
+    before = [m for m in request.messages if m.role == "system"]
+    after = [m for m in request.messages if m.role != "system"]
+    messages = (*before, ChatMessage("system", ask), *after)
+    if rung == "json_mode":
+        return replace(request, messages=messages, rung=rung)
+    return replace(request, messages=messages, response_format=None, rung=None)
+
+
+def unladdered(response: LLMResponse, request: LLMRequest, rung: Rung | None) -> LLMResponse:
+    """The response with the value that the rung brought; *request* is the one before `laddered`.
+
+    Raises:
+        StructureError: it does not fit.
+    """
+    if request.response_format is None or response.structured is not None:
+        return response
+    facts: dict[str, Any] = {
+        "provider": response.provider,
+        "model": response.model,
+        "usage": response.usage,
+        "cut": response.finish_reason == "length",
+    }
+    given = next((c for c in response.tool_calls if c.name == ANSWER_TOOL), None)
+    if rung == "tool" and given is not None:
+        value: Any = dict(given.arguments)
+        value = value if is_object(schema_of(request.response_format)) else value.get("value")
+        text = json.dumps(value, ensure_ascii=False)
+        structured = parsed(text, request.response_format, **facts)
+        return replace(
+            response, text=text, structured=structured, rung=rung, tool_calls=(), finish_reason="stop", raw=None
+        )
+    if response.tool_calls:
+        return response
+    structured = parsed(response.text, request.response_format, **facts)
+    return replace(response, structured=structured, rung="prompt" if rung == "tool" else rung)
+
+
+def _as_arguments(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema as that of a tool's arguments, which are an object: anything else goes into its field `value`."""
+    if is_object(schema):
+        return dict(schema)
+    inner = {k: v for k, v in schema.items() if k != "$defs"}
+    outer = {"type": "object", "properties": {"value": inner}, "required": ["value"], "additionalProperties": False}
+    return {**outer, "$defs": schema["$defs"]} if "$defs" in schema else outer
+
+
+def partial(text: str) -> Any:
+    """The value in JSON that is not complete yet; None while there is nothing to see."""
+    start = min((i for i in (text.find("{"), text.find("[")) if i >= 0), default=-1)
+    if start < 0:
+        return None
+    try:
+        return from_json(text[start:], allow_partial="trailing-strings")
+    except ValueError:
+        return None
 
 
 async def prepare(response_format: Any) -> None:

@@ -14,11 +14,11 @@ from pydantic import BaseModel, SecretStr
 from dipeo_nb.domain.chat import LLMRequest, StreamEvent
 from dipeo_nb.domain.ports import LLMClient
 from dipeo_nb.llm import model_store
+from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.echo import EchoClient
 from dipeo_nb.llm.providers.local import UnifiedLocalClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from dipeo_nb.llm.structured import sample
-from dipeo_nb.security.environment import EnvironmentAPIKeyService
 from dipeo_nb.testing import ScriptedClient
 from tests.llm_wire import Call, ScriptedServer, answer, events_of, llama_server, request, run, settings_with
 
@@ -54,7 +54,7 @@ def scripted() -> Iterator[MADE]:
 @contextlib.contextmanager
 def local() -> Iterator[MADE]:
     run(model_store.ensure(settings_with(), model_store.SMOLLM2.name))
-    yield lambda: UnifiedLocalClient(settings_with())
+    yield lambda: UnifiedLocalClient()
 
 
 @contextlib.contextmanager
@@ -65,14 +65,14 @@ def openai_on_a_script() -> Iterator[MADE]:
         call.stream(answer(json.dumps(sample(shape["format"]["schema"])) if shape else "Hello my dear friend."))
 
     with ScriptedServer(say) as server:
-        settings = settings_with(openai_base_url=server.url, openai_api_key=SecretStr("sk-test"))
-        yield lambda: UnifiedOpenAIClient(settings, EnvironmentAPIKeyService(settings))
+        config = AdapterConfig(provider_type="openai", base_url=server.url, api_key=SecretStr("sk-test"))
+        yield lambda: UnifiedOpenAIClient(config)
 
 
 @contextlib.contextmanager
 def openai_on_llama() -> Iterator[MADE]:
-    settings = settings_with(openai_base_url=llama_server())
-    yield lambda: UnifiedOpenAIClient(settings, EnvironmentAPIKeyService(settings))
+    config = AdapterConfig(provider_type="openai", base_url=llama_server())
+    yield lambda: UnifiedOpenAIClient(config)
 
 
 REAL = pytest.mark.model

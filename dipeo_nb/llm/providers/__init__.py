@@ -1,7 +1,8 @@
 """The providers, one file each, found by service name.
 
-A third party adds one with a class that satisfies `domain.ports.LLMClient` and an entry point in the group
-`dipeo_nb.llm_providers`: name = service, value = `package.module:Class`. The class is called with (settings, keys).
+A third party adds one with a subclass of `llm.core.client.UnifiedClient` (or any `domain.ports.LLMClient`) and an entry point in
+the group `dipeo_nb.llm_providers`: name = service, value = `package.module:Class`. The class is called as
+`Class(AdapterConfig(…), settings=settings)`; the configuration holds the key and the server.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from dipeo_nb.config import Settings
+from pydantic import SecretStr
+
+from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain.chat import normalize_service
-from dipeo_nb.domain.ports import APIKeyPort, LLMClient
+from dipeo_nb.domain.ports import LLMClient
 from dipeo_nb.errors import ConfigurationError, UnsupportedError
+from dipeo_nb.llm.core.types import AdapterConfig
 
 BUILT_IN = {
     "openai": "dipeo_nb.llm.providers.openai:UnifiedOpenAIClient",
+    "anthropic": "dipeo_nb.llm.providers.anthropic:UnifiedAnthropicClient",
+    "gemini": "dipeo_nb.llm.providers.google:UnifiedGoogleClient",
+    "ollama": "dipeo_nb.llm.providers.ollama:UnifiedOllamaClient",
+    "claude-code": "dipeo_nb.llm.providers.claude_code:UnifiedClaudeCodeClient",
+    "claude-code-custom": "dipeo_nb.llm.providers.claude_code:UnifiedClaudeCodeCustomClient",
     "local": "dipeo_nb.llm.providers.local:UnifiedLocalClient",
     "echo": "dipeo_nb.llm.providers.echo:EchoClient",
 }
@@ -36,29 +45,45 @@ def services() -> tuple[str, ...]:
     return tuple(sorted({*BUILT_IN, *_installed()}))
 
 
-def create(service: str, settings: Settings, keys: APIKeyPort) -> LLMClient:
-    """A new client for a service.
+def client_class(service: str) -> Any:
+    """The class of a service's client.
 
     Raises:
         UnsupportedError: there is no such service; the message lists the choices and the nearest.
         ConfigurationError: the package that brings it is broken.
     """
     name = normalize_service(service)
-    factory: Any
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
-        factory = getattr(importlib.import_module(module), attribute)
-    elif name in _installed():
-        factory = _loaded(_installed()[name])
-    else:
-        near = difflib.get_close_matches(name, services(), n=1)
-        guess = f"Did you mean '{near[0]}'? " if near else ""
-        raise UnsupportedError(
-            f"This installation has no LLM service '{service}'; it has {', '.join(services())}.",
-            hint=f"{guess}Move the persons to another one: --model local (model='local'), --model openai:NAME.",
-            provider=service,
-        )
-    return factory(settings, keys)
+        return getattr(importlib.import_module(module), attribute)
+    if name in _installed():
+        return _loaded(_installed()[name])
+    near = difflib.get_close_matches(name, services(), n=1)
+    guess = f"Did you mean '{near[0]}'? " if near else ""
+    raise UnsupportedError(
+        f"This installation has no LLM service '{service}'; it has {', '.join(services())}.",
+        hint=f"{guess}Move the persons to another one: --model local (model='local'), --model openai:NAME.",
+        provider=service,
+    )
+
+
+def create(config: AdapterConfig, settings: Settings) -> LLMClient:
+    """A new client for the service that *config* names; errors as `client_class`."""
+    return client_class(config.provider_type)(config, settings=settings)
+
+
+def create_adapter(
+    provider: str, model_name: str = "", api_key: str | None = None, base_url: str | None = None, **options: Any
+) -> LLMClient:
+    """A client by the seed's signature (infra-spec §8.2); *options* are further fields of `AdapterConfig`."""
+    config = AdapterConfig(
+        provider_type=provider,
+        model=model_name,
+        api_key=None if api_key is None else SecretStr(api_key),
+        base_url=base_url,
+        **options,
+    )
+    return create(config, get_settings())
 
 
 def _loaded(point: EntryPoint) -> Any:

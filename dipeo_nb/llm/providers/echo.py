@@ -6,12 +6,10 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.domain.enums import ExecutionPhase
-from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import UnsupportedError
-from dipeo_nb.llm.stream import collected
+from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.structured import name_of, sample, schema_of, validated
 
 ECHO_LIMIT = 200
@@ -20,7 +18,7 @@ REMEMBERED = 5
 """Messages it selects when it is asked to select memories: the last ones listed."""
 
 
-class EchoClient:
+class EchoClient(UnifiedClient):
     """`LLMClient` without a model, instant and deterministic.
 
     Text: `[person] ` and the last user message, cut to 200 characters. Structure: the smallest valid instance of the
@@ -29,9 +27,6 @@ class EchoClient:
     """
 
     provider = "echo"
-
-    def __init__(self, settings: Settings | None = None, keys: APIKeyPort | None = None) -> None:
-        pass
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         text, structured = _answer(request)
@@ -53,13 +48,6 @@ class EchoClient:
                 rung=None if request.response_format is None else "native",
             ),
         )
-
-    async def async_chat(self, request: LLMRequest) -> LLMResponse:
-        """The whole answer at once."""
-        return await collected(self.stream(request), request)
-
-    async def cleanup(self) -> None:
-        """Nothing to close."""
 
 
 def words(text: str) -> list[str]:

@@ -21,7 +21,6 @@ from typing import Any
 from dipeo_nb.common import loop as library_loop
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage
-from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import (
     ContextLengthError,
     LLMError,
@@ -31,7 +30,8 @@ from dipeo_nb.errors import (
     UnsupportedError,
 )
 from dipeo_nb.llm import model_store
-from dipeo_nb.llm.stream import broken_off, collected
+from dipeo_nb.llm.core.client import UnifiedClient
+from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import parsed, schema_of
 
 CONTEXT = 8192
@@ -52,20 +52,19 @@ END_S = 10.0
 """Seconds that the end of the process waits for the last chunk of a generation."""
 
 
-class UnifiedLocalClient:
+class UnifiedLocalClient(UnifiedClient):
     """`LLMClient` over GGUF models in this process.
 
     Structured answers are constrained by a grammar made of the schema. Costs nothing; no key, no network after the model
     was fetched.
 
-    Args:
-        settings: `local_model` names the model of requests that name none; `cache_dir` is where models are kept.
+    `settings.local_model` names the model of requests that name none; `settings.cache_dir` is where models are kept.
     """
 
     provider = "local"
 
-    def __init__(self, settings: Settings, keys: APIKeyPort | None = None) -> None:
-        self._settings = settings
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._turns = asyncio.Semaphore(PARALLEL)
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
@@ -78,9 +77,9 @@ class UnifiedLocalClient:
             )
         payload = _payload(request)
         yield StreamEvent("start")
-        name = request.model or self._settings.local_model
+        name = request.model or self.settings.local_model
         steps: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
-        loading = asyncio.create_task(_load(self._settings, name, steps))
+        loading = asyncio.create_task(_load(self.settings, name, steps))
         loading.add_done_callback(lambda _: steps.put_nowait(None))
         try:
             while (step := await steps.get()) is not None:
@@ -112,10 +111,6 @@ class UnifiedLocalClient:
         response = _response(request, name, "".join(text), usage, finish)
         yield StreamEvent("usage", data=usage.to_dict())
         yield StreamEvent("end", response=response)
-
-    async def async_chat(self, request: LLMRequest) -> LLMResponse:
-        """The whole answer at once; errors as `LLMClient.stream`."""
-        return await collected(self.stream(request), request)
 
     async def cleanup(self) -> None:
         """Nothing of this client's own: the loaded models belong to the process."""

@@ -3,72 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
-from dipeo_nb.domain.ports import APIKeyPort
-from dipeo_nb.errors import (
-    APIKeyNotFoundError,
-    AuthError,
-    ConfigurationError,
-    ContentFilteredError,
-    ContextLengthError,
-    LLMConnectionError,
-    LLMError,
-    LLMTimeoutError,
-    MissingDependencyError,
-    ProviderError,
-    RateLimitError,
-    UnsupportedError,
-)
-from dipeo_nb.llm.stream import broken_off, collected
-from dipeo_nb.llm.structured import name_of, parsed, schema_of, strict_schema
+from dipeo_nb.errors import ContentFilteredError, MissingDependencyError, ProviderError, UnsupportedError
+from dipeo_nb.llm.core.client import CONNECT_TIMEOUT_S, UnifiedClient
+from dipeo_nb.llm.core.errors import said_in_stream, stainless, translated
+from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
 
-NO_TEMPERATURE = ("o1", "o3", "o4", "gpt-5")
-"""Model names (by prefix) that refuse `temperature`. Source: OpenAI, Reasoning models, "unsupported parameters"."""
-TAKES_TEMPERATURE = ("gpt-5-chat",)
-"""Exceptions to `NO_TEMPERATURE`."""
-CONNECT_TIMEOUT_S = 20.0
-"""Seconds to reach the server."""
-NO_KEY = SecretStr("not-needed")
-"""Sent where no key is: the SDK wants some text."""
+BUILT_IN_TOOLS = ("web_search", "web_search_preview", "image_generation")
 
 
-class UnifiedOpenAIClient:
-    """`LLMClient` over the Responses API (`input`, `max_output_tokens`, `text.format`).
-
-    One SDK client, so one pool of connections, per key and base URL. The SDK's own retries are off: the service retries.
-
-    A key of the environment is sent to OpenAI, to the server that OPENAI_BASE_URL names and to this machine; never to a
-    server that only a diagram names.
-    """
+class UnifiedOpenAIClient(UnifiedClient):
+    """`LLMClient` over the Responses API (`input`, `max_output_tokens`, `text.format`), one pool of connections each."""
 
     provider = "openai"
+    key_variable = "OPENAI_API_KEY"
+    base_url_variable = "OPENAI_BASE_URL"
+    base_url_setting = "openai_base_url"
+    hosts = ("openai.com",)
 
-    def __init__(self, settings: Settings, keys: APIKeyPort) -> None:
-        self._settings = settings
-        self._keys = keys
-        self._clients: dict[tuple[SecretStr, str | None], Any] = {}
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._sdk: Any = None
         self._told: set[str] = set()
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
-        base_url = request.base_url or self._settings.openai_base_url
-        body = _body(request, system="developer" if _is_openai(base_url) else "system")
-        secret = await self._key(request, base_url)
-        client = await self._client(secret, base_url)
+        secret = self.secret()
+        body = self._body(request)
+        client = await self._client(secret)
         yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
+        caller = self.caller(request, secret)
         final: Any = None
         request_id: str | None = None
-        with _translated(request.model, secret):
+        calls: dict[str, tuple[str, str]] = {}
+        """Item id → (call id, name of the tool)."""
+        with translated(caller, stainless(_sdk(), caller)):
             async with await client.responses.create(**body, stream=True) as events:
                 request_id = events.response.headers.get("x-request-id")
                 async for event in events:
@@ -77,105 +53,101 @@ class UnifiedOpenAIClient:
                             yield StreamEvent("text", event.delta)
                         case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
                             yield StreamEvent("reasoning", event.delta)
+                        case "response.output_item.added" if event.item.type == "function_call":
+                            calls[event.item.id] = event.item.call_id, event.item.name
+                            yield StreamEvent("tool_call_start", event.item.name, data={"id": event.item.call_id})
+                        case "response.function_call_arguments.delta" if event.item_id in calls:
+                            yield StreamEvent("tool_call_delta", event.delta, data={"id": calls[event.item_id][0]})
+                        case "response.function_call_arguments.done" if event.item_id in calls:
+                            call_id, name = calls[event.item_id]
+                            yield StreamEvent("tool_call_end", name, data={"id": call_id, "arguments": event.arguments})
                         case "response.completed" | "response.incomplete":
                             final = event.response
                         case "response.failed":
-                            raise _failure(event.response.error, request.model, secret)
+                            said = event.response.error
+                            raise said_in_stream(caller, str(said.code), str(said.message))
                         case "error":
-                            raise _failure(event, request.model, secret)
+                            raise said_in_stream(caller, str(event.code or ""), str(event.message))
                         case _:
                             continue
         if final is None:
             raise broken_off(request)
-        try:
-            response = _response(final, request, request_id)
-        except (AttributeError, TypeError) as error:  # the SDK does not check what servers send
-            raise ProviderError(
-                "openai sent an answer of an unknown form.",
-                hint="Check that OPENAI_BASE_URL speaks the Responses API.",
-                provider=self.provider,
-                model=request.model,
-                request_id=request_id,
-            ) from error
+        response = response_of(final, request, request_id)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
-    async def async_chat(self, request: LLMRequest) -> LLMResponse:
-        """The whole answer at once; errors as `LLMClient.stream`."""
-        return await collected(self.stream(request), request)
+    async def check_key(self) -> None:
+        """Ask for the list of models. Raises AuthError when the key is refused, other LLMErrors when it cannot be asked."""
+        secret = self.secret()
+        client = await self._client(secret)
+        caller = self.caller(self.request("-"), secret)
+        with translated(caller, stainless(_sdk(), caller)):
+            await client.models.list()
 
     async def cleanup(self) -> None:
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
+        client, self._sdk = self._sdk, None
+        if client is not None:
             await client.close()
 
-    async def _key(self, request: LLMRequest, base_url: str | None) -> SecretStr:
-        """The key by its id, else the service's; none for a server that is not trusted with it or that may need none."""
-        if not self._trusted(base_url):
-            return NO_KEY
-        if request.api_key_id:
-            with contextlib.suppress(APIKeyNotFoundError):  # ids of other machines; then the service's key
-                return await self._keys.get_api_key(request.api_key_id)
-        try:
-            return await self._keys.get_api_key(self.provider)
-        except APIKeyNotFoundError:
-            if base_url is not None:
-                return NO_KEY
-            raise
-
-    def _trusted(self, base_url: str | None) -> bool:
-        """Whether a server may have a key of the environment."""
-        if _is_openai(base_url) or base_url == self._settings.openai_base_url:
-            return True
-        return urlsplit(base_url or "").hostname in ("localhost", "127.0.0.1", "::1")
-
-    async def _client(self, secret: SecretStr, base_url: str | None) -> Any:
-        key = (secret, base_url)
-        if key not in self._clients:
+    async def _client(self, secret: SecretStr) -> Any:
+        if self._sdk is None:
+            base_url = self.base_url()
             openai = await asyncio.to_thread(_sdk)  # its import takes up to a second
-            if base_url is not None and not _is_address(base_url):
-                raise ConfigurationError(
-                    f"The base URL '{base_url[:200]}' is no http(s) address.",
-                    hint="Set e.g. OPENAI_BASE_URL=http://localhost:8080/v1.",
-                )
-            # Asked again: another call may have made it while the SDK was imported.
-            if key not in self._clients:
-                self._clients[key] = openai.AsyncOpenAI(
+            if self._sdk is None:  # another call may have made it meanwhile
+                self._sdk = openai.AsyncOpenAI(
                     api_key=secret.get_secret_value(),
                     base_url=base_url,
                     max_retries=0,
-                    timeout=openai.Timeout(self._settings.llm_timeout, connect=CONNECT_TIMEOUT_S),
+                    timeout=openai.Timeout(self.settings.llm_timeout, connect=CONNECT_TIMEOUT_S),
                 )
-        return self._clients[key]
+        return self._sdk
 
     def _notice(self, request: LLMRequest) -> str | None:
         """What the user should know about the request, once per model."""
-        if request.temperature is None or accepts_temperature(request.model) or request.model in self._told:
+        if request.temperature is None or self._takes_temperature(request) or request.model in self._told:
             return None
         self._told.add(request.model)
         return f"{request.model} takes no temperature; {request.temperature:g} is left out."
 
+    def _takes_temperature(self, request: LLMRequest) -> bool:
+        return self.capabilities(request.model).supports_temperature
 
-def accepts_temperature(model: str) -> bool:
-    """Whether a model takes `temperature`."""
-    name = model.removeprefix("ft:")
-    return name.startswith(TAKES_TEMPERATURE) or not name.startswith(NO_TEMPERATURE)
+    def _body(self, request: LLMRequest) -> dict[str, Any]:
+        """The request on the wire."""
+        theirs = is_openai(self.config.base_url)
+        system = "developer" if theirs else "system"
+        body: dict[str, Any] = {
+            "model": request.model,
+            "input": [item for m in request.messages for item in _items(m, system)],
+            "store": False,  # nothing of a run is kept elsewhere
+        }
+        if request.max_tokens is not None:
+            body["max_output_tokens"] = request.max_tokens
+        if request.temperature is not None and self._takes_temperature(request):
+            body["temperature"] = request.temperature
+        if (rung := self.rung(request)) is not None:
+            body["text"] = {"format": {"type": "json_object"} if rung == "json_mode" else _format(request)}
+        if request.tools:
+            body["tools"] = [_tool(t, request.model) for t in request.tools]
+            if theirs and not self._takes_temperature(request):
+                # Nothing is stored there, so what a reasoning model thought before its calls travels with them.
+                body["include"] = ["reasoning.encrypted_content"]
+        if request.tool_choice is not None:
+            body["tool_choice"] = (
+                request.tool_choice
+                if request.tool_choice in ("auto", "required", "none")
+                else {"type": "function", "name": request.tool_choice}
+            )
+        return {**body, **({"extra_body": dict(self.config.extra_params)} if self.config.extra_params else {})}
 
 
-def _is_openai(base_url: str | None) -> bool:
+def is_openai(base_url: str | None) -> bool:
+    """Whether an address is OpenAI's own; None is."""
     if base_url is None:
         return True
     address = urlsplit(base_url)
     host = address.hostname or ""
     return address.scheme == "https" and (host == "openai.com" or host.endswith(".openai.com"))
-
-
-def _is_address(base_url: str) -> bool:
-    try:
-        address = urlsplit(base_url)
-        return address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
-    except ValueError:
-        return False
 
 
 def _sdk() -> Any:
@@ -191,26 +163,11 @@ def _sdk() -> Any:
 # The request.
 
 
-def _body(request: LLMRequest, *, system: str) -> dict[str, Any]:
-    """The request on the wire; *system* is the role that the server gives to system messages."""
-    body: dict[str, Any] = {
-        "model": request.model,
-        "input": [item for m in request.messages for item in _items(m, system)],
-        "store": False,  # nothing of a run is kept elsewhere
-    }
-    if request.max_tokens is not None:
-        body["max_output_tokens"] = request.max_tokens
-    if request.temperature is not None and accepts_temperature(request.model):
-        body["temperature"] = request.temperature
-    if request.response_format is not None:
-        body["text"] = {"format": _format(request)}
-    if request.tools:
-        body["tools"] = [_tool(t) for t in request.tools]
-    return body
-
-
 def _items(message: ChatMessage, system: str) -> Iterator[dict[str, Any]]:
     """A message as items of `input`."""
+    if message.raw is not None and message.raw.get("provider") == UnifiedOpenAIClient.provider:
+        yield from message.raw["content"]
+        return
     if message.tool_result is not None:
         yield {
             "type": "function_call_output",
@@ -232,7 +189,7 @@ def _items(message: ChatMessage, system: str) -> Iterator[dict[str, Any]]:
 def _format(request: LLMRequest) -> dict[str, Any]:
     """Strict where the schema allows it; a looser schema is sent as it is, and the answer checked here."""
     schema = schema_of(request.response_format)
-    if schema.get("type", "object") != "object" or not {"$ref", "anyOf", "oneOf", "enum", "const"}.isdisjoint(schema):
+    if not is_object(schema):
         raise UnsupportedError(
             f"openai answers in JSON objects; the requested structure is '{name_of(request.response_format)}' "
             f"of type {schema.get('type', 'any')}.",
@@ -249,7 +206,7 @@ def _format(request: LLMRequest) -> dict[str, Any]:
     }
 
 
-def _tool(tool: ToolConfig) -> dict[str, Any]:
+def _tool(tool: ToolConfig, model: str) -> dict[str, Any]:
     if tool.type == "function":
         return {
             "type": "function",
@@ -258,24 +215,64 @@ def _tool(tool: ToolConfig) -> dict[str, Any]:
             "parameters": tool.parameters or {"type": "object", "properties": {}},
             "strict": False,
         }
+    if tool.type not in BUILT_IN_TOOLS:
+        raise UnsupportedError(
+            f"openai has no built-in tool '{tool.type}'.",
+            hint=f"It has {', '.join(BUILT_IN_TOOLS)}, and your own functions.",
+            provider="openai",
+            model=model,
+        )
     return {"type": tool.type, **(tool.config or {})}
 
 
 # The answer.
 
 
-def _response(final: Any, request: LLMRequest, request_id: str | None) -> LLMResponse:
-    facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id or final.id}
+def response_of(final: Any, request: LLMRequest, request_id: str | None) -> LLMResponse:
+    """A finished Responses API object as ours.
+
+    Raises:
+        ContentFilteredError: refused or filtered.
+        StructureError: it does not fit the requested structure.
+        ProviderError: the server sent something else (the SDK does not check).
+    """
+    facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id}
+    try:
+        return _response(final, request, facts)
+    except (AttributeError, TypeError) as error:
+        raise ProviderError(
+            "openai sent an answer of an unknown form.",
+            hint="Check that OPENAI_BASE_URL speaks the Responses API.",
+            **facts,
+        ) from error
+
+
+def _response(final: Any, request: LLMRequest, facts: dict[str, Any]) -> LLMResponse:
+    facts["request_id"] = facts["request_id"] or final.id
     texts: list[str] = []
     calls: list[ToolCall] = []
+    outputs: list[Mapping[str, Any]] = []
     for item in final.output:  # reasoning may come before the message
-        if item.type == "message":
-            for part in item.content:
-                if part.type == "refusal":
-                    raise ContentFilteredError(f"The model refused: {part.refusal}", hint="Change the prompt.", **facts)
-                texts.append(part.text)
-        elif item.type == "function_call":
-            calls.append(_call(item, facts))
+        match item.type:
+            case "message":
+                for part in item.content:
+                    if part.type == "refusal":
+                        raise ContentFilteredError(
+                            f"The model refused: {part.refusal}", hint="Change the prompt.", **facts
+                        )
+                    texts.append(part.text)
+                    outputs += [
+                        {"type": "citation", "url": a.url, "title": a.title}
+                        for a in getattr(part, "annotations", None) or ()
+                        if a.type == "url_citation"
+                    ]
+            case "function_call":
+                calls.append(_call(item, facts))
+            case "image_generation_call" if item.result:
+                kind = getattr(item, "output_format", None) or "png"
+                outputs.append({"type": "image", "media_type": f"image/{kind}", "data": item.result})
+            case _:
+                continue
     text = "".join(texts)
     reason = getattr(final.incomplete_details, "reason", None)
     if reason == "content_filter":
@@ -285,8 +282,8 @@ def _response(final: Any, request: LLMRequest, request_id: str | None) -> LLMRes
     structured = rung = None
     if request.response_format is not None and not calls:
         structured = parsed(text, request.response_format, provider="openai", model=request.model, usage=usage, cut=cut)
-        rung = "native" if strict_schema(request.response_format) is not None else "json_mode"
-    finish = "length" if cut else "tool_calls" if calls else (reason or "stop")
+        loose = request.rung == "json_mode" or strict_schema(request.response_format) is None
+        rung = "json_mode" if loose else "native"
     return LLMResponse(
         text,
         "openai",
@@ -294,10 +291,19 @@ def _response(final: Any, request: LLMRequest, request_id: str | None) -> LLMRes
         usage,
         structured,
         tuple(calls),
-        finish,
-        request_id=facts["request_id"],
+        "length" if cut else "tool_calls" if calls else (reason or "stop"),
+        facts["request_id"],
         rung=rung,
+        tool_outputs=tuple(outputs),
+        raw={"provider": "openai", "content": [_kept(item) for item in final.output]} if calls else None,
     )
+
+
+def _kept(item: Any) -> dict[str, Any]:
+    """An output item as it may be sent back."""
+    fields = item.model_dump(mode="json", exclude_none=True)
+    fields.pop("status", None)
+    return fields
 
 
 def _call(item: Any, facts: Mapping[str, Any]) -> ToolCall:
@@ -326,129 +332,3 @@ def _usage(usage: Any) -> TokenUsage:
         reasoning,
         raw=usage.model_dump(mode="json"),
     )
-
-
-# Errors.
-
-
-@contextlib.contextmanager
-def _translated(model: str, secret: SecretStr) -> Iterator[None]:
-    """The SDK's errors as ours; the key never leaves in a message."""
-    import openai
-
-    facts: dict[str, Any] = {"provider": "openai", "model": model}
-    try:
-        yield
-    except openai.APITimeoutError as error:
-        raise LLMTimeoutError("openai did not answer in time.", hint="Raise DIPEO_LLM_TIMEOUT.", **facts) from error
-    except openai.APIStatusError as error:
-        mapped = _status_error(error, _without(_said(error), secret), facts, keyless=secret == NO_KEY)
-        raise mapped from _harmless(error, secret)
-    except openai.APIConnectionError as error:
-        raise LLMConnectionError(
-            f"openai cannot be reached: {_without(str(error.__cause__ or error), secret)}.",
-            hint="Check the network and OPENAI_BASE_URL, or run on the embedded model: --model local.",
-            **facts,
-        ) from error
-    except openai.APIError as error:
-        raise _failure(error, model, secret) from _harmless(error, secret)
-    except json.JSONDecodeError as error:
-        raise ProviderError(
-            "openai sent something that is not JSON.", hint="Check OPENAI_BASE_URL.", **facts
-        ) from error
-    except Exception as error:
-        # Some of what the HTTP layer raises in the middle of a stream is no class of the SDK's.
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2"):
-            raise
-        raise LLMConnectionError(
-            f"The connection to openai broke: {type(error).__name__}.", hint="Try again.", **facts
-        ) from error
-
-
-def _status_error(error: Any, said: str, facts: dict[str, Any], *, keyless: bool) -> LLMError:
-    facts |= {"status": error.status_code, "request_id": error.request_id}
-    code = str(getattr(error, "code", "") or "")
-    match error.status_code:
-        case 401 | 403 if keyless:
-            return AuthError(
-                f"The server wants a key: {said}",
-                hint="Keys of the environment go to OpenAI and to the server of OPENAI_BASE_URL only: set OPENAI_BASE_URL to its "
-                "address if you trust it, or run with --model local.",
-                **facts,
-            )
-        case 401 | 403:
-            return AuthError(
-                f"openai refused the key: {said}",
-                hint="Set a valid OPENAI_API_KEY, or run with --model local.",
-                **facts,
-            )
-        case 429 if code == "insufficient_quota":  # waiting does not help
-            return ProviderError(f"openai: {said}", hint="Check plan and billing, or run with --model local.", **facts)
-        case 429:
-            after = retry_after(error.response.headers)
-            wait = f" It asks to wait {after:g} s." if after is not None else ""
-            return RateLimitError(
-                f"openai: too many requests: {said}{wait}",
-                hint="Wait, or run fewer nodes at once (DIPEO_EXECUTION_PARALLELISM).",
-                retry_after=after,
-                **facts,
-            )
-        case 404:
-            return ProviderError(
-                f"openai: {said}", hint=f"Check the model's name ('{facts['model']}') and OPENAI_BASE_URL.", **facts
-            )
-    if code == "context_length_exceeded" or "context length" in said or "context window" in said:
-        return ContextLengthError(
-            f"openai: {said}", hint="Remember less (at_most), or use a model with a larger context.", **facts
-        )
-    if code in ("content_filter", "content_policy_violation"):
-        return ContentFilteredError(f"openai: {said}", hint="Change the prompt.", **facts)
-    hint = "Try again later." if error.status_code >= 500 else "Check the request; the message says what is wrong."
-    return ProviderError(f"openai answered {error.status_code}: {said}", hint=hint, **facts)
-
-
-def _said(error: Any) -> str:
-    body = error.body
-    message = body.get("message") if isinstance(body, Mapping) else None
-    return str(message or error.message)[:500]
-
-
-def _failure(error: Any, model: str, secret: SecretStr) -> LLMError:
-    """The error of an answer that failed after it had begun."""
-    code = str(getattr(error, "code", "") or "")
-    said = _without(str(getattr(error, "message", "") or "no reason given"), secret)
-    facts: dict[str, Any] = {"provider": "openai", "model": model}
-    if code == "rate_limit_exceeded":
-        return RateLimitError(f"openai: {said}", hint="Wait and try again.", **facts)
-    if code == "context_length_exceeded":
-        return ContextLengthError(f"openai: {said}", hint="Remember less (at_most).", **facts)
-    return ProviderError(f"openai: {said}", hint="Try again.", status=500 if code == "server_error" else None, **facts)
-
-
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that `Retry-After` asks for, in either of its forms (RFC 9110 §10.2.3); None without one."""
-    value = headers.get("retry-after-ms")
-    if value is not None:
-        with contextlib.suppress(ValueError):
-            return max(0.0, float(value) / 1000)
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass  # then it is a date
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - (now or datetime.now(UTC))).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def _harmless(error: Exception, secret: SecretStr) -> Exception | None:
-    """The vendor's error as a cause to show, unless the server repeated the key in it."""
-    return None if secret.get_secret_value() in str(error) else error
-
-
-def _without(text: str, secret: SecretStr) -> str:
-    value = secret.get_secret_value()
-    return text.replace(value, "…") if value else text

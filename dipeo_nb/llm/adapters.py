@@ -1,0 +1,102 @@
+"""Questions the library itself asks of models: what to remember, yes or no (infra-spec §18, S72 and S73)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from dipeo_nb.domain import selection
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, Message
+from dipeo_nb.domain.decision import DECISION_SCHEMA, decided, decision_prompt
+from dipeo_nb.domain.enums import ExecutionPhase
+from dipeo_nb.domain.ports import LLMServicePort
+from dipeo_nb.errors import ProviderError
+
+
+class MemorySelectionAdapter:
+    """Lets a model choose the messages that matter.
+
+    Args:
+        llm: who is asked.
+        template: a request with service, model and the like; its messages are replaced.
+    """
+
+    def __init__(self, llm: LLMServicePort, template: LLMRequest) -> None:
+        self._llm = llm
+        self._template = template
+
+    async def select(
+        self,
+        messages: Sequence[Message],
+        *,
+        criterion: str,
+        task: str = "",
+        at_most: int | None = None,
+        ignore: Iterable[str] = (),
+        names: Mapping[str, str] | None = None,
+        now: float | None = None,
+    ) -> list[Message]:
+        """The chosen messages, *at_most* of them, in the order they were given; near-duplicates are offered once.
+
+        Args:
+            criterion: in words; `GOLDFISH` chooses nothing and asks nobody.
+            task: what they are for.
+            ignore: ids of persons whose messages, sent or received, are left out.
+            names: person id → label.
+            now: seconds since the epoch, for the age of messages; default: the current time.
+
+        Raises:
+            LLMError: the model could not be asked.
+        """
+        ignored = set(ignore)
+        heard = [m for m in messages if not ignored & {m.from_person_id, m.to_person_id}]
+        if criterion.strip().upper() == "GOLDFISH" or not heard or at_most == 0:
+            return []
+        candidates = selection.ranked(heard, time.time() if now is None else now)
+        prompt = selection.selection_prompt(
+            candidates, criterion=criterion, task=task, at_most=at_most, names=names or {}
+        )
+        response = await self._llm.complete(
+            replace(
+                self._template,
+                messages=(ChatMessage("user", prompt),),
+                response_format=selection.SELECTION_SCHEMA,
+                phase=ExecutionPhase.MEMORY_SELECTION,
+            )
+        )
+        chosen = set(selection.chosen_ids(response.structured, response.text, candidates)[:at_most])
+        return [m for m in heard if m.id in chosen]
+
+
+class DecisionAdapter:
+    """Lets a model answer yes or no. Arguments as `MemorySelectionAdapter`."""
+
+    def __init__(self, llm: LLMServicePort, template: LLMRequest) -> None:
+        self._llm = llm
+        self._template = template
+
+    async def decide(self, question: str, content: str = "") -> bool:
+        """The answer to *question* about *content*.
+
+        Raises:
+            ProviderError: the model said neither yes nor no.
+            LLMError: it could not be asked.
+        """
+        response = await self._llm.complete(
+            replace(
+                self._template,
+                messages=(ChatMessage("user", decision_prompt(question, content)),),
+                response_format=DECISION_SCHEMA,
+                phase=ExecutionPhase.DECISION_EVALUATION,
+            )
+        )
+        decision = decided(response.structured, response.text)
+        if decision is None:
+            raise ProviderError(
+                f"The answer is neither yes nor no: {' '.join(response.text.split())[:200]!r}.",
+                hint="Ask a question that can be answered with yes or no.",
+                provider=response.provider,
+                model=response.model,
+            )
+        return decision

@@ -1,0 +1,1 @@
+"""What all providers share: types, the base of the unified clients, errors, retries."""

@@ -1,0 +1,258 @@
+"""The base of the unified clients: one provider, one key, one server; made, used and closed on the library's loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from dipeo_nb.common.loop import iterate_sync, run_sync
+from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolResult
+from dipeo_nb.errors import APIKeyNotFoundError, ConfigurationError, LLMError, ValidationError
+from dipeo_nb.llm.capabilities import capabilities_of
+from dipeo_nb.llm.core.errors import Caller
+from dipeo_nb.llm.core.retry import pause
+from dipeo_nb.llm.core.types import AdapterConfig, ProviderCapabilities, RetryConfig
+from dipeo_nb.llm.stream import TimeLimits, collected
+
+Messages = LLMRequest | str | Sequence[ChatMessage | Mapping[str, Any]]
+"""A whole request, one user message, or messages as `ChatMessage` or `{"role": …, "content": …}`."""
+CONNECT_TIMEOUT_S = 20.0
+"""Seconds to reach a server."""
+BATCH_CONCURRENCY = 8
+"""Calls at the same time of a batch without a batch API."""
+
+
+class UnifiedClient:
+    """`LLMClient` of one provider. A provider is a subclass with `provider`, `stream` and `cleanup`.
+
+    `stream` makes one attempt; `async_chat` and `batch_chat` repeat failed ones by `config.max_retries`; `LLMService` adds
+    phases, tools, budgets, recordings and the rest. Every async method has a blocking twin that works in any notebook cell.
+
+    Args:
+        config: key, server and defaults; None: as the settings say.
+        settings: None: those of the process.
+    """
+
+    provider: ClassVar[str]
+    key_variable: ClassVar[str] = ""
+    """The variable that holds the key."""
+    key_optional: ClassVar[bool] = False
+    """Whether the provider also works without a key of ours."""
+    base_url_variable: ClassVar[str] = ""
+    """The variable that names another server."""
+    base_url_setting: ClassVar[str] = ""
+    """The field of the settings that holds it."""
+    hosts: ClassVar[tuple[str, ...]] = ()
+    """The provider's own servers: these and what is below them may have the key."""
+
+    def __init__(self, config: AdapterConfig | None = None, *, settings: Settings | None = None) -> None:
+        self.settings = settings or get_settings()
+        self.config = config or AdapterConfig(provider_type=self.provider)
+
+    # What a provider does.
+
+    def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        """As `LLMClient.stream`: one attempt, errors as ours."""
+        raise NotImplementedError(f"{type(self).__name__} has no stream()")
+
+    async def cleanup(self) -> None:
+        """Close connections. Safe to call twice."""
+
+    # What all of them do.
+
+    async def async_chat(self, messages: Messages, **options: Any) -> LLMResponse:
+        """The whole answer at once.
+
+        Args:
+            messages: see `Messages`.
+            options: fields of `LLMRequest` (temperature, max_tokens, response_format, tools …).
+
+        Raises:
+            LLMError: the last failure; transient ones are repeated first.
+            ValidationError: there is no message, or an option is unknown.
+        """
+        request = self.request(messages, **options)
+        timeout = request.timeout or self.settings.llm_timeout
+        limits = TimeLimits(timeout, self.settings.llm_idle_timeout)
+        policy = RetryConfig(
+            self.config.max_retries + 1, self.config.retry_delay, exponential_base=self.config.retry_backoff
+        )
+        attempt = 1
+        while True:
+            try:
+                return await collected(limits.applied(self.stream(request), request), request)
+            except LLMError as error:
+                wait = pause(error, attempt, policy)
+                if wait is None or wait >= limits.left:
+                    raise
+            attempt += 1
+            await asyncio.sleep(wait)
+
+    async def batch_chat(
+        self, batch: Sequence[Messages], *, max_concurrent: int = BATCH_CONCURRENCY, **options: Any
+    ) -> list[LLMResponse | LLMError]:
+        """The answers of many requests, in their order; failed ones are the error itself.
+
+        `LLMService.batch` uses the provider's own batch API where there is one.
+        """
+        turns = asyncio.Semaphore(max_concurrent)
+
+        async def one(messages: Messages) -> LLMResponse | LLMError:
+            async with turns:
+                try:
+                    return await self.async_chat(messages, **options)
+                except LLMError as error:
+                    return error
+
+        requests = [self.request(messages, **options) for messages in batch]
+        return list(await asyncio.gather(*map(one, requests)))
+
+    def chat(self, messages: Messages, **options: Any) -> LLMResponse:
+        """`async_chat`, blocking."""
+        return run_sync(self.async_chat(messages, **options))
+
+    def batch(self, batch: Sequence[Messages], **options: Any) -> list[LLMResponse | LLMError]:
+        """`batch_chat`, blocking."""
+        return run_sync(self.batch_chat(batch, **options))
+
+    def iter_stream(self, messages: Messages, **options: Any) -> Iterator[StreamEvent]:
+        """`stream`, blocking: events as they come. Leaving the loop early closes the connection."""
+        return iterate_sync(self.stream(self.request(messages, **options)))
+
+    def close(self) -> None:
+        """`cleanup`, blocking."""
+        run_sync(self.cleanup())
+
+    def request(self, messages: Messages, **options: Any) -> LLMRequest:
+        """A request with this client's defaults."""
+        config = self.config
+        asked = as_request(messages, service=self.provider, **options)
+        return replace(
+            asked,
+            service=self.provider,
+            model=asked.model or config.model,
+            temperature=config.temperature if asked.temperature is None else asked.temperature,
+            max_tokens=config.max_tokens if asked.max_tokens is None else asked.max_tokens,
+            timeout=config.timeout if asked.timeout is None else asked.timeout,
+        )
+
+    def capabilities(self, model: str = "") -> ProviderCapabilities:
+        """What *model* (default: the client's) can do."""
+        return capabilities_of(self.provider, model or self.config.model)
+
+    def rung(self, request: LLMRequest) -> str | None:
+        """The way to structure this request goes; None without a structure."""
+        if request.response_format is None:
+            return None
+        return request.rung or self.capabilities(request.model).structured[0]
+
+    # For subclasses.
+
+    def secret(self) -> SecretStr:
+        """The key.
+
+        Raises:
+            APIKeyNotFoundError: there is none, and the provider's own server wants one.
+        """
+        if self.config.api_key is not None and self.config.api_key.get_secret_value().strip():
+            return self.config.api_key
+        if self.config.base_url is not None:
+            return NO_KEY  # a server of one's own may need none
+        raise APIKeyNotFoundError(
+            f"There is no API key for '{self.provider}'.",
+            hint=f"Set {self.key_variable}, or run without a key on the embedded model: --model local (model='local').",
+            key_id=self.provider,
+            variable=self.key_variable,
+        )
+
+    def base_url(self) -> str | None:
+        """The server's address; None for the provider's own.
+
+        Raises:
+            ConfigurationError: it is no http(s) address.
+        """
+        address = self.config.base_url
+        if address is not None and not is_address(address):
+            example = f" Set e.g. {self.base_url_variable}=http://localhost:8080/v1." if self.base_url_variable else ""
+            raise ConfigurationError(
+                f"The base URL '{address[:200]}' is no http(s) address.", hint=f"Write it as http://host:port.{example}"
+            )
+        return address
+
+    def caller(self, request: LLMRequest, secret: SecretStr | None = None) -> Caller:
+        """For `core.errors`."""
+        return Caller(
+            self.provider,
+            request.model,
+            secret,
+            keyless=secret == NO_KEY,
+            variable=self.key_variable,
+            base_url_variable=self.base_url_variable,
+        )
+
+
+NO_KEY = SecretStr("not-needed")
+"""Sent where no key is: the SDKs want some text."""
+
+
+def is_address(base_url: str) -> bool:
+    """Whether a base URL is an http(s) address."""
+    try:
+        address = urlsplit(base_url)
+        return address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
+    except ValueError:
+        return False
+
+
+_FIELDS = frozenset(f.name for f in fields(LLMRequest)) - {"messages"}
+
+
+def as_request(messages: Messages, *, service: str = "", **options: Any) -> LLMRequest:
+    """A request out of what users give; see `Messages`.
+
+    Args:
+        options: fields of `LLMRequest`; `system` becomes the first message.
+
+    Raises:
+        ValidationError: no message, a message of another shape, an unknown option.
+    """
+    system = options.pop("system", None)
+    if unknown := sorted(set(options) - _FIELDS):
+        raise ValidationError(
+            f"A request has no option {', '.join(unknown)}.", hint=f"It has: {', '.join(sorted(_FIELDS))}, system."
+        )
+    if isinstance(messages, LLMRequest):
+        asked = replace(messages, **options)
+    else:
+        items = [messages] if isinstance(messages, str) else list(messages)
+        options = {"service": service, "model": "", **options}
+        asked = LLMRequest(messages=tuple(map(as_message, items)), **options)
+    if system:
+        asked = replace(asked, messages=(ChatMessage("system", str(system)), *asked.messages))
+    if not any(m.content.strip() or m.tool_result or m.tool_calls or m.raw for m in asked.messages):
+        raise ValidationError("The request has no message.", hint="Give a prompt that is not empty.")
+    return asked
+
+
+def as_message(value: ChatMessage | Mapping[str, Any] | str) -> ChatMessage:
+    """A message out of a text (the user's), a mapping with role and content, or a message."""
+    if isinstance(value, ChatMessage):
+        return value
+    if isinstance(value, str):
+        return ChatMessage("user", value)
+    role = {"developer": "system", "model": "assistant"}.get(str(value.get("role")), value.get("role"))
+    content = value.get("content", "")
+    if role not in ("system", "user", "assistant", "tool") or not isinstance(content, str):
+        raise ValidationError(
+            f"A message is a role and a text, not {str(dict(value))[:120]}.",
+            hint="Write {'role': 'user', 'content': '…'}; roles: system, user, assistant, tool.",
+        )
+    calls = tuple(ToolCall(c["id"], c["name"], c.get("arguments", {})) for c in value.get("tool_calls") or ())
+    result = ToolResult(str(value["tool_call_id"]), content) if role == "tool" and "tool_call_id" in value else None
+    return ChatMessage(role, content, value.get("name"), calls, result)
