@@ -14,6 +14,7 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.diagram.document import Diagram, load
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
+from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity, SupportedLanguage
 from dipeo_nb.domain.nodes import CodeJobNode
@@ -141,6 +142,7 @@ class Runtime:
         max_iterations: int | None = None,
         source: Mapping[str, Any] | None = None,
         parent_run_id: str | None = None,
+        budget: Budget | None = None,
     ) -> Execution:
         """A run of *plan*, not started. What is None comes from the settings."""
         settings = self.settings
@@ -154,6 +156,7 @@ class Runtime:
             interaction=interaction,
             source=source,
             parent_run_id=parent_run_id,
+            budget=budget,
         )
         return Execution(plan, self.services, options)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services
-from dipeo_nb.errors import LLMConnectionError
+from dipeo_nb.errors import LLMConnectionError, StructureError
 from dipeo_nb.execution.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -49,30 +50,22 @@ class NodeContext:
         return result.content
 
     async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
-        """Call a model, showing its text as it comes; usage and cost are charged to this node."""
+        """Call a model, showing its text as it comes; usage and cost are charged to this node and the run's budget."""
         response: LLMResponse | None = None
-        async for event in self.services.llm.stream(request):
-            if event.kind == "text" and show:
-                self.execution.emit_delta(
-                    self.node, {"kind": "text", "text": event.text, "is_partial": True, "run": self.run}
+        request = replace(request, budget=self.execution.options.budget)
+        self._meta["person"] = request.context.get("person")
+        try:
+            async for event in self.services.llm.stream(request):
+                if event.kind == "end":
+                    response = event.response
+                else:
+                    self._report(event, show)
+        except StructureError as error:
+            if error.usage is not None:  # it was paid for
+                self.charge(
+                    LLMResponse("", error.provider or "", error.model or "", error.usage, cost_usd=error.cost_usd)
                 )
-            elif event.kind == "reasoning" and show:
-                self.execution.emit_delta(
-                    self.node, {"kind": "reasoning", "text": event.text, "is_partial": True, "run": self.run}
-                )
-            elif event.kind == "stream_restarted" and show:
-                self.execution.emit_delta(
-                    self.node, {"kind": "text", "text": "", "is_partial": True, "run": self.run, "restart": True}
-                )
-            elif event.kind == "progress":
-                self.execution.emit_delta(
-                    self.node,
-                    {"kind": "progress", "text": event.text, "data": event.data, "is_partial": True, "run": self.run},
-                )
-            elif event.kind == "start" and event.data and (notice := event.data.get("notice")):
-                self.execution.emit_log(self.node, "WARNING", notice)
-            elif event.kind == "end":
-                response = event.response
+            raise
         if response is None:
             raise LLMConnectionError(
                 f"The answer of {request.service} ended before it was complete.",
@@ -82,6 +75,32 @@ class NodeContext:
             )
         self.charge(response)
         return response
+
+    def _report(self, event: StreamEvent, show: bool) -> None:
+        """One step of an answer, as an event of the run."""
+        match event.kind:
+            case "text" | "reasoning" if show:
+                self._delta(event.kind, event.text)
+            case "stream_restarted" if show:
+                self._delta("text", "", restart=True)
+            case "tool_call_end" if show:
+                self._delta("tool", event.text, data=event.data, step="call")
+            case "tool_result" if show:
+                self._delta("tool", event.text, data=event.data, step="result")
+            case "progress":
+                self._delta("progress", event.text, data=event.data)
+            case "start" if event.data and event.data.get("notice"):
+                self.execution.emit_log(self.node, "WARNING", event.data["notice"])
+            case "error":
+                self.execution.emit_log(
+                    self.node, "WARNING", f"{event.text} {_next_step(event.data or {})}", **(event.data or {})
+                )
+            case _:
+                pass  # pieces of tool calls and partial values are views of what follows
+
+    def _delta(self, kind: str, text: str, **more: Any) -> None:
+        payload = {"kind": kind, "text": text, "is_partial": True, "run": self.run, **more}
+        self.execution.emit_delta(self.node, payload)
 
     def charge(self, response: LLMResponse) -> None:
         """Add a call's usage and cost to this node's account."""
@@ -95,7 +114,18 @@ class NodeContext:
         self._meta["calls"] = calls + 1
         self._meta["provider"] = response.provider
         self._meta["model"] = response.model
+        if response.cached:
+            self._meta["saved_usd"] = self._meta.get("saved_usd", 0.0) + (response.saved_usd or 0.0)
 
     def spent(self) -> dict[str, Any]:
-        """usage, cost_usd (None when a price is unknown), calls, provider, model of this run so far; empty without calls."""
+        """usage, cost_usd (None when a price is unknown), calls, person, provider, model of this run so far, and saved_usd when
+        answers came from recordings; empty without calls."""
         return dict(self._meta)
+
+
+def _next_step(data: Mapping[str, Any]) -> str:
+    if "fallback" in data:
+        return f"Asking {data['fallback']} instead."
+    if "rung" in data:
+        return f"Asking for structure by '{data['rung']}' instead."
+    return f"Trying again in {data.get('retry_in_s', 0):g} s."

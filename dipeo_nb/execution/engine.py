@@ -17,6 +17,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import EventType, Status
@@ -63,6 +64,8 @@ class RunOptions:
     interaction: InteractionPort | None = None
     """Who answers user_response nodes; None: `Execution.answer` (a form in the live view)."""
     parent_run_id: str | None = None
+    budget: Budget | None = None
+    """What the run may spend on models; shared by all its nodes."""
     delta_interval: float = 1 / 30
     """Seconds between two commits of streamed text."""
     source: Mapping[str, Any] | None = None

@@ -40,6 +40,21 @@ class NodeState:
 
 
 @dataclass(slots=True)
+class Spent:
+    """What one person's answers took."""
+
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    cost_usd: float | None = 0.0
+    """None when the price of a call is unknown."""
+    calls: int = 0
+
+    def add(self, usage: TokenUsage, cost: float | None, calls: int) -> None:
+        self.usage = self.usage + usage
+        self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+        self.calls += calls
+
+
+@dataclass(slots=True)
 class RunState:
     """A run as its log tells it, up to `events`."""
 
@@ -65,6 +80,8 @@ class RunState:
     """Sum of the known prices; None while none is known or when one is unknown (`cost_complete`)."""
     cost_complete: bool = True
     """False when a call's price is unknown: then `cost_usd` is None, never a part passed off as the whole."""
+    persons: dict[str, Spent] = field(default_factory=dict[str, Spent])
+    """Label of a person → what its answers took."""
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
     """Endpoint label → value."""
     conversation: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
@@ -170,6 +187,8 @@ class RunState:
         node.usage = node.usage + spent
         self.usage = self.usage + spent
         cost = meta.get("cost_usd")
+        if person := meta.get("person"):
+            self.persons.setdefault(person, Spent()).add(spent, cost, meta.get("calls", 1))
         if cost is None:
             self.cost_complete = False
         else:

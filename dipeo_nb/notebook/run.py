@@ -22,7 +22,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError, RunError
 from dipeo_nb.execution.engine import Execution, describe
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.fold import RunState, Spent
 from dipeo_nb.execution.interaction import nobody
 from dipeo_nb.notebook import static_view
 
@@ -199,6 +199,11 @@ class Run:
     def cost(self) -> float | None:
         """US dollars; None when nothing was spent yet or a price is unknown."""
         return self._state.cost_usd
+
+    @property
+    def persons(self) -> Mapping[str, Spent]:
+        """Label of each person that answered → usage, cost_usd, calls."""
+        return self._state.persons
 
     @property
     def error(self) -> Mapping[str, Any] | None:

@@ -19,6 +19,7 @@ from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.document import load as load_diagram
+from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.domain.ports import Services
@@ -94,6 +95,7 @@ class Session:
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_iterations: int | None = None,
+        budget: Budget | None = None,
         trust: bool = False,
         view: bool = True,
         **variables: Any,
@@ -106,6 +108,8 @@ class Session:
             inputs: variables of the run whose names are taken here; all others as keywords (`topic="…"`).
             timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
             max_iterations: visits of one node before its loop counts as endless.
+            budget: what models may cost: `dp.Budget(usd=0.1)`, tokens, calls or seconds; the run fails before the call that
+                would go beyond it.
             trust: allow the code of a diagram file outside the base directory.
             view: False shows the run as a picture only, never live.
 
@@ -128,6 +132,7 @@ class Session:
             model=model,
             timeout=timeout,
             max_iterations=max_iterations,
+            budget=budget,
             interaction=GivenAnswers(answers, waiting),
             source=json.loads(document.to_text("native")),
         )
@@ -146,6 +151,7 @@ class Session:
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_iterations: int | None = None,
+        budget: Budget | None = None,
         trust: bool = False,
         view: bool = True,
         **variables: Any,
@@ -165,6 +171,7 @@ class Session:
             inputs={**variables, **(inputs or {})},
             timeout=timeout,
             max_iterations=max_iterations,
+            budget=budget,
             trust=trust,
             view=view,
         )
@@ -181,6 +188,7 @@ class Session:
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_iterations: int | None = None,
+        budget: Budget | None = None,
         trust: bool = False,
         view: bool = True,
         **variables: Any,
@@ -193,6 +201,7 @@ class Session:
             inputs={**variables, **(inputs or {})},
             timeout=timeout,
             max_iterations=max_iterations,
+            budget=budget,
             trust=trust,
             view=view,
         )

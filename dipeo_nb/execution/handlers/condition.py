@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from dipeo_nb.diagram.expressions import evaluate
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
+from dipeo_nb.domain.decision import DECISION_SCHEMA, decided, decision_prompt
 from dipeo_nb.domain.enums import ConditionType, ExecutionPhase
 from dipeo_nb.domain.nodes import ConditionNode
 from dipeo_nb.errors import ExpressionError, NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.handlers.person_job import remembered
 from dipeo_nb.execution.inputs import Output, as_text, plain
-
-DECISION_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"decision": {"type": "boolean"}},
-    "required": ["decision"],
-    "additionalProperties": False,
-}
 
 
 def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
@@ -92,10 +85,7 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
     content = names.get("default", names.get("generated_output"))
     if content is None:
         content = dict(context.inputs.values)
-    prompt = (
-        f"{context.render(spec.judge_by)}\n\n--- Content to evaluate ---\n{as_text(content)}\n--- End of content ---\n\n"
-        'Answer with JSON: {"decision": true} or {"decision": false}'
-    )
+    prompt = decision_prompt(context.render(spec.judge_by), as_text(content))
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
     messages += await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)
     messages.append(ChatMessage("user", prompt))
@@ -104,7 +94,6 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
             service=person.llm.service,
             model=person.llm.model or "",
             messages=messages,
-            temperature=0.0,
             max_tokens=person.llm.max_tokens,
             response_format=DECISION_SCHEMA,
             phase=ExecutionPhase.DECISION_EVALUATION,
@@ -114,36 +103,9 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
         )
     )
     decision = decided(response.structured, response.text)
-    return _branched(context, decision, person_id=person.id, answer=response.text, **context.spent())
-
-
-_NO = re.compile(r"\b(no|false|incorrect|fail|fails|failed|negative|reject|rejected)\b", re.IGNORECASE)
-_YES = re.compile(r"\b(yes|true|correct|pass|passes|passed|affirmative|accept|accepted)\b", re.IGNORECASE)
-_NEGATED = re.compile(r"\b(?:not|n't|isn't|never|hardly)\s+(?:\w+\s+)?(?:correct|true|pass|yes)\b", re.IGNORECASE)
-
-
-def decided(structured: Any, text: str) -> bool:
-    """The decision in an answer: the structured field first, then a leading yes or no, then whole words.
-
-    Raises:
-        NodeExecutionError: the answer says neither.
-    """
-    value = structured.get("decision") if isinstance(structured, Mapping) else None
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        text = value
-    found = re.search(r'"decision"\s*:\s*"?(true|false|yes|no)\b', text, re.IGNORECASE)
-    if found:
-        return found[1].lower() in ("true", "yes")
-    bare = re.sub(r"[*_`#>\"'\s]+", " ", text).strip().lower()
-    if lead := re.match(r"(yes|no|true|false)\b", bare):
-        return lead[1] in ("yes", "true")
-    no = len(_NO.findall(text)) + len(_NEGATED.findall(text))
-    yes = len(_YES.findall(text)) - len(_NEGATED.findall(text))
-    if yes == no:
+    if decision is None:
         raise NodeExecutionError(
-            f"The answer is neither yes nor no: {' '.join(text.split())[:200]!r}.",
+            f"The answer is neither yes nor no: {' '.join(response.text.split())[:200]!r}.",
             hint="Ask for a yes or a no in judge_by, or use a model that can answer in JSON.",
         )
-    return yes > no
+    return _branched(context, decision, person_id=person.id, answer=response.text, **context.spent())

@@ -10,6 +10,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from dipeo_nb.diagram.text_format import response_model
+from dipeo_nb.domain import selection
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, ToolConfig
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import ExecutionPhase
@@ -18,9 +19,6 @@ from dipeo_nb.errors import LLMError, NodeExecutionError
 from dipeo_nb.execution import memory
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import ConversationView, Output, as_text, plain
-
-TEMPERATURE = 0.2
-"""Sampling temperature when neither node nor person names one (infra-spec §12)."""
 
 
 async def run(context: NodeContext) -> Output:
@@ -52,7 +50,7 @@ async def _answer(
             service=person.llm.service,
             model=person.llm.model or "",
             messages=messages,
-            temperature=_first(spec.temperature, person.llm.temperature, TEMPERATURE),
+            temperature=_first(spec.temperature, person.llm.temperature),
             max_tokens=_first(spec.max_tokens, person.llm.max_tokens),
             response_format=shape,
             tools=tools(spec.tools),
@@ -184,18 +182,17 @@ async def _select(
     """Let the person's own model choose by a criterion; the best-scored ones when it cannot."""
     if not log:
         return []
-    candidates = memory.ranked(log, context.services.clock.now())
+    candidates = selection.ranked(log, context.services.clock.now())
     request = LLMRequest(
         service=person.llm.service,
         model=person.llm.model or "",
         messages=[
             ChatMessage(
                 "user",
-                memory.selection_prompt(candidates, criterion=criterion, task=task, at_most=at_most, names=names),
+                selection.selection_prompt(candidates, criterion=criterion, task=task, at_most=at_most, names=names),
             )
         ],
-        temperature=0.0,
-        response_format=memory.SELECTION_SCHEMA,
+        response_format=selection.SELECTION_SCHEMA,
         phase=ExecutionPhase.MEMORY_SELECTION,
         api_key_id=person.llm.api_key_id,
         base_url=person.llm.base_url,
@@ -209,7 +206,7 @@ async def _select(
         )
         ids = [m.id for m in candidates[: at_most or 10]]
     else:
-        ids = memory.chosen_ids(response.structured, response.text, candidates)
+        ids = selection.chosen_ids(response.structured, response.text, candidates)
         ids = ids[:at_most] if at_most else ids
     wanted = set(ids)
     return [m for m in log if m.id in wanted]
