@@ -14,7 +14,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -137,6 +137,57 @@ def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
             future.cancel()
             while pipe.get() is not None:
                 continue
+
+
+async def iterate_on_loop(items: AsyncIterator[T]) -> AsyncGenerator[T]:
+    """The items of an async iterator that lives on the library's loop, on any other loop; as `iterate_sync` otherwise."""
+    if threading.current_thread() is LoopThread.get().thread:
+        async with contextlib.aclosing(_closable(items)) as own:
+            async for item in own:
+                yield item
+        return
+    here = asyncio.get_running_loop()
+    pipe: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
+
+    def put(item: tuple[T] | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the other loop is closed: nobody listens any more
+            here.call_soon_threadsafe(pipe.put_nowait, item)
+
+    async def pump() -> None:
+        try:
+            async with contextlib.aclosing(_closable(items)) as own:
+                async for item in own:
+                    put((item,))
+        finally:
+            put(None)
+
+    future = submit(pump())
+    try:
+        while True:
+            waiter = asyncio.ensure_future(pipe.get())
+            try:
+                while not waiter.done():  # the ticks let a kernel's Stop through, as in `wait_for_future`
+                    await asyncio.wait({waiter}, timeout=0.2)
+            finally:
+                waiter.cancel()
+            if (item := waiter.result()) is None:
+                break
+            yield item[0]
+        await asyncio.wrap_future(future)
+    finally:
+        if not future.done():
+            future.cancel()
+
+
+async def _closable(items: AsyncIterator[T]) -> AsyncGenerator[T]:
+    """An async iterator as a generator whose closing closes it."""
+    try:
+        async for item in items:
+            yield item
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await close()
 
 
 @atexit.register

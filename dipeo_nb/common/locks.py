@@ -1,0 +1,213 @@
+"""Locks between processes, on `filelock`: an exclusive one, an async one, and one for files of a cache."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import platformdirs
+
+from dipeo_nb.common.atomic import write_atomic
+
+TIMEOUT_S = 30.0
+"""Seconds that a lock is waited for, unless told otherwise."""
+POLL_S = 0.02
+"""Seconds between two looks at a lock that somebody else has."""
+
+
+class FileLock:
+    """An exclusive lock, between processes and between threads that share the object; the thread that has it may take it again.
+
+    The operating system frees it when its process ends, however that ends.
+
+    Args:
+        lock_file: its path; folders are made.
+        timeout: seconds to wait; negative: for ever.
+    """
+
+    def __init__(self, lock_file: str | os.PathLike[str], timeout: float = TIMEOUT_S) -> None:
+        self.lock_file = Path(lock_file)
+        self.timeout = timeout
+        self._lock = filelock.FileLock(self.lock_file, timeout=timeout, poll_interval=POLL_S, thread_local=True)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether this thread has it."""
+        return self._lock.is_locked
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """Take the lock. False when it could not be had in time, or at once with blocking=False."""
+        self.lock_file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=blocking)
+        except filelock.Timeout:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give the lock back; as often as it was taken. Without having it, nothing happens."""
+        self._lock.release()
+
+    def __enter__(self) -> FileLock:
+        if not self.acquire():
+            raise _late(self.lock_file, self.timeout)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class AsyncFileLock:
+    """`FileLock` for coroutines: waiting blocks neither the event loop nor a worker thread, and can be cancelled.
+
+    Each `async with` is a holder of its own: two tasks that share the object exclude each other.
+    """
+
+    def __init__(self, lock_file: str | os.PathLike[str], timeout: float = TIMEOUT_S) -> None:
+        self.lock_file = Path(lock_file)
+        self.timeout = timeout
+        self._held: list[filelock.FileLock] = []
+
+    async def acquire(self, blocking: bool = True) -> bool:
+        """As `FileLock.acquire`."""
+        self.lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.lock_file, thread_local=False)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.timeout if self.timeout >= 0 else float("inf")
+        while True:
+            try:
+                lock.acquire(blocking=False)  # a system call that returns at once
+            except filelock.Timeout:
+                if not blocking or clock() >= deadline:
+                    return False
+                await asyncio.sleep(POLL_S)
+            else:
+                self._held.append(lock)
+                return True
+
+    async def release(self) -> None:
+        """Give the lock back. Without having it, nothing happens."""
+        if self._held:
+            self._held.pop().release()
+
+    async def __aenter__(self) -> AsyncFileLock:
+        if not await self.acquire():
+            raise _late(self.lock_file, self.timeout)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.release()
+
+
+class CacheFileLock:
+    """Reading and writing files of a cache folder that several processes use: many readers or one writer for each file.
+
+    A write is seen whole or not at all; one that fails leaves the old file.
+
+    Args:
+        cache_dir: where the files are.
+        lock_dir: where the locks are; default: `.locks` in it.
+        timeout: seconds to wait for a file.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | os.PathLike[str],
+        lock_dir: str | os.PathLike[str] | None = None,
+        timeout: float = TIMEOUT_S,
+    ) -> None:
+        self.cache_dir = Path(cache_dir)
+        self.lock_dir = self.cache_dir / ".locks" if lock_dir is None else Path(lock_dir)
+        self.timeout = timeout
+
+    @contextlib.contextmanager
+    def read(self, name: str) -> Iterator[Path]:
+        """The path of a file, which nobody changes within the block."""
+        lock = self._lock(name)
+        try:
+            with _in_time(self._path(name), self.timeout), lock.read_lock(timeout=self.timeout):
+                yield self._path(name)
+        finally:
+            lock.close()
+
+    @contextlib.contextmanager
+    def write(self, name: str) -> Iterator[Path]:
+        """The path of an empty temporary file; what is in it at the end of the block becomes the file."""
+        lock = self._lock(name)
+        target = self._path(name)
+        draft = target.with_name(f"{target.name}.{os.getpid()}.{id(lock):x}.draft")
+        try:
+            with _in_time(target, self.timeout), lock.write_lock(timeout=self.timeout):
+                draft.parent.mkdir(parents=True, exist_ok=True)
+                draft.touch()
+                try:
+                    yield draft
+                    write_atomic(target, draft.read_bytes())
+                finally:
+                    draft.unlink(missing_ok=True)
+        finally:
+            lock.close()
+
+    @contextlib.asynccontextmanager
+    async def aread(self, name: str) -> AsyncIterator[Path]:
+        """`read` for coroutines."""
+        lock = filelock.AsyncReadWriteLock(self._lock_file(name), timeout=self.timeout, is_singleton=False)
+        try:
+            with _in_time(self._path(name), self.timeout):
+                async with lock.read_lock(timeout=self.timeout):
+                    yield self._path(name)
+        finally:
+            await lock.close()
+
+    @contextlib.asynccontextmanager
+    async def awrite(self, name: str) -> AsyncIterator[Path]:
+        """`write` for coroutines."""
+        lock = filelock.AsyncReadWriteLock(self._lock_file(name), timeout=self.timeout, is_singleton=False)
+        target = self._path(name)
+        draft = target.with_name(f"{target.name}.{os.getpid()}.{id(lock):x}.draft")
+        try:
+            with _in_time(target, self.timeout):
+                async with lock.write_lock(timeout=self.timeout):
+                    draft.parent.mkdir(parents=True, exist_ok=True)
+                    draft.touch()
+                    try:
+                        yield draft
+                        await asyncio.to_thread(lambda: write_atomic(target, draft.read_bytes()))
+                    finally:
+                        draft.unlink(missing_ok=True)
+        finally:
+            await lock.close()
+
+    def _path(self, name: str) -> Path:
+        return self.cache_dir / name
+
+    def _lock_file(self, name: str) -> Path:
+        self.lock_dir.mkdir(parents=True, exist_ok=True)
+        return self.lock_dir / f"{name.replace('%', '%25').replace('/', '%2F')}.lock"
+
+    def _lock(self, name: str) -> Any:
+        return filelock.ReadWriteLock(self._lock_file(name), timeout=self.timeout, is_singleton=False)
+
+
+def get_cache_lock_manager(cache_dir: str | os.PathLike[str] | None = None) -> CacheFileLock:
+    """The locks of a cache folder; default: the user's cache folder of this package."""
+    return CacheFileLock(cache_dir or platformdirs.user_cache_dir("dipeo-nb", appauthor=False))
+
+
+@contextlib.contextmanager
+def _in_time(path: Path, timeout: float) -> Iterator[None]:
+    try:
+        yield
+    except filelock.Timeout as error:
+        raise _late(path, timeout) from error
+
+
+def _late(path: Path, timeout: float) -> TimeoutError:
+    return TimeoutError(
+        f"{path} was locked by somebody else for {timeout:g} s. Wait for it to end, or raise the timeout."
+    )
