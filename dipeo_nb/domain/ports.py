@@ -6,10 +6,10 @@ All errors named here are from `dipeo_nb.errors`. Methods that touch the outside
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.enums import EventPriority, EventType
@@ -122,6 +122,78 @@ class FileSystemPort(Protocol):
 
     def remove(self, path: str | Path) -> None:
         """Raises StorageError when missing or a directory."""
+        ...
+
+
+BlobData = bytes | BinaryIO | AsyncIterable[bytes]
+"""Bytes, an open binary file (read to its end, not closed), or pieces as they come."""
+
+
+class BlobVersion(NamedTuple):
+    """One version of a blob."""
+
+    key: str
+    version: str
+    size: int
+    """Bytes."""
+    created: float
+    """Seconds since the epoch."""
+    current: bool
+    metadata: Mapping[str, str]
+    checksum: str | None = None
+    """SHA-256 in hex; None where the store does not know it."""
+
+
+@runtime_checkable
+class BlobStorePort(Protocol):
+    """Named bytes in versions. Keys are relative paths with `/`; a key may be the beginning of another.
+
+    A put is seen whole or not at all, whatever kills the writer; what was acknowledged stays. Streams go through in bounded
+    memory. Keys that leave the store (`..`, absolute, control characters …) are a StorageError with cause `refused`.
+    """
+
+    async def put(
+        self, key: str, data: BlobData, metadata: Mapping[str, str] | None = None, *, create_only: bool = False
+    ) -> str:
+        """Store a new current version and return its id.
+
+        Raises:
+            StorageError: `exists` (create_only and there is one), `too_large`, `disk_full`, `read_only`, `permission`,
+                `unavailable` (a server that cannot be reached).
+        """
+        ...
+
+    async def get(self, key: str, version: str | None = None) -> BinaryIO:
+        """An open binary file, to be closed by the caller. Raises StorageError `not_found`."""
+        ...
+
+    async def exists(self, key: str, version: str | None = None) -> bool:
+        """Raises StorageError when that cannot be told (forbidden, unreachable)."""
+        ...
+
+    async def delete(self, key: str, version: str | None = None) -> None:
+        """Delete one version, or the key with all of them. What is not there is no error."""
+        ...
+
+    def list(self, prefix: str = "", limit: int = 1000) -> AsyncIterator[str]:
+        """Keys that begin with *prefix*, sorted, *limit* at most."""
+        ...
+
+    async def versions(self, key: str) -> Sequence[BlobVersion]:
+        """Newest first; empty when there is no such key."""
+        ...
+
+    async def presign_url(self, key: str, operation: str = "GET", expires_in: int = 3600) -> str:
+        """A URL for one operation (GET, PUT, DELETE, HEAD) that works for *expires_in* seconds.
+
+        Raises StorageError `unsupported` for what the store has no URLs for.
+        """
+        ...
+
+    async def initialize(self) -> None: ...
+
+    async def cleanup(self) -> None:
+        """Safe to call twice."""
         ...
 
 

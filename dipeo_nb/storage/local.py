@@ -1,18 +1,43 @@
-"""Files on the local disk, below one base directory."""
+"""Files and blobs on the local disk, below one base directory."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
+import functools
+import hashlib
+import json
 import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote, unquote
 
 from dipeo_nb.common.atomic import write_atomic
-from dipeo_nb.common.paths import confine, refused
-from dipeo_nb.domain.ports import FileInfo
+from dipeo_nb.common.locks import FileLock
+from dipeo_nb.common.paths import NAME_LIMIT, confine, refused
+from dipeo_nb.domain.ports import BlobData, BlobVersion, FileInfo
 from dipeo_nb.errors import StorageError
+from dipeo_nb.storage.blobs import (
+    VERSION_DIGITS,
+    already_there,
+    bad_key,
+    beyond_limit,
+    checked_key,
+    not_found,
+    pieces,
+    version_of,
+)
+
+R = TypeVar("R")
 
 MAX_FILE_SIZE = 50 * 1024 * 1024
 """Bytes read or written at once (50 MB)."""
+DRAFT_LIFE_S = 86400.0
+"""Seconds after which an unfinished blob is nobody's any more."""
 CAUSES = {
     errno.ENOENT: ("not_found", "There is no such file.", "Check the name, or create it."),
     errno.EISDIR: ("is_directory", "It is a folder.", "Name a file."),
@@ -105,6 +130,231 @@ class LocalFileSystemAdapter:
             target.unlink()
         except OSError as error:
             raise failed("remove", path, error) from error
+
+
+class LocalBlobAdapter:
+    """`BlobStorePort` over a folder: one version for each distinct content.
+
+    A key `a/b` has a folder `objects/a/b@` (`@`, `%` and upper-case letters in keys are percent-encoded, so that keys never
+    meet). It holds `<version>.data`, `<version>.json` (facts and metadata) and `current`, the name of the current version,
+    which is written last: until then nobody sees the new one.
+
+    Args:
+        base_path: the folder, made when needed.
+        max_size: bytes of one blob at most; None: as the disk has them.
+    """
+
+    def __init__(self, base_path: str | Path, *, max_size: int | None = None) -> None:
+        self._base = Path(base_path).resolve()
+        self._max_size = max_size
+
+    async def initialize(self) -> None:
+        """Make the folder; drop what writers that were killed left behind a day ago or earlier."""
+
+        def made() -> None:
+            (self._base / "objects").mkdir(parents=True, exist_ok=True)
+            for draft in (self._base / "drafts").glob("*"):
+                if time.time() - draft.stat().st_mtime > DRAFT_LIFE_S:
+                    draft.unlink(missing_ok=True)
+
+        await self._run("initialize", "", made)
+
+    async def cleanup(self) -> None:
+        """Nothing is kept open."""
+
+    async def put(
+        self, key: str, data: BlobData, metadata: Mapping[str, str] | None = None, *, create_only: bool = False
+    ) -> str:
+        folder = self._folder(key)
+        draft, file = await self._run("put", key, self._draft)
+        digest, size = hashlib.sha256(), 0
+        try:
+            with file:
+                async for piece in pieces(data):
+                    size += len(piece)
+                    if self._max_size is not None and size > self._max_size:
+                        raise beyond_limit(key, self._max_size)
+                    digest.update(piece)
+                    await self._run("put", key, functools.partial(file.write, piece))
+                await self._run("put", key, lambda: (file.flush(), os.fsync(file.fileno())))
+            facts = {
+                "key": key,
+                "size": size,
+                "sha256": digest.hexdigest(),
+                "created": time.time(),
+                "metadata": dict(metadata or {}),
+            }
+            return await self._run("put", key, lambda: self._commit(folder, draft, facts, create_only=create_only))
+        finally:
+            draft.unlink(missing_ok=True)
+
+    async def get(self, key: str, version: str | None = None) -> BinaryIO:
+        folder = self._folder(key)
+
+        def opened() -> BinaryIO:
+            for _ in range(3):  # a version may be deleted between the two looks
+                name = version or _current(folder)
+                if name is None or not _is_version(name):
+                    break
+                with contextlib.suppress(FileNotFoundError):
+                    return (folder / f"{name}.data").open("rb")
+            raise not_found(key, version)
+
+        return await self._run("get", key, opened)
+
+    async def exists(self, key: str, version: str | None = None) -> bool:
+        folder = self._folder(key)
+
+        def there() -> bool:
+            name = version or _current(folder)
+            return name is not None and _is_version(name) and (folder / f"{name}.json").exists()
+
+        return await self._run("exists", key, there)
+
+    async def delete(self, key: str, version: str | None = None) -> None:
+        folder = self._folder(key)
+
+        def gone() -> None:
+            if not folder.is_dir():
+                return
+            with self._locked(folder):
+                left = [v for v in _versions(folder, key) if version is not None and v.version != version]
+                # First it is out of sight, then its files go.
+                if not left:
+                    (folder / "current").unlink(missing_ok=True)
+                elif _current(folder) == version:
+                    write_atomic(folder / "current", left[0].version.encode())
+                kept = {v.version for v in left}
+                for file in folder.glob("*.*"):
+                    if file.suffix in (".data", ".json") and file.stem not in kept:
+                        file.unlink(missing_ok=True)
+            self._tidy(folder)
+
+        await self._run("delete", key, gone)
+
+    async def list(self, prefix: str = "", limit: int = 1000) -> AsyncIterator[str]:
+        keys = await self._run("list", prefix, lambda: self._keys(prefix))
+        for key in keys[:limit]:
+            yield key
+
+    async def versions(self, key: str) -> Sequence[BlobVersion]:
+        folder = self._folder(key)
+        return await self._run("versions", key, lambda: _versions(folder, key))
+
+    async def presign_url(self, key: str, operation: str = "GET", expires_in: int = 3600) -> str:
+        """A file URL; it does not expire."""
+        if operation != "GET":
+            raise StorageError(
+                f"Files have no URL for {operation}.", hint="Use put() or delete().",
+                operation="presign", path=key, cause="unsupported",
+            )  # fmt: skip
+        folder = self._folder(key)
+
+        def url() -> str:
+            name = _current(folder)
+            if name is None:
+                raise not_found(key)
+            return (folder / f"{name}.data").as_uri()
+
+        return await self._run("presign", key, url)
+
+    def _folder(self, key: str) -> Path:
+        parts = [_quoted(part) for part in checked_key(key).split("/")]
+        if any(len(part) > NAME_LIMIT - 1 for part in parts):
+            raise bad_key(key, f"a part is longer than {NAME_LIMIT - 1} bytes once it is encoded")
+        return self._base.joinpath("objects", *parts[:-1], f"{parts[-1]}@")
+
+    def _draft(self) -> tuple[Path, BinaryIO]:
+        drafts = self._base / "drafts"
+        drafts.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=drafts)
+        return Path(name), os.fdopen(handle, "wb")
+
+    def _commit(self, folder: Path, draft: Path, facts: dict[str, Any], *, create_only: bool) -> str:
+        version = version_of(facts["sha256"])
+        with self._locked(folder):
+            if create_only and _current(folder) is not None:
+                raise already_there(facts["key"])
+            for last in (False, False, True):
+                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.replace(draft, folder / f"{version}.data")
+                    break
+                except FileNotFoundError:  # a neighbour's delete has just tidied the empty folder away
+                    if last:
+                        raise
+            write_atomic(folder / f"{version}.json", json.dumps(facts, ensure_ascii=False, indent=1).encode())
+            write_atomic(folder / "current", version.encode())
+        return version
+
+    def _locked(self, folder: Path) -> FileLock:
+        name = hashlib.sha256(str(folder.relative_to(self._base)).encode()).hexdigest()[:4]
+        return FileLock(self._base / "locks" / f"{name}.lock")
+
+    def _tidy(self, folder: Path) -> None:
+        """Remove folders that are empty now, up to the root."""
+        root = self._base / "objects"
+        with contextlib.suppress(OSError):  # not empty, or somebody else's by now
+            while folder != root:
+                folder.rmdir()
+                folder = folder.parent
+
+    def _keys(self, prefix: str) -> list[str]:
+        root = self._base / "objects"
+        # Only the folder that the prefix leads into is walked.
+        parent = prefix.rpartition("/")[0]
+        if any(part in ("", ".", "..") for part in parent.split("/")) and parent:
+            return []
+        start = root.joinpath(*(_quoted(part) for part in parent.split("/"))) if parent else root
+        found: list[str] = []
+        for folder, _, files in os.walk(start):
+            if "current" in files and folder.endswith("@"):
+                key = unquote("/".join(Path(folder[:-1]).relative_to(root).parts))
+                if key.startswith(prefix):
+                    found.append(key)
+        return sorted(found)
+
+    async def _run(self, operation: str, key: str, work: Callable[[], R]) -> R:
+        """*work* in a worker thread; the system's errors as ours."""
+        try:
+            return await asyncio.to_thread(work)
+        except OSError as error:
+            raise failed(operation, key or self._base, error) from error
+
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_. ")
+
+
+def _quoted(part: str) -> str:
+    """A part of a key as a file name that is another one for another key, on every file system: capitals are encoded, too."""
+    return "".join(c if c in _PLAIN else f"%{ord(c):02X}" if c.isascii() else quote(c, safe="") for c in part)
+
+
+def _is_version(name: str) -> bool:
+    return len(name) == VERSION_DIGITS and all(c in "0123456789abcdef" for c in name)
+
+
+def _current(folder: Path) -> str | None:
+    try:
+        return (folder / "current").read_text("ascii")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _versions(folder: Path, key: str) -> list[BlobVersion]:
+    current = _current(folder)
+    if current is None:
+        return []
+    found: list[BlobVersion] = []
+    for file in folder.glob("*.json"):
+        facts = json.loads(file.read_bytes())
+        version = file.stem
+        found.append(
+            BlobVersion(
+                key, version, facts["size"], facts["created"], version == current, facts["metadata"], facts["sha256"]
+            )
+        )
+    return sorted(found, key=lambda v: (v.current, v.created), reverse=True)
 
 
 def failed(operation: str, path: str | Path, error: OSError) -> StorageError:

@@ -1,0 +1,150 @@
+"""What all blob stores share: keys, pieces of data, and a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from dipeo_nb.common.paths import confine
+from dipeo_nb.domain.ports import BlobData, BlobVersion
+from dipeo_nb.errors import StorageError
+
+CHUNK = 1 << 20
+"""Bytes moved at once."""
+VERSION_DIGITS = 32
+"""Hex digits of a version: the beginning of the content's SHA-256, so the same content is the same version."""
+_NOWHERE = Path("/dipeo-nb-blobs")
+
+
+def checked_key(key: str) -> str:
+    """The key in its one spelling.
+
+    Raises:
+        StorageError: `refused`: it leaves the store, or is no name a file could have.
+    """
+    text = key.strip("/") if key not in ("/", "") else ""
+    if key.startswith("/") or key.endswith("/") or "//" in key or not text:
+        raise bad_key(key, "it is empty, absolute, or has an empty part")
+    if any(part in (".", "..") for part in key.split("/")):
+        raise bad_key(key, "it has a part '.' or '..'")
+    confine(_NOWHERE, key)  # the rules of all paths
+    return key
+
+
+def bad_key(key: str, why: str) -> StorageError:
+    shown = key[:120].encode("utf-8", "replace").decode()
+    return StorageError(
+        f"The key {shown!r} is refused: {why}.", hint="Use a plain relative name such as models/v1.bin.",
+        operation="resolve", path=shown, cause="refused",
+    )  # fmt: skip
+
+
+def not_found(key: str, version: str | None = None) -> StorageError:
+    which = f" in version {version}" if version else ""
+    return StorageError(
+        f"There is no blob '{key}'{which}.", hint="List the store to see what is there.",
+        operation="get", path=key, cause="not_found",
+    )  # fmt: skip
+
+
+def already_there(key: str) -> StorageError:
+    return StorageError(
+        f"There is a blob '{key}' already.", hint="Use another key, or allow it to be replaced.",
+        operation="put", path=key, cause="exists",
+    )  # fmt: skip
+
+
+def beyond_limit(key: str, limit: int) -> StorageError:
+    return StorageError(
+        f"'{key}' is larger than {limit:,} bytes.", hint="Raise the store's max_size, or split it.",
+        operation="put", path=key, cause="too_large",
+    )  # fmt: skip
+
+
+async def pieces(data: BlobData) -> AsyncIterator[bytes]:
+    """Data piece by piece, whatever it is."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        yield bytes(data)
+    elif isinstance(data, AsyncIterable):
+        async for piece in data:
+            yield piece
+    elif hasattr(data, "read"):
+        while piece := await asyncio.to_thread(data.read, CHUNK):
+            if not isinstance(piece, bytes):
+                raise TypeError("a blob is read from a file opened in binary mode ('rb')")
+            yield piece
+    else:
+        raise TypeError(f"a blob is bytes, a binary file or an async iterator of bytes, not {type(data).__name__}")
+
+
+def version_of(digest: str) -> str:
+    return digest[:VERSION_DIGITS]
+
+
+class InMemoryBlobAdapter:
+    """`BlobStorePort` in memory, for tests."""
+
+    def __init__(self, max_size: int | None = None) -> None:
+        self._max_size = max_size
+        self._blobs: dict[str, dict[str, tuple[bytes, BlobVersion]]] = {}
+        """Key → version → content; the current version is the last one."""
+
+    async def put(
+        self, key: str, data: BlobData, metadata: Mapping[str, str] | None = None, *, create_only: bool = False
+    ) -> str:
+        key = checked_key(key)
+        content = bytearray()
+        async for piece in pieces(data):
+            content += piece
+            if self._max_size is not None and len(content) > self._max_size:
+                raise beyond_limit(key, self._max_size)
+        if create_only and self._blobs.get(key):
+            raise already_there(key)
+        digest = hashlib.sha256(content).hexdigest()
+        version = version_of(digest)
+        kept = self._blobs.setdefault(key, {})
+        kept.pop(version, None)
+        facts = BlobVersion(key, version, len(content), time.time(), True, dict(metadata or {}), digest)
+        kept[version] = bytes(content), facts
+        return version
+
+    async def get(self, key: str, version: str | None = None) -> BinaryIO:
+        kept = self._blobs.get(checked_key(key), {})
+        if not kept or (version is not None and version not in kept):
+            raise not_found(key, version)
+        return io.BytesIO(kept[version or next(reversed(kept))][0])
+
+    async def exists(self, key: str, version: str | None = None) -> bool:
+        kept = self._blobs.get(checked_key(key), {})
+        return bool(kept) and (version is None or version in kept)
+
+    async def delete(self, key: str, version: str | None = None) -> None:
+        kept = self._blobs.get(checked_key(key), {})
+        if version is not None:
+            kept.pop(version, None)
+        if version is None or not kept:
+            self._blobs.pop(key, None)
+
+    async def list(self, prefix: str = "", limit: int = 1000) -> AsyncIterator[str]:
+        for key in sorted(k for k in self._blobs if k.startswith(prefix))[:limit]:
+            yield key
+
+    async def versions(self, key: str) -> Sequence[BlobVersion]:
+        kept = list(self._blobs.get(checked_key(key), {}).values())
+        return [facts._replace(current=i == 0) for i, (_, facts) in enumerate(reversed(kept))]
+
+    async def presign_url(self, key: str, operation: str = "GET", expires_in: int = 3600) -> str:
+        raise StorageError(
+            "A store in memory has no URLs.", hint="Use get().", operation="presign", path=key, cause="unsupported"
+        )
+
+    async def initialize(self) -> None:
+        """Nothing to open."""
+
+    async def cleanup(self) -> None:
+        """Nothing to close."""
