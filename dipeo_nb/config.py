@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dipeo_nb.errors import ConfigurationError
@@ -40,6 +40,19 @@ class Settings(BaseSettings):
     """Seconds for one model call."""
     llm_idle_timeout: float = _env("DIPEO_LLM_IDLE_TIMEOUT", default=60.0, gt=0)
     """Seconds between two pieces of a streamed answer."""
+    llm_max_retries: int = _env("DIPEO_LLM_MAX_RETRIES", default=3, ge=0)
+    """Times a failed model call is repeated."""
+    llm_temperature: float | None = _env("DIPEO_LLM_TEMPERATURE", default=None, ge=0)
+    """Sampling temperature of calls that name none; None: the provider's own default."""
+    llm_max_tokens: int | None = _env("DIPEO_LLM_MAX_TOKENS", default=None, ge=1)
+    """Limit of answers in tokens for calls that name none; None: the provider's own."""
+    llm_fallbacks: str = _env("DIPEO_LLM_FALLBACKS", default="")
+    """Models to ask in turn when a person's own cannot answer: `anthropic:NAME, local`."""
+    llm_mode: Literal["live", "record", "replay", "auto"] = _env("DIPEO_LLM_MODE", default="live")
+    """Recorded answers of models: `record` calls and writes them down, `replay` calls nothing, `auto` replays what is recorded
+    and records the rest (a cache)."""
+    llm_recordings: Path | None = _env("DIPEO_LLM_RECORDINGS", default=None)
+    """Folder of the recordings, below base_dir when relative; default: <base_dir>/.dipeo/recordings."""
     execution_timeout: float = _env("DIPEO_EXECUTION_TIMEOUT", "DIPEO_EXECUTION_ENGINE_TIMEOUT_S", default=3600.0, gt=0)
     """Seconds for one run."""
     node_timeout: float = _env("DIPEO_NODE_TIMEOUT", "DIPEO_EXECUTION_NODE_TIMEOUT_S", default=600.0, gt=0)
@@ -66,11 +79,25 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = _env("ANTHROPIC_API_KEY", default=None)
     google_api_key: SecretStr | None = _env("GOOGLE_API_KEY", "GEMINI_API_KEY", default=None)
     openai_base_url: str | None = _env("OPENAI_BASE_URL", default=None)
+    google_base_url: str | None = _env("GOOGLE_BASE_URL", "GOOGLE_GEMINI_BASE_URL", default=None)
+    """Another server for Gemini; without the version (`/v1beta`), which is added."""
+    ollama_host: str = _env("OLLAMA_HOST", default="http://localhost:11434")
+    """Address of the Ollama server; in any form that Ollama takes (`gpu-box`, `127.0.0.1:11434`, `http://…`)."""
     log_level: str = _env("DIPEO_LOG_LEVEL", default="INFO")
+
+    @field_validator("ollama_host", mode="before")
+    @classmethod
+    def _address(cls, value: Any) -> Any:
+        return ollama_address(value) if isinstance(value, str) else value
 
     def model_post_init(self, context: Any, /) -> None:
         if self.base_dir is None:  # pyright: ignore[reportUnnecessaryComparison]
             object.__setattr__(self, "base_dir", Path.cwd())
+
+    @property
+    def recordings(self) -> Path:
+        """Folder of the recorded answers of models."""
+        return self.base_dir / (self.llm_recordings or Path(".dipeo", "recordings")).expanduser()
 
     @property
     def run_store(self) -> Path | None:
@@ -78,6 +105,23 @@ class Settings(BaseSettings):
         if self.state_store_path is None:
             return self.base_dir / ".dipeo" / "runs.db"
         return None if str(self.state_store_path) == ":memory:" else self.state_store_path
+
+
+def ollama_address(host: str) -> str:
+    """The URL that an OLLAMA_HOST means: scheme http and port 11434 unless given; an address to listen at is one to call.
+
+    The rules are those of Ollama's own client (envconfig.Host, envconfig.ConnectableHost).
+    """
+    text = host.strip().strip("\"'").rstrip("/")
+    scheme, there, rest = text.partition("://")
+    if not there:
+        scheme, rest = "http", text
+    place, slash, path = rest.partition("/")
+    name, colon, port = place.rpartition(":")
+    if not colon or port.endswith("]"):  # no port; `[::1]` has colons of its own
+        name, port = place, "" if there else "11434"
+    name = {"": "localhost", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(name, name)
+    return f"{scheme}://{name}{':' if port else ''}{port}{slash}{path}"
 
 
 @cache
@@ -122,6 +166,18 @@ def override_settings(**changes: Any) -> Iterator[Settings]:
 
 
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+
+
+def secret_values() -> tuple[str, ...]:
+    """What must never be written down: the keys of the settings, and the values of variables that look like secrets.
+
+    Short values and paths are left out: they are words of ordinary texts, and no secrets.
+    """
+    settings = get_settings()
+    fields = (getattr(settings, name) for name in type(settings).model_fields)
+    keys = [value.get_secret_value().strip() for value in fields if isinstance(value, SecretStr)]
+    others = [value.strip() for name, value in os.environ.items() if _SECRET.search(name) and not re.search(r"[/\\\s]", value)]
+    return tuple({*(key for key in keys if len(key) >= 8), *(value for value in others if len(value) >= 12)})
 
 
 def child_environment() -> dict[str, str]:

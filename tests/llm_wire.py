@@ -52,6 +52,7 @@ class Seen(NamedTuple):
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    method: str = "POST"
 
 
 Reply = Callable[["Call"], None]
@@ -60,7 +61,8 @@ Reply = Callable[["Call"], None]
 class Call:
     """One request being answered by a script."""
 
-    def __init__(self, handler: BaseHTTPRequestHandler, server: ScriptedServer) -> None:
+    def __init__(self, handler: BaseHTTPRequestHandler, server: ScriptedServer, seen: Seen) -> None:
+        self.seen = seen
         self.port: int = handler.client_address[1]
         """The client's end of the connection."""
         self._handler = handler
@@ -98,6 +100,12 @@ class Call:
         self.headers(content_type="text/event-stream", connection="close", **headers)
         self.events(events, pause=pause)
 
+    def keep_alive(self, reply: Reply) -> None:
+        """What *reply* says, as one body of known length, so that the connection stays open."""
+        whole = _Whole(self._handler, self._server, self.seen)
+        reply(whole)
+        whole.finish()
+
     def break_off(self) -> None:
         """End the connection in the middle."""
         self._handler.connection.shutdown(socket.SHUT_RDWR)
@@ -107,6 +115,28 @@ class Call:
         for _ in range(500):
             self.send(": still here\n\n")
             time.sleep(0.02)
+
+
+class _Whole(Call):
+    """Collects a reply instead of sending it piece by piece."""
+
+    def headers(self, status: int = 200, **headers: str) -> None:
+        self._head = status, headers
+        self._body = ""
+
+    def send(self, text: str) -> None:
+        self._body += text
+
+    def finish(self) -> None:
+        status, headers = self._head
+        data = self._body.encode()
+        kept = {k: v for k, v in headers.items() if k not in ("connection", "content_length")}
+        Call.headers(self, status, **kept, content_length=str(len(data)))
+        self._handler.wfile.write(data)
+
+
+class _Http(ThreadingHTTPServer):
+    request_queue_size = 128  # many callers at once
 
 
 class ScriptedServer:
@@ -129,16 +159,20 @@ class ScriptedServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                outer.seen.append(Seen(self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
+                body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+                headers = {k.lower(): v for k, v in self.headers.items()}
+                seen = Seen(self.path, headers, body, self.command)
+                outer.seen.append(seen)
                 reply = outer._replies.pop(0) if len(outer._replies) > 1 else outer._replies[0]
                 with contextlib.suppress(OSError):  # the reader went away, on purpose
-                    reply(Call(self, outer))
+                    reply(Call(self, outer, seen))
+
+            do_GET = do_POST
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = _Http(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
@@ -218,9 +252,9 @@ def llama_server() -> str:
     parameters.verbosity = -1
     parameters.warmup = False
     server = xllamacpp.Server(parameters)
+    server.handle_completions({"prompt": " ", "max_tokens": 1})  # until its threads run, the process must not end
     _SERVERS.append(server)
     return f"{server.listening_address}/v1"
 
 
 _SERVERS: list[Any] = []
-"""Kept: xllamacpp 2026.10 hangs or crashes when a server is freed whose threads are just starting."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import urlsplit
 
 from dipeo_nb.domain.chat import TokenUsage
 
 FREE = frozenset({"local", "echo"})
-"""Services whose calls cost nothing."""
+"""Services whose calls cost nothing. So do those of `ollama`, on a server of one's own; not its models at ollama.com, whose names
+end with `cloud`."""
 SELF_REPORTED = frozenset({"claude-code", "claude-code-custom"})
 """Services that say themselves what a call cost."""
 PROVIDERS = {"gemini": "google", "claude-code": "anthropic", "claude-code-custom": "anthropic"}
@@ -18,7 +20,7 @@ LISTED_HOSTS = ("openai.com", "anthropic.com", "googleapis.com")
 
 def cost_usd(service: str, model: str, usage: TokenUsage, *, base_url: str | None = None) -> float | None:
     """US dollars of a call; None when the price or the usage is unknown."""
-    if service in FREE:
+    if service in FREE or (service == "ollama" and _is_own(base_url) and not model.endswith("cloud")):
         return 0.0
     if usage.input is None and usage.output is None:
         return None
@@ -43,6 +45,15 @@ def cost_usd(service: str, model: str, usage: TokenUsage, *, base_url: str | Non
 def is_priced(service: str, model: str, *, base_url: str | None = None) -> bool:
     """Whether the cost of a call to that model will be known."""
     return service in SELF_REPORTED or cost_usd(service, model, TokenUsage(1, 1), base_url=base_url) is not None
+
+
+def _is_own(base_url: str | None) -> bool:
+    """Whether a server is on this machine or in a private network."""
+    host = urlsplit(base_url or "http://localhost").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".localhost", ".internal", ".lan"))
 
 
 def _listed(base_url: str) -> bool:

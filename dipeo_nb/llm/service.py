@@ -53,7 +53,6 @@ from dipeo_nb.llm.stream import SPOKEN, TimeLimits, broken_off, collected
 from dipeo_nb.llm.structured import ANSWER_TOOL, laddered, partial, prepare, repair_request, unladdered
 from dipeo_nb.llm.tools import run_tool
 
-RETRIES = RetryConfig()
 DEFAULT_MODEL_SERVICE = "openai"
 """Service of the settings' default model; other services have a default of their own."""
 PROMPT_LIMIT = 10_000_000
@@ -71,15 +70,15 @@ class LLMService:
         keys: APIKeyPort,
         *,
         clients: ClientManager | None = None,
-        retries: RetryConfig = RETRIES,
+        retries: RetryConfig | None = None,
     ) -> None:
         self._settings = settings
         self._clients = clients or ClientManager(settings, keys)
-        self._retries = retries
+        self._retries = retries or RetryConfig(max_attempts=settings.llm_max_retries + 1)
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         """As `LLMServicePort.stream`."""
-        request = asked = phases.shaped(self._filled(request))
+        request = asked = self._filled(phases.shaped(self._named(request)))
         await prepare(request.response_format)
         ladder = self._ladder(request)
         spent = _Spent()
@@ -226,7 +225,7 @@ class LLMService:
         service, model = parse_model(name)
         other = replace(request, service=service, model=model or "", base_url=None, api_key_id=None)
         rung = capabilities_of(service, other.model).structured[0] if request.response_format is not None else None
-        return self._filled(replace(other, rung=rung if rung in ("grammar", "native", "json_mode") else request.rung))
+        return self._filled(replace(self._named(other), rung=rung if rung in ("grammar", "native", "json_mode") else request.rung))
 
     async def _attempts(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
         """The answer of one model; failures that may pass are tried again. A stream that had begun is restarted visibly."""
@@ -304,9 +303,14 @@ class LLMService:
 
     # What comes before.
 
+    def _named(self, request: LLMRequest) -> LLMRequest:
+        """The request with its service by its own name, and a model."""
+        service = normalize_service(request.service or DEFAULT_MODEL_SERVICE)
+        model = request.model or (self._settings.default_llm_model if service == DEFAULT_MODEL_SERVICE else "")
+        return replace(request, service=service, model=model)
+
     def _filled(self, request: LLMRequest) -> LLMRequest:
         """The request with defaults, checked."""
-        service = normalize_service(request.service or DEFAULT_MODEL_SERVICE)
         if not any(m.content.strip() or m.tool_result or m.raw for m in request.messages):
             raise ValidationError("The request has no message.", hint="Give the person a prompt.")
         size = sum(len(m.content) for m in request.messages)
@@ -315,9 +319,14 @@ class LLMService:
                 f"The request has {size:,} characters, more than {PROMPT_LIMIT:,}.",
                 hint="Remember less (memorize_to, at_most), or shorten the inputs.",
             )
-        model = request.model or (self._settings.default_llm_model if service == DEFAULT_MODEL_SERVICE else "")
-        timeout = self._settings.llm_timeout if request.timeout is None else request.timeout
-        filled = replace(request, service=service, model=model, timeout=timeout)
+        settings = self._settings
+        filled = replace(
+            request,
+            timeout=settings.llm_timeout if request.timeout is None else request.timeout,
+            temperature=settings.llm_temperature if request.temperature is None else request.temperature,
+            max_tokens=settings.llm_max_tokens if request.max_tokens is None else request.max_tokens,
+            fallbacks=request.fallbacks or [n.strip() for n in settings.llm_fallbacks.split(",") if n.strip()],
+        )
         _check_able(filled)
         return filled
 

@@ -48,6 +48,7 @@ class UnifiedClient:
     """The variable that names another server."""
     base_url_setting: ClassVar[str] = ""
     """The field of the settings that holds it."""
+    base_url_example: ClassVar[str] = "http://localhost:8080/v1"
     hosts: ClassVar[tuple[str, ...]] = ()
     """The provider's own servers: these and what is below them may have the key."""
 
@@ -179,7 +180,7 @@ class UnifiedClient:
         """
         address = self.config.base_url
         if address is not None and not is_address(address):
-            example = f" Set e.g. {self.base_url_variable}=http://localhost:8080/v1." if self.base_url_variable else ""
+            example = f" Set e.g. {self.base_url_variable}={self.base_url_example}." if self.base_url_variable else ""
             raise ConfigurationError(
                 f"The base URL '{address[:200]}' is no http(s) address.", hint=f"Write it as http://host:port.{example}"
             )
@@ -208,6 +209,11 @@ def is_address(base_url: str) -> bool:
         return address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
     except ValueError:
         return False
+
+
+def is_local(base_url: str) -> bool:
+    """Whether an address is of this machine."""
+    return urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 _FIELDS = frozenset(f.name for f in fields(LLMRequest)) - {"messages"}

@@ -1,0 +1,180 @@
+"""What models there are to talk to: names as people write them, and the facts about each service."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import importlib.util
+import re
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from dipeo_nb.config import Settings
+from dipeo_nb.domain.chat import normalize_service, parse_model
+from dipeo_nb.domain.ports import APIKeyPort
+from dipeo_nb.errors import ConfigurationError, UnsupportedError
+from dipeo_nb.llm import providers
+from dipeo_nb.llm.capabilities import capabilities_of
+
+PACKAGES = {
+    "openai": ("openai", "openai"),
+    "anthropic": ("anthropic", "anthropic"),
+    "gemini": ("google.genai", "google-genai"),
+    "ollama": ("ollama", "ollama"),
+    "claude-code": ("claude_agent_sdk", "claude-agent-sdk"),
+    "claude-code-custom": ("claude_agent_sdk", "claude-agent-sdk"),
+    "local": ("xllamacpp", "dipeo-nb[local]"),
+}
+"""Service → (module it needs, what to install)."""
+CONNECT_S = 0.3
+"""Seconds a server of this machine may take to be found."""
+_OLLAMA = "http://127.0.0.1:11434"
+_TAG = re.compile(r"latest|v?\d[\w.\-]*|[\w.\-]*\d+(?:\.\d+)?[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+")
+"""How the tag of an Ollama model looks: `latest`, `8b`, `7b-instruct`, `q4_K_M`."""
+
+
+class ServiceFacts(NamedTuple):
+    """One service, as `dipeo-nb models` and `%dipeo models` show it."""
+
+    service: str
+    ready: bool
+    """Whether it can be asked now."""
+    why_not: str
+    """What is missing, and what to do; empty when it is ready."""
+    key: str
+    """The variable that holds its key, and the key masked; empty when there is none."""
+    model: str
+    """Its default model; empty when one must be named, or the provider has its own."""
+    abilities: tuple[str, ...]
+    """tools, web search, images, batch, and the best way to structured answers (`native`, `grammar` …)."""
+
+
+def named(model: str | None, settings: Settings) -> tuple[str, str]:
+    """(service, model) of a name: `openai:gpt-5`, `anthropic`, `local`, `llama3.2:3b`; None is the settings' default.
+
+    The model is empty when only a service is named: it has a default of its own.
+
+    Raises:
+        UnsupportedError: there is no such service; the message lists the choices and the nearest.
+        ConfigurationError: the name is empty.
+    """
+    text = settings.default_llm_model if model is None else model
+    if not text.strip():
+        raise ConfigurationError("The model has no name.", hint="Say e.g. local, openai:gpt-5-nano or ollama:llama3.2.")
+    head, colon, tail = text.strip().partition(":")
+    if normalize_service(head) in providers.services():
+        service, name = normalize_service(head), tail
+        if service == "ollama" and head.strip().lower() != service:
+            name = (
+                text.strip()
+            )  # a family of its models (`mistral:7b`), which the language takes for a name of the service
+    elif colon and not head.lower().startswith("ft") and not _TAG.fullmatch(tail):
+        near = difflib.get_close_matches(normalize_service(head), providers.services(), n=1)
+        guess = f"Did you mean '{near[0]}:{tail}'? " if near else ""
+        raise UnsupportedError(
+            f"There is no LLM service '{head}'; there are {', '.join(providers.services())}.",
+            hint=f"{guess}Write service:model; a model of Ollama is ollama:{text.strip()}.",
+            provider=head,
+        )
+    else:
+        service, found = parse_model(text)
+        name = found or ""
+    return service, name
+
+
+async def services(settings: Settings, keys: APIKeyPort) -> list[ServiceFacts]:
+    """Every service of this installation. Asks nobody but this machine, and calls no model."""
+    held = {str(row["service"]): row for row in await keys.list_api_keys()}
+    # In a worker thread: modules are imported, and a server of this machine may be looked for.
+    return await asyncio.to_thread(lambda: [_facts(name, settings, held) for name in providers.services()])
+
+
+def _facts(service: str, settings: Settings, held: Mapping[str, Mapping[str, Any]]) -> ServiceFacts:
+    able = capabilities_of(service, _default(service, settings))
+    has = {
+        "tools": able.supports_tools,
+        "web search": able.supports_web_search,
+        "images": able.supports_image_generation,
+        "batch": able.supports_batch,
+    }
+    abilities = (*(name for name, yes in has.items() if yes), f"structured: {able.structured[0]}")
+    row = held.get(service)
+    try:
+        kind = providers.client_class(service)
+    except (ConfigurationError, ImportError) as error:
+        return ServiceFacts(service, False, f"cannot be loaded: {error}", "", "", abilities)
+    key = f"{row['label']} {row['key']}" if row else ""
+    why_not = _missing(service, kind, settings, bool(row))
+    return ServiceFacts(service, not why_not, why_not, key, _default(service, settings), abilities)
+
+
+def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
+    module, package = PACKAGES.get(service, ("", ""))
+    if module and not _installed(module):
+        return f'pip install "{package}"'
+    setting = getattr(kind, "base_url_setting", "")
+    own_server = bool(setting and getattr(settings, setting, None))
+    variable = getattr(kind, "key_variable", "")
+    if variable and not has_key and not own_server and not getattr(kind, "key_optional", False):
+        return f"set {variable}"
+    if service == "ollama":
+        address = getattr(settings, setting, None) or _OLLAMA
+        return "" if _answers(str(address)) else f"no server at {address}: start it with `ollama serve`"
+    if service.startswith("claude-code") and shutil.which("claude") is None and not _bundled():
+        return "install the program `claude`"
+    return ""
+
+
+def _default(service: str, settings: Settings) -> str:
+    """The model of a service when none is named."""
+    chosen, model = parse_model(settings.default_llm_model)
+    if chosen == service and model:
+        return model
+    if service == "local":
+        return settings.local_model
+    return str(getattr(providers.client_class(service), "default_model", "")) if _loads(service) else ""
+
+
+def _loads(service: str) -> bool:
+    try:
+        providers.client_class(service)
+    except (ConfigurationError, ImportError):
+        return False
+    return True
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a parent package
+        return False
+
+
+def _bundled() -> bool:
+    """Whether the SDK of Claude Code brought the program along."""
+    spec = importlib.util.find_spec("claude_agent_sdk")
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    return any((Path(folder) / "_bundled").is_dir() for folder in spec.submodule_search_locations)
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there; a server on another machine is taken at its word."""
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        host, port = parts.hostname or "127.0.0.1", parts.port or 11434
+    except ValueError:
+        return False
+    if host == "0.0.0.0":
+        host = "127.0.0.1"
+    if host not in ("localhost", "127.0.0.1", "::1"):
+        return True
+    try:
+        with socket.create_connection((host, port), CONNECT_S):
+            return True
+    except OSError:
+        return False

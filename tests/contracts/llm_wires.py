@@ -1,0 +1,156 @@
+"""What each provider says on the wire, in one vocabulary for the contract: texts, calls of tools, refusals, halves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from tests import llm_wire as openai
+from tests import wire_google as google
+from tests import wire_ollama as ollama
+from tests.llm_wire import Call, Reply, ScriptedServer
+
+Calls = Sequence[tuple[str, str, dict[str, Any]]]
+"""(id, name, arguments) of calls of tools."""
+
+
+class Wire:
+    """One provider's protocol. Subclasses say how; `server` scripts its replies."""
+
+    def server(self, *replies: Reply) -> ScriptedServer:
+        return ScriptedServer(*replies)
+
+
+class OpenAI(Wire):
+    service: ClassVar = "openai"
+    model: ClassVar = "gpt-4o"
+    key_setting: ClassVar = "openai_api_key"
+    url_setting: ClassVar = "openai_base_url"
+    path: ClassVar = "/v1"
+    rung: ClassVar = "native"
+    cached: ClassVar = 10
+    output: ClassVar = 8
+
+    def says(self, text: str) -> Reply:
+        return openai.says(text)
+
+    def calls(self, calls: Calls) -> Reply:
+        items = [
+            {"type": "function_call", "id": f"fc_{i}", "call_id": i, "name": n, "arguments": json.dumps(a)}
+            for i, n, a in calls
+        ]
+        steps: list[dict[str, Any]] = []
+        for n, item in enumerate(items):
+            at = {"output_index": n, "sequence_number": n}
+            arguments = {**at, "item_id": item["id"], "name": item["name"]}
+            steps += [
+                {"type": "response.output_item.added", "item": {**item, "arguments": ""}, **at},
+                {"type": "response.function_call_arguments.delta", "delta": item["arguments"], **arguments},
+                {"type": "response.function_call_arguments.done", "arguments": item["arguments"], **arguments},
+                {"type": "response.output_item.done", "item": item, **at},
+            ]
+        return lambda call: call.stream([*steps, openai.final(*items)])
+
+    def refuses(self, status: int, message: str, **headers: str) -> Reply:
+        return lambda call: call.error(status, message, **headers)
+
+    def begins(self, call: Call, text: str) -> None:
+        """The head and a first piece of an answer that does not end."""
+        call.headers(content_type="text/event-stream", content_length="1000000")
+        call.events([openai.delta(text)])
+
+    def results(self, body: dict[str, Any]) -> list[str]:
+        """The results of tools in a request, in order."""
+        return [i["output"] for i in body["input"] if i.get("type") == "function_call_output"]
+
+    def system(self, body: dict[str, Any]) -> str:
+        return " ".join(i["content"] for i in body["input"] if i.get("role") in ("system", "developer"))
+
+    def schema(self, body: dict[str, Any]) -> Any:
+        return body["text"]["format"]["schema"]
+
+    def limit(self, body: dict[str, Any]) -> int:
+        return body["max_output_tokens"]
+
+
+class Google(Wire):
+    service: ClassVar = "gemini"
+    model: ClassVar = "gemini-2.5-flash"
+    key_setting: ClassVar = "google_api_key"
+    url_setting: ClassVar = "google_base_url"
+    path: ClassVar = ""
+    rung: ClassVar = "native"
+    cached: ClassVar = 10
+    output: ClassVar = 8
+
+    def says(self, text: str) -> Reply:
+        return google.says(text)
+
+    def calls(self, calls: Calls) -> Reply:
+        return google.streams(google.chunk(*(google.function_call(n, a, id=i) for i, n, a in calls), finish="STOP"))
+
+    def refuses(self, status: int, message: str, **headers: str) -> Reply:
+        return google.error(status, message, **headers)
+
+    def begins(self, call: Call, text: str) -> None:
+        call.headers(content_type="text/event-stream", content_length="1000000")
+        call.send(google.body([google.chunk(google.text(text))]))
+
+    def results(self, body: dict[str, Any]) -> list[str]:
+        parts = [
+            p["functionResponse"]["response"] for c in body["contents"] for p in c["parts"] if "functionResponse" in p
+        ]
+        return [str(next(iter(r.values()))) for r in parts]
+
+    def system(self, body: dict[str, Any]) -> str:
+        return " ".join(p["text"] for p in body["systemInstruction"]["parts"])
+
+    def schema(self, body: dict[str, Any]) -> Any:
+        return body["generationConfig"]["responseJsonSchema"]
+
+    def limit(self, body: dict[str, Any]) -> int:
+        return body["generationConfig"]["maxOutputTokens"]
+
+
+class Ollama(Wire):
+    service: ClassVar = "ollama"
+    model: ClassVar = "llama3.2"
+    key_setting: ClassVar = None
+    url_setting: ClassVar = "ollama_host"
+    path: ClassVar = ""
+    rung: ClassVar = "grammar"
+    cached: ClassVar = None
+    output: ClassVar = 9
+
+    def server(self, *replies: Reply) -> ScriptedServer:
+        return ScriptedServer(ollama.Ollama(*replies))
+
+    def says(self, text: str) -> Reply:
+        return ollama.says(text)
+
+    def calls(self, calls: Calls) -> Reply:
+        said = [ollama.tool_call(name, arguments) for _, name, arguments in calls]
+        return ollama.lines(ollama.chunk(tool_calls=said), ollama.end())
+
+    def refuses(self, status: int, message: str, **headers: str) -> Reply:
+        return lambda call: call.json(status, {"error": message}, **headers)
+
+    def begins(self, call: Call, text: str) -> None:
+        call.headers(content_type="application/x-ndjson", content_length="1000000")
+        call.send(json.dumps(ollama.chunk(text)) + "\n")
+
+    def results(self, body: dict[str, Any]) -> list[str]:
+        return [m["content"] for m in body["messages"] if m["role"] == "tool"]
+
+    def system(self, body: dict[str, Any]) -> str:
+        return " ".join(m["content"] for m in body["messages"] if m["role"] == "system")
+
+    def schema(self, body: dict[str, Any]) -> Any:
+        return body["format"]
+
+    def limit(self, body: dict[str, Any]) -> int:
+        return body["options"]["num_predict"]
+
+
+WIRES = (OpenAI(), Google(), Ollama())
