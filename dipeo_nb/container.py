@@ -29,6 +29,7 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 
 
@@ -47,9 +48,11 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
     settings = settings or get_settings()
     keys = overrides.get("keys") or EnvironmentAPIKeyService(settings)
     path = settings.run_store
+    files = overrides.get("files") or LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size)
     services = Services(
         llm=overrides.get("llm") or LLMService(settings, keys),
-        files=overrides.get("files") or LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size),
+        files=files,
+        db=overrides.get("db") or DBOperationsDomainService(files),
         store=overrides.get("store")
         or (InMemoryRunStore() if path is None else SqliteRunStore(path, sync=settings.state_store_sync)),
         bus=overrides.get("bus") or InMemoryEventBus(max_queue_size=settings.event_queue_size),
@@ -95,11 +98,11 @@ class Runtime:
 
     async def cleanup(self) -> None:
         """Close everything, in reverse order. Safe to call twice."""
-        if not self._ready:
-            return
-        self._ready = False
-        for service in (self.services.llm, self.services.bus, self.services.store):
-            await service.cleanup()
+        ready, self._ready = self._ready, False
+        await self.services.llm.cleanup()  # models are asked without the rest, too
+        if ready:
+            await self.services.bus.cleanup()
+            await self.services.store.cleanup()
 
     async def __aenter__(self) -> Runtime:
         await self.initialize()

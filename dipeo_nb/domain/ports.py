@@ -125,6 +125,29 @@ class FileSystemPort(Protocol):
         ...
 
 
+@runtime_checkable
+class DBOperationsPort(Protocol):
+    """Files as a small database; see `storage.json_db`."""
+
+    async def execute_operation(
+        self,
+        db_name: str,
+        operation: str,
+        value: Any = None,
+        keys: str | Iterable[str] | None = None,
+        lines: Any = None,
+        *,
+        format: str | None = None,
+    ) -> dict[str, Any]:
+        """`{"value": …, "metadata": {…}}` of one operation on one file.
+
+        Raises:
+            ValidationError: an unknown operation, a value or keys that do not fit, content that is not of its format.
+            StorageError: no such file (`not_found`), a bad path, too large, not readable.
+        """
+        ...
+
+
 BlobData = bytes | BinaryIO | AsyncIterable[bytes]
 """Bytes, an open binary file (read to its end, not closed), or pieces as they come."""
 
@@ -430,6 +453,7 @@ class Services:
 
     llm: LLMServicePort
     files: FileSystemPort
+    db: DBOperationsPort
     store: RunStore
     bus: EventBus
     keys: APIKeyPort

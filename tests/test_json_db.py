@@ -1,0 +1,361 @@
+"""Files as a small database: what is read, written, appended, updated; and that nothing is ever lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dipeo_nb.domain.ports import DBOperationsPort
+from dipeo_nb.errors import StorageError, ValidationError
+from dipeo_nb.storage.json_db import DBOperationsDomainService, DBRequest
+from dipeo_nb.storage.local import LocalFileSystemAdapter
+from dipeo_nb.storage.memory import InMemoryFileSystem
+from tests.llm_wire import run
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> DBOperationsDomainService:
+    return DBOperationsDomainService(LocalFileSystemAdapter(tmp_path))
+
+
+def do(db: DBOperationsDomainService, *args: Any, **options: Any) -> Any:
+    return run(db.execute_operation(*args, **options))["value"]
+
+
+def facts(db: DBOperationsDomainService, *args: Any, **options: Any) -> Any:
+    return run(db.execute_operation(*args, **options))["metadata"]
+
+
+def test_it_is_the_port(db: DBOperationsDomainService):
+    """Every method of the port is there."""
+    assert isinstance(db, DBOperationsPort)
+
+
+# Reading.
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("a.json", '{"a": [1, 2.5, "ü", null]}', {"a": [1, 2.5, "ü", None]}),
+        ("big.json", '{"n": 123456789012345678901234567890}', {"n": 123456789012345678901234567890}),
+        ("a.yaml", "a: [1, x]\nb: 2026-01-01\n", {"a": [1, "x"], "b": "2026-01-01"}),
+        ("a.csv", "n,t\n1,x\n2,y\n", [{"n": "1", "t": "x"}, {"n": "2", "t": "y"}]),
+        ("a.txt", "plain\n", "plain\n"),
+        ("a.txt", '{"looks": "like"}', {"looks": "like"}),
+        ("a.md", "{not json", "{not json"),
+        ("noext/x", "text", "text"),
+    ],
+)
+def test_content_is_read_by_its_format(db: DBOperationsDomainService, name: str, text: str, value: Any):
+    """JSON, YAML and CSV become values, text stays text, by suffix or by looks."""
+    db.file_system.write_text(name, text)
+    assert do(db, name, "read") == value
+    assert facts(db, name, "read")["size"] == len(text.encode())
+
+
+def test_what_is_missing_or_broken_is_told(db: DBOperationsDomainService):
+    """A missing file is not an empty one; broken JSON says where."""
+    with pytest.raises(StorageError) as missing:
+        do(db, "nothing", "read")
+    assert missing.value.facts["cause"] == "not_found"
+    db.file_system.write_text("a.json", '{"a": \n oops}')
+    with pytest.raises(ValidationError, match="line 2"):
+        do(db, "a.json", "read")
+
+
+BODY = {"users": [{"name": "Ada", "tags": ["x", "y"]}, {"name": "Bob"}], "n": 0, "a": {"b": {"c": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ("n", 0),
+        ("a.b.c", 3),
+        ("a.b", {"c": 3}),
+        ("users[0].name", "Ada"),
+        ("users[-1].name", "Bob"),
+        ("users.1.name", "Bob"),
+        ("users[0].tags[1]", "y"),
+        ("nothing", None),
+        ("users[9]", None),
+        ("a.b.c.d", None),
+        ("n, a.b.c", {"n": 0, "a.b.c": 3}),
+        (["n", "nothing"], {"n": 0, "nothing": None}),
+    ],
+)
+def test_keys_select(db: DBOperationsDomainService, keys: Any, value: Any):
+    """One key gives the bare value, several a mapping; absent ones are None."""
+    do(db, "d", "write", BODY)
+    assert do(db, "d", "read", keys=keys) == value
+
+
+TEXT = "".join(f"line {n}\n" for n in range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("lines", "numbers"),
+    [
+        (5, [5]),
+        (5.0, [5]),
+        ("5", [5]),
+        ("3:5", [3, 4, 5]),
+        (":3", [1, 2, 3]),
+        ("9:", [9, 10]),
+        ("1,3:4", [1, 3, 4]),
+        ((2, 4), [2, 3, 4]),
+        ([2, 4], [2, 4]),
+        ([2, (4, 5), "7:8"], [2, 4, 5, 7, 8]),
+        ({"start": 2, "end": 3}, [2, 3]),
+        ({"from": 9}, [9, 10]),
+        ([{"start": 1, "end": 2}, "2:3"], [1, 2, 3]),
+        ("8:2000", [8, 9, 10]),
+        (11, []),
+    ],
+)
+def test_lines_select(db: DBOperationsDomainService, lines: Any, numbers: list[int]):
+    """Ranges are 1-based and inclusive, in every accepted spelling; the metadata says what was meant."""
+    db.file_system.write_text("t.txt", TEXT)
+    done = run(db.execute_operation("t.txt", "read", lines=lines))
+    assert done["value"] == "".join(f"line {n}\n" for n in numbers)
+    assert done["metadata"]["partial_content"] is True
+    assert done["metadata"]["total_lines"] == 10
+    assert done["metadata"]["line_ranges"]["requested"] == lines
+
+
+@pytest.mark.parametrize("lines", [0, "5:3", "a", 1.5, None, True, {"start": 0}, "1:x"])
+def test_bad_lines_are_refused(db: DBOperationsDomainService, lines: Any):
+    """What is no range is refused with how one looks."""
+    db.file_system.write_text("t.txt", TEXT)
+    if lines is None:
+        assert do(db, "t.txt", "read", lines=None) == TEXT
+        return
+    with pytest.raises(ValidationError, match="not a line range"):
+        do(db, "t.txt", "read", lines=lines if lines != {"start": 0} else {"start": -1})
+
+
+# Writing.
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("d", {"a": "ü"}, '{\n  "a": "ü"\n}\n'),
+        ("x.py", "print(1)\n", "print(1)\n"),
+        ("x.yaml", {"a": [1]}, "a:\n- 1\n"),
+        ("x.yaml", "a: 1 # kept\n", "a: 1 # kept\n"),
+        ("x.csv", [{"a": 1, "b": "x,y"}, {"a": 2}], 'a,b\n1,"x,y"\n2,\n'),
+        ("x.txt", {"a": 1}, '{\n  "a": 1\n}'),
+        ("x.json", "text", '"text"\n'),
+        ("x.json", float("inf"), "Infinity\n"),
+    ],
+)
+def test_values_are_written_by_the_format(
+    db: DBOperationsDomainService, tmp_path: Path, name: str, value: Any, text: str
+):
+    """Structure as JSON, YAML or CSV; strings verbatim where the format is text; the size is in bytes."""
+    done = facts(db, name, "write", value)
+    assert (tmp_path / done["file_path"]).read_text() == text
+    assert done["size"] == len(text.encode())
+
+
+def test_appending(db: DBOperationsDomainService):
+    """Lists grow, other values become lists, absent and empty ones begin one; text gets a line; the count is right."""
+    assert facts(db, "l", "append", 1)["items_count"] == 1
+    assert facts(db, "l", "append", {"a": [1, 2]})["items_count"] == 2
+    assert facts(db, "l", "append", "x\ny")["items_count"] == 3
+    assert do(db, "l", "read") == [1, {"a": [1, 2]}, "x\ny"]
+    do(db, "o", "write", {"a": 1})
+    do(db, "o", "append", 2)
+    assert do(db, "o", "read") == [{"a": 1}, 2]
+    do(db, "e", "write", {})
+    do(db, "e", "append", 1)
+    assert do(db, "e", "read") == [1]
+    do(db, "t.txt", "append", "a")
+    do(db, "t.txt", "append", "b")
+    assert do(db, "t.txt", "read") == "a\nb"
+    do(db, "t.csv", "append", {"n": 1})
+    do(db, "t.csv", "append", {"n": 2, "m": "x"})
+    assert do(db, "t.csv", "read") == [{"n": "1", "m": ""}, {"n": "2", "m": "x"}]
+
+
+def test_a_list_changed_by_somebody_else_is_read_again(db: DBOperationsDomainService, tmp_path: Path):
+    """The quick way to append is left when the file is not as this process wrote it."""
+    do(db, "l", "append", 1)
+    do(db, "l", "append", 2)
+    (tmp_path / "dbs/l.json").write_text("[7]")
+    do(db, "l", "append", 3)
+    assert do(db, "l", "read") == [7, 3]
+    (tmp_path / "dbs/l.json").write_text("[7, oops")
+    with pytest.raises(ValidationError, match="not JSON"):
+        do(db, "l", "append", 4)
+    assert (tmp_path / "dbs/l.json").read_text() == "[7, oops"
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "result"),
+    [
+        ("a", 1, {"a": 1, "l": [1, {"x": 1}]}),
+        ("b.c.d", 1, {"b": {"c": {"d": 1}}, "l": [1, {"x": 1}]}),
+        ("l[1].x", 2, {"l": [1, {"x": 2}]}),
+        ("l.0", 5, {"l": [5, {"x": 1}]}),
+        ("a,b.c", {"a": 1, "c": 2}, {"a": 1, "b": {"c": 2}, "l": [1, {"x": 1}]}),
+    ],
+)
+def test_updating(db: DBOperationsDomainService, keys: str, value: Any, result: Any):
+    """One or many dotted paths, list items, and what lies between is made; write with keys is the same."""
+    for operation in ("update", "write"):
+        do(db, operation, "write", {"l": [1, {"x": 1}]})
+        do(db, operation, operation, value, keys)
+        assert do(db, operation, "read") == result
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (("d", "update", 1), "needs `keys`"),
+        (("d", "update", 1, "l[7]"), "no item of the list"),
+        (("d", "update", 1, "n.x"), "leads through 3"),
+        (("d", "update", 1, "a,b"), "mapping of values"),
+        (("d", "update", {"a": 1}, "a,b"), "no value for 'b'"),
+        (("t.txt", "update", 1, "a"), "holds no mapping"),
+        (("d", "merge", 1), "no operation 'merge'.*append, prompt, read, update, write"),
+        (("", "read"), "no name"),
+        (("d", "write", 1, None, 3), "read only"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(db: DBOperationsDomainService, call: Any, said: str):
+    """One clear error; the file stays as it is."""
+    do(db, "d", "write", {"l": [1], "n": 3})
+    db.file_system.write_text("t.txt", "text")
+    with pytest.raises(ValidationError, match=said):
+        do(db, *call)
+    assert do(db, "d", "read") == {"l": [1], "n": 3}
+
+
+def test_prompt_gives_the_name_back(db: DBOperationsDomainService):
+    """The `prompt` operation echoes the path."""
+    assert run(db.execute_operation("users", "prompt")) == {
+        "value": "dbs/users.json",
+        "metadata": {"operation": "prompt", "file_path": "dbs/users.json"},
+    }
+
+
+@pytest.mark.parametrize("name", ["../x.json", "/etc/x.json", "a/../../x.json", "C:\\x.json", "x\0.json", "~/x.json"])
+def test_names_cannot_leave_the_folder(db: DBOperationsDomainService, name: str):
+    """Every operation is confined."""
+    for operation in ("read", "write", "append", "update"):
+        with pytest.raises(StorageError) as caught:
+            do(db, name, operation, 1, None if operation == "read" else "k" if operation == "update" else None)
+        assert caught.value.facts["cause"] == "refused"
+
+
+def test_a_subclass_adds_operations():
+    """The seed's recipe: a new operation is a method; it appears among the choices."""
+
+    class Merging(DBOperationsDomainService):
+        CHANGING = DBOperationsDomainService.CHANGING | {"merge"}
+
+        def op_merge(self, request: DBRequest) -> tuple[Any, dict[str, Any]]:
+            merged = {**(self._existing(request) or {}), **request.value}
+            return merged, self._save(request, merged)
+
+    db = Merging(InMemoryFileSystem(), validation_service=None)
+    do(db, "d", "write", {"a": 1})
+    assert do(db, "d", "merge", {"b": 2}) == {"a": 1, "b": 2}
+    assert "merge" in db.allowed_operations
+
+
+# Nothing is lost.
+
+APPEND = """
+import asyncio, sys
+from pathlib import Path
+from dipeo_nb.storage.json_db import DBOperationsDomainService
+from dipeo_nb.storage.local import LocalFileSystemAdapter
+db = DBOperationsDomainService(LocalFileSystemAdapter(Path(sys.argv[1])))
+async def go():
+    for n in range(int(sys.argv[3])):
+        await db.execute_operation("all", "append", {"by": sys.argv[2], "n": n})
+        print(n, flush=True)
+asyncio.run(go())
+"""
+
+
+def appender(folder: Path, name: str, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", APPEND, str(folder), name, str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_eight_processes_lose_nothing(tmp_path: Path, db: DBOperationsDomainService):
+    """8 processes × 200 appends are 1,600 items, each once, those of one process in order."""
+    writers = [appender(tmp_path, str(n), 200) for n in range(8)]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert len(writer.stdout.readlines()) == 200
+        writer.stdout.close()
+        assert writer.wait(60) == 0
+    items = do(db, "all", "read")
+    assert len(items) == 1600
+    for n in range(8):
+        assert [i["n"] for i in items if i["by"] == str(n)] == list(range(200))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="not here: no SIGKILL")
+def test_killed_writers_lose_nothing_acknowledged(tmp_path: Path, db: DBOperationsDomainService):
+    """kill -9 in the middle of appends, a hundred times: the file is whole, and what was acknowledged is in it."""
+    acknowledged: dict[str, int] = {}
+    chance = random.Random(7)
+    pending = {str(n): appender(tmp_path, str(n), 10_000) for n in range(4)}
+    killed = 0
+    while killed < 100:
+        for name, writer in list(pending.items()):
+            assert writer.stdout is not None
+            writer.stdout.readline()  # it is at work
+            time.sleep(chance.random() * 0.02)
+            writer.kill()
+            rest = writer.stdout.read().split()
+            writer.stdout.close()
+            writer.wait(10)
+            acknowledged[name] = int(rest[-1]) if rest and rest[-1].isdigit() else 0
+            killed += 1
+            del pending[name]
+            if killed + len(pending) < 100:
+                pending[str(killed + 3)] = appender(tmp_path, str(killed + 3), 10_000)
+    items = do(db, "all", "read")
+    seen: dict[str, list[int]] = {}
+    for item in items:
+        seen.setdefault(item["by"], []).append(item["n"])
+    for name, last in acknowledged.items():
+        assert seen[name][: last + 1] == list(range(last + 1))
+        assert len(seen[name]) <= last + 2  # one more may be written and not yet acknowledged
+    assert not [
+        p for p in (tmp_path / "dbs").iterdir() if p.name != "all.json" and time.time() - p.stat().st_mtime > 60
+    ]
+    json.loads((tmp_path / "dbs/all.json").read_text())
+
+
+def test_a_failed_write_keeps_the_old_file(db: DBOperationsDomainService, tmp_path: Path):
+    """A folder that cannot be written to: one clear error, the old data whole."""
+    if os.geteuid() == 0:
+        pytest.skip("not here: root writes everywhere")
+    do(db, "d", "write", {"a": 1})
+    (tmp_path / "dbs").chmod(0o500)
+    try:
+        with pytest.raises(StorageError) as caught:
+            do(db, "d", "append", 2)
+        assert caught.value.facts["cause"] == "permission"
+        assert do(db, "d", "read") == {"a": 1}
+    finally:
+        (tmp_path / "dbs").chmod(0o700)
