@@ -7,27 +7,50 @@
     run                      # the live view
     result = await run       # or run.result() outside a notebook
 
+    dp.chat("Tabs or spaces?", model="local")      # one call, streamed into the cell
+
 Everything is loaded on first use: importing this package loads no SDK, no widget and no event loop.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dipeo_nb.config import Settings, get_settings, override_settings
     from dipeo_nb.diagram.document import Diagram
+    from dipeo_nb.domain.budget import Budget
     from dipeo_nb.errors import DiagramError, DipeoError, RunAbortedError, RunError, ServiceError, UserError
+    from dipeo_nb.llm.recording import Recordings, recording
+    from dipeo_nb.notebook.answer import Answer
+    from dipeo_nb.notebook.chat import LLM, tool
     from dipeo_nb.notebook.run import Run, RunResult
-    from dipeo_nb.notebook.session import Session, arun, load, nest, open_run, run, runs, start
+    from dipeo_nb.notebook.session import (
+        Session,
+        achat,
+        arun,
+        chat,
+        llm,
+        load,
+        nest,
+        open_run,
+        run,
+        runs,
+        start,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Answer": "dipeo_nb.notebook.answer",
+    "Budget": "dipeo_nb.domain.budget",
     "Diagram": "dipeo_nb.diagram.document",
     "DiagramError": "dipeo_nb.errors",
     "DipeoError": "dipeo_nb.errors",
+    "Recordings": "dipeo_nb.llm.recording",
     "Run": "dipeo_nb.notebook.run",
     "RunAbortedError": "dipeo_nb.errors",
     "RunError": "dipeo_nb.errors",
@@ -36,22 +59,29 @@ _HOMES = {
     "Session": "dipeo_nb.notebook.session",
     "Settings": "dipeo_nb.config",
     "UserError": "dipeo_nb.errors",
+    "achat": "dipeo_nb.notebook.session",
     "arun": "dipeo_nb.notebook.session",
+    "chat": "dipeo_nb.notebook.session",
     "get_settings": "dipeo_nb.config",
     "load": "dipeo_nb.notebook.session",
     "nest": "dipeo_nb.notebook.session",
     "open_run": "dipeo_nb.notebook.session",
     "override_settings": "dipeo_nb.config",
+    "recording": "dipeo_nb.llm.recording",
     "run": "dipeo_nb.notebook.session",
     "runs": "dipeo_nb.notebook.session",
     "start": "dipeo_nb.notebook.session",
+    "tool": "dipeo_nb.notebook.chat",
 }
 """Public name → the module that has it."""
 
 __all__ = [
+    "Answer",
+    "Budget",
     "Diagram",
     "DiagramError",
     "DipeoError",
+    "Recordings",
     "Run",
     "RunAbortedError",
     "RunError",
@@ -61,24 +91,73 @@ __all__ = [
     "Settings",
     "UserError",
     "__version__",
+    "achat",
     "arun",
+    "chat",
     "get_settings",
+    "llm",
     "load",
     "nest",
     "open_run",
     "override_settings",
+    "recording",
     "run",
     "runs",
     "start",
+    "tool",
 ]
 
 
+class _Door(ModuleType):
+    """`dipeo_nb.llm` is the package of the providers and, as `dp.llm("openai:gpt-5-nano")`, what makes a model ready."""
+
+    def __call__(self, model: str | None = None, **defaults: Any) -> LLM:
+        """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
+
+        Args:
+            model: `openai:gpt-5-nano`, `anthropic`, `local` …; None: the settings' default (DIPEO_DEFAULT_LLM_MODEL).
+            defaults: options of its calls: system, tools, response_format, budget, fallbacks, temperature, max_tokens …
+
+        Raises:
+            UnsupportedError: there is no such service; the message lists the choices.
+        """
+        from dipeo_nb.notebook.session import llm as ready
+
+        return ready(model, **defaults)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "llm" and type(value) is ModuleType:  # Python has just imported the package of that name
+            value.__class__ = _Door
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
+    if name == "llm":
+        return importlib.import_module("dipeo_nb.llm")
     if name not in _HOMES:
         raise AttributeError(f"module 'dipeo_nb' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext dipeo_nb`: the magics `%%prompt` and `%dipeo`."""
+    from dipeo_nb.notebook import magics
+
+    magics.load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext dipeo_nb`."""
+    from dipeo_nb.notebook import magics
+
+    magics.unload(shell)
 
 
 def __dir__() -> list[str]:

@@ -64,7 +64,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models = typer.Typer(help="The embedded models of `--model local`.", no_args_is_help=False)
+models = typer.Typer(
+    help="Services of language models: what is ready, keys, defaults; `list` and `pull`: the embedded models.",
+    no_args_is_help=False,
+)
 app.add_typer(models, name="models")
 
 
@@ -345,10 +348,23 @@ def demo_diagram() -> Path:
 
 
 @models.callback(invoke_without_command=True)
-def _models(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-        raise typer.Exit(MISTAKE)
+def _models(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.llm import catalogue
+    from dipeo_nb.security.environment import EnvironmentAPIKeyService
+
+    settings = _settings(None)
+    rows = run_sync(catalogue.services(settings, EnvironmentAPIKeyService(settings)))
+    if as_json:
+        print(json.dumps({"services": [row._asdict() for row in rows]}, ensure_ascii=False))
+        return
+    table = new_table("service", "ready", "key", "default model", "can")
+    for row in rows:
+        ready = "yes" if row.ready else f"no: {row.why_not}"
+        table.add_row(row.service, ready, row.key, row.model, ", ".join(row.abilities))
+    new_console(stderr=False).print(table)
 
 
 @models.command("list")

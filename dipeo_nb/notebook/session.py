@@ -26,7 +26,11 @@ from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import ConfigurationError, MissingDependencyError, UserError
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import GivenAnswers
+from dipeo_nb.llm import catalogue
+from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook.answer import Answer
+from dipeo_nb.notebook.chat import LLM
 from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel
 
 P = ParamSpec("P")
@@ -246,6 +250,89 @@ class Session:
             interrupted(state)
         return Run(self.runtime, state, diagram=static_view.diagram_of(state))
 
+    def llm(self, model: str | None = None, **defaults: Any) -> LLM:
+        """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
+
+        Args:
+            model: `openai:gpt-5-nano`, `anthropic`, `local` …; None: the settings' default (DIPEO_DEFAULT_LLM_MODEL).
+            defaults: options of its calls; see `LLM`.
+
+        Raises:
+            UnsupportedError: there is no such service; the message lists the choices.
+        """
+        return LLM(self.runtime, model, **defaults)
+
+    def chat(
+        self,
+        prompt: Messages,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        tools: Sequence[Any] = (),
+        response_format: Any = None,
+        budget: Budget | None = None,
+        fallbacks: Sequence[str] = (),
+        display: bool | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Ask a model; the answer streams into the cell and is returned. Works in any cell and script.
+
+        Args:
+            prompt: a text, or messages as `{"role": …, "content": …}`.
+            model: as of `llm`.
+            system: how the model is to behave.
+            tools: Python functions with types (they are run when the model calls them), or `websearch`, `image`.
+            response_format: a pydantic class or a JSON schema; `answer.structured` is then an instance, or a value.
+            budget: what it may cost: `dp.Budget(usd=0.01)`; shared by all calls that are given the same one.
+            fallbacks: models asked in turn when this one cannot answer.
+            display: False shows nothing; True also streams to a terminal; None: in notebooks only.
+            options: temperature, max_tokens, timeout (seconds) and the other fields of `LLMRequest`.
+
+        Raises:
+            LLMError, BudgetExceededError, APIKeyNotFoundError: why there is no answer; `error.answer` has what had come.
+            KeyboardInterrupt: it was stopped; so too its `answer`.
+        """
+        return self.llm(model).chat(
+            prompt,
+            display=display,
+            system=system,
+            tools=tools,
+            response_format=response_format,
+            budget=budget,
+            fallbacks=fallbacks,
+            **options,
+        )
+
+    async def achat(
+        self,
+        prompt: Messages,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        tools: Sequence[Any] = (),
+        response_format: Any = None,
+        budget: Budget | None = None,
+        fallbacks: Sequence[str] = (),
+        display: bool | None = None,
+        **options: Any,
+    ) -> Answer:
+        """As `chat`, awaited: `await dp.achat(…)`, or several at once with `asyncio.gather`, each with an output of its own."""
+        return await self.llm(model).achat(
+            prompt,
+            display=display,
+            system=system,
+            tools=tools,
+            response_format=response_format,
+            budget=budget,
+            fallbacks=fallbacks,
+            **options,
+        )
+
+    def services(self) -> LLMServices:
+        """What models there are to talk to: one row per LLM service, with what it lacks and what it can do."""
+        found = run_sync(catalogue.services(self.settings, self.runtime.services.keys))
+        return LLMServices(found)
+
     def close(self) -> None:
         """Stop the runs that still go on and close the session's services. A closed session opens again when it is used."""
         going = [run for run in list(self._going.values()) if not run.finished]
@@ -273,6 +360,22 @@ class Runs(list[RunSummary]):
         if not self:
             return "no runs"
         return "\n".join(f"{row[0]}  {row[2]:<12} {row[3]}  {row[1]}" for row in map(_row, self))
+
+
+class LLMServices(list[catalogue.ServiceFacts]):
+    """Services of language models; shown as a table."""
+
+    def _repr_html_(self) -> str:
+        head = ("service", "ready", "key", "default model", "can")
+        return static_view.table(head, map(_service_row, self))
+
+    def __repr__(self) -> str:
+        return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(_service_row(s), (18, 44, 40, 26, 0), strict=True)).rstrip() for s in self)  # fmt: skip
+
+
+def _service_row(facts: catalogue.ServiceFacts) -> tuple[str, ...]:
+    ready = "yes" if facts.ready else f"no: {facts.why_not}"
+    return facts.service, ready, facts.key, facts.model, ", ".join(facts.abilities)
 
 
 def _row(summary: RunSummary) -> tuple[Any, ...]:
@@ -323,6 +426,9 @@ run = _of_default(Session.run)
 arun = _of_default(Session.arun)
 runs = _of_default(Session.runs)
 open_run = _of_default(Session.open_run)
+llm = _of_default(Session.llm)
+chat = _of_default(Session.chat)
+achat = _of_default(Session.achat)
 
 
 def nest() -> str:

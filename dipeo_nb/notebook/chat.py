@@ -1,0 +1,383 @@
+"""Talking to a model: one call, many, a conversation. Streams into the cell that asks; works in scripts as well."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfig
+from dipeo_nb.domain.ports import LLMServicePort
+from dipeo_nb.errors import DipeoError, LLMError
+from dipeo_nb.llm.capabilities import capabilities_of
+from dipeo_nb.llm.catalogue import named
+from dipeo_nb.llm.core.client import BATCH_CONCURRENCY, Messages, as_request
+from dipeo_nb.llm.core.types import ProviderCapabilities
+from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.tools import tool_of, tools_of
+from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook.answer import Answer, CellDisplay, TextDisplay, Unfolding, of_response, summary
+from dipeo_nb.notebook.run import in_kernel
+
+if TYPE_CHECKING:
+    from dipeo_nb.container import Runtime
+
+STOP_GRACE_S = 5.0
+"""Seconds that a stopped call gets to close its connection and to draw its last words."""
+TICK_S = 0.2
+"""Seconds between two looks for Ctrl-C: not every platform lets it into a wait without end."""
+
+
+class LLM:
+    """A model, ready to be asked: `dp.llm("openai:gpt-5-nano", temperature=0.2)`.
+
+    `chat`, `achat`, `stream`, `batch` and `conversation` take the options given here unless they are told otherwise:
+    `system`, `tools` (Python functions, or `websearch`, `image`), `response_format` (a pydantic class or a JSON schema),
+    `budget`, `fallbacks` (names of models), `temperature`, `max_tokens`, `timeout` (seconds) and the other fields of
+    `LLMRequest`.
+
+    Raises:
+        UnsupportedError: there is no such service; the message lists the choices.
+        ValidationError: an option is unknown, or a tool cannot be one.
+    """
+
+    def __init__(self, runtime: Runtime, model: str | None = None, **defaults: Any) -> None:
+        self._runtime = runtime
+        self.service, self.model = named(model, runtime.settings)
+        self._defaults = _tidied(defaults)
+        self.request("-")  # options are refused here and not at the first call
+
+    @property
+    def name(self) -> str:
+        """`service:model`, or the service alone when its default model is meant."""
+        return f"{self.service}:{self.model}" if self.model else self.service
+
+    @property
+    def capabilities(self) -> ProviderCapabilities:
+        """What the model can do."""
+        return capabilities_of(self.service, self.model)
+
+    def chat(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
+        """Ask and wait for the answer; it shows in the cell while it comes. Stop or Ctrl-C ends the call.
+
+        Args:
+            prompt: a text, or messages as `{"role": …, "content": …}`.
+            display: False shows nothing; True also streams to the terminal outside a notebook; None: in notebooks only.
+            options: see `LLM`.
+
+        Raises:
+            LLMError, BudgetExceededError, APIKeyNotFoundError: why there is no answer; `error.answer` has what had come.
+            KeyboardInterrupt: it was stopped; so too its `answer`.
+        """
+        if threading.current_thread() is LoopThread.get().thread:
+            raise RuntimeError("chat() on dipeo_nb's own event loop would never return; use `await achat(…)`.")
+        call = _Call(self._service, self.request(prompt, **options), self.name, display)
+        call.show()
+        future = submit(call.run())
+        try:
+            while not concurrent.futures.wait((future,), TICK_S).done:
+                continue
+        except BaseException as stop:
+            future.cancel()
+            call.over.wait(STOP_GRACE_S)
+            stop.answer = call.answer  # type: ignore[attr-defined]
+            raise
+        return future.result()
+
+    async def achat(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
+        """As `chat`, awaited; several at once with `asyncio.gather`, each with an output of its own."""
+        call = _Call(self._service, self.request(prompt, **options), self.name, display)
+        call.show()
+        if threading.current_thread() is LoopThread.get().thread:
+            return await call.run()
+        future = submit(call.run())
+        try:
+            return await wait_for_future(future)
+        except asyncio.CancelledError as stop:
+            deadline = time.monotonic() + STOP_GRACE_S
+            while not call.over.is_set() and time.monotonic() < deadline:  # noqa: ASYNC110 - set on another loop
+                await asyncio.sleep(0.01)
+            stop.answer = call.answer  # type: ignore[attr-defined]
+            raise
+
+    def stream(self, prompt: Messages, **options: Any) -> EventStream:
+        """The events of an answer as they come, for `for` and for `async for`; nothing is displayed. Leaving the loop early
+        ends the call. The last event, `end`, has the whole response."""
+        request = self.request(prompt, **options)
+        return EventStream(lambda: self._service.stream(request))
+
+    def batch(self, prompts: Sequence[Messages], *, native: bool | None = None, **options: Any) -> Batch:
+        """The answers to many prompts, in their order; one that failed is the error itself, and the others are there.
+
+        Args:
+            native: True sends them to the provider's own batch API (cheaper, and takes up to a day); None: the service's
+                choice.
+            options: see `LLM`.
+        """
+        return run_sync(self.abatch(prompts, native=native, **options))
+
+    async def abatch(self, prompts: Sequence[Messages], *, native: bool | None = None, **options: Any) -> Batch:
+        """As `batch`, awaited."""
+        requests = [self.request(prompt, **options) for prompt in prompts]
+        future = submit(_all(self._service, requests, native))
+        answers = await wait_for_future(future)
+        return Batch(answers, [request.messages[-1].content for request in requests])
+
+    def conversation(self, system: str | None = None, **options: Any) -> Talk:
+        """A conversation that remembers: `talk = model.conversation("Be brief.")`, `talk("Hi")`, `talk("And now?")`."""
+        if system is not None:
+            options["system"] = system
+        return Talk(LLM(self._runtime, self.name, **{**self._defaults, **options}))
+
+    def request(self, prompt: Messages, **options: Any) -> LLMRequest:
+        """The request that `chat` would send."""
+        merged = {**self._defaults, **_tidied(options)}
+        return as_request(prompt, **{"service": self.service, "model": self.model, **merged})
+
+    @property
+    def _service(self) -> LLMServicePort:
+        return self._runtime.services.llm
+
+    def __repr__(self) -> str:
+        defaults = "".join(f", {name}={_short(value)}" for name, value in self._defaults.items())
+        return f'dp.llm("{self.name}"{defaults})'
+
+    def _repr_html_(self) -> str:
+        able = self.capabilities
+        has = {
+            "tools": able.supports_tools,
+            "web search": able.supports_web_search,
+            "images": able.supports_image_generation,
+            "temperature": able.supports_temperature,
+            "batch API": able.supports_batch,
+        }
+        rows: list[tuple[str, Any]] = [
+            ("can", ", ".join(name for name, yes in has.items() if yes) or "text only"),
+            ("structured answers by", ", ".join(able.structured)),
+        ]
+        if able.max_context_length:
+            rows.append(("context", f"{able.max_context_length:,} tokens"))
+        rows += [(name, _short(value)) for name, value in self._defaults.items()]
+        rows.append(("use", ".chat(prompt), await .achat(prompt), .stream(prompt), .batch(prompts), .conversation()"))
+        return f"<p><strong>{escape(self.name)}</strong></p>{static_view.table(('', ''), rows)}"
+
+
+class Talk:
+    """A conversation: each answer and what was asked are part of the next request. A turn that failed or was stopped is not.
+
+    `talk("…")` asks, `await talk.asay("…")` too; `messages` is the history, which may be changed; `clear()` forgets it.
+    """
+
+    def __init__(self, llm: LLM) -> None:
+        self.llm = llm
+        self.messages: list[ChatMessage] = []
+        self.answers: list[Answer] = []
+
+    def __call__(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
+        """Say something and wait for the answer; see `LLM.chat`."""
+        said = self._turn(prompt)
+        return self._kept(said, self.llm.chat([*self.messages, *said], display=display, **options))
+
+    async def asay(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
+        """As calling it, awaited."""
+        said = self._turn(prompt)
+        return self._kept(said, await self.llm.achat([*self.messages, *said], display=display, **options))
+
+    def clear(self) -> None:
+        """Forget what was said."""
+        self.messages.clear()
+        self.answers.clear()
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Of all answers so far, in US dollars; None when one of them is unknown."""
+        costs = [answer.cost_usd for answer in self.answers]
+        return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs)
+
+    def _turn(self, prompt: Messages) -> list[ChatMessage]:
+        return list(as_request(prompt).messages)
+
+    def _kept(self, said: list[ChatMessage], answer: Answer) -> Answer:
+        self.messages += said
+        self.messages.append(ChatMessage("assistant", answer.text, tool_calls=answer.tool_calls, raw=answer.raw))
+        self.answers.append(answer)
+        return answer
+
+    def __repr__(self) -> str:
+        lines = [f"{message.role}: {_short(message.content)}" for message in self.messages]
+        return "\n".join([f"{self.llm!r}.conversation(), {len(self.messages)} messages", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [(message.role, message.content) for message in self.messages]
+        head = f"<p><strong>{escape(self.llm.name)}</strong>, {len(rows)} messages</p>"
+        return head + (static_view.table(("from", "message"), rows) if rows else "")
+
+
+class EventStream:
+    """The events of one answer, to be gone through once, with `for` or `async for`."""
+
+    def __init__(self, begin: Callable[[], AsyncIterator[StreamEvent]]) -> None:
+        self._begin = begin
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        return iterate_sync(self._begin())
+
+    def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        return iterate_on_loop(self._begin())
+
+
+class Batch(list["Answer | LLMError"]):
+    """Answers (and errors in their places) of many prompts; shown as a table."""
+
+    def __init__(self, answers: Sequence[Answer | LLMError], prompts: Sequence[str]) -> None:
+        super().__init__(answers)
+        self.prompts = list(prompts)
+
+    @property
+    def failed(self) -> list[tuple[int, LLMError]]:
+        """(position, error) of those without an answer."""
+        return [(i, item) for i, item in enumerate(self) if isinstance(item, DipeoError)]
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Of all answers, in US dollars; None when one of them is unknown."""
+        costs = [item.cost_usd for item in self if isinstance(item, Answer)]
+        return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs)
+
+    def __repr__(self) -> str:
+        return f"Batch of {len(self)}, {len(self.failed)} failed, {static_view.money(self.cost_usd)}"
+
+    def _repr_html_(self) -> str:
+        rows = [(prompt, *_batch_row(item)) for prompt, item in zip(self.prompts, self, strict=True)]
+        return f"<p>{escape(repr(self))}</p>{static_view.table(('prompt', 'answer', 'details'), rows)}"
+
+
+def tool(function: Callable[..., Any] | None = None, *, name: str | None = None, description: str | None = None) -> Any:
+    """A tool for models out of a typed Python function: `tools=[dp.tool(f, name="weather")]`, or as a decorator.
+
+    Plain functions are taken as tools too; this is for another name or description, and to see what goes wrong early.
+
+    Args:
+        function: its typed parameters become the schema; sync or async.
+        name: default: the function's.
+        description: what the model is told; default: the docstring up to its `Args:` section.
+
+    Raises:
+        ValidationError: a parameter has no type, or one that JSON cannot carry.
+    """
+
+    def made(given: Callable[..., Any]) -> ToolConfig:
+        return tool_of(given, name=name, description=description)
+
+    return made if function is None else made(function)
+
+
+class _Call:
+    """One streamed call and its display. `show` in the cell, `run` on the loop thread."""
+
+    def __init__(self, service: LLMServicePort, request: LLMRequest, name: str, display: bool | None) -> None:
+        self._service = service
+        self._request = request
+        self._seen = Unfolding(name)
+        self._display: CellDisplay | TextDisplay | None = None
+        if in_kernel() and display is not False:
+            self._display = CellDisplay(self._seen)
+        elif display:
+            self._display = TextDisplay(self._seen)
+        self.answer: Answer | None = None
+        """The whole answer, or what had come when it was cut off."""
+        self.over = threading.Event()
+
+    def show(self) -> None:
+        if self._display is not None:
+            self._display.show()
+
+    async def run(self) -> Answer:
+        try:
+            try:
+                stream: Any = self._service.stream(self._request)
+                async with contextlib.aclosing(stream) as events:
+                    async for event in events:
+                        self._seen.take(event)
+                        if self._display is not None and event.kind not in ("usage", "end"):
+                            self._display.changed()
+                if self._seen.response is None:
+                    raise broken_off(self._request)
+            except BaseException as error:
+                stopped = isinstance(error, asyncio.CancelledError)
+                cut = self._end("" if stopped else getattr(error, "message", None) or str(error))
+                if isinstance(error, DipeoError):
+                    error.answer = cut  # type: ignore[attr-defined]
+                raise
+            return self._end("")
+        finally:
+            self.over.set()
+
+    def _end(self, told: str) -> Answer:
+        cell = None if self._display is None else self._display.cell
+        self.answer = self._seen.answer(told=told, cell=cell)
+        if self._display is not None:
+            self._display.finish(self.answer)
+        return self.answer
+
+
+async def _all(service: LLMServicePort, requests: Sequence[LLMRequest], native: bool | None) -> list[Answer | LLMError]:
+    """The answers of a service to many requests."""
+    batch: Any = getattr(service, "batch", None)
+    if batch is not None:
+        found = await (batch(requests) if native is None else batch(requests, native=native))
+    else:  # a service of the user's own, which has only what the port asks for
+        found = await _gathered(service, requests)
+    return [item if isinstance(item, LLMError) else of_response(item) for item in found]
+
+
+async def _gathered(service: LLMServicePort, requests: Sequence[LLMRequest]) -> list[Any]:
+    turns = asyncio.Semaphore(BATCH_CONCURRENCY)
+
+    async def one(request: LLMRequest) -> Any:
+        async with turns:
+            try:
+                return await service.complete(request)
+            except LLMError as error:
+                return error
+
+    return list(await asyncio.gather(*map(one, requests)))
+
+
+def _tidied(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as users write them → as a request has them; those that are None are not given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "tools" in given:
+        given["tools"] = tools_of(given["tools"])
+    if isinstance(given.get("fallbacks"), str):
+        given["fallbacks"] = (given["fallbacks"],)
+    return given
+
+
+def _batch_row(item: Answer | LLMError) -> tuple[str, str]:
+    if isinstance(item, Answer):
+        value = item.text if item.structured is None else item.structured
+        return (value if isinstance(value, str) else _json(value)), summary(item)
+    return f"{type(item).__name__}: {item.message}", item.hint or ""
+
+
+def _json(value: Any) -> str:
+    dump = getattr(value, "model_dump_json", None)
+    return dump() if dump is not None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple) and value and all(isinstance(v, ToolConfig) for v in value):  # pyright: ignore[reportUnknownVariableType]
+        return f"[{', '.join(str(v.name or v.type) for v in value)}]"  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
+    if isinstance(value, type):
+        return value.__name__
+    text = value if isinstance(value, str) else repr(value)
+    text = text if len(text) <= 80 else text[:79] + "…"
+    return repr(text) if isinstance(value, str) else text

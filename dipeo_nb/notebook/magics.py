@@ -1,0 +1,204 @@
+"""Magics for notebooks: `%load_ext dipeo_nb`, then `%%prompt` and `%dipeo`.
+
+Both are plain functions that wait (IPython has no async magics): they work in loops, under `%%time` and in the terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.diagram.templates import SimpleTemplateProcessor
+from dipeo_nb.errors import TemplateError, ValidationError
+from dipeo_nb.notebook import session
+from dipeo_nb.notebook.answer import Answer
+from dipeo_nb.notebook.run import Table, in_kernel
+from dipeo_nb.security.environment import VARIABLES
+
+USAGE = "%%prompt [--model MODEL] [--system TEXT] [--temperature X] [--max-tokens N] [> VARIABLE]"
+
+
+@magics_class
+class DipeoMagics(Magics):
+    """`%%prompt` asks a model, `%dipeo` says what there is."""
+
+    @no_var_expand
+    @cell_magic
+    def prompt(self, line: str, cell: str) -> Answer | None:
+        """Ask a model: the cell is the prompt, and the answer streams below it.
+
+            %%prompt [--model MODEL] [--system TEXT] [--temperature X] [--max-tokens N] [> VARIABLE]
+
+        `{{name}}` in the cell (and in TEXT and MODEL) is a variable of the notebook; `{{#if}}`, `{{#each}}` and the rest of
+        the template language of diagrams work too. A name that is not there is an error.
+
+            --model, -m        openai:gpt-5-nano, anthropic, local …; default: DIPEO_DEFAULT_LLM_MODEL
+            --system, -s       how the model is to behave
+            --temperature, -t  a number
+            --max-tokens       limit of the answer
+            > VARIABLE         where the text of the answer goes
+
+        In a notebook the cell's value (`_`) is the answer with usage, cost and the rest.
+        """
+        options, variable = _options(line)
+        names: Mapping[str, Any] = self._names()
+        texts = {name: options.pop(name) for name in ("model", "system")}
+        rendered = {name: None if text is None else _rendered(text, names) for name, text in texts.items()}
+        asked = _rendered(cell, names)
+        try:
+            answer = session.chat(asked, display=True, **rendered, **options)
+        except BaseException as error:
+            self._keep(variable, getattr(error, "answer", None))
+            raise
+        self._keep(variable, answer)
+        # A terminal would write an empty Out[…] below what it has shown already.
+        return answer if in_kernel() else None
+
+    @line_magic
+    def dipeo(self, line: str) -> Any:
+        """Say what there is.
+
+        %dipeo models      services of language models: what is ready, keys, defaults, abilities
+        %dipeo keys        API keys, masked, and the variables they are from
+        %dipeo runs [N]    the N newest runs of diagrams (default 20)
+        %dipeo nest        let nested event loops work in this kernel; dipeo_nb itself does not need it
+        """
+        words = line.split()
+        asked = words[0] if words else ""
+        commands: dict[str, Callable[[list[str]], Any]] = {
+            "models": _models, "keys": _keys, "runs": _runs, "nest": _nest,
+        }  # fmt: skip
+        if asked not in commands:
+            what = f"There is no '%dipeo {asked}'." if asked else "%dipeo what?"
+            guess = f"Did you mean '{near}'? " if (near := nearest(asked, commands)) else ""
+            raise ValidationError(what, hint=f"{guess}There are: {', '.join(f'%dipeo {name}' for name in commands)}.")
+        return commands[asked](words[1:])
+
+    def _names(self) -> dict[str, Any]:
+        assert self.shell is not None
+        return self.shell.user_ns
+
+    def _keep(self, variable: str | None, answer: Answer | None) -> None:
+        if variable is not None and answer is not None:
+            self._names()[variable] = answer.text
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics; again is fine."""
+    shell.register_magics(DipeoMagics)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take them away."""
+    for kind, name in (("cell", "prompt"), ("line", "dipeo")):
+        shell.magics_manager.magics[kind].pop(name, None)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as one of our errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValidationError(f"%%prompt: {message}.", hint=f"Usage: {USAGE}")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+_number.__name__, _count.__name__ = "number", "number of tokens"
+"""What argparse calls them in its complaints."""
+
+
+def _options(line: str) -> tuple[dict[str, Any], str | None]:
+    """(options, name of the variable) of the line of a `%%prompt`."""
+    parser = _Parser(prog="%%prompt", add_help=False, allow_abbrev=False)
+    parser.add_argument("--model", "-m")
+    parser.add_argument("--system", "-s")
+    parser.add_argument("--temperature", "-t", type=_number)
+    parser.add_argument("--max-tokens", type=_count)
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        parser.error(f"{str(error).lower()} in '{line.strip()}'")
+    variable: str | None = None
+    if len(words) > 1 and words[-2] == ">":
+        *words, _, variable = words
+    elif words and words[-1].startswith(">"):
+        variable = words.pop()[1:]
+    if variable is not None and not variable.isidentifier():
+        parser.error(f"'{variable}' is no name of a variable" if variable else "'>' has no variable after it")
+    found, strange = parser.parse_known_args(words)
+    if strange:
+        parser.error(f"'{strange[0]}' is no option; quote texts with spaces")
+    return vars(found), variable
+
+
+def _rendered(template: str, names: Mapping[str, Any]) -> str:
+    """*template* with the notebook's variables.
+
+    Raises:
+        TemplateError: bad syntax, or a name that is not there.
+    """
+    result = SimpleTemplateProcessor().process(template, names)
+    if result.missing_keys:
+        missing = ", ".join(f"'{name}'" for name in result.missing_keys)
+        head = result.missing_keys[0].partition(".")[0].partition("[")[0]
+        known = [name for name in names if not name.startswith("_")]
+        near = None if head in names else nearest(head, known)
+        guess = f"Did you mean '{near}'? " if near else ""
+        raise TemplateError(
+            f"The prompt uses {missing}, which this notebook does not have, or which is None.",
+            hint=f"{guess}Set it in a cell above; {{{{name | default('…')}}}} gives a value for a missing one.",
+        )
+    if result.errors:
+        raise TemplateError(result.errors[0], hint="Correct the prompt.")
+    return result.content
+
+
+def _models(words: list[str]) -> Any:
+    _nothing_more("models", words)
+    return session.default_session().services()
+
+
+def _keys(words: list[str]) -> Any:
+    _nothing_more("keys", words)
+    held = run_sync(session.default_session().runtime.services.keys.list_api_keys())
+    known = {str(row["service"]): (row["label"], row["key"]) for row in held}
+    unset = {service: (variable, "not set") for service, variable in VARIABLES.items() if service not in known}
+    rows = sorted({**known, **unset}.items())
+    return Table({"service": service, "variable": variable, "key": key} for service, (variable, key) in rows)
+
+
+def _runs(words: list[str]) -> Any:
+    limit, rest = (words[0], words[1:]) if words else ("20", [])
+    _nothing_more("runs N", rest)
+    if not limit.isdecimal() or not int(limit):
+        raise ValidationError(f"'{limit}' is no number of runs.", hint="Say e.g. %dipeo runs 5.")
+    return session.runs(int(limit))
+
+
+def _nest(words: list[str]) -> str:
+    _nothing_more("nest", words)
+    return session.nest()
+
+
+def _nothing_more(command: str, words: list[str]) -> None:
+    if words:
+        raise ValidationError(f"%dipeo {command} takes nothing more, such as '{words[0]}'.", hint="Leave it out.")
