@@ -1,22 +1,33 @@
 """Settings. The only module that reads the environment (infra-spec §12).
 
-Each variable is accepted under the name that upstream documents and under the one that worked there.
-`.env` in the current directory is read as well; real environment variables win.
+Each variable is accepted under the name that upstream documents and under the one that worked there. What is not in the
+environment is looked for in `.env` and then in `dipeo.toml` (fields of `Settings` as keys) of the current directory.
+`get_settings().explain()` says where each value came from; a `DIPEO_*` variable that nothing reads is warned about.
 """
 
 from __future__ import annotations
 
+import difflib
+import html
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from tomllib import TOMLDecodeError
+from typing import Any, Literal, NamedTuple
 
 import platformdirs
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from dipeo_nb.errors import ConfigurationError
 
@@ -29,7 +40,12 @@ class Settings(BaseSettings):
     """Everything that can be configured; see each field for variable, unit and default."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", populate_by_name=True, frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        toml_file="dipeo.toml",
+        extra="ignore",
+        populate_by_name=True,
+        frozen=True,
     )
 
     base_dir: Path = _env("DIPEO_BASE_DIR", default=None, validate_default=False)
@@ -73,7 +89,7 @@ class Settings(BaseSettings):
     """Model of `--model local`: a name of the model store, or the path of a GGUF file."""
     max_file_size: int = _env("DIPEO_MAX_FILE_SIZE", default=50 * 1024 * 1024, ge=1)
     """Bytes; larger files are neither read nor written."""
-    event_queue_size: int = _env("DIPEO_EVENT_QUEUE_SIZE", default=10_000, ge=1)
+    event_queue_size: int = _env("DIPEO_EVENT_QUEUE_SIZE", "DIPEO_MSG_MAX_QUEUE_SIZE", default=10_000, ge=1)
     """Events waiting per slow subscriber."""
     openai_api_key: SecretStr | None = _env("OPENAI_API_KEY", default=None)
     anthropic_api_key: SecretStr | None = _env("ANTHROPIC_API_KEY", default=None)
@@ -90,9 +106,25 @@ class Settings(BaseSettings):
     def _address(cls, value: Any) -> Any:
         return ollama_address(value) if isinstance(value, str) else value
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
     def model_post_init(self, context: Any, /) -> None:
         if self.base_dir is None:  # pyright: ignore[reportUnnecessaryComparison]
             object.__setattr__(self, "base_dir", Path.cwd())
+        object.__setattr__(self, "base_dir", self.base_dir.expanduser().absolute())
+
+    def explain(self) -> Explanation:
+        """Every setting: its value (keys masked), where it came from, and its variables. A table in a notebook."""
+        return Explanation(_explained(self))
 
     @property
     def recordings(self) -> Path:
@@ -124,10 +156,104 @@ def ollama_address(host: str) -> str:
     return f"{scheme}://{name}{':' if port else ''}{port}{slash}{path}"
 
 
+class Setting(NamedTuple):
+    """One setting, explained."""
+
+    name: str
+    value: str
+    source: str
+    """`environment DIPEO_X`, `.env`, `dipeo.toml`, `given` (changed in code) or `default`."""
+    variables: tuple[str, ...]
+
+
+class Explanation(tuple[Setting, ...]):
+    """All settings; prints as a table."""
+
+    def __repr__(self) -> str:
+        wide = max(len(s.name) for s in self)
+        return "\n".join(f"{s.name:<{wide}}  {s.value}  ({s.source})" for s in self)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in (s.name, s.value, s.source, ", ".join(s.variables)))
+            + "</tr>"
+            for s in self
+        )
+        return f"<table><thead><tr><th>setting</th><th>value</th><th>from</th><th>variables</th></tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _explained(settings: Settings) -> Iterator[Setting]:
+    environment = {name.upper(): value for name, value in os.environ.items()}
+    dotenv = {name.upper() for name, value in DotEnvSettingsSource(Settings).env_vars.items() if value is not None}
+    toml = TomlConfigSettingsSource(Settings).toml_data
+    fresh = _cached()
+    for name, info in Settings.model_fields.items():
+        variables = _variables(info)
+        value = getattr(settings, name)
+        given = next((v for v in variables if v in environment), None)
+        if value != getattr(fresh, name):
+            source = "given"
+        elif given:
+            source = f"environment {given}"
+        elif any(v in dotenv for v in variables):
+            source = ".env"
+        elif name in toml:
+            source = "dipeo.toml"
+        else:
+            source = "default"
+        shown = "…" if isinstance(value, SecretStr) else "" if value is None else str(value)
+        yield Setting(name, shown, source, variables)
+
+
+def _variables(info: Any) -> tuple[str, ...]:
+    return tuple(str(choice) for choice in info.validation_alias.choices)
+
+
+class UnknownSettingWarning(UserWarning):
+    """A DIPEO_* variable that nothing reads."""
+
+
+NOT_USED = {
+    "DIPEO_WORKERS": "the server is one process",
+    "DIPEO_RELOAD": "the server does not reload itself",
+    "DIPEO_ENV": "there are no environments to choose between",
+    "DIPEO_COMPILE_PROMPTS": "prompts are always compiled",
+}
+"""Variables of upstream that mean nothing here, and why."""
+OTHERS = ("DIPEO_DI_", "DIPEO_MSG_")
+"""Beginnings of upstream's variables for machinery that does not exist here."""
+
+
+def _warn_of_unknown() -> None:
+    known = {v for info in Settings.model_fields.values() for v in _variables(info)}
+    dotenv = {name.upper() for name in DotEnvSettingsSource(Settings).env_vars}
+    toml = TomlConfigSettingsSource(Settings).toml_data
+    for name in sorted({n.upper() for n in os.environ} | dotenv):
+        if not name.startswith("DIPEO_") or name in known:
+            continue
+        if name in NOT_USED:
+            message = f"{name} has no effect: {NOT_USED[name]}."
+        elif name.startswith(OTHERS):
+            message = f"{name} has no effect: it belongs to machinery of upstream that does not exist here."
+        else:
+            near = difflib.get_close_matches(name, known, n=1)
+            message = f"Nothing reads {name}." + (f" Did you mean {near[0]}?" if near else "")
+        warnings.warn(message, UnknownSettingWarning, stacklevel=4)
+    for name in sorted(set(toml) - set(Settings.model_fields)):
+        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        guess = f" Did you mean '{near[0]}'?" if near else ""
+        warnings.warn(f"dipeo.toml: there is no setting '{name}'.{guess}", UnknownSettingWarning, stacklevel=4)
+
+
 @cache
 def _cached() -> Settings:
     try:
-        return Settings()
+        settings = Settings()
+        _warn_of_unknown()
+        return settings
+    except TOMLDecodeError as error:
+        raise ConfigurationError(f"dipeo.toml cannot be read: {error}.", hint="Mend or remove it.") from None
     except ValidationError as error:
         # The value itself is not repeated: it may be a key in the wrong variable.
         wrong = "; ".join(f"{e['loc'][0] if e['loc'] else 'settings'}: {e['msg']}" for e in error.errors())
@@ -176,7 +302,9 @@ def secret_values() -> tuple[str, ...]:
     settings = get_settings()
     fields = (getattr(settings, name) for name in type(settings).model_fields)
     keys = [value.get_secret_value().strip() for value in fields if isinstance(value, SecretStr)]
-    others = [value.strip() for name, value in os.environ.items() if _SECRET.search(name) and not re.search(r"[/\\\s]", value)]
+    others = [
+        value.strip() for name, value in os.environ.items() if _SECRET.search(name) and not re.search(r"[/\\\s]", value)
+    ]
     return tuple({*(key for key in keys if len(key) >= 8), *(value for value in others if len(value) >= 12)})
 
 

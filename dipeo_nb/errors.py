@@ -29,6 +29,8 @@
             ├── AuthError, RateLimitError, ContextLengthError, ContentFilteredError,
             │   LLMTimeoutError, LLMConnectionError, UnsupportedError, ProviderError
             ├── StructureError            (a ProviderError) the answer does not fit the requested structure
+            ├── RecordingError            a recorded answer cannot be read or written
+            │   └── RecordingNotFoundError    (replay) there is none for this call
             ├── ToolLoopError             tools were called round after round, without an answer
             └── ModelUnavailableError     an embedded or local model cannot be fetched or loaded
 
@@ -336,6 +338,24 @@ class StructureError(ProviderError):
     """What the answer cost; None when unknown."""
     charged: bool = False
     """Whether `cost_usd` was worked out."""
+    cached: bool = False
+    """Whether the answer came from a recording, and cost nothing."""
+    saved_usd: float | None = None
+    """What a recorded answer would have cost."""
+
+
+class RecordingError(LLMError):
+    """A recorded answer cannot be read or written; `path` is its file or folder."""
+
+    code = "llm_recording"
+    path: Any = None
+
+
+class RecordingNotFoundError(RecordingError):
+    """Nothing may be called (`replay`), and this call is not recorded; `nearest` is the file of the most similar one."""
+
+    code = "llm_recording_not_found"
+    nearest: Any = None
 
 
 class ToolLoopError(LLMError):

@@ -42,6 +42,7 @@ class ScriptedClient:
     """
 
     provider = "scripted"
+    services = ()
 
     def __init__(self, script: Script = "ok") -> None:
         by_label = script if isinstance(script, Mapping) else {"*": script}

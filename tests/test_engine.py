@@ -27,6 +27,8 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 class Tape:
     """An LLM service that answers from a function and keeps the requests."""
 
+    services = ()
+
     def __init__(self, answer: Any = None, delay: float = 0.0) -> None:
         self.answer = answer or (lambda request: f"answer of {request.context['node']} {request.context['run']}")
         self.delay = delay

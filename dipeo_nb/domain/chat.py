@@ -5,7 +5,7 @@ They live here and not in `llm` because the ports need them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -239,17 +239,23 @@ def normalize_service(name: str) -> str:
     return str(SERVICE_ALIASES.get(text, text))
 
 
-def parse_model(text: str) -> tuple[str, str | None]:
+def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None]:
     """Split `service:model`, `service` or `model` into (service, model or None).
 
-    `local` → ("local", None); `openai:gpt-5` → ("openai", "gpt-5"); `gpt-5` → ("openai", "gpt-5"): a bare name
-    goes to the service its prefix is known for, else to OpenAI.
+    `local` → ("local", None); `openai:gpt-5` → ("openai", "gpt-5"); `gpt-5` → ("openai", "gpt-5"): a bare name goes to the
+    service its prefix is known for, else to OpenAI. `mistral:7b` → ("ollama", "mistral:7b"): a family of Ollama's with a tag.
+
+    Args:
+        known: further services, of third parties.
     """
+    services = {*LLMService, *known}
     head, colon, tail = text.strip().partition(":")
-    if colon and normalize_service(head) in set(LLMService):
-        return normalize_service(head), tail or None
+    service = normalize_service(head)
+    if colon and service in services:
+        family = service == LLMService.OLLAMA and head.strip().lower() != service
+        return service, text.strip() if family and tail else tail or None
     service = normalize_service(text)
-    if service in set(LLMService):
+    if service in services:
         return service, None
     lower = text.lower()
     for prefix, known in (("claude", LLMService.ANTHROPIC), ("gemini", LLMService.GEMINI)):

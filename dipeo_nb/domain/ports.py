@@ -46,6 +46,11 @@ class LLMClient(Protocol):
 class LLMServicePort(Protocol):
     """All models behind one door: chooses the client by `request.service`, fills defaults, counts cost."""
 
+    @property
+    def services(self) -> Sequence[str]:
+        """Names of the services that requests can go to."""
+        ...
+
     def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         """As `LLMClient.stream`.
 

@@ -208,7 +208,7 @@ class Execution:
             )
         if self.options.model is None:
             return person
-        service, model = parse_model(self.options.model)
+        service, model = parse_model(self.options.model, self.services.llm.services)
         llm = person.llm
         moved = LLMConfig(
             service=service,

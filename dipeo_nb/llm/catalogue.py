@@ -66,23 +66,22 @@ def named(model: str | None, settings: Settings) -> tuple[str, str]:
     if not text.strip():
         raise ConfigurationError("The model has no name.", hint="Say e.g. local, openai:gpt-5-nano or ollama:llama3.2.")
     head, colon, tail = text.strip().partition(":")
-    if normalize_service(head) in providers.services():
-        service, name = normalize_service(head), tail
-        if service == "ollama" and head.strip().lower() != service:
-            name = (
-                text.strip()
-            )  # a family of its models (`mistral:7b`), which the language takes for a name of the service
-    elif colon and not head.lower().startswith("ft") and not _TAG.fullmatch(tail):
-        near = difflib.get_close_matches(normalize_service(head), providers.services(), n=1)
+    known = providers.services()
+    if (
+        colon
+        and normalize_service(head) not in known
+        and not head.lower().startswith("ft")
+        and not _TAG.fullmatch(tail)
+    ):
+        near = difflib.get_close_matches(normalize_service(head), known, n=1)
         guess = f"Did you mean '{near[0]}:{tail}'? " if near else ""
         raise UnsupportedError(
-            f"There is no LLM service '{head}'; there are {', '.join(providers.services())}.",
+            f"There is no LLM service '{head}'; there are {', '.join(known)}.",
             hint=f"{guess}Write service:model; a model of Ollama is ollama:{text.strip()}.",
             provider=head,
         )
-    else:
-        service, found = parse_model(text)
-        name = found or ""
+    service, found = parse_model(text, known)
+    name = found or ""
     return service, name
 
 

@@ -42,7 +42,7 @@ from dipeo_nb.errors import (
     UnsupportedError,
     ValidationError,
 )
-from dipeo_nb.llm import phases
+from dipeo_nb.llm import phases, providers, recording
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
 from dipeo_nb.llm.core.retry import pause
@@ -76,6 +76,10 @@ class LLMService:
         self._clients = clients or ClientManager(settings, keys)
         self._retries = retries or RetryConfig(max_attempts=settings.llm_max_retries + 1)
 
+    @property
+    def services(self) -> Sequence[str]:
+        return providers.services()
+
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         """As `LLMServicePort.stream`."""
         request = asked = self._filled(phases.shaped(self._named(request)))
@@ -90,7 +94,7 @@ class LLMService:
             try:
                 response: LLMResponse | None = None
                 view = _Partial() if rung else None
-                async with contextlib.aclosing(self._live(wire)) as events:
+                async with contextlib.aclosing(self._recorded(wire)) as events:
                     async for event in events:
                         match event.kind:
                             case "start" if started:
@@ -203,6 +207,11 @@ class LLMService:
 
     # One model call.
 
+    def _recorded(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
+        """The recorded answer, or that of `_live`. Which server is asked is part of what is asked."""
+        addressed = replace(request, base_url=self._clients.base_url(request))
+        return recording.through(recording.active(self._settings), addressed, self._live)
+
     async def _live(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
         """The answer of the request's model, or of the first of its fallbacks that has one."""
         for name, following in zip([None, *request.fallbacks], [*request.fallbacks, None], strict=True):
@@ -222,10 +231,12 @@ class LLMService:
                     yield StreamEvent("stream_restarted", data={"reason": error.message})
 
     def _fallback(self, request: LLMRequest, name: str) -> LLMRequest:
-        service, model = parse_model(name)
+        service, model = parse_model(name, self.services)
         other = replace(request, service=service, model=model or "", base_url=None, api_key_id=None)
         rung = capabilities_of(service, other.model).structured[0] if request.response_format is not None else None
-        return self._filled(replace(self._named(other), rung=rung if rung in ("grammar", "native", "json_mode") else request.rung))
+        return self._filled(
+            replace(self._named(other), rung=rung if rung in ("grammar", "native", "json_mode") else request.rung)
+        )
 
     async def _attempts(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
         """The answer of one model; failures that may pass are tried again. A stream that had begun is restarted visibly."""
@@ -432,7 +443,8 @@ class _Spent:
         """An answer that does not fit; one that was counted already (by its response) is not counted twice."""
         if error.charged:
             usage = error.usage or TokenUsage()
-            self.add(LLMResponse("", request.service, request.model, usage, cost_usd=error.cost_usd))
+            paid = LLMResponse("", request.service, request.model, usage, cost_usd=error.cost_usd)
+            self.add(replace(paid, cached=error.cached, saved_usd=error.saved_usd))
 
     def total(self, response: LLMResponse) -> LLMResponse:
         return replace(
