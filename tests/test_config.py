@@ -1,0 +1,185 @@
+"""Settings: where they come from, what they say of themselves, and that they have effect."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dipeo_nb
+from dipeo_nb.config import (
+    Settings,
+    UnknownSettingWarning,
+    get_settings,
+    override_settings,
+    reset_settings,
+)
+from dipeo_nb.errors import ConfigurationError
+
+SEED = {
+    "DIPEO_BASE_DIR": ("/tmp", "base_dir", Path("/tmp")),
+    "DIPEO_DEFAULT_LLM_MODEL": ("gpt-4o", "default_llm_model", "gpt-4o"),
+    "DIPEO_LLM_TIMEOUT": ("12.5", "llm_timeout", 12.5),
+    "DIPEO_EXECUTION_TIMEOUT": ("60", "execution_timeout", 60.0),
+    "DIPEO_PARALLEL_EXECUTION": ("false", "parallel_execution", False),
+    # The names that worked upstream.
+    "DIPEO_LLM_DEFAULT_MODEL": ("gpt-4o", "default_llm_model", "gpt-4o"),
+    "DIPEO_LLM_TIMEOUT_S": ("12.5", "llm_timeout", 12.5),
+    "DIPEO_EXECUTION_ENGINE_TIMEOUT_S": ("60", "execution_timeout", 60.0),
+    "DIPEO_EXECUTION_ENABLE_PARALLEL": ("0", "parallel_execution", False),
+    "DIPEO_EXECUTION_MAX_ITERATIONS": ("7", "max_iterations", 7),
+    "DIPEO_MSG_MAX_QUEUE_SIZE": ("9", "event_queue_size", 9),
+}
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder, no variables of ours, settings read anew."""
+    for name in list(os.environ):
+        if name.startswith("DIPEO_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    reset_settings()
+
+
+@pytest.mark.parametrize("variable", SEED)
+def test_both_names_of_a_variable_have_effect(variable: str, monkeypatch: pytest.MonkeyPatch):
+    """The documented name and the one that worked upstream set the same field."""
+    value, field, expected = SEED[variable]
+    monkeypatch.setenv(variable, value)
+    reset_settings()
+    assert getattr(get_settings(), field) == expected
+
+
+def test_defaults_are_the_seeds():
+    """Without any variable: the seed's values."""
+    settings = get_settings()
+    assert settings.default_llm_model == "gpt-5-nano-2025-08-07"
+    assert (settings.llm_timeout, settings.execution_timeout, settings.parallel_execution) == (300, 3600, True)
+    assert settings.base_dir == Path.cwd()
+
+
+def test_sources_have_an_order_and_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The environment goes before .env, which goes before dipeo.toml; explain() says which it was; keys stay hidden."""
+    (tmp_path / "dipeo.toml").write_text(
+        'llm_timeout = 1\nnode_timeout = 2\nexecution_timeout = 3\nlocal_model = "toml"\n'
+    )
+    (tmp_path / ".env").write_text("DIPEO_LLM_TIMEOUT=10\nDIPEO_NODE_TIMEOUT=20\nOPENAI_API_KEY=sk-canary-123456789\n")
+    monkeypatch.setenv("DIPEO_LLM_TIMEOUT_S", "100")
+    reset_settings()
+    settings = get_settings()
+    assert (settings.llm_timeout, settings.node_timeout, settings.execution_timeout) == (100, 20, 3)
+    explained = {s.name: s for s in settings.explain()}
+    assert explained["llm_timeout"].source == "environment DIPEO_LLM_TIMEOUT_S"
+    assert explained["node_timeout"].source == ".env"
+    assert explained["execution_timeout"].source == "dipeo.toml"
+    assert explained["max_iterations"].source == "default"
+    with override_settings(max_iterations=3) as changed:
+        assert {s.name: s for s in changed.explain()}["max_iterations"].source == "given"
+        assert get_settings() is changed
+    assert get_settings() is settings
+    shown = repr(settings.explain()) + settings.explain()._repr_html_() + repr(settings)
+    assert "sk-canary" not in shown
+    assert "llm_timeout" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("DIPEO_LLM_TIMOUT", "Nothing reads DIPEO_LLM_TIMOUT. Did you mean DIPEO_LLM_TIMEOUT"),
+        ("DIPEO_XYZZY_PLUGH", "Nothing reads DIPEO_XYZZY_PLUGH."),
+        ("DIPEO_WORKERS", "no effect"),
+        ("DIPEO_DI_ENABLE_AUDIT", "no effect"),
+    ],
+)
+def test_unknown_variables_are_warned_about(name: str, said: str, monkeypatch: pytest.MonkeyPatch):
+    """A variable that nothing reads is named with the nearest, or with the reason."""
+    monkeypatch.setenv(name, "1")
+    reset_settings()
+    with pytest.warns(UnknownSettingWarning, match=said.replace("?", r"\?")):
+        get_settings()
+
+
+def test_a_value_that_cannot_be_used_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The error names the variable; the value may be a key in the wrong place."""
+    monkeypatch.setenv("DIPEO_LLM_TIMEOUT", "sk-canary-123456789")
+    reset_settings()
+    with pytest.raises(ConfigurationError, match=r"DIPEO_LLM_TIMEOUT|llm_timeout") as caught:
+        get_settings()
+    assert "sk-canary" not in str(caught.value)
+    monkeypatch.delenv("DIPEO_LLM_TIMEOUT")
+    (tmp_path / "dipeo.toml").write_text("llm_timeout = = 3")
+    reset_settings()
+    with pytest.raises(ConfigurationError, match=r"dipeo\.toml cannot be read"):
+        get_settings()
+
+
+def test_the_default_model_is_that_of_a_bare_call(tmp_path: Path):
+    """DIPEO_DEFAULT_LLM_MODEL moves what names no model, in a process of its own."""
+    code = "import dipeo_nb as dp; print(dp.chat('hi', display=False).text, end='')"
+    environment = {**os.environ, "DIPEO_DEFAULT_LLM_MODEL": "echo", "DIPEO_BASE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[echo] hi"
+
+
+def test_the_base_directory_moves_everything(tmp_path: Path):
+    """With DIPEO_BASE_DIR nothing is written anywhere else below the current directory."""
+    base, here = tmp_path / "base", tmp_path / "here"
+    base.mkdir(), here.mkdir()
+    diagram = {
+        "version": "light",
+        "nodes": [
+            {"label": "Start", "type": "start"},
+            {"label": "Save", "type": "db", "props": {"operation": "write", "file": "out/x.json", "data": {"a": 1}}},
+            {"label": "End", "type": "endpoint"},
+        ],
+        "connections": [{"from": "Start", "to": "Save"}, {"from": "Save", "to": "End"}],
+    }
+    (base / "d.light.yaml").write_text(json.dumps(diagram))
+    command = [sys.executable, "-m", "dipeo_nb", "run", "d", "--quiet"]
+    environment = {**os.environ, "DIPEO_BASE_DIR": str(base)}
+    subprocess.run(command, env=environment, cwd=here, check=True, capture_output=True)
+    assert not list(here.iterdir())
+    assert (base / "out/x.json").exists()
+    assert (base / ".dipeo/runs.db").exists()
+
+
+def test_only_the_settings_read_the_environment():
+    """No other module of the package looks at os.environ or getenv."""
+    package = Path(dipeo_nb.__file__).parent
+    found = []
+    for file in package.rglob("*.py"):
+        if file == package / "config.py":
+            continue
+        found += [
+            f"{file.relative_to(package)}:{node.lineno}"
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
+        ]
+    assert found == []
+
+
+def test_every_field_is_documented():
+    """Each setting has a sentence under it, but for the keys, whose names say all."""
+    tree = ast.parse(Path(dipeo_nb.__file__).with_name("config.py").read_text())
+    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Settings").body
+    documented = {
+        a.target.id
+        for a, b in itertools.pairwise(body)
+        if isinstance(a, ast.AnnAssign) and isinstance(a.target, ast.Name) and isinstance(b, ast.Expr)
+    }
+    bare = set(Settings.model_fields) - documented
+    assert bare <= {
+        "openai_api_key",
+        "anthropic_api_key",
+        "google_api_key",
+        "openai_base_url",
+        "anthropic_base_url",
+        "log_level",
+    }
