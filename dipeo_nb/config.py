@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = _env("ANTHROPIC_API_KEY", default=None)
     google_api_key: SecretStr | None = _env("GOOGLE_API_KEY", "GEMINI_API_KEY", default=None)
     openai_base_url: str | None = _env("OPENAI_BASE_URL", default=None)
+    anthropic_base_url: str | None = _env("ANTHROPIC_BASE_URL", default=None)
     google_base_url: str | None = _env("GOOGLE_BASE_URL", "GOOGLE_GEMINI_BASE_URL", default=None)
     """Another server for Gemini; without the version (`/v1beta`), which is added."""
     ollama_host: str = _env("OLLAMA_HOST", default="http://localhost:11434")
@@ -291,21 +292,21 @@ def override_settings(**changes: Any) -> Iterator[Settings]:
         _override = before
 
 
+_PATH = re.compile(r"[/\\\s]")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 
 
-def secret_values() -> tuple[str, ...]:
-    """What must never be written down: the keys of the settings, and the values of variables that look like secrets.
+def secret_values(settings: Settings | None = None) -> set[str]:
+    """What must never be written down: the keys of *settings* (None: those of the process), and the values of variables that
+    look like secrets.
 
     Short values and paths are left out: they are words of ordinary texts, and no secrets.
     """
-    settings = get_settings()
+    settings = settings or get_settings()
     fields = (getattr(settings, name) for name in type(settings).model_fields)
-    keys = [value.get_secret_value().strip() for value in fields if isinstance(value, SecretStr)]
-    others = [
-        value.strip() for name, value in os.environ.items() if _SECRET.search(name) and not re.search(r"[/\\\s]", value)
-    ]
-    return tuple({*(key for key in keys if len(key) >= 8), *(value for value in others if len(value) >= 12)})
+    keys = (value.get_secret_value().strip() for value in fields if isinstance(value, SecretStr))
+    others = (value.strip() for name, value in os.environ.items() if _SECRET.search(name))
+    return {key for key in keys if len(key) >= 8} | {text for text in others if len(text) >= 12 and not _PATH.search(text)}
 
 
 def child_environment() -> dict[str, str]:

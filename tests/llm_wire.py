@@ -110,10 +110,10 @@ class Call:
         """End the connection in the middle."""
         self._handler.connection.shutdown(socket.SHUT_RDWR)
 
-    def wait_until_lost(self) -> None:
+    def wait_until_lost(self, text: str = ": still here\n\n") -> None:
         """Send comments until the reader goes away, for ten seconds at most."""
         for _ in range(500):
-            self.send(": still here\n\n")
+            self.send(text)
             time.sleep(0.02)
 
 

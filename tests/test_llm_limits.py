@@ -182,19 +182,19 @@ def test_concurrency_keeps_its_limit_and_forgets_the_cancelled():
 def test_a_fallback_answers_and_says_why(monkeypatch: pytest.MonkeyPatch):
     """When a model cannot answer, the next one does; the event names it and the reason, the response who answered."""
     llm = service(monkeypatch, openai=ScriptedClient(AuthError("no such key")), anthropic=ScriptedClient("Here."))
-    events = run(events_of(llm, asked(fallbacks=["anthropic:claude-sonnet-4-5"])))
+    events = run(events_of(llm, asked(fallbacks=["anthropic:claude-sonnet-5"])))
     told = next(e for e in events if e.kind == "error")
     assert told.text == "no such key"
-    assert told.data == {"code": "llm_auth", "fallback": "anthropic:claude-sonnet-4-5"}
+    assert told.data == {"code": "llm_auth", "fallback": "anthropic:claude-sonnet-5"}
     assert events[-1].response is not None
-    assert events[-1].response.model == "claude-sonnet-4-5"
+    assert events[-1].response.model == "claude-sonnet-5"
 
 
 def test_the_last_fallbacks_error_is_the_calls(monkeypatch: pytest.MonkeyPatch):
     """When nobody can answer, the last failure is reported."""
     llm = service(monkeypatch, openai=ScriptedClient(DOWN), anthropic=ScriptedClient(AuthError("no such key")))
     with pytest.raises(AuthError):
-        run(llm.complete(asked(fallbacks=["anthropic:claude-sonnet-4-5"])))
+        run(llm.complete(asked(fallbacks=["anthropic:claude-sonnet-5"])))
 
 
 def test_a_refused_prompt_is_not_asked_elsewhere(monkeypatch: pytest.MonkeyPatch):
@@ -202,7 +202,7 @@ def test_a_refused_prompt_is_not_asked_elsewhere(monkeypatch: pytest.MonkeyPatch
     other = ScriptedClient("Here.")
     llm = service(monkeypatch, openai=ScriptedClient(ContentFilteredError("no")), anthropic=other)
     with pytest.raises(ContentFilteredError):
-        run(llm.complete(asked(fallbacks=["anthropic:claude-sonnet-4-5"])))
+        run(llm.complete(asked(fallbacks=["anthropic:claude-sonnet-5"])))
     assert other.requests == []
 
 

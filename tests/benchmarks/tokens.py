@@ -54,7 +54,7 @@ def _anthropic() -> bytes:
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
-        "model": "claude-sonnet-4-5",
+        "model": "claude-sonnet-5",
         "content": [],
         "usage": usage,
     }
@@ -160,7 +160,7 @@ async def sdk_anthropic(url: str) -> int:
     async with anthropic.AsyncAnthropic(api_key="x", base_url=url, max_retries=0) as client:
         count = 0
         said: Any = [{"role": "user", "content": PROMPT}]
-        stream = await client.messages.create(model="claude-sonnet-4-5", max_tokens=100, messages=said, stream=True)
+        stream = await client.messages.create(model="claude-sonnet-5", max_tokens=100, messages=said, stream=True)
         async with stream as events:
             async for event in events:
                 if event.type == "content_block_delta" and event.delta.type == "text_delta":
@@ -223,7 +223,7 @@ class Row:
 
 ROWS = (
     Row("openai", "gpt-4o", sdk_openai, "/v1"),
-    Row("anthropic", "claude-sonnet-4-5", sdk_anthropic),
+    Row("anthropic", "claude-sonnet-5", sdk_anthropic),
     Row("gemini", "gemini-2.5-flash", sdk_google),
     Row("ollama", "llama3.2", sdk_ollama),
 )

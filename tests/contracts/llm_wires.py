@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from tests import llm_wire as openai
+from tests import wire_anthropic as anthropic
 from tests import wire_google as google
 from tests import wire_ollama as ollama
 from tests.llm_wire import Call, Reply, ScriptedServer
@@ -72,6 +73,45 @@ class OpenAI(Wire):
 
     def limit(self, body: dict[str, Any]) -> int:
         return body["max_output_tokens"]
+
+
+class Anthropic(Wire):
+    service: ClassVar = "anthropic"
+    model: ClassVar = "claude-sonnet-5"
+    key_setting: ClassVar = "anthropic_api_key"
+    url_setting: ClassVar = "anthropic_base_url"
+    path: ClassVar = ""
+    rung: ClassVar = "native"
+    cached: ClassVar = 10
+    output: ClassVar = 8
+
+    def says(self, text: str) -> Reply:
+        return anthropic.says(text)
+
+    def calls(self, calls: Calls) -> Reply:
+        blocks = [e for n, (i, name, a) in enumerate(calls) for e in anthropic.tool_use(i, name, a, n)]
+        return anthropic.streams(anthropic.start(), *blocks, *anthropic.end("tool_use"))
+
+    def refuses(self, status: int, message: str, **headers: str) -> Reply:
+        return anthropic.error(status, message, **headers)
+
+    def begins(self, call: Call, text: str) -> None:
+        call.headers(content_type="text/event-stream", content_length="1000000")
+        piece = anthropic.block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": text})
+        call.send(anthropic.body([anthropic.start(), *piece[:-1]]))
+
+    def results(self, body: dict[str, Any]) -> list[str]:
+        blocks = [b for m in body["messages"] for b in m["content"] if b["type"] == "tool_result"]
+        return [b["content"] for b in blocks]
+
+    def system(self, body: dict[str, Any]) -> str:
+        return body["system"]
+
+    def schema(self, body: dict[str, Any]) -> Any:
+        return body["output_config"]["format"]["schema"]
+
+    def limit(self, body: dict[str, Any]) -> int:
+        return body["max_tokens"]
 
 
 class Google(Wire):
@@ -153,4 +193,4 @@ class Ollama(Wire):
         return body["options"]["num_predict"]
 
 
-WIRES = (OpenAI(), Google(), Ollama())
+WIRES = (OpenAI(), Anthropic(), Google(), Ollama())

@@ -181,6 +181,8 @@ def stainless(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
             body: Any = error.body if isinstance(error.body, Mapping) else {}
             inner: Any = body.get("error") if isinstance(body.get("error"), Mapping) else body
             code = str(getattr(error, "code", None) or inner.get("code") or inner.get("type") or "")
+            if error.status_code < 400:  # an error within a stream that had begun well
+                return said_in_stream(caller, code, str(inner.get("message") or error.message))
             return status_error(
                 caller,
                 error.status_code,

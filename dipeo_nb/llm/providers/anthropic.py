@@ -1,0 +1,404 @@
+"""Claude models through Anthropic's Messages API and the official SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import SecretStr
+
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
+from dipeo_nb.errors import ContentFilteredError, MissingDependencyError, ProviderError, UnsupportedError
+from dipeo_nb.llm.core.client import CONNECT_TIMEOUT_S, UnifiedClient
+from dipeo_nb.llm.core.errors import Caller, stainless, translated
+from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
+
+MAX_TOKENS = 32_000
+"""Limit of an answer when the request names none, as far as the model can; the API wants one."""
+SEARCH_TOOL = "web_search_20250305"
+"""The version of the built-in search that all models with it take."""
+PAUSES = 5
+"""Times a long turn of a built-in tool is continued (`pause_turn`)."""
+FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+}
+"""Anthropic's stop reasons → ours."""
+
+
+class UnifiedAnthropicClient(UnifiedClient):
+    """`LLMClient` over `/v1/messages`. Raw events are read, which costs a third of the SDK's accumulating helper."""
+
+    provider = "anthropic"
+    key_variable = "ANTHROPIC_API_KEY"
+    base_url_variable = "ANTHROPIC_BASE_URL"
+    base_url_setting = "anthropic_base_url"
+    base_url_example = "http://localhost:8080"
+    hosts = ("anthropic.com",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._sdk: Any = None
+        self._told: set[str] = set()
+
+    async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        secret = self.secret()
+        caller = self.caller(request, secret)
+        client = await self._client(secret)
+        body = self._body(request)
+        yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
+        turn = _Turn(request)
+        for _ in range(PAUSES + 1):
+            with translated(caller, stainless(_sdk(), caller)):
+                async with await client.messages.create(**body, stream=True) as events:
+                    turn.begin(events.response.headers.get("request-id"))
+                    async for event in events:
+                        said = turn.take(event)
+                        if said is not None:
+                            yield said
+            if not turn.complete:
+                raise broken_off(request)
+            if turn.stop_reason != "pause_turn":
+                break
+            body["messages"] = [*body["messages"], {"role": "assistant", "content": turn.blocks}]
+        response = turn.response(caller)
+        yield StreamEvent("usage", data=response.usage.to_dict())
+        yield StreamEvent("end", response=response)
+
+    async def check_key(self) -> None:
+        """Ask for the list of models. Raises AuthError when the key is refused, other LLMErrors when it cannot be asked."""
+        secret = self.secret()
+        client = await self._client(secret)
+        caller = self.caller(self.request("-"), secret)
+        with translated(caller, stainless(_sdk(), caller)):
+            await client.models.list(limit=1)
+
+    async def cleanup(self) -> None:
+        client, self._sdk = self._sdk, None
+        if client is not None:
+            await client.close()
+
+    async def _client(self, secret: SecretStr) -> Any:
+        if self._sdk is None:
+            base_url = self.base_url()
+            anthropic = await asyncio.to_thread(_sdk)  # its import takes up to a second
+            if self._sdk is None:  # another call may have made it meanwhile
+                self._sdk = anthropic.AsyncAnthropic(
+                    api_key=secret.get_secret_value(),
+                    base_url=base_url or "https://api.anthropic.com",  # never what the SDK finds in the environment
+                    max_retries=0,
+                    timeout=anthropic.Timeout(self.settings.llm_timeout, connect=CONNECT_TIMEOUT_S),
+                )
+        return self._sdk
+
+    def _notice(self, request: LLMRequest) -> str | None:
+        """What the user should know about the request, once per model."""
+        notices: list[str] = []
+        if request.temperature is not None and not self.capabilities(request.model).supports_temperature:
+            notices.append(f"{request.model} takes no temperature; {request.temperature:g} is left out.")
+        if until := _retired(request.model):
+            notices.append(f"{request.model} is deprecated and ends on {until}.")
+        if not notices or request.model in self._told:
+            return None
+        self._told.add(request.model)
+        return " ".join(notices)
+
+    def _body(self, request: LLMRequest) -> dict[str, Any]:
+        """The request on the wire."""
+        able = self.capabilities(request.model)
+        body: dict[str, Any] = {
+            "model": request.model,
+            "max_tokens": request.max_tokens or min(MAX_TOKENS, able.max_output_tokens or MAX_TOKENS),
+            "messages": _messages(request.messages),
+        }
+        if system := "\n\n".join(m.content for m in request.messages if m.role == "system" and m.content):
+            body["system"] = system
+        extra: dict[str, Any] = dict(self.config.extra_params)
+        if request.temperature is not None and able.supports_temperature:
+            extra["temperature"] = request.temperature  # the SDK has no name for it any more
+        if self.rung(request) is not None:
+            body["output_config"] = {"format": {"type": "json_schema", "schema": _schema(request)}}
+        if request.tools:
+            body["tools"] = [_tool(t, request.model) for t in request.tools]
+        if request.tool_choice is not None:
+            kinds = {"auto": "auto", "required": "any", "none": "none"}
+            kind = kinds.get(request.tool_choice)
+            body["tool_choice"] = {"type": kind} if kind else {"type": "tool", "name": request.tool_choice}
+        return {**body, "extra_body": extra} if extra else body
+
+
+def _sdk() -> Any:
+    try:
+        import anthropic
+    except ImportError as error:
+        raise MissingDependencyError(
+            "The package 'anthropic' is not installed.", hint="Run: pip install anthropic"
+        ) from error
+    return anthropic
+
+
+def _retired(model: str) -> str | None:
+    """When a model ends, as the SDK knows it."""
+    from anthropic.resources.messages import messages
+
+    return getattr(messages, "DEPRECATED_MODELS", {}).get(model)
+
+
+# The request.
+
+
+def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Turns of user and assistant; what one side says in a row is one turn, results of tools belong to the user's."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        if message.role == "system":
+            continue
+        role = "assistant" if message.role == "assistant" else "user"
+        blocks = list(_blocks(message))
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": role, "content": blocks})
+    if not turns or turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": [{"type": "text", "text": "Continue."}]})
+    return [t for t in turns if t["content"]]
+
+
+def _blocks(message: ChatMessage) -> Iterator[dict[str, Any]]:
+    if message.raw is not None and message.raw.get("provider") == UnifiedAnthropicClient.provider:
+        yield from message.raw["content"]
+        return
+    if message.tool_result is not None:
+        result = message.tool_result
+        block = {"type": "tool_result", "tool_use_id": result.call_id, "content": result.content}
+        yield {**block, "is_error": True} if result.is_error else block
+        return
+    if message.content.strip():  # blank blocks are refused
+        yield {"type": "text", "text": message.content}
+    for call in message.tool_calls:
+        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)}
+
+
+def _schema(request: LLMRequest) -> dict[str, Any]:
+    """The schema in the dialect of structured outputs (closed objects, limits moved into descriptions and checked here)."""
+    schema = schema_of(request.response_format)
+    try:
+        if not is_object(schema) or _free_form(schema):
+            raise ValueError("it is no closed object")
+        return _sdk().transform_schema(schema)
+    except ValueError as error:
+        raise UnsupportedError(
+            f"anthropic's structured outputs cannot say '{name_of(request.response_format)}': {error}.",
+            hint="Use an object with named fields, or leave the way to structure open.",
+            provider="anthropic",
+            model=request.model,
+        ) from error
+
+
+def _free_form(node: Any) -> bool:
+    """Whether a schema has objects whose fields are not all named."""
+    if isinstance(node, list):
+        return any(map(_free_form, node))
+    if not isinstance(node, Mapping):
+        return False
+    is_object_node = node.get("type") == "object" or "properties" in node
+    if is_object_node and (not node.get("properties") or node.get("additionalProperties") not in (None, False)):
+        return True
+    return any(_free_form(v) for v in node.values())
+
+
+def _tool(tool: ToolConfig, model: str) -> dict[str, Any]:
+    if tool.type == "function":
+        return {
+            "name": tool.name,
+            "description": tool.description or "",
+            "input_schema": tool.parameters or {"type": "object", "properties": {}},
+        }
+    if tool.type in ("web_search", "web_search_preview"):
+        return {"type": SEARCH_TOOL, "name": "web_search", **(tool.config or {})}
+    raise UnsupportedError(
+        f"anthropic has no built-in tool '{tool.type}'.",
+        hint="It has web_search, and your own functions; openai makes images.",
+        provider="anthropic",
+        model=model,
+    )
+
+
+# The answer.
+
+
+class _Turn:
+    """A turn of the model while it comes; one that pauses goes on."""
+
+    def __init__(self, request: LLMRequest) -> None:
+        self._request = request
+        self.blocks: list[dict[str, Any]] = []
+        """Content so far, as it may be sent back."""
+        self.stop_reason: str | None = None
+        self.complete = False
+        self._first = 0
+        self._json: dict[int, list[str]] = {}
+        self._request_id: str | None = None
+        self._model = request.model
+        self._usage: dict[str, Any] = {}
+        self._spent: list[TokenUsage] = []
+
+    def begin(self, request_id: str | None) -> None:
+        """A (further) response begins."""
+        self._request_id = request_id
+        self._first = len(self.blocks)
+        self.complete = False
+        self._usage = {}
+
+    def take(self, event: Any) -> StreamEvent | None:
+        """What an event of the API means for the reader."""
+        match event.type:
+            case "content_block_delta":
+                return self._delta(self._first + event.index, event.delta)
+            case "content_block_start":
+                block = event.content_block.model_dump(mode="json", exclude_none=True)
+                self.blocks.append(block)
+                if block["type"] == "tool_use":
+                    return StreamEvent("tool_call_start", block["name"], data={"id": block["id"]})
+                if block["type"] == "text" and block["text"]:
+                    return StreamEvent("text", block["text"])
+            case "content_block_stop":
+                return self._stop(self._first + event.index)
+            case "message_start":
+                self._model = event.message.model or self._model
+                self._usage |= event.message.usage.model_dump(mode="json", exclude_none=True)
+            case "message_delta":
+                self.stop_reason = event.delta.stop_reason
+                self._usage |= event.usage.model_dump(mode="json", exclude_none=True)
+            case "message_stop":
+                self.complete = True
+                self._spent.append(_usage(self._usage))
+            case _:
+                pass  # pings, and what later versions add
+        return None
+
+    def _delta(self, at: int, delta: Any) -> StreamEvent | None:
+        block = self.blocks[at]
+        match delta.type:
+            case "text_delta":
+                block["text"] += delta.text
+                return StreamEvent("text", delta.text)
+            case "thinking_delta":
+                block["thinking"] += delta.thinking
+                return StreamEvent("reasoning", delta.thinking)
+            case "input_json_delta":
+                self._json.setdefault(at, []).append(delta.partial_json)
+                if block["type"] == "tool_use":
+                    return StreamEvent("tool_call_delta", delta.partial_json, data={"id": block["id"]})
+            case "signature_delta":
+                block["signature"] = delta.signature
+            case "citations_delta":
+                block.setdefault("citations", []).append(delta.citation.model_dump(mode="json", exclude_none=True))
+            case _:
+                pass
+        return None
+
+    def _stop(self, at: int) -> StreamEvent | None:
+        block = self.blocks[at]
+        text = "".join(self._json.pop(at, ()))
+        if block["type"] not in ("tool_use", "server_tool_use"):
+            return None
+        if text:
+            try:
+                block["input"] = json.loads(text)
+            except ValueError as error:
+                if self._request.max_tokens is not None and self.stop_reason == "max_tokens":
+                    return None
+                raise ProviderError(
+                    f"The model called the tool '{block['name']}' with arguments that are not JSON: {text[:120]!r}.",
+                    hint="Raise max_tokens, or try again.",
+                    provider="anthropic",
+                    model=self._request.model,
+                    request_id=self._request_id,
+                ) from error
+        if block["type"] == "server_tool_use":
+            return None
+        return StreamEvent("tool_call_end", block["name"], data={"id": block["id"], "arguments": block["input"]})
+
+    def response(self, caller: Caller) -> LLMResponse:
+        """The finished answer."""
+        return response_of(
+            self.blocks, self.stop_reason, self._total(), self._request, self._model, self._request_id, caller
+        )
+
+    def _total(self) -> TokenUsage:
+        if len(self._spent) == 1:
+            return self._spent[0]
+        total = TokenUsage()
+        for usage in self._spent:
+            total = total + usage
+        return total
+
+
+def response_of(
+    blocks: Sequence[Mapping[str, Any]],
+    stop_reason: str | None,
+    usage: TokenUsage,
+    request: LLMRequest,
+    model: str,
+    request_id: str | None,
+    caller: Caller,
+) -> LLMResponse:
+    """The content of a finished message as our response.
+
+    Raises:
+        ContentFilteredError: the model refused.
+        StructureError: it does not fit the requested structure.
+    """
+    if stop_reason == "refusal":
+        raise ContentFilteredError(
+            "The model refused to answer.", hint="Change the prompt.", request_id=request_id, **caller.facts
+        )
+    text = "".join(b["text"] for b in blocks if b["type"] == "text")
+    calls = tuple(ToolCall(b["id"], b["name"], b["input"]) for b in blocks if b["type"] == "tool_use")
+    finish = FINISH.get(stop_reason or "", stop_reason or "stop")
+    structured = rung = None
+    if request.response_format is not None and not calls:
+        structured = parsed(
+            text,
+            request.response_format,
+            provider="anthropic",
+            model=request.model,
+            usage=usage,
+            cut=finish == "length",
+        )
+        rung = "native"
+    cited = (c for b in blocks for c in b.get("citations") or () if c.get("url"))
+    return LLMResponse(
+        text,
+        "anthropic",
+        model,
+        usage,
+        structured,
+        calls,
+        finish,
+        request_id,
+        rung=rung,
+        tool_outputs=tuple({"type": "citation", "url": c["url"], "title": c.get("title")} for c in cited),
+        raw={"provider": "anthropic", "content": [dict(b) for b in blocks]} if calls else None,
+    )
+
+
+def _usage(raw: Mapping[str, Any]) -> TokenUsage:
+    """Anthropic counts cached input apart already; thinking is counted within the output where it is told."""
+    output = raw.get("output_tokens")
+    thinking = (raw.get("output_tokens_details") or {}).get("thinking_tokens")
+    return TokenUsage(
+        raw.get("input_tokens"),
+        output if output is None else output - (thinking or 0),
+        raw.get("cache_read_input_tokens"),
+        raw.get("cache_creation_input_tokens"),
+        thinking,
+        raw=dict(raw),
+    )
