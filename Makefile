@@ -3,6 +3,7 @@
 #   make demo    the main job: a debate of three persons on a small model in this machine, then the quickstart notebook
 #   make test    every test, browser, model and wheel included      make check   ruff, pyright, rules of the house
 #   make lab     JupyterLab on notebooks/                           make bench   speed against peers
+#   make record  the recorded answers of notebooks/02_llm.ipynb anew, from scripted servers
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter. Targets are incremental; `make clean` starts over.
 
@@ -17,7 +18,7 @@ BENCH_STAMP := $(BENCH_VENV)/.installed
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
 PIP_FLAGS := -qq --disable-pip-version-check
 
-.PHONY: help install browser test check demo lab bench clean constraints environment
+.PHONY: help install browser test check demo lab record bench clean constraints environment
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -72,6 +73,10 @@ demo: $(STAMP)
 
 lab: $(STAMP)
 	$(PY) -m jupyter lab notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)
+
+# The notebooks run on these in `make test` (notebooks/conftest.py): no key, no provider.
+record: $(STAMP)
+	$(PY) scripts/record_notebooks.py
 
 # Peers get an environment of their own, so that they never decide which versions we are tested with.
 $(BENCH_STAMP): pyproject.toml constraints.txt $(STAMP)

@@ -329,7 +329,7 @@ def read(file: Path) -> tuple[Words, list[Any]]:
 
 
 def written(words: Words, answers: Sequence[Any]) -> bytes:
-    """What a file holds: indented, in a fixed order, lists of numbers on one line."""
+    """What a file holds."""
     document = {"recording": VERSION, "request": _messages_mapped(words, _lined), "answers": list(answers)}
     return (_pretty(document) + "\n").encode("utf-8", "backslashreplace")  # a stray surrogate as JSON's own \udXXX
 
@@ -356,12 +356,32 @@ def _messages_mapped(words: Any, how: Callable[[Any], Any]) -> Words:
     return {k: messages if k == "messages" else v for k, v in words.items()}
 
 
-_NUMBERS = re.compile(r"\[\n\s*(\d+(?:,\n\s*\d+)*)\n\s*\]")
+WIDTH = 110
+"""Characters of a line; longer texts are not broken."""
 
 
-def _pretty(document: Any) -> str:
-    text = json.dumps(document, ensure_ascii=False, indent=2)
-    return _NUMBERS.sub(lambda found: f"[{', '.join(re.findall(r'[0-9]+', found[1]))}]", text)
+def _pretty(value: Any, used: int = 0, inside: int = 0) -> str:
+    """JSON for people: what fits is on one line, the rest indented by two.
+
+    Args:
+        used: characters before it on its line.
+        inside: how far its line is indented.
+    """
+    flat = json.dumps(value, ensure_ascii=False)
+    numbers = isinstance(value, list) and all(isinstance(item, int) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(value, (dict, list)) or numbers or used + len(flat) <= WIDTH:
+        return flat
+    deeper = inside + 2
+    heads = (
+        [f"{json.dumps(key, ensure_ascii=False)}: " for key in value] if isinstance(value, dict) else [""] * len(value)
+    )  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+    items: list[Any] = list(value.values() if isinstance(value, dict) else value)  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+    lines = [
+        " " * deeper + head + _pretty(item, deeper + len(head) + 1, deeper)
+        for head, item in zip(heads, items, strict=True)
+    ]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n" + ",\n".join(lines) + f"\n{' ' * inside}{closing}"
 
 
 # Differences.
@@ -395,10 +415,14 @@ def difference(old: Words, new: Words) -> str:
         if name == "messages":
             lines += _message_difference(before or [], after or [])
         elif isinstance(before, (dict, list)) or isinstance(after, (dict, list)):
-            lines += [f"{name}:", *_line_difference(_pretty(before or {}), _pretty(after or {}))]
+            lines += [f"{name}:", *_line_difference(_indented(before), _indented(after))]
         else:
             lines.append(f"{name}: {_shown(before)} is recorded, {_shown(after)} is asked")
     return "\n".join([*lines[:SHOWN_LINES], *(["…"] if len(lines) > SHOWN_LINES else [])])
+
+
+def _indented(value: Any) -> str:
+    return json.dumps(value or {}, ensure_ascii=False, indent=2)
 
 
 def _message_difference(old: Sequence[Words], new: Sequence[Words]) -> list[str]:

@@ -100,6 +100,7 @@ class Recordings:
         self._asked: dict[str, int] = {}
         self._kept: dict[str, dict[int, Any]] = {}
         self._uses = 0
+        self._hidden: set[str] = set()
 
     # Use: within a block, or from one cell to another.
 
@@ -145,6 +146,11 @@ class Recordings:
         with self._counting:
             self._uses -= 1
 
+    def hide(self, *texts: str) -> Recordings:
+        """Keep further texts out of the files, besides known keys and what looks like one: `[hidden]` stands there instead."""
+        self._hidden |= {text for text in texts if text.strip()}
+        return self
+
     def __repr__(self) -> str:
         saved = f", {f'{self.saved_usd:.6f}'.rstrip('0').rstrip('.')} USD saved" if self.saved_usd else ""
         return f"recordings in {self.path} ({self.mode}): {self.replayed} replayed, {self.recorded} recorded{saved}"
@@ -177,8 +183,11 @@ class Recordings:
             raise answer.end
         yield StreamEvent("end", response=answer.end)
 
+    def _secrets(self) -> set[str]:
+        return secret_values() | self._hidden
+
     def _ask(self, request: LLMRequest) -> _Asked:
-        words = in_words(request, secret_values())
+        words = in_words(request, self._secrets())
         key = key_of(words)
         with self._counting:
             number = self._asked.get(key, 0)
@@ -207,7 +216,7 @@ class Recordings:
 
     def _keep(self, asked: _Asked, events: Sequence[StreamEvent], end: LLMResponse | LLMError) -> None:
         """Write an answer at its place among those of the request."""
-        answer = answer_words(events, end, secret_values())
+        answer = answer_words(events, end, self._secrets())
         with self._writing:
             kept = self._kept.setdefault(asked.key, {})
             kept[asked.number] = answer
@@ -312,7 +321,7 @@ def active(settings: Settings) -> Recordings | None:
         if place not in _of_settings:
             _of_settings[place] = Recordings(*place)
         found = _of_settings[place]
-    return None if found is None or found.mode == "live" else found
+    return None if found is None or found.mode == "live" else found.hide(*secret_values(settings))
 
 
 async def through(recordings: Recordings | None, request: LLMRequest, call: Call) -> AsyncGenerator[StreamEvent]:

@@ -275,7 +275,7 @@ def test_silence_is_a_timeout(wire: Any):
         call.wait_until_lost("\n")
 
     with wire.server(silent) as server:
-        error = failure(wire, server, llm_idle_timeout=0.2, llm_max_retries=0, llm_timeout=1.0)
+        error = failure(wire, server, llm_idle_timeout=0.2, llm_timeout=5.0)
         assert isinstance(error, LLMTimeoutError)
         assert server.lost.wait(5)
 
