@@ -306,9 +306,27 @@ def secret_values(settings: Settings | None = None) -> set[str]:
     fields = (getattr(settings, name) for name in type(settings).model_fields)
     keys = (value.get_secret_value().strip() for value in fields if isinstance(value, SecretStr))
     others = (value.strip() for name, value in os.environ.items() if _SECRET.search(name))
-    return {key for key in keys if len(key) >= 8} | {text for text in others if len(text) >= 12 and not _PATH.search(text)}
+    return {key for key in keys if len(key) >= 8} | {
+        text for text in others if len(text) >= 12 and not _PATH.search(text)
+    }
 
 
 def child_environment() -> dict[str, str]:
     """The environment for a process that runs a diagram's code: without anything that looks like a secret."""
     return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+
+
+def claude_code_environment(*, key: str | None, base_url: str | None) -> dict[str, str]:
+    """What the program of Claude Code is given beyond the environment it inherits: everything that looks like a secret is
+    emptied, then the key and the server it is to use are set. Our own retries are the only ones."""
+    hidden = {name: "" for name in os.environ if _SECRET.search(name)}
+    mine = {"ANTHROPIC_API_KEY": key or "", "ANTHROPIC_AUTH_TOKEN": ""}
+    if not key:  # the user's own login, however it is made
+        mine = {name: os.environ[name] for name in os.environ if name.startswith("CLAUDE_CODE_OAUTH")}
+    server = {"ANTHROPIC_BASE_URL": base_url} if base_url else {}
+    quiet = {
+        "CLAUDE_CODE_MAX_RETRIES": "0",
+        "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+    return {**hidden, **quiet, **mine, **server}

@@ -278,7 +278,7 @@ class _Turn:
                 self._usage |= event.usage.model_dump(mode="json", exclude_none=True)
             case "message_stop":
                 self.complete = True
-                self._spent.append(_usage(self._usage))
+                self._spent.append(usage_of(self._usage))
             case _:
                 pass  # pings, and what later versions add
         return None
@@ -390,7 +390,7 @@ def response_of(
     )
 
 
-def _usage(raw: Mapping[str, Any]) -> TokenUsage:
+def usage_of(raw: Mapping[str, Any]) -> TokenUsage:
     """Anthropic counts cached input apart already; thinking is counted within the output where it is told."""
     output = raw.get("output_tokens")
     thinking = (raw.get("output_tokens_details") or {}).get("thinking_tokens")

@@ -1,0 +1,449 @@
+"""Claude Code as a model, through the Claude Agent SDK (the extra `claude-code`): one program per session, kept warm.
+
+A session is a process of Claude Code with a conversation of its own. Starting one takes seconds, so sessions are pooled: the
+one that already holds the beginning of a conversation goes on with it; a spare one, started ahead, takes the next new
+conversation; one whose conversation goes two ways at once is forked. No session ever sees a conversation that is not its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dipeo_nb.config import claude_code_environment
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent
+from dipeo_nb.errors import LLMConnectionError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
+from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
+from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
+from dipeo_nb.llm.providers.anthropic import usage_of
+from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
+
+SESSIONS = 4
+"""Processes of Claude Code at most, for one key and server."""
+IDLE_S = 300.0
+"""Seconds after which a session that nobody uses is closed."""
+CLOSING_S = 10.0
+"""Seconds that a session may take to end by itself."""
+ERRORS = {
+    "authentication_failed": "authentication_error",
+    "oauth_org_not_allowed": "permission_error",
+    "billing_error": "billing_error",
+    "rate_limit": "rate_limit_error",
+    "overloaded": "overloaded_error",
+    "server_error": "api_error",
+}
+"""What the SDK calls an error → what Anthropic's API calls it."""
+
+Turns = tuple[tuple[str, str], ...]
+"""A conversation: what was asked and answered, in order."""
+
+
+class UnifiedClaudeCodeClient(UnifiedClient):
+    """`LLMClient` over Claude Code. Without ANTHROPIC_API_KEY the user's own login of Claude Code is used.
+
+    By default it has no tools, reads no settings and no files, and works in a folder of its own below `.dipeo`.
+    """
+
+    provider = "claude-code"
+    key_variable = "ANTHROPIC_API_KEY"
+    key_optional = True
+    base_url_variable = "ANTHROPIC_BASE_URL"
+    base_url_setting = "anthropic_base_url"
+    hosts = ("anthropic.com",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._pool = _Pool()
+
+    async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        settings = self._session_settings(request)
+        history, prompt = turns_of(request.messages)
+        yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
+        await asyncio.to_thread(_sdk)  # its import takes a second
+        caller = self.caller(request, self.config.api_key or NO_KEY)
+        answer = _Answer(request, caller)
+        with translated(caller, lambda error: _known(error, caller)):
+            async with self._pool.session(settings, history) as session:
+                if not session.ready:
+                    yield StreamEvent("progress", "Starting Claude Code")
+                async with contextlib.aclosing(session.ask(history, prompt)) as messages:
+                    async for message in messages:
+                        for event in answer.take(message):
+                            yield event
+                response = answer.finished(session)
+                session.turns = (*history, (prompt, response.text))
+        yield StreamEvent("usage", data=response.usage.to_dict())
+        yield StreamEvent("end", response=response)
+
+    async def cleanup(self) -> None:
+        await self._pool.close()
+
+    _told = False
+
+    def _notice(self, request: LLMRequest) -> str | None:
+        """Claude Code takes neither of these; said once."""
+        left_out = [n for n in ("temperature", "max_tokens") if getattr(request, n) is not None]
+        if not left_out or self._told:
+            return None
+        self._told = True
+        return f"{self.provider} takes no {' and no '.join(left_out)}; left out."
+
+    def _session_settings(self, request: LLMRequest) -> _SessionSettings:
+        """What a session is started with."""
+        tools: list[str] = []
+        for tool in request.tools:
+            if tool.type not in ("web_search", "web_search_preview"):
+                raise UnsupportedError(
+                    f"{self.provider} cannot call '{tool.name or tool.type}': it runs its tools itself and hands no calls out.",
+                    hint="It has web_search. For functions of your own use anthropic:MODEL.",
+                    provider=self.provider,
+                    model=request.model,
+                )
+            tools.append("WebSearch")
+        shape = None
+        if self.rung(request) is not None:
+            schema = schema_of(request.response_format)
+            if not is_object(schema):
+                raise UnsupportedError(
+                    f"{self.provider} answers in JSON objects; '{name_of(request.response_format)}' is none.",
+                    hint="Put it into a field of an object.",
+                    provider=self.provider,
+                    model=request.model,
+                )
+            shape = json.dumps(schema, sort_keys=True)
+        secret = self.config.api_key
+        environment = claude_code_environment(
+            key=secret.get_secret_value() if secret and secret != NO_KEY else None, base_url=self.base_url()
+        )
+        return _SessionSettings(
+            "\n\n".join(m.content for m in request.messages if m.role == "system" and m.content),
+            request.model or None,
+            tuple(tools),
+            shape,
+            self.settings.base_dir / ".dipeo" / "claude-code",
+            tuple(sorted(environment.items())),
+            tuple(sorted(self.config.extra_params.items())),
+        )
+
+
+class UnifiedClaudeCodeCustomClient(UnifiedClaudeCodeClient):
+    """The same with a system prompt of one's own: where there is one, phases add none (see `llm.phases`)."""
+
+    provider = "claude-code-custom"
+
+
+def _sdk() -> Any:
+    try:
+        import claude_agent_sdk
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("claude-agent-sdk", "claude-code") from error
+    return claude_agent_sdk
+
+
+def turns_of(messages: Sequence[ChatMessage]) -> tuple[Turns, str]:
+    """(what was asked and answered before, what is asked now) of the messages but the system's."""
+    turns: list[tuple[str, str]] = []
+    asked: list[str] = []
+    for message in messages:
+        if message.role == "assistant":
+            turns.append(("\n\n".join(asked), message.content))
+            asked = []
+        elif message.role != "system":
+            asked.append(message.content)
+    return tuple(turns), "\n\n".join(asked) or "Continue."
+
+
+def told(history: Turns, prompt: str) -> str:
+    """The first prompt of a session that has not heard the conversation so far."""
+    if not history:
+        return prompt
+    lines = [f"[{who}]: {text}" for asked, said in history for who, text in (("user", asked), ("you", said)) if text]
+    return "The conversation so far:\n\n" + "\n\n".join(lines) + f"\n\nNow answer this message:\n\n{prompt}"
+
+
+# Sessions.
+
+
+class _SessionSettings(NamedTuple):
+    """What a session is started with; sessions that differ in it are never exchanged."""
+
+    system: str
+    model: str | None
+    tools: tuple[str, ...]
+    schema: str | None
+    folder: Path
+    environment: tuple[tuple[str, str], ...]
+    extra: tuple[tuple[str, Any], ...]
+
+    def __repr__(self) -> str:  # the environment holds the key
+        return f"_SessionSettings(model={self.model!r}, tools={self.tools!r})"
+
+    def options(self, fork: str | None) -> Any:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return _sdk().ClaudeAgentOptions(
+            system_prompt=self.system,
+            model=self.model,
+            tools=list(self.tools),
+            allowed_tools=list(self.tools),
+            permission_mode="dontAsk",
+            setting_sources=[],
+            strict_mcp_config=True,
+            include_partial_messages=True,
+            output_format=None if self.schema is None else {"type": "json_schema", "schema": json.loads(self.schema)},
+            max_turns=1 if self.schema is None and not self.tools else None,
+            cwd=self.folder,
+            env=dict(self.environment),
+            resume=fork,
+            fork_session=fork is not None,
+            **dict(self.extra),
+        )
+
+
+class _Session:
+    """One process of Claude Code and the one task that owns it: its cancel scopes must not cross tasks."""
+
+    def __init__(self, settings: _SessionSettings, fork: _Session | None = None) -> None:
+        self.settings = settings
+        self.turns: Turns = fork.turns if fork else ()
+        """What it has heard and said; only what was asked and answered wholly."""
+        self.session_id: str | None = None
+        self.spent_usd = 0.0
+        """What its turns cost so far; the SDK reports the sum."""
+        self.busy = False
+        self.used = 0.0
+        self.ready = False
+        self._fork = fork.session_id if fork else None
+        self._asked: asyncio.Queue[tuple[str, asyncio.Queue[Any]] | None] = asyncio.Queue()
+        self._failure: Exception | None = None
+        self._task = asyncio.create_task(self._live(), name="dipeo-claude-code")
+
+    @property
+    def alive(self) -> bool:
+        return not self._task.done()
+
+    async def ask(self, history: Turns, prompt: str) -> AsyncGenerator[Any]:
+        """The SDK's messages of one turn. Leaving early ends the session: what it would remember is not known."""
+        text = prompt if self.turns == history else told(history, prompt)
+        box: asyncio.Queue[Any] = asyncio.Queue()
+        self._asked.put_nowait((text, box))
+        complete = False
+        try:
+            while True:
+                waiting = asyncio.ensure_future(box.get())
+                await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+                if not waiting.done():
+                    waiting.cancel()
+                    raise self._failure or LLMConnectionError("Claude Code ended.", hint="Try again.")
+                message = waiting.result()
+                if message is None:
+                    complete = True
+                    return
+                yield message
+        finally:
+            if not complete:
+                self._task.cancel()
+
+    async def close(self) -> None:
+        """End the process."""
+        self._asked.put_nowait(None)
+        done, _ = await asyncio.wait({self._task}, timeout=CLOSING_S)
+        if not done:
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=CLOSING_S)
+
+    async def _live(self) -> None:
+        try:
+            async with _sdk().ClaudeSDKClient(self.settings.options(self._fork)) as client:
+                self.ready = True
+                while (turn := await self._asked.get()) is not None:
+                    text, box = turn
+                    await client.query(text)
+                    async for message in client.receive_response():
+                        box.put_nowait(message)
+                    box.put_nowait(None)
+        except Exception as error:  # noqa: BLE001 - raised to whoever asks
+            self._failure = error
+
+
+class _Pool:
+    """The sessions of one client, `SESSIONS` at most."""
+
+    def __init__(self) -> None:
+        self._sessions: list[_Session] = []
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @cached_property
+    def _turns(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(SESSIONS)
+
+    @cached_property
+    def _choosing(self) -> asyncio.Lock:
+        return asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def session(self, settings: _SessionSettings, history: Turns) -> AsyncIterator[_Session]:
+        """A session for one more turn of a conversation."""
+        async with self._turns:
+            async with self._choosing:
+                session = await self._found(settings, history)
+                session.busy = True
+            try:
+                yield session
+            finally:
+                session.busy = False
+                session.used = asyncio.get_running_loop().time()
+                if session.alive and session.ready:
+                    self._prepare_spare(settings)
+
+    async def close(self) -> None:
+        """End all processes. Safe to call twice."""
+        sessions, self._sessions = self._sessions, []
+        await asyncio.gather(*(s.close() for s in sessions), *self._ending)
+
+    async def _found(self, settings: _SessionSettings, history: Turns) -> _Session:
+        """The session that holds the conversation so far; else a spare one; else a fork or a new one."""
+        self._sweep()
+        alike = [s for s in self._sessions if s.settings == settings]
+        for session in alike:
+            if not session.busy and session.turns == history:  # its own conversation, or a spare for a new one
+                return session
+        origin = next((s for s in alike if s.busy and history and s.turns == history and s.session_id), None)
+        spare = next((s for s in alike if not s.busy and not s.turns), None)
+        if spare is not None and origin is None:
+            return spare
+        await self._make_room()
+        session = _Session(settings, origin)
+        self._sessions.append(session)
+        return session
+
+    def _prepare_spare(self, settings: _SessionSettings) -> None:
+        """Start a session ahead for the next new conversation of this kind, if there is room."""
+        if any(s.settings == settings and not s.turns and not s.busy for s in self._sessions):
+            return
+        if len(self._sessions) + len(self._ending) < SESSIONS:
+            self._sessions.append(spare := _Session(settings))
+            spare.used = asyncio.get_running_loop().time()
+
+    def _sweep(self) -> None:
+        """Forget sessions that ended; end those that were idle for long."""
+        now = asyncio.get_running_loop().time()
+        for session in list(self._sessions):
+            if not session.alive:
+                self._sessions.remove(session)
+            elif not session.busy and session.used and now - session.used > IDLE_S:
+                self._end(session)
+
+    async def _make_room(self) -> None:
+        """Wait until there is room for one more process; the one unused for longest makes it."""
+        while len(self._sessions) + len(self._ending) >= SESSIONS:
+            idle = [s for s in self._sessions if not s.busy]
+            if len(self._sessions) >= SESSIONS and idle:
+                self._end(min(idle, key=lambda s: s.used))
+            await asyncio.wait(self._ending, return_when=asyncio.FIRST_COMPLETED)
+
+    def _end(self, session: _Session) -> None:
+        self._sessions.remove(session)
+        task = asyncio.create_task(session.close())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+# The answer.
+
+
+class _Answer:
+    """A turn while it comes."""
+
+    def __init__(self, request: LLMRequest, caller: Caller) -> None:
+        self._request = request
+        self._caller = caller
+        self._streamed = False
+        self._model = request.model
+        self._error: str | None = None
+        self._result: Any = None
+
+    def take(self, message: Any) -> list[StreamEvent]:
+        """What a message of the SDK means for the reader."""
+        sdk = _sdk()
+        if isinstance(message, sdk.StreamEvent):
+            delta = message.event.get("delta") or {}
+            if message.event.get("type") == "content_block_delta" and message.parent_tool_use_id is None:
+                if delta.get("type") == "text_delta":
+                    self._streamed = True
+                    return [StreamEvent("text", delta["text"])]
+                if delta.get("type") == "thinking_delta":
+                    return [StreamEvent("reasoning", delta["thinking"])]
+        elif isinstance(message, sdk.AssistantMessage):
+            self._model = message.model or self._model
+            self._error = message.error or self._error
+        elif isinstance(message, sdk.ResultMessage):
+            self._result = message
+        return []
+
+    def finished(self, session: _Session) -> LLMResponse:
+        """The response.
+
+        Raises:
+            LLMError: the turn failed, or ended without a result.
+        """
+        result = self._result
+        if result is None:
+            raise broken_off(self._request)
+        session.session_id = result.session_id
+        said = str(result.result or "; ".join(result.errors or ()) or result.subtype)
+        if result.is_error or self._error:
+            raise self._failure(result, said)
+        cost = None
+        if result.total_cost_usd is not None:
+            cost, session.spent_usd = max(0.0, result.total_cost_usd - session.spent_usd), result.total_cost_usd
+        usage = usage_of(result.usage or {})
+        text = str(result.result or "")
+        structured = rung = None
+        if self._request.response_format is not None:
+            text = (
+                text if result.structured_output is None else json.dumps(result.structured_output, ensure_ascii=False)
+            )
+            structured = parsed(
+                text,
+                self._request.response_format,
+                provider=self._caller.provider,
+                model=self._model,
+                usage=usage,
+                cut=result.stop_reason == "max_tokens",
+            )
+            rung = "native"
+        finish = "length" if result.stop_reason == "max_tokens" else "stop"
+        return LLMResponse(
+            text, self._caller.provider, self._model or "claude-code", usage, structured,
+            finish_reason=finish, request_id=result.session_id, cost_usd=cost, rung=rung,
+        )  # fmt: skip
+
+    def _failure(self, result: Any, said: str) -> LLMError:
+        if result.api_error_status:
+            return status_error(self._caller, result.api_error_status, said)
+        if self._error in ERRORS:
+            return said_in_stream(self._caller, ERRORS[self._error], said)
+        return ProviderError(
+            f"{self._caller.provider}: {self._caller.harmless(said)}", hint="Try again.", **self._caller.facts
+        )
+
+
+def _known(error: Any, caller: Caller) -> LLMError | None:
+    """The SDK's errors as ours."""
+    sdk = _sdk()
+    if isinstance(error, sdk.CLINotFoundError):
+        return LLMConnectionError(
+            "The program of Claude Code is not there.",
+            hint='Run: pip install "dipeo-nb[claude-code]", or install Claude Code.',
+            **caller.facts,
+        )
+    if isinstance(error, sdk.ClaudeSDKError):
+        said = caller.harmless(str(error)).strip().splitlines()[0]
+        return LLMConnectionError(f"Claude Code ended: {said}", hint="Try again.", **caller.facts)
+    return None
