@@ -53,6 +53,8 @@ class Seen(NamedTuple):
     headers: dict[str, str]
     body: dict[str, Any]
     method: str = "POST"
+    raw: bytes = b""
+    """The body as it came; `body` is empty when it is no JSON."""
 
 
 Reply = Callable[["Call"], None]
@@ -159,9 +161,10 @@ class ScriptedServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+                raw = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {k.lower(): v for k, v in self.headers.items()}
-                seen = Seen(self.path, headers, body, self.command)
+                is_json = "json" in headers.get("content-type", "json")
+                seen = Seen(self.path, headers, json.loads(raw) if raw and is_json else {}, self.command, raw)
                 outer.seen.append(seen)
                 reply = outer._replies.pop(0) if len(outer._replies) > 1 else outer._replies[0]
                 with contextlib.suppress(OSError):  # the reader went away, on purpose

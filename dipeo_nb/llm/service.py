@@ -18,6 +18,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import stamina
+
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import (
     ChatMessage,
@@ -33,19 +35,22 @@ from dipeo_nb.domain.chat import (
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import (
     AuthError,
+    ConfigurationError,
     ContentFilteredError,
     ContextLengthError,
     LLMError,
+    LLMTimeoutError,
     ProviderError,
     StructureError,
     ToolLoopError,
     UnsupportedError,
     ValidationError,
 )
-from dipeo_nb.llm import phases, providers, recording
+from dipeo_nb.llm import batch, phases, providers, recording
+from dipeo_nb.llm.batch import BatchClient, BatchJob, BatchStore
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
-from dipeo_nb.llm.core.retry import pause
+from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.pricing import cost_usd, is_priced
@@ -179,6 +184,97 @@ class LLMService:
                     return error
 
         return list(await asyncio.gather(*map(one, requests)))
+
+    # Batches at the providers.
+
+    async def submit_batch(self, requests: Sequence[LLMRequest]) -> BatchJob:
+        """Hand requests to the provider's own batch API: cheaper, and answered within a day.
+
+        The job is recorded below `<base_dir>/.dipeo/batches` and survives this process: see `batches`, `poll_batch`,
+        `collect_batch`. Tools are not run; calls of them are in the answers.
+
+        Raises:
+            UnsupportedError: the service has no batch API.
+            ConfigurationError: requests for several services, or recordings are replayed.
+        """
+        if not requests:
+            raise ValidationError("The batch is empty.", hint="Give at least one request.")
+        recordings = recording.active(self._settings)
+        if recordings is not None and recordings.mode == "replay":
+            raise ConfigurationError(
+                "Batch APIs are not recorded, so they cannot be replayed.", hint="Use batch(), or DIPEO_LLM_MODE=live."
+            )
+        filled = [self._filled(phases.shaped(self._named(r))) for r in requests]
+        rungs: list[Rung | None] = [next(iter(self._ladder(r)), None) for r in filled]
+        async with self._clients.client(filled[0]) as client:
+            able = batch.batch_client(client, filled[0].service)
+            return self._batches.save(await batch.submit(able, filled, rungs, self._clients.base_url(filled[0])))
+
+    async def poll_batch(self, job: BatchJob | str) -> BatchJob:
+        """The job as the provider sees it now; passing failures of asking are retried."""
+        job = self._job(job)
+        async for attempt in stamina.retry_context(on=transient, attempts=4, timeout=60):
+            with attempt:
+                async with self._batch_client(job) as client:
+                    job = batch.updated(job, await client.poll_batch(job.id))
+        return self._batches.save(job)
+
+    async def collect_batch(self, job: BatchJob | str, *, response_format: Any = None) -> list[LLMResponse | LLMError]:
+        """The answers in the order of the requests; a request that failed is its error. Costs are None: batch prices are
+        not in the price list.
+
+        Raises:
+            ProviderError: it is not done yet.
+        """
+        job = self._job(job)
+        if not job.over:
+            job = await self.poll_batch(job)
+        async with self._batch_client(job) as client:
+            return await batch.collect(client, job, response_format)
+
+    async def wait_for_batch(
+        self, job: BatchJob | str, *, interval: float = 30.0, timeout: float | None = None
+    ) -> BatchJob:
+        """Poll every *interval* seconds until the job is over.
+
+        Raises:
+            LLMTimeoutError: it was not over within *timeout* seconds.
+        """
+        job = await self.poll_batch(job)
+        start = time.monotonic()
+        while not job.over:
+            if timeout is not None and time.monotonic() - start + interval > timeout:
+                raise LLMTimeoutError(
+                    f"The batch {job.id} was not done within {timeout:g} s: {job.state}.",
+                    hint="It goes on at the provider; poll it later.",
+                    provider=job.service,
+                )
+            await asyncio.sleep(interval)
+            job = await self.poll_batch(job)
+        return job
+
+    async def cancel_batch(self, job: BatchJob | str) -> BatchJob:
+        """Stop a job; what is done can be collected."""
+        job = self._job(job)
+        async with self._batch_client(job) as client:
+            return self._batches.save(batch.updated(job, await client.cancel_batch(job.id)))
+
+    def batches(self) -> list[BatchJob]:
+        """The jobs of this base directory, newest first, as they were when last looked at."""
+        return self._batches.jobs()
+
+    @property
+    def _batches(self) -> BatchStore:
+        return BatchStore(self._settings.base_dir / ".dipeo" / "batches")
+
+    def _job(self, job: BatchJob | str) -> BatchJob:
+        return self._batches.load(job) if isinstance(job, str) else job
+
+    @contextlib.asynccontextmanager
+    async def _batch_client(self, job: BatchJob) -> AsyncIterator[BatchClient]:
+        request = LLMRequest(job.service, "", (), base_url=job.base_url, api_key_id=job.api_key_id)
+        async with self._clients.client(request) as client:
+            yield batch.batch_client(client, job.service)
 
     async def validate_api_key(
         self, service: str, api_key_id: str | None = None, *, base_url: str | None = None

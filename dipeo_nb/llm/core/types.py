@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, field_validator
 
@@ -112,6 +112,21 @@ class ProviderCapabilities:
     streaming_modes: tuple[StreamingMode, ...] = (StreamingMode.SSE,)
 
 
+BatchState = Literal["submitted", "running", "completed", "failed", "cancelled", "expired"]
+"""States of a batch job, whatever the provider calls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """How far a provider is with a batch."""
+
+    id: str
+    """The provider's name for it."""
+    state: BatchState
+    completed: int = 0
+    failed: int = 0
+
+
 def as_json(value: Any) -> str:
     """JSON of any of these types."""
     return TypeAdapter(type(value)).dump_json(value).decode()
@@ -128,6 +143,8 @@ def from_json(kind: type[T], text: str | bytes) -> T:
 
 __all__ = [
     "AdapterConfig",
+    "BatchState",
+    "BatchStatus",
     "Budget",
     "ChatMessage",
     "ExecutionPhase",

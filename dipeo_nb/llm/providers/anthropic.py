@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
-from dipeo_nb.errors import ContentFilteredError, MissingDependencyError, ProviderError, UnsupportedError
+from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import CONNECT_TIMEOUT_S, UnifiedClient
-from dipeo_nb.llm.core.errors import Caller, stainless, translated
+from dipeo_nb.llm.core.errors import Caller, said_in_stream, stainless, translated
+from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
 
@@ -78,6 +80,61 @@ class UnifiedAnthropicClient(UnifiedClient):
         caller = self.caller(self.request("-"), secret)
         with translated(caller, stainless(_sdk(), caller)):
             await client.models.list(limit=1)
+
+    # The Message Batches API: answers within a day.
+
+    async def submit_batch(self, requests: Mapping[str, LLMRequest]) -> BatchStatus:
+        """Hand requests (by an id of ours) to the provider's batch API."""
+        items: list[dict[str, Any]] = []
+        for name, request in requests.items():
+            body = self._body(request)
+            items.append({"custom_id": name, "params": body | body.pop("extra_body", {})})
+        async with self._batches() as batches:
+            return _batch_status(await batches.create(requests=items))
+
+    async def poll_batch(self, batch_id: str) -> BatchStatus:
+        """How far it is."""
+        async with self._batches() as batches:
+            return _batch_status(await batches.retrieve(batch_id))
+
+    async def cancel_batch(self, batch_id: str) -> BatchStatus:
+        """Stop it; what is done stays."""
+        async with self._batches() as batches:
+            return _batch_status(await batches.cancel(batch_id))
+
+    async def batch_results(
+        self, batch_id: str, requests: Mapping[str, LLMRequest]
+    ) -> dict[str, LLMResponse | LLMError]:
+        """The answers, and the errors, that there are."""
+        found: dict[str, LLMResponse | LLMError] = {}
+        async with self._batches() as batches:
+            async for entry in await batches.results(batch_id):
+                if (request := requests.get(entry.custom_id)) is not None:
+                    found[entry.custom_id] = self._batch_result(entry.result, request)
+        return found
+
+    def _batch_result(self, result: Any, request: LLMRequest) -> LLMResponse | LLMError:
+        caller = self.caller(request)
+        if result.type == "errored":
+            problem = result.error.error
+            return said_in_stream(caller, problem.type, problem.message)
+        if result.type != "succeeded":
+            return ProviderError(f"anthropic: the request was {result.type}.", hint="Submit it again.", **caller.facts)
+        message = result.message
+        blocks = [b.model_dump(mode="json", exclude_none=True) for b in message.content]
+        usage = usage_of(message.usage.model_dump(mode="json", exclude_none=True))
+        try:
+            return response_of(blocks, message.stop_reason, usage, request, message.model, message.id, caller)
+        except LLMError as error:
+            return error
+
+    @contextlib.asynccontextmanager
+    async def _batches(self) -> AsyncIterator[Any]:
+        secret = self.secret()
+        client = await self._client(secret)
+        caller = self.caller(self.request("-"), secret)
+        with translated(caller, stainless(_sdk(), caller)):
+            yield client.messages.batches
 
     async def cleanup(self) -> None:
         client, self._sdk = self._sdk, None
@@ -148,6 +205,18 @@ def _retired(model: str) -> str | None:
     from anthropic.resources.messages import messages
 
     return getattr(messages, "DEPRECATED_MODELS", {}).get(model)
+
+
+def _batch_status(batch: Any) -> BatchStatus:
+    """`ended` says that it is over; how, the counts say."""
+    counts = batch.request_counts
+    failed = counts.errored + counts.canceled + counts.expired
+    state: BatchState = "running"
+    if batch.processing_status == "ended":
+        state = "completed"
+        if not counts.succeeded and not counts.errored:
+            state = "cancelled" if counts.canceled else "expired" if counts.expired else "completed"
+    return BatchStatus(batch.id, state, counts.succeeded, failed)
 
 
 # The request.

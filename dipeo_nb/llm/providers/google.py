@@ -27,6 +27,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.llm.core.client import CONNECT_TIMEOUT_S, UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
+from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import name_of, parsed, schema_of
 
@@ -87,6 +88,68 @@ class UnifiedGoogleClient(UnifiedClient):
         client = await self._client(secret)
         with translated(caller := self.caller(self.request("-"), secret), _vendor(caller)):
             await client.aio.models.list(config={"page_size": 1})
+
+    # The batch API, with the requests in the call itself.
+
+    async def submit_batch(self, requests: Mapping[str, LLMRequest]) -> BatchStatus:
+        """Hand requests (by an id of ours) to the provider's batch API; all of one model."""
+        models = {request.model for request in requests.values()}
+        if len(models) != 1:
+            raise ValidationError(
+                f"A batch of gemini is for one model, not for {', '.join(sorted(models))}.",
+                hint="Submit one batch for each.",
+            )
+        items = []
+        for name, request in requests.items():
+            call = self._call(request)
+            items.append({"contents": call["contents"], "config": call["config"], "metadata": {"key": name}})
+        async with self._batches() as batches:
+            return _batch_status(await batches.create(model=models.pop(), src=items))
+
+    async def poll_batch(self, batch_id: str) -> BatchStatus:
+        """How far it is."""
+        async with self._batches() as batches:
+            return _batch_status(await batches.get(name=batch_id))
+
+    async def cancel_batch(self, batch_id: str) -> BatchStatus:
+        """Stop it; what is done stays."""
+        async with self._batches() as batches:
+            await batches.cancel(name=batch_id)
+            return _batch_status(await batches.get(name=batch_id))
+
+    async def batch_results(
+        self, batch_id: str, requests: Mapping[str, LLMRequest]
+    ) -> dict[str, LLMResponse | LLMError]:
+        """The answers, and the errors, that there are; in the order of the requests where they carry no id."""
+        async with self._batches() as batches:
+            job = await batches.get(name=batch_id)
+        answers = (job.dest.inlined_responses if job.dest is not None else None) or []
+        found: dict[str, LLMResponse | LLMError] = {}
+        for name, answer in zip(requests, answers, strict=False):
+            key = (answer.metadata or {}).get("key", name)
+            if (request := requests.get(key)) is not None:
+                found[key] = self._batch_result(answer, request)
+        return found
+
+    def _batch_result(self, result: Any, request: LLMRequest) -> LLMResponse | LLMError:
+        caller = self.caller(request)
+        if result.error is not None:
+            status = _RPC_STATUS.get(result.error.code or 0, 500)
+            return status_error(caller, status, str(result.error.message or ""))
+        answer = _Answer(request)
+        try:
+            for _ in answer.take(result.response):
+                continue
+            return answer.finished()
+        except LLMError as error:
+            return error
+
+    @contextlib.asynccontextmanager
+    async def _batches(self) -> AsyncIterator[Any]:
+        secret = self.secret()
+        client = await self._client(secret)
+        with translated(caller := self.caller(self.request("-"), secret), _vendor(caller)):
+            yield client.aio.batches
 
     async def cleanup(self) -> None:
         http, self._sdk, self._http = self._http, None, None
@@ -213,6 +276,30 @@ async def _chunks(client: Any, call: Mapping[str, Any]) -> AsyncGenerator[Any]:
 
 
 # What models can do, beyond `capabilities.toml`.
+
+
+_BATCH_STATES: Mapping[str, BatchState] = {
+    "QUEUED": "submitted",
+    "PENDING": "submitted",
+    "RUNNING": "running",
+    "UPDATING": "running",
+    "CANCELLING": "running",
+    "PAUSED": "running",
+    "SUCCEEDED": "completed",
+    "PARTIALLY_SUCCEEDED": "completed",
+    "FAILED": "failed",
+    "CANCELLED": "cancelled",
+    "EXPIRED": "expired",
+}
+_RPC_STATUS = {3: 400, 5: 404, 7: 403, 8: 429, 13: 500, 14: 503, 16: 401}
+"""Codes of google.rpc → HTTP statuses."""
+
+
+def _batch_status(job: Any) -> BatchStatus:
+    word = _word(job.state).removeprefix("JOB_STATE_").removeprefix("BATCH_STATE_")
+    stats = job.completion_stats
+    counts = (stats.successful_count or 0, stats.failed_count or 0) if stats is not None else (0, 0)
+    return BatchStatus(job.name, _BATCH_STATES.get(word, "running"), *counts)
 
 
 def _is_generation_3(model: str) -> bool:

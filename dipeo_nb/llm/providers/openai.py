@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -11,9 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
-from dipeo_nb.errors import ContentFilteredError, MissingDependencyError, ProviderError, UnsupportedError
+from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import CONNECT_TIMEOUT_S, UnifiedClient
-from dipeo_nb.llm.core.errors import said_in_stream, stainless, translated
+from dipeo_nb.llm.core.errors import said_in_stream, stainless, status_error, translated
+from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
 
@@ -83,6 +85,66 @@ class UnifiedOpenAIClient(UnifiedClient):
         caller = self.caller(self.request("-"), secret)
         with translated(caller, stainless(_sdk(), caller)):
             await client.models.list()
+
+    # The batch API: a file of requests, and a file of answers within a day.
+
+    async def submit_batch(self, requests: Mapping[str, LLMRequest]) -> BatchStatus:
+        """Hand requests (by an id of ours) to the provider's batch API."""
+        lines: list[str] = []
+        for name, request in requests.items():
+            body = self._body(request)
+            body |= body.pop("extra_body", {})
+            lines.append(json.dumps({"custom_id": name, "method": "POST", "url": "/v1/responses", "body": body}))
+        async with self._batches() as client:
+            file = await client.files.create(file=("batch.jsonl", "\n".join(lines).encode()), purpose="batch")
+            made = await client.batches.create(input_file_id=file.id, endpoint="/v1/responses", completion_window="24h")
+        return _batch_status(made)
+
+    async def poll_batch(self, batch_id: str) -> BatchStatus:
+        """How far it is."""
+        async with self._batches() as client:
+            return _batch_status(await client.batches.retrieve(batch_id))
+
+    async def cancel_batch(self, batch_id: str) -> BatchStatus:
+        """Stop it; what is done stays."""
+        async with self._batches() as client:
+            return _batch_status(await client.batches.cancel(batch_id))
+
+    async def batch_results(
+        self, batch_id: str, requests: Mapping[str, LLMRequest]
+    ) -> dict[str, LLMResponse | LLMError]:
+        """The answers, and the errors, that there are."""
+        found: dict[str, LLMResponse | LLMError] = {}
+        async with self._batches() as client:
+            batch = await client.batches.retrieve(batch_id)
+            for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+                text = (await client.files.content(file)).text
+                for line in text.splitlines():
+                    entry = json.loads(line)
+                    if (request := requests.get(entry["custom_id"])) is not None:
+                        found[entry["custom_id"]] = self._batch_result(entry, request)
+        return found
+
+    def _batch_result(self, entry: Mapping[str, Any], request: LLMRequest) -> LLMResponse | LLMError:
+        caller = self.caller(request)
+        answer = entry.get("response") or {}
+        body = answer.get("body") or {}
+        if entry.get("error") or answer.get("status_code", 500) >= 400:
+            said = entry.get("error") or body.get("error") or {}
+            status = answer.get("status_code") or 500
+            return status_error(caller, status, str(said.get("message", "")), code=str(said.get("code") or ""))
+        try:
+            return response_of(_sdk().types.responses.Response.construct(**body), request, answer.get("request_id"))
+        except LLMError as error:
+            return error
+
+    @contextlib.asynccontextmanager
+    async def _batches(self) -> AsyncIterator[Any]:
+        secret = self.secret()
+        client = await self._client(secret)
+        caller = self.caller(self.request("-"), secret)
+        with translated(caller, stainless(_sdk(), caller)):
+            yield client
 
     async def cleanup(self) -> None:
         client, self._sdk = self._sdk, None
@@ -158,6 +220,24 @@ def _sdk() -> Any:
             "The package 'openai' is not installed.", hint="Run: pip install openai"
         ) from error
     return openai
+
+
+_BATCH_STATES: Mapping[str, BatchState] = {
+    "validating": "submitted",
+    "in_progress": "running",
+    "finalizing": "running",
+    "cancelling": "running",
+    "completed": "completed",
+    "failed": "failed",
+    "expired": "expired",
+    "cancelled": "cancelled",
+}
+
+
+def _batch_status(batch: Any) -> BatchStatus:
+    counts = batch.request_counts
+    done = (counts.completed, counts.failed) if counts is not None else (0, 0)
+    return BatchStatus(batch.id, _BATCH_STATES.get(batch.status, "running"), *done)
 
 
 # The request.

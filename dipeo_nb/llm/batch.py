@@ -1,0 +1,196 @@
+"""Batches through the providers' own batch APIs: half the price, an answer within a day, whatever happens to this process.
+
+A job is a small file below `<base_dir>/.dipeo/batches`, written before `submit` returns and after each look: a kernel that was
+restarted finds it in `jobs()` and goes on with `poll` and `collect`. The file holds no key and no prompt.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung
+from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
+from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
+from dipeo_nb.llm.structured import laddered, schema_of, unladdered
+
+OVER: frozenset[BatchState] = frozenset({"completed", "failed", "cancelled", "expired"})
+"""States that do not change any more."""
+
+
+class BatchClient(Protocol):
+    """What a client of a provider with a batch API has."""
+
+    async def submit_batch(self, requests: Mapping[str, LLMRequest]) -> BatchStatus: ...
+    async def poll_batch(self, batch_id: str) -> BatchStatus: ...
+    async def cancel_batch(self, batch_id: str) -> BatchStatus: ...
+    async def batch_results(
+        self, batch_id: str, requests: Mapping[str, LLMRequest]
+    ) -> Mapping[str, LLMResponse | LLMError]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """One request of a job: what is needed to understand its answer."""
+
+    id: str
+    model: str
+    rung: Rung | None = None
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """A batch at a provider."""
+
+    id: str
+    """The provider's name for it."""
+    service: str
+    state: BatchState
+    created_at: float
+    """Seconds since the epoch."""
+    items: tuple[BatchItem, ...]
+    """In the order of the requests."""
+    base_url: str | None = None
+    api_key_id: str | None = None
+    completed: int = 0
+    failed: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether it can be collected."""
+        return self.state in OVER
+
+    def __repr__(self) -> str:
+        done = f"{self.completed} done, {self.failed} failed of {len(self.items)}"
+        return f"<BatchJob {self.id} at {self.service}: {self.state}, {done}>"
+
+
+class BatchStore:
+    """The jobs of a base directory, one file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, job: BatchJob) -> BatchJob:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._path(job.id), as_json(job).encode())
+        return job
+
+    def load(self, job_id: str) -> BatchJob:
+        """The job of that id.
+
+        Raises:
+            UserError: there is none, or its file is damaged.
+        """
+        try:
+            return from_json(BatchJob, self._path(job_id).read_bytes())
+        except FileNotFoundError:
+            known = ", ".join(j.id for j in self.jobs()) or "none"
+            raise UserError(f"There is no batch '{job_id}' here.", hint=f"There are: {known}.") from None
+        except ValueError as error:
+            raise UserError(
+                f"The record of batch '{job_id}' is damaged: {str(error).splitlines()[0]}.",
+                hint=f"Remove {self._path(job_id)}; the batch itself is still at the provider.",
+            ) from error
+
+    def jobs(self) -> list[BatchJob]:
+        """All jobs, newest first; damaged records are left out (`load` says what is wrong with them)."""
+        found: list[BatchJob] = []
+        for file in self.folder.glob("*.json"):
+            try:
+                found.append(from_json(BatchJob, file.read_bytes()))
+            except (ValueError, FileNotFoundError):
+                continue
+        return sorted(found, key=lambda job: -job.created_at)
+
+    def forget(self, job_id: str) -> None:
+        """Remove the record; the batch at the provider is left alone."""
+        self._path(job_id).unlink(missing_ok=True)
+
+    def _path(self, job_id: str) -> Path:
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9_-]', '_', job_id)}.json"
+
+
+def batch_client(client: Any, service: str) -> BatchClient:
+    """The client, if it has a batch API.
+
+    Raises:
+        UnsupportedError: it has none.
+    """
+    if not hasattr(client, "submit_batch"):
+        raise UnsupportedError(
+            f"{service} has no batch API.",
+            hint="Use batch(): it asks a few at a time. openai, anthropic and gemini have batch APIs.",
+            provider=service,
+        )
+    return cast(BatchClient, client)
+
+
+async def submit(
+    client: BatchClient, requests: Sequence[LLMRequest], rungs: Sequence[Rung | None], base_url: str | None
+) -> BatchJob:
+    """Hand *requests* over; structure is asked for by *rungs*, one for each."""
+    first = requests[0]
+    if len({(r.service, r.api_key_id, r.base_url) for r in requests}) != 1:
+        raise ConfigurationError(
+            f"A batch goes to one service, key and server; these are for {', '.join(sorted({r.service for r in requests}))}.",
+            hint="Submit one batch for each.",
+        )
+    items = tuple(
+        BatchItem(f"item-{n}", r.model, rung, None if r.response_format is None else schema_of(r.response_format))
+        for n, (r, rung) in enumerate(zip(requests, rungs, strict=True))
+    )
+    wire = {i.id: laddered(r, i.rung) for i, r in zip(items, requests, strict=True)}
+    status = await client.submit_batch(wire)
+    return BatchJob(status.id, first.service, status.state, time.time(), items, base_url, first.api_key_id)
+
+
+def updated(job: BatchJob, status: BatchStatus) -> BatchJob:
+    """The job as the provider sees it now."""
+    return replace(job, state=status.state, completed=status.completed, failed=status.failed)
+
+
+async def collect(client: BatchClient, job: BatchJob, response_format: Any = None) -> list[LLMResponse | LLMError]:
+    """The answers in the order of the requests; a request that failed is its error.
+
+    Args:
+        response_format: the pydantic class that the answers are to be instances of; None: as JSON schema says, plain objects.
+
+    Raises:
+        ProviderError: the job is not over.
+    """
+    if not job.over:
+        raise ProviderError(
+            f"The batch {job.id} is not done: {job.state}, {job.completed} of {len(job.items)}.",
+            hint="Poll it later, or wait for it.",
+            provider=job.service,
+        )
+    asked = {
+        item.id: LLMRequest(job.service, item.model, (), response_format=response_format or item.schema)
+        for item in job.items
+    }
+    wire = {item.id: laddered(asked[item.id], item.rung) for item in job.items}
+    found = await client.batch_results(job.id, wire)
+    answers: list[LLMResponse | LLMError] = []
+    for item in job.items:
+        answer = found.get(item.id)
+        if answer is None:
+            answer = ProviderError(
+                f"{job.service} has no answer for {item.id} of batch {job.id}, which is {job.state}.",
+                hint="Submit it again.",
+                provider=job.service,
+                model=item.model,
+            )
+        elif isinstance(answer, LLMResponse):
+            try:
+                answer = unladdered(answer, asked[item.id], item.rung)
+            except LLMError as error:
+                answer = error
+        answers.append(answer)
+    return answers
