@@ -30,7 +30,9 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm import recording
 from dipeo_nb.llm.batch import BatchJob
 from dipeo_nb.llm.service import LLMService
+from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from dipeo_nb.testing import ScriptedClient
 from tests import llm_wire as openai_words
 from tests.llm_wire import Call, ScriptedServer, run, settings_with
 
@@ -325,7 +327,9 @@ import asyncio, os, sys
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.llm.service import LLMService
+from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from dipeo_nb.testing import ScriptedClient
 
 async def go():
     service = LLMService(get_settings(), EnvironmentAPIKeyService(get_settings()))
@@ -468,3 +472,21 @@ def test_asyncio_is_not_blocked():
             return [j.state for j in done]
 
         assert here.do(both) == ["completed", "completed"]
+
+
+def test_the_facade_submits_and_finds_again(kind: type[Provider]):
+    """`dp.llm(…).submit` gives a job to poll and collect; a new session of the same folder finds it."""
+    with at(kind()) as here:
+        services = Session(settings=here.settings)
+        job = services.llm(f"{kind.service}:{kind.model}").submit([f"item {n}" for n in range(8)])
+        assert "running" in repr(job) or "submitted" in repr(job)
+        services.close()
+        again = Session(settings=here.settings)
+        (found,) = again.llm(f"{kind.service}:{kind.model}").submitted()
+        assert found.id == job.id
+        answers = found.wait(interval=0.01).collect()
+        assert [str(a) for a in answers[:3]] == ["Answer 0", "Answer 1", "Answer 2"]
+        assert isinstance(answers[7], RateLimitError)
+        again.close()
+    with pytest.raises(UnsupportedError, match="no batch API"):
+        Session(llm=ScriptedClient()).llm("echo").submit(["x"])

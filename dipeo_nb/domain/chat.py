@@ -172,6 +172,16 @@ class LLMResponse:
     raw: Mapping[str, Any] | None = None
     """The turn in the provider's own form, for `ChatMessage.raw`: `{"provider": …, "content": […]}`; None when text says all."""
 
+    @property
+    def content(self) -> str:
+        """The seed's name for `text`."""
+        return self.text
+
+    @property
+    def token_usage(self) -> TokenUsage:
+        """The seed's name for `usage`."""
+        return self.usage
+
 
 StreamKind = Literal[
     "start",

@@ -7,11 +7,12 @@ All errors named here are from `dipeo_nb.errors`. Methods that touch the outside
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Message, StreamEvent
+from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event, RunSummary
 
@@ -217,6 +218,193 @@ class BlobStorePort(Protocol):
         Raises StorageError `unsupported` for what the store has no URLs for.
         """
         ...
+
+    async def initialize(self) -> None: ...
+
+    async def cleanup(self) -> None:
+        """Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Something to keep under a name and a version: a model, a data set, a report."""
+
+    name: str
+    """May have parts: `models/classifier`."""
+    version: str
+    data: BlobData
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """JSON values."""
+    tags: tuple[str, ...] = ()
+
+
+class ArtifactRef(NamedTuple):
+    """One version of an artifact in a store."""
+
+    name: str
+    version: str
+    uri: str
+    """`artifact:name@version`"""
+    size: int
+    """Bytes."""
+    created: float
+    """When it was pushed, in seconds since the epoch."""
+    metadata: Mapping[str, Any]
+    checksum: str
+    """SHA-256 in hex."""
+
+
+@runtime_checkable
+class ArtifactStorePort(Protocol):
+    """Artifacts in versions, with stages and tags. Names, versions and tags are relative paths without parts that begin with `@`.
+
+    A push is seen whole or not at all. Nothing here is read, changed and written back: processes that push, promote and tag at
+    the same time lose nothing. Every method raises StorageError as the blob store below it does.
+    """
+
+    async def push(self, artifact: Artifact) -> ArtifactRef:
+        """Store a version; one that is there already is replaced, and is then the newest. Its tags are added to those it has.
+
+        Raises:
+            StorageError: `refused` (name, version or tag), `not_json` (metadata).
+        """
+        ...
+
+    async def pull(self, ref: ArtifactRef, folder: Path | None = None) -> Path:
+        """Write the content to a file and return its path.
+
+        Args:
+            folder: the file is `folder/name` and appears whole; None: a temporary file, removed by `cleanup`.
+
+        Raises:
+            StorageError: `not_found`; `corrupt` when the content is not what was pushed (no file is left).
+        """
+        ...
+
+    async def list_versions(self, name: str) -> Sequence[ArtifactRef]:
+        """Newest first, each once; empty for an unknown name."""
+        ...
+
+    async def promote(self, ref: ArtifactRef, stage: str) -> None:
+        """Make *ref* the version of a stage: dev, staging, prod or latest.
+
+        Raises:
+            ValidationError: another stage.
+            StorageError: `not_found`.
+        """
+        ...
+
+    async def tag(self, ref: ArtifactRef, tags: Iterable[str]) -> None:
+        """Add *tags*. Raises StorageError `not_found`, `refused`."""
+        ...
+
+    async def find_by_tag(self, tag: str) -> Sequence[ArtifactRef]:
+        """All versions with exactly that tag, by name, newest first."""
+        ...
+
+    async def get_latest(self, name: str, stage: str | None = None) -> ArtifactRef | None:
+        """The version of a stage; None when nothing was promoted to it, or there is no such stage or name.
+
+        Without a stage, and for `latest`: the version that was last pushed or promoted to `latest`.
+        """
+        ...
+
+    async def initialize(self) -> None: ...
+
+    async def cleanup(self) -> None:
+        """Remove temporary files. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class ConversationRepository(Protocol):
+    """Messages in the order in which they were added, each of one execution.
+
+    Without an `execution_id`, methods see all executions. What they return are copies: changing them changes nothing here.
+    """
+
+    async def add_message(
+        self, message: Message, execution_id: str | None = None, node_id: str | None = None
+    ) -> Message:
+        """Append and return the message as it is kept: with an id when it had none, `node_id` when given, and
+        `execution_id` and `node_id` in its metadata.
+
+        Raises:
+            StorageError: `exists` (the execution has a message with that id), `not_json` (metadata), `unavailable` …
+        """
+        ...
+
+    async def get_messages(self, execution_id: str | None = None, *, limit: int | None = None) -> list[Message]:
+        """In order; only the last *limit* when given."""
+        ...
+
+    async def get_global_conversation(self) -> list[Message]:
+        """All messages of all executions, in order."""
+        ...
+
+    async def get_conversation_history(self, person_id: str, execution_id: str | None = None) -> list[dict[str, Any]]:
+        """Messages from and to a person, as mappings with `role` (assistant: the person spoke; system: the system did; else
+        user), `content`, `from_person_id`, `to_person_id`, `timestamp`, `metadata`."""
+        ...
+
+    async def get_message_count(self, execution_id: str | None = None) -> int: ...
+
+    async def get_latest_message(self, execution_id: str | None = None) -> Message | None: ...
+
+    async def clear(self, execution_id: str | None = None) -> None:
+        """Forget one execution's messages, or all."""
+        ...
+
+    async def initialize(self) -> None: ...
+
+    async def cleanup(self) -> None:
+        """Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class PersonRepository(Protocol):
+    """Persons by id."""
+
+    async def get(self, person_id: str) -> DomainPerson:
+        """Raises KeyError when there is none."""
+        ...
+
+    async def save(self, person: DomainPerson) -> None:
+        """Keep *person*, in place of the one with its id. Raises StorageError `not_json` (extra keys of its model)."""
+        ...
+
+    async def create(self, person_id: str, name: str, llm_config: LLMConfig | None = None) -> DomainPerson:
+        """Make and keep a person; without a configuration it gets the default model of the settings.
+
+        Raises StorageError `exists`.
+        """
+        ...
+
+    async def get_or_create(self, person_id: str, name: str, llm_config: LLMConfig | None = None) -> DomainPerson:
+        """The person with that id, made when there is none."""
+        ...
+
+    async def register_person(self, person_id: str, config: LLMConfig) -> DomainPerson:
+        """Keep a person that is called as its id, in place of one that is there."""
+        ...
+
+    async def delete(self, person_id: str) -> None:
+        """What is not there is no error."""
+        ...
+
+    async def exists(self, person_id: str) -> bool: ...
+
+    async def get_all(self) -> dict[str, DomainPerson]:
+        """By id, in the order in which they were first kept."""
+        ...
+
+    async def get_by_service(self, service: str) -> list[DomainPerson]:
+        """Persons whose model is of a service; aliases are understood (`claude` is `anthropic`)."""
+        ...
+
+    async def clear(self) -> None: ...
 
     async def initialize(self) -> None: ...
 

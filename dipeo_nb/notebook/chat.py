@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfig
 from dipeo_nb.domain.ports import LLMServicePort
-from dipeo_nb.errors import DipeoError, LLMError
+from dipeo_nb.errors import DipeoError, LLMError, UnsupportedError
+from dipeo_nb.llm.batch import BatchJob
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.catalogue import named
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY, Messages, as_request
 from dipeo_nb.llm.core.types import ProviderCapabilities
+from dipeo_nb.llm.service import LLMService
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.tools import tool_of, tools_of
 from dipeo_nb.notebook import static_view
@@ -113,22 +115,35 @@ class LLM:
         request = self.request(prompt, **options)
         return EventStream(lambda: self._service.stream(request))
 
-    def batch(self, prompts: Sequence[Messages], *, native: bool | None = None, **options: Any) -> Batch:
+    def batch(self, prompts: Sequence[Messages], **options: Any) -> Batch:
         """The answers to many prompts, in their order; one that failed is the error itself, and the others are there.
 
-        Args:
-            native: True sends them to the provider's own batch API (cheaper, and takes up to a day); None: the service's
-                choice.
-            options: see `LLM`.
+        `submit` is the cheaper way for those who can wait.
         """
-        return run_sync(self.abatch(prompts, native=native, **options))
+        return run_sync(self.abatch(prompts, **options))
 
-    async def abatch(self, prompts: Sequence[Messages], *, native: bool | None = None, **options: Any) -> Batch:
+    async def abatch(self, prompts: Sequence[Messages], **options: Any) -> Batch:
         """As `batch`, awaited."""
         requests = [self.request(prompt, **options) for prompt in prompts]
-        future = submit(_all(self._service, requests, native))
+        future = submit(_all(self._service, requests))
         answers = await wait_for_future(future)
         return Batch(answers, [request.messages[-1].content for request in requests])
+
+    def submit(self, prompts: Sequence[Messages], **options: Any) -> Submitted:
+        """Hand prompts to the provider's own batch API: half the price, an answer within a day, and the kernel may end
+        meanwhile (`submitted` finds the job again).
+
+        Raises:
+            UnsupportedError: the service has no batch API.
+        """
+        requests = [self.request(prompt, **options) for prompt in prompts]
+        service = _with_batches(self._service)
+        return Submitted(service, run_sync(service.submit_batch(requests)), options.get("response_format"))
+
+    def submitted(self) -> list[Submitted]:
+        """The jobs that were submitted to this service from this base directory, newest first."""
+        service = _with_batches(self._service)
+        return [Submitted(service, job) for job in service.batches() if job.service == self.service]
 
     def conversation(self, system: str | None = None, **options: Any) -> Talk:
         """A conversation that remembers: `talk = model.conversation("Be brief.")`, `talk("Hi")`, `talk("And now?")`."""
@@ -328,11 +343,69 @@ class _Call:
         return self.answer
 
 
-async def _all(service: LLMServicePort, requests: Sequence[LLMRequest], native: bool | None) -> list[Answer | LLMError]:
+class Submitted:
+    """A batch at a provider; its repr says how far it is.
+
+    Args:
+        response_format: the pydantic class of the answers; None: JSON objects, if structure was asked for.
+    """
+
+    def __init__(self, service: LLMService, job: BatchJob, response_format: Any = None) -> None:
+        self._service = service
+        self._format = response_format
+        self.job = job
+
+    @property
+    def id(self) -> str:
+        """The provider's name for it."""
+        return self.job.id
+
+    def poll(self) -> Submitted:
+        """Look how far it is."""
+        self.job = run_sync(self._service.poll_batch(self.job))
+        return self
+
+    def wait(self, interval: float = 30.0, timeout: float | None = None) -> Submitted:
+        """Look every *interval* seconds until it is over; Stop ends the waiting, not the job.
+
+        Raises:
+            LLMTimeoutError: it was not over within *timeout* seconds.
+        """
+        self.job = run_sync(self._service.wait_for_batch(self.job, interval=interval, timeout=timeout))
+        return self
+
+    def cancel(self) -> Submitted:
+        """Stop it; what is done can be collected."""
+        self.job = run_sync(self._service.cancel_batch(self.job))
+        return self
+
+    def collect(self) -> Batch:
+        """The answers in the order of the prompts; one that failed is the error itself.
+
+        Raises:
+            ProviderError: it is not done yet.
+        """
+        found = run_sync(self._service.collect_batch(self.job, response_format=self._format))
+        answers = [item if isinstance(item, LLMError) else of_response(item) for item in found]
+        return Batch(answers, [item.id for item in self.job.items])
+
+    def __repr__(self) -> str:
+        return repr(self.job)
+
+
+def _with_batches(service: LLMServicePort) -> LLMService:
+    if not isinstance(service, LLMService):
+        raise UnsupportedError(
+            f"{type(service).__name__} has no batch API.", hint="Use batch(): it asks a few at a time.", provider=""
+        )
+    return service
+
+
+async def _all(service: LLMServicePort, requests: Sequence[LLMRequest]) -> list[Answer | LLMError]:
     """The answers of a service to many requests."""
     batch: Any = getattr(service, "batch", None)
     if batch is not None:
-        found = await (batch(requests) if native is None else batch(requests, native=native))
+        found = await batch(requests)
     else:  # a service of the user's own, which has only what the port asks for
         found = await _gathered(service, requests)
     return [item if isinstance(item, LLMError) else of_response(item) for item in found]

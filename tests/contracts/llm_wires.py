@@ -19,8 +19,19 @@ Calls = Sequence[tuple[str, str, dict[str, Any]]]
 class Wire:
     """One provider's protocol. Subclasses say how; `server` scripts its replies."""
 
+    before_pieces: ClassVar[str] = ""
+    """What an answer has before its first piece."""
+
     def server(self, *replies: Reply) -> ScriptedServer:
         return ScriptedServer(*replies)
+
+    def piece(self, text: str) -> str:
+        raise NotImplementedError
+
+    def begins(self, call: Call, text: str) -> None:
+        """The head and a first piece of an answer that does not end."""
+        call.headers(content_type="text/event-stream", content_length="1000000")
+        call.send(self.before_pieces + self.piece(text))
 
 
 class OpenAI(Wire):
@@ -56,10 +67,9 @@ class OpenAI(Wire):
     def refuses(self, status: int, message: str, **headers: str) -> Reply:
         return lambda call: call.error(status, message, **headers)
 
-    def begins(self, call: Call, text: str) -> None:
-        """The head and a first piece of an answer that does not end."""
-        call.headers(content_type="text/event-stream", content_length="1000000")
-        call.events([openai.delta(text)])
+    def piece(self, text: str) -> str:
+        """A further piece of an answer, as it stands in the body."""
+        return f"data: {json.dumps(openai.delta(text))}\n\n"
 
     def results(self, body: dict[str, Any]) -> list[str]:
         """The results of tools in a request, in order."""
@@ -95,10 +105,11 @@ class Anthropic(Wire):
     def refuses(self, status: int, message: str, **headers: str) -> Reply:
         return anthropic.error(status, message, **headers)
 
-    def begins(self, call: Call, text: str) -> None:
-        call.headers(content_type="text/event-stream", content_length="1000000")
-        piece = anthropic.block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": text})
-        call.send(anthropic.body([anthropic.start(), *piece[:-1]]))
+    before_pieces: ClassVar = anthropic.body([anthropic.start(), anthropic.block(0, {"type": "text", "text": ""})[0]])
+
+    def piece(self, text: str) -> str:
+        delta = {"type": "text_delta", "text": text}
+        return anthropic.body([{"type": "content_block_delta", "index": 0, "delta": delta}])
 
     def results(self, body: dict[str, Any]) -> list[str]:
         blocks = [b for m in body["messages"] for b in m["content"] if b["type"] == "tool_result"]
@@ -133,9 +144,8 @@ class Google(Wire):
     def refuses(self, status: int, message: str, **headers: str) -> Reply:
         return google.error(status, message, **headers)
 
-    def begins(self, call: Call, text: str) -> None:
-        call.headers(content_type="text/event-stream", content_length="1000000")
-        call.send(google.body([google.chunk(google.text(text))]))
+    def piece(self, text: str) -> str:
+        return google.body([google.chunk(google.text(text))])
 
     def results(self, body: dict[str, Any]) -> list[str]:
         parts = [
@@ -176,9 +186,8 @@ class Ollama(Wire):
     def refuses(self, status: int, message: str, **headers: str) -> Reply:
         return lambda call: call.json(status, {"error": message}, **headers)
 
-    def begins(self, call: Call, text: str) -> None:
-        call.headers(content_type="application/x-ndjson", content_length="1000000")
-        call.send(json.dumps(ollama.chunk(text)) + "\n")
+    def piece(self, text: str) -> str:
+        return json.dumps(ollama.chunk(text)) + "\n"
 
     def results(self, body: dict[str, Any]) -> list[str]:
         return [m["content"] for m in body["messages"] if m["role"] == "tool"]

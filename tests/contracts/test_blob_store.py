@@ -14,19 +14,26 @@ import pytest
 from dipeo_nb.domain.ports import BlobStorePort
 from dipeo_nb.errors import StorageError
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
+from dipeo_nb.storage.cloud import S3Adapter
 from dipeo_nb.storage.local import LocalBlobAdapter
 from tests.llm_wire import run
+from tests.servers import S3Server
 
 LIMIT = 3_000_000
-STORES: dict[str, Callable[[Path], BlobStorePort]] = {
-    "memory": lambda folder: InMemoryBlobAdapter(max_size=LIMIT),
-    "local": lambda folder: LocalBlobAdapter(folder / "blobs", max_size=LIMIT),
+STORES: dict[str, Callable[[Path, pytest.FixtureRequest], BlobStorePort]] = {
+    "memory": lambda folder, _: InMemoryBlobAdapter(max_size=LIMIT),
+    "local": lambda folder, _: LocalBlobAdapter(folder / "blobs", max_size=LIMIT),
+    "s3": lambda _, request: _s3(request.getfixturevalue("s3_server")),
 }
+
+
+def _s3(server: S3Server) -> S3Adapter:
+    return S3Adapter(server.bucket(), prefix="some/where", max_size=LIMIT, **server.credentials())
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStorePort]:
-    made = STORES[request.param](tmp_path)
+    made = STORES[request.param](tmp_path, request)
     run(made.initialize())
     yield made
     run(made.cleanup())

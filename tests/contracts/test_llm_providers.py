@@ -272,7 +272,7 @@ def test_silence_is_a_timeout(wire: Any):
     def silent(call: Call) -> None:
         wire.begins(call, "Once")
         time.sleep(0.6)
-        call.wait_until_lost("\n")
+        call.wait_until_lost(wire.piece(" more"))
 
     with wire.server(silent) as server:
         error = failure(wire, server, llm_idle_timeout=0.2, llm_timeout=5.0)
@@ -297,7 +297,7 @@ def test_cancelling_closes_the_connection(wire: Any):
 
     def endless(call: Call) -> None:
         wire.begins(call, "Once")
-        call.wait_until_lost("\n")
+        call.wait_until_lost(wire.piece(" more"))
 
     async def leave(service: LLMService) -> None:
         spoken = asyncio.Event()

