@@ -28,6 +28,16 @@ class Wire:
     def piece(self, text: str) -> str:
         raise NotImplementedError
 
+    def schema(self, body: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def asked_schema(self, body: dict[str, Any]) -> Any:
+        """The schema of a request; None when it asks for none."""
+        try:
+            return self.schema(body)
+        except KeyError:
+            return None
+
     def begins(self, call: Call, text: str) -> None:
         """The head and a first piece of an answer that does not end."""
         call.headers(content_type="text/event-stream", content_length="1000000")

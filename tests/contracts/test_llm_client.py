@@ -13,13 +13,14 @@ from pydantic import BaseModel, SecretStr
 
 from dipeo_nb.domain.chat import LLMRequest, StreamEvent
 from dipeo_nb.domain.ports import LLMClient
-from dipeo_nb.llm import model_store
+from dipeo_nb.llm import model_store, providers
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.echo import EchoClient
 from dipeo_nb.llm.providers.local import UnifiedLocalClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from dipeo_nb.llm.structured import sample
 from dipeo_nb.testing import ScriptedClient
+from tests.contracts.llm_wires import Anthropic, Google, Ollama
 from tests.llm_wire import Call, ScriptedServer, answer, events_of, llama_server, request, run, settings_with
 
 MADE = Callable[[], LLMClient]
@@ -69,6 +70,26 @@ def openai_on_a_script() -> Iterator[MADE]:
         yield lambda: UnifiedOpenAIClient(config)
 
 
+def on_a_wire(wire: Any) -> Callable[[], contextlib.AbstractContextManager[MADE]]:
+    """A client whose provider is played by a script, through the official SDK."""
+
+    @contextlib.contextmanager
+    def made() -> Iterator[MADE]:
+        def say(call: Call) -> None:
+            body = call.seen.body
+            schema = wire.asked_schema(body)
+            wire.says(json.dumps(sample(schema)) if schema else "Hello my dear friend.")(call)
+
+        with wire.server(say) as server:
+            address = server.url.removesuffix("/v1") + wire.path
+            config = AdapterConfig(
+                provider_type=wire.service, model=wire.model, base_url=address, api_key=SecretStr("sk-test")
+            )
+            yield lambda: providers.create(config, settings_with())
+
+    return made
+
+
 @contextlib.contextmanager
 def openai_on_llama() -> Iterator[MADE]:
     config = AdapterConfig(provider_type="openai", base_url=llama_server())
@@ -80,6 +101,9 @@ CLIENTS = [
     pytest.param(echo, id="echo"),
     pytest.param(scripted, id="scripted"),
     pytest.param(openai_on_a_script, id="openai-scripted"),
+    pytest.param(on_a_wire(Anthropic()), id="anthropic-scripted"),
+    pytest.param(on_a_wire(Google()), id="gemini-scripted"),
+    pytest.param(on_a_wire(Ollama()), id="ollama-scripted"),
     pytest.param(local, id="local", marks=REAL),
     pytest.param(openai_on_llama, id="openai-llama.cpp", marks=REAL),
 ]
@@ -93,7 +117,12 @@ def make(request: pytest.FixtureRequest) -> Iterator[MADE]:
 
 def ask(client: LLMClient, prompt: str = "Say hello.", **more: Any) -> LLMRequest:
     """A request that *client* can answer: fewer than twenty tokens, unless more are asked for."""
-    model = {"openai": "gpt-test"}.get(client.provider, "")
+    model = {
+        "openai": "gpt-test",
+        "anthropic": Anthropic.model,
+        "gemini": Google.model,
+        "ollama": Ollama.model,
+    }.get(client.provider, "")
     return request(prompt, service=client.provider, model=model, **{"max_tokens": 20, **more})
 
 
