@@ -1,0 +1,198 @@
+"""`DiagramService`: files of diagrams by name, and the list of them (infra-spec §3.3). The seed's driver pattern.
+
+service = DiagramService()                 # or DiagramService(storage, converter)
+await service.initialize()
+diagram = await service.load_from_file("debate.light.yaml")
+await service.cleanup()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from dipeo_nb.config import get_settings
+from dipeo_nb.diagram import detect
+from dipeo_nb.diagram.document import Diagram, from_model, load_text
+from dipeo_nb.domain.diagram import DomainDiagram
+from dipeo_nb.domain.ports import FileSystemPort
+from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError
+from dipeo_nb.mixins import InitializationMixin, LoggingMixin, ValidationMixin, log_operation
+from dipeo_nb.storage.local import LocalFileSystemAdapter
+
+SUFFIXES = {"light": ".light.yaml", "native": ".native.json", "readable": ".readable.yaml"}
+"""Format → end of a file's name."""
+PATTERNS = ("*.light.yaml", "*.light.yml", "*.native.json", "*.readable.yaml", "*.readable.yml")
+"""Names that are diagrams."""
+HIDDEN = re.compile(r"(^|/)[._]")
+"""Paths that lists leave out."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiagramInfo:
+    """A diagram in the list."""
+
+    id: str
+    """Its path below the base directory: what every method here takes."""
+    format: str
+    size: int
+    """Bytes."""
+    modified: float
+    """Seconds since the epoch."""
+
+
+class DiagramConverterService:
+    """Text of any format ↔ diagrams, and one format into another."""
+
+    def detect_format(self, text: str, path: str | None = None) -> str:
+        """`light`, `native` or `readable`. Raises DiagramFormatError when the text is no diagram."""
+        return self.deserialize(text, path=path).format
+
+    def deserialize(self, text: str, format: str | None = None, path: str | None = None) -> Diagram:
+        """The diagram in a text. Raises DiagramFormatError."""
+        return load_text(text, format=format, path=path)
+
+    def serialize(self, diagram: Diagram | DomainDiagram, format: str = "light") -> str:
+        """The diagram as text."""
+        document = diagram if isinstance(diagram, Diagram) else from_model(diagram)
+        return document.to_text(format)
+
+    def convert_format(self, text: str, to: str, format: str | None = None) -> str:
+        """A text in another format."""
+        return self.deserialize(text, format).to_text(to)
+
+
+class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
+    """Loads, saves and lists diagrams. Mixes in initialisation, logging and validation.
+
+    Args:
+        storage: where the files are; default: the base directory of the settings.
+        converter: reads and writes them; default: all formats.
+    """
+
+    def __init__(self, storage: FileSystemPort | None = None, converter: DiagramConverterService | None = None) -> None:
+        super().__init__()
+        self.storage = storage or LocalFileSystemAdapter(get_settings().base_dir)
+        self.converter = converter or DiagramConverterService()
+
+    async def initialize(self) -> None:
+        """Nothing needs to be opened; afterwards the service is known to be ready."""
+
+    async def cleanup(self) -> None:
+        """Nothing is kept open. Safe to call twice."""
+
+    # Files.
+
+    @log_operation("load diagram")
+    async def load_from_file(self, path: str, format: str | None = None) -> Diagram:
+        """The diagram in a file, by path or by name (`debate` finds `debate.light.yaml`).
+
+        Raises:
+            DiagramNotFoundError: there is none; the nearest name is in the hint.
+            DiagramFormatError: the file is no diagram.
+        """
+        name = self._named(path)
+        text = await asyncio.to_thread(self._read, name)
+        return self.converter.deserialize(text, format, str(self.storage.base_path / name))
+
+    async def load_from_string(self, text: str, format: str | None = None) -> Diagram:
+        """The diagram in a text; its format is found out."""
+        return self.converter.deserialize(text, format)
+
+    @log_operation("save diagram")
+    async def save_to_file(self, diagram: Diagram | DomainDiagram, path: str, format: str | None = None) -> str:
+        """Write a diagram, atomically; the format is that of the name unless told. Gives the path back.
+
+        Raises:
+            StorageError: the path is refused or cannot be written.
+        """
+        text = self.converter.serialize(diagram, format or detect.format_of_name(path) or "light")
+        await asyncio.to_thread(self.storage.write_text, path, text)
+        return path
+
+    async def file_exists(self, path: str) -> bool:
+        return await asyncio.to_thread(self.storage.exists, path)
+
+    async def delete_file(self, path: str) -> None:
+        """Raises DiagramNotFoundError."""
+        try:
+            await asyncio.to_thread(self.storage.remove, path)
+        except StorageError as error:
+            if error.facts.get("cause") == "not_found":
+                raise self._missing(path) from error
+            raise
+
+    # A repository: ids are the paths that `list` gives.
+
+    async def create(self, name: str, diagram: Diagram | DomainDiagram, format: str = "light") -> str:
+        """Save a new diagram under a name of its own; returns its id."""
+        if detect.check_format(format) is None:
+            raise ValidationError(f"There is no format '{format}'.", hint=f"Choose one of {', '.join(SUFFIXES)}.")
+        stem = re.sub(r"[^\w\- ]+", "_", name).strip() or "diagram"
+        for number in range(1, 10_000):
+            candidate = f"{stem if number == 1 else f'{stem}-{number}'}{SUFFIXES[format]}"
+            if not await self.file_exists(candidate):
+                return await self.save_to_file(diagram, candidate, format)
+        raise StorageError(f"There are too many diagrams called '{stem}'.", hint="Choose another name.")
+
+    async def get(self, diagram_id: str) -> Diagram | None:
+        """The diagram of that id; None when there is none."""
+        try:
+            return await self.load_from_file(diagram_id)
+        except DiagramNotFoundError:
+            return None
+
+    async def update(self, diagram_id: str, diagram: Diagram | DomainDiagram) -> None:
+        """Write a diagram anew, in its format. Raises DiagramNotFoundError."""
+        if not await self.file_exists(diagram_id):
+            raise self._missing(diagram_id)
+        await self.save_to_file(diagram, diagram_id)
+
+    async def delete(self, diagram_id: str) -> None:
+        """Raises DiagramNotFoundError."""
+        await self.delete_file(diagram_id)
+
+    async def exists(self, diagram_id: str) -> bool:
+        return await self.file_exists(diagram_id)
+
+    async def list(self) -> Sequence[DiagramInfo]:
+        """All diagrams below the base directory, by id."""
+        return await asyncio.to_thread(self._list)
+
+    def _list(self) -> list[DiagramInfo]:
+        found: list[DiagramInfo] = []
+        for pattern in PATTERNS:
+            for path in self.storage.glob(f"**/{pattern}"):
+                name = path.as_posix()
+                if HIDDEN.search(name):
+                    continue
+                facts = self.storage.stat(name)
+                found.append(DiagramInfo(name, detect.format_of_name(name) or "light", facts.size, facts.modified))
+        return sorted(found, key=lambda info: info.id)
+
+    def _named(self, path: str) -> str:
+        """The path that a path or name means."""
+        if self.storage.exists(path) and not self.storage.stat(path).is_dir:
+            return path
+        if not PurePosixPath(path).suffix or detect.format_of_name(path) is None:
+            for suffix in (*SUFFIXES.values(), ".yaml", ".yml", ".json"):
+                if self.storage.exists(f"{path}{suffix}"):
+                    return f"{path}{suffix}"
+        raise self._missing(path)
+
+    def _read(self, name: str) -> str:
+        try:
+            return self.storage.read_text(name)
+        except StorageError as error:
+            if error.facts.get("cause") in ("not_found", "is_directory"):
+                raise self._missing(name) from error
+            raise
+
+    def _missing(self, path: str) -> DiagramNotFoundError:
+        known = ", ".join(info.id for info in self._list()[:10]) or "none"
+        return DiagramNotFoundError(
+            f"There is no diagram '{path}'.", hint=f"Below {self.storage.base_path} there are: {known}.", path=path
+        )
