@@ -1,0 +1,211 @@
+"""The composition root: services from settings, replaced in tests, opened once, closed without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import pickle
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dipeo_nb import errors
+from dipeo_nb.config import get_settings
+from dipeo_nb.container import Runtime, build
+from dipeo_nb.domain import ports
+from dipeo_nb.domain.ports import Services
+from dipeo_nb.errors import DipeoError, StorageError
+from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.testing import scripted
+from tests.llm_wire import run
+
+PORTS = {
+    "llm": ports.LLMServicePort,
+    "files": ports.FileSystemPort,
+    "db": ports.DBOperationsPort,
+    "store": ports.RunStore,
+    "bus": ports.EventBus,
+    "keys": ports.APIKeyPort,
+    "templates": ports.TemplateProcessorPort,
+}
+DIAGRAM = {
+    "version": "light",
+    "persons": {"Ada": {"service": "openai", "model": "m"}},
+    "nodes": [
+        {"label": "Start", "type": "start"},
+        {"label": "Code", "type": "code_job", "props": {"code": "return {'n': 1}"}},
+        {"label": "Say", "type": "person_job", "props": {"person": "Ada", "default_prompt": "hi"}},
+        {"label": "Save", "type": "db", "props": {"operation": "append", "file": "out/x.json"}},
+        {"label": "End", "type": "endpoint"},
+    ],
+    "connections": [
+        {"from": "Start", "to": "Code"},
+        {"from": "Code", "to": "Say"},
+        {"from": "Say", "to": "Save"},
+        {"from": "Save", "to": "End"},
+    ],
+}
+
+
+def test_every_service_is_built_and_keeps_its_port():
+    """The default container has all services, each of its port."""
+    services = build()
+    assert {f.name for f in fields(Services)} == {*PORTS, "code", "clock"}
+    for name, port in PORTS.items():
+        assert isinstance(getattr(services, name), port), name
+
+
+def test_any_service_can_be_replaced():
+    """By name, for tests; a name that is none is refused with the choices."""
+    llm, store = scripted(), InMemoryRunStore()
+    services = build(llm=llm, store=store)
+    assert services.llm is llm
+    assert services.store is store
+    with pytest.raises(TypeError, match=r"no service lmm; it has .*llm"):
+        build(lmm=llm)
+
+
+class Counted(InMemoryRunStore):
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.fails = fails
+        self.opened = self.closed = 0
+
+    async def initialize(self) -> None:
+        self.opened += 1
+        await asyncio.sleep(0.01)
+        await super().initialize()
+
+    async def cleanup(self) -> None:
+        self.closed += 1
+        await super().cleanup()
+
+
+class BadBus(InMemoryEventBus):
+    fails = True
+
+    async def initialize(self) -> None:
+        if self.fails:
+            raise StorageError("The bus is not there.", operation="initialize")
+        await super().initialize()
+
+
+def test_initialising_happens_once_however_many_ask():
+    """Ten tasks at once open the store once; cleaning up twice closes it once, and it can be opened again."""
+
+    async def go() -> None:
+        store = Counted()
+        runtime = Runtime(store=store)
+        await asyncio.gather(*(runtime.initialize() for _ in range(10)))
+        assert store.opened == 1
+        await runtime.cleanup()
+        await runtime.cleanup()
+        assert store.closed == 1
+        async with runtime:
+            assert store.opened == 2
+
+    run(go())
+
+
+def test_a_failure_leaves_nothing_half_open():
+    """When the bus cannot be opened the store is closed again; the next try is a whole one."""
+
+    async def go() -> None:
+        store, bus = Counted(), BadBus()
+        runtime = Runtime(store=store, bus=bus)
+        with pytest.raises(StorageError, match="bus is not there"):
+            await runtime.initialize()
+        assert (store.opened, store.closed) == (1, 1)
+        bus.fails = False
+        await runtime.initialize()
+        assert store.opened == 2
+        await runtime.cleanup()
+
+    run(go())
+
+
+def test_services_close_in_reverse_order():
+    """What was opened last is closed first; the models, which use the others, before all."""
+    order: list[str] = []
+
+    class Store(Counted):
+        async def cleanup(self) -> None:
+            order.append("store")
+            await super().cleanup()
+
+    class Bus(InMemoryEventBus):
+        async def cleanup(self) -> None:
+            order.append("bus")
+            await super().cleanup()
+
+    async def go() -> None:
+        llm = scripted()
+        closing = llm.cleanup
+
+        async def noted() -> None:
+            order.append("llm")
+            await closing()
+
+        llm.cleanup = noted  # type: ignore[method-assign]
+        async with Runtime(store=Store(), bus=Bus(), llm=llm):
+            pass
+
+    run(go())
+    assert order == ["llm", "bus", "store"]
+
+
+def test_nothing_is_left_behind(tmp_path: Path):
+    """After a run with a database, a code worker and files: no open file, socket, task or process more than before."""
+    me = psutil.Process()
+
+    def open_things() -> tuple[set[str], int, int]:
+        files = {f.path for f in me.open_files() if str(tmp_path) in f.path}
+        return files, len(me.net_connections()), len(me.children(recursive=True))
+
+    async def go() -> int:
+        runtime = Runtime(get_settings(), llm=scripted("hello"))
+        async with runtime:
+            for _ in range(3):
+                execution = runtime.execution(runtime.prepare(DIAGRAM))
+                await runtime.run(execution)
+                assert execution.state.status == "completed", execution.state.error
+        return len([t for t in asyncio.all_tasks() if t is not asyncio.current_task()])
+
+    before = open_things()
+    # The test's own loop is closed by then, so what it holds for itself does not count.
+    assert run(go()) <= 1
+    gc.collect()
+    assert open_things() == before
+    assert (tmp_path / "out/x.json").exists()
+
+
+# The error tree.
+
+
+def tree(cls: type[DipeoError]) -> list[type[DipeoError]]:
+    return [cls, *(e for sub in cls.__subclasses__() if sub.__module__.startswith("dipeo_nb") for e in tree(sub))]
+
+
+ERRORS: list[Any] = list(dict.fromkeys(tree(DipeoError)))
+
+
+@pytest.mark.parametrize("cls", ERRORS, ids=lambda c: c.__name__)
+def test_errors_cross_processes(cls: type[DipeoError]):
+    """Every error can be pickled with its message, its next action and its facts; its code is its own and documented."""
+    error = cls("It failed.", hint="Do this.", operation="read", path="x", status=500)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is cls
+    assert (str(again), again.hint, again.facts) == ("It failed. Do this.", "Do this.", error.facts)
+    assert again.operation == "read"
+    assert cls.__doc__
+
+
+def test_codes_are_unique():
+    """A code names one kind of error."""
+    codes = [cls.code for cls in ERRORS]
+    assert sorted(codes) == sorted(set(codes))
+    assert errors.StorageError.code == "storage_error"
