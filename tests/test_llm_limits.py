@@ -190,6 +190,19 @@ def test_a_fallback_answers_and_says_why(monkeypatch: pytest.MonkeyPatch):
     assert events[-1].response.model == "claude-sonnet-5"
 
 
+def test_a_missing_key_is_a_reason_to_ask_elsewhere(monkeypatch: pytest.MonkeyPatch):
+    """Without a key for a model its fallback answers; the event says what was missing."""
+    monkeypatch.setattr(providers, "create", lambda config, settings: ScriptedClient("Here."))
+    llm = LLMService(settings_with(), InMemoryAPIKeyService())
+    events = run(events_of(llm, asked(fallbacks=["anthropic:claude-sonnet-5", "local"])))
+    assert [e.data["fallback"] for e in events if e.kind == "error" and e.data] == [
+        "anthropic:claude-sonnet-5",
+        "local",
+    ]
+    assert events[-1].response is not None
+    assert events[-1].response.text == "Here."
+
+
 def test_the_last_fallbacks_error_is_the_calls(monkeypatch: pytest.MonkeyPatch):
     """When nobody can answer, the last failure is reported."""
     llm = service(monkeypatch, openai=ScriptedClient(DOWN), anthropic=ScriptedClient(AuthError("no such key")))

