@@ -14,12 +14,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from dipeo_nb.storage.cloud import S3Adapter
 
 START_S = 60.0
 """Seconds that a server may take to start, on a machine with other work."""
@@ -34,16 +37,17 @@ class S3Server(NamedTuple):
     pid: int
     boto: Any
     """An S3 client of boto3's with these credentials."""
+    versioned: str
+    """Name of a bucket with versioning."""
+    plain: str
+    """Name of one without."""
 
-    def bucket(self, *, versioning: bool = True) -> str:
-        """The name of a new bucket."""
-        name = f"test-{time.time_ns():x}"
-        self.boto.create_bucket(Bucket=name)
-        if versioning:
-            self.boto.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-        return name
+    def adapter(self, *, versioning: bool = True, **more: Any) -> S3Adapter:
+        """An adapter for a place of its own (a fresh prefix) in a bucket with or without versioning."""
+        bucket = self.versioned if versioning else self.plain
+        return S3Adapter(bucket, **{"prefix": f"test/{uuid.uuid4().hex}", **self.credentials(), **more})
 
-    def credentials(self) -> dict[str, str]:
+    def credentials(self) -> dict[str, Any]:
         """Arguments of an `S3Adapter` for this server."""
         return {
             "endpoint_url": self.url,
@@ -60,6 +64,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     from botocore.config import Config
 
     folder = tmp_path_factory.mktemp("s3")
+    buckets = "versioned", "plain"
     key, secret = "test-key", "test-secret-canary"
     identity = (
         '{"identities": [{"name": "tests", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "actions": ["Admin"]},'
@@ -89,12 +94,15 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         def takes_data() -> bool:
             with urllib.request.urlopen(f"{url}/status", timeout=1):
                 pass
-            client.create_bucket(Bucket="ready")
-            client.put_object(Bucket="ready", Key="k", Body=b"x")  # the volumes come last
+            for bucket in buckets:
+                with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                    client.create_bucket(Bucket=bucket)
+                client.put_object(Bucket=bucket, Key="first", Body=b"x")  # the volumes come last
             return True
 
         _wait(process, folder, takes_data)
-        yield S3Server(url, key, secret, process.pid, client)
+        client.put_bucket_versioning(Bucket=buckets[0], VersioningConfiguration={"Status": "Enabled"})
+        yield S3Server(url, key, secret, process.pid, client, *buckets)
 
 
 @pytest.fixture(scope="session")

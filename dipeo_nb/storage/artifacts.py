@@ -20,6 +20,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import uuid
 import weakref
@@ -50,6 +51,7 @@ class ArtifactStoreAdapter:
         self._blobs = blobs
         self._temporary: weakref.finalize[Any, Any] | None = None
         self._folder = Path()
+        self._making = threading.Lock()
 
     async def initialize(self) -> None:
         """Open the blob store."""
@@ -223,11 +225,12 @@ class ArtifactStoreAdapter:
             ) from error  # fmt: skip
 
     def _own_folder(self) -> Path:
-        if self._temporary is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="dipeo-artifacts-"))
-            # Also when nobody calls cleanup: at the end of the store or of the interpreter.
-            self._temporary = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        return self._folder
+        with self._making:
+            if self._temporary is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="dipeo-artifacts-"))
+                # Also when nobody calls cleanup: at the end of the store or of the interpreter.
+                self._temporary = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            return self._folder
 
 
 class _Seen:

@@ -11,7 +11,9 @@ again, part by part, so there obstore repeats, with the same numbers. Never both
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
+import json
 import re
 import tempfile
 import threading
@@ -69,7 +71,7 @@ class S3Adapter:
     named `null`, as S3 calls it. On Google Cloud Storage and Azure, versions cannot be listed or deleted (StorageError with cause
     `unsupported`).
 
-    Metadata travels in headers: 2 KB in all on S3; names and values that are not plain ASCII are percent-encoded.
+    Metadata travels in headers: 2 KB in all on S3.
     A writer that is killed in a large upload leaves parts that nobody sees; a lifecycle rule of the bucket
     (`AbortIncompleteMultipartUpload`) removes them.
 
@@ -138,7 +140,7 @@ class S3Adapter:
         self, key: str, data: BlobData, metadata: Mapping[str, str] | None = None, *, create_only: bool = False
     ) -> str:
         path = self._path(key)
-        attributes = {_encoded(n, _NAME_PLAIN): _encoded(v, _VALUE_PLAIN) for n, v in (metadata or {}).items()}
+        attributes = _attributes(metadata or {}, dashes=self._scheme != "az")
         source = _counted(pieces(data), key, self._max_size)
         head: list[bytes] = []
         size = 0
@@ -183,8 +185,12 @@ class S3Adapter:
         return await self._call("put", key, put, attempts=1)
 
     async def _create_large(self, key: str, path: str, source: AsyncIterator[bytes], attributes: dict[str, str]) -> str:
-        """A multipart upload that ends only if there is no such blob; obstore would hold all of it in memory."""
-        boto = await self._boto("create_only of more than one part")
+        """A multipart upload that ends only if there is no such blob; obstore would hold all of it in memory.
+
+        That only one of several ends is for the server to see to. Amazon's does; SeaweedFS 4.48 lets two through that end in
+        the same millisecond.
+        """
+        boto = await self._boto("put", f"create blobs of more than {PART:,} bytes only where there is none")
         where = {"Bucket": self._bucket, "Key": path}
         if await self.exists(key):  # the answer that counts comes at the end; this one saves the upload
             raise already_there(key)
@@ -213,7 +219,7 @@ class S3Adapter:
         boto = clients.boto
         if boto is None:
             if version is not None:
-                raise self._unsupported("delete single versions", key)
+                raise self._unsupported("delete", "delete single versions")
 
             async def remove() -> None:
                 await clients.obstore.delete_async(clients.once, path)
@@ -292,7 +298,7 @@ class S3Adapter:
 
     async def versions(self, key: str) -> Sequence[BlobVersion]:
         path = self._path(key)
-        boto = await self._boto("list versions")
+        boto = await self._boto("versions", "list versions")
         found = await self._thread("versions", key, lambda: list(self._listed(boto, path)))
         gate = asyncio.Semaphore(16)
 
@@ -304,9 +310,10 @@ class S3Adapter:
                     if error.facts.get("cause") == "not_found":  # deleted between the two looks
                         return None
                     raise
-            metadata = {unquote(n): unquote(v) for n, v in attributes.items() if n.lower() == n}
             created = cast(datetime, row["LastModified"]).timestamp()
-            return BlobVersion(key, row["VersionId"], meta["size"], created, bool(row["IsLatest"]), metadata)
+            return BlobVersion(
+                key, row["VersionId"], meta["size"], created, bool(row["IsLatest"]), _metadata(attributes)
+            )
 
         rows = await asyncio.gather(*(described(row) for row in found))
         return [row for row in rows if row is not None]
@@ -349,7 +356,7 @@ class S3Adapter:
 
     def _same(self, meta: Any, key: str, version: str | None) -> None:
         """Some servers answer with the only version there is, whichever is asked for."""
-        if version is not None and self._scheme == "s3" and (meta["version"] or "null") != version:
+        if version is not None and (meta["version"] or "null") != version:
             raise not_found(key, version)
 
     def _listed(self, boto: Any, path: str, *, markers: bool = False) -> Iterator[dict[str, Any]]:
@@ -397,16 +404,16 @@ class S3Adapter:
             raise bad_key(key, "with the store's prefix it is longer than 1,024 bytes")
         return path
 
-    async def _boto(self, what: str) -> Any:
+    async def _boto(self, operation: str, what: str) -> Any:
         boto = (await self._clients()).boto
         if boto is None:
-            raise self._unsupported(what, "")
+            raise self._unsupported(operation, what)
         return boto
 
-    def _unsupported(self, what: str, key: str) -> StorageError:
+    def _unsupported(self, operation: str, what: str) -> StorageError:
         return StorageError(
             f"{self.url} cannot {what}.", hint="Use an S3 bucket or a local folder.",
-            operation="versions", path=key, cause="unsupported",
+            operation=operation, path=self.url, cause="unsupported",
         )  # fmt: skip
 
     async def _clients(self) -> _Clients:
@@ -578,6 +585,7 @@ def _is_unavailable(error: Exception) -> bool:
     return isinstance(error, StorageError) and error.facts.get("cause") == "unavailable"
 
 
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
@@ -590,7 +598,7 @@ def _translated(operation: str, key: str, error: Exception, version: str | None)
 
     text = str(error)
     status, code, message = (m.group(1) if (m := r.search(text)) else "" for r in (_STATUS, _CODE, _MESSAGE))
-    if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
+    if isinstance(error, FileNotFoundError) and code not in _NO_BUCKET:
         return not_found(key, version)
     if isinstance(error, (FileNotFoundError, obs.BaseError)):
         if isinstance(error, (obs.AlreadyExistsError, obs.PreconditionError)):
@@ -622,7 +630,7 @@ def _translated(operation: str, key: str, error: Exception, version: str | None)
 
 def _failure(operation: str, key: str, status: int | None, code: str, message: str) -> StorageError:
     """The error for a server's answer: HTTP status (None: there was none), S3's code and message."""
-    if code == "NoSuchBucket":
+    if code in _NO_BUCKET:
         cause, hint = "not_found", "Create the bucket, or check its name and region."
     elif status == 404 or code in ("NoSuchKey", "NoSuchVersion"):
         return not_found(key)
@@ -643,19 +651,33 @@ def _failure(operation: str, key: str, status: int | None, code: str, message: s
     else:
         cause, hint = "failed", "Check the request and the server's log."
     what = f" '{key}'" if key else ""
-    why = " ".join(part for part in (code, message.strip().rstrip(".")) if part) or f"HTTP {status}"
+    why = " ".join([code, *message.split()]).strip().rstrip(".") or f"HTTP {status}"
     return StorageError(f"Cannot {operation}{what}: {why}.", hint=hint, operation=operation, path=key, cause=cause)
 
 
 # Small things.
 
-_NAME_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
-"""What names of headers keep as it is: they forget upper case."""
-_VALUE_PLAIN = frozenset(map(chr, range(0x21, 0x7F))) - {"%"}
+_REST = "dipeo"
+"""Name of the header that carries, as JSON, the metadata that headers of their own could not."""
+_PLAIN_VALUE = re.compile(r"[!-~]+( [!-~]+)*")
 
 
-def _encoded(text: str, plain: frozenset[str]) -> str:
-    return "".join(c if c in plain else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)
+def _attributes(metadata: Mapping[str, str], *, dashes: bool) -> dict[str, str]:
+    """Metadata as headers: names that are plain lower case (with dashes, where the store allows them) and ASCII values have
+    headers of their own, for other tools to read; headers forget case, empty values and blanks at the ends of others."""
+    name = re.compile(r"[a-z][a-z0-9-]*" if dashes else r"[a-z][a-z0-9]*")
+    own = {n: v for n, v in metadata.items() if n != _REST and name.fullmatch(n) and _PLAIN_VALUE.fullmatch(v)}
+    rest = {n: v for n, v in metadata.items() if n not in own}
+    return own | ({_REST: json.dumps(rest, separators=(",", ":")).replace(" ", "\\u0020")} if rest else {})
+
+
+def _metadata(attributes: Mapping[str, str]) -> dict[str, str]:
+    own = {n: v for n, v in attributes.items() if n == n.lower()}  # the others are standard ones (Content-Type)
+    with contextlib.suppress(ValueError):  # somebody else's header of that name stays as it is
+        if rest := json.loads(own.get(_REST, "{}")):
+            del own[_REST]
+            own |= rest
+    return own
 
 
 def _options(version: str | None) -> dict[str, Any]:

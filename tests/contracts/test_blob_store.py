@@ -14,21 +14,15 @@ import pytest
 from dipeo_nb.domain.ports import BlobStorePort
 from dipeo_nb.errors import StorageError
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
-from dipeo_nb.storage.cloud import S3Adapter
 from dipeo_nb.storage.local import LocalBlobAdapter
 from tests.llm_wire import run
-from tests.servers import S3Server
 
 LIMIT = 3_000_000
 STORES: dict[str, Callable[[Path, pytest.FixtureRequest], BlobStorePort]] = {
     "memory": lambda folder, _: InMemoryBlobAdapter(max_size=LIMIT),
     "local": lambda folder, _: LocalBlobAdapter(folder / "blobs", max_size=LIMIT),
-    "s3": lambda _, request: _s3(request.getfixturevalue("s3_server")),
+    "s3": lambda _, request: request.getfixturevalue("s3_server").adapter(max_size=LIMIT),
 }
-
-
-def _s3(server: S3Server) -> S3Adapter:
-    return S3Adapter(server.bucket(), prefix="some/where", max_size=LIMIT, **server.credentials())
 
 
 @pytest.fixture(params=STORES)
@@ -158,6 +152,21 @@ def test_streams_are_taken_and_given(store: BlobStorePort):
             assert got.read(1) == b"\x01"
         await store.put("nothing", b"")
         assert await content(store, "nothing") == b""
+
+    run(go())
+
+
+def test_metadata_is_any_text(store: BlobStorePort):
+    """Names and values come back as they were, whatever is in them; a version has its own."""
+    metadata = {"plain": "a b  c ", "Upper": "Grüße 🙂", "under_score": "100 %41\n", " %": "", "ü": "'\"<&\t\\"}
+
+    async def go() -> None:
+        old = await store.put("k", b"1", metadata)
+        await store.put("k", b"2" * 2_000_000, {"other": "x"})
+        assert {v.version == old: v.metadata for v in await store.versions("k")} == {
+            True: metadata,
+            False: {"other": "x"},
+        }
 
     run(go())
 

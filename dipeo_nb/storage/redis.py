@@ -1,0 +1,191 @@
+"""Conversations in Redis, shared by processes and machines (extra `redis`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from dipeo_nb.domain.chat import Message
+from dipeo_nb.errors import MissingDependencyError, StorageError
+from dipeo_nb.storage.conversation import decoded, encoded, history, prepared, same_id
+
+R = TypeVar("R")
+
+CONNECT_S = 5.0
+"""Seconds to reach the server."""
+ANSWER_S = 30.0
+"""Seconds to wait for an answer."""
+CONNECTIONS = 16
+"""Connections at once."""
+_PAGE = 1000
+"""Messages read at once."""
+
+# One step each for the server: nobody sees half of it. An id is kept with a mark of the call that wrote it, so that a call which
+# is repeated because its answer was lost is told from a second message with that id.
+_ADD = """
+local mark = redis.call('HGET', KEYS[2], ARGV[1])
+if mark then return mark == ARGV[2] and 1 or 0 end
+local seq = redis.call('INCR', KEYS[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[3], seq, ARGV[3])
+redis.call('ZADD', KEYS[4], seq, seq)
+redis.call('ZADD', KEYS[5], seq, seq)
+redis.call('SADD', KEYS[6], ARGV[4])
+return 1
+"""
+_CLEAR = """
+local seqs = redis.call('ZRANGE', KEYS[5], 0, -1)
+for i = 1, #seqs do
+    redis.call('HDEL', KEYS[3], seqs[i])
+    redis.call('ZREM', KEYS[4], seqs[i])
+end
+redis.call('DEL', KEYS[5], KEYS[2])
+redis.call('SREM', KEYS[6], ARGV[1])
+return #seqs
+"""
+
+
+class RedisConversationRepository:
+    """`ConversationRepository` in a Redis server (6 or later). What survives a restart of it is for its configuration to say
+    (`appendonly yes`).
+
+    Args:
+        url: `redis://host:port/db`, `rediss://…` (TLS), `unix://…`; user and password may be in it and are never shown.
+        prefix: beginning of all keys; repositories with different ones never meet.
+    """
+
+    def __init__(self, url: str = "redis://localhost:6379/0", *, prefix: str = "dipeo") -> None:
+        self._url = url
+        # In braces, so that a cluster keeps all keys in one place and a script may touch them together.
+        self._prefix = f"{{{prefix}}}:conversation"
+        self._client: Any = None
+
+    def __repr__(self) -> str:
+        return f"RedisConversationRepository({self._place!r})"
+
+    async def initialize(self) -> None:
+        """Connect.
+
+        Raises:
+            StorageError: `unavailable`, `permission`.
+            MissingDependencyError: redis is not installed.
+        """
+        await self._call("open", lambda redis: redis.ping())
+
+    async def cleanup(self) -> None:
+        """Close the connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def add_message(
+        self, message: Message, execution_id: str | None = None, node_id: str | None = None
+    ) -> Message:
+        kept = prepared(message, execution_id, node_id)
+        execution = _execution(execution_id)
+        text = json.dumps(encoded(kept), ensure_ascii=False)
+        keys, values = self._keys(execution), (kept.id, uuid.uuid4().hex, text, execution)
+        if not await self._call("add", lambda redis: redis.eval(_ADD, len(keys), *keys, *values)):
+            raise same_id(kept.id, execution_id)
+        return kept
+
+    async def get_messages(self, execution_id: str | None = None, *, limit: int | None = None) -> list[Message]:
+        if limit is not None and limit <= 0:
+            return []
+        index, bodies = self._index(execution_id), f"{self._prefix}:messages"
+        begin = 0 if limit is None else -limit
+        seqs = await self._call("read", lambda redis: redis.zrange(index, begin, -1))
+        found: list[Message] = []
+        for start in range(0, len(seqs), _PAGE):
+            page = seqs[start : start + _PAGE]
+            texts = await self._call("read", lambda redis: redis.hmget(bodies, page))  # noqa: B023 - called at once
+            # What was cleared in the meantime is not there any more.
+            found += [decoded(json.loads(text)) for text in texts if text is not None]
+        return found
+
+    async def get_global_conversation(self) -> list[Message]:
+        return await self.get_messages()
+
+    async def get_conversation_history(self, person_id: str, execution_id: str | None = None) -> list[dict[str, Any]]:
+        return history(await self.get_messages(execution_id), person_id)
+
+    async def get_message_count(self, execution_id: str | None = None) -> int:
+        return await self._call("read", lambda redis: redis.zcard(self._index(execution_id)))
+
+    async def get_latest_message(self, execution_id: str | None = None) -> Message | None:
+        return next(iter(await self.get_messages(execution_id, limit=1)), None)
+
+    async def clear(self, execution_id: str | None = None) -> None:
+        if execution_id is not None:
+            executions = [_execution(execution_id)]
+        else:
+            names = await self._call("clear", lambda redis: redis.smembers(f"{self._prefix}:executions"))
+            executions = sorted(name.decode() for name in names)
+        for execution in executions:
+            keys = self._keys(execution)
+            await self._call("clear", lambda redis: redis.eval(_CLEAR, len(keys), *keys, execution))  # noqa: B023
+
+    def _keys(self, execution: str) -> tuple[str, ...]:
+        """The keys of the scripts, in their order."""
+        start = self._prefix
+        own = f"{start}:ids:{execution}", f"{start}:messages", f"{start}:all", f"{start}:of:{execution}"
+        return f"{start}:seq", *own, f"{start}:executions"
+
+    def _index(self, execution_id: str | None) -> str:
+        return f"{self._prefix}:all" if execution_id is None else f"{self._prefix}:of:{_execution(execution_id)}"
+
+    @property
+    def _place(self) -> str:
+        """The server, without user and password."""
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    async def _connected(self) -> Any:
+        def made() -> Any:
+            try:
+                from redis.asyncio import BlockingConnectionPool, Redis
+            except ImportError as error:
+                raise MissingDependencyError.for_extra("redis", "redis") from error
+            # More callers at once wait for a connection, instead of an error.
+            pool = BlockingConnectionPool.from_url(
+                self._url, max_connections=CONNECTIONS, timeout=ANSWER_S,
+                socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S,
+            )  # fmt: skip
+            return Redis.from_pool(pool)
+
+        client = await asyncio.to_thread(made)  # importing takes a while
+        self._client = self._client or client  # another task may have been faster; this one has not connected yet
+        return self._client
+
+    async def _call(self, operation: str, work: Callable[[Any], Awaitable[R]]) -> R:
+        client = self._client or await self._connected()
+        from redis import exceptions
+
+        try:
+            return await work(client)
+        except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
+            raise self._failed(operation, error, "permission", "Check user and password in the URL.") from error
+        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+            hint = "Check that the server runs and can be reached, then try again."
+            raise self._failed(operation, error, "unavailable", hint) from error
+        except exceptions.OutOfMemoryError as error:
+            raise self._failed(operation, error, "disk_full", "Give the server more memory (maxmemory).") from error
+        except exceptions.RedisError as error:
+            raise self._failed(
+                operation, error, "failed", "Check the server's version (6 or later) and log."
+            ) from error
+
+    def _failed(self, operation: str, error: Exception, cause: str, hint: str) -> StorageError:
+        return StorageError(
+            f"Cannot {operation} the conversation at {self._place}: {error}.",
+            hint=hint, operation=operation, path=self._place, cause=cause,
+        )  # fmt: skip
+
+
+def _execution(execution_id: str | None) -> str:
+    """The name of an execution in keys; another one for none at all."""
+    return "-" if execution_id is None else f"={execution_id}"

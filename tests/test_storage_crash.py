@@ -1,0 +1,159 @@
+"""`kill -9` in the middle of writing: old or new content, never a mix, and nothing lost that was acknowledged. 100 times each."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import multiprocessing
+import random
+import shutil
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dipeo_nb.domain.ports import Artifact
+from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
+from dipeo_nb.storage.local import LocalBlobAdapter
+from tests.conftest import NOT_HERE
+from tests.llm_wire import run
+
+KILLS = 100
+LONGEST_S = 0.03
+"""Seconds a writer lives at most after its first acknowledgement."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "forkserver" not in multiprocessing.get_all_start_methods(), reason=f"{NOT_HERE} killing needs POSIX signals"
+    ),
+]
+
+
+def content(number: int) -> bytes:
+    """Bytes that show whether they are whole and which they are."""
+    return number.to_bytes(4, "big") * 25_000
+
+
+def number_of(data: bytes) -> int:
+    """The number that *data* is the whole content of."""
+    number = int.from_bytes(data[:4], "big")
+    assert data == content(number), "a mix of two contents, or a part of one"
+    return number
+
+
+def put_blobs(folder: Path, first: int, told: Connection) -> None:
+    """Put numbered contents under one key for ever; tell each number when it is acknowledged."""
+
+    async def go() -> None:
+        store = LocalBlobAdapter(folder)
+        number = first
+        while True:
+            version = await store.put("some/key", content(number), {"n": str(number)})
+            told.send((number, version))
+            number += 1
+
+    asyncio.run(go())
+
+
+def push_artifacts(folder: Path, first: int, told: Connection) -> None:
+    """Push numbered contents as the same version again and again, and as a version of their own, with a tag."""
+
+    async def go() -> None:
+        store = ArtifactStoreAdapter(LocalBlobAdapter(folder))
+        number = first
+        while True:
+            await store.push(Artifact("m", "same", content(number), {"n": number}))
+            await store.push(Artifact("m", f"v{number}", content(number), tags=(f"t{number}",)))
+            told.send((number, f"v{number}"))
+            number += 1
+
+    asyncio.run(go())
+
+
+def killed(writer: Any, folder: Path, first: int, moment: random.Random) -> list[tuple[int, str]]:
+    """Start *writer*, kill it at a random moment after its first acknowledgement; what it had acknowledged."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=writer, args=(folder, first, there), daemon=True)
+    process.start()
+    there.close()
+    with here:
+        told: list[tuple[int, str]] = [here.recv()]
+        time.sleep(moment.uniform(0, LONGEST_S))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        try:
+            while True:
+                told.append(here.recv())
+        except EOFError:
+            return told
+
+
+def test_kill_9_while_putting_blobs(tmp_path: Path):
+    """The current content is the last acknowledged or the one after it; all acknowledged versions are there, and whole."""
+    moment = random.Random(4)
+    unfinished, number = 0, 0
+
+    async def check(acknowledged: list[tuple[int, str]]) -> int:
+        store = LocalBlobAdapter(tmp_path)
+        last, _ = acknowledged[-1]
+        with await store.get("some/key") as file:
+            current = number_of(file.read())
+        assert current in (last, last + 1)
+        versions = {v.version: v for v in await store.versions("some/key")}
+        assert {version for _, version in acknowledged} <= set(versions)
+        for version, facts in versions.items():
+            with await store.get("some/key", version) as file:
+                data = file.read()
+            assert facts.metadata == {"n": str(number_of(data))}
+            assert facts.checksum == hashlib.sha256(data).hexdigest()
+        assert [key async for key in store.list()] == ["some/key"]
+        for version in list(versions)[1:]:
+            await store.delete("some/key", version)
+        return current
+
+    for _ in range(KILLS):
+        acknowledged = killed(put_blobs, tmp_path, number + 1, moment)
+        number = run(check(acknowledged))
+        drafts = list((tmp_path / "drafts").glob("*"))
+        unfinished += bool(drafts) or number > acknowledged[-1][0]
+        for draft in drafts:
+            draft.unlink()
+    assert unfinished > KILLS / 4, "the kills did not come in the middle"
+
+
+def test_kill_9_while_pushing_artifacts(tmp_path: Path):
+    """The version that is pushed again and again is whole; all acknowledged versions and their tags are there."""
+    moment = random.Random(5)
+    unfinished, number = 0, 0
+
+    async def check(acknowledged: list[tuple[int, str]]) -> int:
+        store = ArtifactStoreAdapter(LocalBlobAdapter(tmp_path / "store"))
+        last, _ = acknowledged[-1]
+        listed = {ref.version: ref for ref in await store.list_versions("m")}
+        same = listed.pop("same")
+        async with store.pulled(same) as path:
+            current = number_of(path.read_bytes())
+        assert same.metadata == {"n": current}
+        assert current in (last, last + 1)
+        assert {version for _, version in acknowledged} <= set(listed)
+        for version, ref in listed.items():
+            async with store.pulled(ref) as path:
+                assert version == f"v{number_of(path.read_bytes())}"
+            assert [found.version for found in await store.find_by_tag(f"t{version[1:]}")] == [version]
+        await store.cleanup()
+        return current
+
+    for _ in range(KILLS):
+        acknowledged = killed(push_artifacts, tmp_path / "store", number + 1, moment)
+        current = run(check(acknowledged))
+        unfinished += current > acknowledged[-1][0] or bool(list((tmp_path / "store" / "drafts").glob("*")))
+        number = current
+        shutil.rmtree(tmp_path / "store")
+    assert unfinished > KILLS / 4, "the kills did not come in the middle"
