@@ -89,6 +89,7 @@ $(BENCH_STAMP): pyproject.toml constraints.txt $(STAMP)
 bench: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python -m tests.benchmarks.engine
 	$(BENCH_VENV)/bin/python -m tests.benchmarks.tokens
+	$(BENCH_VENV)/bin/python -m tests.benchmarks.storage
 
 # After a change of the dependencies: `make constraints environment`, then look at the difference.
 constraints: $(STAMP) $(BENCH_STAMP)

