@@ -27,7 +27,7 @@ from dipeo_nb.llm.limits import AdaptiveLimit, CircuitBreaker
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.memory import InMemoryAPIKeyService
-from dipeo_nb.testing import ScriptedClient
+from dipeo_nb.testing import ScriptedClient, SlowClient
 from tests.llm_wire import events_of, request, run, settings_with
 
 DOWN = LLMConnectionError("nobody there")
@@ -307,6 +307,34 @@ def test_repeated_calls_count(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(BudgetExceededError):
         run(llm.complete(asked(budget=Budget(calls=3))))
     assert len(client.requests) == 3
+
+
+def test_calls_at_the_same_time_keep_a_budget_together(monkeypatch: pytest.MonkeyPatch):
+    """What calls going on may take counts: of twenty with answers of 40 tokens at most, a budget of 120 lets three through."""
+    client = ScriptedClient("one two three")
+    llm = service(monkeypatch, openai=client)
+    budget = Budget(tokens=120)
+
+    async def go() -> list[Any]:
+        calls = (llm.complete(asked(prompt="four", budget=budget, max_tokens=40)) for _ in range(20))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    results = run(go())
+    assert len(client.requests) == 3
+    assert sum(isinstance(r, BudgetExceededError) for r in results) == 17
+    assert run(llm.complete(asked(budget=budget))).text == "one two three"  # what was held is free again
+
+
+def test_waiting_for_a_turn_is_not_the_calls_time(monkeypatch: pytest.MonkeyPatch):
+    """Thirty calls of 0.1 s with ten at a time and a limit of 0.25 s each all succeed."""
+    client = SlowClient("a b", delay=0.05)
+    llm = service(monkeypatch, openai=client)
+
+    async def go() -> int:
+        answers = await asyncio.gather(*(llm.complete(asked(timeout=0.25)) for _ in range(60)))
+        return len(answers)
+
+    assert run(go()) == 60
 
 
 def test_a_budget_in_dollars_needs_a_price(monkeypatch: pytest.MonkeyPatch):

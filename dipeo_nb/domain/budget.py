@@ -29,19 +29,25 @@ class Budget:
     used_tokens: int = field(default=0, init=False)
     used_usd: float = field(default=0.0, init=False)
     used_calls: int = field(default=0, init=False)
+    _held: int = field(default=0, init=False, repr=False)
+    """Tokens that calls going on may take."""
     _started: float | None = field(default=None, init=False, repr=False)
 
     @property
     def used_seconds(self) -> float:
         return 0.0 if self._started is None else time.monotonic() - self._started
 
-    def before_call(self, characters: int, *, model: str, priced: bool) -> None:
+    def before_call(self, characters: int, *, model: str, priced: bool, answer: int = 0) -> int:
         """Count a call that is about to be made.
 
         Args:
             characters: of its messages.
+            answer: limit of its answer in tokens, when it has one: calls at the same time then keep the limit together.
             model: for the error's words.
             priced: whether the price of the model is known.
+
+        Returns:
+            Tokens that the call holds; give them back with `release` when it is over.
 
         Raises:
             BudgetExceededError: the call would go beyond a limit. It is not counted.
@@ -55,7 +61,7 @@ class Budget:
         estimate = characters // CHARACTERS_PER_TOKEN
         limits = (
             ("calls", self.calls, self.used_calls + 1, self.used_calls),
-            ("tokens", self.tokens, self.used_tokens + max(estimate, 1), self.used_tokens),
+            ("tokens", self.tokens, self.used_tokens + self._held + max(estimate, 1), self.used_tokens + self._held),
             ("seconds", self.seconds, self.used_seconds, self.used_seconds),
         )
         for name, limit, needed, used in limits:
@@ -66,6 +72,13 @@ class Budget:
         self.used_calls += 1
         if self._started is None:
             self._started = time.monotonic()
+        held = estimate + answer
+        self._held += held
+        return held
+
+    def release(self, held: int) -> None:
+        """A call is over: what it held is free, what it took was charged."""
+        self._held -= held
 
     def charge(self, tokens: int | None, usd: float | None) -> None:
         """Count what a call took; unknown amounts count nothing."""

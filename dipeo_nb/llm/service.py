@@ -339,7 +339,8 @@ class LLMService:
     async def _attempts(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
         """The answer of one model; failures that may pass are tried again. A stream that had begun is restarted visibly."""
         assert request.timeout is not None
-        limits = TimeLimits(request.timeout, self._settings.llm_idle_timeout)
+        limits: TimeLimits | None = None
+        """From the first turn on: waiting for it is not the call's fault."""
         circuit, concurrency = self._clients.guards(request)
         attempt = 1
         while True:
@@ -347,7 +348,8 @@ class LLMService:
             try:
                 circuit.before_call(request.model)
                 async with concurrency.slot() as ended:
-                    self._book(request)
+                    limits = limits or TimeLimits(request.timeout, self._settings.llm_idle_timeout)
+                    held = self._book(request)
                     try:
                         async with self._clients.client(request) as client:
                             stream = limits.applied(client.stream(request), request)
@@ -364,14 +366,19 @@ class LLMService:
                         raise broken_off(request)
                     except StructureError as error:
                         self._charge_failed(error, request)
+                        ended(None)
+                        circuit.succeeded()  # it answered
                         raise
                     except LLMError as error:
                         ended(error)
                         circuit.failed(error)
                         raise
+                    finally:
+                        if request.budget is not None:
+                            request.budget.release(held)
             except LLMError as error:
                 wait = pause(error, attempt, self._retries)
-                if wait is None or wait >= limits.left or getattr(error, "circuit_open", False):
+                if limits is None or wait is None or wait >= limits.left or getattr(error, "circuit_open", False):
                     raise
                 yield StreamEvent(
                     "error", error.message, data={"code": error.code, "attempt": attempt, "retry_in_s": round(wait, 3)}
@@ -381,12 +388,16 @@ class LLMService:
             attempt += 1
             await asyncio.sleep(wait)
 
-    def _book(self, request: LLMRequest) -> None:
-        if request.budget is not None:
-            size = sum(len(m.content) for m in request.messages)
-            base_url = self._clients.base_url(request)
-            priced = request.budget.usd is None or is_priced(request.service, request.model, base_url=base_url)
-            request.budget.before_call(size, model=request.model or request.service, priced=priced)
+    def _book(self, request: LLMRequest) -> int:
+        """Tokens that the call holds of the budget until it is charged."""
+        if request.budget is None:
+            return 0
+        size = sum(len(m.content) for m in request.messages)
+        base_url = self._clients.base_url(request)
+        priced = request.budget.usd is None or is_priced(request.service, request.model, base_url=base_url)
+        return request.budget.before_call(
+            size, answer=request.max_tokens or 0, model=request.model or request.service, priced=priced
+        )
 
     def _charged(self, response: LLMResponse, request: LLMRequest) -> LLMResponse:
         """The response with its price, booked."""

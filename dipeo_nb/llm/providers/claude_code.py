@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from dipeo_nb.config import claude_code_environment
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent
+from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.errors import LLMConnectionError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
@@ -24,6 +25,8 @@ from dipeo_nb.llm.providers.anthropic import usage_of
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
 
+LIMITED = (ExecutionPhase.MEMORY_SELECTION, ExecutionPhase.DECISION_EVALUATION)
+"""Phases that limit the answer themselves."""
 SESSIONS = 4
 """Processes of Claude Code at most, for one key and server."""
 IDLE_S = 300.0
@@ -87,9 +90,9 @@ class UnifiedClaudeCodeClient(UnifiedClient):
     _told = False
 
     def _notice(self, request: LLMRequest) -> str | None:
-        """Claude Code takes neither of these; said once."""
+        """Claude Code takes neither of these; said once, and not of limits that a phase has set."""
         left_out = [n for n in ("temperature", "max_tokens") if getattr(request, n) is not None]
-        if not left_out or self._told:
+        if not left_out or self._told or request.phase in LIMITED:
             return None
         self._told = True
         return f"{self.provider} takes no {' and no '.join(left_out)}; left out."
