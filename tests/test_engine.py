@@ -642,6 +642,31 @@ connections:
     assert state.outputs == {"e": 1}
 
 
+def test_a_file_is_a_value_and_a_text(bench: Bench):
+    """A CSV file arrives as its text on a plain edge, and as rows on an edge of objects."""
+    (bench.base / "x.csv").write_text("n,t\n1,a\n2,b\n")
+    state = bench.run(
+        """
+version: light
+nodes:
+- {label: s, type: start}
+- {label: r, type: db, operation: read, file: x.csv}
+- {label: text, type: code_job, code: "import csv, io\\nreturn [row['t'] for row in csv.DictReader(io.StringIO(rows))]"}
+- {label: rows, type: code_job, code: "return [row['n'] for row in rows]"}
+- {label: e, type: endpoint}
+- {label: f, type: endpoint}
+connections:
+- {from: s, to: r}
+- {from: r, to: text, label: rows}
+- {from: r, to: rows, label: rows, content_type: object}
+- {from: text, to: e, content_type: object}
+- {from: rows, to: f, content_type: object}
+"""
+    )
+    assert state.error is None
+    assert state.outputs == {"e": ["a", "b"], "f": ["1", "2"]}
+
+
 def test_missing_file_is_an_error_with_the_next_action(bench: Bench):
     """A file to read that is not there fails the node and says what to do."""
     state = bench.run(DEBATE)

@@ -61,7 +61,10 @@ async def _read(context: NodeContext, spec: DbNode, paths: list[str]) -> Output:
                 "or give the node a `default`.",
                 operation="read",
             ) from error
-        return Output(body, meta={"path": facts["file_path"]})
+        # Edges that carry text deliver the file as it is, not a rendering of what was parsed.
+        whole = not spec.keys and spec.lines is None
+        text = await asyncio.to_thread(files.read_text, facts["file_path"]) if whole else None
+        return Output(body, text, meta={"path": facts["file_path"]})
     found: dict[str, Any] = {}
     for path in paths:
         names = [p.as_posix() for p in await asyncio.to_thread(files.glob, path)] if _is_glob(path) else [path]
