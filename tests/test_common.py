@@ -249,7 +249,7 @@ def test_fifty_waiting_tasks_leave_the_loop_free(tmp_path: Path):
 
     got, _, worst = run(go())
     assert got == 40
-    assert worst < 0.5
+    assert worst < 5  # upstream: as long as the lock is held
 
 
 # Files of a cache.
