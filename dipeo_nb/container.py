@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from dipeo_nb.common.loop import run_sync
-from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.common.scrub import redactor
+from dipeo_nb.config import Settings, get_settings, secret_values
 from dipeo_nb.diagram.document import Diagram, load
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
@@ -46,6 +47,7 @@ class SystemClock:
 def build(settings: Settings | None = None, **overrides: Any) -> Services:
     """All ports for *settings*; `overrides` replaces any of them by name (`llm=`, `store=` …)."""
     settings = settings or get_settings()
+    redactor.add(*secret_values(settings))
     keys = overrides.get("keys") or EnvironmentAPIKeyService(settings)
     path = settings.run_store
     files = overrides.get("files") or LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size)

@@ -21,6 +21,7 @@ from cachetools import TTLCache
 from pydantic import TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 
+from dipeo_nb.common.scrub import logger
 from dipeo_nb.errors import ConfigurationError, ValidationError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,7 +66,7 @@ class LoggingMixin(_Mixin):
 
     @property
     def logger(self) -> logging.Logger:
-        return logging.getLogger(f"{type(self).__module__}.{type(self).__qualname__}")
+        return logger(f"{type(self).__module__}.{type(self).__qualname__}")
 
     def log_debug(self, message: str, **extra: Any) -> None:
         self._log(logging.DEBUG, message, extra)

@@ -1,10 +1,20 @@
-"""Taking secrets out of what is written down."""
+"""Taking secrets out of what is written down, shown or logged.
+
+Two strengths: `scrubbed` (recordings, messages, log lines) also hides what only stands where secrets stand; calling
+`redactor` (values that a run produces) hides known secrets and the shapes of known kinds of keys, nothing else: a value named
+`password` or an address with `?token=` may be what the diagram is for.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import re
+import threading
+import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 HIDDEN = "[hidden]"
 """Stands where a secret stood."""
@@ -72,3 +82,222 @@ def scrubbed(value: Any, secrets: Iterable[str] = ()) -> Any:
         return _AFTER.sub(lambda found: found["before"] + HIDDEN, words)
 
     return walk(value)
+
+
+SHORTEST = 8
+"""Characters of a known secret at least; shorter ones are words of ordinary texts."""
+SHORTEST_SHAPE = 15
+"""Characters of the shortest text that `_SHAPES` finds."""
+LONGEST_HELD = 8192
+"""Characters of a stream held back at most."""
+_MARKS = (
+    "sk-", "AIza", "xox", "AKIA", "ASIA", "eyJ", "github_pat_", "PRIVATE KEY-----",
+    *(f"{kind}{dash}" for kind in ("gsk", "xai", "hf", "ghp", "gho", "ghs", "glpat", "pplx", "r8") for dash in "_-"),
+)  # fmt: skip
+"""Every text in which `_SHAPES` finds something has one of these: looking for them is a hundred times faster."""
+_ATOMS = frozenset((int, float, bool, type(None)))
+_HEADS = tuple(mark for mark in _MARKS if not mark.endswith("-----"))
+_OPEN = re.compile(
+    rf"""
+    (?<![A-Za-z0-9])(?:
+        (?:{"|".join(map(re.escape, _HEADS))})[A-Za-z0-9_.-]*
+      | {"|".join(sorted({re.escape(head[:n]) for head in _HEADS for n in range(1, len(head))}, key=len, reverse=True))}
+    )\Z
+    | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----(?:(?!-----END)[\s\S])*(?:-----END[A-Z -]*)?\Z
+    | -{{1,5}}(?:B[A-Z -]*)?\Z
+    """,
+    re.VERBOSE,
+)
+"""The end of a text that may be the beginning of a key."""
+
+
+class Redactor:
+    """Hides the secrets it knows, and what has the shape of a key. Thread-safe.
+
+    Known are those that the process has had in its hands: the keys of its settings, and every key that a source of keys gave
+    out or was given. Secrets under 8 characters, and those under 20 without a digit (`not-needed`, `lm-studio`: what people
+    write where a key is demanded and none is needed), are taken for words.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.known: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+        self.add(*secrets)
+
+    def __repr__(self) -> str:
+        return f"<Redactor of {len(self.known)} known texts>"
+
+    def add(self, *secrets: str) -> None:
+        """Know these too; also as they stand in JSON and in addresses."""
+        forms = {
+            form
+            for secret in secrets
+            if len(secret) >= SHORTEST and (len(secret) >= 20 or any(map(str.isdigit, secret)))
+            for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))
+        }
+        if forms <= set(self.known):
+            return
+        with self._lock:  # the longest first: one may be part of another
+            self.known = tuple(sorted({*self.known, *forms}, key=lambda form: (-len(form), form)))
+
+    def __call__(self, value: Any) -> Any:
+        """*value* (texts, mappings, lists, tuples …) without secrets; the very object when there is none in it."""
+        return self._clean(value) if self._dirty(value) else value
+
+    def text(self, words: str) -> str:
+        """A message or a log line without secrets; also without those told by what stands before them."""
+        return scrubbed(words, self.known)
+
+    def error(self, error: BaseException) -> None:
+        """Take the secrets out of an exception, out of what it carries, and out of its causes.
+
+        A cause that shows a secret still (its text is not in its arguments) is cut off.
+        """
+        seen: set[int] = set()
+        waiting: list[BaseException] = [error]
+        while waiting:
+            node = waiting.pop()
+            seen.add(id(node))
+            self._mended(node)
+            for link in ("__cause__", "__context__"):
+                cause = getattr(node, link)
+                if cause is None or id(cause) in seen:
+                    continue
+                if self._mended(cause):
+                    waiting.append(cause)
+                else:
+                    setattr(node, link, None)
+
+    def stream(self) -> Stream:
+        """For a text that comes in pieces."""
+        return Stream(self)
+
+    def unfinished(self, text: str) -> int:
+        """Where the end of *text* begins that may be the beginning of a secret; its length when there is none."""
+        found = _OPEN.search(text)
+        cut = found.start() if found else len(text)
+        for secret in self.known:
+            start = max(len(text) - len(secret) + 1, 0)
+            while (start := text.find(secret[0], start, cut)) >= 0:
+                if secret.startswith(text[start:]):
+                    cut = start
+                    break
+                start += 1
+        return cut
+
+    def _dirty(self, value: Any) -> bool:
+        """Whether there is a secret in it. Runs over everything that is recorded, so it is written for speed."""
+        kind = type(value)
+        if kind is str:
+            return len(value) >= SHORTEST and self._marked(value)
+        if kind in _ATOMS:
+            return False
+        if kind is dict or isinstance(value, Mapping):
+            dirty = self._dirty
+            for name, item in value.items():
+                if dirty(item) or (type(name) is str and len(name) >= SHORTEST and dirty(name)):
+                    return True
+            return False
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return any(map(self._dirty, value))
+        return isinstance(value, str) and self._dirty(str(value))  # members of enumerations, views of values
+
+    def _marked(self, text: str) -> bool:
+        for secret in self.known:
+            if secret in text:
+                return True
+        if len(text) < SHORTEST_SHAPE:
+            return False
+        for mark in _MARKS:
+            if mark in text:
+                return _SHAPES.search(text) is not None
+        return False
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            for secret in self.known:
+                value = value.replace(secret, HIDDEN)
+            return _SHAPES.sub(HIDDEN, value)
+        if isinstance(value, Mapping):
+            return {self(name): self(item) for name, item in value.items()}
+        return tuple(map(self, value)) if isinstance(value, tuple) else [self(item) for item in value]
+
+    def _mended(self, error: BaseException) -> bool:
+        """Take the secrets out of one exception. False: it shows one still."""
+        if self.text(words := _words_of(error)) == words:
+            return True
+        error.args = self._strictly(error.args)
+        for name, value in vars(error).items():
+            vars(error)[name] = self._strictly(value)
+        return self.text(words := _words_of(error)) == words
+
+    def _strictly(self, value: Any) -> Any:
+        """As calling it, with texts treated as messages."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {name: self._strictly(item) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            items = [self._strictly(item) for item in value]
+            return tuple(items) if isinstance(value, tuple) else items
+        return value
+
+
+class Stream:
+    """Redacts a text that comes in pieces: what may be the beginning of a secret waits for the next piece."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """What can be shown now; maybe nothing."""
+        text = self._held + piece
+        for secret in self._redactor.known:
+            text = text.replace(secret, HIDDEN)
+        cut = self._redactor.unfinished(text)
+        if len(text) - cut > LONGEST_HELD:
+            cut = len(text)
+        self._held = text[cut:]
+        return self._redactor(text[:cut])
+
+    def rest(self) -> str:
+        """What was held back, at the end."""
+        held, self._held = self._held, ""
+        return self._redactor(held)
+
+
+redactor = Redactor()
+"""The process's own: what it knows is hidden in all events, errors and log lines."""
+
+
+class RedactingFilter(logging.Filter):
+    """Takes secrets out of a record before any handler sees it: out of message, traceback and extra fields."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if (clean := redactor.text(message)) != message:
+            record.msg, record.args = clean, ()
+        if record.exc_info and record.exc_info[1] is not None:
+            told = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+            if (clean := redactor.text(told)) != told:
+                record.exc_info, record.exc_text = None, clean
+        for name, value in list(vars(record).items()):
+            if name not in _OF_RECORDS and (clean := redactor(value)) is not value:
+                setattr(record, name, clean)
+        return True
+
+
+_OF_RECORDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_FILTER = RedactingFilter()
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of that name, redacted. (A filter of a logger does not hold for those below it, so each has its own.)"""
+    found = logging.getLogger(name)
+    found.addFilter(_FILTER)  # again is fine
+    return found
+
+
+def _words_of(error: BaseException) -> str:
+    return f"{error}\n{error.args!r}\n{vars(error)!r}" if vars(error) else f"{error}\n{error.args!r}"

@@ -6,6 +6,9 @@ One `Execution` is one run. It lives on the library's loop thread. Order of ever
 
 so nothing is shown, and no handler starts, before it was written. A finished node's result and the start of its
 successors are one commit. Token deltas are written in batches, at most every `delta_interval` seconds.
+
+Secrets are taken out before anything is written (`common.scrub.redactor`), so they reach neither store nor view nor bus.
+Handlers hand each other the real values.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dipeo_nb.common.scrub import Stream, redactor
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -41,6 +45,8 @@ from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Arrived, Inputs, Output
 from dipeo_nb.execution.memory import ConversationLog
 
+STREAMED = ("text", "reasoning", "stdout")
+"""Kinds of output that come in pieces of one text."""
 INLINE_BURST = 64
 """Synchronous handlers run in a row before other work on the loop gets its turn."""
 
@@ -81,7 +87,10 @@ class Execution:
         self.options = options or RunOptions()
         self.run_id = services.clock.new_id("exec_")
         self._now, self._monotonic = services.clock.now, services.clock.monotonic
-        self.state = RunState.fresh(self.run_id, plan.name, {n.id: n.label for n in plan.nodes})
+        names = [*(n.label for n in plan.nodes), *(e.label or "" for e in plan.edges)]
+        self._secretive = redactor(names) is not names
+        """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
+        self.state = RunState.fresh(self.run_id, plan.name, {n.id: redactor(n.label) for n in plan.nodes})
         """What is written so far, as a fold; changes while the run goes on."""
         self.log = ConversationLog()
         self.error: DipeoError | None = None
@@ -97,6 +106,8 @@ class Execution:
         self._completed: dict[int, int] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
         self._pending: list[Event] = []
+        self._streams: dict[str, dict[Any, tuple[Stream, Mapping[str, Any]]]] = {}
+        """Texts that come in pieces, by node; each with the payload of its latest piece."""
         self._seq = 0
         self._wakeup: asyncio.Event = asyncio.Event()
         self._flush_lock = asyncio.Lock()
@@ -233,6 +244,7 @@ class Execution:
     async def ask(self, node: PlanNode, prompt: str, *, timeout: float | None, default: str | None) -> tuple[str, str]:
         """Put a question to the user; (answer, source). Without an answer in time: the default, else NodeTimeoutError."""
         request_id = f"{node.id}:{self._seq + 1}"
+        prompt = redactor(prompt)
         question = Question(self.run_id, node.id, node.label, prompt, timeout, default, request_id)
         waiting: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._questions[request_id] = waiting
@@ -263,13 +275,27 @@ class Execution:
         return answer, source
 
     def emit_delta(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
-        """Record a piece of output; it is committed and shown within `delta_interval`."""
+        """Record a piece of output; it is committed and shown within `delta_interval`.
+
+        The end of a text waits for its next piece when it may be the beginning of a secret.
+        """
+        text, kind = payload.get("text"), payload.get("kind")
+        if kind in STREAMED and isinstance(text, str):
+            streams = self._streams.setdefault(node.id, {})
+            name = kind, payload.get("run"), payload.get("call_id")
+            stream = redactor.stream() if name not in streams or payload.get("restart") else streams[name][0]
+            streams[name] = stream, payload
+            shown = stream.feed(text)
+            if text and not shown:
+                return
+            payload = {**payload, "text": shown}
         self._emit(EventType.NODE_OUTPUT, node.id, payload)
         if self._flush_timer is None and self._loop is not None:
             self._flush_timer = self._loop.call_later(self.options.delta_interval, self._flush_soon)
 
     def emit_log(self, node: PlanNode | None, level: str, message: str, **extra: Any) -> None:
         """Record a log line of the run."""
+        message = redactor.text(message)
         self._emit(
             EventType.EXECUTION_LOG,
             node.id if node else None,
@@ -334,16 +360,13 @@ class Execution:
         while self._ready and room > 0:
             command, inputs = self._ready.popleft()
             node = self.plan.nodes[command.node]
-            self._emit(
-                EventType.NODE_STARTED,
-                node.id,
-                {
-                    "label": node.label,
-                    "node_type": node.type,
-                    "run": command.run,
-                    "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},
-                },
-            )
+            payload = {
+                "label": node.label,
+                "node_type": node.type,
+                "run": command.run,
+                "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},
+            }
+            self._note(EventType.NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
             self._working.add(node.index)
             self._starting.append((command, inputs))
             room -= 1
@@ -398,18 +421,20 @@ class Execution:
         node, run = context.node, context.run
         self._working.discard(node.index)
         self._keep(node, run, output)
-        self._emit(
+        if node.id in self._streams:
+            self._end_streams(node)
+        self._note(
             EventType.NODE_COMPLETED,
             node.id,
             {
-                "label": node.label,
+                "label": redactor(node.label) if self._secretive else node.label,
                 "node_type": node.type,
                 "run": run,
                 "status": Status.COMPLETED,
-                "output": output.body,
-                "text": output.text,
+                "output": redactor(output.body),
+                "text": redactor(output.text) if output.text else output.text,
                 "handles": output.handles,
-                "meta": output.meta,
+                "meta": redactor(output.meta) if output.meta else output.meta,
                 "duration_ms": (self._monotonic() - begin) * 1000,
             },
         )
@@ -418,7 +443,10 @@ class Execution:
     def _failed(self, context: NodeContext, error: Exception, begin: float) -> None:
         node = context.node
         ours = as_run_error(error, node)
+        redactor.error(ours)
         self._working.discard(node.index)
+        if node.id in self._streams:
+            self._end_streams(node)
         self._nodes_failed.add(node.index)
         handled = node.spec.on_error == "continue"
         described = describe(ours, node.label)
@@ -459,6 +487,16 @@ class Execution:
     # The record.
 
     def _emit(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
+        self._note(kind, node_id, redactor(payload))
+
+    def _end_streams(self, node: PlanNode) -> None:
+        """Show what was held back of the node's texts."""
+        for stream, payload in self._streams.pop(node.id).values():
+            if rest := stream.rest():
+                self._note(EventType.NODE_OUTPUT, node.id, {**payload, "text": rest})
+
+    def _note(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
+        """For payloads without secrets."""
         self._seq += 1
         self._pending.append(Event(self._seq, kind, self.run_id, self._now(), node_id, payload))
 
@@ -511,6 +549,7 @@ class Execution:
             )
         else:
             self.error = self._failure
+            redactor.error(self._failure)
             aborted = isinstance(self._failure, RunAbortedError)
             label = getattr(self._failure, "node", None)
             self._emit(

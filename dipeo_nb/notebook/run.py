@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 import queue
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dipeo_nb import errors
 from dipeo_nb.common.loop import LoopThread, run_on_loop, run_sync, submit
+from dipeo_nb.common.scrub import logger
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import Status
@@ -37,7 +37,7 @@ TICK_S = 0.05
 PAGE = 500
 """Events read at a time by `async for`."""
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 
 class RunResult:

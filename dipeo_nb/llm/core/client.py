@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from dipeo_nb.common.loop import iterate_sync, run_sync
+from dipeo_nb.common.scrub import redactor
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolResult
 from dipeo_nb.errors import APIKeyNotFoundError, ConfigurationError, LLMError, ValidationError
@@ -161,7 +162,8 @@ class UnifiedClient:
         Raises:
             APIKeyNotFoundError: there is none, and the provider's own server wants one.
         """
-        if self.config.api_key is not None and self.config.api_key.get_secret_value().strip():
+        if self.config.api_key is not None and (text := self.config.api_key.get_secret_value().strip()):
+            redactor.add(text)  # from here on it stands in no event and no log line
             return self.config.api_key
         if self.config.base_url is not None:
             return NO_KEY  # a server of one's own may need none
