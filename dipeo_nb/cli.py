@@ -458,13 +458,11 @@ def _prepare(runtime: Runtime, document: Diagram, trust: bool) -> Plan:
     except TrustError as error:
         if not _interactive():
             raise
-        say(f"{error.message} It would run with your rights:")
-        for label, code in error.facts.get("sources", ()):
-            say(f"\n--- {label}", *(f"    {line}" for line in str(code).splitlines()))
+        say(f"{error.message} It would run with your rights:", *error.listing())
         sys.stderr.write("\nRun it? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise
+            raise TrustError(error.message, hint=error.hint) from None  # the code has been shown
         return runtime.prepare(document, trust=True)
 
 
@@ -637,6 +635,8 @@ def _complain(error: DipeoError) -> None:
     for diagnostic in getattr(error, "diagnostics", ()):
         if str(diagnostic) not in error.message:  # the compiler's message lists the first ten itself
             say(f"  {diagnostic}")
+    if isinstance(error, TrustError):
+        say("It would run with your rights:", *error.listing())
     if error.hint:
         say(f"hint: {error.hint}")
 
@@ -697,7 +697,7 @@ def _not_runnable(settings: Settings, document: Diagram) -> list[Diagnostic]:
     from dipeo_nb.errors import InvalidDiagramError
 
     try:
-        Runtime(settings).prepare(document, trust=True)
+        Runtime(settings).compile(document)
     except InvalidDiagramError as error:
         return [replace(d, severity=Severity.WARNING) for d in error.diagnostics if d.code == "not-runnable"]
     return []

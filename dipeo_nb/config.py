@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     """`normal` survives a killed process; `full` also survives a power cut, at about ten times the time per commit."""
     cache_dir: Path = _env("DIPEO_CACHE_DIR", default=Path(platformdirs.user_cache_dir("dipeo-nb", appauthor=False)))
     """Where the embedded model is kept."""
+    data_dir: Path = _env("DIPEO_DATA_DIR", default=Path(platformdirs.user_data_dir("dipeo-nb", appauthor=False)))
+    """Where the user's own records are kept: stored keys, and which code of diagrams from elsewhere is trusted. Never a folder
+    that a server shows."""
     local_model: str = _env("DIPEO_LOCAL_MODEL", default="smollm2-135m")
     """Model of `--model local`: a name of the model store, or the path of a GGUF file."""
     max_file_size: int = _env("DIPEO_MAX_FILE_SIZE", default=50 * 1024 * 1024, ge=1)

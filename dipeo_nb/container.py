@@ -30,6 +30,7 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from dipeo_nb.security.trust import TrustedCode, digest_of, sources_of
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 
@@ -80,6 +81,7 @@ class Runtime:
     def __init__(self, settings: Settings | None = None, *, services: Services | None = None, **overrides: Any) -> None:
         self.settings = settings or get_settings()
         self.services = services or build(self.settings, **overrides)
+        self.trusted = TrustedCode(self.settings.data_dir / "trusted.json")
         self._ready = False
         self._gate: asyncio.Lock | None = None
 
@@ -123,6 +125,9 @@ class Runtime:
     def prepare(self, diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any], *, trust: bool = False) -> Plan:
         """Load and compile a diagram, and see to it that its code is trusted.
 
+        A file outside the base directory that brings code is refused unless `trust` is True; what was trusted once is
+        remembered by the hash of its code, so the same code runs again and changed code is asked about again.
+
         Raises:
             DiagramNotFoundError, DiagramFormatError: it cannot be read.
             InvalidDiagramError: it was read and refused; `diagnostics` says where and why.
@@ -130,10 +135,19 @@ class Runtime:
                 code as (node label, text).
         """
         document = diagram if isinstance(diagram, Diagram) else load(diagram, base_dir=self.settings.base_dir)
+        plan = self.compile(document)
+        if not self._inside(document):
+            self._see_to_trust(plan, trust)
+        return plan
+
+    def compile(self, document: Diagram) -> Plan:
+        """The plan of a diagram that can run here; nothing about trust.
+
+        Raises:
+            InvalidDiagramError: as `prepare`.
+        """
         plan = document.compile(base_dir=self.settings.base_dir)
         self._check_runnable(plan)
-        if not trust and not self._inside(document):
-            self._refuse_code(plan)
         return plan
 
     def execution(
@@ -177,17 +191,19 @@ class Runtime:
             return True
         return document.path.resolve().is_relative_to(self.settings.base_dir.resolve())
 
-    def _refuse_code(self, plan: Plan) -> None:
-        sources = [
-            (node.label, node.spec.code or f"file {node.spec.file_path}")
-            for node in plan.nodes
-            if isinstance(node.spec, CodeJobNode)
-        ]
-        if sources:
-            names = ", ".join(f"'{label}'" for label, _ in sources)
+    def _see_to_trust(self, plan: Plan, trust: bool) -> None:
+        sources = sources_of(plan)
+        if not sources:
+            return
+        digest = digest_of(sources)
+        if trust:
+            self.trusted.remember(digest, plan.name)
+        elif digest not in self.trusted:
+            names = ", ".join(f"'{label}'" for label in dict.fromkeys(label for label, _ in sources))
             raise TrustError(
                 f"'{plan.name}' is outside the base directory {self.settings.base_dir} and wants to run code: {names}.",
-                hint="Read the code; then run with --trust (trust=True), or set --base-dir to the diagram's folder.",
+                hint="Read the code; then run with --trust (trust=True), which is remembered for this very code, "
+                "or set --base-dir to the diagram's folder.",
                 sources=sources,
             )
 

@@ -138,9 +138,21 @@ class MissingDependencyError(ConfigurationError):
 
 
 class TrustError(UserError):
-    """The diagram wants to run code and was not trusted to."""
+    """The diagram wants to run code and was not trusted to. `sources` is the code, as (node label, text)."""
 
     code = "not_trusted"
+
+    def listing(self) -> list[str]:
+        """The lines of the code that would run, node by node; what a screen does not show is written out."""
+        return [
+            "".join(c if c.isprintable() else repr(c)[1:-1] for c in line.expandtabs(4))
+            for label, code in self.facts.get("sources", ())
+            for line in (f"--- {label}", *(f"    {line}" for line in str(code).splitlines()))
+        ]
+
+    def _render_traceback_(self) -> list[str]:
+        *lines, hint = super()._render_traceback_()
+        return [*lines, "It would run with your rights:", *self.listing(), hint]
 
 
 class DiagramError(UserError):

@@ -81,6 +81,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         monkeypatch.delenv(name)
     monkeypatch.delenv("STATE_STORE_PATH", raising=False)
     monkeypatch.setenv("DIPEO_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv("DIPEO_DATA_DIR", str(tmp_path / ".data"))
     config.reset_settings()
     yield
     config.reset_settings()

@@ -7,6 +7,7 @@ Handles are the union of the two tables of §1.4.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
@@ -439,3 +440,28 @@ def register_node_spec(cls: type[NodeSpec]) -> None:
 def field_names(cls: type[NodeSpec]) -> tuple[str, ...]:
     """The canonical property names of a node type."""
     return tuple(f.name for f in fields(cls))
+
+
+CODE_TYPES = ("code_job", "hook", "template_job")
+"""Types of nodes that may bring code of their own; `code_of` says which code."""
+
+
+def code_of(node: NodeSpec) -> tuple[str, ...]:
+    """The code that a node brings along or names, as a person should read it before it runs; empty for all other nodes."""
+    match node:
+        case CodeJobNode():
+            return (node.code or f"{node.language} file {node.file_path}",)
+        case HookNode(hook_type=HookType.SHELL):
+            arguments = node.config.get("args") or ()
+            words = [arguments] if isinstance(arguments, str) else arguments
+            return (" ".join(map(str, (node.command or node.config.get("command", ""), *words))),)
+        case HookNode(hook_type=HookType.PYTHON):
+            script = node.config.get("script") or node.command or ""
+            return (f"python: {script}, function {node.config.get('function', 'hook')}",)
+        case TemplateJobNode() if node.preprocessor:
+            return (f"preprocessor {node.preprocessor}",)
+        case SubDiagramNode() if node.diagram_data:
+            inner = json.dumps(node.diagram_data, default=str, ensure_ascii=False, indent=2)
+            return (inner,) if any(f'"{name}"' in inner.lower() for name in CODE_TYPES) else ()
+        case _:
+            return ()
