@@ -83,6 +83,11 @@ class Settings(BaseSettings):
     """The run store (SQLite); default: <base_dir>/.dipeo/runs.db. `:memory:` keeps runs in memory only."""
     state_store_sync: Literal["normal", "full"] = _env("DIPEO_STATE_STORE_SYNC", default="normal")
     """`normal` survives a killed process; `full` also survives a power cut, at about ten times the time per commit."""
+    blob_store: str | None = _env("DIPEO_BLOB_STORE", default=None)
+    """Where blobs and artifacts are kept: a path, `memory:`, `s3://bucket/prefix` …; default: <base_dir>/.dipeo/blobs."""
+    conversation_store: str | None = _env("DIPEO_CONVERSATION_STORE", default=None)
+    """Where conversations and persons that outlive a run are kept: the path of an SQLite file, `memory:`, or `redis://…`
+    (conversations only); default: <base_dir>/.dipeo/conversations.db."""
     cache_dir: Path = _env("DIPEO_CACHE_DIR", default=Path(platformdirs.user_cache_dir("dipeo-nb", appauthor=False)))
     """Where the embedded model is kept."""
     data_dir: Path = _env("DIPEO_DATA_DIR", default=Path(platformdirs.user_data_dir("dipeo-nb", appauthor=False)))

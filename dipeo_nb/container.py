@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dipeo_nb.common.loop import run_sync
@@ -20,7 +21,7 @@ from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity, SupportedLanguage
 from dipeo_nb.domain.nodes import CodeJobNode
 from dipeo_nb.domain.plan import Plan
-from dipeo_nb.domain.ports import InteractionPort, Services
+from dipeo_nb.domain.ports import BlobStorePort, ConversationRepository, InteractionPort, PersonRepository, Services
 from dipeo_nb.errors import InvalidDiagramError, TrustError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers
@@ -31,8 +32,15 @@ from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
 from dipeo_nb.security.trust import TrustedCode, digest_of, sources_of
+from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
+from dipeo_nb.storage.conversation import (
+    InMemoryConversationRepository,
+    InMemoryPersonRepository,
+    SqliteConversationRepository,
+    SqlitePersonRepository,
+)
 from dipeo_nb.storage.json_db import DBOperationsDomainService
-from dipeo_nb.storage.local import LocalFileSystemAdapter
+from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
 
 
 class SystemClock:
@@ -51,6 +59,7 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
     redactor.add(*secret_values(settings))
     keys = overrides.get("keys") or EnvironmentAPIKeyService(settings)
     path = settings.run_store
+    blobs = overrides.get("blobs") or _blobs(settings)
     files = overrides.get("files") or LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size)
     services = Services(
         llm=overrides.get("llm") or LLMService(settings, keys),
@@ -59,6 +68,10 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
         store=overrides.get("store")
         or (InMemoryRunStore() if path is None else SqliteRunStore(path, sync=settings.state_store_sync)),
         bus=overrides.get("bus") or InMemoryEventBus(max_queue_size=settings.event_queue_size),
+        blobs=blobs,
+        artifacts=overrides.get("artifacts") or ArtifactStoreAdapter(blobs),
+        conversations=overrides.get("conversations") or _conversations(settings),
+        persons=overrides.get("persons") or _persons(settings),
         keys=keys,
         templates=overrides.get("templates") or SimpleTemplateProcessor(),
         code=overrides.get("code") or (lambda: ProcessCodeRunner(settings.base_dir)),
@@ -70,6 +83,36 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
             f"build() has no service {', '.join(sorted(unknown))}; it has {', '.join(Services.__dataclass_fields__)}"
         )
     return services
+
+
+def _blobs(settings: Settings) -> BlobStorePort:
+    if settings.blob_store is None:
+        return LocalBlobAdapter(settings.base_dir / ".dipeo" / "blobs")
+    from dipeo_nb.storage.cloud import blob_store
+
+    return blob_store(settings.blob_store)
+
+
+def _conversations(settings: Settings) -> ConversationRepository:
+    place = settings.conversation_store or ""
+    if place == "memory:":
+        return InMemoryConversationRepository()
+    if "://" in place:
+        from dipeo_nb.storage.redis import RedisConversationRepository
+
+        return RedisConversationRepository(place)
+    return SqliteConversationRepository(_conversation_file(settings))
+
+
+def _persons(settings: Settings) -> PersonRepository:
+    if settings.conversation_store == "memory:":
+        return InMemoryPersonRepository()
+    return SqlitePersonRepository(_conversation_file(settings))
+
+
+def _conversation_file(settings: Settings) -> Path:
+    place = settings.conversation_store
+    return settings.base_dir / (".dipeo/conversations.db" if place is None or "://" in place else place)
 
 
 class Runtime:
@@ -86,7 +129,8 @@ class Runtime:
         self._gate: asyncio.Lock | None = None
 
     async def initialize(self) -> None:
-        """Open the run store and the bus, once. A failure leaves nothing half-open."""
+        """Open the run store and the bus, once; the other stores open when they are first used. A failure leaves nothing
+        half-open."""
         if self._gate is None:
             self._gate = asyncio.Lock()
         async with self._gate:
@@ -103,7 +147,9 @@ class Runtime:
     async def cleanup(self) -> None:
         """Close everything, in reverse order. Safe to call twice."""
         ready, self._ready = self._ready, False
-        await self.services.llm.cleanup()  # models are asked without the rest, too
+        services = self.services
+        for service in (services.llm, services.persons, services.conversations, services.artifacts, services.blobs):
+            await service.cleanup()  # these are used without the rest, too
         if ready:
             await self.services.bus.cleanup()
             await self.services.store.cleanup()

@@ -29,6 +29,10 @@ PORTS = {
     "db": ports.DBOperationsPort,
     "store": ports.RunStore,
     "bus": ports.EventBus,
+    "blobs": ports.BlobStorePort,
+    "artifacts": ports.ArtifactStorePort,
+    "conversations": ports.ConversationRepository,
+    "persons": ports.PersonRepository,
     "keys": ports.APIKeyPort,
     "templates": ports.TemplateProcessorPort,
 }

@@ -649,6 +649,11 @@ class Services:
     db: DBOperationsPort
     store: RunStore
     bus: EventBus
+    blobs: BlobStorePort
+    artifacts: ArtifactStorePort
+    """Over `blobs`."""
+    conversations: ConversationRepository
+    persons: PersonRepository
     keys: APIKeyPort
     templates: TemplateProcessorPort
     code: Callable[[], CodeRunner]

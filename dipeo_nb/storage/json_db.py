@@ -9,8 +9,8 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from pydantic_core import from_json, to_json
 
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.domain.ports import FileSystemPort
-from dipeo_nb.errors import ValidationError
+from dipeo_nb.errors import StorageError, ValidationError
+from dipeo_nb.storage.local import failed
 
 FORMATS = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".xml": "xml"}
 """Suffix → format; every other suffix is text."""
@@ -110,13 +111,36 @@ class DBOperationsDomainService:
         metadata = {"operation": operation, "file_path": request.path, **facts}
         return {"value": result, "metadata": metadata}
 
-    def locked(self, path: str) -> AbstractContextManager[Any]:
-        """The lock of a file, between processes too; of files that are nowhere on the disk, between threads."""
+    @contextmanager
+    def locked(self, path: str) -> Iterator[None]:
+        """Hold the lock of a file, between processes too; of files that are nowhere on the disk, between threads.
+
+        Raises:
+            StorageError: another process keeps it (`unavailable`), or the disk cannot be written.
+        """
         target = self.file_system.resolve(path)
         if not self.file_system.base_path.is_dir():
-            return self._threads
+            with self._threads:
+                yield
+            return
         name = hashlib.blake2b(str(target).encode(), digest_size=16).hexdigest()
-        return FileLock(self.file_system.base_path / ".dipeo" / "locks" / f"{name}.lock", timeout=LOCK_TIMEOUT_S)
+        lock = FileLock(self.file_system.base_path / ".dipeo" / "locks" / f"{name}.lock", timeout=LOCK_TIMEOUT_S)
+        try:
+            mine = lock.acquire()
+        except OSError as error:
+            raise failed("change", path, error) from error
+        if not mine:
+            raise StorageError(
+                f"Cannot change '{path}': another process has held it for {LOCK_TIMEOUT_S:g} s.",
+                hint="End that process, or try again later.",
+                operation="change",
+                path=path,
+                cause="unavailable",
+            )
+        try:
+            yield
+        finally:
+            lock.release()
 
     # Operations.
 

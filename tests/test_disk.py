@@ -1,0 +1,217 @@
+"""A disk that is full, and one that may not be written: one clear error, the old data whole, and it goes on when there is room."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dipeo_nb.domain.chat import Message
+from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
+from dipeo_nb.domain.enums import EventType, MessageType
+from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.ports import Artifact
+from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.security.trust import TrustedCode
+from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
+from dipeo_nb.storage.conversation import SqliteConversationRepository, SqlitePersonRepository
+from dipeo_nb.storage.json_db import DBOperationsDomainService
+from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
+
+LARGE = os.urandom(2 * 1024 * 1024)
+"""Twice the disk."""
+
+
+@dataclass
+class Disk:
+    """A file system of 1 MB of its own."""
+
+    path: Path
+
+    def read_only(self) -> None:
+        subprocess.run(["mount", "-o", "remount,ro", self.path], check=True, capture_output=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("not here: this system has no mount")
+    if done.returncode:
+        pytest.skip(f"not here: small disks need the right to mount ({done.stderr.strip()})")
+    yield Disk(path)
+    subprocess.run(["umount", "-l", path], check=True, capture_output=True)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One thing that writes: how it is opened, what it writes, and what it says it holds."""
+
+    name: str
+    make: Callable[[Path], Any]
+    write: Callable[[Any, bytes, str], Awaitable[Any]]
+    """(thing, what to write, a name of it)"""
+    held: Callable[[Any], Awaitable[Any]]
+
+
+async def _files(files: LocalFileSystemAdapter, data: bytes, name: str) -> None:
+    await asyncio.to_thread(files.write_bytes, name, data)
+
+
+async def _file_held(files: LocalFileSystemAdapter) -> Any:
+    return {p.as_posix(): files.read_bytes(p) for p in files.glob("**/*")}
+
+
+async def _blob_held(blobs: LocalBlobAdapter) -> Any:
+    found: dict[str, bytes] = {}
+    async for key in blobs.list():
+        with await blobs.get(key) as file:
+            found[key] = file.read()
+    return found
+
+
+async def _artifact_held(store: ArtifactStoreAdapter) -> Any:
+    return [ref async for ref in _refs(store)]
+
+
+async def _refs(store: ArtifactStoreAdapter) -> Any:
+    for name in ("old", "new"):
+        for ref in await store.list_versions(name):
+            yield ref.name, ref.version, ref.size
+
+
+async def _append(db: DBOperationsDomainService, data: bytes, name: str) -> None:
+    await db.execute_operation("list.json", "append", {"name": name, "data": data.hex()})
+
+
+async def _db_held(db: DBOperationsDomainService) -> Any:
+    return (await db.execute_operation("list.json", "read"))["value"]
+
+
+async def _say(repository: SqliteConversationRepository, data: bytes, name: str) -> None:
+    await repository.add_message(Message(name, "ada", "bob", data.hex(), MessageType.PERSON_TO_PERSON, 0.0))
+
+
+async def _save(repository: SqlitePersonRepository, data: bytes, name: str) -> None:
+    await repository.save(DomainPerson(name, name, LLMConfig(service="openai", model="m", system_prompt=data.hex())))
+
+
+async def _log(store: SqliteRunStore, data: bytes, name: str) -> None:
+    kind = EventType.EXECUTION_STARTED if name == "old" else EventType.EXECUTION_LOG
+    seq = 1 if name == "old" else len(await store.events("r")) + 1
+    await store.append([Event(seq, kind, "r", 0.0, None, {"diagram": "d", "labels": {}, "pad": data.hex()})])
+
+
+async def _log_held(store: SqliteRunStore) -> Any:
+    return [(e.seq, e.payload) for e in await store.events("r")]
+
+
+async def _trust(trusted: TrustedCode, data: bytes, name: str) -> None:
+    await asyncio.to_thread(trusted.remember, name, data.hex())
+
+
+async def _trust_held(trusted: TrustedCode) -> Any:
+    return json.loads(trusted.path.read_text())
+
+
+SURFACES = [
+    Surface("files", LocalFileSystemAdapter, _files, _file_held),
+    Surface("blobs", LocalBlobAdapter, lambda s, data, name: s.put(name, data), _blob_held),
+    Surface(
+        "artifacts",
+        lambda path: ArtifactStoreAdapter(LocalBlobAdapter(path)),
+        lambda s, data, name: s.push(Artifact(name, "1", data)),
+        _artifact_held,
+    ),
+    Surface("json db", lambda path: DBOperationsDomainService(LocalFileSystemAdapter(path)), _append, _db_held),
+    Surface(
+        "conversations",
+        lambda path: SqliteConversationRepository(path / "c.db"),
+        _say,
+        lambda s: s.get_global_conversation(),
+    ),
+    Surface("persons", lambda path: SqlitePersonRepository(path / "p.db"), _save, lambda s: s.get_all()),
+    Surface("runs", lambda path: SqliteRunStore(path / "r.db"), _log, _log_held),
+    Surface("trust", lambda path: TrustedCode(path / "trusted.json"), _trust, _trust_held),
+]
+each = pytest.mark.parametrize("surface", SURFACES, ids=lambda s: s.name)
+
+
+async def opened(surface: Surface, path: Path) -> Any:
+    thing = surface.make(path)
+    if hasattr(thing, "initialize"):
+        await thing.initialize()
+    await surface.write(thing, b"old", "old")
+    return thing
+
+
+async def closed(thing: Any) -> None:
+    if hasattr(thing, "cleanup"):
+        await thing.cleanup()
+
+
+def files_in(path: Path) -> set[str]:
+    return {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and p.suffix != ".lock"}
+
+
+@each
+def test_a_full_disk(disk: Disk, surface: Surface):
+    """Writing what does not fit is one StorageError that says so and what to do; what was there is whole, no half file stays,
+    and writing goes on when it fits."""
+
+    async def go() -> None:
+        thing = await opened(surface, disk.path)
+        before = await surface.held(thing)
+        there = files_in(disk.path)
+        with pytest.raises(StorageError) as caught:
+            await surface.write(thing, LARGE, "new")
+        assert caught.value.hint
+        assert getattr(caught.value, "cause", "disk_full") == "disk_full"
+        assert await surface.held(thing) == before
+        assert files_in(disk.path) <= there | {"r.db-wal", "c.db-wal", "p.db-wal"}
+        await surface.write(thing, b"new", "new")
+        assert await surface.held(thing) != before
+        await closed(thing)
+
+    asyncio.run(go())
+
+
+@each
+def test_a_disk_that_may_only_be_read(disk: Disk, surface: Surface):
+    """Writing is one StorageError that says so and what to do; reading goes on."""
+
+    async def go() -> None:
+        thing = await opened(surface, disk.path)
+        await closed(thing)
+        thing = surface.make(disk.path)
+        before = await surface.held(thing)
+        await closed(thing)
+        disk.read_only()
+        thing = surface.make(disk.path)
+
+        async def write() -> None:
+            if hasattr(thing, "initialize"):
+                await thing.initialize()
+            await surface.write(thing, b"new", "new")
+
+        with pytest.raises(StorageError) as caught:
+            await write()
+        assert caught.value.hint
+        assert getattr(caught.value, "cause", "read_only") in ("read_only", "permission")
+        if surface.name not in ("runs", "conversations", "persons"):  # WAL needs its files beside the database
+            assert await surface.held(thing) == before
+        await closed(thing)
+
+    asyncio.run(go())
