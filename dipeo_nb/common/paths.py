@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from dipeo_nb.errors import StorageError
@@ -19,23 +20,23 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
-def confine(base: Path, path: str | os.PathLike[str]) -> Path:
+def confine(base: Path, path: str | os.PathLike[str], *, suffixes: Collection[str] | None = None) -> Path:
     """The absolute path that *path* names below *base*; symbolic links are followed and must stay inside.
 
     An absolute path is accepted when it lies inside. The file need not exist.
 
+    Args:
+        suffixes: endings of names that are allowed (`.json`), in lower case; None: all.
+
     Raises:
         StorageError: it leads outside, or is no name a file here should have: empty, NUL or control characters,
             invisible direction marks, `C:` drives, `\\\\host` shares, `~user`, device names of Windows, components over 255 bytes,
-            components that end in a blank or a dot; or it exists and is neither a regular file nor a folder.
+            components that end in a blank or a dot, another ending than those of `suffixes`; or it exists and is neither a regular file nor a folder.
     """
     text = os.fspath(path)
     if not text.strip():
         raise refused(text, "it is empty")
-    if _CONTROL.search(text):
-        raise refused(text, "it has control characters")
-    if _INVISIBLE.search(text):
-        raise refused(text, "it has invisible characters")
+    refuse_unseen(text)
     try:
         encoded = os.fsencode(text)
     except UnicodeEncodeError:
@@ -58,6 +59,9 @@ def confine(base: Path, path: str | os.PathLike[str]) -> Path:
             raise refused(text, f"'{part}' is a device name on Windows")
         if part not in (".", "..") and part != part.rstrip(". "):
             raise refused(text, f"'{part}' ends in a blank or a dot")
+    if suffixes is not None and Path(text).suffix.lower() not in suffixes:
+        names = ", ".join(sorted(suffixes))
+        raise refused(text, "files of that kind are not allowed here", hint=f"Use a name that ends in one of {names}.")
     root = base.resolve()
     try:
         resolved = (root / text).resolve()
@@ -76,6 +80,14 @@ def confine(base: Path, path: str | os.PathLike[str]) -> Path:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise refused(text, "it is neither a regular file nor a folder")
     return resolved
+
+
+def refuse_unseen(text: str) -> None:
+    """Raises StorageError for a name with characters that a reader does not see: control characters, direction marks."""
+    if _CONTROL.search(text):
+        raise refused(text, "it has control characters")
+    if _INVISIBLE.search(text):
+        raise refused(text, "it has invisible characters")
 
 
 def refused(path: str, why: str, *, hint: str | None = None) -> StorageError:

@@ -28,8 +28,10 @@ from dipeo_nb.domain.nodes import MEMORY_PROFILES, NODE_SPECS, NodeSpec, field_n
 
 
 def shorten(text: object, limit: int = 60) -> str:
-    """Text for a message: one line, at most *limit* characters."""
+    """Text for a message: one line, at most *limit* characters; what a screen does not show is written out."""
     line = " ".join(str(text).split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 

@@ -9,8 +9,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from dipeo_nb.common.paths import refuse_unseen
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.fields import nearest, shorten
+from dipeo_nb.errors import StorageError
 
 
 class FileProblem(NamedTuple):
@@ -76,6 +78,10 @@ class PromptFiles:
 
     def _read(self, name: str, base_first: bool) -> tuple[str | None, FileProblem]:
         shown = shorten(name, 120)
+        try:
+            refuse_unseen(name)
+        except StorageError as error:
+            return None, FileProblem("bad-file-name", error.message, "Use a plain relative path.")
         places = self.places(name, base_first)
         try:
             roots = [root.resolve() for root in (self.base, self.folder) if root is not None]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from dipeo_nb.common.paths import confine
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import Diagram, from_model, load_text
@@ -107,8 +108,9 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
         """Write a diagram, atomically; the format is that of the name unless told. Gives the path back.
 
         Raises:
-            StorageError: the path is refused or cannot be written.
+            StorageError: the path is refused (also when it does not end in .yaml, .yml or .json) or cannot be written.
         """
+        await asyncio.to_thread(confine, self.storage.base_path, path, suffixes=(".yaml", ".yml", ".json"))
         text = self.converter.serialize(diagram, format or detect.format_of_name(path) or "light")
         await asyncio.to_thread(self.storage.write_text, path, text)
         return path

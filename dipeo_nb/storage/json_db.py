@@ -249,7 +249,7 @@ def path_of(name: str, format: str | None = None, *, reading: bool = False) -> s
     if not name:
         raise ValidationError("The database has no name.", hint="Name a file.")
     path = name if "/" in name or "." in name else f"{FOLDER}/{name}"
-    if not PurePosixPath(path).suffix and not (reading and "/" in name):
+    if not PurePosixPath(path).suffix and not path.endswith(".") and not (reading and "/" in name):
         path += SUFFIXES.get(format or "", ".json")
     return path
 

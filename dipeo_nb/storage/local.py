@@ -11,14 +11,14 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, unquote
 
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.locks import FileLock
-from dipeo_nb.common.paths import NAME_LIMIT, confine, refused
+from dipeo_nb.common.paths import NAME_LIMIT, confine, refuse_unseen, refused
 from dipeo_nb.domain.ports import BlobData, BlobVersion, FileInfo
 from dipeo_nb.errors import StorageError
 from dipeo_nb.storage.blobs import (
@@ -58,18 +58,26 @@ class LocalFileSystemAdapter:
     Args:
         base_path: the folder all names are relative to, and that none may leave.
         max_file_size: bytes that are read or written at most.
+        suffixes: endings of names that are allowed (`.json`), in lower case; None: all.
     """
 
-    def __init__(self, base_path: str | Path | None = None, *, max_file_size: int = MAX_FILE_SIZE) -> None:
+    def __init__(
+        self,
+        base_path: str | Path | None = None,
+        *,
+        max_file_size: int = MAX_FILE_SIZE,
+        suffixes: Collection[str] | None = None,
+    ) -> None:
         self._base = Path(base_path if base_path is not None else Path.cwd()).resolve()
         self._limit = max_file_size
+        self._suffixes = suffixes
 
     @property
     def base_path(self) -> Path:
         return self._base
 
     def resolve(self, path: str | Path) -> Path:
-        return confine(self._base, path)
+        return confine(self._base, path, suffixes=self._suffixes)
 
     def read_bytes(self, path: str | Path) -> bytes:
         target = self.resolve(path)
@@ -113,8 +121,9 @@ class LocalFileSystemAdapter:
         return FileInfo(target, info.st_size, info.st_mtime, target.is_dir())
 
     def glob(self, pattern: str) -> list[Path]:
-        if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts or "\0" in pattern:
+        if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise refused(pattern, "a pattern must be relative and stay below the base directory")
+        refuse_unseen(pattern)
         found: list[Path] = []
         for match in self._base.glob(pattern):
             relative = match.relative_to(self._base)

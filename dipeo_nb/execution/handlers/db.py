@@ -93,8 +93,9 @@ async def _content(context: NodeContext, spec: DbNode, path: str) -> tuple[Any, 
 
 async def _change(context: NodeContext, spec: DbNode, paths: list[str]) -> Output:
     if len(paths) != 1 or _is_glob(paths[0]):
+        what = f"{len(paths)} files" if len(paths) > 1 else f"the pattern {paths[0]!r}"
         raise NodeExecutionError(
-            f"{spec.operation} takes exactly one file, not {len(paths)}.", hint="Name one path without wildcards."
+            f"{spec.operation} takes exactly one file, not {what}.", hint="Name one path without wildcards."
         )
     value = plain(written_value(context))
     form = str(spec.format) if spec.format else None
