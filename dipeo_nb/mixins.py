@@ -21,6 +21,7 @@ from cachetools import TTLCache
 from pydantic import TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 
+from dipeo_nb.common.operations import first_told
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.errors import ConfigurationError, ValidationError
 
@@ -105,6 +106,8 @@ def log_operation(name: str | None = None) -> Callable[[F], F]:
             )
 
         def failed(service: LoggingMixin, started: float, error: BaseException) -> None:
+            if not first_told(error):
+                return  # by the adapter that failed
             took = round((time.perf_counter() - started) * 1e3, 3)
             service.log_error(f"{label} failed: {error}", operation=label, duration_ms=took, error=type(error).__name__)
 

@@ -112,6 +112,7 @@ FINE = {
         (s, p) for s in ("json db: write", "json db: append") for p in ("x.yaml ", "link")
     ),  # blanks go; link is db/link.json
     *((s, "x.yaml ") for s in ("db node: write", "endpoint: save")),
+    ("db node: write", "link"),
 }
 
 

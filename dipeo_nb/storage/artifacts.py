@@ -28,6 +28,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from dipeo_nb.common.operations import logged
 from dipeo_nb.common.paths import confine
 from dipeo_nb.domain.ports import Artifact, ArtifactRef, BlobData, BlobStorePort
 from dipeo_nb.errors import StorageError, ValidationError
@@ -40,6 +41,7 @@ _CONCURRENT = 16
 """Records read at once."""
 
 
+@logged("push", "pull", "list_versions", "promote", "tag", "find_by_tag", "get_latest")
 class ArtifactStoreAdapter:
     """`ArtifactStorePort` over a blob store.
 

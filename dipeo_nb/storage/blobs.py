@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from dipeo_nb.common.operations import logged
 from dipeo_nb.common.paths import confine
 from dipeo_nb.domain.ports import BlobData, BlobVersion
 from dipeo_nb.errors import StorageError
@@ -86,6 +87,7 @@ def version_of(digest: str) -> str:
     return digest[:VERSION_DIGITS]
 
 
+@logged("put", "get", "exists", "delete", "versions", "presign_url")
 class InMemoryBlobAdapter:
     """`BlobStorePort` in memory, for tests."""
 

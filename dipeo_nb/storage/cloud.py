@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import stamina
 from pydantic import SecretStr
 
+from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.ports import BlobData, BlobStorePort, BlobVersion
 from dipeo_nb.errors import ConfigurationError, MissingDependencyError, StorageError
 from dipeo_nb.storage.blobs import (
@@ -64,6 +65,7 @@ SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "az": "az", "azure": "az", "abfs
 _OPERATIONS = ("GET", "PUT", "DELETE", "HEAD")
 
 
+@logged("put", "get", "exists", "delete", "versions", "presign_url")
 class S3Adapter:
     """`BlobStorePort` over a bucket.
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dipeo_nb.common.operations import logged
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import Message, normalize_service, parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -36,6 +37,7 @@ BUSY_S = 30.0
 """Seconds after which another process's write counts as stuck."""
 
 
+@logged("add_message", "get_messages", "clear")
 class InMemoryConversationRepository:
     """`ConversationRepository` in this process; any thread may use it."""
 
@@ -86,6 +88,7 @@ class InMemoryConversationRepository:
             return [m for execution, m in self._messages if execution_id is None or execution == execution_id]
 
 
+@logged("get", "save", "create", "get_or_create", "register_person", "delete", "get_all", "clear")
 class InMemoryPersonRepository:
     """`PersonRepository` in this process."""
 
@@ -135,6 +138,7 @@ class InMemoryPersonRepository:
         self._persons.clear()
 
 
+@logged("add_message", "get_messages", "clear")
 class SqliteConversationRepository:
     """`ConversationRepository` in one SQLite file, which other processes may use at the same time.
 
@@ -204,6 +208,7 @@ class SqliteConversationRepository:
         await self._file.run("clear", lambda db: db.execute(query, _values(execution_id)).close())
 
 
+@logged("get", "save", "create", "get_or_create", "register_person", "delete", "get_all", "clear")
 class SqlitePersonRepository:
     """`PersonRepository` in one SQLite file; see `SqliteConversationRepository`."""
 

@@ -18,6 +18,7 @@ import yaml
 from pydantic_core import from_json, to_json
 
 from dipeo_nb.common.locks import FileLock
+from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage.local import failed
@@ -39,6 +40,7 @@ class _Known(NamedTuple):
     items: int
 
 
+@logged("execute_operation")
 class DBOperationsDomainService:
     """JSON, YAML, CSV and text files below the base directory of a file system.
 

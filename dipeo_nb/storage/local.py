@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.locks import FileLock
+from dipeo_nb.common.operations import logged
 from dipeo_nb.common.paths import NAME_LIMIT, confine, refuse_unseen, refused
 from dipeo_nb.domain.ports import BlobData, BlobVersion, FileInfo
 from dipeo_nb.errors import StorageError
@@ -52,6 +53,7 @@ CAUSES = {
 }
 
 
+@logged("read_bytes", "write_bytes", "stat", "glob", "remove")
 class LocalFileSystemAdapter:
     """`FileSystemPort` over a folder.
 
@@ -141,6 +143,7 @@ class LocalFileSystemAdapter:
             raise failed("remove", path, error) from error
 
 
+@logged("put", "get", "exists", "delete", "versions", "presign_url")
 class LocalBlobAdapter:
     """`BlobStorePort` over a folder: one version for each distinct content.
 

@@ -9,11 +9,13 @@ import re
 import time
 from pathlib import Path, PurePosixPath
 
+from dipeo_nb.common.operations import logged
 from dipeo_nb.common.paths import confine, refused
 from dipeo_nb.domain.ports import FileInfo
 from dipeo_nb.storage.local import MAX_FILE_SIZE, decoded, encoded, failed, too_large
 
 
+@logged("read_bytes", "write_bytes", "stat", "glob", "remove")
 class InMemoryFileSystem:
     """`FileSystemPort` over a mapping; the same names are refused as on disk."""
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.errors import MissingDependencyError, StorageError
 from dipeo_nb.storage.conversation import decoded, encoded, history, prepared, same_id
@@ -49,6 +50,7 @@ return #seqs
 """
 
 
+@logged("add_message", "get_messages", "clear")
 class RedisConversationRepository:
     """`ConversationRepository` in a Redis server (6 or later). What survives a restart of it is for its configuration to say
     (`appendonly yes`).

@@ -26,6 +26,7 @@ from decimal import Decimal
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
+from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
@@ -70,6 +71,7 @@ CREATE INDEX runs_by_start ON runs (started_at DESC);
 _TYPES = {str(t): t for t in EventType}
 
 
+@logged("append", "events", "runs", "run")
 class SqliteRunStore:
     """`RunStore` in one SQLite file, which other processes may use at the same time.
 

@@ -1,0 +1,83 @@
+"""The log of what adapters do: one debug line for what worked, one error line for what failed (infra-spec §14, S124)."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from dipeo_nb.common.scrub import logger
+from dipeo_nb.errors import DipeoError
+
+C = TypeVar("C", bound=type)
+ANSWERS = frozenset({"not_found", "exists", "refused", "unsupported"})
+"""Causes of errors that answer a question (`get` of what is not there): the asked has not failed."""
+
+
+def logged(*operations: str) -> Callable[[C], C]:
+    """Class decorator: the named methods (plain and async) write one line each under the logger of the class.
+
+    Debug when it worked, with `operation` and `duration_ms`; error when it failed; debug when the error is an answer (see
+    `ANSWERS`). An error that passes through several adapters is logged by the innermost only.
+    """
+
+    def decorate(cls: C) -> C:
+        log = logger(f"{cls.__module__}.{cls.__qualname__}")
+
+        def told(operation: str, started: float, error: BaseException | None) -> None:
+            if error is None and not log.isEnabledFor(logging.DEBUG):
+                return
+            facts = {"operation": operation, "duration_ms": round((time.perf_counter() - started) * 1e3, 3)}
+            if error is None:
+                log.debug("%s done", operation, extra=facts)
+            elif isinstance(error, DipeoError) and error.facts.get("cause") in ANSWERS:
+                log.debug("%s: %s", operation, error.message, extra={**facts, "error": error.code})
+            elif isinstance(error, Exception) and first_told(error):
+                code = error.code if isinstance(error, DipeoError) else type(error).__name__
+                log.error("%s failed: %s", operation, error, extra={**facts, "error": code})
+
+        for name in operations:
+            setattr(cls, name, _told(inspect.getattr_static(cls, name), name, told))
+        return cls
+
+    return decorate
+
+
+def first_told(error: BaseException) -> bool:
+    """Whether neither this error nor what it comes from has been logged; from now on it has."""
+    told = any(getattr(e, "_logged", False) for e in (error, error.__cause__) if e is not None)
+    vars(error)["_logged"] = True
+    return not told
+
+
+def _told(method: Any, name: str, told: Callable[[str, float, BaseException | None], None]) -> Any:
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def awaited(*args: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                result = await method(*args, **options)
+            except BaseException as error:
+                told(name, started, error)
+                raise
+            told(name, started, None)
+            return result
+
+        return awaited
+
+    @functools.wraps(method)
+    def called(*args: Any, **options: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            result = method(*args, **options)
+        except BaseException as error:
+            told(name, started, error)
+            raise
+        told(name, started, None)
+        return result
+
+    return called
