@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from dipeo_nb import config
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, TokenUsage
 from dipeo_nb.errors import (
     ConfigurationError,
     LLMError,
@@ -29,6 +29,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.llm import recording
 from dipeo_nb.llm.batch import BatchJob
+from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
@@ -318,7 +319,7 @@ def test_fifty_items_with_three_failures(kind: type[Provider], tmp_path: Path):
                 assert isinstance(answer, LLMResponse)
                 assert answer.text == f"Answer {n}"
                 assert (answer.usage.output or 0) > 0
-                assert answer.cost_usd is None
+                assert answer.cost_usd is None  # what another server asks is not known
         assert "50" in repr(job)
 
 
@@ -490,3 +491,16 @@ def test_the_facade_submits_and_finds_again(kind: type[Provider]):
         again.close()
     with pytest.raises(UnsupportedError, match="no batch API"):
         Session(llm=ScriptedClient()).llm("echo").submit(["x"])
+
+
+@pytest.mark.parametrize(
+    ("service", "model"), [("openai", "gpt-5-nano"), ("anthropic", "claude-haiku-4-5"), ("gemini", "gemini-2.5-flash")]
+)
+def test_a_batch_has_prices_of_its_own(service: str, model: str):
+    """Half of the standard price at all three; unknown where the list has no price for batches."""
+    usage = TokenUsage(1_000_000, 100_000)
+    standard = cost_usd(service, model, usage)
+    assert standard
+    assert cost_usd(service, model, usage, batch=True) == pytest.approx(standard / 2)
+    assert cost_usd(service, "no-such-model", usage, batch=True) is None
+    assert cost_usd("openai", "davinci-002", usage, batch=True) is None

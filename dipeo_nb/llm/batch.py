@@ -17,6 +17,7 @@ from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
+from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.llm.structured import laddered, schema_of, unladdered
 
 OVER: frozenset[BatchState] = frozenset({"completed", "failed", "cancelled", "expired"})
@@ -192,5 +193,8 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
                 answer = unladdered(answer, asked[item.id], item.rung)
             except LLMError as error:
                 answer = error
+            else:
+                cost = cost_usd(job.service, item.model, answer.usage, base_url=job.base_url, batch=True)
+                answer = replace(answer, cost_usd=cost)
         answers.append(answer)
     return answers

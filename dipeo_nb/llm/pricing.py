@@ -18,8 +18,14 @@ LISTED_HOSTS = ("openai.com", "anthropic.com", "googleapis.com")
 """Servers the list is about; what another server asks for a model of the same name is not known."""
 
 
-def cost_usd(service: str, model: str, usage: TokenUsage, *, base_url: str | None = None) -> float | None:
-    """US dollars of a call; None when the price or the usage is unknown."""
+def cost_usd(
+    service: str, model: str, usage: TokenUsage, *, base_url: str | None = None, batch: bool = False
+) -> float | None:
+    """US dollars of a call; None when the price or the usage is unknown.
+
+    Args:
+        batch: whether the provider's batch API answered, which has prices of its own.
+    """
     if service in FREE or (service == "ollama" and _is_own(base_url) and not model.endswith("cloud")):
         return 0.0
     if usage.input is None and usage.output is None:
@@ -36,8 +42,15 @@ def cost_usd(service: str, model: str, usage: TokenUsage, *, base_url: str | Non
         cache_write_tokens=written,
         output_tokens=(usage.output or 0) + (usage.reasoning or 0),
     )
+    listed = PROVIDERS.get(service, service)
     try:
-        return float(calc_price(counted, model, provider_id=PROVIDERS.get(service, service)).total_price)
+        price = calc_price(counted, model, provider_id=listed).total_price
+        if batch:
+            standard = price
+            price = calc_price(counted, model, provider_id=listed, price_context={"processing": "batch"}).total_price
+            if price == standard and price:
+                return None  # the list falls back to the standard price where it has none for batches
+        return float(price)
     except LookupError:
         return None
 

@@ -222,8 +222,8 @@ class LLMService:
         return self._batches.save(job)
 
     async def collect_batch(self, job: BatchJob | str, *, response_format: Any = None) -> list[LLMResponse | LLMError]:
-        """The answers in the order of the requests; a request that failed is its error. Costs are None: batch prices are
-        not in the price list.
+        """The answers in the order of the requests; a request that failed is its error. Costs are those
+        of the batch API, which asks less.
 
         Raises:
             ProviderError: it is not done yet.
