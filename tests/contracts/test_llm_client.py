@@ -1,17 +1,17 @@
-"""What every `LLMClient` keeps, fakes and real ones alike: echo, scripted, the embedded model, OpenAI's SDK on a wire."""
+"""The contract of clients of models (`dipeo_nb.testing.contracts.clients`) on fakes and real ones alike: echo, scripted, the embedded
+model, the official SDKs on a wire."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
-from dipeo_nb.domain.chat import LLMRequest, StreamEvent
+from dipeo_nb.domain.chat import LLMRequest
 from dipeo_nb.domain.ports import LLMClient
 from dipeo_nb.llm import model_store, providers
 from dipeo_nb.llm.core.types import AdapterConfig
@@ -20,21 +20,12 @@ from dipeo_nb.llm.providers.local import UnifiedLocalClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from dipeo_nb.llm.structured import sample
 from dipeo_nb.testing import ScriptedClient
-from tests.contracts.llm_wires import Anthropic, Google, Ollama
-from tests.llm_wire import Call, ScriptedServer, answer, events_of, llama_server, request, run, settings_with
+from dipeo_nb.testing.contracts import LLMClientContract
+from dipeo_nb.testing.contracts.clients import Reply
+from tests.contracts.llm_wires import WIRES, Anthropic, Google, Ollama
+from tests.llm_wire import Call, ScriptedServer, answer, llama_server, run, settings_with
 
 MADE = Callable[[], LLMClient]
-SCHEMA = {
-    "type": "object",
-    "properties": {"decision": {"type": "boolean"}},
-    "required": ["decision"],
-    "additionalProperties": False,
-}
-
-
-class Reply(BaseModel):
-    agreed: bool
-    mark: int
 
 
 @contextlib.contextmanager
@@ -107,122 +98,35 @@ CLIENTS = [
     pytest.param(local, id="local", marks=REAL),
     pytest.param(openai_on_llama, id="openai-llama.cpp", marks=REAL),
 ]
+WIRE_OF = {wire.service: wire for wire in WIRES}
 
 
-@pytest.fixture(params=CLIENTS)
-def make(request: pytest.FixtureRequest) -> Iterator[MADE]:
-    with request.param() as made:
-        yield made
+class TestLLMClients(LLMClientContract):
+    @pytest.fixture(autouse=True, params=CLIENTS)
+    def adapter(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        with request.param() as made:
+            self.make = made
+            provider = made().provider
+            # llama.cpp's Responses endpoint takes no text.format.
+            self.structure = request.param is not openai_on_llama
+            if provider not in WIRE_OF:
+                yield
+                return
+            wire: Any = WIRE_OF[provider]
+            self.model = "gpt-test" if provider == "openai" else wire.model
+            status = 500
+            with wire.server(lambda call: wire.refuses(status, "no")(call)) as server:
+                config = AdapterConfig(
+                    provider_type=provider,
+                    model=wire.model,
+                    base_url=server.url.removesuffix("/v1") + wire.path,
+                    api_key=SecretStr("sk-test"),
+                )
 
+                def refused(wanted: int) -> LLMClient:
+                    nonlocal status
+                    status = wanted
+                    return providers.create(config, settings_with())
 
-def ask(client: LLMClient, prompt: str = "Say hello.", **more: Any) -> LLMRequest:
-    """A request that *client* can answer: fewer than twenty tokens, unless more are asked for."""
-    model = {
-        "openai": "gpt-test",
-        "anthropic": Anthropic.model,
-        "gemini": Google.model,
-        "ollama": Ollama.model,
-    }.get(client.provider, "")
-    return request(prompt, service=client.provider, model=model, **{"max_tokens": 20, **more})
-
-
-async def used(make: MADE, work: Callable[[LLMClient], Any]) -> Any:
-    """The result of *work* on a new client, which is closed afterwards."""
-    client = make()
-    try:
-        return await work(client)
-    finally:
-        await client.cleanup()
-
-
-def test_a_stream_has_one_beginning_and_one_end(make: MADE):
-    """`start` first; pieces of text that together are the answer; usage; exactly one `end`, last, with the response."""
-
-    async def work(client: LLMClient) -> list[StreamEvent]:
-        assert isinstance(client, LLMClient)
-        return [e for e in await events_of(client, ask(client)) if e.kind != "progress"]
-
-    events = run(used(make, work))
-    kinds = [e.kind for e in events]
-    assert kinds[0] == "start"
-    assert kinds[-2:] == ["usage", "end"]
-    assert kinds.count("end") == kinds.count("start") == kinds.count("usage") == 1
-    assert set(kinds) == {"start", "text", "usage", "end"}
-    response = events[-1].response
-    assert response is not None
-    assert all(e.response is None for e in events[:-1])
-    assert response.text
-    assert "".join(e.text for e in events).strip() == response.text.strip()
-    assert response.provider
-    assert response.model
-    assert response.finish_reason in ("stop", "length")
-    assert response.structured is None
-
-
-def test_usage_is_the_providers_own(make: MADE):
-    """Tokens are counted in disjoint buckets, and what the provider said is kept as it was."""
-
-    async def work(client: LLMClient) -> Any:
-        return (await events_of(client, ask(client)))[-1].response
-
-    usage = run(used(make, work)).usage
-    assert usage.total > 0
-    assert usage.total == sum(
-        n or 0 for n in (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
-    )
-    assert usage.raw
-
-
-@pytest.mark.parametrize("shape", [Reply, SCHEMA], ids=["pydantic", "schema"])
-@pytest.mark.parametrize("make", CLIENTS[:-1], indirect=True)  # llama.cpp's Responses endpoint takes no text.format
-def test_structure_is_kept(make: MADE, shape: Any):
-    """A pydantic class gives its instance, a JSON schema an object that fits; the response says how it was obtained."""
-
-    async def work(client: LLMClient) -> Any:
-        asked = ask(client, "Do you agree? Answer as JSON.", response_format=shape, max_tokens=200)
-        return (await events_of(client, asked))[-1].response
-
-    response = run(used(make, work))
-    if shape is Reply:
-        assert isinstance(response.structured, Reply)
-    else:
-        assert isinstance(response.structured["decision"], bool)
-    assert response.rung in ("native", "grammar")
-
-
-def test_a_stream_can_be_left_and_the_client_used_again(make: MADE):
-    """Closing a stream in the middle ends its work at once; the next call is as good as the first."""
-
-    async def work(client: LLMClient) -> Any:
-        stream: AsyncIterator[StreamEvent] = client.stream(ask(client, "Tell a long story.", max_tokens=2000))
-        async for event in stream:
-            if event.kind == "text":
-                break
-        async with asyncio.timeout(5):
-            await stream.aclose()  # type: ignore[attr-defined]
-            return (await events_of(client, ask(client)))[-1].kind
-
-    assert run(used(make, work)) == "end"
-
-
-def test_streams_do_not_mix(make: MADE):
-    """Several answers at the same time each come whole."""
-
-    async def work(client: LLMClient) -> list[list[StreamEvent]]:
-        return await asyncio.gather(*(events_of(client, ask(client, f"Number {n}?")) for n in range(4)))
-
-    for events in run(used(make, work)):
-        response = events[-1].response
-        assert response is not None
-        text = "".join(e.text for e in events if e.kind == "text")
-        assert text.strip() == response.text.strip()
-
-
-def test_cleanup_may_be_called_twice(make: MADE):
-    """Closing is safe to repeat, before any use and after."""
-
-    async def work(client: LLMClient) -> None:
-        await client.cleanup()
-        await client.cleanup()
-
-    run(used(make, work))
+                self.refused = refused
+                yield

@@ -1,8 +1,8 @@
 """The providers, one file each, found by service name.
 
 A third party adds one with a subclass of `llm.core.client.UnifiedClient` (or any `domain.ports.LLMClient`) and an entry point in
-the group `dipeo_nb.llm_providers`: name = service, value = `package.module:Class`. The class is called as
-`Class(AdapterConfig(…), settings=settings)`; the configuration holds the key and the server.
+the group `dipeo_nb.llm_providers`: name = service, value = `package.module:Class`; or, for this process only, as in a notebook, with
+`register`. The class is called as `Class(AdapterConfig(…), settings=settings)`; the configuration holds the key and the server.
 """
 
 from __future__ import annotations
@@ -33,6 +33,26 @@ BUILT_IN = {
 }
 """Service → class. Imported on first use, so that no SDK loads before it is needed."""
 GROUP = "dipeo_nb.llm_providers"
+_REGISTERED: dict[str, Any] = {}
+"""Service → class, of this process."""
+
+
+def register(service: str, client: Any) -> None:
+    """Make a client's class that of a service, in this process; a class that is there already for that service is replaced.
+
+    Clients that are in use stay as they are: sessions that have asked the service before have to be made anew.
+
+    Raises:
+        ConfigurationError: the service is one of ours, or an alias of one.
+    """
+    name = normalize_service(service)
+    if name in BUILT_IN or not name:
+        meaning = f" ('{service}' means '{name}')" if name != service else ""
+        raise ConfigurationError(
+            f"The LLM service '{name}' is built in{meaning}." if name else "The LLM service has no name.",
+            hint="Give yours a name of its own.",
+        )
+    _REGISTERED[name] = client
 
 
 @cache
@@ -42,7 +62,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 def services() -> tuple[str, ...]:
     """The services this installation has, sorted."""
-    return tuple(sorted({*BUILT_IN, *_installed()}))
+    return tuple(sorted({*BUILT_IN, *_installed(), *_REGISTERED}))
 
 
 def client_class(service: str) -> Any:
@@ -56,6 +76,8 @@ def client_class(service: str) -> Any:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
+    if name in _REGISTERED:
+        return _REGISTERED[name]
     if name in _installed():
         return _loaded(_installed()[name])
     near = difflib.get_close_matches(name, services(), n=1)

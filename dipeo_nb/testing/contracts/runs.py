@@ -1,0 +1,156 @@
+"""What every run store promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from dipeo_nb.domain.enums import EventType as T
+from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.ports import RunStore
+from dipeo_nb.testing.contracts.promises import Contract, promise, refusal, same, that
+
+
+def event(seq: int, kind: T = T.NODE_STARTED, run: str = "r1", **payload: Any) -> Event:
+    """An event of the suite's, at second 1000 + seq."""
+    return Event(seq, kind, run, 1000.0 + seq, "node_1" if kind is T.NODE_STARTED else None, payload)
+
+
+def started(run: str = "r1", **payload: Any) -> Event:
+    """The first event of a run."""
+    return event(1, T.EXECUTION_STARTED, run, **{"diagram": "d", **payload})
+
+
+def ended(seq: int, run: str = "r1", **payload: Any) -> Event:
+    """The last event of a run."""
+    return event(seq, T.EXECUTION_COMPLETED, run, status="completed", **payload)
+
+
+BROKEN: dict[str, tuple[Sequence[Event], str]] = {
+    "no beginning": ([event(2)], "begins with execution_started"),
+    "gap": ([started(), event(3)], "event 3 comes where 2 is due"),
+    "repeat": ([started(), event(2), event(2)], "event 2 comes where 3 is due"),
+    "two runs": ([started(), event(2, run="r2")], "different runs"),
+    "after the end": ([started(), ended(2), event(3)], "final event"),
+}
+"""Name → (a batch, what its error says)."""
+
+
+class RunStoreContract(Contract):
+    """The promises of `RunStore`."""
+
+    port: ClassVar[type] = RunStore
+
+    @promise
+    async def test_events_come_back_in_order(self, store: RunStore) -> None:
+        """What was appended is read back, in order, with its types and its own times."""
+        batch = [started(), event(2, inputs={"x": ["n", 1]}), event(3), ended(4)]
+        await store.append(batch[:2])
+        await store.append(batch[2:])
+        same(await store.events("r1"), batch, "the events of two batches")
+        same((await store.runs())[0].started_at, 1001.0, "the time at which a run began")
+
+    @promise
+    async def test_reading_from_a_place_and_a_few(self, store: RunStore) -> None:
+        """`after` and `limit` cut without gap."""
+        await store.append([started(), *(event(n) for n in range(2, 11))])
+        same([e.seq for e in await store.events("r1", after=4, limit=3)], [5, 6, 7], "three events after the fourth")
+        same(await store.events("r1", after=10), [], "events after the last")
+        same(await store.events("unknown"), [], "events of an unknown run")
+
+    @promise(cases=BROKEN)
+    async def test_gaps_and_repeats_are_refused_whole(self, store: RunStore, case: tuple[Sequence[Event], str]) -> None:
+        """A batch that breaks the numbering is refused, and nothing of it is stored."""
+        batch, says = case
+        with refusal(f"appending the events {[e.seq for e in batch]}", says=says):
+            await store.append(batch)
+        same(await store.events("r1"), [], "the events after a batch that was refused")
+        await store.append([started()])
+        same(len(await store.events("r1")), 1, "the number of events after a batch that fits")
+
+    @promise
+    async def test_nothing_after_the_end(self, store: RunStore) -> None:
+        """An ended run takes no more events."""
+        await store.append([started(), ended(2)])
+        with refusal("appending to a run that has ended", says="has ended"):
+            await store.append([event(3)])
+
+    @promise
+    async def test_a_repeat_across_batches_is_refused(self, store: RunStore) -> None:
+        """The numbering is checked against what is stored."""
+        await store.append([started(), event(2)])
+        with refusal("appending an event a second time", says="where 3 is due"):
+            await store.append([event(2)])
+        same(len(await store.events("r1")), 2, "the number of events after a repeat")
+
+    @promise
+    async def test_an_empty_batch_is_nothing(self, store: RunStore) -> None:
+        """Appending nothing does nothing."""
+        await store.append([])
+        same(await store.runs(), [], "the runs")
+
+    @promise
+    async def test_history(self, store: RunStore) -> None:
+        """Runs are listed newest first, with status, times and counts; going on, ended and failed ones."""
+        await store.append([started("a", parent="p")])
+        await store.append([Event(1, T.EXECUTION_STARTED, "b", 2000.0, None, {"diagram": "other"})])
+        await store.append([Event(2, T.EXECUTION_ERROR, "b", 2001.0, None, {"status": "failed"})])
+        rows = await store.runs()
+        found = [(r.run_id, r.status, r.diagram, r.events) for r in rows]
+        same(found, [("b", "failed", "other", 2), ("a", "running", "d", 1)], "(run, status, diagram, events) of runs()")
+        times = rows[0].started_at, rows[0].ended_at, rows[1].ended_at
+        same(times, (2000.0, 2001.0, None), "beginning and end of an ended run, and the end of one that goes on")
+        same(rows[1].parent_run_id, "p", "the parent of a run")
+        same([r.run_id for r in await store.runs(status="running")], ["a"], "the runs that go on")
+        same([r.run_id for r in await store.runs(diagram="other")], ["b"], "the runs of one diagram")
+        same([r.run_id for r in await store.runs(limit=1)], ["b"], "the newest run")
+        one = await store.run("a")
+        same(one and one.status, "running", "the status of run('a')")
+        same(await store.run("zzz"), None, "run() of an unknown id")
+
+    @promise
+    async def test_forgetting(self, store: RunStore) -> None:
+        """A deleted run is gone with its events; unknown ones are ignored; its id may be used again."""
+        await store.append([started()])
+        await store.delete("r1")
+        await store.delete("never")
+        same(await store.runs(), [], "the runs after the only one was deleted")
+        same(await store.events("r1"), [], "the events of a deleted run")
+        await store.append([started()])
+
+    @promise
+    async def test_any_text_survives(self, store: RunStore) -> None:
+        """Text of any script, quotes, newlines and NUL-like escapes come back as they were."""
+        text = 'שלום "quoted" \\u0000 \n\t 😀 <script>'
+        await store.append([started(text=text)])
+        same((await store.events("r1"))[0].payload["text"], text, "a text of a payload")
+
+    @promise
+    async def test_closing_twice(self, store: RunStore) -> None:
+        """cleanup may be called again; initialize opens again."""
+        await store.cleanup()
+        await store.cleanup()
+        await store.initialize()
+        await store.append([started()])
+
+    @promise
+    async def test_many_runs_interleave(self, store: RunStore) -> None:
+        """Runs that write in turn keep each their own numbering."""
+        for run in "abc":
+            await store.append([started(run)])
+        for seq in range(2, 30):
+            for run in "abc":
+                await store.append([event(seq, run=run)])
+        for run in "abc":
+            same([e.seq for e in await store.events(run)], list(range(1, 30)), f"the numbers of the run {run!r}")
+
+    @promise
+    async def test_a_log_outlives_the_object(self, store: RunStore) -> None:
+        """A store that is opened again has the events of ended runs, and refuses what they refuse."""
+        await store.append([started(), ended(2)])
+        before = await store.events("r1")
+        async with self.opened(lambda: self.reopen(store)) as again:
+            same(await again.events("r1"), before, "the events after a restart")
+            that([r.run_id for r in await again.runs()] == ["r1"], "the run is not in the history after a restart")
+            with refusal("appending, after a restart, to a run that has ended", says="has ended"):
+                await again.append([event(3)])
