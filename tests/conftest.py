@@ -82,6 +82,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.delenv("STATE_STORE_PATH", raising=False)
     monkeypatch.setenv("DIPEO_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("DIPEO_DATA_DIR", str(tmp_path / ".data"))
+    monkeypatch.setenv("DIPEO_KEYS_STORE", "file")  # never the developer's own keyring
     config.reset_settings()
     yield
     config.reset_settings()

@@ -196,11 +196,12 @@ def test_models_are_a_table(shell: InteractiveShell, monkeypatch: pytest.MonkeyP
 
 
 def test_keys_are_masked(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
-    """Each service with a key has a row: the variable, and the key masked or not set."""
+    """Each service of models has a row: its variable, the key masked or not set, and where it is from."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789abcd")
     reset_settings()
     rows = {row["service"]: row for row in dipeo(shell, "keys")}
-    assert rows["openai"] == {"service": "openai", "variable": "OPENAI_API_KEY", "key": "sk-…abcd"}
+    own = {"service": "openai", "variable": "OPENAI_API_KEY", "key": "sk-…abcd", "from": "environment", "id": "env_openai"}
+    assert rows["openai"] == own
     assert rows["anthropic"]["key"] == "not set"
 
 

@@ -7,11 +7,14 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomic(path: Path, data: bytes) -> int:
+def write_atomic(path: Path, data: bytes, *, mode: int | None = None) -> int:
     """Write *data* to *path* through a temporary file in the same folder; returns the size in bytes.
 
     The temporary file is synced, takes over the mode of an existing file, and replaces it in one step; then the folder is
     synced, so an acknowledged write survives a power cut.
+
+    Args:
+        mode: the permissions, whatever those of an existing file are; nobody has others at any moment.
 
     Raises:
         OSError: the folder is missing or read-only, the disk is full. The old content is then still there, and no
@@ -24,7 +27,7 @@ def write_atomic(path: Path, data: bytes) -> int:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, _mode(path))
+        os.chmod(name, _mode(path) if mode is None else mode)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

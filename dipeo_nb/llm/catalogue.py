@@ -87,7 +87,9 @@ def named(model: str | None, settings: Settings) -> tuple[str, str]:
 
 async def services(settings: Settings, keys: APIKeyPort) -> list[ServiceFacts]:
     """Every service of this installation. Asks nobody but this machine, and calls no model."""
-    held = {str(row["service"]): row for row in await keys.list_api_keys()}
+    held: dict[str, Mapping[str, Any]] = {}
+    for row in await keys.list_api_keys():
+        held.setdefault(str(row["service"]), row)  # the first of a service is the one that is used
     # In a worker thread: modules are imported, and a server of this machine may be looked for.
     return await asyncio.to_thread(lambda: [_facts(name, settings, held) for name in providers.services()])
 

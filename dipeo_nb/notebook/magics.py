@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable, Mapping
+from getpass import getpass
 from typing import Any, NoReturn
 
+from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
@@ -20,7 +22,7 @@ from dipeo_nb.errors import TemplateError, ValidationError
 from dipeo_nb.notebook import session
 from dipeo_nb.notebook.answer import Answer
 from dipeo_nb.notebook.run import Table, in_kernel
-from dipeo_nb.security.environment import VARIABLES
+from dipeo_nb.security.keys import checked_name, overview
 
 USAGE = "%%prompt [--model MODEL] [--system TEXT] [--temperature X] [--max-tokens N] [> VARIABLE]"
 
@@ -66,7 +68,10 @@ class DipeoMagics(Magics):
         """Say what there is.
 
         %dipeo models      services of language models: what is ready, keys, defaults, abilities
-        %dipeo keys        API keys, masked, and the variables they are from
+        %dipeo keys        API keys, masked, and where they are from
+        %dipeo keys set SERVICE     store one; it is asked for, and not shown
+        %dipeo keys delete SERVICE  forget it (or the id of one: APIKEY_…)
+        %dipeo keys unlock          ask for the passphrase of encrypted keys, for this session
         %dipeo runs [N]    the N newest runs of diagrams (default 20)
         %dipeo nest        let nested event loops work in this kernel; dipeo_nb itself does not need it
         """
@@ -178,12 +183,47 @@ def _models(words: list[str]) -> Any:
 
 
 def _keys(words: list[str]) -> Any:
-    _nothing_more("keys", words)
-    held = run_sync(session.default_session().runtime.services.keys.list_api_keys())
-    known = {str(row["service"]): (row["label"], row["key"]) for row in held}
-    unset = {service: (variable, "not set") for service, variable in VARIABLES.items() if service not in known}
-    rows = sorted({**known, **unset}.items())
-    return Table({"service": service, "variable": variable, "key": key} for service, (variable, key) in rows)
+    keys = session.default_session().runtime.services.keys
+    match words:
+        case []:
+            return Table(run_sync(overview(keys)))
+        case ["set", name]:
+            name = checked_name(name)
+            _unlock(keys)
+            run_sync(keys.set_api_key(name, _hidden(f"Key of {name}: ")))
+        case ["delete", name]:
+            _unlock(keys)
+            run_sync(keys.delete_api_key(name))
+        case ["unlock"]:
+            _unlock(keys)
+        case ["set", _, *_]:
+            raise ValidationError(
+                "A key is not written into a cell: it would be saved with the notebook.",
+                hint="Remove it there; then run `%dipeo keys set SERVICE`, which asks for it.",
+            )
+        case _:
+            raise ValidationError(
+                "%dipeo keys does not know that.",
+                hint="There are: %dipeo keys, %dipeo keys set SERVICE, %dipeo keys delete SERVICE, %dipeo keys unlock.",
+            )
+    return Table(run_sync(overview(keys)))
+
+
+def _unlock(keys: Any) -> None:
+    """Ask for the passphrase when keys are encrypted and it is missing."""
+    if getattr(keys, "locked", False):
+        keys.unlock(_hidden("Passphrase of the stored keys: "))
+
+
+def _hidden(question: str) -> str:
+    """An answer that is not shown, and not kept in the notebook."""
+    try:
+        return getpass(question)
+    except StdinNotImplementedError:
+        raise ValidationError(
+            "Nobody can be asked here: this notebook is executed by a program.",
+            hint="Set the variable instead, or store the key with `dipeo-nb keys set SERVICE`.",
+        ) from None
 
 
 def _runs(words: list[str]) -> Any:

@@ -169,7 +169,8 @@ class UnifiedClient:
             return NO_KEY  # a server of one's own may need none
         raise APIKeyNotFoundError(
             f"There is no API key for '{self.provider}'.",
-            hint=f"Set {self.key_variable}, or run without a key on the embedded model: --model local (model='local').",
+            hint=f"Set {self.key_variable}, or store the key with `dipeo-nb keys set {self.provider}`, or run without a key on the "
+            "embedded model: --model local (model='local').",
             key_id=self.provider,
             variable=self.key_variable,
         )
