@@ -15,11 +15,13 @@ Everything is loaded on first use: importing this package loads no SDK, no widge
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dipeo_nb import testing
     from dipeo_nb.config import Settings, get_settings, override_settings
     from dipeo_nb.diagram.document import Diagram
     from dipeo_nb.domain.budget import Budget
@@ -33,16 +35,21 @@ if TYPE_CHECKING:
         achat,
         arun,
         chat,
+        fork,
         llm,
         load,
         nest,
         open_run,
+        resume,
         run,
         runs,
         start,
     )
 
 __version__ = "0.1.0"
+
+# A library says nothing until the application sets logging up; errors are raised as well.
+logging.getLogger("dipeo_nb").addHandler(logging.NullHandler())
 
 _HOMES = {
     "Answer": "dipeo_nb.notebook.answer",
@@ -62,12 +69,14 @@ _HOMES = {
     "achat": "dipeo_nb.notebook.session",
     "arun": "dipeo_nb.notebook.session",
     "chat": "dipeo_nb.notebook.session",
+    "fork": "dipeo_nb.notebook.session",
     "get_settings": "dipeo_nb.config",
     "load": "dipeo_nb.notebook.session",
     "nest": "dipeo_nb.notebook.session",
     "open_run": "dipeo_nb.notebook.session",
     "override_settings": "dipeo_nb.config",
     "recording": "dipeo_nb.llm.recording",
+    "resume": "dipeo_nb.notebook.session",
     "run": "dipeo_nb.notebook.session",
     "runs": "dipeo_nb.notebook.session",
     "start": "dipeo_nb.notebook.session",
@@ -94,6 +103,7 @@ __all__ = [
     "achat",
     "arun",
     "chat",
+    "fork",
     "get_settings",
     "llm",
     "load",
@@ -101,9 +111,11 @@ __all__ = [
     "open_run",
     "override_settings",
     "recording",
+    "resume",
     "run",
     "runs",
     "start",
+    "testing",
     "tool",
 ]
 
@@ -137,8 +149,8 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    if name == "llm":
-        return importlib.import_module("dipeo_nb.llm")
+    if name in ("llm", "testing"):
+        return importlib.import_module(f"dipeo_nb.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'dipeo_nb' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

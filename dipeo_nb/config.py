@@ -93,6 +93,11 @@ class Settings(BaseSettings):
     data_dir: Path = _env("DIPEO_DATA_DIR", default=Path(platformdirs.user_data_dir("dipeo-nb", appauthor=False)))
     """Where the user's own records are kept: stored keys, and which code of diagrams from elsewhere is trusted. Never a folder
     that a server shows."""
+    keys_store: Literal["auto", "keyring", "file"] = _env("DIPEO_KEYS_STORE", default="auto")
+    """Where `keys set` stores keys: `keyring` (the system's), `file` (apikeys.json in data_dir), `auto`: the keyring where there
+    is one, else the file."""
+    keys_passphrase: SecretStr | None = _env("DIPEO_KEYS_PASSPHRASE", default=None)
+    """Encrypts the keys in that file; a file without is encrypted when it is next written."""
     local_model: str = _env("DIPEO_LOCAL_MODEL", default="smollm2-135m")
     """Model of `--model local`: a name of the model store, or the path of a GGUF file."""
     max_file_size: int = _env("DIPEO_MAX_FILE_SIZE", default=50 * 1024 * 1024, ge=1)
@@ -134,6 +139,23 @@ class Settings(BaseSettings):
     def explain(self) -> Explanation:
         """Every setting: its value (keys masked), where it came from, and its variables. A table in a notebook."""
         return Explanation(_explained(self))
+
+    def secret(self, *variables: str) -> tuple[str, SecretStr] | None:
+        """The first of *variables* that holds something, and what: keys of services that have no field here (`GITHUB_TOKEN`).
+
+        Variables of a field give the field's value, also when that was changed in code; others are looked for in the
+        environment, as it is now, and in `.env`.
+        """
+        fields = {name: field for field, info in type(self).model_fields.items() for name in _variables(info)}
+        for variable in variables:
+            if variable in fields:
+                value = getattr(self, fields[variable])
+            else:
+                value = os.environ.get(variable) or _dotenv().get(variable.upper())
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value or "")
+            if text.strip():
+                return variable, SecretStr(text.strip())
+        return None
 
     @property
     def recordings(self) -> Path:
@@ -256,6 +278,12 @@ def _warn_of_unknown() -> None:
 
 
 @cache
+def _dotenv() -> dict[str, str]:
+    """Everything in `.env`, names in upper case."""
+    return {name.upper(): value for name, value in DotEnvSettingsSource(Settings).env_vars.items() if value is not None}
+
+
+@cache
 def _cached() -> Settings:
     try:
         settings = Settings()
@@ -286,6 +314,7 @@ def get_settings() -> Settings:
 def reset_settings() -> None:
     """Forget what was read; the next `get_settings` reads the environment again."""
     _cached.cache_clear()
+    _dotenv.cache_clear()
 
 
 @contextmanager

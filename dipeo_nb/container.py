@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dipeo_nb.common.loop import run_sync
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.scrub import HIDDEN, redactor
 from dipeo_nb.config import Settings, get_settings, secret_values
-from dipeo_nb.diagram.document import Diagram, load
+from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity, SupportedLanguage
+from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import CodeJobNode
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import BlobStorePort, ConversationRepository, InteractionPort, PersonRepository, Services
-from dipeo_nb.errors import InvalidDiagramError, TrustError
+from dipeo_nb.errors import InvalidDiagramError, TrustError, UserError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.engine import Execution, RunOptions
+from dipeo_nb.execution.recovery import Recovered, recovered
+from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from dipeo_nb.security.keys import APIKeyChain
 from dipeo_nb.security.trust import TrustedCode, digest_of, sources_of
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.conversation import (
@@ -57,7 +61,7 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
     """All ports for *settings*; `overrides` replaces any of them by name (`llm=`, `store=` …)."""
     settings = settings or get_settings()
     redactor.add(*secret_values(settings))
-    keys = overrides.get("keys") or EnvironmentAPIKeyService(settings)
+    keys = overrides.get("keys") or APIKeyChain.of(settings)
     path = settings.run_store
     blobs = overrides.get("blobs") or _blobs(settings)
     files = overrides.get("files") or LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size)
@@ -206,10 +210,17 @@ class Runtime:
         interaction: InteractionPort | None = None,
         max_iterations: int | None = None,
         source: Mapping[str, Any] | None = None,
-        parent_run_id: str | None = None,
         budget: Budget | None = None,
+        recovered: Recovered | None = None,
+        reuse: Mapping[NodeRun, Event] | None = None,
+        forked_from: Mapping[str, Any] | None = None,
     ) -> Execution:
-        """A run of *plan*, not started. What is None comes from the settings."""
+        """A run of *plan*, not started. What is None comes from the settings.
+
+        Args:
+            recovered: go on with that run (see `recover`).
+            reuse, forked_from: take finished runs of nodes over (see `execution.recovery.reusable`).
+        """
         settings = self.settings
         options = RunOptions(
             variables=dict(variables or {}),
@@ -220,10 +231,56 @@ class Runtime:
             max_iterations=settings.max_iterations if max_iterations is None else max_iterations,
             interaction=interaction,
             source=source,
-            parent_run_id=parent_run_id,
             budget=budget,
+            reuse=reuse or {},
+            forked_from=forked_from,
         )
-        return Execution(plan, self.services, options)
+        return Execution(plan, self.services, options, recovered=recovered)
+
+    async def recorded(self, run_id: str) -> tuple[Diagram, list[Event]]:
+        """The diagram that a run in the store is of, as it was, and the run's log.
+
+        Raises:
+            UserError: there is no such run, or its record has no diagram.
+        """
+        await self.initialize()
+        events = await self.services.store.events(run_id)
+        if not events:
+            raise UserError(f"There is no run '{run_id}'.", hint="See dp.runs() (dipeo-nb runs).")
+        first = events[0].payload
+        if not isinstance(first.get("source"), Mapping):
+            raise UserError(f"Run {run_id} was recorded without its diagram.", hint="Run the diagram again.")
+        text = json.dumps(first["source"], ensure_ascii=False)
+        if HIDDEN in text:
+            raise UserError(
+                f"The diagram of run {run_id} held a secret, which is not recorded.",
+                hint="Take the key out of the diagram (name it by `api_key_id` or a variable), and run it again.",
+            )
+        document = load_text(text, format="native", path=first.get("diagram_id"), base_dir=self.settings.base_dir)
+        return document, events
+
+    async def recover(self, run_id: str, *, variables: Mapping[str, Any] | None = None, mine: bool = False) -> Recovery:
+        """Take over a run that was cut off, failed or was aborted; nothing of it runs yet.
+
+        Args:
+            variables: values that were secrets and so are not recorded.
+            mine: the run is known not to go on in this process.
+
+        Raises:
+            UserError: there is no such run, it is complete, or it needs what is not recorded.
+            StorageError: `going_on`: another process has it.
+        """
+        document, events = await self.recorded(run_id)
+        plan = self.compile(document)
+        options = events[0].payload.get("options", {})
+        visits = options.get("max_iterations", self.settings.max_iterations)
+        found = recovered(plan, events, variables=variables or {}, max_visits=visits)
+        await self.services.store.claim(run_id, mine=mine)
+        # Whoever had it may have written until just now.
+        events = await self.services.store.events(run_id)
+        if len(events) != len(found.events):
+            found = recovered(plan, events, variables=variables or {}, max_visits=visits)
+        return Recovery(document, plan, found, visits, events[0].payload.get("model"))
 
     async def run(self, execution: Execution) -> Execution:
         """Initialise when needed, then run to the end."""
@@ -278,6 +335,16 @@ class Runtime:
             error = InvalidDiagramError(str(problems[0]), hint="Nothing was run.")
             error.diagnostics = (*plan.diagnostics, *problems)
             raise error
+
+
+class Recovery(NamedTuple):
+    """A run that can go on."""
+
+    document: Diagram
+    plan: Plan
+    recovered: Recovered
+    max_iterations: int
+    model: str | None
 
 
 def with_services(runtime: Runtime, **changes: Any) -> Runtime:

@@ -72,6 +72,8 @@ class NodeSpec:
     """Seconds; None: the default of the settings."""
     retries: int = 0
     """How often a failed run of the node is tried again."""
+    retry_delay: float = 1.0
+    """Seconds before the first retry; each further one waits twice as long, a minute at most."""
 
 
 def spec(default: Any = None, **meta: Any) -> Any:
@@ -246,7 +248,6 @@ class HookNode(NodeSpec):
     url: str | None = spec(None, template=True)
     config: Mapping[str, Any] = spec({}, doc="The documented long form: command, args, env, cwd, url, script …")
     retry_count: int = spec(0, minimum=0, maximum=5)
-    retry_delay: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

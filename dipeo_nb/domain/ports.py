@@ -442,6 +442,19 @@ class RunStore(Protocol):
         """One row; None when unknown."""
         ...
 
+    async def claim(self, run_id: str, *, mine: bool = False) -> None:
+        """Make a run that ended failed or aborted, or whose process is gone, one of this process that can be appended to.
+
+        Only one of several processes that claim at the same time gets it.
+
+        Args:
+            mine: also when the process is this one: the caller knows that the run does not go on.
+
+        Raises:
+            StorageError: `not_found`, `completed`, or `going_on` (another process, or this one).
+        """
+        ...
+
     async def delete(self, run_id: str) -> None:
         """Forget a run; unknown ones are ignored."""
         ...
@@ -500,10 +513,14 @@ class EventBus(Protocol):
 
 @runtime_checkable
 class APIKeyPort(Protocol):
-    """Where API keys come from. Secrets leave only through `get_api_key`, and only as `SecretStr`-like objects."""
+    """Where API keys come from. Secrets leave only through `get_api_key`, and only as `SecretStr`-like objects; whoever hands
+    one out makes it known to `common.scrub.redactor`.
+
+    Every method raises APIKeyError when the place where the keys are cannot be used, and changes nothing then.
+    """
 
     async def get_api_key(self, key_id: str) -> Any:
-        """The secret (`pydantic.SecretStr`) for a key id, a service or an alias.
+        """The secret (`pydantic.SecretStr`) for a key id (`APIKEY_52609F`), a service, an alias or the name of a model.
 
         Raises:
             APIKeyNotFoundError: none there; the hint names the variable, the command to store one and `--model local`.
@@ -511,13 +528,16 @@ class APIKeyPort(Protocol):
         ...
 
     async def set_api_key(self, key_id: str, key: str) -> None:
-        """Raises APIKeyError when this store is read-only."""
+        """Keep *key* under an id or a service, in place of the one that is there. Raises APIKeyError when this store is
+        read-only."""
         ...
 
-    async def delete_api_key(self, key_id: str) -> None: ...
+    async def delete_api_key(self, key_id: str) -> None:
+        """Raises APIKeyNotFoundError when there is none, APIKeyError when this store is read-only."""
+        ...
 
     async def list_api_keys(self) -> list[dict[str, Any]]:
-        """id, label, service and a masked form of each; never a secret."""
+        """id, label, service and a masked form of each (`key`), and where it is from (`source`, optional); never a secret."""
         ...
 
 

@@ -15,18 +15,25 @@ from dipeo_nb.execution.inputs import Inputs
 
 if TYPE_CHECKING:
     from dipeo_nb.execution.engine import Execution
+    from dipeo_nb.execution.fold import RunState
 
 
 class NodeContext:
     """One run of one node."""
 
-    def __init__(self, execution: Execution, node: PlanNode, run: int, inputs: Inputs) -> None:
+    def __init__(self, execution: Execution, node: PlanNode, run: int, inputs: Inputs, attempt: int = 1) -> None:
         self.execution = execution
         self.node = node
         self.run = run
         """1-based number of this run of the node."""
+        self.attempt = attempt
+        """1-based; more than 1 when it was begun before, by this process (retries) or by one that is gone."""
         self.inputs = inputs
+        self.published: dict[str, Any] = {}
+        """Global variables set so far."""
         self._meta: dict[str, Any] = {}
+        self._paid: list[dict[str, Any]] = []
+        """Calls that no event tells of yet."""
 
     @property
     def services(self) -> Services:
@@ -39,6 +46,16 @@ class NodeContext:
         names = self.inputs.names(variables)
         # The spec's extra names (§5.6); a label of the same name wins.
         return {"inputs": dict(self.inputs.values), "globals": variables, "local": {}, **names}
+
+    def publish(self, name: str, value: Any) -> None:
+        """Set a global variable of the run."""
+        self.execution.variables[name] = value
+        self.published[name] = value
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt at this run of this node, and for no other: what a service needs to do a thing once."""
+        return f"{self.execution.run_id}:{self.node.id}:{self.run}"
 
     def render(self, template: str, names: Mapping[str, Any] | None = None) -> str:
         """Render a template; names that are missing render empty and are noted in the run's log."""
@@ -54,6 +71,9 @@ class NodeContext:
         response: LLMResponse | None = None
         request = replace(request, budget=self.execution.options.budget)
         self._meta["person"] = request.context.get("person")
+        for call in self._paid:  # should this one be cut off, what was paid before it is known
+            self._delta("usage", "", data=call)
+        self._paid.clear()
         try:
             async for event in self.services.llm.stream(request):
                 if event.kind == "end":
@@ -114,8 +134,21 @@ class NodeContext:
         self._meta["calls"] = calls + 1
         self._meta["provider"] = response.provider
         self._meta["model"] = response.model
+        self._paid.append({"usage": usage, "cost_usd": response.cost_usd})
         if response.cached:
             self._meta["saved_usd"] = self._meta.get("saved_usd", 0.0) + (response.saved_usd or 0.0)
+
+    def charge_run(self, state: RunState) -> None:
+        """Add what a run of a sub-diagram took to this node's account."""
+        if not state.persons and state.usage.total is None:
+            return
+        usage = state.usage.to_dict()
+        usage.pop("total", None)
+        before: dict[str, int] = self._meta.get("usage", {})
+        cost = self._meta.get("cost_usd", 0.0)
+        self._meta["usage"] = {k: before.get(k, 0) + usage.get(k, 0) for k in {**before, **usage}}
+        self._meta["cost_usd"] = None if cost is None or state.cost_usd is None else cost + state.cost_usd
+        self._meta["calls"] = self._meta.get("calls", 0) + sum(spent.calls for spent in state.persons.values())
 
     def spent(self) -> dict[str, Any]:
         """usage, cost_usd (None when a price is unknown), calls, person, provider, model of this run so far, and saved_usd when

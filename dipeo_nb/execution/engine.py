@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,24 +29,29 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import CodeRunner, InteractionPort, Question, Services
 from dipeo_nb.errors import (
-    DeadlockError,
+    BudgetExceededError,
     DipeoError,
-    MaxIterationsError,
     NodeExecutionError,
     NodeTimeoutError,
     RunAbortedError,
-    RunError,
     RunTimeoutError,
     StorageError,
 )
 from dipeo_nb.execution import handlers, schedule
 from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endless
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.inputs import Arrived, Inputs, Output
-from dipeo_nb.execution.memory import ConversationLog
+from dipeo_nb.execution.handlers import sub_diagram
+from dipeo_nb.execution.inputs import Inputs, Output
+from dipeo_nb.execution.memory import ConversationLog, as_record
+from dipeo_nb.execution.recovery import Recovered, error_output, gathered, message_of, output_of, published
+from dipeo_nb.execution.recovery import Run as NodeRun
 
 STREAMED = ("text", "reasoning", "stdout")
 """Kinds of output that come in pieces of one text."""
+UNWRITABLE = frozenset({"disk_full", "read_only"})
+"""Causes of a StorageError after which a run goes on in memory: the run is worth more than its record."""
+LONGEST_RETRY_S = 60.0
 INLINE_BURST = 64
 """Synchronous handlers run in a row before other work on the loop gets its turn."""
 
@@ -76,23 +81,43 @@ class RunOptions:
     """Seconds between two commits of streamed text."""
     source: Mapping[str, Any] | None = None
     """The diagram in native form, recorded with the run."""
+    reuse: Mapping[NodeRun, Event] = field(default_factory=dict[NodeRun, Event])
+    """Finished runs of nodes, from the log of another run of the diagram: they are taken over instead of done."""
+    forked_from: Mapping[str, Any] | None = None
+    """run_id, node and run of it, when the run is a fork; recorded."""
 
 
 class Execution:
-    """One run of a plan. Create it anywhere; `run` it on the loop thread."""
+    """One run of a plan. Create it anywhere; `run` it on the loop thread.
 
-    def __init__(self, plan: Plan, services: Services, options: RunOptions | None = None) -> None:
+    Args:
+        recovered: go on from there, under the same id: the run was cut off.
+        parent: the run that this one is part of, and the node of it that runs this one as its sub-diagram.
+        log: the conversation to take part in; default: one of its own.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        services: Services,
+        options: RunOptions | None = None,
+        *,
+        recovered: Recovered | None = None,
+        parent: NodeContext | None = None,
+        log: ConversationLog | None = None,
+    ) -> None:
         self.plan = plan
         self.services = services
         self.options = options or RunOptions()
-        self.run_id = services.clock.new_id("exec_")
+        self.parent = parent
+        self.run_id = services.clock.new_id("exec_") if recovered is None else recovered.run_id
         self._now, self._monotonic = services.clock.now, services.clock.monotonic
         names = [*(n.label for n in plan.nodes), *(e.label or "" for e in plan.edges)]
         self._secretive = redactor(names) is not names
         """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
         self.state = RunState.fresh(self.run_id, plan.name, {n.id: redactor(n.label) for n in plan.nodes})
         """What is written so far, as a fold; changes while the run goes on."""
-        self.log = ConversationLog()
+        self.log = ConversationLog() if log is None else log
         self.error: DipeoError | None = None
         """Why the run failed, as it can be raised."""
         self.variables: dict[str, Any] = dict(self.options.variables)
@@ -128,6 +153,35 @@ class Execution:
         self._maxed: set[int] = set()
         self._nodes_failed: set[int] = set()
         self._working: set[int] = set()
+        self._starting: list[tuple[schedule.RunNode, Inputs]] = []
+        self._attempts: dict[NodeRun, int] = {}
+        self.children: Mapping[NodeRun, Mapping[int, str]] = {}
+        """Runs of sub-diagrams begun before the run was cut off, by node run and item."""
+        self._background: set[asyncio.Task[None]] = set()
+        self._worked_ms = 0.0
+        self._latest: NodeRun | None = None
+        """The run of a node that finished last."""
+        self.unrecorded: StorageError | None = None
+        """Why the run is not recorded to its end: the disk is full, or may not be written. Then it goes on in memory."""
+        self.tail: list[Event] = []
+        """Events that are in memory only."""
+        self._recovered = recovered
+        if recovered is not None:
+            self._adopt(recovered)
+
+    def _adopt(self, recovered: Recovered) -> None:
+        """Take over what a log tells."""
+        self._scheduler = recovered.scheduler
+        self._ready.extend(recovered.ready)
+        self._outputs, self._completed = recovered.outputs, recovered.completed
+        self.variables, self.code_variables = recovered.variables, recovered.code_variables
+        self._maxed, self._nodes_failed = recovered.passed, recovered.failed
+        self._attempts, self.children = dict(recovered.attempts), recovered.children
+        self._seq, self._worked_ms, self._latest = recovered.seq, recovered.worked_ms, recovered.latest
+        for message in recovered.log.messages:
+            self.log.restore(message)
+        for event in recovered.events:
+            self.state.apply(event)
 
     # From any thread.
 
@@ -169,9 +223,9 @@ class Execution:
             self._main = asyncio.current_task()
         self._begin = self._monotonic()
         self._emit(EventType.EXECUTION_STARTED, None, self._started_payload())
-        await self._flush()
-        self._stoppable = True
         try:
+            await self._flush()
+            self._stoppable = True
             if self._stop_reason is not None:
                 raise asyncio.CancelledError  # stopped before it began
             async with asyncio.timeout(self.options.timeout):
@@ -202,10 +256,6 @@ class Execution:
     def context_variables(self) -> dict[str, Any]:
         """Variables every node can name: start data < run inputs < published values < code variables."""
         return {**self.variables, **self.code_variables}
-
-    def publish(self, name: str, value: Any) -> None:
-        """Set a global variable (a condition's `expose_index_as`)."""
-        self.variables[name] = value
 
     def person(self, reference: str) -> DomainPerson:
         """A person with its model settled: the run's `model` option wins over the diagram."""
@@ -241,17 +291,24 @@ class Execution:
             self._code = self.services.code()
         return self._code
 
-    async def ask(self, node: PlanNode, prompt: str, *, timeout: float | None, default: str | None) -> tuple[str, str]:
-        """Put a question to the user; (answer, source). Without an answer in time: the default, else NodeTimeoutError."""
+    async def ask(
+        self, node: PlanNode, prompt: str, *, timeout: float | None, default: str | None, label: str | None = None
+    ) -> tuple[str, str]:
+        """Put a question to the user; (answer, source). Without an answer in time: the default, else NodeTimeoutError.
+
+        Args:
+            label: who asks, when it is a node of a sub-diagram.
+        """
+        label = label or node.label
         request_id = f"{node.id}:{self._seq + 1}"
         prompt = redactor(prompt)
-        question = Question(self.run_id, node.id, node.label, prompt, timeout, default, request_id)
+        question = Question(self.run_id, node.id, label, prompt, timeout, default, request_id)
         waiting: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._questions[request_id] = waiting
         self._emit(
             EventType.INTERACTIVE_PROMPT,
             node.id,
-            {"prompt": prompt, "timeout": timeout, "default": default, "request_id": request_id, "label": node.label},
+            {"prompt": prompt, "timeout": timeout, "default": default, "request_id": request_id, "label": label},
         )
         await self._flush()
         try:
@@ -293,6 +350,25 @@ class Execution:
         if self._flush_timer is None and self._loop is not None:
             self._flush_timer = self._loop.call_later(self.options.delta_interval, self._flush_soon)
 
+    async def record(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
+        """Record a piece of output now: when this returns it is stored."""
+        self._emit(EventType.NODE_OUTPUT, node.id, payload)
+        await self._flush()
+
+    def result(self) -> Any:
+        """What the run gave: the value of its only endpoint, a mapping when several were reached, the last output without any."""
+        ends = {
+            node.label: self._outputs[node.index][self._completed[node.index]].body
+            for node in self.plan.nodes
+            if node.type == "endpoint" and node.index in self._completed
+        }
+        if ends:
+            return next(iter(ends.values())) if len(ends) == 1 else ends
+        if self._latest is None:
+            return None
+        index, run = self._latest
+        return self._outputs[index][run].body
+
     def emit_log(self, node: PlanNode | None, level: str, message: str, **extra: Any) -> None:
         """Record a log line of the run."""
         message = redactor.text(message)
@@ -305,13 +381,20 @@ class Execution:
     # The loop.
 
     async def _drive(self) -> None:
-        self._ticks.append(schedule.Begin())
+        if self._recovered is None:
+            self._ticks.append(schedule.Begin())
+        else:
+            self._carry_out(self._recovered.notices)
+            self._go_on_in_background()
         burst = 0
         while True:
             self._wakeup.clear()
             while self._ticks and self._failure is None:
                 self._advance(self._ticks.popleft())
-            if self._failure is not None or self._broken is not None or self._finish is not None:
+            if self._failure is not None or self._broken is not None:
+                return
+            if self._finish is not None:
+                await self._end_of_background()
                 return
             self._take_off()
             if self._pending:
@@ -325,10 +408,13 @@ class Execution:
         self._scheduler, commands = schedule.step(
             self.plan, self._scheduler, tick, max_visits=self.options.max_iterations
         )
+        self._carry_out(commands)
+
+    def _carry_out(self, commands: Iterable[schedule.Command]) -> None:
         for command in commands:
             match command:
                 case schedule.RunNode():
-                    self._ready.append((command, self._gather(command)))
+                    self._ready.append((command, gathered(self.plan, self._outputs, command)))
                 case schedule.PassOn(node=index, run=run):
                     node = self.plan.nodes[index]
                     self._maxed.add(index)
@@ -338,24 +424,15 @@ class Execution:
                         {"label": node.label, "node_type": node.type, "run": run, "status": Status.MAXITER_REACHED},
                     )
                 case schedule.Exhausted(node=index, visits=visits):
-                    self._failure = self._endless(self.plan.nodes[index], visits)
+                    self._failure = endless(self.plan, self.plan.nodes[index], visits, self.run_id)
                 case schedule.Finish():
                     self._finish = command
                     if command.blocked:
-                        self._failure = self._deadlock(command)
-
-    def _gather(self, command: schedule.RunNode) -> Inputs:
-        nodes, edges, outputs = self.plan.nodes, self.plan.edges, self._outputs
-        arrived: list[Arrived] = []
-        for e, run, fresh in command.inputs:
-            edge = edges[e]
-            source = nodes[edge.source]
-            arrived.append(Arrived(edge, source.id, source.label, run, fresh, outputs[edge.source][run]))
-        return Inputs(arrived=tuple(arrived))
+                        self._failure = deadlock(self.plan, command, self.run_id)
 
     def _take_off(self) -> None:
         """Note the start of every node there is room for."""
-        self._starting: list[tuple[schedule.RunNode, Inputs]] = []
+        self._starting = []
         room = self.options.parallelism - len(self._running)
         while self._ready and room > 0:
             command, inputs = self._ready.popleft()
@@ -366,6 +443,9 @@ class Execution:
                 "run": command.run,
                 "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},
             }
+            place = node.index, command.run
+            if self._attempts and (before := self._attempts.get(place)):
+                payload["attempt"] = self._attempts[place] = before + 1
             self._note(EventType.NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
             self._working.add(node.index)
             self._starting.append((command, inputs))
@@ -374,10 +454,14 @@ class Execution:
     async def _start_handlers(self, burst: int) -> int:
         for command, inputs in self._starting:
             node = self.plan.nodes[command.node]
-            context = NodeContext(self, node, command.run, inputs)
+            place = node.index, command.run
+            context = NodeContext(self, node, command.run, inputs, self._attempts.get(place, 1))
             begin = self._monotonic()
             try:
-                result = handlers.get(node.type)(context)
+                if place in self.options.reuse:
+                    self._reuse(context, self.options.reuse[place])
+                    continue
+                result = self._repeated(context) if node.spec.retries else handlers.get(node.type)(context)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
                 self._failed(context, error, begin)
                 continue
@@ -396,20 +480,11 @@ class Execution:
     async def _run_node(self, context: NodeContext, work: Coroutine[Any, Any, Output]) -> None:
         begin = self._monotonic()
         node = context.node
-        limit = handlers.time_limit(node, self.options.node_timeout)
-        scope = asyncio.timeout(limit)
         try:
-            async with scope:
-                output = await work
+            output = await (work if node.spec.retries else self._in_time(node, work))
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
-            if isinstance(error, TimeoutError) and scope.expired():
-                error = NodeTimeoutError(
-                    f"'{node.label}' took longer than its limit of {limit:g} s.",
-                    hint="Give the node a larger `timeout`, or raise DIPEO_NODE_TIMEOUT.",
-                    node=node.label,
-                )
             self._failed(context, error, begin)
         else:
             self._succeeded(context, output, begin)
@@ -417,27 +492,113 @@ class Execution:
             self._running.pop(node.index, None)
             self._wakeup.set()
 
+    async def _in_time(self, node: PlanNode, work: Awaitable[Output]) -> Output:
+        limit = handlers.time_limit(node, self.options.node_timeout)
+        scope = asyncio.timeout(limit)
+        try:
+            async with scope:
+                return await work
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise NodeTimeoutError(
+                f"'{node.label}' took longer than its limit of {limit:g} s.",
+                hint="Give the node a larger `timeout`, or raise DIPEO_NODE_TIMEOUT.",
+                node=node.label,
+            ) from error
+
+    async def _repeated(self, context: NodeContext) -> Output:
+        """The node's work, tried again as its `retries` say; each try has the node's whole time."""
+        node = context.node
+        for retry in range(node.spec.retries + 1):
+            try:
+                result = handlers.get(node.type)(context)
+                output = result if isinstance(result, Output) else await self._in_time(node, result)
+            except BudgetExceededError:
+                raise
+            except Exception as error:
+                if retry == node.spec.retries:
+                    raise
+                ours = as_run_error(error, node)
+                redactor.error(ours)
+                wait = min(node.spec.retry_delay * 2**retry, LONGEST_RETRY_S)
+                self.emit_log(
+                    node,
+                    "WARNING",
+                    f"{ours.message} Trying again in {wait:g} s ({retry + 1} of {node.spec.retries}).",
+                    retry=retry + 1,
+                    error=describe(ours, node.label),
+                )
+                await asyncio.sleep(wait)
+                context.attempt += 1
+            else:
+                return output._replace(meta={**output.meta, "retries": retry}) if retry else output
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _reuse(self, context: NodeContext, event: Event) -> None:
+        """Take a finished run of the node over from another run's log; it costs nothing again."""
+        node, payload = context.node, event.payload
+        meta = {k: v for k, v in payload.get("meta", {}).items() if k not in ("usage", "cost_usd", "calls")}
+        renamed = {
+            record["id"]: self.log.add(
+                m.from_person_id, m.to_person_id, m.content, timestamp=m.timestamp, node_id=m.node_id
+            )
+            for record in meta.get("messages", ())
+            for m in (message_of(record),)
+        }
+        if renamed:
+            meta["messages"] = [as_record(m) for m in renamed.values()]
+        meta["reused"] = {"run_id": event.run_id, "seq": event.seq}
+        said = payload.get("conversation")
+        if said is not None:
+            said = {**said, "upto": len(self.log.messages)}
+        if "variables" in meta and not getattr(node.spec, "isolated", True):
+            self.code_variables = dict(meta["variables"])
+        for name, value in published(node, event).items():
+            context.publish(name, value)
+        copy = event._replace(payload={**payload, "meta": meta, "conversation": said})
+        self._succeeded(context, output_of(copy, self.log), self._monotonic())
+
+    def _go_on_in_background(self) -> None:
+        """Children that no node waited for, and that may have been cut off with the run."""
+        for index, run in self.children:
+            node = self.plan.nodes[index]
+            if not getattr(node.spec, "wait_for_completion", True) and self._completed.get(index, 0) >= run:
+                context = NodeContext(self, node, run, Inputs())
+                self.in_background(sub_diagram.go_on(context))
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work that no node waits for, but the end of the run does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _end_of_background(self) -> None:
+        while self._background:
+            await asyncio.gather(*self._background)
+            await self._flush()
+
     def _succeeded(self, context: NodeContext, output: Output, begin: float) -> None:
         node, run = context.node, context.run
         self._working.discard(node.index)
         self._keep(node, run, output)
         if node.id in self._streams:
             self._end_streams(node)
-        self._note(
-            EventType.NODE_COMPLETED,
-            node.id,
-            {
-                "label": redactor(node.label) if self._secretive else node.label,
-                "node_type": node.type,
-                "run": run,
-                "status": Status.COMPLETED,
-                "output": redactor(output.body),
-                "text": redactor(output.text) if output.text else output.text,
-                "handles": output.handles,
-                "meta": redactor(output.meta) if output.meta else output.meta,
-                "duration_ms": (self._monotonic() - begin) * 1000,
-            },
-        )
+        payload = {
+            "label": redactor(node.label) if self._secretive else node.label,
+            "node_type": node.type,
+            "run": run,
+            "status": Status.COMPLETED,
+            "output": redactor(output.body),
+            "text": redactor(output.text) if output.text else output.text,
+            "handles": output.handles,
+            "meta": redactor(output.meta) if output.meta else output.meta,
+            "globals": redactor(context.published) if context.published else {},
+            "duration_ms": (self._monotonic() - begin) * 1000,
+        }
+        if output.conversation is not None and "at" in output.conversation:
+            payload["conversation"] = output.conversation["at"]
+        self._note(EventType.NODE_COMPLETED, node.id, payload)
         self._ticks.append(schedule.Done(node.index, output.handles))
 
     def _failed(self, context: NodeContext, error: Exception, begin: float) -> None:
@@ -465,15 +626,14 @@ class Execution:
         if not handled:
             self._failure = ours
             return
-        wired = any(self.plan.edges[e].source_handle == "error" for e in node.outgoing)
-        value = {"error": described["message"], "type": described["type"]}
-        output = Output(value, described["message"], ("error",) if wired else ("default", "error"))
+        output = error_output(self.plan, node, described)
         self._keep(node, context.run, output)
         self._ticks.append(schedule.Done(node.index, output.handles))
 
     def _keep(self, node: PlanNode, run: int, output: Output) -> None:
         """Remember an output for as long as an edge can still ask for it."""
         self._completed[node.index] = run
+        self._latest = node.index, run
         kept = self._outputs.get(node.index)
         if kept is None:
             kept = self._outputs[node.index] = {}
@@ -517,15 +677,37 @@ class Execution:
             events, self._pending = self._pending, []
             if not events:
                 return
-            await self.services.store.append(events)
+            await self._store(events)
             apply = self.state.apply
             for event in events:
                 apply(event)
             self.services.bus.publish(events)
 
+    async def _store(self, events: list[Event]) -> None:
+        if self.unrecorded is not None:
+            self.tail.extend(events)
+            return
+        try:
+            await self.services.store.append(events)
+        except StorageError as error:
+            if error.facts.get("cause") not in UNWRITABLE:
+                raise
+            self.unrecorded = error
+            self.tail.extend(events)
+            message = f"The run goes on but is not recorded: {error.message}"
+            self._seq += 1
+            told = {
+                "level": "ERROR",
+                "message": message,
+                "logger_name": "dipeo_nb",
+                "extra_fields": {"hint": error.hint},
+            }
+            # What is pending has numbers already; the note stands behind it.
+            self._pending.append(Event(self._seq, EventType.EXECUTION_LOG, self.run_id, self._now(), None, told))
+
     async def _end_of_work(self) -> None:
         """Stop what still runs: no task, no process stays behind."""
-        tasks = list(self._running.values())
+        tasks = [*self._running.values(), *self._background]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -539,7 +721,7 @@ class Execution:
             await self._code.cleanup()
 
     async def _write_end(self) -> None:
-        duration = (self._monotonic() - self._begin) * 1000
+        duration = self._worked_ms + (self._monotonic() - self._begin) * 1000
         statuses = self._node_statuses()
         if self._failure is None:
             self._emit(
@@ -581,57 +763,12 @@ class Execution:
             "labels": {n.id: n.label for n in self.plan.nodes},
             "model": self.options.model,
             "parent": self.options.parent_run_id,
+            **({"resumed": self._recovered.seq} if self._recovered is not None else {}),
+            **({"forked_from": dict(self.options.forked_from)} if self.options.forked_from else {}),
             "options": {
+                "node_timeout": self.options.node_timeout,
                 "timeout": self.options.timeout,
                 "parallelism": self.options.parallelism,
                 "max_iterations": self.options.max_iterations,
             },
         }
-
-    def _endless(self, node: PlanNode, visits: int) -> RunError:
-        inside = [n.label for n in self.plan.nodes if n.component == node.component and n.type == "condition"]
-        cause = f" The loop's condition {_names(inside)} never ended it." if inside else ""
-        return MaxIterationsError(
-            f"'{node.label}' ran {visits} times and its loop did not end.{cause}",
-            hint="Mend the condition, give a person_job a smaller max_iteration, or raise max_iterations= (DIPEO_MAX_ITERATIONS).",
-            node=node.label,
-            run_id=self.run_id,
-        )
-
-    def _deadlock(self, finish: schedule.Finish) -> RunError:
-        waits: list[str] = []
-        for index, edges in finish.blocked:
-            node = self.plan.nodes[index]
-            missing = [self.plan.nodes[self.plan.edges[e].source].label for e in edges]
-            waits.append(f"'{node.label}' waits for {_names(missing)}")
-        return DeadlockError(
-            f"Deadlock: {'; '.join(waits)}, to which no start leads.",
-            hint="Draw an arrow from a start node to them, or remove the arrow that waits.",
-            node=self.plan.nodes[finish.blocked[0][0]].label,
-            run_id=self.run_id,
-        )
-
-
-def as_run_error(error: BaseException, node: PlanNode | None) -> DipeoError:
-    """Any exception of a node as one of ours, with the node's name; ours keep their class."""
-    if not isinstance(error, DipeoError):
-        ours: DipeoError = NodeExecutionError(
-            f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        )
-        ours.__cause__ = error
-    else:
-        ours = error
-    if node is not None and not getattr(ours, "node", None):
-        ours.node = node.label  # type: ignore[attr-defined]
-    return ours
-
-
-def describe(error: DipeoError, label: str | None) -> dict[str, Any]:
-    """An error as events and `run --json` show it."""
-    described = {"type": type(error).__name__, "message": error.message, "node": label, "hint": error.hint}
-    traceback = getattr(error, "traceback", None)
-    return {**described, "traceback": traceback} if isinstance(traceback, str) and traceback else described
-
-
-def _names(labels: list[str]) -> str:
-    return ", ".join(f"'{label}'" for label in labels)

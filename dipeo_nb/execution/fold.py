@@ -37,6 +37,13 @@ class NodeState:
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     usage: TokenUsage = field(default_factory=TokenUsage)
     cost_usd: float | None = None
+    retries: int = 0
+    reused: bool = False
+    """Whether its last run was taken over from the run that this one is a fork of."""
+    children: list[str] = field(default_factory=list[str])
+    """Ids of the runs of sub-diagrams that it began."""
+    paid: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    """Usage and cost of the calls of the run in flight; accounted for when it ends, or is found to have been cut off."""
 
 
 @dataclass(slots=True)
@@ -89,6 +96,10 @@ class RunState:
     questions: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     """request_id → request_id, node_id, label, prompt, timeout, default, asked_at of each question now waiting."""
     parent: str | None = None
+    forked_from: Mapping[str, Any] | None = None
+    """run_id, node, run: what the run is a fork of."""
+    resumed: int = 0
+    """How often the run was cut off and gone on with."""
     events: int = 0
     """Number of the last event applied."""
     _known_cost: float | None = None
@@ -130,8 +141,12 @@ class RunState:
 
     def _execution_started(self, event: Event) -> None:
         p = event.payload
+        if "resumed" in p:
+            self._go_on()
+            return
         self.run_id = event.run_id
         self.status = Status.RUNNING
+        self.forked_from = p.get("forked_from")
         self.started_at = event.occurred_at
         self.diagram = p.get("diagram", "")
         self.model = p.get("model")
@@ -140,6 +155,21 @@ class RunState:
         self.parent = p.get("parent")
         self.labels = dict(p.get("labels", {}))
         self.nodes = {node_id: self.nodes.get(node_id) or NodeState() for node_id in self.labels}
+
+    def _go_on(self) -> None:
+        """The run goes on after it was cut off: what was in flight is interrupted, and what it had paid stays spent."""
+        self.resumed += 1
+        self.status, self.ended_at, self.error = Status.RUNNING, None, None
+        self.questions.clear()
+        for node in self.nodes.values():
+            if node.status in (Status.RUNNING, Status.ABORTED):
+                node.status = Status.INTERRUPTED
+            self._settle(node)
+
+    def _settle(self, node: NodeState) -> None:
+        for call in node.paid:
+            self._account(node, {**call, "calls": 1})
+        node.paid = []
 
     def _node_started(self, event: Event) -> None:
         assert event.node_id is not None
@@ -155,6 +185,13 @@ class RunState:
         node.error = None
 
     def _node_output(self, event: Event) -> None:
+        kind = event.payload.get("kind")
+        if kind == "usage" and event.node_id in self.nodes:
+            self.nodes[event.node_id].paid.append(event.payload["data"])
+        elif kind == "run" and event.node_id in self.nodes:
+            children = self.nodes[event.node_id].children
+            if (child := event.payload["data"]["run_id"]) not in children:
+                children.append(child)
         if event.payload.get("kind") in ("text", "stdout") and event.node_id in self.nodes:
             node = self.nodes[event.node_id]
             if event.payload.get("restart"):
@@ -173,6 +210,9 @@ class RunState:
         node.duration_s += p.get("duration_ms", 0.0) / 1000
         node.output = p.get("output")
         node.meta = p.get("meta", {})
+        node.retries += node.meta.get("retries", 0)
+        node.reused = "reused" in node.meta
+        node.paid = []
         self._account(node, node.meta)
         for message in node.meta.get("messages", ()):
             self.conversation.append(message)
@@ -205,6 +245,7 @@ class RunState:
         node.ended_at = event.occurred_at
         node.runs = event.payload.get("run", node.runs)
         node.duration_s += event.payload.get("duration_ms", 0.0) / 1000
+        node.paid = []
         self._account(node, event.payload.get("meta", {}))
 
     def _interactive_prompt(self, event: Event) -> None:
@@ -259,4 +300,5 @@ def interrupted(state: RunState) -> RunState:
         for node in state.nodes.values():
             if node.status == Status.RUNNING:
                 node.status = Status.INTERRUPTED
+            state._settle(node)
     return state

@@ -7,6 +7,7 @@ filtered by `ignore_person`, cut by `at_most`, and told with the speakers' names
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from dipeo_nb.domain.chat import ChatMessage, Message
 from dipeo_nb.domain.enums import MessageType
@@ -19,6 +20,7 @@ class ConversationLog:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self._by_id: dict[str, Message] = {}
+        self._last = 0
 
     def add(self, sender: str, receiver: str, content: str, *, timestamp: float, node_id: str | None = None) -> Message:
         """Append a message; its id is its number, so ids are unique and a replayed run has the same ones."""
@@ -29,13 +31,50 @@ class ConversationLog:
             if receiver == SYSTEM
             else MessageType.PERSON_TO_PERSON
         )
-        message = Message(f"m{len(self.messages) + 1}", sender, receiver, content, kind, timestamp, node_id)
+        self._last += 1
+        message = Message(f"m{self._last}", sender, receiver, content, kind, timestamp, node_id)
         self.messages.append(message)
         self._by_id[message.id] = message
         return message
 
+    def restore(self, message: Message) -> None:
+        """Take in a message of a recorded run, under the id it had."""
+        if message.id not in self._by_id:
+            self.messages.append(message)
+            self._by_id[message.id] = message
+            self._last = max(self._last, int(message.id[1:]) if message.id[1:].isdecimal() else 0)
+
+    def conversation(self, person_id: str, model: str, upto: int, whole: bool) -> dict[str, Any]:
+        """What a conversation_state edge delivers: messages, last_message, person_id, model; and `at`, from which a recorded
+        run makes it again.
+
+        Args:
+            upto: how many messages the log had when the person had spoken.
+            whole: all messages from and to the person until then; else only its last turn (question and answer).
+        """
+        before = self.messages[:upto]
+        chosen = recall(before, person_id, "ALL_INVOLVED") if whole else before[-2:]
+        messages = [as_record(m) for m in chosen]
+        at = {"person_id": person_id, "model": model, "upto": upto, "whole": whole}
+        last = messages[-1] if messages else None
+        return {"messages": messages, "last_message": last, "person_id": person_id, "model": model, "at": at}
+
     def get(self, message_id: str) -> Message | None:
         return self._by_id.get(message_id)
+
+
+def as_record(message: Message) -> dict[str, Any]:
+    """A message as events and conversation edges carry it; `role` as the speaker would be heard."""
+    return {
+        "id": message.id,
+        "from_person_id": message.from_person_id,
+        "to_person_id": message.to_person_id,
+        "role": "user" if message.from_person_id == SYSTEM else "assistant",
+        "content": message.content,
+        "message_type": str(message.message_type),
+        "timestamp": message.timestamp,
+        "node_id": message.node_id,
+    }
 
 
 def involved(message: Message, person: str) -> bool:

@@ -20,7 +20,7 @@ from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
-from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError, RunError
+from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError, RunError, UserError
 from dipeo_nb.execution.engine import Execution, describe
 from dipeo_nb.execution.fold import RunState, Spent
 from dipeo_nb.execution.interaction import nobody
@@ -28,6 +28,7 @@ from dipeo_nb.notebook import static_view
 
 if TYPE_CHECKING:
     from dipeo_nb.container import Runtime
+    from dipeo_nb.notebook.session import Session
     from dipeo_nb.notebook.view import LiveDisplay
 
 STOP_GRACE_S = 5.0
@@ -149,8 +150,10 @@ class Run:
         answers: Answers | None = None,
         diagram: DomainDiagram | None = None,
         view: bool = True,
+        session: Session | None = None,
     ) -> None:
         self._runtime = runtime
+        self._session = session
         self._execution = execution
         self._answers = answers
         self._diagram = diagram
@@ -222,7 +225,7 @@ class Run:
             await self._runtime.initialize()
             return await self._runtime.services.store.events(self.id)
 
-        return run_sync(read())
+        return run_sync(read()) + (list(self._execution.tail) if self._execution is not None else [])
 
     @property
     def question(self) -> Mapping[str, Any] | None:
@@ -278,6 +281,19 @@ class Run:
         """Abort it. Any thread, any number of times; a finished run is not changed."""
         if self._execution is not None and not self._finished.is_set():
             self._execution.stop(reason)
+
+    def resume(self, **options: Any) -> Run:
+        """Go on with it after it was cut off, failed or was stopped; see `Session.resume`."""
+        return self._of_session().resume(self, **options)
+
+    def fork(self, **options: Any) -> Run:
+        """Edit in the past: `run.fork(at="Judge", set={"nodes.Judge.default_prompt": "…"})`; see `Session.fork`."""
+        return self._of_session().fork(self, **options)
+
+    def _of_session(self) -> Session:
+        if self._session is None:
+            raise UserError("This run belongs to no session.", hint=f"Open it with one: dp.open_run('{self.id}').")
+        return self._session
 
     def answer(self, text: str, request_id: str | None = None) -> None:
         """Answer the waiting question (or the one named). Any thread; a question already answered is left alone.

@@ -19,13 +19,17 @@ from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.document import load as load_diagram
+from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
+from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import ConfigurationError, MissingDependencyError, UserError
+from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import GivenAnswers
+from dipeo_nb.execution.recovery import changed_nodes, reusable
 from dipeo_nb.llm import catalogue
 from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook import static_view
@@ -140,11 +144,131 @@ class Session:
             interaction=GivenAnswers(answers, waiting),
             source=json.loads(document.to_text("native")),
         )
+        return self._begun(execution, waiting, document, view)
+
+    def _begun(self, execution: Execution, waiting: Answers, document: Diagram, view: bool) -> Run:
         run = Run(
-            self.runtime, execution.state, execution=execution, answers=waiting, diagram=document.model, view=view
+            self.runtime,
+            execution.state,
+            execution=execution,
+            answers=waiting,
+            diagram=document.model,
+            view=view,
+            session=self,
         )
         self._going[run.id] = run
         return run
+
+    def resume(
+        self,
+        run_id: str | Run,
+        *,
+        answers: GivenAnswer | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        budget: Budget | None = None,
+        view: bool = True,
+        **variables: Any,
+    ) -> Run:
+        """Go on with a run that was cut off (its process is gone), failed or was stopped; returns at once, as `start`.
+
+        What is recorded as finished never runs again. What was at work runs anew: it may do for the second time what it had
+        done in part, so nodes give services an idempotency key. What such nodes had paid for stays spent.
+
+        Args:
+            run_id: an id, an unmistakable beginning of it, or a run of this session.
+            answers: as of `start`.
+            inputs: with the keywords: inputs of the run that held secrets, which are not recorded; nothing else changes.
+            timeout: seconds for what is left.
+
+        Raises:
+            UserError: no such run, it is complete (see `fork`), or it needs what is not recorded.
+            StorageError: it still goes on, here or in another process.
+        """
+        found = run_id.id if isinstance(run_id, Run) else run_sync(self._summary(run_id)).run_id
+        going = self._going.get(found)
+        given = {**variables, **(inputs or {})}
+        recovery = run_sync(self.runtime.recover(found, variables=given, mine=going is None or going.finished))
+        waiting = Answers()
+        execution = self.runtime.execution(
+            recovery.plan,
+            model=recovery.model,
+            timeout=timeout,
+            max_iterations=recovery.max_iterations,
+            budget=budget,
+            interaction=GivenAnswers(answers, waiting),
+            source=recovery.recovered.events[0].payload["source"],
+            recovered=recovery.recovered,
+        )
+        return self._begun(execution, waiting, recovery.document, view)
+
+    def fork(
+        self,
+        run: str | Run,
+        *,
+        at: str | None = None,
+        of: int = 1,
+        set: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        answers: GivenAnswer | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        max_iterations: int | None = None,
+        budget: Budget | None = None,
+        view: bool = True,
+    ) -> Run:
+        """Edit in the past: a new run that takes over what the old one had done and does only the rest again.
+
+        Args:
+            run: a run, or its id.
+            at: label or id of a node: it, and all that depends on it, runs again. Default: the nodes that `set`, `model` and
+                `inputs` change.
+            of: which run of the node in a loop (1-based).
+            set: changes of the diagram, as of `Diagram.set`: `{"nodes.Judge.default_prompt": "…"}`.
+            model: moves every person, as of `start`; default: as the old run.
+            inputs: variables of the run to change; the others stay.
+            answers, timeout, max_iterations, budget, view: as of `start`.
+
+        Raises:
+            UserError: no such run or node, or nothing to do differently.
+        """
+        found = run.id if isinstance(run, Run) else run_sync(self._summary(run)).run_id
+        document, events = run_sync(self.runtime.recorded(found))
+        first = events[0].payload
+        before = self.runtime.compile(document)
+        for path, value in (set or {}).items():
+            document = document.set(path, value)
+        plan = self.runtime.compile(document)
+        node = _node(plan, at)
+        old = first.get("variables", {})
+        given = {**old, **(inputs or {})}
+        changed = changed_nodes(
+            before, plan, moved=model is not None and model != first.get("model"), inputs=given != old
+        )
+        if node is None and not changed:
+            raise UserError(
+                "Nothing would be different.", hint="Name a node to run again from (at=…), or change something (set=…)."
+            )
+        waiting = Answers()
+        execution = self.runtime.execution(
+            plan,
+            variables=given,
+            model=model or first.get("model"),
+            timeout=timeout,
+            max_iterations=max_iterations,
+            budget=budget,
+            interaction=GivenAnswers(answers, waiting),
+            source=json.loads(document.to_text("native")),
+            reuse=reusable(plan, events, at=node, run=of, changed=changed),
+            forked_from={"run_id": found, "node": node.id if node else None, "run": of},
+        )
+        return self._begun(execution, waiting, document, view)
+
+    async def _summary(self, run_id: str) -> RunSummary:
+        """The row of a run, by its id or an unmistakable beginning of it."""
+        await self.runtime.initialize()
+        store = self.runtime.services.store
+        return await store.run(run_id) or _the_only(run_id, await store.runs(limit=10_000))
 
     def run(
         self,
@@ -236,10 +360,9 @@ class Session:
         """
 
         async def read() -> tuple[RunState, str]:
-            await self.runtime.initialize()
-            store = self.runtime.services.store
-            summary = await store.run(run_id) or _the_only(run_id, await store.runs(limit=10_000))
-            return RunState.fold(await store.events(summary.run_id)), summary.status
+            summary = await self._summary(run_id)
+            events = await self.runtime.services.store.events(summary.run_id)
+            return RunState.fold(events), summary.status
 
         if run_id in self._going:
             return self._going[run_id]
@@ -248,7 +371,7 @@ class Session:
             return self._going[state.run_id]
         if status == Status.INTERRUPTED:
             interrupted(state)
-        return Run(self.runtime, state, diagram=static_view.diagram_of(state))
+        return Run(self.runtime, state, diagram=static_view.diagram_of(state), session=self)
 
     def llm(self, model: str | None = None, **defaults: Any) -> LLM:
         """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
@@ -384,6 +507,18 @@ def _row(summary: RunSummary) -> tuple[Any, ...]:
     return summary.run_id, summary.diagram, summary.status, started, seconds, summary.events
 
 
+def _node(plan: Plan, reference: str | None) -> PlanNode | None:
+    if reference is None:
+        return None
+    try:
+        return plan.node(reference)
+    except KeyError:
+        labels = [n.label for n in plan.nodes]
+        near = nearest(reference, labels)
+        hint = f"Did you mean '{near}'?" if near else f"Nodes: {', '.join(labels)}."
+        raise UserError(f"There is no node '{reference}'.", hint=hint) from None
+
+
 def _the_only(run_id: str, runs: Iterable[RunSummary]) -> RunSummary:
     found = [r for r in runs if r.run_id.removeprefix("exec_").startswith(run_id.removeprefix("exec_"))]
     if len(found) != 1 or not run_id:
@@ -426,6 +561,8 @@ run = _of_default(Session.run)
 arun = _of_default(Session.arun)
 runs = _of_default(Session.runs)
 open_run = _of_default(Session.open_run)
+resume = _of_default(Session.resume)
+fork = _of_default(Session.fork)
 llm = _of_default(Session.llm)
 chat = _of_default(Session.chat)
 achat = _of_default(Session.achat)

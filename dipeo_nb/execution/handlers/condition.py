@@ -19,7 +19,7 @@ from dipeo_nb.execution.inputs import Output, as_text, plain
 def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
     spec = cast(ConditionNode, context.node.spec)
     if spec.expose_index_as:
-        context.execution.publish(spec.expose_index_as, context.run - 1)
+        context.publish(spec.expose_index_as, context.run - 1)
     match spec.condition_type:
         case ConditionType.DETECT_MAX_ITERATIONS:
             return _branched(context, _all_at_limit(context))
@@ -34,7 +34,7 @@ def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
 def _branched(context: NodeContext, decision: bool, **meta: Any) -> Output:
     """What came in leaves on the chosen branch: the same value, text and conversation, no level deeper."""
     branch = "condtrue" if decision else "condfalse"
-    context.execution.publish(f"branch[{context.node.id}]", branch)
+    context.publish(f"branch[{context.node.id}]", branch)
     handles, meta = (branch,), {**meta, "branch": branch}
     arrived = context.inputs.arrived
     fresh = [a for a in arrived if a.fresh]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -16,9 +15,9 @@ from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.nodes import PersonJobNode
 from dipeo_nb.errors import LLMError, NodeExecutionError
-from dipeo_nb.execution import memory
+from dipeo_nb.execution import handlers, memory
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.inputs import ConversationView, Output, as_text, plain
+from dipeo_nb.execution.inputs import Output, plain
 
 
 async def run(context: NodeContext) -> Output:
@@ -85,7 +84,7 @@ def _output(
     if isinstance(structured, BaseModel):
         structured = structured.model_dump(mode="json")
     body = response.text if structured is None else structured
-    turn = [as_record(asked), as_record(said)]
+    turn = [memory.as_record(asked), memory.as_record(said)]
     meta = {
         "person_id": person.id,
         "prompt": prompt,
@@ -95,34 +94,15 @@ def _output(
         "finish_reason": response.finish_reason,
         **context.spent(),
     }
-    conversation = {
-        "messages": [as_record(m) for m in memory.recall(execution.log.messages, person.id, "ALL_INVOLVED")]
-        if _wants_conversation(context)
-        else turn,
-        "last_message": turn[1],
-        "person_id": person.id,
-        "model": response.model,
-    }
+    conversation = execution.log.conversation(
+        person.id, response.model, len(execution.log.messages), _wants_conversation(context)
+    )
     return Output(body, response.text, meta=meta, conversation=conversation)
 
 
 def _wants_conversation(context: NodeContext) -> bool:
     edges = context.execution.plan.edges
     return any(edges[e].content_type == "conversation_state" for e in context.node.outgoing)
-
-
-def as_record(message: Message) -> dict[str, Any]:
-    """A message as events and conversation edges carry it; `role` as the speaker would be heard."""
-    return {
-        "id": message.id,
-        "from_person_id": message.from_person_id,
-        "to_person_id": message.to_person_id,
-        "role": "user" if message.from_person_id == memory.SYSTEM else "assistant",
-        "content": message.content,
-        "message_type": str(message.message_type),
-        "timestamp": message.timestamp,
-        "node_id": message.node_id,
-    }
 
 
 def _brought(context: NodeContext) -> list[Mapping[str, Any]]:
@@ -245,22 +225,7 @@ def tools(value: Any) -> tuple[ToolConfig, ...]:
 
 async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson) -> Output:
     """One answer per item; failures are reported, the order is kept."""
-    items = context.names.get(spec.batch_input_key)
-    if items is None:
-        items = context.inputs.values.get("default", [])
-    items = getattr(items, "__dipeo_value__", items)
-    if isinstance(items, str):
-        try:
-            items = json.loads(items)
-        except ValueError:
-            items = [items]
-    if not isinstance(items, list):
-        items = [items]
-    if not items:
-        raise NodeExecutionError(
-            f"The batch of '{context.node.label}' is empty: '{spec.batch_input_key}' names no items.",
-            hint="Label an incoming arrow with that name, or set batch_input_key.",
-        )
+    items = handlers.batch_items(context, spec.batch_input_key)
     limit = asyncio.Semaphore(spec.max_concurrent if spec.batch_parallel else 1)
 
     async def one(index: int, item: Any) -> dict[str, Any]:
@@ -297,6 +262,3 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
 
 def _first(*values: Any) -> Any:
     return next((v for v in values if v is not None), None)
-
-
-__all__ = ["ConversationView", "as_record", "as_text", "remembered", "run", "tools"]

@@ -17,5 +17,7 @@ def run(context: NodeContext) -> Output:
     spec = cast(StartNode, context.node.spec)
     execution = context.execution
     data = spec.custom_data if isinstance(spec.custom_data, Mapping) else {"custom_data": spec.custom_data}
-    execution.variables = {**data, **execution.variables}
+    for name, value in data.items():
+        if name not in execution.variables:
+            context.publish(name, value)
     return Output(dict(execution.variables), meta={"trigger_mode": str(spec.trigger_mode)})

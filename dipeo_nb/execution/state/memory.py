@@ -14,6 +14,8 @@ class InMemoryRunStore:
 
     def __init__(self) -> None:
         self._runs: dict[str, list[Event]] = {}
+        self._claimed: set[str] = set()
+        """Runs that ended and go on."""
 
     async def initialize(self) -> None:
         """Nothing to open."""
@@ -25,7 +27,10 @@ class InMemoryRunStore:
         if not events:
             return
         log = self._runs.get(events[0].run_id)
-        check_order(events, len(log) if log is not None else 0, log is not None and log[-1].type in FINAL_EVENTS)
+        run_id = events[0].run_id
+        ended = log is not None and log[-1].type in FINAL_EVENTS and run_id not in self._claimed
+        check_order(events, len(log) if log is not None else 0, ended)
+        self._claimed.discard(run_id)
         if log is None:
             log = self._runs[events[0].run_id] = []
         log.extend(events)
@@ -43,6 +48,11 @@ class InMemoryRunStore:
     async def run(self, run_id: str) -> RunSummary | None:
         log = self._runs.get(run_id)
         return None if log is None else self._summary(log)
+
+    async def claim(self, run_id: str, *, mine: bool = False) -> None:
+        log = self._runs.get(run_id)
+        check_claim(run_id, None if log is None else self._summary(log).status, mine)
+        self._claimed.add(run_id)
 
     async def delete(self, run_id: str) -> None:
         self._runs.pop(run_id, None)
@@ -66,6 +76,24 @@ def final_status(last: Event) -> str:
     """Status of a run that ended with *last*."""
     default = Status.COMPLETED if last.type is EventType.EXECUTION_COMPLETED else Status.FAILED
     return str(last.payload.get("status", default))
+
+
+def check_claim(run_id: str, status: str | None, mine: bool) -> None:
+    """The rules of `RunStore.claim`; *status* None: there is no such run.
+
+    Raises:
+        StorageError: the run cannot be claimed.
+    """
+    if status is None:
+        cause, message, hint = "not_found", f"There is no run {run_id}.", "See dp.runs() for those there are."
+    elif status == Status.COMPLETED:
+        cause, message, hint = "completed", f"Run {run_id} is complete.", "Fork it to run a part of it again."
+    elif status == Status.RUNNING and not mine:
+        cause, message = "going_on", f"Run {run_id} still goes on."
+        hint = "Wait for it, or stop it where it runs."
+    else:
+        return
+    raise StorageError(message, hint=hint, operation="claim", run_id=run_id, cause=cause)
 
 
 def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:

@@ -30,7 +30,7 @@ from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state.memory import check_order, final_status
+from dipeo_nb.execution.state.memory import check_claim, check_order, final_status
 
 SCHEMA_VERSION = 1
 """`PRAGMA user_version` of the files this version writes."""
@@ -143,6 +143,17 @@ class SqliteRunStore:
     async def run(self, run_id: str) -> RunSummary | None:
         rows = self._read(f"{_SELECT_RUNS} WHERE run_id = ?", (run_id,))
         return _summary(rows[0]) if rows else None
+
+    async def claim(self, run_id: str, *, mine: bool = False) -> None:
+        with self._transaction("claim") as connection:
+            rows = connection.execute(f"{_SELECT_RUNS} WHERE run_id = ?", (run_id,)).fetchall()
+            own = bool(rows) and rows[0][7] == _HOST and rows[0][8] == os.getpid()
+            check_claim(run_id, _summary(rows[0]).status if rows else None, mine and own)
+            connection.execute(
+                "UPDATE runs SET status = ?, ended_at = NULL, host = ?, pid = ?, process_start = ? WHERE run_id = ?",
+                (str(Status.RUNNING), _HOST, os.getpid(), process_start(os.getpid()) or "", run_id),
+            )
+        self._stored.pop(run_id, None)
 
     async def delete(self, run_id: str) -> None:
         with self._transaction("delete") as connection:
@@ -283,10 +294,12 @@ class SqliteRunStore:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            raise self._failed(operation, error) from error
+            if isinstance(error, sqlite3.Error):
+                raise self._failed(operation, error) from error
+            raise
         finally:
             connection.execute(f"PRAGMA busy_timeout = {BUSY_INLINE_MS}")
 
@@ -305,15 +318,16 @@ class SqliteRunStore:
     def _failed(self, operation: str, error: Exception) -> StorageError:
         text = str(error)
         hint = "Check the file and its folder, or use another one (STATE_STORE_PATH)."
+        cause = "failed"
         if "full" in text or getattr(error, "errno", None) == 28:
-            hint = "Free some disk space; what was stored before is safe."
+            cause, hint = "disk_full", "Free some disk space; what was stored before is safe."
         elif "readonly" in text or "read-only" in text or isinstance(error, PermissionError):
-            hint = "Make the file and its folder writable, or use another one (STATE_STORE_PATH)."
+            cause, hint = "read_only", "Make the file and its folder writable, or use another one (STATE_STORE_PATH)."
         elif "not a database" in text or "malformed" in text:
             hint = "The file is damaged or is no database; it is left as it is. Move it away, or use another one (STATE_STORE_PATH)."
         elif _is_busy(error):
             hint = "Another process holds the file; end it and try again."
-        return StorageError(f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path))
+        return StorageError(f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path), cause=cause)
 
 
 _SELECT_RUNS = "SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id, host, pid, process_start, last_at FROM runs"

@@ -1,0 +1,61 @@
+"""What goes wrong in a run, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.errors import DeadlockError, DipeoError, MaxIterationsError, NodeExecutionError, RunError
+from dipeo_nb.execution.schedule import Finish
+
+
+def as_run_error(error: BaseException, node: PlanNode | None) -> DipeoError:
+    """Any exception of a node as one of ours, with the node's name; ours keep their class."""
+    if not isinstance(error, DipeoError):
+        ours: DipeoError = NodeExecutionError(
+            f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        )
+        ours.__cause__ = error
+    else:
+        ours = error
+    if node is not None and not getattr(ours, "node", None):
+        ours.node = node.label  # type: ignore[attr-defined]
+    return ours
+
+
+def describe(error: DipeoError, label: str | None) -> dict[str, Any]:
+    """An error as events and `run --json` show it."""
+    described = {"type": type(error).__name__, "message": error.message, "node": label, "hint": error.hint}
+    traceback = getattr(error, "traceback", None)
+    return {**described, "traceback": traceback} if isinstance(traceback, str) and traceback else described
+
+
+def endless(plan: Plan, node: PlanNode, visits: int, run_id: str) -> RunError:
+    """A loop that does not end."""
+    inside = [n.label for n in plan.nodes if n.component == node.component and n.type == "condition"]
+    cause = f" The loop's condition {_names(inside)} never ended it." if inside else ""
+    return MaxIterationsError(
+        f"'{node.label}' ran {visits} times and its loop did not end.{cause}",
+        hint="Mend the condition, give a person_job a smaller max_iteration, or raise max_iterations= (DIPEO_MAX_ITERATIONS).",
+        node=node.label,
+        run_id=run_id,
+    )
+
+
+def deadlock(plan: Plan, finish: Finish, run_id: str) -> RunError:
+    """Nodes that wait for what cannot come."""
+    waits: list[str] = []
+    for index, edges in finish.blocked:
+        missing = [plan.nodes[plan.edges[e].source].label for e in edges]
+        waits.append(f"'{plan.nodes[index].label}' waits for {_names(missing)}")
+    return DeadlockError(
+        f"Deadlock: {'; '.join(waits)}, to which no start leads.",
+        hint="Draw an arrow from a start node to them, or remove the arrow that waits.",
+        node=plan.nodes[finish.blocked[0][0]].label,
+        run_id=run_id,
+    )
+
+
+def _names(labels: Sequence[str]) -> str:
+    return ", ".join(f"'{label}'" for label in labels)
