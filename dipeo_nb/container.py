@@ -64,7 +64,7 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
     keys = overrides.get("keys") or APIKeyChain.of(settings)
     path = settings.run_store
     blobs = overrides.get("blobs") or _blobs(settings)
-    files = overrides.get("files") or LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size)
+    files = overrides.get("files") or _files(settings)
     services = Services(
         llm=overrides.get("llm") or LLMService(settings, keys),
         files=files,
@@ -87,6 +87,10 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
             f"build() has no service {', '.join(sorted(unknown))}; it has {', '.join(Services.__dataclass_fields__)}"
         )
     return services
+
+
+def _files(settings: Settings) -> LocalFileSystemAdapter:
+    return LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size, private=[settings.data_dir])
 
 
 def _blobs(settings: Settings) -> BlobStorePort:

@@ -30,8 +30,10 @@ from dipeo_nb.errors import (
     APIKeyNotFoundError,
     DipeoError,
     MissingDependencyError,
+    StorageError,
     ValidationError,
 )
+from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import VARIABLES, EnvironmentAPIKeyService
 from dipeo_nb.security.keys import APIKeyChain, APIKeyService, overview
@@ -842,3 +844,43 @@ def test_a_file_can_be_named(tmp_path: Path):
     path.chmod(0o600)
     assert secret(APIKeyService(path), "APIKEY_52609F") == CANARY
     assert KeyFile(path).read()["APIKEY_52609F"].label == "main"
+
+
+@pytest.mark.parametrize("key_id", ["env_github", "stored"])
+def test_a_key_of_another_service_is_not_sent(key_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A diagram that names a GitHub token for a model of OpenAI gets an error before anything is sent."""
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp_canaryOfGitHub0123456789abcdef")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-own-0123456789abcdef0123")
+    reset_settings()
+    settings = get_settings()
+    chain = APIKeyChain.of(settings)
+
+    async def go() -> None:
+        name = key_id
+        if name == "stored":
+            row = await APIKeyService(settings=settings).create_api_key(
+                "token", "github", "ghp_stored0123456789abcdefgh"
+            )
+            name = row["id"]
+        manager = ClientManager(settings, chain)
+        with pytest.raises(APIKeyError, match="is one of github, not of openai"):
+            async with manager.client(LLMRequest("openai", "gpt-5-nano", (), api_key_id=name)):
+                pass
+        # The mere name of another service is no id: the service's own key is used.
+        async with manager.client(LLMRequest("openai", "gpt-5-nano", (), api_key_id="github")) as client:
+            assert client.config.api_key.get_secret_value().startswith("sk-own")
+        await manager.cleanup()
+
+    run(go())
+
+
+def test_a_diagram_cannot_read_the_stored_keys(tmp_path: Path):
+    """Where the base directory is the home, the folder of keys and trust is no place for a diagram's files."""
+    settings = get_settings().model_copy(update={"base_dir": tmp_path, "data_dir": tmp_path / "data"})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "apikeys.json").write_text("{}")
+    files = build(settings).files
+    for work in (files.read_text, files.exists, files.remove, lambda p: files.write_text(p, "x")):
+        with pytest.raises(StorageError, match="kept private"):
+            work("data/apikeys.json")
+    assert files.glob("**/*") == []

@@ -87,6 +87,8 @@ class PromptFiles:
             roots = [root.resolve() for root in (self.base, self.folder) if root is not None]
             found = [path for path in places if path.is_file()]
             inside = [p for path in found if any((p := path.resolve()).is_relative_to(root) for root in roots)]
+            private = get_settings().data_dir.expanduser().resolve()
+            inside = [path for path in inside if not path.is_relative_to(private)]
         except (OSError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             return None, FileProblem(

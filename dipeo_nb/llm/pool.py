@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from dipeo_nb.config import Settings
-from dipeo_nb.domain.chat import LLMRequest
+from dipeo_nb.domain.chat import LLMRequest, normalize_service
 from dipeo_nb.domain.ports import APIKeyPort, LLMClient
-from dipeo_nb.errors import APIKeyNotFoundError
+from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.limits import AdaptiveLimit, CircuitBreaker
@@ -143,7 +143,7 @@ class ClientManager:
         """
         if not getattr(kind, "key_variable", request.service) or not self._trusted(kind, base_url):
             return None
-        if request.api_key_id:
+        if request.api_key_id and await self._is_of_service(request.api_key_id, kind, request.service):
             with contextlib.suppress(APIKeyNotFoundError):  # ids of other machines; then the service's key
                 return await self._keys.get_api_key(request.api_key_id)
         try:
@@ -152,6 +152,26 @@ class ClientManager:
             if base_url is not None or getattr(kind, "key_optional", True):
                 return None
             raise
+
+    async def _is_of_service(self, key_id: str, kind: Any, service: str) -> bool:
+        """Whether a key that a diagram names may be asked for: by an id, not by the name of another service.
+
+        Raises:
+            APIKeyError: the id is that of a key of another service, which must not see it.
+        """
+        rows = await self._keys.list_api_keys()
+        row = next((row for row in rows if row.get("id") == key_id), None)
+        if row is None:
+            return not rows or key_id.upper().startswith("APIKEY") or normalize_service(key_id) == service
+        owner = str(row.get("service", service))
+        theirs = getattr(providers.client_class(owner), "key_variable", "") if owner in providers.services() else ""
+        if owner in (service, key_id) or (theirs and theirs == getattr(kind, "key_variable", None)):
+            return True
+        raise APIKeyError(
+            f"The key '{key_id}' is one of {owner}, not of {service}.",
+            hint=f"Name a key of {service} in `api_key_id`, or leave it out for the service's own.",
+            key_id=key_id,
+        )
 
     def _trusted(self, kind: Any, base_url: str | None) -> bool:
         setting = getattr(kind, "base_url_setting", "")

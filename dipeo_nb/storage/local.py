@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, unquote
@@ -61,6 +61,7 @@ class LocalFileSystemAdapter:
         base_path: the folder all names are relative to, and that none may leave.
         max_file_size: bytes that are read or written at most.
         suffixes: endings of names that are allowed (`.json`), in lower case; None: all.
+        private: folders that are refused even where they are below the base: the user's own records.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class LocalFileSystemAdapter:
         *,
         max_file_size: int = MAX_FILE_SIZE,
         suffixes: Collection[str] | None = None,
+        private: Iterable[Path] = (),
     ) -> None:
+        self._private = tuple(folder.expanduser().resolve() for folder in private)
         self._base = Path(base_path if base_path is not None else Path.cwd()).resolve()
         self._limit = max_file_size
         self._suffixes = suffixes
@@ -79,7 +82,10 @@ class LocalFileSystemAdapter:
         return self._base
 
     def resolve(self, path: str | Path) -> Path:
-        return confine(self._base, path, suffixes=self._suffixes)
+        target = confine(self._base, path, suffixes=self._suffixes)
+        if any(target.is_relative_to(folder) for folder in self._private):
+            raise refused(str(path), "it is where keys are kept private", hint="Use another file.")
+        return target
 
     def read_bytes(self, path: str | Path) -> bytes:
         target = self.resolve(path)
@@ -129,7 +135,9 @@ class LocalFileSystemAdapter:
         found: list[Path] = []
         for match in self._base.glob(pattern):
             relative = match.relative_to(self._base)
-            if match.is_file() and match.resolve().is_relative_to(self._base):
+            place = match.resolve()
+            hidden = any(place.is_relative_to(folder) for folder in self._private)
+            if match.is_file() and place.is_relative_to(self._base) and not hidden:
                 found.append(relative)
         return sorted(found)
 

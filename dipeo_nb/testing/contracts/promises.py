@@ -82,10 +82,7 @@ class Contract:
             async with self.opened() as made:
                 look(made)
 
-        if hasattr(self.port, "cleanup"):
-            run_sync(open_and_look())
-        else:
-            look(self.make())
+        run_sync(open_and_look())
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Called by pytest: makes one test of each case of a promise."""
