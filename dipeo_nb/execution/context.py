@@ -134,7 +134,7 @@ class NodeContext:
         self._meta["calls"] = calls + 1
         self._meta["provider"] = response.provider
         self._meta["model"] = response.model
-        self._paid.append({"usage": usage, "cost_usd": response.cost_usd})
+        self._paid.append({"usage": usage, "cost_usd": response.cost_usd, "person": self._meta.get("person")})
         if response.cached:
             self._meta["saved_usd"] = self._meta.get("saved_usd", 0.0) + (response.saved_usd or 0.0)
 

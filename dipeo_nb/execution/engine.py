@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +44,7 @@ from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.handlers import sub_diagram
 from dipeo_nb.execution.inputs import Inputs, Output
 from dipeo_nb.execution.memory import ConversationLog, as_record
-from dipeo_nb.execution.recovery import Recovered, error_output, gathered, message_of, output_of, published
+from dipeo_nb.execution.recovery import Recovered, error_output, gathered, message_of, needs_lost, output_of, published
 from dipeo_nb.execution.recovery import Run as NodeRun
 
 STREAMED = ("text", "reasoning", "stdout")
@@ -94,6 +94,7 @@ class Execution:
         recovered: go on from there, under the same id: the run was cut off.
         parent: the run that this one is part of, and the node of it that runs this one as its sub-diagram.
         log: the conversation to take part in; default: one of its own.
+        run_id: default: a new one.
     """
 
     def __init__(
@@ -105,12 +106,13 @@ class Execution:
         recovered: Recovered | None = None,
         parent: NodeContext | None = None,
         log: ConversationLog | None = None,
+        run_id: str | None = None,
     ) -> None:
         self.plan = plan
         self.services = services
         self.options = options or RunOptions()
         self.parent = parent
-        self.run_id = services.clock.new_id("exec_") if recovered is None else recovered.run_id
+        self.run_id = recovered.run_id if recovered else run_id or services.clock.new_id("exec_")
         self._now, self._monotonic = services.clock.now, services.clock.monotonic
         names = [*(n.label for n in plan.nodes), *(e.label or "" for e in plan.edges)]
         self._secretive = redactor(names) is not names
@@ -158,6 +160,8 @@ class Execution:
         self.children: Mapping[NodeRun, Mapping[int, str]] = {}
         """Runs of sub-diagrams begun before the run was cut off, by node run and item."""
         self._background: set[asyncio.Task[None]] = set()
+        self._lost: Collection[NodeRun] = ()
+        """Outputs of the time before the run was cut off that held secrets, and so are not known any more."""
         self._worked_ms = 0.0
         self._latest: NodeRun | None = None
         """The run of a node that finished last."""
@@ -177,6 +181,7 @@ class Execution:
         self.variables, self.code_variables = recovered.variables, recovered.code_variables
         self._maxed, self._nodes_failed = recovered.passed, recovered.failed
         self._attempts, self.children = dict(recovered.attempts), recovered.children
+        self._lost = recovered.lost
         self._seq, self._worked_ms, self._latest = recovered.seq, recovered.worked_ms, recovered.latest
         for message in recovered.log.messages:
             self.log.restore(message)
@@ -414,6 +419,8 @@ class Execution:
         for command in commands:
             match command:
                 case schedule.RunNode():
+                    if self._lost and (error := needs_lost(self.plan, command, self._lost)):
+                        self._failure = error
                     self._ready.append((command, gathered(self.plan, self._outputs, command)))
                 case schedule.PassOn(node=index, run=run):
                     node = self.plan.nodes[index]

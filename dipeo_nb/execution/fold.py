@@ -275,6 +275,8 @@ class RunState:
         self.ended_at = event.occurred_at
         self.duration_s = event.payload.get("total_duration_ms", 0.0) / 1000
         self.questions.clear()
+        for node in self.nodes.values():
+            self._settle(node)
         for node_id, node_status in event.payload.get("node_status", {}).items():
             if node_id in self.nodes:
                 self.nodes[node_id].status = node_status

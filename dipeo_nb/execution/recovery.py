@@ -7,7 +7,7 @@ The scheduler is a pure function of its ticks, and the ticks stand in the log: `
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from dipeo_nb.domain.enums import EventType, MessageType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import CodeJobNode, ConditionNode
 from dipeo_nb.domain.plan import Plan, PlanNode
-from dipeo_nb.errors import UserError
+from dipeo_nb.errors import RunError, UserError
 from dipeo_nb.execution import schedule
 from dipeo_nb.execution.inputs import Arrived, Inputs, Output
 from dipeo_nb.execution.memory import ConversationLog
@@ -51,6 +51,8 @@ class Recovered:
     """Runs of sub-diagrams that a node began: item → run id."""
     latest: Run | None = None
     """The run of a node that finished last."""
+    lost: set[Run] = field(default_factory=set[Run])
+    """Runs whose output held a secret, and so is not recorded whole."""
     worked_ms: float = 0.0
     """Milliseconds from start to end of all stretches of the run."""
 
@@ -67,7 +69,8 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
         max_visits: as `schedule.step`.
 
     Raises:
-        UserError: a value that the rest of the run needs was a secret and is not known any more.
+        UserError: inputs of the run, or variables, were secrets and are not known any more.
+        RunError: what is to run next needs an output that held one.
     """
     first = events[0]
     found = Recovered(first.run_id, events)
@@ -135,6 +138,9 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
             names=lost,
         )
     found.ready = list(waiting.values())
+    for command, _ in found.ready:
+        if error := needs_lost(plan, command, found.lost):
+            raise error
     found.notices = [c for c in found.notices if not (isinstance(c, schedule.PassOn) and _told(passes, c.node))]
     return found
 
@@ -147,6 +153,20 @@ def _told(passes: Counter[int], node: int) -> bool:
     return False
 
 
+def needs_lost(plan: Plan, command: schedule.RunNode, lost: Collection[Run]) -> RunError | None:
+    """The error of a run of a node that needs an output which held a secret; None when it needs none."""
+    for e, run, _ in command.inputs:
+        source = plan.nodes[plan.edges[e].source]
+        if (source.index, run) in lost:
+            return RunError(
+                f"'{plan.nodes[command.node].label}' needs the output of '{source.label}', which held a secret and so is not "
+                "recorded.",
+                hint=f"Fork the run at '{source.label}', or run the diagram again.",
+                node=source.label,
+            )
+    return None
+
+
 def _finished(found: Recovered, node: PlanNode, event: Event) -> None:
     payload = event.payload
     run = payload["run"]
@@ -155,7 +175,13 @@ def _finished(found: Recovered, node: PlanNode, event: Event) -> None:
     found.variables.update(published(node, event))
     if isinstance(node.spec, CodeJobNode) and not node.spec.isolated:
         found.code_variables = dict(payload["meta"].get("variables", {}))
-    found.outputs.setdefault(node.index, {})[run] = output_of(event, found.log)
+    output = output_of(event, found.log)
+    if _lost(output.body) or _lost(output.text):
+        if node.type == "start":  # its output is the run's variables, which were given again
+            output = output._replace(body=dict(found.variables))
+        else:
+            found.lost.add((node.index, run))
+    found.outputs.setdefault(node.index, {})[run] = output
     found.completed[node.index] = run
     found.latest = node.index, run
 
@@ -185,19 +211,8 @@ def published(node: PlanNode, event: Event) -> Mapping[str, Any]:
 
 
 def output_of(event: Event, log: ConversationLog) -> Output:
-    """The output that a `node_completed` records; its messages are in *log*.
-
-    Raises:
-        UserError: it held a secret, which is not recorded.
-    """
+    """The output that a `node_completed` records; its messages are in *log*."""
     payload = event.payload
-    if _lost(payload.get("output")) or _lost(payload.get("text")):
-        label = payload.get("label")
-        raise UserError(
-            f"The output of '{label}' held a secret and was not recorded whole.",
-            hint=f"Run the diagram again, or fork the run at '{label}'.",
-            node=label,
-        )
     said = payload.get("conversation")
     return Output(
         payload.get("output"),

@@ -161,7 +161,9 @@ async def _child(context: NodeContext, document: Diagram, variables: Mapping[str
         if events[-1].type is not EventType.EXECUTION_COMPLETED:
             await services.store.claim(known, mine=True)
         return Execution(plan, services, options, recovered=found, parent=context, log=log)
-    child = Execution(plan, services, options, parent=context, log=log)
+    child = Execution(plan, services, options, parent=context, log=log, run_id=known)
+    if known:  # cut off between the two first steps
+        return child
     await execution.record(
         context.node,
         {
