@@ -263,7 +263,11 @@ class _Upwards:
 
 
 async def _batch(context: NodeContext, spec: SubDiagramNode, document: Diagram) -> Output:
-    """One child per item; the outputs in the order of the items. When one fails the others end first, then the node fails."""
+    """One child per item; the outputs in the order of the items. When one fails the others end first, then the node fails.
+
+    A child's variables are the keys of its item (of a mapping), `item` and `default` (the item itself), `_batch_index`,
+    `_batch_total`, and the node's other inputs.
+    """
     items = handlers.batch_items(context, spec.batch_input_key)
     others = _variables(context, replace(spec, input_mapping=spec.input_mapping))
     others.pop(spec.batch_input_key, None)
@@ -273,7 +277,7 @@ async def _batch(context: NodeContext, spec: SubDiagramNode, document: Diagram) 
     async def one(index: int, item: Any) -> Any:
         nonlocal finished
         own = dict(item) if isinstance(item, Mapping) else {}
-        variables = {**others, **own, "default": item, "_batch_index": index, "_batch_total": len(items)}
+        variables = {**others, **own, "default": item, "item": item, "_batch_index": index, "_batch_total": len(items)}
         async with room:
             try:
                 child = await _child(context, document, variables, index)
