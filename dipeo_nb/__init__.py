@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dipeo_nb.diagram.document import Diagram
     from dipeo_nb.domain.budget import Budget
     from dipeo_nb.errors import DiagramError, DipeoError, RunAbortedError, RunError, ServiceError, UserError
+    from dipeo_nb.execution.functions import node
     from dipeo_nb.llm.recording import Recordings, recording
     from dipeo_nb.notebook.answer import Answer
     from dipeo_nb.notebook.chat import LLM, tool
@@ -73,6 +74,7 @@ _HOMES = {
     "get_settings": "dipeo_nb.config",
     "load": "dipeo_nb.notebook.session",
     "nest": "dipeo_nb.notebook.session",
+    "node": "dipeo_nb.execution.functions",
     "open_run": "dipeo_nb.notebook.session",
     "override_settings": "dipeo_nb.config",
     "recording": "dipeo_nb.llm.recording",
@@ -108,6 +110,7 @@ __all__ = [
     "llm",
     "load",
     "nest",
+    "node",
     "open_run",
     "override_settings",
     "recording",
