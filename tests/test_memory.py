@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dipeo_nb.domain import selection
+from dipeo_nb.domain.diagram import DomainPerson, LLMConfig, is_facet
 from dipeo_nb.execution import memory
 from dipeo_nb.execution.memory import SYSTEM, ConversationLog
+from dipeo_nb.notebook.session import Session
+from dipeo_nb.testing import scripted
 
 
 @pytest.fixture
@@ -106,3 +111,87 @@ def test_ranking_drops_near_duplicates_and_prefers_recent():
 def test_chosen_ids(log: ConversationLog, answer, text, expected):
     """Ids come from structure first, from text else; unknown ones are dropped."""
     assert selection.chosen_ids(answer, text, log.messages) == expected
+
+
+DEBATE = """
+version: light
+persons:
+  Ada: {service: openai, model: m}
+  Bob: {service: openai, model: m}
+nodes:
+- {label: Start, type: start}
+- {label: A, type: person_job, person: Ada, default_prompt: "Open.", memorize_to: GOLDFISH}
+- {label: B, type: person_job, person: Bob, default_prompt: "Reply.", memorize_to: ALL_MESSAGES}
+- {label: C, type: person_job, person: Ada, default_prompt: "Close.", memorize_to: what Bob said, at_most: 1}
+- {label: D, type: condition, condition_type: llm_decision, person: Bob, judge_by: "Good?", memorize_to: SENT_BY_ME}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: A}
+- {from: A, to: B, content_type: conversation_state}
+- {from: B, to: C}
+- {from: C, to: D}
+- {from: D_condtrue, to: End}
+"""
+SCRIPT = {"A": "a", "B": "b", "C": [{"message_ids": ["m4", "m3"]}, "c"], "D": [{"decision": True}]}
+
+
+def test_what_each_person_saw(tmp_path: Path):
+    """`conversation.turns`: view or criterion, the messages that were shown, prompt and answer; of decisions too."""
+    llm = scripted(SCRIPT)
+    with Session(tmp_path, llm=llm) as dp:
+        conversation = dp.run(DEBATE, view=False).conversation
+    turns = conversation.turns
+    assert [(t["node"], t["memory"], [m["content"] for m in t["saw"]], t["answer"]) for t in turns[:3]] == [
+        ("A", "GOLDFISH", [], "a"),
+        ("B", "ALL_MESSAGES", ["Open.", "a"], "b"),
+        ("C", "what Bob said", ["b"], "c"),
+    ]
+    assert (turns[3]["node"], turns[3]["memory"], [m["content"] for m in turns[3]["saw"]]) == ("D", "SENT_BY_ME", ["b"])
+    assert [m["content"] for m in conversation] == ["Open.", "a", "Reply.", "b", "Close.", "c"]
+    html = conversation._repr_html_()
+    assert "saw 2" in html
+    assert "C#1: " in repr(turns)
+
+
+def test_the_selector_is_a_facet_and_leaves_no_trace(tmp_path: Path):
+    """The question and answer of a selection are in nobody's memory, nor in the conversation; the call is charged to the person."""
+    llm = scripted(SCRIPT)
+    with Session(tmp_path, llm=llm) as dp:
+        run = dp.run(DEBATE, view=False)
+    selection_call = next(r for r in llm.requests if "facet" in r.context)
+    assert selection_call.context["facet"].endswith(".__selector")
+    later = llm.requests[llm.requests.index(selection_call) + 1 :]
+    assert not any("Select the messages" in m.content for r in later for m in r.messages)
+    assert not any("Select the messages" in m["content"] for m in run.conversation)
+    assert run.run.persons["Ada"].calls == 3
+
+
+def test_facets_never_leak():
+    """What a facet of a person hears and says is in no view of anybody, except its own."""
+    log = ConversationLog()
+    log.add(SYSTEM, "ada", "ask", timestamp=1)
+    log.add("ada.__critic", SYSTEM, "secret doubt", timestamp=2)
+    log.add(SYSTEM, "ada.__critic", "doubt?", timestamp=3)
+    for person in ("ada", "bob"):
+        kept = memory.without_facets(log.messages, person)
+        for view in VIEWS:
+            assert "doubt" not in str([m.content for m in memory.recall(kept, person, view)])
+    own = memory.without_facets(log.messages, "ada.__critic")
+    assert [m.content for m in memory.recall(own, "ada.__critic", "ALL_INVOLVED")] == ["secret doubt", "doubt?"]
+    person = DomainPerson("ada", "Ada", LLMConfig(service="openai", model="m", system_prompt="Be Ada."))
+    facet = person.facet("critic", system_prompt="Doubt.")
+    assert (facet.id, facet.llm.model, facet.llm.system_prompt) == ("ada.__critic", "m", "Doubt.")
+    assert is_facet(facet.id)
+    assert not is_facet(person.id)
+
+
+def test_two_hundred_messages_at_most_five(tmp_path: Path):
+    """S72: from a long log at most five come along, the same ones each time, and near-duplicates count once."""
+    log = ConversationLog()
+    for n in range(100):
+        log.add(SYSTEM, "ada", f"question number {n} about topic {n % 7}", timestamp=1000.0 + n)
+        log.add("ada", SYSTEM, "the same answer as always", timestamp=1000.5 + n)
+    candidates = selection.ranked(log.messages, 2000.0)
+    assert sum(m.content == "the same answer as always" for m in candidates) == 1
+    assert candidates == selection.ranked(log.messages, 2000.0)
+    assert len(memory.limited(candidates, 5)) == 5

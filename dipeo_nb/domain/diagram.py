@@ -7,7 +7,7 @@ arrow names its nodes and handles separately instead of through handle ids. `han
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dipeo_nb.domain.enums import HandleDirection, HandleLabel
@@ -83,6 +83,21 @@ class DomainPerson:
     id: str
     label: str
     llm: LLMConfig = field(default_factory=LLMConfig)
+
+    def facet(self, name: str, *, system_prompt: str | None = None) -> DomainPerson:
+        """A side of the person that does one job, such as `selector`: the same model under the id `<id>.__<name>`, with a
+        system prompt of its own. What it hears and says is never part of anybody's memory (diagram-spec §6.4)."""
+        llm = replace(self.llm, system_prompt=system_prompt)
+        return DomainPerson(f"{self.id}{FACET}{name}", f"{self.label}{FACET}{name}", llm)
+
+
+FACET = ".__"
+"""Stands between the id of a person and the name of a facet."""
+
+
+def is_facet(person_id: str) -> bool:
+    """Whether an id is one of a facet."""
+    return FACET in person_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,8 @@ class Execution:
         self.children: Mapping[NodeRun, Mapping[int, str]] = {}
         """Runs of sub-diagrams begun before the run was cut off, by node run and item."""
         self._background: set[asyncio.Task[None]] = set()
+        self._renamed: dict[str, str] = {}
+        """Ids of messages that were taken over from the log of another run → theirs here."""
         self._lost: Collection[NodeRun] = ()
         """Outputs of the time before the run was cut off that held secrets, and so are not known any more."""
         self._worked_ms = 0.0
@@ -555,6 +557,10 @@ class Execution:
         }
         if renamed:
             meta["messages"] = [as_record(m) for m in renamed.values()]
+            self._renamed.update({old: m.id for old, m in renamed.items()})
+        if isinstance(remembered := meta.get("memory"), Mapping):
+            ids = {k: [self._renamed.get(i, i) for i in remembered[k]] for k in ("ids", "brought") if k in remembered}
+            meta["memory"] = {**remembered, **ids}
         meta["reused"] = {"run_id": event.run_id, "seq": event.seq}
         said = payload.get("conversation")
         if said is not None:

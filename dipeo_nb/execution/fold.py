@@ -93,6 +93,9 @@ class RunState:
     """Endpoint label → value."""
     conversation: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     """Messages in order: id, from_person_id, to_person_id, content, message_type, timestamp, node_id."""
+    turns: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    """What persons did, in order: node_id, run, person_id, prompt, memory (see `handlers.person_job.Remembered.facts`), messages
+    (those that the turn added; none for a decision), answer."""
     questions: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     """request_id → request_id, node_id, label, prompt, timeout, default, asked_at of each question now waiting."""
     parent: str | None = None
@@ -216,6 +219,11 @@ class RunState:
         self._account(node, node.meta)
         for message in node.meta.get("messages", ()):
             self.conversation.append(message)
+        if "memory" in node.meta:
+            kept = ("person_id", "prompt", "memory", "messages", "answer")
+            turn = {k: node.meta[k] for k in kept if k in node.meta}
+            self.turns.append({"node_id": event.node_id, "run": node.runs, **turn})
+        self.turns.extend({"node_id": event.node_id, "run": node.runs, **turn} for turn in node.meta.get("turns", ()))
         if p.get("node_type") == "endpoint":
             self.outputs[self.label(event.node_id)] = node.output
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dipeo_nb.domain.chat import ChatMessage, Message
+from dipeo_nb.domain.diagram import is_facet
 from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.selection import SYSTEM
 
@@ -53,7 +54,7 @@ class ConversationLog:
             whole: all messages from and to the person until then; else only its last turn (question and answer).
         """
         before = self.messages[:upto]
-        chosen = recall(before, person_id, "ALL_INVOLVED") if whole else before[-2:]
+        chosen = recall(without_facets(before), person_id, "ALL_INVOLVED") if whole else before[-2:]
         messages = [as_record(m) for m in chosen]
         at = {"person_id": person_id, "model": model, "upto": upto, "whole": whole}
         last = messages[-1] if messages else None
@@ -115,6 +116,13 @@ def recall(messages: Sequence[Message], person: str, view: str) -> list[Message]
             kept += [question, m]
             question = None
     return kept
+
+
+def without_facets(messages: Iterable[Message], person: str | None = None) -> list[Message]:
+    """Without what facets of persons heard and said; those of *person* stay, when it is a facet itself."""
+    return [
+        m for m in messages if not any(is_facet(side) and side != person for side in (m.from_person_id, m.to_person_id))
+    ]
 
 
 def ignoring(messages: Iterable[Message], ignored: Iterable[str]) -> list[Message]:

@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -114,13 +114,62 @@ class RunResult:
 
 
 class Conversation(list[Mapping[str, Any]]):
-    """Messages in order: id, from_person_id, to_person_id, content, message_type, timestamp, node_id."""
+    """Messages in order: id, from_person_id, to_person_id, content, message_type, timestamp, node_id.
+
+    `turns` says what each person saw when it spoke.
+    """
+
+    def __init__(
+        self,
+        messages: Iterable[Mapping[str, Any]] = (),
+        turns: Iterable[Mapping[str, Any]] = (),
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(messages)
+        self._turns, self._labels = list(turns), labels or {}
+
+    @property
+    def turns(self) -> Turns:
+        """One row per turn: node, run, person, memory (the view or criterion that chose), saw (the messages that the person's
+        model was shown before the prompt), prompt, answer."""
+        known = {m["id"]: m for m in self}
+        rows: list[Mapping[str, Any]] = []
+        for turn in self._turns:
+            facts = turn["memory"]
+            seen = [known[i] for i in (*facts.get("ids", ()), *facts.get("brought", ())) if i in known]
+            said = [m for m in turn.get("messages", ()) if m["from_person_id"] == turn["person_id"]]
+            rows.append(
+                {
+                    "node": self._labels.get(turn["node_id"], turn["node_id"]),
+                    "run": turn["run"],
+                    "person": turn["person_id"],
+                    "memory": facts.get("view") or facts.get("criterion"),
+                    "saw": seen,
+                    "prompt": turn.get("prompt"),
+                    "answer": said[-1]["content"] if said else turn.get("answer"),
+                }
+            )
+        return Turns(rows)
 
     def _repr_html_(self) -> str:
-        return static_view.conversation_table(self)
+        return static_view.conversation_table(self) + self.turns._repr_html_()
 
     def __repr__(self) -> str:
         return "\n".join(f"{m.get('from_person_id')} → {m.get('to_person_id')}: {m.get('content')}" for m in self)
+
+
+class Turns(list[Mapping[str, Any]]):
+    """What each person saw when it spoke; see `Conversation.turns`."""
+
+    def _repr_html_(self) -> str:
+        return static_view.turns_html(self)
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{t['node']}#{t['run']}: {t['person']} saw {len(t['saw'])} messages ({t['memory']}), "
+            f"was asked {t['prompt']!r} and said {t['answer']!r}"
+            for t in self
+        )
 
 
 class Table(list[Mapping[str, Any]]):
@@ -215,7 +264,7 @@ class Run:
 
     @property
     def conversation(self) -> Conversation:
-        return Conversation(self._state.conversation)
+        return Conversation(self._state.conversation, self._state.turns, self._state.labels)
 
     @property
     def events(self) -> list[Event]:

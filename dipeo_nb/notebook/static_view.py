@@ -87,6 +87,23 @@ def conversation_table(messages: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
+def turns_html(turns: Iterable[Mapping[str, Any]]) -> str:
+    """What each person saw when it spoke, folded up."""
+    shown = list(turns)
+    parts = [
+        f"<details><summary>{escape(str(t['node']))} #{t['run']}: {escape(str(t['person']))} saw {len(t['saw'])} "
+        f"({escape(clean(t['memory'], 80))})</summary>"
+        + table(
+            ("from", "message"),
+            [*((m.get("from_person_id"), m.get("content")) for m in t["saw"]), ("prompt", t["prompt"]), ("answer", t["answer"])],
+        )
+        + "</details>"
+        for t in shown[:ROW_LIMIT]
+    ]
+    more = len(shown) - ROW_LIMIT
+    return "".join(parts) + (f"<p><small>… and {more} more turns</small></p>" if more > 0 else "")
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """An HTML table; every cell is escaped and cut, and after `ROW_LIMIT` rows it says how many more there are."""
     top = "".join(f'<th scope="col" style="text-align:left">{escape(h)}</th>' for h in head)

@@ -87,8 +87,8 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
         content = dict(context.inputs.values)
     prompt = decision_prompt(context.render(spec.judge_by), as_text(content))
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
-    messages += await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)
-    messages.append(ChatMessage("user", prompt))
+    heard = await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)
+    messages += [*heard.messages, ChatMessage("user", prompt)]
     response = await context.complete(
         LLMRequest(
             service=person.llm.service,
@@ -108,4 +108,5 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
             f"The answer is neither yes nor no: {' '.join(response.text.split())[:200]!r}.",
             hint="Ask for a yes or a no in judge_by, or use a model that can answer in JSON.",
         )
-    return _branched(context, decision, person_id=person.id, answer=response.text, **context.spent())
+    told = {"person_id": person.id, "prompt": prompt, "answer": response.text, "memory": heard.facts}
+    return _branched(context, decision, **told, **context.spent())

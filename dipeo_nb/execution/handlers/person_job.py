@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel
 
@@ -38,10 +38,10 @@ async def _answer(
     if not prompt.strip():
         return None
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
-    messages += await remembered(
+    heard = await remembered(
         context, person, spec.memorize_to, spec.at_most, spec.ignore_person, prompt, brought=_brought(context)
     )
-    messages.append(ChatMessage("user", prompt))
+    messages += [*heard.messages, ChatMessage("user", prompt)]
     # The compiler has read a text_format_file into text_format.
     shape = response_model(spec.text_format) if spec.text_format else None
     response = await context.complete(
@@ -59,7 +59,7 @@ async def _answer(
             context={"person": person.label, "node": context.node.label, "run": context.run},
         )
     )
-    return _output(context, spec, person, prompt, response)
+    return _output(context, person, prompt, response, heard)
 
 
 def _template(context: NodeContext, spec: PersonJobNode) -> str:
@@ -73,7 +73,7 @@ def _template(context: NodeContext, spec: PersonJobNode) -> str:
 
 
 def _output(
-    context: NodeContext, spec: PersonJobNode, person: DomainPerson, prompt: str, response: LLMResponse
+    context: NodeContext, person: DomainPerson, prompt: str, response: LLMResponse, heard: Remembered
 ) -> Output:
     execution = context.execution
     now = execution.services.clock.now()
@@ -89,6 +89,7 @@ def _output(
         "person_id": person.id,
         "prompt": prompt,
         "messages": turn,
+        "memory": heard.facts,
         "is_structured": structured is not None,
         "rung": response.rung,
         "finish_reason": response.finish_reason,
@@ -117,6 +118,16 @@ def _brought(context: NodeContext) -> list[Mapping[str, Any]]:
     return found
 
 
+class Remembered(NamedTuple):
+    """What a person brings along to a turn."""
+
+    messages: list[ChatMessage]
+    """As its model hears them."""
+    facts: dict[str, Any]
+    """For the record: view or criterion, ids (of the messages, in order), brought (ids told only because an edge brought
+    them), candidates (how many there were to choose from), chosen_by (`model` or `score`, for a criterion)."""
+
+
 async def remembered(
     context: NodeContext,
     person: DomainPerson,
@@ -126,28 +137,31 @@ async def remembered(
     task: str,
     *,
     brought: Sequence[Mapping[str, Any]] = (),
-) -> list[ChatMessage]:
-    """What the person brings along, as messages of a request.
+) -> Remembered:
+    """What the person brings along.
 
     `brought` are messages that an edge delivers in this run: they are told once, whatever the view says.
     """
     execution = context.execution
     names = {p.id: p.label for p in execution.plan.persons.values()}
-    log = memory.ignoring(execution.log.messages, _ids(ignore_person, names))
+    log = memory.ignoring(memory.without_facets(execution.log.messages, person.id), _ids(ignore_person, names))
     view = memory.view_name(memorize_to)
+    facts: dict[str, Any] = {"view": view} if view is not None else {"criterion": memorize_to}
     if view is not None:
         chosen = memory.recall(log, person.id, view)
     else:
-        chosen = await _select(context, person, log, memorize_to or "", at_most, task, names)
+        chosen, facts["chosen_by"] = await _select(context, person, log, memorize_to or "", at_most, task, names)
     chosen = memory.limited(chosen, at_most)
     heard = memory.told(chosen, person.id, names)
     known = {m.id for m in chosen}
+    facts |= {"ids": [m.id for m in chosen], "brought": [], "candidates": len(log)}
     for message in brought:
         if message.get("id") in known or message.get("from_person_id") == person.id:
             continue
         sender = str(message.get("from_person_id", ""))
         heard.append(ChatMessage("user", f"[{names.get(sender, sender)}]: {message.get('content', '')}"))
-    return heard
+        facts["brought"].append(message.get("id"))
+    return Remembered(heard, facts)
 
 
 async def _select(
@@ -158,14 +172,20 @@ async def _select(
     at_most: int | None,
     task: str,
     names: Mapping[str, str],
-) -> list[Message]:
-    """Let the person's own model choose by a criterion; the best-scored ones when it cannot."""
+) -> tuple[list[Message], str]:
+    """Let the person's own model choose by a criterion, as the facet `selector`; the best-scored ones when it cannot.
+
+    Returns:
+        The messages in log order, and who chose: `model` or `score`.
+    """
     if not log:
-        return []
+        return [], "score"
+    selector = person.facet("selector")
+    by = "model"
     candidates = selection.ranked(log, context.services.clock.now())
     request = LLMRequest(
-        service=person.llm.service,
-        model=person.llm.model or "",
+        service=selector.llm.service,
+        model=selector.llm.model or "",
         messages=[
             ChatMessage(
                 "user",
@@ -176,7 +196,7 @@ async def _select(
         phase=ExecutionPhase.MEMORY_SELECTION,
         api_key_id=person.llm.api_key_id,
         base_url=person.llm.base_url,
-        context={"person": person.label, "node": context.node.label, "run": context.run},
+        context={"person": person.label, "facet": selector.id, "node": context.node.label, "run": context.run},
     )
     try:
         response = await context.complete(request, show=False)
@@ -184,12 +204,12 @@ async def _select(
         context.execution.emit_log(
             context.node, "WARNING", f"Memory was chosen by score, as the model could not choose: {error.message}"
         )
-        ids = [m.id for m in candidates[: at_most or 10]]
+        by, ids = "score", [m.id for m in candidates[: at_most or 10]]
     else:
         ids = selection.chosen_ids(response.structured, response.text, candidates)
         ids = ids[:at_most] if at_most else ids
     wanted = set(ids)
-    return [m for m in log if m.id in wanted]
+    return [m for m in log if m.id in wanted], by
 
 
 def _ids(ignore_person: str | None, names: Mapping[str, str]) -> list[str]:
@@ -257,7 +277,9 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
         raise NodeExecutionError(
             f"Every item of the batch failed; the first one: {failed[0]['error']}", hint="See the node's log."
         )
-    return Output(body, meta={"person_id": person.id, "messages": messages, **context.spent()})
+    kept = ("person_id", "prompt", "memory", "messages")
+    turns = [{k: d["meta"][k] for k in kept} for d in done if d.get("meta")]
+    return Output(body, meta={"person_id": person.id, "messages": messages, "turns": turns, **context.spent()})
 
 
 def _first(*values: Any) -> Any:
