@@ -1,0 +1,109 @@
+"""Graphs in one line, run by the real engine, with what every run of every node was given.
+
+    s > a; a > ?c; c- > a:again; c+ > e
+
+`?c` is a condition (at its first mention), `c+` and `c-` its branches, `?~c` a skippable one; `a:name` labels the arrow; `p/2` is
+a person with that limit, `p^` its `first` handle. A condition decides as its letters say (T, F), one for each run. Every run gives its
+own name: the second run of `a` gives `a2`. A condition gives on what it got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dipeo_nb.config import get_settings
+from dipeo_nb.container import Runtime
+from dipeo_nb.domain.enums import NodeCategory
+from dipeo_nb.domain.nodes import ConditionNode, NodeMeta, NodeSpec, PersonJobNode, StartNode, register_node_spec
+from dipeo_nb.errors import DipeoError
+from dipeo_nb.execution import handlers
+from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.inputs import Output, plain
+from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.testing import scripted
+from tests.graphs import plan_of
+
+_PART = re.compile(r"(\?~?)?(\w+)(/\d+)?([+^-])?(?::(\w+))?\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note(NodeSpec):
+    META: ClassVar = NodeMeta("test_note", NodeCategory.COMPUTE, "Gives its own name")
+
+
+async def note(context: NodeContext) -> Output:
+    await asyncio.sleep(0)
+    return Output(f"{context.node.label}{context.run}")
+
+
+register_node_spec(Note)
+handlers.register("test_note", note)
+
+Given = dict[str, list[dict[str, Any]]]
+"""Node → for each of its runs, the inputs by name."""
+
+
+def run(text: str, decisions: Mapping[str, str]) -> tuple[Given, DipeoError | None, dict[str, str]]:
+    """(what every run of every node was given, why the run failed, statuses of nodes that did not simply complete)."""
+    nodes: dict[str, NodeSpec] = {}
+    arrows: list[str] = []
+    for arrow in text.split(";"):
+        left, right = (_PART.match(end.strip()) for end in arrow.split(">"))
+        assert left is not None
+        assert right is not None
+        for end in (left, right):
+            kind, name, limit = end[1], end[2], end[3]
+            if kind:
+                nodes[name] = ConditionNode(expression="True", skippable=kind == "?~")
+            elif limit:
+                nodes[name] = PersonJobNode(person="x", default_prompt="hi", max_iteration=int(limit[1:]))
+            elif name not in nodes:
+                nodes[name] = StartNode() if name in ("s", "t") else Note()
+        handle = {"+": "[condtrue]", "-": "[condfalse]", None: ""}[left[4]]
+        into = "[first]" if right[4] == "^" else ""
+        label = f" : {right[5]}" if right[5] else ""
+        arrows.append(f"{left[2]}{handle} -> {right[2]}{into}{label}")
+    return asyncio.run(_run(plan_of(nodes, arrows), {name: list(word) for name, word in decisions.items()}))
+
+
+async def _run(plan: Any, decisions: dict[str, list[str]]) -> tuple[Given, DipeoError | None, dict[str, str]]:
+    given: Given = {}
+
+    def kept(context: NodeContext) -> None:
+        given.setdefault(context.node.label, []).append({k: plain(v) for k, v in context.inputs.values.items()})
+
+    def start(context: NodeContext) -> Output:
+        kept(context)
+        return Output(f"{context.node.label}{context.run}")
+
+    async def work(context: NodeContext) -> Output:
+        kept(context)
+        return await note(context)
+
+    def decide(context: NodeContext) -> Output:
+        kept(context)
+        word = decisions[context.node.label].pop(0)
+        body = context.inputs.body
+        return Output(plain(body), handles=("condtrue" if word == "T" else "condfalse",))
+
+    real = handlers.get
+
+    def chosen(kind: str) -> Any:
+        return {"start": start, "condition": decide, "test_note": work, "person_job": work}.get(kind) or real(kind)
+
+    settings = get_settings()
+    async with Runtime(settings, llm=scripted(), store=InMemoryRunStore()) as runtime:
+        execution = runtime.execution(plan)
+        handlers.get = chosen  # the engine asks this module for every node
+        try:
+            await runtime.run(execution)
+        finally:
+            handlers.get = real
+    statuses = {
+        execution.state.label(i): str(n.status) for i, n in execution.state.nodes.items() if n.status != "completed"
+    }
+    return given, execution.error, statuses
