@@ -1,0 +1,71 @@
+"""Many runs at once, and long ones."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dipeo_nb.config import get_settings
+from dipeo_nb.container import Runtime
+from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, StartNode
+from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.testing import scripted
+from tests.graphs import plan_of
+from tests.shapes import Note
+
+
+def test_a_thousand_runs_at_once(tmp_path: Path):
+    """In one process, on one store: all complete, each with its own whole log."""
+    plan = plan_of({"s": StartNode(), "a": Note(), "b": Note(), "e": EndpointNode()}, ["s -> a", "a -> b", "b -> e"])
+
+    async def go() -> None:
+        store = SqliteRunStore(tmp_path / "runs.db")
+        async with Runtime(get_settings(), llm=scripted(), store=store) as runtime:
+            executions = [runtime.execution(plan) for _ in range(1000)]
+            await asyncio.gather(*(runtime.run(e) for e in executions))
+            assert {str(e.state.status) for e in executions} == {Status.COMPLETED}
+            assert {e.result() for e in executions} == {"b1"}
+            assert {r.events for r in await store.runs(limit=2000)} == {10}
+            assert len(await store.runs(limit=2000, status=Status.COMPLETED)) == 1000
+
+    asyncio.run(go())
+
+
+@pytest.mark.slow
+def test_ten_thousand_rounds(tmp_path: Path):
+    """A loop of 10,000 rounds needs no more memory in its last 8,000 rounds than the machinery itself moves; nothing is kept
+    that no edge can still ask for."""
+    nodes = {
+        "s": StartNode(),
+        "a": Note(),
+        "more": ConditionNode(expression="x >= 10000", expose_index_as="x"),
+        "e": EndpointNode(),
+    }
+    plan = plan_of(nodes, ["s -> a", "a -> more", "more[condfalse] -> a", "more[condtrue] -> e"])
+    process = psutil.Process()
+    sizes: dict[int, int] = {}
+
+    async def go() -> None:
+        settings = get_settings()
+        async with Runtime(settings, llm=scripted(), store=SqliteRunStore(tmp_path / "runs.db")) as runtime:
+            execution = runtime.execution(plan, max_iterations=20_000)
+
+            def measure(event: object) -> None:
+                rounds = execution.completed_runs(plan.nodes[1])
+                if rounds in (2000, 10_000) and rounds not in sizes:
+                    gc.collect()
+                    sizes[rounds] = process.memory_info().rss
+
+            runtime.services.bus.subscribe(measure)
+            await runtime.run(execution)
+            assert execution.state.status == Status.COMPLETED
+            assert execution.completed_runs(plan.nodes[1]) == 10_001
+            assert max(len(kept) for kept in execution._outputs.values()) <= 17
+
+    asyncio.run(go())
+    assert sizes[10_000] - sizes[2000] < 8 * 1024 * 1024, f"{(sizes[10_000] - sizes[2000]) / 1e6:.1f} MB more"
