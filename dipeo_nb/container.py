@@ -18,10 +18,7 @@ from dipeo_nb.config import Settings, get_settings, secret_values
 from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.diagnostics import Diagnostic
-from dipeo_nb.domain.enums import Severity, SupportedLanguage
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.nodes import CodeJobNode
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import BlobStorePort, ConversationRepository, InteractionPort, PersonRepository, Services
 from dipeo_nb.errors import InvalidDiagramError, TrustError, UserError
@@ -80,6 +77,9 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
         templates=overrides.get("templates") or SimpleTemplateProcessor(),
         code=overrides.get("code") or (lambda: ProcessCodeRunner(settings.base_dir)),
         clock=overrides.get("clock") or SystemClock(),
+        integrations=overrides.get("integrations"),
+        typescript=overrides.get("typescript"),
+        ir=overrides.get("ir"),
     )
     unknown = set(overrides) - set(Services.__dataclass_fields__)
     if unknown:
@@ -201,7 +201,10 @@ class Runtime:
             InvalidDiagramError: as `prepare`.
         """
         plan = document.compile(base_dir=self.settings.base_dir)
-        self._check_runnable(plan)
+        if problems := handlers.not_runnable(plan, self.services):
+            error = InvalidDiagramError(str(problems[0]), hint="Nothing was run.")
+            error.diagnostics = (*plan.diagnostics, *problems)
+            raise error
         return plan
 
     def execution(
@@ -313,32 +316,6 @@ class Runtime:
                 "or set --base-dir to the diagram's folder.",
                 sources=sources,
             )
-
-    def _check_runnable(self, plan: Plan) -> None:
-        problems: list[Diagnostic] = []
-        for node in plan.nodes:
-            spec = node.spec
-            language = spec.language if isinstance(spec, CodeJobNode) else None
-            if not handlers.runnable(node.type):
-                what = f"Nodes of type '{node.type}' load and draw in this version, but do not run yet"
-            elif language is not None and language is not SupportedLanguage.PYTHON:
-                what = f"Code in {language} does not run in this version; python does"
-            else:
-                continue
-            problems.append(
-                Diagnostic(
-                    Severity.ERROR,
-                    "not-runnable",
-                    f"{what}.",
-                    hint="Remove the node, or use another type.",
-                    file=plan.source_path,
-                    node=node.label,
-                )
-            )
-        if problems:
-            error = InvalidDiagramError(str(problems[0]), hint="Nothing was run.")
-            error.diagnostics = (*plan.diagnostics, *problems)
-            raise error
 
 
 class Recovery(NamedTuple):

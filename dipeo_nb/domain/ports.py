@@ -646,6 +646,76 @@ class CodeRunner(Protocol):
         ...
 
 
+@runtime_checkable
+class IntegrationPort(Protocol):
+    """Operations of providers (issue trackers, chat rooms …): what integrated_api nodes call (diagram-spec §3.14)."""
+
+    def operations(self) -> Mapping[str, Sequence[str]]:
+        """Provider → its operations."""
+        ...
+
+    async def execute(
+        self,
+        provider: str,
+        operation: str,
+        *,
+        resource_id: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        api_key_id: str | None = None,
+        timeout: float | None = None,
+        max_retries: int = 3,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """Call an operation; its answer as a JSON value.
+
+        Args:
+            config: what the operation takes.
+            api_key_id: id of the key; None: the provider's own.
+            timeout: seconds.
+            max_retries: how often a transient failure is tried again.
+            idempotency_key: the same for every attempt at the same work.
+
+        Raises:
+            ServiceError: the provider refuses or cannot be reached.
+            ValidationError: no such provider or operation; the message lists those there are.
+        """
+        ...
+
+
+@runtime_checkable
+class ASTParserPort(Protocol):
+    """Reads TypeScript (diagram-spec §3.12)."""
+
+    async def parse(self, sources: Mapping[str, str], options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Name of a source → {"ast": …, "metadata": …}.
+
+        Args:
+            sources: name → text.
+            options: the node's fields: extract_patterns, include_jsdoc, parse_mode, transform_enums, flatten_output,
+                output_format.
+
+        Raises:
+            CodeError: a source is not TypeScript; the message says where.
+        """
+        ...
+
+
+@runtime_checkable
+class IRBuilderPort(Protocol):
+    """Makes a code generator's intermediate form (diagram-spec §3.13)."""
+
+    async def build(self, source: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """{"data": …, "metadata": …} from what the parser gave.
+
+        Args:
+            options: the node's fields: builder_type, source_type, config_path, output_format, cache_enabled, validate_output.
+
+        Raises:
+            ValidationError: the source has not the shape that the builder needs.
+        """
+        ...
+
+
 class Clock(Protocol):
     """Time, ids and randomness, injected so that a replayed run is the recorded one."""
 
@@ -679,3 +749,7 @@ class Services:
     code: Callable[[], CodeRunner]
     """Makes the code runner of one run."""
     clock: Clock
+    integrations: IntegrationPort | None = None
+    """None: integrated_api nodes do not run. So with the next two and their nodes: this version ships no adapters of them."""
+    typescript: ASTParserPort | None = None
+    ir: IRBuilderPort | None = None

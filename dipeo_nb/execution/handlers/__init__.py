@@ -1,7 +1,9 @@
 """One module per node type, named by the `type:` of the diagram.
 
 A module has `run(context)`, which returns an `Output` at once (it must not block then) or a coroutine that does (an
-`async def` is one), and may have `TIMEOUT`: the node type's own time limit in seconds (`None`: none). A node type without a module here cannot run in this version.
+`async def` is one). It may have `TIMEOUT`: the node type's own time limit in seconds (`None`: none); `PORT`: the service without
+which it cannot run; and `missing(node, services)`: why a node of it cannot run here, found before anything runs (None: it can). A
+node type without a module here cannot run in this version.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from dipeo_nb.domain.plan import PlanNode
+from dipeo_nb.domain.diagnostics import Diagnostic
+from dipeo_nb.domain.enums import Severity
+from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import NodeExecutionError
 
 Handler = Callable[[Any], Any]
@@ -32,6 +37,33 @@ def runnable(node_type: str) -> bool:
     return node_type in _registered or (
         node_type.isidentifier() and importlib.util.find_spec(f"{__name__}.{node_type}") is not None
     )
+
+
+def not_runnable(plan: Plan, services: Services) -> list[Diagnostic]:
+    """What of a plan cannot run here: an error for each such node."""
+    found: list[Diagnostic] = []
+    for node in plan.nodes:
+        if (why := _missing(node, services)) is not None:
+            what, hint = why
+            place = plan.source_path
+            found.append(Diagnostic(Severity.ERROR, "not-runnable", what, hint=hint, file=place, node=node.label))
+    return found
+
+
+def _missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
+    """(why a node cannot run, what to do); None when it can."""
+    if node.type in _registered:
+        return None
+    if not runnable(node.type):
+        what = f"Nodes of type '{node.type}' load and draw in this version, but do not run yet."
+        return what, "Remove the node, or use another type."
+    module = importlib.import_module(f"{__name__}.{node.type}")
+    port = getattr(module, "PORT", None)
+    if port is not None and getattr(services, port) is None:
+        what = f"Nodes of type '{node.type}' need the service '{port}', of which this version ships no adapter."
+        return what, f"Give one: dp.Session({port}=…), or remove the node."
+    check = getattr(module, "missing", None)
+    return check(node, services) if check is not None else None
 
 
 def get(node_type: str) -> Handler:

@@ -7,7 +7,10 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
+from dipeo_nb.domain.enums import SupportedLanguage
 from dipeo_nb.domain.nodes import CodeJobNode
+from dipeo_nb.domain.plan import PlanNode
+from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import CodeError, StorageError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output
@@ -16,6 +19,14 @@ TIMEOUT = None  # the code has its own limit, which also kills the worker
 CODE_TIMEOUT = 30.0
 """Seconds when the node names none (spec default)."""
 _FILE = re.compile(r"[^\n]+\.py")
+
+
+def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
+    """Why a node cannot run here: its language."""
+    language = cast(CodeJobNode, node.spec).language
+    if language is SupportedLanguage.PYTHON:
+        return None
+    return f"Code in {language} does not run in this version; python does.", "Write it in Python."
 
 
 async def run(context: NodeContext) -> Output:

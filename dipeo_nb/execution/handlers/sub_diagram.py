@@ -178,11 +178,8 @@ async def _child(context: NodeContext, document: Diagram, variables: Mapping[str
 
 def _plan(context: NodeContext, document: Diagram) -> Plan:
     plan = document.compile(base_dir=context.services.files.base_path)
-    if odd := next((n for n in plan.nodes if not handlers.runnable(n.type)), None):
-        raise NodeExecutionError(
-            f"'{plan.name}' has '{odd.label}', and nodes of type '{odd.type}' do not run in this version.",
-            hint="Remove the node, or use another type.",
-        )
+    if problems := handlers.not_runnable(plan, context.services):
+        raise NodeExecutionError(f"'{plan.name}' cannot run: {problems[0].message}", hint=problems[0].hint)
     return plan
 
 
