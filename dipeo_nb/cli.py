@@ -191,7 +191,7 @@ def run(
             print(json.dumps(_refusal(file, error), ensure_ascii=False))
         raise
     if as_json:
-        print(json.dumps(report(state), ensure_ascii=False, default=str))
+        print(json.dumps(state.report(), ensure_ascii=False, default=str))
     else:
         _show_outputs(state)
     return _conclude(state)
@@ -320,6 +320,33 @@ def runs(
 
 
 @app.command()
+def serve(
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Default: DIPEO_PORT, else 8000; 0: a free one.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen at. Default: this machine only.")] = None,
+    base_dir: BaseDir = None,
+) -> int:
+    """Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed.
+
+    POST /runs {"diagram": NAME, "inputs": {…}} starts a run; GET /runs/ID/events follows it from any event on; GET /runs and
+    /runs/ID look; POST /runs/ID/stop and /answer.
+    """
+    from dipeo_nb.container import Runtime
+    from dipeo_nb.server import RunServer
+    from dipeo_nb.server import serve as listen
+
+    settings = _settings(base_dir)
+
+    def ready(server: RunServer, listening: int) -> None:
+        name = "127.0.0.1" if settings.host in ("localhost", "::1") else host or settings.host
+        say(f"Listening at http://{name}:{listening}", "Ctrl-C ends it.")
+        print(server.token, flush=True)
+
+    token = settings.serve_token.get_secret_value() if settings.serve_token else None
+    listen(Runtime(settings), host=host or settings.host, port=settings.port if port is None else port, token=token, ready=ready)
+    return DONE
+
+
+@app.command()
 def schema() -> int:
     """Print the JSON Schema of the light format, for editors."""
     from dipeo_nb.diagram.schema import light_schema
@@ -340,7 +367,7 @@ def demo(
         _pull(settings, settings.local_model)
     state = _carry_out(_Order(str(demo_diagram()), settings, {"topic": topic}, model=model))
     if as_json:
-        print(json.dumps(report(state), ensure_ascii=False, default=str))
+        print(json.dumps(state.report(), ensure_ascii=False, default=str))
     else:
         _show_outputs(state)
     return _conclude(state)
@@ -631,24 +658,6 @@ def _conclude(state: RunState) -> int:
     if error.get("hint"):
         say(f"hint: {error['hint']}")
     return INTERRUPTED if state.status == "aborted" else FAILED
-
-
-def report(state: RunState) -> dict[str, Any]:
-    """A finished run as `run --json` prints it."""
-    error = state.error
-    return {
-        "run_id": state.run_id,
-        "status": str(state.status),
-        "diagram": state.diagram,
-        "outputs": state.outputs,
-        "node_runs": {state.label(i): n.runs for i, n in state.nodes.items()},
-        "node_status": {state.label(i): str(n.status) for i, n in state.nodes.items()},
-        "usage": state.usage.to_dict(),
-        "cost_usd": state.cost_usd,
-        "duration_s": round(state.duration_s, 3),
-        "events": state.events,
-        "error": None if error is None else {key: error.get(key) for key in ("type", "message", "node", "hint")},
-    }
 
 
 def _refusal(file: str, error: BaseException) -> dict[str, Any]:

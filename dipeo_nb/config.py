@@ -113,6 +113,12 @@ class Settings(BaseSettings):
     """Another server for Gemini; without the version (`/v1beta`), which is added."""
     ollama_host: str = _env("OLLAMA_HOST", default="http://localhost:11434")
     """Address of the Ollama server; in any form that Ollama takes (`gpu-box`, `127.0.0.1:11434`, `http://…`)."""
+    host: str = _env("DIPEO_HOST", default="127.0.0.1")
+    """Where `dipeo-nb serve` listens; the default is reached from this machine only."""
+    port: int = _env("DIPEO_PORT", default=8000, ge=0, le=65535)
+    """Port of `dipeo-nb serve`; 0 chooses a free one."""
+    serve_token: SecretStr | None = _env("DIPEO_SERVE_TOKEN", default=None)
+    """Token of `dipeo-nb serve`; default: a new one each time, printed."""
     log_level: str = _env("DIPEO_LOG_LEVEL", default="INFO")
 
     @field_validator("ollama_host", mode="before")

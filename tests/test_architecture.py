@@ -16,7 +16,7 @@ ROWS = {
     "diagram": 3,
     "execution": 4, "llm": 4, "storage": 4, "events": 4, "integrations": 4, "security": 4, "codegen": 4,
     "container": 5, "database": 5, "shared": 5,
-    "testing": 6, "terminal": 6,
+    "testing": 6, "terminal": 6, "server": 6,
     "notebook": 7, "cli": 7,
     "__init__": 8, "__main__": 8,
 }  # fmt: skip

@@ -249,22 +249,30 @@ class Stream:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._held = ""
+        self._inside = ""
+        """Stands for the last character shown where that is within a word: no key begins there."""
 
     def feed(self, piece: str) -> str:
         """What can be shown now; maybe nothing."""
         text = self._held + piece
         for secret in self._redactor.known:
             text = text.replace(secret, HIDDEN)
-        cut = self._redactor.unfinished(text)
+        cut = max(self._redactor.unfinished(self._inside + text) - len(self._inside), 0)
         if len(text) - cut > LONGEST_HELD:
             cut = len(text)
         self._held = text[cut:]
-        return self._redactor(text[:cut])
+        return self._shown(text[:cut])
 
     def rest(self) -> str:
         """What was held back, at the end."""
         held, self._held = self._held, ""
-        return self._redactor(held)
+        return self._shown(held)
+
+    def _shown(self, text: str) -> str:
+        inside = self._inside
+        if text:
+            self._inside = "0" if text[-1].isascii() and text[-1].isalnum() else ""
+        return _SHAPES.sub(HIDDEN, inside + text)[len(inside) :]
 
 
 redactor = Redactor()

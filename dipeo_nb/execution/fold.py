@@ -130,6 +130,23 @@ class RunState:
         """The question that waits longest for an answer."""
         return next(iter(self.questions.values()), None)
 
+    def report(self) -> dict[str, Any]:
+        """The run in a few JSON values: what `run --json` prints and the server answers."""
+        error = self.error
+        return {
+            "run_id": self.run_id,
+            "status": str(self.status),
+            "diagram": self.diagram,
+            "outputs": self.outputs,
+            "node_runs": {self.label(i): n.runs for i, n in self.nodes.items()},
+            "node_status": {self.label(i): str(n.status) for i, n in self.nodes.items()},
+            "usage": self.usage.to_dict(),
+            "cost_usd": self.cost_usd,
+            "duration_s": round(self.duration_s, 3),
+            "events": self.events,
+            "error": None if error is None else {key: error.get(key) for key in ("type", "message", "node", "hint")},
+        }
+
     def label(self, node_id: str) -> str:
         return self.labels.get(node_id, node_id)
 

@@ -323,6 +323,8 @@ class SqliteRunStore:
             cause, hint = "disk_full", "Free some disk space; what was stored before is safe."
         elif "readonly" in text or "read-only" in text or isinstance(error, PermissionError):
             cause, hint = "read_only", "Make the file and its folder writable, or use another one (STATE_STORE_PATH)."
+        elif "unable to open" in text:  # what SQLite says of a WAL that it cannot make, among other things
+            cause, hint = "permission", "Make the file and its folder accessible, or use another one (STATE_STORE_PATH)."
         elif "not a database" in text or "malformed" in text:
             hint = "The file is damaged or is no database; it is left as it is. Move it away, or use another one (STATE_STORE_PATH)."
         elif _is_busy(error):

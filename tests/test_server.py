@@ -1,0 +1,218 @@
+"""`dipeo-nb serve`: a real server, real HTTP, real server-sent events."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+HELLO = """
+version: light
+metadata: {name: Hello}
+persons:
+  Ada: {service: echo, model: m}
+nodes:
+- {label: Start, type: start}
+- {label: Say, type: person_job, person: Ada, default_prompt: "Hello {{name}}."}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Say}
+- {from: Say, to: End}
+"""
+ASKS = """
+version: light
+nodes:
+- {label: Start, type: start}
+- {label: Name, type: user_response, prompt: Who?, timeout: 60}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Name}
+- {from: Name, to: End}
+"""
+
+
+class Served:
+    """A server in a process of its own."""
+
+    def __init__(self, base: Path, *options: str, **environment: str) -> None:
+        command = [sys.executable, "-m", "dipeo_nb", "serve", "--base-dir", str(base), *options]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.token = self.process.stdout.readline().strip()
+        said = self.process.stderr.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
+        assert found, said + self.process.stderr.read()
+        self.port = int(found[1])
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {self.token}"}, timeout=30
+        )
+
+    def start(self, **order: Any) -> str:
+        answer = self.http.post("/runs", json=order)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["run_id"]
+
+    def events(self, run_id: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """The stream to its end: (id, event, data) of every frame."""
+        with self.http.stream("GET", f"/runs/{run_id}/events", **options) as answer:
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            frame: dict[str, Any] = {}
+            for line in answer.iter_lines():
+                name, _, value = line.partition(": ")
+                if name in ("id", "event"):
+                    frame[name] = value
+                elif name == "data":
+                    frame["data"] = json.loads(value)
+                elif not line and frame:
+                    yield frame
+                    frame = {}
+
+    def close(self) -> int:
+        self.http.close()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.process.communicate()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    (tmp_path / "hello.light.yaml").write_text(HELLO)
+    (tmp_path / "asks.light.yaml").write_text(ASKS)
+    server = Served(tmp_path, "--port", "0")
+    yield server
+    server.close()
+
+
+def test_a_run_is_started_and_followed(served: Served):
+    """One request starts it; the stream has every event in order and ends with the run; then its result is there."""
+    run_id = served.start(diagram="hello", inputs={"name": "Ada"})
+    frames = list(served.events(run_id))
+    assert [int(f["id"]) for f in frames] == list(range(1, len(frames) + 1))
+    assert [frames[0]["event"], frames[-1]["event"]] == ["execution_started", "execution_completed"]
+    assert all(f["data"]["execution_id"] == run_id for f in frames)
+    result = served.http.get(f"/runs/{run_id}").json()
+    assert result["status"] == "completed"
+    assert "Hello Ada." in result["outputs"]["End"]
+    assert [r["run_id"] for r in served.http.get("/runs?limit=5").json()["runs"]] == [run_id]
+
+
+def test_late_and_returning_clients(served: Served):
+    """From any event on, without gap or repeat: by `after`, and by the Last-Event-ID of a client that comes back."""
+    run_id = served.start(diagram="hello")
+    whole = list(served.events(run_id))
+    for seen in (0, 1, len(whole) - 1):
+        rest = whole[seen:]
+        assert list(served.events(run_id, params={"after": seen})) == rest
+        assert list(served.events(run_id, headers={"Last-Event-ID": str(seen)})) == rest
+
+
+def test_several_clients_at_once(served: Served):
+    """Each gets everything, also one that joins in the middle and one that leaves."""
+    run_id = served.start(diagram="asks")
+    seen: list[list[str]] = [[], []]
+
+    def follow(place: int) -> None:
+        seen[place] = [f["id"] for f in served.events(run_id)]
+
+    followers = [threading.Thread(target=follow, args=(n,)) for n in range(2)]
+    for follower in followers:
+        follower.start()
+    for frame in served.events(run_id):
+        if frame["event"] == "interactive_prompt":
+            break  # this client leaves
+    assert served.http.post(f"/runs/{run_id}/answer", json={"text": "Ada"}).status_code == 202
+    for follower in followers:
+        follower.join(20)
+    assert seen[0] == seen[1] == [str(n + 1) for n in range(len(seen[0]))]
+    assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": "Ada"}
+
+
+def test_stop(served: Served):
+    """The run ends as aborted, and its stream with it."""
+    run_id = served.start(diagram="asks")
+    frames = served.events(run_id)
+    while next(frames)["event"] != "interactive_prompt":
+        pass
+    assert served.http.post(f"/runs/{run_id}/stop").status_code == 202
+    assert list(frames)[-1]["data"]["data"]["status"] == "aborted"
+
+
+def test_nothing_without_the_token(served: Served):
+    """Neither reading nor starting; and no page of another site can reach it under a name of its own."""
+    for headers in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}):
+        for method, path in (("GET", "/runs"), ("POST", "/runs"), ("GET", "/runs/x/events"), ("POST", "/runs/x/stop")):
+            assert served.http.request(method, path, headers=headers).status_code == 401
+    assert served.http.get("/runs", headers={"Host": "evil.example"}).status_code == 400
+    assert httpx.get(f"http://127.0.0.1:{served.port}/health").json() == {"status": "ok"}
+    assert served.http.get(f"/runs?token={served.token}", headers={"Authorization": ""}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ("{", 422, "JSON"),
+        ({}, 422, "diagram"),
+        ({"diagram": "hello", "odd": 1}, 422, "odd"),
+        ({"diagram": "nothing"}, 404, "no diagram 'nothing'"),
+        ({"diagram": "../../etc/passwd"}, 404, "passwd"),
+        ({"diagram": "/etc/hostname"}, 404, "hostname"),
+        ({"diagram": HELLO}, 400, "named here, not sent"),
+        ({"diagram": "{}"}, 400, "named here, not sent"),
+        ({"diagram": "hello", "inputs": {"x": "y" * 1_100_000}}, 400, "more than"),
+    ],
+)
+def test_bad_requests(served: Served, body: Any, status: int, words: str):
+    """One clear error each, as JSON, and nothing runs."""
+    content = body if isinstance(body, str) else json.dumps(body)
+    answer = served.http.post("/runs", content=content)
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["error"]["message"]
+    assert served.http.get("/runs").json()["runs"] == []
+
+
+def test_unknown_runs(served: Served):
+    """404 with what to do."""
+    for path in ("/runs/exec_x", "/runs/exec_x/events"):
+        answer = served.http.get(path)
+        assert (answer.status_code, answer.json()["error"]["hint"]) == (404, "See GET /runs for those there are.")
+    assert served.http.get("/runs/exec_x/events?after=x").status_code == 404
+    assert served.http.post("/runs/exec_x/stop").status_code == 400
+
+
+def test_the_port_is_a_setting(tmp_path: Path):
+    """DIPEO_PORT says where it listens (S101), DIPEO_SERVE_TOKEN what it wants; a port in use is one clear error."""
+    (tmp_path / "hello.light.yaml").write_text(HELLO)
+    first = Served(tmp_path, "--port", "0")
+    try:
+        command = [sys.executable, "-m", "dipeo_nb", "serve", "--base-dir", str(tmp_path)]
+        environment = {**os.environ, "DIPEO_PORT": str(first.port)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+        assert done.returncode == 2
+        assert f":{first.port} cannot be listened at" in done.stderr
+        assert "DIPEO_PORT" in done.stderr
+    finally:
+        assert first.close() in (0, 130, -signal.SIGTERM)
+    again = Served(tmp_path, DIPEO_PORT=str(first.port), DIPEO_SERVE_TOKEN="canary-token-0123456789")
+    try:
+        assert again.port == first.port
+        assert again.token == "canary-token-0123456789"
+        assert again.http.get("/runs").status_code == 200
+    finally:
+        again.close()
