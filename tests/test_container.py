@@ -13,13 +13,18 @@ import psutil
 import pytest
 
 from dipeo_nb import errors
-from dipeo_nb.config import get_settings
+from dipeo_nb.config import get_settings, reset_settings
 from dipeo_nb.container import Runtime, build
 from dipeo_nb.domain import ports
+from dipeo_nb.domain.chat import Message
+from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import DipeoError, StorageError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.storage.blobs import InMemoryBlobAdapter
+from dipeo_nb.storage.conversation import InMemoryConversationRepository
+from dipeo_nb.storage.redis import RedisConversationRepository
 from dipeo_nb.testing import scripted
 from tests.llm_wire import run
 
@@ -73,6 +78,37 @@ def test_any_service_can_be_replaced():
     assert services.store is store
     with pytest.raises(TypeError, match=r"no service lmm; it has .*llm"):
         build(lmm=llm)
+
+
+def test_settings_choose_the_stores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_server: str):
+    """DIPEO_BLOB_STORE and DIPEO_CONVERSATION_STORE name folder, memory or server, and what is kept is kept there."""
+
+    def built(blobs: str, conversations: str) -> Services:
+        monkeypatch.setenv("DIPEO_BLOB_STORE", blobs)
+        monkeypatch.setenv("DIPEO_CONVERSATION_STORE", conversations)
+        reset_settings()
+        return build()
+
+    async def go() -> None:
+        services = built(str(tmp_path / "elsewhere"), "talk.db")
+        await services.blobs.put("a/b", b"x")
+        await services.conversations.get_messages("run1")
+        base = Path(get_settings().base_dir)
+        assert any(p.is_file() for p in (tmp_path / "elsewhere").rglob("*"))
+        assert (base / "talk.db").exists()
+        services = built("memory:", "memory:")
+        assert isinstance(services.blobs, InMemoryBlobAdapter)
+        assert isinstance(services.conversations, InMemoryConversationRepository)
+        services = built("memory:", redis_server)
+        await services.conversations.add_message(
+            Message("m1", "ada", "bob", "hi", MessageType.PERSON_TO_PERSON, 0.0), "run1"
+        )
+        other = RedisConversationRepository(redis_server)
+        assert [m.content for m in await other.get_messages("run1")] == ["hi"]
+        for repository in (services.conversations, other):
+            await repository.cleanup()
+
+    asyncio.run(go())
 
 
 class Counted(InMemoryRunStore):
