@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import struct
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +17,7 @@ from dipeo_nb.config import child_environment
 from dipeo_nb.domain.ports import CodeResult
 from dipeo_nb.errors import CodeError, NodeTimeoutError
 from dipeo_nb.execution import code_worker
+from dipeo_nb.execution.commands import kill_group
 from dipeo_nb.execution.inputs import Inputs, plain
 
 FRAME_LIMIT = 256 * 1024 * 1024
@@ -164,7 +163,7 @@ class ProcessCodeRunner:
         process, self._process = self._process, None
         if process is not None:
             if process.returncode is None:
-                _kill_group(process.pid)
+                kill_group(process.pid)
             await process.wait()
             if process.stdin is not None:
                 process.stdin.close()
@@ -172,14 +171,3 @@ class ProcessCodeRunner:
         if errors is not None:
             errors.cancel()
             await asyncio.gather(errors, return_exceptions=True)
-
-
-def _kill_group(pid: int) -> None:
-    """The worker and whatever its code started."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        # It ended between the look and the kill.
-        return
-    except AttributeError:  # Windows has no process groups
-        os.kill(pid, signal.SIGTERM)

@@ -1,9 +1,11 @@
-"""code_job: runs Python in the run's worker process (diagram-spec §3.5 "Do")."""
+"""code_job: Python in the run's worker process; TypeScript, bash and shell as programs (diagram-spec §3.5 "Do")."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,27 +14,44 @@ from dipeo_nb.domain.nodes import CodeJobNode
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import CodeError, StorageError
+from dipeo_nb.execution import node_js
+from dipeo_nb.execution.commands import run_command, tail
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.inputs import Output
+from dipeo_nb.execution.inputs import Output, as_text, plain
 
 TIMEOUT = None  # the code has its own limit, which also kills the worker
 CODE_TIMEOUT = 30.0
 """Seconds when the node names none (spec default)."""
-_FILE = re.compile(r"[^\n]+\.py")
+_FILE = re.compile(r"[^\n]+\.(py|ts|mts|js|mjs|sh|bash)")
 
 
 def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
-    """Why a node cannot run here: its language."""
+    """Why a node cannot run here: the program of its language is not there."""
     language = cast(CodeJobNode, node.spec).language
-    if language is SupportedLanguage.PYTHON:
-        return None
-    return f"Code in {language} does not run in this version; python does.", "Write it in Python."
+    if language is SupportedLanguage.TYPESCRIPT and node_js.node() is None:
+        return node_js.no_node()
+    if language in _SHELLS and shutil.which(_SHELLS[language]) is None:
+        return f"There is no {_SHELLS[language]} on this machine.", "Install it, or write the code in Python."
+    return None
+
+
+_SHELLS = {SupportedLanguage.BASH: "bash", SupportedLanguage.SHELL: "sh"}
 
 
 async def run(context: NodeContext) -> Output:
     spec = cast(CodeJobNode, context.node.spec)
-    execution = context.execution
     code, name, folder = await asyncio.to_thread(source, context, spec)
+    match spec.language:
+        case SupportedLanguage.PYTHON:
+            return await _python(context, spec, code, name, folder)
+        case SupportedLanguage.TYPESCRIPT:
+            return await _typescript(context, spec, code, name, folder)
+        case _:
+            return await _shell(context, spec, code, name, folder)
+
+
+async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str, folder: Path | None) -> Output:
+    execution = context.execution
     result = await execution.code.run_python(
         code,
         filename=name,
@@ -41,12 +60,10 @@ async def run(context: NodeContext) -> Output:
         assigned={} if spec.isolated else execution.code_variables,
         node_id=context.node.id,
         function_name=spec.function_name,
-        timeout=CODE_TIMEOUT if spec.timeout is None else spec.timeout,
+        timeout=_limit(spec),
         shared=not spec.isolated,
         folder=folder,
-        on_output=lambda text: execution.emit_delta(
-            context.node, {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
-        ),
+        on_output=lambda text: _printed(context, text),
     )
     if not spec.isolated:
         execution.code_variables = dict(result.variables)
@@ -56,9 +73,66 @@ async def run(context: NodeContext) -> Output:
     return Output(result.value, meta=meta)
 
 
+async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: str, folder: Path | None) -> Output:
+    files = context.services.files
+    value, stdout = await node_js.run_typescript(
+        code,
+        file=files.resolve(name) if folder is not None else None,
+        name=spec.function_name,
+        inputs={**_names(context), "node_id": context.node.id, "globals": plain(context.execution.variables)},
+        cwd=folder or files.base_path,
+        timeout=_limit(spec),
+        on_output=lambda text: _printed(context, text),
+    )
+    return Output(value, meta={"stdout": stdout} if stdout else {})
+
+
+async def _shell(context: NodeContext, spec: CodeJobNode, code: str, name: str, folder: Path | None) -> Output:
+    """Inputs are variables of the environment, never part of the text: `INPUT_name`, and their names in `INPUT_KEYS`."""
+    given = {key: value for key, value in _names(context).items() if key.isidentifier()}
+    names = {f"INPUT_{key}": as_text(value) for key, value in given.items()}
+    done = await run_command(
+        [_SHELLS[spec.language], "-c", code, name],
+        cwd=folder or context.services.files.base_path,
+        timeout=_limit(spec),
+        env={**names, "INPUT_KEYS": ",".join(given)},
+        on_output=lambda text: _printed(context, text),
+    )
+    if done.status:
+        raise CodeError(
+            f"The script ended with exit status {done.status}: {tail(done.stderr) or 'it said nothing on stderr'}",
+            hint="Mend the script of the node.",
+            traceback=tail(done.stderr),
+        )
+    return Output(done.stdout.strip(), meta={"stderr": done.stderr} if done.stderr else {})
+
+
+def _names(context: NodeContext) -> dict[str, Any]:
+    """Inputs by name, as plain JSON values; texts that hold JSON are what they hold, as for Python."""
+    return {name: _parsed(plain(value)) for name, value in context.inputs.names({}).items()}
+
+
+def _parsed(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _limit(spec: CodeJobNode) -> float:
+    return CODE_TIMEOUT if spec.timeout is None else spec.timeout
+
+
+def _printed(context: NodeContext, text: str) -> None:
+    payload = {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
+    context.execution.emit_delta(context.node, payload)
+
+
 def source(context: NodeContext, spec: CodeJobNode) -> tuple[str, str, Path | None]:
     """(code, name for tracebacks, folder of its imports). Inline code wins over a file, as in upstream; a single line
-    that names an existing .py file is that file."""
+    that names an existing file of code is that file."""
     files = context.services.files
     path = spec.file_path
     if spec.code:

