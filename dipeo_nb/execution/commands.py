@@ -62,11 +62,13 @@ async def run_command(
         raise CodeError(
             f"'{command[0]}' cannot be started: {why}.", hint="Install it, or mend its name and the node's `cwd`."
         ) from error
+    work = [
+        asyncio.ensure_future(step)
+        for step in (_read(process.stdout, on_output), _read(process.stderr, on_output), _feed(process.stdin, stdin))
+    ]
     try:
         async with asyncio.timeout(timeout):
-            out, err, _ = await asyncio.gather(
-                _read(process.stdout, on_output), _read(process.stderr, on_output), _feed(process.stdin, stdin)
-            )
+            out, err, _ = await asyncio.gather(*work)
             status = await process.wait()
     except TimeoutError:
         raise NodeTimeoutError(
@@ -75,8 +77,27 @@ async def run_command(
         ) from None
     finally:
         kill_group(process.pid)
-        await process.wait()
-    return Finished(out, err, status)
+        for step in work:
+            step.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.shield(_ended(process))
+    return Finished(str(out), str(err), status)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Wait until a killed program is gone. asyncio tells so only when its pipes are read to their ends."""
+    streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
+    try:
+        async with asyncio.timeout(2):
+            await asyncio.gather(*(_drained(stream) for stream in streams))
+            await process.wait()
+    except TimeoutError:  # something that left the group holds a pipe
+        process._transport.close()  # type: ignore[attr-defined] # pyright: ignore - no public way
+
+
+async def _drained(stream: asyncio.StreamReader) -> None:
+    while await stream.read(65536):
+        pass
 
 
 async def _read(stream: asyncio.StreamReader | None, on_output: Callable[[str], None] | None) -> str:
