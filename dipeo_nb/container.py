@@ -30,6 +30,7 @@ from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.integrations.http import HTTPClient
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.keys import APIKeyChain
 from dipeo_nb.security.trust import TrustedCode, digest_of, sources_of
@@ -77,6 +78,7 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
         templates=overrides.get("templates") or SimpleTemplateProcessor(),
         code=overrides.get("code") or (lambda: ProcessCodeRunner(settings.base_dir)),
         clock=overrides.get("clock") or SystemClock(),
+        http=overrides.get("http") or HTTPClient(max_size=settings.max_file_size),
         integrations=overrides.get("integrations"),
         typescript=overrides.get("typescript"),
         ir=overrides.get("ir"),
@@ -229,6 +231,7 @@ class Runtime:
             reuse, forked_from: take finished runs of nodes over (see `execution.recovery.reusable`).
         """
         settings = self.settings
+        redactor.add_named(variables or {})
         options = RunOptions(
             variables=dict(variables or {}),
             model=model,

@@ -23,6 +23,7 @@
     │   └── RunAbortedError           stopped by the user
     └── ServiceError              something outside failed
         ├── StorageError              files, blobs, run store; carries `operation`
+        ├── IntegrationError          a web service; carries `status`, `url` (without its query), `attempts`
         ├── APIKeyError
         │   └── APIKeyNotFoundError
         └── LLMError                  carries provider, model, status, request_id
@@ -260,6 +261,13 @@ class StorageError(ServiceError):
 
     code = "storage_error"
     operation: str | None = None
+
+
+class IntegrationError(ServiceError):
+    """A web service refused, failed or could not be reached; `status` is its HTTP answer, when there was one."""
+
+    code = "integration_error"
+    status: int | None = None
 
 
 class APIKeyError(ServiceError):

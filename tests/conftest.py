@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from tests.servers import redis_server, s3_server  # noqa: F401 - fixtures
 settings.register_profile("dipeo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("dipeo"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dipeo")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with & in a shell: Ctrl-C must work in the tests all the same
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NOT_HERE = "not here:"
 """A skip whose reason starts so is about the platform, not about a missing part; CI accepts it."""

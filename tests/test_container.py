@@ -40,6 +40,7 @@ PORTS = {
     "persons": ports.PersonRepository,
     "keys": ports.APIKeyPort,
     "templates": ports.TemplateProcessorPort,
+    "http": ports.HTTPPort,
 }
 GIVEN = {"integrations", "typescript", "ir"}
 """Ports of which this version ships no adapter."""

@@ -140,6 +140,10 @@ class Redactor:
         with self._lock:  # the longest first: one may be part of another
             self.known = tuple(sorted({*self.known, *forms}, key=lambda form: (-len(form), form)))
 
+    def add_named(self, values: Mapping[str, Any]) -> None:
+        """Know the texts whose names say that they are secrets (`password`, `api_key`, `token` …)."""
+        self.add(*(v for k, v in values.items() if isinstance(v, str) and (_FIELD.search(k) or k.lower().endswith("token"))))
+
     def __call__(self, value: Any) -> Any:
         """*value* (texts, mappings, lists, tuples …) without secrets; the very object when there is none in it."""
         return self._clean(value) if self._dirty(value) else value

@@ -670,7 +670,7 @@ class _Compiler:
         return (
             source is None
             or target is None
-            or arrow.source_handle not in source.META.outputs
+            or not source.META.has_output(arrow.source_handle)
             or arrow.target_handle not in target.META.inputs
             or (arrow.content_type is not None and arrow.content_type not in _CONTENT_TYPES)
         )
@@ -682,7 +682,7 @@ class _Compiler:
         if spec is None:
             return
         allowed = spec.META.outputs if direction == "output" else spec.META.inputs
-        if handle in allowed:
+        if handle in allowed or (direction == "output" and spec.META.has_output(handle)):
             return
         if not allowed:
             verb = "leads into" if direction == "input" else "leaves"

@@ -105,7 +105,8 @@ class References:
         allowed = (cls.META.inputs if direction == "input" else cls.META.outputs) if cls else ()
         listed = (node.id, handle, direction) in self.handles
         # A node without handles on that side is the compiler's finding: there the whole arrow is wrong.
-        if handle in allowed or listed or not allowed:
+        led = cls is not None and direction == "output" and cls.META.has_output(handle)
+        if handle in allowed or led or listed or not allowed:
             return End(node.id, handle or "default")
         reading.error(
             "unknown-handle",

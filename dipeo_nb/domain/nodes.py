@@ -56,6 +56,12 @@ class NodeMeta:
     side_effects: bool = False
     """Whether running twice can do harm outside (files, network, code)."""
 
+    def has_output(self, handle: str) -> bool:
+        """Whether an arrow may leave there; the error of every node that works can be led on (§3.0 "Do")."""
+        return handle in self.outputs or (
+            handle == "error" and bool(self.outputs) and self.category is not NodeCategory.CONTROL
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:

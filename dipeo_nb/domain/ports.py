@@ -646,6 +646,59 @@ class CodeRunner(Protocol):
         ...
 
 
+class HTTPResponse(NamedTuple):
+    """A web server's answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    content: bytes
+    encoding: str
+    url: str
+    """Of the last redirect, without its query."""
+    attempts: int
+
+    @property
+    def text(self) -> str:
+        return self.content.decode(self.encoding, "replace")
+
+
+@runtime_checkable
+class HTTPPort(Protocol):
+    """Requests to web servers: what api_job and hook nodes use."""
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        content: str | bytes | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float = 30.0,
+        max_retries: int = 3,
+        retry_delay: float = 1.0,
+    ) -> HTTPResponse:
+        """Send a request; any answer is returned, also 404.
+
+        Answers 429, 500, 502, 503 and 504 are asked for again (as the server's Retry-After says, else after *retry_delay*
+        seconds, doubled each time, 60 at most), and so are connections that failed where repeating does no harm.
+
+        Args:
+            params: added to the query of the address.
+            json: body as JSON; or *content*, as it is.
+            auth: name and password (Basic).
+            timeout: seconds without a byte, each attempt.
+
+        Raises:
+            ValidationError: the address is none of http or https.
+            IntegrationError: no answer, or one that is too large.
+        """
+        ...
+
+
 @runtime_checkable
 class IntegrationPort(Protocol):
     """Operations of providers (issue trackers, chat rooms …): what integrated_api nodes call (diagram-spec §3.14)."""
@@ -749,6 +802,7 @@ class Services:
     code: Callable[[], CodeRunner]
     """Makes the code runner of one run."""
     clock: Clock
+    http: HTTPPort
     integrations: IntegrationPort | None = None
     """None: integrated_api nodes do not run. So with the next two and their nodes: this version ships no adapters of them."""
     typescript: ASTParserPort | None = None

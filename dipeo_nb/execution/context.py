@@ -66,6 +66,14 @@ class NodeContext:
             )
         return result.content
 
+    def render_within(self, value: Any) -> Any:
+        """The texts within a JSON value rendered as templates; names of fields and everything else stay."""
+        if isinstance(value, str):
+            return self.render(value)
+        if isinstance(value, Mapping):
+            return {name: self.render_within(item) for name, item in value.items()}
+        return [self.render_within(item) for item in value] if isinstance(value, (list, tuple)) else value
+
     async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
         """Call a model, showing its text as it comes; usage and cost are charged to this node and the run's budget."""
         response: LLMResponse | None = None

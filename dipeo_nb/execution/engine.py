@@ -44,7 +44,16 @@ from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.handlers import sub_diagram
 from dipeo_nb.execution.inputs import Inputs, Output
 from dipeo_nb.execution.memory import ConversationLog, as_record
-from dipeo_nb.execution.recovery import Recovered, error_output, gathered, message_of, needs_lost, output_of, published
+from dipeo_nb.execution.recovery import (
+    Recovered,
+    error_output,
+    gathered,
+    goes_on,
+    message_of,
+    needs_lost,
+    output_of,
+    published,
+)
 from dipeo_nb.execution.recovery import Run as NodeRun
 
 STREAMED = ("text", "reasoning", "stdout")
@@ -622,7 +631,7 @@ class Execution:
         if node.id in self._streams:
             self._end_streams(node)
         self._nodes_failed.add(node.index)
-        handled = node.spec.on_error == "continue"
+        handled = goes_on(self.plan, node)
         described = describe(ours, node.label)
         self._emit(
             EventType.NODE_ERROR,

@@ -9,6 +9,9 @@ from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import DeadlockError, DipeoError, MaxIterationsError, NodeExecutionError, RunError
 from dipeo_nb.execution.schedule import Finish
 
+DETAILS = ("violations", "status")
+"""Facts of an error that a diagram may want to work with; they are in the error output beside the message."""
+
 
 def as_run_error(error: BaseException, node: PlanNode | None) -> DipeoError:
     """Any exception of a node as one of ours, with the node's name; ours keep their class."""
@@ -26,7 +29,11 @@ def as_run_error(error: BaseException, node: PlanNode | None) -> DipeoError:
 
 def describe(error: DipeoError, label: str | None) -> dict[str, Any]:
     """An error as events and `run --json` show it."""
-    described = {"type": type(error).__name__, "message": error.message, "node": label, "hint": error.hint}
+    described: dict[str, Any] = {
+        "type": type(error).__name__, "message": error.message, "node": label, "hint": error.hint,
+    }  # fmt: skip
+    if details := {name: error.facts[name] for name in DETAILS if name in error.facts}:
+        described["details"] = details
     traceback = getattr(error, "traceback", None)
     return {**described, "traceback": traceback} if isinstance(traceback, str) and traceback else described
 

@@ -223,10 +223,19 @@ def output_of(event: Event, log: ConversationLog) -> Output:
     )
 
 
+def goes_on(plan: Plan, node: PlanNode) -> bool:
+    """Whether the run goes on when the node fails: it says so, or an arrow leads from its error output."""
+    return node.spec.on_error == "continue" or _error_wired(plan, node)
+
+
+def _error_wired(plan: Plan, node: PlanNode) -> bool:
+    return any(plan.edges[e].source_handle == "error" for e in node.outgoing)
+
+
 def error_output(plan: Plan, node: PlanNode, described: Mapping[str, Any]) -> Output:
-    """What a failed node hands on when it is to go on (`on_error: continue`)."""
-    wired = any(plan.edges[e].source_handle == "error" for e in node.outgoing)
-    value = {"error": described["message"], "type": described["type"]}
+    """What a failed node hands on when the run goes on."""
+    wired = _error_wired(plan, node)
+    value = {"error": described["message"], "type": described["type"], **described.get("details", {})}
     return Output(value, described["message"], ("error",) if wired else ("default", "error"))
 
 

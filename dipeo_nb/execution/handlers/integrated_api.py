@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from dipeo_nb.domain.nodes import IntegratedApiNode
 from dipeo_nb.errors import NodeExecutionError
@@ -34,19 +34,10 @@ async def run(context: NodeContext) -> Output:
         spec.provider,
         spec.operation,
         resource_id=context.render(spec.resource_id) if spec.resource_id else None,
-        config={**brought, **_rendered(context, spec.config)},
+        config={**brought, **context.render_within(spec.config)},
         api_key_id=spec.api_key_id,
         timeout=API_TIMEOUT if spec.timeout is None else spec.timeout,
         max_retries=spec.max_retries,
         idempotency_key=context.idempotency_key,
     )
     return Output(plain(answer), meta={"provider": spec.provider, "operation": spec.operation})
-
-
-def _rendered(context: NodeContext, value: Any) -> Any:
-    """Texts of the configuration as templates; the rest as it is."""
-    if isinstance(value, str):
-        return context.render(value)
-    if isinstance(value, Mapping):
-        return {name: _rendered(context, item) for name, item in value.items()}
-    return [_rendered(context, item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,107 @@
+"""json_schema_validator: data that fits leaves on `success`, data that does not is an error (diagram-spec §3.11 "Do").
+
+The dialect is the schema's own `$schema`, else 2020-12; `format` is checked. A schema refers to itself only: nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+from dipeo_nb.domain.nodes import JsonSchemaValidatorNode
+from dipeo_nb.errors import NodeExecutionError
+from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.inputs import Output, plain
+
+MAX_VIOLATIONS = 100
+"""Violations that a strict check lists at most."""
+
+
+async def run(context: NodeContext) -> Output:
+    spec = cast(JsonSchemaValidatorNode, context.node.spec)
+    schema = await _schema(context, spec)
+    data = await _read(context, spec.data_path) if spec.data_path else _parsed(plain(context.inputs.body))
+    found = await asyncio.to_thread(_violations, schema, data, spec.strict_mode)
+    if found:
+        rest = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        told = "; ".join(f"{item['path']}: {item['message']}" for item in found[:3])
+        raise NodeExecutionError(
+            f"The data does not fit the schema: {told}{rest}.",
+            hint="Mend the data or the schema; to go on all the same, draw an arrow from the node's error output.",
+            violations=found,
+        )
+    return Output(data, meta={"valid": True})
+
+
+async def _schema(context: NodeContext, spec: JsonSchemaValidatorNode) -> Any:
+    if spec.json_schema is None and not spec.schema_path:
+        raise NodeExecutionError("The node has no schema.", hint="Set `json_schema` or `schema_path`.")
+    given = spec.json_schema if spec.json_schema is not None else await _read(context, str(spec.schema_path))
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise NodeExecutionError(f"The schema is no JSON: {error}.", hint="Mend `json_schema`.") from None
+    return _closed(plain(given)) if spec.error_on_extra else plain(given)
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with `additionalProperties: false` wherever it lists properties and says nothing of others."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    closed = {name: _closed(item) for name, item in schema.items()}
+    if isinstance(schema.get("properties"), Mapping):
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+async def _read(context: NodeContext, path: str) -> Any:
+    name = context.services.templates.process_single_brace(path, context.names)
+    done = await context.services.db.execute_operation(name, "read", format=_format(name))
+    return done["value"]
+
+
+def _format(name: str) -> str:
+    return "yaml" if PurePosixPath(name).suffix.lower() in (".yaml", ".yml") else "json"
+
+
+def _parsed(data: Any) -> Any:
+    """Text that is JSON is what it says; a model's answer arrives so."""
+    if not isinstance(data, str):
+        return data
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data
+
+
+def _violations(schema: Any, data: Any, every: bool) -> list[dict[str, str]]:
+    """[{path, message, rule}], empty when it fits."""
+    from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    if not isinstance(schema, (Mapping, bool)):
+        raise NodeExecutionError("The schema is no mapping.", hint="A JSON schema is a mapping, e.g. {type: object}.")
+    kind: Any = validator_for(schema, default=Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+        validator = kind(schema, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
+        errors = sorted(validator.iter_errors(data), key=lambda e: list(map(str, e.absolute_path)))
+    except SchemaError as error:
+        raise NodeExecutionError(
+            f"The schema is wrong at {error.json_path}: {error.message}.", hint="Mend the schema."
+        ) from None
+    except Unresolvable as error:
+        raise NodeExecutionError(
+            f"The schema refers to '{error.ref}', which is not in it.", hint="Put it under $defs; nothing is fetched."
+        ) from None
+    chosen = errors[:MAX_VIOLATIONS] if every else [best_match(errors)] if errors else []
+    return [{"path": e.json_path, "message": e.message[:500], "rule": str(e.validator)} for e in chosen]
