@@ -63,7 +63,7 @@ def check_refused(value: Any) -> None:
         raise SecurityError(value._undefined_message)
 
 
-class _Environment(ImmutableSandboxedEnvironment):
+class SandboxEnvironment(ImmutableSandboxedEnvironment):
     """Jinja2's sandbox; keys come before attributes, text views give their value, results are bounded."""
 
     intercepted_binops = frozenset(["**", "*", "%"])
@@ -119,20 +119,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call(context, obj, *args, **kwargs)
 
 
-def _make_environment() -> _Environment:
-    env = _Environment(
-        block_start_string=OPEN + "%",
-        block_end_string="%" + CLOSE,
-        variable_start_string=OPEN + "{",
-        variable_end_string="}" + CLOSE,
-        comment_start_string=OPEN + "#",
-        comment_end_string="#" + CLOSE,
-        undefined=Missing,
-        keep_trailing_newline=True,
-        autoescape=False,
-        cache_size=0,
-        extensions=(),
-    )
+def make_environment(kind: type[SandboxEnvironment], **options: Any) -> SandboxEnvironment:
+    """An environment of the sandbox; *options* are Jinja2's."""
+    env = kind(keep_trailing_newline=True, autoescape=False, cache_size=0, extensions=(), **options)
     env.globals = {"range": env.globals["range"]}
     for name in _STRUCTURE_FILTERS & env.filters.keys():
         env.filters[name] = _on_values(env.filters[name])
@@ -172,4 +161,14 @@ def _indent(value: Any, width: int = 4, first: bool = False) -> str:
     return pad + text if first else text
 
 
-ENVIRONMENT: Environment = _make_environment()
+ENVIRONMENT: Environment = make_environment(
+    SandboxEnvironment,
+    block_start_string=OPEN + "%",
+    block_end_string="%" + CLOSE,
+    variable_start_string=OPEN + "{",
+    variable_end_string="}" + CLOSE,
+    comment_start_string=OPEN + "#",
+    comment_end_string="#" + CLOSE,
+    undefined=Missing,
+)
+"""The environment of prompts."""

@@ -1,0 +1,160 @@
+"""Templates that make files: Jinja2 as it is, in the sandbox of prompts (diagram-spec §3.10, §7.2 "Do").
+
+Unlike in a prompt, a name that is missing is an error, and other templates can be included, extended and imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import inflection
+from jinja2 import FunctionLoader, StrictUndefined, TemplateNotFound, UndefinedError, nodes
+
+from jinja2.exceptions import SecurityError, TemplateError as JinjaError, TemplateSyntaxError  # isort: skip
+from jinja2.visitor import NodeTransformer
+
+from dipeo_nb.diagram.template_sandbox import SandboxEnvironment, make_environment
+from dipeo_nb.diagram.values import TooLargeError, as_text, plain
+from dipeo_nb.errors import TemplateError
+
+MAX_ROUNDS = 1_000_000
+"""Rounds of all loops of one rendering."""
+MAX_LENGTH = 50_000_000
+"""Characters that a rendering may give."""
+
+
+def snake_case(text: Any) -> str:
+    """`MyHTTPThing`, `my thing` → `my_http_thing`, `my_thing`."""
+    return inflection.underscore(re.sub(r"[^0-9A-Za-z]+", "_", str(text)).strip("_"))
+
+
+def pascal_case(text: Any) -> str:
+    """`my_thing` → `MyThing`."""
+    return inflection.camelize(snake_case(text))
+
+
+def camel_case(text: Any) -> str:
+    """`my_thing` → `myThing`."""
+    return inflection.camelize(snake_case(text), uppercase_first_letter=False)
+
+
+def kebab_case(text: Any) -> str:
+    """`MyThing` → `my-thing`."""
+    return snake_case(text).replace("_", "-")
+
+
+def humanize(text: Any) -> str:
+    """`author_name` → `Author name`."""
+    return inflection.humanize(snake_case(text))
+
+
+def escape_js(text: Any) -> str:
+    """A text for between quotes of JavaScript."""
+    escapes = {"\\": "\\\\", "'": "\\'", '"': '\\"', "`": "\\`", "\n": "\\n", "\r": "\\r", "</": "<\\/"}
+    return re.sub(r"""[\\'"`\n\r]|</""", lambda found: escapes[found[0]], str(text))
+
+
+def strip_inline_comments(text: Any) -> str:
+    """Without what follows `//` or `#` after a blank, line by line."""
+    return "\n".join(re.sub(r"\s+(?://|#\s).*$", "", line) for line in str(text).split("\n"))
+
+
+FILTERS: Mapping[str, Callable[[Any], str]] = {
+    "snake_case": snake_case,
+    "pascal_case": pascal_case,
+    "camel_case": camel_case,
+    "kebab_case": kebab_case,
+    "humanize": humanize,
+    "pluralize": lambda text: inflection.pluralize(str(text)),
+    "singularize": lambda text: inflection.singularize(str(text)),
+    "escape_js": escape_js,
+    "strip_inline_comments": strip_inline_comments,
+}
+"""Filters on top of Jinja2's own; each is a function too (§7.2)."""
+
+
+def render_file(
+    template: str, names: Mapping[str, Any], *, load: Callable[[str], str | None], what: str = "the template"
+) -> str:
+    """The text that a template gives.
+
+    Args:
+        load: a template that it includes, extends or imports, by its name; None: there is none.
+        what: how errors call it.
+
+    Raises:
+        TemplateError: bad syntax, a name that is missing, something that templates may not do, or too much of it.
+    """
+    env = make_environment(_Environment, undefined=StrictUndefined, loader=FunctionLoader(load), finalize=_finished)
+    env.filters.update(FILTERS)
+    env.globals |= {**FILTERS, "_loop": _Rounds().loop}
+    try:
+        pieces: list[str] = []
+        length = 0
+        for piece in env.from_string(template).generate(dict(names)):
+            length += len(piece)
+            if length > MAX_LENGTH:
+                raise TooLargeError(f"it gives more than {MAX_LENGTH:,} characters")
+            pieces.append(piece)
+        return "".join(pieces)
+    except TemplateError:
+        raise
+    except UndefinedError as error:
+        known = ", ".join(sorted(str(name) for name in names)[:30]) or "none"
+        raise _failed(what, error, f"Give it a value, or write `| default(…)`. Known names: {known}.") from error
+    except TemplateNotFound as error:
+        raise TemplateError(
+            f"{_begun(what)} needs the template '{error.name}', which is not there.", hint="Check its path."
+        ) from error
+    except SecurityError as error:
+        raise _failed(what, error, "Templates may read values only.") from error
+    except (JinjaError, RecursionError) as error:
+        raise _failed(what, error, "Correct the template.") from error
+    except Exception as error:  # what the template's own expressions raise: 1 / 0, "a" + 1
+        raise _failed(what, error, "Correct the template, or what the arrows bring.") from error
+
+
+def _failed(what: str, error: BaseException, hint: str) -> TemplateError:
+    line = error.lineno if isinstance(error, TemplateSyntaxError) else None
+    where = f"{_begun(what)}, line {line}" if line else _begun(what)
+    reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error) or type(error).__name__
+    return TemplateError(f"{where}: {reason.rstrip('.')}.", hint=hint, line=line, tag="")
+
+
+def _begun(what: str) -> str:
+    return what[:1].upper() + what[1:]
+
+
+def _finished(value: Any) -> Any:
+    """What a tag prints: nothing for None, JSON for structures, as in prompts."""
+    return value if isinstance(value, StrictUndefined) else as_text(value)
+
+
+class _Environment(SandboxEnvironment):
+    """Loops of all templates count."""
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        return _Counted().visit(super()._parse(source, name, filename))
+
+
+class _Counted(NodeTransformer):
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        loop = nodes.Name("_loop", "load", lineno=node.lineno)
+        node.iter = nodes.Call(loop, [node.iter], [], None, None, lineno=node.lineno)
+        return node
+
+
+class _Rounds:
+    def __init__(self) -> None:
+        self._rounds = 0
+
+    def loop(self, value: Any) -> Any:
+        value = plain(value)
+        if isinstance(value, (str, Mapping, list, tuple, set, frozenset, range)):
+            self._rounds += len(value)
+        if self._rounds > MAX_ROUNDS:
+            raise TooLargeError(f"the loops take more than {MAX_ROUNDS:,} rounds")
+        return value
