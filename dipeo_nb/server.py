@@ -8,6 +8,7 @@
 | `GET /runs/ID` | status, outputs, usage, cost … as `run --json` |
 | `GET /runs/ID/events?after=SEQ` | every event after SEQ (or `Last-Event-ID`), stored ones first, then live, to the end of the run |
 | `POST /runs/ID/stop`, `POST /runs/ID/answer` `{"text": …, "request_id": …}` | 202 |
+| `POST /runs/ID/signal` `{"name": …, "payload": {…}}` | 202; an event that a hook or a start node waits for |
 
 The token goes into `Authorization: Bearer TOKEN`, or `?token=` for an EventSource of a browser. Diagrams are named, never sent, and lie
 below the base directory, so no code comes in over the wire.
@@ -66,6 +67,15 @@ class _Answer(BaseModel):
     request_id: str | None = None
 
 
+class _Signal(BaseModel):
+    """The body of `POST /runs/ID/signal`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=200)
+    payload: dict[str, Any] = {}
+
+
 class RunServer:
     """An ASGI application over one runtime; see the module for its requests.
 
@@ -104,6 +114,7 @@ class RunServer:
             Route("/runs/{run_id}", self._guarded(self._run), methods=["GET"]),
             Route("/runs/{run_id}/events", self._guarded(self._events), methods=["GET"]),
             Route("/runs/{run_id}/stop", self._guarded(self._stop), methods=["POST"]),
+            Route("/runs/{run_id}/signal", self._guarded(self._signal), methods=["POST"]),
             Route("/runs/{run_id}/answer", self._guarded(self._answer), methods=["POST"]),
         ]
         hosted = [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))] if hosts else []
@@ -233,6 +244,14 @@ class RunServer:
         if request_id is None:
             raise UserError("No question waits for an answer.", hint="Wait for an interactive_prompt event.")
         execution.answer(str(request_id), answer.text)
+        return JSONResponse({"run_id": execution.run_id}, 202)
+
+    async def _signal(self, request: Any) -> Any:
+        from starlette.responses import JSONResponse
+
+        execution = self._here(request.path_params["run_id"])
+        signal = _Signal.model_validate_json(await _body(request))
+        execution.signal(signal.name, signal.payload)
         return JSONResponse({"run_id": execution.run_id}, 202)
 
     def _here(self, run_id: str) -> Execution:

@@ -55,6 +55,7 @@ from dipeo_nb.execution.recovery import (
     published,
 )
 from dipeo_nb.execution.recovery import Run as NodeRun
+from dipeo_nb.execution.signals import Signal, Signals
 
 STREAMED = ("text", "reasoning", "stdout")
 """Kinds of output that come in pieces of one text."""
@@ -160,6 +161,8 @@ class Execution:
         """True while nodes work. A second stop, or one that comes when the end is being written, must not cancel that."""
         self._guard = threading.Lock()
         self._questions: dict[str, asyncio.Future[tuple[str, str]]] = {}
+        self.signals: Signals = Signals() if parent is None else parent.execution.signals
+        """Events from outside."""
         self._code: CodeRunner | None = None
         self._maxed: set[int] = set()
         self._nodes_failed: set[int] = set()
@@ -220,6 +223,14 @@ class Execution:
                 waiting.set_result((text, "user"))
 
         self._loop.call_soon_threadsafe(give)
+
+    def signal(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Tell the run of an event from outside. Any thread; also before it waits for it."""
+        told = Signal(name, dict(payload))
+        if self._loop is None:
+            self.signals.give(told)
+        else:
+            self._loop.call_soon_threadsafe(self.signals.give, told)
 
     def _cancel(self) -> None:
         if self._main is not None and self._stoppable:
@@ -346,6 +357,25 @@ class Execution:
         )
         await self._flush()
         return answer, source
+
+    async def wait_for(self, node: PlanNode, name: str, filters: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """What the next event from outside brings that has this name and, at each path of *filters*, that value.
+
+        Raises:
+            NodeTimeoutError: there is none within *timeout* seconds.
+        """
+        self.emit_log(node, "INFO", f"'{node.label}' waits for the event '{name}'.", waits_for=name, timeout=timeout)
+        await self._flush()
+        try:
+            async with asyncio.timeout(timeout):
+                signal = await self.signals.wait(name, filters)
+        except TimeoutError:
+            raise NodeTimeoutError(
+                f"The event '{name}' did not come within {timeout:g} s.",
+                hint=f'Send it: run.signal("{name}", …), or give the node a longer timeout.',
+                node=node.label,
+            ) from None
+        return dict(signal.payload)
 
     def emit_delta(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
         """Record a piece of output; it is committed and shown within `delta_interval`.

@@ -355,6 +355,16 @@ class Run:
             raise RunError("No question waits for an answer.", hint="See run.question.", run_id=self.id)
         self._answers.give(str(request_id), text)
 
+    def signal(self, name: str, **payload: Any) -> None:
+        """Tell the run of an event that a node of it waits for, or will: `run.signal("approved", by="Ada")`. Any thread.
+
+        Raises:
+            RunError: the run does not go on in this process.
+        """
+        if self._execution is None or self._finished.is_set():
+            raise RunError("The run does not wait for anything here.", hint="Start or resume it first.", run_id=self.id)
+        self._execution.signal(name, payload)
+
     def result(self, timeout: float | None = None) -> RunResult:
         """Wait for the end, in this thread; questions are asked with input() meanwhile. Ctrl-C or Stop aborts the run.
 

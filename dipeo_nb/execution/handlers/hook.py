@@ -1,0 +1,196 @@
+"""hook: runs a command, calls a web server, calls a Python function, writes a file, or waits for an event (diagram-spec §3.15 "Do").
+
+Both shapes are understood: the fields `command` and `url`, and the long one with everything in `config`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+import yaml
+
+from dipeo_nb.domain.enums import HookType
+from dipeo_nb.domain.nodes import HookNode
+from dipeo_nb.errors import CodeError, IntegrationError, NodeExecutionError, ServiceError, ValidationError
+from dipeo_nb.execution.commands import run_command, tail
+from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.handlers.api_job import answer_of
+from dipeo_nb.execution.inputs import Output, as_text, plain
+
+HOOK_TIMEOUT = 60.0
+"""Seconds when the node names none (spec default); for an event, how long it is waited for."""
+TIMEOUT = None  # every kind has its own
+RETRY_PAUSE = 1.0
+"""Seconds before a hook is tried again (`retry_count`)."""
+
+
+async def run(context: NodeContext) -> Output:
+    spec = cast(HookNode, context.node.spec)
+    for attempt in range(spec.retry_count + 1):
+        try:
+            return await _hook(context, spec)
+        except (CodeError, ServiceError) as error:
+            if attempt == spec.retry_count:
+                raise
+            context.execution.emit_log(context.node, "WARNING", f"{error.message} It is tried again.")
+            await asyncio.sleep(RETRY_PAUSE)
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _hook(context: NodeContext, spec: HookNode) -> Output:
+    match spec.hook_type:
+        case HookType.SHELL:
+            return await _shell(context, spec)
+        case HookType.HTTP if spec.config.get("subscribe_to"):
+            return await _event(context, spec)
+        case HookType.HTTP:
+            return await _http(context, spec)
+        case HookType.PYTHON:
+            return await _python(context, spec)
+        case _:
+            return await _file(context, spec)
+
+
+async def _shell(context: NodeContext, spec: HookNode) -> Output:
+    """Inputs are variables of the environment (`DIPEO_INPUT_<NAME>`, as JSON), never part of the command."""
+    command = spec.command or spec.config.get("command")
+    if not isinstance(command, str) or not command.strip():
+        raise NodeExecutionError("The hook has no command.", hint="Set `command`.")
+    given = spec.config.get("args")
+    args = [given] if isinstance(given, str) else list(given or ())
+    files = context.services.files
+    cwd = str(spec.config.get("cwd") or "")
+    inputs = {
+        f"DIPEO_INPUT_{k.upper()}": json.dumps(v, default=str) for k, v in _inputs(context).items() if k.isidentifier()
+    }
+    own = _mapping(spec, "env")
+    done = await run_command(
+        [command, *map(str, args)] if args else ["sh", "-c", command],
+        cwd=files.resolve(context.render(cwd)) if cwd else files.base_path,
+        timeout=_limit(spec),
+        env={**inputs, **{name: context.render(str(value)) for name, value in own.items()}},
+        on_output=lambda text: context.execution.emit_delta(
+            context.node, {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
+        ),
+    )
+    if done.status:
+        raise CodeError(
+            f"The command ended with exit status {done.status}: {tail(done.stderr) or 'it said nothing on stderr'}",
+            hint="Mend the command of the hook.",
+            traceback=tail(done.stderr),
+        )
+    return Output(_value(done.stdout.strip()), meta={"status": done.status})
+
+
+async def _http(context: NodeContext, spec: HookNode) -> Output:
+    url = context.render(str(spec.url or spec.config.get("url") or "")).strip()
+    if not url:
+        raise NodeExecutionError("The hook has no url.", hint="Set `url`.")
+    method = str(spec.config.get("method") or "POST").upper()
+    if method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        raise NodeExecutionError(f"'{method}' is no method of HTTP.", hint="Use GET, POST, PUT, PATCH or DELETE.")
+    headers = {"Idempotency-Key": context.idempotency_key}
+    headers |= {name: context.render(str(value)) for name, value in _mapping(spec, "headers").items()}
+    told = {"inputs": _inputs(context), "hook_type": str(spec.hook_type), "node_id": context.node.id}
+    body = context.render_within(spec.config["body"]) if spec.config.get("body") is not None else told
+    sent: dict[str, Any] = {"content": body} if isinstance(body, str) else {"json": body}
+    response = await context.services.http.request(
+        method, url, headers=headers, **({} if method == "GET" else sent), timeout=_limit(spec), max_retries=0
+    )
+    if not 200 <= response.status < 300:
+        raise IntegrationError(
+            f"{method} {response.url} answers {response.status}: {response.text[:500].strip() or 'nothing'}",
+            hint="Check the address and what it wants.",
+            status=response.status,
+        )
+    return Output(answer_of(response), meta={"status": response.status, "url": response.url})
+
+
+async def _event(context: NodeContext, spec: HookNode) -> Output:
+    wanted = spec.config["subscribe_to"]
+    if not isinstance(wanted, Mapping) or not wanted.get("event_name"):
+        raise NodeExecutionError(
+            "subscribe_to names no event.", hint="Write subscribe_to: {event_name: …, filters: {…}, timeout: 60}."
+        )
+    wanted = cast(Mapping[str, Any], wanted)
+    name = f"{wanted['provider']}.{wanted['event_name']}" if wanted.get("provider") else str(wanted["event_name"])
+    filters = context.render_within(wanted.get("filters") or {})
+    try:
+        timeout = float(wanted.get("timeout") or _limit(spec))
+    except (TypeError, ValueError):
+        raise NodeExecutionError(
+            f"The timeout {wanted['timeout']!r} of subscribe_to is no number.", hint="Write seconds."
+        ) from None
+    return Output(await context.execution.wait_for(context.node, name, filters, timeout), meta={"event": name})
+
+
+async def _python(context: NodeContext, spec: HookNode) -> Output:
+    script = str(spec.config.get("script") or spec.command or "")
+    if not script:
+        raise NodeExecutionError("The hook has no script.", hint="Set config.script to a Python file.")
+    files = context.services.files
+    code = await asyncio.to_thread(files.read_text, script)
+    result = await context.execution.code.run_python(
+        code,
+        filename=script,
+        inputs=context.inputs,
+        variables=context.execution.variables,
+        assigned={},
+        node_id=context.node.id,
+        function_name=str(spec.config.get("function") or "hook"),
+        timeout=_limit(spec),
+        shared=False,
+        folder=files.resolve(script).parent,
+    )
+    return Output(result.value, meta={"stdout": result.stdout} if result.stdout else {})
+
+
+async def _file(context: NodeContext, spec: HookNode) -> Output:
+    path = context.services.templates.process_single_brace(
+        context.render(str(spec.config.get("file_path") or spec.command or "")), context.names
+    ).strip()
+    if not path:
+        raise NodeExecutionError("The hook names no file.", hint="Set config.file_path.")
+    suffixes = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
+    form = str(spec.config.get("format") or suffixes.get(PurePosixPath(path).suffix.lower(), "text")).lower()
+    value = _inputs(context)
+    match form:
+        case "json":
+            text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+        case "yaml" | "yml":
+            text = yaml.safe_dump(json.loads(json.dumps(value, default=str)), allow_unicode=True, sort_keys=False)
+        case "text" | "txt":
+            text = as_text(plain(context.inputs.body))
+        case _:
+            raise NodeExecutionError(f"'{form}' is no format of a file hook.", hint="Use json, yaml or text.")
+    size = await asyncio.to_thread(context.services.files.write_text, path, text)
+    return Output({"path": path, "bytes": size}, f"Wrote {path} ({size} bytes)", meta={"path": path})
+
+
+def _inputs(context: NodeContext) -> dict[str, Any]:
+    return {name: plain(value) for name, value in context.inputs.names({}).items()}
+
+
+def _mapping(spec: HookNode, name: str) -> Mapping[str, Any]:
+    value = spec.config.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise ValidationError(f"config.{name} is no mapping.", hint=f"Write {name} as `name: value` lines.")
+    return cast(Mapping[str, Any], value)
+
+
+def _limit(spec: HookNode) -> float:
+    if spec.timeout is not None:
+        return spec.timeout
+    given = spec.config.get("timeout")
+    return float(given) if isinstance(given, (int, float)) and given > 0 else HOOK_TIMEOUT
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
