@@ -54,8 +54,12 @@ if TYPE_CHECKING:
     from dipeo_nb.domain.ports import InteractionPort
     from dipeo_nb.execution.engine import Execution
     from dipeo_nb.execution.fold import RunState
+    from dipeo_nb.execution.replay import Replay
     from dipeo_nb.llm.service import LLMService
     from dipeo_nb.security.keys import APIKeyChain, APIKeyService
+
+    Feed = queue.SimpleQueue[Event | Asked | None]
+    """What a run says, on its way to the thread that shows it; None at its end."""
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -190,11 +194,7 @@ def run(
         if as_json:
             print(json.dumps(_refusal(file, error), ensure_ascii=False))
         raise
-    if as_json:
-        print(json.dumps(state.report(), ensure_ascii=False, default=str))
-    else:
-        _show_outputs(state)
-    return _conclude(state)
+    return _reported(state, as_json)
 
 
 @app.command()
@@ -319,6 +319,109 @@ def runs(
     return DONE
 
 
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, or its beginning; see `dipeo-nb runs`.")]
+
+
+@app.command()
+def resume(
+    run_id: RunId,
+    input_: Inputs = None,
+    answer: Annotated[
+        list[str] | None, typer.Option("--answer", metavar="NODE=TEXT", help="Answer of a user_response node.")
+    ] = None,
+    as_json: AsJson = False,
+    timeout: Annotated[float | None, typer.Option("--timeout", metavar="S", help="Seconds for what is left.")] = None,
+    base_dir: BaseDir = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> int:
+    """Go on with a run that was cut off, failed or was stopped; what had finished is not done again.
+
+    --input is for inputs that held secrets, which are not recorded.
+    """
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.container import Runtime
+    from dipeo_nb.execution.interaction import GivenAnswers
+
+    with Runtime(_settings(base_dir)) as runtime:
+        feed: Feed = queue.SimpleQueue()
+        found = run_sync(runtime.summary(run_id)).run_id
+        recovery = run_sync(runtime.recover(found, variables=_inputs(input_ or ())))
+        execution = runtime.execution(
+            recovery.plan,
+            model=recovery.model,
+            timeout=timeout,
+            max_iterations=recovery.max_iterations,
+            interaction=GivenAnswers(_answers(answer or (), recovery.plan), _keyboard(feed)),
+            source=recovery.recovered.events[0].payload["source"],
+            recovered=recovery.recovered,
+        )
+        state = _followed(runtime, execution, feed, _view(quiet))
+    return _reported(state, as_json)
+
+
+@app.command()
+def replay(
+    run_id: RunId,
+    speed: Annotated[float, typer.Option("--speed", metavar="X", help="1: as long as it took; 10: ten times as fast.")] = 1.0,
+    as_json: AsJson = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """Show a recorded run again as it happened; nothing is called and nothing is recorded."""
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.container import Runtime
+
+    with Runtime(_settings(base_dir)) as runtime:
+        apart, replaying = run_sync(runtime.replay(run_id, speed=speed))
+        state = _followed(apart, replaying, queue.SimpleQueue(), _view(quiet=False))
+    return _reported(state, as_json)
+
+
+@app.command()
+def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
+    """Say what is different between two runs: inputs, the diagram, what every node did. Exit code 1: something is."""
+    from dipeo_nb.execution.compare import compare
+
+    states = _recorded_states(base_dir, before, after)
+    found = compare(*(state for state, _ in states))
+    print(found)
+    return FAILED if found.changed or found.inputs else DONE
+
+
+@app.command()
+def export(
+    run_id: RunId,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="FILE.jsonl: its events, a line each; FILE.json: its report.")],
+    base_dir: BaseDir = None,
+) -> int:
+    """Write a recorded run to a file of its own."""
+    from dipeo_nb.common.atomic import write_atomic
+
+    ((state, events),) = _recorded_states(base_dir, run_id)
+    match Path(out).suffix.lower():
+        case ".jsonl":
+            text = "".join(json.dumps(e.to_wire(), ensure_ascii=False, default=str) + "\n" for e in events)
+        case ".json":
+            text = json.dumps(state.report(), ensure_ascii=False, default=str, indent=2) + "\n"
+        case other:
+            raise ValidationError(f"A run is not written as '{other}'.", hint="Say -o FILE.jsonl or FILE.json.")
+    write_atomic(Path(out), text.encode())
+    return DONE
+
+
+def _recorded_states(base_dir: str | None, *run_ids: str) -> list[tuple[RunState, list[Event]]]:
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.container import Runtime
+    from dipeo_nb.execution.fold import RunState
+
+    async def read(runtime: Runtime, run_id: str) -> tuple[RunState, list[Event]]:
+        row = await runtime.summary(run_id)
+        events = await runtime.services.store.events(row.run_id)
+        return RunState.fold(events), events
+
+    with Runtime(_settings(base_dir)) as runtime:
+        return [run_sync(read(runtime, run_id)) for run_id in run_ids]
+
+
 @app.command()
 def serve(
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Default: DIPEO_PORT, else 8000; 0: a free one.")] = None,
@@ -366,11 +469,7 @@ def demo(
     if model == "local":
         _pull(settings, settings.local_model)
     state = _carry_out(_Order(str(demo_diagram()), settings, {"topic": topic}, model=model))
-    if as_json:
-        print(json.dumps(state.report(), ensure_ascii=False, default=str))
-    else:
-        _show_outputs(state)
-    return _conclude(state)
+    return _reported(state, as_json)
 
 
 def demo_diagram() -> Path:
@@ -564,19 +663,17 @@ class _Order:
 
 def _carry_out(order: _Order) -> RunState:
     """Load, check, run and watch; the state at the end. Raises UserError when nothing was run."""
-    from dipeo_nb.common.loop import submit
     from dipeo_nb.container import Runtime
     from dipeo_nb.diagram.document import load
-    from dipeo_nb.execution.interaction import ConsoleAnswers, GivenAnswers
+    from dipeo_nb.execution.interaction import GivenAnswers
 
     runtime = Runtime(order.settings)
     document = load(order.file, base_dir=order.settings.base_dir)
     plan = _prepare(runtime, document, order.trust)
     if not order.quiet:
         _show_diagnostics([d for d in plan.diagnostics if not _settled(d, order.variables)])
-    feed: queue.SimpleQueue[Event | Asked | None] = queue.SimpleQueue()
-    keyboard: InteractionPort = TerminalAnswers(feed) if _interactive() else ConsoleAnswers()
-    answers = GivenAnswers(_answers(order.answers, plan), keyboard)
+    feed: Feed = queue.SimpleQueue()
+    answers = GivenAnswers(_answers(order.answers, plan), _keyboard(feed))
     with runtime:
         execution = runtime.execution(
             plan,
@@ -586,21 +683,35 @@ def _carry_out(order: _Order) -> RunState:
             interaction=answers,
             source=json.loads(document.to_text("native")),
         )
-        bus = runtime.services.bus
+        return _followed(runtime, execution, feed, _view(order.quiet))
 
-        async def work() -> RunState:
-            subscription = bus.subscribe(feed.put, run_id=execution.run_id)
-            try:
-                await execution.run()
-                await bus.drain()
-                return execution.state
-            finally:
-                bus.unsubscribe(subscription)
 
-        future = submit(work())
-        future.add_done_callback(lambda _: feed.put(None))
-        _watch(execution, feed, _view(order))
-        return future.result()
+def _followed(runtime: Runtime, execution: Execution | Replay, feed: Feed, view: View) -> RunState:
+    """Run to the end and watch."""
+    from dipeo_nb.common.loop import submit
+
+    bus = runtime.services.bus
+
+    async def work() -> RunState:
+        await runtime.initialize()
+        subscription = bus.subscribe(feed.put, run_id=execution.run_id)
+        try:
+            await execution.run()
+            await bus.drain()
+            return execution.state
+        finally:
+            bus.unsubscribe(subscription)
+
+    future = submit(work())
+    future.add_done_callback(lambda _: feed.put(None))
+    _watch(execution, feed, view)
+    return future.result()
+
+
+def _keyboard(feed: Feed) -> InteractionPort:
+    from dipeo_nb.execution.interaction import ConsoleAnswers
+
+    return TerminalAnswers(feed) if _interactive() else ConsoleAnswers()
 
 
 def _prepare(runtime: Runtime, document: Diagram, trust: bool) -> Plan:
@@ -623,7 +734,7 @@ def _settled(diagnostic: Diagnostic, variables: Mapping[str, Any]) -> bool:
     return diagnostic.code == "unknown-name" and any(f"'{name}'" in diagnostic.message for name in variables)
 
 
-def _watch(execution: Execution, feed: queue.SimpleQueue[Event | Asked | None], view: View) -> None:
+def _watch(execution: Execution | Replay, feed: Feed, view: View) -> None:
     """Show what happens until the run has ended. Ctrl-C stops the run in order; a second one leaves at once."""
 
     def stop(signum: int, frame: object) -> None:
@@ -646,6 +757,15 @@ def _watch(execution: Execution, feed: queue.SimpleQueue[Event | Asked | None], 
             else:
                 view.show(item)
                 view.tick()
+
+
+def _reported(state: RunState, as_json: bool) -> int:
+    """Outputs on stdout, the last words on stderr; the exit code."""
+    if as_json:
+        print(json.dumps(state.report(), ensure_ascii=False, default=str))
+    else:
+        _show_outputs(state)
+    return _conclude(state)
 
 
 def _conclude(state: RunState) -> int:
@@ -675,8 +795,8 @@ def _refusal(file: str, error: BaseException) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _view(order: _Order) -> View:
-    if order.quiet:
+def _view(quiet: bool) -> View:
+    if quiet:
         return View()
     return Live() if sys.stderr.isatty() and not new_console().is_dumb_terminal else Lines()
 

@@ -18,16 +18,18 @@ from dipeo_nb.config import Settings, get_settings, secret_values
 from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import BlobStorePort, ConversationRepository, InteractionPort, PersonRepository, Services
-from dipeo_nb.errors import InvalidDiagramError, TrustError, UserError
+from dipeo_nb.errors import InvalidDiagramError, StorageError, TrustError, UserError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.engine import Execution, RunOptions
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
+from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
@@ -247,6 +249,42 @@ class Runtime:
         )
         return Execution(plan, self.services, options, recovered=recovered)
 
+    async def summary(self, run_id: str) -> RunSummary:
+        """The row of a run, by its id or an unmistakable beginning of it.
+
+        Raises:
+            UserError: no run, or several, of that id.
+        """
+        await self.initialize()
+        store = self.services.store
+        if (row := await store.run(run_id)) is not None:
+            return row
+        rows = await store.runs(limit=10_000)
+        found = [r for r in rows if run_id and r.run_id.removeprefix("exec_").startswith(run_id.removeprefix("exec_"))]
+        if len(found) != 1:
+            many = f"{len(found)} runs begin with '{run_id}'" if found else f"There is no run '{run_id}'"
+            raise UserError(f"{many}.", hint="See dp.runs() (dipeo-nb runs).")
+        return found[0]
+
+    async def replay(self, run_id: str, *, speed: float = 1.0) -> tuple[Runtime, Replay]:
+        """A recorded run, to be gone through again in a runtime of its own, which nothing of this one sees.
+
+        Args:
+            speed: 1 takes the time that it took, 10 a tenth of it, infinity none.
+
+        Raises:
+            UserError: no such run, it still goes on, or a speed that is none.
+        """
+        if not speed > 0:
+            raise UserError(f"{speed} is no speed.", hint="Say 1 for the time it took, 10 for a tenth of it.")
+        row = await self.summary(run_id)
+        if row.status == Status.RUNNING:
+            raise UserError(f"Run {row.run_id} still goes on.", hint="Open it: dp.open_run(…).")
+        services = replace(self.services, store=InMemoryRunStore(), bus=InMemoryEventBus())
+        events = await self.services.store.events(row.run_id)
+        cut_off = row.status == Status.INTERRUPTED
+        return Runtime(self.settings, services=services), Replay(services, events, speed=speed, was_cut_off=cut_off)
+
     async def recorded(self, run_id: str) -> tuple[Diagram, list[Event]]:
         """The diagram that a run in the store is of, as it was, and the run's log.
 
@@ -285,7 +323,12 @@ class Runtime:
         options = events[0].payload.get("options", {})
         visits = options.get("max_iterations", self.settings.max_iterations)
         found = recovered(plan, events, variables=variables or {}, max_visits=visits)
-        await self.services.store.claim(run_id, mine=mine)
+        try:
+            await self.services.store.claim(run_id, mine=mine)
+        except StorageError as error:
+            if error.facts.get("cause") == "completed":
+                raise UserError(error.message, hint=error.hint) from None
+            raise
         # Whoever had it may have written until just now.
         events = await self.services.store.events(run_id)
         if len(events) != len(found.events):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from dipeo_nb.domain.events import Event
     from dipeo_nb.execution.engine import Execution
+    from dipeo_nb.execution.replay import Replay
 
 
 # What a run looks like.
@@ -294,7 +295,7 @@ class TerminalAnswers:
         return await answered
 
 
-def put(asked: Asked, execution: Execution) -> None:
+def put(asked: Asked, execution: Execution | Replay) -> None:
     """Ask on the terminal; the end of input without a default stops the run."""
     question = asked.question
     default = f" [{question.default}]" if question.default is not None else ""

@@ -237,7 +237,7 @@ def test_what_cannot_be_resumed_says_why(tmp_path: Path):
         with pytest.raises(StorageError, match="still goes on"):
             dp.resume(run.id, view=False)
         run.result(timeout=30)
-        with pytest.raises(StorageError, match="is complete"):
+        with pytest.raises(UserError, match="is complete"):
             run.resume(view=False)
 
 

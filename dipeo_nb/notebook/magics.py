@@ -73,12 +73,13 @@ class DipeoMagics(Magics):
         %dipeo keys delete SERVICE  forget it (or the id of one: APIKEY_…)
         %dipeo keys unlock          ask for the passphrase of encrypted keys, for this session
         %dipeo runs [N]    the N newest runs of diagrams (default 20)
+        %dipeo replay RUN [SPEED]   a recorded run again, live, without a call (1: as long as it took)
         %dipeo nest        let nested event loops work in this kernel; dipeo_nb itself does not need it
         """
         words = line.split()
         asked = words[0] if words else ""
         commands: dict[str, Callable[[list[str]], Any]] = {
-            "models": _models, "keys": _keys, "runs": _runs, "nest": _nest,
+            "models": _models, "keys": _keys, "runs": _runs, "replay": _replay, "nest": _nest,
         }  # fmt: skip
         if asked not in commands:
             what = f"There is no '%dipeo {asked}'." if asked else "%dipeo what?"
@@ -232,6 +233,17 @@ def _runs(words: list[str]) -> Any:
     if not limit.isdecimal() or not int(limit):
         raise ValidationError(f"'{limit}' is no number of runs.", hint="Say e.g. %dipeo runs 5.")
     return session.runs(int(limit))
+
+
+def _replay(words: list[str]) -> Any:
+    if not words:
+        raise ValidationError("%dipeo replay which run?", hint="Say %dipeo replay RUN; %dipeo runs lists them.")
+    speed, rest = (words[1], words[2:]) if len(words) > 1 else ("1", [])
+    _nothing_more("replay RUN SPEED", rest)
+    try:
+        return session.replay(words[0], speed=float(speed))
+    except ValueError:
+        raise ValidationError(f"'{speed}' is no speed.", hint="Say e.g. %dipeo replay RUN 10.") from None
 
 
 def _nest(words: list[str]) -> str:

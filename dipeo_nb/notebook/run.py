@@ -24,6 +24,7 @@ from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError,
 from dipeo_nb.execution.engine import Execution, describe
 from dipeo_nb.execution.fold import RunState, Spent
 from dipeo_nb.execution.interaction import nobody
+from dipeo_nb.execution.replay import Replay
 from dipeo_nb.notebook import static_view
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class Run:
         runtime: Runtime,
         state: RunState,
         *,
-        execution: Execution | None = None,
+        execution: Execution | Replay | None = None,
         answers: Answers | None = None,
         diagram: DomainDiagram | None = None,
         view: bool = True,
@@ -361,7 +362,7 @@ class Run:
         Raises:
             RunError: the run does not go on in this process.
         """
-        if self._execution is None or self._finished.is_set():
+        if not isinstance(self._execution, Execution) or self._finished.is_set():
             raise RunError("The run does not wait for anything here.", hint="Start or resume it first.", run_id=self.id)
         self._execution.signal(name, payload)
 
@@ -459,7 +460,7 @@ class Run:
 
     # On the loop thread.
 
-    async def _drive(self, execution: Execution) -> None:
+    async def _drive(self, execution: Execution | Replay) -> None:
         try:
             await self._runtime.initialize()
             await execution.run()

@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import ConfigurationError, MissingDependencyError, UserError
+from dipeo_nb.execution.compare import NodeDiff, RunDiff, compare
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import GivenAnswers
@@ -185,7 +186,7 @@ class Session:
             UserError: no such run, it is complete (see `fork`), or it needs what is not recorded.
             StorageError: it still goes on, here or in another process.
         """
-        found = run_id.id if isinstance(run_id, Run) else run_sync(self._summary(run_id)).run_id
+        found = run_id.id if isinstance(run_id, Run) else run_sync(self.runtime.summary(run_id)).run_id
         going = self._going.get(found)
         given = {**variables, **(inputs or {})}
         recovery = run_sync(self.runtime.recover(found, variables=given, mine=going is None or going.finished))
@@ -232,7 +233,7 @@ class Session:
         Raises:
             UserError: no such run or node, or nothing to do differently.
         """
-        found = run.id if isinstance(run, Run) else run_sync(self._summary(run)).run_id
+        found = run.id if isinstance(run, Run) else run_sync(self.runtime.summary(run)).run_id
         document, events = run_sync(self.runtime.recorded(found))
         first = events[0].payload
         before = self.runtime.compile(document)
@@ -263,12 +264,6 @@ class Session:
             forked_from={"run_id": found, "node": node.id if node else None, "run": of},
         )
         return self._begun(execution, waiting, document, view)
-
-    async def _summary(self, run_id: str) -> RunSummary:
-        """The row of a run, by its id or an unmistakable beginning of it."""
-        await self.runtime.initialize()
-        store = self.runtime.services.store
-        return await store.run(run_id) or _the_only(run_id, await store.runs(limit=10_000))
 
     def run(
         self,
@@ -360,7 +355,7 @@ class Session:
         """
 
         async def read() -> tuple[RunState, str]:
-            summary = await self._summary(run_id)
+            summary = await self.runtime.summary(run_id)
             events = await self.runtime.services.store.events(summary.run_id)
             return RunState.fold(events), summary.status
 
@@ -372,6 +367,39 @@ class Session:
         if status == Status.INTERRUPTED:
             interrupted(state)
         return Run(self.runtime, state, diagram=static_view.diagram_of(state), session=self)
+
+    def replay(self, run_id: str | Run, *, speed: float = 1.0, view: bool = True) -> Run:
+        """Show a recorded run again as it happened: the same events in the same order, without a single call.
+
+        Args:
+            run_id: an id, an unmistakable beginning of it, or a run.
+            speed: 1 takes the time that it took, 10 a tenth of it, `float("inf")` none.
+            view: as of `start`.
+
+        Returns:
+            A run like any other, which ends as that one did; nothing of it is recorded.
+
+        Raises:
+            UserError: no such run, or it still goes on.
+        """
+        given = run_id.id if isinstance(run_id, Run) else run_id
+        runtime, replaying = run_sync(self.runtime.replay(given, speed=speed))
+        diagram = static_view.diagram_of(RunState.fold(replaying.events))
+        return Run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view, session=self)
+
+    def diff(self, before: str | Run, after: str | Run) -> Differences:
+        """What is different between two runs: inputs, the diagram, and what every node did.
+
+        Args:
+            before, after: ids, unmistakable beginnings of them, or runs.
+
+        Raises:
+            UserError: no such run.
+        """
+        return Differences(compare(*(self._state(run) for run in (before, after))))
+
+    def _state(self, run: str | Run) -> RunState:
+        return run.state if isinstance(run, Run) else self.open_run(run).state
 
     def llm(self, model: str | None = None, **defaults: Any) -> LLM:
         """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
@@ -485,6 +513,23 @@ class Runs(list[RunSummary]):
         return "\n".join(f"{row[0]}  {row[2]:<12} {row[3]}  {row[1]}" for row in map(_row, self))
 
 
+class Differences:
+    """Two runs side by side; shown as tables. `facts` has it all, `changed` the nodes that are not the same."""
+
+    def __init__(self, facts: RunDiff) -> None:
+        self.facts = facts
+
+    @property
+    def changed(self) -> tuple[NodeDiff, ...]:
+        return self.facts.changed
+
+    def __repr__(self) -> str:
+        return str(self.facts)
+
+    def _repr_html_(self) -> str:
+        return static_view.difference(self.facts)
+
+
 class LLMServices(list[catalogue.ServiceFacts]):
     """Services of language models; shown as a table."""
 
@@ -517,14 +562,6 @@ def _node(plan: Plan, reference: str | None) -> PlanNode | None:
         near = nearest(reference, labels)
         hint = f"Did you mean '{near}'?" if near else f"Nodes: {', '.join(labels)}."
         raise UserError(f"There is no node '{reference}'.", hint=hint) from None
-
-
-def _the_only(run_id: str, runs: Iterable[RunSummary]) -> RunSummary:
-    found = [r for r in runs if r.run_id.removeprefix("exec_").startswith(run_id.removeprefix("exec_"))]
-    if len(found) != 1 or not run_id:
-        many = f"{len(found)} runs begin with '{run_id}'" if found else f"There is no run '{run_id}'"
-        raise UserError(f"{many}.", hint="See dp.runs() (dipeo-nb runs).")
-    return found[0]
 
 
 # The default session.
@@ -563,6 +600,8 @@ runs = _of_default(Session.runs)
 open_run = _of_default(Session.open_run)
 resume = _of_default(Session.resume)
 fork = _of_default(Session.fork)
+replay = _of_default(Session.replay)
+diff = _of_default(Session.diff)
 llm = _of_default(Session.llm)
 chat = _of_default(Session.chat)
 achat = _of_default(Session.achat)

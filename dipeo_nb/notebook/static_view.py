@@ -14,10 +14,14 @@ from dipeo_nb.diagram.html import figure
 from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.domain.diagram import DomainDiagram
+from dipeo_nb.execution.compare import NodeDiff, RunDiff, words
 from dipeo_nb.execution.fold import NodeState, RunState
+from dipeo_nb.execution.inputs import as_text
 
 CELL_LIMIT = 2_000
 """Characters of one value shown."""
+DIFF_LIMIT = 10_000
+"""Characters of one value compared."""
 ROW_LIMIT = 200
 """Rows of one table shown; a saved notebook stays small."""
 
@@ -70,6 +74,46 @@ def short_html(state: RunState) -> str:
     return f"<p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>{outputs}"
 
 
+def difference(diff: RunDiff) -> str:
+    """Two runs: the numbers, what went in otherwise, and the nodes that are not the same, with the words that changed."""
+    head = ("", *(escape(run) for run in diff.runs))
+    numbers = table(
+        head,
+        [
+            ("status", *diff.status),
+            ("seconds", *(f"{s:.2f}" for s in diff.seconds)),
+            ("tokens", *diff.tokens),
+            ("cost", *("unknown" if c is None else f"${c:.4f}" for c in diff.cost_usd)),
+        ],
+    )
+    inputs = table(("input", "before", "after"), diff.inputs) if diff.inputs else ""
+    return f"<section>{numbers}{inputs}{''.join(map(_node_difference, diff.changed)) or '<p>Every node gave the same.</p>'}</section>"
+
+
+def _node_difference(node: NodeDiff) -> str:
+    fields = "".join(
+        f"<p><em>{escape(clean(name, 80))}</em>: {_words(as_text(before), as_text(after))}</p>"
+        for name, before, after in node.fields
+    )
+    given = node.output if None not in node.status else ("", "")
+    output = f"<p><em>output</em>: {_words(*given)}</p>" if given[0] != given[1] else ""
+    status = " → ".join(str(s) for s in node.status if s is not None)
+    return (
+        f"<details open><summary><strong>{escape(clean(node.label, 80))}</strong>: {node.change}, {status}, "
+        f"{node.seconds[0]:.2f} → {node.seconds[1]:.2f} s, {node.tokens[0]} → {node.tokens[1]} tokens</summary>"
+        f"{fields}{output}</details>"
+    )
+
+
+def _words(before: str, after: str) -> str:
+    """A word by word difference: what went struck through, what came underlined."""
+    tags = {" ": "span", "-": "del", "+": "ins"}
+    return "".join(
+        f'<{tags[mark]} style="white-space:pre-wrap">{escape(text)}</{tags[mark]}>'
+        for mark, text in words(before[:DIFF_LIMIT], after[:DIFF_LIMIT])
+    )
+
+
 def failure(error: Mapping[str, Any]) -> str:
     """An error with its place and its remedy."""
     node = f" in <em>{escape(clean(error['node'], 80))}</em>" if error.get("node") else ""
@@ -95,7 +139,11 @@ def turns_html(turns: Iterable[Mapping[str, Any]]) -> str:
         f"({escape(clean(t['memory'], 80))})</summary>"
         + table(
             ("from", "message"),
-            [*((m.get("from_person_id"), m.get("content")) for m in t["saw"]), ("prompt", t["prompt"]), ("answer", t["answer"])],
+            [
+                *((m.get("from_person_id"), m.get("content")) for m in t["saw"]),
+                ("prompt", t["prompt"]),
+                ("answer", t["answer"]),
+            ],
         )
         + "</details>"
         for t in shown[:ROW_LIMIT]
