@@ -340,6 +340,7 @@ def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, r
     server = RunServer(runtime, token=token) if local else RunServer(runtime, token=token, hosts=())
     try:
         sock = uvicorn.Config(server.app, host=host, port=port, log_level="warning").bind_socket()
+        sock.listen(128)  # from now on nobody is refused, only kept waiting
     except (OSError, SystemExit) as error:
         raise ConfigurationError(
             f"{host}:{port} cannot be listened at: {getattr(error, 'strerror', None) or 'it is in use'}.",

@@ -23,6 +23,8 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "dipeo")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with & in a shell: Ctrl-C must work in the tests all the same
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # so with nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 NOT_HERE = "not here:"
 """A skip whose reason starts so is about the platform, not about a missing part; CI accepts it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from dipeo_nb.config import Settings
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
-from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.enums import EventType, NodeCategory, Status
 from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.nodes import NODE_SPECS, NodeMeta, NodeSpec
 from dipeo_nb.errors import InvalidDiagramError, StorageError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState
@@ -696,11 +698,17 @@ def test_a_store_that_fails_stops_the_run(bench: Bench):
         bench.run(SLEEPERS)
 
 
-def test_unrunnable_nodes_are_refused_before_anything_runs(bench: Bench):
-    """Node types that this version only draws are a diagnostic, not a failure in the middle."""
+def test_unrunnable_nodes_are_refused_before_anything_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    """A node type that is only known by its fields is a diagnostic, not a failure in the middle."""
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Drawn(NodeSpec):
+        META = NodeMeta("drawn_only", NodeCategory.UTILITY, "Nothing")
+
+    monkeypatch.setitem(NODE_SPECS, "drawn_only", Drawn)
     with pytest.raises(InvalidDiagramError, match="do not run yet"):
         bench.run(
-            "version: light\nnodes:\n- {label: s, type: start}\n- {label: h, type: hook, command: ls}\n"
+            "version: light\nnodes:\n- {label: s, type: start}\n- {label: h, type: drawn_only}\n"
             "connections:\n- {from: s, to: h}\n"
         )
 
