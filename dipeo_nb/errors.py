@@ -23,6 +23,7 @@
     │   └── RunAbortedError           stopped by the user
     └── ServiceError              something outside failed
         ├── StorageError              files, blobs, run store; carries `operation`
+        ├── EventBusError             events could not be passed on; the run store has them
         ├── IntegrationError          a web service; carries `status`, `url` (without its query), `attempts`
         ├── APIKeyError
         │   └── APIKeyNotFoundError
@@ -261,6 +262,12 @@ class StorageError(ServiceError):
 
     code = "storage_error"
     operation: str | None = None
+
+
+class EventBusError(ServiceError):
+    """Events could not be passed on; the run store has them. `cause`: invalid, unavailable, overflow or closed."""
+
+    code = "event_bus_error"
 
 
 class IntegrationError(ServiceError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
 
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Message, StreamEvent
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -469,6 +469,10 @@ class RunStore(Protocol):
 
 
 EventHandler = Callable[[Event], Awaitable[None] | None]
+Overflow = Literal["block", "drop_oldest", "error"]
+"""What happens when an async handler is too slow and its queue is full: `block` makes the publisher wait for room;
+`drop_oldest` drops, of what waits, the oldest event of the lowest priority, and counts it (the store has it); `error` ends the
+subscription, and says so."""
 
 
 class Subscription(NamedTuple):
@@ -479,10 +483,20 @@ class Subscription(NamedTuple):
 
 @runtime_checkable
 class EventBus(Protocol):
-    """Distributes events that are already stored. Never a second source of truth."""
+    """Distributes events that are already stored. Never a second source of truth. Lives on the library's loop."""
 
-    def publish(self, events: Sequence[Event]) -> None:
-        """Hand *events* to the subscribers, each in order. Does not wait for them and does not raise for them."""
+    async def publish(self, event: Event) -> None:
+        """A batch of one."""
+        ...
+
+    async def publish_batch(self, events: Sequence[Event]) -> None:
+        """Hand *events* to the subscribers, each in order; all of them or none. Waits for handlers only where a subscription
+        says `block`, and does not raise for them.
+
+        Raises:
+            EventBusError: nothing was published; `cause` is `invalid` (one of them is no event, or no JSON where it has to
+                travel) or `unavailable` (a server cannot be reached, and what waits for it has reached its limit).
+        """
         ...
 
     def subscribe(
@@ -491,23 +505,49 @@ class EventBus(Protocol):
         *,
         types: Iterable[EventType] | None = None,
         run_id: str | None = None,
+        where: Callable[[Event], bool] | None = None,
         priority: EventPriority = EventPriority.NORMAL,
+        max_queue_size: int | None = None,
+        overflow: Overflow | None = None,
+        on_error: Callable[[Exception], None] | None = None,
     ) -> Subscription:
-        """Call *handler* for each event that fits; higher priority first. A failing handler is logged and kept."""
+        """Call *handler* for each event that fits, from now on.
+
+        A plain handler is called at once, those of higher priority first. An async one has a queue and a task of its own: it
+        gets its events in order, and a slow one delays nobody. A handler that raises is logged, told to *on_error*, counted
+        in `stats`, and stays subscribed.
+
+        Args:
+            types, run_id, where: only these types, this run, events for which *where* is true.
+            max_queue_size, overflow: events that may wait for an async handler, and what then; default: the bus's own.
+            on_error: called with what the handler raised, or with the EventBusError that ends the subscription.
+        """
         ...
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Unknown subscriptions are ignored."""
+        """Nothing comes any more, also nothing that waits. Unknown subscriptions are ignored."""
         ...
 
     async def drain(self) -> None:
-        """Return when everything published so far has been handled."""
+        """Return when everything published here so far has been handled here."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """`published` (events), and `subscribers`: of each `id`, `priority`, `delivered`, `dropped`, `failed`, `waiting`."""
         ...
 
     async def initialize(self) -> None: ...
 
     async def cleanup(self) -> None:
         """Drain, then stop. Safe to call twice."""
+        ...
+
+    async def __aenter__(self) -> EventBus:
+        """Initialised."""
+        ...
+
+    async def __aexit__(self, *error: object) -> None:
+        """Cleaned up."""
         ...
 
 

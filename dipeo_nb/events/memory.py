@@ -6,51 +6,131 @@ import asyncio
 import inspect
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Self
 
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.ports import EventHandler, Subscription
+from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
+from dipeo_nb.errors import EventBusError
 
 _LOG = logging.getLogger(__name__)
 _RANK = {EventPriority.CRITICAL: 0, EventPriority.HIGH: 1, EventPriority.NORMAL: 2, EventPriority.LOW: 3}
 
 
-@dataclass(slots=True)
+class _Queue:
+    """Events that wait for one async handler: first in, first out; what is dropped is the oldest of the lowest priority."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.unfinished = 0
+        self.closed = False
+        self._events: OrderedDict[int, Event] = OrderedDict()
+        self._of_rank: tuple[deque[int], ...] = tuple(deque[int]() for _ in _RANK)
+        self._numbers = itertools.count()
+        self._filled = asyncio.Event()
+        self.roomy = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def takes(self, count: int) -> bool:
+        """Whether *count* more fit; a batch that is larger than the queue fits an empty one."""
+        return not self._events or len(self._events) + count <= self.limit
+
+    def put(self, event: Event) -> None:
+        number = next(self._numbers)
+        self._events[number] = event
+        self._of_rank[_RANK[event.priority]].append(number)
+        self.unfinished += 1
+        self._filled.set()
+        self.idle.clear()
+
+    def drop(self) -> None:
+        lowest = next(rank for rank in reversed(self._of_rank) if rank)
+        del self._events[lowest.popleft()]
+        self.done()
+
+    async def get(self) -> Event:
+        while not self._events:
+            self._filled.clear()
+            await self._filled.wait()
+        number, event = self._events.popitem(last=False)
+        self._of_rank[_RANK[event.priority]].popleft()
+        self.roomy.set()
+        return event
+
+    def done(self) -> None:
+        self.unfinished -= 1
+        if not self.unfinished:
+            self.idle.set()
+
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        self.closed = True
+        self._events.clear()
+        self.roomy.set()
+        self.idle.set()
+
+
+@dataclass(slots=True, eq=False)
 class _Subscriber:
     id: int
     handler: EventHandler
     types: frozenset[EventType] | None
     run_id: str | None
+    where: Callable[[Event], bool] | None
     priority: EventPriority
+    overflow: Overflow
+    on_error: Callable[[Exception], None] | None
+    queue: _Queue | None
+    task: asyncio.Task[None] | None = None
     delivered: int = 0
     dropped: int = 0
     failed: int = 0
-    queue: asyncio.Queue[Event] | None = None
-    task: asyncio.Task[None] | None = None
 
     def wants(self, event: Event) -> bool:
-        return (self.run_id is None or event.run_id == self.run_id) and (self.types is None or event.type in self.types)
+        if self.run_id is not None and event.run_id != self.run_id:
+            return False
+        if self.types is not None and event.type not in self.types:
+            return False
+        if self.where is None:
+            return True
+        try:
+            return self.where(event)
+        except Exception as error:  # noqa: BLE001 - as with a handler
+            self.fail(error, event)
+            return False
+
+    def fail(self, error: Exception, event: Event) -> None:
+        """A subscriber must not stop the run it watches."""
+        self.failed += 1
+        _LOG.error("An event handler failed on %s #%d", event.type, event.seq, exc_info=error)
+        self.tell(error)
+
+    def tell(self, error: Exception) -> None:
+        if self.on_error is not None:
+            try:
+                self.on_error(error)
+            except Exception:  # noqa: BLE001 - as with a handler
+                _LOG.exception("An event handler's on_error failed")
 
 
 class InMemoryEventBus:
-    """`EventBus` within the process. Lives on the library's loop thread.
-
-    A plain handler is called at once, in order of priority. An async handler has a queue and a task of its own, so a slow
-    one delays nobody; its events stay in order.
+    """`EventBus` within the process.
 
     Args:
-        max_queue_size: events that wait for one async handler. What then happens is `overflow`: `drop_oldest` drops and
-            counts (the store has every event, so a reader can catch up from it), `error` unsubscribes the handler.
+        max_queue_size: events that may wait for one async handler, unless its subscription says otherwise.
+        overflow: what happens then, unless its subscription says otherwise.
     """
 
-    def __init__(
-        self, max_queue_size: int = 10_000, *, overflow: Literal["drop_oldest", "error"] = "drop_oldest"
-    ) -> None:
+    def __init__(self, max_queue_size: int = 10_000, *, overflow: Overflow = "drop_oldest") -> None:
         self._limit = max_queue_size
-        self._overflow = overflow
+        self._overflow: Overflow = overflow
         self._subscribers: list[_Subscriber] = []
         self._ids = itertools.count(1)
         self._published = 0
@@ -61,19 +141,34 @@ class InMemoryEventBus:
     async def cleanup(self) -> None:
         await self.drain()
         for subscriber in self._subscribers:
+            self.unsubscribe(Subscription(subscriber.id))
             if subscriber.task is not None:
-                subscriber.task.cancel()
                 await asyncio.gather(subscriber.task, return_exceptions=True)
-        self._subscribers = []
 
-    def publish(self, events: Sequence[Event]) -> None:
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.cleanup()
+
+    async def publish(self, event: Event) -> None:
+        await self.publish_batch((event,))
+
+    async def publish_batch(self, events: Sequence[Event]) -> None:
+        check_events(events)
+        if self._subscribers:
+            # Nothing is handed out before everybody can take everything; from there on nothing can interrupt.
+            while (full := self._full(events)) is not None:
+                full.roomy.clear()
+                await full.roomy.wait()
+            for subscriber in tuple(self._subscribers):
+                wanted = [event for event in events if subscriber.wants(event)]
+                if subscriber.queue is None:
+                    self._call(subscriber, wanted)
+                elif wanted:
+                    self._enqueue(subscriber, subscriber.queue, wanted)
         self._published += len(events)
-        if not self._subscribers:
-            return
-        for subscriber in tuple(self._subscribers):
-            for event in events:
-                if subscriber.wants(event):
-                    self._deliver(subscriber, event)
 
     def subscribe(
         self,
@@ -81,30 +176,45 @@ class InMemoryEventBus:
         *,
         types: Iterable[EventType] | None = None,
         run_id: str | None = None,
+        where: Callable[[Event], bool] | None = None,
         priority: EventPriority = EventPriority.NORMAL,
+        max_queue_size: int | None = None,
+        overflow: Overflow | None = None,
+        on_error: Callable[[Exception], None] | None = None,
     ) -> Subscription:
-        subscriber = _Subscriber(
-            next(self._ids), handler, frozenset(types) if types is not None else None, run_id, priority
+        is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+            getattr(handler, "__call__", None)  # noqa: B004 - an object whose __call__ is async
         )
-        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):  # noqa: B004
-            subscriber.queue = asyncio.Queue()
+        subscriber = _Subscriber(
+            id=next(self._ids),
+            handler=handler,
+            types=frozenset(types) if types is not None else None,
+            run_id=run_id,
+            where=where,
+            priority=priority,
+            overflow=overflow or self._overflow,
+            on_error=on_error,
+            queue=_Queue(max_queue_size or self._limit) if is_async else None,
+        )
         # A new list, so that a handler may subscribe and unsubscribe while events go round.
         self._subscribers = sorted([*self._subscribers, subscriber], key=lambda s: (_RANK[s.priority], s.id))
         return Subscription(subscriber.id)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         for subscriber in self._subscribers:
-            if subscriber.id == subscription.id and subscriber.task is not None:
-                subscriber.task.cancel()
+            if subscriber.id == subscription.id and subscriber.queue is not None:
+                subscriber.queue.close()
+                # A handler that leaves finishes what it is doing.
+                if subscriber.task is not None and subscriber.task is not _current_task():
+                    subscriber.task.cancel()
         self._subscribers = [s for s in self._subscribers if s.id != subscription.id]
 
     async def drain(self) -> None:
         for subscriber in self._subscribers:
             if subscriber.queue is not None:
-                await subscriber.queue.join()
+                await subscriber.queue.idle.wait()
 
     def stats(self) -> dict[str, Any]:
-        """published, and per subscriber: priority, delivered, dropped, failed, waiting."""
         return {
             "published": self._published,
             "subscribers": [
@@ -114,47 +224,80 @@ class InMemoryEventBus:
                     "delivered": s.delivered,
                     "dropped": s.dropped,
                     "failed": s.failed,
-                    "waiting": s.queue.qsize() if s.queue is not None else 0,
+                    "waiting": len(s.queue) if s.queue is not None else 0,
                 }
                 for s in self._subscribers
             ],
         }
 
-    def _deliver(self, subscriber: _Subscriber, event: Event) -> None:
-        if subscriber.queue is None:
+    def _full(self, events: Sequence[Event]) -> _Queue | None:
+        """The queue of a subscriber whom the publisher waits for."""
+        for subscriber in self._subscribers:
+            queue = subscriber.queue
+            if queue is None or subscriber.overflow != "block" or queue.takes(len(events)):
+                continue
+            if not queue.takes(sum(subscriber.wants(event) for event in events)):
+                return queue
+        return None
+
+    def _call(self, subscriber: _Subscriber, events: Sequence[Event]) -> None:
+        for event in events:
             try:
                 subscriber.handler(event)
-            except Exception:  # noqa: BLE001 - a subscriber must not stop the run it watches
-                subscriber.failed += 1
-                _LOG.exception("An event handler failed on %s #%d", event.type, event.seq)
+            except Exception as error:  # noqa: BLE001 - told by `fail`
+                subscriber.fail(error, event)
             else:
                 subscriber.delivered += 1
+
+    def _enqueue(self, subscriber: _Subscriber, queue: _Queue, events: Sequence[Event]) -> None:
+        if subscriber.overflow == "error" and not queue.takes(len(events)):
+            self.unsubscribe(Subscription(subscriber.id))
+            error = EventBusError(
+                f"An event handler is {len(queue) or len(events)} events behind; its subscription has ended.",
+                hint="Subscribe again and catch up from the run store, or give it a larger queue (max_queue_size).",
+                cause="overflow",
+            )
+            _LOG.error("%s", error)
+            subscriber.tell(error)
             return
         if subscriber.task is None:
-            subscriber.task = asyncio.get_running_loop().create_task(self._serve(subscriber, subscriber.queue))
-        if subscriber.queue.qsize() >= self._limit:
-            if self._overflow == "error":
-                _LOG.error("An event handler is %d events behind and is unsubscribed", self._limit)
-                self.unsubscribe(Subscription(subscriber.id))
-                return
-            subscriber.queue.get_nowait()
-            subscriber.queue.task_done()
-            subscriber.dropped += 1
-            if subscriber.dropped == 1:
-                _LOG.warning("An event handler is %d events behind; the oldest are dropped", self._limit)
-        subscriber.queue.put_nowait(event)
+            subscriber.task = asyncio.get_running_loop().create_task(self._serve(subscriber, queue))
+        for event in events:
+            queue.put(event)
+            if subscriber.overflow == "drop_oldest" and len(queue) > queue.limit:
+                queue.drop()
+                subscriber.dropped += 1
+                if subscriber.dropped == 1:
+                    _LOG.warning("An event handler is %d events behind; the oldest are dropped", queue.limit)
 
-    async def _serve(self, subscriber: _Subscriber, queue: asyncio.Queue[Event]) -> None:
-        while True:
+    async def _serve(self, subscriber: _Subscriber, queue: _Queue) -> None:
+        while not queue.closed:
             event = await queue.get()
             try:
                 result = subscriber.handler(event)
                 if result is not None:
                     await result
-            except Exception:  # noqa: BLE001 - a subscriber must not stop the run it watches
-                subscriber.failed += 1
-                _LOG.exception("An event handler failed on %s #%d", event.type, event.seq)
+            except Exception as error:  # noqa: BLE001 - told by `fail`
+                subscriber.fail(error, event)
             else:
                 subscriber.delivered += 1
             finally:
-                queue.task_done()
+                queue.done()
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        return None
+
+
+def check_events(events: Sequence[Event]) -> None:
+    """Raises EventBusError (`invalid`) when one of them is no event."""
+    for event in events:
+        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - who calls may not be typed
+            raise EventBusError(
+                f"A {type(event).__name__} is no event; nothing was published.",
+                hint="Publish dipeo_nb.domain.events.Event objects.",
+                cause="invalid",
+            )

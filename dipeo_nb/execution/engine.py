@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dipeo_nb.common.scrub import Stream, redactor
+from dipeo_nb.common.scrub import Stream, logger, redactor
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -31,6 +31,7 @@ from dipeo_nb.domain.ports import CodeRunner, InteractionPort, Question, Service
 from dipeo_nb.errors import (
     BudgetExceededError,
     DipeoError,
+    EventBusError,
     NodeExecutionError,
     NodeTimeoutError,
     RunAbortedError,
@@ -57,6 +58,7 @@ from dipeo_nb.execution.recovery import (
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.signals import Signal, Signals
 
+_LOG = logger(__name__)
 STREAMED = ("text", "reasoning", "stdout")
 """Kinds of output that come in pieces of one text."""
 UNWRITABLE = frozenset({"disk_full", "read_only"})
@@ -180,6 +182,7 @@ class Execution:
         self._latest: NodeRun | None = None
         """The run of a node that finished last."""
         self.unrecorded: StorageError | None = None
+        self._unpublished = 0
         """Why the run is not recorded to its end: the disk is full, or may not be written. Then it goes on in memory."""
         self.tail: list[Event] = []
         """Events that are in memory only."""
@@ -733,7 +736,16 @@ class Execution:
             apply = self.state.apply
             for event in events:
                 apply(event)
-            self.services.bus.publish(events)
+            await self._publish(events)
+
+    async def _publish(self, events: list[Event]) -> None:
+        try:
+            await self.services.bus.publish_batch(events)
+        except EventBusError as error:
+            # They are stored, so whoever watches can catch up from there; a run does not fail for those who watch it.
+            if not self._unpublished:
+                _LOG.warning("Run %s: %s", self.run_id, error)
+            self._unpublished += len(events)
 
     async def _store(self, events: list[Event]) -> None:
         if self.unrecorded is not None:

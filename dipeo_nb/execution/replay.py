@@ -74,4 +74,4 @@ class Replay:
         await self._services.store.append(events)
         for event in events:
             self.state.apply(event)
-        self._services.bus.publish(events)
+        await self._services.bus.publish_batch(events)

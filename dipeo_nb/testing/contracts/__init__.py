@@ -11,6 +11,7 @@ from dipeo_nb.testing.contracts.blobs import BlobStoreContract
 from dipeo_nb.testing.contracts.clients import LLMClientContract
 from dipeo_nb.testing.contracts.conversations import ConversationRepositoryContract, PersonRepositoryContract
 from dipeo_nb.testing.contracts.databases import DBOperationsContract
+from dipeo_nb.testing.contracts.events import EventBusContract
 from dipeo_nb.testing.contracts.files import FileSystemContract
 from dipeo_nb.testing.contracts.promises import BrokenPromiseError, Contract, NotHereError, promise, refusal, same, that
 from dipeo_nb.testing.contracts.runs import RunStoreContract
@@ -23,6 +24,7 @@ __all__ = [
     "Contract",
     "ConversationRepositoryContract",
     "DBOperationsContract",
+    "EventBusContract",
     "FileSystemContract",
     "LLMClientContract",
     "NotHereError",
