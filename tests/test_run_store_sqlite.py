@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from dipeo_nb.common.json_values import encode
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import StorageError
-from dipeo_nb.common.json_values import encode
 from dipeo_nb.execution.state.sqlite import SCHEMA_VERSION, SqliteRunStore
 
 ROOT = Path(__file__).parents[1]

@@ -59,7 +59,7 @@ class _Queue:
         while not self._events:
             self._filled.clear()
             await self._filled.wait()
-        number, event = self._events.popitem(last=False)
+        _, event = self._events.popitem(last=False)
         self._of_rank[_RANK[event.priority]].popleft()
         self.roomy.set()
         return event

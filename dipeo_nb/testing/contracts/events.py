@@ -78,7 +78,9 @@ class EventBusContract(Contract):
         odd: list[int] = []
         bus.subscribe(lambda one: got.append((one.run_id, one.seq)), types=[T.NODE_ERROR], run_id="exec_1")
         bus.subscribe(lambda one: odd.append(one.seq), where=lambda one: one.seq % 2 == 1)
-        await bus.publish_batch([event(1, "exec_1", T.NODE_ERROR), event(2, "exec_10", T.NODE_ERROR), event(3, "exec_1")])
+        await bus.publish_batch(
+            [event(1, "exec_1", T.NODE_ERROR), event(2, "exec_10", T.NODE_ERROR), event(3, "exec_1")]
+        )
         await bus.drain()
         same(got, [("exec_1", 1)], "the errors of exec_1")
         same(odd, [1, 3], "the events that a predicate chose")
@@ -167,7 +169,15 @@ class EventBusContract(Contract):
         fast: list[int] = []
         bus.subscribe(slow, max_queue_size=3, overflow="drop_oldest")
         bus.subscribe(lambda one: fast.append(one.seq))
-        kinds = [T.NODE_STARTED, T.NODE_ERROR, T.NODE_OUTPUT, T.NODE_STARTED, T.EXECUTION_ERROR, T.NODE_OUTPUT, T.NODE_ERROR]
+        kinds = [
+            T.NODE_STARTED,
+            T.NODE_ERROR,
+            T.NODE_OUTPUT,
+            T.NODE_STARTED,
+            T.EXECUTION_ERROR,
+            T.NODE_OUTPUT,
+            T.NODE_ERROR,
+        ]
         await bus.publish_batch([event(n, kind=kind) for n, kind in enumerate(kinds, 1)])
         slow.let.set()
         await bus.drain()
@@ -228,7 +238,10 @@ class EventBusContract(Contract):
             await bus.publish(event(seq))
         await bus.drain()
         same(fast, list(range(1, 10)), "what a fast handler got")
-        that(len(told) == 1 and isinstance(told[0], EventBusError), f"on_error heard {told}; promised is one EventBusError")
+        that(
+            len(told) == 1 and isinstance(told[0], EventBusError),
+            f"on_error heard {told}; promised is one EventBusError",
+        )
         same(len(bus.stats()["subscribers"]), 1, "the number of subscribers left")
 
     @promise
