@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote
 
 import platformdirs
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -142,6 +143,10 @@ class Settings(BaseSettings):
             object.__setattr__(self, "base_dir", Path.cwd())
         object.__setattr__(self, "base_dir", self.base_dir.expanduser().absolute())
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, without_password(value) if isinstance(value, str) else value
+
     def explain(self) -> Explanation:
         """Every setting: its value (keys masked), where it came from, and its variables. A table in a notebook."""
         return Explanation(_explained(self))
@@ -239,7 +244,7 @@ def _explained(settings: Settings) -> Iterator[Setting]:
             source = "dipeo.toml"
         else:
             source = "default"
-        shown = "…" if isinstance(value, SecretStr) else "" if value is None else str(value)
+        shown = "…" if isinstance(value, SecretStr) else "" if value is None else without_password(str(value))
         yield Setting(name, shown, source, variables)
 
 
@@ -336,7 +341,13 @@ def override_settings(**changes: Any) -> Iterator[Settings]:
 
 
 _PATH = re.compile(r"[/\\\s]")
+_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^/@:\s]*:)(?P<password>[^/@\s]+)@", re.IGNORECASE)
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """A text, with `…` for the password of the URL that it is."""
+    return _PASSWORD.sub(lambda found: f"{found['before']}…@", text)
 
 
 def secret_values(settings: Settings | None = None) -> set[str]:
@@ -346,8 +357,9 @@ def secret_values(settings: Settings | None = None) -> set[str]:
     Short values and paths are left out: they are words of ordinary texts, and no secrets.
     """
     settings = settings or get_settings()
-    fields = (getattr(settings, name) for name in type(settings).model_fields)
-    keys = (value.get_secret_value().strip() for value in fields if isinstance(value, SecretStr))
+    fields = [getattr(settings, name) for name in type(settings).model_fields]
+    keys = {value.get_secret_value().strip() for value in fields if isinstance(value, SecretStr)}
+    keys |= {unquote(m["password"]) for value in fields if isinstance(value, str) for m in _PASSWORD.finditer(value)}
     others = (value.strip() for name, value in os.environ.items() if _SECRET.search(name))
     return {key for key in keys if len(key) >= 8} | {
         text for text in others if len(text) >= 12 and not _PATH.search(text)

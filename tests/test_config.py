@@ -19,6 +19,8 @@ from dipeo_nb.config import (
     get_settings,
     override_settings,
     reset_settings,
+    secret_values,
+    without_password,
 )
 from dipeo_nb.errors import ConfigurationError
 
@@ -183,3 +185,14 @@ def test_every_field_is_documented():
         "anthropic_base_url",
         "log_level",
     }
+
+
+def test_passwords_in_urls_are_secrets():
+    """They are shown nowhere, and taken out of what is written; the rest of the URL stays."""
+    place = "redis://me:canary%21secret@cache.example:6379/0"
+    with override_settings(conversation_store=place) as settings:
+        shown = repr(settings) + str(settings) + repr(settings.explain()) + settings.explain()._repr_html_()
+        assert "canary" not in shown
+        assert "redis://me:…@cache.example:6379/0" in shown
+        assert "canary!secret" in secret_values(settings)
+    assert without_password("redis://cache:6379/0 http://a@b/c:d@e") == "redis://cache:6379/0 http://a@b/c:d@e"
