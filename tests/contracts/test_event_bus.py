@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 
 import pytest
 
@@ -10,11 +11,18 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.redis import RedisEventBus
 from dipeo_nb.testing.contracts import EventBusContract
 
 
 class TestInMemory(EventBusContract):
     make = InMemoryEventBus
+
+
+class TestRedis(EventBusContract):
+    @pytest.fixture(autouse=True)
+    def adapter(self, redis_server: str) -> None:
+        self.make = lambda: RedisEventBus(redis_server, prefix=uuid.uuid4().hex)
 
 
 def test_losses_and_failures_are_logged(caplog: pytest.LogCaptureFixture):
