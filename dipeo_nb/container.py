@@ -37,6 +37,7 @@ from dipeo_nb.execution.engine import Execution, RunOptions
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import Replay
+from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
@@ -156,6 +157,7 @@ class Runtime:
     def __init__(self, settings: Settings | None = None, *, services: Services | None = None, **overrides: Any) -> None:
         self.settings = settings or get_settings()
         self.services = services or build(self.settings, **overrides)
+        self.router = MessageRouter(self.services.store, self.services.bus)
         self.trusted = TrustedCode(self.settings.data_dir / "trusted.json")
         self._ready = False
         self._gate: asyncio.Lock | None = None
@@ -182,6 +184,7 @@ class Runtime:
         services = self.services
         for service in (services.llm, services.persons, services.conversations, services.artifacts, services.blobs):
             await service.cleanup()  # these are used without the rest, too
+        await self.router.cleanup()
         if ready:
             await self.services.bus.cleanup()
             await self.services.store.cleanup()

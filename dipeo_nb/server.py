@@ -20,6 +20,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,18 +32,14 @@ from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.detect import find
 from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.enums import Status
-from dipeo_nb.domain.events import FINAL_EVENTS, Event
+from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import ConfigurationError, DiagramNotFoundError, DipeoError, MissingDependencyError, UserError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import GivenAnswers
 
-PAGE = 100
-"""Events read for one client at a time; a client that stops reading holds no more than these."""
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request at most."""
-IDLE_S = 0.5
-"""Seconds after which a follower looks whether the run's process is still there."""
 _LOG = logger(__name__)
 
 
@@ -273,30 +270,9 @@ class RunServer:
         return EventSourceResponse(self._told(run_id, int(last)))
 
     async def _told(self, run_id: str, after: int) -> AsyncIterator[Mapping[str, Any]]:
-        """Events with a greater seq, each once, in order, until the run has ended."""
-        services = self.runtime.services
-        news = asyncio.Event()
-        subscription = services.bus.subscribe(lambda event: news.set(), run_id=run_id)
-        try:
-            while True:
-                news.clear()
-                events = await services.store.events(run_id, after=after, limit=PAGE)
-                for event in events:
-                    after = event.seq
-                    yield _frame(event)
-                if events and events[-1].type in FINAL_EVENTS:
-                    return
-                if len(events) == PAGE:
-                    continue
-                try:
-                    async with asyncio.timeout(IDLE_S):
-                        await news.wait()
-                except TimeoutError:
-                    summary = await services.store.run(run_id)
-                    if run_id not in self._going and (summary is None or summary.status != Status.RUNNING):
-                        return  # its process is gone, or somebody deleted it
-        finally:
-            services.bus.unsubscribe(subscription)
+        async with aclosing(self.runtime.router.events(run_id, after=after)) as events:
+            async for event in events:
+                yield _frame(event)
 
 
 def _frame(event: Event) -> Mapping[str, Any]:

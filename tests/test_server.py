@@ -6,15 +6,23 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.events import Event
+from dipeo_nb.execution.state.sqlite import SqliteRunStore
 
 HELLO = """
 version: light
@@ -142,6 +150,28 @@ def test_several_clients_at_once(served: Served):
         follower.join(20)
     assert seen[0] == seen[1] == [str(n + 1) for n in range(len(seen[0]))]
     assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": "Ada"}
+
+
+def test_clients_that_stop_reading(served: Served, tmp_path: Path):
+    """Row S85: 40 MB of events for each of five that do not read: the server holds next to nothing; who reads gets all."""
+    count = 20_000
+    first = Event(1, EventType.EXECUTION_STARTED, "big", 1.0, None, {"diagram": "big"})
+    rest = [Event(n, EventType.NODE_OUTPUT, "big", 1.0, "n", {"text": "x" * 2000}) for n in range(2, count)]
+    last = Event(count, EventType.EXECUTION_COMPLETED, "big", 1.0, None, {"status": "completed"})
+    store = SqliteRunStore(tmp_path / ".dipeo" / "runs.db")
+    run_sync(store.initialize())
+    run_sync(store.append([first, *rest, last]))
+    run_sync(store.cleanup())
+    assert next(served.events("big", params={"after": count - 1}))["id"] == str(count)
+    server = psutil.Process(served.process.pid)
+    before = server.memory_info().rss
+    with ExitStack() as stack:
+        for _ in range(5):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+            client.sendall(f"GET /runs/big/events?token={served.token} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            assert client.recv(12) == b"HTTP/1.1 200"
+        assert [int(frame["id"]) for frame in served.events("big")] == list(range(1, count + 1))
+        assert server.memory_info().rss - before < 60_000_000
 
 
 def test_stop(served: Served):
