@@ -661,6 +661,7 @@ class CodeRunner(Protocol):
         shared: bool = True,
         folder: Path | None = None,
         on_output: Callable[[str], None] | None = None,
+        on_log: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> CodeResult:
         """Run *code* (see diagram-spec §3.5 "Do").
 
@@ -674,6 +675,7 @@ class CodeRunner(Protocol):
             shared: False gives the code a namespace of its own.
             folder: a further place for imports.
             on_output: told what the code prints, piece by piece.
+            on_log: told what it logs, as payloads of `execution_log` events.
 
         Raises:
             CodeError: it raised, or its result cannot be carried over.

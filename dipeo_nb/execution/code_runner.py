@@ -52,6 +52,7 @@ class ProcessCodeRunner:
         shared: bool = True,
         folder: Path | None = None,
         on_output: Callable[[str], None] | None = None,
+        on_log: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> CodeResult:
         """See `domain.ports.CodeRunner`."""
         names = inputs.names({})
@@ -79,7 +80,7 @@ class ProcessCodeRunner:
             self._on_output = output
             try:
                 async with asyncio.timeout(timeout):
-                    answer = await self._exchange(request, output)
+                    answer = await self._exchange(request, output, on_log)
             except TimeoutError:
                 await self._kill()
                 raise NodeTimeoutError(
@@ -104,7 +105,12 @@ class ProcessCodeRunner:
         """Kill the worker. Safe to call twice."""
         await self._kill()
 
-    async def _exchange(self, request: Mapping[str, Any], output: Callable[[str], None]) -> dict[str, Any]:
+    async def _exchange(
+        self,
+        request: Mapping[str, Any],
+        output: Callable[[str], None],
+        log: Callable[[Mapping[str, Any]], None] | None,
+    ) -> dict[str, Any]:
         process = await self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -124,6 +130,9 @@ class ProcessCodeRunner:
                 frame = json.loads(await process.stdout.readexactly(size))
                 if "out" in frame:
                     output(frame["out"])
+                elif "log" in frame:
+                    if log is not None:
+                        log(frame["log"])
                 else:
                     return frame
         except (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError):

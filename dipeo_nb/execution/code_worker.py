@@ -1,7 +1,7 @@
 """The process that runs a diagram's Python code. Standard library only; started by path, never imported by the package.
 
 Frames in both directions: four bytes of length (big-endian), then JSON. Requests come on stdin; answers leave on what was
-stdout at the start. What the code prints is sent as `{"out": text}` frames. When stdin ends the process ends, whatever
+stdout at the start. What the code prints is sent as `{"out": text}` frames, what it logs as `{"log": {…}}` frames. When stdin ends the process ends, whatever
 it is doing, so no worker outlives its run.
 
 How code is read (diagram-spec §3.5 "Do"): it is compiled as it stands, never re-indented. `return` at the top level and
@@ -19,6 +19,7 @@ import dataclasses
 import inspect
 import io
 import json
+import logging
 import math
 import os
 import queue
@@ -28,6 +29,8 @@ import threading
 import traceback
 
 OUTPUT_LIMIT = 1_000_000  # characters of printed text kept per piece of code
+LOG_LIMIT = 20_000  # characters of one message
+LOG_RECORDS = 10_000  # of one piece of code
 
 
 class Inputs(dict):
@@ -61,6 +64,50 @@ class Printed(io.TextIOBase):
             if self.left <= 0:
                 self.send({"out": "\n[output cut here]\n"})
         return len(text)
+
+
+class Logged:
+    """Sends what is logged while code is at work, from any thread, to the parent; what is set up by `logging.basicConfig` works as
+    ever. Payloads are those of `execution_log` events (`run_log.payload_of`)."""
+
+    standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def __init__(self, send):
+        self.send = send
+        self.at_work = False
+        self.left = 0
+        original = logging.Logger.callHandlers
+
+        def call_handlers(logger, record):
+            if self.at_work and self.left > 0:
+                self.left -= 1
+                self.tell(record)
+            original(logger, record)
+
+        # A handler would make a `basicConfig` of the code do nothing. This process is ours.
+        logging.Logger.callHandlers = call_handlers
+        logging.lastResort = logging.NullHandler()
+        logging.getLogger().setLevel(logging.INFO)
+
+    def begin(self):
+        self.at_work, self.left = True, LOG_RECORDS
+
+    def tell(self, record):
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit; logging says so itself
+            message = f"{record.msg} {record.args!r}"
+        if len(message) > LOG_LIMIT:
+            message = f"{message[:LOG_LIMIT]}… ({len(message):,} characters)"
+        extra = {
+            k: v if is_plain(v) else repr(v)[:LOG_LIMIT] for k, v in vars(record).items() if k not in self.standard
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            extra["exception"] = "".join(traceback.format_exception(record.exc_info[1]))[-LOG_LIMIT:]
+        payload = {"level": record.levelname, "message": message, "logger_name": record.name, "extra_fields": extra}
+        self.send({"log": payload})
+        if not self.left:
+            self.send({"log": payload | {"message": "The log is cut here.", "extra_fields": {"limit": LOG_RECORDS}}})
 
 
 class Bound(ast.NodeVisitor):
@@ -283,6 +330,7 @@ class Worker:
 
     def __init__(self, send):
         self.send = send
+        self.logged = Logged(send)
         self.namespace = {"__builtins__": __builtins__}
         self.assigned = set()
 
@@ -304,6 +352,7 @@ class Worker:
             if folder not in sys.path:
                 sys.path.insert(0, folder)
         sys.stdout = sys.stderr = Printed(self.send)
+        self.logged.begin()
         try:
             value, bound = execute(request, space, inputs, {**request["globals"], **names})
             assigned |= bound - {"result", "inputs", "globals", "node_id"}
@@ -323,6 +372,7 @@ class Worker:
             line = next(own, getattr(error, "lineno", None))
             answer = {"error": type(error).__name__, "message": str(error), "traceback": text, "line": line}
         finally:
+            self.logged.at_work = False
             sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         self.send(answer)
 

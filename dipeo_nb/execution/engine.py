@@ -38,7 +38,7 @@ from dipeo_nb.errors import (
     RunTimeoutError,
     StorageError,
 )
-from dipeo_nb.execution import handlers, schedule
+from dipeo_nb.execution import handlers, run_log, schedule
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endless
 from dipeo_nb.execution.fold import RunState
@@ -158,6 +158,8 @@ class Execution:
         """Set when the run store refused events: then nothing can be recorded any more."""
         self._main: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: int | None = None
+        self._hears = False
         self._stop_reason: str | None = None
         self._stoppable = False
         """True while nodes work. A second stop, or one that comes when the end is being written, must not cancel that."""
@@ -227,6 +229,21 @@ class Execution:
 
         self._loop.call_soon_threadsafe(give)
 
+    def hear(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
+        """Record what code of a node has logged, as the payload of an `execution_log` event; too late, and it is ignored. Any
+        thread."""
+        if self._loop is None:
+            return
+        if threading.get_ident() == self._thread:
+            self._hear(node, payload)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._hear, node, payload)
+
+    def _hear(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
+        if self._hears:
+            self._emit(EventType.EXECUTION_LOG, node.id, payload)
+            self._flush_later()
+
     def signal(self, name: str, payload: Mapping[str, Any]) -> None:
         """Tell the run of an event from outside. Any thread; also before it waits for it."""
         told = Signal(name, dict(payload))
@@ -248,14 +265,18 @@ class Execution:
         Raises:
             StorageError: the run store cannot take the events; the run is stopped.
         """
+        with run_log.listening():
+            return await self._carried_out()
+
+    async def _carried_out(self) -> RunState:
         with self._guard:
-            self._loop = asyncio.get_running_loop()
+            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
             self._main = asyncio.current_task()
         self._begin = self._monotonic()
         self._emit(EventType.EXECUTION_STARTED, None, self._started_payload())
         try:
             await self._flush()
-            self._stoppable = True
+            self._stoppable = self._hears = True
             if self._stop_reason is not None:
                 raise asyncio.CancelledError  # stopped before it began
             async with asyncio.timeout(self.options.timeout):
@@ -277,6 +298,7 @@ class Execution:
             self._broken = error
         self._stoppable = False
         await self._end_of_work()
+        self._hears = False
         if self._broken is None:
             await self._write_end()
             return self.state
@@ -396,8 +418,7 @@ class Execution:
                 return
             payload = {**payload, "text": shown}
         self._emit(EventType.NODE_OUTPUT, node.id, payload)
-        if self._flush_timer is None and self._loop is not None:
-            self._flush_timer = self._loop.call_later(self.options.delta_interval, self._flush_soon)
+        self._flush_later()
 
     async def record(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
         """Record a piece of output now: when this returns it is stored."""
@@ -512,7 +533,11 @@ class Execution:
                 if place in self.options.reuse:
                     self._reuse(context, self.options.reuse[place])
                     continue
-                result = self._repeated(context) if node.spec.retries else handlers.get(node.type)(context)
+                token = run_log.enter(run_log.Place(self, node))
+                try:
+                    result = self._repeated(context) if node.spec.retries else handlers.get(node.type)(context)
+                finally:
+                    run_log.leave(token)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
                 self._failed(context, error, begin)
                 continue
@@ -531,6 +556,7 @@ class Execution:
     async def _run_node(self, context: NodeContext, work: Coroutine[Any, Any, Output]) -> None:
         begin = self._monotonic()
         node = context.node
+        run_log.enter(run_log.Place(self, node))  # this task does nothing else
         try:
             output = await (work if node.spec.retries else self._in_time(node, work))
         except asyncio.CancelledError:
@@ -715,6 +741,10 @@ class Execution:
         self._seq += 1
         self._pending.append(Event(self._seq, kind, self.run_id, self._now(), node_id, payload))
 
+    def _flush_later(self) -> None:
+        if self._flush_timer is None and self._loop is not None:
+            self._flush_timer = self._loop.call_later(self.options.delta_interval, self._flush_soon)
+
     def _flush_soon(self) -> None:
         self._flush_timer = None
         if self._flush_task is None or self._flush_task.done():
@@ -732,11 +762,15 @@ class Execution:
             events, self._pending = self._pending, []
             if not events:
                 return
-            await self._store(events)
-            apply = self.state.apply
-            for event in events:
-                apply(event)
-            await self._publish(events)
+            token = run_log.enter(run_log.NOWHERE)  # may be called in the context of a node
+            try:
+                await self._store(events)
+                apply = self.state.apply
+                for event in events:
+                    apply(event)
+                await self._publish(events)
+            finally:
+                run_log.leave(token)
 
     async def _publish(self, events: list[Event]) -> None:
         try:

@@ -29,7 +29,7 @@ from pydantic_core import to_jsonable_python
 from dipeo_nb.domain.enums import NodeCategory, NodeType
 from dipeo_nb.domain.nodes import NodeMeta, NodeSpec, register_node_spec, spec
 from dipeo_nb.errors import NodeExecutionError, ValidationError
-from dipeo_nb.execution import handlers
+from dipeo_nb.execution import handlers, run_log
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
 
@@ -102,10 +102,11 @@ class _Function:
         arguments = self._arguments(context)
         if self._takes_context:
             arguments["context"] = context
-        if inspect.iscoroutinefunction(self._function):
-            value = await self._function(**arguments)
-        else:
-            value = await asyncio.to_thread(self._function, **arguments)
+        with run_log.calling(context.execution, context.node):
+            if inspect.iscoroutinefunction(self._function):
+                value = await self._function(**arguments)
+            else:
+                value = await asyncio.to_thread(self._function, **arguments)
         if isinstance(value, Output):
             return value
         return Output(self._recordable(value))

@@ -64,6 +64,7 @@ async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str,
         shared=not spec.isolated,
         folder=folder,
         on_output=lambda text: _printed(context, text),
+        on_log=lambda payload: execution.hear(context.node, payload),
     )
     if not spec.isolated:
         execution.code_variables = dict(result.variables)

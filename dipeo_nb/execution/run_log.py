@@ -1,0 +1,141 @@
+"""Python's logging inside a run: what the code of a node logs, and libraries it calls, becomes `execution_log` events of the run.
+
+Levels are the user's: what a logger drops is not recorded. What this library logs about itself is not part of any run, and what
+those log who watch a run is not either, or each event would make another one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import traceback
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dipeo_nb.domain.plan import PlanNode
+
+if TYPE_CHECKING:
+    from dipeo_nb.execution.engine import Execution
+
+MESSAGE_LIMIT = 20_000
+"""Characters of a message that are recorded."""
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OURS = __name__.partition(".")[0]
+
+
+class Place(NamedTuple):
+    """Where code is at work."""
+
+    execution: Execution
+    node: PlanNode
+
+
+NOWHERE = object()
+_PLACE: ContextVar[Any] = ContextVar("dipeo_run_log_place", default=None)
+"""A `Place`, NOWHERE (those who watch runs), or None: not known."""
+
+
+def enter(place: Place | object) -> Token[Any]:
+    """From here on in this context, and in tasks and `asyncio.to_thread` of it, this is where code is at work."""
+    return _PLACE.set(place)
+
+
+def leave(token: Token[Any]) -> None:
+    _PLACE.reset(token)
+
+
+class _Call(NamedTuple):
+    place: Place
+    before: weakref.WeakSet[threading.Thread]
+    """Threads that were there before it."""
+
+
+_calls: list[_Call] = []
+
+
+@contextmanager
+def calling(execution: Execution, node: PlanNode) -> Iterator[None]:
+    """Threads that begin in the meantime count as those of the node, as far as they can be told from those of other calls: until
+    Python 3.14 a thread does not know where it was started."""
+    call = _Call(Place(execution, node), weakref.WeakSet(threading.enumerate()))
+    _calls.append(call)
+    try:
+        yield
+    finally:
+        _calls.remove(call)
+
+
+class _Handler(logging.Handler):
+    """Stands at the root logger while runs are going on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        place = _PLACE.get()
+        if place is None:
+            place = _of_thread()
+        if isinstance(place, Place) and record.name.partition(".")[0] != _OURS:
+            place.execution.hear(place.node, payload_of(record))
+        # Without us there might be no handler at all, and Python would print warnings.
+        if logging.lastResort is not None and record.levelno >= logging.lastResort.level and _alone(record.name):
+            logging.lastResort.handle(record)
+
+
+_HANDLER = _Handler()
+_lock = threading.Lock()
+_going = 0
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """While a run is going on."""
+    global _going
+    with _lock:
+        _going += 1
+        if _going == 1:
+            logging.getLogger().addHandler(_HANDLER)
+    try:
+        yield
+    finally:
+        with _lock:
+            _going -= 1
+            if _going == 0:
+                logging.getLogger().removeHandler(_HANDLER)
+
+
+def payload_of(record: logging.LogRecord) -> Mapping[str, Any]:
+    """A record as the payload of an `execution_log` event."""
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit; a logging call does not raise for that
+        message = f"{record.msg} {record.args!r}"
+    extra = {name: _json(value) for name, value in vars(record).items() if name not in _STANDARD}
+    if record.exc_info and record.exc_info[1] is not None:
+        extra["exception"] = "".join(traceback.format_exception(record.exc_info[1]))[-MESSAGE_LIMIT:]
+    if len(message) > MESSAGE_LIMIT:
+        message = f"{message[:MESSAGE_LIMIT]}… ({len(message):,} characters)"
+    return {"level": record.levelname, "message": message, "logger_name": record.name, "extra_fields": extra}
+
+
+def _of_thread() -> Place | None:
+    thread = threading.current_thread()
+    places = [call.place for call in _calls if thread not in call.before]
+    return places[0] if len(places) == 1 else None
+
+
+def _alone(name: str) -> bool:
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        if any(handler is not _HANDLER for handler in logger.handlers):
+            return False
+        logger = logger.parent if logger.propagate else None
+    return True
+
+
+def _json(value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)[:MESSAGE_LIMIT]
