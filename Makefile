@@ -90,6 +90,7 @@ bench: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python -m tests.benchmarks.engine
 	$(BENCH_VENV)/bin/python -m tests.benchmarks.tokens
 	$(BENCH_VENV)/bin/python -m tests.benchmarks.storage
+	$(BENCH_VENV)/bin/python -m tests.benchmarks.events
 
 # After a change of the dependencies: `make constraints environment`, then look at the difference.
 constraints: $(STAMP) $(BENCH_STAMP)

@@ -368,13 +368,13 @@ async def measure(row: Row, rounds: int) -> dict[str, list[float]]:
         return taken
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description="The engine against its peers.")
+async def main(rows: list[Row], about: str) -> None:
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="rows whose title holds this word")
     options = parser.parse_args()
     console = Console(width=118)
-    for row in ROWS:
+    for row in rows:
         if options.only not in row.title:
             continue
         taken = await measure(row, options.rounds)
@@ -392,4 +392,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # peers warn about their own dependencies
-    asyncio.run(main())
+    asyncio.run(main(ROWS, "The engine against its peers."))
