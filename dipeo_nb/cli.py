@@ -388,6 +388,23 @@ def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
 
 
 @app.command()
+def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
+    """Say in words and a table where the time and the money of a run went."""
+    from dipeo_nb.execution.metrics import measure, told
+
+    ((state, events),) = _recorded_states(base_dir, run_id)
+    metrics = replace(measure(events), status=str(state.status))
+    console = new_console(stderr=False)
+    console.print(safe(" ".join(told(metrics))))
+    if metrics.rows:
+        table = new_table(*metrics.rows[0])
+        for row in metrics.rows:
+            table.add_row(*(safe("" if value is None else value, 60) for value in row.values()))
+        console.print(table)
+    return DONE
+
+
+@app.command()
 def export(
     run_id: RunId,
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="FILE.jsonl: its events, a line each; FILE.json: its report.")],

@@ -8,7 +8,7 @@ gap. `payload` holds JSON values only; its shape depends on the type:
 | execution_started | variables, diagram (name), diagram_id, source (native form of the diagram), parent, model, options |
 | execution_completed | status, total_duration_ms, outputs {label: value}, node_status {label: status}, usage, cost_usd |
 | execution_error | status (failed, aborted or interrupted), error {type, message, node, hint}, total_duration_ms, node_status |
-| node_started | label, node_type, run (1-based run number of the node), inputs {name: [source node id, source run]} |
+| node_started | label, node_type, run (1-based run number of the node), inputs {name: [source node id, source run]}; arrived, all of these, when two have one name |
 | node_completed | label, run, status (completed or maxiter_reached), output (body), content_type, handles, meta, duration_ms |
 | node_error | label, run, error {type, message, hint}, duration_ms, handled (true: the run goes on) |
 | node_output | kind (`text`, `reasoning`, `tool`, `stdout`, `progress`), text or data, is_partial, call_id |

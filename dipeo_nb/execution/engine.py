@@ -515,6 +515,8 @@ class Execution:
                 "run": command.run,
                 "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},
             }
+            if len(payload["inputs"]) < len(inputs.arrived):  # two of one name
+                payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]
             place = node.index, command.run
             if self._attempts and (before := self._attempts.get(place)):
                 payload["attempt"] = self._attempts[place] = before + 1

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb import errors
@@ -24,6 +25,7 @@ from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError,
 from dipeo_nb.execution.engine import Execution, describe
 from dipeo_nb.execution.fold import RunState, Spent
 from dipeo_nb.execution.interaction import nobody
+from dipeo_nb.execution.metrics import RunMetrics, measure, told
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.notebook import static_view
 
@@ -98,6 +100,15 @@ class RunResult:
     def nodes(self) -> Table:
         """One row per node; see `Run.nodes`."""
         return self.run.nodes
+
+    @property
+    def metrics(self) -> RunMetrics:
+        """See `Run.metrics`."""
+        return self.run.metrics
+
+    def explain(self) -> Explanation:
+        """See `Run.explain`."""
+        return self.run.explain()
 
     def node(self, reference: str) -> Any:
         """State of a node by label or id: status, runs, output, text, usage, cost_usd, meta."""
@@ -178,6 +189,45 @@ class Table(list[Mapping[str, Any]]):
 
     def _repr_html_(self) -> str:
         return static_view.table(self[0] if self else (), (row.values() for row in self))
+
+
+class Explanation:
+    """A run in words and a table: print it, show it, or paste `markdown` into a report."""
+
+    def __init__(self, metrics: RunMetrics) -> None:
+        self.metrics = metrics
+        self.sentences = told(metrics)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+    @property
+    def table(self) -> Table:
+        """One row per node; see `RunMetrics.rows`."""
+        return Table(self.metrics.rows)
+
+    @property
+    def markdown(self) -> str:
+        rows = self.metrics.rows
+        if not rows:
+            return self.text
+        lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0])]
+        for row in rows:
+            cells = ("" if value is None else str(value) for value in row.values())
+            lines.append(" | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells))
+        return "\n".join([self.text, "", *(f"| {line} |" for line in lines)])
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return static_view.explanation(self.sentences, self.metrics)
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
 
 
 class Run:
@@ -308,6 +358,15 @@ class Run:
             }
             for i, n in static_view.in_order(self._state)
         )
+
+    @property
+    def metrics(self) -> RunMetrics:
+        """Where its time and money went so far: per node and in all, working and waiting, the critical path, bottlenecks."""
+        return replace(measure(self.events), status=self.status)
+
+    def explain(self) -> Explanation:
+        """What happened, in words and a table, out of the log: no model is asked."""
+        return Explanation(self.metrics)
 
     def to_dataframe(self) -> Any:
         """`nodes` as a pandas DataFrame.

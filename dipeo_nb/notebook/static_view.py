@@ -14,9 +14,11 @@ from dipeo_nb.diagram.html import figure
 from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.domain.diagram import DomainDiagram
+from dipeo_nb.execution import metrics
 from dipeo_nb.execution.compare import NodeDiff, RunDiff, words
 from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
+from dipeo_nb.execution.metrics import RunMetrics
 
 CELL_LIMIT = 2_000
 """Characters of one value shown."""
@@ -88,6 +90,13 @@ def difference(diff: RunDiff) -> str:
     )
     inputs = table(("input", "before", "after"), diff.inputs) if diff.inputs else ""
     return f"<section>{numbers}{inputs}{''.join(map(_node_difference, diff.changed)) or '<p>Every node gave the same.</p>'}</section>"
+
+
+def explanation(sentences: Iterable[str], of_run: RunMetrics) -> str:
+    """A run in words, and a row for each of its nodes."""
+    rows = of_run.rows
+    said = "".join(f"<p>{escape(clean(sentence, 2000))}</p>" for sentence in sentences)
+    return f"<section>{said}{table(rows[0], (row.values() for row in rows)) if rows else ''}</section>"
 
 
 def _node_difference(node: NodeDiff) -> str:
@@ -193,9 +202,7 @@ def headline(state: RunState) -> str:
 
 def money(cost: float | None) -> str:
     """US dollars; an unknown price is said, not hidden."""
-    if cost is None:
-        return "cost unknown"
-    return "no cost" if cost == 0 else f"${cost:.4f}" if cost < 1 else f"${cost:.2f}"
+    return "cost unknown" if cost is None else metrics.money(cost)
 
 
 def shown(value: Any, limit: int = CELL_LIMIT) -> str:
