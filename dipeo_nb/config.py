@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     """The server meant by `redis` alone."""
     event_queue_size: int = _env("DIPEO_EVENT_QUEUE_SIZE", "DIPEO_MSG_MAX_QUEUE_SIZE", default=10_000, ge=1)
     """Events waiting per slow subscriber."""
+    otel: bool = _env("DIPEO_OTEL", default=False)
+    """Whether runs are sent to OpenTelemetry, by its own settings (OTEL_EXPORTER_OTLP_ENDPOINT …); without contents."""
     openai_api_key: SecretStr | None = _env("OPENAI_API_KEY", default=None)
     anthropic_api_key: SecretStr | None = _env("ANTHROPIC_API_KEY", default=None)
     google_api_key: SecretStr | None = _env("GOOGLE_API_KEY", "GEMINI_API_KEY", default=None)

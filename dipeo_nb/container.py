@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.scrub import HIDDEN, redactor
@@ -28,6 +28,7 @@ from dipeo_nb.domain.ports import (
     InteractionPort,
     PersonRepository,
     Services,
+    Subscription,
 )
 from dipeo_nb.errors import ConfigurationError, InvalidDiagramError, StorageError, TrustError, UserError
 from dipeo_nb.events.memory import InMemoryEventBus
@@ -53,6 +54,9 @@ from dipeo_nb.storage.conversation import (
 )
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
+
+if TYPE_CHECKING:
+    from dipeo_nb.events.telemetry import Telemetry
 
 
 class SystemClock:
@@ -119,11 +123,20 @@ def _bus(settings: Settings) -> EventBus:
     url = settings.redis_url if settings.event_bus == "redis" else settings.event_bus
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigurationError(
-            f"'{settings.event_bus}' is no event bus.", hint="Set DIPEO_EVENT_BUS to memory, redis, or redis://host:6379/0."
+            f"'{settings.event_bus}' is no event bus.",
+            hint="Set DIPEO_EVENT_BUS to memory, redis, or redis://host:6379/0.",
         )
     from dipeo_nb.events.redis import RedisEventBus
 
     return RedisEventBus(url, max_queue_size=settings.event_queue_size)
+
+
+def _telemetry(settings: Settings) -> Telemetry | None:
+    if not settings.otel:
+        return None
+    from dipeo_nb.events.telemetry import Telemetry
+
+    return Telemetry()
 
 
 def _conversations(settings: Settings) -> ConversationRepository:
@@ -159,6 +172,8 @@ class Runtime:
         self.services = services or build(self.settings, **overrides)
         self.router = MessageRouter(self.services.store, self.services.bus)
         self.trusted = TrustedCode(self.settings.data_dir / "trusted.json")
+        self._telemetry = _telemetry(self.settings)
+        self._traced: Subscription | None = None
         self._ready = False
         self._gate: asyncio.Lock | None = None
 
@@ -176,6 +191,8 @@ class Runtime:
             except BaseException:
                 await self.services.store.cleanup()
                 raise
+            if self._telemetry is not None:
+                self._traced = self.services.bus.subscribe(self._telemetry)
             self._ready = True
 
     async def cleanup(self) -> None:
@@ -186,6 +203,9 @@ class Runtime:
             await service.cleanup()  # these are used without the rest, too
         await self.router.cleanup()
         if ready:
+            if self._telemetry is not None and self._traced is not None:
+                self.services.bus.unsubscribe(self._traced)
+                await self._telemetry.close()
             await self.services.bus.cleanup()
             await self.services.store.cleanup()
 
@@ -270,7 +290,10 @@ class Runtime:
             reuse=reuse or {},
             forked_from=forked_from,
         )
-        return Execution(plan, self.services, options, recovered=recovered)
+        execution = Execution(plan, self.services, options, recovered=recovered)
+        if self._telemetry is not None:
+            self._telemetry.watch(execution.run_id)
+        return execution
 
     async def summary(self, run_id: str) -> RunSummary:
         """The row of a run, by its id or an unmistakable beginning of it.
