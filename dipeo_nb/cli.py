@@ -286,26 +286,29 @@ def runs(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Newest runs shown.")] = 20,
     status: Annotated[str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")] = None,
     diagram: Annotated[str | None, typer.Option("--diagram", help="Only runs of this diagram, by name.")] = None,
+    parent: Annotated[str | None, typer.Option("--parent", metavar="RUN", help="Only runs of sub-diagrams that this run began.")] = None,
+    nested: Annotated[bool, typer.Option("--nested", help="Also runs of sub-diagrams.")] = False,
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
     """List the recorded runs, newest first."""
     from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.config import without_password
+    from dipeo_nb.container import run_store
     from dipeo_nb.domain.enums import Status
-    from dipeo_nb.execution.state.sqlite import SqliteRunStore
 
     if status is not None and status not in set(Status):
         raise ValidationError(f"There is no status '{status}'.", hint=f"There are: {', '.join(Status)}.")
     settings = _settings(base_dir)
-    path = settings.run_store
+    place = settings.run_store
     rows: list[Any] = []
-    if path is not None and path.exists():
+    if isinstance(place, str) or (place is not None and place.exists()):
 
         async def read() -> list[Any]:
-            store = SqliteRunStore(path, sync=settings.state_store_sync)
+            store = run_store(settings)
             await store.initialize()
             try:
-                return list(await store.runs(limit=limit, status=status, diagram=diagram))
+                return list(await store.runs(limit=limit, status=status, diagram=diagram, parent=parent, nested=nested))
             finally:
                 await store.cleanup()
 
@@ -315,7 +318,7 @@ def runs(
     elif rows:
         _show_runs(rows)
     else:
-        print(f"No runs in {path}." if path else "Runs are kept in memory only (STATE_STORE_PATH is :memory:).")
+        print(f"No runs in {without_password(str(place))}." if place is not None else "Runs are kept in memory only (STATE_STORE_PATH is :memory:).")
     return DONE
 
 

