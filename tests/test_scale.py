@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dipeo_nb.config import get_settings
-from dipeo_nb.container import Runtime
+from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.container import Runtime, run_store
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, StartNode
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
@@ -32,6 +34,55 @@ def test_a_thousand_runs_at_once(tmp_path: Path):
             assert {e.result() for e in executions} == {"b1"}
             assert {r.events for r in await store.runs(limit=2000)} == {10}
             assert len(await store.runs(limit=2000, status=Status.COMPLETED)) == 1000
+
+    asyncio.run(go())
+
+
+MANY = """
+import asyncio, sys
+from dipeo_nb.config import Settings
+from dipeo_nb.container import Runtime, run_store
+from dipeo_nb.domain.nodes import EndpointNode, StartNode
+from dipeo_nb.testing import scripted
+from tests.graphs import plan_of
+from tests.shapes import Note
+
+async def main(place):
+    settings = Settings(state_store_path=place)
+    plan = plan_of({"s": StartNode(), "a": Note(), "b": Note(), "e": EndpointNode()}, ["s -> a", "a -> b", "b -> e"])
+    async with Runtime(settings, llm=scripted()) as runtime:
+        for _ in range(10):
+            executions = [runtime.execution(plan) for _ in range(100)]
+            await asyncio.gather(*(runtime.run(e) for e in executions))
+            assert all(e.result() == "b1" for e in executions)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_two_processes_with_a_thousand_runs_each(kind: str, tmp_path: Path, request: pytest.FixtureRequest):
+    """On one store, at the same time: every run completes, and its log is whole."""
+    place = str(tmp_path / "runs.db") if kind == "sqlite" else request.getfixturevalue("postgres_server").schema()
+    processes = [subprocess.Popen([sys.executable, "-c", MANY, place], cwd=Path(__file__).parents[1]) for _ in range(2)]
+    try:
+        assert [process.wait(120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+    async def go() -> None:
+        store = run_store(Settings(state_store_path=place))
+        await store.initialize()
+        try:
+            rows = await store.runs(limit=5000)
+            assert len(rows) == 2000
+            assert {(row.status, row.events) for row in rows} == {("completed", 10)}
+            for row in rows[::100]:
+                assert [event.seq for event in await store.events(row.run_id)] == list(range(1, 11))
+        finally:
+            await store.cleanup()
 
     asyncio.run(go())
 
