@@ -1,4 +1,5 @@
-"""How `pytest --nbmake notebooks` runs the notebooks: on their recordings, and with nobody's keys, so that nothing is paid for."""
+"""How `pytest --nbmake notebooks` runs the notebooks: on their recordings, with nobody's keys, so that nothing is paid for, and
+without a network: the sockets of their kernels stay on this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.config import Settings
+from dipeo_nb.llm.model_store import ensure
+
 FOLDER = Path(__file__).parent
 KEPT = "DIPEO_CACHE_DIR"
 """Where the embedded model is."""
+NO_EGRESS = FOLDER.parent / "tests" / "no_egress"
 THEIRS = re.compile(r"DIPEO_\w+|\w+_API_KEY|\w+_BASE_URL|OLLAMA_HOST")
 """Variables of the developer's, which say which model is asked, where, and at whose cost."""
 
@@ -26,4 +32,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             patch.delenv(name)
         if (FOLDER / "recordings" / item.path.stem).is_dir():
             patch.setenv("DIPEO_LLM_MODE", "replay")
+        if item.path.stem == "00_quickstart":
+            run_sync(ensure(Settings(), "smollm2-135m"))  # what a user has after the first time
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(NO_EGRESS), os.environ.get("PYTHONPATH")))))
         return (yield)

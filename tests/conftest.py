@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from dipeo_nb import config
+from tests.no_egress import loopback
 from tests.servers import mortal_postgres, mortal_redis, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
 
 # Two cores are shared with other work: how long an example takes says nothing. In CI the examples are the same every time.
@@ -26,56 +25,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with & in a shell
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # so with nohup
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+NO_EGRESS = str(Path(loopback.__file__).parent)
 NOT_HERE = "not here:"
 """A skip whose reason starts so is about the platform, not about a missing part; CI accepts it."""
-
-
-class NetworkError(RuntimeError):
-    """A test tried to leave the machine."""
-
-
-def _loopback(address: object) -> bool:
-    if not isinstance(address, tuple):
-        return True  # a unix socket
-    host = str(address[0]).partition("%")[0]
-    if host in ("", "localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback or ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
 
 
 @pytest.fixture(scope="session", autouse=True)
 def only_loopback() -> Iterator[None]:
     """Sockets of this process reach the loopback range only; a test that wants more fails and says so."""
-    patch = pytest.MonkeyPatch()
-    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
-
-    def refuse(address: object) -> None:
-        if not _loopback(address):
-            raise NetworkError(
-                f"Tests stay on this machine; this one wanted {address!r}. Use a fake or a local server."
-            )
-
-    def guarded(self: socket.socket, address: Any) -> None:
-        refuse(address)
-        return connect(self, address)
-
-    def guarded_ex(self: socket.socket, address: Any) -> int:
-        refuse(address)
-        return connect_ex(self, address)
-
-    def guarded_lookup(host: Any, *more: Any, **options: Any) -> Any:
-        name = host.decode() if isinstance(host, bytes) else host
-        refuse((name or "", 0))
-        return getaddrinfo(host, *more, **options)
-
-    patch.setattr(socket.socket, "connect", guarded)
-    patch.setattr(socket.socket, "connect_ex", guarded_ex)
-    patch.setattr(socket, "getaddrinfo", guarded_lookup)
+    undo = loopback.only()
     yield
-    patch.undo()
+    undo()
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +46,8 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     ]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("STATE_STORE_PATH", raising=False)
+    # So that the processes of a test stay on this machine, too.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (NO_EGRESS, os.environ.get("PYTHONPATH")))))
     monkeypatch.setenv("DIPEO_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("DIPEO_DATA_DIR", str(tmp_path / ".data"))
     monkeypatch.setenv("DIPEO_KEYS_STORE", "file")  # never the developer's own keyring
