@@ -13,8 +13,10 @@ import pytest
 
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import Runtime, run_store
-from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, StartNode
+from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of
@@ -36,6 +38,40 @@ def test_a_thousand_runs_at_once(tmp_path: Path):
             assert len(await store.runs(limit=2000, status=Status.COMPLETED)) == 1000
 
     asyncio.run(go())
+
+
+def test_a_hundred_thousand_events_to_three_subscribers():
+    """One by one, to handlers of which one is slow at times: each sees all of them in order, and memory stays flat."""
+    count = 100_000
+    process = psutil.Process()
+
+    class Seen:
+        def __init__(self) -> None:
+            self.last = 0
+
+        async def __call__(self, event: Event) -> None:
+            assert event.seq == self.last + 1
+            self.last = event.seq
+            if event.seq % 10_000 == 0:
+                await asyncio.sleep(0.001)
+
+    async def go() -> int:
+        subscribers = [Seen() for _ in range(3)]
+        sizes: list[int] = []
+        async with InMemoryEventBus() as bus:
+            for subscriber in subscribers:
+                bus.subscribe(subscriber, overflow="block", max_queue_size=1000)
+            for seq in range(1, count + 1):
+                await bus.publish(Event(seq, EventType.NODE_OUTPUT, "r", 1.0, "n", {"text": f"word {seq} "}))
+                if seq in (20_000, count):
+                    gc.collect()
+                    sizes.append(process.memory_info().rss)
+            await bus.drain()
+            assert all(s["failed"] == s["dropped"] == s["waiting"] == 0 for s in bus.stats()["subscribers"])
+        assert [subscriber.last for subscriber in subscribers] == [count] * 3
+        return sizes[1] - sizes[0]
+
+    assert asyncio.run(go()) < 8 * 1024 * 1024
 
 
 MANY = """

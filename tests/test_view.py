@@ -136,6 +136,22 @@ def test_nodes_status_and_spending_follow_the_events(story: Story, page: Page):
     assert page.look()[0]["spent"] == "15 tokens · $0.5000"
 
 
+def test_a_node_that_says_nothing_tells_how_far_it_is(story: Story, page: Page):
+    """Where a sub-diagram is, one line for each of its nodes, the last word on each; gone when the node has its output."""
+    story.start()
+    story.node("Start", "go")
+    story.tell(EventType.NODE_STARTED, "Writer", run=1)
+    for text, node in (("Think …", "n1"), ("Think ✓", "n1"), ("Check …", "n2")):
+        data = {"run_id": "exec_2", "node": node}
+        story.tell(EventType.NODE_OUTPUT, "Writer", kind="progress", text=text, data=data, is_partial=True)
+    assert page.look()[1]["text"] == "Think ✓\nCheck …"
+    for n in range(3):
+        story.tell(EventType.NODE_OUTPUT, "Writer", kind="progress", text=f"{n} of 3", data={"done": n, "of": 3})
+    assert page.look()[1]["text"] == "Think ✓\nCheck …\n2 of 3"
+    story.tell(EventType.NODE_COMPLETED, "Writer", run=1, output="done", meta={}, duration_ms=1)
+    assert page.look()[1]["text"] == "done"
+
+
 def test_the_text_follows_the_node_at_work_until_one_is_chosen(story: Story, page: Page):
     """The running node that speaks is shown; a chosen one stays; choosing none follows again; unknown ones are ignored."""
     story.start()

@@ -15,6 +15,8 @@ from dipeo_nb.domain.events import Event
 
 TEXT_LIMIT = 100_000
 """Characters of streamed text kept per node."""
+PROGRESS_LIMIT = 200
+"""Lines of progress kept per node."""
 
 
 @dataclass(slots=True)
@@ -34,6 +36,8 @@ class NodeState:
     """Body of the last run."""
     text: str = ""
     """Text streamed by the run in flight, else by the last one."""
+    progress: dict[str, str] = field(default_factory=dict[str, str])
+    """What the run in flight says of how far it is, each line by what it is about: the nodes of a sub-diagram, or only "how far"."""
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     usage: TokenUsage = field(default_factory=TokenUsage)
     cost_usd: float | None = None
@@ -202,6 +206,7 @@ class RunState:
         node.status = Status.RUNNING
         node.started_at = event.occurred_at
         node.text = ""
+        node.progress.clear()
         node.error = None
 
     def _node_output(self, event: Event) -> None:
@@ -212,6 +217,11 @@ class RunState:
             children = self.nodes[event.node_id].children
             if (child := event.payload["data"]["run_id"]) not in children:
                 children.append(child)
+        elif kind == "progress" and event.node_id in self.nodes:
+            lines, data = self.nodes[event.node_id].progress, event.payload.get("data") or {}
+            lines[f"{data.get('run_id', '')} {data.get('node', '')}"] = event.payload.get("text", "")
+            if len(lines) > PROGRESS_LIMIT:
+                del lines[next(iter(lines))]
         if event.payload.get("kind") in ("text", "stdout") and event.node_id in self.nodes:
             node = self.nodes[event.node_id]
             if event.payload.get("restart"):

@@ -25,7 +25,7 @@ from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.notebook.static_view import bundle, money, shown
 
 INTERVAL_S = 0.05
@@ -180,7 +180,7 @@ class LiveDisplay:
         if node_id is None or node_id not in state.nodes:
             return {"node": None, "label": "", "chosen": False, "text": ""}
         node = state.nodes[node_id]
-        text = node.text or ("" if node.output is None else shown(node.output, TEXT_LIMIT))
+        text = _said(node) or ("" if node.output is None else shown(node.output, TEXT_LIMIT))
         if node.error is not None:
             text = "\n".join(filter(None, (text, str(node.error.get("message")), str(node.error.get("hint") or ""))))
         label = clean(state.label(node_id), 120)
@@ -211,13 +211,21 @@ def _following(state: RunState) -> str | None:
     for node_id in islice(state.order, len(state.order)):
         node = state.nodes[node_id]
         at = node.started_at or 0.0
-        if node.status == Status.RUNNING and node.text and at >= _start(state, running):
+        said = bool(_said(node))
+        if node.status == Status.RUNNING and said and at >= _start(state, running):
             running = node_id
-        if node.text and at >= _start(state, spoken):
+        if said and at >= _start(state, spoken):
             spoken = node_id
         if at >= _start(state, started):
             started = node_id
     return running or spoken or started
+
+
+def _said(node: NodeState) -> str:
+    """What a node has said; one that is at work and says nothing tells how far it is."""
+    if node.text or node.status != Status.RUNNING:
+        return node.text
+    return "\n".join(list(node.progress.values()))
 
 
 def _start(state: RunState, node_id: str | None) -> float:
