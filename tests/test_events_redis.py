@@ -167,6 +167,32 @@ def test_two_that_publish_see_each_other_and_themselves_once(redis_server: str):
             assert [seq for of, seq in seen if of == run] == list(range(1, 101)), "each run in its order"
 
 
+def test_every_type_comes_through_the_server_as_it_was(redis_server: str):
+    """Row S82: text of any script, numbers, nested values, no node."""
+    sent = [
+        Event(
+            n,
+            kind,
+            "r",
+            1000.5 + n,
+            "n" if n % 2 else None,
+            {"t": "שלום\n😀\x00", "n": 0.1, "deep": {"a": [1, None, True]}},
+        )
+        for n, kind in enumerate(T, 1)
+    ]
+    got: list[Event] = []
+
+    async def go() -> None:
+        prefix = uuid.uuid4().hex
+        async with RedisEventBus(redis_server, prefix=prefix) as a, RedisEventBus(redis_server, prefix=prefix) as b:
+            b.subscribe(got.append)
+            await a.publish_batch(sent)
+            await until(lambda: len(got) >= len(sent))
+
+    run_sync(go())
+    assert got == sent
+
+
 def test_buses_with_another_prefix_do_not_meet(redis_server: str):
     got: list[int] = []
 

@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from dipeo_nb.domain.enums import EventPriority, EventType
+from dipeo_nb.errors import EventBusError
 
 EVENT_VERSION = "2.0.0"
 
@@ -56,6 +57,39 @@ class Event(NamedTuple):
             "timestamp": datetime.fromtimestamp(self.occurred_at, UTC).isoformat(),
             "metadata": {"seq": self.seq, "version": EVENT_VERSION, "priority": str(self.priority)},
         }
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Event:
+        """The event that a client received; times are exact to the microsecond.
+
+        Raises:
+            EventBusError: `invalid`: a field is missing or of another kind, or a newer version of dipeo_nb wrote it.
+        """
+        try:
+            meta = wire["metadata"]
+            version = str(meta["version"])
+            if int(version.partition(".")[0]) > int(EVENT_VERSION.partition(".")[0]):
+                raise EventBusError(
+                    f"An event of version {version} cannot be read here; this is {EVENT_VERSION}.",
+                    hint="Upgrade dipeo-nb.",
+                    cause="invalid",
+                )
+            at = datetime.fromisoformat(wire["timestamp"])
+            node_id = wire.get("node_id")
+            if at.tzinfo is None or not isinstance(node_id, str | None):
+                raise ValueError("a time without a zone, or a node that is no text")
+            return cls(
+                int(meta["seq"]),
+                EventType(wire["type"]),
+                str(wire["execution_id"]),
+                at.timestamp(),
+                node_id,
+                dict(wire["data"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EventBusError(
+                f"This is no event: {error!r}.", hint="Give what `Event.to_wire` made.", cause="invalid"
+            ) from error
 
 
 _PRIORITY = {
