@@ -237,7 +237,7 @@ def test_who_watches_a_run_is_not_part_of_it():
 
 
 def test_python_still_prints_warnings_when_nobody_set_logging_up(capsys: pytest.CaptureFixture[str]):
-    """Our handler does not silence `logging.lastResort`; after the run nothing of ours is left."""
+    """What is recorded is logged as ever; no handler of ours is in the way of `logging.basicConfig`."""
     root = logging.getLogger()
     before, root.handlers = root.handlers, []
     try:
@@ -246,6 +246,7 @@ def test_python_still_prints_warnings_when_nobody_set_logging_up(capsys: pytest.
         def warns() -> str:
             LOG.warning("look here")
             LOG.info("not printed")
+            assert root.handlers == []
             return "x"
 
         run(of_type("warns"))

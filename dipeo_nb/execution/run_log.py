@@ -69,40 +69,51 @@ def calling(execution: Execution, node: PlanNode) -> Iterator[None]:
         _calls.remove(call)
 
 
-class _Handler(logging.Handler):
-    """Stands at the root logger while runs are going on."""
+class _Recorder(logging.Handler):
+    """Records; it is at no logger, see `listening`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        place = _PLACE.get()
-        if place is None:
-            place = _of_thread()
-        if isinstance(place, Place) and record.name.partition(".")[0] != _OURS:
-            place.execution.hear(place.node, payload_of(record))
-        # Without us there might be no handler at all, and Python would print warnings.
-        if logging.lastResort is not None and record.levelno >= logging.lastResort.level and _alone(record.name):
-            logging.lastResort.handle(record)
+        try:
+            place = _PLACE.get()
+            if place is None:
+                place = _of_thread()
+            if isinstance(place, Place) and record.name.partition(".")[0] != _OURS:
+                place.execution.hear(place.node, payload_of(record))
+        except Exception:  # noqa: BLE001 - a logging call never fails
+            self.handleError(record)
 
 
-_HANDLER = _Handler()
+_RECORDER = _Recorder()
 _lock = threading.Lock()
 _going = 0
+_call_handlers: Any = None
+"""Python's own."""
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """While a run is going on."""
-    global _going
+    """While a run is going on.
+
+    Records are met where loggers hand them to their handlers, as Sentry's integration does it: a handler at the root logger would
+    make `logging.basicConfig` do nothing, and take the place of `logging.lastResort`.
+    """
+    global _going, _call_handlers
     with _lock:
         _going += 1
-        if _going == 1:
-            logging.getLogger().addHandler(_HANDLER)
+        if _call_handlers is None:
+            _call_handlers = logging.Logger.callHandlers
+            logging.Logger.callHandlers = _met
     try:
         yield
     finally:
         with _lock:
             _going -= 1
-            if _going == 0:
-                logging.getLogger().removeHandler(_HANDLER)
+
+
+def _met(self: logging.Logger, record: logging.LogRecord) -> None:
+    if _going:
+        _RECORDER.handle(record)
+    _call_handlers(self, record)
 
 
 def payload_of(record: logging.LogRecord) -> Mapping[str, Any]:
@@ -123,15 +134,6 @@ def _of_thread() -> Place | None:
     thread = threading.current_thread()
     places = [call.place for call in _calls if thread not in call.before]
     return places[0] if len(places) == 1 else None
-
-
-def _alone(name: str) -> bool:
-    logger: logging.Logger | None = logging.getLogger(name)
-    while logger is not None:
-        if any(handler is not _HANDLER for handler in logger.handlers):
-            return False
-        logger = logger.parent if logger.propagate else None
-    return True
 
 
 def _json(value: Any) -> Any:
