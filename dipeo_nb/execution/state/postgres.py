@@ -98,6 +98,7 @@ class PostgresRunStore:
         self._pool: Any = None
         self._holder: Any = None
         self._keeper: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
         self._stored: dict[str, tuple[int, bool]] = {}
 
     def __repr__(self) -> str:
@@ -110,8 +111,11 @@ class PostgresRunStore:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     async def initialize(self) -> None:
-        if self._pool is not None:
-            return
+        async with self._opening:
+            if self._pool is None:
+                await self._open()
+
+    async def _open(self) -> None:
         psycopg, pools = await asyncio.to_thread(_imported)
         options = {
             "autocommit": True,
