@@ -239,20 +239,23 @@ class RunState:
         node.ended_at = event.occurred_at
         node.duration_s += p.get("duration_ms", 0.0) / 1000
         node.output = p.get("output")
-        node.meta = p.get("meta", {})
-        node.retries += node.meta.get("retries", 0)
-        node.reused = "reused" in node.meta
+        node.meta = meta = p.get("meta", {})
+        node.reused = "reused" in meta
         node.paid = []
-        self._account(node, node.meta)
-        for message in node.meta.get("messages", ()):
-            self.conversation.append(message)
-        if "memory" in node.meta:
-            kept = ("person_id", "prompt", "memory", "messages", "answer")
-            turn = {k: node.meta[k] for k in kept if k in node.meta}
-            self.turns.append({"node_id": event.node_id, "run": node.runs, **turn})
-        self.turns.extend({"node_id": event.node_id, "run": node.runs, **turn} for turn in node.meta.get("turns", ()))
+        if meta:  # most nodes have none
+            self._with_meta(event, node, meta)
         if p.get("node_type") == "endpoint":
             self.outputs[self.label(event.node_id)] = node.output
+
+    def _with_meta(self, event: Event, node: NodeState, meta: Mapping[str, Any]) -> None:
+        node.retries += meta.get("retries", 0)
+        self._account(node, meta)
+        self.conversation.extend(meta.get("messages", ()))
+        if "memory" in meta:
+            kept = ("person_id", "prompt", "memory", "messages", "answer")
+            turn = {k: meta[k] for k in kept if k in meta}
+            self.turns.append({"node_id": event.node_id, "run": node.runs, **turn})
+        self.turns.extend({"node_id": event.node_id, "run": node.runs, **turn} for turn in meta.get("turns", ()))
 
     def _account(self, node: NodeState, meta: Mapping[str, Any]) -> None:
         usage = meta.get("usage")
