@@ -40,7 +40,7 @@ class Stage:
     def __init__(self, store: Any = None, **options: Any) -> None:
         self.store = store or InMemoryRunStore()
         self.bus = InMemoryEventBus()
-        self.router = MessageRouter(self.store, self.bus, **(dict[str, Any](idle_s=0.05, begin_s=0.2) | options))
+        self.router = MessageRouter(self.store, self.bus, **(dict[str, Any](idle_s=0.05, begin_s=30) | options))
         self._seq: dict[str, int] = {}
 
     async def tell(self, count: int = 1, *, run: str = "r", last: bool = False, heard: bool = True) -> None:
@@ -316,18 +316,18 @@ def test_names_are_taken_once():
 
 
 def test_a_run_that_never_begins_and_one_that_begins_late():
+    async def follow(s: Stage, run: str) -> list[int]:
+        async with aclosing(s.router.events(run)) as events:
+            return [one.seq async for one in events]
+
     async def go() -> tuple[list[int], list[int]]:
+        async with stage(begin_s=0.1) as s:
+            nobody = await follow(s, "nobody")
         async with stage() as s:
-
-            async def follow(run: str) -> list[int]:
-                async with aclosing(s.router.events(run)) as events:
-                    return [one.seq async for one in events]
-
-            nobody = asyncio.ensure_future(follow("nobody"))
-            late = asyncio.ensure_future(follow("r"))
+            late = asyncio.ensure_future(follow(s, "r"))
             await asyncio.sleep(0.1)
             await s.tell(3, last=True, heard=False)
-            return await nobody, await late
+            return nobody, await late
 
     assert run_sync(go()) == ([], [1, 2, 3])
 

@@ -112,6 +112,11 @@ class TokenUsage:
         }
         return {k: v for k, v in pairs.items() if v is not None}
 
+    @classmethod
+    def from_dict(cls, usage: Mapping[str, Any]) -> TokenUsage:
+        """What `to_dict` made; what is missing is unknown."""
+        return cls(*(usage.get(k) for k in ("input", "output", "cache_read", "cache_write", "reasoning")))
+
 
 @dataclass(frozen=True, slots=True)
 class LLMRequest:

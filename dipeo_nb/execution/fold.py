@@ -261,7 +261,7 @@ class RunState:
         usage = meta.get("usage")
         if usage is None:
             return
-        spent = TokenUsage(*(usage.get(k) for k in ("input", "output", "cache_read", "cache_write", "reasoning")))
+        spent = TokenUsage.from_dict(usage)
         node.usage = node.usage + spent
         self.usage = self.usage + spent
         cost = meta.get("cost_usd")

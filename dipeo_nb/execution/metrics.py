@@ -51,7 +51,7 @@ class NodeRun:
     """Taken over from the run that this one is a fork of."""
 
     def paid(self, usage: Mapping[str, Any], cost: float | None, calls: int) -> None:
-        spent = TokenUsage(*(usage.get(k) for k in ("input", "output", "cache_read", "cache_write", "reasoning")))
+        spent = TokenUsage.from_dict(usage)
         known = self.cost_usd if self.calls else 0.0
         self.usage += spent
         self.cost_usd = None if known is None or cost is None else known + cost
