@@ -399,9 +399,9 @@ def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
     metrics = replace(measure(events), status=str(state.status))
     console = new_console(stderr=False)
     console.print(safe(" ".join(told(metrics))))
-    if metrics.rows:
-        table = new_table(*metrics.rows[0])
-        for row in metrics.rows:
+    if rows := metrics.rows:
+        table = new_table(*rows[0])
+        for row in rows:
             table.add_row(*(safe("" if value is None else value, 60) for value in row.values()))
         console.print(table)
     return DONE

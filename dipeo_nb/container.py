@@ -143,7 +143,7 @@ def _bus(settings: Settings) -> EventBus:
     url = settings.redis_url if settings.event_bus == "redis" else settings.event_bus
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigurationError(
-            f"'{settings.event_bus}' is no event bus.",
+            f"'{without_password(settings.event_bus)}' is no event bus.",
             hint="Set DIPEO_EVENT_BUS to memory, redis, or redis://host:6379/0.",
         )
     from dipeo_nb.events.redis import RedisEventBus

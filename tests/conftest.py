@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ settings.register_profile("dipeo", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("ci", settings.get_profile("dipeo"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dipeo")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with & in a shell: Ctrl-C must work in the tests all the same
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # begun with & in a shell: Ctrl-C must work in the tests all the same
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # so with nohup
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -54,6 +59,22 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     config.reset_settings()
     yield
     config.reset_settings()
+
+
+@pytest.fixture
+def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts processes of their own that can import the package; none outlives the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *args: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", textwrap.dedent(code), *args]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,6 +25,7 @@ from dipeo_nb.errors import ConfigurationError, EventBusError
 from dipeo_nb.events import redis
 from dipeo_nb.events.redis import RedisEventBus
 from tests.servers import RedisProcess, free_ports
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 DIAGRAM = """
@@ -45,13 +46,6 @@ def event(seq: int, run: str = "r", **payload: Any) -> Event:
 
 def events(*seqs: int) -> list[Event]:
     return [event(seq) for seq in seqs]
-
-
-async def until(true: Callable[[], bool], *, seconds: float = 40) -> None:
-    """Wait until something is so; the limit only ends a test that would hang."""
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 class Script:

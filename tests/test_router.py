@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,12 +75,6 @@ async def stage(store: Any = None, **options: Any) -> AsyncIterator[Stage]:
         made.nothing_left()
     finally:
         await made.store.cleanup()
-
-
-async def until(true: Callable[[], bool], *, seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 def seqs(first: int, last: int) -> list[int]:

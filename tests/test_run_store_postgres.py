@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -26,6 +26,7 @@ from dipeo_nb.errors import ConfigurationError, StorageError
 from dipeo_nb.execution.state import postgres
 from dipeo_nb.execution.state.postgres import PostgresRunStore
 from tests.servers import PostgresProcess, free_ports
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 DIAGRAM = """
@@ -46,28 +47,6 @@ connections:
 def event(seq: int, run: str = "r", kind: T = T.NODE_STARTED) -> Event:
     payload = {"diagram": "d"} if seq == 1 else {"i": seq}
     return Event(seq, T.EXECUTION_STARTED if seq == 1 else kind, run, time.time(), None, payload)
-
-
-async def until(true: Callable[[], bool], *, seconds: float = 40) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(code: str, *args: str) -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen([sys.executable, "-c", code, *args], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 WRITER = """

@@ -10,11 +10,9 @@ import resource
 import signal
 import sqlite3
 import subprocess
-import sys
-import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +36,6 @@ def opened(path: Path) -> SqliteRunStore:
 
 def begin(run: str = "r", **payload: Any) -> Event:
     return Event(1, T.EXECUTION_STARTED, run, time.time(), None, {"diagram": "d", **payload})
-
-
-@pytest.fixture
-def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts processes of their own that can import the package; none outlives the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(code: str, *args: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", textwrap.dedent(code), *args]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 WRITER = """

@@ -36,6 +36,14 @@ connections:
 - {from: Start, to: Write}
 - {from: Write, to: End}
 """
+PLAIN = """
+version: light
+nodes:
+- {label: S, type: start}
+- {label: E, type: endpoint}
+connections:
+- {from: S, to: E}
+"""
 NESTED = """
 version: light
 metadata: {name: Outer}
@@ -177,8 +185,7 @@ def test_off_unless_asked_for(collector: Collector):
         "import sys, dipeo_nb as dp; dp.run(sys.argv[1]); "
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
-    plain = "version: light\nnodes:\n- {label: S, type: start}\n- {label: E, type: endpoint}\nconnections:\n- {from: S, to: E}\n"
-    subprocess.run([sys.executable, "-c", code, plain], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, PLAIN], check=True, timeout=60)
     assert collector.spans == []
 
 
@@ -186,10 +193,9 @@ def test_a_program_that_just_ends(collector: Collector):
     """The setting is all it takes; what was not sent when the program ends is sent then."""
     import os
 
-    plain = "version: light\nnodes:\n- {label: S, type: start}\n- {label: E, type: endpoint}\nconnections:\n- {from: S, to: E}\n"
     environment = os.environ | {"DIPEO_OTEL": "1", "OTEL_SERVICE_NAME": "mine"}
     code = "import sys, dipeo_nb as dp; dp.run(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, plain], check=True, timeout=60, env=environment)
+    subprocess.run([sys.executable, "-c", code, PLAIN], check=True, timeout=60, env=environment)
     assert {span.name for span in collector.spans} == {"run diagram", "start S", "endpoint E"}
     assert collector.services == {"mine"}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
+from dipeo_nb.common.scrub import place_of
 from dipeo_nb.errors import MissingDependencyError
 
 CONNECT_S = 5.0
@@ -38,8 +38,7 @@ class RedisServer:
     @property
     def place(self) -> str:
         """The server, without user and password."""
-        parts = urlsplit(self._url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return place_of(self._url)
 
     async def client(self) -> Any:
         """The client, made when it is first asked for; connects by itself, again after an outage.

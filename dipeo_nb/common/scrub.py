@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 HIDDEN = "[hidden]"
 """Stands where a secret stood."""
@@ -302,6 +302,12 @@ class RedactingFilter(logging.Filter):
 
 _OF_RECORDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 _FILTER = RedactingFilter()
+
+
+def place_of(url: str) -> str:
+    """Where a server is: its address without user, password and options."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def logger(name: str) -> logging.Logger:

@@ -24,7 +24,7 @@ from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
 from dipeo_nb.errors import EventBusError, StorageError
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.memory import InMemoryEventBus, check_events
 
 BLOCK_MS = 2000
 """Milliseconds that one reading waits for news."""
@@ -149,9 +149,7 @@ class RedisEventBus:
         await self.publish_batch((event,))
 
     async def publish_batch(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - who calls may not be typed
-                await self._here.publish_batch(events)  # which says so
+        check_events(events)
         try:
             bodies = [_encoded(event) for event in events]
         except StorageError as error:

@@ -48,7 +48,8 @@ class Telemetry:
         self._tracer = provider.get_tracer("dipeo_nb")
         self._watched: set[str] = set()
         self._runs: dict[str, Any] = {}
-        self._nodes: dict[tuple[str, str], Any] = {}
+        self._nodes: dict[str, dict[str, Any]] = {}
+        """Run → node → span of its run in flight."""
         self._parents: dict[str, Any] = {}
 
     def watch(self, run_id: str) -> None:
@@ -74,7 +75,7 @@ class Telemetry:
             case EventType.NODE_OUTPUT if event.payload.get("kind") == "run":
                 child = event.payload["data"]["run_id"]
                 self._watched.add(child)
-                self._parents[child] = self._nodes.get((event.run_id, event.node_id or ""))
+                self._parents[child] = self._nodes.get(event.run_id, {}).get(event.node_id or "")
             case kind if kind in FINAL_EVENTS:
                 self._run_ended(event)
             case _:
@@ -82,7 +83,7 @@ class Telemetry:
 
     def _run_started(self, event: Event) -> None:
         p = event.payload
-        self._drop(event.run_id)
+        self._nodes[event.run_id] = {}  # an earlier part of the run may have left some open
         attributes = {
             "dipeo.run.id": event.run_id,
             "dipeo.diagram": p.get("diagram") or "",
@@ -106,7 +107,7 @@ class Telemetry:
             "dipeo.node.type": p.get("node_type", ""),
             "dipeo.node.run": p.get("run", 1),
         }
-        self._nodes[event.run_id, node] = self._tracer.start_span(
+        self._nodes[event.run_id][node] = self._tracer.start_span(
             f"{p.get('node_type', 'node')} {p.get('label', node)}",
             context=self._within(run),
             start_time=_ns(event),
@@ -114,7 +115,7 @@ class Telemetry:
         )
 
     def _node_ended(self, event: Event) -> None:
-        span = self._nodes.pop((event.run_id, event.node_id or ""), None)
+        span = self._nodes.get(event.run_id, {}).pop(event.node_id or "", None)
         if span is None:
             return  # nothing ran: the last output was passed on
         p = event.payload
@@ -128,8 +129,8 @@ class Telemetry:
         self._watched.discard(event.run_id)
         if span is None:
             return
-        for key in [key for key in self._nodes if key[0] == event.run_id]:
-            self._nodes.pop(key).end(_ns(event))
+        for left in self._nodes.pop(event.run_id, {}).values():
+            left.end(_ns(event))
         status = str(event.payload.get("status", Status.COMPLETED))
         span.set_attribute("dipeo.run.status", status)
         if event.type == EventType.EXECUTION_ERROR:
@@ -146,12 +147,6 @@ class Telemetry:
         from opentelemetry.context import Context
 
         return Context() if span is None else self._trace.set_span_in_context(span, Context())
-
-    def _drop(self, run_id: str) -> None:
-        """Forget what an earlier part of a run left open."""
-        self._runs.pop(run_id, None)
-        for key in [key for key in self._nodes if key[0] == run_id]:
-            del self._nodes[key]
 
 
 def _of_model(meta: Mapping[str, Any]) -> dict[str, Any]:

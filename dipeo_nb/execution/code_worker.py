@@ -1,8 +1,9 @@
-"""The process that runs a diagram's Python code. Standard library only; started by path, never imported by the package.
+"""The process that runs a diagram's Python code. Standard library only, since it is started by path; what the
+package needs, too, it imports from here.
 
 Frames in both directions: four bytes of length (big-endian), then JSON. Requests come on stdin; answers leave on what was
-stdout at the start. What the code prints is sent as `{"out": text}` frames, what it logs as `{"log": {…}}` frames. When stdin ends the process ends, whatever
-it is doing, so no worker outlives its run.
+stdout at the start. What the code prints is sent as `{"out": text}` frames, what it logs as `{"log": {…}}` frames. When
+stdin ends the process ends, whatever it is doing, so no worker outlives its run.
 
 How code is read (diagram-spec §3.5 "Do"): it is compiled as it stands, never re-indented. `return` at the top level and
 `result = …` both give the result; without either, the function named by the node is called by its signature.
@@ -66,11 +67,26 @@ class Printed(io.TextIOBase):
         return len(text)
 
 
+LOG_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def log_payload(record, as_json):
+    """A record as the payload of an `execution_log` event; *as_json* makes a JSON value of an extra field."""
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit; a logging call does not raise for that
+        message = f"{record.msg} {record.args!r}"
+    if len(message) > LOG_LIMIT:
+        message = f"{message[:LOG_LIMIT]}… ({len(message):,} characters)"
+    extra = {name: as_json(value) for name, value in vars(record).items() if name not in LOG_STANDARD}
+    if record.exc_info and record.exc_info[1] is not None:
+        extra["exception"] = "".join(traceback.format_exception(record.exc_info[1]))[-LOG_LIMIT:]
+    return {"level": record.levelname, "message": message, "logger_name": record.name, "extra_fields": extra}
+
+
 class Logged:
     """Sends what is logged while code is at work, from any thread, to the parent; what is set up by `logging.basicConfig` works as
-    ever. Payloads are those of `execution_log` events (`run_log.payload_of`)."""
-
-    standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+    ever."""
 
     def __init__(self, send):
         self.send = send
@@ -93,18 +109,7 @@ class Logged:
         self.at_work, self.left = True, LOG_RECORDS
 
     def tell(self, record):
-        try:
-            message = record.getMessage()
-        except Exception:  # noqa: BLE001 - arguments that do not fit; logging says so itself
-            message = f"{record.msg} {record.args!r}"
-        if len(message) > LOG_LIMIT:
-            message = f"{message[:LOG_LIMIT]}… ({len(message):,} characters)"
-        extra = {
-            k: v if is_plain(v) else repr(v)[:LOG_LIMIT] for k, v in vars(record).items() if k not in self.standard
-        }
-        if record.exc_info and record.exc_info[1] is not None:
-            extra["exception"] = "".join(traceback.format_exception(record.exc_info[1]))[-LOG_LIMIT:]
-        payload = {"level": record.levelname, "message": message, "logger_name": record.name, "extra_fields": extra}
+        payload = log_payload(record, lambda value: value if is_plain(value) else repr(value)[:LOG_LIMIT])
         self.send({"log": payload})
         if not self.left:
             self.send({"log": payload | {"message": "The log is cut here.", "extra_fields": {"limit": LOG_RECORDS}}})

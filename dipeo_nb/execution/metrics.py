@@ -184,7 +184,6 @@ class _Counting:
         self.reached: Mapping[str, str] = {}
         self.open: dict[str, NodeRun] = {}
         self.done: dict[tuple[str, int], NodeRun] = {}
-        self.cut: list[NodeRun] = []
         self.lost_s = 0.0
         self.all: list[NodeRun] = []
         self.asked: dict[str, tuple[str, float]] = {}
@@ -263,7 +262,6 @@ class _Counting:
     def _cut_off(self) -> None:
         for run in self.open.values():
             run.status = Status.INTERRUPTED
-            self.cut.append(run)
             self.lost_s += max(0.0, self.latest_at - run.started_at)
             for call in self.paid.pop(run.node_id, ()):
                 run.paid(call["usage"], call.get("cost_usd"), 1)

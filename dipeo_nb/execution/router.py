@@ -168,8 +168,8 @@ class MessageRouter:
             self._leave(follower)
 
     def stats(self) -> dict[str, Any]:
-        """`removed` (connections that failed too often), `followers` (and loops), `waiting` (events held for them), and `connections` by name: `delivered`, `failed`,
-        `failed_in_a_row`, `latency_ms` (mean of its deliveries), `idle_s` (since the last one, or since it was registered),
+        """`removed` (connections that failed too often), `followers` (and loops), `waiting` (events held for them), and
+        `connections` by name: `delivered`, `failed`, `failed_in_a_row`, `latency_ms` (mean of its deliveries), `idle_s` (since the last one, or since it was registered),
         `healthy`, `following` {run: seq of the last event delivered}."""
         now = time.monotonic()
         followers = [follower for followers in self._followers.values() for follower in followers]

@@ -9,21 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import traceback
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipeo_nb.domain.plan import PlanNode
+from dipeo_nb.execution.code_worker import LOG_LIMIT, log_payload
 
 if TYPE_CHECKING:
     from dipeo_nb.execution.engine import Execution
 
-MESSAGE_LIMIT = 20_000
-"""Characters of a message that are recorded."""
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OURS = __name__.partition(".")[0]
 
 
@@ -78,7 +75,7 @@ class _Recorder(logging.Handler):
             if place is None:
                 place = _of_thread()
             if isinstance(place, Place) and record.name.partition(".")[0] != _OURS:
-                place.execution.hear(place.node, payload_of(record))
+                place.execution.hear(place.node, log_payload(record, _json))
         except Exception:  # noqa: BLE001 - a logging call never fails
             self.handleError(record)
 
@@ -116,20 +113,6 @@ def _met(self: logging.Logger, record: logging.LogRecord) -> None:
     _call_handlers(self, record)
 
 
-def payload_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """A record as the payload of an `execution_log` event."""
-    try:
-        message = record.getMessage()
-    except Exception:  # noqa: BLE001 - arguments that do not fit; a logging call does not raise for that
-        message = f"{record.msg} {record.args!r}"
-    extra = {name: _json(value) for name, value in vars(record).items() if name not in _STANDARD}
-    if record.exc_info and record.exc_info[1] is not None:
-        extra["exception"] = "".join(traceback.format_exception(record.exc_info[1]))[-MESSAGE_LIMIT:]
-    if len(message) > MESSAGE_LIMIT:
-        message = f"{message[:MESSAGE_LIMIT]}… ({len(message):,} characters)"
-    return {"level": record.levelname, "message": message, "logger_name": record.name, "extra_fields": extra}
-
-
 def _of_thread() -> Place | None:
     thread = threading.current_thread()
     places = [call.place for call in _calls if thread not in call.before]
@@ -140,4 +123,4 @@ def _json(value: Any) -> Any:
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
-        return repr(value)[:MESSAGE_LIMIT]
+        return repr(value)[:LOG_LIMIT]

@@ -10,20 +10,20 @@ process does, on whatever machine; a run without a final event whose owner's loc
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from dipeo_nb.common.json_values import encode
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.scrub import logger
-from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.common.scrub import logger, place_of
+from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import MissingDependencyError, StorageError
 from dipeo_nb.execution.state.memory import check_claim, check_order, final_status
+from dipeo_nb.execution.state.rows import chosen, events_of
 
 SCHEMA_VERSION = 1
 """In `dipeo_schema`."""
@@ -39,7 +39,6 @@ HOLD_S = 5.0
 """Seconds between two looks whether the lock is still held."""
 
 _LOG = logger(__name__)
-_TYPES = {str(t): t for t in EventType}
 _OPENING = 0x44495045  # "DIPE": one store at a time makes or migrates the tables
 _SCHEMA = """
 CREATE TABLE dipeo_schema (version INTEGER NOT NULL);
@@ -107,8 +106,7 @@ class PostgresRunStore:
     @property
     def place(self) -> str:
         """The database, without user and password."""
-        parts = urlsplit(self._url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return place_of(self._url)
 
     async def initialize(self) -> None:
         async with self._opening:
@@ -207,9 +205,7 @@ class PostgresRunStore:
             "WHERE run_id = %s AND seq > %s ORDER BY seq LIMIT %s",
             (run_id, after, limit),
         )
-        return [
-            Event(seq, _TYPES[kind], run, at, node, json.loads(payload)) for seq, kind, run, at, node, payload in rows
-        ]
+        return events_of(rows)
 
     async def runs(
         self,
@@ -220,14 +216,9 @@ class PostgresRunStore:
         parent: str | None = None,
         nested: bool = False,
     ) -> list[RunSummary]:
-        wanted = {"status": status, "diagram": diagram, "parent_run_id": parent}
-        named = {name: value for name, value in wanted.items() if value is not None}
-        conditions = [f"{name} = %s" for name in named]
-        if parent is None and not nested:
-            conditions.append("parent_run_id IS NULL")
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        where, values = chosen("%s", status=status, diagram=diagram, parent=parent, nested=nested)
         query = f"{_ROWS} {where} ORDER BY started_at DESC, run_id LIMIT %s"
-        return [RunSummary(*row) for row in await self._read(query, (*named.values(), limit))]
+        return [RunSummary(*row) for row in await self._read(query, (*values, limit))]
 
     async def run(self, run_id: str) -> RunSummary | None:
         rows = await self._read(f"{_ROWS} WHERE run_id = %s", (run_id,))
@@ -345,11 +336,8 @@ class PostgresRunStore:
         return (row[0], row[1]) if row else (0, False)
 
     def _options(self) -> str:
-        given = [part for part in urlsplit(self._url).query.split("&") if part.startswith("options=")]
-        from urllib.parse import unquote_plus
-
-        before = unquote_plus(given[-1].removeprefix("options=")) + " " if given else ""
-        return f"{before}-c statement_timeout={STATEMENT_MS}"
+        given = parse_qs(urlsplit(self._url).query).get("options", [])
+        return " ".join([*given[-1:], f"-c statement_timeout={STATEMENT_MS}"])
 
     def _failed(self, operation: str, error: BaseException) -> StorageError | None:
         """What an error means; None: it is none of the server's."""

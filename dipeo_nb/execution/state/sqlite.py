@@ -11,7 +11,6 @@ A run belongs to the process that appends it. When that process is gone and the 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import platform
 import sqlite3
@@ -24,10 +23,11 @@ from typing import Any, Literal
 
 from dipeo_nb.common.json_values import encode
 from dipeo_nb.common.operations import logged
-from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.memory import check_claim, check_order, final_status
+from dipeo_nb.execution.state.rows import chosen, events_of
 
 SCHEMA_VERSION = 2
 """`PRAGMA user_version` of the files this version writes."""
@@ -68,7 +68,6 @@ CREATE INDEX runs_by_parent ON runs (parent_run_id);
 """
 _MIGRATIONS = {1: "CREATE INDEX runs_by_parent ON runs (parent_run_id)"}
 """Version → what makes the next one of it."""
-_TYPES = {str(t): t for t in EventType}
 
 
 @logged("append", "events", "runs", "run")
@@ -128,9 +127,7 @@ class SqliteRunStore:
             "WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?",
             (run_id, after, -1 if limit is None else limit),
         )
-        return [
-            Event(seq, _TYPES[kind], run, at, node, json.loads(payload)) for seq, kind, run, at, node, payload in rows
-        ]
+        return events_of(rows)
 
     async def runs(
         self,
@@ -142,13 +139,8 @@ class SqliteRunStore:
         nested: bool = False,
     ) -> list[RunSummary]:
         found: list[RunSummary] = []
-        wanted = {"diagram": diagram, "parent_run_id": parent}
-        named = {name: value for name, value in wanted.items() if value is not None}
-        conditions = [f"{name} = ?" for name in named]
-        if parent is None and not nested:
-            conditions.append("parent_run_id IS NULL")
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        for row in self._read(f"{_SELECT_RUNS} {where} ORDER BY started_at DESC, run_id", tuple(named.values())):
+        where, values = chosen("?", diagram=diagram, parent=parent, nested=nested)
+        for row in self._read(f"{_SELECT_RUNS} {where} ORDER BY started_at DESC, run_id", tuple(values)):
             summary = _summary(row)
             if status is None or summary.status == status:
                 found.append(summary)
