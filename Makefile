@@ -1,66 +1,87 @@
 # Everything a developer does, in one file. Needs Python >= 3.11, git and make; the rest installs itself into .venv.
 #
 #   make demo    the main job: a debate of three persons on a small model in this machine, then the quickstart notebook
-#   make test    every test, browser, model and wheel included      make check   ruff, pyright, rules of the house
+#   make test    every test, browser, model and wheel included      make check   ruff, pyright, rules of the package
+#   make quick   the tests that need less than a minute together
 #   make lab     JupyterLab on notebooks/                           make bench   speed against peers
 #   make record  the recorded answers of notebooks/02_llm.ipynb anew, from scripted servers
 #
-# PYTHON=/path/to/python3.12 chooses the interpreter. Targets are incremental; `make clean` starts over.
+# PYTHON=/path/to/python3.12 chooses the interpreter (beside a .venv of another version, in .venv-3.12). Targets are incremental; `make clean` starts over.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-VENV := .venv
+VENV := $(shell sh scripts/venv.sh "$(PYTHON)")
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+LAB_STAMP := $(VENV)/.installed-lab
 BENCH_STAMP := $(BENCH_VENV)/.installed
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
 PIP_FLAGS := -qq --disable-pip-version-check
 
-.PHONY: help install browser test check demo lab record bench clean constraints environment
+.PHONY: help install browser redis test quick check demo lab record bench clean constraints environment
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
-install: $(STAMP) browser
+install: $(STAMP) browser redis
 
-# Finds an interpreter, makes the environment, installs the package with its developer tools. Again only when
-# pyproject.toml or constraints.txt change.
-$(STAMP): pyproject.toml constraints.txt
-	@if [ ! -x "$(PY)" ]; then \
-	    found=; \
-	    for candidate in $(CANDIDATES); do \
-	        if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$candidate; break; fi; \
-	    done; \
-	    if [ -z "$$found" ]; then \
-	        echo "error: no Python >= 3.11 found (tried: $(CANDIDATES)). Install one, or say: make PYTHON=/path/to/python3" >&2; exit 1; \
-	    fi; \
-	    echo "Making $(VENV) with $$("$$found" --version)"; \
-	    if ! "$$found" -m venv $(VENV); then \
-	        rm -rf $(VENV); \
-	        echo "error: $$found cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; \
-	    fi; \
+# Finds an interpreter and makes the environment.
+$(PY):
+	@found=; \
+	for candidate in $(CANDIDATES); do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "error: no Python >= 3.11 found (tried: $(CANDIDATES)). Install one, or say: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" --version)"; \
+	if ! "$$found" -m venv $(VENV); then \
+	    rm -rf $(VENV); \
+	    echo "error: $$found cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; \
 	fi
-	@echo "Installing dipeo-nb and its tools into $(VENV) (about two minutes the first time)"
 	@$(PY) -m pip install $(PIP_FLAGS) --upgrade pip
+
+# Installs the package with its developer tools. Again only when pyproject.toml or constraints.txt change.
+$(STAMP): pyproject.toml constraints.txt | $(PY)
+	@echo "Installing dipeo-nb and its tools into $(VENV) (about two minutes the first time)"
 	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@ $(LAB_STAMP) $(DEMO_STAMP)
+
+# What a user needs, without the tools of developers: for the tutorials, and for the demonstration.
+$(LAB_STAMP): pyproject.toml constraints.txt | $(PY)
+	@echo "Installing dipeo-nb with its extras into $(VENV) (about two minutes the first time)"
+	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[all]'
+	@touch $@ $(DEMO_STAMP)
+
+$(DEMO_STAMP): pyproject.toml constraints.txt | $(PY)
+	@echo "Installing dipeo-nb into $(VENV) (about a minute the first time)"
+	@$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[lab,local]'
 	@touch $@
 
 # The browser tests drive a real Chromium; Playwright's own downloads are not used.
 browser:
 	@sh scripts/browser.sh
 
-test: $(STAMP) browser
+# Wheels carry the other servers of the tests on every Python that we name.
+redis: $(STAMP)
+	@sh scripts/redis.sh $(PY)
+
+test: $(STAMP) browser redis
 	$(PY) -m pytest tests --nbmake notebooks
+
+quick: $(STAMP) redis
+	$(PY) -m pytest tests -q -m "not (slow or browser or model or wheel)"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/pyright --warnings
+	$(BIN)/pyright --warnings --pythonpath $(PY)
 	$(PY) scripts/make_environment.py --check
 	$(PY) -m pytest -q tests/test_architecture.py tests/test_environment.py
 
-demo: $(STAMP)
+demo: $(DEMO_STAMP)
 	$(BIN)/dipeo-nb demo
 	@mkdir -p build
 	@echo
@@ -71,7 +92,7 @@ demo: $(STAMP)
 	@echo
 	@echo "Now in JupyterLab, live:  make lab"
 
-lab: $(STAMP)
+lab: $(LAB_STAMP)
 	$(PY) -m jupyter lab notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)
 
 # The notebooks run on these in `make test` (notebooks/conftest.py): no key, no provider.
@@ -100,5 +121,5 @@ environment: $(STAMP)
 	$(PY) scripts/make_environment.py
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache .hypothesis
 	find dipeo_nb tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
