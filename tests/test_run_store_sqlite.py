@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -191,14 +192,14 @@ def test_runs_that_wait_for_another_process_do_not_meet(tmp_path: Path):
             await store.append([Event(first + n, T.NODE_STARTED, run, time.time(), "n", {}) for n in range(3)])
 
     async def look() -> None:
-        other = sqlite3.connect(path, isolation_level=None)
-        while True:
-            for run in ("r0", "r7"):
-                seen = [event.seq for event in await store.events(run)]
-                kept = other.execute("SELECT count(*) FROM events WHERE run_id = ?", (run,)).fetchone()[0]
-                assert len(seen) <= kept, "read before it was committed"
-                assert len(seen) % 3 in (0, 1), "a part of a batch"
-            await asyncio.sleep(0.002)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            while True:
+                for run in ("r0", "r7"):
+                    seen = [event.seq for event in await store.events(run)]
+                    kept = other.execute("SELECT count(*) FROM events WHERE run_id = ?", (run,)).fetchone()[0]
+                    assert len(seen) <= kept, "read before it was committed"
+                    assert len(seen) % 3 in (0, 1), "a part of a batch"
+                await asyncio.sleep(0.002)
 
     async def go() -> None:
         looking = asyncio.ensure_future(look())
@@ -256,14 +257,14 @@ def test_other_files_are_left_alone(tmp_path: Path):
     assert text.read_bytes().startswith(b"These are notes")
 
     other = tmp_path / "other.db"
-    with sqlite3.connect(other) as connection:
+    with closing(sqlite3.connect(other)) as connection:
         connection.execute("CREATE TABLE mine (x)")
     with pytest.raises(StorageError, match="something else"):
         opened(other)
 
     newer = tmp_path / "newer.db"
     run_sync(opened(newer).cleanup())
-    with sqlite3.connect(newer) as connection:
+    with closing(sqlite3.connect(newer)) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(StorageError, match="newer version"):
         opened(newer)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dipeo_nb.common.operations import logged
+from dipeo_nb.common.sqlite import close_with
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import Message, normalize_service, parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -477,7 +478,7 @@ class _File:
                     raise
                 time.sleep(min(0.01 * 2**attempt, 0.2))
             else:
-                self._connection, self._pid = connection, os.getpid()
+                self._connection, self._pid = close_with(self, connection), os.getpid()
                 return connection
         raise AssertionError("unreachable: counted without end")
 

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from dipeo_nb.common.json_values import encode
 from dipeo_nb.common.operations import logged
+from dipeo_nb.common.sqlite import close_with
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
@@ -207,7 +208,7 @@ class SqliteRunStore:
         except BaseException:
             connection.close()
             raise
-        return connection
+        return close_with(self, connection)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
