@@ -691,7 +691,7 @@ def _carry_out(order: _Order) -> RunState:
     document = load(order.file, base_dir=order.settings.base_dir)
     plan = _prepare(runtime, document, order.trust)
     if not order.quiet:
-        _show_diagnostics([d for d in plan.diagnostics if not _settled(d, order.variables)])
+        _show_diagnostics([d for d in plan.diagnostics if d.severity != "info" and not _settled(d, order.variables)])
     feed: Feed = queue.SimpleQueue()
     answers = GivenAnswers(_answers(order.answers, plan), _keyboard(feed))
     with runtime:

@@ -559,3 +559,55 @@ def test_any_properties(kind: str, data: dict[str, Any]) -> None:
     for finding in check_diagram(model):
         assert finding.message
         assert str(finding)
+
+
+LOOP = """
+version: light
+persons:
+  A: {service: echo, model: echo}
+nodes:
+  - {label: Start, type: start}
+  - {label: Plan, type: person_job, person: A, default_prompt: plan}
+  - {label: Write, type: person_job, person: A, default_prompt: write, max_iteration: 3}
+  - {label: Review, type: person_job, person: A, default_prompt: review%s}
+  - {label: Done, type: condition, condition_type: detect_max_iterations}
+  - {label: Publish, type: person_job, person: A, default_prompt: "publish {{draft}}"}
+  - {label: End, type: endpoint}
+connections:
+  - {from: Start, to: Plan}
+  - {from: Plan, to: Write}
+  - {from: Write, to: Review}
+  - {from: Review, to: Done}
+  - {from: Done_condfalse, to: Write}
+  - {from: Done_condtrue, to: Publish}
+  - {from: Write, to: Publish, label: draft}
+  - {from: Publish, to: End}
+"""
+
+
+def by_code(text: str) -> dict[str, str]:
+    found = load_text(text).check()
+    return {d.code: f"{d.severity} {d.node}: {d.message}" for d in found}
+
+
+def test_who_waits_for_the_end_of_a_loop_is_noted():
+    """A node that takes values of a loop's body and an exit of it is named, without being a warning."""
+    assert by_code(LOOP % ", max_iteration: 2") == {
+        "waits-for-loop": "info Publish: This node runs when the loop of 'Done' is over, with the newest value of 'Write'."
+    }
+
+
+def test_a_person_without_limit_that_keeps_a_loop_turning_is_named():
+    """Only persons of the condition's own loop count: `Plan` has no limit either and hurts nobody."""
+    assert by_code(LOOP % "")["no-limit"] == (
+        "warning Done: The loop turns until 'Review' has run 100 times, the default max_iteration: this condition becomes "
+        "true when every person_job of its loop has reached its own."
+    )
+
+
+def test_limits_above_that_of_the_run_are_noted():
+    """A max_iteration of 120 raises what the run allows in that loop."""
+    assert by_code(LOOP % ", max_iteration: 120")["large-limit"] == (
+        "info Review: max_iteration is 120, more than the 100 visits that a run allows a node in a loop; in the loop of "
+        "'Done' it allows 220."
+    )

@@ -19,6 +19,7 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import expressions, graph, templates
 from dipeo_nb.diagram.fields import nearest, shorten
 from dipeo_nb.diagram.given_names import CODE_FILE, SPECIAL_NAMES, GivenNames
+from dipeo_nb.diagram.loop_checks import check_loops
 from dipeo_nb.diagram.prompt_files import PromptFiles
 from dipeo_nb.diagram.python_code import code_hint, code_problem, module_names
 from dipeo_nb.diagram.source import SourceMap
@@ -36,7 +37,7 @@ from dipeo_nb.domain.nodes import (
     StartNode,
     SubDiagramNode,
 )
-from dipeo_nb.domain.plan import Plan
+from dipeo_nb.domain.plan import Plan, PlanEdge, PlanNode
 from dipeo_nb.errors import ExpressionError, InvalidDiagramError, TemplateError, ValidationError
 
 __all__ = ["build_spec", "check_diagram", "compile_diagram"]
@@ -75,8 +76,7 @@ def compile_diagram(
     found = _merged(diagnostics, compiler.found)
     if has_errors(found):
         raise _refusal(name, found)
-    nodes = [(node, cast(NodeSpec, compiler.specs[node.id])) for node in model.nodes]
-    plan_nodes, plan_edges = graph.link(nodes, model.arrows)
+    plan_nodes, plan_edges = compiler.link()
     return Plan(
         name=name,
         nodes=plan_nodes,
@@ -156,6 +156,7 @@ class _Compiler:
         self.given = GivenNames(model, self.incoming, self.specs)
         self.names: list[tuple[DomainNode, str, frozenset[str]]] = []
         """(node, field, names it needs) of templates and expressions."""
+        self.linked: tuple[tuple[PlanNode, ...], tuple[PlanEdge, ...]] | None = None
 
     def check(self) -> None:
         for arrow in self.model.arrows:
@@ -170,6 +171,15 @@ class _Compiler:
             self.check_arrow(arrow)
         self.check_flow()
         self.check_names()
+        if not has_errors(self.found):
+            self.check_loops()
+
+    def link(self) -> tuple[tuple[PlanNode, ...], tuple[PlanEdge, ...]]:
+        """Nodes and edges of the plan of a diagram without errors."""
+        if self.linked is None:
+            nodes = [(node, cast(NodeSpec, self.specs[node.id])) for node in self.model.nodes]
+            self.linked = graph.link(nodes, self.model.arrows)
+        return self.linked
 
     # findings
 
@@ -736,6 +746,10 @@ class _Compiler:
     def brings(self, node: DomainNode, name: str) -> bool:
         """Whether an arrow into *node* is labelled so, or a start node publishes that name."""
         return any(arrow.label == name for arrow in self.incoming[node.id]) or name in self.given.published()
+
+    def check_loops(self) -> None:
+        for severity, code, message, hint, node in check_loops(*self.link(), max_iterations=get_settings().max_iterations):
+            self.report(severity, code, message, hint, node=self.nodes[node])
 
     def check_names(self) -> None:
         """Warn about names in templates and expressions that nothing in the diagram can provide."""

@@ -1,19 +1,41 @@
-"""The shape of a diagram: loops, back edges and who can hold whom back (diagram-spec §5.3 "Do").
+"""The shape of a diagram: loops, what stands behind them, and who can still bring a token to whom.
 
-Loops are found as nested strongly connected components. Each loop has one *header*, the node where it is entered;
-the edges of the loop into its header are its *back edges*, and without them the graph has no cycle. Every node
-follows the rounds of a *chain* of loops: those around it, and those whose exits feed it alone. Tokens carry one
-counter per loop of that chain (a *stamp*), so a join can tell the rounds apart.
+A *loop* is a strongly connected component. It has one *header*, the node where it is entered; its arrows into the header
+are its *back arrows*, and the components that remain without them are the loops inside it. All other arrows are
+*forward*; they form no cycle.
+
+A *branch* is the arrows of a node that fire together: `condtrue` or `condfalse` of a condition; `error`, or everything
+else, of a node from whose `error` an arrow leads. An *exit* of a loop is an arrow that leaves it and whose branch has no
+arrow that stays inside. What an exit leads to stands *behind* the loop, and so does what follows from there: it runs when
+the loop is over. A node outside that is fed by other arrows of the loop's body runs in every round; it *follows* the loop.
+
+Tokens carry a *stamp*, one counter for each loop whose rounds their node counts (its *chain*): the loops that it follows,
+then those that it is in, outermost first. Every loop stands behind the same loops in all chains that have it, so what two
+chains have in common is a common beginning of both.
+
+An arrow into a node that stands behind a loop, from a node that counts its rounds, is *gathered*: the newest value counts.
+An arrow from a branch means "only if": into a node with such an arrow, an arrow from elsewhere (neither from the node that
+decides nor from what comes after it) brings *data* and starts nothing; nor does a gathered arrow that is no exit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from dipeo_nb.domain.diagram import DomainArrow, DomainNode
 from dipeo_nb.domain.nodes import NodeSpec
-from dipeo_nb.domain.plan import PlanEdge, PlanNode
+from dipeo_nb.domain.plan import Awaited, PlanEdge, PlanNode
+
+Ends = Sequence[tuple[int, int]]
+"""(source, target) of each arrow, by index."""
+Way = tuple[int, int, tuple[int, ...]]
+"""What becomes of a stamp `t` between two nodes: `t[:keep]`, its last counter raised by `add`, then `rest`."""
+Ways = dict[Way, int]
+"""Bit mask of the nodes from which each way leads."""
+ONLY_IF = -1
+"""The key of data arrows in `PlanNode.gathers`."""
 
 
 def link(
@@ -38,31 +60,44 @@ def link(
     conditions = {i for i, spec in enumerate(specs) if spec.META.type == "condition"}
     order = _discovery(count, ends, incoming, outgoing)
     loops, headers, back = _loops(count, ends, incoming, conditions, order)
-    forward = [e for e in range(len(ends)) if e not in back]
-    sequence = _topological(count, ends, forward)
-    chains = _chains(sequence, ends, forward, loops)
+    sequence = _sequence(ends, loops, back)
+    branches = [_branch(arrow, ends[e][0] in conditions) for e, arrow in enumerate(arrows)]
+    split = {ends[e][0] for e, branch in enumerate(branches) if branch is not None} | conditions
+    skippable = {i for i in conditions if getattr(specs[i], "skippable", False)}
+
+    exits = _exits(ends, loops, branches, outgoing)
+    only_if = _only_if(sequence, ends, incoming, back, split - skippable)
+    behind, behind_next = _behind(ends, loops, back, exits)
+    chains = _chains(sequence, ends, loops, back, behind, only_if)
+    gathered = _gathered(ends, chains, back, behind, behind_next)
 
     first = [_is_first(a, specs[ends[e][1]]) for e, a in enumerate(arrows)]
-    optional = [
-        ends[e][0] in conditions and bool(getattr(specs[ends[e][0]], "skippable", False)) for e in range(len(ends))
-    ]
-    required = [tuple(e for e in edges if e not in back and not optional[e] and not first[e]) for edges in incoming]
-    required_edges = {e for edges in required for e in edges}
-    firsts = [tuple(e for e in edges if first[e]) for edges in incoming]
-    # What can still bring a token: sources of required edges and everything before them on forward edges.
-    upstream = [0] * count
-    held = [0] * count
-    held_first = [0] * count
-    for n in sequence:
-        for e in incoming[n]:
-            if e in back:
-                continue
-            before = upstream[ends[e][0]] | (1 << ends[e][0])
-            upstream[n] |= before
-            if first[e]:
-                held_first[n] |= before
-            elif not optional[e]:
-                held[n] |= before
+    plan_edges: list[PlanEdge] = []
+    for e, arrow in enumerate(arrows):
+        source, target = ends[e]
+        data = e in only_if or (gathered[e] >= 0 and gathered[e] not in exits[e])
+        optional = source in skippable and gathered[e] < 0
+        keep = len(chains[target]) if e in back else _common(chains[source], chains[target])
+        plan_edges.append(
+            PlanEdge(
+                index=e,
+                arrow_id=arrow.id,
+                source=source,
+                target=target,
+                source_handle=arrow.source_handle,
+                target_handle=arrow.target_handle,
+                label=arrow.label,
+                content_type=arrow.content_type,
+                priority=arrow.execution_priority,
+                back=e in back,
+                optional=optional,
+                required=not (e in back or optional or first[e] or data or gathered[e] >= 0),
+                first=first[e],
+                gathered=gathered[e],
+                data=data,
+                keep=None if chains[source] == chains[target] and e not in back else keep,
+            )
+        )
 
     components = {
         n: number
@@ -73,55 +108,71 @@ def link(
     for number in components.values():
         sizes[number] = sizes.get(number, 0) + 1
     reached = _reached(count, ends, incoming, outgoing)
+    ways = _ways(sequence, plan_edges, chains, incoming)
+    limits = {i: _written_limit(node, spec) for i, (node, spec) in enumerate(nodes)}
+    largest = _largest_limits(loops, limits)
 
-    plan_nodes = tuple(
-        PlanNode(
-            index=i,
-            id=node.id,
-            type=spec.META.type,
-            label=node.label,
-            spec=spec,
-            incoming=tuple(incoming[i]),
-            outgoing=tuple(outgoing[i]),
-            any_join=i in conditions,
-            max_runs=getattr(spec, "max_iteration", None),
-            chain=chains[i],
-            bump=chains[i].index(headers[i]) if i in headers else None,
-            component=components[i],
-            component_size=sizes[components[i]],
-            required=required[i],
-            first=firsts[i],
-            ancestors=held[i],
-            first_ancestors=held_first[i],
-            reachable=i in reached,
+    def awaited(edges: Iterable[int]) -> Awaited:
+        return _awaited([plan_edges[e] for e in edges], ways, chains, reached)
+
+    plan_nodes: list[PlanNode] = []
+    for i, (node, spec) in enumerate(nodes):
+        into = [plan_edges[e] for e in incoming[i]]
+        joins = i not in conditions
+        firsts = tuple(e.index for e in into if e.first)
+        later = [e.index for e in into if not e.first and not e.optional]
+        plan_nodes.append(
+            PlanNode(
+                index=i,
+                id=node.id,
+                type=spec.META.type,
+                label=node.label,
+                spec=spec,
+                incoming=tuple(incoming[i]),
+                outgoing=tuple(outgoing[i]),
+                any_join=not joins,
+                max_runs=getattr(spec, "max_iteration", None),
+                written_limit=limits[i],
+                loops=loops[i],
+                chain=chains[i],
+                heads_loop=i in headers,
+                entry=chains[i].index(loops[i][-1]) if loops[i] else 0,
+                limit=largest[loops[i][-1]] if loops[i] else 0,
+                component=components[i],
+                component_size=sizes[components[i]],
+                required=tuple(e.index for e in into if e.required),
+                backs=tuple(e.index for e in into if e.back and not e.optional),
+                first=firsts,
+                settled=not any(e.data or e.gathered >= 0 for e in into),
+                awaited=awaited(later if joins else ()),
+                first_awaited=awaited([e.index for e in into if e.first or e.data] if firsts else ()),
+                gathers={} if joins else _gathers(into, awaited),
+                reachable=i in reached,
+            )
         )
-        for i, (node, spec) in enumerate(nodes)
-    )
-    plan_edges = tuple(
-        PlanEdge(
-            index=e,
-            arrow_id=arrow.id,
-            source=ends[e][0],
-            target=ends[e][1],
-            source_handle=arrow.source_handle,
-            target_handle=arrow.target_handle,
-            label=arrow.label,
-            content_type=arrow.content_type,
-            priority=arrow.execution_priority,
-            back=e in back,
-            optional=optional[e],
-            required=e in required_edges,
-            first=first[e],
-            take=_take(chains[ends[e][0]], chains[ends[e][1]]),
-        )
-        for e, arrow in enumerate(arrows)
-    )
-    return plan_nodes, plan_edges
+    return tuple(plan_nodes), tuple(plan_edges)
 
 
 def with_limits(nodes: Iterable[PlanNode], limits: dict[int, int]) -> tuple[PlanNode, ...]:
     """The same nodes with other run limits, by index."""
     return tuple(replace(n, max_runs=limits[n.index]) if n.index in limits else n for n in nodes)
+
+
+def judged_by(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: PlanNode) -> list[PlanNode]:
+    """The person_jobs whose limits a `detect_max_iterations` condition watches: those of the innermost loop around it that
+    holds any; outside such loops, those from which arrows lead to it."""
+    persons = [n for n in nodes if n.type == "person_job"]
+    for loop in reversed(condition.loops):
+        if inside := [n for n in persons if loop in n.loops]:
+            return inside
+    before = {condition.index}
+    waiting = [condition.index]
+    while waiting:
+        for e in nodes[waiting.pop()].incoming:
+            if (source := edges[e].source) not in before:
+                before.add(source)
+                waiting.append(source)
+    return [n for n in persons if n.index in before]
 
 
 def _is_first(arrow: DomainArrow, target: NodeSpec) -> bool:
@@ -130,14 +181,288 @@ def _is_first(arrow: DomainArrow, target: NodeSpec) -> bool:
     )
 
 
-def _take(source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...] | None:
-    if source == target:
+def _branch(arrow: DomainArrow, condition: bool) -> str | None:
+    """The branch that an arrow belongs to; None for the branch of everything that is not an error."""
+    return arrow.source_handle if condition or arrow.source_handle == "error" else None
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """The length of the common beginning."""
+    if one == other:
+        return len(one)
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _written_limit(node: DomainNode, spec: NodeSpec) -> int | None:
+    """`max_iteration` of a node where somebody chose it, rather than the default."""
+    limit = getattr(spec, "max_iteration", None)
+    if limit is None or (
+        "max_iteration" not in node.data and limit == type(spec).__dataclass_fields__["max_iteration"].default
+    ):
         return None
-    return tuple(source.index(loop) if loop in source else -1 for loop in target)
+    return int(limit)
+
+
+def _largest_limits(loops: Sequence[tuple[int, ...]], limits: Mapping[int, int | None]) -> dict[int, int]:
+    largest: dict[int, int] = {}
+    for n, around in enumerate(loops):
+        for loop in around:
+            largest[loop] = max(largest.get(loop, 0), limits[n] or 0)
+    return largest
+
+
+# What stands behind a loop, and what follows it.
+
+
+def _exits(
+    ends: Ends, loops: Sequence[tuple[int, ...]], branches: Sequence[str | None], outgoing: Sequence[Sequence[int]]
+) -> list[frozenset[int]]:
+    """Of each arrow, the loops that it is an exit of."""
+    staying: dict[tuple[int, str | None], set[int]] = {}
+    """Loops in which some arrow of a branch stays."""
+    for e, (source, target) in enumerate(ends):
+        if loops[source]:
+            shared = loops[source][: _common(loops[source], loops[target])]
+            staying.setdefault((source, branches[e]), set()).update(shared)
+    found: list[frozenset[int]] = []
+    for e, (source, target) in enumerate(ends):
+        if not loops[source]:
+            found.append(frozenset())
+            continue
+        left = loops[source][_common(loops[source], loops[target]) :]
+        found.append(frozenset(left) - staying[source, branches[e]])
+    return found
+
+
+def _only_if(
+    sequence: Sequence[int],
+    ends: Ends,
+    incoming: Sequence[Sequence[int]],
+    back: set[int],
+    deciding: set[int],
+) -> set[int]:
+    """Arrows that start nothing, because others decide whether their target runs."""
+    above = [0] * len(sequence)
+    """Bit mask of the nodes before each node, over forward arrows."""
+    found: set[int] = set()
+    for n in sequence:
+        forward = [e for e in incoming[n] if e not in back]
+        deciders = 0
+        for e in forward:
+            source = ends[e][0]
+            above[n] |= above[source] | 1 << source
+            if source in deciding:
+                deciders |= 1 << source
+        if deciders:
+            found.update(e for e in forward if not (above[ends[e][0]] | 1 << ends[e][0]) & deciders)
+    return found
+
+
+def _behind(
+    ends: Ends, loops: Sequence[tuple[int, ...]], back: set[int], exits: Sequence[frozenset[int]]
+) -> tuple[list[frozenset[int]], dict[int, frozenset[int]]]:
+    """The loops that each node stands behind; and, by header, those that the next round of its loop stands behind."""
+    count = len(loops)
+    if not any(exits):
+        return [frozenset[int]()] * count, {}
+    nodes: list[set[int]] = [set() for _ in range(count)]
+    whole: dict[int, set[int]] = {loop: set() for around in loops for loop in around}
+
+    def of(n: int) -> set[int]:
+        return nodes[n].union(*(whole[loop] for loop in loops[n]))
+
+    changed = True
+    while changed:
+        changed = False
+        for e, (source, target) in enumerate(ends):
+            if e in back:
+                continue
+            brought = exits[e] | of(source)
+            depth = _common(loops[source], loops[target])
+            place = whole[loops[target][depth]] if depth < len(loops[target]) else nodes[target]
+            if not brought <= place:
+                place |= brought
+                changed = True
+    following: dict[int, set[int]] = {}
+    for e in back:
+        source, header = ends[e]
+        following.setdefault(header, set()).update(exits[e], of(source))
+    return [frozenset(of(n)) for n in range(count)], {h: frozenset(found) for h, found in following.items()}
+
+
+def _chains(
+    sequence: Sequence[int],
+    ends: Ends,
+    loops: Sequence[tuple[int, ...]],
+    back: set[int],
+    behind: Sequence[frozenset[int]],
+    only_if: set[int],
+) -> list[tuple[int, ...]]:
+    """The loops whose rounds each node counts.
+
+    Of the chains that arrows bring, one that begins another is a constant beside it; of those that part, the common
+    beginning counts. A loop as a whole follows what arrows from outside bring to any of its nodes.
+    """
+    chains: list[tuple[int, ...]] = [()] * len(loops)
+    entering: dict[tuple[int, ...] | int, list[int]] = {}
+    """Arrows by what they enter: a loop (with those around it), or a node."""
+    for e, (source, target) in enumerate(ends):
+        if e in back or e in only_if:
+            continue
+        depth = _common(loops[source], loops[target])
+        entering.setdefault(loops[target][: depth + 1] if depth < len(loops[target]) else target, []).append(e)
+    inside: dict[tuple[int, ...], tuple[int, ...]] = {(): ()}
+    """What every node in a loop counts, by the loop with those around it."""
+
+    def followed(place: tuple[int, ...] | int, base: tuple[int, ...], target: int) -> tuple[int, ...]:
+        brought: set[tuple[int, ...]] = set()
+        for e in entering.get(place, ()):
+            chain = chains[ends[e][0]]
+            cut = next((i for i, loop in enumerate(chain) if loop in behind[target]), len(chain))
+            brought.add(chain[:cut])
+        longest = sorted(brought)
+        # Sorted, a chain stands right before those that begin with it.
+        parted = [a for a, b in pairwise(longest) if b[: len(a)] != a] + longest[-1:]
+        shared = parted[0][: _common(parted[0], parted[-1])] if parted else ()
+        return shared if len(shared) > len(base) else base
+
+    for n in sequence:
+        around = loops[n]
+        for depth in range(1, len(around) + 1):
+            if around[:depth] not in inside:
+                base = inside[around[: depth - 1]]
+                inside[around[:depth]] = (*followed(around[:depth], base, n), around[depth - 1])
+        chains[n] = followed(n, inside[around], n)
+    return chains
+
+
+def _gathered(
+    ends: Ends,
+    chains: Sequence[tuple[int, ...]],
+    back: set[int],
+    behind: Sequence[frozenset[int]],
+    behind_next: Mapping[int, frozenset[int]],
+) -> list[int]:
+    """Of each arrow, the outermost loop that its target stands behind and whose rounds its source counts; -1: none."""
+    found: list[int] = []
+    for e, (source, target) in enumerate(ends):
+        left = behind_next.get(target, frozenset()) if e in back else behind[target]
+        found.append(next((loop for loop in chains[source] if loop in left), -1))
+    return found
+
+
+# Who can still bring a token.
+
+
+def _ways(
+    sequence: Sequence[int],
+    edges: Sequence[PlanEdge],
+    chains: Sequence[tuple[int, ...]],
+    incoming: Sequence[Sequence[int]],
+) -> list[Ways]:
+    """For each node, the nodes that can make it run, with the shortest ways in rounds from there; itself is one."""
+    ways: list[Ways] = [{(len(chain), 0, ()): 1 << n} for n, chain in enumerate(chains)]
+    changed = True
+    while changed:
+        changed = False
+        for n in sequence:
+            found = dict(ways[n])
+            for e in incoming[n]:
+                if not edges[e].data:
+                    _add_ways(found, edges[e], ways, len(chains[n]))
+            found = _shortest(found)
+            if found != ways[n]:
+                ways[n] = found
+                changed = True
+        if not any(edge.back for edge in edges):
+            break  # one walk in order was enough
+    return ways
+
+
+def _add_ways(found: Ways, edge: PlanEdge, ways: Sequence[Ways], length: int) -> None:
+    """Add the ways that end with an arrow."""
+    for way, nodes in ways[edge.source].items():
+        longer = _extended(way, edge, length)
+        if longer is not None:
+            found[longer] = found.get(longer, 0) | nodes
+
+
+def _extended(way: Way, edge: PlanEdge, length: int) -> Way | None:
+    """A way and one more arrow; None when it goes through the same header twice, so that there is a shorter one.
+
+    Args:
+        length: counters of the arrow's target.
+    """
+    keep, add, rest = way
+    if edge.keep is None:
+        return way
+    if edge.keep < keep:
+        keep, add, rest = edge.keep, 0, ()
+    else:
+        rest = rest[: edge.keep - keep]
+    if edge.back:
+        if rest:
+            rest = (*rest[:-1], rest[-1] + 1)
+        else:
+            add += 1
+        if add > 1 or (rest and rest[-1] > 1):
+            return None
+    return keep, add, (*rest, *(0,) * (length - keep - len(rest)))
+
+
+def _shortest(ways: Ways) -> Ways:
+    """Without those that bring a node's tokens later than another way, whatever the stamp."""
+    if len(ways) == 1:
+        return ways
+    seen: dict[tuple[int, int], int] = {}
+    constant = 0
+    found: Ways = {}
+    for (keep, add, rest), nodes in sorted(ways.items()):
+        # In this order a way with the same `keep` and a smaller `add` or `rest` came before. One that keeps less, and
+        # brings nothing but zeros behind, is never later.
+        nodes &= ~(constant | seen.get((keep, 0), 0) | seen.get((keep, 1), 0))
+        if not nodes:
+            continue
+        found[keep, add, rest] = nodes
+        seen[keep, add] = seen.get((keep, add), 0) | nodes
+        if not add and not any(rest):
+            constant |= nodes
+    return found
+
+
+def _awaited(
+    edges: Sequence[PlanEdge], ways: Sequence[Ways], chains: Sequence[tuple[int, ...]], reached: set[int]
+) -> Awaited:
+    """Whom a node waits for that waits for these of its arrows."""
+    if not edges:
+        return Awaited(0)
+    found: Ways = {}
+    n = edges[0].target
+    for edge in edges:
+        _add_ways(found, edge, ways, len(chains[n]))
+    sources = 0
+    kept: list[tuple[int, int, tuple[int, ...], int]] = []
+    for (keep, add, rest), nodes in _shortest(found).items():
+        if nodes := nodes & ~(1 << n):
+            sources |= nodes
+            kept.append((keep, add, rest, nodes))
+    return Awaited(sources, tuple(kept), tuple(e.index for e in edges if e.source not in reached))
+
+
+def _gathers(edges: Sequence[PlanEdge], awaited: Callable[[Iterable[int]], Awaited]) -> dict[int, Awaited]:
+    """What a condition waits for, by the loop that it stands behind; data arrows are always waited for."""
+    data = [e.index for e in edges if e.data and e.gathered < 0]
+    found = {ONLY_IF: awaited(data)} if data else {}
+    for loop in {e.gathered for e in edges if e.gathered >= 0}:
+        found[loop] = awaited([*data, *(e.index for e in edges if e.gathered == loop)])
+    return found
+
+
+# Loops.
 
 
 def _discovery(
-    count: int, ends: Sequence[tuple[int, int]], incoming: Sequence[Sequence[int]], outgoing: Sequence[Sequence[int]]
+    count: int, ends: Ends, incoming: Sequence[Sequence[int]], outgoing: Sequence[Sequence[int]]
 ) -> list[int]:
     """Rank of each node in a walk from the roots, in file order; nodes never reached come last."""
     rank = [-1] * count
@@ -155,9 +480,7 @@ def _discovery(
     return rank
 
 
-def _reached(
-    count: int, ends: Sequence[tuple[int, int]], incoming: Sequence[Sequence[int]], outgoing: Sequence[Sequence[int]]
-) -> set[int]:
+def _reached(count: int, ends: Ends, incoming: Sequence[Sequence[int]], outgoing: Sequence[Sequence[int]]) -> set[int]:
     stack = [n for n in range(count) if not incoming[n]]
     seen = set(stack)
     while stack:
@@ -170,7 +493,7 @@ def _reached(
 
 def _loops(
     count: int,
-    ends: Sequence[tuple[int, int]],
+    ends: Ends,
     incoming: Sequence[Sequence[int]],
     conditions: set[int],
     order: Sequence[int],
@@ -205,16 +528,14 @@ def _loops(
     return around, headers, back
 
 
-def _header(
-    entries: set[int], inner: set[int], ends: Sequence[tuple[int, int]], conditions: set[int], order: Sequence[int]
-) -> int:
+def _header(entries: set[int], inner: set[int], ends: Ends, conditions: set[int], order: Sequence[int]) -> int:
     """Where a loop is entered. Of several entries the one that a condition of the loop leads back to, as its author
     drew the closing edge there; else the first one met from the roots."""
     closed_by_condition = {ends[e][1] for e in inner if ends[e][0] in conditions and ends[e][1] in entries}
     return min(closed_by_condition or entries, key=lambda n: order[n])
 
 
-def _components(members: Iterable[int], ends: Sequence[tuple[int, int]], edges: set[int]) -> list[list[int]]:
+def _components(members: Iterable[int], ends: Ends, edges: set[int]) -> list[list[int]]:
     """Strongly connected components of a subgraph (Tarjan, without recursion)."""
     members = list(members)
     next_nodes: dict[int, list[int]] = {n: [] for n in members}
@@ -261,35 +582,40 @@ def _components(members: Iterable[int], ends: Sequence[tuple[int, int]], edges: 
     return found
 
 
-def _topological(count: int, ends: Sequence[tuple[int, int]], forward: Sequence[int]) -> list[int]:
-    waiting = [0] * count
-    after: list[list[int]] = [[] for _ in range(count)]
-    for e in forward:
-        waiting[ends[e][1]] += 1
-        after[ends[e][0]].append(ends[e][1])
-    ready = [n for n in range(count) if not waiting[n]]
-    for n in ready:  # grows while it is walked
+def _sequence(ends: Ends, loops: Sequence[tuple[int, ...]], back: set[int]) -> list[int]:
+    """The nodes in an order in which forward arrows lead ahead; a loop begins when all that leads into it is placed."""
+    waiting = [0] * len(loops)
+    closed: dict[int, int] = {loop: 0 for around in loops for loop in around}
+    """Arrows that lead into each loop and whose source is not placed yet."""
+    inside: dict[int, list[int]] = {loop: [] for loop in closed}
+    for n, around in enumerate(loops):
+        for loop in around:
+            inside[loop].append(n)
+    after: list[list[int]] = [[] for _ in loops]
+    for e, (source, target) in enumerate(ends):
+        if e in back:
+            continue
+        waiting[target] += 1
+        after[source].append(target)
+        for loop in loops[target][_common(loops[source], loops[target]) :]:
+            closed[loop] += 1
+
+    def ready(n: int) -> bool:
+        return not waiting[n] and not any(closed[loop] for loop in loops[n])
+
+    placed = [n for n in range(len(loops)) if ready(n)]
+    seen = set(placed)
+    for n in placed:  # grows while it is walked
+        candidates: list[int] = []
         for target in after[n]:
             waiting[target] -= 1
-            if not waiting[target]:
-                ready.append(target)
-    return ready
-
-
-def _chains(
-    sequence: Sequence[int], ends: Sequence[tuple[int, int]], forward: Sequence[int], loops: Sequence[tuple[int, ...]]
-) -> list[tuple[int, ...]]:
-    """Loops whose rounds a node follows: those that all its forward sources follow, then those around it."""
-    sources: list[list[int]] = [[] for _ in loops]
-    for e in forward:
-        sources[ends[e][1]].append(ends[e][0])
-    chains = list(loops)
-    for n in sequence:
-        shared: tuple[int, ...] = ()
-        if sources[n]:
-            shared = chains[sources[n][0]]
-            for s in sources[n][1:]:
-                if shared != chains[s]:
-                    shared = tuple(loop for loop in shared if loop in chains[s])
-        chains[n] = (*shared, *(loop for loop in loops[n] if loop not in shared))
-    return chains
+            candidates.append(target)
+            for loop in loops[target][_common(loops[n], loops[target]) :]:
+                closed[loop] -= 1
+                if not closed[loop]:
+                    candidates.extend(inside[loop])
+        for m in candidates:
+            if m not in seen and ready(m):
+                seen.add(m)
+                placed.append(m)
+    return placed

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from dipeo_nb.diagram.labels import clean, escape
 from dipeo_nb.domain.diagnostics import Diagnostic
+from dipeo_nb.domain.enums import Severity
 
 _SHOWN = 100
 """Findings listed at most."""
@@ -78,7 +79,8 @@ def _encoded(text: str) -> bytes:
 
 
 def findings(diagnostics: Sequence[Diagnostic]) -> str:
-    """Diagnostics as a list, the first hundred of them; empty text for none."""
+    """Errors and warnings as a list, the first hundred of them; empty text for none."""
+    diagnostics = [d for d in diagnostics if d.severity is not Severity.INFO]
     if not diagnostics:
         return ""
     rows = "".join(

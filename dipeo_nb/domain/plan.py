@@ -24,16 +24,40 @@ class PlanEdge:
     content_type: str | None
     priority: float = 0
     back: bool = False
-    """Closes a loop: never holds the first run of its target back."""
+    """Closes a loop: what it brings belongs to the next round."""
     optional: bool = False
-    """Leaves a skippable condition: never holds a join back."""
+    """Leaves a skippable condition, inside its loops: never waited for."""
     required: bool = False
-    """Holds its target back until it has a token or can get none: forward, not optional, not `first`."""
+    """Brings a token for every round of its target, unless its branch is not taken: forward, neither optional nor
+    `first` nor gathered nor data."""
     first: bool = False
     """Feeds the first run of a person_job."""
-    take: tuple[int, ...] | None = None
-    """Where each place of the target's stamp comes from: a place of the source's stamp, or -1 for a loop that starts
-    afresh. None: the stamp stays as it is."""
+    gathered: int = -1
+    """The loop whose rounds the arrow leaves behind: its target stands behind that loop and takes the newest value once
+    the loop is over. -1: none."""
+    data: bool = False
+    """Brings a value and never starts its target."""
+    keep: int | None = None
+    """How many leading counters of the source's stamp the token keeps; counters behind them begin at 0. None: the stamp
+    stays as it is. A back arrow counts the last one it keeps up by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """The nodes that can still bring a token to some arrows of a node, by what becomes of their stamp on the way there.
+
+    A node with the stamp `t` brings `t[:keep]`, with the last of these counters raised by `add`, and then `rest`.
+    """
+
+    sources: int
+    """Bit mask of all these nodes."""
+    ways: tuple[tuple[int, int, tuple[int, ...], int], ...] = ()
+    """(keep, add, rest, bit mask of the nodes). Those with the shortest way in rounds only."""
+    unreachable: tuple[int, ...] = ()
+    """Arrows that can never bring anything, since no start leads to their source: their node waits for ever."""
+
+
+NOTHING = Awaited(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +74,40 @@ class PlanNode:
     outgoing: tuple[int, ...] = ()
     """Edges by index, siblings with a higher priority first."""
     any_join: bool = False
-    """Runs on any token (conditions) instead of waiting for all."""
+    """Runs once for each run of a source (conditions) instead of waiting for all sources."""
     max_runs: int | None = None
     """Runs after which the node passes its last output on (person_job: max_iteration)."""
+    written_limit: int | None = None
+    """`max_runs` where the file names it."""
+    loops: tuple[int, ...] = ()
+    """The loops (by number, outermost first) that the node is in."""
     chain: tuple[int, ...] = ()
-    """The loops (by number, outermost first) whose rounds the node follows; its stamp has one counter for each."""
-    bump: int | None = None
-    """Place of the stamp that a back edge into this node counts up; None when the node heads no loop."""
+    """The loops whose rounds the node counts: those that it follows, then those that it is in; its stamp has one counter
+    for each."""
+    heads_loop: bool = False
+    """Whether back arrows lead here; they count the last counter of the stamp."""
+    entry: int = 0
+    """How many leading counters of its stamp tell the entries of its innermost loop apart."""
+    limit: int = 0
+    """The largest `max_iteration` that is written in its innermost loop, which raises the visits allowed there."""
     component: int = 0
-    """Number of the strongly connected component."""
+    """Number of its outermost loop (strongly connected component)."""
     component_size: int = 1
     required: tuple[int, ...] = ()
     """Its incoming edges that are `required`."""
+    backs: tuple[int, ...] = ()
+    """Its incoming edges that are `back`."""
     first: tuple[int, ...] = ()
-    """Edges into the `first` handle: they alone hold the first run back."""
-    ancestors: int = 0
-    """Bit mask of the nodes that can still bring a token to a required edge."""
-    first_ancestors: int = 0
-    """The same for the `first` edges."""
+    """Edges into the `first` handle."""
+    settled: bool = True
+    """Whether a token on each required (or each back) edge is all that can come for a round: no edge gathers."""
+    awaited: Awaited = NOTHING
+    """What a run waits for."""
+    first_awaited: Awaited = NOTHING
+    """What the first run of a person_job with `first` edges waits for."""
+    gathers: Mapping[int, Awaited] = field(default_factory=dict[int, Awaited])
+    """What a condition waits for, which otherwise does not wait: before it takes what leaves a loop (by loop), and for
+    its data edges (-1)."""
     reachable: bool = True
     """Whether a root (start node, or node without incoming edges) leads here."""
 

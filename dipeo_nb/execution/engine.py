@@ -551,6 +551,8 @@ class Execution:
                     await asyncio.sleep(0)
             else:
                 task = asyncio.get_running_loop().create_task(self._run_node(context, result))
+                # A task that is cancelled before its first step never awaits the work.
+                task.add_done_callback(lambda _, work=result: work.close())
                 self._running[node.index] = task
         self._starting = []
         return burst

@@ -40,11 +40,15 @@ def describe(error: DipeoError, label: str | None) -> dict[str, Any]:
 
 def endless(plan: Plan, node: PlanNode, visits: int, run_id: str) -> RunError:
     """A loop that does not end."""
-    inside = [n.label for n in plan.nodes if n.component == node.component and n.type == "condition"]
-    cause = f" The loop's condition {_names(inside)} never ended it." if inside else ""
+    inside = [n for n in plan.nodes if node.loops[-1] in n.loops]
+    conditions = [n for n in inside if n.type == "condition"]
+    unlimited = [n.label for n in inside if n.type == "person_job" and n.written_limit is None]
+    cause = f" The loop's condition {_names([n.label for n in conditions])} never ended it." if conditions else ""
+    limit = f"a max_iteration to {_names(unlimited)}" if unlimited else "a person_job of the loop a smaller max_iteration"
+    remedy = f"Correct the condition, give {limit}" if conditions else f"Add a condition that leaves the loop, give {limit}"
     return MaxIterationsError(
         f"'{node.label}' ran {visits} times and its loop did not end.{cause}",
-        hint="Mend the condition, give a person_job a smaller max_iteration, or raise max_iterations= (DIPEO_MAX_ITERATIONS).",
+        hint=f"{remedy}, or raise max_iterations= (DIPEO_MAX_ITERATIONS).",
         node=node.label,
         run_id=run_id,
     )

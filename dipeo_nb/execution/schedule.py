@@ -1,20 +1,28 @@
 """The scheduler: `step(plan, state, tick) → (state, commands)`, a pure function over frozen data.
 
-How a run moves (diagram-spec §5.3 "Do"; the rules by number):
+How a run moves (what loops, exits, chains, gathered and data arrows are, `diagram.graph` says):
 
-1. Each edge is a queue of tokens; a token carries its *stamp* (a counter per loop around it, see `diagram.graph`) and
-   which run of its source made it. Nothing is overwritten: each token is consumed by exactly one run.
-2. A node runs when it holds a token and no node that could still bring one for the same or an earlier stamp, over
-   forward edges, is active. An edge that can bring none any more is *dead*: the join goes on without it. So joins wait
-   for all sources of a round, branches not taken hold nobody back, and rounds never mix.
-3. Conditions run on any token. Edges that leave a skippable condition hold nobody back.
-4. On the first run of a person_job with edges into `first`, only these hold it back.
-5. A token on a back edge runs the loop's header at once. Inputs without a fresh token keep their last value.
-6. A node at its run limit consumes its tokens and passes its last output on within its loop, so that the loop's
-   condition can decide; a token that has only been passed on all the way round is dropped.
+1. A run's output goes as one token on each arrow of the branch that fires. Each edge is a queue of tokens; a token carries
+   its *stamp* and which run of its source made it. Each token is consumed by exactly one run. Nodes without arrows in
+   run once, at the start.
+2. A node may run for the smallest stamp among its waiting tokens (data arrows aside) as soon as nothing can still come to
+   it for that stamp or an earlier one: no node that is ready, running or holds such a token is left from which a path of
+   arrows, back arrows included, brings one. This is the join, the dead branch, the order of rounds and the waiting
+   behind a loop. Not waited for: arrows from a skippable condition, unless they are gathered; on the first run of a
+   person_job with a token on a `first` arrow everything but these and data arrows; on its later runs the `first` arrows.
+3. Conditions do not wait: each run of a source that reaches one is a run of its own, in the order of arrival. Only what is
+   gathered from one loop is waited for and taken as one, and so are data arrows.
+4. A run consumes from each arrow its oldest token if that has the stamp of the run; from a gathered or data arrow all
+   tokens up to that stamp, of which the newest counts. An arrow without a token gives its last value again (`first` arrows
+   never do). The first run of a person_job with a token on a `first` arrow takes `first` and data arrows only.
+5. A node to which nothing came, or only data, is skipped.
+6. A node at its run limit consumes its tokens and passes its last output on within its outermost loop, so that the loop's
+   condition can decide; a token that has been passed on as often as the loop has nodes is dropped.
 7. What a run consumes is fixed when it becomes ready, not when it starts, so the outcome does not depend on timing.
-8. The run is over when nothing is active. Tokens left then mean a deadlock: an input was awaited from a node
-   that no start leads to.
+8. A node in a loop may be visited (runs and passes) as often as the limit of the run and the largest limit written in its
+   innermost loop allow together, each time the loop is entered; one visit more, and the loop counts as endless.
+9. The run is over when nothing is active. Tokens left then, other than data, mean a deadlock: an input is awaited from
+   a node that no start leads to.
 
 Cost: a step touches the nodes it wakes, never the whole diagram. A waiting join watches one active ancestor at a time.
 """
@@ -22,12 +30,11 @@ Cost: a step touches the nodes it wakes, never the whole diagram. A waiting join
 from __future__ import annotations
 
 from collections import deque
-from functools import lru_cache
 from typing import NamedTuple
 
 from rpds import HashTrieMap
 
-from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.domain.plan import Awaited, Plan, PlanEdge, PlanNode
 
 Stamp = tuple[int, ...]
 
@@ -40,6 +47,8 @@ class Token(NamedTuple):
     """Run of the source node whose output it carries (1-based)."""
     passes: int = 0
     """How often nodes at their limit have handed it on since the last real run."""
+    order: int = 0
+    """Its place among the tokens that reached a condition."""
 
 
 class Input(NamedTuple):
@@ -105,9 +114,10 @@ Command = RunNode | PassOn | Finish | Exhausted
 
 # What the scheduler knows of one node and of one edge. Plain tuples, always unpacked whole: they are made several times
 # in every step, and a named tuple costs ten times as much to make.
-NodeState = tuple[int, int, Stamp | None, int, int, int, Stamp | None]
-"""(runs made ready so far, visits (runs and passes), stamp of the run that is ready or running or None, required edges
-with a token, tokens waiting, the active ancestor it watches or -1, smallest stamp among the tokens next on their edges)"""
+NodeState = tuple[int, int, Stamp, Stamp | None, int, int, int, Stamp | None]
+"""(runs made ready so far, visits (runs and passes) since its innermost loop was entered, which entry of that loop this is,
+stamp of the run that is ready or running or None, required edges with a token, tokens waiting, the active ancestor it
+watches or -1, smallest stamp among the tokens next on their edges). Tokens on data edges do not count."""
 EdgeState = tuple[tuple[Token, ...], int]
 """(tokens waiting, oldest first; run of its source last consumed, 0 for none)"""
 
@@ -119,28 +129,30 @@ class State(NamedTuple):
     edges: HashTrieMap[int, EdgeState]
     watchers: HashTrieMap[int, tuple[int, ...]]
     active: int
-    """Bit mask of the nodes that are ready, running or hold tokens."""
+    """Bit mask of the nodes that are ready, running or hold tokens (other than data)."""
     busy: int
     """How many are ready or running."""
+    arrivals: int
+    """Tokens that have reached conditions."""
     finished: bool
 
 
-_FRESH: NodeState = (0, 0, None, 0, 0, -1, None)
+_FRESH: NodeState = (0, 0, (), None, 0, 0, -1, None)
 _EMPTY: EdgeState = ((), 0)
 _PASSED_HANDLES: tuple[str, ...] = ("default", "success", "results")
 
 
 def initial() -> State:
     """The state before `Begin`."""
-    return State(HashTrieMap(), HashTrieMap(), HashTrieMap(), 0, 0, False)
+    return State(HashTrieMap(), HashTrieMap(), HashTrieMap(), 0, 0, 0, False)
 
 
 def step(plan: Plan, state: State, tick: Tick, *, max_visits: int = 100) -> tuple[State, tuple[Command, ...]]:
     """Advance by one tick.
 
     Args:
-        max_visits: visits of one node (runs and passes) after which its loop counts as endless; a node's own
-            larger run limit raises it.
+        max_visits: visits of one node (runs and passes) after which its loop counts as endless; limits that are written
+            in the loop are added.
 
     Returns:
         The next state and what is to be done, in order. `Finish` or `Exhausted` come last and at most once.
@@ -149,7 +161,7 @@ def step(plan: Plan, state: State, tick: Tick, *, max_visits: int = 100) -> tupl
     if isinstance(tick, Begin):
         for node in plan.nodes:
             if not node.incoming:
-                work.start(node, (0,) * len(node.chain), ())
+                work.start(node, (0,) * len(node.chain), [])
     else:
         work.done(tick)
     work.settle()
@@ -166,11 +178,16 @@ def needed_outputs(plan: Plan, state: State, node: int) -> set[int]:
     return needed
 
 
+Taken = tuple[int, Token, int]
+"""(edge, the token that counts, how many tokens leave the queue)"""
+
+
 class _Step:
     """The working copy of one step: persistent maps are replaced, never changed."""
 
     __slots__ = (
         "active",
+        "arrivals",
         "busy",
         "commands",
         "direct",
@@ -185,7 +202,7 @@ class _Step:
 
     def __init__(self, plan: Plan, state: State, max_visits: int) -> None:
         self.plan = plan
-        self.nodes, self.edges, self.watchers, self.active, self.busy, self.finished = state
+        self.nodes, self.edges, self.watchers, self.active, self.busy, self.arrivals, self.finished = state
         self.limit = max_visits
         self.commands: list[Command] = []
         self.todo: deque[int] = deque()
@@ -193,18 +210,22 @@ class _Step:
         """Tokens that reach an idle node with one edge: consumed within the step, they never stand in a queue."""
 
     def result(self) -> tuple[State, tuple[Command, ...]]:
-        state = State(self.nodes, self.edges, self.watchers, self.active, self.busy, self.finished)
+        state = State(self.nodes, self.edges, self.watchers, self.active, self.busy, self.arrivals, self.finished)
         return state, tuple(self.commands)
 
     def done(self, tick: Done) -> None:
         n = tick.node
-        runs, visits, stamp, have, queued, _, low = self.nodes[n]
+        runs, visits, entry, stamp, have, queued, _, low = self.nodes[n]
         if stamp is None:
             raise ValueError(f"node {n} was not running")
-        self.nodes = self.nodes.insert(n, (runs, visits, None, have, queued, -1, low))
+        self.nodes = self.nodes.insert(n, (runs, visits, entry, None, have, queued, -1, low))
         self.busy -= 1
         self.emit(self.plan.nodes[n], tick.handles, Token(stamp, runs), only_inside=False)
-        if queued:
+        self.left(n)
+
+    def left(self, n: int) -> None:
+        """A run or a pass of *n* is over."""
+        if self.nodes[n][5]:  # its own token may have come back to it
             self.todo.append(n)
         else:
             self.active &= ~(1 << n)
@@ -220,28 +241,43 @@ class _Step:
             if only_inside and target.component != node.component:
                 continue
             stamp = token.stamp
-            if edge.take is not None:
-                stamp = tuple([stamp[i] if i >= 0 else 0 for i in edge.take])
-            if edge.back:
-                place = target.bump
-                assert place is not None  # the compiler gives every target of a back edge a place
-                stamp = (*stamp[:place], stamp[place] + 1, *(0 for _ in stamp[place + 1 :]))
-            self.push(edge.target, e, Token(stamp, token.run, token.passes))
+            if edge.keep is not None:
+                stamp = stamp[: edge.keep]
+                if edge.back:
+                    stamp = (*stamp[:-1], stamp[-1] + 1)
+                elif len(target.chain) > edge.keep:
+                    stamp += (0,) * (len(target.chain) - edge.keep)
+            self.push(target, edge, Token(stamp, token.run, token.passes))
 
-    def push(self, n: int, e: int, token: Token) -> None:
-        runs, visits, busy, have, queued, blocker, low = self.nodes.get(n, _FRESH)
-        if busy is None and not queued and n not in self.direct and len(self.plan.nodes[n].incoming) == 1:
+    def push(self, target: PlanNode, edge: PlanEdge, token: Token) -> None:
+        n, e = target.index, edge.index
+        runs, visits, entry, busy, have, queued, watched, low = self.nodes.get(n, _FRESH)
+        collects = edge.data or edge.gathered >= 0
+        if busy is None and not queued and not collects and n not in self.direct and len(target.incoming) == 1:
             self.direct[n] = (e, token)
             self.active |= 1 << n
             self.todo.append(n)
             return
+        if target.any_join:
+            self.arrivals += 1
+            token = token._replace(order=self.arrivals)
         tokens, last = self.edges.get(e, _EMPTY)
-        self.edges = self.edges.insert(e, ((*tokens, token), last))
-        if not tokens and self.plan.edges[e].required:
+        before = len(tokens)
+        if collects:  # only the newest counts: the others need not be kept
+            while tokens and tokens[-1].stamp >= token.stamp:
+                tokens = tokens[:-1]
+        tokens = (*tokens, token)
+        self.edges = self.edges.insert(e, (tokens, last))
+        if edge.data:
+            return
+        queued += len(tokens) - before
+        if not before and edge.required:
             have += 1
-        if not tokens and (low is None or token.stamp < low):
-            low = token.stamp
-        self.nodes = self.nodes.insert(n, (runs, visits, busy, have, queued + 1, blocker, low))
+        if low is None or tokens[0].stamp < low or edge.first:
+            watched = -1  # what it waited for may not hold it back now
+        if low is None or tokens[0].stamp < low:
+            low = tokens[0].stamp
+        self.nodes = self.nodes.insert(n, (runs, visits, entry, busy, have, queued, watched, low))
         self.active |= 1 << n
         if busy is None:
             self.todo.append(n)
@@ -253,10 +289,18 @@ class _Step:
             self.watchers = self.watchers.remove(n)
             for waiting in watching:
                 state = self.nodes[waiting]
-                if state[5] == n:
-                    runs, visits, busy, have, queued, _, low = state
-                    self.nodes = self.nodes.insert(waiting, (runs, visits, busy, have, queued, -1, low))
+                if state[6] == n:
+                    self.nodes = self.nodes.insert(waiting, (*state[:6], -1, state[7]))
                     self.todo.append(waiting)
+                elif self.plan.nodes[waiting].any_join:
+                    self.todo.append(waiting)
+
+    def watch(self, waiting: int, n: int) -> None:
+        state = self.nodes[waiting]
+        self.nodes = self.nodes.insert(waiting, (*state[:6], n, state[7]))
+        watching = self.watchers.get(n) or ()
+        if waiting not in watching:
+            self.watchers = self.watchers.insert(n, (*watching, waiting))
 
     def settle(self) -> None:
         while self.todo and not self.finished:
@@ -269,30 +313,90 @@ class _Step:
         node = self.plan.nodes[n]
         direct = self.direct.pop(n, None)
         if direct is not None:
-            self.start(node, direct[1].stamp, (direct,), queue=False)
+            self.start(node, direct[1].stamp, [(*direct, 0)], queue=False)
             return
-        runs, visits, busy, have, queued, watched, stamp = self.nodes.get(n, _FRESH)
+        runs, _, _, busy, have, queued, watched, stamp = self.nodes.get(n, _FRESH)
         if busy is not None or not queued:
             return
-        opening = runs == 0 and bool(node.first)
-        full = have == len(node.required)
-        if not node.any_join and watched >= 0 and (opening or not full):
-            return  # still watching; it is called again when the blocker moves
+        if node.any_join:
+            self.decide(node)
+            return
         assert stamp is not None  # it holds a token
-        if not node.any_join and not (node.bump is not None and stamp[node.bump] > 0):
-            awaited = node.first if opening else node.required
-            if not ((opening or full) and self.complete(awaited, stamp)):
-                blocker = self.blocker(node, node.first_ancestors if opening else node.ancestors, stamp)
+        opening = runs == 0 and bool(node.first)
+        firsts = [q[0].stamp for e in node.first if (q := self.waiting(e))] if opening else []
+        if firsts:
+            stamp = min(firsts)
+            needed, awaited = node.first, node.first_awaited
+        elif node.heads_loop and stamp[-1]:
+            needed, awaited = node.backs, node.awaited
+        else:
+            needed, awaited = node.required, node.awaited
+            if watched >= 0 and have < len(needed):
+                return  # still watching; it is called again when the blocker moves
+        # Rounds of an earlier entry may still come back to the header of a loop that is entered again; and what enters the
+        # loop may still come where a `first` arrow has begun it.
+        settled = node.settled and not (node.heads_loop and any(stamp) and (node.first or not stamp[-1]))
+        if not (settled and self.complete(needed, stamp) and bool(firsts) == opening):
+            if watched >= 0:
+                return
+            blocker = self.blocker(awaited, stamp)
+            if blocker < 0 and opening and not firsts:
+                awaited = node.first_awaited
+                blocker = self.blocker(awaited, stamp)
+            if blocker >= 0:
+                self.watch(n, blocker)
+                return
+            if awaited.unreachable:
+                return  # for ever: reported when the run ends
+        taken: list[Taken] = []
+        for e in node.incoming:
+            edge = self.plan.edges[e]
+            if firsts and not (edge.first or edge.data):
+                continue
+            if one := self.next(edge, stamp):
+                taken.append(one)
+        self.start(node, stamp, taken)
+
+    def decide(self, node: PlanNode) -> None:
+        """Make a condition ready for what reached it first and does not wait."""
+        edges = self.plan.edges
+        heads = sorted((q[0].order, e) for e in node.incoming if not edges[e].data and (q := self.waiting(e)))
+        for _, e in heads:
+            token, loop = self.waiting(e)[0], edges[e].gathered
+            awaited = node.gathers.get(loop)
+            if awaited is not None:
+                blocker = self.blocker(awaited, token.stamp)
                 if blocker >= 0:
-                    self.nodes = self.nodes.insert(n, (runs, visits, busy, have, queued, blocker, stamp))
-                    self.watchers = self.watchers.insert(blocker, (*(self.watchers.get(blocker) or ()), n))
-                    return
-                if any(
-                    not self.plan.nodes[self.plan.edges[e].source].reachable for e in awaited if not self.waiting(e)
-                ):
-                    return  # for ever: reported when the run ends
-        heads = [(e, q[0]) for e in node.incoming if (q := self.waiting(e))]
-        self.start(node, stamp, tuple((e, token) for e, token in heads if token.stamp == stamp))
+                    self.watch(node.index, blocker)
+                    continue
+                if awaited.unreachable:
+                    continue
+            taken: list[Taken] = []
+            for other in node.incoming:
+                edge = edges[other]
+                if edge.gathered == loop if loop >= 0 else edge.data and edge.gathered < 0:
+                    one = self.next(edge, token.stamp)
+                elif loop < 0 and edge.source == edges[e].source and not edge.data and edge.gathered < 0:
+                    tokens = self.waiting(other)
+                    one = (other, tokens[0], 1) if tokens and tokens[0].run == token.run else None
+                elif edge.data and edge.gathered < 0:
+                    one = self.next(edge, token.stamp)
+                else:
+                    one = None
+                if one:
+                    taken.append(one)
+            self.start(node, token.stamp, taken)
+            return
+
+    def next(self, edge: PlanEdge, stamp: Stamp) -> Taken | None:
+        """What a run for *stamp* takes from an edge."""
+        tokens = self.waiting(edge.index)
+        if not tokens:
+            return None
+        if edge.data or edge.gathered >= 0:
+            many = sum(token.stamp <= stamp for token in tokens)
+            return (edge.index, tokens[many - 1], many) if many else None
+        return (edge.index, tokens[0], 1) if tokens[0].stamp == stamp else None
 
     def complete(self, awaited: tuple[int, ...], stamp: Stamp) -> bool:
         for e in awaited:
@@ -306,95 +410,95 @@ class _Step:
 
     def earliest(self, n: int) -> Stamp | None:
         """The smallest stamp at which a node is active; None when it is not."""
-        _, _, busy, _, _, _, low = self.nodes.get(n, _FRESH)
+        _, _, _, busy, _, _, _, low = self.nodes.get(n, _FRESH)
         direct = self.direct[n][1].stamp if n in self.direct else None
         return min((stamp for stamp in (busy, low, direct) if stamp is not None), default=None)
 
-    def blocker(self, node: PlanNode, ancestors: int, stamp: Stamp) -> int:
-        """An active node that may still bring *node* a token for *stamp* or an earlier one; -1 when there is none."""
-        mask = ancestors & self.active & ~(1 << node.index)
-        while mask:
-            n = mask.bit_length() - 1  # the last in file order tends to end last: few look again for nothing
-            other = self.plan.nodes[n]
-            if not other.chain or not node.chain:
-                return n
-            pairs = _shared_places(other.chain, node.chain)
-            theirs = self.earliest(n)
-            if theirs is None or [theirs[i] for i, _ in pairs] <= [stamp[j] for _, j in pairs]:
-                return n
-            mask ^= 1 << n
+    def blocker(self, awaited: Awaited, stamp: Stamp) -> int:
+        """An active node that may still bring a token for *stamp* or an earlier one; -1 when there is none."""
+        if not awaited.sources & self.active:
+            return -1
+        for keep, add, rest, nodes in awaited.ways:
+            mask = nodes & self.active
+            while mask:
+                n = mask.bit_length() - 1  # the last in file order tends to end last: few look again for nothing
+                if not keep and not any(rest):
+                    return n
+                theirs = self.earliest(n)
+                if theirs is None or _brought(theirs, keep, add, rest) <= stamp:
+                    return n
+                mask ^= 1 << n
         return -1
 
-    def start(
-        self, node: PlanNode, stamp: Stamp, consumed: tuple[tuple[int, Token], ...], *, queue: bool = True
-    ) -> None:
+    def start(self, node: PlanNode, stamp: Stamp, taken: list[Taken], *, queue: bool = True) -> None:
         n = node.index
-        runs, visits, _, have, queued, _, low = self.nodes.get(n, _FRESH)
-        visits += 1
+        runs, visits, entry, _, have, queued, _, low = self.nodes.get(n, _FRESH)
         opening = runs == 0
         inputs: list[Input] = []
-        if runs and len(consumed) < len(node.incoming):
-            fresh = {e for e, _ in consumed}
+        if runs and len(taken) < len(node.incoming):
+            fresh = {e for e, _, _ in taken}
             inputs = [
                 Input(e, run, False)
                 for e in node.incoming
                 if e not in fresh and not self.plan.edges[e].first and (run := self.edges.get(e, _EMPTY)[1])
             ]
-        for e, token in consumed:
+        for e, token, many in taken:
             inputs.append(Input(e, token.run, True))
             if queue:
-                tokens = self.edges[e][0][1:]
+                tokens = self.edges[e][0][many:]
                 self.edges = self.edges.insert(e, (tokens, token.run))
-                if not tokens and self.plan.edges[e].required:
+                edge = self.plan.edges[e]
+                if not edge.data:
+                    queued -= many
+                if not tokens and edge.required:
                     have -= 1
         if queue:
-            queued -= len(consumed)
-            low = min((q[0].stamp for e in node.incoming if (q := self.waiting(e))), default=None) if queued else None
-        if visits > self.limit + (node.max_runs or 0):
-            self.finished = True
-            self.commands.append(Exhausted(n, visits - 1))
-            return
+            heads = (q[0].stamp for e in node.incoming if not self.plan.edges[e].data and (q := self.waiting(e)))
+            low = min(heads, default=None) if queued else None
+        if node.loops:
+            here = stamp[: node.entry]
+            visits = visits + 1 if here <= entry or not visits else 1
+            entry = max(entry, here)
+            if visits > self.limit + node.limit:
+                self.finished = True
+                self.commands.append(Exhausted(n, visits - 1))
+                return
         if node.max_runs is not None and not opening and runs >= node.max_runs:
-            self.pass_on(
-                node,
-                stamp,
-                (runs, visits, None, have, queued, -1, low),
-                max(t.passes for _, t in consumed) + 1,
-            )
+            passes = max(token.passes for _, token, _ in taken) + 1
+            self.pass_on(node, stamp, (runs, visits, entry, None, have, queued, -1, low), passes)
             return
-        self.nodes = self.nodes.insert(n, (runs + 1, visits, stamp, have, queued, -1, low))
+        self.nodes = self.nodes.insert(n, (runs + 1, visits, entry, stamp, have, queued, -1, low))
         self.active |= 1 << n
         self.busy += 1
         self.commands.append(RunNode(n, runs + 1, stamp, tuple(inputs)))
 
     def pass_on(self, node: PlanNode, stamp: Stamp, state: NodeState, passes: int) -> None:
         n = node.index
-        runs = state[0]
         self.nodes = self.nodes.insert(n, state)
-        self.commands.append(PassOn(n, runs))
+        self.commands.append(PassOn(n, state[0]))
         if passes <= node.component_size:
-            self.emit(node, _PASSED_HANDLES, Token(stamp, runs, passes), only_inside=True)
-        if self.nodes[n][4]:
-            self.todo.append(n)
-        else:
-            self.active &= ~(1 << n)
-        self.wake(n)
+            self.emit(node, _PASSED_HANDLES, Token(stamp, state[0], passes), only_inside=True)
+        self.left(n)
 
     def finish(self) -> None:
         self.finished = True
         blocked: list[tuple[int, tuple[int, ...]]] = []
         skipped: list[int] = []
         for node in self.plan.nodes:
-            runs, _, _, _, queued, _, _ = self.nodes.get(node.index, _FRESH)
+            runs, _, _, _, _, queued, _, _ = self.nodes.get(node.index, _FRESH)
             if queued:
-                awaited = node.first if runs == 0 and node.first else node.required
-                blocked.append((node.index, tuple(e for e in awaited if not self.waiting(e))))
+                missing = (node.first_awaited if runs == 0 and node.first else node.awaited).unreachable
+                missing += tuple(e for gathers in node.gathers.values() for e in gathers.unreachable)
+                blocked.append((node.index, tuple(dict.fromkeys(missing))))
             elif not runs:
                 skipped.append(node.index)
+        # Others that wait for those need not be named.
+        blocked = [one for one in blocked if one[1]] or blocked
         self.commands.append(Finish(tuple(skipped), tuple(blocked)))
 
 
-@lru_cache(maxsize=4096)
-def _shared_places(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Places of the loops that both chains follow, in the order of *b*."""
-    return tuple((a.index(loop), j) for j, loop in enumerate(b) if loop in a)
+def _brought(theirs: Stamp, keep: int, add: int, rest: Stamp) -> Stamp:
+    """The stamp of a token that comes a certain way from a node with the stamp *theirs*."""
+    if add:
+        return (*theirs[: keep - 1], theirs[keep - 1] + 1, *rest)
+    return (*theirs[:keep], *rest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, cast
 
+from dipeo_nb.diagram import graph
 from dipeo_nb.diagram.expressions import evaluate
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.domain.decision import DECISION_SCHEMA, decided, decision_prompt
@@ -45,9 +46,10 @@ def _branched(context: NodeContext, decision: bool, **meta: Any) -> Output:
 
 
 def _all_at_limit(context: NodeContext) -> bool:
-    """Every person_job that has run has reached its limit (and at least one has run)."""
+    """Every person_job that the condition judges and that has run has reached its limit (and at least one has run)."""
     execution = context.execution
-    started = [n for n in execution.plan.nodes if n.type == "person_job" and execution.completed_runs(n)]
+    judged = graph.judged_by(execution.plan.nodes, execution.plan.edges, context.node)
+    started = [n for n in judged if execution.completed_runs(n)]
     return bool(started) and all(execution.completed_runs(n) >= (n.max_runs or 1) for n in started)
 
 

@@ -1,0 +1,95 @@
+"""What a reader should know of a diagram's loops before it runs: who waits for their end, and what would not end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from dipeo_nb.diagram import graph
+from dipeo_nb.diagram.fields import shorten
+from dipeo_nb.domain.enums import ConditionType, Severity
+from dipeo_nb.domain.nodes import ConditionNode
+from dipeo_nb.domain.plan import PlanEdge, PlanNode
+
+
+class Finding(NamedTuple):
+    """One finding on a node."""
+
+    severity: Severity
+    code: str
+    message: str
+    hint: str | None
+    node: str
+    """Id."""
+
+
+def check_loops(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], *, max_iterations: int) -> Iterator[Finding]:
+    """Findings on the loops of a linked diagram.
+
+    Args:
+        max_iterations: visits of a node that the run allows (DIPEO_MAX_ITERATIONS).
+    """
+    for node in nodes:
+        yield from _waits(nodes, edges, node)
+        if isinstance(node.spec, ConditionNode) and node.spec.condition_type is ConditionType.DETECT_MAX_ITERATIONS:
+            yield from _endless(nodes, edges, node)
+    yield from _large_limits(nodes, max_iterations)
+
+
+def _waits(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], node: PlanNode) -> Iterator[Finding]:
+    """A node behind a loop that also takes values of the loop's body."""
+    taken = [edges[e] for e in node.incoming if edges[e].gathered >= 0]
+    newest = dict.fromkeys(_quoted(nodes[e.source]) for e in taken if e.data)
+    if newest:
+        loops = dict.fromkeys(e.gathered for e in taken)
+        inside = ", then that of ".join(_members(nodes, loop) for loop in loops)
+        yield Finding(
+            Severity.INFO,
+            "waits-for-loop",
+            f"This node runs when the loop of {inside} is over, with the newest value of {', '.join(newest)}.",
+            None,
+            node.id,
+        )
+
+
+def _endless(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: PlanNode) -> Iterator[Finding]:
+    """A condition that waits for limits which nobody set."""
+    judged = graph.judged_by(nodes, edges, condition)
+    unlimited = [n for n in judged if n.written_limit is None and set(n.loops) & set(condition.loops)]
+    if unlimited:
+        names = ", ".join(map(_quoted, unlimited))
+        yield Finding(
+            Severity.WARNING,
+            "no-limit",
+            f"The loop turns until {names} {'has' if len(unlimited) == 1 else 'have'} run {unlimited[0].max_runs} times, "
+            "the default max_iteration: this condition becomes true when every person_job of its loop has reached its own.",
+            f"Give {names} a max_iteration, or use `condition_type: custom`.",
+            condition.id,
+        )
+
+
+def _large_limits(nodes: Sequence[PlanNode], max_iterations: int) -> Iterator[Finding]:
+    """Limits in a loop that are larger than what the run allows by itself."""
+    for node in nodes:
+        if node.loops and (node.written_limit or 0) > max_iterations:
+            yield Finding(
+                Severity.INFO,
+                "large-limit",
+                f"max_iteration is {node.written_limit}, more than the {max_iterations} visits that a run allows a node in a "
+                f"loop; in the loop of {_members(nodes, node.loops[-1])} it allows {max_iterations + node.limit}.",
+                None,
+                node.id,
+            )
+
+
+def _members(nodes: Sequence[PlanNode], loop: int) -> str:
+    """A loop by its conditions, or by its nodes when it has none."""
+    inside = [n for n in nodes if loop in n.loops]
+    own = [n for n in inside if n.loops[-1] == loop] or inside
+    shown = [n for n in own if n.any_join] or own
+    more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+    return ", ".join(map(_quoted, shown[:3])) + more
+
+
+def _quoted(node: PlanNode) -> str:
+    return f"'{shorten(node.label)}'"
