@@ -201,7 +201,9 @@ class _Graph:
         self.exits = {e: {i for i in range(len(self.loops)) if self._is_exit(e, i)} for e in self.all}
         self.only_if = {e for e in self.forward if self._is_only_if(e)}
         self._find_behind()
-        self._count = {}
+        self._count: dict[object, Stamp] = {}
+        self._carried: dict[tuple[int, Stamp], Stamp] = {}
+        self.out_of = {n: [e for e, a in enumerate(self.arrows) if a.source == n] for n in self.nodes}
         self.counts = {n: self._counted(n) for n in self.nodes}
         self.gathered = {e: self._gathered(e) for e in self.all}
         self.data = {
@@ -364,6 +366,11 @@ class _Graph:
 
     def carried(self, e: int, stamp: Stamp) -> Stamp:
         """The stamp of a token that goes over an arrow from a run with *stamp*."""
+        if (e, stamp) not in self._carried:
+            self._carried[e, stamp] = self._carry(e, stamp)
+        return self._carried[e, stamp]
+
+    def _carry(self, e: int, stamp: Stamp) -> Stamp:
         source, target = self.counts[self.arrows[e].source], self.counts[self.arrows[e].target]
         counter = dict(zip(source, stamp, strict=True))
         if e not in self.back:
@@ -472,9 +479,8 @@ class _Interpreter:
             seen = set(todo)
             while todo:
                 x, there = todo.pop()
-                for e, arrow in enumerate(self.arrows):
-                    if arrow.source != x:
-                        continue
+                for e in self.graph.out_of[x]:
+                    arrow = self.arrows[e]
                     came = self.graph.carried(e, there)
                     if arrow.target == n and e in awaited and came <= stamp:
                         return True
