@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dipeo_nb.common.values import json_text
 from dipeo_nb.errors import (
     ConfigurationError,
     DipeoError,
@@ -192,7 +193,7 @@ def run(
         state = _carry_out(order)
     except (Exception, KeyboardInterrupt) as error:
         if as_json:
-            print(json.dumps(_refusal(file, error), ensure_ascii=False))
+            print(json_text(_refusal(file, error)))
         raise
     return _reported(state, as_json)
 
@@ -215,7 +216,7 @@ def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None) -> i
         found = list(error.diagnostics) or [_as_diagnostic(error, file)]
     valid = not has_errors(found)
     if as_json:
-        print(json.dumps(_verdict(file, document, valid, found), ensure_ascii=False))
+        print(json_text(_verdict(file, document, valid, found)))
     else:
         _show_diagnostics(found)
         size = f": {len(document.nodes)} nodes, {len(document.arrows)} arrows" if document else ""
@@ -314,7 +315,7 @@ def runs(
 
         rows = run_sync(read())
     if as_json:
-        print(json.dumps({"runs": [row._asdict() for row in rows]}, ensure_ascii=False))
+        print(json_text({"runs": [row._asdict() for row in rows]}))
     elif rows:
         _show_runs(rows)
     else:
@@ -419,9 +420,9 @@ def export(
     ((state, events),) = _recorded_states(base_dir, run_id)
     match Path(out).suffix.lower():
         case ".jsonl":
-            text = "".join(json.dumps(e.to_wire(), ensure_ascii=False, default=str) + "\n" for e in events)
+            text = "".join(json_text(e.to_wire()) + "\n" for e in events)
         case ".json":
-            text = json.dumps(state.report(), ensure_ascii=False, default=str, indent=2) + "\n"
+            text = json_text(state.report(), indent=2) + "\n"
         case other:
             raise ValidationError(f"A run is not written as '{other}'.", hint="Say -o FILE.jsonl or FILE.json.")
     write_atomic(Path(out), text.encode())
@@ -474,7 +475,7 @@ def schema() -> int:
     """Print the JSON Schema of the light format, for editors."""
     from dipeo_nb.diagram.schema import light_schema
 
-    print(json.dumps(light_schema(), indent=2, ensure_ascii=False))
+    print(json_text(light_schema(), indent=2))
     return DONE
 
 
@@ -508,7 +509,7 @@ def _models(context: typer.Context, as_json: AsJson = False) -> None:
     settings = _settings(None)
     rows = run_sync(catalogue.services(settings, APIKeyChain.of(settings)))
     if as_json:
-        print(json.dumps({"services": [row._asdict() for row in rows]}, ensure_ascii=False))
+        print(json_text({"services": [row._asdict() for row in rows]}))
         return
     table = new_table("service", "ready", "key", "default model", "can")
     for row in rows:
@@ -524,7 +525,7 @@ def models_list(as_json: AsJson = False) -> int:
 
     rows = model_store.list_models(_settings(None))
     if as_json:
-        print(json.dumps({"models": [row._asdict() for row in rows]}, ensure_ascii=False, default=str))
+        print(json_text({"models": [row._asdict() for row in rows]}))
         return DONE
     table = new_table("model", "size", "here", "about")
     for row in rows:
@@ -554,7 +555,7 @@ def keys_list(as_json: AsJson = False) -> int:
 
     rows = run_sync(overview(APIKeyChain.of(_settings(None))))
     if as_json:
-        print(json.dumps({"keys": rows}, ensure_ascii=False))
+        print(json_text({"keys": rows}))
         return DONE
     table = new_table(*rows[0])
     for row in rows:
@@ -782,7 +783,7 @@ def _watch(execution: Execution | Replay, feed: Feed, view: View) -> None:
 def _reported(state: RunState, as_json: bool) -> int:
     """Outputs on stdout, the last words on stderr; the exit code."""
     if as_json:
-        print(json.dumps(state.report(), ensure_ascii=False, default=str))
+        print(json_text(state.report()))
     else:
         _show_outputs(state)
     return _conclude(state)
@@ -953,7 +954,7 @@ def _show_outputs(state: RunState) -> None:
         if len(state.outputs) > 1:
             print(f"{_for_terminal(label)}:")
         if value is not None:
-            print(_for_terminal(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)))
+            print(_for_terminal(value if isinstance(value, str) else json_text(value, indent=2)))
 
 
 def _show_runs(rows: Sequence[Any]) -> None:

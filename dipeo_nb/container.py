@@ -36,6 +36,7 @@ from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.engine import Execution, RunOptions
+from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import Replay
@@ -388,7 +389,8 @@ class Runtime:
         plan = self.compile(document)
         options = events[0].payload.get("options", {})
         visits = options.get("max_iterations", self.settings.max_iterations)
-        found = recovered(plan, events, variables=variables or {}, max_visits=visits)
+        given = run_inputs(variables or {})
+        found = recovered(plan, events, variables=given, max_visits=visits)
         try:
             await self.services.store.claim(run_id, mine=mine)
         except StorageError as error:
@@ -398,7 +400,7 @@ class Runtime:
         # Whoever had it may have written until just now.
         events = await self.services.store.events(run_id)
         if len(events) != len(found.events):
-            found = recovered(plan, events, variables=variables or {}, max_visits=visits)
+            found = recovered(plan, events, variables=given, max_visits=visits)
         return Recovery(document, plan, found, visits, events[0].payload.get("model"))
 
     async def run(self, execution: Execution) -> Execution:

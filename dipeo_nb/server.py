@@ -28,6 +28,7 @@ from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.common.loop import submit
 from dipeo_nb.common.scrub import logger, redactor
+from dipeo_nb.common.values import json_text
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.detect import find
 from dipeo_nb.diagram.document import load
@@ -216,7 +217,7 @@ class RunServer:
         from starlette.responses import Response
 
         state = await self._state(request.path_params["run_id"])
-        return Response(json.dumps(state.report(), ensure_ascii=False, default=str), media_type="application/json")
+        return Response(json_text(state.report()), media_type="application/json")
 
     async def _state(self, run_id: str) -> RunState:
         if run_id in self._going:
@@ -283,7 +284,7 @@ def _frame(event: Event) -> Mapping[str, Any]:
     return {
         "id": str(event.seq),
         "event": str(event.type),
-        "data": json.dumps(event.to_wire(), ensure_ascii=False, default=str),
+        "data": json_text(event.to_wire()),
     }
 
 

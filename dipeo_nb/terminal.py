@@ -6,7 +6,6 @@ Everything shown here goes to stderr, through `safe`: a label or a model's answe
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.execution.fold import RunState
 
@@ -340,16 +340,16 @@ def one_line(value: Any, limit: int) -> str:
     """The beginning of a value on one line."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else json_text(value)
     return safe(" ".join(text[: 4 * limit].split()), limit)
 
 
 def safe(value: Any, limit: int | None = None) -> str:
     """Text that cannot steer a terminal: without control and direction-changing characters, cut to *limit*."""
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = "" if value is None else value if isinstance(value, str) else json_text(value)
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
-    return text.translate(_HARMFUL)
+    return well_formed(text).translate(_HARMFUL)
 
 
 _HARMFUL: Mapping[int, str | None] = {

@@ -130,7 +130,7 @@ def test_results_are_recorded_as_json(tmp_path: Path):
         return object()
 
     assert run(tmp_path, "pair") == {"left": 1, "right": [2, 3]}
-    with pytest.raises(NodeExecutionError, match="returned object, which is not JSON"):
+    with pytest.raises(NodeExecutionError, match="The result is of type object, which has no form"):
         run(tmp_path, "odd")
 
 

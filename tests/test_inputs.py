@@ -73,10 +73,11 @@ def test_raw_text_keeps_the_object_behind_it():
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    [({"a": 1}, {"a": 1}), ('{"a": 1}', {"a": 1}), ("hello", {"text": "hello"}), ([1], [1]), (None, None), (3, 3)],
+    [({"a": 1}, {"a": 1}), ('{"a": 1}', {"a": 1}), ("hello", "hello"), ([1], [1]), (None, None), (3, 3), ("7", 7), ("NaN", "NaN"),
+     ('{"a": "\\ud83d"}', {"a": "\\ud83d"})],  # fmt: skip
 )
 def test_object_view(body: Any, expected: Any):
-    """Text through an object edge is parsed, or wrapped when it is no JSON."""
+    """JSON text through an object edge is parsed; other text stays text."""
     assert view(Output(body), "object") == expected
 
 
@@ -96,9 +97,13 @@ def test_body_is_the_only_unlabelled_input_or_the_mapping():
     assert Inputs().body == {}
 
 
-def test_plain_leaves_no_view_behind():
-    """What is recorded holds plain JSON values only."""
+def test_code_gets_the_value_behind_a_view():
+    """Numbers, booleans, None, lists and mappings stay themselves on every arrow; only a text of its own is text."""
+    for body in (30, 1.5, False, None, [1], {"a": 1}):
+        seen = plain(view(Output(body), "raw_text"))
+        assert (seen, type(seen)) == (body, type(body))
+    assert plain(view(Output(False, "no"), "raw_text")) is False, "what a user typed for it is for templates"
+    assert plain(view(Output([{"a": "1"}], "a\n1\n"), "raw_text")) == "a\n1\n", "a file's text, as csv.DictReader wants it"
     value = plain({"t": TextView("x", {"a": 1}), "c": [ConversationView(a=1)]})
-    assert value == {"t": "x", "c": [{"a": 1}]}
-    assert type(value["t"]) is str
+    assert value == {"t": {"a": 1}, "c": [{"a": 1}]}
     assert type(value["c"][0]) is dict

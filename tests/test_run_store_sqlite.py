@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import random
 import resource
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from dipeo_nb.common.json_values import encode
+from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
@@ -315,9 +316,11 @@ def test_values_beyond_json():
         }
     )  # fmt: skip
     assert text == (
-        '{"t":[1,2],"s":[3],"d":"2025-01-11","dt":"2025-01-11T00:00:00+00:00","p":"a/b","n":"nan","i":"-inf","dec":"1.5",'
-        '"b":{"base64":"AP8="}}'
+        '{"t":[1,2],"s":[3],"d":"2025-01-11","dt":"2025-01-11T00:00:00+00:00","p":"a/b","n":null,"i":null,"dec":"1.5",'
+        '"b":{"base64":"AP8="},"$floats":[[["n"],"NaN"],[["i"],"-Infinity"]]}'
     )
+    assert repr(decode(text)["n"]) == "nan"
+    assert decode(text)["i"] == -math.inf
     with pytest.raises(StorageError, match="cannot be stored"):
         encode({"x": object()})
 

@@ -1,63 +1,78 @@
-"""What nodes really give, as JSON: one encoding for every place where events are kept or sent."""
+"""Payloads of events as text, for every place where they are kept or sent: strict JSON, from which the same values come back.
+
+JSON has no NaN and no infinities. Where one stands, the text has `null`, and the payload an entry `$floats`: a list of
+[path, name]. So every reader of JSON can read it, and `decode` gives back the floats that were there.
+"""
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from datetime import date, datetime
-from decimal import Decimal
-from pathlib import PurePath
 from typing import Any
 
+from dipeo_nb.common.values import UnsupportedValueError, plain_value
 from dipeo_nb.errors import StorageError
+
+FLOATS = "$floats"
+_NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def encode(payload: Mapping[str, Any]) -> str:
-    """A payload as JSON. Beyond JSON it takes what nodes really give: tuples, sets, dates, paths, decimals, bytes (as
-    {"base64": …}), dataclasses and pydantic models; infinities and NaN become text.
+    """A payload as strict JSON that UTF-8 can hold. Values that are not plain take the forms that `plain_value` gives them.
 
     Raises:
-        StorageError: a value is none of these.
+        StorageError: a value has no form.
     """
     try:
-        return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, default=_default, allow_nan=False)
-    except ValueError:  # NaN or an infinity somewhere
-        return json.dumps(_finite(payload), separators=(",", ":"), ensure_ascii=False, default=_default)
-    except TypeError as error:
+        text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False, default=plain_value, allow_nan=False)
+        if not text.isascii():
+            text.encode()
+    except (TypeError, ValueError, RecursionError):  # NaN, surrogates, keys that are no text, or what has no form
+        return _encode_anything(payload)
+    return text
+
+
+def decode(text: str | bytes) -> dict[str, Any]:
+    """The payload that `encode` wrote; also those of older versions."""
+    payload: dict[str, Any] = json.loads(text)
+    if FLOATS in payload:
+        for path, name in payload.pop(FLOATS):
+            inside: Any = payload
+            for step in path[:-1]:
+                inside = inside[step]
+            inside[path[-1]] = _NAMES[name]
+    return payload
+
+
+def _encode_anything(payload: Mapping[str, Any]) -> str:
+    try:
+        value = plain_value(payload, "event")
+        if found := _take_floats(value):
+            value[FLOATS] = found
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except UnsupportedValueError as error:
         raise StorageError(
-            f"An event holds a value that cannot be stored: {error}.",
-            hint="Let the node return JSON values: text, numbers, lists, mappings.",
-            operation="append",
+            f"An event holds a value that cannot be stored: {error.message}", hint=error.hint, operation="append"
+        ) from error
+    except (ValueError, RecursionError) as error:  # the digits that Python writes were limited to fewer, the stack is full
+        raise StorageError(
+            f"An event holds a value that cannot be stored: {error}", hint="Give a simpler value.", operation="append"
         ) from error
 
 
-def _default(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
-    if isinstance(value, (set, frozenset)):
-        return sorted(value, key=str)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
-    if isinstance(value, (datetime, date)):
-        return value.isoformat()
-    if isinstance(value, (bytes, bytearray)):
-        return {"base64": base64.b64encode(value).decode()}
-    if isinstance(value, (PurePath, Decimal)):
-        return str(value)
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    raise TypeError(f"{type(value).__name__} is not a JSON value")
+def _take_floats(value: Any) -> list[tuple[list[Any], str]]:
+    """Put None where NaN and infinities stand; [path, name] of each."""
+    found: list[tuple[list[Any], str]] = []
 
+    def walk(inside: Any, path: list[Any]) -> None:
+        for step, item in inside.items() if isinstance(inside, dict) else enumerate(inside):
+            if isinstance(item, (dict, list)):
+                walk(item, [*path, step])
+            elif isinstance(item, float) and not math.isfinite(item):
+                name = "NaN" if math.isnan(item) else "Infinity" if item > 0 else "-Infinity"
+                inside[step] = None
+                found.append(([*path, step], name))
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
+    walk(value, [])
+    return found

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from dipeo_nb.common.values import well_formed
+
 HIDDEN = "[hidden]"
 """Stands where a secret stood."""
 _FIELD = re.compile(
@@ -259,17 +261,24 @@ class Stream:
     def feed(self, piece: str) -> str:
         """What can be shown now; maybe nothing."""
         text = self._held + piece
+        if not text.isascii():
+            if "\ud800" <= text[-1] <= "\udbff":  # half a character; the next piece may bring the other half
+                return self._fed(well_formed(text[:-1]), text[-1])
+            text = well_formed(text)
+        return self._fed(text)
+
+    def _fed(self, text: str, half: str = "") -> str:
         for secret in self._redactor.known:
             text = text.replace(secret, HIDDEN)
         cut = max(self._redactor.unfinished(self._inside + text) - len(self._inside), 0)
         if len(text) - cut > LONGEST_HELD:
             cut = len(text)
-        self._held = text[cut:]
+        self._held = text[cut:] + half
         return self._shown(text[:cut])
 
     def rest(self) -> str:
         """What was held back, at the end."""
-        held, self._held = self._held, ""
+        held, self._held = well_formed(self._held), ""
         return self._shown(held)
 
     def _shown(self, text: str) -> str:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import groupby
 from typing import Any, Self
 
-from dipeo_nb.common.json_values import encode
+from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.common.redis_server import RedisServer, trouble
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.domain.enums import EventPriority, EventType
@@ -453,7 +452,7 @@ def _encoded(event: Event) -> str:
 def _decoded(fields: dict[bytes, bytes]) -> Event | None:
     """None, and a line in the log: something else, or of a newer version."""
     try:
-        values = json.loads(fields[b"event"])
+        values = decode(fields[b"event"])
         return Event(**{**values, "type": EventType(values["type"])})
     except (KeyError, TypeError, ValueError) as error:
         _LOG.warning("An entry of the stream is no event that this version knows: %r", error)

@@ -94,9 +94,10 @@ class ProcessCodeRunner:
                 self._on_output = None
         if "error" in answer:
             line = f" (line {answer['line']})" if answer.get("line") else ""
+            kind = f"{answer['error']}: " if answer["error"] else "The "
             raise CodeError(
-                f"{answer['error']}: {answer['message']}{line}",
-                hint="Mend the code of the node; the traceback is in the error's `traceback`.",
+                f"{kind}{answer['message']}{line}",
+                hint=answer.get("hint") or "Mend the code of the node; the traceback is in the error's `traceback`.",
                 traceback=answer["traceback"],
             )
         return CodeResult(answer["value"], answer["variables"], "".join(printed))
@@ -114,7 +115,7 @@ class ProcessCodeRunner:
         process = await self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        data = json.dumps(request, default=str).encode()
+        data = json.dumps(request).encode()
         try:
             process.stdin.write(struct.pack(">I", len(data)) + data)
             await process.stdin.drain()

@@ -1,5 +1,5 @@
 """The process that runs a diagram's Python code. Standard library only, since it is started by path; what the
-package needs, too, it imports from here.
+package needs, too, it imports from here. Of the package it loads one file, which imports nothing else of it: what values become.
 
 Frames in both directions: four bytes of length (big-endian), then JSON. Requests come on stdin; answers leave on what was
 stdout at the start. What the code prints is sent as `{"out": text}` frames, what it logs as `{"log": {…}}` frames. When
@@ -11,23 +11,33 @@ Assignments live in one namespace per run.
 """
 
 # One visitor method serves several kinds of node here, and values come from code nobody typed.
-# pyright: reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportAssignmentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 from __future__ import annotations
 
 import ast
 import asyncio
-import dataclasses
 import inspect
 import io
 import json
 import logging
-import math
 import os
 import queue
 import struct
 import sys
 import threading
 import traceback
+
+if __package__:
+    from dipeo_nb.common.values import UnsupportedValueError, is_plain, parse_structured, plain_value
+else:  # the package may be shadowed by files of the diagram, and is not needed
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    _spec = spec_from_file_location("_dipeo_values", os.path.join(os.path.dirname(__file__), "..", "common", "values.py"))
+    assert _spec is not None
+    sys.modules[_spec.name] = _values = module_from_spec(_spec)
+    _spec.loader.exec_module(_values)
+    UnsupportedValueError, is_plain = _values.UnsupportedValueError, _values.is_plain
+    parse_structured, plain_value = _values.parse_structured, _values.plain_value
 
 OUTPUT_LIMIT = 1_000_000  # characters of printed text kept per piece of code
 LOG_LIMIT = 20_000  # characters of one message
@@ -287,49 +297,6 @@ def call(function, inputs, names):
     return asyncio.run(settle(value)) if inspect.isawaitable(value) else value
 
 
-def jsonable(value, depth=0):
-    """A JSON value: containers by content, numbers of array libraries as numbers, anything else as its text."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if depth > 100:
-        return str(value)
-    if isinstance(value, dict):
-        return {str(k): jsonable(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(v, depth + 1) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return [jsonable(v, depth + 1) for v in sorted(value, key=str)]
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value).decode("utf-8", "replace")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return jsonable(dataclasses.asdict(value), depth + 1)
-    for method, arguments in (("model_dump", {"mode": "json"}), ("isoformat", {}), ("tolist", {}), ("item", {})):
-        convert = getattr(value, method, None)
-        if callable(convert) and not isinstance(value, type):
-            try:
-                return jsonable(convert(**arguments), depth + 1)
-            except Exception as error:  # noqa: BLE001 - an object that only looks convertible is shown as text
-                print(f"({type(value).__name__}.{method}() failed: {error})", file=sys.__stderr__)
-    if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return jsonable(value.to_dict("records"), depth + 1)
-    return str(value)
-
-
-def is_plain(value, depth=0):
-    """Whether a value is a JSON value as it stands, so that it can be recorded and restored."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return True
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if depth > 20:
-        return False
-    if type(value) is list:
-        return all(is_plain(v, depth + 1) for v in value)
-    return type(value) is dict and all(isinstance(k, str) and is_plain(v, depth + 1) for k, v in value.items())
-
-
 class Worker:
     """The namespace of one run, and the names that its code has assigned."""
 
@@ -340,7 +307,7 @@ class Worker:
         self.assigned = set()
 
     def handle(self, request):
-        names = {k: parsed(v) for k, v in request["names"].items()}
+        names = {k: parse_structured(v) for k, v in request["names"].items()}
         inputs = Inputs({k: names[k] for k in request["labels"]}, names)
         shared = request["shared"]
         space = self.namespace if shared else {"__builtins__": __builtins__}
@@ -362,7 +329,9 @@ class Worker:
             value, bound = execute(request, space, inputs, {**request["globals"], **names})
             assigned |= bound - {"result", "inputs", "globals", "node_id"}
             kept = {k: space[k] for k in assigned if k in space and not k.startswith("_") and is_plain(space[k])}
-            answer = {"value": jsonable(value), "variables": kept}
+            answer = {"value": plain_value(value, "result"), "variables": kept}
+        except UnsupportedValueError as error:
+            answer = {"error": "", "message": error.message, "hint": error.hint, "traceback": "", "line": None}
         except SystemExit as error:
             answer = {
                 "error": "SystemExit",
@@ -380,16 +349,6 @@ class Worker:
             self.logged.at_work = False
             sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         self.send(answer)
-
-
-def parsed(value):
-    """Text that is a JSON object or list arrives as such (upstream's rule for top-level strings)."""
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
 
 
 def main():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common.values import is_plain, plain_value, well_formed
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services
@@ -48,7 +49,12 @@ class NodeContext:
         return {"inputs": dict(self.inputs.values), "globals": variables, "local": {}, **names}
 
     def publish(self, name: str, value: Any) -> None:
-        """Set a global variable of the run."""
+        """Set a global variable of the run.
+
+        Raises:
+            UnsupportedValueError: the value has no form.
+        """
+        value = value if is_plain(value) else plain_value(value, f"variable {name}")
         self.execution.variables[name] = value
         self.published[name] = value
 
@@ -102,7 +108,7 @@ class NodeContext:
                 hint="Run it again.",
             )
         self.charge(response)
-        return response
+        return response if is_plain(response.text) else replace(response, text=well_formed(response.text))
 
     def _report(self, event: StreamEvent, show: bool) -> None:
         """One step of an answer, as an event of the run."""

@@ -17,10 +17,11 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dipeo_nb.common.scrub import Stream, logger, redactor
+from dipeo_nb.common.values import UnsupportedValueError, is_plain, plain_value, well_formed
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -43,7 +44,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endless
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.handlers import sub_diagram
-from dipeo_nb.execution.inputs import Inputs, Output
+from dipeo_nb.execution.inputs import Inputs, Output, run_inputs, settled
 from dipeo_nb.execution.memory import ConversationLog, as_record
 from dipeo_nb.execution.recovery import (
     Recovered,
@@ -107,6 +108,9 @@ class Execution:
         parent: the run that this one is part of, and the node of it that runs this one as its sub-diagram.
         log: the conversation to take part in; default: one of its own.
         run_id: default: a new one.
+
+    Raises:
+        ValidationError: an input of the run has no form as a value.
     """
 
     def __init__(
@@ -122,7 +126,8 @@ class Execution:
     ) -> None:
         self.plan = plan
         self.services = services
-        self.options = options or RunOptions()
+        options = options or RunOptions()
+        self.options = replace(options, variables=run_inputs(options.variables)) if options.variables else options
         self.parent = parent
         self.run_id = recovered.run_id if recovered else run_id or services.clock.new_id("exec_")
         self._now, self._monotonic = services.clock.now, services.clock.monotonic
@@ -367,6 +372,7 @@ class Execution:
             async with asyncio.timeout(timeout):
                 port = self.options.interaction
                 answer, source = await (waiting if port is None else port.ask(question))
+                answer = well_formed(answer)
         except TimeoutError:
             if default is None:
                 raise NodeTimeoutError(
@@ -665,6 +671,11 @@ class Execution:
 
     def _succeeded(self, context: NodeContext, output: Output, begin: float) -> None:
         node, run = context.node, context.run
+        try:
+            output = settled(output)
+        except UnsupportedValueError as error:
+            self._failed(context, error, begin)
+            return
         self._working.discard(node.index)
         self._keep(node, run, output)
         if node.id in self._streams:
@@ -732,7 +743,8 @@ class Execution:
     # The record.
 
     def _emit(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
-        self._note(kind, node_id, redactor(payload))
+        payload = redactor(payload)
+        self._note(kind, node_id, payload if is_plain(payload) else plain_value(payload, lossy=True))
 
     def _end_streams(self, node: PlanNode) -> None:
         """Show what was held back of the node's texts."""

@@ -13,6 +13,7 @@ without a default the node's only unlabelled input, and the parameter's default.
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import inspect
 import re
@@ -24,14 +25,14 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
-from pydantic_core import to_jsonable_python
 
+from dipeo_nb.common.values import BASE64, plain_value
 from dipeo_nb.domain.enums import NodeCategory, NodeType
 from dipeo_nb.domain.nodes import NodeMeta, NodeSpec, register_node_spec, spec
 from dipeo_nb.errors import NodeExecutionError, ValidationError
 from dipeo_nb.execution import handlers, run_log
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.inputs import Output, plain
+from dipeo_nb.execution.inputs import Output, TextView, plain
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -53,8 +54,8 @@ def node(
     """Make a function a node type; the function itself stays as it is. Defining it again replaces it.
 
     Plain functions run in a worker thread, `async def` ones on the library's event loop. A parameter called `context` gets the
-    `NodeContext`: services, conversation, `idempotency_key`. What is returned must be JSON (pydantic models and dataclasses are
-    turned into it); it is recorded, so a resumed run does not call the function again.
+    `NodeContext`: services, conversation, `idempotency_key`. What is returned becomes a plain value (docs/values.md); it is recorded,
+    so a resumed run does not call the function again.
 
     Args:
         name: the type in diagrams; default: the function's name.
@@ -93,6 +94,8 @@ class _Function:
     ) -> None:
         self._kind, self._function, self._parameters, self._takes_context = kind, function, parameters, takes_context
         config = ConfigDict(arbitrary_types_allowed=True)
+        self._texts = {p.name for p in parameters if _is_text(hints.get(p.name, Any))}
+        self._bytes = {p.name for p in parameters if hints.get(p.name) is bytes}
         self._types = {p.name: _adapter(hints[p.name], config) for p in parameters if hints.get(p.name, Any) is not Any}
         required = [p.name for p in parameters if p.default is p.empty]
         self._first = required[0] if required else None
@@ -105,11 +108,8 @@ class _Function:
         with run_log.calling(context.execution, context.node):
             if inspect.iscoroutinefunction(self._function):
                 value = await self._function(**arguments)
-            else:
-                value = await asyncio.to_thread(self._function, **arguments)
-        if isinstance(value, Output):
-            return value
-        return Output(self._recordable(value))
+                return await asyncio.to_thread(_output, value)
+            return await asyncio.to_thread(lambda: _output(self._function(**arguments)))
 
     def _arguments(self, context: NodeContext) -> dict[str, Any]:
         names = context.names
@@ -132,10 +132,19 @@ class _Function:
             return context.render(given, names) if isinstance(given, str) else given
         brought = {**context.execution.context_variables(), **context.inputs.spread, **context.inputs.values}
         if parameter.name in brought:
-            return plain(brought[parameter.name])
+            return self._taken(parameter.name, brought[parameter.name])
         if parameter.name == self._first and "default" in context.inputs.values:
-            return plain(context.inputs.values["default"])
+            return self._taken(parameter.name, context.inputs.values["default"])
         return _MISSING
+
+    def _taken(self, name: str, value: Any) -> Any:
+        """An input as the parameter takes it: a `str` the text of an arrow that carries text, `bytes` the bytes."""
+        if isinstance(value, TextView) and name in self._texts:
+            return str(value)
+        value = plain(value)
+        if name in self._bytes and isinstance(value, dict) and set(value) == {BASE64}:
+            return base64.b64decode(value[BASE64])
+        return value
 
     def _typed(self, name: str, value: Any) -> Any:
         adapter = self._types.get(name)
@@ -151,14 +160,10 @@ class _Function:
                 hint=f"It got {type(value).__name__}; mend what comes into the node, or the function's annotation.",
             ) from None
 
-    def _recordable(self, value: Any) -> Any:
-        try:
-            return to_jsonable_python(plain(value))
-        except (ValueError, TypeError) as error:
-            raise NodeExecutionError(
-                f"'{self._kind}' returned {type(value).__name__}, which is not JSON and so cannot be recorded: {error}",
-                hint="Return text, numbers, lists, dicts, pydantic models or dataclasses; save other things and return their path.",
-            ) from None
+
+def _output(value: Any) -> Output:
+    """What a function gave. Iterators run here, in the function's thread and time."""
+    return value if isinstance(value, Output) else Output(plain_value(value, "result"))
 
 
 def _spec_of(

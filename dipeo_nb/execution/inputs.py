@@ -12,12 +12,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.values import UnsupportedValueError, is_plain, json_text, parse_json, plain_value
 from dipeo_nb.domain.enums import ContentType
 from dipeo_nb.domain.plan import PlanEdge
+from dipeo_nb.errors import ValidationError
 
 DEFAULT_HANDLES: tuple[str, ...] = ("default", "success", "results")
 """Handles on which a successful output leaves."""
@@ -27,7 +28,7 @@ class Output(NamedTuple):
     """What one run of a node gave."""
 
     body: Any = None
-    """JSON value."""
+    """A plain value (see `common.values`); the engine makes it one."""
     text: str | None = None
     """Its text form, when that is not simply the body (a CSV file: the body is rows, the text is the file)."""
     handles: tuple[str, ...] = DEFAULT_HANDLES
@@ -37,13 +38,20 @@ class Output(NamedTuple):
 
 
 class TextView(str):
-    """Text that remembers the value it was made from; templates reach its fields."""
+    """Text that remembers the value it was made from: templates print the text and reach the value's fields, expressions and
+    code get the value.
+
+    Args:
+        own: the text is more than the value written out, as that of a CSV file whose value is its rows. Then code gets it, too.
+    """
 
     __dipeo_value__: Any
+    own: bool
 
-    def __new__(cls, text: str, value: Any) -> TextView:
+    def __new__(cls, text: str, value: Any, *, own: bool = False) -> TextView:
         self = super().__new__(cls, text)
         self.__dipeo_value__ = value
+        self.own = own and isinstance(value, (Mapping, list))
         return self
 
 
@@ -145,22 +153,19 @@ def resolve(arrived: Iterable[Arrived]) -> Inputs:
 
 
 def view(output: Output, content_type: str | None) -> Any:
-    """An output as an edge of that content type delivers it (the conversions of §5.4).
-
-    A text that is not JSON arrives through an `object` edge as {"text": …}.
-    """
+    """An output as an edge of that content type delivers it."""
     body = output.body
     match content_type:
         case ContentType.RAW_TEXT:
             text = as_text(body) if output.text is None else output.text
-            return text if isinstance(body, str) or body is None else TextView(text, body)
+            return text if isinstance(body, str) else TextView(text, body, own=output.text is not None)
         case ContentType.OBJECT:
             if not isinstance(body, str):
                 return body
             try:
-                return json.loads(body)
+                return parse_json(body)
             except ValueError:
-                return {"text": body}
+                return body
         case ContentType.CONVERSATION_STATE:
             if output.conversation is not None:
                 return ConversationView(output.conversation)
@@ -184,18 +189,55 @@ def as_text(value: Any) -> str:
         return str(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return str(value) if isinstance(value, float) else json_text(value, indent=2)
 
 
 def plain(value: Any) -> Any:
-    """The value behind a view, ready for JSON: text views become what they were made from only inside mappings' users."""
+    """What code and sub-diagrams get of an input: the plain value behind its views, not shared with other nodes."""
     if isinstance(value, TextView):
-        return str(value)
+        return str(value) if value.own else plain(value.__dipeo_value__)
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return value
+
+
+def settled(output: Output) -> Output:
+    """An output as it is recorded, so that nodes see the same before and after a resume.
+
+    Raises:
+        UnsupportedValueError: its body has no form.
+    """
+    body, text, meta = output.body, output.text, output.meta
+    if not is_plain(body):
+        body = plain_value(body, "result")
+    if text is not None and not is_plain(text):
+        text = plain_value(text)
+    if meta and not is_plain(meta):
+        meta = plain_value(meta, lossy=True)
+    changed = body is not output.body or text is not output.text or meta is not output.meta
+    return output._replace(body=body, text=text, meta=meta) if changed else output
+
+
+def run_inputs(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of a run as plain values.
+
+    Raises:
+        ValidationError: one has no form; nothing was run.
+    """
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            found[plain_value(str(name))] = plain_value(value, str(name))
+        except UnsupportedValueError as error:
+            raise ValidationError(f"The input {error.message}", hint=error.hint, place=error.place) from error
+    return found
+
+
+def unparsed(inputs: Inputs) -> list[str]:
+    """Names of inputs that code gets as the text of a file, though lists or mappings are behind it."""
+    return [name for name, value in inputs.values.items() if isinstance(value, TextView) and value.own]
 
 
 def _fields(value: Any) -> Mapping[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.errors import CodeError
 from dipeo_nb.execution.commands import Finished, run_command, scratch, tail
 
@@ -98,12 +98,12 @@ async def run_typescript(
             [program, *strip, "--no-warnings", f"{folder}/runner.mjs", str(file or written), name, str(answer)],
             cwd=cwd,
             timeout=timeout,
-            stdin=json.dumps({"inputs": inputs}, default=str).encode(),
+            stdin=json_text({"inputs": inputs}).encode(),
             on_output=on_output,
         )
         if done.status:
             raise _failure(done)
-        return json.loads(await asyncio.to_thread(answer.read_text, "utf-8")), done.stdout
+        return parse_json(await asyncio.to_thread(answer.read_text, "utf-8")), done.stdout
 
 
 def _write(folder: Path, code: str | None) -> Path:

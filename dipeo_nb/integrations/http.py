@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import stamina
 
 from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.values import finite
 from dipeo_nb.domain.ports import HTTPResponse
 from dipeo_nb.errors import IntegrationError, ValidationError
 
@@ -57,7 +58,7 @@ class HTTPClient:
         method = method.upper()
         address = _checked(url)
         body: dict[str, Any] = (
-            {"content": content} if content is not None else {"json": json} if json is not None else {}
+            {"content": content} if content is not None else {"json": finite(json)} if json is not None else {}
         )
         attempts = 0
 

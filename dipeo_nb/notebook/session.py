@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.values import same
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import Diagram
@@ -29,6 +30,7 @@ from dipeo_nb.errors import ConfigurationError, MissingDependencyError, UserErro
 from dipeo_nb.execution.compare import NodeDiff, RunDiff, compare
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
+from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.interaction import GivenAnswers
 from dipeo_nb.execution.recovery import changed_nodes, reusable
 from dipeo_nb.llm import catalogue
@@ -242,9 +244,9 @@ class Session:
         plan = self.runtime.compile(document)
         node = _node(plan, at)
         old = first.get("variables", {})
-        given = {**old, **(inputs or {})}
+        given = {**old, **run_inputs(inputs or {})}
         changed = changed_nodes(
-            before, plan, moved=model is not None and model != first.get("model"), inputs=given != old
+            before, plan, moved=model is not None and model != first.get("model"), inputs=not same(given, old)
         )
         if node is None and not changed:
             raise UserError(

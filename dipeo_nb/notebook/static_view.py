@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
 from dipeo_nb.diagram.drawing import NodeLook, draw, text_tree
 from dipeo_nb.diagram.html import figure
@@ -207,9 +207,9 @@ def money(cost: float | None) -> str:
 
 def shown(value: Any, limit: int = CELL_LIMIT) -> str:
     """A value as text: text as it is, structure as JSON; cut."""
-    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else json_text(value, indent=2)
     text = text if len(text) <= limit else text[: limit - 1] + "…"
-    return text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be sent to the page
+    return well_formed(text)
 
 
 def in_order(state: RunState) -> list[tuple[str, NodeState]]:

@@ -6,7 +6,6 @@ import asyncio
 import csv
 import hashlib
 import io
-import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from pydantic_core import from_json, to_json
 
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.common.operations import logged
+from dipeo_nb.common.values import UnsupportedValueError, parse_json, plain_value
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage.local import failed
@@ -282,7 +282,7 @@ def parse(text: str, form: str, path: str) -> Any:
             except ValueError:
                 pass  # the standard library says where, and reads a little more
             try:
-                return json.loads(text)
+                return parse_json(text)
             except ValueError as error:
                 if form == "json-if-it-is" or PurePosixPath(path).suffix.lower() != ".json":
                     return text
@@ -291,7 +291,9 @@ def parse(text: str, form: str, path: str) -> Any:
                 ) from None
         case "yaml":
             try:
-                return json.loads(json.dumps(yaml.safe_load(text), default=str))
+                return plain_value(yaml.safe_load(text), path)
+            except UnsupportedValueError as error:
+                raise ValidationError(f"The file {error.message}", hint=error.hint) from error
             except yaml.YAMLError as error:
                 raise ValidationError(
                     f"'{path}' is not YAML: {error}.", hint="Mend the file, or set format: text."

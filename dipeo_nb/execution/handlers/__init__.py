@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from dipeo_nb.common.values import parse_json
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity
 from dipeo_nb.domain.plan import Plan, PlanNode
@@ -95,7 +95,7 @@ def batch_items(context: Any, name: str) -> list[Any]:
     items = getattr(items, "__dipeo_value__", items)
     if isinstance(items, str):
         try:
-            items = json.loads(items)
+            items = parse_json(items)
         except ValueError:
             items = [items]
     if not isinstance(items, list):

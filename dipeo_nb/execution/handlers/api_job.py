@@ -9,11 +9,11 @@ that knows it does that once, also when the run goes on after a crash
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any, cast
 
 from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.values import parse_json
 from dipeo_nb.domain.enums import AuthType
 from dipeo_nb.domain.nodes import ApiJobNode
 from dipeo_nb.domain.ports import HTTPResponse
@@ -62,7 +62,7 @@ async def run(context: NodeContext) -> Output:
 def answer_of(response: HTTPResponse) -> Any:
     """JSON as its value, everything else as text."""
     try:
-        return json.loads(response.text)
+        return parse_json(response.text)
     except ValueError:
         return response.text
 
@@ -77,7 +77,7 @@ def _mapping(context: NodeContext, name: str, own: Any) -> dict[str, Any]:
     value = _field(context, name, own)
     if isinstance(value, str):
         try:
-            value = json.loads(value) if value.strip() else {}
+            value = parse_json(value) if value.strip() else {}
         except ValueError as error:
             raise NodeExecutionError(f"`{name}` is no JSON: {error}.", hint="Write it as a mapping.") from None
     if not isinstance(value, Mapping):
@@ -92,7 +92,7 @@ def _body(context: NodeContext, spec: ApiJobNode) -> dict[str, Any]:
     if not isinstance(body, str):
         return {} if body is None else {"json": body}
     try:
-        return {"json": json.loads(body)}
+        return {"json": parse_json(body)}
     except ValueError:
         return {"content": body}
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any, cast
 
+from dipeo_nb.common.values import parse_structured
 from dipeo_nb.domain.enums import SupportedLanguage
 from dipeo_nb.domain.nodes import CodeJobNode
 from dipeo_nb.domain.plan import PlanNode
@@ -17,11 +17,13 @@ from dipeo_nb.errors import CodeError, StorageError
 from dipeo_nb.execution import node_js
 from dipeo_nb.execution.commands import run_command, tail
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.inputs import Output, as_text, plain
+from dipeo_nb.execution.inputs import Output, as_text, plain, unparsed
 
 TIMEOUT = None  # the code has its own limit, which also kills the worker
 CODE_TIMEOUT = 30.0
 """Seconds when the node names none (spec default)."""
+_OF_TEXTS = ("TypeError:", "AttributeError:", "KeyError:", "IndexError:", "ValueError:")
+"""Errors of code that takes a text for rows or fields."""
 _FILE = re.compile(r"[^\n]+\.(py|ts|mts|js|mjs|sh|bash)")
 
 
@@ -52,26 +54,41 @@ async def run(context: NodeContext) -> Output:
 
 async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str, folder: Path | None) -> Output:
     execution = context.execution
-    result = await execution.code.run_python(
-        code,
-        filename=name,
-        inputs=context.inputs,
-        variables=execution.variables,
-        assigned={} if spec.isolated else execution.code_variables,
-        node_id=context.node.id,
-        function_name=spec.function_name,
-        timeout=_limit(spec),
-        shared=not spec.isolated,
-        folder=folder,
-        on_output=lambda text: _printed(context, text),
-        on_log=lambda payload: execution.hear(context.node, payload),
-    )
+    try:
+        result = await execution.code.run_python(
+            code,
+            filename=name,
+            inputs=context.inputs,
+            variables=execution.variables,
+            assigned={} if spec.isolated else execution.code_variables,
+            node_id=context.node.id,
+            function_name=spec.function_name,
+            timeout=_limit(spec),
+            shared=not spec.isolated,
+            folder=folder,
+            on_output=lambda text: _printed(context, text),
+            on_log=lambda payload: execution.hear(context.node, payload),
+        )
+    except CodeError as error:
+        raise _with_advice(error, context, code) from error.__cause__
     if not spec.isolated:
         execution.code_variables = dict(result.variables)
     meta: dict[str, Any] = {"variables": dict(result.variables)}
     if result.stdout:
         meta["stdout"] = result.stdout
     return Output(result.value, meta=meta)
+
+
+def _with_advice(error: CodeError, context: NodeContext, code: str) -> CodeError:
+    """The error; where code took the text of a file for what is in it, with the way to get that."""
+    names = [name for name in unparsed(context.inputs) if re.search(rf"\b{re.escape(name)}\b", code) or name == "default"]
+    if names and error.message.startswith(_OF_TEXTS):
+        many = len(names) > 1
+        error.hint = (
+            f"The input{'s' * many} {', '.join(map(repr, names))} arrived as text; to get the rows or fields in it, give "
+            f"the arrow{'s' * many} `content_type: object`. {error.hint or ''}"
+        ).strip()
+    return error
 
 
 async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: str, folder: Path | None) -> Output:
@@ -110,16 +127,7 @@ async def _shell(context: NodeContext, spec: CodeJobNode, code: str, name: str, 
 
 def _names(context: NodeContext) -> dict[str, Any]:
     """Inputs by name, as plain JSON values; texts that hold JSON are what they hold, as for Python."""
-    return {name: _parsed(plain(value)) for name, value in context.inputs.names({}).items()}
-
-
-def _parsed(value: Any) -> Any:
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
+    return {name: parse_structured(plain(value)) for name, value in context.inputs.names({}).items()}
 
 
 def _limit(spec: CodeJobNode) -> float:

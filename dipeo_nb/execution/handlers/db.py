@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from dipeo_nb.common.values import parse_json
 from dipeo_nb.domain.enums import DBOperation
 from dipeo_nb.domain.nodes import DbNode
 from dipeo_nb.errors import NodeExecutionError, StorageError, ValidationError
@@ -83,7 +83,7 @@ async def _content(context: NodeContext, spec: DbNode, path: str) -> tuple[Any, 
     body = done["value"]
     if spec.serialize_json and isinstance(body, str) and spec.lines is None:
         try:
-            body = json.loads(body)
+            body = parse_json(body)
         except ValueError as error:
             raise NodeExecutionError(
                 f"'{path}' is not JSON: {error}.", hint="Mend the file, or remove serialize_json."

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine
 from pathlib import PurePosixPath
 from typing import Any, cast
 
 import yaml
 
+from dipeo_nb.common.values import json_text
 from dipeo_nb.domain.nodes import EndpointNode
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, as_text, plain
@@ -36,7 +36,7 @@ async def _save(context: NodeContext, spec: EndpointNode, value: Any, plain_text
 def written(value: Any, form: str, text: str) -> str:
     """The file's text: JSON and YAML of the value; for txt and md text as it is, and JSON of what has structure."""
     if form == "json":
-        return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+        return json_text(value, indent=2) + "\n"
     if form == "yaml":
         return yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
     return text

@@ -6,13 +6,13 @@ Both shapes are understood: the fields `command` and `url`, and the long one wit
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, cast
 
 import yaml
 
+from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.domain.enums import HookType
 from dipeo_nb.domain.nodes import HookNode
 from dipeo_nb.errors import CodeError, IntegrationError, NodeExecutionError, ServiceError, ValidationError
@@ -65,7 +65,7 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
     files = context.services.files
     cwd = str(spec.config.get("cwd") or "")
     inputs = {
-        f"DIPEO_INPUT_{k.upper()}": json.dumps(v, default=str) for k, v in _inputs(context).items() if k.isidentifier()
+        f"DIPEO_INPUT_{k.upper()}": json_text(v) for k, v in _inputs(context).items() if k.isidentifier()
     }
     own = _mapping(spec, "env")
     done = await run_command(
@@ -160,9 +160,9 @@ async def _file(context: NodeContext, spec: HookNode) -> Output:
     value = _inputs(context)
     match form:
         case "json":
-            text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+            text = json_text(value, indent=2) + "\n"
         case "yaml" | "yml":
-            text = yaml.safe_dump(json.loads(json.dumps(value, default=str)), allow_unicode=True, sort_keys=False)
+            text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
         case "text" | "txt":
             text = as_text(plain(context.inputs.body))
         case _:
@@ -191,6 +191,6 @@ def _limit(spec: HookNode) -> float:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text

@@ -6,11 +6,11 @@ The dialect is the schema's own `$schema`, else 2020-12; `format` is checked. A 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, cast
 
+from dipeo_nb.common.values import parse_json
 from dipeo_nb.domain.nodes import JsonSchemaValidatorNode
 from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
@@ -42,7 +42,7 @@ async def _schema(context: NodeContext, spec: JsonSchemaValidatorNode) -> Any:
     given = spec.json_schema if spec.json_schema is not None else await _read(context, str(spec.schema_path))
     if isinstance(given, str):
         try:
-            given = json.loads(given)
+            given = parse_json(given)
         except ValueError as error:
             raise NodeExecutionError(f"The schema is no JSON: {error}.", hint="Mend `json_schema`.") from None
     return _closed(plain(given)) if spec.error_on_extra else plain(given)
@@ -75,7 +75,7 @@ def _parsed(data: Any) -> Any:
     if not isinstance(data, str):
         return data
     try:
-        return json.loads(data)
+        return parse_json(data)
     except ValueError:
         return data
 

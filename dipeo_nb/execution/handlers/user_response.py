@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
+from dipeo_nb.common.values import MAX_DIGITS
 from dipeo_nb.domain.nodes import UserResponseNode
 from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
@@ -27,7 +28,7 @@ async def run(context: NodeContext) -> Output:
         answer, source = await context.execution.ask(context.node, prompt + note, timeout=timeout, default=spec.default)
         problem = wrong(answer, spec.validation_type)
         if problem is None:
-            return Output(answer, meta={"prompt": prompt, "source": source})
+            return Output(value_of(answer, spec.validation_type), answer, meta={"prompt": prompt, "source": source})
         if source != "user":
             break
         note = f"\n({problem})"
@@ -35,6 +36,16 @@ async def run(context: NodeContext) -> Output:
         f"The answer to '{context.node.label}' is not a valid {spec.validation_type}: {problem}.",
         hint="Answer again, or change the node's validation_type.",
     )
+
+
+def value_of(answer: str, kind: str | None) -> Any:
+    """What a fitting answer means: numbers and booleans for those kinds, else the text. Templates print it as it was typed."""
+    text = answer.strip().replace(",", ".")
+    if kind == "boolean":
+        return text.lower() in ("yes", "true", "y", "1")
+    if kind not in ("number", "integer") or len(text) > MAX_DIGITS:
+        return answer
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
 
 
 def wrong(answer: str, kind: str | None) -> str | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
+from dipeo_nb.common.json_values import decode
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 
@@ -14,7 +14,7 @@ _TYPES = {str(t): t for t in EventType}
 
 def events_of(rows: Iterable[tuple[Any, ...]]) -> list[Event]:
     """Rows of seq, type, run_id, occurred_at, node_id, payload (JSON) as events."""
-    return [Event(seq, _TYPES[kind], run, at, node, json.loads(payload)) for seq, kind, run, at, node, payload in rows]
+    return [Event(seq, _TYPES[kind], run, at, node, decode(payload)) for seq, kind, run, at, node, payload in rows]
 
 
 def chosen(mark: str, *, parent: str | None, nested: bool, **columns: str | None) -> tuple[str, list[str]]:
