@@ -73,9 +73,11 @@ def test_raw_text_keeps_the_object_behind_it():
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    [({"a": 1}, {"a": 1}), ('{"a": 1}', {"a": 1}), ("hello", "hello"), ([1], [1]), (None, None), (3, 3), ("7", 7), ("NaN", "NaN"),
-     ('{"a": "\\ud83d"}', {"a": "\\ud83d"})],  # fmt: skip
-)
+    [
+        ({"a": 1}, {"a": 1}), ('{"a": 1}', {"a": 1}), ("hello", "hello"), ([1], [1]), (None, None), (3, 3), ("7", 7),
+        ("NaN", "NaN"), ('{"a": "\\ud83d"}', {"a": "\\ud83d"}),
+    ],
+)  # fmt: skip
 def test_object_view(body: Any, expected: Any):
     """JSON text through an object edge is parsed; other text stays text."""
     assert view(Output(body), "object") == expected

@@ -438,7 +438,7 @@ class _Conversion:
             if self._left < 0:
                 raise self._too_large(MAX_VALUES)
             return column.tolist()
-        return self._list(column.tolist())
+        return [None if item != item else item for item in self._list(column.tolist())]  # NaN is a missing text there
 
     # Errors.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import wraps
@@ -12,7 +11,7 @@ from jinja2 import ChainableUndefined, Environment
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from dipeo_nb.diagram.values import as_text, checked_binary, checked_method, jsonable, plain
+from dipeo_nb.diagram.values import as_text, checked_binary, checked_method, plain, structured_text
 
 # Noncharacters: Unicode reserves them for internal use, so no text has them.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
@@ -152,7 +151,7 @@ def _on_values(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(jsonable(plain(value)), indent=indent and min(indent, 8), ensure_ascii=False, default=jsonable)
+    return structured_text(plain(value), indent=indent and min(indent, 8))
 
 
 def _indent(value: Any, width: int = 4, first: bool = False) -> str:

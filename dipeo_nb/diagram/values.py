@@ -6,14 +6,14 @@ attribute `__dipeo_text__` is the opposite: a mapping that reads as text (a conv
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Undefined
+
+from dipeo_nb.common.values import UnsupportedValueError, is_plain, json_text, plain_value
 
 MAX_SIZE = 10_000_000
 """Characters and elements that one evaluation or rendering may create at once."""
@@ -93,12 +93,16 @@ def as_text(value: Any) -> str:
         return text
     if isinstance(value, (bool, int, float)):
         return str(value)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
     data = jsonable(value)
-    return data if isinstance(data, str) else json.dumps(data, indent=2, ensure_ascii=False, default=jsonable)
+    return data if isinstance(data, str) else structured_text(data, indent=2)
+
+
+def structured_text(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON, as it would be in a run; what has no form there as its text."""
+    data = jsonable(value)
+    if is_plain(data):
+        return json_text(data, indent=indent)
+    return json.dumps(data, indent=indent, ensure_ascii=False, default=jsonable)
 
 
 def is_true(value: Any) -> bool:
@@ -110,22 +114,13 @@ def is_true(value: Any) -> bool:
 
 
 def jsonable(value: Any) -> Any:
-    """A value, or its nearest JSON form; text for what has none."""
-    if isinstance(value, (Mapping, list, tuple, str, int, float, type(None))):
-        return {_key(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
-    if isinstance(value, (set, frozenset)):
-        return sorted(value, key=repr)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
+    """A value as it would be in a run. Of what has no form there, as values of a notebook may not: lists and mappings as they are,
+    else the text."""
     if isinstance(value, Undefined):
         return None
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return dump(mode="json")
-    return str(value)
-
-
-def _key(key: Any) -> Any:
-    return key if isinstance(key, (str, int, float, type(None))) else str(key)
+    try:
+        return value if is_plain(value) else plain_value(value)
+    except UnsupportedValueError:
+        if isinstance(value, Mapping):
+            return {k if isinstance(k, (str, int, float, type(None))) else str(k): v for k, v in value.items()}
+        return value if isinstance(value, (list, tuple)) else str(value)
