@@ -1,19 +1,22 @@
 """Five optional mixins for services: logging, validation, configuration, caching, initialisation (infra-spec §13).
 
-Each works whether its `__init__` is called through `super().__init__()`, on its own (`CachingMixin.__init__(self, ttl=300)`) or
-not at all: what it keeps is made when it is first needed. Two mixins with a public name in common cannot be combined; that
-fails when the class is made, not when it is used. `mixins_of(service)` lists what a service is made of.
+Each works whether its `__init__` is called through `super().__init__()`, on its own (`CachingMixin.__init__(self, ttl=300)`, in
+any order and any number of times) or not at all: what it keeps is made when it is first needed, and only what is given
+replaces what was there. Two mixins with a public name in common cannot be combined; that fails when the class is made, not
+when it is used. `mixins_of(service)` lists what a service is made of.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -21,6 +24,7 @@ from cachetools import TTLCache
 from pydantic import TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 
+from dipeo_nb.common.cache import SingleFlightCache
 from dipeo_nb.common.operations import first_told
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.errors import ConfigurationError, ValidationError
@@ -28,8 +32,14 @@ from dipeo_nb.errors import ConfigurationError, ValidationError
 F = TypeVar("F", bound=Callable[..., Any])
 CACHE_SIZE = 1024
 """Values that a service's cache keeps at most."""
+CACHE_TTL_S = 300.0
+"""Seconds that they are kept, unless the service says otherwise."""
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """Names that a log record has itself."""
+
+
+_LIFECYCLE = frozenset({"initialize", "cleanup"})
+"""Names that a base class beside the mixins may have: `InitializationMixin` works with them."""
 
 
 class _Mixin:
@@ -51,6 +61,14 @@ class _Mixin:
                         "Use one of them, or rename."
                     )
                 seen[name] = mixin
+        for base in cls.__mro__[1:]:
+            if issubclass(base, _Mixin) or base is object or getattr(base, "_is_protocol", False):
+                continue
+            for name in sorted(seen.keys() & vars(base).keys() - vars(cls).keys() - _LIFECYCLE):
+                raise TypeError(
+                    f"{cls.__name__} mixes {seen[name].__name__} and {base.__name__}, which both have '{name}'. "
+                    f"Say in {cls.__name__} which of them is meant, or rename."
+                )
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -197,10 +215,18 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 class ConfigurationMixin(_Mixin):
-    """A configuration of nested mappings, read and changed by dotted names."""
+    """A configuration of nested mappings, read and changed by dotted names.
 
-    def __init__(self, config: Mapping[str, Any] | None = None, *args: Any, **options: Any) -> None:
-        self.__dict__["_configuration"] = _copied(config or {})
+    Args:
+        config: the mapping, by name or first; it is copied.
+    """
+
+    def __init__(self, *args: Any, config: Mapping[str, Any] | None = None, **options: Any) -> None:
+        if args and (args[0] is None or isinstance(args[0], Mapping)):
+            given: Mapping[str, Any] | None = args[0]
+            config, args = given if config is None else config, args[1:]
+        if config is not None:
+            self.config = config
         super().__init__(*args, **options)
 
     @property
@@ -249,11 +275,16 @@ class CachingMixin(_Mixin):
     """Values kept in memory for a time; a None that was kept is a value.
 
     Args:
-        ttl: seconds (`cache_ttl` means the same).
+        ttl: seconds, by name or first (`cache_ttl` means the same); 300 when never given.
     """
 
-    def __init__(self, *args: Any, ttl: float = 300.0, cache_ttl: float | None = None, **options: Any) -> None:
-        self.__dict__["_cache_ttl"] = ttl if cache_ttl is None else cache_ttl
+    def __init__(self, *args: Any, ttl: float | None = None, cache_ttl: float | None = None, **options: Any) -> None:
+        if args and isinstance(args[0], (int, float)) and not isinstance(args[0], bool):
+            ttl, args = args[0] if ttl is None else ttl, args[1:]
+        given = ttl if cache_ttl is None else cache_ttl
+        if given is not None and given != self.__dict__.get("_cache_ttl"):
+            self.__dict__["_cache_ttl"] = given
+            self.__dict__.pop("_cache", None)  # its values would leave by the old time
         super().__init__(*args, **options)
 
     cache_timer = staticmethod(time.monotonic)
@@ -295,7 +326,7 @@ class CachingMixin(_Mixin):
     def _cache_state(self) -> dict[str, Any]:
         if "_cache" not in self.__dict__:
             timer: Callable[[], float] = type(self).cache_timer
-            values: TTLCache[Any, Any] = TTLCache(CACHE_SIZE, self.__dict__.get("_cache_ttl", 300.0), timer)
+            values: TTLCache[Any, Any] = TTLCache(CACHE_SIZE, self.__dict__.get("_cache_ttl", CACHE_TTL_S), timer)
             self.__dict__["_cache"] = {"values": values, "hits": 0, "misses": 0}
         return self.__dict__["_cache"]
 
@@ -304,12 +335,13 @@ def with_cache(key: Callable[..., Any] | None = None) -> Callable[[F], F]:
     """Decorator for methods of a service with CachingMixin: the result is kept, by the method and its arguments.
 
     Args:
-        key: makes the key out of the arguments; default: the arguments themselves.
+        key: makes the key out of the arguments; default: the arguments themselves, with their types (1 is not True); lists,
+            mappings and sets by their content.
     """
 
     def decorate(method: F) -> F:
         def key_of(*args: Any, **options: Any) -> Any:
-            return method.__qualname__, key(*args, **options) if key else (args, tuple(sorted(options.items())))
+            return method.__qualname__, _frozen(key(*args, **options) if key else (args, sorted(options.items())))
 
         @functools.wraps(method)
         async def asynchronous(self: CachingMixin, *args: Any, **options: Any) -> Any:
@@ -334,49 +366,150 @@ def with_cache(key: Callable[..., Any] | None = None) -> Callable[[F], F]:
     return decorate
 
 
+def _frozen(value: Any) -> Any:
+    """A value as part of a key: containers by their content, everything with its type."""
+    kind = type(value)
+    if kind in (list, tuple):
+        return kind, tuple(_frozen(item) for item in value)
+    if kind is dict:
+        return kind, tuple((_frozen(name), _frozen(item)) for name, item in value.items())
+    if kind in (set, frozenset):
+        return kind, frozenset(_frozen(item) for item in value)
+    return kind, value
+
+
+class _Done:
+    """What a plain `initialize` gives back: it has run, and may be awaited all the same."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield  # makes it a generator
+
+
+async def _finished(result: Any) -> None:
+    if inspect.isawaitable(result):
+        await result
+
+
+def _is_initializing(service: Any) -> bool:
+    """Whether the task or thread that asks is in the middle of initialising the service."""
+    return service.__dict__.get("_initializing") in (threading.get_ident(), _task()) and not service.is_initialized
+
+
+def _task() -> object:
+    try:
+        return asyncio.current_task() or _task
+    except RuntimeError:  # no event loop runs here
+        return _task
+
+
+def _once(initialize: Callable[..., Any]) -> Callable[..., Any]:
+    if not inspect.iscoroutinefunction(initialize):
+
+        @functools.wraps(initialize)
+        def plain(self: Any, *args: Any, **options: Any) -> _Done:
+            if self.is_initialized:
+                return _Done()
+            if _is_initializing(self):
+                initialize(self, *args, **options)  # super().initialize() of a subclass
+                return _Done()
+            with self.__dict__.setdefault("_gate", threading.Lock()):
+                if not self.is_initialized:
+                    with _initializing(self, threading.get_ident()):
+                        initialize(self, *args, **options)
+            return _Done()
+
+        return _tracking(plain)
+
+    @functools.wraps(initialize)
+    async def once(self: Any, *args: Any, **options: Any) -> None:
+        if self.is_initialized:
+            return
+        if _is_initializing(self):
+            await initialize(self, *args, **options)  # super().initialize() of a subclass
+            return
+
+        async def work() -> None:
+            if not self.is_initialized:
+                with _initializing(self, asyncio.current_task()):
+                    await initialize(self, *args, **options)
+
+        flights: SingleFlightCache[None] = self.__dict__.setdefault("_flights", SingleFlightCache(maxsize=0))
+        await flights.get_or_create("initialize", work)
+
+    return _tracking(once)
+
+
+@contextlib.contextmanager
+def _initializing(service: Any, who: object) -> Iterator[None]:
+    service.__dict__["_initializing"] = who
+    try:
+        yield
+        service.__dict__["_initialized"] = True
+    finally:
+        service.__dict__["_initializing"] = None
+        if service.is_initialized:
+            for gate in ("_gate", "_flights"):  # locks cannot be copied or pickled, the service perhaps can
+                service.__dict__.pop(gate, None)
+
+
+def _then_closed(cleanup: Callable[..., Any]) -> Callable[..., Any]:
+    """*cleanup*, after which the service may be initialised again, also when it failed."""
+    if not inspect.iscoroutinefunction(cleanup):
+
+        @functools.wraps(cleanup)
+        def plain(self: Any, *args: Any, **options: Any) -> Any:
+            try:
+                return cleanup(self, *args, **options)
+            finally:
+                self.__dict__["_initialized"] = False
+
+        return _tracking(plain)
+
+    @functools.wraps(cleanup)
+    async def closed(self: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return await cleanup(self, *args, **options)
+        finally:
+            self.__dict__["_initialized"] = False
+
+    return _tracking(closed)
+
+
+def _tracking(method: Any) -> Any:
+    method._tracks = True
+    return method
+
+
 class InitializationMixin(_Mixin):
-    """`initialize` runs once, however often and from however many tasks it is called; after a failure it may run again."""
+    """`initialize` runs once, however often and from however many tasks, threads and event loops it is called; after a failure
+    and after `cleanup` it may run again.
+
+    Both may be plain or async methods, of the service itself or of a base class beside this one.
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = vars(cls).get("initialize")
-        if own is not None and InitializationMixin in cls.__mro__[1:]:
-            cls.initialize = _once(own)  # type: ignore[method-assign]
+        for name, wrapped in (("initialize", _once), ("cleanup", _then_closed)):
+            method = getattr(cls, name, None)
+            if method is not None and not hasattr(method, "_tracks"):
+                setattr(cls, name, wrapped(method))
 
     @property
     def is_initialized(self) -> bool:
         return bool(self.__dict__.get("_initialized"))
 
+    @_once
     async def initialize(self) -> None:
         """What a service does before its first use; override it."""
-        self.__dict__["_initialized"] = True
+        following: Any = getattr(super(), "initialize", None)
+        if following is not None:
+            await _finished(following())
 
     async def ensure_initialized(self) -> None:
-        """Initialise unless that was done."""
-        if not self.is_initialized:
-            await self.initialize()
-
-
-def _once(initialize: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(initialize)
-    async def once(self: Any, *args: Any, **options: Any) -> None:
-        if self.__dict__.get("_initialized"):
-            return
-        if self.__dict__.get("_initializing") is asyncio.current_task():
-            await initialize(self, *args, **options)  # super().initialize() of a subclass
-            return
-        gate = self.__dict__.setdefault("_gate", asyncio.Lock())
-        async with gate:
-            if self.__dict__.get("_initialized"):
-                return
-            self.__dict__["_initializing"] = asyncio.current_task()
-            try:
-                await initialize(self, *args, **options)
-                self.__dict__["_initialized"] = True
-            finally:
-                self.__dict__["_initializing"] = None
-
-    return once
+        """Initialise unless that was done, or is just being done by the caller."""
+        if not self.is_initialized and not _is_initializing(self):
+            await _finished(self.initialize())
 
 
 def require_initialized(method: F) -> F:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import itertools
 import logging
+import threading
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -94,6 +97,56 @@ def test_cooperative_construction_works_in_any_order():
         service.cache_set("x", None)
         assert service.cache_get("x", "missing") is None
     assert One().cache_stats()["ttl"] == 5
+
+
+MIXINS = (LoggingMixin, ValidationMixin, CachingMixin, ConfigurationMixin, InitializationMixin)
+
+
+def test_explicit_construction_works_in_any_order():
+    """Whatever the order of the bases and of the calls, what a call gives stays: 14,400 combinations."""
+    arguments = {CachingMixin: (5,), ConfigurationMixin: ({"a": 1},)}
+    for bases in itertools.permutations(MIXINS):
+        kind = type("Service", bases, {"__init__": lambda self: None})
+        for order in itertools.permutations(MIXINS):
+            service: Any = kind()
+            for mixin in order:
+                mixin.__init__(service, *arguments.get(mixin, ()))
+            assert (service.cache_stats()["ttl"], service.config) == (5, {"a": 1}), (bases, order)
+
+
+def test_a_second_construction_replaces_only_what_it_gives():
+    """Falsy values are given ones."""
+
+    class Service(ConfigurationMixin, CachingMixin):
+        pass
+
+    service = Service({"a": 1}, ttl=7)
+    service.cache_set("k", 1)
+    CachingMixin.__init__(service)
+    assert (service.config, service.cache_stats()["ttl"], service.cache_get("k")) == ({"a": 1}, 7, 1)
+    ConfigurationMixin.__init__(service, {})
+    CachingMixin.__init__(service, cache_ttl=0)
+    assert (service.config, service.cache_stats()["ttl"]) == ({}, 0)
+    assert Service(None, 3).cache_stats()["ttl"] == 3
+
+
+def test_a_base_class_that_hides_a_mixin_is_refused_when_the_class_is_made():
+    """Unless the class says which one it means; a port only describes methods."""
+
+    class Base:
+        def cache_get(self, key: Any) -> None: ...
+
+    class Port(Protocol):
+        def cache_get(self, key: Any) -> None: ...
+
+    for bases in ((Base, CachingMixin), (CachingMixin, Base)):
+        with pytest.raises(TypeError, match=r"CachingMixin and Base.*'cache_get'"):
+            type("Service", bases, {})
+        type("Service", bases, {"cache_get": CachingMixin.cache_get})
+
+    class Service(CachingMixin, Port): ...
+
+    assert Service().cache_get("k") is None
 
 
 def test_mixins_that_clash_are_refused_when_the_class_is_made():
@@ -242,3 +295,163 @@ def test_initialisation_happens_once(kind: type[Started], times: int):
         assert await service.work() == "done"
 
     asyncio.run(go())
+
+
+class Connection(InitializationMixin):
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[str] = []
+
+    async def initialize(self) -> None:
+        await asyncio.sleep(0.01)
+        self.log.append("open")
+
+    async def cleanup(self) -> None:
+        self.log.append("close")
+
+
+class PlainConnection(Connection):
+    def initialize(self) -> Any:  # type: ignore[override]
+        self.log.append("open")
+
+    def cleanup(self) -> Any:  # type: ignore[override]
+        self.log.append("close")
+
+
+class Base:
+    log: list[str]
+
+    async def initialize(self) -> None:
+        await asyncio.sleep(0.01)
+        self.log.append("open")
+
+    async def cleanup(self) -> None:
+        self.log.append("close")
+
+
+class Before(Base, InitializationMixin):
+    def __init__(self) -> None:
+        self.log = []
+
+
+class After(InitializationMixin, Base):
+    def __init__(self) -> None:
+        self.log = []
+
+
+class Inner(Connection):
+    """Asks for itself while it is being initialised."""
+
+    async def initialize(self) -> None:
+        await self.ensure_initialized()
+        await super().initialize()
+        assert not self.is_initialized
+
+
+LIFECYCLES = [Connection, PlainConnection, Before, After, Inner]
+
+
+@pytest.mark.parametrize("kind", LIFECYCLES)
+def test_what_was_closed_can_be_opened_again(kind: Any):
+    """Open, close, open: each once for each time, wherever the methods come from."""
+
+    async def go() -> None:
+        service = kind()
+        for _ in range(2):
+            await asyncio.gather(service.ensure_initialized(), service.ensure_initialized())
+            await service.ensure_initialized()
+            await service.initialize()
+            assert service.is_initialized
+            assert copy.deepcopy(service).is_initialized
+            if (done := service.cleanup()) is not None:
+                await done
+            assert not service.is_initialized
+        assert service.log == ["open", "close", "open", "close"]
+
+    asyncio.run(go())
+
+
+def test_a_plain_initialize_needs_no_event_loop():
+    """It runs when it is called."""
+    service = PlainConnection()
+    service.initialize()
+    service.initialize()
+    assert service.is_initialized
+    assert service.log == ["open"]
+
+
+def test_a_failing_cleanup_leaves_a_service_that_can_be_opened():
+    """The error is raised; the next `initialize` runs."""
+
+    class Failing(Connection):
+        async def cleanup(self) -> None:
+            raise OSError("gone")
+
+    async def go() -> None:
+        service = Failing()
+        await service.initialize()
+        with pytest.raises(OSError, match="gone"):
+            await service.cleanup()
+        await service.initialize()
+        assert service.log == ["open", "open"]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("kind", LIFECYCLES)
+def test_several_event_loops_initialise_once(kind: Any):
+    """Eight threads, each with a loop of its own."""
+    service, errors = kind(), list[Exception]()
+
+    def thread() -> None:
+        try:
+            asyncio.run(service.ensure_initialized())
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=thread) for _ in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(20)
+    assert errors == []
+    assert service.log == ["open"]
+
+
+def test_nobody_is_initialised_before_the_end():
+    """A base class that is done does not make the service ready: callers at the same time wait for all of it."""
+
+    class Slow(Connection):
+        async def initialize(self) -> None:
+            await super().initialize()
+            await asyncio.sleep(0.02)
+            self.log.append("ready")
+
+    async def go() -> None:
+        service = Slow()
+
+        async def uses() -> list[str]:
+            await service.ensure_initialized()
+            return list(service.log)
+
+        assert await asyncio.gather(uses(), uses()) == [["open", "ready"]] * 2
+
+    asyncio.run(go())
+
+
+def test_arguments_of_cached_methods_are_told_apart():
+    """By type and content, within containers too; what cannot be told apart is looked at by its content."""
+
+    class Cached(CachingMixin):
+        calls = 0
+
+        @with_cache()
+        def seen(self, *values: Any, **named: Any) -> int:
+            self.calls += 1
+            return self.calls
+
+    service = Cached()
+    groups: list[Any] = [1, True, 1.0, "1", (1,), (True,), [1], [[1]], {"a": 1}, {"a": True}, {1}, frozenset({1}), None]
+    assert [service.seen(value) for value in groups] == list(range(1, len(groups) + 1))
+    assert [service.seen(value) for value in copy.deepcopy(groups)] == list(range(1, len(groups) + 1))
+    assert service.seen(a=1) != service.seen(a=True)

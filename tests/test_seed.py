@@ -145,12 +145,13 @@ def test_the_driver_pattern_and_the_lifecycle(tmp_path: Path, caplog: pytest.Log
         await service.initialize()
         # 3. Use with mixin capabilities
         diagram = await service.load_from_file("diagram.json")  # Auto-logging, validation
+        assert service.is_initialized
         # 4. Cleanup
         await service.cleanup()
 
         assert [n.label for n in diagram.nodes] == ["Start"]
         assert {LoggingMixin, ValidationMixin} <= set(mixins_of(service))
-        assert service.is_initialized
+        assert not service.is_initialized
         bare = DiagramService()
         assert (await bare.load_from_file("diagram")).format == "native"
         with pytest.raises(StorageError, match="leads outside"):
