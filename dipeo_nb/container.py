@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,14 +22,25 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import (
+    APIKeyPort,
+    ArtifactStorePort,
+    ASTParserPort,
     BlobStorePort,
+    Clock,
     ConversationRepository,
+    DBOperationsPort,
     EventBus,
+    FileSystemPort,
+    HTTPPort,
+    IntegrationPort,
     InteractionPort,
+    IRBuilderPort,
+    LLMServicePort,
     PersonRepository,
     RunStore,
     Services,
     Subscription,
+    TemplateProcessorPort,
 )
 from dipeo_nb.errors import ConfigurationError, InvalidDiagramError, StorageError, TrustError, UserError
 from dipeo_nb.events.memory import InMemoryEventBus
@@ -45,6 +56,7 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
 from dipeo_nb.llm.service import LLMService
+from dipeo_nb.mixins import InitializationMixin
 from dipeo_nb.security.keys import APIKeyChain
 from dipeo_nb.security.trust import TrustedCode, digest_of, sources_of
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
@@ -61,6 +73,57 @@ if TYPE_CHECKING:
     from dipeo_nb.events.telemetry import Telemetry
 
 
+class _Part(NamedTuple):
+    """A service with a lifecycle."""
+
+    service: Any
+    at_once: bool
+    """Whether it is opened with the runtime; otherwise it opens itself when it is first used."""
+
+
+_OPENING = (
+    "store", "bus", "clock", "keys", "files", "db", "http", "templates", "code", "blobs", "artifacts", "conversations",
+    "persons", "integrations", "typescript", "ir", "llm",
+)  # fmt: skip
+"""Services in the order in which they are opened: before those that use them."""
+
+
+def _parts(services: Services, given: Collection[str], borrowed: Collection[str]) -> list[_Part]:
+    """The services of a runtime in the order of opening, each once, also when one object is several of them."""
+    parts: dict[int, _Part] = {}
+    for name in _OPENING:
+        service: Any = getattr(services, name)
+        if service is None or name in borrowed:
+            continue
+        at_once = name in given or name in ("store", "bus")
+        if name == "artifacts" and getattr(service, "blobs", None) is services.blobs:
+            # It opens and closes its blob store itself.
+            below = parts.pop(id(services.blobs), None)
+            at_once = at_once or (below is not None and below.at_once)
+        parts.setdefault(id(service), _Part(service, at_once))
+    return list(parts.values())
+
+
+async def _called(service: Any, name: str) -> None:
+    """Call a lifecycle method that a service may have, plain or async."""
+    result = getattr(service, name, lambda: None)()
+    if inspect.isawaitable(result):
+        await result
+
+
+async def _close(parts: Sequence[_Part], error: BaseException | None) -> BaseException | None:
+    """Close all of them, the last one first; *error*, or else the first error, has the further ones as notes."""
+    for part in reversed(parts):
+        try:
+            await _called(part.service, "cleanup")
+        except BaseException as further:  # noqa: BLE001 - given back; the others are to be closed all the same
+            if error is None:
+                error = further
+            else:
+                error.add_note(f"Closing {type(part.service).__name__} failed, too: {further!r}")
+    return error
+
+
 class SystemClock:
     """The real time and random ids."""
 
@@ -72,37 +135,73 @@ class SystemClock:
 
 
 def build(settings: Settings | None = None, **overrides: Any) -> Services:
-    """All ports for *settings*; `overrides` replaces any of them by name (`llm=`, `store=` …)."""
+    """All ports for *settings*; `overrides` replaces any of them by name (`llm=`, `store=` …), None: the default one.
+
+    Raises:
+        TypeError: there is no service of that name.
+        ConfigurationError: an override lacks methods of its port; the message lists them.
+    """
     settings = settings or get_settings()
-    redactor.add(*secret_values(settings))
-    keys = overrides.get("keys") or APIKeyChain.of(settings)
-    blobs = overrides.get("blobs") or _blobs(settings)
-    files = overrides.get("files") or _files(settings)
-    services = Services(
-        llm=overrides.get("llm") or LLMService(settings, keys),
-        files=files,
-        db=overrides.get("db") or DBOperationsDomainService(files),
-        store=overrides.get("store") or run_store(settings),
-        bus=overrides.get("bus") or _bus(settings),
-        blobs=blobs,
-        artifacts=overrides.get("artifacts") or ArtifactStoreAdapter(blobs),
-        conversations=overrides.get("conversations") or _conversations(settings),
-        persons=overrides.get("persons") or _persons(settings),
-        keys=keys,
-        templates=overrides.get("templates") or SimpleTemplateProcessor(),
-        code=overrides.get("code") or (lambda: ProcessCodeRunner(settings.base_dir)),
-        clock=overrides.get("clock") or SystemClock(),
-        http=overrides.get("http") or HTTPClient(max_size=settings.max_file_size),
-        integrations=overrides.get("integrations"),
-        typescript=overrides.get("typescript"),
-        ir=overrides.get("ir"),
-    )
     unknown = set(overrides) - set(Services.__dataclass_fields__)
     if unknown:
         raise TypeError(
             f"build() has no service {', '.join(sorted(unknown))}; it has {', '.join(Services.__dataclass_fields__)}"
         )
-    return services
+    given = {name: service for name, service in overrides.items() if service is not None}
+    for name, service in given.items():
+        _check(name, service)
+    redactor.add(*secret_values(settings))
+
+    def chosen(name: str, default: Callable[[], Any]) -> Any:
+        if name not in given:
+            given[name] = default()
+        return given[name]
+
+    keys = chosen("keys", lambda: APIKeyChain.of(settings))
+    blobs = chosen("blobs", lambda: _blobs(settings))
+    files = chosen("files", lambda: _files(settings))
+    return Services(
+        llm=chosen("llm", lambda: LLMService(settings, keys)),
+        files=files,
+        db=chosen("db", lambda: DBOperationsDomainService(files)),
+        store=chosen("store", lambda: run_store(settings)),
+        bus=chosen("bus", lambda: _bus(settings)),
+        blobs=blobs,
+        artifacts=chosen("artifacts", lambda: ArtifactStoreAdapter(blobs)),
+        conversations=chosen("conversations", lambda: _conversations(settings)),
+        persons=chosen("persons", lambda: _persons(settings)),
+        keys=keys,
+        templates=chosen("templates", SimpleTemplateProcessor),
+        code=chosen("code", lambda: lambda: ProcessCodeRunner(settings.base_dir)),
+        clock=chosen("clock", SystemClock),
+        http=chosen("http", lambda: HTTPClient(max_size=settings.max_file_size)),
+        integrations=given.get("integrations"),
+        typescript=given.get("typescript"),
+        ir=given.get("ir"),
+    )
+
+
+_PORTS: Mapping[str, Any] = {
+    "llm": LLMServicePort, "files": FileSystemPort, "db": DBOperationsPort, "store": RunStore, "bus": EventBus,
+    "blobs": BlobStorePort, "artifacts": ArtifactStorePort, "conversations": ConversationRepository,
+    "persons": PersonRepository, "keys": APIKeyPort, "templates": TemplateProcessorPort, "clock": Clock, "http": HTTPPort,
+    "integrations": IntegrationPort, "typescript": ASTParserPort, "ir": IRBuilderPort,
+}  # fmt: skip
+"""Service → its port; `code` is a function that makes one."""
+
+
+def _check(name: str, service: Any) -> None:
+    port = _PORTS.get(name)
+    if port is None:
+        return
+    if isinstance(service, type):
+        raise ConfigurationError(f"{name}= is a class.", hint=f"Give an instance: {name}={service.__name__}(…).")
+    missing = sorted(method for method in port.__abstractmethods__ if not hasattr(service, method))
+    if missing:
+        raise ConfigurationError(
+            f"{type(service).__name__} is no {port.__name__}: it lacks {', '.join(missing)}.",
+            hint=f"Add them, or inherit {port.__name__}, which tells it when an instance is made.",
+        )
 
 
 def run_store(settings: Settings) -> RunStore:
@@ -182,53 +281,76 @@ def _conversation_file(settings: Settings) -> Path:
     return settings.base_dir / (".dipeo/conversations.db" if place is None or "://" in place else place)
 
 
-class Runtime:
+class Runtime(InitializationMixin):
     """Settings and services with a lifecycle; makes executions.
 
     Use as `with Runtime() as rt:` or `async with`; `initialize` and `cleanup` may be called any number of times.
+
+    Args:
+        services: ready-made, instead of what `build` makes of settings and `overrides`.
+        borrowed: names of services that belong to somebody else: they are neither opened nor closed here.
+        overrides: as of `build`.
     """
 
-    def __init__(self, settings: Settings | None = None, *, services: Services | None = None, **overrides: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        services: Services | None = None,
+        borrowed: Collection[str] = (),
+        **overrides: Any,
+    ) -> None:
+        super().__init__()
         self.settings = settings or get_settings()
-        self.services = services or build(self.settings, **overrides)
+        if services is None:
+            given = {name for name, service in overrides.items() if service is not None}
+            services = build(self.settings, **overrides)
+        else:
+            given = set(Services.__dataclass_fields__) - set(borrowed)
+            for name in given:
+                if (service := getattr(services, name)) is not None:
+                    _check(name, service)
+        self.services = services
         self.router = MessageRouter(self.services.store, self.services.bus)
         self.trusted = TrustedCode(self.settings.data_dir / "trusted.json")
         self._telemetry = _telemetry(self.settings)
         self._traced: Subscription | None = None
-        self._ready = False
-        self._gate: asyncio.Lock | None = None
+        self._parts = _parts(services, given, borrowed)
+        self._opened: list[_Part] = []
 
     async def initialize(self) -> None:
-        """Open the run store and the bus, once; the other stores open when they are first used. A failure leaves nothing
-        half-open."""
-        if self._gate is None:
-            self._gate = asyncio.Lock()
-        async with self._gate:
-            if self._ready:
-                return
-            await self.services.store.initialize()
-            try:
-                await self.services.bus.initialize()
-            except BaseException:
-                await self.services.store.cleanup()
-                raise
-            if self._telemetry is not None:
-                self._traced = self.services.bus.subscribe(self._telemetry)
-            self._ready = True
+        """Open the run store, the bus and every service that was given, each once, those that others need first; our own
+        other services open when they are first used. A failure leaves nothing half-open."""
+        opened: list[_Part] = []
+        try:
+            for part in self._parts:
+                if part.at_once:
+                    await _called(part.service, "initialize")
+                    opened.append(part)
+        except BaseException as error:
+            await _close(opened, error)
+            raise
+        if self._telemetry is not None:
+            self._traced = self.services.bus.subscribe(self._telemetry)
+        self._opened = opened
 
     async def cleanup(self) -> None:
-        """Close everything, in reverse order. Safe to call twice."""
-        ready, self._ready = self._ready, False
-        services = self.services
-        for service in (services.llm, services.persons, services.conversations, services.artifacts, services.blobs):
-            await service.cleanup()  # these are used without the rest, too
-        await self.router.cleanup()
-        if ready:
-            if self._telemetry is not None and self._traced is not None:
-                self.services.bus.unsubscribe(self._traced)
+        """Close everything that was opened, in reverse order, also when one of them fails: the first error is raised then, the
+        others are its notes. Safe to call twice."""
+        opened, self._opened = self._opened, []
+        traced, self._traced = self._traced, None
+        closing = [part for part in self._parts if part in opened or not part.at_once]  # the latter may have been used
+        error: BaseException | None = None
+        try:
+            await self.router.cleanup()
+            if self._telemetry is not None and traced is not None:
+                self.services.bus.unsubscribe(traced)
                 await self._telemetry.close()
-            await self.services.bus.cleanup()
-            await self.services.store.cleanup()
+        except BaseException as first:  # noqa: BLE001 - raised below; the services are to be closed all the same
+            error = first
+        error = await _close(closing, error)
+        if error is not None:
+            raise error
 
     async def __aenter__(self) -> Runtime:
         await self.initialize()
@@ -350,7 +472,10 @@ class Runtime:
         services = replace(self.services, store=InMemoryRunStore(), bus=InMemoryEventBus())
         events = await self.services.store.events(row.run_id)
         cut_off = row.status == Status.INTERRUPTED
-        return Runtime(self.settings, services=services), Replay(services, events, speed=speed, was_cut_off=cut_off)
+        shared = set(Services.__dataclass_fields__) - {"store", "bus"}
+        return Runtime(self.settings, services=services, borrowed=shared), Replay(
+            services, events, speed=speed, was_cut_off=cut_off
+        )
 
     async def recorded(self, run_id: str) -> tuple[Diagram, list[Event]]:
         """The diagram that a run in the store is of, as it was, and the run's log.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pytest
@@ -19,7 +19,7 @@ from dipeo_nb.domain import ports
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.ports import Services
-from dipeo_nb.errors import DipeoError, StorageError
+from dipeo_nb.errors import ConfigurationError, DipeoError, StorageError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
@@ -252,3 +252,205 @@ def test_codes_are_unique():
     codes = [cls.code for cls in ERRORS]
     assert sorted(codes) == sorted(set(codes))
     assert errors.StorageError.code == "storage_error"
+
+
+# Services that were given.
+
+
+class Noted:
+    """Notes its opening and closing, perhaps failing."""
+
+    def __init__(self, name: str, log: list[str], *, open_fails: bool = False, close_fails: bool = False) -> None:
+        self.name, self.log, self.open_fails, self.close_fails = name, log, open_fails, close_fails
+
+    async def initialize(self) -> None:
+        self.log.append(f"+{self.name}")
+        if self.open_fails:
+            raise StorageError(f"No {self.name}.")
+
+    async def cleanup(self) -> None:
+        self.log.append(f"-{self.name}")
+        if self.close_fails:
+            raise StorageError(f"Cannot close {self.name}.")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *arguments, **options: None  # every method of every port
+
+
+class Plain(Noted):
+    """Its lifecycle is not async."""
+
+    def initialize(self) -> None:  # type: ignore[override]
+        self.log.append(f"+{self.name}")
+
+    def cleanup(self) -> None:  # type: ignore[override]
+        self.log.append(f"-{self.name}")
+
+
+class Empty(InMemoryBlobAdapter):
+    """False as a condition, as long as nothing is in it."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+ALL = ["bus", "keys", "files", "db", "http", "blobs", "artifacts", "conversations", "persons", "integrations", "llm"]
+
+
+def noted(log: list[str], **kinds: Any) -> dict[str, Any]:
+    options = {"open_fails": kinds.pop("open_fails", ()), "close_fails": kinds.pop("close_fails", ())}
+    return {name: Noted(name, log, **{o: name in names for o, names in options.items()}) for name in ALL}
+
+
+def test_every_service_that_is_given_is_opened_and_closed_once_in_order():
+    """What others need first; in reverse at the end; again when it is used again; plain methods too."""
+    log: list[str] = []
+    services = noted(log) | {"http": Plain("http", log), "store": InMemoryRunStore()}
+
+    async def go() -> None:
+        runtime = Runtime(**services)
+        for _ in range(2):
+            log.clear()
+            await asyncio.gather(runtime.initialize(), runtime.initialize())
+            assert log == [f"+{name}" for name in ALL]
+            await runtime.cleanup()
+            await runtime.cleanup()
+            assert log == [f"+{name}" for name in ALL] + [f"-{name}" for name in reversed(ALL)]
+
+    run(go())
+
+
+def test_blobs_below_artifacts_are_opened_once():
+    """The artifact store opens and closes its blob store; an object that is two services is one to open."""
+    log: list[str] = []
+
+    async def go() -> None:
+        async with Runtime(blobs=Noted("blobs", log)):
+            assert log == ["+blobs"]
+        assert log == ["+blobs", "-blobs"]
+        log.clear()
+        both = Noted("both", log)
+        async with Runtime(conversations=both, persons=both):
+            assert log == ["+both"]
+        assert log == ["+both", "-both"]
+
+    run(go())
+
+
+@pytest.mark.parametrize("failing", ALL)
+def test_a_service_that_cannot_be_opened_closes_those_before_it(failing: str):
+    """In reverse order, all of them, also when closing fails; the first error is the one that is raised."""
+    log: list[str] = []
+    before = ALL[: ALL.index(failing)]
+
+    async def go() -> None:
+        runtime = Runtime(store=InMemoryRunStore(), **noted(log, open_fails=[failing], close_fails=before))
+        with pytest.raises(StorageError, match=f"No {failing}") as caught:
+            await runtime.initialize()
+        assert log == [f"+{name}" for name in before] + [f"+{failing}"] + [f"-{name}" for name in reversed(before)]
+        assert len(getattr(caught.value, "__notes__", [])) == len(before)
+        assert not runtime.is_initialized
+
+    run(go())
+
+
+@pytest.mark.parametrize("failing", [["persons"], ["llm", "blobs"], ALL])
+def test_all_are_closed_even_when_some_fail(tmp_path: Path, failing: list[str]):
+    """The first error is raised, the others are its notes; nothing of ours stays open."""
+    log: list[str] = []
+
+    async def go() -> None:
+        runtime = Runtime(get_settings(), **noted(log, close_fails=failing))
+        await runtime.initialize()
+        first, *others = (name for name in reversed(ALL) if name in failing)
+        with pytest.raises(StorageError, match=f"Cannot close {first}") as caught:
+            await runtime.cleanup()
+        assert [name for name in reversed(ALL) if f"-{name}" in log] == list(reversed(ALL))
+        assert len(getattr(caught.value, "__notes__", [])) == len(others)
+        assert not [f for f in psutil.Process().open_files() if str(tmp_path) in f.path]
+
+    run(go())
+
+
+def test_a_service_that_is_false_is_still_given():
+    """An adapter with a length of 0 replaces the default one; None means the default one."""
+    empty = Empty()
+    assert build(blobs=empty).blobs is empty
+    assert build(blobs=None).blobs is not None
+
+
+def test_a_service_that_lacks_methods_of_its_port_is_refused():
+    """Where it is handed over, with the list; a class instead of an instance, too."""
+
+    class Half:
+        async def put(self, key: str, data: bytes) -> str:
+            return ""
+
+    for make in (lambda: build(blobs=Half()), lambda: Runtime(services=replace(build(), blobs=Half()))):  # type: ignore[arg-type]
+        with pytest.raises(
+            ConfigurationError, match=r"Half is no BlobStorePort.*delete, exists, get, list, presign_url"
+        ):
+            make()
+    with pytest.raises(ConfigurationError, match=r"blobs= is a class.*blobs=InMemoryBlobAdapter"):
+        build(blobs=InMemoryBlobAdapter)
+
+
+def test_a_replay_leaves_the_services_it_borrows_open():
+    """They belong to the runtime whose run is replayed."""
+    log: list[str] = []
+
+    async def go() -> None:
+        async with Runtime(llm=scripted("hello"), blobs=Noted("blobs", log)) as runtime:
+            execution = runtime.execution(runtime.prepare(DIAGRAM))
+            await runtime.run(execution)
+            other, _ = await runtime.replay(execution.run_id, speed=1000)
+            async with other:
+                pass
+            assert log == ["+blobs"]
+
+    run(go())
+
+
+# Ports.
+
+PROTOCOLS = [
+    p for p in vars(ports).values() if isinstance(p, type) and getattr(p, "_is_protocol", False) and p is not Protocol
+]
+DEFAULTS = {"initialize", "cleanup", "versions"}
+"""Methods that a port has a body for, where it is not abstract."""
+
+
+@pytest.mark.parametrize("port", PROTOCOLS, ids=lambda p: p.__name__)
+def test_a_port_cannot_be_inherited_in_part(port: Any):
+    """A class that lacks one method cannot be instantiated; a class that lacks several is told all of them."""
+    public = {name for name in vars(port) if not name.startswith("_")}
+    assert public - port.__abstractmethods__ <= DEFAULTS
+    whole = {name: lambda self: None for name in port.__abstractmethods__}
+    type("Whole", (port,), whole)()
+    for name in whole:
+        with pytest.raises(TypeError, match=rf"abstract.*{name}"):
+            type("Half", (port,), {n: m for n, m in whole.items() if n != name})()
+    with pytest.raises(TypeError) as caught:
+        type("Nothing", (port,), {})()
+    assert all(name in str(caught.value) for name in whole)
+
+
+def test_what_a_port_does_by_itself():
+    """Opening and closing do nothing; versions of a store without them are refused."""
+
+    class Store(InMemoryBlobAdapter, ports.BlobStorePort):
+        initialize = ports.BlobStorePort.initialize
+        cleanup = ports.BlobStorePort.cleanup
+        versions = ports.BlobStorePort.versions
+
+    async def go() -> None:
+        store = Store()
+        await store.initialize()
+        with pytest.raises(StorageError) as caught:
+            await store.versions("k")
+        assert caught.value.facts["cause"] == "unsupported"
+        await store.cleanup()
+
+    run(go())

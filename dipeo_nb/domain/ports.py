@@ -1,11 +1,16 @@
-"""Every seam of the system, in one place. Adapters live in the rooms above and never inherit silently:
-a class that claims a port must have every method of it (`tests/contracts/` runs over all adapters).
+"""Every seam of the system, in one place; adapters live in the rooms above.
+
+A class that inherits a port and lacks a method of it cannot be instantiated: Python's TypeError lists what is missing. One that
+only looks like it is checked where it is handed over (`container.build`), and behaves like it when it passes the port's contract
+(`dipeo_nb.testing.contracts`). The few methods with a body here may be left out: opening and closing, where there is nothing
+to open or close, and what a store may be unable to do.
 
 All errors named here are from `dipeo_nb.errors`. Methods that touch the outside are async unless said otherwise.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +20,7 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Message, StreamEvent
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event, RunSummary
+from dipeo_nb.errors import StorageError
 
 
 @runtime_checkable
@@ -22,10 +28,12 @@ class LLMClient(Protocol):
     """One provider's models. Born, used and closed on the library's loop thread."""
 
     @property
+    @abstractmethod
     def provider(self) -> str:
         """Service name, e.g. `openai`."""
         ...
 
+    @abstractmethod
     def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         """Answer *request* piece by piece; the last event is `end` with the whole response.
 
@@ -39,8 +47,7 @@ class LLMClient(Protocol):
         ...
 
     async def cleanup(self) -> None:
-        """Close connections and free memory. Safe to call twice."""
-        ...
+        """Close connections and free memory. Safe to call twice. Default: nothing to close."""
 
 
 @runtime_checkable
@@ -48,10 +55,12 @@ class LLMServicePort(Protocol):
     """All models behind one door: chooses the client by `request.service`, fills defaults, counts cost."""
 
     @property
+    @abstractmethod
     def services(self) -> Sequence[str]:
         """Names of the services that requests can go to."""
         ...
 
+    @abstractmethod
     def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         """As `LLMClient.stream`.
 
@@ -60,11 +69,13 @@ class LLMServicePort(Protocol):
         """
         ...
 
+    @abstractmethod
     async def complete(self, request: LLMRequest) -> LLMResponse:
         """The whole answer at once; same errors."""
         ...
 
-    async def cleanup(self) -> None: ...
+    async def cleanup(self) -> None:
+        """Safe to call twice. Default: nothing to close."""
 
 
 class FileInfo(NamedTuple):
@@ -86,8 +97,10 @@ class FileSystemPort(Protocol):
     """
 
     @property
+    @abstractmethod
     def base_path(self) -> Path: ...
 
+    @abstractmethod
     def resolve(self, path: str | Path) -> Path:
         """The confined absolute path.
 
@@ -97,14 +110,17 @@ class FileSystemPort(Protocol):
         """
         ...
 
+    @abstractmethod
     def read_bytes(self, path: str | Path) -> bytes:
         """Raises StorageError: missing (`cause='not_found'`), a directory, not readable, above the size limit."""
         ...
 
+    @abstractmethod
     def read_text(self, path: str | Path) -> str:
         """UTF-8 (a BOM is dropped). Raises as `read_bytes`, and when the bytes are not UTF-8."""
         ...
 
+    @abstractmethod
     def write_bytes(self, path: str | Path, data: bytes) -> int:
         """Write atomically (old or new content, never a mix), making parent folders. Returns the size in bytes.
 
@@ -112,20 +128,25 @@ class FileSystemPort(Protocol):
         """
         ...
 
+    @abstractmethod
     def write_text(self, path: str | Path, text: str) -> int:
         """As `write_bytes`, UTF-8."""
         ...
 
+    @abstractmethod
     def exists(self, path: str | Path) -> bool: ...
 
+    @abstractmethod
     def stat(self, path: str | Path) -> FileInfo:
         """Raises StorageError when missing."""
         ...
 
+    @abstractmethod
     def glob(self, pattern: str) -> list[Path]:
         """Files matching *pattern* (`*`, `?`, `[…]`, `**`), confined, sorted, relative to the base."""
         ...
 
+    @abstractmethod
     def remove(self, path: str | Path) -> None:
         """Raises StorageError when missing or a directory."""
         ...
@@ -135,6 +156,7 @@ class FileSystemPort(Protocol):
 class DBOperationsPort(Protocol):
     """Files as a small database; see `storage.json_db`."""
 
+    @abstractmethod
     async def execute_operation(
         self,
         db_name: str,
@@ -181,6 +203,7 @@ class BlobStorePort(Protocol):
     memory. Keys that leave the store (`..`, absolute, control characters …) are a StorageError with cause `refused`.
     """
 
+    @abstractmethod
     async def put(
         self, key: str, data: BlobData, metadata: Mapping[str, str] | None = None, *, create_only: bool = False
     ) -> str:
@@ -192,26 +215,37 @@ class BlobStorePort(Protocol):
         """
         ...
 
+    @abstractmethod
     async def get(self, key: str, version: str | None = None) -> BinaryIO:
         """An open binary file, to be closed by the caller. Raises StorageError `not_found`."""
         ...
 
+    @abstractmethod
     async def exists(self, key: str, version: str | None = None) -> bool:
         """Raises StorageError when that cannot be told (forbidden, unreachable)."""
         ...
 
+    @abstractmethod
     async def delete(self, key: str, version: str | None = None) -> None:
         """Delete one version, or the key with all of them. What is not there is no error."""
         ...
 
+    @abstractmethod
     def list(self, prefix: str = "", limit: int = 1000) -> AsyncIterator[str]:
         """Keys that begin with *prefix*, sorted, *limit* at most."""
         ...
 
     async def versions(self, key: str) -> Sequence[BlobVersion]:
-        """Newest first; empty when there is no such key."""
-        ...
+        """Newest first; empty when there is no such key.
 
+        Raises StorageError `unsupported` where the store has no versions; so does this default.
+        """
+        raise StorageError(
+            f"{type(self).__name__} does not list versions.", hint="Use a store with versions.",
+            operation="versions", path=key, cause="unsupported",
+        )  # fmt: skip
+
+    @abstractmethod
     async def presign_url(self, key: str, operation: str = "GET", expires_in: int = 3600) -> str:
         """A URL for one operation (GET, PUT, DELETE, HEAD) that works for *expires_in* seconds.
 
@@ -219,11 +253,11 @@ class BlobStorePort(Protocol):
         """
         ...
 
-    async def initialize(self) -> None: ...
+    async def initialize(self) -> None:
+        """Open what is needed, before anything else. Default: nothing to open."""
 
     async def cleanup(self) -> None:
-        """Safe to call twice."""
-        ...
+        """Safe to call twice. Default: nothing to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +297,7 @@ class ArtifactStorePort(Protocol):
     the same time lose nothing. Every method raises StorageError as the blob store below it does.
     """
 
+    @abstractmethod
     async def push(self, artifact: Artifact) -> ArtifactRef:
         """Store a version; one that is there already is replaced, and is then the newest. Its tags are added to those it has.
 
@@ -271,6 +306,7 @@ class ArtifactStorePort(Protocol):
         """
         ...
 
+    @abstractmethod
     async def pull(self, ref: ArtifactRef, folder: Path | None = None) -> Path:
         """Write the content to a file and return its path.
 
@@ -282,10 +318,12 @@ class ArtifactStorePort(Protocol):
         """
         ...
 
+    @abstractmethod
     async def list_versions(self, name: str) -> Sequence[ArtifactRef]:
         """Newest first, each once; empty for an unknown name."""
         ...
 
+    @abstractmethod
     async def promote(self, ref: ArtifactRef, stage: str) -> None:
         """Make *ref* the version of a stage: dev, staging, prod or latest.
 
@@ -295,14 +333,17 @@ class ArtifactStorePort(Protocol):
         """
         ...
 
+    @abstractmethod
     async def tag(self, ref: ArtifactRef, tags: Iterable[str]) -> None:
         """Add *tags*. Raises StorageError `not_found`, `refused`."""
         ...
 
+    @abstractmethod
     async def find_by_tag(self, tag: str) -> Sequence[ArtifactRef]:
         """All versions with exactly that tag, by name, newest first."""
         ...
 
+    @abstractmethod
     async def get_latest(self, name: str, stage: str | None = None) -> ArtifactRef | None:
         """The version of a stage; None when nothing was promoted to it, or there is no such stage or name.
 
@@ -310,11 +351,11 @@ class ArtifactStorePort(Protocol):
         """
         ...
 
-    async def initialize(self) -> None: ...
+    async def initialize(self) -> None:
+        """Open what is needed, before anything else. Default: nothing to open."""
 
     async def cleanup(self) -> None:
-        """Remove temporary files. Safe to call twice."""
-        ...
+        """Remove temporary files. Safe to call twice. Default: nothing to close."""
 
 
 @runtime_checkable
@@ -324,6 +365,7 @@ class ConversationRepository(Protocol):
     Without an `execution_id`, methods see all executions. What they return are copies: changing them changes nothing here.
     """
 
+    @abstractmethod
     async def add_message(
         self, message: Message, execution_id: str | None = None, node_id: str | None = None
     ) -> Message:
@@ -335,46 +377,55 @@ class ConversationRepository(Protocol):
         """
         ...
 
+    @abstractmethod
     async def get_messages(self, execution_id: str | None = None, *, limit: int | None = None) -> list[Message]:
         """In order; only the last *limit* when given."""
         ...
 
+    @abstractmethod
     async def get_global_conversation(self) -> list[Message]:
         """All messages of all executions, in order."""
         ...
 
+    @abstractmethod
     async def get_conversation_history(self, person_id: str, execution_id: str | None = None) -> list[dict[str, Any]]:
         """Messages from and to a person, as mappings with `role` (assistant: the person spoke; system: the system did; else
         user), `content`, `from_person_id`, `to_person_id`, `timestamp`, `metadata`."""
         ...
 
+    @abstractmethod
     async def get_message_count(self, execution_id: str | None = None) -> int: ...
 
+    @abstractmethod
     async def get_latest_message(self, execution_id: str | None = None) -> Message | None: ...
 
+    @abstractmethod
     async def clear(self, execution_id: str | None = None) -> None:
         """Forget one execution's messages, or all."""
         ...
 
-    async def initialize(self) -> None: ...
+    async def initialize(self) -> None:
+        """Open what is needed, before anything else. Default: nothing to open."""
 
     async def cleanup(self) -> None:
-        """Safe to call twice."""
-        ...
+        """Safe to call twice. Default: nothing to close."""
 
 
 @runtime_checkable
 class PersonRepository(Protocol):
     """Persons by id."""
 
+    @abstractmethod
     async def get(self, person_id: str) -> DomainPerson:
         """Raises KeyError when there is none."""
         ...
 
+    @abstractmethod
     async def save(self, person: DomainPerson) -> None:
         """Keep *person*, in place of the one with its id. Raises StorageError `not_json` (extra keys of its model)."""
         ...
 
+    @abstractmethod
     async def create(self, person_id: str, name: str, llm_config: LLMConfig | None = None) -> DomainPerson:
         """Make and keep a person; without a configuration it gets the default model of the settings.
 
@@ -382,41 +433,49 @@ class PersonRepository(Protocol):
         """
         ...
 
+    @abstractmethod
     async def get_or_create(self, person_id: str, name: str, llm_config: LLMConfig | None = None) -> DomainPerson:
         """The person with that id, made when there is none."""
         ...
 
+    @abstractmethod
     async def register_person(self, person_id: str, config: LLMConfig) -> DomainPerson:
         """Keep a person that is called as its id, in place of one that is there."""
         ...
 
+    @abstractmethod
     async def delete(self, person_id: str) -> None:
         """What is not there is no error."""
         ...
 
+    @abstractmethod
     async def exists(self, person_id: str) -> bool: ...
 
+    @abstractmethod
     async def get_all(self) -> dict[str, DomainPerson]:
         """By id, in the order in which they were first kept."""
         ...
 
+    @abstractmethod
     async def get_by_service(self, service: str) -> list[DomainPerson]:
         """Persons whose model is of a service; aliases are understood (`claude` is `anthropic`)."""
         ...
 
+    @abstractmethod
     async def clear(self) -> None: ...
 
-    async def initialize(self) -> None: ...
+    async def initialize(self) -> None:
+        """Open what is needed, before anything else. Default: nothing to open."""
 
     async def cleanup(self) -> None:
-        """Safe to call twice."""
-        ...
+        """Safe to call twice. Default: nothing to close."""
 
 
 @runtime_checkable
 class RunStore(Protocol):
     """The log of every run: append only, numbered without gap, committed before anyone sees an event."""
 
+    @abstractmethod
     async def append(self, events: Sequence[Event]) -> None:
         """Commit *events* (all of one run, consecutive `seq`) in one transaction, all or nothing.
 
@@ -428,10 +487,12 @@ class RunStore(Protocol):
         """
         ...
 
+    @abstractmethod
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         """Events with seq greater than *after*, in order; empty for an unknown run."""
         ...
 
+    @abstractmethod
     async def runs(
         self,
         *,
@@ -449,10 +510,12 @@ class RunStore(Protocol):
         """
         ...
 
+    @abstractmethod
     async def run(self, run_id: str) -> RunSummary | None:
         """One row; None when unknown."""
         ...
 
+    @abstractmethod
     async def claim(self, run_id: str, *, mine: bool = False) -> None:
         """Make a run that ended failed or aborted, or whose process is gone, one of this process that can be appended to.
 
@@ -466,17 +529,17 @@ class RunStore(Protocol):
         """
         ...
 
+    @abstractmethod
     async def delete(self, run_id: str) -> None:
         """Forget a run; unknown ones are ignored."""
         ...
 
     async def initialize(self) -> None:
-        """Open and, when needed, migrate. Raises StorageError when the file is not a run store or too new."""
-        ...
+        """Open and, when needed, migrate. Raises StorageError when the file is not a run store or too new. Default: nothing
+        to open."""
 
     async def cleanup(self) -> None:
-        """Close. Safe to call twice."""
-        ...
+        """Close. Safe to call twice. Default: nothing to close."""
 
 
 EventHandler = Callable[[Event], Awaitable[None] | None]
@@ -496,10 +559,12 @@ class Subscription(NamedTuple):
 class EventBus(Protocol):
     """Distributes events that are already stored. Never a second source of truth. Lives on the library's loop."""
 
+    @abstractmethod
     async def publish(self, event: Event) -> None:
         """A batch of one."""
         ...
 
+    @abstractmethod
     async def publish_batch(self, events: Sequence[Event]) -> None:
         """Hand *events* to the subscribers, each in order; all of them or none. Waits for handlers only where a subscription
         says `block`, and does not raise for them.
@@ -510,6 +575,7 @@ class EventBus(Protocol):
         """
         ...
 
+    @abstractmethod
     def subscribe(
         self,
         handler: EventHandler,
@@ -535,31 +601,37 @@ class EventBus(Protocol):
         """
         ...
 
+    @abstractmethod
     def unsubscribe(self, subscription: Subscription) -> None:
         """Nothing comes any more, also nothing that waits. Unknown subscriptions are ignored."""
         ...
 
+    @abstractmethod
     async def drain(self) -> None:
         """Return when everything published here so far has been handled here."""
         ...
 
+    @abstractmethod
     def stats(self) -> dict[str, Any]:
         """`published` (events), and `subscribers`: of each `id`, `priority`, `delivered`, `dropped`, `failed`, `waiting`."""
         ...
 
-    async def initialize(self) -> None: ...
+    async def initialize(self) -> None:
+        """Open what is needed, before anything else. Default: nothing to open."""
 
+    @abstractmethod
     async def cleanup(self) -> None:
         """Drain, then stop. Safe to call twice."""
         ...
 
     async def __aenter__(self) -> EventBus:
         """Initialised."""
-        ...
+        await self.initialize()
+        return self
 
     async def __aexit__(self, *error: object) -> None:
         """Cleaned up."""
-        ...
+        await self.cleanup()
 
 
 @runtime_checkable
@@ -570,6 +642,7 @@ class APIKeyPort(Protocol):
     Every method raises APIKeyError when the place where the keys are cannot be used, and changes nothing then.
     """
 
+    @abstractmethod
     async def get_api_key(self, key_id: str) -> Any:
         """The secret (`pydantic.SecretStr`) for a key id (`APIKEY_52609F`), a service, an alias or the name of a model.
 
@@ -578,15 +651,18 @@ class APIKeyPort(Protocol):
         """
         ...
 
+    @abstractmethod
     async def set_api_key(self, key_id: str, key: str) -> None:
         """Keep *key* under an id or a service, in place of the one that is there. Raises APIKeyError when this store is
         read-only."""
         ...
 
+    @abstractmethod
     async def delete_api_key(self, key_id: str) -> None:
         """Raises APIKeyNotFoundError when there is none, APIKeyError when this store is read-only."""
         ...
 
+    @abstractmethod
     async def list_api_keys(self) -> list[dict[str, Any]]:
         """id, label, service and a masked form of each (`key`), and where it is from (`source`, optional); never a secret."""
         ...
@@ -605,16 +681,20 @@ class TemplateResult(NamedTuple):
 class TemplateProcessorPort(Protocol):
     """Renders prompts. Pure; values are never expanded again."""
 
+    @abstractmethod
     def process(self, template: str, context: Mapping[str, Any]) -> TemplateResult:
         """Render; missing names render empty and are listed. Raises TemplateError for bad syntax."""
         ...
 
+    @abstractmethod
     def process_simple(self, template: str, context: Mapping[str, Any]) -> str: ...
 
+    @abstractmethod
     def process_single_brace(self, template: str, context: Mapping[str, Any]) -> str:
         """`{a.b[0]}` of file names; unknown names stay as they are."""
         ...
 
+    @abstractmethod
     def extract_variables(self, template: str) -> tuple[str, ...]:
         """Top-level names the template asks for."""
         ...
@@ -636,6 +716,7 @@ class Question(NamedTuple):
 class InteractionPort(Protocol):
     """Who answers questions: a form in the live view, `input()`, given answers."""
 
+    @abstractmethod
     async def ask(self, question: Question) -> tuple[str, str]:
         """(answer, source), source being `user`, `answers` or `default`.
 
@@ -658,6 +739,7 @@ class CodeResult(NamedTuple):
 class CodeRunner(Protocol):
     """Runs the code of one run, apart from this process; killable at any time."""
 
+    @abstractmethod
     async def run_python(
         self,
         code: str,
@@ -694,6 +776,7 @@ class CodeRunner(Protocol):
         """
         ...
 
+    @abstractmethod
     async def cleanup(self) -> None:
         """Kill the worker. Safe to call twice."""
         ...
@@ -720,6 +803,7 @@ class HTTPResponse(NamedTuple):
 class HTTPPort(Protocol):
     """Requests to web servers: what api_job and hook nodes use."""
 
+    @abstractmethod
     async def request(
         self,
         method: str,
@@ -756,10 +840,12 @@ class HTTPPort(Protocol):
 class IntegrationPort(Protocol):
     """Operations of providers (issue trackers, chat rooms …): what integrated_api nodes call (diagram-spec §3.14)."""
 
+    @abstractmethod
     def operations(self) -> Mapping[str, Sequence[str]]:
         """Provider → its operations."""
         ...
 
+    @abstractmethod
     async def execute(
         self,
         provider: str,
@@ -792,6 +878,7 @@ class IntegrationPort(Protocol):
 class ASTParserPort(Protocol):
     """Reads TypeScript (diagram-spec §3.12)."""
 
+    @abstractmethod
     async def parse(self, sources: Mapping[str, str], options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Name of a source → {"ast": …, "metadata": …}.
 
@@ -810,6 +897,7 @@ class ASTParserPort(Protocol):
 class IRBuilderPort(Protocol):
     """Makes a code generator's intermediate form (diagram-spec §3.13)."""
 
+    @abstractmethod
     async def build(self, source: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """{"data": …, "metadata": …} from what the parser gave.
 
@@ -825,12 +913,15 @@ class IRBuilderPort(Protocol):
 class Clock(Protocol):
     """Time, ids and randomness, injected so that a replayed run is the recorded one."""
 
+    @abstractmethod
     def now(self) -> float:
         """Seconds since the epoch."""
         ...
 
+    @abstractmethod
     def monotonic(self) -> float: ...
 
+    @abstractmethod
     def new_id(self, prefix: str = "") -> str:
         """A fresh id: *prefix* and 32 hex digits."""
         ...

@@ -55,6 +55,11 @@ class ArtifactStoreAdapter:
         self._folder = Path()
         self._making = threading.Lock()
 
+    @property
+    def blobs(self) -> BlobStorePort:
+        """The blob store below."""
+        return self._blobs
+
     async def initialize(self) -> None:
         """Open the blob store."""
         await self._blobs.initialize()
@@ -62,9 +67,11 @@ class ArtifactStoreAdapter:
     async def cleanup(self) -> None:
         """Remove the temporary files of `pull` and close the blob store."""
         removal, self._temporary = self._temporary, None
-        if removal is not None:
-            await asyncio.to_thread(removal)
-        await self._blobs.cleanup()
+        try:
+            if removal is not None:
+                await asyncio.to_thread(removal)
+        finally:
+            await self._blobs.cleanup()
 
     async def push(self, artifact: Artifact) -> ArtifactRef:
         name, version = _checked(artifact.name), _checked(artifact.version)
