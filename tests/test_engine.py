@@ -485,13 +485,6 @@ def test_llm_decision(bench: Bench, answer: Any, branch: str):
     assert "Is hello polite?" in request.messages[-1].content
 
 
-def test_llm_decision_without_an_answer_fails(bench: Bench):
-    """An answer that is neither yes nor no fails loudly."""
-    bench.llm = Tape(lambda r: "Perhaps.")
-    state = bench.run(LLM_CONDITION)
-    assert state.status == Status.FAILED
-
-
 def test_check_nodes_executed_and_index(bench: Bench):
     """check_nodes_executed takes labels; expose_index_as counts the rounds from 0."""
     state = bench.run(

@@ -114,3 +114,19 @@ def test_what_does_not_fit_says_where(text: str, problem: str):
     with pytest.raises(StructureError, match="cut off") as caught:
         parsed(text, Leaf, provider="p", model="m", cut=True)
     assert not caught.value.repairable
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'First:\n```json\n{"answer": 1}\n```\nBut finally:\n```json\n{"answer": 2}\n```',
+        '<think>{"answer": 1}</think>\n{"answer": 2}',
+        '<think>```{"answer": 1}```</think> So: {"answer": 2}.',
+        '```\n{"answer": 2}\n```',
+        '```json {"answer": 2}```',
+    ],
+)
+def test_the_final_value_counts(text: str):
+    """Of several fenced values the last one is the answer; a model's thoughts are none."""
+    schema = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
+    assert parsed(text, schema, provider="x", model="m") == {"answer": 2}

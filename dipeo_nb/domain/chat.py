@@ -133,6 +133,9 @@ class LLMRequest:
     """A pydantic model class, or a JSON schema; None for text."""
     rung: Rung | None = None
     """How structure is to be obtained; None: the best way the model has."""
+    allow_prose: bool = False
+    """Whether an answer in words will do where structure is asked for: what does not fit is then neither asked for once more nor
+    an error; `structured` is None and `text` the answer. One that was cut off at its limit is an error all the same."""
     tools: Sequence[ToolConfig] = ()
     tool_choice: str | None = None
     """`auto`, `required`, `none` or the name of a tool; None: the provider's default."""

@@ -11,24 +11,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from dipeo_nb.domain.chat import Message
+from dipeo_nb.domain.decision_words import words
 
 SYSTEM = "system"
 CANDIDATES = 150
 """Messages offered to a selecting model at most."""
+CHOSEN_BY_SCORE = 10
+"""Messages remembered when the model's choice cannot be had and no limit is set: those with the best score."""
 
 
 def ranked(messages: Sequence[Message], now: float) -> list[Message]:
     """Candidates without near-duplicates, best first: 0.7 × recency + 0.3 × frequency, 150 at most."""
     groups: list[tuple[Message, set[str], int]] = []
     for m in messages:
-        words = set(re.findall(r"\w+", m.content[:400].lower()))
+        said = set(re.findall(r"\w+", m.content[:400].lower()))
         for i, (first, seen, count) in enumerate(groups):
-            smaller = min(len(words), len(seen))
-            if smaller and len(words & seen) / smaller >= 0.9:
+            smaller = min(len(said), len(seen))
+            if smaller and len(said & seen) / smaller >= 0.9:
                 groups[i] = (first, seen, count + 1)
                 break
         else:
-            groups.append((m, words, 1))
+            groups.append((m, said, 1))
 
     def score(group: tuple[Message, set[str], int]) -> float:
         message, _, count = group
@@ -65,9 +68,98 @@ SELECTION_SCHEMA: dict[str, Any] = {
 }
 
 
-def chosen_ids(answer: Any, text: str, candidates: Sequence[Message]) -> list[str]:
-    """Ids named by a selecting model, from its structured answer or, failing that, from its text; each once, known ones only."""
-    known = {m.id for m in candidates}
-    named: Any = cast(Mapping[str, Any], answer).get("message_ids") if isinstance(answer, Mapping) else answer
-    words = cast(list[Any], named) if isinstance(named, list) else re.findall(r"[\w.:-]*\w", text)
-    return list(dict.fromkeys(i for i in map(str, words) if i in known))
+def chosen_ids(answer: Any, text: str, candidates: Sequence[Message]) -> list[str] | None:
+    """Ids named by a selecting model, each once, known ones only; None when the answer cannot be read.
+
+    The structured answer goes before the text. In words: ids in a sentence, "all", "none", "m2 to m5"; what a clause leaves out
+    ("not m3", "all except m4") is not chosen.
+    """
+    known = {m.id.lower(): m.id for m in candidates}
+    named: Any = answer
+    if isinstance(answer, Mapping):
+        fields = cast(Mapping[str, Any], answer)
+        named = next((fields[name] for name in _FIELDS if name in fields), None)
+    if isinstance(named, list):
+        items = cast(list[Any], named)
+        ids = list(dict.fromkeys(i for item in items if (i := _known(str(item), known)) is not None))
+        return ids if ids or not items else None
+    if isinstance(named, str):
+        text = named
+    for closing in ("</think>", "</thinking>"):
+        text = text.rpartition(closing)[2]
+    return _named(text, known)
+
+
+_FIELDS = ("message_ids", "ids", "messages", "selected")
+_WORD = re.compile(r"[^\W_][\w:-]*|[.,;\n]")
+_OUT = words(
+    "not except excluding exclude without drop skip omit ignore discard irrelevant unnecessary but leave nicht außer ohne "
+    "weglassen irrelevant sauf sans pas ignorer excepto sin omitir ignorar salvo menos"
+)
+"""A clause with one of these leaves out the ids that follow it, or that it says it of."""
+_ALL = words("all every everything both alle alles toutes tous tout todos todas todo")
+_NONE = words("none nothing no keine nichts aucun aucune rien ninguno ninguna nada")
+_TO = words("to through until bis à hasta a")
+
+
+def _named(text: str, known: Mapping[str, str]) -> list[str] | None:
+    """The ids that a text chooses; None when it names none and does not say that it chooses none."""
+    order = list(known.values())
+    chosen: dict[str, None] = {}
+    left_out: set[str] = set()
+    everything = nothing = False
+    for clause in _split(text):
+        ids = [(at, found) for at in range(len(clause)) for found in _span(clause, at, known)]
+        out = next((at for at, word in enumerate(clause) if word in _OUT), None)
+        everything = everything or any(word in _ALL for word in clause)
+        nothing = nothing or any(word in _NONE for word in clause)
+        for at, found in ids:
+            # "all except m4" keeps what stands before it; "m2 is not needed" keeps nothing of the clause.
+            if out is not None and (at > out or not any(word in _ALL for word in clause)):
+                left_out.add(found)
+            else:
+                chosen[found] = None
+    if not chosen and (left_out or everything) and (everything or not nothing):
+        chosen = dict.fromkeys(order)
+    kept = [found for found in chosen if found not in left_out]
+    return kept if chosen or left_out or nothing or everything else None
+
+
+def _split(text: str) -> list[list[str]]:
+    """The words of a text by clause; commas end one only before a word that leaves out."""
+    clauses: list[list[str]] = [[]]
+    tokens = _WORD.findall(text.lower())
+    for at, word in enumerate(tokens):
+        if word in ".;\n" or (word == "," and at + 1 < len(tokens) and tokens[at + 1] in _OUT):
+            clauses.append([])
+        elif word == "but" and at + 1 < len(tokens) and tokens[at + 1] not in _OUT:
+            clauses.append([])  # "not m2 but m3"
+        elif word != ",":
+            clauses[-1].append(word.strip("_:-"))
+    return [clause for clause in clauses if clause]
+
+
+def _span(clause: Sequence[str], at: int, known: Mapping[str, str]) -> list[str]:
+    """The ids that a word stands for: one, or all of "m2-m5" and "m2 to m5"."""
+    word = clause[at]
+    if word in known:
+        ends = (word, clause[at + 2]) if at + 2 < len(clause) and clause[at + 1] in _TO else None
+    else:
+        first, _, last = word.partition("-")
+        ends = (first, last) if first in known and last in known else None
+    if ends is not None and ends[1] in known:
+        first, last = (_number(end) for end in ends)
+        if first is not None and last is not None:
+            return [i for low, i in known.items() if (n := _number(low)) is not None and first <= n <= last]
+    return [known[word]] if word in known else []
+
+
+def _number(message_id: str) -> int | None:
+    digits = message_id.lstrip("m")
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else None
+
+
+def _known(word: str, known: Mapping[str, str]) -> str | None:
+    """An id as it is written in the list; a number alone may stand for it."""
+    word = word.strip().lower()
+    return known.get(word) or known.get(f"m{word}")

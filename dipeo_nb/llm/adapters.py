@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from dipeo_nb.domain import selection
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, Message
-from dipeo_nb.domain.decision import DECISION_SCHEMA, decided, decision_prompt
+from dipeo_nb.domain.decision import DECISION_SCHEMA, DEFAULT_DECISION, decided, decision_prompt
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.ports import LLMServicePort
 from dipeo_nb.errors import ProviderError
+
+
+class UnreadableAnswerWarning(UserWarning):
+    """A model's answer could not be read; the warning says what it counts as."""
 
 
 class MemorySelectionAdapter:
@@ -46,6 +51,8 @@ class MemorySelectionAdapter:
             names: person id → label.
             now: seconds since the epoch, for the age of messages; default: the current time.
 
+        An answer that names no message leaves the choice to the score, with a warning.
+
         Raises:
             LLMError: the model could not be asked.
         """
@@ -62,10 +69,15 @@ class MemorySelectionAdapter:
                 self._template,
                 messages=(ChatMessage("user", prompt),),
                 response_format=selection.SELECTION_SCHEMA,
+                allow_prose=True,
                 phase=ExecutionPhase.MEMORY_SELECTION,
             )
         )
-        chosen = set(selection.chosen_ids(response.structured, response.text, candidates)[:at_most])
+        ids = selection.chosen_ids(response.structured, response.text, candidates)
+        if ids is None:
+            _warn(f"Memory was chosen by score, as the answer names no message: {_shown(response.text)}.")
+            ids = [m.id for m in candidates[: at_most or selection.CHOSEN_BY_SCORE]]
+        chosen = set(ids[:at_most])
         return [m for m in heard if m.id in chosen]
 
 
@@ -76,11 +88,14 @@ class DecisionAdapter:
         self._llm = llm
         self._template = template
 
-    async def decide(self, question: str, content: str = "") -> bool:
+    async def decide(self, question: str, content: str = "", *, default: bool | None = DEFAULT_DECISION) -> bool:
         """The answer to *question* about *content*.
 
+        Args:
+            default: what an answer counts as that says neither yes nor no, with a warning; None: it is an error.
+
         Raises:
-            ProviderError: the model said neither yes nor no.
+            ProviderError: the model said neither yes nor no, and there is no default.
             LLMError: it could not be asked.
         """
         response = await self._llm.complete(
@@ -88,15 +103,28 @@ class DecisionAdapter:
                 self._template,
                 messages=(ChatMessage("user", decision_prompt(question, content)),),
                 response_format=DECISION_SCHEMA,
+                allow_prose=True,
                 phase=ExecutionPhase.DECISION_EVALUATION,
             )
         )
-        decision = decided(response.structured, response.text)
-        if decision is None:
+        decision = decided(response.structured, response.text, question)
+        if decision is not None:
+            return decision
+        message = f"The answer is neither yes nor no: {_shown(response.text)}."
+        if default is None:
             raise ProviderError(
-                f"The answer is neither yes nor no: {' '.join(response.text.split())[:200]!r}.",
+                message,
                 hint="Ask a question that can be answered with yes or no.",
                 provider=response.provider,
                 model=response.model,
             )
-        return decision
+        _warn(f"{message} It counts as {'yes' if default else 'no'}.")
+        return default
+
+
+def _shown(text: str) -> str:
+    return repr(" ".join(text.split())[:200])
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UnreadableAnswerWarning, stacklevel=3)

@@ -57,7 +57,7 @@ from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.pricing import cost_usd, is_priced
 from dipeo_nb.llm.stream import SPOKEN, TimeLimits, broken_off, collected
-from dipeo_nb.llm.structured import ANSWER_TOOL, laddered, partial, prepare, repair_request, unladdered
+from dipeo_nb.llm.structured import ANSWER_TOOL, in_prose, laddered, partial, prepare, repair_request, unladdered
 from dipeo_nb.llm.tools import run_tool
 
 DEFAULT_MODEL_SERVICE = "openai"
@@ -128,6 +128,11 @@ class LLMService:
                 response = unladdered(response, asked, rung)
             except StructureError as error:
                 spent.add_failed(error, request)
+                if request.allow_prose and error.repairable:
+                    response = spent.total(in_prose(error, request))
+                    yield StreamEvent("usage", data=response.usage.to_dict())
+                    yield StreamEvent("end", response=response)
+                    return
                 if repaired or not error.repairable:
                     raise
                 repaired = True

@@ -153,6 +153,21 @@ def parsed(
     )
 
 
+def in_prose(error: StructureError, request: LLMRequest) -> LLMResponse:
+    """The answer that did not fit, as an answer in words (`LLMRequest.allow_prose`)."""
+    return LLMResponse(
+        error.text,
+        error.provider or request.service,
+        error.model or request.model,
+        error.usage or TokenUsage(),
+        finish_reason="stop",
+        request_id=error.request_id,
+        cost_usd=error.cost_usd,
+        cached=error.cached,
+        saved_usd=error.saved_usd,
+    )
+
+
 def validated(value: Any, response_format: Any) -> tuple[str, Any]:
     """(JSON text, value) of a value that fits; ValueError with the place when it does not."""
     if isinstance(response_format, type) and issubclass(response_format, BaseModel):
@@ -263,13 +278,15 @@ def repair_request(request: LLMRequest, error: StructureError) -> LLMRequest:
 
 
 def _candidates(text: str) -> list[str]:
+    """Where the value may be, likeliest first: the last fence is the final answer, and thoughts are none."""
+    text = text.rpartition("</think>")[2]
     found = [text.strip()]
-    found += re.findall(r"```(?:json)?\s*\n?(.*?)```", text, re.DOTALL)
+    found += reversed(text.split("```")[1::2])
     for opening, closing in ("{}", "[]"):
         start, end = text.find(opening), text.rfind(closing)
         if 0 <= start < end:
             found.append(text[start : end + 1])
-    return found
+    return [re.sub(r"\A(?:json|JSON)?\s*\n", "", one) for one in found]
 
 
 # Values without a model.

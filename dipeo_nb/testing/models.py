@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
-from dipeo_nb.errors import LLMError, ProviderError
+from dipeo_nb.errors import LLMError, ProviderError, StructureError
 from dipeo_nb.llm.providers.echo import EchoClient, counted, words
 from dipeo_nb.llm.stream import collected
 from dipeo_nb.llm.structured import parsed, validated
@@ -104,14 +104,19 @@ class ScriptedClient:
         shape = request.response_format
         if shape is None:
             return (answer if isinstance(answer, str) else _json(answer)), None
-        if isinstance(answer, str):
-            return answer, parsed(answer, shape, provider=self.provider, model=request.model or "scripted")
+        text = answer if isinstance(answer, str) else _json(answer)
         try:
+            if isinstance(answer, str):
+                return text, parsed(text, shape, provider=self.provider, model=request.model or "scripted")
             return validated(answer, shape)
+        except StructureError:
+            if request.allow_prose:
+                return text, None
+            raise
         except ValueError:
-            return _json(answer), parsed(
-                _json(answer), shape, provider=self.provider, model=request.model or "scripted"
-            )
+            if request.allow_prose:
+                return text, None
+            return text, parsed(text, shape, provider=self.provider, model=request.model or "scripted")
 
 
 class FailingClient(ScriptedClient):

@@ -8,7 +8,7 @@ from typing import Any, cast
 from dipeo_nb.diagram import graph
 from dipeo_nb.diagram.expressions import evaluate
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
-from dipeo_nb.domain.decision import DECISION_SCHEMA, decided, decision_prompt
+from dipeo_nb.domain.decision import DECISION_SCHEMA, DEFAULT_DECISION, decided, decision_prompt
 from dipeo_nb.domain.enums import ConditionType, ExecutionPhase
 from dipeo_nb.domain.nodes import ConditionNode
 from dipeo_nb.errors import ExpressionError, NodeExecutionError
@@ -78,6 +78,7 @@ def _holds(context: NodeContext, expression: str) -> bool:
 
 
 async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
+    """The branch that a person chooses. An answer in words is read; one that says neither yes nor no takes condfalse."""
     if not spec.person or not spec.judge_by:
         raise NodeExecutionError(
             "An llm_decision needs a `person` and a `judge_by` prompt.", hint="Add them to the condition."
@@ -87,7 +88,8 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
     content = names.get("default", names.get("generated_output"))
     if content is None:
         content = dict(context.inputs.values)
-    prompt = decision_prompt(context.render(spec.judge_by), as_text(content))
+    question = context.render(spec.judge_by)
+    prompt = decision_prompt(question, as_text(content))
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
     heard = await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)
     messages += [*heard.messages, ChatMessage("user", prompt)]
@@ -98,17 +100,21 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
             messages=messages,
             max_tokens=person.llm.max_tokens,
             response_format=DECISION_SCHEMA,
+            allow_prose=True,
             phase=ExecutionPhase.DECISION_EVALUATION,
             api_key_id=person.llm.api_key_id,
             base_url=person.llm.base_url,
             context={"person": person.label, "node": context.node.label, "run": context.run},
         )
     )
-    decision = decided(response.structured, response.text)
+    decision = decided(response.structured, response.text, question)
+    facts = {"person_id": person.id, "prompt": prompt, "answer": response.text, "memory": heard.facts}
     if decision is None:
-        raise NodeExecutionError(
-            f"The answer is neither yes nor no: {' '.join(response.text.split())[:200]!r}.",
-            hint="Ask for a yes or a no in judge_by, or use a model that can answer in JSON.",
+        decision, facts["decided_by"] = DEFAULT_DECISION, "default"
+        context.execution.emit_log(
+            context.node,
+            "WARNING",
+            f"The answer is neither yes nor no, so condfalse is taken: {' '.join(response.text.split())[:200]!r}. "
+            "Ask for a yes or a no in judge_by, or use a model that can answer in JSON.",
         )
-    told = {"person_id": person.id, "prompt": prompt, "answer": response.text, "memory": heard.facts}
-    return _branched(context, decision, **told, **context.spent())
+    return _branched(context, decision, **facts, **context.spent())

@@ -173,7 +173,8 @@ async def _select(
     task: str,
     names: Mapping[str, str],
 ) -> tuple[list[Message], str]:
-    """Let the person's own model choose by a criterion, as the facet `selector`; the best-scored ones when it cannot.
+    """Let the person's own model choose by a criterion, as the facet `selector`; an answer in words is read. The best-scored
+    ones, with a warning, when it cannot be asked or its answer names none.
 
     Returns:
         The messages in log order, and who chose: `model` or `score`.
@@ -181,7 +182,6 @@ async def _select(
     if not log:
         return [], "score"
     selector = person.facet("selector")
-    by = "model"
     candidates = selection.ranked(log, context.services.clock.now())
     request = LLMRequest(
         service=selector.llm.service,
@@ -193,6 +193,7 @@ async def _select(
             )
         ],
         response_format=selection.SELECTION_SCHEMA,
+        allow_prose=True,
         phase=ExecutionPhase.MEMORY_SELECTION,
         api_key_id=person.llm.api_key_id,
         base_url=person.llm.base_url,
@@ -201,14 +202,17 @@ async def _select(
     try:
         response = await context.complete(request, show=False)
     except LLMError as error:
-        context.execution.emit_log(
-            context.node, "WARNING", f"Memory was chosen by score, as the model could not choose: {error.message}"
-        )
-        by, ids = "score", [m.id for m in candidates[: at_most or 10]]
+        ids, problem = None, error.message
     else:
         ids = selection.chosen_ids(response.structured, response.text, candidates)
-        ids = ids[:at_most] if at_most else ids
-    wanted = set(ids)
+        problem = f"its answer names no message: {' '.join(response.text.split())[:200]!r}"
+    by = "model"
+    if ids is None:
+        context.execution.emit_log(
+            context.node, "WARNING", f"Memory was chosen by score, as the model could not choose: {problem}"
+        )
+        by, ids = "score", [m.id for m in candidates[: at_most or selection.CHOSEN_BY_SCORE]]
+    wanted = set(ids[:at_most] if at_most else ids)
     return [m for m in log if m.id in wanted], by
 
 
