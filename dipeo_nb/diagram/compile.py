@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import expressions, graph, templates
-from dipeo_nb.diagram.fields import nearest, shorten
+from dipeo_nb.diagram.fields import PersonNames, nearest, shorten
 from dipeo_nb.diagram.given_names import CODE_FILE, SPECIAL_NAMES, GivenNames
 from dipeo_nb.diagram.loop_checks import check_loops
 from dipeo_nb.diagram.prompt_files import PromptFiles
@@ -107,13 +107,16 @@ def check_diagram(
 
 def _merged(reading: Iterable[Diagnostic], compiling: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
     """Both lists in file order, each finding once: the more severe one when both speak of the same thing."""
-    chosen: dict[tuple[Any, ...], Diagnostic] = {}
-    for finding in (*reading, *compiling):
-        key = (finding.code, finding.line, finding.node, finding.field, None if finding.line else finding.message)
-        before = chosen.get(key)
-        if before is None or (finding.severity is Severity.ERROR and before.severity is not Severity.ERROR):
-            chosen[key] = finding
-    return tuple(sorted(chosen.values(), key=lambda d: (d.line or 0, d.column or 0)))
+
+    def subject(finding: Diagnostic) -> tuple[Any, ...]:
+        return (finding.code, finding.line, finding.node, finding.field, None if finding.line else finding.message)
+
+    read = list(dict.fromkeys(reading))
+    found = list(dict.fromkeys(compiling))
+    severe = {subject(d) for d in found if d.severity is Severity.ERROR}
+    kept = [d for d in read if d.severity is Severity.ERROR or subject(d) not in severe]
+    known = {subject(d) for d in kept}
+    return tuple(sorted((*kept, *(d for d in found if subject(d) not in known)), key=lambda d: (d.line or 0, d.column or 0)))
 
 
 def _refusal(name: str, found: tuple[Diagnostic, ...]) -> InvalidDiagramError:
@@ -148,8 +151,7 @@ class _Compiler:
         self.found: list[Diagnostic] = []
         self.specs: dict[str, NodeSpec | None] = {}
         self.persons: dict[str, DomainPerson] = {}
-        self.references: dict[str, str] = {}
-        """Every spelling of a person → its id."""
+        self.references = PersonNames(model.persons)
         self.nodes = {node.id: node for node in model.nodes}
         self.incoming: dict[str, list[DomainArrow]] = {node.id: [] for node in model.nodes}
         self.outgoing: dict[str, list[DomainArrow]] = {node.id: [] for node in model.nodes}
@@ -249,14 +251,22 @@ class _Compiler:
         for person in self.model.persons:
             if person.id in self.persons:
                 place = self.source.person(person.id) if self.source else None
-                self.warn(
-                    "duplicate-id", f"Two persons have the id '{shorten(person.id)}'.", "Rename one.", place=place
+                self.error(
+                    "duplicate-id",
+                    f"Two persons have the id '{shorten(person.id)}'.",
+                    "Give each its own id.",
+                    place=place,
                 )
             self.persons[person.id] = self.with_system_prompt(person)
-        for person in self.model.persons:
-            for spelling in (f"person_{person.label}", person.label):
-                self.references.setdefault(spelling, person.id)
-        self.references.update({person_id: person_id for person_id in self.persons})
+        for person, other in self.references.clashes():
+            name = shorten(person.label)
+            self.warn(
+                "person-clash",
+                f"'{name}' is the label of one person and the id of another, '{shorten(other.label)}': "
+                f"a node with 'person: {name}' asks '{shorten(other.label)}'.",
+                f"Rename one of them, or let nodes name ids, such as '{shorten(person.id)}'.",
+                place=self.source.person(person.id) if self.source else None,
+            )
 
     def with_system_prompt(self, person: DomainPerson) -> DomainPerson:
         name = person.llm.prompt_file
@@ -358,7 +368,7 @@ class _Compiler:
                 node=node,
             )
         for reference in (spec.ignore_person or "").split(","):
-            if (word := reference.strip()) and word not in self.references:
+            if (word := reference.strip()) and not self.references.ids(word):
                 self.warn(
                     "unknown-person",
                     f"'ignore_person' names '{shorten(word)}', who is no person of this diagram.",
@@ -400,8 +410,16 @@ class _Compiler:
 
     def check_person(self, node: DomainNode, reference: str | None) -> str | None:
         """The id of a person that a node refers to; None, with a finding, when there is none of that name."""
-        found = self.references.get((reference or "").strip())
-        if found is None and reference:
+        found = self.references.ids(reference or "")
+        if len(found) > 1:
+            self.error(
+                "ambiguous-person",
+                f"{len(found)} persons are labelled '{shorten((reference or '').strip())}'.",
+                f"Name the id of the one you mean: {', '.join(map(shorten, found[:10]))}.",
+                node=node,
+                field="person",
+            )
+        elif not found and reference:
             self.error(
                 "unknown-person",
                 f"There is no person '{shorten(reference)}' in this diagram.",
@@ -409,7 +427,7 @@ class _Compiler:
                 node=node,
                 field="person",
             )
-        return found
+        return found[0] if len(found) == 1 else None
 
     def person_hint(self, reference: str) -> str:
         labels = [person.label for person in self.model.persons]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dipeo_nb.diagram.fields import as_text, did_you_mean, shorten
@@ -64,20 +64,25 @@ class References:
         if node := self.find(text):
             return End(node.id)
         if (match := _BRACKET.fullmatch(text)) and (node := self.find(match[1].strip())):
-            return self._bracket(node, match[2].strip(), direction, reading, at)
+            return self.with_handle(node, match[2].strip(), direction, reading, at)
         if found := self._split(text):
             node, rest = found
-            handle = rest.lstrip("_") or "default"
+            handle = legacy_handle(rest.lstrip("_") or "default")
             if handle in HANDLES:
                 return End(node.id, handle, requires_first=rest == "_first")
-            reading.warn(
+            cls = NODE_SPECS.get(node.type)
+            allowed = (cls.META.inputs if direction == "input" else cls.META.outputs) if cls else ()
+            # A node without a default handle cannot be entered or left there: what was meant has to be written.
+            lost = bool(allowed) and "default" not in allowed
+            report = reading.error if lost else reading.warn
+            report(
                 "unknown-handle",
-                f"'{shorten(handle)}' in '{shorten(text)}' is not a handle; the default one is used.",
+                f"'{shorten(handle)}' in '{shorten(text)}' is not a handle{'' if lost else '; the default one is used'}.",
                 *at,
-                hint=did_you_mean(handle, HANDLES, f"The handles are {', '.join(HandleLabel)}."),
+                hint=did_you_mean(handle, allowed or HANDLES, f"The handles are {', '.join(allowed or HandleLabel)}."),
                 node=shorten(node.label),
             )
-            return End(node.id)
+            return None if lost else End(node.id)
         self.unknown(match[1].strip() if match else text, direction, reading, at)
         return None
 
@@ -96,21 +101,31 @@ class References:
     def text(self, node: DomainNode, handle: str) -> str:
         """How a light connection names that end: `LABEL`, or `LABEL[HANDLE]`."""
         if handle == "default":
-            return node.label
-        text = f"{node.label}[{handle}]"
-        return f"{node.id}[{handle}]" if self.find(text) and self.find(node.id) is node else text
+            return node.label if self.find(node.label) is node else node.id
+        names = [name for name in (node.label, node.id) if self.find(name) is node] or [node.label]
+        padding = ""
+        while True:
+            for name in names:
+                # Another node may be labelled so as a whole; blanks in the brackets mean nothing.
+                if not self.find(text := f"{name}[{padding}{handle}]"):
+                    return text
+            padding += " "
 
-    def _bracket(self, node: DomainNode, handle: str, direction: str, reading: Reading, at: DocumentPath) -> End:
+    def with_handle(self, node: DomainNode, handle: str, direction: str, reading: Reading, at: DocumentPath) -> End:
+        """The end with a handle that is named apart from the node; one that the node does not have is an error."""
         cls = NODE_SPECS.get(node.type)
         allowed = (cls.META.inputs if direction == "input" else cls.META.outputs) if cls else ()
+        if not node.type:  # not inferred yet
+            allowed = tuple(HandleLabel)
+        written, handle = handle, legacy_handle(handle)
         listed = (node.id, handle, direction) in self.handles
-        # A node without handles on that side is the compiler's finding: there the whole arrow is wrong.
         led = cls is not None and direction == "output" and cls.META.has_output(handle)
+        # A node without handles on that side is the compiler's finding: there the whole arrow is wrong.
         if handle in allowed or led or listed or not allowed:
             return End(node.id, handle or "default")
         reading.error(
             "unknown-handle",
-            f"A node of type {node.type} has no {direction} '{shorten(handle)}'.",
+            f"'{shorten(written)}' is not an {direction} of a {node.type or 'node'}.",
             *at,
             hint=did_you_mean(handle, allowed, f"Its {direction}s are {', '.join(allowed)}."),
             node=shorten(node.label),
@@ -241,10 +256,12 @@ def arrow_label(value: Any, reading: Reading, at: DocumentPath) -> str | None:
     return as_text(value, reading, *at) or None
 
 
-def arrow_data(value: Any, reading: Reading, at: DocumentPath) -> dict[str, Any]:
-    """The free mapping of an arrow."""
+def arrow_data(value: Any, source_handle: str, reading: Reading, at: DocumentPath) -> dict[str, Any]:
+    """The free mapping of an arrow, without what its source handle says already (`branch` and its like)."""
     if isinstance(value, dict):
-        return dict(value)
+        branch = BRANCHES.get(source_handle)
+        implied = {"branch": branch, "is_conditional": True, "_isFromConditionBranch": True} if branch else {}
+        return {k: v for k, v in value.items() if not (k in implied and implied[k] == v)}
     if value is not None:
         reading.error(
             "wrong-type", "'data' of an arrow is a mapping.", *at, hint="Write 'data: {name: value}'.", field="data"
@@ -268,8 +285,16 @@ def priority(value: Any, reading: Reading, at: DocumentPath) -> float:
     return 0
 
 
-def written_data(arrow: DomainArrow) -> dict[str, Any]:
-    """Arrow data for the light and readable writers: without what the source handle says already."""
-    branch = BRANCHES.get(arrow.source_handle)
-    implied = {"branch": branch, "is_conditional": True, "_isFromConditionBranch": True} if branch else {}
-    return {k: v for k, v in arrow.data.items() if not (k in implied and implied[k] == v)}
+def with_ids(drafts: Sequence[tuple[DomainArrow, DocumentPath]], reading: Reading) -> list[DomainArrow]:
+    """The arrows with ids, and their places noted: those without one are numbered, past the ids that others name."""
+    taken = {arrow.id for arrow, _ in drafts}
+    found: list[DomainArrow] = []
+    for index, (arrow, at) in enumerate(drafts):
+        if not arrow.id:
+            made = f"arrow_{index}"
+            while made in taken:
+                made += "_"
+            arrow = replace(arrow, id=made)
+        reading.source.arrows.setdefault(arrow.id, at)
+        found.append(arrow)
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,7 @@ from dipeo_nb.errors import DiagramFormatError, ValidationError
 if TYPE_CHECKING:
     from dipeo_nb.diagram.document import Diagram
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", DomainNode, DomainPerson, DomainArrow)
 
 SECTIONS = ("nodes", "persons", "arrows", "connections", "name", "description")
 ARROW_FIELDS = {
@@ -55,13 +55,13 @@ def edited(diagram: Diagram, path: str, value: Any) -> str:
     if section in ("name", "description") and not rest:
         return _apply(diagram, [Edit(_metadata_path(diagram, section), value)])
     if section == "nodes":
-        node, field = _split(rest, {n.label: n for n in diagram.nodes}, {n.id: n for n in diagram.nodes}, path)
+        node, field = _split(rest, diagram.nodes, path)
         return _edited_node(diagram, node, field, value)
     if section == "persons":
-        one, field = _split(rest, {p.label: p for p in diagram.persons}, {p.id: p for p in diagram.persons}, path)
+        one, field = _split(rest, diagram.persons, path)
         return _edited_person(diagram, one, field, value)
     if section in ("arrows", "connections"):
-        arrow, field = _split(rest, {}, {a.id: a for a in diagram.arrows}, path)
+        arrow, field = _split(rest, diagram.arrows, path)
         return _edited_arrow(diagram, arrow, field, value)
     raise ValidationError(
         f"'{shorten(path)}' is no path into a diagram.",
@@ -69,21 +69,32 @@ def edited(diagram: Diagram, path: str, value: Any) -> str:
     )
 
 
-def _split(rest: str, by_label: Mapping[str, _T], by_id: Mapping[str, _T], path: str) -> tuple[_T, str]:
+def _split(rest: str, things: Sequence[_T], path: str) -> tuple[_T, str]:
     """`Judge Panel.default_prompt` → (that one, `default_prompt`); names may hold dots, the longest one fits."""
-    table = {**by_id, **by_label}
+    labels = [label for thing in things if (label := getattr(thing, "label", None)) and not isinstance(thing, DomainArrow)]
+    table: dict[str, list[_T]] = {}
+    for thing in things:
+        for name in {thing.id} if isinstance(thing, DomainArrow) else {thing.id, thing.label}:
+            table.setdefault(name, []).append(thing)
     cut = rest.rfind(".")
+    what = path.partition(".")[0]
     while cut > 0:
-        if rest[:cut] in table:
-            return table[rest[:cut]], rest[cut + 1 :]
+        found = table.get(rest[:cut], [])
+        if len(found) == 1:
+            return found[0], rest[cut + 1 :]
+        if found:
+            ids = ", ".join(f"'{shorten(thing.id, 30)}'" for thing in found[:10])
+            raise ValidationError(
+                f"'{shorten(rest[:cut])}' may mean {len(found)} of the {what}: those with the ids {ids}.",
+                hint="Name one by an id or a label that no other has.",
+            )
         cut = rest.rfind(".", 0, cut)
     name = rest.rpartition(".")[0] or rest
-    what = path.partition(".")[0]
-    known = ", ".join(f"'{shorten(t, 30)}'" for t in list(by_label or by_id)[:10]) or "none"
+    known = ", ".join(f"'{shorten(t, 30)}'" for t in (labels or list(table))[:10]) or "none"
     if rest in table:
         raise ValidationError(f"'{shorten(path)}' names no field.", hint=f"Write '{shorten(path)}.<field>'.")
     raise ValidationError(
-        f"There is no '{shorten(name)}' among the {what}.", hint=did_you_mean(name, by_label or by_id, f"There are: {known}.")
+        f"There is no '{shorten(name)}' among the {what}.", hint=did_you_mean(name, labels or table, f"There are: {known}.")
     )
 
 
@@ -137,7 +148,7 @@ def _field_path(
 
 def _relabelled_node(diagram: Diagram, node: DomainNode, value: Any) -> str:
     """A new label, also in the connections and conditions that use it."""
-    label = _new_label(value, (n.label for n in diagram.nodes if n is not node))
+    label = _new_label(value, (name for n in diagram.nodes if n is not node for name in (n.label, n.id)))
     if diagram.format == "readable":
         return _rewritten(diagram, nodes={node.id: replace(node, label=label)})
     base = diagram.source.nodes[node.id]
@@ -170,14 +181,14 @@ def _new_label(value: Any, others: Any) -> str:
     if not label:
         raise ValidationError("A label is text that is not empty.", hint="Give a text.")
     if label in set(others):
-        raise ValidationError(f"The label '{shorten(label)}' is taken.", hint="Give another one.")
+        raise ValidationError(f"'{shorten(label)}' is already the label or id of another one.", hint="Give another label.")
     return label
 
 
 def _edited_person(diagram: Diagram, person: DomainPerson, field: str, value: Any) -> str:
     base = diagram.source.persons[person.id]
     if field == "label":
-        label = _new_label(value, (p.label for p in diagram.persons if p is not person))
+        label = _new_label(value, (name for p in diagram.persons if p is not person for name in (p.label, p.id)))
         path = diagram.source.field_path(base, "label")
         edits = [Edit(path, label)] if path else [Edit(base, None, rename=label)]
         if diagram.format != "native":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
 from typing import Any
@@ -291,6 +291,19 @@ def position(value: Any, reading: Reading, at: DocumentPath, label: str) -> Vec2
     return None
 
 
+def given_ids(items: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The ids that the items of a document name."""
+    return frozenset(str(item["id"]).strip() for item in items if item.get("id") is not None)
+
+
+def free_id(index: int, taken: frozenset[str]) -> str:
+    """The id of the node at *index*, which names none; never one that another of the nodes names."""
+    made = f"node_{index}"
+    while made in taken:
+        made += "_"
+    return made
+
+
 def whole(number: float) -> int | float:
     """A coordinate for JSON: without a fraction when it has none."""
     return int(number) if number == int(number) else number
@@ -342,7 +355,10 @@ def service_name(value: str) -> str:
 def person(
     name: str | None, config: Mapping[str, Any], default_id: Callable[[str], str], reading: Reading, at: DocumentPath
 ) -> DomainPerson:
-    """A person from its name and its settings, flat or under `llm_config`."""
+    """A person from its name and its settings, flat or under `llm_config`.
+
+    *default_id* makes the id of a person that names none, from its key in the file, else from its label.
+    """
     nested = config.get("llm_config")
     inside = ("llm_config",) if isinstance(nested, dict) else ()
     settings: dict[str, Any] = {k: v for k, v in config.items() if not isinstance(nested, dict) or k != "llm_config"}
@@ -387,7 +403,7 @@ def person(
             hint=did_you_mean(key, _PERSON_WORDS, f"A person takes {', '.join(PERSON_TEXTS + PERSON_NUMBERS)}."),
             field=key,
         )
-    return DomainPerson(given_id or default_id(label), label, llm)
+    return DomainPerson(given_id or default_id(name or label), label, llm)
 
 
 def _wrong_person_field(key: str, wanted: str, value: Any, label: str, reading: Reading, at: DocumentPath) -> None:
@@ -443,12 +459,12 @@ def persons(value: Any, default_id: Callable[[str], str], reading: Reading) -> t
 
     if isinstance(value, dict):
         for name, config in value.items():
-            add(name, config, ("persons", name))
+            add(name.strip(), config, ("persons", name))
     elif isinstance(value, list):
         for i, item in enumerate(value):
             if isinstance(item, dict) and len(item) == 1 and isinstance(next(iter(item.values())), (dict, type(None))):
                 name, config = next(iter(item.items()))
-                add(name, config, ("persons", i, name))
+                add(name.strip(), config, ("persons", i, name))
             else:
                 add(None, item, ("persons", i))
     elif value is not None:
@@ -461,43 +477,77 @@ def persons(value: Any, default_id: Callable[[str], str], reading: Reading) -> t
     return tuple(found)
 
 
+class PersonNames:
+    """What texts may call each person: its id before all, else its label or `person_<label>`."""
+
+    def __init__(self, people: Iterable[DomainPerson]) -> None:
+        self.by_id = {p.id: p for p in people}
+        self._by_name: dict[str, list[str]] = {}
+        for p in self.by_id.values():
+            for name in (p.label, f"person_{p.label}"):
+                self._by_name.setdefault(name, []).append(p.id)
+
+    def ids(self, reference: str) -> tuple[str, ...]:
+        """The ids of the persons that *reference* may mean: none, one, or several that share a label."""
+        for text in (reference, reference.strip()):
+            if text in self.by_id:
+                return (text,)
+            if text in self._by_name:
+                return tuple(self._by_name[text])
+        return ()
+
+    def id(self, reference: str) -> str | None:
+        """The id of the one person that *reference* means; None when it is nobody or several."""
+        found = self.ids(reference)
+        return found[0] if len(found) == 1 else None
+
+    def clashes(self) -> Iterator[tuple[DomainPerson, DomainPerson]]:
+        """Labels that are the id of another person: (one with that label, the one with that id), once for each label."""
+        seen: set[str] = set()
+        for p in self.by_id.values():
+            other = self.by_id.get(p.label)
+            if other is not None and other is not p and p.label not in seen:
+                seen.add(p.label)
+                yield p, other
+
+
 def resolve_persons(nodes: Iterable[DomainNode], people: Sequence[DomainPerson]) -> tuple[DomainNode, ...]:
-    """Nodes whose `person` is an id, wherever they named a known person by label, key or `person_<label>`."""
-    ids = {p.id for p in people}
-    by_name: dict[str, str] = {}
-    for p in people:
-        by_name.setdefault(p.label, p.id)
-        by_name.setdefault(f"person_{p.label}", p.id)
+    """Nodes whose `person` is an id, wherever they named one known person in another way."""
+    names = PersonNames(people)
     result: list[DomainNode] = []
     for node in nodes:
-        name = node.data.get("person")
-        if isinstance(name, str) and name not in ids and name.strip() in by_name:
-            node = replace(node, data={**node.data, "person": by_name[name.strip()]})
+        reference = node.data.get("person")
+        if isinstance(reference, str) and (found := names.id(reference)) is not None and found != reference:
+            node = replace(node, data={**node.data, "person": found})
         result.append(node)
     return tuple(result)
 
 
-def written_persons(people: Sequence[DomainPerson]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Persons by name for the light and readable writers, and how nodes refer to each id.
+def written_persons(
+    people: Sequence[DomainPerson], default_id: Callable[[str], str]
+) -> tuple[dict[str, dict[str, Any]] | list[dict[str, Any]], dict[str, str]]:
+    """Persons for the light and readable writers, and how nodes refer to each id.
 
-    Names are labels. `id` is written when it says more than the label; `label` only when two persons share it.
+    Persons are keyed by label, and `id` is written when it is not what the reader makes of the key. Labels that are
+    shared, or that are the id of another person, would let a reference mean somebody else: then persons are keyed by
+    id, and nodes name ids. Persons that share an id cannot be keyed; they make a list.
     """
-    counts = Counter(p.label for p in people)
+    names = PersonNames(people)
+    if len(names.by_id) < len(people):
+        return [{"id": p.id, "label": p.label, **llm_settings(p.llm)} for p in people], {}
+    if len({p.label for p in people}) < len(people) or any(names.clashes()):
+        keyed = {p.id: p for p in people}
+    else:
+        keyed = {p.label: p for p in people}
     written: dict[str, dict[str, Any]] = {}
-    names: dict[str, str] = {}
-    for p in people:
-        name, number = p.label, 0
-        while name in written:
-            number += 1
-            name = f"{p.label}~{number}"
+    for key, p in keyed.items():
         settings = llm_settings(p.llm)
-        if counts[p.label] > 1 or p.id not in (p.label, f"person_{p.label}"):
+        if p.id != default_id(key):
             settings["id"] = p.id
-        if name != p.label:
+        if p.label != key:
             settings["label"] = p.label
-        written[name] = settings
-        names[p.id] = p.label if counts[p.label] == 1 else p.id
-    return written, names
+        written[key] = settings
+    return written, {p.id: key for key, p in keyed.items() if names.id(key) == p.id}
 
 
 def llm_settings(llm: LLMConfig) -> dict[str, Any]:

@@ -218,14 +218,13 @@ def type_words(node: DomainNode) -> str:
 
 
 def persons_by_reference(diagram: DomainDiagram) -> Mapping[str, tuple[str, str]]:
-    """Every spelling of a person in nodes → (label, model or service), cleaned."""
+    """Every spelling of a person in nodes → (label, model or service), cleaned; ids go before labels."""
+    shown = {p.id: (clean(p.label), _RELEASE.sub("", clean(p.llm.model or p.llm.service))) for p in diagram.persons}
     found: dict[str, tuple[str, str]] = {}
     for person in diagram.persons:
-        model = _RELEASE.sub("", clean(person.llm.model or person.llm.service))
-        value = (clean(person.label), model)
-        for reference in (f"person_{person.label}", person.label, person.id):
-            found[reference] = value
-    return found
+        for reference in (person.label, f"person_{person.label}"):
+            found.setdefault(reference, shown[person.id])
+    return found | shown
 
 
 _RELEASE = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")

@@ -22,6 +22,11 @@ CONNECTION_KEYS = frozenset(("from", "to", "label", "content_type", "type", "dat
 DEFAULT_CONTENT_TYPE = "raw_text"
 
 
+def default_person_id(name: str) -> str:
+    """The id of a person that names none."""
+    return name
+
+
 # ----------------------------------------------------------------------------------------------------- reading
 
 
@@ -32,7 +37,7 @@ def read(reading: Reading) -> DomainDiagram:
         DiagramFormatError: `nodes` or `connections` is no list.
     """
     top = reading.value
-    people = fields.persons(top.get("persons"), lambda label: label, reading)
+    people = fields.persons(top.get("persons"), default_person_id, reading)
     nodes = _nodes(reading)
     references = References(nodes)
     handles = connections.handles(top.get("handles"), reading, references.by_id)
@@ -51,22 +56,24 @@ def read(reading: Reading) -> DomainDiagram:
 def _nodes(reading: Reading) -> list[DomainNode]:
     found: list[DomainNode] = []
     paths: list[DocumentPath] = []
-    for at, item in fields.items(reading, "nodes", "nodes"):
-        node = _node(item, len(found), reading, at)
+    items = fields.items(reading, "nodes", "nodes")
+    taken = fields.given_ids(item for _, item in items)
+    for at, item in items:
+        node_id = fields.as_text(item.get("id"), reading, *at, "id")
+        node = _node(item, node_id or fields.free_id(len(found), taken), len(found), reading, at)
         reading.source.nodes.setdefault(node.id, at)
         found.append(node)
         paths.append(at)
     return fields.unique_labels(found, reading, paths.__getitem__)
 
 
-def _node(item: Mapping[str, Any], index: int, reading: Reading, at: DocumentPath) -> DomainNode:
+def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, at: DocumentPath) -> DomainNode:
     props = {key: value for key, value in item.items() if key not in NODE_KEYS}
     long_form = item.get("props")
     inner: Mapping[str, Any] = {}
     if isinstance(long_form, dict):
         inner = long_form
         props = {key: value for key, value in long_form.items() if key not in NODE_KEYS} | props
-    node_id = fields.as_text(item.get("id"), reading, *at, "id") or f"node_{index}"
 
     def part(name: str) -> tuple[Any, DocumentPath]:
         # Upstream refuses `props` that hold these three; here they count when the short form has none.
@@ -113,22 +120,19 @@ def _wrong_type(field: str, wanted: str, value: Any, reading: Reading, at: Docum
 
 
 def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
-    found: list[DomainArrow] = []
+    found: list[tuple[DomainArrow, DocumentPath]] = []
     silent: set[int] = set()
     for at, item in fields.items(reading, "connections", "connections"):
-        arrow = _arrow(item, len(found), reading, at, references)
+        arrow = _arrow(item, reading, at, references)
         if arrow is None:
             continue
         if "content_type" not in item and not item.get("type"):
             silent.add(len(found))
-        reading.source.arrows.setdefault(arrow.id, at)
-        found.append(arrow)
-    return tuple(fill_content_types(found, silent))
+        found.append((arrow, at))
+    return tuple(fill_content_types(connections.with_ids(found, reading), silent))
 
 
-def _arrow(
-    item: Mapping[str, Any], index: int, reading: Reading, at: DocumentPath, references: References
-) -> DomainArrow | None:
+def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, references: References) -> DomainArrow | None:
     source = _end(item, "from", "output", reading, at, references)
     target = _end(item, "to", "input", reading, at, references)
     if not item.keys() <= CONNECTION_KEYS:
@@ -143,12 +147,12 @@ def _arrow(
             )
     if source is None or target is None:
         return None
-    data = connections.arrow_data(item["data"], reading, (*at, "data")) if "data" in item else {}
+    data = connections.arrow_data(item["data"], source.handle, reading, (*at, "data")) if "data" in item else {}
     arrow_id = fields.as_text(item.get("id", data.pop("id", None)), reading, *at, "id")
     if source.requires_first or target.requires_first:
         data["requires_first_execution"] = True
     return DomainArrow(
-        id=arrow_id or f"arrow_{index}",
+        id=arrow_id or "",
         source=source.node,
         target=target.node,
         source_handle=source.handle,
@@ -220,7 +224,7 @@ def write(diagram: DomainDiagram) -> str:
 
     Lost: fractions of coordinates, and the handles that every node of a type has.
     """
-    people, names = fields.written_persons(diagram.persons)
+    people, names = fields.written_persons(diagram.persons, default_person_id)
     references = References(diagram.nodes)
     meta = fields.written_metadata(diagram.metadata)
     document: dict[str, Any] = {"version": "light"}
@@ -265,6 +269,6 @@ def _written_arrow(arrow: DomainArrow, index: int, references: References) -> di
         made["id"] = arrow.id
     if arrow.execution_priority:
         made["execution_priority"] = arrow.execution_priority
-    if data := connections.written_data(arrow):
-        made["data"] = data
+    if arrow.data:
+        made["data"] = dict(arrow.data)
     return made

@@ -39,7 +39,8 @@ def read(reading: Reading) -> DomainDiagram:
         DiagramFormatError: `nodes` or `arrows` is neither a list nor a mapping.
     """
     reading.value = top = _without_dunders(reading.value)
-    people = fields.persons(top.get("persons"), lambda label: f"person_{label}", reading)
+    keyed = isinstance(top.get("persons"), dict)
+    people = fields.persons(top.get("persons"), lambda name: name if keyed else f"person_{name}", reading)
     nodes = _nodes(reading)
     references = References(nodes)
     handles = connections.handles(top.get("handles"), reading, references.by_id)
@@ -82,16 +83,18 @@ def _collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str
 def _nodes(reading: Reading) -> list[DomainNode]:
     found: list[DomainNode] = []
     paths: list[DocumentPath] = []
-    for at, item in _collection(reading, "nodes"):
-        node = _node(item, len(found), reading, at)
+    items = _collection(reading, "nodes")
+    taken = fields.given_ids(item for _, item in items)
+    for at, item in items:
+        node_id = fields.as_text(item.get("id"), reading, *at, "id")
+        node = _node(item, node_id or fields.free_id(len(found), taken), len(found), reading, at)
         reading.source.nodes.setdefault(node.id, at)
         found.append(node)
         paths.append(at)
     return fields.unique_labels(found, reading, paths.__getitem__)
 
 
-def _node(item: Mapping[str, Any], index: int, reading: Reading, at: DocumentPath) -> DomainNode:
-    node_id = fields.as_text(item.get("id"), reading, *at, "id") or f"node_{index}"
+def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, at: DocumentPath) -> DomainNode:
     inner = item.get("data")
     if inner is not None and not isinstance(inner, dict):
         reading.error(
@@ -135,7 +138,7 @@ def _node(item: Mapping[str, Any], index: int, reading: Reading, at: DocumentPat
 
 
 def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
-    found: list[DomainArrow] = []
+    found: list[tuple[DomainArrow, DocumentPath]] = []
     for at, item in _collection(reading, "arrows"):
         source = _end(item, "source", HandleDirection.OUTPUT, reading, at, references)
         target = _end(item, "target", HandleDirection.INPUT, reading, at, references)
@@ -153,7 +156,7 @@ def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]
         extra = {key: item[key] for key in item if key not in ARROW_KEYS}
         content_type = item.get("content_type") or None
         arrow = DomainArrow(
-            id=fields.as_text(item.get("id"), reading, *at, "id") or f"arrow_{len(found)}",
+            id=fields.as_text(item.get("id"), reading, *at, "id") or "",
             source=source[0],
             target=target[0],
             source_handle=source[1],
@@ -161,11 +164,10 @@ def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]
             label=connections.arrow_label(item.get("label"), reading, (*at, "label")),
             content_type=connections.content_type(content_type, reading, (*at, "content_type")),
             execution_priority=connections.priority(item.get("execution_priority"), reading, (*at, "execution_priority")),
-            data=extra | connections.arrow_data(item.get("data"), reading, (*at, "data")),
+            data=extra | connections.arrow_data(item.get("data"), source[1], reading, (*at, "data")),
         )
-        reading.source.arrows.setdefault(arrow.id, at)
-        found.append(arrow)
-    return tuple(found)
+        found.append((arrow, at))
+    return tuple(connections.with_ids(found, reading))
 
 
 def _end(
@@ -184,11 +186,11 @@ def _end(
             hint=f"Write a handle id, e.g. \"node_0_default_{direction}\".", field=key,
         )
         return None
-    if text in references.by_id:
+    parsed = _handle_of(text, references)
+    # What reads as a handle of this side is one, also when a node has such an id.
+    if text in references.by_id and not (parsed and parsed[0] in references.by_id and parsed[2] is direction):
         return text, "default"
-    try:
-        node_id, handle, found_direction = parse_handle_id(text)
-    except ValueError:
+    if parsed is None:
         reading.error(
             "bad-handle-id",
             f"'{fields.shorten(text)}' is not a handle id.",
@@ -198,6 +200,8 @@ def _end(
             field=key,
         )
         return None
+    node_id, handle, found_direction = parsed
+    node_id = node_id if node_id in references.by_id else node_id.strip()
     if node_id not in references.by_id:
         references.unknown(node_id, direction.value, reading, (*at, key), by_id=True)
         return None
@@ -212,6 +216,19 @@ def _end(
         )
         return None
     return node_id, connections.legacy_handle(handle)
+
+
+def _handle_of(text: str, references: References) -> tuple[str, str, HandleDirection] | None:
+    """Node id, handle and direction of a handle id; of a handle with underscores, as far as the nodes tell."""
+    try:
+        node_id, handle, direction = parse_handle_id(text)
+    except ValueError:
+        return None
+    whole = f"{node_id}_{handle}"
+    cut = len(node_id)
+    while cut > 0 and whole[:cut] not in references.by_id:
+        cut = whole.rfind("_", 0, cut)
+    return (whole[:cut], whole[cut + 1 :], direction) if cut > 0 else (node_id, handle, direction)
 
 
 # ----------------------------------------------------------------------------------------------------- writing
@@ -273,7 +290,10 @@ def _written_arrow(arrow: DomainArrow) -> dict[str, Any]:
         made["label"] = arrow.label
     if arrow.execution_priority:
         made["execution_priority"] = arrow.execution_priority
-    return made | ({"data": dict(arrow.data)} if arrow.data else {})
+    # Upstream's editor tells the branches of a condition by this.
+    branch = {"branch": connections.BRANCHES[arrow.source_handle]} if arrow.source_handle in connections.BRANCHES else {}
+    data = {**branch, **arrow.data}
+    return made | ({"data": data} if data else {})
 
 
 def _handles(diagram: DomainDiagram) -> list[DomainHandle]:

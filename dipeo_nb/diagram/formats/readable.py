@@ -41,6 +41,11 @@ DESTINATION_KEYS = {
 }
 
 
+def default_person_id(name: str) -> str:
+    """The id of a person that names none."""
+    return f"person_{name}"
+
+
 # ----------------------------------------------------------------------------------------------------- reading
 
 
@@ -73,7 +78,7 @@ def read(reading: Reading) -> DomainDiagram:
         DiagramFormatError: `nodes` or `flow` is neither a list nor a mapping.
     """
     top = reading.value
-    people = fields.persons(top.get("persons"), lambda label: f"person_{label}", reading)
+    people = fields.persons(top.get("persons"), default_person_id, reading)
     drafts = list(_drafts(reading))
     labelled = fields.unique_labels([d.node for d in drafts], reading, lambda i: drafts[i].at)
     references = References(labelled)
@@ -115,14 +120,18 @@ def _entries(reading: Reading, key: str, what: str) -> Iterator[tuple[DocumentPa
 
 
 def _drafts(reading: Reading) -> Iterator[_Draft]:
-    for at, index, item in _entries(reading, "nodes", "nodes"):
+    entries = list(_entries(reading, "nodes", "nodes"))
+    mappings = [item for _, _, item in entries if isinstance(item, dict)]
+    configs = [*mappings, *(value for item in mappings for value in item.values() if isinstance(value, dict))]
+    taken = fields.given_ids(configs)
+    for at, index, item in entries:
         if isinstance(item, dict) and len(item) == 1 and (isinstance(v := next(iter(item.values())), dict) or v is None):
             name = next(iter(item))
-            yield _draft(name, item[name] or {}, index, reading, (*at, name))
+            yield _draft(name, item[name] or {}, index, reading, (*at, name), taken)
         elif isinstance(item, dict) and "label" in item:  # as in light
-            yield _draft(None, item, index, reading, at)
+            yield _draft(None, item, index, reading, at, taken)
         elif isinstance(item, str) and item.strip():
-            yield _draft(item, {}, index, reading, at)
+            yield _draft(item, {}, index, reading, at, taken)
         elif isinstance(item, dict) and item:
             name = next(iter(item))
             reading.error(
@@ -136,10 +145,17 @@ def _drafts(reading: Reading) -> Iterator[_Draft]:
             fields.stray_item(reading, "nodes", index, item)
 
 
-def _draft(name: str | None, config: Mapping[str, Any], index: int, reading: Reading, at: DocumentPath) -> _Draft:
+def _draft(
+    name: str | None,
+    config: Mapping[str, Any],
+    index: int,
+    reading: Reading,
+    at: DocumentPath,
+    taken: frozenset[str],
+) -> _Draft:
     label, kind, place = _node_key(name or "")
     label = fields.as_text(config.get("label"), reading, *at, "label") or label
-    node_id = fields.as_text(config.get("id"), reading, *at, "id") or f"node_{index}"
+    node_id = fields.as_text(config.get("id"), reading, *at, "id") or fields.free_id(index, taken)
     props = {k: v for k, v in config.items() if k not in NODE_KEYS}
     if isinstance(config.get("props"), dict):
         props = config["props"] | props
@@ -176,13 +192,12 @@ def _typed(draft: _Draft, node: DomainNode, reading: Reading, *, first: bool, br
 
 
 def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
-    found: list[DomainArrow] = []
+    found: list[tuple[DomainArrow, DocumentPath]] = []
     for at, source, destination in _flow(reading, references):
-        arrow = _arrow(source, destination, len(found), reading, at, references)
+        arrow = _arrow(source, destination, reading, at, references)
         if arrow:
-            reading.source.arrows.setdefault(arrow.id, at)
-            found.append(arrow)
-    return tuple(found)
+            found.append((arrow, at))
+    return tuple(connections.with_ids(found, reading))
 
 
 def _flow(reading: Reading, references: References) -> Iterator[tuple[DocumentPath, str, _Destination]]:
@@ -316,7 +331,7 @@ def _split_outside_quotes(text: str) -> list[str]:
 
 
 def _arrow(
-    source: str, said: _Destination, index: int, reading: Reading, at: DocumentPath, references: References
+    source: str, said: _Destination, reading: Reading, at: DocumentPath, references: References
 ) -> DomainArrow | None:
     start = references.end(source, "output", reading, at)
     target = references.end(said.to, "input", reading, at) if said.to else None
@@ -324,14 +339,14 @@ def _arrow(
         references.unknown("", "input", reading, at)
     if start is None or target is None:
         return None
-    start = _with_handle(start, said.source_handle, reading, at)
-    target = _with_handle(target, said.target_handle, reading, at)
+    start = _with_handle(start, said.source_handle, "output", references, reading, at)
+    target = _with_handle(target, said.target_handle, "input", references, reading, at)
     more = said.more or {}
-    data = connections.arrow_data(more["data"], reading, (*at, "data")) if "data" in more else {}
+    data = connections.arrow_data(more["data"], start.handle, reading, (*at, "data")) if "data" in more else {}
     if start.requires_first or target.requires_first:
         data["requires_first_execution"] = True
     return DomainArrow(
-        id=fields.as_text(more.get("id"), reading, *at, "id") or f"arrow_{index}",
+        id=fields.as_text(more.get("id"), reading, *at, "id") or "",
         source=start.node,
         target=target.node,
         source_handle=start.handle,
@@ -343,20 +358,17 @@ def _arrow(
     )
 
 
-def _with_handle(end: End, handle: str | None, reading: Reading, at: DocumentPath) -> End:
+def _with_handle(
+    end: End, handle: str | None, direction: str, references: References, reading: Reading, at: DocumentPath
+) -> End:
     """The end with a handle given in words; the writer's leading `_` is taken off."""
     if not handle:
         return end
+    node = references.by_id[end.node]
     name = connections.legacy_handle(handle.removeprefix("_"))
-    if name in connections.HANDLES:
+    if not node.type and name in connections.HANDLES:  # the type is inferred from the handles, too
         return replace(end, handle=name)
-    reading.error(
-        "unknown-handle",
-        f"'{fields.shorten(handle)}' is not a handle.",
-        *at,
-        hint=fields.did_you_mean(name, connections.HANDLES, f"The handles are {', '.join(sorted(connections.HANDLES))}."),
-    )
-    return end
+    return references.with_handle(node, handle.removeprefix("_"), direction, reading, at)
 
 
 # ----------------------------------------------------------------------------------------------------- writing
@@ -368,14 +380,14 @@ def write(diagram: DomainDiagram) -> str:
     Destinations are in words; those with quotes in their texts, a priority, data or an id of their own are mappings.
     Lost: fractions of coordinates, and the handles that every node of a type has.
     """
-    people, names = fields.written_persons(diagram.persons)
+    people, names = fields.written_persons(diagram.persons, default_person_id)
     meta = fields.written_metadata(diagram.metadata)
     document: dict[str, Any] = {"version": "readable"}
     for key in ("name", "description"):
         if value := meta.pop(key, None):
             document[key] = value
     if people:
-        document["persons"] = [{name: config} for name, config in people.items()]
+        document["persons"] = people if isinstance(people, list) else [{name: config} for name, config in people.items()]
     document["nodes"] = [_written_node(node, index, names) for index, node in enumerate(diagram.nodes)]
     document["flow"] = _written_flow(diagram)
     if handles := connections.written_handles(diagram):
@@ -406,18 +418,19 @@ def _written_node(node: DomainNode, index: int, names: Mapping[str, str]) -> dic
 
 def _written_flow(diagram: DomainDiagram) -> list[dict[str, Any]]:
     """Neighbouring arrows of one source together; the order of the arrows is kept, since it means something."""
-    nodes = {node.id: node for node in diagram.nodes}
+    references = References(diagram.nodes)
     groups: list[tuple[str, list[Any]]] = []
     for index, arrow in enumerate(diagram.arrows):
-        source = nodes[arrow.source].label
+        source = references.by_id[arrow.source].label
         if not groups or groups[-1][0] != source:
             groups.append((source, []))
-        groups[-1][1].append(_written_destination(arrow, index, nodes[arrow.target].label))
+        groups[-1][1].append(_written_destination(arrow, index, references))
     return [{source: items[0] if len(items) == 1 else items} for source, items in groups]
 
 
-def _written_destination(arrow: DomainArrow, index: int, target: str) -> Any:
+def _written_destination(arrow: DomainArrow, index: int, references: References) -> Any:
     said: dict[str, Any] = {}
+    target = references.by_id[arrow.target].label
     if arrow.source_handle != "default":
         said["from"] = f"_{arrow.source_handle}"
     said["to"] = target
@@ -427,16 +440,17 @@ def _written_destination(arrow: DomainArrow, index: int, target: str) -> Any:
         said["as"] = arrow.content_type
     if arrow.label:
         said["naming"] = arrow.label
-    more = connections.written_data(arrow)
-    if arrow.id != f"arrow_{index}" or arrow.execution_priority or more or not all(map(_quotable, said.values())):
+    words = " ".join(f'{word} "{text}"' for word, text in said.items())
+    simple = arrow.id == f"arrow_{index}" and not arrow.execution_priority and not arrow.data
+    if not simple or not all(map(_quotable, said.values())) or references.find(words):
         if arrow.id != f"arrow_{index}":
             said["id"] = arrow.id
         if arrow.execution_priority:
             said["execution_priority"] = arrow.execution_priority
-        if more:
-            said["data"] = more
+        if arrow.data:
+            said["data"] = dict(arrow.data)
         return Flow(said)
-    return " ".join(f'{word} "{text}"' for word, text in said.items())
+    return words
 
 
 def _quotable(text: str) -> bool:

@@ -219,7 +219,8 @@ async def _select(
 def _ids(ignore_person: str | None, names: Mapping[str, str]) -> list[str]:
     """Ids of the persons in a comma list of ids or labels."""
     wanted = [part.strip() for part in (ignore_person or "").split(",") if part.strip()]
-    return [i for i, label in names.items() if i in wanted or label in wanted or f"person_{label}" in wanted]
+    by_name = set(wanted) - names.keys()  # a text that is an id means that person, not others who are labelled so
+    return [i for i, label in names.items() if i in wanted or label in by_name or f"person_{label}" in by_name]
 
 
 def tools(value: Any) -> tuple[ToolConfig, ...]:
