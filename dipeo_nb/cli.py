@@ -710,6 +710,7 @@ def _carry_out(order: _Order) -> RunState:
 def _followed(runtime: Runtime, execution: Execution | Replay, feed: Feed, view: View) -> RunState:
     """Run to the end and watch."""
     from dipeo_nb.common.loop import submit
+    from dipeo_nb.errors import StorageError
 
     bus = runtime.services.bus
 
@@ -717,7 +718,11 @@ def _followed(runtime: Runtime, execution: Execution | Replay, feed: Feed, view:
         await runtime.initialize()
         subscription = bus.subscribe(feed.put, run_id=execution.run_id)
         try:
-            await execution.run()
+            try:
+                await execution.run()
+            except StorageError:  # the end is not recorded, but the state tells it
+                if not execution.state.finished:
+                    raise
             await bus.drain()
             return execution.state
         finally:

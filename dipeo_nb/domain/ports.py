@@ -479,11 +479,12 @@ class RunStore(Protocol):
     async def append(self, events: Sequence[Event]) -> None:
         """Commit *events* (all of one run, consecutive `seq`) in one transaction, all or nothing.
 
-        The first event of a run must be `execution_started` with seq 1.
+        The first event of a run must be `execution_started` with seq 1. A cancelled append has ended when the CancelledError is
+        raised: all of the batch is stored or nothing (`run` tells which), and the next append goes on from there.
 
         Raises:
-            StorageError: a gap or repeat in `seq`, a final event already there, payload not JSON, disk full,
-                read-only. Nothing of the batch is then stored.
+            StorageError: whatever goes wrong: a gap or repeat in `seq`, a final event already there, payload not JSON, disk
+                full, read-only. Nothing of the batch is then stored.
         """
         ...
 

@@ -22,7 +22,7 @@ from dipeo_nb.common.scrub import logger
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
-from dipeo_nb.errors import EventBusError, StorageError
+from dipeo_nb.errors import DipeoError, EventBusError
 from dipeo_nb.events.memory import InMemoryEventBus, check_events
 
 BLOCK_MS = 2000
@@ -84,7 +84,7 @@ class RedisEventBus:
         self._here = InMemoryEventBus(max_queue_size, overflow=overflow)
         self._max_waiting, self._kept = max_waiting, kept
         self._me = uuid.uuid4().hex
-        self._outbox: deque[tuple[Event, str]] = deque()
+        self._outbox: deque[tuple[Event, bytes]] = deque()
         self._filled = asyncio.Event()
         self._sent = asyncio.Event()
         self._position = "0-0"
@@ -151,8 +151,10 @@ class RedisEventBus:
         check_events(events)
         try:
             bodies = [_encoded(event) for event in events]
-        except StorageError as error:
-            raise EventBusError(f"{error.message} Nothing was published.", hint=error.hint, cause="invalid") from error
+        except Exception as error:
+            message = error.message if isinstance(error, DipeoError) else f"An event cannot be sent: {error}."
+            hint = error.hint if isinstance(error, DipeoError) else "Publish JSON values."
+            raise EventBusError(f"{message} Nothing was published.", hint=hint, cause="invalid") from error
         await self._here.publish_batch(events)
         # From here on nothing can interrupt: all of the batch waits for the server, next to each other.
         self._published += len(events)
@@ -445,8 +447,8 @@ async def _make_group(client: Any, stream: str, group: str, position: str) -> No
             raise
 
 
-def _encoded(event: Event) -> str:
-    return encode(event._asdict())
+def _encoded(event: Event) -> bytes:
+    return encode(event._asdict()).encode()
 
 
 def _decoded(fields: dict[bytes, bytes]) -> Event | None:

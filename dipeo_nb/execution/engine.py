@@ -20,8 +20,9 @@ from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dipeo_nb.common.scrub import Stream, logger, redactor
-from dipeo_nb.common.values import UnsupportedValueError, is_plain, plain_value, well_formed
+from dipeo_nb.common.aio import uncancelled
+from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.values import UnsupportedValueError, well_formed
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -32,12 +33,10 @@ from dipeo_nb.domain.ports import CodeRunner, InteractionPort, Question, Service
 from dipeo_nb.errors import (
     BudgetExceededError,
     DipeoError,
-    EventBusError,
     NodeExecutionError,
     NodeTimeoutError,
     RunAbortedError,
     RunTimeoutError,
-    StorageError,
 )
 from dipeo_nb.execution import handlers, run_log, schedule
 from dipeo_nb.execution.context import NodeContext
@@ -45,6 +44,7 @@ from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endles
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.handlers import sub_diagram
 from dipeo_nb.execution.inputs import Inputs, Output, run_inputs, settled
+from dipeo_nb.execution.journal import Journal, Timeline
 from dipeo_nb.execution.memory import ConversationLog, as_record
 from dipeo_nb.execution.recovery import (
     Recovered,
@@ -59,11 +59,6 @@ from dipeo_nb.execution.recovery import (
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.signals import Signal, Signals
 
-_LOG = logger(__name__)
-STREAMED = ("text", "reasoning", "stdout")
-"""Kinds of output that come in pieces of one text."""
-UNWRITABLE = frozenset({"disk_full", "read_only"})
-"""Causes of a StorageError after which a run goes on in memory: the run is worth more than its record."""
 LONGEST_RETRY_S = 60.0
 INLINE_BURST = 64
 """Synchronous handlers run in a row before other work on the loop gets its turn."""
@@ -130,12 +125,24 @@ class Execution:
         self.options = replace(options, variables=run_inputs(options.variables)) if options.variables else options
         self.parent = parent
         self.run_id = recovered.run_id if recovered else run_id or services.clock.new_id("exec_")
-        self._now, self._monotonic = services.clock.now, services.clock.monotonic
+        self._monotonic = services.clock.monotonic
         names = [*(n.label for n in plan.nodes), *(e.label or "" for e in plan.edges)]
         self._secretive = redactor(names) is not names
         """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
         self.state = RunState.fresh(self.run_id, plan.name, {n.id: redactor(n.label) for n in plan.nodes})
         """What is written so far, as a fold; changes while the run goes on."""
+        self.journal = Journal(
+            services,
+            self.state,
+            Timeline(
+                services.clock,
+                not_before=recovered.events[-1].occurred_at if recovered else 0.0,
+                parent=parent.execution.journal.timeline if parent else None,
+            ),
+            seq=recovered.seq if recovered else 0,
+            interval=self.options.delta_interval,
+            on_failure=self._wake,
+        )
         self.log = ConversationLog() if log is None else log
         self.error: DipeoError | None = None
         """Why the run failed, as it can be raised."""
@@ -149,25 +156,17 @@ class Execution:
         self._outputs: dict[int, dict[int, Output]] = {}
         self._completed: dict[int, int] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._pending: list[Event] = []
-        self._streams: dict[str, dict[Any, tuple[Stream, Mapping[str, Any]]]] = {}
-        """Texts that come in pieces, by node; each with the payload of its latest piece."""
-        self._seq = 0
         self._wakeup: asyncio.Event = asyncio.Event()
-        self._flush_lock = asyncio.Lock()
-        self._flush_timer: asyncio.TimerHandle | None = None
-        self._flush_task: asyncio.Task[None] | None = None
         self._finish: schedule.Finish | None = None
         self._failure: DipeoError | None = None
-        self._broken: DipeoError | None = None
-        """Set when the run store refused events: then nothing can be recorded any more."""
-        self._main: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
         self._hears = False
         self._stop_reason: str | None = None
         self._stoppable = False
-        """True while nodes work. A second stop, or one that comes when the end is being written, must not cancel that."""
+        """True while nodes work. A second stop, or one that comes when the end is being written, changes nothing."""
+        self._halted = False
+        """Whether the run ends before its time, and the nodes at work are cancelled."""
         self._guard = threading.Lock()
         self._questions: dict[str, asyncio.Future[tuple[str, str]]] = {}
         self.signals: Signals = Signals() if parent is None else parent.execution.signals
@@ -188,11 +187,6 @@ class Execution:
         self._worked_ms = 0.0
         self._latest: NodeRun | None = None
         """The run of a node that finished last."""
-        self.unrecorded: StorageError | None = None
-        self._unpublished = 0
-        """Why the run is not recorded to its end: the disk is full, or may not be written. Then it goes on in memory."""
-        self.tail: list[Event] = []
-        """Events that are in memory only."""
         self._recovered = recovered
         if recovered is not None:
             self._adopt(recovered)
@@ -206,11 +200,20 @@ class Execution:
         self._maxed, self._nodes_failed = recovered.passed, recovered.failed
         self._attempts, self.children = dict(recovered.attempts), recovered.children
         self._lost = recovered.lost
-        self._seq, self._worked_ms, self._latest = recovered.seq, recovered.worked_ms, recovered.latest
+        self._worked_ms, self._latest = recovered.worked_ms, recovered.latest
         for message in recovered.log.messages:
             self.log.restore(message)
         for event in recovered.events:
             self.state.apply(event)
+
+    @property
+    def tail(self) -> list[Event]:
+        """Events that are in memory only, since the run store cannot be written any more."""
+        return self.journal.tail
+
+    def now(self) -> float:
+        """Seconds since the epoch on the timeline of the run, which never goes backwards."""
+        return self.journal.timeline.now()
 
     # From any thread.
 
@@ -220,7 +223,7 @@ class Execution:
             if self._stop_reason is None:
                 self._stop_reason = reason
             if self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._cancel)
+                self._loop.call_soon_threadsafe(self._abort)
 
     def answer(self, request_id: str, text: str) -> None:
         """Answer a waiting user_response node. Unknown or already answered requests are ignored. Any thread."""
@@ -247,7 +250,7 @@ class Execution:
     def _hear(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
         if self._hears:
             self._emit(EventType.EXECUTION_LOG, node.id, payload)
-            self._flush_later()
+            self.journal.flush_soon()
 
     def signal(self, name: str, payload: Mapping[str, Any]) -> None:
         """Tell the run of an event from outside. Any thread; also before it waits for it."""
@@ -257,58 +260,85 @@ class Execution:
         else:
             self._loop.call_soon_threadsafe(self.signals.give, told)
 
-    def _cancel(self) -> None:
-        if self._main is not None and self._stoppable:
-            self._stoppable = False
-            self._main.cancel()
-
     # On the loop thread.
 
-    async def run(self) -> RunState:
-        """Run to the end and return the final state. A failed or aborted run is a state, not an exception.
+    def _abort(self) -> None:
+        self._halt(RunAbortedError(f"The run was aborted: {self._stop_reason or 'cancelled'}.", run_id=self.run_id))
 
-        Raises:
-            StorageError: the run store cannot take the events; the run is stopped.
-        """
-        with run_log.listening():
-            return await self._carried_out()
-
-    async def _carried_out(self) -> RunState:
-        with self._guard:
-            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-            self._main = asyncio.current_task()
-        self._begin = self._monotonic()
-        self._emit(EventType.EXECUTION_STARTED, None, self._started_payload())
-        try:
-            await self._flush()
-            self._stoppable = self._hears = True
-            if self._stop_reason is not None:
-                raise asyncio.CancelledError  # stopped before it began
-            async with asyncio.timeout(self.options.timeout):
-                await self._drive()
-        except TimeoutError:
-            self._failure = RunTimeoutError(
+    def _out_of_time(self) -> None:
+        self._halt(
+            RunTimeoutError(
                 f"The run took longer than its limit of {self.options.timeout:g} s.",
                 hint="Raise it with timeout= (--timeout, DIPEO_EXECUTION_TIMEOUT).",
                 run_id=self.run_id,
             )
+        )
+
+    def _halt(self, failure: DipeoError) -> None:
+        """End the run before its time. Its loop is not cancelled, which may be committing; the nodes at work are."""
+        if self._stoppable:
+            self._stoppable = False
+            self._fail(failure)
+            self._cancel_work()
+            self._wake()
+
+    def _fail(self, failure: DipeoError) -> None:
+        """Why the run fails; what comes first counts."""
+        if self._failure is None:
+            self._failure = failure
+
+    def _wake(self) -> None:
+        self._wakeup.set()
+
+    def _cancel_work(self) -> None:
+        """Once only: a second cancellation would interrupt what a node does about the first."""
+        if not self._halted:
+            self._halted = True
+            for task in (*self._running.values(), *self._background):
+                task.cancel()
+
+    async def run(self) -> RunState:
+        """Run to the end and return the final state. A failed or aborted run is a state, not an exception.
+
+        Whoever is cancelled while it waits stops the run, and learns it when the end is recorded.
+
+        Raises:
+            StorageError: the end cannot be recorded; the state tells it nevertheless.
+        """
+        with self._guard:
+            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._begin = self._monotonic()
+        self._emit(EventType.EXECUTION_STARTED, None, self._started_payload())
+        work = self._loop.create_task(self._carried_out(self._loop))
+        try:
+            return await asyncio.shield(work)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            self._failure = RunAbortedError(
-                f"The run was aborted: {self._stop_reason or 'cancelled'}.", run_id=self.run_id
-            )
-        except StorageError as error:
-            self._broken = error
-        self._stoppable = False
-        await self._end_of_work()
-        self._hears = False
-        if self._broken is None:
+            self.stop("cancelled")
+            await uncancelled(asyncio.gather(work, return_exceptions=True))
+            raise
+
+    async def _carried_out(self, loop: asyncio.AbstractEventLoop) -> RunState:
+        timer: asyncio.TimerHandle | None = None
+        with run_log.listening():
+            try:
+                await self.journal.commit()
+                self._stoppable = self._hears = True
+                timer = loop.call_later(self.options.timeout, self._out_of_time)
+                if self._stop_reason is not None:
+                    self._abort()  # stopped before it began
+                await self._drive()
+            except asyncio.CancelledError:  # the loop is being closed
+                self._stoppable = True
+                self._abort()
+            except Exception as error:  # noqa: BLE001 - whatever went wrong, the run has an end
+                self._fail(as_run_error(error, None))
+            self._stoppable = False
+            if timer is not None:
+                timer.cancel()
+            await self._end_of_work()
+            self._hears = False
             await self._write_end()
-            return self.state
-        self.error = self._broken
-        raise self._broken
+        return self.state
 
     def context_variables(self) -> dict[str, Any]:
         """Variables every node can name: start data < run inputs < published values < code variables."""
@@ -357,7 +387,7 @@ class Execution:
             label: who asks, when it is a node of a sub-diagram.
         """
         label = label or node.label
-        request_id = f"{node.id}:{self._seq + 1}"
+        request_id = f"{node.id}:{self.journal.seq + 1}"
         prompt = redactor(prompt)
         question = Question(self.run_id, node.id, label, prompt, timeout, default, request_id)
         waiting: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
@@ -367,7 +397,7 @@ class Execution:
             node.id,
             {"prompt": prompt, "timeout": timeout, "default": default, "request_id": request_id, "label": label},
         )
-        await self._flush()
+        await self.journal.flush()
         try:
             async with asyncio.timeout(timeout):
                 port = self.options.interaction
@@ -386,7 +416,7 @@ class Execution:
         self._emit(
             EventType.INTERACTIVE_RESPONSE, node.id, {"request_id": request_id, "answer": answer, "source": source}
         )
-        await self._flush()
+        await self.journal.flush()
         return answer, source
 
     async def wait_for(self, node: PlanNode, name: str, filters: Mapping[str, Any], timeout: float) -> dict[str, Any]:
@@ -396,7 +426,7 @@ class Execution:
             NodeTimeoutError: there is none within *timeout* seconds.
         """
         self.emit_log(node, "INFO", f"'{node.label}' waits for the event '{name}'.", waits_for=name, timeout=timeout)
-        await self._flush()
+        await self.journal.flush()
         try:
             async with asyncio.timeout(timeout):
                 signal = await self.signals.wait(name, filters)
@@ -409,27 +439,13 @@ class Execution:
         return dict(signal.payload)
 
     def emit_delta(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
-        """Record a piece of output; it is committed and shown within `delta_interval`.
-
-        The end of a text waits for its next piece when it may be the beginning of a secret.
-        """
-        text, kind = payload.get("text"), payload.get("kind")
-        if kind in STREAMED and isinstance(text, str):
-            streams = self._streams.setdefault(node.id, {})
-            name = kind, payload.get("run"), payload.get("call_id")
-            stream = redactor.stream() if name not in streams or payload.get("restart") else streams[name][0]
-            streams[name] = stream, payload
-            shown = stream.feed(text)
-            if text and not shown:
-                return
-            payload = {**payload, "text": shown}
-        self._emit(EventType.NODE_OUTPUT, node.id, payload)
-        self._flush_later()
+        """Record a piece of output; it is committed and shown within `delta_interval`."""
+        self.journal.emit_delta(node.id, payload)
 
     async def record(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
         """Record a piece of output now: when this returns it is stored."""
         self._emit(EventType.NODE_OUTPUT, node.id, payload)
-        await self._flush()
+        await self.journal.flush()
 
     def result(self) -> Any:
         """What the run gave: the value of its only endpoint, a mapping when several were reached, the last output without any."""
@@ -467,14 +483,16 @@ class Execution:
             self._wakeup.clear()
             while self._ticks and self._failure is None:
                 self._advance(self._ticks.popleft())
-            if self._failure is not None or self._broken is not None:
+            if self.journal.failure is not None:
+                raise self.journal.failure
+            if self._failure is not None:
                 return
             if self._finish is not None:
                 await self._end_of_background()
                 return
             self._take_off()
-            if self._pending:
-                await self._flush()
+            if self.journal.pending:
+                await self.journal.commit()
             burst = await self._start_handlers(burst)
             if not self._ticks and self._failure is None:
                 burst = 0
@@ -533,6 +551,8 @@ class Execution:
 
     async def _start_handlers(self, burst: int) -> int:
         for command, inputs in self._starting:
+            if self._halted:
+                break
             node = self.plan.nodes[command.node]
             place = node.index, command.run
             context = NodeContext(self, node, command.run, inputs, self._attempts.get(place, 1))
@@ -662,12 +682,19 @@ class Execution:
         """Work that no node waits for, but the end of the run does."""
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._background_ended)
+
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(as_run_error(error, None))
+        self._wake()
 
     async def _end_of_background(self) -> None:
-        while self._background:
-            await asyncio.gather(*self._background)
-            await self._flush()
+        while self._background and self._failure is None:
+            self._wakeup.clear()
+            await self._wakeup.wait()
+            await self.journal.commit()
 
     def _succeeded(self, context: NodeContext, output: Output, begin: float) -> None:
         node, run = context.node, context.run
@@ -676,10 +703,16 @@ class Execution:
         except UnsupportedValueError as error:
             self._failed(context, error, begin)
             return
+        payload = self._completion(context, output, begin)
         self._working.discard(node.index)
         self._keep(node, run, output)
-        if node.id in self._streams:
-            self._end_streams(node)
+        self.journal.end_streams(node.id)
+        self.journal.note(EventType.NODE_COMPLETED, node.id, payload)
+        self._ticks.append(schedule.Done(node.index, output.handles))
+
+    def _completion(self, context: NodeContext, output: Output, begin: float) -> dict[str, Any]:
+        """The payload of a `node_completed`."""
+        node, run = context.node, context.run
         payload = {
             "label": redactor(node.label) if self._secretive else node.label,
             "node_type": node.type,
@@ -694,16 +727,14 @@ class Execution:
         }
         if output.conversation is not None and "at" in output.conversation:
             payload["conversation"] = output.conversation["at"]
-        self._note(EventType.NODE_COMPLETED, node.id, payload)
-        self._ticks.append(schedule.Done(node.index, output.handles))
+        return payload
 
     def _failed(self, context: NodeContext, error: Exception, begin: float) -> None:
         node = context.node
         ours = as_run_error(error, node)
         redactor.error(ours)
         self._working.discard(node.index)
-        if node.id in self._streams:
-            self._end_streams(node)
+        self.journal.end_streams(node.id)
         self._nodes_failed.add(node.index)
         handled = goes_on(self.plan, node)
         described = describe(ours, node.label)
@@ -720,7 +751,7 @@ class Execution:
             },
         )
         if not handled:
-            self._failure = ours
+            self._fail(ours)
             return
         output = error_output(self.plan, node, described)
         self._keep(node, context.run, output)
@@ -743,122 +774,69 @@ class Execution:
     # The record.
 
     def _emit(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
-        payload = redactor(payload)
-        self._note(kind, node_id, payload if is_plain(payload) else plain_value(payload, lossy=True))
-
-    def _end_streams(self, node: PlanNode) -> None:
-        """Show what was held back of the node's texts."""
-        for stream, payload in self._streams.pop(node.id).values():
-            if rest := stream.rest():
-                self._note(EventType.NODE_OUTPUT, node.id, {**payload, "text": rest})
+        self.journal.emit(kind, node_id, payload)
 
     def _note(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
         """For payloads without secrets."""
-        self._seq += 1
-        self._pending.append(Event(self._seq, kind, self.run_id, self._now(), node_id, payload))
-
-    def _flush_later(self) -> None:
-        if self._flush_timer is None and self._loop is not None:
-            self._flush_timer = self._loop.call_later(self.options.delta_interval, self._flush_soon)
-
-    def _flush_soon(self) -> None:
-        self._flush_timer = None
-        if self._flush_task is None or self._flush_task.done():
-            self._flush_task = asyncio.get_running_loop().create_task(self._flush())
-            self._flush_task.add_done_callback(self._flushed)
-
-    def _flushed(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._broken = as_run_error(error, None)
-            self._wakeup.set()
-
-    async def _flush(self) -> None:
-        """Commit what is pending, then show it."""
-        async with self._flush_lock:
-            events, self._pending = self._pending, []
-            if not events:
-                return
-            token = run_log.enter(run_log.NOWHERE)  # may be called in the context of a node
-            try:
-                await self._store(events)
-                apply = self.state.apply
-                for event in events:
-                    apply(event)
-                await self._publish(events)
-            finally:
-                run_log.leave(token)
-
-    async def _publish(self, events: list[Event]) -> None:
-        try:
-            await self.services.bus.publish_batch(events)
-        except EventBusError as error:
-            # They are stored, so whoever watches can catch up from there; a run does not fail for those who watch it.
-            if not self._unpublished:
-                _LOG.warning("Run %s: %s", self.run_id, error)
-            self._unpublished += len(events)
-
-    async def _store(self, events: list[Event]) -> None:
-        if self.unrecorded is not None:
-            self.tail.extend(events)
-            return
-        try:
-            await self.services.store.append(events)
-        except StorageError as error:
-            if error.facts.get("cause") not in UNWRITABLE:
-                raise
-            self.unrecorded = error
-            self.tail.extend(events)
-            message = f"The run goes on but is not recorded: {error.message}"
-            self._seq += 1
-            told = {
-                "level": "ERROR",
-                "message": message,
-                "logger_name": "dipeo_nb",
-                "extra_fields": {"hint": error.hint},
-            }
-            # What is pending has numbers already; the note stands behind it.
-            self._pending.append(Event(self._seq, EventType.EXECUTION_LOG, self.run_id, self._now(), None, told))
+        self.journal.note(kind, node_id, payload)
 
     async def _end_of_work(self) -> None:
         """Stop what still runs: no task, no process stays behind."""
-        tasks = [*self._running.values(), *self._background]
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        self._cancel_work()
+        if tasks := [*self._running.values(), *self._background]:
             await asyncio.gather(*tasks, return_exceptions=True)
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
-        if self._flush_task is not None:
-            await asyncio.gather(self._flush_task, return_exceptions=True)  # its error is kept by `_flushed`
+        await self.journal.quiesce()
         if self._code is not None:
-            await self._code.cleanup()
+            try:
+                await self._code.cleanup()
+            except Exception as error:  # noqa: BLE001 - the end is recorded nevertheless
+                self._fail(as_run_error(error, None))
 
     async def _write_end(self) -> None:
+        """Record the end. When the store refuses, the run has failed, and as much of its end is recorded as can be."""
+        self._emit_end()
+        try:
+            await self.journal.commit()
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the run has an end
+            failure = as_run_error(error, None)
+        else:
+            return
+        self._fail(failure)
+        try:
+            if not self.journal.pending:
+                raise failure  # stored, and yet it went wrong
+            self.journal.withdraw_last()
+            self._emit_end()
+            await self.journal.salvage()
+        except Exception as error:  # noqa: BLE001 - as above
+            ours = as_run_error(error, None)
+            ours.run_id = self.run_id  # type: ignore[attr-defined]
+            self.error = ours
+            self.state.fail(describe(ours, None), self.now())
+            raise ours from error.__cause__
+
+    def _emit_end(self) -> None:
         duration = self._worked_ms + (self._monotonic() - self._begin) * 1000
         statuses = self._node_statuses()
         if self._failure is None:
-            self._emit(
+            self.journal.emit_last(
                 EventType.EXECUTION_COMPLETED,
-                None,
                 {"status": Status.COMPLETED, "total_duration_ms": duration, "node_status": statuses},
             )
-        else:
-            self.error = self._failure
-            redactor.error(self._failure)
-            aborted = isinstance(self._failure, RunAbortedError)
-            label = getattr(self._failure, "node", None)
-            self._emit(
-                EventType.EXECUTION_ERROR,
-                None,
-                {
-                    "status": Status.ABORTED if aborted else Status.FAILED,
-                    "error": describe(self._failure, label),
-                    "total_duration_ms": duration,
-                    "node_status": statuses,
-                },
-            )
-        await self._flush()
+            return
+        self.error = self._failure
+        redactor.error(self._failure)
+        aborted = isinstance(self._failure, RunAbortedError)
+        label = getattr(self._failure, "node", None)
+        self.journal.emit_last(
+            EventType.EXECUTION_ERROR,
+            {
+                "status": Status.ABORTED if aborted else Status.FAILED,
+                "error": describe(self._failure, label),
+                "total_duration_ms": duration,
+                "node_status": statuses,
+            },
+        )
 
     def _node_statuses(self) -> dict[str, str]:
         """Final status of every node that did not simply complete or fail."""
@@ -870,7 +848,6 @@ class Execution:
 
     def _started_payload(self) -> dict[str, Any]:
         return {
-            "variables": dict(self.options.variables),
             "diagram": self.plan.name,
             "diagram_id": self.plan.source_path,
             "source": self.options.source,

@@ -132,7 +132,7 @@ class RunState:
     @property
     def pending_question(self) -> Mapping[str, Any] | None:
         """The question that waits longest for an answer."""
-        return next(iter(self.questions.values()), None)
+        return next(iter(list(self.questions.values())), None)  # the loop thread changes it meanwhile
 
     def report(self) -> dict[str, Any]:
         """The run in a few JSON values: what `run --json` prints and the server answers."""
@@ -142,14 +142,23 @@ class RunState:
             "status": str(self.status),
             "diagram": self.diagram,
             "outputs": self.outputs,
-            "node_runs": {self.label(i): n.runs for i, n in self.nodes.items()},
-            "node_status": {self.label(i): str(n.status) for i, n in self.nodes.items()},
+            "node_runs": {self.label(i): n.runs for i, n in list(self.nodes.items())},
+            "node_status": {self.label(i): str(n.status) for i, n in list(self.nodes.items())},
             "usage": self.usage.to_dict(),
             "cost_usd": self.cost_usd,
             "duration_s": round(self.duration_s, 3),
             "events": self.events,
             "error": None if error is None else {key: error.get(key) for key in ("type", "message", "node", "hint")},
         }
+
+    def fail(self, error: Mapping[str, Any], at: float) -> None:
+        """The end of a run that no event tells of: it could not be recorded."""
+        self.status, self.error, self.ended_at = Status.FAILED, error, at
+        self.questions.clear()
+        for node in list(self.nodes.values()):
+            if node.status == Status.RUNNING:
+                node.status = Status.ABORTED
+            self._settle(node)
 
     def label(self, node_id: str) -> str:
         return self.labels.get(node_id, node_id)

@@ -22,7 +22,8 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError, RunError, UserError
-from dipeo_nb.execution.engine import Execution, describe
+from dipeo_nb.execution.engine import Execution
+from dipeo_nb.execution.failures import as_run_error, describe
 from dipeo_nb.execution.fold import RunState, Spent
 from dipeo_nb.execution.interaction import nobody
 from dipeo_nb.execution.metrics import RunMetrics, measure, told
@@ -338,7 +339,7 @@ class Run:
         Raises:
             KeyError: there is none; the message lists the labels.
         """
-        for node_id, node in self._state.nodes.items():
+        for node_id, node in list(self._state.nodes.items()):
             if reference in (node_id, self._state.label(node_id)):
                 return node
         raise KeyError(f"no node '{reference}'; nodes: {', '.join(self._state.labels.values())}")
@@ -523,8 +524,9 @@ class Run:
         try:
             await self._runtime.initialize()
             await execution.run()
-        except DipeoError as error:  # the run store refuses, so this failure is shown but cannot be recorded
-            self._state.status, self._state.error = Status.FAILED, describe(error, None)
+        except Exception as error:  # the run store refuses, so this failure is shown but cannot be recorded
+            if not self._state.finished:
+                self._state.fail(describe(as_run_error(error, None), None), self._runtime.services.clock.now())
             raise
 
     async def _more(self, seq: int) -> list[Event]:

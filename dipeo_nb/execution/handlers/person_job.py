@@ -76,7 +76,7 @@ def _output(
     context: NodeContext, person: DomainPerson, prompt: str, response: LLMResponse, heard: Remembered
 ) -> Output:
     execution = context.execution
-    now = execution.services.clock.now()
+    now = execution.now()
     node_id = context.node.id
     asked = execution.log.add(memory.SYSTEM, person.id, prompt, timestamp=now, node_id=node_id)
     said = execution.log.add(person.id, memory.SYSTEM, response.text, timestamp=now, node_id=node_id)
@@ -182,7 +182,7 @@ async def _select(
     if not log:
         return [], "score"
     selector = person.facet("selector")
-    candidates = selection.ranked(log, context.services.clock.now())
+    candidates = selection.ranked(log, context.execution.now())
     request = LLMRequest(
         service=selector.llm.service,
         model=selector.llm.model or "",

@@ -1,0 +1,25 @@
+"""What asyncio leaves to its users."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def uncancelled(work: Awaitable[T]) -> T:
+    """Await *work* to its end. A cancellation that comes meanwhile does not reach it; it is raised when the work is done."""
+    future = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return future.result()
+    if not future.cancelled():
+        future.exception()  # else asyncio complains that nobody asked for it
+    raise cancelled

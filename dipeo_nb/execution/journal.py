@@ -1,0 +1,279 @@
+"""The record of a run in the making: numbers its events, commits them to the store, folds them and publishes them.
+
+The order is fixed: an event is stored, then applied to the `RunState`, then published; so nothing is shown that is not stored.
+What is between "taken from the pending events" and "applied" is never cut by a cancellation: node tasks are cancelled by their
+time limits, by `stop` and at the end of the run, and call `flush`, which waits for the commit first; the engine's own loop, which
+calls `commit`, is not cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dipeo_nb.common.aio import uncancelled
+from dipeo_nb.common.scrub import Stream, logger, redactor
+from dipeo_nb.common.values import is_plain, plain_value
+from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.ports import Clock, Services
+from dipeo_nb.errors import StorageError
+from dipeo_nb.execution import run_log
+from dipeo_nb.execution.fold import RunState
+
+_LOG = logger(__name__)
+STREAMED = ("text", "reasoning", "stdout")
+"""Kinds of output that come in pieces of one text."""
+UNWRITABLE = frozenset({"disk_full", "read_only"})
+"""Causes of a StorageError after which a run goes on in memory: the run is worth more than its record."""
+
+
+class Timeline:
+    """The times of a run: the wall clock read once, and monotonic time from there on.
+
+    So times never go backwards and differences are durations, whatever happens to the wall clock meanwhile.
+
+    Args:
+        not_before: the time of the last event when a run is resumed; the wall clock may have been set back since.
+        parent: the timeline of the run that this one is part of.
+    """
+
+    def __init__(self, clock: Clock, *, not_before: float = 0.0, parent: Timeline | None = None) -> None:
+        self._monotonic = clock.monotonic
+        begin, now = clock.monotonic(), clock.now() if parent is None else parent.now()
+        self._offset = max(now, not_before) - begin
+        while self._offset + begin < not_before:  # rounded down
+            self._offset = math.nextafter(self._offset, math.inf)
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._offset + self._monotonic()
+
+
+class Journal:
+    """The record of one run.
+
+    Args:
+        seq: number of the last event that is stored already.
+        interval: seconds between two commits of streamed text.
+        on_failure: called when a commit that nobody waits for has failed; `failure` says why.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        state: RunState,
+        timeline: Timeline,
+        *,
+        seq: int = 0,
+        interval: float,
+        on_failure: Callable[[], None],
+    ) -> None:
+        self.state = state
+        """What is stored so far, as a fold."""
+        self.timeline = timeline
+        self._now = timeline.now
+        self.seq = seq
+        """Number of the last event."""
+        self.failure: Exception | None = None
+        self.unrecorded: StorageError | None = None
+        """Why the run is not recorded to its end: the disk is full, or may not be written. Then it goes on in memory."""
+        self.tail: list[Event] = []
+        """Events that are in memory only."""
+        self._store, self._bus = services.store, services.bus
+        self._committed = seq
+        self._interval = interval
+        self._on_failure = on_failure
+        self._pending: list[Event] = []
+        self._lock = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed: asyncio.Task[None] | None = None
+        self._streams: dict[str, dict[Any, tuple[Stream, Mapping[str, Any]]]] = {}
+        """Texts that come in pieces, by node; each with the payload of its latest piece."""
+        self._unpublished = 0
+        self._ended = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether events wait for a commit."""
+        return bool(self._pending)
+
+    # Noting events.
+
+    def emit(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
+        """Note an event. Secrets are taken out of its payload, and text stands for what has no encoding."""
+        self.note(kind, node_id, legible(redactor(payload)))
+
+    def note(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
+        """Note an event whose payload holds no secrets. After the last one of the run nothing is noted any more."""
+        if self._ended:
+            return
+        self.seq += 1
+        self._pending.append(Event(self.seq, kind, self.state.run_id, self._now(), node_id, payload))
+
+    def emit_last(self, kind: EventType, payload: Mapping[str, Any]) -> None:
+        """Note the final event of the run."""
+        self.emit(kind, None, payload)
+        self._ended = True
+
+    def withdraw_last(self) -> None:
+        """Take the final event back, which is pending still."""
+        self._pending.pop()
+        self.seq -= 1
+        self._ended = False
+
+    def emit_delta(self, node_id: str, payload: Mapping[str, Any]) -> None:
+        """Note a piece of output; it is committed and shown within the interval.
+
+        The end of a text waits for its next piece when it may be the beginning of a secret.
+        """
+        text, kind = payload.get("text"), payload.get("kind")
+        if kind in STREAMED and isinstance(text, str):
+            streams = self._streams.setdefault(node_id, {})
+            name = kind, payload.get("run"), payload.get("call_id")
+            stream = redactor.stream() if name not in streams or payload.get("restart") else streams[name][0]
+            streams[name] = stream, payload
+            shown = stream.feed(text)
+            if text and not shown:
+                return
+            payload = {**payload, "text": shown}
+        self.emit(EventType.NODE_OUTPUT, node_id, payload)
+        self.flush_soon()
+
+    def end_streams(self, node_id: str) -> None:
+        """Note what was held back of the node's texts."""
+        if node_id in self._streams:
+            for stream, payload in self._streams.pop(node_id).values():
+                if rest := stream.rest():
+                    self.note(EventType.NODE_OUTPUT, node_id, {**payload, "text": rest})
+
+    # Committing them.
+
+    def flush_soon(self) -> None:
+        """Commit within the interval."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._timer = None
+        if self._timed is None or self._timed.done():
+            self._timed = asyncio.get_running_loop().create_task(self.commit())
+            self._timed.add_done_callback(self._flushed)
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self.failure = error
+            self._on_failure()
+
+    async def flush(self) -> None:
+        """Commit what is pending. Whoever is cancelled while it waits learns it when the commit is done."""
+        await uncancelled(self.commit())
+
+    async def commit(self) -> None:
+        """As `flush`, for callers that are not cancelled, which saves a task.
+
+        Raises:
+            StorageError: the store refused; the events are still pending.
+        """
+        async with self._lock:
+            events, self._pending = self._pending, []
+            if not events:
+                return
+            token = run_log.enter(run_log.NOWHERE)  # may be called in the context of a node
+            try:
+                if self.unrecorded is None:
+                    try:
+                        await self._store.append(events)
+                    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again, or the run goes on without
+                        await self._not_stored(events, error)
+                else:
+                    self.tail.extend(events)
+                self._apply(events)
+                try:
+                    await self._bus.publish_batch(events)
+                except Exception as error:  # noqa: BLE001 - see below
+                    # They are stored, so whoever watches can catch up from there; a run does not fail for those who watch it.
+                    if not self._unpublished:
+                        _LOG.warning("Run %s: %s", self.state.run_id, error)
+                    self._unpublished += len(events)
+            finally:
+                run_log.leave(token)
+
+    def _apply(self, events: Sequence[Event]) -> None:
+        self._committed = events[-1].seq
+        apply = self.state.apply
+        for event in events:
+            apply(event)
+
+    async def _not_stored(self, events: list[Event], error: Exception | asyncio.CancelledError) -> None:
+        """What follows when the store did not take events: returns when the run goes on with them in memory."""
+        if isinstance(error, StorageError) and error.facts.get("cause") in UNWRITABLE:
+            self._go_on_in_memory(events, error)
+            return
+        # A cancelled append (the event loop is being closed) has stored all of them or none.
+        if isinstance(error, asyncio.CancelledError) and await uncancelled(self._is_stored(events[-1])):
+            self._apply(events)
+            raise error
+        self._pending[:0] = events
+        if isinstance(error, StorageError) or not isinstance(error, Exception):
+            raise error
+        raise StorageError(
+            f"The run store failed: {type(error).__name__}: {error}",
+            hint="Check the run store (STATE_STORE_PATH).",
+            operation="append",
+            cause="failed",
+        ) from error
+
+    async def _is_stored(self, event: Event) -> bool:
+        row = await self._store.run(event.run_id)
+        return row is not None and row.events >= event.seq
+
+    def _go_on_in_memory(self, events: list[Event], error: StorageError) -> None:
+        self.unrecorded = error
+        self.tail.extend(events)
+        # What is pending has numbers already; the note stands behind it.
+        self.note(
+            EventType.EXECUTION_LOG,
+            None,
+            {
+                "level": "ERROR",
+                "message": f"The run goes on but is not recorded: {error.message}",
+                "logger_name": "dipeo_nb",
+                "extra_fields": {"hint": error.hint},
+            },
+        )
+
+    # The end.
+
+    async def quiesce(self) -> None:
+        """Let no commit come by itself any more, and wait for the one that is under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._timed is not None:
+            await asyncio.gather(self._timed, return_exceptions=True)  # its error is kept by `_flushed`
+
+    async def salvage(self) -> None:
+        """Commit the end of a run after the store refused: all that is pending, with text for what has no encoding; else the last
+        event alone.
+
+        Raises:
+            StorageError: not even that can be stored.
+        """
+        whole = [event._replace(payload=legible(event.payload)) for event in self._pending]
+        self._pending = whole
+        try:
+            await self.commit()
+        except StorageError:
+            first = whole[:1] if not self._committed and len(whole) > 1 else []
+            self.seq = self._committed + len(first) + 1
+            self._pending = [*first, whole[-1]._replace(seq=self.seq)]
+            await self.commit()
+
+
+def legible(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A payload with text in place of what has no form; the very object when all of it has one."""
+    return payload if is_plain(payload) else plain_value(payload, lossy=True)
