@@ -416,11 +416,12 @@ def export(
 ) -> int:
     """Write a recorded run to a file of its own."""
     from dipeo_nb.common.atomic import write_atomic
+    from dipeo_nb.execution.state.blobs import lines
 
     ((state, events),) = _recorded_states(base_dir, run_id)
     match Path(out).suffix.lower():
         case ".jsonl":
-            text = "".join(json_text(e.to_wire()) + "\n" for e in events)
+            text = "".join(f"{line}\n" for line in lines(events))
         case ".json":
             text = json_text(state.report(), indent=2) + "\n"
         case other:

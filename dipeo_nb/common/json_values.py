@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dipeo_nb.common.values import UnsupportedValueError, plain_value
@@ -33,15 +33,28 @@ def encode(payload: Mapping[str, Any]) -> str:
     return text
 
 
-def decode(text: str | bytes) -> dict[str, Any]:
-    """The payload that `encode` wrote; also those of older versions."""
-    payload: dict[str, Any] = json.loads(text)
-    if FLOATS in payload:
-        for path, name in payload.pop(FLOATS):
-            inside: Any = payload
-            for step in path[:-1]:
-                inside = inside[step]
-            inside[path[-1]] = _NAMES[name]
+def decode(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
+    """The payload that `encode` wrote; also those of older versions.
+
+    Args:
+        object_hook: as of `json.loads`; what it gives may be shared and is not changed.
+    """
+    payload: dict[str, Any] = json.loads(text, object_hook=object_hook)
+    if FLOATS not in payload:
+        return payload
+    floats = payload.pop(FLOATS)
+    own: dict[int, Any] = {id(payload): payload}
+    """The containers on the way to floats that are this payload's alone, by identity."""
+    for path, name in floats:
+        inside: Any = payload
+        for step in path[:-1]:
+            item = inside[step]
+            if id(item) not in own:
+                copy = item.copy()
+                own[id(copy)] = inside[step] = copy
+                item = copy
+            inside = item
+        inside[path[-1]] = _NAMES[name]
     return payload
 
 

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.state.blobs import SharedValues
 
 
 class InMemoryRunStore:
-    """`RunStore` over lists. Payloads are kept as they are: whoever appends them must not change them afterwards."""
+    """`RunStore` over lists. Payloads are kept as they are, but for equal big values, which become one object: whoever appends
+    them must not change them afterwards."""
 
     def __init__(self) -> None:
         self._runs: dict[str, list[Event]] = {}
+        self._shared: dict[str, SharedValues] = {}
         self._claimed: set[str] = set()
         """Runs that ended and go on."""
 
@@ -32,8 +35,12 @@ class InMemoryRunStore:
         check_order(events, len(log) if log is not None else 0, ended)
         self._claimed.discard(run_id)
         if log is None:
-            log = self._runs[events[0].run_id] = []
-        log.extend(events)
+            log = self._runs[run_id] = []
+            self._shared[run_id] = SharedValues()
+        shared = self._shared[run_id].shared
+        for event in events:
+            payload = shared(event.payload)
+            log.append(event if payload is event.payload else event._replace(payload=payload))
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         log = self._runs.get(run_id, [])
@@ -64,6 +71,7 @@ class InMemoryRunStore:
 
     async def delete(self, run_id: str) -> None:
         self._runs.pop(run_id, None)
+        self._shared.pop(run_id, None)
 
     @staticmethod
     def _summary(log: list[Event]) -> RunSummary:

@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from dipeo_nb.common.json_values import encode
+from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.operations import logged
 from dipeo_nb.common.scrub import logger, place_of
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import MissingDependencyError, StorageError
 from dipeo_nb.execution.state.memory import check_claim, check_order, final_status
-from dipeo_nb.execution.state.rows import chosen, events_of
+from dipeo_nb.execution.state.rows import batch_of, chosen, events_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """In `dipeo_schema`."""
 CONNECTIONS = 8
 """To the server, at most, beside the one that holds the lock."""
@@ -40,9 +40,20 @@ HOLD_S = 5.0
 
 _LOG = logger(__name__)
 _OPENING = 0x44495045  # "DIPE": one store at a time makes or migrates the tables
-_SCHEMA = """
+_BLOBS = """
+ALTER TABLE dipeo_events ADD COLUMN blobs TEXT[];
+CREATE TABLE dipeo_blobs (
+    run_id TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (run_id, hash)
+)
+"""
+_MIGRATIONS = {1: _BLOBS}
+"""Version → what makes the next one of it."""
+_SCHEMA = f"""
 CREATE TABLE dipeo_schema (version INTEGER NOT NULL);
-INSERT INTO dipeo_schema VALUES (1);
+INSERT INTO dipeo_schema VALUES ({SCHEMA_VERSION});
 CREATE TABLE dipeo_runs (
     run_id TEXT PRIMARY KEY,
     diagram TEXT NOT NULL,
@@ -63,7 +74,8 @@ CREATE TABLE dipeo_events (
     node_id TEXT,
     payload TEXT NOT NULL,
     PRIMARY KEY (run_id, seq)
-)
+);
+{_BLOBS}
 """
 # A lock on a bigint is shown as its two halves.
 _ROWS = """
@@ -157,7 +169,8 @@ class PostgresRunStore:
         first, last = events[0], events[-1]
         stored, ended = self._stored.get(first.run_id) or await self._count(first.run_id)
         check_order(events, stored, ended)
-        columns = [list(column) for column in zip(*((e.seq, str(e.type), e.occurred_at, e.node_id, encode(e.payload)) for e in events), strict=True)]  # fmt: skip
+        batch = batch_of(events)
+        columns = [list(column) for column in zip(*batch.events, strict=True)]
         tried = False
 
         async def write(connection: Any) -> None:
@@ -165,7 +178,14 @@ class PostgresRunStore:
             again, tried = tried, True
             if again and (await self._counted(connection, first.run_id))[0] >= last.seq:
                 return  # it was stored, and only the answer got lost
+            blobs = await self._missing(connection, first.run_id, batch.blobs) if batch.blobs else {}
             async with connection.transaction(), connection.pipeline():
+                if blobs:
+                    await connection.execute(
+                        "INSERT INTO dipeo_blobs (run_id, hash, value) SELECT %s, * FROM unnest(%s::text[], %s::text[]) "
+                        "ON CONFLICT DO NOTHING",
+                        (first.run_id, list(blobs), list(blobs.values())),
+                    )
                 if first.seq == 1:
                     await connection.execute(
                         "INSERT INTO dipeo_runs VALUES (%s, %s, %s, %s, NULL, 0, %s, %s)",
@@ -177,6 +197,10 @@ class PostgresRunStore:
                     "unnest(%s::integer[], %s::text[], %s::double precision[], %s::text[], %s::text[])",
                     (first.run_id, *columns),
                 )
+                for seq, names in batch.references.items():
+                    await connection.execute(
+                        "UPDATE dipeo_events SET blobs = %s WHERE run_id = %s AND seq = %s", (names, first.run_id, seq)
+                    )
                 final = last.type in FINAL_EVENTS
                 done = await connection.execute(
                     "UPDATE dipeo_runs SET events = %s, status = %s, ended_at = %s WHERE run_id = %s AND events = %s AND owner = %s "
@@ -193,7 +217,11 @@ class PostgresRunStore:
                         cause="going_on",
                     )
 
-        await self._patiently("append", write)
+        try:
+            await uncancelled(self._patiently("append", write))
+        except BaseException:
+            self._stored.pop(first.run_id, None)  # how much is stored is looked up by the next append
+            raise
         if last.type in FINAL_EVENTS:
             self._stored.pop(first.run_id, None)
         else:
@@ -201,11 +229,21 @@ class PostgresRunStore:
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         rows = await self._read(
-            "SELECT seq, type, run_id, occurred_at, node_id, payload FROM dipeo_events "
+            "SELECT seq, type, run_id, occurred_at, node_id, payload, blobs FROM dipeo_events "
             "WHERE run_id = %s AND seq > %s ORDER BY seq LIMIT %s",
             (run_id, after, limit),
         )
-        return events_of(rows)
+        references: dict[int, list[str]] = {row[0]: row[6] for row in rows if row[6]}
+        names = list({name for found in references.values() for name in found})
+        query = "SELECT hash, value FROM dipeo_blobs WHERE run_id = %s AND hash = ANY(%s)"
+        blobs = dict(await self._read(query, (run_id, names))) if names else {}
+        return events_of([row[:6] for row in rows], references, blobs)
+
+    async def _missing(self, connection: Any, run_id: str, blobs: Mapping[str, str]) -> dict[str, str]:
+        """Those that the server does not have yet."""
+        query = "SELECT hash FROM dipeo_blobs WHERE run_id = %s AND hash = ANY(%s)"
+        found = {row[0] for row in await (await connection.execute(query, (run_id, list(blobs)))).fetchall()}
+        return {name: text for name, text in blobs.items() if name not in found}
 
     async def runs(
         self,
@@ -242,8 +280,8 @@ class PostgresRunStore:
     async def delete(self, run_id: str) -> None:
         async def forget(connection: Any) -> None:
             async with connection.transaction():
-                await connection.execute("DELETE FROM dipeo_events WHERE run_id = %s", (run_id,))
-                await connection.execute("DELETE FROM dipeo_runs WHERE run_id = %s", (run_id,))
+                for table in ("dipeo_events", "dipeo_blobs", "dipeo_runs"):
+                    await connection.execute(f"DELETE FROM {table} WHERE run_id = %s", (run_id,))
 
         await self._patiently("delete", forget)
         self._stored.pop(run_id, None)
@@ -266,6 +304,11 @@ class PostgresRunStore:
                     hint="Upgrade dipeo-nb, or use another database (STATE_STORE_PATH).",
                     operation="open",
                 )
+            async with connection.transaction():
+                for number in range(version, SCHEMA_VERSION):
+                    for statement in _MIGRATIONS[number].split(";"):
+                        await connection.execute(statement)
+                    await connection.execute("UPDATE dipeo_schema SET version = %s", (number + 1,))
         finally:
             await connection.execute("SELECT pg_advisory_unlock(%s)", (_OPENING,))
 
@@ -313,9 +356,12 @@ class PostgresRunStore:
             except StorageError:
                 raise
             except Exception as error:
-                found = self._failed(operation, error)
-                if found is None:
-                    raise
+                found = self._failed(operation, error) or StorageError(
+                    f"Run store {self.place}: {type(error).__name__}: {error}",
+                    hint="Check that the values can be stored, and the server's log.",
+                    operation=operation,
+                    cause="failed",
+                )
                 if found.facts.get("cause") != "unavailable" or loop.time() > deadline:
                     raise found from error
             await asyncio.sleep(pause)

@@ -21,16 +21,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from dipeo_nb.common.json_values import encode
+from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.operations import logged
 from dipeo_nb.common.sqlite import close_with
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.memory import check_claim, check_order, final_status
-from dipeo_nb.execution.state.rows import chosen, events_of
+from dipeo_nb.execution.state.rows import Batch, batch_of, chosen, events_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """`PRAGMA user_version` of the files this version writes."""
 APPLICATION_ID = 0x44495045
 """`PRAGMA application_id` ("DIPE"): tells a run store from other SQLite files."""
@@ -41,7 +41,22 @@ BUSY_TOTAL_S = 30.0
 HEARTBEAT_AGE_S = 120.0
 """Seconds without an event after which a run of another machine counts as interrupted."""
 
-_SCHEMA = """
+_BLOBS = """
+CREATE TABLE blobs (
+    run_id TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    value TEXT NOT NULL,
+    UNIQUE (run_id, hash)
+);
+CREATE TABLE event_blobs (
+    run_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    PRIMARY KEY (run_id, seq, hash)
+) WITHOUT ROWID
+"""
+"""No column of `events`: processes of an earlier version that have the file open go on writing it."""
+_SCHEMA = f"""
 CREATE TABLE events (
     run_id TEXT NOT NULL,
     seq INTEGER NOT NULL,
@@ -66,8 +81,9 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_start ON runs (started_at DESC);
 CREATE INDEX runs_by_parent ON runs (parent_run_id);
+{_BLOBS}
 """
-_MIGRATIONS = {1: "CREATE INDEX runs_by_parent ON runs (parent_run_id)"}
+_MIGRATIONS = {1: "CREATE INDEX runs_by_parent ON runs (parent_run_id)", 2: _BLOBS}
 """Version → what makes the next one of it."""
 
 
@@ -106,17 +122,23 @@ class SqliteRunStore:
         run_id = events[0].run_id
         stored, ended = self._stored.get(run_id) or self._count(run_id)
         check_order(events, stored, ended)
-        rows = [(e.run_id, e.seq, str(e.type), e.occurred_at, e.node_id, encode(e.payload)) for e in events]
-        try:
-            _write(self._db, events, rows)
-        except sqlite3.OperationalError as error:
-            if not _is_busy(error):
-                raise self._failed("append", error) from error
-            # Another process is writing: wait for it off the loop, so that other runs go on.
-            await asyncio.to_thread(self._write_patiently, events, rows)
-        except sqlite3.Error as error:
-            raise self._failed("append", error) from error
         last = events[-1]
+        try:
+            batch = batch_of(events)
+            try:
+                _write(self._db, events, batch)
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error):
+                    raise
+                # Another process is writing: wait for it off the loop, so that other runs go on.
+                work = asyncio.get_running_loop().run_in_executor(None, self._write_patiently, events, batch)
+                await uncancelled(work)
+        except (StorageError, asyncio.CancelledError):
+            self._stored.pop(run_id, None)  # how much is stored is looked up by the next append
+            raise
+        except Exception as error:
+            self._stored.pop(run_id, None)
+            raise self._failed("append", error) from error
         if last.type in FINAL_EVENTS:
             self._stored.pop(run_id, None)
         else:
@@ -128,7 +150,25 @@ class SqliteRunStore:
             "WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?",
             (run_id, after, -1 if limit is None else limit),
         )
-        return events_of(rows)
+        if not rows:
+            return []
+        references = dict(
+            self._read(
+                "SELECT seq, count(*) FROM event_blobs WHERE run_id = ? AND seq > ? AND seq <= ? GROUP BY seq",
+                (run_id, after, rows[-1][0]),
+            )
+        )
+        blobs = self._blobs(run_id, after, rows[-1][0]) if references else {}
+        return events_of(rows, references, blobs)
+
+    def _blobs(self, run_id: str, after: int, last: int) -> dict[str, str]:
+        return dict(
+            self._read(
+                "SELECT hash, value FROM blobs WHERE run_id = ?1 AND hash IN "
+                "(SELECT hash FROM event_blobs WHERE run_id = ?1 AND seq > ?2 AND seq <= ?3)",
+                (run_id, after, last),
+            )
+        )
 
     async def runs(
         self,
@@ -166,8 +206,8 @@ class SqliteRunStore:
 
     async def delete(self, run_id: str) -> None:
         with self._transaction("delete") as connection:
-            connection.execute("DELETE FROM events WHERE run_id = ?", (run_id,))
-            connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+            for table in ("events", "event_blobs", "blobs", "runs"):
+                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
         self._stored.pop(run_id, None)
 
     # Opening.
@@ -237,7 +277,8 @@ class SqliteRunStore:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             else:
                 for number in range(connection.execute("PRAGMA user_version").fetchone()[0], SCHEMA_VERSION):
-                    connection.execute(_MIGRATIONS[number])
+                    for statement in _MIGRATIONS[number].split(";"):
+                        connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:
@@ -246,7 +287,7 @@ class SqliteRunStore:
 
     # Writing.
 
-    def _write_patiently(self, events: Sequence[Event], rows: Sequence[tuple[Any, ...]]) -> None:
+    def _write_patiently(self, events: Sequence[Event], batch: Batch) -> None:
         deadline = time.monotonic() + BUSY_TOTAL_S
         pause = 0.005
         while True:
@@ -255,7 +296,7 @@ class SqliteRunStore:
                 with self._one_waits:
                     if self._waiting is None:
                         self._waiting = self._connected()
-                    _write(self._waiting, events, rows)
+                    _write(self._waiting, events, batch)
             except sqlite3.OperationalError as error:
                 if not _is_busy(error) or time.monotonic() > deadline:
                     raise self._failed("append", error) from error
@@ -286,7 +327,7 @@ class SqliteRunStore:
     def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise self._failed("read", error) from error
 
     def _count(self, run_id: str) -> tuple[int, bool]:
@@ -305,17 +346,31 @@ class SqliteRunStore:
             cause, hint = "permission", "Make the file and its folder accessible, or use another one (STATE_STORE_PATH)."
         elif "not a database" in text or "malformed" in text:
             hint = "The file is damaged or is no database; it is left as it is. Move it away, or use another one (STATE_STORE_PATH)."
+        elif not isinstance(error, (sqlite3.Error, OSError)):
+            hint = "Store JSON values: text, numbers, lists, mappings."
         elif _is_busy(error):
             hint = "Another process holds the file; end it and try again."
         return StorageError(f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path), cause=cause)
 
 
-def _write(connection: sqlite3.Connection, events: Sequence[Event], rows: Sequence[tuple[Any, ...]]) -> None:
+def _write(connection: sqlite3.Connection, events: Sequence[Event], batch: Batch) -> None:
     """All of it, or nothing."""
     first, last = events[0], events[-1]
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", rows)
+        connection.executemany(
+            "INSERT INTO events (run_id, seq, type, occurred_at, node_id, payload) VALUES (?, ?, ?, ?, ?, ?)",
+            [(first.run_id, *row) for row in batch.events],
+        )
+        if batch.blobs:
+            connection.executemany(
+                "INSERT OR IGNORE INTO blobs (run_id, hash, value) VALUES (?, ?, ?)",
+                [(first.run_id, name, text) for name, text in batch.blobs.items()],
+            )
+            connection.executemany(
+                "INSERT INTO event_blobs (run_id, seq, hash) VALUES (?, ?, ?)",
+                [(first.run_id, seq, name) for seq, names in batch.references.items() for name in names],
+            )
         if first.seq == 1:
             connection.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?)",
@@ -325,7 +380,7 @@ def _write(connection: sqlite3.Connection, events: Sequence[Event], rows: Sequen
                     str(Status.RUNNING),
                     first.occurred_at,
                     last.seq,
-                    last.occurred_at,
+                    time.time(),
                     first.payload.get("parent"),
                     _HOST,
                     os.getpid(),
@@ -335,12 +390,12 @@ def _write(connection: sqlite3.Connection, events: Sequence[Event], rows: Sequen
         if last.type in FINAL_EVENTS:
             connection.execute(
                 "UPDATE runs SET status = ?, ended_at = ?, events = ?, last_at = ? WHERE run_id = ?",
-                (final_status(last), last.occurred_at, last.seq, last.occurred_at, last.run_id),
+                (final_status(last), last.occurred_at, last.seq, time.time(), last.run_id),
             )
         elif first.seq != 1:
             connection.execute(
                 "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ?",
-                (last.seq, last.occurred_at, last.run_id),
+                (last.seq, time.time(), last.run_id),
             )
         connection.execute("COMMIT")
     except BaseException:

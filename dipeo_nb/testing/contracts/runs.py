@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import RunStore
+from dipeo_nb.errors import StorageError
 from dipeo_nb.testing.contracts.promises import Contract, promise, refusal, same, that
 
 
@@ -34,6 +36,28 @@ BROKEN: dict[str, tuple[Sequence[Event], str]] = {
     "after the end": ([started(), ended(2), event(3)], "final event"),
 }
 """Name → (a batch, what its error says)."""
+
+
+class _Unreadable:
+    """Fails whoever asks it for anything."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"there is no {name}")
+
+
+def _cyclic() -> Any:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+UNSTORABLE: dict[str, Callable[[], Any]] = {
+    "an object": object,
+    "an object that fails": _Unreadable,
+    "a cycle": _cyclic,
+    "half a pair of surrogates": lambda: "\ud83d",
+    "a number of 5,000 digits": lambda: 10**5000,
+}
 
 
 class RunStoreContract(Contract):
@@ -129,6 +153,37 @@ class RunStoreContract(Contract):
         same(await store.runs(), [], "the runs after the only one was deleted")
         same(await store.events("r1"), [], "the events of a deleted run")
         await store.append([started()])
+
+    @promise
+    async def test_a_cancelled_append_is_whole(self, store: RunStore) -> None:
+        """When a cancelled append has ended, all of the batch is stored or nothing, `run` tells which, and appending goes on there."""
+        await store.append([started()])
+        seq = 1
+        for turns in range(30):
+            batch = [event(seq + n, text="x" * 1000) for n in (1, 2, 3)]
+            task = asyncio.ensure_future(store.append(batch))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            row = await store.run("r1")
+            stored = row.events if row is not None else 0
+            that(stored in (seq, seq + 3), f"{stored} events are stored after a cancelled append of the events after {seq}")
+            seq = stored
+        await store.append([ended(seq + 1)])
+        same([e.seq for e in await store.events("r1")], list(range(1, seq + 2)), "the numbers of the events")
+
+    @promise(cases=UNSTORABLE)
+    async def test_what_cannot_be_stored_is_refused(self, store: RunStore, case: Callable[[], Any]) -> None:
+        """A value without an encoding is a StorageError, nothing of its batch is stored, and appending goes on. (A store that keeps
+        the values themselves may take it.)"""
+        await store.append([started()])
+        try:
+            await store.append([event(2), event(3, value=case())])
+        except StorageError:
+            same(len(await store.events("r1")), 1, "the number of events after a batch that was refused")
+            await store.append([event(2), event(3)])
+        same(len(await store.events("r1")), 3, "the number of events")
 
     @promise
     async def test_any_text_survives(self, store: RunStore) -> None:
