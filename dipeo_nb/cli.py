@@ -173,7 +173,7 @@ def run(
     ] = None,
     answer: Annotated[
         list[str] | None,
-        typer.Option("--answer", metavar="NODE=TEXT", help="Answer of a user_response node; repeat for further rounds."),
+        typer.Option("--answer", metavar="NODE=TEXT", help="Answer of a user_response node, also of a sub-diagram (SUB/NODE=TEXT where names repeat); again for further rounds."),
     ] = None,
     model: Model = None,
     as_json: AsJson = False,
@@ -331,7 +331,7 @@ def resume(
     run_id: RunId,
     input_: Inputs = None,
     answer: Annotated[
-        list[str] | None, typer.Option("--answer", metavar="NODE=TEXT", help="Answer of a user_response node.")
+        list[str] | None, typer.Option("--answer", metavar="NODE=TEXT", help="Answer of a user_response node, also of a sub-diagram.")
     ] = None,
     as_json: AsJson = False,
     timeout: Annotated[float | None, typer.Option("--timeout", metavar="S", help="Seconds for what is left.")] = None,
@@ -355,7 +355,7 @@ def resume(
             model=recovery.model,
             timeout=timeout,
             max_iterations=recovery.max_iterations,
-            interaction=GivenAnswers(_answers(answer or (), recovery.plan), _keyboard(feed)),
+            interaction=GivenAnswers(_answers(answer or (), recovery.plan, runtime.settings.base_dir), _keyboard(feed)),
             source=recovery.recovered.events[0].payload["source"],
             recovered=recovery.recovered,
         )
@@ -695,7 +695,7 @@ def _carry_out(order: _Order) -> RunState:
     if not order.quiet:
         _show_diagnostics([d for d in plan.diagnostics if d.severity != "info" and not _settled(d, order.variables)])
     feed: Feed = queue.SimpleQueue()
-    answers = GivenAnswers(_answers(order.answers, plan), _keyboard(feed))
+    answers = GivenAnswers(_answers(order.answers, plan, order.settings.base_dir), _keyboard(feed))
     with runtime:
         execution = runtime.execution(
             plan,
@@ -876,18 +876,25 @@ def _json_kind(value: object) -> str:
     return kinds.get(type(value), type(value).__name__)
 
 
-def _answers(given: Sequence[str], plan: Plan) -> dict[str, list[str]]:
-    """`NODE=TEXT` pairs by node; labels may hold `=`, so the longest label that fits wins."""
-    askers = [n for n in plan.nodes if n.type == "user_response"]
-    names = sorted({name for n in askers for name in (n.label, n.id)}, key=len, reverse=True)
+def _answers(given: Sequence[str], plan: Plan, base_dir: Path) -> dict[str, list[str]]:
+    """`NODE=TEXT` pairs by node, also of sub-diagrams; labels may hold `=`, so the longest name that fits wins."""
+    from dipeo_nb.execution.nested import askers, who_asks
+
     answers: dict[str, list[str]] = {}
+    if not given:
+        return answers
+    asking = askers(plan, base_dir)
     for text in given:
-        name = next((n for n in names if text.startswith(f"{n}=")), None)
-        if name is None:
-            labels = ", ".join(f"'{safe(n.label, 60)}'" for n in askers)
-            hint = f"It has: {labels}. Say e.g. --answer '{safe(askers[0].label, 60)}=yes'." if askers else "Leave --answer out."
+        ends = (at for at in range(len(text) - 1, -1, -1) if text[at] == "=")
+        at = next((at for at in ends if asking.known(text[:at])), -1)
+        if at < 0 and asking.open:
+            at = text.find("=")
+        if at < 0:
+            hint = "Leave --answer out."
+            if asking.names:
+                hint = f"{safe(who_asks(asking, text.partition('=')[0]), 400)} Say e.g. --answer '{safe(asking.names[0], 60)}=yes'."
             raise ValidationError(f"--answer '{text}' names no user_response node of this diagram in the form NODE=TEXT.", hint=hint)
-        answers.setdefault(name, []).append(text[len(name) + 1 :])
+        answers.setdefault(text[:at], []).append(text[at + 1 :])
     return answers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import os
@@ -48,6 +49,7 @@ from dipeo_nb.execution import handlers
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.engine import Execution, RunOptions
 from dipeo_nb.execution.inputs import run_inputs
+from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import Replay
@@ -499,19 +501,28 @@ class Runtime(InitializationMixin):
         document = load_text(text, format="native", path=first.get("diagram_id"), base_dir=self.settings.base_dir)
         return document, events
 
-    async def recover(self, run_id: str, *, variables: Mapping[str, Any] | None = None, mine: bool = False) -> Recovery:
+    async def recover(
+        self,
+        run_id: str,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        answers: Mapping[str, Any] | None = None,
+        mine: bool = False,
+    ) -> Recovery:
         """Take over a run that was cut off, failed or was aborted; nothing of it runs yet.
 
         Args:
             variables: values that were secrets and so are not recorded.
+            answers: they must be for nodes that ask.
             mine: the run is known not to go on in this process.
 
         Raises:
-            UserError: there is no such run, it is complete, or it needs what is not recorded.
+            UserError: there is no such run, it is complete, it needs what is not recorded, or an answer is for no node.
             StorageError: `going_on`: another process has it.
         """
         document, events = await self.recorded(run_id)
         plan = self.compile(document)
+        await asyncio.to_thread(check_answers, answers, plan, self.settings.base_dir)
         options = events[0].payload.get("options", {})
         visits = options.get("max_iterations", self.settings.max_iterations)
         given = run_inputs(variables or {})

@@ -38,6 +38,7 @@ from dipeo_nb.errors import ConfigurationError, DiagramNotFoundError, DipeoError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import GivenAnswers
+from dipeo_nb.execution.nested import check_answers
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request at most."""
@@ -190,6 +191,7 @@ class RunServer:
         path = await asyncio.to_thread(find, order.diagram, base)  # never beyond the base directory, as `load` would
         document = await asyncio.to_thread(load, path, base_dir=base)
         plan = await asyncio.to_thread(self.runtime.prepare, document)
+        await asyncio.to_thread(check_answers, order.answers, plan, base)
         answers = GivenAnswers(order.answers) if order.answers else None
         execution = self.runtime.execution(
             plan,

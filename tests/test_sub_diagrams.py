@@ -187,11 +187,16 @@ def test_a_batch_with_failures_does_only_them_again(dp: Session, tmp_path: Path)
     assert log.read_text() == "abcb"
 
 
-def test_an_empty_batch_is_an_error(dp: Session, tmp_path: Path):
-    """It names the key."""
+@pytest.mark.parametrize("code", ["return []", "return {'items': []}", "return '[]'"])
+def test_an_empty_batch_has_an_empty_result(dp: Session, tmp_path: Path, code: str):
+    """No items are no failure: nothing runs, the log says so, and what follows gets an empty list."""
     child(tmp_path, "return 1")
-    with pytest.raises(NodeExecutionError, match="'items' names no items"):
-        dp.run(parent(code="return []", diagram_name="child", batch=True), view=False)
+    run = dp.run(parent(code=code, diagram_name="child", batch=True), view=False)
+    assert run.output == []
+    assert not run.run.node("Sub").children
+    assert any(
+        "'items' of 'Sub' is empty" in e.payload["message"] for e in run.events if e.type is EventType.EXECUTION_LOG
+    )
 
 
 PERSON = """

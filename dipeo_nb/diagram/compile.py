@@ -172,6 +172,7 @@ class _Compiler:
         for arrow in self.model.arrows:
             self.check_arrow(arrow)
         self.check_flow()
+        self.check_batches()
         self.check_names()
         if not has_errors(self.found):
             self.check_loops()
@@ -768,6 +769,27 @@ class _Compiler:
     def check_loops(self) -> None:
         for severity, code, message, hint, node in check_loops(*self.link(), max_iterations=get_settings().max_iterations):
             self.report(severity, code, message, hint, node=self.nodes[node])
+
+    def check_batches(self) -> None:
+        """Warn about batch nodes whose items nothing in the diagram can bring."""
+        for node in self.model.nodes:
+            spec = self.specs.get(node.id)
+            if not isinstance(spec, (PersonJobNode, SubDiagramNode)) or not spec.batch:
+                continue
+            name = spec.batch_input_key
+            if self.given.may_bring_items(node, name):
+                continue
+            labels = sorted({arrow.label for arrow in self.incoming[node.id] if arrow.label})
+            close = nearest(name, labels) or (labels[0] if len(labels) == 1 else None)
+            advice = f"Did you mean batch_input_key: {close}?" if close else f"Label an arrow '{name}'"
+            advice += f" Or give it to the run: --input {name}=…" if close else f", or give it to the run: --input {name}=…"
+            self.warn(
+                "unknown-name",
+                f"'batch_input_key' names '{shorten(name)}', which no arrow into this node brings.",
+                advice,
+                node=node,
+                field="batch_input_key" if "batch_input_key" in node.data else "batch",
+            )
 
     def check_names(self) -> None:
         """Warn about names in templates and expressions that nothing in the diagram can provide."""

@@ -58,6 +58,23 @@ class GivenNames:
                 found.update(("first", source.label))
         return found
 
+    def may_bring_items(self, node: DomainNode, name: str) -> bool:
+        """Whether the items of a batch node can come under that name: as the label of an arrow, as an unlabelled list, as a key
+        of a mapping or as a variable of the run; an input that is given to the run is not thought of."""
+        if name in self.published():
+            return True
+        words = self.written()
+        if words is None or name in words:
+            return True
+        for arrow in self.incoming[node.id]:
+            source, spec = self.nodes[arrow.source], self.specs.get(arrow.source)
+            if arrow.label == name or (not arrow.label and not isinstance(spec, StartNode)):
+                return True
+            own_words = isinstance(spec, CodeJobNode) and not spec.isolated  # they are among `words`
+            if not own_words and self._may_be_mapping(source, arrow.content_type, frozenset()):
+                return True
+        return False
+
     def _may_be_mapping(self, node: DomainNode, content_type: str | None, seen: frozenset[str]) -> bool:
         spec = self.specs.get(node.id)
         if node.id in seen or isinstance(spec, StartNode):

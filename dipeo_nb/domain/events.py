@@ -11,7 +11,7 @@ gap. `payload` holds JSON values only; its shape depends on the type:
 | node_started | label, node_type, run (1-based run number of the node), inputs {name: [source node id, source run]}; arrived, all of these, when two have one name |
 | node_completed | label, run, status (completed or maxiter_reached), output (body), content_type, handles, meta, duration_ms |
 | node_error | label, run, error {type, message, hint}, duration_ms, handled (true: the run goes on) |
-| node_output | kind (`text`, `reasoning`, `tool`, `stdout`, `progress`), text or data, is_partial, call_id |
+| node_output | kind (`text`, `reasoning`, `tool`, `stdout`, `progress`), text or data, is_partial, call_id; kind `item`: data {index, output, meta}, what an item of a batch gave; kind `run`: data {run_id, index, diagram}, a run of a sub-diagram that begins; kind `usage`: data {usage, cost_usd, calls, …}, paid by the run in flight |
 | execution_log | level, message, logger_name, extra_fields |
 | interactive_prompt | prompt, timeout, default, request_id |
 | interactive_response | request_id, answer, source (`user`, `answers`, `default`) |

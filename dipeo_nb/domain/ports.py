@@ -711,6 +711,8 @@ class Question(NamedTuple):
     timeout: float | None
     default: str | None
     request_id: str
+    path: tuple[str, ...] = ()
+    """The labels on the way from the run's diagram down to the node that asks, with the number of the item in a batch: `Sub[2]`."""
 
 
 @runtime_checkable

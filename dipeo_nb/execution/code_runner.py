@@ -61,6 +61,7 @@ class ProcessCodeRunner:
             "filename": filename,
             "names": {k: plain(v) for k, v in names.items()},
             "labels": list(inputs.values),
+            "whole": {k: plain(inputs.values[k]) for k in inputs.passed},
             "stale": [*inputs.stale, *(k for k in inputs.spread if inputs.stale == set(inputs.values))],
             "globals": {k: plain(v) for k, v in variables.items()},
             "variables": dict(assigned),

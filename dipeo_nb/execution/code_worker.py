@@ -308,7 +308,8 @@ class Worker:
 
     def handle(self, request):
         names = {k: parse_structured(v) for k, v in request["names"].items()}
-        inputs = Inputs({k: names[k] for k in request["labels"]}, names)
+        whole = {**names, **{k: parse_structured(v) for k, v in request["whole"].items()}}
+        inputs = Inputs({k: whole[k] for k in request["labels"]}, names)
         shared = request["shared"]
         space = self.namespace if shared else {"__builtins__": __builtins__}
         assigned = self.assigned if shared else set()

@@ -12,6 +12,7 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import LLMConnectionError, StructureError
+from dipeo_nb.execution.fold import Spent
 from dipeo_nb.execution.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ class NodeContext:
         self.inputs = inputs
         self.published: dict[str, Any] = {}
         """Global variables set so far."""
+        self.begun: set[str] = set()
+        """Runs of sub-diagrams that this process began for it."""
+        self.last_try = True
+        """False while `retries` of the node are left."""
         self._meta: dict[str, Any] = {}
         self._paid: list[dict[str, Any]] = []
         """Calls that no event tells of yet."""
@@ -152,17 +157,45 @@ class NodeContext:
         if response.cached:
             self._meta["saved_usd"] = self._meta.get("saved_usd", 0.0) + (response.saved_usd or 0.0)
 
-    def charge_run(self, state: RunState) -> None:
-        """Add what a run of a sub-diagram took to this node's account."""
-        if not state.persons and state.usage.total is None:
+    @property
+    def items(self) -> dict[int, Mapping[str, Any]]:
+        """What finished items of this run of a batch node gave, by index; also before the run was cut off."""
+        return self.execution.items.setdefault((self.node.index, self.run), {})
+
+    async def finish_item(self, index: int, given: Mapping[str, Any]) -> None:
+        """Record what an item gave, with what was paid until now: when this returns it is stored, and never done again."""
+        for call in self._paid:
+            self._delta("usage", "", data=call)
+        self._paid.clear()
+        self.items[index] = given
+        data = {"index": index, **given}
+        await self.execution.record(self.node, {"kind": "item", "text": "", "run": self.run, "data": data})
+
+    def charge_run(self, state: RunState, *, background: bool = False) -> None:
+        """Add to this node's account what a run of a sub-diagram has spent since it was last charged.
+
+        Args:
+            background: the node has finished already.
+        """
+        charged = self.execution.charged.setdefault((self.node.index, self.run), {})
+        before = charged.get(state.run_id)
+        spent = charged[state.run_id] = Spent(
+            state.usage, state.cost_usd, sum(person.calls for person in state.persons.values())
+        )
+        if not spent.calls and spent.usage.total is None:
             return
-        usage = state.usage.to_dict()
+        new = spent if before is None else spent.since(before)
+        if not new.calls and not new.usage.total:
+            return
+        usage = new.usage.to_dict()
         usage.pop("total", None)
-        before: dict[str, int] = self._meta.get("usage", {})
+        paid: dict[str, int] = self._meta.get("usage", {})
         cost = self._meta.get("cost_usd", 0.0)
-        self._meta["usage"] = {k: before.get(k, 0) + usage.get(k, 0) for k in {**before, **usage}}
-        self._meta["cost_usd"] = None if cost is None or state.cost_usd is None else cost + state.cost_usd
-        self._meta["calls"] = self._meta.get("calls", 0) + sum(spent.calls for spent in state.persons.values())
+        self._meta["usage"] = {k: paid.get(k, 0) + usage.get(k, 0) for k in {**paid, **usage}}
+        self._meta["cost_usd"] = None if cost is None or new.cost_usd is None else cost + new.cost_usd
+        self._meta["calls"] = self._meta.get("calls", 0) + new.calls
+        data = {"usage": usage, "cost_usd": new.cost_usd, "calls": new.calls, "run_id": state.run_id}
+        self._delta("usage", "", data=data, **({"background": True} if background else {}))
 
     def spent(self) -> dict[str, Any]:
         """usage, cost_usd (None when a price is unknown), calls, person, provider, model of this run so far, and saved_usd when

@@ -41,7 +41,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.execution import handlers, run_log, schedule
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endless
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.fold import RunState, Spent
 from dipeo_nb.execution.handlers import sub_diagram
 from dipeo_nb.execution.inputs import Inputs, Output, run_inputs, settled
 from dipeo_nb.execution.journal import Journal, Timeline
@@ -177,8 +177,12 @@ class Execution:
         self._working: set[int] = set()
         self._starting: list[tuple[schedule.RunNode, Inputs]] = []
         self._attempts: dict[NodeRun, int] = {}
-        self.children: Mapping[NodeRun, Mapping[int, str]] = {}
-        """Runs of sub-diagrams begun before the run was cut off, by node run and item."""
+        self.children: dict[NodeRun, dict[int, str]] = {}
+        """Runs of sub-diagrams begun so far, by node run and item."""
+        self.items: dict[NodeRun, dict[int, Mapping[str, Any]]] = {}
+        """What finished items of batches gave."""
+        self.charged: dict[NodeRun, dict[str, Spent]] = {}
+        """What nodes were charged for their runs of sub-diagrams, by run id."""
         self._background: set[asyncio.Task[None]] = set()
         self._renamed: dict[str, str] = {}
         """Ids of messages that were taken over from the log of another run → theirs here."""
@@ -199,6 +203,7 @@ class Execution:
         self.variables, self.code_variables = recovered.variables, recovered.code_variables
         self._maxed, self._nodes_failed = recovered.passed, recovered.failed
         self._attempts, self.children = dict(recovered.attempts), recovered.children
+        self.items, self.charged = recovered.items, recovered.charged
         self._lost = recovered.lost
         self._worked_ms, self._latest = recovered.worked_ms, recovered.latest
         for message in recovered.log.messages:
@@ -379,17 +384,24 @@ class Execution:
         return self._code
 
     async def ask(
-        self, node: PlanNode, prompt: str, *, timeout: float | None, default: str | None, label: str | None = None
+        self,
+        node: PlanNode,
+        prompt: str,
+        *,
+        timeout: float | None,
+        default: str | None,
+        path: tuple[str, ...] = (),
     ) -> tuple[str, str]:
         """Put a question to the user; (answer, source). Without an answer in time: the default, else NodeTimeoutError.
 
         Args:
-            label: who asks, when it is a node of a sub-diagram.
+            path: as of `Question`, when the node that asks is part of a sub-diagram.
         """
-        label = label or node.label
+        path = path or (node.label,)
+        label = path[-1]
         request_id = f"{node.id}:{self.journal.seq + 1}"
         prompt = redactor(prompt)
-        question = Question(self.run_id, node.id, label, prompt, timeout, default, request_id)
+        question = Question(self.run_id, node.id, label, prompt, timeout, default, request_id, path)
         waiting: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._questions[request_id] = waiting
         self._emit(
@@ -618,6 +630,7 @@ class Execution:
         """The node's work, tried again as its `retries` say; each try has the node's whole time."""
         node = context.node
         for retry in range(node.spec.retries + 1):
+            context.last_try = retry == node.spec.retries
             try:
                 result = handlers.get(node.type)(context)
                 output = result if isinstance(result, Output) else await self._in_time(node, result)

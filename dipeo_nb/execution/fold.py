@@ -59,6 +59,14 @@ class Spent:
     """None when the price of a call is unknown."""
     calls: int = 0
 
+    def since(self, before: Spent) -> Spent:
+        """What was spent after *before*, an earlier sum of the same account."""
+        known = self.cost_usd is not None and before.cost_usd is not None
+        earlier = before.usage.to_dict()
+        rest = {name: count - earlier.get(name, 0) for name, count in self.usage.to_dict().items() if name != "total"}
+        cost = (self.cost_usd or 0.0) - (before.cost_usd or 0.0) if known else self.cost_usd
+        return Spent(TokenUsage.from_dict(rest), cost, self.calls - before.calls)
+
     def add(self, usage: TokenUsage, cost: float | None, calls: int) -> None:
         self.usage = self.usage + usage
         self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
@@ -201,7 +209,7 @@ class RunState:
 
     def _settle(self, node: NodeState) -> None:
         for call in node.paid:
-            self._account(node, {**call, "calls": 1})
+            self._account(node, {"calls": 1, **call})
         node.paid = []
 
     def _node_started(self, event: Event) -> None:
@@ -221,7 +229,10 @@ class RunState:
     def _node_output(self, event: Event) -> None:
         kind = event.payload.get("kind")
         if kind == "usage" and event.node_id in self.nodes:
-            self.nodes[event.node_id].paid.append(event.payload["data"])
+            if event.payload.get("background"):  # the node has finished
+                self._account(self.nodes[event.node_id], {"calls": 1, **event.payload["data"]})
+            else:
+                self.nodes[event.node_id].paid.append(event.payload["data"])
         elif kind == "run" and event.node_id in self.nodes:
             children = self.nodes[event.node_id].children
             if (child := event.payload["data"]["run_id"]) not in children:

@@ -130,11 +130,11 @@ class _Function:
         given = getattr(context.node.spec, parameter.name)
         if given is not None:
             return context.render(given, names) if isinstance(given, str) else given
-        brought = {**context.execution.context_variables(), **context.inputs.spread, **context.inputs.values}
+        brought = context.inputs.names(context.execution.context_variables())
         if parameter.name in brought:
             return self._taken(parameter.name, brought[parameter.name])
         if parameter.name == self._first and "default" in context.inputs.values:
-            return self._taken(parameter.name, context.inputs.values["default"])
+            return self._taken(parameter.name, brought["default"])
         return _MISSING
 
     def _taken(self, name: str, value: Any) -> Any:

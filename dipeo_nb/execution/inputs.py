@@ -4,8 +4,9 @@
 
 * The name is the edge's label; without one it is `default` (and also `first` for that handle). Of several unlabelled
   inputs `default` is the freshest, and each is also named by its source's label when that is an identifier.
-* A mapping under `default` is spread: its keys are names too. So are the keys of labelled mappings, where exactly one of
-  them has the key (shipped samples read `inputs["statistics"]` through an edge labelled `processed`).
+* A mapping under `default` is spread: its keys are names too, also one that is called `default` (what a sub-diagram was
+  given is such a key of what its start node hands on); `inputs["default"]` is the whole mapping. So are the keys of labelled
+  mappings, where exactly one of them has the key (shipped samples read `inputs["statistics"]` through an edge labelled `processed`).
 * Precedence: label > spread > variables of the run (code jobs' variables > run inputs > the start node's custom_data).
 * A raw_text view is text that still lets `{{x.field}}` reach the object it was made from.
 """
@@ -117,8 +118,14 @@ class Inputs:
         return self._stale
 
     def names(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Everything a template or an expression can name, by precedence."""
-        return {**variables, **self.spread, **self.values}
+        """Everything a template, an expression or code can name, by precedence."""
+        return {**variables, **self.spread, **self.values, **self.passed}
+
+    @property
+    def passed(self) -> Mapping[str, Any]:
+        """`default`, where the mapping that arrives under it has a key of that name."""
+        inner = _fields(self.values.get("default"))
+        return {"default": inner["default"]} if inner is not None and "default" in inner else {}
 
     @property
     def body(self) -> Any:
@@ -240,8 +247,21 @@ def unparsed(inputs: Inputs) -> list[str]:
     return [name for name, value in inputs.values.items() if isinstance(value, TextView) and value.own]
 
 
+def unviewed(value: Any) -> Any:
+    """The value that a text view was made from; any other value itself."""
+    return getattr(value, "__dipeo_value__", value)
+
+
+def _unwrapped(value: Any) -> Mapping[str, Any] | None:
+    """The mapping behind a value; levels that hold nothing but a mapping under `default` are left out."""
+    inner = _fields(value)
+    while inner is not None and len(inner) == 1 and isinstance(inner.get("default"), Mapping):
+        inner = inner["default"]
+    return inner
+
+
 def _fields(value: Any) -> Mapping[str, Any] | None:
-    value = getattr(value, "__dipeo_value__", value)
+    value = unviewed(value)
     return value if isinstance(value, Mapping) and not isinstance(value, ConversationView) else None
 
 
@@ -256,9 +276,7 @@ def _spread(values: Mapping[str, Any]) -> dict[str, Any]:
             labelled[key] = item
     spread = {k: v for k, v in labelled.items() if counts[k] == 1}
     for name in ("first", "default"):
-        inner = _fields(values.get(name))
-        while inner is not None and len(inner) == 1 and isinstance(inner.get("default"), Mapping):
-            inner = inner["default"]
+        inner = _unwrapped(values.get(name))
         if inner:
             spread.update(inner)
     return {k: v for k, v in spread.items() if isinstance(k, str) and k not in values}

@@ -10,13 +10,15 @@ from typing import TextIO
 
 from dipeo_nb.domain.ports import InteractionPort, Question
 from dipeo_nb.errors import RunError
+from dipeo_nb.execution.nested import question_names
 
 
 class GivenAnswers:
-    """Answers given beforehand, by node label or id; a list answers repeated questions in turn.
+    """Answers given beforehand; a list answers repeated questions in turn.
 
     Args:
-        answers: label or id → text, or a list of texts.
+        answers: the label or id of a node → text, or a list of texts. Nodes of sub-diagrams are named by their label or, where
+            several have the same one, by a path: `Sub/Question`; for one item of a batch (from 0) `Sub[2]/Question`.
         fallback: who answers nodes that have none; None: an error naming the node.
     """
 
@@ -27,7 +29,8 @@ class GivenAnswers:
         self._fallback = fallback
 
     async def ask(self, question: Question) -> tuple[str, str]:
-        for key in (question.label, question.node_id):
+        path = question.path or (question.label,)
+        for key in (*question_names(path), *((question.node_id,) if len(path) == 1 else ())):
             if key in self._answers:
                 left = self._answers[key]
                 if not left:

@@ -210,6 +210,10 @@ class _Counting:
                 self._node_ended(event)
             case EventType.NODE_OUTPUT if payload.get("kind") == "run":
                 self.children.add(payload["data"]["run_id"])
+            case EventType.NODE_OUTPUT if payload.get("kind") == "usage" and payload.get("background"):
+                if (run := self.done.get((node, payload.get("run", 1)))) is not None:
+                    data = payload["data"]
+                    run.paid(data["usage"], data.get("cost_usd"), data.get("calls", 1))
             case EventType.NODE_OUTPUT if payload.get("kind") == "usage":
                 self.paid[node].append(payload["data"])
             case EventType.NODE_OUTPUT if payload.get("kind") == "text" and (run := self.open.get(node)) is not None:
@@ -264,7 +268,7 @@ class _Counting:
             run.status = Status.INTERRUPTED
             self.lost_s += max(0.0, self.latest_at - run.started_at)
             for call in self.paid.pop(run.node_id, ()):
-                run.paid(call["usage"], call.get("cost_usd"), 1)
+                run.paid(call["usage"], call.get("cost_usd"), call.get("calls", 1))
                 run.model = call.get("model", run.model)
         self.open.clear()
         self.asked.clear()

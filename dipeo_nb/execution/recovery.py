@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dipeo_nb.common.scrub import HIDDEN
-from dipeo_nb.domain.chat import Message
+from dipeo_nb.domain.chat import Message, TokenUsage
 from dipeo_nb.domain.enums import EventType, MessageType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import CodeJobNode, ConditionNode
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import RunError, UserError
 from dipeo_nb.execution import schedule
+from dipeo_nb.execution.fold import Spent
 from dipeo_nb.execution.inputs import Arrived, Inputs, Output
 from dipeo_nb.execution.memory import ConversationLog
 
@@ -49,6 +50,10 @@ class Recovered:
     """How often each unfinished run was begun."""
     children: dict[Run, dict[int, str]] = field(default_factory=dict[Run, dict[int, str]])
     """Runs of sub-diagrams that a node began: item → run id."""
+    items: dict[Run, dict[int, Mapping[str, Any]]] = field(default_factory=dict[Run, dict[int, Mapping[str, Any]]])
+    """What finished items of batches gave."""
+    charged: dict[Run, dict[str, Spent]] = field(default_factory=dict[Run, dict[str, Spent]])
+    """What a node was charged for each of its runs of sub-diagrams, by run id."""
     latest: Run | None = None
     """The run of a node that finished last."""
     lost: set[Run] = field(default_factory=set[Run])
@@ -106,9 +111,8 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
         match event.type:
             case EventType.NODE_STARTED:
                 found.attempts[place] += 1
-            case EventType.NODE_OUTPUT if event.payload.get("kind") == "run":
-                data = event.payload["data"]
-                found.children.setdefault(place, {})[data["index"]] = data["run_id"]
+            case EventType.NODE_OUTPUT if event.payload.get("kind") in ("run", "item", "usage"):
+                _in_part(found, place, event)
             case EventType.NODE_COMPLETED if event.payload.get("status") == Status.MAXITER_REACHED:
                 passes[node.index] += 1
                 found.passed.add(node.index)
@@ -142,6 +146,40 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
         if error := needs_lost(plan, command, found.lost):
             raise error
     found.notices = [c for c in found.notices if not (isinstance(c, schedule.PassOn) and _told(passes, c.node))]
+    return found
+
+
+def _in_part(found: Recovered, place: Run, event: Event) -> None:
+    """Take in what a run of a node had done before it finished."""
+    data = event.payload["data"]
+    match event.payload["kind"]:
+        case "run":
+            found.children.setdefault(place, {})[data["index"]] = data["run_id"]
+        case "item":
+            for record in data.get("meta", {}).get("messages", ()):
+                found.log.restore(message_of(record))
+            if not _lost(data):
+                found.items.setdefault(place, {})[data["index"]] = {k: v for k, v in data.items() if k != "index"}
+        case _ if child := data.get("run_id"):
+            charged = found.charged.setdefault(place, {})
+            spent = Spent(TokenUsage.from_dict(data["usage"]), data.get("cost_usd"), data.get("calls", 1))
+            charged.setdefault(child, Spent()).add(spent.usage, spent.cost_usd, spent.calls)
+        case _:
+            pass
+
+
+def begun_work(plan: Plan, events: Iterable[Event], *, without: Iterable[int]) -> Recovered:
+    """What nodes had done before they finished, as children, items and charges; not that of the nodes *without* and of what
+    depends on them."""
+    events = list(events)
+    found = Recovered(events[0].run_id, events)
+    changed = downstream(plan, without)
+    for event in events:
+        index = plan.by_id.get(event.node_id or "")
+        if event.type is not EventType.NODE_OUTPUT or index is None or index in changed:
+            continue
+        if event.payload.get("kind") in ("run", "item", "usage"):
+            _in_part(found, (index, event.payload.get("run", 0)), event)
     return found
 
 
@@ -235,8 +273,12 @@ def _error_wired(plan: Plan, node: PlanNode) -> bool:
 def error_output(plan: Plan, node: PlanNode, described: Mapping[str, Any]) -> Output:
     """What a failed node hands on when the run goes on."""
     wired = _error_wired(plan, node)
-    value = {"error": described["message"], "type": described["type"], **described.get("details", {})}
-    return Output(value, described["message"], ("error",) if wired else ("default", "error"))
+    return Output(error_value(described), described["message"], ("error",) if wired else ("default", "error"))
+
+
+def error_value(described: Mapping[str, Any]) -> dict[str, Any]:
+    """An error, as an event describes it, as a value that nodes work with."""
+    return {"error": described["message"], "type": described["type"], **described.get("details", {})}
 
 
 def message_of(record: Mapping[str, Any]) -> Message:

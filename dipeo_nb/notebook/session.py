@@ -32,6 +32,7 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.interaction import GivenAnswers
+from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.recovery import changed_nodes, reusable
 from dipeo_nb.llm import catalogue
 from dipeo_nb.llm.core.client import Messages
@@ -115,7 +116,8 @@ class Session:
 
         Args:
             model: moves every person: `local`, `echo`, `openai:NAME`; default: as the diagram says.
-            answers: node label → answer (or list of answers) for user_response nodes.
+            answers: node label → answer (or list of answers) for user_response nodes, also of sub-diagrams; `Sub/Question`
+                means the one in that sub-diagram, `Sub[2]/Question` that of one item of a batch.
             inputs: variables of the run whose names are taken here; all others as keywords (`topic="…"`).
             timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
             max_iterations: visits of one node before its loop counts as endless.
@@ -129,13 +131,7 @@ class Session:
         """
         document = self.load(diagram)
         plan = self.runtime.prepare(document, trust=trust)
-        asking = [n.label for n in plan.nodes if n.type == "user_response"]
-        known = {n.label for n in plan.nodes} | {n.id for n in plan.nodes}
-        if strange := sorted(set(answers or ()) - known):
-            raise UserError(
-                f"answers= names {', '.join(map(repr, strange))}, which is no node.",
-                hint=f"Nodes that ask: {', '.join(asking) or 'none'}.",
-            )
+        check_answers(answers, plan, self.settings.base_dir)
         waiting = Answers()
         execution = self.runtime.execution(
             plan,
@@ -185,13 +181,15 @@ class Session:
             timeout: seconds for what is left.
 
         Raises:
-            UserError: no such run, it is complete (see `fork`), or it needs what is not recorded.
+            UserError: no such run, it is complete (see `fork`), it needs what is not recorded, or answers name no node that asks.
             StorageError: it still goes on, here or in another process.
         """
         found = run_id.id if isinstance(run_id, Run) else run_sync(self.runtime.summary(run_id)).run_id
         going = self._going.get(found)
         given = {**variables, **(inputs or {})}
-        recovery = run_sync(self.runtime.recover(found, variables=given, mine=going is None or going.finished))
+        recovery = run_sync(
+            self.runtime.recover(found, variables=given, answers=answers, mine=going is None or going.finished)
+        )
         waiting = Answers()
         execution = self.runtime.execution(
             recovery.plan,
@@ -242,6 +240,7 @@ class Session:
         for path, value in (set or {}).items():
             document = document.set(path, value)
         plan = self.runtime.compile(document)
+        check_answers(answers, plan, self.settings.base_dir)
         node = _node(plan, at)
         old = first.get("variables", {})
         given = {**old, **run_inputs(inputs or {})}

@@ -14,12 +14,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from dipeo_nb.common.values import parse_json
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
-from dipeo_nb.errors import NodeExecutionError
 
 Handler = Callable[[Any], Any]
 
@@ -81,31 +79,6 @@ def time_limit(node: PlanNode, default: float) -> float | None:
         return node.spec.timeout
     own = _lookup(node.type)[1]
     return default if isinstance(own, str) else own
-
-
-def batch_items(context: Any, name: str) -> list[Any]:
-    """The items of a batch: the input of that name, else `default`; JSON text is read, a single value is one item.
-
-    Raises:
-        NodeExecutionError: there are none.
-    """
-    items = context.names.get(name)
-    if items is None:
-        items = context.inputs.values.get("default", [])
-    items = getattr(items, "__dipeo_value__", items)
-    if isinstance(items, str):
-        try:
-            items = parse_json(items)
-        except ValueError:
-            items = [items]
-    if not isinstance(items, list):
-        items = [items]
-    if not items:
-        raise NodeExecutionError(
-            f"The batch of '{context.node.label}' is empty: '{name}' names no items.",
-            hint="Label an incoming arrow with that name, or set batch_input_key.",
-        )
-    return items
 
 
 @cache

@@ -14,8 +14,8 @@ from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, 
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.nodes import PersonJobNode
-from dipeo_nb.errors import LLMError, NodeExecutionError
-from dipeo_nb.execution import handlers, memory
+from dipeo_nb.errors import LLMError, NodeExecutionError, TemplateError
+from dipeo_nb.execution import batches, memory
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
 
@@ -249,42 +249,62 @@ def tools(value: Any) -> tuple[ToolConfig, ...]:
 
 
 async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson) -> Output:
-    """One answer per item; failures are reported, the order is kept."""
-    items = handlers.batch_items(context, spec.batch_input_key)
-    limit = asyncio.Semaphore(spec.max_concurrent if spec.batch_parallel else 1)
+    """One answer per item, in the order of the items; items that fail are reported. Each answer is durable when it is there: a
+    retry, or a resumed run, asks only for those that lack."""
+    items = batches.batch_items(context, spec)
+    finished = context.items
+    room = asyncio.Semaphore(spec.max_concurrent if spec.batch_parallel else 1)
+    failed: dict[int, dict[str, Any]] = {}
 
-    async def one(index: int, item: Any) -> dict[str, Any]:
-        names = {**context.names, "default": item, "item": item, "_batch_index": index, "_batch_total": len(items)}
-        if isinstance(item, Mapping):
-            names = {**names, **item}
-        async with limit:
+    async def one(index: int, item: Any) -> None:
+        names = {**context.names, **batches.item_names(item, index, len(items))}
+        async with room:
             try:
                 answer = await _answer(context, spec, person, names)
-            except LLMError as error:
-                return {"index": index, "error": error.message, "error_type": type(error).__name__}
-        return {
-            "index": index,
-            "output": None if answer is None else answer.body,
-            "meta": {} if answer is None else answer.meta,
-        }
+            except (LLMError, TemplateError) as error:
+                failed[index] = {"index": index, "error": error.message, "error_type": type(error).__name__}
+                return
+            meta = {} if answer is None else {name: answer.meta[name] for name in _TURN}
+            output = None if answer is None else plain(answer.body)
+            await context.finish_item(index, {"output": output, "meta": meta})
+        done, total = len(finished), len(items)
+        context.execution.emit_delta(
+            context.node,
+            {
+                "kind": "progress",
+                "text": f"{done} of {total}",
+                "data": {"done": done, "of": total},
+                "is_partial": True,
+                "run": context.run,
+            },
+        )
 
-    done = await asyncio.gather(*(one(i, item) for i, item in enumerate(items)))
-    failed = [d for d in done if "error" in d]
-    messages = [m for d in done for m in d.get("meta", {}).get("messages", ())]
+    await batches.together(one(index, item) for index, item in enumerate(items) if index not in finished)
+    first = failed[min(failed)] if failed else {}
+    if failed and not context.last_try:
+        raise NodeExecutionError(
+            f"{len(failed)} of {len(items)} items failed; item {first['index']}: {first['error']}",
+            hint="See the node's log.",
+        )
+    if items and len(failed) == len(items):
+        raise NodeExecutionError(
+            f"Every item of the batch failed; the first one: {first['error']}", hint="See the node's log."
+        )
+    done = [finished[index] for index in range(len(items)) if index in finished]
     body = {
         "total_items": len(items),
         "successful": len(items) - len(failed),
         "failed": len(failed),
-        "results": [{"index": d["index"], "output": plain(d["output"])} for d in done if "error" not in d],
-        "errors": failed,
+        "results": [{"index": i, "output": finished[i]["output"]} for i in range(len(items)) if i in finished],
+        "errors": [failed[index] for index in sorted(failed)],
     }
-    if len(failed) == len(items):
-        raise NodeExecutionError(
-            f"Every item of the batch failed; the first one: {failed[0]['error']}", hint="See the node's log."
-        )
-    kept = ("person_id", "prompt", "memory", "messages")
-    turns = [{k: d["meta"][k] for k in kept} for d in done if d.get("meta")]
+    messages = [m for one in done for m in one["meta"].get("messages", ())]
+    turns = [one["meta"] for one in done if one["meta"]]
     return Output(body, meta={"person_id": person.id, "messages": messages, "turns": turns, **context.spent()})
+
+
+_TURN = ("person_id", "prompt", "memory", "messages")
+"""What is kept of the turn of an item."""
 
 
 def _first(*values: Any) -> Any:

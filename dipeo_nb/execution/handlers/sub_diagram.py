@@ -1,7 +1,9 @@
-"""sub_diagram: runs another diagram, once or for each item of a list (diagram-spec §3.9 "Do").
+"""sub_diagram: runs another diagram, once or for each item of a list.
 
 A child is a run of its own in the store, begun under an id that the parent's log knows before the child's first event. So
-when the parent is resumed, children that had ended are not run again, and those that were cut off go on.
+when the parent is resumed, or the node's work is tried again, children that had ended are not run again, and those that failed
+or were cut off go on. They do so with the diagram's file as it is now: where it has changed, what is the same up to there is
+taken over, as by a fork.
 """
 
 from __future__ import annotations
@@ -9,27 +11,33 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast
 
-from dipeo_nb.diagram import detect
-from dipeo_nb.diagram.document import Diagram, load, load_text
+from dipeo_nb.diagram.document import Diagram, load_text
 from dipeo_nb.diagram.templates import resolve
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import SubDiagramNode, code_of
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Question
-from dipeo_nb.errors import DiagramError, NodeExecutionError
-from dipeo_nb.execution import handlers
+from dipeo_nb.errors import (
+    BudgetExceededError,
+    DiagramError,
+    DiagramNotFoundError,
+    NodeExecutionError,
+    RunError,
+    UserError,
+)
+from dipeo_nb.execution import batches, handlers
 from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Output, as_text, plain
-from dipeo_nb.execution.recovery import recovered
+from dipeo_nb.execution.memory import as_record
+from dipeo_nb.execution.nested import DEEPEST, matched, nested_document
+from dipeo_nb.execution.recovery import begun_work, changed_nodes, error_value, message_of, recovered, reusable
 
 TIMEOUT = None  # the run's own limit holds for its children too
-DEEPEST = 10
-"""Diagrams within diagrams."""
 _MISSING: Any = object()
 
 
@@ -43,15 +51,13 @@ async def run(context: NodeContext) -> Output:
             f"More than {DEEPEST} diagrams are nested; '{context.node.label}' seems to lead back to itself.",
             hint="Set ignore_if_sub on it, or name another diagram.",
         )
-    document = await asyncio.to_thread(diagram_of, context, spec)
     if spec.batch:
-        return await _batch(context, spec, document)
+        return await _batch(context, spec)
     variables = _variables(context, spec)
+    child = await _Children(context, await _ended(context)).child(variables, 0)
     if not spec.wait_for_completion:
-        child = await _child(context, document, variables, 0)
         execution.in_background(_alone(context, child))
-        return Output({"run_id": child.run_id, "diagram": document.name}, meta={"run_ids": [child.run_id]})
-    child = await _child(context, document, variables, 0)
+        return Output({"run_id": child.run_id, "diagram": child.state.diagram}, meta={"run_ids": [child.run_id]})
     await _completed(context, child, told=True)
     value = _projected(context, spec, child.result())
     return Output(value, as_text(value) if isinstance(value, str) else None, meta=_account(context, [child]))
@@ -59,8 +65,7 @@ async def run(context: NodeContext) -> Output:
 
 async def go_on(context: NodeContext) -> None:
     """After the parent was cut off: see a child to its end that nobody waits for."""
-    document = await asyncio.to_thread(diagram_of, context, cast(SubDiagramNode, context.node.spec))
-    await _alone(context, await _child(context, document, {}, 0))
+    await _alone(context, await _Children(context, await _ended(context)).child({}, 0))
 
 
 def depth(context: NodeContext) -> int:
@@ -75,22 +80,17 @@ def depth(context: NodeContext) -> int:
 
 
 def diagram_of(context: NodeContext, spec: SubDiagramNode) -> Diagram:
-    """The diagram that the node means: inline, else looked up beside the parent's file and below the base directory.
+    """The diagram that the node means.
 
     Raises:
         DiagramError: there is none, or it cannot be read.
         NodeExecutionError: it is outside the base directory, was chosen while the run went on, and brings code.
     """
     base = context.services.files.base_path
-    source = context.execution.plan.source_path
-    beside = Path(source).parent if source else None
-    if spec.diagram_data:
-        return load(spec.diagram_data, format=spec.diagram_format, base_dir=base)
     name = context.services.templates.process_single_brace(spec.diagram_name or "", context.names).strip()
-    form = str(spec.diagram_format) if spec.diagram_format else None
-    document = load(detect.find(name, base, beside=beside, format=form), format=form, base_dir=base)
+    document = nested_document(spec, name, source_path=context.execution.plan.source_path, base_dir=base)
     outside = document.path is not None and not document.path.resolve().is_relative_to(base.resolve())
-    chosen = outside and name != (spec.diagram_name or "").strip()
+    chosen = outside and not spec.diagram_data and name != (spec.diagram_name or "").strip()
     if chosen and any(code_of(node.spec) for node in document.compile(base_dir=base).nodes):
         raise NodeExecutionError(
             f"'{name}' is outside the base directory {base} and brings code that nobody was shown.",
@@ -102,14 +102,15 @@ def diagram_of(context: NodeContext, spec: SubDiagramNode) -> Diagram:
 def _variables(context: NodeContext, spec: SubDiagramNode) -> dict[str, Any]:
     """The child's inputs: `input_mapping` when there is one, else all inputs of the node."""
     found: dict[str, Any] = {}
+    brought = context.inputs.names({})
     if spec.pass_input_data or (spec.pass_input_data is None and not spec.input_mapping):
-        found = {**context.inputs.spread, **context.inputs.values}
+        found = dict(brought)
     for name, path in spec.input_mapping.items():
         value = resolve(path, context.names, _MISSING)
         if value is _MISSING:
             raise NodeExecutionError(
                 f"input_mapping: there is no '{path}' for the child's '{name}'.",
-                hint=f"There are: {', '.join(map(str, {**context.inputs.spread, **context.inputs.values})) or 'no inputs'}.",
+                hint=f"There are: {', '.join(map(str, brought)) or 'no inputs'}.",
             )
         found[name] = value
     return {name: plain(value) for name, value in found.items()}
@@ -134,46 +135,222 @@ def _projected(context: NodeContext, spec: SubDiagramNode, value: Any) -> Any:
 # Children.
 
 
-async def _child(context: NodeContext, document: Diagram, variables: Mapping[str, Any], index: int) -> Any:
-    """The execution of one child: a new one, or the one that was begun before the parent was cut off."""
-    from dipeo_nb.execution.engine import Execution
+@dataclass
+class _Ended:
+    """A child that had completed before: its record stands where its execution would."""
 
-    execution, services = context.execution, context.services
-    spec = cast(SubDiagramNode, context.node.spec)
-    known = execution.children.get((context.node.index, context.run), {}).get(index)
-    events = await services.store.events(known) if known else []
-    if events:
-        text = json.dumps(events[0].payload["source"])
-        document = load_text(text, format="native", path=document.path, base_dir=services.files.base_path)
-    plan = await asyncio.to_thread(_plan, context, document)
-    options = replace(
-        execution.options,
-        variables=variables,
-        source=json.loads(document.to_text("native")),
-        parent_run_id=execution.run_id,
-        interaction=_Upwards(context),
-        reuse={},
-        forked_from=None,
-    )
-    log = None if spec.isolate_conversation or spec.batch else execution.log
-    if known and events:
-        found = recovered(plan, events, variables=variables, max_visits=options.max_iterations)
-        if events[-1].type is not EventType.EXECUTION_COMPLETED:
-            await services.store.claim(known, mine=True)
-        return Execution(plan, services, options, recovered=found, parent=context, log=log)
-    child = Execution(plan, services, options, parent=context, log=log, run_id=known)
-    if known:  # cut off between the two first steps
+    state: RunState
+    last: Any
+    """What its last node gave."""
+
+    @property
+    def run_id(self) -> str:
+        return self.state.run_id
+
+    def result(self) -> Any:
+        ends = {label: self.state.outputs[label] for label in self.state.labels.values() if label in self.state.outputs}
+        if ends:
+            return next(iter(ends.values())) if len(ends) == 1 else ends
+        return self.last
+
+
+async def _ended(context: NodeContext) -> dict[int, _Ended]:
+    """The children of this run of the node that have completed, by item."""
+    known = context.execution.children.get((context.node.index, context.run), {})
+    found: dict[int, _Ended] = {}
+    for index, run_id in known.items():
+        events = await context.services.store.events(run_id)
+        if events and events[-1].type is EventType.EXECUTION_COMPLETED:
+            found[index] = _Ended(RunState.fold(events), _last_value(events))
+    return found
+
+
+def _last_value(events: list[Event]) -> Any:
+    for event in reversed(events):
+        if event.type is EventType.NODE_COMPLETED and "output" in event.payload:
+            return event.payload["output"]
+        if event.type is EventType.NODE_ERROR and event.payload.get("handled"):
+            return error_value(event.payload["error"])
+    return None
+
+
+class _Source(NamedTuple):
+    document: Diagram
+    plan: Plan
+    native: Mapping[str, Any]
+
+
+class _Children:
+    """Makes the children of one run of a sub_diagram node."""
+
+    def __init__(self, context: NodeContext, ended: Mapping[int, _Ended]) -> None:
+        self._context = context
+        self._ended = ended
+        self._known = context.execution.children.setdefault((context.node.index, context.run), {})
+        self._source: _Source | None = None
+        self._reading = asyncio.Lock()
+        self._noted = False
+
+    async def child(self, variables: Mapping[str, Any], index: int) -> Any:
+        """The execution of one child: a new one, or the one that was begun before; or its record, when it has completed."""
+        if index in self._ended:
+            return self._ended[index]
+        context, source = self._context, await self._read()
+        known = self._known.get(index)
+        events = await context.services.store.events(known) if known else []
+        if known and events:
+            return await self._again(source, events, variables, index)
+        if known:  # cut off between the two first steps
+            return self._execution(source, variables, index, run_id=known)
+        return await self._begun(source, variables, index)
+
+    async def _begun(self, source: _Source, variables: Mapping[str, Any], index: int, **more: Any) -> Any:
+        """A new child. The parent's log knows of it before its first event."""
+        context = self._context
+        child = self._execution(source, variables, index, **more)
+        self._known[index] = child.run_id
+        context.begun.add(child.run_id)
+        data = {"run_id": child.run_id, "index": index, "diagram": child.plan.name}
+        await context.execution.record(context.node, {"kind": "run", "text": "", "run": context.run, "data": data})
         return child
-    await execution.record(
-        context.node,
-        {
-            "kind": "run",
-            "text": "",
-            "run": context.run,
-            "data": {"run_id": child.run_id, "index": index, "diagram": plan.name},
-        },
-    )
-    return child
+
+    async def _again(self, source: _Source, events: list[Event], variables: Mapping[str, Any], index: int) -> Any:
+        """A child goes on that failed or was cut off."""
+        context = self._context
+        services = context.services
+        visits = context.execution.options.max_iterations
+        recorded = events[0].payload["source"]
+        plan, changed = source.plan, set[int]()
+        if recorded != source.native:
+            before = (await self._of(_recorded(context, events, source.document))).plan
+            same = matched(before, source.plan)
+            ids = {old.id: new.id for old, new in zip(before.nodes, same.nodes, strict=True)}
+            changed = changed_nodes(same, source.plan)
+            if not changed and same.by_id.keys() == source.plan.by_id.keys():
+                plan = before  # only its looks have changed
+            else:
+                return await self._forked(source, ids, events, variables, index, changed)
+        try:
+            found = recovered(plan, events, variables=variables, max_visits=visits)
+        except (RunError, UserError) as error:  # it needs what held a secret
+            if events[0].run_id not in context.begun:
+                raise
+            context.execution.emit_log(
+                context.node, "WARNING", f"{error.message} '{plan.name}' runs from its beginning."
+            )
+            return await self._begun(source, variables, index)
+        await services.store.claim(events[0].run_id, mine=True)
+        return self._execution(source._replace(plan=plan), variables, index, recovered=found)
+
+    async def _forked(
+        self,
+        source: _Source,
+        ids: Mapping[str, str],
+        events: list[Event],
+        variables: Mapping[str, Any],
+        index: int,
+        changed: set[int],
+    ) -> Any:
+        """A child of a diagram whose file has changed: it takes over what depends on no change."""
+        context, plan = self._context, source.plan
+        events = [e._replace(node_id=ids.get(e.node_id or "", e.node_id)) for e in events]
+        context.charge_run(RunState.fold(events))
+        if not self._noted:
+            self._noted = True
+            names = ", ".join(f"'{plan.nodes[i].label}'" for i in sorted(changed)) or "fewer nodes"
+            context.execution.emit_log(
+                context.node,
+                "INFO",
+                f"The diagram '{plan.name}' has changed since ({names}); what it had done up to there is taken over.",
+            )
+        child = await self._begun(
+            source,
+            variables,
+            index,
+            reuse=reusable(plan, events, at=None, changed=changed),
+            forked_from={"run_id": events[0].run_id, "node": None, "run": 1},
+        )
+        begun = begun_work(plan, events, without=changed)
+        child.children, child.items, child.charged = begun.children, begun.items, begun.charged
+        for items in child.items.values():
+            for i, item in items.items():
+                items[i] = _heard_again(child, item)
+        return child
+
+    def _execution(
+        self,
+        source: _Source,
+        variables: Mapping[str, Any],
+        index: int,
+        *,
+        recovered: Any = None,
+        run_id: str | None = None,
+        **more: Any,
+    ) -> Any:
+        from dipeo_nb.execution.engine import Execution
+
+        context = self._context
+        execution = context.execution
+        spec = cast(SubDiagramNode, context.node.spec)
+        options = replace(
+            execution.options,
+            variables=variables,
+            source=source.native,
+            parent_run_id=execution.run_id,
+            interaction=_Upwards(context, f"{context.node.label}[{index}]" if spec.batch else context.node.label),
+            **{"reuse": {}, "forked_from": None, **more},
+        )
+        log = None if spec.isolate_conversation or spec.batch else execution.log
+        return Execution(
+            source.plan, context.services, options, recovered=recovered, parent=context, log=log, run_id=run_id
+        )
+
+    async def _read(self) -> _Source:
+        """The diagram as it is now; as it was recorded, when it is gone."""
+        async with self._reading:
+            if self._source is None:
+                context = self._context
+                try:
+                    document = await asyncio.to_thread(diagram_of, context, cast(SubDiagramNode, context.node.spec))
+                except DiagramNotFoundError as error:
+                    document = await self._remembered()
+                    if document is None:
+                        raise
+                    context.execution.emit_log(
+                        context.node, "WARNING", f"{error.message} The run goes on with the diagram as it was recorded."
+                    )
+                self._source = await self._of(document)
+            return self._source
+
+    async def _remembered(self) -> Diagram | None:
+        """The diagram of the first child that was begun."""
+        for run_id in self._known.values():
+            if events := await self._context.services.store.events(run_id):
+                return _recorded(self._context, events)
+        return None
+
+    async def _of(self, document: Diagram) -> _Source:
+        plan = await asyncio.to_thread(_plan, self._context, document)
+        return _Source(document, plan, json.loads(document.to_text("native")))
+
+
+def _recorded(context: NodeContext, events: list[Event], current: Diagram | None = None) -> Diagram:
+    """The diagram of a run, as it was."""
+    first = events[0].payload
+    path = first.get("diagram_id") if current is None else current.path
+    text = json.dumps(first["source"])
+    return load_text(text, format="native", path=path, base_dir=context.services.files.base_path)
+
+
+def _heard_again(child: Any, item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an item of a batch gave in another run, with its messages in the conversation of *child*."""
+    meta = item.get("meta", {})
+    messages = [message_of(record) for record in meta.get("messages", ())]
+    added = [
+        as_record(child.log.add(m.from_person_id, m.to_person_id, m.content, timestamp=m.timestamp, node_id=m.node_id))
+        for m in messages
+    ]
+    return {**item, "meta": {**meta, "messages": added}} if added else item
 
 
 def _plan(context: NodeContext, document: Diagram) -> Plan:
@@ -183,13 +360,15 @@ def _plan(context: NodeContext, document: Diagram) -> Plan:
     return plan
 
 
-async def _completed(context: NodeContext, child: Any, *, told: bool = False) -> None:
-    """Run a child to its end, unless it is there already; stopped with its parent.
+async def _completed(context: NodeContext, child: Any, *, told: bool = False, background: bool = False) -> None:
+    """Run a child to its end, unless it is there already; stopped with its parent. What it spent is charged, however it ends.
 
     Raises:
         NodeExecutionError: it failed.
+        BudgetExceededError: it reached the limit, which is that of the whole run.
     """
     if child.state.status == Status.COMPLETED:
+        context.charge_run(child.state, background=background)
         return
     bus = context.services.bus
     subscription = bus.subscribe(_teller(context), run_id=child.run_id) if told else None
@@ -203,20 +382,30 @@ async def _completed(context: NodeContext, child: Any, *, told: bool = False) ->
     finally:
         if subscription is not None:
             bus.unsubscribe(subscription)
-    error = child.error
-    if error is not None:
-        where = f" at '{error.node}'" if getattr(error, "node", None) else ""
-        raise NodeExecutionError(
-            f"The diagram '{child.plan.name}' failed{where}: {error.message}",
-            hint=error.hint,
-            child_run_id=child.run_id,
-        ) from error
+        context.charge_run(child.state, background=background)
+    if isinstance(child.error, BudgetExceededError):
+        raise child.error
+    if child.error is not None:
+        raise _failure(child.plan.name, child.error, child.run_id) from child.error
+
+
+def _failure(diagram: str, error: Any, run_id: str) -> NodeExecutionError:
+    """The error of a child that failed. It names the place once, however deep: the nodes on the way down to the one at fault,
+    and what was wrong there."""
+    cause = getattr(error, "cause_message", error.message)
+    steps: tuple[str, ...] = getattr(error, "steps", ())
+    if label := getattr(error, "node", None):
+        item = getattr(error, "item", None)
+        steps = (label if item is None else f"{label}[{item}]", *steps)
+    where = f" at '{' › '.join(steps)}'" if steps else ""
+    message = f"The diagram '{diagram}' failed{where}: {cause}"
+    return NodeExecutionError(message, hint=error.hint, child_run_id=run_id, steps=steps, cause_message=cause)
 
 
 async def _alone(context: NodeContext, child: Any) -> None:
-    """A child that nobody waits for: its failure is told in the parent's log."""
+    """A child that nobody waits for: its failure is reported in the parent's log."""
     try:
-        await _completed(context, child)
+        await _completed(context, child, background=True)
     except NodeExecutionError as error:
         context.execution.emit_log(context.node, "ERROR", f"{error.message} {error.hint or ''}".strip())
 
@@ -244,71 +433,78 @@ def _teller(context: NodeContext) -> Any:
 
 
 class _Upwards:
-    """`InteractionPort`: what a child asks, its parent asks, so that it is seen and answered there."""
+    """`InteractionPort`: what a child asks, its parent asks, so that it is seen and answered there.
 
-    def __init__(self, context: NodeContext) -> None:
+    Args:
+        step: the node, and in a batch the item, that the child belongs to.
+    """
+
+    def __init__(self, context: NodeContext, step: str) -> None:
         self._context = context
+        self._step = step
 
     async def ask(self, question: Question) -> tuple[str, str]:
         context = self._context
         return await context.execution.ask(
-            context.node, question.prompt, timeout=question.timeout, default=question.default, label=question.label
+            context.node,
+            question.prompt,
+            timeout=question.timeout,
+            default=question.default,
+            path=(self._step, *question.path),
         )
 
 
 # Batches.
 
 
-async def _batch(context: NodeContext, spec: SubDiagramNode, document: Diagram) -> Output:
+async def _batch(context: NodeContext, spec: SubDiagramNode) -> Output:
     """One child per item; the outputs in the order of the items. When one fails the others end first, then the node fails.
 
-    A child's variables are the keys of its item (of a mapping), `item` and `default` (the item itself), `_batch_index`,
-    `_batch_total`, and the node's other inputs.
+    A child's variables are the names of its item (see `batches.item_names`), and the node's other inputs.
     """
-    items = handlers.batch_items(context, spec.batch_input_key)
-    others = _variables(context, replace(spec, input_mapping=spec.input_mapping))
+    items = batches.batch_items(context, spec)
+    others = _variables(context, spec)
     others.pop(spec.batch_input_key, None)
+    children = _Children(context, await _ended(context))
     room = asyncio.Semaphore(spec.max_concurrent if spec.batch_parallel else 1)
-    finished = 0
+    done: dict[int, Any] = {}
+    failed: dict[int, NodeExecutionError | DiagramError] = {}
 
-    async def one(index: int, item: Any) -> Any:
-        nonlocal finished
-        own = dict(item) if isinstance(item, Mapping) else {}
-        variables = {**others, **own, "default": item, "item": item, "_batch_index": index, "_batch_total": len(items)}
+    async def one(index: int, item: Any) -> None:
+        variables = {**others, **{k: plain(v) for k, v in batches.item_names(item, index, len(items)).items()}}
         async with room:
             try:
-                child = await _child(context, document, variables, index)
+                child = await children.child(variables, index)
                 await _completed(context, child)
             except (NodeExecutionError, DiagramError) as error:
-                return error
-        finished += 1
-        text = f"{finished} of {len(items)}"
-        data = {"done": finished, "of": len(items)}
+                failed[index] = error
+                return
+        done[index] = child
+        text = f"{len(done)} of {len(items)}"
+        data = {"done": len(done), "of": len(items)}
         context.execution.emit_delta(
             context.node, {"kind": "progress", "text": text, "data": data, "is_partial": True, "run": context.run}
         )
-        return child
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(index, item)) for index, item in enumerate(items)]
-    done = [task.result() for task in tasks]
-    children = [child for child in done if not isinstance(child, Exception)]
-    account = _account(context, children)
-    failed = [(index, error) for index, error in enumerate(done) if isinstance(error, Exception)]
+    await batches.together(one(index, item) for index, item in enumerate(items))
     if failed:
-        index, error = failed[0]
+        index = min(failed)
+        error = failed[index]
         raise NodeExecutionError(
-            f"{len(failed)} of {len(items)} items failed; item {index}: {error}",
-            hint="Mend the cause; resumed (dp.resume), the run does only the failed items again.",
+            f"{len(failed)} of {len(items)} items failed; item {index}: {error.message}",
+            hint="Fix the cause, also in the file of the sub-diagram; dp.resume(run_id) then repeats only what failed.",
+            item=index,
+            steps=getattr(error, "steps", ()),
+            cause_message=getattr(error, "cause_message", error.message),
         ) from error
-    values = [_projected(context, spec, child.result()) for child in children]
+    ended = [done[index] for index in range(len(items))]
+    account = _account(context, ended)
+    values = [_projected(context, spec, child.result()) for child in ended]
     return Output(values, meta={**account, "total_items": len(items), "successful": len(values), "failed": 0})
 
 
 def _account(context: NodeContext, children: list[Any]) -> dict[str, Any]:
     """What the children's models took, their run ids, and their messages where they talked in the parent's conversation."""
-    for child in children:
-        context.charge_run(child.state)
     spec = cast(SubDiagramNode, context.node.spec)
     shared = not (spec.isolate_conversation or spec.batch)
     messages = [m for child in children for m in child.state.conversation] if shared else []

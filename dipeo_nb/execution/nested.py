@@ -1,0 +1,139 @@
+"""Diagrams within diagrams, as far as they are known without running them: their files, and who asks questions there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dipeo_nb.diagram import detect
+from dipeo_nb.diagram.document import Diagram, load
+from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.domain.enums import NodeType
+from dipeo_nb.domain.nodes import SubDiagramNode
+from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.errors import DiagramError, UserError
+
+DEEPEST = 10
+"""Diagrams within diagrams."""
+_INDEX = re.compile(r"\[\d+\](?=/)")
+
+
+def nested_document(spec: SubDiagramNode, name: str, *, source_path: str | None, base_dir: Path) -> Diagram:
+    """The diagram that a sub_diagram node means: inline, else looked up beside the file of its own diagram and below the base
+    directory.
+
+    Args:
+        name: its `diagram_name`, with its variables filled in.
+        source_path: the file of the diagram that the node is part of.
+
+    Raises:
+        DiagramError: there is none, or it cannot be read.
+    """
+    if spec.diagram_data:
+        return load(spec.diagram_data, format=spec.diagram_format, base_dir=base_dir)
+    form = str(spec.diagram_format) if spec.diagram_format else None
+    beside = Path(source_path).parent if source_path else None
+    return load(detect.find(name, base_dir, beside=beside, format=form), format=form, base_dir=base_dir)
+
+
+class Askers(NamedTuple):
+    """Who may ask the user something in a run of a diagram."""
+
+    names: list[str]
+    """Labels, and for nodes of sub-diagrams paths (`Sub/Question`)."""
+    ids: list[str]
+    """Ids of nodes of the diagram itself."""
+    open: bool
+    """Some sub-diagrams are chosen while the run goes on, so there may be others."""
+
+    def known(self, name: str) -> bool:
+        """Whether a name, or a path that may name items of batches (`Sub[2]/Question`), is one of them."""
+        return name in self.names or name in self.ids or _INDEX.sub("", name) in self.names
+
+
+def askers(plan: Plan, base_dir: Path) -> Askers:
+    """Who may ask something in a run of *plan*; files of sub-diagrams are read, nothing is run."""
+    names: dict[str, None] = {}
+    unknown = False
+
+    def visit(plan: Plan, path: tuple[str, ...], seen: frozenset[str]) -> None:
+        nonlocal unknown
+        for node in plan.nodes:
+            if _asks(node):
+                names[node.label] = None
+                for start in range(len(path)):
+                    names["/".join((*path[start:], node.label))] = None
+            if not isinstance(node.spec, SubDiagramNode):
+                continue
+            name = (node.spec.diagram_name or "").strip()
+            if "{" in name and not node.spec.diagram_data:
+                unknown = True
+                continue
+            try:
+                document = nested_document(node.spec, name, source_path=plan.source_path, base_dir=base_dir)
+                inner = document.compile(base_dir=base_dir)
+            except DiagramError:
+                continue  # the run will say so, if it comes to that
+            place = str(document.path or node.id)
+            if place not in seen and len(path) < DEEPEST:
+                visit(inner, (*path, node.label), seen | {place})
+
+    visit(plan, (), frozenset({plan.source_path or ""}))
+    return Askers(list(names), [node.id for node in plan.nodes if _asks(node)], unknown)
+
+
+def check_answers(answers: Mapping[str, Any] | None, plan: Plan, base_dir: Path) -> None:
+    """Refuse answers that nobody can ask for.
+
+    Raises:
+        UserError: a name is that of no node that asks, here or in a sub-diagram; the hint names the nearest one.
+    """
+    own = {name for node in plan.nodes if _asks(node) for name in (node.label, node.id)}
+    if not answers or set(answers) <= own:
+        return
+    asking = askers(plan, base_dir)
+    strange = sorted(name for name in answers if not asking.known(name))
+    if strange and not asking.open:
+        raise UserError(
+            f"answers= names {', '.join(map(repr, strange))}, which is no node that asks.",
+            hint=who_asks(asking, strange[0]),
+        )
+
+
+def who_asks(asking: Askers, name: str) -> str:
+    """The next step for whoever named a node that does not ask."""
+    close = nearest(name, asking.names)
+    suggestion = f"Did you mean '{close}'? " if close else ""
+    return f"{suggestion}Nodes that ask: {', '.join(map(repr, asking.names)) or 'none'}."
+
+
+def _asks(node: PlanNode) -> bool:
+    """A user_response does; what registered node types do is not known."""
+    return node.type == "user_response" or node.type not in set(NodeType)
+
+
+def question_names(path: tuple[str, ...]) -> Iterator[str]:
+    """The names that an answer to a question may have, the most exact first: its path from the outermost sub-diagram, shorter
+    ends of it, and its label; each with and without the numbers of the items of batches."""
+    for start in range(len(path)):
+        part = path[start:]
+        forms = [""]
+        for step in part[:-1]:
+            plain = re.sub(r"\[\d+\]$", "", step)
+            forms = [f"{form}{one}/" for form in forms for one in dict.fromkeys((step, plain))]
+        yield from (f"{form}{part[-1]}" for form in forms)
+
+
+# Changes of a diagram's file since a run of it began.
+
+
+def matched(before: Plan, after: Plan) -> Plan:
+    """*before* with the ids that *after* gives to nodes of the same label and type; ids are places in a light file, so that a
+    new node moves those behind it."""
+    now = {(node.label, node.type): node.id for node in after.nodes}
+    ids = {node.id: now.get((node.label, node.type), f"{node.id} (before)") for node in before.nodes}
+    nodes = tuple(replace(node, id=ids[node.id]) for node in before.nodes)
+    return replace(before, nodes=nodes, by_id={node.id: node.index for node in nodes})
