@@ -24,7 +24,7 @@ from dipeo_nb.diagram.prompt_files import PromptFiles
 from dipeo_nb.diagram.python_code import code_hint, code_problem, module_names
 from dipeo_nb.diagram.source import SourceMap
 from dipeo_nb.diagram.specs import Problem, build_spec, shape
-from dipeo_nb.diagram.text_format import response_model
+from dipeo_nb.diagram.text_format import answer_shape
 from dipeo_nb.domain.diagnostics import Diagnostic, has_errors
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, DomainPerson
 from dipeo_nb.domain.enums import ConditionType, ContentType, DBOperation, HookTriggerMode, Severity, SupportedLanguage
@@ -402,11 +402,22 @@ class _Compiler:
             )
             return changes
         try:
-            response_model(shape_source)
+            shape_of_answer = answer_shape(shape_source)
         except ValidationError as error:
             line = getattr(error, "line", None)
             place = self.inside(node, field, line, 1) if line and field == "text_format" else None
             self.error("bad-text-format", error.message, error.hint, node=node, field=field, place=place)
+            return changes
+        if shape_of_answer.skipped:
+            shown = ", ".join(shape_of_answer.skipped[:10]) + (" …" if len(shape_of_answer.skipped) > 10 else "")
+            self.report(
+                Severity.INFO,
+                "text-format-skipped",
+                f"The source of the answer's shape is read and not executed; it was read without {shown}.",
+                None,
+                node=node,
+                field=field,
+            )
         return changes
 
     def check_person(self, node: DomainNode, reference: str | None) -> str | None:
