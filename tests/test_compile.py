@@ -611,3 +611,34 @@ def test_limits_above_that_of_the_run_are_noted():
         "info Review: max_iteration is 120, more than the 100 visits that a run allows a node in a loop; in the loop of "
         "'Done' it allows 220."
     )
+
+
+@pytest.mark.parametrize(
+    ("node_type", "data", "field", "value"),
+    [
+        ("db", {"file": "f", "sub_type": "memory"}, "sub_type", "fixed_prompt"),
+        ("db", {"file": "f", "sub_type": ["a"]}, "sub_type", "fixed_prompt"),
+        ("template_job", {"template_content": "x", "engine": "handlebars"}, "engine", "jinja2"),
+        ("endpoint", {"save_to_file": True, "file_name": "a.jpg", "file_format": "jpg"}, "file_format", None),
+        ("code_job", {"code": "1", "flipped": "left"}, "flipped", None),
+        ("start", {"output_data_structure": "text"}, "output_data_structure", {}),
+    ],
+)
+def test_a_foreign_value_of_a_field_without_effect_is_a_warning(
+    node_type: str, data: dict[str, Any], field: str, value: object
+) -> None:
+    """What upstream's tools write there does not keep a diagram from running; the default counts."""
+    spec, problems = build_spec(DomainNode("n", node_type, "N", None, data))
+    assert [(p.severity.value, p.code, p.field) for p in problems] == [("warning", "ignored-value", field)]
+    assert getattr(spec, field) == value
+
+
+def test_a_db_without_a_file_has_its_data_as_result() -> None:
+    """So run what upstream makes of a to-do list; without data it is an error."""
+    found = {
+        severity
+        for data, severity in (({"data": {"a": 1}}, "warning"), ({}, "error"))
+        for d in check_diagram(DomainDiagram((DomainNode("n", "db", "N", None, {"operation": "write", **data}),)))
+        if d.code == "missing-file" and d.severity == severity
+    }
+    assert found == {"warning", "error"}

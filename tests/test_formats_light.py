@@ -473,3 +473,38 @@ def test_any_diagram_survives_any_format(name: str, model: DomainDiagram) -> Non
     assert again.arrows == model.arrows
     assert [(p.label, p.llm) for p in again.persons] == [(p.label, p.llm) for p in model.persons]
     assert diagram.diagnostics == ()
+
+
+def test_old_connections_name_the_branch_beside_them() -> None:
+    """`condition: true` and `branch: "false"` stand for the handle, quoted or not; a handle that is written wins."""
+    nodes = [{"label": "C", "type": "condition", "expression": "1"}, {"label": "E", "type": "endpoint"}]
+    said: list[tuple[dict[str, Any], str]] = [
+        ({"condition": "true"}, "condtrue"),
+        ({"condition": False}, "condfalse"),
+        ({"branch": "false"}, "condfalse"),
+        ({"data": {"branch": "true"}}, "condtrue"),
+        ({"from": "C[condfalse]", "condition": "true"}, "condfalse"),
+        ({"from": "C_true"}, "condtrue"),
+        ({"from": "C[False]"}, "condfalse"),
+    ]
+    diagram = light(nodes, [{"from": "C", "to": "E", **more} for more, _ in said])
+    assert [a.source_handle for a in diagram.arrows] == [handle for _, handle in said]
+    assert codes(diagram) == []
+    assert codes(light(nodes, [{"from": "E", "to": "C", "condition": "true"}])) == ["unknown-property"]
+
+
+def test_a_misspelt_branch_is_quoted_with_the_nearest_one() -> None:
+    """There is no default branch to fall back on, so it is an error, in every form."""
+    nodes = [{"label": "C", "type": "condition", "expression": "1"}, {"label": "E", "type": "endpoint"}]
+    for written, quoted in (("C_condtru", "condtru"), ("C[condtru]", "condtru"), ("C_yes", "yes")):
+        (found,) = light(nodes, [{"from": written, "to": "E"}]).diagnostics
+        assert (found.severity.value, found.code) == ("error", "unknown-handle")
+        assert f"'{quoted}'" in found.message
+        assert found.hint in ("Did you mean 'condtrue'?", "The handles are condtrue, condfalse.")
+
+
+def test_settings_of_upstream_persons_that_mean_nothing_here() -> None:
+    """`max_turns` is known, kept and said to have no effect; it is no warning."""
+    diagram = light([], persons={"P": {"service": "claude-code", "max_turns": 1}})
+    assert [(d.severity.value, d.code) for d in diagram.diagnostics] == [("info", "no-effect")]
+    assert diagram.persons[0].llm.extra == {"max_turns": 1}

@@ -593,9 +593,15 @@ class _Compiler:
         spec = cast(DbNode, spec)
         given = spec.file if isinstance(spec.file, list) else [spec.file or ""]
         if not any(str(name).strip() for name in given):
-            self.error(
-                "missing-file", "This db node names no file.", "Add `file`, a path below the base directory.", node=node
+            report = self.error if spec.data is None else self.warn
+            report(
+                "missing-file",
+                "This db node names no file"
+                + ("." if spec.data is None else ": its `data` is its result, and nothing is read or written."),
+                "Add `file`, a path below the base directory.",
+                node=node,
             )
+            return spec
         if spec.operation is DBOperation.UPDATE and not spec.keys:
             self.error(
                 "missing-keys", "An update needs `keys`.", "Add the dotted path to set.", node=node, field="operation"

@@ -187,6 +187,16 @@ def legacy_handle(label: str) -> str:
     return {"true": "condtrue", "false": "condfalse"}.get(label.lower(), label)
 
 
+def branch_handle(node: DomainNode | None, handle: str, *said: Any) -> str:
+    """The handle of an arrow that leaves a condition on none: old files say beside it `condition: true` or `branch: false`."""
+    if node is None or node.type != "condition" or handle != "default":
+        return handle
+    return next((branch for value in said if (branch := _WORDS.get(str(value).strip().lower()))), handle)
+
+
+_WORDS = {"true": "condtrue", "yes": "condtrue", "false": "condfalse", "no": "condfalse"}
+
+
 def standard_handles(node: DomainNode) -> Iterator[DomainHandle]:
     """The handles that every node of that type has (§1.4)."""
     cls = NODE_SPECS.get(node.type)

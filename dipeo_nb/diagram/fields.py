@@ -343,6 +343,8 @@ def unique_labels(nodes: Sequence[DomainNode], reading: Reading, at: Callable[[i
 
 PERSON_TEXTS = ("model", "api_key_id", "system_prompt", "prompt_file", "base_url")
 PERSON_NUMBERS = ("temperature", "max_tokens")
+_ONE_TURN = ("max_turns", "maxTurns")
+"""What upstream's persons of Claude Code have: a limit of the turns of one answer."""
 _PERSON_WORDS = (*PERSON_TEXTS, *PERSON_NUMBERS, "service", "id", "label", "type", "name", "llm_config")
 
 
@@ -396,6 +398,14 @@ def person(
         **numbers,
     )
     for key in llm.extra:
+        if key in _ONE_TURN:
+            reading.inform(
+                "no-effect",
+                f"'{key}' of person '{shorten(label)}' is kept and has no effect: here a person answers in one turn.",
+                *where(key),
+                field=key,
+            )
+            continue
         reading.warn(
             "unknown-property",
             f"'{shorten(key)}' is not a property of a person (person '{shorten(label)}'); it is kept and has no effect.",

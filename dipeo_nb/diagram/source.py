@@ -184,6 +184,10 @@ class Reading:
         self.source = source
         self.found: list[Diagnostic] = []
 
+    def inform(self, code: str, message: str, *at: str | int, **more: Any) -> None:
+        """Report something that is as it should be, and good to know."""
+        self._add(Severity.INFO, code, message, at, more)
+
     def warn(self, code: str, message: str, *at: str | int, **more: Any) -> None:
         """Report something that does not keep the diagram from running."""
         self._add(Severity.WARNING, code, message, at, more)

@@ -52,6 +52,8 @@ class Shape(NamedTuple):
     templates: tuple[str, ...]
     expressions: tuple[str, ...]
     prompt_files: tuple[str, ...]
+    lenient: frozenset[str]
+    """Fields of which a wrong value is ignored with a warning."""
 
 
 def build_spec(node: DomainNode) -> tuple[NodeSpec | None, list[Problem]]:
@@ -88,8 +90,19 @@ def build_spec(node: DomainNode) -> tuple[NodeSpec | None, list[Problem]]:
         try:
             values[name] = convert(value)
         except _WrongError as wrong:
-            failed = True
             expected, hint = wrong.args
+            if name in known.lenient:
+                problems.append(
+                    Problem(
+                        Severity.WARNING,
+                        "ignored-value",
+                        f"'{key}' is {expected}, not {_shown(value)}; it is ignored.",
+                        hint or f"Write {expected}, or leave it out.",
+                        key,
+                    )
+                )
+                continue
+            failed = True
             problems.append(
                 Problem(
                     Severity.ERROR,
@@ -138,6 +151,7 @@ def shape(cls: type[NodeSpec]) -> Shape:
         tuple(f.name for f in fields(cls) if f.metadata.get("template")),
         tuple(f.name for f in fields(cls) if f.metadata.get("expression")),
         tuple(f.name for f in fields(cls) if f.metadata.get("prompt_file")),
+        frozenset(("flipped", "metadata", *(f.name for f in fields(cls) if f.metadata.get("lenient")))),
     )
 
 

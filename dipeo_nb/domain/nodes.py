@@ -83,7 +83,10 @@ class NodeSpec:
 
 
 def spec(default: Any = None, **meta: Any) -> Any:
-    """A field with documentation: `spec(default, doc=…, template=True, code=True, path=True, required=True)`."""
+    """A field with documentation: `spec(default, doc=…, template=True, code=True, path=True, required=True)`.
+
+    A value that does not fit a `lenient` field is a warning, and the default is used.
+    """
     if isinstance(default, (dict, list)):
         value: Any = default  # pyright: ignore[reportUnknownVariableType]
         return field(default_factory=lambda: copy(value), metadata=meta)
@@ -96,7 +99,7 @@ class StartNode(NodeSpec):
 
     trigger_mode: HookTriggerMode = spec(HookTriggerMode.NONE, aliases={"automatic": "none"})
     custom_data: Any = spec({}, doc="Values published as globals and handed to the successors")
-    output_data_structure: Mapping[str, Any] = spec({})
+    output_data_structure: Mapping[str, Any] = spec({}, lenient=True, doc="Without effect")
     hook_event: str | None = spec(None, doc="Event awaited when trigger_mode is hook")
     hook_filters: Mapping[str, Any] = spec({})
 
@@ -115,7 +118,7 @@ class EndpointNode(NodeSpec):
 
     save_to_file: bool = False
     file_name: str | None = spec(None, path=True, template=True, doc="Relative to the base directory")
-    file_format: str | None = spec(None, choices=("txt", "json", "yaml", "md"), doc="Default: by the file's suffix")
+    file_format: str | None = spec(None, choices=("txt", "json", "yaml", "md"), lenient=True, doc="Default: by the file's suffix")
     output_variable: str | None = None
 
 
@@ -218,14 +221,14 @@ class DbNode(NodeSpec):
 
     file: str | list[str] | None = spec(None, path=True, doc="Path, list of paths or glob; single braces take inputs")
     operation: DBOperation = DBOperation.READ
-    sub_type: DBBlockSubType = DBBlockSubType.FIXED_PROMPT
+    sub_type: DBBlockSubType = spec(DBBlockSubType.FIXED_PROMPT, lenient=True, doc="Without effect; upstream's editor keeps it")
     format: DataFormat | None = spec(None, doc="Default: by the file's suffix")
     serialize_json: bool = False
     keys: Any = spec(None, doc="Comma list or list of dotted paths")
     lines: Any = spec(None, doc="1-based inclusive ranges")
     collection: str | None = None
     query: str | None = None
-    data: Any = None
+    data: Any = spec(None, doc="Written when no input has a value; without a file it is the result, and nothing is written")
     glob: bool | None = None
     default: Any = spec(None, doc="Value when a file to read is missing; without it that is an error")
 
@@ -264,7 +267,7 @@ class TemplateJobNode(NodeSpec):
     template_content: str | None = spec(None)
     output_path: str | None = spec(None, path=True, template=True)
     variables: Mapping[str, Any] = spec({})
-    engine: TemplateEngine = TemplateEngine.JINJA2
+    engine: TemplateEngine = spec(TemplateEngine.JINJA2, lenient=True)
     preprocessor: Any = spec(None, doc="Dotted path, or {module, function, args}")
 
 

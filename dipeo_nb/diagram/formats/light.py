@@ -19,6 +19,8 @@ from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 TOP_KEYS = ("version", "name", "description", "nodes", "connections", "persons", "handles", "metadata", "format")
 NODE_KEYS = frozenset(("label", "type", "position", "props", "id"))
 CONNECTION_KEYS = frozenset(("from", "to", "label", "content_type", "type", "data", "id", "execution_priority"))
+BRANCH_KEYS = ("condition", "branch")
+"""What old files have beside a connection out of a condition, instead of a handle."""
 DEFAULT_CONTENT_TYPE = "raw_text"
 
 
@@ -137,6 +139,8 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
     target = _end(item, "to", "input", reading, at, references)
     if not item.keys() <= CONNECTION_KEYS:
         for key in item.keys() - CONNECTION_KEYS:
+            if key in BRANCH_KEYS and source and references.by_id[source.node].type == "condition":
+                continue
             reading.warn(
                 "unknown-property",
                 f"'{fields.shorten(key)}' is not a part of a connection; it has no effect.",
@@ -147,6 +151,9 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
             )
     if source is None or target is None:
         return None
+    inner = item.get("data")
+    said = [place.get(key) for place in (item, inner) if isinstance(place, dict) for key in BRANCH_KEYS]
+    source = replace(source, handle=connections.branch_handle(references.by_id[source.node], source.handle, *said))
     data = connections.arrow_data(item["data"], source.handle, reading, (*at, "data")) if "data" in item else {}
     arrow_id = fields.as_text(item.get("id", data.pop("id", None)), reading, *at, "id")
     if source.requires_first or target.requires_first:

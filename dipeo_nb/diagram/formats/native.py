@@ -153,6 +153,9 @@ def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]
             )
         if source is None or target is None:
             continue
+        inner = item.get("data")
+        branch = inner.get("branch") if isinstance(inner, dict) else None
+        source = (source[0], connections.branch_handle(references.by_id[source[0]], source[1], branch))
         extra = {key: item[key] for key in item if key not in ARROW_KEYS}
         content_type = item.get("content_type") or None
         arrow = DomainArrow(

@@ -19,6 +19,8 @@ VALUE_NAMES = ("generated_code", "content", "value")
 
 async def run(context: NodeContext) -> Output:
     spec = cast(DbNode, context.node.spec)
+    if spec.data is not None and not any(str(f).strip() for f in (spec.file if isinstance(spec.file, list) else [spec.file or ""])):
+        return Output(spec.data)
     paths = _paths(context, spec)
     try:
         match spec.operation:
