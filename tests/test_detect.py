@@ -33,6 +33,8 @@ from dipeo_nb.errors import DiagramFormatError, DiagramNotFoundError, Validation
         ({"nodes": [{"A": {}}, {"label": "A", "type": "db"}]}, None, "light"),
         ({"nodes": []}, None, "light"),
         ({"persons": {}}, None, "light"),
+        ({"format": "executable", "version": "1.0", "nodes": [], "edges": []}, "x.json", "executable"),
+        ({"nodes": [], "edges": []}, "x.executable.json", "executable"),
     ],
 )
 def test_detection(value: Any, path: str | None, expected: str) -> None:
@@ -40,7 +42,7 @@ def test_detection(value: Any, path: str | None, expected: str) -> None:
     assert detect(value, path) == expected
 
 
-@pytest.mark.parametrize("value", [{}, {"foo": 1}, [], "text", 5, None, True, {"version": "light2"}, {"format": "executable", "nodes": []}])
+@pytest.mark.parametrize("value", [{}, {"foo": 1}, [], "text", 5, None, True, {"version": "light2"}])
 def test_what_is_no_diagram_is_an_error(value: Any) -> None:
     """Other documents are refused with one sentence and a next action."""
     with pytest.raises(DiagramFormatError) as caught:

@@ -149,7 +149,8 @@ def test_every_format_has_places(name: str) -> None:
     for node in diagram.nodes:
         place = diagram.source.node(node.id)
         assert place
-        assert node.label in lines[place[0] - 1] or node.id in lines[place[0] - 1]
+        said = lines[place[0] - 1 + (name == "executable")]  # there an item of a list begins with a line of its own
+        assert node.label in said or node.id in said
     assert all(diagram.source.arrow(a.id) for a in diagram.arrows)
     assert all(diagram.source.person(p.id) for p in diagram.persons)
 

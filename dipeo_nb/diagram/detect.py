@@ -15,6 +15,7 @@ SUFFIXES = {
     ".light.yaml": "light",
     ".light.yml": "light",
     ".native.json": "native",
+    ".executable.json": "executable",
     ".readable.yaml": "readable",
     ".readable.yml": "readable",
 }
@@ -24,7 +25,7 @@ SEARCH_ROOTS = ("", "examples", "examples/simple_diagrams", "projects", "project
 
 
 def check_format(name: str) -> str | None:
-    """A format given by name: `light`, `native`, `readable`; `json` means native, `yaml` any of the two YAML ones.
+    """A format given by name: `light`, `native`, `readable`, `executable`; `json` means native, `yaml` any of the two YAML ones.
 
     Raises:
         ValidationError: another name.
@@ -78,18 +79,14 @@ def detect(value: Any, path: str | Path | None = None, file: str | None = None) 
             (1, 1),
         )
     named = format_of_name(path) if path else None
-    if named and not (path and str(path).lower().endswith(".json") and not str(path).lower().endswith(".native.json")):
+    if named and str(path).lower().endswith(tuple(SUFFIXES)):
         return named
     declared = {str(value.get(key)).lower() for key in ("version", "format")}
     for name in ("light", "readable"):
         if name in declared:
             return name
     if "executable" in declared:
-        raise format_error(
-            "This is the dump of a compiled diagram ('format: executable'), which cannot be edited or run again.",
-            "Load the diagram it was made from.",
-            file,
-        )
+        return "executable"
     if "native" in declared or ("nodes" in value and "arrows" in value):
         return "native"
     if "flow" in value:

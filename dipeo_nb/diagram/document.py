@@ -33,7 +33,7 @@ class Diagram:
 
     model: DomainDiagram
     format: str = "light"
-    """`light`, `native` or `readable`."""
+    """`light`, `native`, `readable` or `executable`."""
     text: str = ""
     """As read, byte for byte; comments and order included."""
     path: Path | None = None
@@ -69,11 +69,17 @@ class Diagram:
     def to_text(self, format: str | None = None) -> str:
         """The diagram as text: in its own format the text as it is, else written anew.
 
+        The executable form holds the texts of the prompt files.
+
         Raises:
             ValidationError: an unknown format.
+            InvalidDiagramError: the executable form of a diagram that cannot run.
         """
         wanted = (detect.check_format(format) if format else None) or self.format
-        return self.text if wanted == self.format else formats.write(self.model, wanted)
+        if wanted == self.format:
+            return self.text
+        model = formats.executable.self_contained(self.compile()) if wanted == "executable" else self.model
+        return formats.write(model, wanted)
 
     def save(self, path: str | os.PathLike[str] | None = None, format: str | None = None) -> Path:
         """Write the diagram to a file, all or nothing, and return its path.
@@ -212,7 +218,7 @@ def load(
     Args:
         source: text with several lines, or beginning with `{`, is the diagram itself; any other text is a path,
             else a name that is looked up in the base directory, `examples/`, `projects/` and `files/`.
-        format: `light`, `native` or `readable`; default: by file name, else by content.
+        format: `light`, `native`, `readable` or `executable`; default: by file name, else by content.
         base_dir: root of names, and of relative names in the diagram; default: the settings' one.
 
     Raises:
@@ -272,7 +278,7 @@ def _load_data(data: Mapping[str, Any], format: str | None, base_dir: Path | Non
     plain = _plain_data(data)
     name = (detect.check_format(format) if format else None) or detect.detect(plain)
     # Through text, so that places and `set` work as for a file.
-    text = json.dumps(plain, ensure_ascii=False, indent=2) if name == "native" else yaml_text.dump(plain)
+    text = json.dumps(plain, ensure_ascii=False, indent=2) if formats.FORMATS[name].suffix.endswith(".json") else yaml_text.dump(plain)
     return load_text(text, format=name, base_dir=base_dir)
 
 

@@ -31,7 +31,10 @@ ARROW_FIELDS = {
     "light": ("label", "content_type", "execution_priority", "data", "from", "to"),
     "native": ("label", "content_type", "execution_priority", "data", "source", "target"),
     "readable": ("label", "content_type", "execution_priority", "data"),
+    "executable": ("label", "content_type", "execution_priority", "data"),
 }
+WIRE = ("native", "executable")
+"""Formats whose nodes keep their properties in `data` and name persons by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def _split(rest: str, things: Sequence[_T], path: str) -> tuple[_T, str]:
 
 
 def _metadata_path(diagram: Diagram, key: str) -> DocumentPath:
-    inside = diagram.format == "native" or diagram.source.spot("metadata", key) is not None
+    inside = diagram.format in WIRE or diagram.source.spot("metadata", key) is not None
     return ("metadata", key) if inside and not diagram.source.spot(key) else (key,)
 
 
@@ -121,7 +124,7 @@ def _edited_node(diagram: Diagram, node: DomainNode, field: str, value: Any) -> 
                 f"A {node.type} has no property '{shorten(top)}'.",
                 hint=did_you_mean(top, words.words, f"It takes {', '.join(sorted(words.known))}."),
             )
-    inside = ("data",) if diagram.format == "native" and top not in ("type", "position", "id") else ()
+    inside = ("data",) if diagram.format in WIRE and top not in ("type", "position", "id") else ()
     if diagram.format == "readable" and top == "position":
         place = fields.position(value, formats.silent_reading(), (), node.label)
         return _rewritten(diagram, nodes={node.id: replace(node, position=place)})
@@ -152,7 +155,7 @@ def _relabelled_node(diagram: Diagram, node: DomainNode, value: Any) -> str:
     if diagram.format == "readable":
         return _rewritten(diagram, nodes={node.id: replace(node, label=label)})
     base = diagram.source.nodes[node.id]
-    inside = ("data",) if diagram.format == "native" else ()
+    inside = ("data",) if diagram.format in WIRE else ()
     edits = [Edit(diagram.source.field_path(base, "label") or (*base, *inside, "label"), label)]
     if diagram.format == "light":
         nodes = [replace(n, label=label) if n is node else n for n in diagram.nodes]
@@ -191,7 +194,7 @@ def _edited_person(diagram: Diagram, person: DomainPerson, field: str, value: An
         label = _new_label(value, (name for p in diagram.persons if p is not person for name in (p.label, p.id)))
         path = diagram.source.field_path(base, "label")
         edits = [Edit(path, label)] if path else [Edit(base, None, rename=label)]
-        if diagram.format != "native":
+        if diagram.format not in WIRE:
             for node in diagram.nodes:
                 if node.data.get("person") == person.id:
                     node_path = diagram.source.field_path(diagram.source.nodes[node.id], "person")
@@ -214,7 +217,7 @@ def _edited_arrow(diagram: Diagram, arrow: DomainArrow, field: str, value: Any) 
         raise ValidationError(
             f"An arrow has no field '{shorten(top)}'.", hint=did_you_mean(top, words, f"It takes {', '.join(words)}.")
         )
-    if diagram.format == "readable":
+    if diagram.format in ("readable", "executable"):
         if "." in field:
             data = _with_value({"data": dict(arrow.data)}, tuple(field.split(".")), value)["data"]
             changed = replace(arrow, data=data)
@@ -240,7 +243,7 @@ _NULL = _Null()
 def _rewritten(
     diagram: Diagram, *, nodes: dict[str, DomainNode] | None = None, arrows: dict[str, DomainArrow] | None = None
 ) -> str:
-    """The text written anew: where names are parts of sentences (readable), pieces cannot be replaced safely."""
+    """The text written anew: where names are parts of sentences (readable) or derived (executable), pieces cannot be replaced safely."""
     model: DomainDiagram = replace(
         diagram.model,
         nodes=tuple((nodes or {}).get(n.id, n) for n in diagram.nodes),

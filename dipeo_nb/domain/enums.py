@@ -72,6 +72,7 @@ class DiagramFormat(StrEnum):
     YAML = "yaml"
     JSON = "json"
     READABLE = "readable"
+    EXECUTABLE = "executable"
     LIGHT = "light"
 
 

@@ -18,15 +18,16 @@ from dipeo_nb.common.paths import confine
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import Diagram, from_model, load_text
+from dipeo_nb.diagram.formats import FORMATS
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError
 from dipeo_nb.mixins import InitializationMixin, LoggingMixin, ValidationMixin, log_operation
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 
-SUFFIXES = {"light": ".light.yaml", "native": ".native.json", "readable": ".readable.yaml"}
+SUFFIXES = {name: form.suffix for name, form in FORMATS.items()}
 """Format → end of a file's name."""
-PATTERNS = ("*.light.yaml", "*.light.yml", "*.native.json", "*.readable.yaml", "*.readable.yml")
+PATTERNS = tuple(f"*{suffix}" for suffix in detect.SUFFIXES)
 """Names that are diagrams."""
 HIDDEN = re.compile(r"(^|/)[._]")
 """Paths that lists leave out."""
@@ -49,7 +50,7 @@ class DiagramConverterService:
     """Text of any format ↔ diagrams, and one format into another."""
 
     def detect_format(self, text: str, path: str | None = None) -> str:
-        """`light`, `native` or `readable`. Raises DiagramFormatError when the text is no diagram."""
+        """`light`, `native`, `readable` or `executable`. Raises DiagramFormatError when the text is no diagram."""
         return self.deserialize(text, path=path).format
 
     def deserialize(self, text: str, format: str | None = None, path: str | None = None) -> Diagram:

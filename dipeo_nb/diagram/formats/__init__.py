@@ -1,4 +1,4 @@
-"""The three file formats. Each is a pair of functions: `read(Reading) -> DomainDiagram`, `write(DomainDiagram) -> str`."""
+"""The file formats. Each is a pair of functions: `read(Reading) -> DomainDiagram`, `write(DomainDiagram) -> str`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dipeo_nb.diagram import fields
-from dipeo_nb.diagram.formats import light, native, readable
+from dipeo_nb.diagram.formats import executable, light, native, readable
 from dipeo_nb.diagram.source import Document, Reading, SourceMap
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.diagram import DomainDiagram
@@ -30,6 +30,7 @@ FORMATS: dict[str, Format] = {
         Format("light", ".light.yaml", light.read, light.write),
         Format("native", ".native.json", native.read, native.write),
         Format("readable", ".readable.yaml", readable.read, readable.write),
+        Format("executable", ".executable.json", executable.read, executable.write),
     )
 }
 

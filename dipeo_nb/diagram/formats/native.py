@@ -7,7 +7,7 @@ old handle labels, and every alias of the light format.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dipeo_nb.diagram import connections, fields
@@ -18,6 +18,7 @@ from dipeo_nb.domain.diagram import (
     DomainDiagram,
     DomainHandle,
     DomainNode,
+    DomainPerson,
     handle_id,
     parse_handle_id,
 )
@@ -41,7 +42,7 @@ def read(reading: Reading) -> DomainDiagram:
     reading.value = top = _without_dunders(reading.value)
     keyed = isinstance(top.get("persons"), dict)
     people = fields.persons(top.get("persons"), lambda name: name if keyed else f"person_{name}", reading)
-    nodes = _nodes(reading)
+    nodes = read_nodes(reading)
     references = References(nodes)
     handles = connections.handles(top.get("handles"), reading, references.by_id)
     arrows = _arrows(reading, references)
@@ -63,7 +64,7 @@ def _without_dunders(value: Any) -> Any:
     return value
 
 
-def _collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str, Any]]]:
+def collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str, Any]]]:
     """The mappings of a list or of an id-keyed mapping (the key becomes the `id` when that is missing)."""
     value = reading.value.get(key)
     if not isinstance(value, dict):
@@ -80,10 +81,11 @@ def _collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str
     return found
 
 
-def _nodes(reading: Reading) -> list[DomainNode]:
+def read_nodes(reading: Reading) -> list[DomainNode]:
+    """The nodes of a document in wire form, with unique labels."""
     found: list[DomainNode] = []
     paths: list[DocumentPath] = []
-    items = _collection(reading, "nodes")
+    items = collection(reading, "nodes")
     taken = fields.given_ids(item for _, item in items)
     for at, item in items:
         node_id = fields.as_text(item.get("id"), reading, *at, "id")
@@ -139,7 +141,7 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
 
 def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
     found: list[tuple[DomainArrow, DocumentPath]] = []
-    for at, item in _collection(reading, "arrows"):
+    for at, item in collection(reading, "arrows"):
         source = _end(item, "source", HandleDirection.OUTPUT, reading, at, references)
         target = _end(item, "target", HandleDirection.INPUT, reading, at, references)
         for key in item.keys() - ARROW_KEYS:
@@ -243,25 +245,28 @@ def write(diagram: DomainDiagram) -> str:
     Collections in which an id repeats, or begins like GraphQL's keys, are written as lists: so nothing is lost.
     """
     document: dict[str, Any] = {
-        "nodes": _keyed([_written_node(node) for node in diagram.nodes]),
+        "nodes": _keyed([written_node(node) for node in diagram.nodes]),
         "arrows": _keyed([_written_arrow(arrow) for arrow in diagram.arrows]),
         "handles": _keyed([connections.wire_handle(handle) for handle in _handles(diagram)]),
-        "persons": _keyed(
-            [
-                {
-                    "id": p.id,
-                    "label": p.label,
-                    "type": "person",
-                    # The model is a required text on the wire; an empty one says "the default".
-                    "llm_config": {"service": p.llm.service, "model": "", **fields.llm_settings(p.llm)},
-                }
-                for p in diagram.persons
-            ]
-        ),
+        "persons": _keyed(written_persons(diagram.persons)),
     }
     if meta := fields.written_metadata(diagram.metadata):
         document["metadata"] = meta
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+
+
+def written_persons(people: Iterable[DomainPerson]) -> list[dict[str, Any]]:
+    """Persons in wire form."""
+    return [
+        {
+            "id": p.id,
+            "label": p.label,
+            "type": "person",
+            # The model is a required text on the wire; an empty one says "the default".
+            "llm_config": {"service": p.llm.service, "model": "", **fields.llm_settings(p.llm)},
+        }
+        for p in people
+    ]
 
 
 def _keyed(entries: list[dict[str, Any]]) -> Any:
@@ -269,7 +274,8 @@ def _keyed(entries: list[dict[str, Any]]) -> Any:
     return keyed if len(keyed) == len(entries) else entries
 
 
-def _written_node(node: DomainNode) -> dict[str, Any]:
+def written_node(node: DomainNode) -> dict[str, Any]:
+    """A node in wire form."""
     x, y = (node.position.x, node.position.y) if node.position else (None, None)
     made: dict[str, Any] = {"id": node.id, "type": node.type}
     if x is not None and y is not None:
