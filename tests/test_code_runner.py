@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.domain.nodes import CodeJobNode
+from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.errors import CodeError, NodeTimeoutError
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
+from dipeo_nb.execution.code_state import EMPTY, after
 from dipeo_nb.execution.inputs import Inputs
+
+NODE = PlanNode(0, "node_1", "code_job", "test", CodeJobNode())
 
 
 class Session:
@@ -21,8 +26,12 @@ class Session:
 
     def __init__(self, base: Path) -> None:
         self.runner = ProcessCodeRunner(base)
-        self.assigned: dict[str, Any] = {}
+        self.view = EMPTY
         self.printed = ""
+
+    @property
+    def assigned(self) -> dict[str, Any]:
+        return self.view.variables()
 
     def __call__(self, code: str, inputs: dict[str, Any] | None = None, **options: Any) -> Any:
         values = Inputs(
@@ -39,10 +48,10 @@ class Session:
             **options,
         }
         result = run_sync(
-            self.runner.run_python(code, filename="<test>", inputs=values, assigned=self.assigned, **arguments)
+            self.runner.run_python(code, filename="<test>", inputs=values, view=self.view, **arguments)
         )
         if arguments["shared"]:
-            self.assigned = dict(result.variables)
+            self.view = after(self.view, NODE, 1, {"variables": result.variables, "code": result.code})
         self.printed = result.stdout
         return result.value
 
@@ -221,7 +230,7 @@ def test_cancellation_stops_the_code(code: Session):
     async def go() -> None:
         task = asyncio.create_task(
             code.runner.run_python(
-                "while True: pass", filename="x", inputs=Inputs(), variables={}, assigned={}, node_id="n",
+                "while True: pass", filename="x", inputs=Inputs(), variables={}, node_id="n",
                 function_name="main", timeout=60,
             )
         )  # fmt: skip

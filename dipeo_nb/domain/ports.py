@@ -734,8 +734,10 @@ class CodeResult(NamedTuple):
 
     value: Any
     variables: Mapping[str, Any]
-    """Assignments that survive to the run's next code job (JSON values only)."""
+    """What it assigned, or changed in place, of JSON values."""
     stdout: str
+    code: Mapping[str, Any] = {}
+    """What further names it bound or deleted: see `execution.code_state.Change`."""
 
 
 @runtime_checkable
@@ -750,26 +752,26 @@ class CodeRunner(Protocol):
         filename: str,
         inputs: Any,
         variables: Mapping[str, Any],
-        assigned: Mapping[str, Any],
         node_id: str,
         function_name: str,
         timeout: float,
+        view: Any = ...,
         shared: bool = True,
         folder: Path | None = None,
         on_output: Callable[[str], None] | None = None,
         on_log: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> CodeResult:
-        """Run *code* (see diagram-spec §3.5 "Do").
+        """Run *code*; several pieces may be run at the same time.
 
         Args:
             filename: what tracebacks call it.
             inputs: the node's inputs (`execution.inputs.Inputs`).
             variables: the run's global variables.
-            assigned: what earlier code of the run assigned; restores a new worker.
             function_name: called when the code defines it and gives no result otherwise.
             timeout: seconds.
+            view: what earlier code of the run assigned (`execution.code_state.View`).
             shared: False gives the code a namespace of its own.
-            folder: a further place for imports.
+            folder: of the file that the code comes from, a further place for imports.
             on_output: told what the code prints, piece by piece.
             on_log: told what it logs, as payloads of `execution_log` events.
 

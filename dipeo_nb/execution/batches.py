@@ -30,7 +30,7 @@ def batch_items(context: NodeContext, spec: PersonJobNode | SubDiagramNode) -> l
         NodeExecutionError: no input has that name.
     """
     name, label = spec.batch_input_key, context.node.label
-    names = context.inputs.names(context.execution.context_variables())
+    names = context.inputs.names(context.variables)
     found = names.get(name, _MISSING)
     items = _list(found, name)
     if items is None and found is _MISSING:

@@ -1,6 +1,11 @@
-"""The parent's side of the code worker: one process per run, started on first use, killed at the end.
+"""The parent's side of the code workers: the processes that run the Python code of one run.
 
-The worker sees no API keys: variables of the environment whose name looks like a secret are not handed down.
+The first is started on first use; a further one when code waits for a free one for longer than `GROW_AFTER`. All are killed at the
+end. Which of them runs a piece of code makes no difference to it: the worker gets the variables that the code is to see as far as
+it does not have them. Only what cannot be made again in another process (an open connection, a running thread) ties code that can
+see it to the process that has it; such code takes turns.
+
+Workers see no API keys: variables of the environment whose name looks like a secret are not handed down.
 """
 
 from __future__ import annotations
@@ -17,26 +22,29 @@ from dipeo_nb.config import child_environment
 from dipeo_nb.domain.ports import CodeResult
 from dipeo_nb.errors import CodeError, NodeTimeoutError
 from dipeo_nb.execution import code_worker
+from dipeo_nb.execution.code_state import EMPTY, Change, View
 from dipeo_nb.execution.commands import kill_group
 from dipeo_nb.execution.inputs import Inputs, plain
 
 FRAME_LIMIT = 256 * 1024 * 1024
 """Bytes of one answer at most."""
+WORKERS = 8
+"""Processes of one run at most."""
+GROW_AFTER = 0.05
+"""Seconds that code waits for a free worker before another one is started: quick code shares one process."""
 
 
 class ProcessCodeRunner:
-    """Runs the Python code of one run in one worker process.
+    """Runs the Python code of one run in worker processes.
 
     Args:
-        base_dir: working directory of the code, and first place of its imports.
+        base_dir: working directory of the code, and a place of its imports.
     """
 
     def __init__(self, base_dir: Path) -> None:
         self._base_dir = base_dir
-        self._process: asyncio.subprocess.Process | None = None
-        self._one_at_a_time = asyncio.Lock()
-        self._errors: asyncio.Task[None] | None = None
-        self._on_output: Callable[[str], None] | None = None
+        self._workers: list[_Worker] = []
+        self._released = asyncio.Event()
 
     async def run_python(
         self,
@@ -45,10 +53,10 @@ class ProcessCodeRunner:
         filename: str,
         inputs: Inputs,
         variables: Mapping[str, Any],
-        assigned: Mapping[str, Any],
         node_id: str,
         function_name: str,
         timeout: float,
+        view: View = EMPTY,
         shared: bool = True,
         folder: Path | None = None,
         on_output: Callable[[str], None] | None = None,
@@ -56,19 +64,19 @@ class ProcessCodeRunner:
     ) -> CodeResult:
         """See `domain.ports.CodeRunner`."""
         names = inputs.names({})
-        request = {
+        request: dict[str, Any] = {
             "code": code,
             "filename": filename,
+            "file": None if folder is None else str(folder / Path(filename).name),
             "names": {k: plain(v) for k, v in names.items()},
             "labels": list(inputs.values),
             "whole": {k: plain(inputs.values[k]) for k in inputs.passed},
             "stale": [*inputs.stale, *(k for k in inputs.spread if inputs.stale == set(inputs.values))],
             "globals": {k: plain(v) for k, v in variables.items()},
-            "variables": dict(assigned),
             "node_id": node_id,
             "function": function_name,
             "shared": shared,
-            "path": [str(p) for p in (self._base_dir, folder) if p is not None],
+            "path": [str(p) for p in dict.fromkeys((folder, self._base_dir)) if p is not None],
         }
         printed: list[str] = []
 
@@ -77,43 +85,166 @@ class ProcessCodeRunner:
             if on_output is not None:
                 on_output(text)
 
-        async with self._one_at_a_time:
-            self._on_output = output
-            try:
-                async with asyncio.timeout(timeout):
-                    answer = await self._exchange(request, output, on_log)
-            except TimeoutError:
-                await self._kill()
-                raise NodeTimeoutError(
-                    f"The code took longer than its limit of {timeout:g} s and was stopped.",
-                    hint="Give the node a larger `timeout` (seconds).",
-                ) from None
-            except asyncio.CancelledError:
-                await self._kill()
-                raise
-            finally:
-                self._on_output = None
+        worker = await self._acquire(view if shared else EMPTY)
+        try:
+            worker.on_output = output
+            async with asyncio.timeout(timeout):
+                answer = await worker.answer(request, view if shared else EMPTY, on_log)
+        except TimeoutError:
+            await worker.kill()
+            raise NodeTimeoutError(
+                f"The code took longer than its limit of {timeout:g} s and was stopped.",
+                hint="Give the node a larger `timeout` (seconds).",
+            ) from None
+        except BaseException:
+            await worker.kill()
+            raise
+        finally:
+            worker.on_output = None
+            self._release(worker)
         if "error" in answer:
-            line = f" (line {answer['line']})" if answer.get("line") else ""
-            kind = f"{answer['error']}: " if answer["error"] else "The "
-            raise CodeError(
-                f"{kind}{answer['message']}{line}",
-                hint=answer.get("hint") or "Mend the code of the node; the traceback is in the error's `traceback`.",
-                traceback=answer["traceback"],
-            )
-        return CodeResult(answer["value"], answer["variables"], "".join(printed))
+            raise _error(answer)
+        changed = {part: answer[part] for part in ("objects", "definitions", "deleted", "lost") if part in answer}
+        result = CodeResult(answer["value"], answer["variables"], "".join(printed), changed)
+        if shared:
+            worker.keep(result)
+        return result
 
     async def cleanup(self) -> None:
-        """Kill the worker. Safe to call twice."""
-        await self._kill()
+        """Kill the workers. Safe to call twice."""
+        workers, self._workers = self._workers, []
+        await asyncio.gather(*(worker.kill() for worker in workers))
+
+    async def _acquire(self, view: View) -> _Worker:
+        """A worker that nobody else uses until it is released."""
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        while True:
+            tied = [worker for worker in self._workers if worker.has_alone(view)]
+            free = [worker for worker in tied or self._workers if not worker.busy]
+            if free:
+                worker = max(free, key=lambda w: w.known(view))
+                break
+            grows = not tied and len(self._workers) < WORKERS
+            left = begin + GROW_AFTER - loop.time() if self._workers else 0.0
+            if grows and left <= 0:
+                worker = _Worker(self._base_dir)
+                self._workers.append(worker)
+                break
+            self._released.clear()
+            try:
+                async with asyncio.timeout(max(left, 0) if grows else None):
+                    await self._released.wait()
+            except TimeoutError:
+                continue
+        worker.busy = True
+        return worker
+
+    def _release(self, worker: _Worker) -> None:
+        worker.busy = False
+        if not worker.alive and worker in self._workers:
+            self._workers.remove(worker)
+        self._released.set()
+
+
+def _error(answer: Mapping[str, Any]) -> CodeError:
+    line = f" (line {answer['line']})" if answer.get("line") else ""
+    facts: dict[str, Any] = {"name": answer["name"]} if "name" in answer else {}
+    if "lost" in answer:
+        label, why = answer["lost"]
+        return CodeError(
+            f"'{answer['name']}', which '{label}' set, could not be made again in a new process: {why}.{line}",
+            hint=f"Fork the run at '{label}'; or let the code that needs it make it itself.",
+            traceback=answer["traceback"],
+            **facts,
+        )
+    kind = f"{answer['error']}: " if answer["error"] else "The "
+    return CodeError(
+        f"{kind}{answer['message']}{line}",
+        hint=answer.get("hint") or "Correct the code of the node.",
+        traceback=answer["traceback"],
+        **facts,
+    )
+
+
+class _Worker:
+    """One worker process, started on first use, and what it has of the run's variables."""
+
+    def __init__(self, base_dir: Path) -> None:
+        self.busy = False
+        self.on_output: Callable[[str], None] | None = None
+        self._base_dir = base_dir
+        self._process: asyncio.subprocess.Process | None = None
+        self._errors: asyncio.Task[None] | None = None
+        self._has: dict[str, Mapping[str, Any]] = {}
+        """Name → the `variables` of the change that it comes from; their identity counts."""
+        self._alone: dict[str, Mapping[str, Any]] = {}
+        """Those of `_has` that no other process can have."""
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    def has_alone(self, view: View) -> bool:
+        """Whether something that code with that view sees is in this process only."""
+        return any(self._is(name, change, view) for name, change in self._alone.items())
+
+    def _is(self, name: str, variables: Mapping[str, Any], view: View) -> bool:
+        change = view.names.get(name)
+        return change is not None and change.variables is variables
+
+    def known(self, view: View) -> int:
+        """How many of the names it need not be given."""
+        return sum(self._is(name, change, view) for name, change in self._has.items())
+
+    def keep(self, result: CodeResult) -> None:
+        """Note what the code that it has just run changed."""
+        for name in result.code.get("deleted", ()):
+            self._has.pop(name, None)
+        lost = result.code.get("lost", {})
+        for name in (*result.variables, *(n for part in ("objects", "definitions", "lost") for n in result.code.get(part, ()))):
+            self._has[name] = result.variables
+        self._alone = {n: v for n, v in self._alone.items() if self._has.get(n) is v} | dict.fromkeys(lost, result.variables)
+
+    async def answer(
+        self, request: Mapping[str, Any], view: View, log: Callable[[Mapping[str, Any]], None] | None
+    ) -> dict[str, Any]:
+        """Run a piece of code that is to see the variables of *view*.
+
+        Raises:
+            CodeError: the process died of it.
+        """
+        process = await self._started()
+        shown = request["shared"]
+        forget = [name for name, variables in self._has.items() if not self._is(name, variables, view)] if shown else []
+        lacking = {n for n in view.names if n not in self._has or n in forget}
+        # What shares objects with something that is made again is made again with it.
+        lacking |= {m for n in lacking for m in view.names[n].shared_with(n) if view.names.get(m) is view.names[n]}
+        missing = {n: view.names[n] for n in view.names if n in lacking} if shown else {}
+        forget += [n for n in missing if n in self._has and n not in forget]
+        answer = await self._exchange(
+            process,
+            {
+                **request,
+                "forget": forget,
+                "restore": [_needed(change, names) for change, names in _by_change(missing)],
+                "lost": {n: (c.label, c.live[n]) for n, c in missing.items() if n in c.live},
+            },
+            log,
+        )
+        for name in forget:
+            del self._has[name]
+        self._has |= {n: c.variables for n, c in missing.items() if not _gone(n, c)}
+        for name in answer.get("spoilt", ()):
+            self._has.pop(name, None)
+        return answer
 
     async def _exchange(
         self,
+        process: asyncio.subprocess.Process,
         request: Mapping[str, Any],
-        output: Callable[[str], None],
         log: Callable[[Mapping[str, Any]], None] | None,
     ) -> dict[str, Any]:
-        process = await self._started()
         assert process.stdin is not None
         assert process.stdout is not None
         data = json.dumps(request).encode()
@@ -124,14 +255,14 @@ class ProcessCodeRunner:
                 head = await process.stdout.readexactly(4)
                 size = struct.unpack(">I", head)[0]
                 if size > FRAME_LIMIT:
-                    await self._kill()
                     raise CodeError(
                         f"The result of the code has {size:,} bytes, more than the limit of {FRAME_LIMIT:,}.",
                         hint="Write it to a file and return its name.",
                     )
                 frame = json.loads(await process.stdout.readexactly(size))
                 if "out" in frame:
-                    output(frame["out"])
+                    if self.on_output is not None:
+                        self.on_output(frame["out"])
                 elif "log" in frame:
                     if log is not None:
                         log(frame["log"])
@@ -139,7 +270,6 @@ class ProcessCodeRunner:
                     return frame
         except (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError):
             code = await process.wait()
-            await self._kill()
             raise CodeError(
                 f"The process of the code ended by itself (exit status {code}).",
                 hint="The code crashed the interpreter or was killed (out of memory?).",
@@ -147,9 +277,10 @@ class ProcessCodeRunner:
             ) from None
 
     async def _started(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
+        if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # a file beside the diagram must not hide a module of the standard library
                 "-s",
                 "-u",
                 code_worker.__file__,
@@ -157,7 +288,7 @@ class ProcessCodeRunner:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=self._base_dir,
-                env=child_environment(),
+                env={**child_environment(), "DIPEO_BASE_DIR": str(self._base_dir.resolve())},
                 start_new_session=True,
             )
             self._errors = asyncio.create_task(self._relay(self._process))
@@ -167,14 +298,16 @@ class ProcessCodeRunner:
         """What children of the code print belongs to its output."""
         assert process.stderr is not None
         while data := await process.stderr.read(65536):
-            if self._on_output is not None:
-                self._on_output(data.decode("utf-8", "replace"))
+            if self.on_output is not None:
+                self.on_output(data.decode("utf-8", "replace"))
 
-    async def _kill(self) -> None:
+    async def kill(self) -> None:
+        """Kill the process with all it started. Safe to call twice."""
         process, self._process = self._process, None
+        self._has, self._alone = {}, {}
         if process is not None:
-            if process.returncode is None:
-                kill_group(process.pid)
+            # Also when it has ended by itself: what it started is still there.
+            kill_group(process.pid)
             await process.wait()
             if process.stdin is not None:
                 process.stdin.close()
@@ -182,3 +315,30 @@ class ProcessCodeRunner:
         if errors is not None:
             errors.cancel()
             await asyncio.gather(errors, return_exceptions=True)
+
+
+def _gone(name: str, change: Change) -> bool:
+    return name in change.code.get("deleted", ()) or name in change.live
+
+
+def _by_change(names: Mapping[str, Change]) -> list[tuple[Change, list[str]]]:
+    """Names by the change they come from, the oldest first."""
+    found: dict[int, tuple[Change, list[str]]] = {}
+    for name, change in names.items():
+        if not _gone(name, change):
+            found.setdefault(id(change), (change, []))[1].append(name)
+    return sorted(found.values(), key=lambda item: item[0].order)
+
+
+def _needed(change: Change, names: list[str]) -> dict[str, Any]:
+    """What a worker needs to make *names* again."""
+    objects: Mapping[str, Any] = change.code.get("objects", {})
+    wanted = {other for name in names if name in objects for other in (name, *change.shared_with(name))}
+    definitions: Mapping[str, Any] = change.code.get("definitions", {})
+    return {
+        "label": change.label,
+        "names": names,
+        "variables": {n: change.variables[n] for n in names if n in change.variables and n not in objects},
+        "objects": {n: objects[n] for n in objects if n in wanted},
+        "definitions": {n: definitions[n] for n in definitions if n in names},
+    }

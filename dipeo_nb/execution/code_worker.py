@@ -3,39 +3,55 @@ package needs, too, it imports from here. Of the package it loads one file, whic
 
 Frames in both directions: four bytes of length (big-endian), then JSON. Requests come on stdin; answers leave on what was
 stdout at the start. What the code prints is sent as `{"out": text}` frames, what it logs as `{"log": {…}}` frames. When
-stdin ends the process ends, whatever it is doing, so no worker outlives its run.
+stdin ends the process ends with all it started, whatever it is doing, so no worker outlives its run.
 
-How code is read (diagram-spec §3.5 "Do"): it is compiled as it stands, never re-indented. `return` at the top level and
-`result = …` both give the result; without either, the function named by the node is called by its signature.
-Assignments live in one namespace per run.
+How code is read: it is compiled as it stands, never re-indented. `return` at the top level and `result = …` both give the
+result; without either, the function named by the node is called by its signature. The code is the body of a real module
+(`__dipeo__`), whose names are what earlier code of the run has assigned. Inputs are not in it: they are found where Python
+looks last, among the built-in names, so that the module holds what the code itself has bound, and nothing else.
 """
 
 # One visitor method serves several kinds of node here, and values come from code nobody typed.
 # pyright: reportAssignmentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 from __future__ import annotations
+import __future__
 
 import ast
 import asyncio
+import builtins
+import codecs
+import importlib
 import inspect
 import io
+import itertools
 import json
+import linecache
 import logging
 import os
 import queue
+import signal
 import struct
 import sys
 import threading
 import traceback
+import types
 
 if __package__:
     from dipeo_nb.common.values import UnsupportedValueError, is_plain, parse_structured, plain_value
-else:  # the package may be shadowed by files of the diagram, and is not needed
+    from dipeo_nb.execution import code_objects
+else:  # started by its path: files of the diagram may hide the package, and are not to be imported here
     from importlib.util import module_from_spec, spec_from_file_location
 
-    _spec = spec_from_file_location("_dipeo_values", os.path.join(os.path.dirname(__file__), "..", "common", "values.py"))
-    assert _spec is not None
-    sys.modules[_spec.name] = _values = module_from_spec(_spec)
-    _spec.loader.exec_module(_values)
+    def _by_path(name, *path):
+        spec = spec_from_file_location(name, os.path.join(os.path.dirname(__file__), *path))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    _values = _by_path("_dipeo_values", "..", "common", "values.py")
+    code_objects = _by_path("_dipeo_code_objects", "code_objects.py")
     UnsupportedValueError, is_plain = _values.UnsupportedValueError, _values.is_plain
     parse_structured, plain_value = _values.parse_structured, _values.plain_value
 
@@ -58,23 +74,96 @@ class Inputs(dict):
         return self[key] if key in self or key in self._spread else default
 
 
+class Variables(dict):
+    """The run's variables under the name `globals`; called, they are the names of the module, as in any other module."""
+
+    def __init__(self, values, names):
+        super().__init__(values)
+        self._names = names
+
+    def __call__(self):
+        return self._names
+
+
+class Datetime(types.ModuleType):
+    """`datetime` without an import: both the module and its class of that name."""
+
+    def __getattr__(self, name):
+        return getattr(self.datetime, name)
+
+    def __call__(self, *arguments, **named):
+        return self.datetime(*arguments, **named)
+
+    def __instancecheck__(self, value):
+        return isinstance(value, self.datetime)
+
+
+READY = ("json", "os", "time", "datetime", "math", "re", "random")
+"""Modules that code can name without importing them."""
+
+
+def ready(name):
+    module = importlib.import_module(name)
+    if name != "datetime":
+        return module
+    both = Datetime("datetime")
+    vars(both).update(vars(module))
+    return both
+
+
 class Printed(io.TextIOBase):
-    """Sends what is printed to the parent."""
+    """Sends what one piece of code prints to the parent; later, and in processes that the code forks, it goes the way of what
+    programs print."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
 
     def __init__(self, send):
         self.send = send
         self.left = OUTPUT_LIMIT
+        self.process = os.getpid()
+        self.buffer = PrintedBytes(self)
 
     def writable(self):
         return True
 
+    def fileno(self):
+        return 1
+
+    def reconfigure(self, **options):
+        """Nothing to be set up."""
+
     def write(self, text):
-        if self.left > 0:
-            self.send({"out": text[: self.left]})
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self.process != os.getpid():
+            os.write(2, text.encode("utf-8", "backslashreplace"))
+        elif self.left > 0:
+            shown = text[: self.left]
+            self.send({"out": shown if shown.isascii() else shown.encode("utf-8", "backslashreplace").decode()})
             self.left -= len(text)
             if self.left <= 0:
                 self.send({"out": "\n[output cut here]\n"})
         return len(text)
+
+
+class PrintedBytes(io.BufferedIOBase):
+    """`sys.stdout.buffer`."""
+
+    def __init__(self, text):
+        self.text = text
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return 1
+
+    def write(self, data):
+        data = bytes(data)
+        self.text.write(self.decoder.decode(data))
+        return len(data)
 
 
 LOG_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -132,10 +221,13 @@ class Bound(ast.NodeVisitor):
         self.names = set()
         self.returns = False
         self.awaits = False
+        self.deleted = set()
 
     def visit_Name(self, node):
         if isinstance(node.ctx, (ast.Store, ast.Del)):
             self.names.add(node.id)
+        if isinstance(node.ctx, ast.Del):
+            self.deleted.add(node.id)
 
     def visit_FunctionDef(self, node):
         self.names.add(node.name)
@@ -152,8 +244,7 @@ class Bound(ast.NodeVisitor):
             self.visit(part)
 
     def visit_Import(self, node):
-        for alias in node.names:
-            self.names.add((alias.asname or alias.name).split(".")[0])
+        self.names.update((alias.asname or alias.name).split(".")[0] for alias in node.names if alias.name != "*")
 
     visit_ImportFrom = visit_Import
 
@@ -199,9 +290,25 @@ class Bound(ast.NodeVisitor):
 
     visit_AsyncWith = visit_AsyncFor
 
+    def visit_Yield(self, node):
+        raise SyntaxError("'yield' outside function", ("", node.lineno, node.col_offset + 1, ""))
 
-class PlainAnnotations(ast.NodeTransformer):
-    """`x: int = 1` → `x = 1` at the top level: an annotated name cannot be declared global."""
+    visit_YieldFrom = visit_Yield
+
+
+class AsBody(ast.NodeTransformer):
+    """Statements that only a module can hold, for the body of a function whose names are global: annotations (`x: int = 1`), `global`,
+    and `from … import *`."""
+
+    def visit_Global(self, node):
+        return ast.copy_location(ast.Pass(), node)
+
+    def visit_ImportFrom(self, node):
+        if node.names[0].name != "*":
+            return node
+        source = ast.Constant(f"from {'.' * node.level}{node.module or ''} import *")
+        call = ast.Call(ast.Name("__dipeo_import_all__", ast.Load()), [source], [])
+        return ast.fix_missing_locations(ast.copy_location(ast.Expr(call), node))
 
     def visit_FunctionDef(self, node):
         return node
@@ -216,32 +323,34 @@ class PlainAnnotations(ast.NodeTransformer):
         return ast.copy_location(ast.Assign([node.target], node.value), node)
 
 
-def execute(request, namespace, inputs, names):
-    """Run one request in *namespace*; (the value it gave, the names it bound)."""
+def execute(tree, bound, request, namespace, inputs, names):
+    """Run one parsed request in *namespace*; the value it gave."""
     filename = request["filename"]
-    tree = ast.parse(request["code"], filename)
-    bound = Bound()
-    bound.visit(tree)
-    namespace.pop("result", None)
-    namespace["__name__"] = "__dipeo__"
     if bound.returns or bound.awaits:
         value, returned = run_wrapped(tree, bound, filename, namespace)
         if returned:
-            return value, bound.names
+            return whole(value)
     else:
-        exec(compile(tree, filename, "exec"), namespace)  # the purpose of this process
-    if "result" in bound.names:
-        return namespace.get("result"), bound.names
+        exec(compile(tree, filename, "exec", dont_inherit=True), namespace)  # the purpose of this process
+    if "result" in namespace:
+        return whole(namespace["result"])
     function = namespace.get(request["function"]) if request["function"] in bound.names else None
-    return (call(function, inputs, names) if callable(function) else None), bound.names
+    return whole(call(function, inputs, names)) if callable(function) else None
 
 
 NOTHING = object()
 
 
+def is_future(statement):
+    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+
+
 def run_wrapped(tree, bound, filename, namespace):
     """The code as the body of a function whose names are all global: `return` and `await` work, names survive."""
-    body = PlainAnnotations().visit(tree).body
+    docstring = ast.get_docstring(tree, clean=False) is not None
+    futures = list(itertools.takewhile(is_future, tree.body[docstring:]))
+    tree.body = tree.body[docstring + len(futures) :]
+    body = AsBody().visit(tree).body
     names = sorted(bound.names)
     kind = ast.AsyncFunctionDef if bound.awaits else ast.FunctionDef
     last = ast.Return(ast.Name("__dipeo_nothing__", ast.Load()))
@@ -252,14 +361,29 @@ def run_wrapped(tree, bound, filename, namespace):
     function = kind(**fields, body=[*([ast.Global(names)] if names else []), *body, last])
     if sys.version_info >= (3, 12):
         function.type_params = []
-    module = ast.fix_missing_locations(ast.Module([function], []))
-    namespace["__dipeo_nothing__"] = NOTHING
-    exec(compile(module, filename, "exec"), namespace)
-    value = namespace.pop("__dipeo_main__")()
-    if inspect.isawaitable(value):
-        value = asyncio.run(settle(value))
-    del namespace["__dipeo_nothing__"]
+    module = ast.fix_missing_locations(ast.Module([*futures, function], []))
+    helpers = {"__dipeo_nothing__": NOTHING, "__dipeo_import_all__": lambda source: exec(source, namespace)}
+    try:
+        namespace.update(helpers)
+        exec(compile(module, filename, "exec", dont_inherit=True), namespace)
+        value = namespace["__dipeo_main__"]()
+        if inspect.isawaitable(value):
+            value = asyncio.run(settle(value))
+    finally:
+        for name in ("__dipeo_main__", *helpers):
+            namespace.pop(name, None)
     return value, value is not NOTHING
+
+
+def whole(value):
+    """A value that comes piece by piece as the list of its pieces."""
+    if inspect.isgenerator(value):
+        return list(value)
+    return asyncio.run(gathered(value)) if inspect.isasyncgen(value) else value
+
+
+async def gathered(pieces):
+    return [piece async for piece in pieces]
 
 
 async def settle(awaitable):
@@ -297,59 +421,411 @@ def call(function, inputs, names):
     return asyncio.run(settle(value)) if inspect.isawaitable(value) else value
 
 
+MODULE = "__dipeo__"
+"""`__name__` of shared code."""
+INTERNAL = frozenset(vars(types.ModuleType(""))) | {"__builtins__", "__file__", "__annotations__"}
+SPECIAL = frozenset({"result", "inputs", "globals", "node_id"})
+"""Names that belong to one job, whatever it makes of them."""
+FACTORIES = frozenset(
+    ["namedtuple", "NamedTuple", "TypedDict", "TypeVar", "ParamSpec", "NewType", "Enum", "IntEnum", "StrEnum", "Flag", "IntFlag", "make_dataclass", "create_model", "lru_cache", "cache", "singledispatch"]
+)
+"""Calls that define something, and do nothing else."""
+
+
+def definitions(body):
+    """Statements that define functions and classes at the top level, by name; also `f = lambda …` and `P = namedtuple(…)`."""
+    found = {}
+    for statement in body:
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                found[statement.name] = statement
+            case ast.Assign([ast.Name(name)], ast.Lambda()):
+                found[name] = statement
+            case ast.Assign([ast.Name(name)], ast.Call(ast.Name(factory) | ast.Attribute(_, factory))):
+                if factory in FACTORIES:
+                    found[name] = statement
+            case _:
+                for part in ast.iter_child_nodes(statement):
+                    if isinstance(part, (ast.stmt, ast.excepthandler, ast.match_case)):
+                        found |= definitions([part])
+    return found
+
+
+def source_of(statement, code):
+    """(the text of a statement with its decorators, its first line)."""
+    if isinstance(statement, ast.Assign):
+        return ast.get_source_segment(code, statement), statement.lineno
+    first = min([statement.lineno, *(d.lineno for d in statement.decorator_list)])
+    lines = code.splitlines(keepends=True)
+    return "".join(lines[first - 1 : statement.end_lineno]), first
+
+
+def named_by(statement):
+    """Names that a definition looks up when it is carried out, and a few more."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        arguments = statement.args
+        defaults = [*arguments.defaults, *(d for d in arguments.kw_defaults if d)]
+        notes = [a.annotation for a in ast.walk(arguments) if isinstance(a, ast.arg) and a.annotation]
+        looked_at = [*statement.decorator_list, *defaults, *notes, *([statement.returns] if statement.returns else [])]
+    else:
+        looked_at = [statement]
+    return {n.id for part in looked_at for n in ast.walk(part) if isinstance(n, ast.Name)}
+
+
+def future_flags(tree):
+    names = {alias.name for statement in tree.body if is_future(statement) for alias in statement.names}
+    return sum(getattr(__future__, name).compiler_flag for name in names if hasattr(__future__, name))
+
+
+class Namespace:
+    """A module that pieces of code run in, one after the other, and what they have bound in it."""
+
+    def __init__(self, name):
+        self.module = sys.modules[name] = types.ModuleType(name)
+        self.names = vars(self.module)
+        self.outer = dict(vars(builtins))
+        """The built-in names of the code, the inputs of the job among them."""
+        self.names["__builtins__"] = self.outer
+        self.ready = {}
+        self.prints = {}
+        """Fingerprints, by name, of what can be changed in place."""
+        self.parts = {}
+        self.lost = {}
+        """Names that cannot be had here → why."""
+
+    def user_names(self):
+        return {n: v for n, v in self.names.items() if n not in INTERNAL and n not in SPECIAL}
+
+    def forget(self, names):
+        for name in names:
+            self.names.pop(name, None)
+            self.prints.pop(name, None)
+            self.parts.pop(name, None)
+            self.lost.pop(name, None)
+
+    # What other processes have made.
+
+    def restore(self, changes):
+        """Make names again; the ones that cannot be made are `lost`."""
+        waiting = []
+        for change in changes:
+            wanted = set(change["names"])
+            self.names.update({n: v for n, v in change["variables"].items() if n in wanted})
+            objects, found = change.get("objects", {}), change.get("definitions", {})
+            groups = {form[1] if form_kind(form) == "with" else name: None for name, form in objects.items() if name in wanted}
+            waiting += [(change, wanted, name, objects[name], None) for name in groups]
+            waiting += [(change, wanted, name, None, found[name]) for name in found if name in wanted]
+        while waiting:
+            failed = []
+            for item in waiting:
+                change, wanted, name = item[:3]
+                try:
+                    self.make(*item)
+                except Exception as error:  # noqa: BLE001 - it may need what comes later; else it is lost, and said to be
+                    failed.append(item)
+                    self.lost[name] = change["label"], f"{type(error).__name__}: {error}"
+                else:
+                    self.lost.pop(name, None)
+            if len(failed) == len(waiting):
+                break
+            waiting = failed
+
+    def make(self, change, wanted, name, form, definition):
+        if definition is not None:
+            self.define(definition)
+        elif form_kind(form) == "group":
+            decoder = code_objects.Decoder(self.names)
+            made = dict(zip(form[1], decoder.all(form[2]), strict=True))
+            self.names.update({n: v for n, v in made.items() if n in wanted})
+        else:
+            self.names[name] = code_objects.Decoder(self.names).decode(form)
+
+    def define(self, definition):
+        """Carry a definition out once more, with the inputs that it named."""
+        source, line, filename = definition["source"], definition["line"], definition["file"]
+        self.add_ready(source)
+        indented = source[:1] in " \t"
+        text = "\n" * (line - 1 - indented) + ("if True:\n" if indented else "") + source
+        if filename not in linecache.cache:
+            remember_source(filename, text)
+        needed = definition.get("needs", {})
+        hidden = {name: self.outer[name] for name in needed if name in self.outer}
+        self.outer.update(needed)
+        try:
+            exec(compile(text, filename, "exec", flags=definition.get("flags", 0), dont_inherit=True), self.names)
+        finally:
+            for name in needed:
+                del self.outer[name]
+            self.outer.update(hidden)
+
+    # One job.
+
+    def add_ready(self, code):
+        for name in READY:
+            if name not in self.ready and name in code:
+                self.ready[name] = self.outer[name] = ready(name)
+
+    def begin(self, code, layer, variables, deleted, file):
+        """Lay the inputs over the names.
+
+        Args:
+            layer: the inputs.
+            variables: further names that are no inputs: changed in place they count as assigned.
+            deleted: names that the code deletes.
+        """
+        self.outer.clear()
+        self.outer.update(vars(builtins))
+        self.outer.update(self.ready)
+        self.add_ready(code)
+        self.outer.update(variables)
+        self.outer.update(layer)
+        encoder = self.encoder()
+        self.before = self.user_names()
+        for name, value in self.before.items():
+            if name not in self.prints:
+                self.prints[name] = code_objects.fingerprint(value, encoder)
+        self.variables = {name: (value, code_objects.fingerprint(value, encoder)) for name, value in variables.items()}
+        self.held = {name: self.names.pop(name) for name in layer if name in self.before}
+        self.placed = {name: layer[name] for name in deleted if name in layer and name not in SPECIAL}
+        self.names.update(self.placed)
+        for name in (*SPECIAL, "__annotations__", "__file__"):
+            self.names.pop(name, None)
+        self.names["__name__"] = self.module.__name__
+        if file is not None:
+            self.names["__file__"] = file
+
+    def settle(self):
+        """Take the inputs away again."""
+        for name, value in self.placed.items():
+            if self.names.get(name) is value:
+                del self.names[name]
+        for name in SPECIAL:
+            self.names.pop(name, None)
+        for name, value in self.held.items():
+            self.names.setdefault(name, value)
+        self.outer.clear()
+        self.outer.update(vars(builtins))
+        self.outer.update(self.ready)
+
+    def encoder(self, itself=""):
+        return code_objects.Encoder(self.module.__name__, self.names, itself)
+
+    def changed_in_place(self, name, value):
+        before = self.prints.get(name)
+        return before is not None and code_objects.fingerprint(value, self.encoder()) != before
+
+    def undo(self):
+        """Everything as it was before the job, which failed; names of what is not, since it was changed in place."""
+        self.settle()
+        spoilt = [name for name, value in self.before.items() if self.changed_in_place(name, value)]
+        self.forget([name for name in self.user_names() if name not in self.before])
+        self.names.update(self.before)
+        self.forget(spoilt)
+        return spoilt
+
+    def keep(self, tree, request):
+        """What the job changed, ready to be recorded."""
+        self.settle()
+        for name, (value, before) in self.variables.items():
+            changed = before is not None and code_objects.fingerprint(value, self.encoder()) != before
+            if changed and name not in self.names:
+                self.names[name] = value
+        now = self.user_names()
+        before = self.before
+        changed = {
+            n for n, v in now.items() if n not in before or before[n] is not v or self.changed_in_place(n, v)
+        }
+        deleted = [n for n in before if n not in now]
+        self.forget(deleted)
+        groups = self.groups(now, changed)
+        found = {"variables": {}, "objects": {}, "definitions": {}, "deleted": deleted, "lost": {}}
+        statements = definitions(tree.body)
+        for group in groups:
+            self.record(group, now, found, statements, request)
+            for name in group:
+                self.prints[name] = code_objects.fingerprint(now[name], self.encoder())
+        return {part: value for part, value in found.items() if value or part == "variables"}
+
+    def groups(self, now, changed):
+        """Changed names, those together that share something, with unchanged ones that share it, too."""
+        sharing = {name for name in changed if not code_objects.unchanging(now[name])}
+        if not sharing:
+            return [[name] for name in now if name in changed]
+        owners = {}
+        for name, value in now.items():
+            if code_objects.unchanging(value):
+                continue
+            if name in changed or name not in self.parts:
+                self.parts[name] = code_objects.parts(value)
+            for part in self.parts[name]:
+                owners.setdefault(part, []).append(name)
+        linked = {}
+        for names in owners.values():
+            if len(names) > 1:
+                for name in names:
+                    linked.setdefault(name, set()).update(names)
+        groups, done = [], set()
+        for name in now:
+            if name not in changed or name in done:
+                continue
+            group, waiting = {name}, [name]
+            while waiting:
+                new = linked.get(waiting.pop(), set()) - group
+                group |= new
+                waiting += new
+            done |= group
+            groups.append([n for n in now if n in group])
+        return groups
+
+    def record(self, group, now, found, statements, request):
+        plain = {n: now[n] for n in group if not n.startswith("_") and is_plain(now[n])}
+        found["variables"].update(plain)
+        if len(group) == 1 and plain:
+            return
+        if len(group) > 1:
+            encoder = self.encoder()
+            try:
+                forms = [encoder.encode(now[n]) for n in group]
+            except (code_objects.NotRecordableError, RecursionError):
+                pass  # each by itself, then
+            else:
+                found["objects"].update({n: ["with", group[0]] for n in group[1:]})
+                found["objects"][group[0]] = ["group", group, forms]
+                return
+        for name in group:
+            if name in plain:
+                continue
+            try:
+                found["objects"][name] = self.encoder(name).encode(now[name])
+            except (code_objects.NotRecordableError, RecursionError) as error:
+                if name in statements:
+                    found["definitions"][name] = self.definition(statements[name], request)
+                else:
+                    found["lost"][name] = f"{type(now[name]).__name__}, {error}"
+
+    def definition(self, statement, request):
+        source, line = source_of(statement, request["code"])
+        layer = {n: v for n, v in request["layer"].items() if n in named_by(statement) and is_plain(v)}
+        flags = request["flags"]
+        form = {"source": source, "line": line, "file": request["filename"]}
+        return form | ({"needs": layer} if layer else {}) | ({"flags": flags} if flags else {})
+
+
+def form_kind(form):
+    return form[0] if isinstance(form, list) else ""
+
+
+def remember_source(filename, text):
+    """Tracebacks and `inspect.getsource` show these lines."""
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+
+
 class Worker:
-    """The namespace of one run, and the names that its code has assigned."""
+    """Carries out requests, in the namespace that the code of a run shares or in a fresh one."""
 
     def __init__(self, send):
         self.send = send
+        self.process = os.getpid()
         self.logged = Logged(send)
-        self.namespace = {"__builtins__": __builtins__}
-        self.assigned = set()
+        self.namespace = Namespace(MODULE)
+        self.folders = []
 
     def handle(self, request):
-        names = {k: parse_structured(v) for k, v in request["names"].items()}
-        whole = {**names, **{k: parse_structured(v) for k, v in request["whole"].items()}}
-        inputs = Inputs({k: whole[k] for k in request["labels"]}, names)
         shared = request["shared"]
-        space = self.namespace if shared else {"__builtins__": __builtins__}
-        assigned = self.assigned if shared else set()
-        for name, value in request["variables"].items():
-            assigned.add(name)
-            space.setdefault(name, value)
-        for name, value in {**request["globals"], **names}.items():
-            # A value that an earlier run has seen must not undo what the code has made of it since.
-            if (name in names and name not in request["stale"]) or name not in assigned:
-                space[name] = value
-        space.update(inputs=inputs, node_id=request["node_id"], globals=request["globals"])
-        for folder in request["path"]:
-            if folder not in sys.path:
-                sys.path.insert(0, folder)
-        sys.stdout = sys.stderr = Printed(self.send)
+        space = self.namespace if shared else Namespace("__dipeo_isolated__")
+        space.forget(request["forget"])
+        self.search_in(request["path"])
+        printed = sys.stdout = sys.stderr = Printed(self.send)
         self.logged.begin()
+        begun = False
+        tree = None
         try:
-            value, bound = execute(request, space, inputs, {**request["globals"], **names})
-            assigned |= bound - {"result", "inputs", "globals", "node_id"}
-            kept = {k: space[k] for k in assigned if k in space and not k.startswith("_") and is_plain(space[k])}
-            answer = {"value": plain_value(value, "result"), "variables": kept}
+            space.restore(request["restore"])
+            remember_source(request["filename"], request["code"])
+            tree = ast.parse(request["code"], request["filename"])
+            bound = Bound()
+            bound.visit(tree)
+            names = {k: parse_structured(v) for k, v in request["names"].items()}
+            whole = {**names, **{k: parse_structured(v) for k, v in request["whole"].items()}}
+            inputs = Inputs({k: whole[k] for k in request["labels"]}, names)
+            layer, variables = self.layers(space, request, names)
+            given = {**request["globals"], **{k: space.names[k] for k in request["globals"] if k in space.names}, **layer}
+            special = {"inputs": inputs, "node_id": request["node_id"], "globals": Variables(request["globals"], space.names)}
+            request |= {"layer": {**variables, **layer}, "flags": future_flags(tree)}
+            space.begin(request["code"], {**layer, **special}, variables, bound.deleted, request["file"])
+            begun = True
+            value = plain_value(execute(tree, bound, request, space.names, inputs, given), "result")
+            answer = {"value": value, "variables": {}}
+            if shared:
+                answer |= space.keep(tree, request)
+            answer = encoded(answer)
         except UnsupportedValueError as error:
-            answer = {"error": "", "message": error.message, "hint": error.hint, "traceback": "", "line": None}
+            answer = failure("", error.message, hint=error.hint)
         except SystemExit as error:
-            answer = {
-                "error": "SystemExit",
-                "message": f"the code called exit({error.code})",
-                "traceback": "",
-                "line": None,
-            }
+            answer = failure("SystemExit", f"the code called exit({error.code})")
         except BaseException as error:  # noqa: BLE001 - whatever the code raises is reported, and the worker lives on
-            frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-            text = "".join(traceback.format_list(frames)) + "".join(traceback.format_exception_only(error))
-            own = (f.lineno for f in reversed(frames) if f.filename == request["filename"])
-            line = next(own, getattr(error, "lineno", None))
-            answer = {"error": type(error).__name__, "message": str(error), "traceback": text, "line": line}
+            answer = described(error, request, {**space.lost, **request["lost"]})
         finally:
             self.logged.at_work = False
+            printed.process = 0  # what threads of the code print from now on belongs to no job
             sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        if os.getpid() != self.process:  # the code has forked, and this is not the process that is waited for
+            os._exit(1 if isinstance(answer, dict) else 0)
+        if isinstance(answer, dict):
+            answer = encoded(answer | {"spoilt": space.undo() if begun and shared else []})
         self.send(answer)
+
+    def layers(self, space, request, names):
+        """(inputs, variables of the run) by name, without those that code has assigned since."""
+        given, labels = request["globals"], set(request["labels"])
+        layer = {}
+        for name, value in names.items():
+            itself = name not in labels and name in given and given[name] == request["names"][name]
+            # A value that an earlier run has seen must not undo what the code has made of it since.
+            if not itself and not (name in request["stale"] and name in space.names):
+                layer[name] = value
+        return layer, {n: v for n, v in given.items() if n not in layer and n not in space.names}
+
+    def search_in(self, folders):
+        """Imports look into *folders*, and into those of earlier code, after everything that is installed."""
+        ours = [*folders, *(f for f in self.folders if f not in folders)]
+        if ours != self.folders or not all(f in sys.path for f in ours):
+            sys.path[:] = [*(f for f in sys.path if f not in self.folders), *ours]
+            self.folders = ours
+
+
+def failure(kind, message, text="", line=None, **more):
+    return {"error": kind, "message": message, "traceback": text, "line": line, **more}
+
+
+def described(error, request, lost):
+    """An exception of the code as an answer, with the frames of the code only."""
+    shown = traceback.TracebackException.from_exception(error)
+    frames = []
+    one, seen = shown, set()
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        kept = [f for f in one.stack if f.filename not in (__file__, code_objects.__file__)]
+        frames = frames or kept
+        one.stack = traceback.StackSummary.from_list(kept)
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    text = "".join(shown.format()).removeprefix("Traceback (most recent call last):\n")
+    own = (f.lineno for f in reversed(frames) if f.filename == request["filename"])
+    line = next(own, getattr(error, "lineno", None))
+    try:
+        message = str(error)
+    except Exception as wrong:  # noqa: BLE001 - an exception whose own text fails
+        message = f"(its text cannot be had: {wrong!r})"
+    more = {}
+    if isinstance(error, NameError) and error.name:
+        more["name"] = error.name
+        if error.name in lost:
+            more["lost"] = lost[error.name]
+    return failure(type(error).__name__, message, text, line, **more)
+
+
+def encoded(answer):
+    return json.dumps(answer).encode()
 
 
 def main():
@@ -357,10 +833,14 @@ def main():
     os.dup2(2, 1)  # what child processes of the code print must not break the protocol
     source = os.fdopen(os.dup(0), "rb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # input() in the code ends at once instead of eating the protocol
+    spare = os.dup(2)
     lock = threading.Lock()
+    process = os.getpid()
 
     def send(frame):
-        data = json.dumps(frame).encode()
+        if os.getpid() != process:
+            return
+        data = frame if isinstance(frame, bytes) else encoded(frame)
         with lock:
             protocol.write(struct.pack(">I", len(data)) + data)
             protocol.flush()
@@ -371,14 +851,25 @@ def main():
         while True:
             head = source.read(4)
             if len(head) < 4:
-                os._exit(0)
+                end()
             data = source.read(struct.unpack(">I", head)[0])
-            requests.put(json.loads(data))
+            requests.put(data)
+
+    def end():
+        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)  # with what the code has started
+        os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
     worker = Worker(send)
     while True:
-        worker.handle(requests.get())
+        request = json.loads(requests.get())
+        for number in (1, 2):  # the code may have closed them
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(spare, number)
+        worker.handle(request)
 
 
 if __name__ == "__main__":

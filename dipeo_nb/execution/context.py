@@ -12,6 +12,7 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import LLMConnectionError, StructureError
+from dipeo_nb.execution.code_state import View
 from dipeo_nb.execution.fold import Spent
 from dipeo_nb.execution.inputs import Inputs
 
@@ -46,9 +47,19 @@ class NodeContext:
         return self.execution.services
 
     @cached_property
+    def assigned(self) -> View:
+        """What code has assigned, as this run of the node can know it."""
+        return self.execution.assigned_before(self.node, self.inputs)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Variables the node can name: start data < run inputs < published values < what code assigned."""
+        return {**self.execution.variables, **self.assigned.variables()}
+
+    @cached_property
     def names(self) -> dict[str, Any]:
         """Everything a template or expression of this node can name."""
-        variables = self.execution.context_variables()
+        variables = self.variables
         names = self.inputs.names(variables)
         # The spec's extra names (§5.6); a label of the same name wins.
         return {"inputs": dict(self.inputs.values), "globals": variables, "local": {}, **names}

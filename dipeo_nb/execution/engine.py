@@ -38,7 +38,7 @@ from dipeo_nb.errors import (
     RunAbortedError,
     RunTimeoutError,
 )
-from dipeo_nb.execution import handlers, run_log, schedule
+from dipeo_nb.execution import code_state, handlers, run_log, schedule
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endless
 from dipeo_nb.execution.fold import RunState, Spent
@@ -148,8 +148,9 @@ class Execution:
         """Why the run failed, as it can be raised."""
         self.variables: dict[str, Any] = dict(self.options.variables)
         """Global variables: start data under run inputs, then what nodes publish."""
-        self.code_variables: dict[str, Any] = {}
-        """What code jobs assigned; the latest value wins over other variables."""
+        self._shares_code = code_state.any_shares(plan)
+        self._assigned: dict[int, code_state.View] = {}
+        """What code had assigned when a node last finished or passed its output on, by node; empty without such code."""
         self._scheduler = schedule.initial()
         self._ticks: deque[schedule.Tick] = deque()
         self._ready: deque[tuple[schedule.RunNode, Inputs]] = deque()
@@ -200,7 +201,7 @@ class Execution:
         self._scheduler = recovered.scheduler
         self._ready.extend(recovered.ready)
         self._outputs, self._completed = recovered.outputs, recovered.completed
-        self.variables, self.code_variables = recovered.variables, recovered.code_variables
+        self.variables, self._assigned = recovered.variables, recovered.assigned
         self._maxed, self._nodes_failed = recovered.passed, recovered.failed
         self._attempts, self.children = dict(recovered.attempts), recovered.children
         self.items, self.charged = recovered.items, recovered.charged
@@ -345,9 +346,13 @@ class Execution:
             await self._write_end()
         return self.state
 
-    def context_variables(self) -> dict[str, Any]:
-        """Variables every node can name: start data < run inputs < published values < code variables."""
-        return {**self.variables, **self.code_variables}
+    def assigned_before(self, node: PlanNode, inputs: Inputs) -> code_state.View:
+        """What code has assigned, as a run of *node* with these inputs can know it."""
+        return code_state.before(self._assigned, node, inputs.arrived) if self._shares_code else code_state.EMPTY
+
+    def assigned(self) -> code_state.View:
+        """What code has assigned anywhere in the run so far."""
+        return code_state.merged(self._assigned.values())
 
     def person(self, reference: str) -> DomainPerson:
         """A person with its model settled: the run's `model` option wins over the diagram."""
@@ -526,6 +531,8 @@ class Execution:
                 case schedule.PassOn(node=index, run=run):
                     node = self.plan.nodes[index]
                     self._maxed.add(index)
+                    if self._shares_code:
+                        code_state.pass_on(self.plan, self._assigned, self._outputs, index, run)
                     self._emit(
                         EventType.NODE_COMPLETED,
                         node.id,
@@ -676,8 +683,6 @@ class Execution:
         said = payload.get("conversation")
         if said is not None:
             said = {**said, "upto": len(self.log.messages)}
-        if "variables" in meta and not getattr(node.spec, "isolated", True):
-            self.code_variables = dict(meta["variables"])
         for name, value in published(node, event).items():
             context.publish(name, value)
         copy = event._replace(payload={**payload, "meta": meta, "conversation": said})
@@ -710,7 +715,7 @@ class Execution:
             await self.journal.commit()
 
     def _succeeded(self, context: NodeContext, output: Output, begin: float) -> None:
-        node, run = context.node, context.run
+        node = context.node
         try:
             output = settled(output)
         except UnsupportedValueError as error:
@@ -718,7 +723,7 @@ class Execution:
             return
         payload = self._completion(context, output, begin)
         self._working.discard(node.index)
-        self._keep(node, run, output)
+        self._keep(context, output)
         self.journal.end_streams(node.id)
         self.journal.note(EventType.NODE_COMPLETED, node.id, payload)
         self._ticks.append(schedule.Done(node.index, output.handles))
@@ -767,11 +772,16 @@ class Execution:
             self._fail(ours)
             return
         output = error_output(self.plan, node, described)
-        self._keep(node, context.run, output)
+        self._keep(context, output)
         self._ticks.append(schedule.Done(node.index, output.handles))
 
-    def _keep(self, node: PlanNode, run: int, output: Output) -> None:
+    def _keep(self, context: NodeContext, output: Output) -> None:
         """Remember an output for as long as an edge can still ask for it."""
+        node, run = context.node, context.run
+        if self._shares_code:
+            view = code_state.after(context.assigned, node, run, output.meta)
+            self._assigned[node.index] = view
+            output = output._replace(assigned=view)
         self._completed[node.index] = run
         self._latest = node.index, run
         kept = self._outputs.get(node.index)

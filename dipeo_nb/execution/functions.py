@@ -130,7 +130,7 @@ class _Function:
         given = getattr(context.node.spec, parameter.name)
         if given is not None:
             return context.render(given, names) if isinstance(given, str) else given
-        brought = context.inputs.names(context.execution.context_variables())
+        brought = context.inputs.names(context.variables)
         if parameter.name in brought:
             return self._taken(parameter.name, brought[parameter.name])
         if parameter.name == self._first and "default" in context.inputs.values:

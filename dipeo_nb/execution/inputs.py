@@ -20,6 +20,7 @@ from dipeo_nb.common.values import UnsupportedValueError, is_plain, json_text, p
 from dipeo_nb.domain.enums import ContentType
 from dipeo_nb.domain.plan import PlanEdge
 from dipeo_nb.errors import ValidationError
+from dipeo_nb.execution.code_state import EMPTY, View
 
 DEFAULT_HANDLES: tuple[str, ...] = ("default", "success", "results")
 """Handles on which a successful output leaves."""
@@ -36,6 +37,8 @@ class Output(NamedTuple):
     meta: Mapping[str, Any] = {}
     conversation: Mapping[str, Any] | None = None
     """messages, last_message, person_id, model: what a conversation_state edge delivers."""
+    assigned: View = EMPTY
+    """What code had assigned when it was made, as far as the run of the node could know; kept by the engine."""
 
 
 class TextView(str):

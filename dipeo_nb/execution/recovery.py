@@ -15,10 +15,10 @@ from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.domain.chat import Message, TokenUsage
 from dipeo_nb.domain.enums import EventType, MessageType, Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.nodes import CodeJobNode, ConditionNode
+from dipeo_nb.domain.nodes import ConditionNode
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import RunError, UserError
-from dipeo_nb.execution import schedule
+from dipeo_nb.execution import code_state, schedule
 from dipeo_nb.execution.fold import Spent
 from dipeo_nb.execution.inputs import Arrived, Inputs, Output
 from dipeo_nb.execution.memory import ConversationLog
@@ -41,7 +41,8 @@ class Recovered:
     outputs: dict[int, dict[int, Output]] = field(default_factory=dict[int, dict[int, Output]])
     completed: dict[int, int] = field(default_factory=dict[int, int])
     variables: dict[str, Any] = field(default_factory=dict[str, Any])
-    code_variables: dict[str, Any] = field(default_factory=dict[str, Any])
+    assigned: dict[int, code_state.View] = field(default_factory=dict[int, code_state.View])
+    """What code had assigned when each node last finished or passed its output on."""
     log: ConversationLog = field(default_factory=ConversationLog)
     passed: set[int] = field(default_factory=set[int])
     """Nodes at their limit."""
@@ -87,6 +88,7 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
             names=lost,
         )
     waiting: dict[Run, tuple[schedule.RunNode, Inputs]] = {}
+    shares_code = code_state.any_shares(plan)
     passes: Counter[int] = Counter()
 
     def tick(one: schedule.Tick) -> None:
@@ -96,6 +98,20 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
                 waiting[command.node, command.run] = command, gathered(plan, found.outputs, command)
             else:
                 found.notices.append(command)
+                if shares_code and isinstance(command, schedule.PassOn):
+                    code_state.pass_on(plan, found.assigned, found.outputs, command.node, command.run)
+
+    def keep(node: PlanNode, run: int, output: Output) -> None:
+        """As `Execution._keep`."""
+        _, inputs = waiting.pop((node.index, run), (None, Inputs()))
+        if shares_code:
+            view = code_state.before(found.assigned, node, inputs.arrived)
+            view = found.assigned[node.index] = code_state.after(view, node, run, output.meta)
+            output = output._replace(assigned=view)
+        found.outputs.setdefault(node.index, {})[run] = output
+        found.completed[node.index] = run
+        found.latest = node.index, run
+        tick(schedule.Done(node.index, output.handles))
 
     tick(schedule.Begin())
     began = last = first.occurred_at
@@ -117,25 +133,21 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
                 passes[node.index] += 1
                 found.passed.add(node.index)
             case EventType.NODE_COMPLETED:
-                _finished(found, node, event)
-                waiting.pop(place, None)
-                tick(schedule.Done(node.index, found.outputs[node.index][place[1]].handles))
+                keep(node, place[1], _finished(found, node, event))
             case EventType.NODE_ERROR:
                 found.failed.add(node.index)
                 if event.payload.get("handled"):
-                    output = error_output(plan, node, event.payload["error"])
-                    found.outputs.setdefault(node.index, {})[place[1]] = output
-                    found.completed[node.index] = place[1]
-                    found.latest = place
-                    waiting.pop(place, None)
-                    tick(schedule.Done(node.index, output.handles))
+                    keep(node, place[1], error_output(plan, node, event.payload["error"]))
                 else:
                     found.failed.discard(node.index)  # it is tried again
             case _:
                 pass
     found.worked_ms += (last - began) * 1000
     found.variables.update({name: value for name, value in variables.items() if _lost(found.variables.get(name))})
-    if lost := sorted(name for name, value in {**found.variables, **found.code_variables}.items() if _lost(value)):
+    hidden = {name for name, value in found.variables.items() if _lost(value)}
+    assigned = code_state.merged(found.assigned.values()).names
+    hidden |= {name for name, change in assigned.items() if _lost(change.of(name))}
+    if lost := sorted(hidden):
         raise UserError(
             f"Variables of the run held secrets, which are not recorded: {', '.join(lost)}.",
             hint="Run the diagram again, or fork the run before they were set.",
@@ -205,23 +217,19 @@ def needs_lost(plan: Plan, command: schedule.RunNode, lost: Collection[Run]) -> 
     return None
 
 
-def _finished(found: Recovered, node: PlanNode, event: Event) -> None:
+def _finished(found: Recovered, node: PlanNode, event: Event) -> Output:
     payload = event.payload
     run = payload["run"]
     for record in payload.get("meta", {}).get("messages", ()):
         found.log.restore(message_of(record))
     found.variables.update(published(node, event))
-    if isinstance(node.spec, CodeJobNode) and not node.spec.isolated:
-        found.code_variables = dict(payload["meta"].get("variables", {}))
     output = output_of(event, found.log)
     if _lost(output.body) or _lost(output.text):
         if node.type == "start":  # its output is the run's variables, which were given again
             output = output._replace(body=dict(found.variables))
         else:
             found.lost.add((node.index, run))
-    found.outputs.setdefault(node.index, {})[run] = output
-    found.completed[node.index] = run
-    found.latest = node.index, run
+    return output
 
 
 def gathered(plan: Plan, outputs: Mapping[int, Mapping[int, Output]], command: schedule.RunNode) -> Inputs:

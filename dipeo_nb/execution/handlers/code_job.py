@@ -60,10 +60,10 @@ async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str,
             filename=name,
             inputs=context.inputs,
             variables=execution.variables,
-            assigned={} if spec.isolated else execution.code_variables,
             node_id=context.node.id,
             function_name=spec.function_name,
             timeout=_limit(spec),
+            view=context.assigned,
             shared=not spec.isolated,
             folder=folder,
             on_output=lambda text: _printed(context, text),
@@ -71,9 +71,9 @@ async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str,
         )
     except CodeError as error:
         raise _with_advice(error, context, code) from error.__cause__
-    if not spec.isolated:
-        execution.code_variables = dict(result.variables)
-    meta: dict[str, Any] = {"variables": dict(result.variables)}
+    meta: dict[str, Any] = {"variables": result.variables}
+    if result.code:
+        meta["code"] = result.code
     if result.stdout:
         meta["stdout"] = result.stdout
     return Output(result.value, meta=meta)

@@ -71,7 +71,7 @@ def _holds(context: NodeContext, expression: str) -> bool:
     except ExpressionError:
         # A label may hide a variable of the same name that the expression means: the sample simple_iter_code labels
         # the edge `a` with a text and asks `a > 10` of the variable `a`. Variables win in upstream (§3.4).
-        variables = context.execution.context_variables()
+        variables = context.variables
         if not any(name in variables for name in context.inputs.names({})):
             raise
         return bool(evaluate(expression, {**context.names, **variables}))

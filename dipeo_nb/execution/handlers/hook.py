@@ -139,7 +139,6 @@ async def _python(context: NodeContext, spec: HookNode) -> Output:
         filename=script,
         inputs=context.inputs,
         variables=context.execution.variables,
-        assigned={},
         node_id=context.node.id,
         function_name=str(spec.config.get("function") or "hook"),
         timeout=_limit(spec),

@@ -93,7 +93,6 @@ async def _prepared(context: NodeContext, spec: TemplateJobNode, names: Mapping[
         filename=f"<preprocessor of {context.node.label}>",
         inputs=context.inputs,
         variables={**names["globals"], **{k: v for k, v in names.items() if k in spec.variables}},
-        assigned={},
         node_id=context.node.id,
         function_name="main",
         timeout=PREPROCESSOR_TIMEOUT,

@@ -1,0 +1,286 @@
+"""Python objects as JSON, so that what code assigned can be recorded and made again in another process. Standard library only: the
+worker of code jobs loads this file by its path.
+
+It works like pickle (`__reduce_ex__`, references to what can be imported, objects that several names share stay shared), but the
+texts in an object stay readable, so that secrets in it are found before anything is written.
+
+Scalars of JSON are themselves; everything else is a list that begins with what it is: `["tuple", [1, 2]]`.
+"""
+
+# Objects that nobody typed.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownParameterType=false, reportMissingParameterType=false
+from __future__ import annotations
+
+import copyreg
+import importlib
+import json
+import marshal
+import math
+import sys
+import types
+from typing import Any
+
+SIZE_LIMIT = 4_000_000
+"""Characters of text and numbers of parts in one object."""
+_SCALARS = (str, bool, type(None))
+_LARGEST = 10**18
+"""Integers beyond it are written in hexadecimal: decimal digits have a limit, and take quadratic time."""
+
+
+class NotRecordableError(Exception):
+    """The object lives in this process only."""
+
+
+class Encoder:
+    """Encodes objects that may share parts.
+
+    Args:
+        module: name of the module whose definitions are referred to by name.
+        namespace: its names.
+        itself: the name that is being encoded, which cannot refer to itself.
+    """
+
+    def __init__(self, module: str, namespace, itself: str = "") -> None:
+        self.module, self.namespace, self.itself = module, namespace, itself
+        self.seen = {}
+        self.alive = []  # ids stay those of these objects
+        self.size = 0
+
+    def encode(self, value):
+        kind = type(value)
+        self.count(len(value) if kind in (str, bytes, bytearray) else 1)
+        if kind in _SCALARS:
+            return value
+        if kind is int:
+            return value if -_LARGEST < value < _LARGEST else ["int", hex(value)]
+        if kind is float:
+            return value if math.isfinite(value) else ["float", repr(value)]
+        if kind is complex:
+            return ["complex", repr(value.real), repr(value.imag)]
+        if kind is bytes:
+            return ["bytes", value.decode("latin-1")]
+        if kind is tuple:
+            return ["tuple", [self.encode(item) for item in value]]
+        if id(value) in self.seen:
+            return ["same", self.seen[id(value)]]
+        if kind is types.ModuleType:
+            if sys.modules.get(value.__name__) is not value:
+                raise NotRecordableError("a module that cannot be imported")
+            return ["module", value.__name__]
+        if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+            return self.reference(value, value.__qualname__)
+        number = self.seen[id(value)] = len(self.seen)
+        self.alive.append(value)
+        if kind is list:
+            return ["list", number, [self.encode(item) for item in value]]
+        if kind is dict:
+            return ["dict", number, [[self.encode(k), self.encode(v)] for k, v in value.items()]]
+        if kind in (set, frozenset):
+            return [kind.__name__, number, [self.encode(item) for item in value]]
+        return self.reduced(value, number)
+
+    def count(self, size):
+        self.size += size
+        if self.size > SIZE_LIMIT:
+            raise NotRecordableError(f"larger than {SIZE_LIMIT:,} characters")
+
+    def reference(self, value, name):
+        """By module and name, as pickle refers to functions and classes."""
+        where = getattr(value, "__module__", None)
+        if where == self.module:
+            top = name.partition(".")[0]
+            if top == self.itself or not _is(self.namespace.get(top), name, value):
+                raise NotRecordableError(f"{name} is not defined at the top level")
+            return ["own", name]
+        if where is None:  # a method of an object, or of a class
+            owner = getattr(value, "__self__", None)
+            if owner is None or isinstance(owner, types.ModuleType):
+                raise NotRecordableError(f"{name} cannot be imported")
+            return ["attribute", self.encode(owner), value.__name__]
+        module = sys.modules.get(where)
+        top = name.partition(".")[0]
+        if where == "__main__" or module is None or not _is(getattr(module, top, None), name, value):
+            raise NotRecordableError(f"{name} cannot be imported from {where}")
+        return ["import", where, name]
+
+    def reduced(self, value, number):
+        kind = type(value)
+        if kind is types.MethodType:
+            return ["attribute", self.encode(value.__self__), value.__name__]
+        try:
+            reduce = copyreg.dispatch_table.get(kind)
+            parts = reduce(value) if reduce else value.__reduce_ex__(4)
+        except RecursionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an object's own method raises
+            raise NotRecordableError(str(error) or kind.__name__) from None
+        if isinstance(parts, str):
+            del self.seen[id(value)]
+            return self.reference(value, parts)
+        if not isinstance(parts, tuple) or len(parts) > 5:
+            raise NotRecordableError(f"{kind.__name__} is set up in a way of its own")
+        padded: list[Any] = [*parts, *(None,) * (5 - len(parts))]
+        function, arguments, state, items, pairs = padded
+        return [
+            "made",
+            number,
+            self.encode(function),
+            [self.encode(argument) for argument in arguments],
+            self.encode(state),
+            [self.encode(item) for item in items or ()],
+            [[self.encode(k), self.encode(v)] for k, v in pairs or ()],
+        ]
+
+
+def _is(found, name, value):
+    for part in name.split(".")[1:]:
+        found = getattr(found, part, None)
+    return found is value
+
+
+class Decoder:
+    """Makes the objects again.
+
+    Args:
+        namespace: names of the module whose definitions are referred to; a missing one is a NameError.
+    """
+
+    def __init__(self, namespace) -> None:
+        self.namespace = namespace
+        self.made = {}
+
+    def decode(self, form):
+        if not isinstance(form, list):
+            return form
+        kind, *rest = form
+        return getattr(self, f"_{kind}")(*rest)
+
+    def all(self, forms):
+        return [self.decode(form) for form in forms]
+
+    def _int(self, text):
+        return int(text, 16)
+
+    def _float(self, text):
+        return float(text)
+
+    def _complex(self, real, imaginary):
+        return complex(float(real), float(imaginary))
+
+    def _bytes(self, text):
+        return text.encode("latin-1")
+
+    def _tuple(self, forms):
+        return tuple(self.all(forms))
+
+    def _same(self, number):
+        return self.made[number]
+
+    def _module(self, name):
+        return importlib.import_module(name)
+
+    def _import(self, module, name):
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        return found
+
+    def _own(self, name):
+        top, *parts = name.split(".")
+        if top not in self.namespace:
+            raise NameError(f"name {top!r} is not defined", name=top)
+        found = self.namespace[top]
+        for part in parts:
+            found = getattr(found, part)
+        return found
+
+    def _attribute(self, owner, name):
+        return getattr(self.decode(owner), name)
+
+    def _list(self, number, forms):
+        value = self.made[number] = []
+        value.extend(self.all(forms))
+        return value
+
+    def _dict(self, number, pairs):
+        value = self.made[number] = {}
+        for k, v in pairs:
+            value[self.decode(k)] = self.decode(v)
+        return value
+
+    def _set(self, number, forms):
+        value = self.made[number] = set()
+        value.update(self.all(forms))
+        return value
+
+    def _frozenset(self, number, forms):
+        value = self.made[number] = frozenset(self.all(forms))
+        return value
+
+    def _made(self, number, function, arguments, state, items, pairs):
+        value = self.made[number] = self.decode(function)(*self.all(arguments))
+        for item in items:
+            value.append(self.decode(item))
+        for k, v in pairs:
+            value[self.decode(k)] = self.decode(v)
+        state = self.decode(state)
+        if state is None:
+            return value
+        if hasattr(value, "__setstate__"):
+            value.__setstate__(state)
+            return value
+        slots = None
+        if isinstance(state, tuple) and len(state) == 2:
+            state, slots = state
+        if state:
+            vars(value).update(state)
+        for name, item in (slots or {}).items():
+            setattr(value, name, item)
+        return value
+
+
+def unchanging(value) -> bool:
+    """Whether a value cannot be changed in place, or is code, which is not looked into."""
+    return isinstance(value, (str, int, float, complex, bytes, type(None), type, types.FunctionType, types.ModuleType))
+
+
+def fingerprint(value, encoder: Encoder) -> bytes | None:
+    """Tells whether a value was changed in place; None for one that cannot be, or of which that cannot be told."""
+    if unchanging(value):
+        return None
+    try:
+        data = marshal.dumps(value, 2)  # without references, so that equal values give equal bytes
+    except ValueError:
+        try:
+            data = json.dumps(encoder.encode(value)).encode()
+        except (NotRecordableError, RecursionError):
+            return None
+    # A small value is kept as it is; the hash of a large one is enough.
+    if len(data) <= 64:
+        return data
+    import hashlib
+
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+PARTS_LIMIT = 20_000
+"""Parts of one value that are looked at for being shared with another name."""
+
+
+def parts(value) -> set[int]:
+    """Ids of the objects in a value that can be changed in place."""
+    found: set[int] = set()
+    waiting = [value]
+    while waiting and len(found) < PARTS_LIMIT:
+        one = waiting.pop()
+        if unchanging(one) or id(one) in found:
+            continue
+        found.add(id(one))
+        if isinstance(one, dict):
+            waiting.extend(one.values())
+        elif isinstance(one, (list, tuple, set, frozenset)):
+            waiting.extend(one)
+        state = getattr(one, "__dict__", None)
+        if isinstance(state, dict):
+            waiting.extend(state.values())
+    return found
