@@ -28,7 +28,7 @@ def encode(payload: Mapping[str, Any]) -> str:
         text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False, default=plain_value, allow_nan=False)
         if not text.isascii():
             text.encode()
-    except (TypeError, ValueError, RecursionError):  # NaN, surrogates, keys that are no text, or what has no form
+    except Exception:  # noqa: BLE001 - NaN, surrogates, keys that are no text, what has no form, or its own code raised
         return _encode_anything(payload)
     return text
 

@@ -75,6 +75,8 @@ class UnsupportedValueError(ValueError):
 def is_plain(value: Any) -> bool:
     """Whether a value is plain as it stands. Runs over everything that nodes give, so it is written for speed."""
     left, level = MAX_VALUES, [value]
+    seen: set[int] = set()
+    shared = False
     for depth in range(MAX_DEPTH + 1):
         below: list[Any] = []
         for item in level:
@@ -91,6 +93,11 @@ def is_plain(value: Any) -> bool:
                 left -= len(item)
                 if left < 0 or depth == MAX_DEPTH:
                     return False
+                if item:
+                    if id(item) in seen:
+                        shared = True
+                        continue
+                    seen.add(id(item))
                 if kind is list:
                     below += item
                     continue
@@ -101,9 +108,28 @@ def is_plain(value: Any) -> bool:
             else:
                 return False
         if not below:
-            return True
+            return not shared or _fits(value, measured={})
         level = below
     return False
+
+
+def _fits(value: Any, *, measured: dict[int, tuple[int, int] | None], depth: int = 0) -> bool:
+    """Whether a value, parts of which stand in several places, is within the limits, and no part is within itself.
+
+    Args:
+        measured: identity of a list or mapping → (levels, values) of it; None while it is being measured.
+    """
+    levels, size = 1, len(value)
+    measured[id(value)] = None
+    for item in value if type(value) is list else value.values():
+        if type(item) in (list, dict) and item:
+            if id(item) not in measured and (depth == MAX_DEPTH or not _fits(item, measured=measured, depth=depth + 1)):
+                return False
+            if (known := measured[id(item)]) is None:
+                return False
+            levels, size = max(levels, known[0] + 1), size + known[1]
+    measured[id(value)] = levels, size
+    return levels <= MAX_DEPTH and size <= MAX_VALUES
 
 
 def plain_value(value: Any, name: str = "value", *, lossy: bool = False) -> Any:
@@ -170,7 +196,7 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     """Any value as strict JSON that UTF-8 can hold, to be shown or sent; never raises. `null` stands for NaN and infinities."""
     try:
         text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - NaN, no JSON, or the value's own code raised
         text = ""
     if text and (text.isascii() or _fits_utf8(text)):
         return text
@@ -207,6 +233,7 @@ class _Conversion:
         self._open: set[int] = set()
         """Identities of the containers that the walk is in."""
         self._left = MAX_VALUES
+        self._in_model = False
 
     def convert(self, value: Any) -> Any:
         kind = type(value)
@@ -358,12 +385,17 @@ class _Conversion:
     def _model(self, value: Any) -> Any:
         """A pydantic model: by its fields, so that what they hold takes the same forms as everywhere; what only pydantic knows
         as it writes that in JSON."""
-        depth = len(self._path)
+        depth, outermost = len(self._path), not self._in_model
+        self._in_model = True
         try:
             return self.convert(value.model_dump(warnings=False))
         except UnsupportedValueError:
+            if not outermost:
+                raise
             del self._path[depth:]
             return self.convert(value.model_dump(mode="json", warnings=False))
+        finally:
+            self._in_model = not outermost
 
     def _numpy(self, value: Any) -> Any:
         if _loaded(value, "numpy", "ndarray"):
