@@ -851,7 +851,7 @@ def _inputs(given: Sequence[str]) -> dict[str, Any]:
             raise ValidationError(f"--input '{text}' is not NAME=VALUE.", hint="Say e.g. --input topic='tabs or spaces'.")
         try:
             values[name.strip()] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[name.strip()] = value
     return values
 

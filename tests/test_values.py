@@ -491,6 +491,13 @@ def test_depth_is_limited_where_every_reader_can_follow(session: Session):
     """200 levels go through everything, with a secret in the innermost; 201 do not."""
     secret = "sk-" + "x1" * 12
     made = diagram(code("Make", "for _ in range(n): d = [d]\nreturn d"), code("Use", "return v"), arrows="raw_text")
+    for leaf in (1, math.nan, HALF, "sk-" + "x1" * 12):
+        deep = leaf
+        for _ in range(200):
+            deep = [deep]
+        run = session.run(diagram(code("Use", "return v"), arrows="raw_text"), view=False, v=deep)
+        events = run_sync(session.runtime.services.store.events(run.id))
+        assert same(events[0].payload["variables"]["v"], run.output)
     output = session.run(made, view=False, d=secret, n=200).output
     for _ in range(200):
         (output,) = output

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dipeo_nb.common.values import UnsupportedValueError, plain_value
+from dipeo_nb.common.values import EVENT_DEPTH, UnsupportedValueError, plain_value
 from dipeo_nb.errors import StorageError
 
 FLOATS = "$floats"
@@ -60,7 +60,7 @@ def decode(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | Non
 
 def _encode_anything(payload: Mapping[str, Any]) -> str:
     try:
-        value = plain_value(payload, "event")
+        value = plain_value(payload, "event", levels=EVENT_DEPTH)
         if found := _take_floats(value):
             value[FLOATS] = found
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -36,6 +36,8 @@ from typing import Any, cast
 
 MAX_DEPTH = 200
 """Levels of lists and mappings within each other."""
+EVENT_DEPTH = MAX_DEPTH + 40
+"""Levels of an event, which stand around those of its values."""
 MAX_VALUES = 10_000_000
 """Values within one value."""
 MAX_ITERATED = 1_000_000
@@ -72,12 +74,12 @@ class UnsupportedValueError(ValueError):
         self.message, self.hint, self.place = message, hint, place
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
     """Whether a value is plain as it stands. Runs over everything that nodes give, so it is written for speed."""
     left, level = MAX_VALUES, [value]
     seen: set[int] = set()
     shared = False
-    for depth in range(MAX_DEPTH + 1):
+    for depth in range(levels + 1):
         below: list[Any] = []
         for item in level:
             kind = type(item)
@@ -91,7 +93,7 @@ def is_plain(value: Any) -> bool:
                 continue
             elif kind is list or kind is dict:
                 left -= len(item)
-                if left < 0 or depth == MAX_DEPTH:
+                if left < 0 or depth == levels:
                     return False
                 if item:
                     if id(item) in seen:
@@ -108,42 +110,44 @@ def is_plain(value: Any) -> bool:
             else:
                 return False
         if not below:
-            return not shared or _fits(value, measured={})
+            return not shared or _fits(value, levels, {})
         level = below
     return False
 
 
-def _fits(value: Any, *, measured: dict[int, tuple[int, int] | None], depth: int = 0) -> bool:
-    """Whether a value, parts of which stand in several places, is within the limits, and no part is within itself.
+def _fits(value: Any, levels: int, measured: dict[int, tuple[int, int] | None]) -> bool:
+    """Whether a list or mapping, parts of which stand in several places, is within the limits, and no part within itself.
 
     Args:
-        measured: identity of a list or mapping → (levels, values) of it; None while it is being measured.
+        levels: that there may be from here on.
+        measured: identity of a part → (levels, values) of it; None while it is being measured.
     """
-    levels, size = 1, len(value)
+    deep, size = 1, len(value)
     measured[id(value)] = None
     for item in value if type(value) is list else value.values():
         if type(item) in (list, dict) and item:
-            if id(item) not in measured and (depth == MAX_DEPTH or not _fits(item, measured=measured, depth=depth + 1)):
+            if id(item) not in measured and (levels == 1 or not _fits(item, levels - 1, measured)):
                 return False
             if (known := measured[id(item)]) is None:
                 return False
-            levels, size = max(levels, known[0] + 1), size + known[1]
-    measured[id(value)] = levels, size
-    return levels <= MAX_DEPTH and size <= MAX_VALUES
+            deep, size = max(deep, known[0] + 1), size + known[1]
+    measured[id(value)] = deep, size
+    return deep <= levels and size <= MAX_VALUES
 
 
-def plain_value(value: Any, name: str = "value", *, lossy: bool = False) -> Any:
+def plain_value(value: Any, name: str = "value", *, lossy: bool = False, levels: int = MAX_DEPTH) -> Any:
     """A plain value of its own (nothing is shared with *value*).
 
     Args:
         name: what the value is called where an error names a place in it.
         lossy: write `<type>` where there is no form, instead of raising.
+        levels: of lists and mappings within each other, at most.
 
     Raises:
         UnsupportedValueError: something in it has no form, two keys of a mapping would become one, it contains itself, or it
             is too deep or too large.
     """
-    return _Conversion(name, lossy).convert(value)
+    return _Conversion(name, lossy, levels).convert(value)
 
 
 def well_formed(text: str) -> str:
@@ -226,9 +230,10 @@ def _loaded(value: Any, module: str, *names: str) -> bool:
 class _Conversion:
     """One walk through a value."""
 
-    def __init__(self, name: str, lossy: bool) -> None:
+    def __init__(self, name: str, lossy: bool, levels: int) -> None:
         self._name = name
         self._lossy = lossy
+        self._levels = levels
         self._path: list[Any] = []
         self._open: set[int] = set()
         """Identities of the containers that the walk is in."""
@@ -252,9 +257,9 @@ class _Conversion:
         try:
             if own in self._open:
                 raise self._error("contains itself", "Leave the reference back out, or give an id in its place.")
-            if (depth >= MAX_DEPTH and kind in (list, dict, tuple)) or len(self._open) > 2 * MAX_DEPTH:
+            if (depth >= self._levels and kind in (list, dict, tuple)) or len(self._open) > 2 * self._levels:
                 raise self._error(
-                    f"is nested more than {MAX_DEPTH} levels deep", "Give a flatter value, or save it to a file."
+                    f"is nested more than {self._levels} levels deep", "Give a flatter value, or save it to a file."
                 )
             self._open.add(own)
             try:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from dipeo_nb.common.values import UnsupportedValueError, is_plain, json_text, parse_json, plain_value
+from dipeo_nb.common.values import MAX_DEPTH, UnsupportedValueError, is_plain, json_text, parse_json, plain_value
 from dipeo_nb.domain.enums import ContentType
 from dipeo_nb.domain.plan import PlanEdge
 from dipeo_nb.errors import ValidationError
@@ -24,6 +24,10 @@ from dipeo_nb.execution.code_state import EMPTY, View
 
 DEFAULT_HANDLES: tuple[str, ...] = ("default", "success", "results")
 """Handles on which a successful output leaves."""
+
+
+_WRAPPED = MAX_DEPTH + 20
+"""Levels of an output: of the values that came from outside, and of what nodes put around them."""
 
 
 class Output(NamedTuple):
@@ -207,7 +211,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, TextView):
         return str(value) if value.own else plain(value.__dipeo_value__)
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return value
@@ -220,12 +224,12 @@ def settled(output: Output) -> Output:
         UnsupportedValueError: its body has no form.
     """
     body, text, meta = output.body, output.text, output.meta
-    if not is_plain(body):
-        body = plain_value(body, "result")
+    if not is_plain(body, _WRAPPED):
+        body = plain_value(body, "result", levels=_WRAPPED)
     if text is not None and not is_plain(text):
         text = plain_value(text)
-    if meta and not is_plain(meta):
-        meta = plain_value(meta, lossy=True)
+    if meta and not is_plain(meta, _WRAPPED):
+        meta = plain_value(meta, lossy=True, levels=_WRAPPED)
     changed = body is not output.body or text is not output.text or meta is not output.meta
     return output._replace(body=body, text=text, meta=meta) if changed else output
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.scrub import Stream, logger, redactor
-from dipeo_nb.common.values import is_plain, plain_value
+from dipeo_nb.common.values import EVENT_DEPTH, is_plain, plain_value
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Clock, Services
@@ -276,4 +276,4 @@ class Journal:
 
 def legible(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     """A payload with text in place of what has no form; the very object when all of it has one."""
-    return payload if is_plain(payload) else plain_value(payload, lossy=True)
+    return payload if is_plain(payload, EVENT_DEPTH) else plain_value(payload, lossy=True, levels=EVENT_DEPTH)

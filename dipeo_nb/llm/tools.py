@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import re
 import typing
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic import ValidationError as PydanticValidationError
 
+from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.domain.chat import ToolCall, ToolConfig, ToolResult
 from dipeo_nb.errors import ValidationError
 
@@ -104,11 +104,7 @@ async def run_tool(call: ToolCall, tools: Sequence[ToolConfig]) -> ToolResult:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, BaseModel):
-        return value.model_dump_json()
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return well_formed(value) if isinstance(value, str) else json_text(value)
 
 
 def _arguments(function: Callable[..., Any], label: str) -> type[BaseModel]:

@@ -40,4 +40,4 @@ async def run(context: NodeContext) -> Output:
         max_retries=spec.max_retries,
         idempotency_key=context.idempotency_key,
     )
-    return Output(plain(answer), meta={"provider": spec.provider, "operation": spec.operation})
+    return Output(answer, meta={"provider": spec.provider, "operation": spec.operation})

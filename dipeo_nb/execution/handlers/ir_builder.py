@@ -22,4 +22,4 @@ async def run(context: NodeContext) -> Output:
         raise NodeExecutionError("There is no builder of intermediate forms here.", hint="Give one: dp.Session(ir=…).")
     options = {f.name: plain(getattr(spec, f.name)) for f in fields(spec) if f.name not in _NOT_OPTIONS}
     built = await builder.build(plain(context.inputs.body), options)
-    return Output(plain(built))
+    return Output(built)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel
 
+from dipeo_nb.common.values import plain_value
 from dipeo_nb.diagram.text_format import response_model
 from dipeo_nb.domain import selection
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, ToolConfig
@@ -82,7 +83,7 @@ def _output(
     said = execution.log.add(person.id, memory.SYSTEM, response.text, timestamp=now, node_id=node_id)
     structured = response.structured
     if isinstance(structured, BaseModel):
-        structured = structured.model_dump(mode="json")
+        structured = plain_value(structured)
     body = response.text if structured is None else structured
     turn = [memory.as_record(asked), memory.as_record(said)]
     meta = {

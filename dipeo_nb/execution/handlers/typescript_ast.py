@@ -30,7 +30,7 @@ async def run(context: NodeContext) -> Output:
     if spec.batch:
         return Output(dict(found), meta={"sources": len(found)})
     (name,) = sources
-    return Output(plain(found[name]))
+    return Output(found[name])
 
 
 def _sources(context: NodeContext, spec: TypescriptAstNode) -> dict[str, str]:
