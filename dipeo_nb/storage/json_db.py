@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import csv
+import codecs
 import hashlib
-import io
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,15 +12,23 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-import yaml
-from pydantic_core import from_json, to_json
-
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.values import UnsupportedValueError, parse_json, plain_value
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import StorageError, ValidationError
-from dipeo_nb.storage.local import failed
+from dipeo_nb.storage import csv_text
+from dipeo_nb.storage.local import decoded, encoded, failed
+from dipeo_nb.storage.structured_text import (
+    has_comments,
+    json_text,
+    json_value,
+    with_item,
+    with_yaml_item,
+    with_yaml_scalar,
+    yaml_native,
+    yaml_text,
+    yaml_value,
+)
 
 FORMATS = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".xml": "xml"}
 """Suffix → format; every other suffix is text."""
@@ -150,14 +157,15 @@ class DBOperationsDomainService:
         return request.path, {}
 
     def op_read(self, request: DBRequest) -> tuple[Any, dict[str, Any]]:
-        text = self.file_system.read_text(request.path)
-        facts: dict[str, Any] = {"size": len(text.encode()), "format": request.form}
+        data = self.file_system.read_bytes(request.path)
+        text = decoded(data, request.path)
+        facts: dict[str, Any] = {"size": len(data), "format": request.form}
         if request.lines is not None:
-            total = text.splitlines()
+            total = len(lines_of(text))
             part = select_lines(text, request.lines)
-            resolved = [list(r) for r in line_ranges(request.lines, len(total))]
+            resolved = [list(r) for r in line_ranges(request.lines, total)]
             ranges = {"requested": request.lines, "resolved": resolved}
-            return part, {**facts, "partial_content": True, "total_lines": len(total), "line_ranges": ranges}
+            return part, {**facts, "partial_content": True, "total_lines": total, "line_ranges": ranges}
         body = parse(text, request.form if request.format else guessed(request.path, text), request.path)
         if request.keys:
             return select_keys(body, request.keys, request.path), {**facts, "keys": request.keys}
@@ -172,47 +180,120 @@ class DBOperationsDomainService:
         known = self._known.get(request.path)
         if known is not None and any(known.signature) and known.signature == self._signature(request.path):
             return request.value, self._spliced(request, known)
-        old = self._existing(request)
-        if isinstance(old, str) or (old is None and request.form in ("text", "xml")):
-            before = old or ""
-            content: Any = before + ("" if not before or before.endswith("\n") else "\n") + as_text(request.value)
-        else:
-            items = old if isinstance(old, list) else [] if old in (None, {}) else [old]
-            content = [*items, request.value]
-        return request.value, self._save(request, content)
+        stored = self._stored(request.path)
+        if stored is None or not stored.text.strip():
+            # The first line of a text keeps the mark that says how it is encoded.
+            return request.value, self._begin(request, b"" if stored is None else stored.mark)
+        match request.form:
+            case "csv":
+                text, count = csv_text.appended(stored.text, request.value, request.path)
+                facts: dict[str, Any] = {"items_count": count}
+            case "json" | "yaml":
+                text, facts = self._with_item(request, stored.text)
+            case _:
+                text, facts = _with_line(stored.text, as_text(request.value, request.path)), {}
+        return request.value, self._replace(request, stored.mark, text, facts)
 
     def op_update(self, request: DBRequest) -> tuple[Any, dict[str, Any]]:
         if not request.keys:
             raise ValidationError("update needs `keys`.", hint="Name the dotted path to set, e.g. keys='user.name'.")
-        old = self._existing(request)
-        body = {} if old is None else old
-        if not isinstance(body, (dict, list)):
-            raise ValidationError(
-                f"'{request.path}' holds no mapping, so it cannot be updated by keys.", hint="Use write."
-            )
-        for key in request.keys:
-            put(body, key, _part(request.value, key, several=len(request.keys) > 1))
+        stored = self._stored(request.path)
+        text = "" if stored is None else stored.text
+        if request.form == "yaml" and text.strip():
+            return request.value, self._update_yaml(request, text)
+        body = parse(text, request.form, request.path) if text.strip() else {}
+        if request.form == "csv" and text.strip():
+            csv_text.refuse_uneven(text, request.path)
+        _put_all(body, request)
         return request.value, {**self._save(request, body), "keys": request.keys}
 
     # Files.
 
-    def _existing(self, request: DBRequest) -> Any:
-        if not self.file_system.exists(request.path):
+    def _stored(self, path: str) -> _Stored | None:
+        """The content of a file as it is; None when there is none."""
+        if not self.file_system.exists(path):
             return None
-        return parse(self.file_system.read_text(request.path), request.form, request.path)
+        data = self.file_system.read_bytes(path)
+        mark = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
+        return _Stored(mark, decoded(data, path))
+
+    def _existing(self, request: DBRequest) -> Any:
+        """The value of a file; None when there is none. For operations of subclasses."""
+        stored = self._stored(request.path)
+        return None if stored is None else parse(stored.text, request.form, request.path)
 
     def _save(self, request: DBRequest, content: Any) -> dict[str, Any]:
-        text = serialized(content, request.form, PurePosixPath(request.path).suffix.lower())
-        size = self.file_system.write_text(request.path, text)
-        self._known.pop(request.path, None)
+        text = serialized(content, request.form, request.path)
+        facts = self._replace(request, b"", text, _counted(content))
         if request.form == "json" and isinstance(content, list) and content and text.endswith("\n]\n"):
             self._known[request.path] = _Known(self._signature(request.path), len(content))  # pyright: ignore[reportUnknownArgumentType]
-        return {"size": size, "format": request.form, **_counted(content)}
+        return facts
+
+    def _replace(self, request: DBRequest, mark: bytes, text: str, facts: dict[str, Any]) -> dict[str, Any]:
+        size = self.file_system.write_bytes(request.path, mark + encoded(text, request.path))
+        self._known.pop(request.path, None)
+        return {"size": size, "format": request.form, **facts}
+
+    def _begin(self, request: DBRequest, mark: bytes) -> dict[str, Any]:
+        """Append to nothing."""
+        if request.form in ("text", "xml"):
+            return self._replace(request, mark, as_text(request.value, request.path), {})
+        if request.form == "csv":
+            text, count = csv_text.appended("", request.value, request.path)
+            return self._replace(request, mark, text, {"items_count": count})
+        return self._save(request, [request.value])
+
+    def _with_item(self, request: DBRequest, text: str) -> tuple[str, dict[str, Any]]:
+        """A JSON or YAML text with another item, the others as they stand there; what is no list becomes the first item."""
+        old = parse(text, request.form, request.path)
+        if isinstance(old, str) and request.form == "json" and _is_text(request.path):
+            return _with_line(text, as_text(request.value, request.path)), {}
+        if isinstance(old, list):
+            items: list[Any] = [*old, request.value]
+            if request.form == "json":
+                item = json_text(request.value, request.path)
+                return with_item(text, item, len(old)), {"items_count": len(items)}  # pyright: ignore[reportUnknownArgumentType]
+            longer = with_yaml_item(text, request.value, request.path)
+            if longer is not None:
+                return longer, {"items_count": len(items)}
+        else:
+            items = [request.value] if old is None or old == {} else [old, request.value]
+        if request.form == "yaml":
+            _refuse_to_lose_comments(text, request.path)
+            native = yaml_native(text, request.path)
+            items = (
+                [*native, request.value]
+                if isinstance(native, list)
+                else [native, request.value]
+                if len(items) > 1
+                else items
+            )
+        return serialized(items, request.form, request.path), {"items_count": len(items)}
+
+    def _update_yaml(self, request: DBRequest, text: str) -> dict[str, Any]:
+        """Single values are replaced where they stand, so that comments stay; else the whole is written anew."""
+        body = yaml_native(text, request.path)
+        body = {} if body is None else body
+        _put_all(body, request)
+        wanted = parse(serialized(body, "yaml", request.path), "yaml", request.path)
+        changed: str | None = text
+        for key in request.keys:
+            part = _part(request.value, key, several=len(request.keys) > 1)
+            changed = None if changed is None else with_yaml_scalar(changed, _steps(key) or [key], part, request.path)
+        if changed is not None:
+            try:
+                fits = parse(changed, "yaml", request.path) == wanted
+            except (ValidationError, StorageError):
+                fits = False
+            if fits:
+                return {**self._replace(request, b"", changed, _counted(body)), "keys": request.keys}
+        _refuse_to_lose_comments(text, request.path)
+        return {**self._save(request, body), "keys": request.keys}
 
     def _spliced(self, request: DBRequest, known: _Known) -> dict[str, Any]:
         """Append to a list that is known to be one, without reading its items."""
         data = self.file_system.read_bytes(request.path)
-        item = _json(request.value).replace("\n", "\n  ")
+        item = json_text(request.value, request.path).replace("\n", "\n  ")
         size = self.file_system.write_bytes(request.path, b"".join((data[:-3], f",\n  {item}\n]\n".encode())))
         self._known[request.path] = _Known(self._signature(request.path), known.items + 1)
         return {"size": size, "format": request.form, "items_count": known.items + 1}
@@ -224,6 +305,14 @@ class DBOperationsDomainService:
         except OSError:
             return (0, 0, 0)
         return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+class _Stored(NamedTuple):
+    """The content of a file."""
+
+    mark: bytes
+    """Its byte order mark, if it has one."""
+    text: str
 
 
 class DBRequest(NamedTuple):
@@ -278,62 +367,56 @@ def parse(text: str, form: str, path: str) -> Any:
     match form:
         case "json" | "json-if-it-is":
             try:
-                return from_json(text, cache_strings="keys")
-            except ValueError:
-                pass  # the standard library says where, and reads a little more
-            try:
-                return parse_json(text)
-            except ValueError as error:
-                if form == "json-if-it-is" or PurePosixPath(path).suffix.lower() != ".json":
+                return json_value(text, path)
+            except ValidationError:
+                if form == "json-if-it-is" or _is_text(path):
                     return text
-                raise ValidationError(
-                    f"'{path}' is not JSON: {error}.", hint="Mend the file, or set format: text."
-                ) from None
+                raise
         case "yaml":
-            try:
-                return plain_value(yaml.safe_load(text), path)
-            except UnsupportedValueError as error:
-                raise ValidationError(f"The file {error.message}", hint=error.hint) from error
-            except yaml.YAMLError as error:
-                raise ValidationError(
-                    f"'{path}' is not YAML: {error}.", hint="Mend the file, or set format: text."
-                ) from None
+            return yaml_value(text, path)
         case "csv":
-            return [{k: v for k, v in row.items() if k is not None} for row in csv.DictReader(io.StringIO(text))]  # pyright: ignore[reportUnnecessaryComparison]
+            return csv_text.rows_of(text, path)
         case _:
             return text
 
 
-def serialized(value: Any, form: str, suffix: str) -> str:
-    """The file's text: strings as they are for text formats, structure as JSON, YAML or CSV by the format."""
+def serialized(value: Any, form: str, path: str) -> str:
+    """The file's text: strings as they are for text formats, structure as JSON, YAML or CSV by the format.
+
+    Raises:
+        StorageError: `not_json` or `not_csv`: the format cannot hold the value, with the place in it.
+    """
     if form == "yaml":
-        return value if isinstance(value, str) else yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
+        return value if isinstance(value, str) else yaml_text(value, path)
     if form == "csv":
-        return value if isinstance(value, str) else _as_csv(value)
-    if form == "json" and suffix in ("", ".json"):
-        return _json(value) + "\n"
-    return as_text(value)
+        return value if isinstance(value, str) else csv_text.text_of(value, path)
+    if form == "json" and not _is_text(path):
+        return json_text(value, path) + "\n"
+    return as_text(value, path)
 
 
-def as_text(value: Any) -> str:
+def as_text(value: Any, path: str) -> str:
     """Text as it is, None empty, everything else as JSON."""
-    return value if isinstance(value, str) else "" if value is None else _json(value)
+    return value if isinstance(value, str) else "" if value is None else json_text(value, path)
 
 
-def _json(value: Any) -> str:
-    return to_json(value, indent=2, inf_nan_mode="constants", fallback=str).decode()
+def _is_text(path: str) -> bool:
+    """Whether a file is text by its name, in which JSON may stand."""
+    return PurePosixPath(path).suffix.lower() not in ("", ".json")
 
 
-def _as_csv(rows: Any) -> str:
-    rows = rows if isinstance(rows, list) else [rows]
-    out = io.StringIO()
-    if all(isinstance(r, Mapping) for r in rows):
-        writer = csv.DictWriter(out, list(dict.fromkeys(k for r in rows for k in r)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
-        csv.writer(out, lineterminator="\n").writerows(r if isinstance(r, list) else [r] for r in rows)
-    return out.getvalue()
+def _with_line(text: str, line: str) -> str:
+    """A text with another line, under its own kind of line ends."""
+    newline = "\r\n" if "\r\n" in text else "\r" if "\r" in text and "\n" not in text else "\n"
+    return text + ("" if text.endswith(("\n", "\r")) else newline) + line
+
+
+def _refuse_to_lose_comments(text: str, path: str) -> None:
+    if has_comments(text):
+        raise ValidationError(
+            f"'{path}' has comments, which this change would lose.",
+            hint="Change single values that are there, remove the comments, or write the whole file.",
+        )
 
 
 # Keys.
@@ -343,7 +426,9 @@ def key_list(keys: Any) -> list[str]:
     """Keys as users give them: comma separated, or several."""
     if keys is None:
         return []
-    parts = keys.split(",") if isinstance(keys, str) else list(keys)
+    if isinstance(keys, Mapping) or not isinstance(keys, Iterable) or isinstance(keys, (bytes, bytearray)):
+        raise ValidationError(f"`keys` is {keys!r:.60}.", hint="Write dotted paths: 'user.name' or ['a', 'b[0]'].")
+    parts = keys.split(",") if isinstance(keys, str) else list(keys)  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
     return [str(k).strip() for k in parts if str(k).strip()]
 
 
@@ -376,6 +461,14 @@ def _at(value: Any, steps: Iterable[str | int]) -> Any:
     return value
 
 
+def _put_all(body: Any, request: DBRequest) -> None:
+    """Set what belongs to each key."""
+    if not isinstance(body, (dict, list)):
+        raise ValidationError(f"'{request.path}' holds no mapping, so it cannot be updated by keys.", hint="Use write.")
+    for key in request.keys:
+        put(body, key, _part(request.value, key, several=len(request.keys) > 1))
+
+
 def _part(value: Any, key: str, *, several: bool) -> Any:
     """What belongs to one of the keys."""
     if not several:
@@ -399,18 +492,24 @@ def put(body: Any, key: str, value: Any) -> None:
         if isinstance(body, list):
             body = body[_index(body, step, key)]
         else:
-            inner = body.get(str(step))
+            name = _named(body, step)
+            inner = body.get(name)
             if inner is None:
-                inner = body[str(step)] = {}
+                inner = body[name] = {}
             body = inner
         if not isinstance(body, (dict, list)):
             raise ValidationError(
-                f"'{key}' leads through {body!r} at '{following}'.", hint="Mend the path, or write the whole."
+                f"'{key}' leads through {body!r} at '{following}'.", hint="Correct the path, or write the whole."
             )
     if isinstance(body, list):
         body[_index(body, last, key)] = value
     else:
-        body[str(last)] = value
+        body[_named(body, last)] = value
+
+
+def _named(body: Mapping[Any, Any], step: str | int) -> Any:
+    """The name in a mapping that a step means; YAML has others than texts."""
+    return next((name for name in body if str(name) == str(step)), str(step)) if str(step) not in body else str(step)
 
 
 def _index(items: list[Any], step: str | int, key: str) -> int:
@@ -419,16 +518,24 @@ def _index(items: list[Any], step: str | int, key: str) -> int:
     except ValueError:
         index = len(items)
     if not -len(items) <= index < len(items):
-        raise ValidationError(f"'{key}' names no item of the list at '{step}'.", hint="Mend the path.")
+        raise ValidationError(f"'{key}' names no item of the list at '{step}'.", hint="Correct the path.")
     return index
 
 
 # Lines.
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text with their ends, as editors count them: \\n, \\r\\n and \\r end one, nothing else does."""
+    return _LINE.findall(text)
+
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+
+
 def select_lines(text: str, lines: Any) -> str:
     """The lines of 1-based inclusive ranges, each once, in the order they are asked for."""
-    content = text.splitlines(keepends=True)
+    content = lines_of(text)
     wanted = [n for first, last in line_ranges(lines, len(content)) for n in range(first, min(last, len(content)) + 1)]
     return "".join(content[n - 1] for n in dict.fromkeys(wanted))
 
