@@ -76,7 +76,9 @@ models = typer.Typer(
     no_args_is_help=False,
 )
 app.add_typer(models, name="models")
-keys = typer.Typer(help="API keys: which are there and where from, masked; store, delete and test them.", no_args_is_help=True)
+keys = typer.Typer(
+    help="API keys: which are there and where from, masked; store, delete and test them.", no_args_is_help=True
+)
 app.add_typer(keys, name="keys")
 
 
@@ -151,7 +153,9 @@ def _global(
 File = Annotated[str, typer.Argument(metavar="FILE", help="A diagram file (light, native or readable), or its name.")]
 BaseDir = Annotated[
     str | None,
-    typer.Option("--base-dir", metavar="DIR", help="Root of the diagram's relative names. Default: here.", show_default=False),
+    typer.Option(
+        "--base-dir", metavar="DIR", help="Root of the diagram's relative names. Default: here.", show_default=False
+    ),
 ]
 Inputs = Annotated[
     list[str] | None,
@@ -187,7 +191,9 @@ def run(
         if model is not None and not model.strip():
             raise ValidationError("--model is empty.", hint="Say --model local, --model echo or --model openai:NAME.")
         if timeout is not None and not timeout > 0:
-            raise ValidationError(f"--timeout {timeout:g} is not a time.", hint="Give seconds above 0, e.g. --timeout 60.")
+            raise ValidationError(
+                f"--timeout {timeout:g} is not a time.", hint="Give seconds above 0, e.g. --timeout 60."
+            )
         variables = {**_inputs_file(inputs), **_inputs(input_ or ())}
         order = _Order(file, _settings(base_dir), variables, answer or (), model, timeout, trust, quiet)
         state = _carry_out(order)
@@ -229,9 +235,12 @@ def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None) -> i
 def convert(
     file: File,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="FORMAT", help="light, native or readable. Default: by the name of OUT.")
+        str | None,
+        typer.Option("--to", metavar="FORMAT", help="light, native or readable. Default: by the name of OUT."),
     ] = None,
-    output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write. Default: stdout.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write. Default: stdout.")
+    ] = None,
 ) -> int:
     """Write a diagram in another format; a file appears whole or not at all."""
     from dipeo_nb.diagram.document import load
@@ -252,8 +261,12 @@ def convert(
 @app.command()
 def render(
     file: File,
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="File to write: .svg, .png, .html or .mmd.")],
-    theme: Annotated[str, typer.Option("--theme", help="light, dark, or auto (follows the reader's; not for png).")] = "auto",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="File to write: .svg, .png, .html or .mmd.")
+    ],
+    theme: Annotated[
+        str, typer.Option("--theme", help="light, dark, or auto (follows the reader's; not for png).")
+    ] = "auto",
     width: Annotated[int | None, typer.Option("--width", help="Pixels of a png.")] = None,
 ) -> int:
     """Draw a diagram."""
@@ -266,7 +279,9 @@ def render(
     if theme not in ("auto", "light", "dark"):
         raise ValidationError(f"There is no theme '{theme}'.", hint="Say --theme light, dark or auto.")
     if width is not None and not 16 <= width <= 20_000:
-        raise ValidationError(f"--width {width} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size.")
+        raise ValidationError(
+            f"--width {width} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size."
+        )
     document = load(file)
     match kind:
         case ".svg":
@@ -285,9 +300,13 @@ def render(
 @app.command()
 def runs(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Newest runs shown.")] = 20,
-    status: Annotated[str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")
+    ] = None,
     diagram: Annotated[str | None, typer.Option("--diagram", help="Only runs of this diagram, by name.")] = None,
-    parent: Annotated[str | None, typer.Option("--parent", metavar="RUN", help="Only runs of sub-diagrams that this run began.")] = None,
+    parent: Annotated[
+        str | None, typer.Option("--parent", metavar="RUN", help="Only runs of sub-diagrams that this run began.")
+    ] = None,
     nested: Annotated[bool, typer.Option("--nested", help="Also runs of sub-diagrams.")] = False,
     as_json: AsJson = False,
     base_dir: BaseDir = None,
@@ -319,7 +338,11 @@ def runs(
     elif rows:
         _show_runs(rows)
     else:
-        print(f"No runs in {without_password(str(place))}." if place is not None else "Runs are kept in memory only (STATE_STORE_PATH is :memory:).")
+        print(
+            f"No runs in {without_password(str(place))}."
+            if place is not None
+            else "Runs are kept in memory only (STATE_STORE_PATH is :memory:)."
+        )
     return DONE
 
 
@@ -366,7 +389,9 @@ def resume(
 @app.command()
 def replay(
     run_id: RunId,
-    speed: Annotated[float, typer.Option("--speed", metavar="X", help="1: as long as it took; 10: ten times as fast.")] = 1.0,
+    speed: Annotated[
+        float, typer.Option("--speed", metavar="X", help="1: as long as it took; 10: ten times as fast.")
+    ] = 1.0,
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
@@ -411,7 +436,10 @@ def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
 @app.command()
 def export(
     run_id: RunId,
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="FILE.jsonl: its events, a line each; FILE.json: its report.")],
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", metavar="FILE", help="FILE.jsonl: its events, a line each; FILE.json: its report."),
+    ],
     base_dir: BaseDir = None,
 ) -> int:
     """Write a recorded run to a file of its own."""
@@ -446,8 +474,12 @@ def _recorded_states(base_dir: str | None, *run_ids: str) -> list[tuple[RunState
 
 @app.command()
 def serve(
-    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Default: DIPEO_PORT, else 8000; 0: a free one.")] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen at. Default: this machine only.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Default: DIPEO_PORT, else 8000; 0: a free one.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen at. Default: this machine only.")
+    ] = None,
     base_dir: BaseDir = None,
 ) -> int:
     """Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed.
@@ -467,7 +499,13 @@ def serve(
         print(server.token, flush=True)
 
     token = settings.serve_token.get_secret_value() if settings.serve_token else None
-    listen(Runtime(settings), host=host or settings.host, port=settings.port if port is None else port, token=token, ready=ready)
+    listen(
+        Runtime(settings),
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        token=token,
+        ready=ready,
+    )
     return DONE
 
 
@@ -545,7 +583,9 @@ def models_pull(
     return DONE
 
 
-KeyName = Annotated[str, typer.Argument(metavar="NAME", help="A service (openai, github …) or the id of a key (APIKEY_…).")]
+KeyName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A service (openai, github …) or the id of a key (APIKEY_…).")
+]
 
 
 @keys.command("list")
@@ -570,7 +610,9 @@ def keys_set(
     name: KeyName,
     extra: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     service: Annotated[str | None, typer.Option("--service", help="Of a key that is named by its id.")] = None,
-    encrypt: Annotated[bool, typer.Option("--encrypt", help="Encrypt the file of keys; asks for a new passphrase.")] = False,
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="Encrypt the file of keys; asks for a new passphrase.")
+    ] = False,
 ) -> int:
     """Store a key. It is asked for, or read from stdin: `dipeo-nb keys set openai < FILE`."""
     from dipeo_nb.common.loop import run_sync
@@ -612,7 +654,8 @@ def keys_delete(name: KeyName) -> int:
 @keys.command("test")
 def keys_test(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Services or ids of keys. Default: all that can be tested.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Services or ids of keys. Default: all that can be tested."),
     ] = None,
 ) -> int:
     """Ask the providers whether they take the keys; that costs nothing. The exit code is 1 when one does not."""
@@ -809,7 +852,9 @@ def _conclude(state: RunState) -> int:
 
 def _refusal(file: str, error: BaseException) -> dict[str, Any]:
     """The same shape for a run that never began, or whose end could not be recorded."""
-    status = "refused" if isinstance(error, UserError) else "aborted" if isinstance(error, KeyboardInterrupt) else "failed"
+    status = (
+        "refused" if isinstance(error, UserError) else "aborted" if isinstance(error, KeyboardInterrupt) else "failed"
+    )
     facts = {
         "type": type(error).__name__,
         "message": getattr(error, "message", None) or str(error) or "interrupted",
@@ -848,7 +893,9 @@ def _inputs(given: Sequence[str]) -> dict[str, Any]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise ValidationError(f"--input '{text}' is not NAME=VALUE.", hint="Say e.g. --input topic='tabs or spaces'.")
+            raise ValidationError(
+                f"--input '{text}' is not NAME=VALUE.", hint="Say e.g. --input topic='tabs or spaces'."
+            )
         try:
             values[name.strip()] = json.loads(value)
         except (ValueError, RecursionError):
@@ -918,7 +965,9 @@ def _unlock(stored: APIKeyService | APIKeyChain) -> None:
 
 def _new_passphrase() -> str:
     if not _interactive():
-        raise ValidationError("Nobody can be asked for a passphrase here.", hint="Set DIPEO_KEYS_PASSPHRASE instead of --encrypt.")
+        raise ValidationError(
+            "Nobody can be asked for a passphrase here.", hint="Set DIPEO_KEYS_PASSPHRASE instead of --encrypt."
+        )
     passphrase = _hidden("New passphrase of the stored keys: ")
     if _hidden("Again: ") != passphrase:
         raise ValidationError("The two passphrases differ.", hint="Try again; nothing was stored.")
@@ -1056,8 +1105,6 @@ def _megabytes(size: int | None) -> str:
 def _for_terminal(text: str) -> str:
     """Results go out as they are, except to a terminal."""
     return safe(text) if sys.stdout.isatty() else text
-
-
 
 
 # Signals.

@@ -179,7 +179,10 @@ class Live(View):
         for node_id in running[:3]:
             if text := safe(state.nodes[node_id].text[-2000:]).strip():
                 last = Text(text).wrap(self.console, max(20, self.console.width - 4))[-max(3, height // 4) :]
-                texts += [Text(safe(state.label(node_id), 60), style="bold yellow"), Padding(Text("\n").join(last), (0, 0, 1, 2))]
+                texts += [
+                    Text(safe(state.label(node_id), 60), style="bold yellow"),
+                    Padding(Text("\n").join(last), (0, 0, 1, 2)),
+                ]
         parts: list[RenderableType] = [*texts, self._nodes(height // 2), Text(summary(state), style="bold")]
         if self._note:
             parts.append(Text(self._note, style="yellow"))
@@ -247,7 +250,9 @@ def summary(state: RunState) -> str:
     parts.append(f"{elapsed:.1f} s")
     if state.usage.total:
         parts.append(f"{state.usage.total} tokens")
-        parts.append("cost unknown" if state.cost_usd is None else f"${state.cost_usd:.4f}" if state.cost_usd else "free")
+        parts.append(
+            "cost unknown" if state.cost_usd is None else f"${state.cost_usd:.4f}" if state.cost_usd else "free"
+        )
     return " · ".join(parts)
 
 
@@ -375,8 +380,8 @@ def new_table(*columns: str) -> Table:
     for name in columns:
         # Where room is short free text wraps, so that names stay whole: they are for copying.
         table.add_column(
-            name, justify="right" if name in ("took", "events", "size") else "left", no_wrap=name not in ("diagram", "about")
+            name,
+            justify="right" if name in ("took", "events", "size") else "left",
+            no_wrap=name not in ("diagram", "about"),
         )
     return table
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -183,6 +184,35 @@ def test_a_full_disk(disk: Disk, surface: Surface):
         assert files_in(disk.path) <= there | {"r.db-wal", "c.db-wal", "p.db-wal"}
         await surface.write(thing, b"new", "new")
         assert await surface.held(thing) != before
+        await closed(thing)
+
+    asyncio.run(go())
+
+
+@each
+def test_a_disk_without_room_for_a_byte(disk: Disk, surface: Surface):
+    """What is small fails later than what is large, when it is flushed or closed; it is the same error."""
+
+    async def go() -> None:
+        thing = await opened(surface, disk.path)
+        before = await surface.held(thing)
+        filler = disk.path / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 512)
+
+        async def write() -> None:
+            for number in range(100):  # a database may have some room of its own
+                await surface.write(thing, b"x" * 1000, f"new{number}")
+
+        with pytest.raises(StorageError) as caught:
+            await write()
+        assert caught.value.hint
+        assert getattr(caught.value, "cause", "disk_full") == "disk_full"
+        filler.unlink()
+        held = await surface.held(thing)
+        assert len(held) >= len(before)
+        await surface.write(thing, b"new", "new")
         await closed(thing)
 
     asyncio.run(go())

@@ -144,7 +144,9 @@ class Redactor:
 
     def add_named(self, values: Mapping[str, Any]) -> None:
         """Know the texts whose names say that they are secrets (`password`, `api_key`, `token` …)."""
-        self.add(*(v for k, v in values.items() if isinstance(v, str) and (_FIELD.search(k) or k.lower().endswith("token"))))
+        self.add(
+            *(v for k, v in values.items() if isinstance(v, str) and (_FIELD.search(k) or k.lower().endswith("token")))
+        )
 
     def __call__(self, value: Any) -> Any:
         """*value* (texts, mappings, lists, tuples …) without secrets; the very object when there is none in it."""

@@ -86,9 +86,7 @@ class References:
         self.unknown(match[1].strip() if match else text, direction, reading, at)
         return None
 
-    def unknown(
-        self, text: str, direction: str, reading: Reading, at: DocumentPath, *, by_id: bool = False
-    ) -> None:
+    def unknown(self, text: str, direction: str, reading: Reading, at: DocumentPath, *, by_id: bool = False) -> None:
         """Report a connection to nowhere."""
         self._told += 1
         names, other = (self.by_id, "Use the id of a node.") if by_id else (self.by_label, "Use the label of a node.")
@@ -164,7 +162,9 @@ def handles(value: Any, reading: Reading, nodes: Mapping[str, DomainNode]) -> tu
         direction = next((d for d in HandleDirection if d == said.get("direction")), None)
         if not node or not direction:
             reading.warn(
-                "stray-handle", "This is no handle of a node; it is ignored.", *at,
+                "stray-handle",
+                "This is no handle of a node; it is ignored.",
+                *at,
                 hint="A handle has 'node_id', 'label' and 'direction' (input or output).",
             )
             continue

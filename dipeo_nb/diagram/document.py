@@ -121,7 +121,9 @@ class Diagram:
         Raises:
             ValidationError: nothing stands at that path, or the value is no plain data.
         """
-        return load_text(edit.edited(self, path, _plain_data(value)), format=self.format, path=self.path, base_dir=self.base_dir)
+        return load_text(
+            edit.edited(self, path, _plain_data(value)), format=self.format, path=self.path, base_dir=self.base_dir
+        )
 
     # --------------------------------------------------------------------------------------------- compiling
 

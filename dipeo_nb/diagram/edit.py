@@ -204,7 +204,8 @@ def _edited_person(diagram: Diagram, person: DomainPerson, field: str, value: An
     words = (*fields.PERSON_TEXTS, *fields.PERSON_NUMBERS, "service")
     if field not in words and field not in person.llm.extra:
         raise ValidationError(
-            f"A person has no property '{shorten(field)}'.", hint=did_you_mean(field, words, f"It takes {', '.join(words)}.")
+            f"A person has no property '{shorten(field)}'.",
+            hint=did_you_mean(field, words, f"It takes {', '.join(words)}."),
         )
     nested = ("llm_config",) if diagram.source.spot(*base, "llm_config") else ()
     return _apply(diagram, [Edit(diagram.source.field_path(base, field) or (*base, *nested, field), value)])

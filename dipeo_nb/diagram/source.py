@@ -217,7 +217,9 @@ def format_error(
     """A `DiagramFormatError` whose message starts with the place, `file:line:column: `."""
     line, column = place or (None, None)
     where = ":".join(str(p) for p in (file, line, column) if p is not None)
-    return DiagramFormatError(f"{where}: {message}" if where else message, hint=hint, file=file, line=line, column=column)
+    return DiagramFormatError(
+        f"{where}: {message}" if where else message, hint=hint, file=file, line=line, column=column
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ files
@@ -244,7 +246,9 @@ def read_file(path: Path) -> str:
             data = file.read(limit + 1) if size <= limit else b""
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
-        raise format_error(f"The file cannot be read: {reason}.", "Check its name and permissions.", name[:200]) from exc
+        raise format_error(
+            f"The file cannot be read: {reason}.", "Check its name and permissions.", name[:200]
+        ) from exc
     if max(size, len(data)) > limit:
         raise format_error(
             f"The file has {max(size, len(data)):,} bytes; a diagram has at most {limit:,}.",

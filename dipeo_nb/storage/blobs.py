@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,13 +67,34 @@ def beyond_limit(key: str, limit: int) -> StorageError:
     )  # fmt: skip
 
 
+def checked_metadata(key: str, metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """The metadata of a blob: texts by name, in every store.
+
+    Raises:
+        StorageError: `not_text`, with the name.
+    """
+    for name, value in (metadata or {}).items():
+        for part in (name, value):
+            try:
+                str.encode(part)  # no other type, and no half of a surrogate pair
+            except (TypeError, UnicodeEncodeError):
+                raise StorageError(
+                    f"The metadata of the blob '{key}' is not text at {name!a:.60}: {value!a:.60}.",
+                    hint="Give texts by name; structure goes into the blob itself, or into an artifact's metadata.",
+                    operation="put", path=key, cause="not_text",
+                ) from None  # fmt: skip
+    return dict(metadata or {})
+
+
 async def pieces(data: BlobData) -> AsyncIterator[bytes]:
-    """Data piece by piece, whatever it is."""
+    """Data in pieces of at most `CHUNK` bytes, whatever it is: working on one does not hold the event loop up."""
     if isinstance(data, (bytes, bytearray, memoryview)):
-        yield bytes(data)
-    elif isinstance(data, AsyncIterable):
-        async for piece in data:
+        for piece in _cut(data):
             yield piece
+    elif isinstance(data, AsyncIterable):
+        async for given in data:
+            for piece in _cut(given):
+                yield piece
     elif hasattr(data, "read"):
         while piece := await asyncio.to_thread(data.read, CHUNK):
             if not isinstance(piece, bytes):
@@ -81,6 +102,15 @@ async def pieces(data: BlobData) -> AsyncIterator[bytes]:
             yield piece
     else:
         raise TypeError(f"a blob is bytes, a binary file or an async iterator of bytes, not {type(data).__name__}")
+
+
+def _cut(data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    if isinstance(data, bytes) and len(data) <= CHUNK:
+        yield data
+        return
+    whole = memoryview(data).cast("B")
+    for start in range(0, len(whole), CHUNK):
+        yield bytes(whole[start : start + CHUNK])
 
 
 def version_of(digest: str) -> str:
@@ -99,20 +129,23 @@ class InMemoryBlobAdapter:
     async def put(
         self, key: str, data: BlobData, metadata: Mapping[str, str] | None = None, *, create_only: bool = False
     ) -> str:
-        key = checked_key(key)
-        content = bytearray()
+        key, notes = checked_key(key), checked_metadata(key, metadata)
+        content, hashed, size = io.BytesIO(), hashlib.sha256(), 0
         async for piece in pieces(data):
-            content += piece
-            if self._max_size is not None and len(content) > self._max_size:
+            size += len(piece)
+            if self._max_size is not None and size > self._max_size:
                 raise beyond_limit(key, self._max_size)
+            content.write(piece)
+            hashed.update(piece)
+            await asyncio.sleep(0)
         if create_only and self._blobs.get(key):
             raise already_there(key)
-        digest = hashlib.sha256(content).hexdigest()
+        digest = hashed.hexdigest()
         version = version_of(digest)
         kept = self._blobs.setdefault(key, {})
         kept.pop(version, None)
-        facts = BlobVersion(key, version, len(content), time.time(), True, dict(metadata or {}), digest)
-        kept[version] = bytes(content), facts
+        facts = BlobVersion(key, version, size, time.time(), True, notes, digest)
+        kept[version] = (data if isinstance(data, bytes) else content.getvalue()), facts
         return version
 
     async def get(self, key: str, version: str | None = None) -> BinaryIO:
@@ -133,7 +166,7 @@ class InMemoryBlobAdapter:
             self._blobs.pop(key, None)
 
     async def list(self, prefix: str = "", limit: int = 1000) -> AsyncIterator[str]:
-        for key in sorted(k for k in self._blobs if k.startswith(prefix))[:limit]:
+        for key in sorted(k for k in self._blobs if k.startswith(prefix))[: max(0, limit)]:
             yield key
 
     async def versions(self, key: str) -> Sequence[BlobVersion]:

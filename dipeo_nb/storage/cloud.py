@@ -38,6 +38,7 @@ from dipeo_nb.storage.blobs import (
     bad_key,
     beyond_limit,
     checked_key,
+    checked_metadata,
     not_found,
     pieces,
 )
@@ -143,7 +144,7 @@ class S3Adapter:
         self, key: str, data: BlobData, metadata: Mapping[str, str] | None = None, *, create_only: bool = False
     ) -> str:
         path = self._path(key)
-        attributes = _attributes(metadata or {}, dashes=self._scheme != "az")
+        attributes = _attributes(checked_metadata(key, metadata), dashes=self._scheme != "az")
         if isinstance(data, bytes) and len(data) <= min(PART, self._max_size):
             return await self._put_small(key, path, data, attributes, create_only)
         source = _counted(pieces(data), key, self._max_size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote, unquote
 
 from dipeo_nb.common.atomic import write_atomic
@@ -25,9 +24,9 @@ from dipeo_nb.errors import StorageError
 from dipeo_nb.storage.blobs import (
     VERSION_DIGITS,
     already_there,
-    bad_key,
     beyond_limit,
     checked_key,
+    checked_metadata,
     not_found,
     pieces,
     version_of,
@@ -47,6 +46,8 @@ CAUSES = {
     errno.ENOSPC: ("disk_full", "The disk is full.", "Free some space; the old content is untouched."),
     errno.EDQUOT: ("disk_full", "The quota is used up.", "Free some space; the old content is untouched."),
     errno.EFBIG: ("too_large", "The file would be too large.", "Write less; the old content is untouched."),
+    errno.ELOOP: ("refused", "A symbolic link stands in the way.", "Remove the link."),
+    errno.ENAMETOOLONG: ("refused", "Its name is too long.", "Use a shorter name."),
     errno.EROFS: ("read_only", "The file system is read-only.", "Use another base directory."),
     errno.EEXIST: ("not_a_directory", "A part of the path is a file.", "Choose another path."),
     errno.ENOTDIR: ("not_a_directory", "A part of the path is a file.", "Choose another path."),
@@ -167,15 +168,14 @@ class LocalBlobAdapter:
     def __init__(self, base_path: str | Path, *, max_size: int | None = None) -> None:
         self._base = Path(base_path).resolve()
         self._max_size = max_size
+        self._swept = False
 
     async def initialize(self) -> None:
-        """Make the folder; drop what writers that were killed left behind a day ago or earlier."""
+        """Make the folder; drop what writers that were killed left behind a day ago or earlier (the first `put` does that, too)."""
 
         def made() -> None:
-            (self._base / "objects").mkdir(parents=True, exist_ok=True)
-            for draft in (self._base / "drafts").glob("*"):
-                if time.time() - draft.stat().st_mtime > DRAFT_LIFE_S:
-                    draft.unlink(missing_ok=True)
+            self._own("objects").mkdir(parents=True, exist_ok=True)
+            self._sweep()
 
         await self._run("initialize", "", made)
 
@@ -185,27 +185,28 @@ class LocalBlobAdapter:
     async def put(
         self, key: str, data: BlobData, metadata: Mapping[str, str] | None = None, *, create_only: bool = False
     ) -> str:
-        folder = self._folder(key)
+        folder, notes = self._folder(key), checked_metadata(key, metadata)
         draft, file = await self._run("put", key, self._draft)
         digest, size = hashlib.sha256(), 0
         try:
-            with file:
-                async for piece in pieces(data):
-                    size += len(piece)
-                    if self._max_size is not None and size > self._max_size:
-                        raise beyond_limit(key, self._max_size)
-                    digest.update(piece)
-                    await self._run("put", key, functools.partial(file.write, piece))
-                await self._run("put", key, lambda: (file.flush(), os.fsync(file.fileno())))
+            async for piece in pieces(data):
+                size += len(piece)
+                if self._max_size is not None and size > self._max_size:
+                    raise beyond_limit(key, self._max_size)
+                await self._run("put", key, lambda: (digest.update(piece), file.write(piece)))  # noqa: B023 - awaited
+            # Closing writes, too: it belongs to what can fail.
+            await self._run("put", key, lambda: (file.flush(), os.fsync(file.fileno()), file.close()))
             facts = {
                 "key": key,
                 "size": size,
                 "sha256": digest.hexdigest(),
                 "created": time.time(),
-                "metadata": dict(metadata or {}),
+                "metadata": notes,
             }
             return await self._run("put", key, lambda: self._commit(folder, draft, facts, create_only=create_only))
         finally:
+            with contextlib.suppress(OSError, ValueError):  # after an error only, which is the one that counts
+                file.close()
             draft.unlink(missing_ok=True)
 
     async def get(self, key: str, version: str | None = None) -> BinaryIO:
@@ -217,7 +218,7 @@ class LocalBlobAdapter:
                 if name is None or not _is_version(name):
                     break
                 with contextlib.suppress(FileNotFoundError):
-                    return (folder / f"{name}.data").open("rb")
+                    return cast(BinaryIO, open(folder / f"{name}.data", "rb", opener=_no_link))
             raise not_found(key, version)
 
         return await self._run("get", key, opened)
@@ -254,7 +255,7 @@ class LocalBlobAdapter:
 
     async def list(self, prefix: str = "", limit: int = 1000) -> AsyncIterator[str]:
         keys = await self._run("list", prefix, lambda: self._keys(prefix))
-        for key in keys[:limit]:
+        for key in keys[: max(0, limit)]:
             yield key
 
     async def versions(self, key: str) -> Sequence[BlobVersion]:
@@ -279,14 +280,34 @@ class LocalBlobAdapter:
         return await self._run("presign", key, url)
 
     def _folder(self, key: str) -> Path:
-        parts = [_quoted(part) for part in checked_key(key).split("/")]
-        if any(len(part) > NAME_LIMIT - 1 for part in parts):
-            raise bad_key(key, f"a part is longer than {NAME_LIMIT - 1} bytes once it is encoded")
-        return self._base.joinpath("objects", *parts[:-1], f"{parts[-1]}@")
+        """The folder of a key. Raises StorageError `refused`: no key, or a link stands in the way."""
+        parts = [_name(part) for part in checked_key(key).split("/")]
+        place = Path("objects", *parts[:-1], f"{parts[-1]}@")
+        folder = self._base / place
+        if (len(parts) > MAX_PARTS or len(os.fsencode(folder)) > MAX_PATH) and not _is_there(folder):
+            place = Path("objects", DEEP, f"{hashlib.sha256(key.encode()).hexdigest()}@")
+        return self._own(place)
+
+    def _own(self, place: str | Path) -> Path:
+        """A folder of this store, which no symbolic link leads elsewhere."""
+        folder = self._base / place
+        if os.path.realpath(folder) != str(folder):
+            raise refused(str(place), "a symbolic link of the store's folder leads elsewhere", hint="Remove the link.")
+        return folder
+
+    def _sweep(self) -> None:
+        """Drop the drafts of writers that are gone."""
+        self._swept = True
+        for draft in self._own("drafts").glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - draft.lstat().st_mtime > DRAFT_LIFE_S:
+                    draft.unlink()
 
     def _draft(self) -> tuple[Path, BinaryIO]:
-        drafts = self._base / "drafts"
+        drafts = self._own("drafts")
         drafts.mkdir(parents=True, exist_ok=True)
+        if not self._swept:
+            self._sweep()
         handle, name = tempfile.mkstemp(dir=drafts)
         return Path(name), os.fdopen(handle, "wb")
 
@@ -309,7 +330,7 @@ class LocalBlobAdapter:
 
     def _locked(self, folder: Path) -> FileLock:
         name = hashlib.sha256(str(folder.relative_to(self._base)).encode()).hexdigest()[:4]
-        return FileLock(self._base / "locks" / f"{name}.lock")
+        return FileLock(self._own(Path("locks", f"{name}.lock")))
 
     def _tidy(self, folder: Path) -> None:
         """Remove folders that are empty now, up to the root."""
@@ -320,19 +341,31 @@ class LocalBlobAdapter:
                 folder = folder.parent
 
     def _keys(self, prefix: str) -> list[str]:
-        root = self._base / "objects"
-        # Only the folder that the prefix leads into is walked.
+        root = self._own("objects")
+        # Only the folder that the prefix leads into is walked, and the one of keys that are too long for folders.
         parent = prefix.rpartition("/")[0]
         if any(part in ("", ".", "..") for part in parent.split("/")) and parent:
             return []
-        start = root.joinpath(*(_quoted(part) for part in parent.split("/"))) if parent else root
-        found: list[str] = []
-        for folder, _, files in os.walk(start):
-            if "current" in files and folder.endswith("@"):
-                key = unquote("/".join(Path(folder[:-1]).relative_to(root).parts))
-                if key.startswith(prefix):
-                    found.append(key)
+        places = [root]
+        if parent:
+            places = [self._own(Path("objects", *(_name(part) for part in parent.split("/")))), root / DEEP]
+        found: set[str] = set()
+        for place in places:
+            for folder, _, files in os.walk(place):
+                if "current" in files and folder.endswith("@"):
+                    key = self._key(Path(folder), root)
+                    if key is not None and key.startswith(prefix):
+                        found.add(key)
         return sorted(found)
+
+    def _key(self, folder: Path, root: Path) -> str | None:
+        """The key of a folder; None when it has just been deleted."""
+        name = str(folder.relative_to(root))[:-1]
+        if HASHED not in name:
+            return unquote(name.replace(os.sep, "/"))
+        current = _current(folder)
+        facts = None if current is None else _facts(folder / f"{current}.json")
+        return None if facts is None else facts["key"]
 
     async def _run(self, operation: str, key: str, work: Callable[[], R]) -> R:
         """*work* in a worker thread; the system's errors as ours."""
@@ -350,13 +383,63 @@ def _quoted(part: str) -> str:
     return "".join(c if c in _PLAIN else f"%{ord(c):02X}" if c.isascii() else quote(c, safe="") for c in part)
 
 
+HASHED = "~"
+"""Marks names that are not the key itself; in keys it is encoded."""
+DEEP = HASHED
+"""The folder of keys that are too long for folders, by their hashes."""
+MAX_PARTS = 100
+"""Parts of a key that become folders within each other."""
+MAX_PATH = 3_900
+"""Bytes of a folder's path, so that there is room for the names of its files."""
+
+
+def _name(part: str) -> str:
+    """A part of a key as the name of a folder; a long one is its beginning and its hash."""
+    name = _quoted(part)
+    if len(name) <= NAME_LIMIT - 1:
+        return name
+    return f"{name[:120].rpartition('%')[0] or name[:120]}{HASHED}{hashlib.sha256(part.encode()).hexdigest()}"
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError:  # longer than paths can be
+        return False
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Opens a file, and nothing that a symbolic link names instead."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+
+
+def _facts(file: Path) -> dict[str, Any] | None:
+    """What is kept about a version; None when it has just been deleted.
+
+    Raises:
+        StorageError: `corrupt`.
+    """
+    try:
+        with open(file, "rb", opener=_no_link) as opened:
+            facts = json.loads(opened.read())
+        return {name: facts[name] for name in ("key", "size", "sha256", "created", "metadata")}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"The record {file} of a blob is damaged.", hint="Put the blob again, or delete that file.",
+            operation="read", path=str(file), cause="corrupt",
+        ) from error  # fmt: skip
+
+
 def _is_version(name: str) -> bool:
     return len(name) == VERSION_DIGITS and all(c in "0123456789abcdef" for c in name)
 
 
 def _current(folder: Path) -> str | None:
     try:
-        return (folder / "current").read_text("ascii")
+        with open(folder / "current", "rb", opener=_no_link) as file:
+            return file.read(VERSION_DIGITS + 1).decode("ascii", "replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -367,7 +450,9 @@ def _versions(folder: Path, key: str) -> list[BlobVersion]:
         return []
     found: list[BlobVersion] = []
     for file in folder.glob("*.json"):
-        facts = json.loads(file.read_bytes())
+        facts = _facts(file)
+        if facts is None:
+            continue
         version = file.stem
         found.append(
             BlobVersion(

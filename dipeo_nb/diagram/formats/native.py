@@ -75,7 +75,10 @@ def collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str,
             found.append(((key, name), {"id": name, **item}))
         else:
             reading.warn(
-                "stray-item", f"'{fields.shorten(name)}' in '{key}' is no mapping; it is ignored.", key, name,
+                "stray-item",
+                f"'{fields.shorten(name)}' in '{key}' is no mapping; it is ignored.",
+                key,
+                name,
                 hint="Remove it, or write its fields.",
             )
     return found
@@ -116,8 +119,14 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
     label = label or fields.as_text(item.get("label"), reading, *at, "label") or node_id
     if isinstance(label_value, (list, dict)):
         reading.error(
-            "wrong-type", "'label' of a node is text.", *at, "data", "label",
-            hint="Write one text.", node=fields.shorten(label), field="label",
+            "wrong-type",
+            "'label' of a node is text.",
+            *at,
+            "data",
+            "label",
+            hint="Write one text.",
+            node=fields.shorten(label),
+            field="label",
         )
     node_type = fields.node_type(item.get("type"), reading, (*at, "type"), label)
     if node_type is None:
@@ -187,8 +196,11 @@ def _end(
     text = fields.as_text(item.get(key), reading, *at, key)
     if not text:
         reading.error(
-            "missing-end", f"The arrow has no '{key}'.", *at,
-            hint=f"Write a handle id, e.g. \"node_0_default_{direction}\".", field=key,
+            "missing-end",
+            f"The arrow has no '{key}'.",
+            *at,
+            hint=f'Write a handle id, e.g. "node_0_default_{direction}".',
+            field=key,
         )
         return None
     parsed = _handle_of(text, references)
@@ -201,7 +213,7 @@ def _end(
             f"'{fields.shorten(text)}' is not a handle id.",
             *at,
             key,
-            hint=f"Write <node id>_<handle>_{direction}, e.g. \"node_0_default_{direction}\".",
+            hint=f'Write <node id>_<handle>_{direction}, e.g. "node_0_default_{direction}".',
             field=key,
         )
         return None
@@ -216,7 +228,7 @@ def _end(
             f"The {key} of an arrow is an {direction}, but '{fields.shorten(text)}' is an {found_direction}.",
             *at,
             key,
-            hint=f"Write \"{fields.shorten(handle_id(node_id, handle, direction))}\", or swap source and target.",
+            hint=f'Write "{fields.shorten(handle_id(node_id, handle, direction))}", or swap source and target.',
             field=key,
         )
         return None

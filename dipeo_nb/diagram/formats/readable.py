@@ -327,7 +327,9 @@ def _compact_parts(text: str, references: References) -> tuple[str, list[str]]:
 
 def _split_outside_quotes(text: str) -> list[str]:
     """Destinations in one text are separated by ` - `."""
-    return [part for part in re.split(r'\s+-\s+(?=(?:[^"]*"[^"]*")*[^"]*$)', text) if part] if len(text) < 5000 else [text]
+    return (
+        [part for part in re.split(r'\s+-\s+(?=(?:[^"]*"[^"]*")*[^"]*$)', text) if part] if len(text) < 5000 else [text]
+    )
 
 
 def _arrow(

@@ -6,7 +6,7 @@ import asyncio
 import io
 import random
 from collections.abc import AsyncIterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dipeo_nb.domain.ports import BlobStorePort
 from dipeo_nb.errors import StorageError
@@ -19,6 +19,20 @@ BAD_KEYS = (
     "/proc/self/environ", "/dev/null", "....//....//x", "..%2f..%2fx/..", "x/../x",
 )  # fmt: skip
 """Keys that leave a store, or that no file could have on one of the systems people use."""
+
+LONG_KEYS = {
+    "japanese": "日本語の長い名前" * 4 + "日本語",
+    "accents": "é" * 120,
+    "capitals": "MODEL_" * 40,
+    "emoji in folders": "/".join(["😀" * 60] * 3),
+    "long": "x" * 240,  # some servers add to it
+    "deep": "/".join(["d"] * 400),
+}
+"""Keys that need more room than they have letters."""
+NOT_TEXT: dict[str, Any] = {
+    "number": {"a": 1}, "none": {"a": None}, "object": {"a": object()}, "bytes": {"a": b"x"}, "name": {1: "x"},
+    "surrogate": {"a": "\ud800"}, "surrogate in a name": {"\ud800": "x"},
+}  # fmt: skip
 
 
 class BlobStoreContract(Contract):
@@ -68,6 +82,27 @@ class BlobStoreContract(Contract):
         await store.delete("x")
         same(await keys(store), sorted(set(names) - {"x"}), "the keys after 'x' was deleted")
 
+    @promise(cases=LONG_KEYS)
+    async def test_keys_are_as_long_as_names_of_files(self, store: BlobStorePort, key: str) -> None:
+        """More than 200 bytes a part, hundreds of parts, every script; they are listed, and keep apart from their neighbours."""
+        parent, _, last = key.rpartition("/")
+        other = f"{parent}/{last[:-1]}-".lstrip("/")
+        for name in (key, other):
+            await store.put(name, name.encode())
+        same(await content(store, key), key.encode(), "the content of a long key")
+        same(await keys(store), sorted([key, other]), "the keys")
+        same(await keys(store, f"{parent}/".lstrip("/")), sorted([key, other]), "the keys with that parent")
+        same([v.key for v in await store.versions(key)], [key], "the keys of its versions")
+        await store.delete(key)
+        same(await keys(store), [other], "the keys after one of two was deleted")
+
+    @promise(cases=NOT_TEXT)
+    async def test_metadata_is_text(self, store: BlobStorePort, metadata: Any) -> None:
+        """Names and values; anything else is refused before anything is stored."""
+        with refusal(f"a put with the metadata {metadata!a:.80}", cause="not_text"):
+            await store.put("k", b"x", metadata)
+        same(await keys(store), [], "the keys after a put that was refused")
+
     @promise
     async def test_listing_is_by_prefix_in_order_and_limited(self, store: BlobStorePort) -> None:
         """A prefix is a beginning of the text, not a folder; the order is that of the text."""
@@ -77,6 +112,7 @@ class BlobStoreContract(Contract):
         same(await keys(store, "a/x"), ["a/x.txt", "a/x/1"], "keys that begin with 'a/x'")
         same(await keys(store, "a"), ["a-b", "a/x.txt", "a/x/1", "a/y", "ab"], "keys that begin with 'a'")
         same(await keys(store, "n/", 5), [f"n/{i:04}" for i in range(5)], "the first five keys that begin with 'n/'")
+        same(await keys(store, "n/", 0), [], "no keys, when none are asked for")
         same(await keys(store, "nothing/"), [], "keys that begin with 'nothing/'")
         same(await keys(store, "../"), [], "keys that begin with '../'")
 
