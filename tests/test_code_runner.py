@@ -47,9 +47,7 @@ class Session:
             "shared": True,
             **options,
         }
-        result = run_sync(
-            self.runner.run_python(code, filename="<test>", inputs=values, view=self.view, **arguments)
-        )
+        result = run_sync(self.runner.run_python(code, filename="<test>", inputs=values, view=self.view, **arguments))
         if arguments["shared"]:
             self.view = after(self.view, NODE, 1, {"variables": result.variables, "code": result.code})
         self.printed = result.stdout

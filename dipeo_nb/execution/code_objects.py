@@ -37,11 +37,13 @@ class Encoder:
     Args:
         module: name of the module whose definitions are referred to by name.
         namespace: its names.
+        origins: functions and classes of it → the statement that defined them. One that was defined again in the same words is
+            taken for the new one.
         itself: the name that is being encoded, which cannot refer to itself.
     """
 
-    def __init__(self, module: str, namespace, itself: str = "") -> None:
-        self.module, self.namespace, self.itself = module, namespace, itself
+    def __init__(self, module: str, namespace, origins, itself: str = "") -> None:
+        self.module, self.namespace, self.origins, self.itself = module, namespace, origins, itself
         self.seen = {}
         self.alive = []  # ids stay those of these objects
         self.size = 0
@@ -89,7 +91,8 @@ class Encoder:
         where = getattr(value, "__module__", None)
         if where == self.module:
             top = name.partition(".")[0]
-            if top == self.itself or not _is(self.namespace.get(top), name, value):
+            known = self.namespace.get(top)
+            if top == self.itself or not (_is(known, name, value) or (top == name and self.again(value, known))):
                 raise NotRecordableError(f"{name} is not defined at the top level")
             return ["own", name]
         if where is None:  # a method of an object, or of a class
@@ -102,6 +105,16 @@ class Encoder:
         if where == "__main__" or module is None or not _is(getattr(module, top, None), name, value):
             raise NotRecordableError(f"{name} cannot be imported from {where}")
         return ["import", where, name]
+
+    def again(self, old, new):
+        """Whether both were defined by the same words."""
+        kinds = (type, types.FunctionType)
+        return (
+            isinstance(old, kinds)
+            and isinstance(new, kinds)
+            and old in self.origins
+            and self.origins[old] == self.origins.get(new)
+        )
 
     def reduced(self, value, number):
         kind = type(value)
@@ -119,8 +132,7 @@ class Encoder:
             return self.reference(value, parts)
         if not isinstance(parts, tuple) or len(parts) > 5:
             raise NotRecordableError(f"{kind.__name__} is set up in a way of its own")
-        padded: list[Any] = [*parts, *(None,) * (5 - len(parts))]
-        function, arguments, state, items, pairs = padded
+        function, arguments, state, items, pairs = [*parts, *[None] * (5 - len(parts))]
         return [
             "made",
             number,
@@ -244,10 +256,34 @@ def unchanging(value) -> bool:
     return isinstance(value, (str, int, float, complex, bytes, type(None), type, types.FunctionType, types.ModuleType))
 
 
+CONSTANT = (str, int, float, bool, complex, bytes, type(None))
+
+
+def state_of(value) -> dict:
+    """Attributes with constant values that code can have set of a function or class of its own."""
+    if not isinstance(value, (type, types.FunctionType)):
+        return {}
+    return {
+        n: v for n, v in vars(value).items() if type(v) in CONSTANT and not (n.startswith("__") and n.endswith("__"))
+    }
+
+
+def set_state(value, state) -> None:
+    """Give a function or class these attributes, and no others with constant values."""
+    now = state_of(value)
+    for name in now.keys() - state.keys():
+        delattr(value, name)
+    for name, item in state.items():
+        if name not in now or now[name] is not item:
+            setattr(value, name, item)
+
+
 def fingerprint(value, encoder: Encoder) -> bytes | None:
     """Tells whether a value was changed in place; None for one that cannot be, or of which that cannot be told."""
     if unchanging(value):
-        return None
+        if getattr(value, "__module__", None) != encoder.module:
+            return None
+        value = state_of(value)
     try:
         data = marshal.dumps(value, 2)  # without references, so that equal values give equal bytes
     except ValueError:

@@ -202,9 +202,14 @@ class _Worker:
         for name in result.code.get("deleted", ()):
             self._has.pop(name, None)
         lost = result.code.get("lost", {})
-        for name in (*result.variables, *(n for part in ("objects", "definitions", "lost") for n in result.code.get(part, ()))):
+        for name in (
+            *result.variables,
+            *(n for part in ("objects", "definitions", "lost") for n in result.code.get(part, ())),
+        ):
             self._has[name] = result.variables
-        self._alone = {n: v for n, v in self._alone.items() if self._has.get(n) is v} | dict.fromkeys(lost, result.variables)
+        self._alone = {n: v for n, v in self._alone.items() if self._has.get(n) is v} | dict.fromkeys(
+            lost, result.variables
+        )
 
     async def answer(
         self, request: Mapping[str, Any], view: View, log: Callable[[Mapping[str, Any]], None] | None

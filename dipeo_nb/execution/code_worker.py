@@ -35,6 +35,7 @@ import sys
 import threading
 import traceback
 import types
+import weakref
 
 if __package__:
     from dipeo_nb.common.values import UnsupportedValueError, is_plain, parse_structured, plain_value
@@ -217,7 +218,8 @@ class Logged:
 class Bound(ast.NodeVisitor):
     """Names that a piece of code binds at its top level."""
 
-    def __init__(self):
+    def __init__(self, filename):
+        self.filename = filename
         self.names = set()
         self.returns = False
         self.awaits = False
@@ -291,7 +293,7 @@ class Bound(ast.NodeVisitor):
     visit_AsyncWith = visit_AsyncFor
 
     def visit_Yield(self, node):
-        raise SyntaxError("'yield' outside function", ("", node.lineno, node.col_offset + 1, ""))
+        raise SyntaxError("'yield' outside function", (self.filename, node.lineno, node.col_offset + 1, None))
 
     visit_YieldFrom = visit_Yield
 
@@ -427,7 +429,24 @@ INTERNAL = frozenset(vars(types.ModuleType(""))) | {"__builtins__", "__file__", 
 SPECIAL = frozenset({"result", "inputs", "globals", "node_id"})
 """Names that belong to one job, whatever it makes of them."""
 FACTORIES = frozenset(
-    ["namedtuple", "NamedTuple", "TypedDict", "TypeVar", "ParamSpec", "NewType", "Enum", "IntEnum", "StrEnum", "Flag", "IntFlag", "make_dataclass", "create_model", "lru_cache", "cache", "singledispatch"]
+    [
+        "namedtuple",
+        "NamedTuple",
+        "TypedDict",
+        "TypeVar",
+        "ParamSpec",
+        "NewType",
+        "Enum",
+        "IntEnum",
+        "StrEnum",
+        "Flag",
+        "IntFlag",
+        "make_dataclass",
+        "create_model",
+        "lru_cache",
+        "cache",
+        "singledispatch",
+    ]
 )
 """Calls that define something, and do nothing else."""
 
@@ -490,6 +509,10 @@ class Namespace:
         self.prints = {}
         """Fingerprints, by name, of what can be changed in place."""
         self.parts = {}
+        self.defined = {}
+        """Functions and classes by name → how they are defined again."""
+        self.origins = weakref.WeakKeyDictionary()
+        """Functions and classes → the statement that defined them."""
         self.lost = {}
         """Names that cannot be had here → why."""
 
@@ -501,6 +524,7 @@ class Namespace:
             self.names.pop(name, None)
             self.prints.pop(name, None)
             self.parts.pop(name, None)
+            self.defined.pop(name, None)
             self.lost.pop(name, None)
 
     # What other processes have made.
@@ -512,7 +536,9 @@ class Namespace:
             wanted = set(change["names"])
             self.names.update({n: v for n, v in change["variables"].items() if n in wanted})
             objects, found = change.get("objects", {}), change.get("definitions", {})
-            groups = {form[1] if form_kind(form) == "with" else name: None for name, form in objects.items() if name in wanted}
+            groups = {
+                form[1] if form_kind(form) == "with" else name: None for name, form in objects.items() if name in wanted
+            }
             waiting += [(change, wanted, name, objects[name], None) for name in groups]
             waiting += [(change, wanted, name, None, found[name]) for name in found if name in wanted]
         while waiting:
@@ -532,7 +558,7 @@ class Namespace:
 
     def make(self, change, wanted, name, form, definition):
         if definition is not None:
-            self.define(definition)
+            self.define(name, definition)
         elif form_kind(form) == "group":
             decoder = code_objects.Decoder(self.names)
             made = dict(zip(form[1], decoder.all(form[2]), strict=True))
@@ -540,23 +566,29 @@ class Namespace:
         else:
             self.names[name] = code_objects.Decoder(self.names).decode(form)
 
-    def define(self, definition):
-        """Carry a definition out once more, with the inputs that it named."""
-        source, line, filename = definition["source"], definition["line"], definition["file"]
+    def define(self, name, form):
+        """Carry a definition out once more, with what it named then."""
+        source, line, filename = form["source"], form["line"], form["file"]
         self.add_ready(source)
         indented = source[:1] in " \t"
         text = "\n" * (line - 1 - indented) + ("if True:\n" if indented else "") + source
         if filename not in linecache.cache:
             remember_source(filename, text)
-        needed = definition.get("needs", {})
-        hidden = {name: self.outer[name] for name in needed if name in self.outer}
-        self.outer.update(needed)
+        code = compile(text, filename, "exec", flags=form["flags"], dont_inherit=True)
+        needs = {n: code_objects.Decoder(self.names).decode(v) for n, v in form["needs"].items()}
+        hidden = {n: self.names[n] for n in needs if n in self.names}
+        self.names.update(needs)
         try:
-            exec(compile(text, filename, "exec", flags=definition.get("flags", 0), dont_inherit=True), self.names)
+            exec(code, self.names)
         finally:
-            for name in needed:
-                del self.outer[name]
-            self.outer.update(hidden)
+            for n in needs.keys() - {name}:
+                del self.names[n]
+            self.names.update({n: v for n, v in hidden.items() if n != name})
+        value = self.names[name]
+        if "defaults" in form and isinstance(value, types.FunctionType):
+            value.__defaults__, value.__kwdefaults__ = code_objects.Decoder(self.names).decode(form["defaults"])
+        code_objects.set_state(value, code_objects.Decoder(self.names).decode(form.get("state", ["dict", 0, []])))
+        self.note(name, form)
 
     # One job.
 
@@ -579,12 +611,12 @@ class Namespace:
         self.add_ready(code)
         self.outer.update(variables)
         self.outer.update(layer)
-        encoder = self.encoder()
         self.before = self.user_names()
         for name, value in self.before.items():
             if name not in self.prints:
-                self.prints[name] = code_objects.fingerprint(value, encoder)
-        self.variables = {name: (value, code_objects.fingerprint(value, encoder)) for name, value in variables.items()}
+                self.prints[name] = self.fingerprint(value)
+        self.states = {name: code_objects.state_of(self.before[name]) for name in self.defined if name in self.before}
+        self.variables = {name: (value, self.fingerprint(value)) for name, value in variables.items()}
         self.held = {name: self.names.pop(name) for name in layer if name in self.before}
         self.placed = {name: layer[name] for name in deleted if name in layer and name not in SPECIAL}
         self.names.update(self.placed)
@@ -608,15 +640,20 @@ class Namespace:
         self.outer.update(self.ready)
 
     def encoder(self, itself=""):
-        return code_objects.Encoder(self.module.__name__, self.names, itself)
+        return code_objects.Encoder(self.module.__name__, self.names, self.origins, itself)
+
+    def fingerprint(self, value):
+        return code_objects.fingerprint(value, self.encoder())
 
     def changed_in_place(self, name, value):
         before = self.prints.get(name)
-        return before is not None and code_objects.fingerprint(value, self.encoder()) != before
+        return before is not None and self.fingerprint(value) != before
 
     def undo(self):
         """Everything as it was before the job, which failed; names of what is not, since it was changed in place."""
         self.settle()
+        for name, state in self.states.items():
+            code_objects.set_state(self.before[name], state)
         spoilt = [name for name, value in self.before.items() if self.changed_in_place(name, value)]
         self.forget([name for name in self.user_names() if name not in self.before])
         self.names.update(self.before)
@@ -627,23 +664,23 @@ class Namespace:
         """What the job changed, ready to be recorded."""
         self.settle()
         for name, (value, before) in self.variables.items():
-            changed = before is not None and code_objects.fingerprint(value, self.encoder()) != before
-            if changed and name not in self.names:
+            if name not in self.names and before is not None and self.fingerprint(value) != before:
                 self.names[name] = value
         now = self.user_names()
         before = self.before
-        changed = {
-            n for n, v in now.items() if n not in before or before[n] is not v or self.changed_in_place(n, v)
-        }
+        changed = {n for n, v in now.items() if n not in before or before[n] is not v or self.changed_in_place(n, v)}
         deleted = [n for n in before if n not in now]
         self.forget(deleted)
         groups = self.groups(now, changed)
         found = {"variables": {}, "objects": {}, "definitions": {}, "deleted": deleted, "lost": {}}
         statements = definitions(tree.body)
+        for name in changed & statements.keys():
+            if isinstance(now[name], (type, types.FunctionType)):
+                self.origins[now[name]] = source_of(statements[name], request["code"])[0]
         for group in groups:
             self.record(group, now, found, statements, request)
             for name in group:
-                self.prints[name] = code_objects.fingerprint(now[name], self.encoder())
+                self.prints[name] = self.fingerprint(now[name])
         return {part: value for part, value in found.items() if value or part == "variables"}
 
     def groups(self, now, changed):
@@ -698,25 +735,49 @@ class Namespace:
             try:
                 found["objects"][name] = self.encoder(name).encode(now[name])
             except (code_objects.NotRecordableError, RecursionError) as error:
-                if name in statements:
-                    found["definitions"][name] = self.definition(statements[name], request)
+                if name in statements or (name in self.defined and self.before.get(name) is now[name]):
+                    found["definitions"][name] = form = self.definition(name, statements.get(name), request)
+                    self.note(name, form)
                 else:
                     found["lost"][name] = f"{type(now[name]).__name__}, {error}"
 
-    def definition(self, statement, request):
-        source, line = source_of(statement, request["code"])
-        layer = {n: v for n, v in request["layer"].items() if n in named_by(statement) and is_plain(v)}
-        flags = request["flags"]
-        form = {"source": source, "line": line, "file": request["filename"]}
-        return form | ({"needs": layer} if layer else {}) | ({"flags": flags} if flags else {})
+    def definition(self, name, statement, request):
+        """How to define *name* again: the statement, and what it needs besides."""
+        if statement is None:
+            form = self.defined[name]
+        else:
+            source, line = source_of(statement, request["code"])
+            form = {"source": source, "line": line, "file": request["filename"], "flags": request["flags"]}
+            known = {**self.names, **request["layer"]}
+            needs = {n: known[n] for n in named_by(statement) if n in known and type(known[n]) in code_objects.CONSTANT}
+            needs |= {n: v for n, v in request["layer"].items() if n in named_by(statement) and is_plain(v)}
+            form["needs"] = {n: self.encoder().encode(v) for n, v in needs.items()}
+        value = self.names[name]
+        if isinstance(value, types.FunctionType):
+            defaults = [value.__defaults__, value.__kwdefaults__]
+            if all(type(v) in code_objects.CONSTANT for v in (*(defaults[0] or ()), *(defaults[1] or {}).values())):
+                form = form | {"defaults": self.encoder().encode(defaults)}
+        if state := code_objects.state_of(value):
+            form = form | {"state": self.encoder().encode(state)}
+        return form
+
+    def note(self, name, form):
+        self.defined[name] = form
+        if isinstance(self.names[name], (type, types.FunctionType)):
+            self.origins[self.names[name]] = form["source"]
 
 
 def form_kind(form):
     return form[0] if isinstance(form, list) else ""
 
 
+SOURCES = set()
+"""Names of the code that was run here."""
+
+
 def remember_source(filename, text):
     """Tracebacks and `inspect.getsource` show these lines."""
+    SOURCES.add(filename)
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
 
 
@@ -743,14 +804,22 @@ class Worker:
             space.restore(request["restore"])
             remember_source(request["filename"], request["code"])
             tree = ast.parse(request["code"], request["filename"])
-            bound = Bound()
+            bound = Bound(request["filename"])
             bound.visit(tree)
             names = {k: parse_structured(v) for k, v in request["names"].items()}
             whole = {**names, **{k: parse_structured(v) for k, v in request["whole"].items()}}
             inputs = Inputs({k: whole[k] for k in request["labels"]}, names)
             layer, variables = self.layers(space, request, names)
-            given = {**request["globals"], **{k: space.names[k] for k in request["globals"] if k in space.names}, **layer}
-            special = {"inputs": inputs, "node_id": request["node_id"], "globals": Variables(request["globals"], space.names)}
+            given = {
+                **request["globals"],
+                **{k: space.names[k] for k in request["globals"] if k in space.names},
+                **layer,
+            }
+            special = {
+                "inputs": inputs,
+                "node_id": request["node_id"],
+                "globals": Variables(request["globals"], space.names),
+            }
             request |= {"layer": {**variables, **layer}, "flags": future_flags(tree)}
             space.begin(request["code"], {**layer, **special}, variables, bound.deleted, request["file"])
             begun = True
@@ -805,7 +874,8 @@ def described(error, request, lost):
     one, seen = shown, set()
     while one is not None and id(one) not in seen:
         seen.add(id(one))
-        kept = [f for f in one.stack if f.filename not in (__file__, code_objects.__file__)]
+        # Before the first line of the code there is only what carries it out.
+        kept = list(itertools.dropwhile(lambda f: f.filename not in SOURCES, one.stack))
         frames = frames or kept
         one.stack = traceback.StackSummary.from_list(kept)
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
@@ -813,7 +883,7 @@ def described(error, request, lost):
     own = (f.lineno for f in reversed(frames) if f.filename == request["filename"])
     line = next(own, getattr(error, "lineno", None))
     try:
-        message = str(error)
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
     except Exception as wrong:  # noqa: BLE001 - an exception whose own text fails
         message = f"(its text cannot be had: {wrong!r})"
     more = {}
