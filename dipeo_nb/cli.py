@@ -845,9 +845,22 @@ def _conclude(state: RunState) -> int:
     error = state.error or {}
     where = f" (node '{error['node']}')" if error.get("node") else ""
     say(f"error: {error.get('message') or state.status}{where}")
+    _show_traceback(error.get("traceback"))
     if error.get("hint"):
         say(f"hint: {error['hint']}")
     return INTERRUPTED if state.status == "aborted" else FAILED
+
+
+def _show_traceback(text: Any) -> None:
+    """The last lines of the traceback of a diagram's code."""
+    lines = str(text or "").rstrip().splitlines()
+    if len(lines) > TRACEBACK_LINES:
+        lines = ["…", *lines[-TRACEBACK_LINES:]]
+    for line in lines:
+        say(f"  {line}")
+
+
+TRACEBACK_LINES = 12
 
 
 def _refusal(file: str, error: BaseException) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import marshal
 import math
 import sys
 import types
-from typing import Any
 
 SIZE_LIMIT = 4_000_000
 """Characters of text and numbers of parts in one object."""

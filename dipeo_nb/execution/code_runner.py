@@ -23,7 +23,7 @@ from dipeo_nb.domain.ports import CodeResult
 from dipeo_nb.errors import CodeError, NodeTimeoutError
 from dipeo_nb.execution import code_worker
 from dipeo_nb.execution.code_state import EMPTY, Change, View
-from dipeo_nb.execution.commands import kill_group
+from dipeo_nb.execution.commands import BASE_DIR, kill_group
 from dipeo_nb.execution.inputs import Inputs, plain
 
 FRAME_LIMIT = 256 * 1024 * 1024
@@ -149,7 +149,7 @@ class ProcessCodeRunner:
 
 def _error(answer: Mapping[str, Any]) -> CodeError:
     line = f" (line {answer['line']})" if answer.get("line") else ""
-    facts: dict[str, Any] = {"name": answer["name"]} if "name" in answer else {}
+    facts: dict[str, Any] = {fact: answer[fact] for fact in ("name", "lost") if fact in answer}
     if "lost" in answer:
         label, why = answer["lost"]
         return CodeError(
@@ -293,7 +293,7 @@ class _Worker:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=self._base_dir,
-                env={**child_environment(), "DIPEO_BASE_DIR": str(self._base_dir.resolve())},
+                env={**child_environment(), BASE_DIR: str(self._base_dir.resolve())},
                 start_new_session=True,
             )
             self._errors = asyncio.create_task(self._relay(self._process))

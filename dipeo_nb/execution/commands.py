@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from dipeo_nb.config import child_environment
+from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import CodeError, NodeTimeoutError
 
 OUTPUT_LIMIT = 16 * 1024 * 1024
 """Bytes that a program may print."""
+BASE_DIR = "DIPEO_BASE_DIR"
+"""Variable of the environment of a diagram's programs that names the base directory."""
 TAIL = 2000
 """Characters of what it printed on stderr that an error shows."""
 
@@ -47,15 +53,18 @@ async def run_command(
         CodeError: there is no such program, or it printed more than `OUTPUT_LIMIT`.
         NodeTimeoutError: it took longer than *timeout*.
     """
+    whole = {**child_environment(), **(env or {})}
     try:
+        _check(command[0], cwd, whole)
         process = await asyncio.create_subprocess_exec(
-            *command,
+            *_watched(command),
             cwd=cwd,
-            env={**child_environment(), **(env or {})},
+            env=whole,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
+            pass_fds=(_lifeline(),) if _POSIX else (),
         )
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -82,6 +91,37 @@ async def run_command(
         await asyncio.gather(*work, return_exceptions=True)
         await asyncio.shield(_ended(process))
     return Finished(str(out), str(err), status)
+
+
+_POSIX = os.name == "posix"
+
+
+@cache
+def _lifeline() -> int:
+    """The reading end of a pipe whose writing end only this process has: it ends when this process does, however that comes."""
+    return os.pipe()[0]
+
+
+def _watched(command: Sequence[str]) -> Sequence[str]:
+    """The command beside a process of its group that kills the group when this process is gone, be it by `kill -9`."""
+    if not _POSIX:
+        return command
+    watch = f'(read -r _; kill -9 0) </dev/fd/{_lifeline()} >/dev/null 2>&1 & exec "$@"'
+    return ["/bin/sh", "-c", watch, "sh", *command]
+
+
+def _check(program: str, cwd: Path, env: Mapping[str, str]) -> None:
+    """Whether there is such a program; the shell that starts it would not say so as clearly.
+
+    Raises:
+        OSError: there is none.
+    """
+    if not _POSIX or "\0" in program:
+        return
+    place = str(cwd / program) if "/" in program else program
+    if shutil.which(place, path=env.get("PATH", os.defpath)) is None:
+        number = errno.EACCES if os.path.exists(place) else errno.ENOENT
+        raise OSError(number, os.strerror(number), program)
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
@@ -136,6 +176,11 @@ def kill_group(pid: int) -> None:
         return
     except AttributeError:  # Windows has no process groups
         os.kill(pid, signal.SIGTERM)
+
+
+def base_dir(files: FileSystemPort) -> dict[str, str]:
+    """The variable of the environment that names the base directory."""
+    return {BASE_DIR: str(files.base_path.resolve())}
 
 
 def tail(text: str) -> str:

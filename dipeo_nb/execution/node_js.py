@@ -74,6 +74,7 @@ async def run_typescript(
     inputs: Mapping[str, Any],
     cwd: Path,
     timeout: float,
+    env: Mapping[str, str],
     on_output: Callable[[str], None],
 ) -> tuple[Any, str]:
     """Call the exported function *name* (else the default one) with the inputs; (its value, what was printed).
@@ -98,6 +99,7 @@ async def run_typescript(
             [program, *strip, "--no-warnings", f"{folder}/runner.mjs", str(file or written), name, str(answer)],
             cwd=cwd,
             timeout=timeout,
+            env=env,
             stdin=json_text({"inputs": inputs}).encode(),
             on_output=on_output,
         )

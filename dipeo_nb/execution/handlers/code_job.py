@@ -15,7 +15,7 @@ from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import CodeError, StorageError
 from dipeo_nb.execution import node_js
-from dipeo_nb.execution.commands import run_command, tail
+from dipeo_nb.execution.commands import base_dir, run_command, tail
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, as_text, plain, unparsed
 
@@ -70,7 +70,8 @@ async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str,
             on_log=lambda payload: execution.hear(context.node, payload),
         )
     except CodeError as error:
-        raise _with_advice(error, context, code) from error.__cause__
+        _advise(error, context, spec, code)
+        raise
     meta: dict[str, Any] = {"variables": result.variables}
     if result.code:
         meta["code"] = result.code
@@ -79,16 +80,28 @@ async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str,
     return Output(result.value, meta=meta)
 
 
-def _with_advice(error: CodeError, context: NodeContext, code: str) -> CodeError:
-    """The error; where code took the text of a file for what is in it, with the way to get that."""
-    names = [name for name in unparsed(context.inputs) if re.search(rf"\b{re.escape(name)}\b", code) or name == "default"]
-    if names and error.message.startswith(_OF_TEXTS):
-        many = len(names) > 1
+def _advise(error: CodeError, context: NodeContext, spec: CodeJobNode, code: str) -> None:
+    """Say where a missing name is, if other code of the run has set it; and where code took the text of a file for what is
+    in it, how to get that."""
+    texts = [n for n in unparsed(context.inputs) if re.search(rf"\b{re.escape(n)}\b", code) or n == "default"]
+    if texts and error.message.startswith(_OF_TEXTS):
+        many = "s" * (len(texts) > 1)
         error.hint = (
-            f"The input{'s' * many} {', '.join(map(repr, names))} arrived as text; to get the rows or fields in it, give "
-            f"the arrow{'s' * many} `content_type: object`. {error.hint or ''}"
+            f"The input{many} {', '.join(map(repr, texts))} arrived as text; to get the rows or fields in it, give "
+            f"the arrow{many} `content_type: object`. {error.hint or ''}"
         ).strip()
-    return error
+    change = context.execution.assigned().names.get(str(error.facts.get("name")))
+    if change is None or change.label == context.node.label or "lost" in error.facts:
+        return
+    if spec.isolated:
+        error.hint = (
+            f"'{change.label}' sets '{error.facts['name']}', and this node is isolated: label an arrow with that name."
+        )
+    elif context.assigned.names.get(error.facts["name"]) is not change:
+        error.hint = (
+            f"'{change.label}' sets '{error.facts['name']}', but no arrows lead from it to '{context.node.label}', so it need "
+            "not have run before: connect them."
+        )
 
 
 async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: str, folder: Path | None) -> Output:
@@ -100,6 +113,7 @@ async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: 
         inputs={**_names(context), "node_id": context.node.id, "globals": plain(context.execution.variables)},
         cwd=folder or files.base_path,
         timeout=_limit(spec),
+        env=base_dir(files),
         on_output=lambda text: _printed(context, text),
     )
     return Output(value, meta={"stdout": stdout} if stdout else {})
@@ -113,7 +127,7 @@ async def _shell(context: NodeContext, spec: CodeJobNode, code: str, name: str, 
         [_SHELLS[spec.language], "-c", code, name],
         cwd=folder or context.services.files.base_path,
         timeout=_limit(spec),
-        env={**names, "INPUT_KEYS": ",".join(given)},
+        env={**base_dir(context.services.files), **names, "INPUT_KEYS": ",".join(given)},
         on_output=lambda text: _printed(context, text),
     )
     if done.status:

@@ -16,10 +16,10 @@ from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.domain.enums import HookType
 from dipeo_nb.domain.nodes import HookNode
 from dipeo_nb.errors import CodeError, IntegrationError, NodeExecutionError, ServiceError, ValidationError
-from dipeo_nb.execution.commands import run_command, tail
+from dipeo_nb.execution.commands import base_dir, run_command, tail
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.handlers.api_job import answer_of
-from dipeo_nb.execution.inputs import Output, as_text, plain
+from dipeo_nb.execution.inputs import Inputs, Output, as_text, plain
 
 HOOK_TIMEOUT = 60.0
 """Seconds when the node names none (spec default); for an event, how long it is waited for."""
@@ -72,7 +72,7 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
         [command, *map(str, args)] if args else ["sh", "-c", command],
         cwd=files.resolve(context.render(cwd)) if cwd else files.base_path,
         timeout=_limit(spec),
-        env={**inputs, **{name: context.render(str(value)) for name, value in own.items()}},
+        env={**base_dir(files), **inputs, **{name: context.render(str(value)) for name, value in own.items()}},
         on_output=lambda text: context.execution.emit_delta(
             context.node, {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
         ),
@@ -134,10 +134,14 @@ async def _python(context: NodeContext, spec: HookNode) -> Output:
         raise NodeExecutionError("The hook has no script.", hint="Set config.script to a Python file.")
     files = context.services.files
     code = await asyncio.to_thread(files.read_text, script)
+    arguments = context.render_within(_mapping(spec, "args"))
+    inputs = context.inputs
+    if arguments:
+        inputs = Inputs({**inputs.values, **arguments}, inputs.spread, inputs.stale)
     result = await context.execution.code.run_python(
         code,
         filename=script,
-        inputs=context.inputs,
+        inputs=inputs,
         variables=context.execution.variables,
         node_id=context.node.id,
         function_name=str(spec.config.get("function") or "hook"),
