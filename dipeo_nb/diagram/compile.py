@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,15 @@ from dipeo_nb.diagram.specs import Problem, build_spec, shape
 from dipeo_nb.diagram.text_format import answer_shape
 from dipeo_nb.domain.diagnostics import Diagnostic, has_errors
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, DomainPerson
-from dipeo_nb.domain.enums import ConditionType, ContentType, DBOperation, HookTriggerMode, Severity, SupportedLanguage
+from dipeo_nb.domain.enums import (
+    ConditionType,
+    ContentType,
+    DBOperation,
+    HookTriggerMode,
+    Severity,
+    SupportedLanguage,
+    TemplateEngine,
+)
 from dipeo_nb.domain.nodes import (
     CodeJobNode,
     ConditionNode,
@@ -36,6 +45,7 @@ from dipeo_nb.domain.nodes import (
     PersonJobNode,
     StartNode,
     SubDiagramNode,
+    TemplateJobNode,
 )
 from dipeo_nb.domain.plan import Plan, PlanEdge, PlanNode
 from dipeo_nb.errors import ExpressionError, InvalidDiagramError, TemplateError, ValidationError
@@ -300,10 +310,12 @@ class _Compiler:
         for field in known.expressions:
             if text := getattr(spec, field):
                 self.check_expression(node, field, text)
-        for field in known.templates:
-            text = getattr(spec, field)
-            if isinstance(text, str) and "{" in text:
+        for field in (*known.templates, *_ALSO_RENDERED.get(node.type, ())):
+            for text in _texts_with(getattr(spec, field), "{" if field in known.templates else "{{"):
                 self.check_template(node, field, text)
+        for field in _path_fields(type(spec)):
+            for text in _texts_with(getattr(spec, field), "{"):
+                self.names.append((node, field, templates.braced_names(text)))
         return spec
 
     def problem(self, node: DomainNode, problem: Problem) -> None:
@@ -636,18 +648,52 @@ class _Compiler:
             return
         self.names.append((node, field, parsed.names))
 
-    def check_template(self, node: DomainNode, field: str, text: str) -> None:
+    def check_template(
+        self,
+        node: DomainNode,
+        field: str,
+        text: str,
+        *,
+        check: Callable[[str], templates.Names] = templates.check,
+        own: frozenset[str] = frozenset(),
+        open_names: bool = False,
+    ) -> None:
+        """Check a template's syntax, and note the names that it needs.
+
+        Args:
+            own: names that the node itself provides.
+            open_names: whether it may provide any others too.
+        """
         try:
-            names = templates.check(text)
+            names = check(text)
         except TemplateError as error:
             line = getattr(error, "line", None)
             origin = next((f for f, (into, _) in _PROMPT_FIELDS.items() if into == field and node.data.get(f)), field)
-            place = self.inside(node, field, line, 1) if origin == field and line else None
+            written_here = origin == field and node.data.get(field, text) == text
+            place = self.inside(node, field, line, 1) if written_here and line else None
             message = error.message if origin == field else f"In '{shorten(node.data[origin])}': {error.message}"
-            self.error("bad-template", message, error.hint, node=node, field=origin, place=place)
+            # A file of its own may still be changed, or written by an earlier node.
+            severity = Severity.WARNING if field == "template_path" and text != node.data.get(field) else Severity.ERROR
+            self.report(severity, "bad-template", message, error.hint, node=node, field=origin, place=place)
             return
-        if names.needed:
-            self.names.append((node, field, names.needed))
+        if names.needed - own and not open_names:
+            self.names.append((node, field, names.needed - own))
+
+    def check_template_job(self, node: DomainNode, spec: NodeSpec) -> NodeSpec:
+        """Check the template itself, where it can be known before the run."""
+        spec = cast(TemplateJobNode, spec)
+        field, text = "template_content", spec.template_content
+        if text is None and spec.template_path and "{" not in spec.template_path:
+            field = "template_path"
+            text = self.files.read(spec.template_path, base_first=True)[0]
+        if not isinstance(text, str) or "{" not in text:
+            return spec
+        from dipeo_nb.diagram.file_templates import check_file  # only diagrams that make files need it
+
+        check = templates.check if spec.engine is TemplateEngine.INTERNAL else check_file
+        own = frozenset(spec.variables) | {"generated_at"}
+        self.check_template(node, field, text, check=check, own=own, open_names=bool(spec.preprocessor))
+        return spec
 
     def inside(self, node: DomainNode, field: str, line: int, column: int) -> tuple[int, int] | None:
         """Place in the file of a line and column (1-based) inside the text of a field."""
@@ -814,7 +860,11 @@ class _Compiler:
             return
         everywhere = SPECIAL_NAMES | self.given.published()
         words: set[str] | None = None
+        needs: dict[tuple[str, str], frozenset[str]] = {}
         for node, field, needed in self.names:
+            needs[node.id, field] = needs.get((node.id, field), frozenset()) | needed
+        for (node_id, field), needed in needs.items():
+            node = self.nodes[node_id]
             given = self.given.into(node)
             if given is None:
                 continue
@@ -853,12 +903,39 @@ _CHECKS: dict[str, Callable[[_Compiler, DomainNode, NodeSpec], NodeSpec]] = {
     "code_job": _Compiler.check_code_job,
     "db": _Compiler.check_db,
     "sub_diagram": _Compiler.check_sub_diagram,
+    "template_job": _Compiler.check_template_job,
 }
+_ALSO_RENDERED = {
+    "api_job": ("auth_config",),
+    "db": ("data",),
+    "hook": ("command", "config"),
+    "sub_diagram": ("input_mapping",),
+    "template_job": ("variables",),
+}
+"""Fields whose texts are rendered where they have double braces, besides those that are templates as a whole."""
 _PROMPT_FIELDS = {
     "prompt_file": ("resolved_prompt", "default_prompt"),
     "first_prompt_file": ("resolved_first_prompt", "first_only_prompt"),
     "judge_by_file": ("judge_by", "judge_by"),
 }
 """Field with a file's name → (field that takes its text, inline field that it stands beside)."""
+
+
+@cache
+def _path_fields(cls: type[NodeSpec]) -> tuple[str, ...]:
+    """Fields with names of files, whose braces are filled in."""
+    return tuple(f.name for f in dataclasses.fields(cls) if f.metadata.get("path"))
+
+
+def _texts_with(value: Any, sign: str) -> Iterator[str]:
+    """The texts within a JSON value that have that sign in them."""
+    if isinstance(value, str):
+        if sign in value:
+            yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_with(item, sign)
+
+
 _CONTENT_TYPES = frozenset(str(c) for c in ContentType)
 _WRITERS = frozenset(["code_job", "db", "diff_patch", "hook", "sub_diagram", "template_job"])

@@ -15,12 +15,11 @@ from jinja2 import FunctionLoader, StrictUndefined, TemplateNotFound, UndefinedE
 from jinja2.exceptions import SecurityError, TemplateError as JinjaError, TemplateSyntaxError  # isort: skip
 from jinja2.visitor import NodeTransformer
 
-from dipeo_nb.diagram.template_sandbox import SandboxEnvironment, make_environment
+from dipeo_nb.diagram.template_sandbox import MAX_ROUNDS, SandboxEnvironment, gathered, make_environment
+from dipeo_nb.diagram.templates import Names, check_filters, names_of
 from dipeo_nb.diagram.values import TooLargeError, as_text, plain
 from dipeo_nb.errors import TemplateError
 
-MAX_ROUNDS = 1_000_000
-"""Rounds of all loops of one rendering."""
 MAX_LENGTH = 50_000_000
 """Characters that a rendering may give."""
 
@@ -75,6 +74,29 @@ FILTERS: Mapping[str, Callable[[Any], str]] = {
 """Filters on top of Jinja2's own; each is a function too (§7.2)."""
 
 
+def check_file(template: str) -> Names:
+    """The names that a template asks for; those that an included one asks for are not looked at.
+
+    Raises:
+        TemplateError: bad syntax, or a filter that is not there; facts: line.
+    """
+    env = _environment(lambda _: None)
+    try:
+        tree = env.parse(template)
+    except (TemplateSyntaxError, RecursionError) as error:
+        raise _failed("the template", error, "Correct the template.") from error
+    check_filters(env, tree, template)
+    names = names_of(tree, template)
+    return Names(names.all, names.needed - env.globals.keys())
+
+
+def _environment(load: Callable[[str], str | None]) -> SandboxEnvironment:
+    env = make_environment(_Environment, undefined=StrictUndefined, loader=FunctionLoader(load), finalize=_finished)
+    env.filters.update(FILTERS)
+    env.globals |= {**FILTERS, "_loop": _Rounds().loop}
+    return env
+
+
 def render_file(
     template: str, names: Mapping[str, Any], *, load: Callable[[str], str | None], what: str = "the template"
 ) -> str:
@@ -87,9 +109,7 @@ def render_file(
     Raises:
         TemplateError: bad syntax, a name that is missing, something that templates may not do, or too much of it.
     """
-    env = make_environment(_Environment, undefined=StrictUndefined, loader=FunctionLoader(load), finalize=_finished)
-    env.filters.update(FILTERS)
-    env.globals |= {**FILTERS, "_loop": _Rounds().loop}
+    env = _environment(load)
     try:
         pieces: list[str] = []
         length = 0
@@ -129,7 +149,11 @@ def _begun(what: str) -> str:
 
 def _finished(value: Any) -> Any:
     """What a tag prints: nothing for None, JSON for structures, as in prompts."""
-    return value if isinstance(value, StrictUndefined) else as_text(value)
+    if callable(value) and not isinstance(value, StrictUndefined):
+        raise UndefinedError(
+            f"'{getattr(value, '__name__', None) or getattr(value, 'name', 'it')}' is a function that is not called"
+        )
+    return value if isinstance(value, StrictUndefined) else as_text(gathered(value))
 
 
 class _Environment(SandboxEnvironment):

@@ -11,10 +11,8 @@ from dipeo_nb.domain.nodes import CodeJobNode, ConditionNode, DbNode, NodeSpec, 
 
 CODE_FILE = re.compile(r"[^\n]+\.(?:py|ts|sh)")
 """`code` that is the name of a file rather than code."""
-SPECIAL_NAMES = frozenset(
-    ["inputs", "globals", "local", "global_conversation", "global_message_count", "branch", "loop"]
-)
-"""Names that every run provides."""
+SPECIAL_NAMES = frozenset(["inputs", "globals", "local", "global_conversation", "global_message_count"])
+"""Names that every run provides; `NodeContext.names` supplies them."""
 _TEXT_SUFFIXES = (".txt", ".md", ".csv", ".log", ".html", ".xml")
 
 

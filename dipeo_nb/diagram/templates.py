@@ -2,6 +2,7 @@
 
     {{a.b[0]}} {{a[i].b}} {{a[-1]}} {{a[:5]}}      paths, through mappings and lists; missing and None print nothing
     {{name | upper}} {{price * 2}}                 any Jinja2 expression and filter
+    {{name.upper()}} {{order.items}}               methods are called with (); without, a name is a key or it is missing
     {{#if p}}…{{else if q}}…{{else}}…{{/if}}       {{#unless p}}…{{/unless}}
     {{#each p}}…{{else}}…{{/each}}                 over lists (this) and mappings (this, @key); @index @first @last
     {{{raw}}} {{! comment }} {{!-- comment --}}    nothing is ever escaped, so triple braces are the same as double ones
@@ -15,27 +16,35 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from types import CodeType
 from typing import Any, NamedTuple, NoReturn
 
-from jinja2 import ChainableUndefined, Template, TemplateSyntaxError, UndefinedError, nodes
+from jinja2 import ChainableUndefined, Environment, Template, TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
 from jinja2.visitor import NodeTransformer
 
 from dipeo_nb.diagram.fields import nearest
-from dipeo_nb.diagram.template_sandbox import CLOSE, ENVIRONMENT, FILENAME, OPEN, RECORD, Missing, check_refused
+from dipeo_nb.diagram.template_sandbox import (
+    CLOSE,
+    ENVIRONMENT,
+    FILENAME,
+    MAX_ROUNDS,
+    OPEN,
+    RECORD,
+    Missing,
+    check_refused,
+    gathered,
+)
 from dipeo_nb.diagram.values import TooLargeError, as_text, is_true, plain
 from dipeo_nb.domain.ports import TemplateProcessorPort, TemplateResult
 from dipeo_nb.errors import TemplateError
 
 MAX_LENGTH = 1_000_000
 """Characters of a template."""
-MAX_ROUNDS = 1_000_000
-"""Rounds of all loops of one rendering."""
 CACHED_TEMPLATES = 500
 """Translated templates kept, the least recently used leave."""
 
@@ -60,13 +69,35 @@ class SimpleTemplateProcessor(TemplateProcessorPort):
         Raises:
             TemplateError: bad syntax, or a tag that fails; facts: line (1-based), tag.
         """
+        return self._rendered(template, context, None)[0]
+
+    def process_value(self, template: str, context: Mapping[str, Any]) -> tuple[Any, TemplateResult]:
+        """The value of a field: of a template that is one tag (`{{x}}`, `{{x.y | length}}`) what the tag names, else the text.
+
+        A missing name gives the empty text, None is None. Errors as `process`.
+        """
+        result, record = self._rendered(template, context, None)
+        if record is None or not record.lone or record.value is _NOTHING:
+            return result.content, result
+        return record.value, result._replace(missing_keys=()) if record.value is None else result
+
+    def process_placed(self, template: str, context: Mapping[str, Any], place: Callable[[str], str]) -> TemplateResult:
+        """Render for a language of its own, such as a shell's: *place* gives what stands for the text of each value.
+
+        What the template says itself stays as it is. Errors as `process`.
+        """
+        return self._rendered(template, context, place)[0]
+
+    def _rendered(
+        self, template: str, context: Mapping[str, Any], place: Callable[[str], str] | None
+    ) -> tuple[TemplateResult, _Record | None]:
         if "{" not in template:
-            return TemplateResult(template)
+            return TemplateResult(template), None
         program = translate(template)
-        record = _Record(program, context, self.keep_missing)
+        record = _Record(program, context, self.keep_missing, place)
         content = program.render(context, record)
         used = tuple(name for name in program.variables if name in context)
-        return TemplateResult(content, tuple(record.missing), used, tuple(record.errors))
+        return TemplateResult(content, tuple(record.missing), used, tuple(record.errors)), record
 
     def process_simple(self, template: str, context: Mapping[str, Any]) -> str:
         """The rendered text alone; same errors."""
@@ -115,6 +146,17 @@ def resolve(path: str, context: Mapping[str, Any], default: Any = None) -> Any:
     return value if steps else default
 
 
+def unfilled(template: str, name: str) -> tuple[str, ...]:
+    """The braces of a file name's template that are still in the name made of it."""
+    return tuple(dict.fromkeys(m[0] for m in _BRACED_PATH.finditer(template) if m[0] in name)) if "{" in name else ()
+
+
+def braced_names(template: str) -> frozenset[str]:
+    """Top-level names in the braces of a file name's template."""
+    found = (m[1] or m[2] for m in _BRACED_PATH.finditer(template))
+    return frozenset(re.split(r"[.\[]", path, maxsplit=1)[0] for path in found)
+
+
 class Names(NamedTuple):
     """Names of a template, as far as they can be known without running it."""
 
@@ -137,7 +179,9 @@ def check(template: str) -> Names:
         found.pop("this", None)
         return Names(tuple(found), frozenset(found))
     source, _ = _Translator(template).run()
-    return _names(_parsed(source, template), template)
+    tree = _parsed(source, template)
+    check_filters(ENVIRONMENT, tree, template)
+    return names_of(tree, template)
 
 
 # --- translation -------------------------------------------------------------------------------------------------
@@ -168,6 +212,7 @@ _BRACED_PATH = re.compile(
 )
 _STEPS = re.compile(r"""(?:^|\.)(\w+)|\[(-?\w[\w.]*)\]|\[["']([^"'\]]*)["']\]""")
 _NO_NAMES = Names((), frozenset())
+_NOTHING: Any = object()
 _RESERVED = frozenset(["and", "or", "not", "is", "in", "if", "else", "true", "false", "none", "True", "False", "None"])
 _LOOP_NAMES = {"index": "_at_index", "first": "_at_first", "last": "_at_last", "key": "_at_key"}
 
@@ -199,6 +244,8 @@ class _Translator:
             )
         self.template = template.replace(OPEN, "\ufffd").replace(CLOSE, "\ufffd")
         self.pieces: list[_Piece] = []
+        self.lone = False
+        """Whether the template is one tag and nothing else."""
         self.blocks: list[_Block] = []
         self.line = 1
 
@@ -217,6 +264,7 @@ class _Translator:
             block = self.blocks[-1]
             closing = "{% end" + block.kind[1:] + " %}" if block.kind.startswith("%") else "{{/" + block.kind + "}}"
             self.fail(f"The block {block.text} is not closed", f"Add {closing}.", block.line, block.text)
+        self.lone = len(self.pieces) == 1 and len(made) == 3 and not made[0].strip() and not made[2].strip()
         return "".join(made), tuple(self.pieces)
 
     def tag(self, match: re.Match[str]) -> str:
@@ -410,9 +458,11 @@ class Program:
     """A translated template."""
 
     def __init__(self, template: str) -> None:
-        source, self.pieces = _Translator(template).run()
+        translator = _Translator(template)
+        source, self.pieces = translator.run()
+        self.lone = translator.lone
         tree = _parsed(source, template)
-        self.names = _names(tree, template)
+        self.names = names_of(tree, template)
         self.variables = self.names.all
         with _syntax_errors(template):
             code: CodeType = ENVIRONMENT.compile(_Wrapped().visit(tree), filename=FILENAME)
@@ -465,10 +515,16 @@ def translate(template: str) -> Program:
 class _Record:
     """What one rendering meets."""
 
-    __slots__ = ("context", "errors", "keep", "missing", "pieces", "rounds", "touched")
+    __slots__ = ("context", "errors", "keep", "lone", "missing", "pieces", "place", "rounds", "touched", "value")
 
-    def __init__(self, program: Program, context: Mapping[str, Any], keep: bool) -> None:
+    def __init__(
+        self, program: Program, context: Mapping[str, Any], keep: bool, place: Callable[[str], str] | None
+    ) -> None:
         self.pieces = program.pieces
+        self.lone = program.lone
+        self.place = place
+        self.value: Any = _NOTHING
+        """The value of the last tag that had one."""
         self.context = context
         self.keep = keep
         self.missing: dict[str, None] = {}
@@ -479,15 +535,19 @@ class _Record:
 
     def out(self, value: Any, number: int) -> str:
         touched, self.touched = self.touched, False
+        if callable(value) and not isinstance(value, Undefined):  # a macro that is named and not called
+            value = Missing(name=self.pieces[number].path)
+        value = gathered(value)
+        self.value = _NOTHING if isinstance(value, Undefined) else plain(value)
         if value is None or isinstance(value, ChainableUndefined):
             piece = self.pieces[number]
             if isinstance(value, ChainableUndefined):
                 check_refused(value)
             self.missing[piece.path] = None
-            return piece.text if self.keep else ""
-        if touched and self.keep:
-            return self.pieces[number].text
-        return as_text(value)
+            text = piece.text if self.keep else ""
+        else:
+            text = self.pieces[number].text if touched and self.keep else as_text(value)
+        return text if self.place is None else self.place(text)
 
     def each(self, value: Any, number: int) -> Iterator[tuple[Any, int, Any, bool, bool]]:
         value = plain(value)
@@ -497,7 +557,7 @@ class _Record:
             return
         if isinstance(value, Mapping):
             pairs: list[tuple[Any, Any]] = list(value.items())
-        elif isinstance(value, (list, tuple, set, frozenset, range)):
+        elif isinstance(value := gathered(value), (list, tuple, set, frozenset)):
             pairs = list(enumerate(value))
         else:
             kind = "text" if isinstance(value, str) else type(value).__name__
@@ -595,7 +655,8 @@ _INTERNAL = frozenset(
 )
 
 
-def _names(tree: nodes.Template, template: str) -> Names:
+def names_of(tree: nodes.Template, template: str) -> Names:
+    """The names that a parsed template needs from outside."""
     with _syntax_errors(template):
         free = find_undeclared_variables(tree) - _INTERNAL
     order: dict[str, None] = {}
@@ -637,6 +698,29 @@ def _names(tree: nodes.Template, template: str) -> Names:
 
 def _tested_names(test: nodes.Node) -> set[str]:
     return {n.name for n in test.find_all(nodes.Name)} | ({test.name} if isinstance(test, nodes.Name) else set())
+
+
+def check_filters(environment: Environment, tree: nodes.Template, template: str) -> None:
+    """See to it that all filters and tests of a parsed template are there.
+
+    Raises:
+        TemplateError: one is not.
+    """
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        assert isinstance(node, (nodes.Filter, nodes.Test))
+        is_filter = isinstance(node, nodes.Filter)
+        known = environment.filters if is_filter else environment.tests
+        if node.name in known:
+            continue
+        close = nearest(node.name, known)
+        kind = "filter" if is_filter else "test"
+        line = template.split("\n")[node.lineno - 1].strip() if node.lineno <= template.count("\n") + 1 else ""
+        raise TemplateError(
+            f"Line {node.lineno} of the template: there is no {kind} '{_short(node.name)}'.",
+            hint=f"Did you mean '{close}'?" if close else f"Remove it, or use another {kind} of Jinja2.",
+            line=node.lineno,
+            tag=line,
+        )
 
 
 def _line_of(error: BaseException) -> int | None:

@@ -117,6 +117,7 @@ def jsonable(value: Any) -> Any:
     """A value as it would be in a run. Of what has no form there, as values of a notebook may not: lists and mappings as they are,
     else the text."""
     if isinstance(value, Undefined):
+        str(value)  # notes what is missing, or refuses it, as its kind does
         return None
     try:
         return value if is_plain(value) else plain_value(value)

@@ -229,7 +229,7 @@ class DbNode(NodeSpec):
     collection: str | None = None
     query: str | None = None
     data: Any = spec(None, doc="Written when no input has a value; without a file it is the result, and nothing is written")
-    glob: bool | None = None
+    glob: bool | None = spec(None, doc="false: `*`, `?` and `[` in `file` are letters of its name")
     default: Any = spec(None, doc="Value when a file to read is missing; without it that is an error")
 
 
@@ -253,7 +253,9 @@ class HookNode(NodeSpec):
     )
 
     hook_type: HookType = spec(HookType.SHELL, aliases={"webhook": "http"})
-    command: str | None = spec(None, code=True)
+    command: str | None = spec(
+        None, code=True, doc="For the shell; {{values}} reach it through the environment and are never run"
+    )
     url: str | None = spec(None, template=True)
     config: Mapping[str, Any] = spec({}, doc="The documented long form: command, args, env, cwd, url, script …")
     retry_count: int = spec(0, minimum=0, maximum=5)

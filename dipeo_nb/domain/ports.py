@@ -688,6 +688,16 @@ class TemplateProcessorPort(Protocol):
         ...
 
     @abstractmethod
+    def process_value(self, template: str, context: Mapping[str, Any]) -> tuple[Any, TemplateResult]:
+        """(value, result): what a template of one tag names, as it is; the text of any other. Raises as `process`."""
+        ...
+
+    @abstractmethod
+    def process_placed(self, template: str, context: Mapping[str, Any], place: Callable[[str], str]) -> TemplateResult:
+        """Render with what *place* makes of the text of each value in its place. Raises as `process`."""
+        ...
+
+    @abstractmethod
     def process_simple(self, template: str, context: Mapping[str, Any]) -> str: ...
 
     @abstractmethod

@@ -8,13 +8,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common.values import is_plain, plain_value, well_formed
+from dipeo_nb.diagram.templates import unfilled
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.plan import PlanNode
-from dipeo_nb.domain.ports import Services
+from dipeo_nb.domain.ports import Services, TemplateResult
 from dipeo_nb.errors import LLMConnectionError, StructureError
+from dipeo_nb.execution import shell_text
 from dipeo_nb.execution.code_state import View
 from dipeo_nb.execution.fold import Spent
 from dipeo_nb.execution.inputs import Inputs
+from dipeo_nb.execution.shell_text import ShellText
 
 if TYPE_CHECKING:
     from dipeo_nb.execution.engine import Execution
@@ -61,8 +64,20 @@ class NodeContext:
         """Everything a template or expression of this node can name."""
         variables = self.variables
         names = self.inputs.names(variables)
-        # The spec's extra names (§5.6); a label of the same name wins.
-        return {"inputs": dict(self.inputs.values), "globals": variables, "local": {}, **names}
+        said = self._conversation()
+        given = {
+            "inputs": dict(self.inputs.values),
+            "globals": variables,
+            "local": {},
+            "global_conversation": said,
+            "global_message_count": len(said),
+        }
+        return {**given, **names}  # a label of the same name wins
+
+    def _conversation(self) -> list[Mapping[str, Any]]:
+        """The messages of the run so far, of all persons, with their labels as `from` and `to`."""
+        persons = self.execution.plan.persons
+        return self.execution.log.spoken({person.id: person.label for person in persons.values()})
 
     def publish(self, name: str, value: Any) -> None:
         """Set a global variable of the run.
@@ -81,20 +96,53 @@ class NodeContext:
 
     def render(self, template: str, names: Mapping[str, Any] | None = None) -> str:
         """Render a template; names that are missing render empty and are noted in the run's log."""
-        result = self.services.templates.process(template, self.names if names is None else names)
+        return self._noted(self.services.templates.process(template, self.names if names is None else names))
+
+    def render_value(self, template: str, names: Mapping[str, Any] | None = None) -> Any:
+        """The value of a field: what a lone tag (`{{x}}`) names, as it is; any other template's text. Notes as `render`."""
+        names = self.names if names is None else names
+        value, result = self.services.templates.process_value(template, names)
+        self._noted(result)
+        return value
+
+    def render_within(self, value: Any) -> Any:
+        """The texts within a JSON value rendered, a lone tag as its value; names of fields and everything else stay."""
+        if isinstance(value, str):
+            return self.render_value(value)
+        if isinstance(value, Mapping):
+            return {name: self.render_within(item) for name, item in value.items()}
+        return [self.render_within(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    def render_shell(self, template: str) -> ShellText:
+        """A shell command; its values are variables of the environment and never part of the command. Notes as `render`."""
+        values = shell_text.Values()
+        result = self.services.templates.process_placed(template, self.names, values.place)
+        return values.command(self._noted(result))
+
+    def holds_numbers(self, template: str) -> bool:
+        """Whether all values of a template are whole numbers."""
+        values = shell_text.Values()
+        self.services.templates.process_placed(template, self.names, values.place)
+        return all(shell_text.NUMBER.fullmatch(value) for value in values.values)
+
+    def file_name(self, template: str, names: Mapping[str, Any] | None = None) -> str:
+        """A file's name with its braces (`{a.b}`, `{{a.b}}`) filled in; what nothing provides stays, and is noted in the log."""
+        name = self.services.templates.process_single_brace(template, self.names if names is None else names)
+        for tag in unfilled(template, name):
+            self.execution.emit_log(
+                self.node, "WARNING", f"The name '{template}' has {tag}, which nothing provides; it is left as it is."
+            )
+        return name
+
+    def _noted(self, result: TemplateResult) -> str:
+        """The text of a rendering, after a warning for each name that was missing and each tag that could not do its work."""
         for missing in result.missing_keys:
             self.execution.emit_log(
                 self.node, "WARNING", f"The template names '{missing}', which nothing provides; it is left empty."
             )
+        for problem in result.errors:
+            self.execution.emit_log(self.node, "WARNING", problem)
         return result.content
-
-    def render_within(self, value: Any) -> Any:
-        """The texts within a JSON value rendered as templates; names of fields and everything else stay."""
-        if isinstance(value, str):
-            return self.render(value)
-        if isinstance(value, Mapping):
-            return {name: self.render_within(item) for name, item in value.items()}
-        return [self.render_within(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
         """Call a model, showing its text as it comes; usage and cost are charged to this node and the run's budget."""

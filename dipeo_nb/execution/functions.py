@@ -129,7 +129,9 @@ class _Function:
     def _value(self, context: NodeContext, parameter: inspect.Parameter, names: Mapping[str, Any]) -> Any:
         given = getattr(context.node.spec, parameter.name)
         if given is not None:
-            return context.render(given, names) if isinstance(given, str) else given
+            if not isinstance(given, str):
+                return given
+            return (context.render if parameter.name in self._texts else context.render_value)(given, names)
         brought = context.inputs.names(context.variables)
         if parameter.name in brought:
             return self._taken(parameter.name, brought[parameter.name])

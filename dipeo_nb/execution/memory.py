@@ -22,6 +22,8 @@ class ConversationLog:
         self.messages: list[Message] = []
         self._by_id: dict[str, Message] = {}
         self._last = 0
+        self._spoken: list[Mapping[str, Any]] = []
+        self._seen = 0
 
     def add(self, sender: str, receiver: str, content: str, *, timestamp: float, node_id: str | None = None) -> Message:
         """Append a message; its id is its number, so ids are unique and a replayed run has the same ones."""
@@ -59,6 +61,23 @@ class ConversationLog:
         at = {"person_id": person_id, "model": model, "upto": upto, "whole": whole}
         last = messages[-1] if messages else None
         return {"messages": messages, "last_message": last, "person_id": person_id, "model": model, "at": at}
+
+    def spoken(self, labels: Mapping[str, str]) -> list[Mapping[str, Any]]:
+        """The messages so far as templates name them (`global_conversation`), without what facets heard and said.
+
+        Args:
+            labels: person id → label, which stands in `from` and `to`; the run itself is `system`.
+        """
+        self._spoken += [  # each message once, however many nodes ask
+            {
+                "from": labels.get(m.from_person_id, m.from_person_id),
+                "to": labels.get(m.to_person_id, m.to_person_id),
+                **as_record(m),
+            }
+            for m in without_facets(self.messages[self._seen :])
+        ]
+        self._seen = len(self.messages)
+        return list(self._spoken)
 
     def get(self, message_id: str) -> Message | None:
         return self._by_id.get(message_id)

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from dipeo_nb.common.scrub import redactor
-from dipeo_nb.common.values import parse_json
+from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.domain.enums import AuthType
 from dipeo_nb.domain.nodes import ApiJobNode
 from dipeo_nb.domain.ports import HTTPResponse
 from dipeo_nb.errors import IntegrationError, NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.inputs import Output, plain
+from dipeo_nb.execution.inputs import Output, as_text, plain
 
 API_TIMEOUT = 30.0
 """Seconds that one attempt waits for the server; a node's `timeout` is the time for all of them together."""
@@ -32,19 +32,20 @@ SHOWN = 500
 
 async def run(context: NodeContext) -> Output:
     spec = cast(ApiJobNode, context.node.spec)
-    url = str(_field(context, "url", spec.url)).strip()
+    url = as_text(_field(context, "url", spec.url)).strip()
     if not url:
         raise NodeExecutionError("The node has no `url`.", hint="Set it, or draw an arrow labelled url.")
     method = str(spec.method)
-    headers = {name: str(value) for name, value in _mapping(context, "headers", spec.headers).items()}
+    headers = {name: in_a_line(value) for name, value in _mapping(context, "headers", spec.headers).items()}
     headers |= _credentials(context, spec)
     if method in ("POST", "PATCH"):
         headers.setdefault("Idempotency-Key", context.idempotency_key)
+    params = _mapping(context, "params", spec.params)
     response = await context.services.http.request(
         method,
         url,
         headers=headers,
-        params=_mapping(context, "params", spec.params),
+        params={k: in_a_line(v) if isinstance(v, Mapping) else v for k, v in params.items()},
         **({} if method == "GET" else _body(context, spec)),
         timeout=API_TIMEOUT if spec.timeout is None else min(spec.timeout, API_TIMEOUT),
         max_retries=MAX_RETRIES,
@@ -57,6 +58,11 @@ async def run(context: NodeContext) -> Output:
             **meta,
         )
     return Output(answer_of(response), meta={**meta, "content_type": response.headers.get("content-type", "")})
+
+
+def in_a_line(value: Any) -> str:
+    """A value as a header or parameter takes it: text as it is, structure as JSON on one line."""
+    return json_text(plain(value)) if isinstance(value, (Mapping, list)) else as_text(value)
 
 
 def answer_of(response: HTTPResponse) -> Any:

@@ -36,20 +36,19 @@ async def run(context: NodeContext) -> Output:
 
 def _paths(context: NodeContext, spec: DbNode) -> list[str]:
     given = spec.file if isinstance(spec.file, list) else [spec.file or ""]
-    processor = context.services.templates
-    paths = [processor.process_single_brace(str(p), context.names).strip() for p in given]
+    paths = [context.file_name(str(p)).strip() for p in given]
     if not any(paths):
         raise NodeExecutionError("The db node names no file.", hint="Set `file` (source_details).")
     return [p for p in paths if p]
 
 
-def _is_glob(path: str) -> bool:
-    return any(c in path for c in "*?[")
+def _is_glob(spec: DbNode, path: str) -> bool:
+    return spec.glob is not False and any(c in path for c in "*?[")
 
 
 async def _read(context: NodeContext, spec: DbNode, paths: list[str]) -> Output:
     files = context.services.files
-    if len(paths) == 1 and not _is_glob(paths[0]):
+    if len(paths) == 1 and not _is_glob(spec, paths[0]):
         try:
             body, facts = await _content(context, spec, paths[0])
         except StorageError as error:
@@ -69,7 +68,7 @@ async def _read(context: NodeContext, spec: DbNode, paths: list[str]) -> Output:
         return Output(body, text, meta={"path": facts["file_path"]})
     found: dict[str, Any] = {}
     for path in paths:
-        names = [p.as_posix() for p in await asyncio.to_thread(files.glob, path)] if _is_glob(path) else [path]
+        names = [p.as_posix() for p in await asyncio.to_thread(files.glob, path)] if _is_glob(spec, path) else [path]
         for name in names:
             try:
                 found[name] = (await _content(context, spec, name))[0]
@@ -94,7 +93,7 @@ async def _content(context: NodeContext, spec: DbNode, path: str) -> tuple[Any, 
 
 
 async def _change(context: NodeContext, spec: DbNode, paths: list[str]) -> Output:
-    if len(paths) != 1 or _is_glob(paths[0]):
+    if len(paths) != 1 or _is_glob(spec, paths[0]):
         what = f"{len(paths)} files" if len(paths) > 1 else f"the pattern {paths[0]!r}"
         raise NodeExecutionError(
             f"{spec.operation} takes exactly one file, not {what}.", hint="Name one path without wildcards."
@@ -120,7 +119,7 @@ def written_value(context: NodeContext) -> Any:
     if isinstance(chosen, Mapping) and not hasattr(chosen, "__dipeo_text__"):
         chosen = next((chosen[n] for n in VALUE_NAMES if chosen.get(n) is not None), chosen)
     if chosen is None:
-        chosen = cast(DbNode, context.node.spec).data
+        chosen = context.render_within(cast(DbNode, context.node.spec).data)
     if chosen is None:
         raise NodeExecutionError(
             "There is nothing to write: no input has a value.", hint="Draw an arrow into the node."

@@ -28,7 +28,7 @@ async def run(context: NodeContext) -> Output:
 
 
 def _path(context: NodeContext, template: str) -> str:
-    return context.services.templates.process_single_brace(context.render(template), context.names).strip()
+    return context.file_name(context.render(template)).strip()
 
 
 def _diff(context: NodeContext, spec: DiffPatchNode) -> str:

@@ -26,7 +26,7 @@ def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
 
 async def _save(context: NodeContext, spec: EndpointNode, value: Any, plain_text: str) -> Output:
     name = spec.file_name or f"output_{context.node.id}.json"
-    path = context.services.templates.process_single_brace(name, context.names)
+    path = context.file_name(name)
     form = spec.file_format or SUFFIX_FORMATS.get(PurePosixPath(path).suffix.lower(), "txt")
     text = written(value, form, plain_text)
     size = await asyncio.to_thread(context.services.files.write_text, path, text)

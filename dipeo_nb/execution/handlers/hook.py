@@ -18,8 +18,9 @@ from dipeo_nb.domain.nodes import HookNode
 from dipeo_nb.errors import CodeError, IntegrationError, NodeExecutionError, ServiceError, ValidationError
 from dipeo_nb.execution.commands import base_dir, run_command, tail
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.handlers.api_job import answer_of
+from dipeo_nb.execution.handlers.api_job import answer_of, in_a_line
 from dipeo_nb.execution.inputs import Inputs, Output, as_text, plain
+from dipeo_nb.execution.shell_text import ShellText, runs_code
 
 HOOK_TIMEOUT = 60.0
 """Seconds when the node names none (spec default); for an event, how long it is waited for."""
@@ -56,7 +57,10 @@ async def _hook(context: NodeContext, spec: HookNode) -> Output:
 
 
 async def _shell(context: NodeContext, spec: HookNode) -> Output:
-    """Inputs are variables of the environment (`DIPEO_INPUT_<NAME>`, as JSON), never part of the command."""
+    """Inputs are variables of the environment: `DIPEO_INPUT_<NAME>` as JSON, and what templates in the command name (`shell_text`).
+
+    With `args` no shell is asked: the arguments are rendered and handed to the program one by one.
+    """
     command = spec.command or spec.config.get("command")
     if not isinstance(command, str) or not command.strip():
         raise NodeExecutionError("The hook has no command.", hint="Set `command`.")
@@ -68,8 +72,13 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
         f"DIPEO_INPUT_{k.upper()}": json_text(v) for k, v in _inputs(context).items() if k.isidentifier()
     }
     own = _mapping(spec, "env")
+    if args:
+        words = _arguments(context, [command, *map(str, args)])
+    else:
+        text = context.render_shell(command) if _is_template(command) else ShellText(command, {})
+        words, inputs = ["sh", "-c", text.command], {**inputs, **text.environment}
     done = await run_command(
-        [command, *map(str, args)] if args else ["sh", "-c", command],
+        words,
         cwd=files.resolve(context.render(cwd)) if cwd else files.base_path,
         timeout=_limit(spec),
         env={**base_dir(files), **inputs, **{name: context.render(str(value)) for name, value in own.items()}},
@@ -86,6 +95,31 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
     return Output(_value(done.stdout.strip()), meta={"status": done.status})
 
 
+def _is_template(text: str) -> bool:
+    """`${#name}` alone is the shell's, and no comment of a template."""
+    return "{{" in text or "{%" in text
+
+
+def _arguments(context: NodeContext, given: list[str]) -> list[str]:
+    """The program and its arguments with their templates rendered.
+
+    Raises:
+        NodeExecutionError: a value would be run as code, as in `sh -c "…{{x}}…"`.
+    """
+    words: list[str] = []
+    for text in given:
+        if not _is_template(text):
+            words.append(text)
+            continue
+        if runs_code(words) and not context.holds_numbers(text):
+            raise NodeExecutionError(
+                f"An argument of '{words[0]}' is code and has a value in it; only whole numbers can stand there.",
+                hint="Let that code read the variable of the environment DIPEO_INPUT_<NAME>, which holds the input as JSON.",
+            )
+        words.append(context.render(text))
+    return words
+
+
 async def _http(context: NodeContext, spec: HookNode) -> Output:
     url = context.render(str(spec.url or spec.config.get("url") or "")).strip()
     if not url:
@@ -94,7 +128,7 @@ async def _http(context: NodeContext, spec: HookNode) -> Output:
     if method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
         raise NodeExecutionError(f"'{method}' is no method of HTTP.", hint="Use GET, POST, PUT, PATCH or DELETE.")
     headers = {"Idempotency-Key": context.idempotency_key}
-    headers |= {name: context.render(str(value)) for name, value in _mapping(spec, "headers").items()}
+    headers |= {name: in_a_line(context.render_within(value)) for name, value in _mapping(spec, "headers").items()}
     told = {"inputs": _inputs(context), "hook_type": str(spec.hook_type), "node_id": context.node.id}
     body = context.render_within(spec.config["body"]) if spec.config.get("body") is not None else told
     sent: dict[str, Any] = {"content": body} if isinstance(body, str) else {"json": body}
@@ -153,9 +187,7 @@ async def _python(context: NodeContext, spec: HookNode) -> Output:
 
 
 async def _file(context: NodeContext, spec: HookNode) -> Output:
-    path = context.services.templates.process_single_brace(
-        context.render(str(spec.config.get("file_path") or spec.command or "")), context.names
-    ).strip()
+    path = context.file_name(context.render(str(spec.config.get("file_path") or spec.command or ""))).strip()
     if not path:
         raise NodeExecutionError("The hook names no file.", hint="Set config.file_path.")
     suffixes = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}

@@ -61,7 +61,7 @@ def _closed(schema: Any) -> Any:
 
 
 async def _read(context: NodeContext, path: str) -> Any:
-    name = context.services.templates.process_single_brace(path, context.names)
+    name = context.file_name(path)
     done = await context.services.db.execute_operation(name, "read", format=_format(name))
     return done["value"]
 

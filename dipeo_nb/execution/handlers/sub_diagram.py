@@ -87,7 +87,7 @@ def diagram_of(context: NodeContext, spec: SubDiagramNode) -> Diagram:
         NodeExecutionError: it is outside the base directory, was chosen while the run went on, and brings code.
     """
     base = context.services.files.base_path
-    name = context.services.templates.process_single_brace(spec.diagram_name or "", context.names).strip()
+    name = context.file_name(spec.diagram_name or "").strip()
     document = nested_document(spec, name, source_path=context.execution.plan.source_path, base_dir=base)
     outside = document.path is not None and not document.path.resolve().is_relative_to(base.resolve())
     chosen = outside and not spec.diagram_data and name != (spec.diagram_name or "").strip()
@@ -106,7 +106,7 @@ def _variables(context: NodeContext, spec: SubDiagramNode) -> dict[str, Any]:
     if spec.pass_input_data or (spec.pass_input_data is None and not spec.input_mapping):
         found = dict(brought)
     for name, path in spec.input_mapping.items():
-        value = resolve(path, context.names, _MISSING)
+        value = context.render_value(path) if "{{" in path else resolve(path, context.names, _MISSING)
         if value is _MISSING:
             raise NodeExecutionError(
                 f"input_mapping: there is no '{path}' for the child's '{name}'.",

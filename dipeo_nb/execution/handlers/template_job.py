@@ -1,6 +1,7 @@
 """template_job: renders a template, to a file when asked (diagram-spec §3.10 "Do").
 
-Names, later wins: `generated_at`, `variables` (their texts are templates of prompts), inputs (a mapping that arrives unlabelled is
+Names, later wins: `generated_at`, `variables` (their texts are templates of prompts; a
+lone `{{x}}` is the object), inputs (a mapping that arrives unlabelled is
 spread), variables of the run, what the preprocessor returns; and `inputs`, `globals`, `local`.
 """
 
@@ -58,7 +59,7 @@ async def _template(context: NodeContext, spec: TemplateJobNode, names: Mapping[
 
 def _path(context: NodeContext, template: str, names: Mapping[str, Any]) -> str:
     """File names take double and single braces."""
-    return context.services.templates.process_single_brace(context.render(template, names), names).strip()
+    return context.file_name(context.render(template, names), names).strip()
 
 
 def _included(context: NodeContext, name: str) -> str | None:

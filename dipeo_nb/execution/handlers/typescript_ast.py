@@ -47,7 +47,7 @@ def _sources(context: NodeContext, spec: TypescriptAstNode) -> dict[str, str]:
     if spec.source:
         return {"source": spec.source}
     if spec.file:
-        path = context.services.templates.process_single_brace(spec.file, names)
+        path = context.file_name(spec.file)
         return {path: context.services.files.read_text(path)}
     text = names.get("source", names.get("default"))
     if not isinstance(text, str):
