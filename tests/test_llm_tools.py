@@ -265,7 +265,7 @@ def test_a_cancelled_loop_cancels_its_tools(monkeypatch: pytest.MonkeyPatch):
     ("name", "tools", "said"),
     [
         ("local", [later], "local has no tools.*openai, anthropic, gemini and ollama"),
-        ("echo", ["websearch"], "echo has no web search"),
+        ("local", ["websearch"], "local has no web search"),
         ("gemini", ["image"], "has no image generation.*openai makes images"),
     ],
 )

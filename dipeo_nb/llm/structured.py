@@ -20,6 +20,7 @@ from pydantic_core import from_json
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Rung, TokenUsage, ToolConfig
 from dipeo_nb.errors import StructureError, ValidationError
+from dipeo_nb.llm.samples import resolved
 
 # Schemas.
 
@@ -84,7 +85,7 @@ def strict_schema(response_format: Any) -> dict[str, Any] | None:
             if reference in inside:
                 return {"$ref": reference}
             beside = {k: v for k, v in node.items() if k != "$ref"}
-            return walk({**(_resolved(reference, schema) or {}), **beside}, (*inside, reference))
+            return walk({**(resolved(reference, schema) or {}), **beside}, (*inside, reference))
         result: dict[str, Any] = {}
         for key, value in node.items():  # pyright: ignore[reportUnknownVariableType]
             if key in ("properties", "$defs"):
@@ -287,88 +288,3 @@ def _candidates(text: str) -> list[str]:
         if 0 <= start < end:
             found.append(text[start : end + 1])
     return [re.sub(r"\A(?:json|JSON)?\s*\n", "", one) for one in found]
-
-
-# Values without a model.
-
-
-def sample(schema: Mapping[str, Any]) -> Any:
-    """A small value that fits a schema: required fields only, true, the number nearest 0, `echo`, the first choice.
-
-    Patterns and conditions (`pattern`, `if`, `not` …) are not looked at.
-    """
-
-    def make(node: Any, depth: int) -> Any:
-        if not isinstance(node, Mapping) or depth > 30:
-            return None
-        if "$ref" in node:
-            return make(_resolved(str(node["$ref"]), schema), depth + 1)
-        for key in ("const", "default"):
-            if key in node:
-                return node[key]
-        if node.get("enum"):
-            return node["enum"][0]
-        for key in ("anyOf", "oneOf"):
-            if node.get(key):
-                return make(node[key][0], depth + 1)
-        if node.get("allOf"):
-            return make({k: v for part in (node, *node["allOf"]) for k, v in part.items() if k != "allOf"}, depth + 1)
-        kind = node.get("type") or ("object" if "properties" in node else None)
-        match kind[0] if isinstance(kind, list) and kind else kind:
-            case "object":
-                properties: Mapping[str, Any] = node.get("properties", {})
-                return {name: make(properties.get(name, {}), depth + 1) for name in node.get("required", ())}
-            case "array":
-                first: list[Any] = list(node.get("prefixItems", ()))
-                size = max(node.get("minItems", 0), len(first))
-                items = [*first, *[node.get("items", {})] * (size - len(first))]
-                return [make(item, depth + 1) for item in items]
-            case "boolean":
-                return True
-            case "integer":
-                return int(_nearest_to_zero(node, 1))
-            case "number":
-                return float(_nearest_to_zero(node, 0.5))
-            case "string":
-                return _text(node)
-            case "null":
-                return None
-            case _:
-                return "echo"
-
-    return make(schema, 0)
-
-
-def _resolved(reference: str, schema: Mapping[str, Any]) -> Any:
-    """What a `#/…` reference points at; None when it points nowhere."""
-    node: Any = schema
-    for part in reference.removeprefix("#").strip("/").split("/"):
-        if part:
-            node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, Mapping) else None
-    return node
-
-
-def _nearest_to_zero(node: Mapping[str, Any], step: float) -> float:
-    low = node.get("minimum", node["exclusiveMinimum"] + step if "exclusiveMinimum" in node else None)
-    high = node.get("maximum", node["exclusiveMaximum"] - step if "exclusiveMaximum" in node else None)
-    value = 0.0 if low is None else max(0.0, low)
-    value = value if high is None else min(value, high)
-    every = node.get("multipleOf")
-    return value if not every else -(-value // every) * every
-
-
-_FORMATS = {
-    "date": "2025-01-01",
-    "time": "00:00:00Z",
-    "date-time": "2025-01-01T00:00:00Z",
-    "duration": "PT1S",
-    "email": "echo@example.com",
-    "uri": "https://example.com/",
-    "uuid": "00000000-0000-4000-8000-000000000000",
-}
-
-
-def _text(node: Mapping[str, Any]) -> str:
-    if node.get("format") in _FORMATS:
-        return _FORMATS[node["format"]]
-    return "echo".ljust(node.get("minLength", 0), "o")[: node.get("maxLength")]

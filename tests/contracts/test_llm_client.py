@@ -18,7 +18,7 @@ from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.echo import EchoClient
 from dipeo_nb.llm.providers.local import UnifiedLocalClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
-from dipeo_nb.llm.structured import sample
+from dipeo_nb.llm.samples import sample
 from dipeo_nb.testing import ScriptedClient
 from dipeo_nb.testing.contracts import LLMClientContract
 from dipeo_nb.testing.contracts.clients import Reply
