@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +43,8 @@ def nested_document(spec: SubDiagramNode, name: str, *, source_path: str | None,
 class Askers(NamedTuple):
     """Who may ask the user something in a run of a diagram."""
 
-    names: list[str]
-    """Labels, and for nodes of sub-diagrams paths (`Sub/Question`)."""
+    paths: list[tuple[str, ...]]
+    """The labels on the way down to each node that asks, its own last."""
     ids: list[str]
     """Ids of nodes of the diagram itself."""
     open: bool
@@ -51,21 +52,26 @@ class Askers(NamedTuple):
 
     def known(self, name: str) -> bool:
         """Whether a name, or a path that may name items of batches (`Sub[2]/Question`), is one of them."""
-        return name in self.names or name in self.ids or _INDEX.sub("", name) in self.names
+        names = {"/".join(path[start:]) for path in self.paths for start in range(len(path))}
+        return name in names or name in self.ids or _INDEX.sub("", name) in names
+
+    @property
+    def names(self) -> list[str]:
+        """One name for each: its label, or its whole path when others have the same label."""
+        labels = Counter(path[-1] for path in self.paths)
+        return [path[-1] if labels[path[-1]] == 1 else "/".join(path) for path in self.paths]
 
 
 def askers(plan: Plan, base_dir: Path) -> Askers:
     """Who may ask something in a run of *plan*; files of sub-diagrams are read, nothing is run."""
-    names: dict[str, None] = {}
+    paths: list[tuple[str, ...]] = []
     unknown = False
 
     def visit(plan: Plan, path: tuple[str, ...], seen: frozenset[str]) -> None:
         nonlocal unknown
         for node in plan.nodes:
             if _asks(node):
-                names[node.label] = None
-                for start in range(len(path)):
-                    names["/".join((*path[start:], node.label))] = None
+                paths.append((*path, node.label))
             if not isinstance(node.spec, SubDiagramNode):
                 continue
             name = (node.spec.diagram_name or "").strip()
@@ -82,7 +88,7 @@ def askers(plan: Plan, base_dir: Path) -> Askers:
                 visit(inner, (*path, node.label), seen | {place})
 
     visit(plan, (), frozenset({plan.source_path or ""}))
-    return Askers(list(names), [node.id for node in plan.nodes if _asks(node)], unknown)
+    return Askers(paths, [node.id for node in plan.nodes if _asks(node)], unknown)
 
 
 def check_answers(answers: Mapping[str, Any] | None, plan: Plan, base_dir: Path) -> None:
@@ -107,7 +113,7 @@ def who_asks(asking: Askers, name: str) -> str:
     """The next step for whoever named a node that does not ask."""
     close = nearest(name, asking.names)
     suggestion = f"Did you mean '{close}'? " if close else ""
-    return f"{suggestion}Nodes that ask: {', '.join(map(repr, asking.names)) or 'none'}."
+    return f"{suggestion}Nodes that ask: {', '.join(asking.names) or 'none'}."
 
 
 def _asks(node: PlanNode) -> bool:

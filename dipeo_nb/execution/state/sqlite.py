@@ -343,19 +343,14 @@ class SqliteRunStore:
         elif "readonly" in text or "read-only" in text or isinstance(error, PermissionError):
             cause, hint = "read_only", "Make the file and its folder writable, or use another one (STATE_STORE_PATH)."
         elif "unable to open" in text:  # what SQLite says of a WAL that it cannot make, among other things
-            cause, hint = (
-                "permission",
-                "Make the file and its folder accessible, or use another one (STATE_STORE_PATH).",
-            )
+            cause, hint = "permission", "Make the file and its folder accessible, or use another one (STATE_STORE_PATH)."
         elif "not a database" in text or "malformed" in text:
             hint = "The file is damaged or is no database; it is left as it is. Move it away, or use another one (STATE_STORE_PATH)."
         elif not isinstance(error, (sqlite3.Error, OSError)):
             hint = "Store JSON values: text, numbers, lists, mappings."
         elif _is_busy(error):
             hint = "Another process holds the file; end it and try again."
-        return StorageError(
-            f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path), cause=cause
-        )
+        return StorageError(f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path), cause=cause)
 
 
 def _write(connection: sqlite3.Connection, events: Sequence[Event], batch: Batch) -> None:
