@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dipeo_nb.domain.enums import EventType, Status
-from dipeo_nb.errors import DiagramNotFoundError, InvalidDiagramError, NodeExecutionError, RunAbortedError
+from dipeo_nb.errors import DiagramNotFoundError, InvalidDiagramError, NodeExecutionError, RunAbortedError, UserError
+from dipeo_nb.execution.metrics import measure
+from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import ScriptedClient, SlowClient, scripted
 
@@ -327,3 +330,280 @@ def test_code_from_elsewhere_is_not_slipped_in(tmp_path: Path, tmp_path_factory:
     path.write_text(json.dumps(parent(code="return {'which': 'evil'}", diagram_name="{which}")))
     with Session(tmp_path, llm=scripted()) as dp, pytest.raises(NodeExecutionError, match="nobody was shown"):
         dp.run(path, trust=True, view=False)
+
+
+# Answers given beforehand.
+
+ASKS = """
+version: light
+nodes:
+- {label: Start, type: start}
+- {label: Q1, type: user_response, prompt: "first?", timeout: 20}
+- {label: Q2, type: user_response, prompt: "second?", timeout: 20}
+- {label: Both, type: code_job, code: "return q1 + '/' + q2"}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Q1}
+- {from: Q1, to: Q2}
+- {from: Q1, to: Both, label: q1}
+- {from: Q2, to: Both, label: q2}
+- {from: Both, to: End}
+"""
+
+
+def nest(base: Path, *names: str, **props: Any) -> dict[str, Any]:
+    """A diagram whose node Sub runs *names[0]*, whose node Sub runs the next one …, and the last one asks Q1 and Q2."""
+    for name, inner in pairwise(names):
+        (base / f"{name}.light.yaml").write_text(json.dumps(parent(diagram_name=inner)))
+    (base / f"{names[-1]}.light.yaml").write_text(ASKS)
+    return parent(diagram_name=names[0], **props)
+
+
+@pytest.mark.parametrize("names", [("asks",), ("middle", "asks"), ("outer", "middle", "asks")])
+@pytest.mark.parametrize(
+    "answers", [{"Q1": "a", "Q2": "b"}, {"Sub/Q1": "a", "Q2": "b"}, {"Q1": "wrong", "Sub/Q1": "a", "Q2": ["b", "c"]}]
+)
+def test_answers_reach_questions_of_any_depth(
+    dp: Session, tmp_path: Path, names: tuple[str, ...], answers: dict[str, Any]
+):
+    """By label or by a path; the longer path wins."""
+    assert dp.run(nest(tmp_path, *names), answers=answers, view=False).output == "a/b"
+
+
+def test_answers_for_items_of_a_batch(dp: Session, tmp_path: Path):
+    """One answer for all items, and others for single ones."""
+    diagram = nest(tmp_path, "asks", batch=True)
+    diagram["nodes"][1]["props"]["code"] = "return [1, 2, 3]"
+    answers = {"Q1": "a", "Sub/Q2": "b", "Sub[1]/Q2": "c"}
+    assert dp.run(diagram, answers=answers, view=False).output == ["a/b", "a/c", "a/b"]
+
+
+def test_answers_to_nobody(dp: Session, tmp_path: Path):
+    """Refused before anything runs, with the nearest name; also by resume and fork."""
+    diagram = nest(tmp_path, "middle", "asks")
+    for answers, name in (
+        ({"Q3": "x"}, "Q1"),
+        ({"Sub/Sub/Q3": "x"}, "Q1"),
+        ({"Start": "x"}, "Q1, Q2"),
+        ({"Made": "x"}, "Q1, Q2"),
+    ):
+        with pytest.raises(UserError, match=name):
+            dp.start(diagram, answers=answers, view=False)
+    assert not list(dp.runs(nested=True))
+    run = dp.start(diagram, answers={"Q1": "a"}, view=False)
+    while run.question is None:
+        run.wait(0.01)
+    run.stop()
+    run.wait(10)
+    with pytest.raises(UserError, match="'Nobody'"):
+        run.resume(answers={"Nobody": "b"}, view=False)
+    with pytest.raises(UserError, match="'Nobody'"):
+        dp.fork(run, at="Sub", answers={"Nobody": "b"}, view=False)
+    assert run.resume(answers={"Q2": "b"}, view=False).result().output == "a/b"
+    assert dp.fork(run, at="Sub", answers={"Q1": "c", "Sub/Sub/Q2": "d"}, view=False).result().output == "c/d"
+
+
+def test_answers_for_a_diagram_that_is_chosen_as_it_runs(dp: Session, tmp_path: Path):
+    """Who asks there cannot be known before, so any name is taken."""
+    nest(tmp_path, "asks")
+    chosen = parent(code="return {'which': 'asks'}", diagram_name="{which}")
+    assert dp.run(chosen, answers={"Q1": "a", "Sub/Q2": "b", "Other": "c"}, view=False).output == "a/b"
+
+
+def test_a_diagram_that_runs_itself_is_looked_through_once(dp: Session, tmp_path: Path):
+    """Looking for who asks ends."""
+    looped = parent(diagram_name="looped", ignoreIfSub=True)
+    (tmp_path / "looped.light.yaml").write_text(json.dumps(looped))
+    with pytest.raises(UserError, match="none"):
+        dp.start("looped", answers={"Q": "a"}, view=False)
+
+
+# Failures.
+
+
+def test_the_place_of_a_deep_failure_is_named_once(dp: Session, tmp_path: Path):
+    """The way down to the node at fault, and what was wrong there, however deep."""
+    child(tmp_path, "raise ValueError('it broke')", "leaf")
+    for depth in range(7):
+        (tmp_path / f"level{depth}.light.yaml").write_text(
+            json.dumps(parent(diagram_name=f"level{depth + 1}" if depth < 6 else "leaf"))
+        )
+    with pytest.raises(NodeExecutionError) as caught:
+        dp.run("level0", view=False)
+    path = " › ".join(["Sub"] * 6 + ["Work"])
+    assert caught.value.message == f"The diagram 'level1' failed at '{path}': ValueError: it broke (line 1)"
+    assert caught.value.node == "Sub"
+
+
+def test_the_place_of_a_failure_in_batches_names_the_items(dp: Session, tmp_path: Path):
+    """Of a batch in a batch: the item of each."""
+    child(tmp_path, "return 1 / default", "leaf")
+    (tmp_path / "middle.light.yaml").write_text(
+        json.dumps(parent(code="return [1, 0]", diagram_name="leaf", batch=True))
+    )
+    outer = parent(code="return ['x']", diagram_name="middle", batch=True)
+    with pytest.raises(NodeExecutionError) as caught:
+        dp.run(outer, view=False)
+    assert caught.value.message.startswith(
+        "1 of 1 items failed; item 0: The diagram 'middle' failed at 'Sub[1] › Work': ZeroDivisionError"
+    )
+
+
+# Files that change between a failure and a resume.
+
+
+def effects(base: Path, text: str) -> str:
+    """Code that notes *text*."""
+    return f"open({str(base / 'effects.txt')!r}, 'a').write({text})"
+
+
+TWO = """
+version: light
+nodes:
+- {label: Start, type: start}
+- {label: First, type: code_job, code: %s}
+%s- {label: Second, type: code_job, code: %s}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: First, content_type: generic}
+- {from: First, to: %s, label: n, content_type: generic}
+%s- {from: Second, to: End, content_type: generic}
+"""
+
+
+def two(base: Path, second: str, between: bool = False) -> None:
+    """The child: First has an effect, Second is the given code; between them, perhaps, a new node, which moves ids."""
+    node = "- {label: Between, type: code_job, code: 'return n * 100'}\n" if between else ""
+    arrow = "- {from: Between, to: Second, label: n, content_type: generic}\n" if between else ""
+    into = "Between" if between else "Second"
+    first = effects(base, "f'{default} '") + "\nreturn default"
+    (base / "child.light.yaml").write_text(TWO % (json.dumps(first), node, json.dumps(second), into, arrow))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A session with either run store."""
+    own = {"store": InMemoryRunStore()} if request.param == "memory" else {}
+    with Session(tmp_path, llm=scripted("fine"), **own) as session:
+        yield session
+
+
+@pytest.mark.parametrize("between", [False, True])
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_fixed_child_is_taken_where_it_has_changed(stored: Session, tmp_path: Path, batch: bool, between: bool):
+    """Failed children go on with the file as it is now; what is the same up to there, and finished items, are not done again."""
+    two(tmp_path, "return 10 / (n - 2)")
+    code = "return [1, 2, 3]" if batch else "return 2"
+    run = stored.start(parent(code=code, diagram_name="child", batch=batch), view=False)
+    with pytest.raises(NodeExecutionError, match="division by zero"):
+        run.result()
+    two(tmp_path, "return n + 5", between)
+    run = run.resume(view=False)
+    output = run.result().output
+    fixed = 205 if between else 7
+    assert output == ([-10, fixed, 10] if batch else fixed)
+    words = (tmp_path / "effects.txt").read_text().split()
+    assert sorted(words) == (["1", "2", "3"] if batch else ["2"])
+    assert any("has changed since" in e.payload["message"] for e in run.events if e.type is EventType.EXECUTION_LOG)
+    last = stored.open_run(run.node("Sub").children[-1])
+    assert last.state.forked_from is not None
+    assert last.status == Status.COMPLETED
+
+
+def test_a_child_whose_looks_have_changed_goes_on(stored: Session, tmp_path: Path):
+    """Comments and places are no change."""
+    ok = tmp_path / "ok"
+    two(tmp_path, f"import pathlib\nassert pathlib.Path({str(ok)!r}).exists()\nreturn n")
+    run = stored.start(parent(code="return 2", diagram_name="child"), view=False)
+    with pytest.raises(NodeExecutionError):
+        run.result()
+    ok.write_text("")
+    path = tmp_path / "child.light.yaml"
+    path.write_text(path.read_text().replace("label: First,", "label: First, position: {x: 9, y: 9},"))
+    run = run.resume(view=False)
+    assert run.result().output == 2
+    assert len(run.node("Sub").children) == 1
+    assert (tmp_path / "effects.txt").read_text().split() == ["2"]
+
+
+def test_a_fixed_grandchild(stored: Session, tmp_path: Path):
+    """Also two levels down, and when both files have changed."""
+    two(tmp_path, "return 1 / 0")
+    middle = tmp_path / "middle.light.yaml"
+    middle.write_text(json.dumps(parent(code=f"{effects(tmp_path, repr('m '))}\nreturn 2", diagram_name="child")))
+    run = stored.start(parent(code="return 1", diagram_name="middle"), view=False)
+    with pytest.raises(NodeExecutionError, match="Sub › Second"):
+        run.result()
+    two(tmp_path, "return 1 / 0 # still")
+    run = run.resume(view=False)
+    with pytest.raises(NodeExecutionError, match="Sub › Second"):
+        run.result()
+    two(tmp_path, "return n + 1")
+    changed = json.loads(middle.read_text())
+    changed["nodes"].append({"label": "Other", "type": "endpoint"})
+    changed["connections"].append({"from": "Start", "to": "Other"})
+    middle.write_text(json.dumps(changed))
+    assert run.resume(view=False).result().output["End"] == 3
+    assert (tmp_path / "effects.txt").read_text().split() == ["m", "2"]
+
+
+def test_a_batch_within_a_changed_child_goes_on(stored: Session, tmp_path: Path):
+    """Items that had finished there stay, where the change is elsewhere."""
+    child(
+        tmp_path,
+        f"{effects(tmp_path, 'item')}\nif item == 'b' and not open({str(tmp_path / 'ok')!r}).read():\n    raise ValueError('bad')\nreturn item",
+    )
+    (tmp_path / "ok").write_text("")
+    middle = tmp_path / "middle.light.yaml"
+    inner = parent(code="return ['a', 'b', 'c']", diagram_name="child", batch=True, batch_parallel=False)
+    middle.write_text(json.dumps(inner))
+    run = stored.start(parent(diagram_name="middle"), view=False)
+    with pytest.raises(NodeExecutionError, match="bad"):
+        run.result()
+    (tmp_path / "ok").write_text("yes")
+    inner["nodes"].append({"label": "Note", "type": "code_job", "props": {"code": "return 1"}})
+    inner["connections"].append({"from": "Start", "to": "Note"})
+    middle.write_text(json.dumps(inner))
+    assert run.resume(view=False).result().output == ["a", "b", "c"]
+    assert (tmp_path / "effects.txt").read_text() == "abcb"
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_child_whose_file_is_gone(stored: Session, tmp_path: Path, batch: bool):
+    """It goes on as it was recorded, and the log says so."""
+    ok = tmp_path / "ok"
+    two(tmp_path, f"import pathlib\nassert pathlib.Path({str(ok)!r}).exists() or n != 2\nreturn n")
+    code = "return [1, 2, 3]" if batch else "return 2"
+    run = stored.start(parent(code=code, diagram_name="child", batch=batch), view=False)
+    with pytest.raises(NodeExecutionError):
+        run.result()
+    ok.write_text("")
+    (tmp_path / "child.light.yaml").unlink()
+    run = run.resume(view=False)
+    assert run.result().output == ([1, 2, 3] if batch else 2)
+    assert sorted((tmp_path / "effects.txt").read_text().split()) == (["1", "2", "3"] if batch else ["2"])
+    assert any("as it was recorded" in e.payload["message"] for e in run.events if e.type is EventType.EXECUTION_LOG)
+
+
+def test_a_child_that_was_resumed_alone(stored: Session, tmp_path: Path):
+    """Its parent takes what it gave."""
+    ok = tmp_path / "ok"
+    two(tmp_path, f"import pathlib\nassert pathlib.Path({str(ok)!r}).exists()\nreturn n")
+    run = stored.start(parent(code="return 2", diagram_name="child"), view=False)
+    with pytest.raises(NodeExecutionError):
+        run.result()
+    ok.write_text("")
+    (inner,) = run.node("Sub").children
+    assert stored.resume(inner, view=False).result().output == 2
+    assert run.resume(view=False).result().output == 2
+    assert (tmp_path / "effects.txt").read_text().split() == ["2"]
+
+
+def test_children_that_nobody_waits_for_are_paid_once(tmp_path: Path):
+    """Their usage is their parent's, though its node had finished."""
+    (tmp_path / "inner.light.yaml").write_text(PERSON)
+    with Session(tmp_path, llm=SlowClient("a b c", delay=0.01)) as dp:
+        run = dp.run(parent(diagram_name="inner", wait_for_completion=False), view=False)
+        assert run.usage.total == dp.open_run(run.output["run_id"]).usage.total
+        assert run.usage.total
+        assert measure(run.events).usage.total == run.usage.total

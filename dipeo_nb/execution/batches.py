@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from dipeo_nb.diagram.fields import nearest
@@ -64,9 +64,27 @@ def item_names(item: Any, index: int, total: int) -> dict[str, Any]:
     return {"item": item, **own, "default": value, "_batch_index": index, "_batch_total": total}
 
 
-async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All at the same time; when one raises, the others are cancelled and its exception is raised as it is."""
-    tasks = [asyncio.get_running_loop().create_task(work) for work in works]
+async def for_each(
+    items: Iterable[tuple[int, Any]], work: Callable[[int, Any], Awaitable[None]], *, at_once: int
+) -> None:
+    """Do the work for every (index, item), some at a time and in order. When it raises, no more is begun, what is at work is
+    cancelled, and the exception is raised as it is."""
+    pending = list(items)
+    waiting = iter(pending)
+    over = False
+
+    async def worker() -> None:
+        nonlocal over
+        try:
+            for index, item in waiting:
+                await work(index, item)
+                if over:
+                    return
+        except BaseException:
+            over = True
+            raise
+
+    tasks = [asyncio.get_running_loop().create_task(worker()) for _ in range(min(at_once, len(pending)))]
     try:
         await asyncio.gather(*tasks)
     finally:

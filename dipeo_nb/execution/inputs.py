@@ -4,9 +4,10 @@
 
 * The name is the edge's label; without one it is `default` (and also `first` for that handle). Of several unlabelled
   inputs `default` is the freshest, and each is also named by its source's label when that is an identifier.
-* A mapping under `default` is spread: its keys are names too, also one that is called `default` (what a sub-diagram was
-  given is such a key of what its start node hands on); `inputs["default"]` is the whole mapping. So are the keys of labelled
-  mappings, where exactly one of them has the key (shipped samples read `inputs["statistics"]` through an edge labelled `processed`).
+* A mapping under `default` is spread: its keys are names too. So are the keys of labelled mappings, where exactly one of
+  them has the key (shipped samples read `inputs["statistics"]` through an edge labelled `processed`).
+* What a start node hands on are the variables of the run. When one of them is called `default` (what a sub-diagram was given
+  by an unlabelled arrow, or the item of a batch), the name means that one; `inputs["default"]` is all of them.
 * Precedence: label > spread > variables of the run (code jobs' variables > run inputs > the start node's custom_data).
 * A raw_text view is text that still lets `{{x.field}}` reach the object it was made from.
 """
@@ -28,6 +29,8 @@ DEFAULT_HANDLES: tuple[str, ...] = ("default", "success", "results")
 
 _WRAPPED = MAX_DEPTH + 20
 """Levels of an output: of the values that came from outside, and of what nodes put around them."""
+VARIABLES = frozenset(["trigger_mode", "variables_of_run"])
+"""Facts in the `meta` of an output that is the variables of the run: of a start node, and of what passes them on."""
 
 
 class Output(NamedTuple):
@@ -130,9 +133,16 @@ class Inputs:
 
     @property
     def passed(self) -> Mapping[str, Any]:
-        """`default`, where the mapping that arrives under it has a key of that name."""
-        inner = _fields(self.values.get("default"))
+        """`default`, where the variables of the run arrive under it and one of them has that name: then it is what the
+        diagram was given."""
+        inner = _fields(self.values.get("default")) if self.variables_arrive else None
         return {"default": inner["default"]} if inner is not None and "default" in inner else {}
+
+    @property
+    def variables_arrive(self) -> bool:
+        """Whether what arrives under `default` is what a start node hands on, also by way of conditions."""
+        named = [item.output.meta for item in self.arrived if (item.edge.label or "default") == "default"]
+        return bool(named) and not VARIABLES.isdisjoint(named[-1])
 
     @property
     def body(self) -> Any:

@@ -14,7 +14,7 @@ from dipeo_nb.domain.nodes import ConditionNode
 from dipeo_nb.errors import ExpressionError, NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.handlers.person_job import remembered
-from dipeo_nb.execution.inputs import Output, as_text, plain
+from dipeo_nb.execution.inputs import VARIABLES, Output, as_text, plain
 
 
 def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
@@ -41,7 +41,8 @@ def _branched(context: NodeContext, decision: bool, **meta: Any) -> Output:
     fresh = [a for a in arrived if a.fresh]
     if len(arrived) == 1 or (len(fresh) == 1 and not fresh[0].edge.label):
         source = arrived[0] if len(arrived) == 1 else fresh[0]
-        return source.output._replace(handles=handles, meta=meta)
+        passed = {} if VARIABLES.isdisjoint(source.output.meta) else {"variables_of_run": True}
+        return source.output._replace(handles=handles, meta={**meta, **passed})
     return Output(plain(context.inputs.body), handles=handles, meta=meta)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -254,20 +253,18 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
     retry, or a resumed run, asks only for those that lack."""
     items = batches.batch_items(context, spec)
     finished = context.items
-    room = asyncio.Semaphore(spec.max_concurrent if spec.batch_parallel else 1)
     failed: dict[int, dict[str, Any]] = {}
 
     async def one(index: int, item: Any) -> None:
         names = {**context.names, **batches.item_names(item, index, len(items))}
-        async with room:
-            try:
-                answer = await _answer(context, spec, person, names)
-            except (LLMError, TemplateError) as error:
-                failed[index] = {"index": index, "error": error.message, "error_type": type(error).__name__}
-                return
-            meta = {} if answer is None else {name: answer.meta[name] for name in _TURN}
-            output = None if answer is None else plain(answer.body)
-            await context.finish_item(index, {"output": output, "meta": meta})
+        try:
+            answer = await _answer(context, spec, person, names)
+        except (LLMError, TemplateError) as error:
+            failed[index] = {"index": index, "error": error.message, "error_type": type(error).__name__}
+            return
+        meta = {} if answer is None else {name: answer.meta[name] for name in _TURN}
+        output = None if answer is None else plain(answer.body)
+        await context.finish_item(index, {"output": output, "meta": meta})
         done, total = len(finished), len(items)
         context.execution.emit_delta(
             context.node,
@@ -280,7 +277,8 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
             },
         )
 
-    await batches.together(one(index, item) for index, item in enumerate(items) if index not in finished)
+    lacking = [(index, item) for index, item in enumerate(items) if index not in finished]
+    await batches.for_each(lacking, one, at_once=spec.max_concurrent if spec.batch_parallel else 1)
     first = failed[min(failed)] if failed else {}
     if failed and not context.last_try:
         raise NodeExecutionError(

@@ -466,19 +466,17 @@ async def _batch(context: NodeContext, spec: SubDiagramNode) -> Output:
     others = _variables(context, spec)
     others.pop(spec.batch_input_key, None)
     children = _Children(context, await _ended(context))
-    room = asyncio.Semaphore(spec.max_concurrent if spec.batch_parallel else 1)
     done: dict[int, Any] = {}
     failed: dict[int, NodeExecutionError | DiagramError] = {}
 
     async def one(index: int, item: Any) -> None:
         variables = {**others, **{k: plain(v) for k, v in batches.item_names(item, index, len(items)).items()}}
-        async with room:
-            try:
-                child = await children.child(variables, index)
-                await _completed(context, child)
-            except (NodeExecutionError, DiagramError) as error:
-                failed[index] = error
-                return
+        try:
+            child = await children.child(variables, index)
+            await _completed(context, child)
+        except (NodeExecutionError, DiagramError) as error:
+            failed[index] = error
+            return
         done[index] = child
         text = f"{len(done)} of {len(items)}"
         data = {"done": len(done), "of": len(items)}
@@ -486,7 +484,7 @@ async def _batch(context: NodeContext, spec: SubDiagramNode) -> Output:
             context.node, {"kind": "progress", "text": text, "data": data, "is_partial": True, "run": context.run}
         )
 
-    await batches.together(one(index, item) for index, item in enumerate(items))
+    await batches.for_each(enumerate(items), one, at_once=spec.max_concurrent if spec.batch_parallel else 1)
     if failed:
         index = min(failed)
         error = failed[index]
