@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dipeo_nb.common.values import json_text
+from dipeo_nb.dipeo_words import advice, translated
 from dipeo_nb.errors import (
     ConfigurationError,
     DipeoError,
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = Global()
     try:
         with _terminated_like_ctrl_c():
-            code = app(args=arguments, prog_name="dipeo-nb", standalone_mode=False, obj=given)
+            code = app(args=translated(sys.argv[1:] if arguments is None else arguments), prog_name="dipeo-nb", standalone_mode=False, obj=given)
             sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except BrokenPipeError:
@@ -108,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except typer.TyperException as error:
-        say(f"error: {error.format_message()}", "hint: dipeo-nb --help, or dipeo-nb COMMAND --help")
+        message = error.format_message()
+        say(f"error: {message}", f"hint: {advice(message) or 'dipeo-nb --help, or dipeo-nb COMMAND --help'}")
         return MISTAKE
     except DipeoError as error:
         if given.debug:
@@ -150,7 +152,15 @@ def _global(
 
 # Options that several commands share.
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="A diagram file (light, native or readable), or its name.")]
+File = Annotated[str, typer.Argument(metavar="FILE", help="A diagram file, or its name; - reads it from stdin.")]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="FORMAT", show_default=False,
+        help="Of FILE: light, native, readable or executable (or --light …). Default: by its name, else by its content.",
+    ),
+]  # fmt: skip
+NoQuestions = Annotated[bool, typer.Option("--no-interactive", help="Ask nothing, also in a terminal.")]
 BaseDir = Annotated[
     str | None,
     typer.Option(
@@ -173,7 +183,8 @@ def run(
     file: File,
     input_: Inputs = None,
     inputs: Annotated[
-        str | None, typer.Option("--inputs", metavar="FILE.json", help="Variables of the run, as a JSON object.")
+        str | None,
+        typer.Option("--inputs", "--input-data", metavar="JSON", help="Variables of the run: a JSON object, or a file that holds one."),
     ] = None,
     answer: Annotated[
         list[str] | None,
@@ -185,6 +196,8 @@ def run(
     base_dir: BaseDir = None,
     trust: Annotated[bool, typer.Option("--trust", help="Run code of a diagram outside the base directory.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    format_: Format = None,
+    no_interactive: NoQuestions = False,
 ) -> int:
     """Run a diagram; its outputs go to stdout, progress to stderr."""
     try:
@@ -195,7 +208,9 @@ def run(
                 f"--timeout {timeout:g} is not a time.", hint="Give seconds above 0, e.g. --timeout 60."
             )
         variables = {**_inputs_file(inputs), **_inputs(input_ or ())}
-        order = _Order(file, _settings(base_dir), variables, answer or (), model, timeout, trust, quiet)
+        order = _Order(
+            file, _settings(base_dir), variables, answer or (), model, timeout, trust, quiet, format_, not no_interactive
+        )
         state = _carry_out(order)
     except (Exception, KeyboardInterrupt) as error:
         if as_json:
@@ -205,19 +220,21 @@ def run(
 
 
 @app.command()
-def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None) -> int:
-    """Check a diagram and say what is wrong, where, and what to do. Nothing is run."""
-    from dipeo_nb.diagram.document import load
+def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None, format_: Format = None) -> int:
+    """Check a diagram and say what is wrong, where, and what to do. Nothing is run.
+
+    The exit code is 2 when `run` would refuse it.
+    """
     from dipeo_nb.domain.diagnostics import has_errors
     from dipeo_nb.errors import DiagramError
 
     settings = _settings(base_dir)
     document: Diagram | None = None
     try:
-        document = load(file, base_dir=settings.base_dir)
+        document = _loaded(file, format_, settings)
         found = list(document.check(base_dir=settings.base_dir))
         if not has_errors(found):
-            found += _not_runnable(settings, document)
+            found = _found_here(settings, document)
     except DiagramError as error:
         found = list(error.diagnostics) or [_as_diagnostic(error, file)]
     valid = not has_errors(found)
@@ -235,18 +252,14 @@ def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None) -> i
 def convert(
     file: File,
     to: Annotated[
-        str | None,
-        typer.Option("--to", metavar="FORMAT", help="light, native or readable. Default: by the name of OUT."),
+        str | None, typer.Option("--to", metavar="FORMAT", help="light, native, readable or executable. Default: by the name of OUT.")
     ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write. Default: stdout.")
-    ] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write. Default: stdout.")] = None,
+    format_: Format = None,
 ) -> int:
     """Write a diagram in another format; a file appears whole or not at all."""
-    from dipeo_nb.diagram.document import load
-
     target = _format(to, output)
-    document = load(file)
+    document = _loaded(file, format_, _settings(None))
     text = document.to_text(target)
     for diagnostic in document.diagnostics:
         say(str(diagnostic))
@@ -268,10 +281,10 @@ def render(
         str, typer.Option("--theme", help="light, dark, or auto (follows the reader's; not for png).")
     ] = "auto",
     width: Annotated[int | None, typer.Option("--width", help="Pixels of a png.")] = None,
+    format_: Format = None,
 ) -> int:
     """Draw a diagram."""
     from dipeo_nb.common.atomic import write_atomic
-    from dipeo_nb.diagram.document import load
 
     kind = Path(output).suffix.lower()
     if kind not in (".svg", ".png", ".html", ".mmd"):
@@ -279,10 +292,8 @@ def render(
     if theme not in ("auto", "light", "dark"):
         raise ValidationError(f"There is no theme '{theme}'.", hint="Say --theme light, dark or auto.")
     if width is not None and not 16 <= width <= 20_000:
-        raise ValidationError(
-            f"--width {width} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size."
-        )
-    document = load(file)
+        raise ValidationError(f"--width {width} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size.")
+    document = _loaded(file, format_, _settings(None))
     match kind:
         case ".svg":
             data = document.svg(theme=theme).encode()
@@ -724,21 +735,43 @@ class _Order:
     timeout: float | None = None
     trust: bool = False
     quiet: bool = False
+    format: str | None = None
+    questions: bool = True
+    """Whether somebody may be asked."""
+
+
+STDIN = "-"
+"""The name of a diagram that comes through a pipe."""
+
+
+def _loaded(file: str, format: str | None, settings: Settings) -> Diagram:
+    """The diagram of a file, of a name, or of stdin."""
+    from dipeo_nb.diagram.document import load, load_text
+
+    if file != STDIN:
+        return load(file, format=format, base_dir=settings.base_dir)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValidationError("Nothing comes through a pipe.", hint="Say e.g. `cat diagram.yaml | dipeo-nb validate -`.")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValidationError(f"What comes through the pipe is not UTF-8: {error.reason}.", hint="Convert it first.") from error
+    return load_text(text, format=format, base_dir=settings.base_dir)
 
 
 def _carry_out(order: _Order) -> RunState:
     """Load, check, run and watch; the state at the end. Raises UserError when nothing was run."""
     from dipeo_nb.container import Runtime
-    from dipeo_nb.diagram.document import load
-    from dipeo_nb.execution.interaction import GivenAnswers
+    from dipeo_nb.execution.interaction import GivenAnswers, NoAnswers
 
     runtime = Runtime(order.settings)
-    document = load(order.file, base_dir=order.settings.base_dir)
-    plan = _prepare(runtime, document, order.trust)
+    document = _loaded(order.file, order.format, order.settings)
+    plan = _prepare(runtime, document, order)
     if not order.quiet:
         _show_diagnostics([d for d in plan.diagnostics if d.severity != "info" and not _settled(d, order.variables)])
     feed: Feed = queue.SimpleQueue()
-    answers = GivenAnswers(_answers(order.answers, plan, order.settings.base_dir), _keyboard(feed))
+    otherwise = _keyboard(feed) if order.questions else NoAnswers()
+    answers = GivenAnswers(_answers(order.answers, plan, order.settings.base_dir), otherwise)
     with runtime:
         execution = runtime.execution(
             plan,
@@ -784,19 +817,20 @@ def _keyboard(feed: Feed) -> InteractionPort:
     return TerminalAnswers(feed) if _interactive() else ConsoleAnswers()
 
 
-def _prepare(runtime: Runtime, document: Diagram, trust: bool) -> Plan:
+def _prepare(runtime: Runtime, document: Diagram, order: _Order) -> Plan:
     """The plan; asks about code from elsewhere when somebody is there to be asked."""
+    foreign = order.file == STDIN
     try:
-        return runtime.prepare(document, trust=trust)
+        return runtime.prepare(document, trust=order.trust, foreign=foreign)
     except TrustError as error:
-        if not _interactive():
+        if not (order.questions and _interactive()):
             raise
         say(f"{error.message} It would run with your rights:", *error.listing())
         sys.stderr.write("\nRun it? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise TrustError(error.message, hint=error.hint) from None  # the code has been shown
-        return runtime.prepare(document, trust=True)
+        return runtime.prepare(document, trust=True, foreign=foreign)
 
 
 def _settled(diagnostic: Diagnostic, variables: Mapping[str, Any]) -> bool:
@@ -916,18 +950,21 @@ def _inputs(given: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _inputs_file(path: str | None) -> dict[str, Any]:
-    if path is None:
+def _inputs_file(given: str | None) -> dict[str, Any]:
+    """The JSON object that *given* is, or that the file of that name holds."""
+    if given is None:
         return {}
-    hint = 'It must hold one JSON object, e.g. {"topic": "tabs or spaces"}.'
+    hint = 'It must be one JSON object, e.g. {"topic": "tabs or spaces"}, or a file that holds one.'
+    here = given.lstrip().startswith("{")
+    name = "--inputs" if here else f"--inputs {given}"
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        data = json.loads(given if here else Path(given).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ValidationError(f"--inputs {path} cannot be read: {error.strerror or error}.", hint=hint) from error
+        raise ValidationError(f"{name} cannot be read: {error.strerror or error}.", hint=hint) from error
     except (ValueError, RecursionError) as error:
-        raise ValidationError(f"--inputs {path} is not JSON: {error}.", hint=hint) from error
+        raise ValidationError(f"{name} is not JSON: {error}.", hint=hint) from error
     if not isinstance(data, dict):
-        raise ValidationError(f"--inputs {path} holds {_json_kind(data)}, not an object.", hint=hint)
+        raise ValidationError(f"{name} holds {_json_kind(data)}, not an object.", hint=hint)
     return data
 
 
@@ -959,15 +996,13 @@ def _answers(given: Sequence[str], plan: Plan, base_dir: Path) -> dict[str, list
 
 
 def _format(to: str | None, output: str | None) -> str:
-    formats = ("light", "native", "readable")
-    if to is None:
-        name = Path(output or "").name.lower()
-        to = next((f for f in formats if f".{f}." in name), "native" if name.endswith(".json") else None)
-        if to is None:
-            raise ValidationError("Which format?", hint="Say --to light, --to native or --to readable.")
-    if to not in formats:
-        raise ValidationError(f"There is no format '{to}'.", hint="Say --to light, --to native or --to readable.")
-    return to
+    from dipeo_nb.diagram.detect import check_format, format_of_name
+
+    hint = "Say --to light, --to native, --to readable or --to executable."
+    found = check_format(to) if to is not None else format_of_name(output or "")
+    if found is None:
+        raise ValidationError("Which format?" if to is None else f"'{to}' may be light or readable.", hint=hint)
+    return found
 
 
 def _unlock(stored: APIKeyService | APIKeyChain) -> None:
@@ -1062,17 +1097,15 @@ def _as_diagnostic(error: DipeoError, file: str) -> Diagnostic:
     )
 
 
-def _not_runnable(settings: Settings, document: Diagram) -> list[Diagnostic]:
-    """Valid, but nothing that this version can run: said as warnings."""
+def _found_here(settings: Settings, document: Diagram) -> list[Diagnostic]:
+    """The findings about a valid diagram, with what of it cannot run here."""
     from dipeo_nb.container import Runtime
-    from dipeo_nb.domain.enums import Severity
     from dipeo_nb.errors import InvalidDiagramError
 
     try:
-        Runtime(settings).compile(document)
+        return list(Runtime(settings).compile(document).diagnostics)
     except InvalidDiagramError as error:
-        return [replace(d, severity=Severity.WARNING) for d in error.diagnostics if d.code == "not-runnable"]
-    return []
+        return list(error.diagnostics)
 
 
 def _verdict(file: str, document: Diagram | None, valid: bool, found: Sequence[Diagnostic]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from dipeo_nb.config import Settings, get_settings, secret_values, without_passw
 from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.diagnostics import has_errors
+from dipeo_nb.domain.enums import Severity, Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import (
@@ -45,7 +46,7 @@ from dipeo_nb.domain.ports import (
 )
 from dipeo_nb.errors import ConfigurationError, InvalidDiagramError, StorageError, TrustError, UserError
 from dipeo_nb.events.memory import InMemoryEventBus
-from dipeo_nb.execution import handlers
+from dipeo_nb.execution import handlers, nested_checks
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.engine import Execution, RunOptions
 from dipeo_nb.execution.inputs import run_inputs
@@ -368,8 +369,12 @@ class Runtime(InitializationMixin):
     def __exit__(self, *error: object) -> None:
         run_sync(self.cleanup())
 
-    def prepare(self, diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any], *, trust: bool = False) -> Plan:
+    def prepare(
+        self, diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any], *, trust: bool = False, foreign: bool = False
+    ) -> Plan:
         """Load and compile a diagram, and see to it that its code is trusted.
+
+        Text without a file is the user's own unless it is *foreign*, such as what comes through a pipe.
 
         A file outside the base directory that brings code is refused unless `trust` is True; what was trusted once is
         remembered by the hash of its code, so the same code runs again and changed code is asked about again.
@@ -382,22 +387,24 @@ class Runtime(InitializationMixin):
         """
         document = diagram if isinstance(diagram, Diagram) else load(diagram, base_dir=self.settings.base_dir)
         plan = self.compile(document)
-        if not self._inside(document):
+        if foreign or not self._inside(document):
             self._see_to_trust(plan, trust)
         return plan
 
     def compile(self, document: Diagram) -> Plan:
-        """The plan of a diagram that can run here; nothing about trust.
+        """The plan of a diagram that can run here, with the diagrams it runs; nothing about trust.
 
         Raises:
             InvalidDiagramError: as `prepare`.
         """
         plan = document.compile(base_dir=self.settings.base_dir)
-        if problems := handlers.not_runnable(plan, self.services):
-            error = InvalidDiagramError(str(problems[0]), hint="Nothing was run.")
-            error.diagnostics = (*plan.diagnostics, *problems)
+        found = [*handlers.not_runnable(plan, self.services), *nested_checks.findings(plan, self.services)]
+        if has_errors(found):
+            problem = next(d for d in found if d.severity is Severity.ERROR)
+            error = InvalidDiagramError(str(problem), hint="Nothing was run.")
+            error.diagnostics = (*plan.diagnostics, *found)
             raise error
-        return plan
+        return replace(plan, diagnostics=(*plan.diagnostics, *found)) if found else plan
 
     def execution(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -258,10 +259,10 @@ def test_validate_json_of_something_unreadable(call: Call) -> None:
     assert (done.code, done.json["valid"], len(done.json["diagnostics"])) == (2, False, 1)
 
 
-@pytest.mark.parametrize("target", ["light", "native", "readable"])
+@pytest.mark.parametrize("target", ["light", "native", "readable", "executable"])
 def test_convert_writes_what_can_be_read_again(call: Call, target: str) -> None:
     """There and back gives the same diagram; stdout and -o give the same text."""
-    suffix = ".native.json" if target == "native" else f".{target}.yaml"
+    suffix = f".{target}.json" if target in ("native", "executable") else f".{target}.yaml"
     printed = call("convert", "hello.light.yaml", "--to", target)
     written = call("convert", "hello.light.yaml", "-o", f"out{suffix}")
     assert (printed.code, written.code, written.out) == (0, 0, "")
@@ -443,3 +444,135 @@ def test_trust_is_asked_for_in_a_terminal(tmp_path: Path, answer: str, status: i
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == status
+
+
+# Words of DiPeO's own command line, and diagrams through pipes
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, text: str | bytes) -> None:
+    data = text.encode() if isinstance(text, str) else text
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
+def test_the_format_may_be_given_in_three_ways(call: Call) -> None:
+    """`--light`, `--format light` and the name say the same; a wrong one is a mistake."""
+    Path("plain.txt").write_text(HELLO)
+    for flag in (["--light"], ["--format", "light"], ["--from-format", "light"], ["--from-format=light"]):
+        assert call("validate", "plain.txt", *flag).code == 0
+        assert call("convert", "plain.txt", "--to", "native", *flag).code == 0
+        assert call("render", "plain.txt", "-o", "out.mmd", *flag).code == 0
+        assert call("run", "plain.txt", *flag, "-m", "echo", "-q", "-i", "name=Bo").code == 0
+    assert "'connections' is not a part" in call("validate", "plain.txt", "--readable").err
+    assert "Did you mean 'light'" in call("validate", "plain.txt", "--format", "lihgt").err
+
+
+def test_variables_are_an_object_or_a_file_of_one(call: Call) -> None:
+    """`--inputs` and `--input-data` take either."""
+    Path("inputs.json").write_text('{"name": "Bo"}')
+    for option in ("--inputs", "--input-data"):
+        for value in ('{"name": "Bo"}', " {\"name\": \"Bo\"}", "inputs.json"):
+            assert "Bo" in call("run", "hello.light.yaml", "-m", "echo", option, value).out
+    assert "not JSON" in call("run", "hello.light.yaml", "--input-data", "{name: Bo}").err
+
+
+def test_debug_may_stand_behind_the_command(tmp_path: Path) -> None:
+    """It shows the traceback there, too; behind `--` it is an argument."""
+    for arguments, shown in ((["render", "nothing", "-o", "a.svg", "--debug"], True), (["render", "nothing", "-o", "a.svg"], False), (["render", "-o", "a.svg", "--", "--debug"], False)):
+        done = subprocess.run([sys.executable, "-m", "dipeo_nb", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ("Traceback" in done.stderr) is shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["run", "hello", "--timing"], "dipeo-nb explain"),
+        (["run", "hello", "--background"], "dipeo-nb serve"),
+        (["run", "hello", "--simple"], "--quiet"),
+        (["compile", "hello"], "dipeo-nb validate"),
+        (["metrics", "--latest"], "dipeo-nb explain"),
+    ],
+)
+def test_other_words_of_dipeo_have_a_line_of_advice(call: Call, arguments: list[str], advice: str) -> None:
+    """Exit code 2, and our word for it."""
+    done = call(*arguments)
+    assert done.code == 2
+    assert advice in done.err.splitlines()[1]
+
+
+def test_nobody_is_asked_without_interaction(call: Call) -> None:
+    """A question then has its default, or is an error that says how to answer beforehand."""
+    done = call("run", "asking.light.yaml", "--no-interactive")
+    assert (done.code, "--answer 'Your name=…'" in done.err) == (1, True)
+    Path("asking.light.yaml").write_text(ASKING.replace("prompt:", "default: Ada, prompt:"))
+    assert call("run", "asking.light.yaml", "--no-interactive", "-q").out.strip() == "Ada"
+
+
+@pytest.mark.parametrize("target", ["light", "native", "readable", "executable"])
+def test_a_diagram_through_a_pipe(call: Call, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    """`-` is checked, converted, drawn and run like a file, in any format."""
+    text = call("convert", "hello.light.yaml", "--to", target).out
+    for arguments in (["validate", "-"], ["convert", "-", "--to", "light"], ["render", "-", "-o", "out.svg"]):
+        pipe(monkeypatch, text)
+        assert call(*arguments).code == 0
+    pipe(monkeypatch, text)
+    assert "Greet Bo" in call("run", "-", "-m", "echo", "-i", "name=Bo").out
+
+
+def test_what_comes_through_a_pipe_is_checked_and_not_trusted(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mistakes have places; code runs with --trust only; no text and no UTF-8 are mistakes."""
+    pipe(monkeypatch, HELLO.replace("person: Ada", "person: Adda"))
+    done = call("validate", "-")
+    assert (done.code, "6:" in done.err, "Did you mean 'Ada'" in done.err) == (2, True, True)
+    pipe(monkeypatch, code("return 42"))
+    assert "--trust" in call("run", "-").err
+    pipe(monkeypatch, code("return 42"))
+    assert call("run", "-", "--trust", "-q").out.strip() == "42"
+    for data in ("", b"\xff\xfe\x00"):
+        pipe(monkeypatch, data)
+        assert call("validate", "-").code == 2
+
+
+def test_names_near_by_and_demos(call: Call) -> None:
+    """A misspelt name has a suggestion, with the path where the name is not enough; `demo:` names the packaged ones."""
+    folder = Path("examples/light_diagrams")
+    folder.mkdir(parents=True)
+    (folder / "debate.light.yaml").write_text(HELLO)
+    for name, meant in (("helo", "'hello'"), ("helo.light.yaml", "'hello'"), ("debat", "'examples/light_diagrams/debate.light.yaml'"), ("demo:debat", "'demo:debate'")):
+        done = call("validate", name)
+        assert (done.code, f"Did you mean {meant}" in done.err) == (2, True)
+    assert call("validate", "demo:debate").code == 0
+
+
+UNRUNNABLE = HELLO.replace("type: person_job, person: Ada, default_prompt: \"Greet {{name}}\", max_iteration: 1", "type: ir_builder")
+PARENT = HELLO.replace("type: person_job, person: Ada, default_prompt: \"Greet {{name}}\", max_iteration: 1", "type: sub_diagram, diagram_name: child")
+
+
+@pytest.mark.parametrize(
+    ("child", "code"),
+    [
+        (UNRUNNABLE, 2),
+        (PARENT.replace("child", "grandchild"), 2),
+        (PARENT, 0),  # leads back to itself
+        (HELLO, 0),
+        (HELLO.replace("person: Ada", "person: Adda"), 0),  # a warning: it may be put right before it is reached
+        (None, 0),
+    ],
+)
+def test_validate_says_what_run_would_refuse(call: Call, child: str | None, code: int) -> None:
+    """What has no adapter here is an error of both, in the diagram and in those it runs, before anything runs."""
+    Path("grandchild.light.yaml").write_text(UNRUNNABLE)
+    Path("parent.light.yaml").write_text(PARENT)
+    if child is not None:
+        Path("child.light.yaml").write_text(child)
+    done = call("validate", "parent.light.yaml")
+    assert done.code == code
+    if code:
+        assert "ir_builder" in done.err
+        refused = call("run", "parent.light.yaml", "-m", "echo", "--json")
+        assert (refused.code, refused.json["status"]) == (2, "refused")
+        assert call("validate", "grandchild.light.yaml").code == call("run", "grandchild.light.yaml", "-m", "echo").code == 2
+        tolerant = PARENT.replace("diagram_name: child", "diagram_name: child, on_error: continue")
+        Path("tolerant.light.yaml").write_text(tolerant)
+        assert call("validate", "tolerant.light.yaml").code == 0
+    elif child is None or "Adda" in child:
+        assert "warning[not-runnable]" in done.err

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dipeo_nb.diagram.fields import did_you_mean, shorten
+from dipeo_nb.diagram.fields import did_you_mean, nearest, shorten
 from dipeo_nb.diagram.formats import FORMATS
 from dipeo_nb.diagram.source import format_error
 from dipeo_nb.errors import DiagramNotFoundError, ValidationError
@@ -22,6 +23,11 @@ SUFFIXES = {
 PLAIN_SUFFIXES = (".yaml", ".yml", ".json")
 SEARCH_ROOTS = ("", "examples", "examples/simple_diagrams", "projects", "projects/mcp-diagrams", "files")
 """Folders below the base directory that a bare name is looked up in, in this order."""
+
+
+DEMOS = Path(__file__).parents[1] / "demo"
+"""The diagrams of this package: `demo:debate` is one."""
+DEMO_PREFIX = "demo:"
 
 
 def check_format(name: str) -> str | None:
@@ -123,6 +129,8 @@ def find(name: str, base_dir: Path, *, beside: Path | None = None, format: str |
         DiagramNotFoundError: nothing there, or the name leads out of these folders.
     """
     text = name.strip()
+    if text.startswith(DEMO_PREFIX) and (packaged := DEMOS / f"{text.removeprefix(DEMO_PREFIX)}.light.yaml") in DEMOS.iterdir():
+        return packaged
     parts = Path(text).parts
     # A name stays below the folders it is searched in, whatever it holds; paths outside are given as paths.
     if text and "\x00" not in text and len(text) < 1000 and ".." not in parts and not Path(text).is_absolute():
@@ -155,12 +163,32 @@ def _candidates(path: Path, format: str | None) -> Iterator[Path]:
 
 
 def _nearest_file(name: str, base_dir: Path) -> str:
-    """A suggestion from the diagrams that are there; only the folders that are searched, not below them."""
-    names: list[str] = []
+    """A suggestion from the diagrams that are there, by their names or by their paths below the base directory."""
+    if name.startswith(DEMO_PREFIX):
+        return did_you_mean(name, (f"{DEMO_PREFIX}{stem(p)}" for p in DEMOS.glob("*.yaml")), "") + " "
+    paths: dict[str, str] = {}
+    for path in islice(_diagrams(base_dir), 2000):
+        shown = path.relative_to(base_dir).as_posix()
+        # A name of the search roots is enough; others need their path.
+        paths.setdefault(stem(path), stem(path) if path.parent in {base_dir / root for root in SEARCH_ROOTS} else shown)
+    close = nearest(stem(name), paths)
+    return f"Did you mean '{shorten(paths[close], 200)}'? " if close else ""
+
+
+def _diagrams(base_dir: Path) -> Iterator[Path]:
+    """Files that may be diagrams, in the search roots and three levels below the base directory; hidden ones left out."""
     for root in SEARCH_ROOTS:
-        folder = base_dir / root
-        if folder.is_dir():
-            names += [p.name for p in sorted(folder.iterdir())[:500] if p.name.endswith((*SUFFIXES, *PLAIN_SUFFIXES))]
-    by_stem = {stem(n): n for n in names}
-    hint = did_you_mean(stem(name), by_stem, "")
-    return f"{hint} " if hint else ""
+        yield from (p for p in _inside(base_dir / root) if p.name.endswith((*SUFFIXES, *PLAIN_SUFFIXES)))
+    level = [base_dir]
+    for _ in range(3):
+        level = [p for folder in level for p in _inside(folder) if p.is_dir() and not p.is_symlink()][:200]
+        for folder in level:
+            yield from (p for p in _inside(folder) if p.name.endswith(tuple(SUFFIXES)))
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds, the first 500 that are not hidden; nothing when it cannot be read."""
+    try:
+        return [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")][:500]
+    except OSError:
+        return []

@@ -71,6 +71,15 @@ class ConsoleAnswers:
         return (line, "user") if line or question.default is None else (question.default, "default")
 
 
+class NoAnswers:
+    """Nobody is asked: the default of a question counts, and without one it is an error."""
+
+    async def ask(self, question: Question) -> tuple[str, str]:
+        if question.default is None:
+            raise nobody(question)
+        return question.default, "default"
+
+
 def nobody(question: Question) -> RunError:
     """The error of a question that nobody can answer here."""
     return RunError(
