@@ -400,9 +400,10 @@ def resume(
 @app.command()
 def replay(
     run_id: RunId,
-    speed: Annotated[
-        float, typer.Option("--speed", metavar="X", help="1: as long as it took; 10: ten times as fast.")
-    ] = 1.0,
+    speed: Annotated[float, typer.Option("--speed", metavar="X", help="1: as long as it took; 10: ten times as fast.")] = 1.0,
+    max_pause: Annotated[
+        float, typer.Option("--max-pause", metavar="S", help="Seconds between two events at most, whatever the speed.")
+    ] = 10.0,
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
@@ -411,7 +412,7 @@ def replay(
     from dipeo_nb.container import Runtime
 
     with Runtime(_settings(base_dir)) as runtime:
-        apart, replaying = run_sync(runtime.replay(run_id, speed=speed))
+        apart, replaying = run_sync(runtime.replay(run_id, speed=speed, max_pause=max_pause))
         state = _followed(apart, replaying, queue.SimpleQueue(), _view(quiet=False))
     return _reported(state, as_json)
 
@@ -1075,7 +1076,7 @@ def _show_runs(rows: Sequence[Any]) -> None:
     table = new_table("run", "diagram", "status", "started", *(("took", "events") if wide else ()))
     for row in rows:
         began = f"{datetime.fromtimestamp(row.started_at).astimezone():%Y-%m-%d %H:%M}"
-        took = f"{row.ended_at - row.started_at:.1f} s" if row.ended_at else ""
+        took = "" if row.duration_s is None else f"{row.duration_s:.1f} s"
         table.add_row(row.run_id, safe(row.diagram, 40), row.status, began, *((took, str(row.events)) if wide else ()))
     console.print(table)
 

@@ -53,7 +53,7 @@ from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
-from dipeo_nb.execution.replay import Replay
+from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
@@ -464,17 +464,19 @@ class Runtime(InitializationMixin):
             raise UserError(f"{many}.", hint="See dp.runs() (dipeo-nb runs).")
         return found[0]
 
-    async def replay(self, run_id: str, *, speed: float = 1.0) -> tuple[Runtime, Replay]:
+    async def replay(
+        self, run_id: str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S
+    ) -> tuple[Runtime, Replay]:
         """A recorded run, to be gone through again in a runtime of its own, which nothing of this one sees.
 
         Args:
             speed: 1 takes the time that it took, 10 a tenth of it, infinity none.
+            max_pause: seconds between two events at most, whatever the speed.
 
         Raises:
-            UserError: no such run, it still goes on, or a speed that is none.
+            UserError: no such run, it still goes on, or a speed or pause that is none.
         """
-        if not speed > 0:
-            raise UserError(f"{speed} is no speed.", hint="Say 1 for the time it took, 10 for a tenth of it.")
+        checked_pace(speed, max_pause)
         row = await self.summary(run_id)
         if row.status == Status.RUNNING:
             raise UserError(f"Run {row.run_id} still goes on.", hint="Open it: dp.open_run(…).")
@@ -482,9 +484,8 @@ class Runtime(InitializationMixin):
         events = await self.services.store.events(row.run_id)
         cut_off = row.status == Status.INTERRUPTED
         shared = set(Services.__dataclass_fields__) - {"store", "bus"}
-        return Runtime(self.settings, services=services, borrowed=shared), Replay(
-            services, events, speed=speed, was_cut_off=cut_off
-        )
+        replay = Replay(services, events, speed=speed, max_pause=max_pause, was_cut_off=cut_off)
+        return Runtime(self.settings, services=services, borrowed=shared), replay
 
     async def recorded(self, run_id: str) -> tuple[Diagram, list[Event]]:
         """The diagram that a run in the store is of, as it was, and the run's log.

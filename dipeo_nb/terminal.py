@@ -243,7 +243,7 @@ def _glyphs(console: Console) -> dict[str, tuple[str, str]]:
 
 def summary(state: RunState) -> str:
     """`completed · Debate · local · 12.3 s · 231 tokens · $0.0012`."""
-    elapsed = state.duration_s or (time.time() - state.started_at if state.started_at else 0.0)
+    elapsed = state.duration_s or (max(0.0, time.time() - state.started_at) if state.started_at else 0.0)
     parts = [str(state.status), safe(state.diagram, 60)]
     if state.model:
         parts.append(state.model)

@@ -387,6 +387,49 @@ connections:
         assert len(llm.requests) == 5
 
 
+COUNTING = """
+version: light
+nodes:
+- {label: Start, type: start}
+- {label: Before, type: code_job, code: "n = 0; return n"}
+- {label: Step, type: code_job, code: "n = n + 1; return n"}
+- {label: Enough, type: condition, expression: step >= 5}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Before}
+- {from: Before, to: Step, label: before, content_type: object}
+- {from: Step, to: Enough, label: step, content_type: object}
+- {from: Enough_condfalse, to: Step}
+- {from: Enough_condtrue, to: End, content_type: object}
+"""
+
+
+def test_a_fork_that_changes_the_loop_it_begins_in(tmp_path: Path):
+    """Its rounds before are taken over as they were; from there on the loop is the changed one."""
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.run(COUNTING, view=False).run
+        assert run.node("Step").runs == 5
+        fork = run.fork(at="Step", of=4, set={"nodes.Enough.expression": "step >= 7"}, view=False)
+        fork.result(30)
+        assert fork.node("Step").runs == 7
+        taken = [(e.payload["label"], e.payload["run"]) for e in fork.events if "reused" in e.payload.get("meta", {})]
+        rounds = [(label, n) for n in (1, 2, 3) for label in ("Step", "Enough")]
+        assert taken == [("Start", 1), ("Before", 1), *rounds]
+
+
+def test_a_fork_in_a_loop_whose_beginning_is_changed_is_refused(tmp_path: Path):
+    """The rounds that it would take over depend on the change; nothing is dropped without a word."""
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.run(COUNTING, view=False).run
+        with pytest.raises(UserError, match=r"Run 4 of 'Step' depends on 'Before', which is changed"):
+            run.fork(at="Step", of=4, set={"nodes.Before.code": "n = 1; return n"}, view=False)
+        with pytest.raises(UserError, match=r"Run 4 of 'Step' depends on 'Start'"):
+            run.fork(at="Step", of=4, inputs={"x": 1}, view=False)
+        fork = run.fork(at="Step", set={"nodes.Before.code": "n = 1; return n"}, view=False)
+        fork.result(30)
+        assert fork.node("Step").runs == 4
+
+
 def test_what_cannot_be_forked_says_why(tmp_path: Path):
     """No difference, no such node, no such run of it."""
     with Session(tmp_path, llm=scripted("fine")) as dp:

@@ -117,3 +117,8 @@ class RunSummary(NamedTuple):
     ended_at: float | None
     events: int
     parent_run_id: str | None = None
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from start to end; None while there is no end. (The clock of an old run may have been set back meanwhile.)"""
+        return None if self.ended_at is None else max(0.0, self.ended_at - self.started_at)

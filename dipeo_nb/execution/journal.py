@@ -45,7 +45,7 @@ class Timeline:
         begin, now = clock.monotonic(), clock.now() if parent is None else parent.now()
         self._offset = max(now, not_before) - begin
         while self._offset + begin < not_before:  # rounded down
-            self._offset = math.nextafter(self._offset, math.inf)
+            self._offset += math.ulp(max(abs(self._offset), begin, not_before))
 
     def now(self) -> float:
         """Seconds since the epoch."""

@@ -1,7 +1,9 @@
 """Where a run's time and money went, out of its events: `measure` counts, `told` puts it in words. No model is asked.
 
-The critical path is found backwards: from the node that ended last to the one, among those whose output it took, that ended last,
-and so on to the start. Making anything else faster would not have made the run shorter.
+The critical path is found backwards: from the node that ended last, or was at work longest when the run was cut off, to the one
+that it had to wait for, and so on to the start. A node waits for the one, among those whose output it takes, that ended last; when
+there was no free place then, for the one that freed its place; and when it was held back although there was a free place (behind a loop
+that was not over), for the one whose end let it go. Making anything else faster would not have made the run shorter.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.enums import EventType, Status
@@ -34,9 +36,13 @@ class NodeRun:
     started_at: float
     ended_at: float | None = None
     """None: it goes on, or was cut off."""
+    cut_at: float | None = None
+    """When it was cut off; while it goes on, the time of the run's latest event."""
     status: str = Status.RUNNING
     inputs: Sequence[tuple[str, int]] = ()
     """(id of the node, its run) of each input."""
+    after: NodeRun | None = field(default=None, repr=False, compare=False)
+    """The run that it had to wait for; None: it could begin with the run."""
     asked_s: float = 0.0
     """Seconds that it waited for somebody's answer."""
     first_text_s: float | None = None
@@ -64,8 +70,13 @@ class NodeRun:
 
     @property
     def working_s(self) -> float:
-        """Seconds at work, without those that it waited for an answer."""
-        return 0.0 if self.ended_at is None else max(0.0, self.ended_at - self.started_at - self.asked_s)
+        """Seconds at work, without those that it waited for an answer; of a run that was cut off, too."""
+        return max(0.0, self.end - self.started_at - self.asked_s)
+
+    @property
+    def end(self) -> float:
+        """Until when it was at work."""
+        return self.ended_at if self.ended_at is not None else self.cut_at if self.cut_at is not None else self.started_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +182,16 @@ def measure(events: Iterable[Event]) -> RunMetrics:
     return counting.result()
 
 
+class _Ended(NamedTuple):
+    """A run of a node that ended, in the order of ends."""
+
+    run: NodeRun
+    was_full: bool
+    """Whether until then no place was free."""
+    round: int
+    """How often nodes had been started together before."""
+
+
 class _Counting:
     def __init__(self) -> None:
         self.started: Mapping[str, Any] = {}
@@ -183,7 +204,21 @@ class _Counting:
         self.resumed = 0
         self.reached: Mapping[str, str] = {}
         self.open: dict[str, NodeRun] = {}
-        self.done: dict[tuple[str, int], NodeRun] = {}
+        self.done: dict[tuple[str, int], int] = {}
+        """(node, run) → place in `ends`."""
+        self.ends: list[_Ended] = []
+        self.round = 0
+        self.starting = False
+        """Whether the latest start or end of a node was a start."""
+        self.earlier = 0
+        """Ends before the run was resumed."""
+        self.cut: dict[tuple[str, int], NodeRun] = {}
+        """(node, run) → its latest attempt that is made again when the run is resumed."""
+        self.at_cut: NodeRun | None = None
+        """The one, among the runs that were cut off together last, that had been at work longest."""
+        self.failed: NodeRun | None = None
+        """The run that made the run fail."""
+        self.parallelism: int | None = None
         self.lost_s = 0.0
         self.all: list[NodeRun] = []
         self.asked: dict[str, tuple[str, float]] = {}
@@ -200,10 +235,13 @@ class _Counting:
                 self.resumed += 1
                 self.worked_s += max(0.0, self.latest_at - self.begun_at)
                 self.begun_at, self.status, self.error, self.total_s = event.occurred_at, Status.RUNNING, None, None
+                self.earlier, self.failed = len(self.ends), None
+                self.parallelism = payload.get("options", {}).get("parallelism", self.parallelism)
             case EventType.EXECUTION_STARTED:
                 self.started, self.run_id, self.status = payload, event.run_id, Status.RUNNING
                 self.labels = dict(payload.get("labels", {}))
                 self.begun_at = event.occurred_at
+                self.parallelism = payload.get("options", {}).get("parallelism")
             case EventType.NODE_STARTED:
                 self._node_started(event)
             case EventType.NODE_COMPLETED | EventType.NODE_ERROR:
@@ -218,13 +256,13 @@ class _Counting:
                 self.paid[node].append(payload["data"])
             case EventType.NODE_OUTPUT if payload.get("kind") == "text" and (run := self.open.get(node)) is not None:
                 if run.first_text_s is None:
-                    run.first_text_s = event.occurred_at - run.started_at
+                    run.first_text_s = max(0.0, event.occurred_at - run.started_at)
             case EventType.INTERACTIVE_PROMPT:
                 self.asked[payload["request_id"]] = node, event.occurred_at
             case EventType.INTERACTIVE_RESPONSE:
                 asker, at = self.asked.pop(payload["request_id"], ("", event.occurred_at))
                 if (run := self.open.get(asker)) is not None:
-                    run.asked_s += event.occurred_at - at
+                    run.asked_s += max(0.0, event.occurred_at - at)
             case kind if kind in FINAL_EVENTS:
                 self.status = payload.get("status", self.status)
                 self.error = payload.get("error")
@@ -237,15 +275,42 @@ class _Counting:
     def _node_started(self, event: Event) -> None:
         payload, node = event.payload, event.node_id or ""
         inputs = [(source, number) for source, number in payload.get("arrived") or payload.get("inputs", {}).values()]
-        ends = [ended for place in inputs if (done := self.done.get(place)) and (ended := done.ended_at) is not None]
+        if not self.starting:
+            self.starting, self.round = True, self.round + 1
+        latest = max((self.done[place] for place in inputs if place in self.done), default=-1)
+        ready_at = self.ends[latest].run.end if latest >= 0 else self.begun_at
         run = NodeRun(
             node, payload.get("label", node), payload.get("node_type", ""), payload.get("run", 1),
-            max([self.begun_at, *ends]), event.occurred_at, inputs=inputs,
+            max(self.begun_at, ready_at), event.occurred_at, inputs=inputs,
         )  # fmt: skip
+        run.after, held_back = self._waited_for(run, latest)
+        if held_back and run.after is not None:
+            run.ready_at = max(run.ready_at, run.after.end)
         self.labels.setdefault(node, run.label)
         self.open[node] = run
         self.all.append(run)
         self.most_at_once = max(self.most_at_once, len(self.open))
+
+    def _waited_for(self, run: NodeRun, latest: int) -> tuple[NodeRun | None, bool]:
+        """The run that *run* waited for, and whether that neither brought it an input nor freed its place.
+
+        Args:
+            latest: place in `ends` of its latest input, -1 without any.
+        """
+        source = self.ends[latest].run if latest >= 0 else None
+        since = max(latest + 1, self.earlier)
+        for place in range(len(self.ends) - 1, since - 1, -1):
+            if self.ends[place].was_full:
+                return self.ends[place].run, False
+        if self.resumed and latest < self.earlier:  # it was ready when the run was cut off
+            if len(self.ends) > self.earlier:
+                return source, False
+            return self.cut.get((run.node_id, run.run)) or self.at_cut or source, False
+        if source is None or since == len(self.ends):
+            return source, False
+        last = self.ends[-1].run
+        held_back = self.round > self.ends[latest].round + 1 or last.end - source.end > NOTABLE_S
+        return (last, True) if held_back else (source, False)
 
     def _node_ended(self, event: Event) -> None:
         payload, node = event.payload, event.node_id or ""
@@ -254,18 +319,29 @@ class _Counting:
         meta = payload.get("meta", {})
         run.ended_at = event.occurred_at
         failed = event.type == EventType.NODE_ERROR
+        if failed and not payload.get("handled"):
+            self.failed = self.failed or run
+            self.cut[node, run.run] = run
         run.status = Status.FAILED if failed else payload.get("status", Status.COMPLETED)
         run.retries, run.reused, run.model = meta.get("retries", 0), "reused" in meta, meta.get("model")
         for asked in [k for k, (asker, _) in self.asked.items() if asker == node]:  # nobody answered in time
-            run.asked_s += event.occurred_at - self.asked.pop(asked)[1]
+            run.asked_s += max(0.0, event.occurred_at - self.asked.pop(asked)[1])
         if (usage := meta.get("usage")) is not None:
             run.paid(usage, meta.get("cost_usd"), meta.get("calls", 1))
         self.paid.pop(node, None)  # the sum has them
-        self.done[node, run.run] = run
+        self.done[node, run.run] = len(self.ends)
+        full = self.parallelism is not None and len(self.open) + 1 >= self.parallelism
+        self.ends.append(_Ended(run, full, self.round))
+        self.starting = False
 
     def _cut_off(self) -> None:
+        self.at_cut = self._longest_at_work()
         for run in self.open.values():
-            run.status = Status.INTERRUPTED
+            run.status, run.cut_at = Status.INTERRUPTED, self.latest_at
+            self.cut[run.node_id, run.run] = run
+            for asker, at in self.asked.values():
+                if asker == run.node_id:
+                    run.asked_s += max(0.0, self.latest_at - at)
             self.lost_s += max(0.0, self.latest_at - run.started_at)
             for call in self.paid.pop(run.node_id, ()):
                 run.paid(call["usage"], call.get("cost_usd"), call.get("calls", 1))
@@ -276,6 +352,8 @@ class _Counting:
     def result(self) -> RunMetrics:
         if self.total_s is not None:
             self._cut_off()  # what a failed or stopped run left
+        for run in self.open.values():
+            run.cut_at = self.latest_at
         duration = (
             self.total_s if self.total_s is not None else self.worked_s + max(0.0, self.latest_at - self.begun_at)
         )
@@ -317,19 +395,16 @@ class _Counting:
         )
 
     def _critical_path(self) -> list[NodeRun]:
-        ended = list(self.done.values())
-        if not ended:
-            return []
-        path = [max(ended, key=_end)]
-        seen = {(path[0].node_id, path[0].run)}
-        while sources := [run for place in path[-1].inputs if place not in seen and (run := self.done.get(place))]:
-            path.append(max(sources, key=_end))
-            seen.add((path[-1].node_id, path[-1].run))
+        cut_off = self.at_cut if self.total_s is not None else self._longest_at_work()
+        run = self.failed or cut_off or (self.ends[-1].run if self.ends else None)
+        path: list[NodeRun] = []
+        while run is not None:
+            path.append(run)
+            run = run.after
         return path[::-1]
 
-
-def _end(run: NodeRun) -> float:
-    return run.ended_at or 0.0
+    def _longest_at_work(self) -> NodeRun | None:
+        return min(self.open.values(), key=lambda run: run.started_at, default=None)
 
 
 def _cost(runs: Sequence[NodeRun]) -> float | None:

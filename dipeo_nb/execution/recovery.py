@@ -117,7 +117,7 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
     began = last = first.occurred_at
     for event in events:
         if event.type is EventType.EXECUTION_STARTED:
-            found.worked_ms += (last - began) * 1000
+            found.worked_ms += max(0.0, last - began) * 1000
             began = event.occurred_at
         last = event.occurred_at
         if event.node_id is None or event.node_id not in plan.by_id:
@@ -142,7 +142,7 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
                     found.failed.discard(node.index)  # it is tried again
             case _:
                 pass
-    found.worked_ms += (last - began) * 1000
+    found.worked_ms += max(0.0, last - began) * 1000
     found.variables.update({name: value for name, value in variables.items() if _lost(found.variables.get(name))})
     hidden = {name for name, value in found.variables.items() if _lost(value)}
     assigned = code_state.merged(found.assigned.values()).names
@@ -362,16 +362,19 @@ def reusable(
     Args:
         plan: the plan of the fork; nodes are the same when their ids are.
         at: the node from whose run number *run* on everything that depends on it is done again.
-        changed: nodes that differ from those of the log; all that depends on them is done again, from the beginning.
+        changed: nodes that differ from those of the log. Without *at*, all that depends on them is done again, from the beginning;
+            with it, so are those that *at* does not lead to, and those that it leads to (in a loop) are others from there on.
 
     Raises:
-        UserError: the log has no such run of *at*.
+        UserError: the log has no such run of *at*, or that run depends on a changed node that comes before it.
     """
-    new = downstream(plan, set(changed) - ({at.index} if at else set()))
-    later: set[int] = set()
+    later = downstream(plan, [at.index]) if at is not None else set[int]()
+    before = set(changed) - later
+    new = downstream(plan, before)
     cut = 0
     if at is not None:
-        later = downstream(plan, [at.index])
+        if run > 1:
+            _check_run_of(plan, events, at, run, before, set(changed) & later)
         starts = (e for e in events if e.type is EventType.NODE_STARTED and e.node_id == at.id)
         cut = next((e.seq for e in starts if e.payload.get("run") == run), 0)
         if not cut:
@@ -390,3 +393,28 @@ def reusable(
         if not (_lost(event.payload.get("output")) or _lost(event.payload.get("text"))):
             found[index, event.payload["run"]] = event
     return found
+
+
+def _check_run_of(
+    plan: Plan, events: Sequence[Event], at: PlanNode, run: int, before: Collection[int], within: Collection[int]
+) -> None:
+    """See to it that the runs of *at* before the number *run* can be taken over although nodes are changed.
+
+    Args:
+        before: changed nodes that *at* does not lead to.
+        within: changed nodes that it leads to.
+
+    Raises:
+        UserError: they cannot.
+    """
+    known = {event.node_id for event in events if event.type is EventType.NODE_STARTED}
+    upstream = [index for index in before if at.index in downstream(plan, [index])]
+    added = [i for i in within if plan.nodes[i].id not in known and at.index in downstream(plan, [i])]
+    if upstream or added:
+        cause = plan.nodes[min(upstream or added)]
+        how = "is changed and comes before it" if upstream else "did not run in its rounds"
+        raise UserError(
+            f"Run {run} of '{at.label}' depends on '{cause.label}', which {how}.",
+            hint="Leave `at` and `of` out: then all that depends on the change runs again.",
+            node=cause.label,
+        )

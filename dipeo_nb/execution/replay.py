@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
+from numbers import Real
+from typing import Any
 
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Services
-from dipeo_nb.errors import RunAbortedError
+from dipeo_nb.errors import RunAbortedError, UserError
 from dipeo_nb.execution.fold import RunState, interrupted
 
 COMMIT_S = 1 / 30
 """Seconds of the recording, at speed 1, that go out together at most; more often no view draws."""
+
+
+MAX_PAUSE_S = 10.0
+"""Seconds that a replay waits between two events, at most, unless it is told otherwise."""
+
+
+def checked_pace(speed: float, max_pause: float) -> tuple[float, float]:
+    """The pace of a replay.
+
+    Raises:
+        UserError: one of them is no such number.
+    """
+    if not (_is_number(speed) and speed > 0):
+        raise UserError(f"{speed!r} is no speed.", hint="Say a number above 0: 1 for the time it took, 10 for a tenth of it.")
+    if not (_is_number(max_pause) and max_pause >= 0):
+        raise UserError(f"{max_pause!r} is no max_pause.", hint="Say the seconds that a pause takes at most: 10, 0, float('inf').")
+    return float(speed), float(max_pause)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class Replay:
@@ -21,11 +45,19 @@ class Replay:
         services: a store and a bus of its own, which the events go to; nothing else is used.
         events: the whole log of a run.
         speed: 1 takes the time it took, 10 a tenth of it; infinity takes none.
+        max_pause: seconds between two events at most, whatever the speed: a run may have waited for an answer overnight, or been
+            resumed after a week.
         was_cut_off: the run's process ended before the run did.
     """
 
     def __init__(
-        self, services: Services, events: Sequence[Event], *, speed: float = 1.0, was_cut_off: bool = False
+        self,
+        services: Services,
+        events: Sequence[Event],
+        *,
+        speed: float = 1.0,
+        max_pause: float = MAX_PAUSE_S,
+        was_cut_off: bool = False,
     ) -> None:
         self.run_id = events[0].run_id
         self.state = RunState.fresh(self.run_id, str(events[0].payload.get("diagram", "")), {})
@@ -34,7 +66,7 @@ class Replay:
         self._services = services
         self.events = list(events)
         """The whole log."""
-        self._speed = speed
+        self._speed, self._max_pause = checked_pace(speed, max_pause)
         self._was_cut_off = was_cut_off
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -47,20 +79,19 @@ class Replay:
     async def run(self) -> RunState:
         """Go through it to the end."""
         self._loop = asyncio.get_running_loop()
-        began, first = self._loop.time(), self.events[0].occurred_at
+        began, times = self._loop.time(), self._times()
         at = 0
         while at < len(self.events) and not self._stopped.is_set():
-            elapsed = (self._loop.time() - began) * self._speed if self._speed != float("inf") else float("inf")
+            elapsed = self._loop.time() - began
             due = at
-            while due < len(self.events) and self.events[due].occurred_at - first <= elapsed:
+            while due < len(self.events) and times[due] <= elapsed:
                 due += 1
             if due > at:
                 await self._tell(self.events[at:due])
                 at = due
                 continue
-            pause = (self.events[at].occurred_at - first - elapsed) / self._speed
             try:
-                async with asyncio.timeout(max(pause, COMMIT_S)):
+                async with asyncio.timeout(max(times[at] - elapsed, COMMIT_S)):
                     await self._stopped.wait()
             except TimeoutError:
                 continue
@@ -69,6 +100,14 @@ class Replay:
         elif self._was_cut_off:
             interrupted(self.state)
         return self.state
+
+    def _times(self) -> list[float]:
+        """When each event is due, in seconds from the beginning. Clocks of old records may have been set back in the middle."""
+        times = [0.0]
+        for before, event in pairwise(self.events):
+            pause = max(0.0, event.occurred_at - before.occurred_at) / self._speed
+            times.append(times[-1] + min(pause, self._max_pause))
+        return times
 
     async def _tell(self, events: Sequence[Event]) -> None:
         await self._services.store.append(events)

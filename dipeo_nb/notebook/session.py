@@ -34,6 +34,7 @@ from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.interaction import GivenAnswers
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.recovery import changed_nodes, reusable
+from dipeo_nb.execution.replay import MAX_PAUSE_S
 from dipeo_nb.llm import catalogue
 from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook import static_view
@@ -224,14 +225,15 @@ class Session:
             run: a run, or its id.
             at: label or id of a node: it, and all that depends on it, runs again. Default: the nodes that `set`, `model` and
                 `inputs` change.
-            of: which run of the node in a loop (1-based).
+            of: which run of the node in a loop (1-based). What had finished before that run is taken over, also of nodes of the
+                loop that `set` changes: they are others from there on.
             set: changes of the diagram, as of `Diagram.set`: `{"nodes.Judge.default_prompt": "…"}`.
             model: moves every person, as of `start`; default: as the old run.
             inputs: variables of the run to change; the others stay.
             answers, timeout, max_iterations, budget, view: as of `start`.
 
         Raises:
-            UserError: no such run or node, or nothing to do differently.
+            UserError: no such run or node, nothing to do differently, or a change before `at` on which its run `of` depends.
         """
         found = run.id if isinstance(run, Run) else run_sync(self.runtime.summary(run)).run_id
         document, events = run_sync(self.runtime.recorded(found))
@@ -381,22 +383,25 @@ class Session:
             interrupted(state)
         return Run(self.runtime, state, diagram=static_view.diagram_of(state), session=self)
 
-    def replay(self, run_id: str | Run, *, speed: float = 1.0, view: bool = True) -> Run:
+    def replay(
+        self, run_id: str | Run, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S, view: bool = True
+    ) -> Run:
         """Show a recorded run again as it happened: the same events in the same order, without a single call.
 
         Args:
             run_id: an id, an unmistakable beginning of it, or a run.
             speed: 1 takes the time that it took, 10 a tenth of it, `float("inf")` none.
+            max_pause: seconds between two events at most, whatever the speed; `float("inf")` keeps every pause.
             view: as of `start`.
 
         Returns:
             A run like any other, which ends as that one did; nothing of it is recorded.
 
         Raises:
-            UserError: no such run, or it still goes on.
+            UserError: no such run, it still goes on, or a speed or pause that is none.
         """
         given = run_id.id if isinstance(run_id, Run) else run_id
-        runtime, replaying = run_sync(self.runtime.replay(given, speed=speed))
+        runtime, replaying = run_sync(self.runtime.replay(given, speed=speed, max_pause=max_pause))
         diagram = static_view.diagram_of(RunState.fold(replaying.events))
         return Run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view, session=self)
 
@@ -561,7 +566,7 @@ def _service_row(facts: catalogue.ServiceFacts) -> tuple[str, ...]:
 
 def _row(summary: RunSummary) -> tuple[Any, ...]:
     started = datetime.fromtimestamp(summary.started_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    seconds = "" if summary.ended_at is None else f"{summary.ended_at - summary.started_at:.1f}"
+    seconds = "" if summary.duration_s is None else f"{summary.duration_s:.1f}"
     return summary.run_id, summary.diagram, summary.status, started, seconds, summary.events
 
 

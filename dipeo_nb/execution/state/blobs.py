@@ -156,7 +156,7 @@ class SharedValues:
         """The payload with values that are kept already in place of equal ones; the very object when there are none."""
         changed: dict[str, Any] = {}
         for name in _VALUES:
-            if (value := payload.get(name)) and (kept := self._value(value)[0]) is not value:
+            if (value := payload.get(name)) and _size(value) > LIMIT and (kept := self._value(value)[0]) is not value:
                 changed[name] = kept
         return {**payload, **changed} if changed else payload
 
@@ -183,6 +183,24 @@ class SharedValues:
         except Exception:  # noqa: BLE001 - what has no encoding is kept as it is
             return kept, size
         return self._known.setdefault(text, kept), _REFERENCE_SIZE
+
+
+def _size(value: Any) -> int:
+    """Characters that a value takes as JSON, nearly."""
+    kind = type(value)
+    if kind is str:
+        return len(value)
+    if kind is dict:
+        total = 10 * len(value)
+        for item in value.values():
+            total += _size(item)
+        return total
+    if kind is list:
+        total = len(value)
+        for item in value:
+            total += _size(item)
+        return total
+    return _NUMBER_SIZE
 
 
 # In files.

@@ -39,8 +39,13 @@ class InMemoryRunStore:
             self._shared[run_id] = SharedValues()
         shared = self._shared[run_id].shared
         for event in events:
-            payload = shared(event.payload)
-            log.append(event if payload is event.payload else event._replace(payload=payload))
+            kind = event.type
+            if (kind is EventType.NODE_COMPLETED or kind is EventType.EXECUTION_STARTED) and (
+                payload := shared(event.payload)
+            ) is not event.payload:
+                log.append(event._replace(payload=payload))
+            else:
+                log.append(event)
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         log = self._runs.get(run_id, [])
