@@ -629,6 +629,37 @@ def test_no_store_sees_a_surrogate(tmp_path: Path, store: str):
     assert told == "hi 😀 and \\ud83d"
 
 
+def test_errors_that_cannot_be_shown_are_errors_of_their_node(session: Session):
+    """Of code and of a function; an error output is the same before and after a resume."""
+    raises = "class Odd(Exception):\n    def __str__(self): raise RuntimeError('no')\nraise Odd(1)"
+    with pytest.raises(CodeError, match="its text cannot be read"):
+        session.run(diagram(code("A", raises)), view=False)
+    seen: list[Any] = []
+
+    @dp.node
+    def odd() -> None:
+        exec(raises, {})
+
+    @dp.node
+    def half() -> None:
+        raise ValueError(HALF)
+
+    @dp.node
+    def once(v: Any) -> Any:
+        seen.append(v)
+        if len(seen) == 1:
+            raise RuntimeError("the first time")
+        return v
+
+    with pytest.raises(NodeExecutionError, match="its text cannot be read"):
+        session.run(diagram({"label": "A", "type": "odd"}), view=False)
+    goes_on = {"label": "A", "type": "half", "props": {"on_error": "continue"}}
+    run = session.start(diagram(goes_on, {"label": "B", "type": "once"}), view=False)
+    assert run.wait(60)
+    assert session.resume(run.id, view=False).result(60).output == {"error": "ValueError: \\ud83d", "type": "NodeExecutionError"}
+    assert seen[0] == seen[1]
+
+
 def test_arguments_that_cannot_be_decoded_do_not_fail_a_run(tmp_path: Path):
     """Names and values of inputs, and a file name from a listing, through the program itself."""
     (tmp_path / "t.light.yaml").write_text(json.dumps(diagram(code("List", "import os\nreturn [x, sorted(os.listdir('names'))]"))))

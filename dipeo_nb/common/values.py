@@ -212,6 +212,15 @@ def same(one: Any, other: Any) -> bool:
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
+def error_text(error: BaseException) -> str:
+    """`Type: message` of an exception, whatever its own methods do."""
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001 - its own code raised
+        words = "(its text cannot be read)"
+    return well_formed(f"{type(error).__name__}: {words}" if words else type(error).__name__)
+
+
 def _fits_utf8(text: str) -> bool:
     try:
         text.encode()
@@ -273,7 +282,7 @@ class _Conversion:
                 raise
         except Exception as error:  # the value's own code raised
             if not self._lossy:
-                raise self._error(f"could not be read: {_words(error)}") from error
+                raise self._error(f"could not be read: {error_text(error)}") from error
         del self._path[depth:]
         return f"<{kind.__name__}>"
 
@@ -503,14 +512,6 @@ def _base64(data: bytes) -> dict[str, str]:
     import base64
 
     return {BASE64: base64.b64encode(data).decode()}
-
-
-def _words(error: BaseException) -> str:
-    try:
-        words = str(error)
-    except Exception:  # noqa: BLE001 - a hostile exception
-        words = ""
-    return well_formed(f"{type(error).__name__}: {words}" if words else type(error).__name__)
 
 
 def _counts(index: Any) -> bool:

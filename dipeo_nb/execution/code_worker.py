@@ -38,7 +38,7 @@ import types
 import weakref
 
 if __package__:
-    from dipeo_nb.common.values import UnsupportedValueError, is_plain, parse_structured, plain_value
+    from dipeo_nb.common.values import UnsupportedValueError, error_text, is_plain, parse_structured, plain_value
     from dipeo_nb.execution import code_objects
 else:  # started by its path: files of the diagram may hide the package, and are not to be imported here
     from importlib.util import module_from_spec, spec_from_file_location
@@ -53,8 +53,8 @@ else:  # started by its path: files of the diagram may hide the package, and are
 
     _values = _by_path("_dipeo_values", "..", "common", "values.py")
     code_objects = _by_path("_dipeo_code_objects", "code_objects.py")
-    UnsupportedValueError, is_plain = _values.UnsupportedValueError, _values.is_plain
-    parse_structured, plain_value = _values.parse_structured, _values.plain_value
+    UnsupportedValueError, error_text = _values.UnsupportedValueError, _values.error_text
+    is_plain, parse_structured, plain_value = _values.is_plain, _values.parse_structured, _values.plain_value
 
 OUTPUT_LIMIT = 1_000_000  # characters of printed text kept per piece of code
 LOG_LIMIT = 20_000  # characters of one message
@@ -882,10 +882,7 @@ def described(error, request, lost):
     text = "".join(shown.format()).removeprefix("Traceback (most recent call last):\n")
     own = (f.lineno for f in reversed(frames) if f.filename == request["filename"])
     line = next(own, getattr(error, "lineno", None))
-    try:
-        message = error.msg if isinstance(error, SyntaxError) else str(error)
-    except Exception as wrong:  # noqa: BLE001 - an exception whose own text fails
-        message = f"(its text cannot be had: {wrong!r})"
+    message = error.msg if isinstance(error, SyntaxError) else error_text(error).partition(": ")[2]
     more = {}
     if isinstance(error, NameError) and error.name:
         more["name"] = error.name

@@ -142,7 +142,7 @@ class NodeContext:
             )
         for problem in result.errors:
             self.execution.emit_log(self.node, "WARNING", problem)
-        return result.content
+        return well_formed(result.content)
 
     async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
         """Call a model, showing its text as it comes; usage and cost are charged to this node and the run's budget."""

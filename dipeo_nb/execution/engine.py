@@ -756,6 +756,8 @@ class Execution:
         self._nodes_failed.add(node.index)
         handled = goes_on(self.plan, node)
         described = describe(ours, node.label)
+        if not is_plain(described):
+            described = plain_value(described, lossy=True)
         self._emit(
             EventType.NODE_ERROR,
             node.id,
