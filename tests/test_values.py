@@ -281,18 +281,30 @@ def test_random_values_are_the_same_on_every_way(ways: tuple[Session, Path], giv
 # Between nodes.
 
 
+BETWEEN = [
+    ("30", "v * 2", 60), ("1.5", "v * 2", 3.0), ("False", "'yes' if v else 'no'", "no"), ("None", "v is None", True),
+    ("[1, 2]", "v + [3]", [1, 2, 3]), ("{'a': {'b': 1}}", "v['a']['b']", 1), ("'text'", "v.upper()", "TEXT"),
+    ("float('nan')", "v != v", True), ("2**70", "v + 1", 2**70 + 1),
+]  # fmt: skip
+"""What one code job gives, what the next does with it, and the result."""
+
+
 @pytest.mark.parametrize("arrows", ["raw_text", "object", "generic", "variable"])
-@pytest.mark.parametrize(
-    ("made", "used", "expected"),
-    [("30", "v * 2", 60), ("1.5", "v * 2", 3.0), ("False", "'yes' if v else 'no'", "no"), ("None", "v is None", True),
-     ("[1, 2]", "v + [3]", [1, 2, 3]), ("{'a': {'b': 1}}", "v['a']['b']", 1), ("'text'", "v.upper()", "TEXT"),
-     ("float('nan')", "v != v", True), ("2**70", "v + 1", 2**70 + 1)],
-)  # fmt: skip
-def test_values_stay_themselves_between_code_jobs(session: Session, arrows: str, made: str, used: str, expected: Any):
+def test_values_stay_themselves_between_code_jobs(session: Session, arrows: str):
     """On arrows of every kind."""
-    found = session.run(diagram(code("Make", f"return {made}"), code("Use", f"return {used}"), arrows=arrows), view=False)
-    assert found.output == expected
-    assert type(found.output) is type(expected)
+    nodes: list[dict[str, Any]] = [{"label": "Start", "type": "start"}]
+    connections: list[dict[str, Any]] = []
+    for i, (made, used, _) in enumerate(BETWEEN):
+        nodes += [code(f"Make{i}", f"return {made}"), code(f"Use{i}", f"return {used}"), {"label": f"End{i}", "type": "endpoint"}]
+        connections += [
+            {"from": "Start", "to": f"Make{i}"},
+            {"from": f"Make{i}", "to": f"Use{i}", "label": "v", "content_type": arrows},
+            {"from": f"Use{i}", "to": f"End{i}", "content_type": arrows},
+        ]
+    outputs = session.run({"version": "light", "nodes": nodes, "connections": connections}, view=False).outputs
+    for i, (_, _, expected) in enumerate(BETWEEN):
+        assert outputs[f"End{i}"] == expected
+        assert type(outputs[f"End{i}"]) is type(expected)
 
 
 def test_a_text_arrow_gives_templates_text_and_expressions_the_value(session: Session):

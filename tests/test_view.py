@@ -360,7 +360,7 @@ def test_values_and_tables_are_cut(story: Story):
     assert table.count("<tr>") == static_view.ROW_LIMIT + 1
     assert "… and 800 more rows" in table
     assert static_view.shown("a\ud800b") == "a\\ud800b"
-    assert static_view.shown({"é": object}).startswith('{\n  "é": "<class')
+    assert static_view.shown({"é": object}).startswith('{\n  "é": "<type')
 
 
 def test_money_is_never_guessed():
