@@ -22,7 +22,7 @@ from typing import Any
 
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.scrub import redactor
-from dipeo_nb.common.values import UnsupportedValueError, well_formed
+from dipeo_nb.common.values import UnsupportedValueError, is_plain, plain_value, well_formed
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig

@@ -249,9 +249,9 @@ class _Counting:
             case EventType.NODE_OUTPUT if payload.get("kind") == "run":
                 self.children.add(payload["data"]["run_id"])
             case EventType.NODE_OUTPUT if payload.get("kind") == "usage" and payload.get("background"):
-                if (run := self.done.get((node, payload.get("run", 1)))) is not None:
+                if (end := self.done.get((node, payload.get("run", 1)))) is not None:
                     data = payload["data"]
-                    run.paid(data["usage"], data.get("cost_usd"), data.get("calls", 1))
+                    self.ends[end].paid(data["usage"], data.get("cost_usd"), data.get("calls", 1))
             case EventType.NODE_OUTPUT if payload.get("kind") == "usage":
                 self.paid[node].append(payload["data"])
             case EventType.NODE_OUTPUT if payload.get("kind") == "text" and (run := self.open.get(node)) is not None:
