@@ -976,7 +976,7 @@ def _json_kind(value: object) -> str:
 
 def _answers(given: Sequence[str], plan: Plan, base_dir: Path) -> dict[str, list[str]]:
     """`NODE=TEXT` pairs by node, also of sub-diagrams; labels may hold `=`, so the longest name that fits wins."""
-    from dipeo_nb.execution.nested import askers, who_asks
+    from dipeo_nb.execution.nested import askers
 
     answers: dict[str, list[str]] = {}
     if not given:
@@ -990,7 +990,9 @@ def _answers(given: Sequence[str], plan: Plan, base_dir: Path) -> dict[str, list
         if at < 0:
             hint = "Leave --answer out."
             if asking.names:
-                hint = f"{safe(who_asks(asking, text.partition('=')[0]), 400)} Say e.g. --answer '{safe(asking.names[0], 60)}=yes'."
+                names = ", ".join(f"'{safe(name, 60)}'" for name in asking.names)
+                close = safe(asking.suggestion(text.partition("=")[0]))
+                hint = f"{close}It has: {names}. Say e.g. --answer '{safe(asking.names[0], 60)}=yes'."
             raise ValidationError(f"--answer '{text}' names no user_response node of this diagram in the form NODE=TEXT.", hint=hint)
         answers.setdefault(text[:at], []).append(text[at + 1 :])
     return answers

@@ -170,6 +170,14 @@ def test_code_reads_what_was_passed_under_the_start_nodes_output(tmp_path: Path,
         ]
 
 
+def test_the_same_code_reads_what_a_run_was_given(tmp_path: Path):
+    """Run by itself, with its input as a variable: no level is missing, and none shows."""
+    code = "result = [inputs['default']['default']['path'], default['path'], path, sorted(inputs['default'])]"
+    with Session(tmp_path, llm=ScriptedClient()) as dp:
+        found = dp.run(diagram({"label": "P", "type": "code_job", "code": code}), inputs={"path": "a"}, view=False)
+    assert found.output == ["a", "a", "a", ["path"]]
+
+
 def test_a_batch_in_a_batch(tmp_path: Path):
     """An item that is a list is the batch of the child."""
     inner = nested(diagram(nested(diagram(asking("{{ default }}")), batch=True)), batch=True)

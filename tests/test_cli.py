@@ -144,6 +144,20 @@ def test_given_answers_reach_the_questions(call: Call) -> None:
     assert done.json["outputs"]["End"] == "a=b"
 
 
+def test_given_answers_reach_questions_of_sub_diagrams(call: Call) -> None:
+    """By label or path, also for one item of a batch; a name of nobody is refused with the nearest one."""
+    batch = {"label": "Each = one", "type": "sub_diagram", "diagram_name": "asking.light.yaml", "batch": True}
+    nodes = [{"label": "Start", "type": "start"}, batch, {"label": "End", "type": "endpoint"}]
+    arrows = [{"from": "Start", "to": batch["label"]}, {"from": batch["label"], "to": "End", "content_type": "object"}]
+    Path("outer.light.yaml").write_text(json.dumps({"version": "light", "nodes": nodes, "connections": arrows}))
+    base = ["run", "outer.light.yaml", "--json", "--input", "items=[1, 2]"]
+    done = call(*base, "--answer", "Your name=Ada", "--answer", "Each = one[1]/Your name=B=b")
+    assert done.json["outputs"]["End"] == ["Ada", "B=b"]
+    refused = call(*base, "--answer", "Your nam=Ada")
+    assert refused.code == 2
+    assert "Did you mean 'Your name'?" in refused.err
+
+
 def test_a_question_without_answer_fails_with_the_way_out(call: Call) -> None:
     """Where nobody can answer the run fails and the hint names --answer."""
     done = call("run", "asking.light.yaml", "--json")

@@ -131,6 +131,19 @@ def test_late_and_returning_clients(served: Served):
         assert list(served.events(run_id, headers={"Last-Event-ID": str(seen)})) == rest
 
 
+def test_answers_given_with_the_order(served: Served, tmp_path: Path):
+    """They reach questions of sub-diagrams; a name of nobody is refused with the nearest one."""
+    (tmp_path / "outer.light.yaml").write_text(
+        ASKS.replace("type: user_response, prompt: Who?, timeout: 60", "type: sub_diagram, diagram_name: asks")
+    )
+    run_id = served.start(diagram="outer", answers={"Name/Name": "Ada"})
+    assert [frame["event"] for frame in served.events(run_id)][-1] == "execution_completed"
+    assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": "Ada"}
+    refused = served.http.post("/runs", json={"diagram": "outer", "answers": {"Nam": "Ada"}})
+    assert refused.status_code == 400
+    assert "Did you mean 'Name'?" in refused.json()["error"]["hint"]
+
+
 def test_several_clients_at_once(served: Served):
     """Each gets everything, also one that joins in the middle and one that leaves."""
     run_id = served.start(diagram="asks")

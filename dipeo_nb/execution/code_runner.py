@@ -71,6 +71,7 @@ class ProcessCodeRunner:
             "names": {k: plain(v) for k, v in names.items()},
             "labels": list(inputs.values),
             "whole": {k: plain(inputs.values[k]) for k in inputs.passed},
+            "variables_arrive": inputs.variables_arrive,
             "stale": [*inputs.stale, *(k for k in inputs.spread if inputs.stale == set(inputs.values))],
             "globals": {k: plain(v) for k, v in variables.items()},
             "node_id": node_id,

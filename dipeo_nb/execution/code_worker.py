@@ -112,6 +112,19 @@ def ready(name):
     return both
 
 
+class RunVariables(dict):
+    """What a start node hands on. Code that reads `inputs["default"]["default"]`, as a diagram does that is run for the items of a
+    batch, finds the variables themselves there when none of them is called so."""
+
+    def __missing__(self, key):
+        if key == "default":
+            return self
+        raise KeyError(key)
+
+    def __reduce__(self):
+        return dict, (dict(self),)  # when code keeps it
+
+
 class Printed(io.TextIOBase):
     """Sends what one piece of code prints to the parent; later, and in processes that the code forks, it goes the way of what
     programs print."""
@@ -809,6 +822,8 @@ class Worker:
             names = {k: parse_structured(v) for k, v in request["names"].items()}
             whole = {**names, **{k: parse_structured(v) for k, v in request["whole"].items()}}
             inputs = Inputs({k: whole[k] for k in request["labels"]}, names)
+            if request["variables_arrive"] and type(inputs.get("default")) is dict:
+                inputs["default"] = RunVariables(inputs["default"])
             layer, variables = self.layers(space, request, names)
             given = {
                 **request["globals"],

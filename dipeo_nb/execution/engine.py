@@ -423,7 +423,7 @@ class Execution:
         except TimeoutError:
             if default is None:
                 raise NodeTimeoutError(
-                    f"Nobody answered '{node.label}' within {timeout:g} s.",
+                    f"Nobody answered '{label}' within {timeout:g} s.",
                     hint="Give the node a `default`, a longer `timeout`, or the answer beforehand (answers= / --answer).",
                     node=node.label,
                 ) from None

@@ -251,7 +251,7 @@ class _Counting:
             case EventType.NODE_OUTPUT if payload.get("kind") == "usage" and payload.get("background"):
                 if (end := self.done.get((node, payload.get("run", 1)))) is not None:
                     data = payload["data"]
-                    self.ends[end].paid(data["usage"], data.get("cost_usd"), data.get("calls", 1))
+                    self.ends[end].run.paid(data["usage"], data.get("cost_usd"), data.get("calls", 1))
             case EventType.NODE_OUTPUT if payload.get("kind") == "usage":
                 self.paid[node].append(payload["data"])
             case EventType.NODE_OUTPUT if payload.get("kind") == "text" and (run := self.open.get(node)) is not None:

@@ -61,6 +61,11 @@ class Askers(NamedTuple):
         labels = Counter(path[-1] for path in self.paths)
         return [path[-1] if labels[path[-1]] == 1 else "/".join(path) for path in self.paths]
 
+    def suggestion(self, name: str) -> str:
+        """The nearest of these names, as the beginning of a hint; empty when none is near."""
+        close = nearest(name, self.names)
+        return f"Did you mean '{close}'? " if close else ""
+
 
 def askers(plan: Plan, base_dir: Path) -> Askers:
     """Who may ask something in a run of *plan*; files of sub-diagrams are read, nothing is run."""
@@ -105,15 +110,8 @@ def check_answers(answers: Mapping[str, Any] | None, plan: Plan, base_dir: Path)
     if strange and not asking.open:
         raise UserError(
             f"answers= names {', '.join(map(repr, strange))}, which is no node that asks.",
-            hint=who_asks(asking, strange[0]),
+            hint=f"{asking.suggestion(strange[0])}Nodes that ask: {', '.join(asking.names) or 'none'}.",
         )
-
-
-def who_asks(asking: Askers, name: str) -> str:
-    """The next step for whoever named a node that does not ask."""
-    close = nearest(name, asking.names)
-    suggestion = f"Did you mean '{close}'? " if close else ""
-    return f"{suggestion}Nodes that ask: {', '.join(asking.names) or 'none'}."
 
 
 def _asks(node: PlanNode) -> bool:
