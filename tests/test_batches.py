@@ -370,6 +370,29 @@ def test_a_single_child_goes_on_where_it_failed(tmp_path: Path):
     assert [m["content"] for m in run.conversation] == ["first", "re first", "second", "re second"]
 
 
+def test_a_fork_takes_a_batch_over_or_does_it_anew(tmp_path: Path):
+    """Behind the batch its answers are taken over, with their messages; at the batch all items are asked again."""
+    llm = ScriptedClient(echo)
+    other = {"label": "First", "type": "person_job", "person": "P", "default_prompt": "first"}
+    batch = asking("{{ default }}", batch=True, memorize_to="ALL_MESSAGES", batch_parallel=False)
+    last = {"label": "Last", "type": "code_job", "code": "return 1"}
+    arrows = [{"from": a, "to": b, "content_type": "generic"} for a, b in pairwise(["Start", "Ask", "Last", "End"])]
+    arrows += [{"from": "Start", "to": "First"}]
+    with Session(tmp_path, llm=llm) as dp:
+        run = dp.start(diagram(other, batch, last, arrows=arrows), inputs={"items": ["a", "b"]}, view=False)
+        run.result()
+        before = len(llm.requests)
+        behind = run.fork(at="Last", view=False)
+        behind.result()
+        assert len(llm.requests) == before
+        heard = {m["id"]: m["content"] for m in behind.state.conversation}
+        for turn in behind.state.turns:
+            assert all(heard[m["id"]] == m["content"] for m in turn["messages"])
+            assert set(turn["memory"]["ids"]) <= set(heard)
+        run.fork(at="Ask", view=False).result()
+        assert prompts(llm)[before:] == ["a", "b"]
+
+
 def test_a_batch_in_a_loop_begins_anew_in_each_round(tmp_path: Path):
     """What is remembered of items is of one run of the node."""
     model = Flaky({})

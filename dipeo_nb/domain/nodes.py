@@ -151,8 +151,13 @@ class PersonJobNode(NodeSpec):
     tools: Any = spec(None, doc="none, image, websearch, a list of them, or tool configurations")
     text_format: Any = spec(None, doc="Pydantic source or JSON schema of the answer")
     text_format_file: str | None = spec(None, path=True)
-    batch: bool = False
-    batch_input_key: str = "items"
+    batch: bool = spec(
+        False,
+        doc="Once for each item of a list: `item` and `default` are the item, its keys are names, `_batch_index` counts from 0",
+    )
+    batch_input_key: str = spec(
+        "items", doc="The name of the list: label of an arrow, key of a mapping that arrives, or input of the run"
+    )
     batch_parallel: bool = True
     max_concurrent: int = spec(10, minimum=1)
     temperature: float | None = None
@@ -344,8 +349,13 @@ class SubDiagramNode(NodeSpec):
     wait_for_completion: bool = True
     isolate_conversation: bool = False
     ignore_if_sub: bool = False
-    batch: bool = False
-    batch_input_key: str = "items"
+    batch: bool = spec(
+        False,
+        doc="Once for each item of a list: `item` and `default` are the item, its keys are names, `_batch_index` counts from 0",
+    )
+    batch_input_key: str = spec(
+        "items", doc="The name of the list: label of an arrow, key of a mapping that arrives, or input of the run"
+    )
     batch_parallel: bool = True
     max_concurrent: int = spec(10, minimum=1)
 

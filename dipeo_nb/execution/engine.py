@@ -676,9 +676,18 @@ class Execution:
         if renamed:
             meta["messages"] = [as_record(m) for m in renamed.values()]
             self._renamed.update({old: m.id for old, m in renamed.items()})
-        if isinstance(remembered := meta.get("memory"), Mapping):
-            ids = {k: [self._renamed.get(i, i) for i in remembered[k]] for k in ("ids", "brought") if k in remembered}
-            meta["memory"] = {**remembered, **ids}
+        if "memory" in meta:
+            meta["memory"] = self._remembered_here(meta["memory"])
+        if "turns" in meta:  # of the items of a batch
+            now = {old: as_record(m) for old, new in self._renamed.items() if (m := self.log.get(new)) is not None}
+            meta["turns"] = [
+                {
+                    **turn,
+                    **({"memory": self._remembered_here(turn["memory"])} if "memory" in turn else {}),
+                    "messages": [now.get(m["id"], m) for m in turn.get("messages", ())],
+                }
+                for turn in meta["turns"]
+            ]
         meta["reused"] = {"run_id": event.run_id, "seq": event.seq}
         said = payload.get("conversation")
         if said is not None:
@@ -687,6 +696,13 @@ class Execution:
             context.publish(name, value)
         copy = event._replace(payload={**payload, "meta": meta, "conversation": said})
         self._succeeded(context, output_of(copy, self.log), self._monotonic())
+
+    def _remembered_here(self, memory: Any) -> Any:
+        """What a person brought along to a turn of another run, with the ids that its messages have here."""
+        if not isinstance(memory, Mapping):
+            return memory
+        ids = {k: [self._renamed.get(i, i) for i in memory[k]] for k in ("ids", "brought") if k in memory}
+        return {**memory, **ids}
 
     def _go_on_in_background(self) -> None:
         """Children that no node waited for, and that may have been cut off with the run."""
