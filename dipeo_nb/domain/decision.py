@@ -216,6 +216,8 @@ class _Clause(NamedTuple):
     """Whether it follows an announcement ("Verdict:")."""
     aside: bool
     """Whether it is a reason or a concession."""
+    heads: bool
+    """Whether a colon follows it."""
 
 
 def _clauses(tokens: Sequence[str]) -> Iterator[_Clause]:
@@ -236,7 +238,7 @@ def _clauses(tokens: Sequence[str]) -> Iterator[_Clause]:
             heading = token in ":=\n" and _announces(words)
             whole = not started and (ends or token == ":")
             if not heading:
-                sentence.append(_Clause(words, whole, announced, aside))
+                sentence.append(_Clause(words, whole, announced, aside, token == ":"))
             announced, started, words = heading, True, []
         aside = reason
         if ends:
@@ -287,15 +289,24 @@ def _in_words(value: Any, question: str) -> bool | None:
     faults = asks_for_faults(question)
     for start in (taken_back[-1] if taken_back else 0, 0):
         for aside in (False, True):
-            found = [
-                said
-                for clause in clauses[start:]
-                if clause.aside is aside and (said := _said(clause, faults)) is not None
-            ]
+            chosen = [clause for clause in clauses[start:] if clause.aside is aside]
+            found = [said for said in _together(chosen, faults) if said is not None]
             if found:
                 strongest = max(said.kind for said in found)
                 return [said.value for said in found if said.kind is strongest][-1]
     return None
+
+
+def _together(clauses: Sequence[_Clause], faults: bool) -> Iterator[_Said | None]:
+    """What each clause says; a judgement that heads another one ("Wrong: it is fine") is not stronger than it."""
+    said = [_said(clause, faults) for clause in clauses]
+    for at, (clause, own) in enumerate(zip(clauses, said, strict=True)):
+        following = said[at + 1] if at + 1 < len(said) else None
+        final = any(found is not None and found.weight == 3 for found in map(_judgement, clause.words))
+        headed = (
+            clause.heads and not final and own is not None and following is not None and following.kind is _Kind.JUDGING
+        )
+        yield own._replace(kind=min(own.kind, _Kind.JUDGING)) if headed and own is not None else own
 
 
 def _without_pairs(tokens: Sequence[str]) -> list[str]:

@@ -43,7 +43,7 @@ VERDICT_BAD = words(
 )
 """What judges do: these outweigh what else a clause says ("accepted despite errors")."""
 GOOD = words(
-    "correct right good fine valid acceptable meet met satisfy satisfied satisfies satisfactory confirmed fulfil fulfilled sufficient adequate accurate complete sound agree agreed "
+    "recommend recommended approval correct right good fine valid acceptable meet met satisfy satisfied satisfies satisfactory confirmed fulfil fulfilled sufficient adequate accurate complete sound agree agreed "
     "positive ready suitable polite flawless consistent clear "
     "richtig korrekt gut stimmt zutreffend zutrifft gültig akzeptabel erfüllt vollständig einverstanden fehlerfrei ausreichend "
     "genügt passt ordnung exact juste bon bonne valide valable complet conforme suffisant convient satisfait correcto bien bueno buen "
@@ -53,7 +53,7 @@ BAD = words(
     "incorrect wrong negative unacceptable inaccurate invalid incomplete bad insufficient inadequate unsatisfactory disagree lacks lack lacking "
     "missing poor flawed faulty untrue unsuitable impolite rude inconsistent unclear doubt "
     "inkorrekt schlecht ungültig unvollständig fehlerhaft unzureichend mangelhaft ungenügend inakzeptabel fehlt fehlen "
-    "faux fausse mauvais invalide incomplet insuffisant manque manquent incorrecto mal malo inválido incompleto insuficiente "
+    "faux fausse mauvais invalide incomplet insuffisant manque manquent faltan incorrecto mal malo inválido incompleto insuficiente "
     "inaceptable erróneo equivocado sbagliato"
 )
 FAULT = words(
@@ -139,6 +139,7 @@ PHRASES = {
     "could be": "maybe", "might be": "maybe", "hard to say": "maybe", "thumbs up": "yes",
     "thumbs down": "nope", "on second thought": "wait", "on reflection": "wait", "scratch that": "wait",
     "good question": "", "good point": "", "even though": "although", "in spite of": "despite", "nothing wrong": "flawless",
+"stimme zu": "einverstanden", "stimme nicht zu": "disagree", "more work": "incomplete",
     "auf jeden fall": "natürlich", "auf keinen fall": "nope", "in keiner weise": "nope", "nicht nur": "", "frei von": "ohne",
     "denke schon": "einverstanden", "glaube schon": "einverstanden",
     "der fall": "richtig", "ohne zweifel": "natürlich",
