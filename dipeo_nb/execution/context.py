@@ -130,7 +130,9 @@ class NodeContext:
         name = self.services.templates.process_single_brace(template, self.names if names is None else names)
         for tag in unfilled(template, name):
             self.execution.emit_log(
-                self.node, "WARNING", f"The name '{template}' has {tag}, which nothing provides; it is left as it is."
+                self.node,
+                "WARNING",
+                f"The name '{template}' has {tag}, for which there is no text or number; it is left as it is.",
             )
         return name
 
