@@ -244,7 +244,7 @@ def test_what_nothing_provides_is_said_before_and_in_the_run(tmp_path: Path, nam
     assert [f"'{name}'" in said[0], "'other'" in said[1]] == [True, True]
 
 
-def test_braces_of_a_file_name_that_stay_are_told(tmp_path: Path):
+def test_braces_of_a_file_name_that_stay_are_reported(tmp_path: Path):
     """An unknown name in a path is a warning before the run and in it."""
     props = {"operation": "write", "file": "out_{nobody}_{who}.txt"}
     result = run_node(tmp_path, "db", props, {"who": "ada"})
