@@ -28,7 +28,7 @@ def test_every_diagram_is_valid(text: str, tmp_path: Path) -> None:
     (tmp_path / "haiku.light.yaml").write_text(BLOCKS[0])
     session = dp.Session(base_dir=tmp_path)
     if text.startswith("# not runnable here"):
-        with pytest.raises(InvalidDiagramError, match="needs? the service"):
+        with pytest.raises(InvalidDiagramError, match=r"needs? the service"):
             session.run(diagram, view=False)
     else:
         assert not [d for d in session.runtime.compile(diagram).diagnostics if d.severity != "warning"]
