@@ -176,8 +176,8 @@ def diagrams(draw: st.DrawFn) -> DomainDiagram:
                 arrow_id,
                 source.id,
                 target.id,
-                draw(st.sampled_from(meta.outputs)),
-                draw(st.sampled_from(into.inputs)),
+                draw(st.sampled_from([*meta.outputs * 3, "default", "condtrue"])),  # also such as the node does not have
+                draw(st.sampled_from([*into.inputs * 3, "first"])),
                 draw(st.none() | name),
                 draw(st.sampled_from([None, "raw_text", "object"])),
                 draw(st.sampled_from([0, 2])),

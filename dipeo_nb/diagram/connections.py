@@ -118,8 +118,9 @@ class References:
         written, handle = handle, legacy_handle(handle)
         listed = (node.id, handle, direction) in self.handles
         led = cls is not None and direction == "output" and cls.META.has_output(handle)
-        # A node without handles on that side is the compiler's finding: there the whole arrow is wrong.
-        if handle in allowed or led or listed or not allowed:
+        # A node without handles on that side is the compiler's finding: there the whole arrow is wrong. So is a handle of
+        # other types of nodes, which is kept, in every spelling and format.
+        if handle in allowed or handle in HANDLES or led or listed or not allowed:
             return End(node.id, handle or "default")
         reading.error(
             "unknown-handle",
