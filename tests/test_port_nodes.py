@@ -77,14 +77,14 @@ def test_they_are_the_ports():
     ("kind", "port"), [("integrated_api", "integrations"), ("typescript_ast", "typescript"), ("ir_builder", "ir")]
 )
 def test_without_an_adapter_nothing_runs(tmp_path: Path, kind: str, port: str):
-    """Said before the run, by validate too (as a warning), with what to give."""
+    """Said before the run, by validate too (with the exit code of a run that is refused), and with what to give."""
     with pytest.raises(InvalidDiagramError, match=rf"need the service '{port}'.*dp\.Session\({port}=…\)"):
         run(tmp_path, kind, {})
     path = tmp_path / "d.light.yaml"
     path.write_text(json.dumps(diagram(kind)))
     command = [sys.executable, "-m", "dipeo_nb", "validate", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0
+    assert done.returncode == 2
     assert f"need the service '{port}'" in done.stderr
 
 
