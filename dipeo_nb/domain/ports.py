@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import IO, Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
 
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Message, StreamEvent
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -87,6 +87,10 @@ class FileInfo(NamedTuple):
     modified: float
     """Seconds since the epoch."""
     is_dir: bool = False
+    created: float | None = None
+    """Seconds since the epoch; None where that is not known."""
+    mime_type: str | None = None
+    """By the ending of the name; None for folders and endings that say nothing."""
 
 
 @runtime_checkable
@@ -121,15 +125,18 @@ class FileSystemPort(Protocol):
         ...
 
     @abstractmethod
-    def write_bytes(self, path: str | Path, data: bytes) -> int:
+    def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
         """Write atomically (old or new content, never a mix), making parent folders. Returns the size in bytes.
 
-        Raises StorageError: disk full, read-only, above the size limit.
+        Args:
+            create_only: only where there is nothing of that name; of several writers, also in other processes, one succeeds.
+
+        Raises StorageError: disk full, read-only, above the size limit, `exists` (create_only).
         """
         ...
 
     @abstractmethod
-    def write_text(self, path: str | Path, text: str) -> int:
+    def write_text(self, path: str | Path, text: str, *, create_only: bool = False) -> int:
         """As `write_bytes`, UTF-8."""
         ...
 
@@ -149,6 +156,48 @@ class FileSystemPort(Protocol):
     @abstractmethod
     def remove(self, path: str | Path) -> None:
         """Raises StorageError when missing or a directory."""
+        ...
+
+    @abstractmethod
+    def open(self, path: str | Path, mode: str = "r", encoding: str = "utf-8") -> IO[Any]:
+        """A file as Python's `open` gives it: r, w, x, a, with b and +. What is written appears at the close, as a whole; a
+        `with` block that ends in an error changes nothing.
+
+        Raises StorageError: as `read_bytes` and `write_bytes`; `unsupported` for other modes.
+        """
+        ...
+
+    @abstractmethod
+    def mkdir(self, path: str | Path, parents: bool = True, exist_ok: bool = True) -> None:
+        """Raises StorageError: `exists`, `not_found` (without *parents*), `not_a_directory`."""
+        ...
+
+    @abstractmethod
+    def listdir(self, path: str | Path = ".") -> list[Path]:
+        """Files and folders in a folder, sorted, relative to the base. Raises StorageError: `not_found`, `not_a_directory`."""
+        ...
+
+    @abstractmethod
+    def rename(self, source: str | Path, target: str | Path) -> None:
+        """Move a file or folder; a file takes the place of a file that is there, in one step.
+
+        Raises StorageError: `not_found`, `exists` (a folder is there, or a file where a folder is to go).
+        """
+        ...
+
+    @abstractmethod
+    def rmdir(self, path: str | Path, recursive: bool = False) -> None:
+        """Raises StorageError: `not_found`, `not_a_directory`, `not_empty` (without *recursive*)."""
+        ...
+
+    @abstractmethod
+    def copy(self, source: str | Path, target: str | Path) -> None:
+        """Copy a file, in place of one that is there. Raises StorageError as `read_bytes` and `write_bytes`."""
+        ...
+
+    @abstractmethod
+    def size(self, path: str | Path) -> int:
+        """Bytes of a file. Raises StorageError: `not_found`, `is_directory`."""
         ...
 
 

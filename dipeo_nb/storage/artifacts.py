@@ -28,12 +28,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.operations import logged
 from dipeo_nb.common.paths import confine
 from dipeo_nb.domain.ports import Artifact, ArtifactRef, BlobData, BlobStorePort
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage.blobs import CHUNK, bad_key, checked_key
-from dipeo_nb.storage.local import failed
 
 STAGES = ("dev", "staging", "prod", "latest")
 """What versions can be promoted to."""

@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import stamina
 from pydantic import SecretStr
 
+from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.ports import BlobData, BlobStorePort, BlobVersion
 from dipeo_nb.errors import ConfigurationError, MissingDependencyError, StorageError
@@ -42,7 +43,7 @@ from dipeo_nb.storage.blobs import (
     not_found,
     pieces,
 )
-from dipeo_nb.storage.local import LocalBlobAdapter, failed
+from dipeo_nb.storage.local import LocalBlobAdapter
 
 R = TypeVar("R")
 

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage import csv_text
-from dipeo_nb.storage.local import decoded, encoded, failed
+from dipeo_nb.storage.local import decoded, encoded
 from dipeo_nb.storage.structured_text import (
     has_comments,
     json_text,

@@ -7,15 +7,19 @@ import contextlib
 import errno
 import hashlib
 import json
+import mimetypes
 import os
+import shutil
+import stat
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote, unquote
 
 from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.common.operations import logged
 from dipeo_nb.common.paths import NAME_LIMIT, confine, refuse_unseen, refused
@@ -31,6 +35,7 @@ from dipeo_nb.storage.blobs import (
     pieces,
     version_of,
 )
+from dipeo_nb.storage.opening import open_file
 
 R = TypeVar("R")
 
@@ -38,20 +43,6 @@ MAX_FILE_SIZE = 50 * 1024 * 1024
 """Bytes read or written at once (50 MB)."""
 DRAFT_LIFE_S = 86400.0
 """Seconds after which an unfinished blob is nobody's any more."""
-CAUSES = {
-    errno.ENOENT: ("not_found", "There is no such file.", "Check the name, or create it."),
-    errno.EISDIR: ("is_directory", "It is a folder.", "Name a file."),
-    errno.EACCES: ("permission", "It may not be accessed.", "Change its permissions."),
-    errno.EPERM: ("permission", "It may not be accessed.", "Change its permissions."),
-    errno.ENOSPC: ("disk_full", "The disk is full.", "Free some space; the old content is untouched."),
-    errno.EDQUOT: ("disk_full", "The quota is used up.", "Free some space; the old content is untouched."),
-    errno.EFBIG: ("too_large", "The file would be too large.", "Write less; the old content is untouched."),
-    errno.ELOOP: ("refused", "A symbolic link stands in the way.", "Remove the link."),
-    errno.ENAMETOOLONG: ("refused", "Its name is too long.", "Use a shorter name."),
-    errno.EROFS: ("read_only", "The file system is read-only.", "Use another base directory."),
-    errno.EEXIST: ("not_a_directory", "A part of the path is a file.", "Choose another path."),
-    errno.ENOTDIR: ("not_a_directory", "A part of the path is a file.", "Choose another path."),
-}
 
 
 @logged("read_bytes", "write_bytes", "stat", "glob", "remove")
@@ -103,7 +94,7 @@ class LocalFileSystemAdapter:
     def read_text(self, path: str | Path) -> str:
         return decoded(self.read_bytes(path), path)
 
-    def write_bytes(self, path: str | Path, data: bytes) -> int:
+    def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
         target = self.resolve(path)
         if len(data) > self._limit:
             raise too_large("write", path, self._limit)
@@ -111,12 +102,17 @@ class LocalFileSystemAdapter:
             raise failed("write", path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            return write_atomic(target, data)
+        except OSError as error:
+            raise failed("write", path, error) from error
+        try:
+            return write_atomic(target, data, create_only=create_only)
+        except FileExistsError as error:
+            raise already_a_file("write", path) from error
         except OSError as error:
             raise failed("write", path, error) from error
 
-    def write_text(self, path: str | Path, text: str) -> int:
-        return self.write_bytes(path, encoded(text, path))
+    def write_text(self, path: str | Path, text: str, *, create_only: bool = False) -> int:
+        return self.write_bytes(path, encoded(text, path), create_only=create_only)
 
     def exists(self, path: str | Path) -> bool:
         return self.resolve(path).exists()
@@ -127,7 +123,9 @@ class LocalFileSystemAdapter:
             info = target.stat()
         except OSError as error:
             raise failed("stat", path, error) from error
-        return FileInfo(target, info.st_size, info.st_mtime, target.is_dir())
+        is_dir = stat.S_ISDIR(info.st_mode)
+        created = getattr(info, "st_birthtime", None)  # not on every system
+        return FileInfo(target, info.st_size, info.st_mtime, is_dir, created, None if is_dir else mime_type(target))
 
     def glob(self, pattern: str) -> list[Path]:
         if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
@@ -150,6 +148,70 @@ class LocalFileSystemAdapter:
             target.unlink()
         except OSError as error:
             raise failed("remove", path, error) from error
+
+    def open(self, path: str | Path, mode: str = "r", encoding: str = "utf-8") -> IO[Any]:
+        return open_file(self, path, mode, encoding)
+
+    def mkdir(self, path: str | Path, parents: bool = True, exist_ok: bool = True) -> None:
+        target = self.resolve(path)
+        try:
+            target.mkdir(parents=parents, exist_ok=exist_ok)
+        except FileExistsError as error:
+            raise already_a_file("mkdir", path) from error
+        except OSError as error:
+            raise failed("mkdir", path, error) from error
+
+    def listdir(self, path: str | Path = ".") -> list[Path]:
+        target = self.resolve(path)
+        try:
+            found = [entry.relative_to(self._base) for entry in target.iterdir()]
+        except OSError as error:
+            raise failed("list", path, error) from error
+        return sorted(entry for entry in found if self._is_open(entry))
+
+    def rename(self, source: str | Path, target: str | Path) -> None:
+        begin, end = self.resolve(source), self.resolve(target)
+        try:
+            if begin.is_dir() and (begin == self._base or end.is_relative_to(begin)):
+                raise refused(str(source), "a folder cannot be moved into itself")
+            info = begin.stat()
+            if end.exists() and (end.is_dir() or stat.S_ISDIR(info.st_mode)):
+                raise already_a_file("rename", target)
+            end.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(begin, end)
+        except OSError as error:
+            raise failed("rename", source, error) from error
+
+    def rmdir(self, path: str | Path, recursive: bool = False) -> None:
+        target = self.resolve(path)
+        if target == self._base or any(folder.is_relative_to(target) for folder in self._private):
+            raise refused(str(path), "it is the base directory, or holds what is kept private")
+        try:
+            if recursive and target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.rmdir()
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise not_empty(path) from error
+            raise failed("rmdir", path, error) from error
+
+    def copy(self, source: str | Path, target: str | Path) -> None:
+        self.write_bytes(target, self.read_bytes(source))
+
+    def size(self, path: str | Path) -> int:
+        info = self.stat(path)
+        if info.is_dir:
+            raise failed("size", path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        return info.size
+
+    def _is_open(self, name: Path) -> bool:
+        """Whether a name may be used."""
+        try:
+            self.resolve(name)
+        except StorageError:
+            return False
+        return True
 
 
 @logged("put", "get", "exists", "delete", "versions", "presign_url")
@@ -462,13 +524,25 @@ def _versions(folder: Path, key: str) -> list[BlobVersion]:
     return sorted(found, key=lambda v: (v.current, v.created), reverse=True)
 
 
-def failed(operation: str, path: str | Path, error: OSError) -> StorageError:
-    """The system's error as ours: which file, why, what to do."""
-    unknown = ("failed", f"{error.strerror or error}.", "Check the file and its folder.")
-    cause, message, hint = CAUSES.get(error.errno or 0, unknown)
+def already_a_file(operation: str, path: str | Path) -> StorageError:
+    """The error of a name that is taken."""
     return StorageError(
-        f"Cannot {operation} '{path}': {message}", hint=hint, operation=operation, path=str(path), cause=cause
-    )
+        f"Cannot {operation} '{path}': there is a file or folder of that name already.", hint="Choose another name.",
+        operation=operation, path=str(path), cause="exists",
+    )  # fmt: skip
+
+
+def not_empty(path: str | Path) -> StorageError:
+    """The error of a folder that is to be removed and holds something."""
+    return StorageError(
+        f"Cannot rmdir '{path}': it is not empty.", hint="Remove what is in it, or use recursive=True.",
+        operation="rmdir", path=str(path), cause="not_empty",
+    )  # fmt: skip
+
+
+def mime_type(path: Path) -> str | None:
+    """What the ending of a name says."""
+    return mimetypes.guess_type(path.name)[0]
 
 
 def too_large(operation: str, path: str | Path, limit: int) -> StorageError:

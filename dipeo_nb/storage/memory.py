@@ -6,13 +6,17 @@ import errno
 import fnmatch
 import os
 import re
+import threading
 import time
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
+from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.operations import logged
 from dipeo_nb.common.paths import confine, refused
 from dipeo_nb.domain.ports import FileInfo
-from dipeo_nb.storage.local import MAX_FILE_SIZE, decoded, encoded, failed, too_large
+from dipeo_nb.storage.local import MAX_FILE_SIZE, already_a_file, decoded, encoded, mime_type, not_empty, too_large
+from dipeo_nb.storage.opening import open_file
 
 
 @logged("read_bytes", "write_bytes", "stat", "glob", "remove")
@@ -24,6 +28,9 @@ class InMemoryFileSystem:
         self._base = Path("/dipeo-memory")
         self._limit = max_file_size
         self._files: dict[Path, tuple[bytes, float]] = {}
+        self._folders: set[Path] = set()
+        """Folders that were made."""
+        self._lock = threading.Lock()
         for name, content in (files or {}).items():
             self.write_bytes(name, content.encode() if isinstance(content, str) else content)
 
@@ -47,7 +54,7 @@ class InMemoryFileSystem:
     def read_text(self, path: str | Path) -> str:
         return decoded(self.read_bytes(path), path)
 
-    def write_bytes(self, path: str | Path, data: bytes) -> int:
+    def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
         target = self.resolve(path)
         if len(data) > self._limit:
             raise too_large("write", path, self._limit)
@@ -55,11 +62,15 @@ class InMemoryFileSystem:
             raise failed("write", path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
         if any(parent in self._files for parent in target.parents):
             raise failed("write", path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
-        self._files[target] = (bytes(data), time.time())
+        now = time.time()
+        with self._lock:
+            if create_only and target in self._files:
+                raise already_a_file("write", path)
+            self._files[target] = (bytes(data), now)
         return len(data)
 
-    def write_text(self, path: str | Path, text: str) -> int:
-        return self.write_bytes(path, encoded(text, path))
+    def write_text(self, path: str | Path, text: str, *, create_only: bool = False) -> int:
+        return self.write_bytes(path, encoded(text, path), create_only=create_only)
 
     def exists(self, path: str | Path) -> bool:
         target = self.resolve(path)
@@ -69,7 +80,7 @@ class InMemoryFileSystem:
         target = self.resolve(path)
         if target in self._files:
             data, modified = self._files[target]
-            return FileInfo(target, len(data), modified)
+            return FileInfo(target, len(data), modified, mime_type=mime_type(target))
         if self._is_folder(target):
             return FileInfo(target, 0, 0.0, True)
         raise failed("stat", path, OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
@@ -88,8 +99,71 @@ class InMemoryFileSystem:
             raise failed("remove", path, OSError(code, os.strerror(code)))
         del self._files[target]
 
+    def open(self, path: str | Path, mode: str = "r", encoding: str = "utf-8") -> IO[Any]:
+        return open_file(self, path, mode, encoding)
+
+    def mkdir(self, path: str | Path, parents: bool = True, exist_ok: bool = True) -> None:
+        target = self.resolve(path)
+        if target in self._files or (self._is_folder(target) and not exist_ok):
+            raise already_a_file("mkdir", path)
+        if any(parent in self._files for parent in target.parents):
+            raise failed("mkdir", path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        if not parents and not self._is_folder(target.parent):
+            raise failed("mkdir", path, OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        self._folders.update(p for p in (target, *target.parents) if p.is_relative_to(self._base))
+
+    def listdir(self, path: str | Path = ".") -> list[Path]:
+        target = self.resolve(path)
+        if not self._is_folder(target):
+            code = errno.ENOTDIR if target in self._files else errno.ENOENT
+            raise failed("list", path, OSError(code, os.strerror(code)))
+        depth = len(target.parts)
+        inside = {p.parts[depth] for p in (*self._files, *self._folders) if p != target and p.is_relative_to(target)}
+        return sorted((target / name).relative_to(self._base) for name in inside)
+
+    def rename(self, source: str | Path, target: str | Path) -> None:
+        begin, end = self.resolve(source), self.resolve(target)
+        if begin not in self._files and not self._is_folder(begin):
+            raise failed("rename", source, OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        if self._is_folder(begin) and (begin == self._base or end.is_relative_to(begin)):
+            raise refused(str(source), "a folder cannot be moved into itself")
+        if self._is_folder(end) or (end in self._files and self._is_folder(begin)):
+            raise already_a_file("rename", target)
+        if any(parent in self._files for parent in end.parents):
+            raise failed("rename", source, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        with self._lock:
+            self._files = {_moved(p, begin, end): kept for p, kept in self._files.items() if p != end or p == begin}
+            self._folders = {_moved(p, begin, end) for p in self._folders}
+
+    def rmdir(self, path: str | Path, recursive: bool = False) -> None:
+        target = self.resolve(path)
+        if target == self._base:
+            raise refused(str(path), "it is the base directory, or holds what is kept private")
+        if self.listdir(path) and not recursive:
+            raise not_empty(path)
+        with self._lock:
+            self._folders.update(p for p in target.parents if p.is_relative_to(self._base))  # they stay
+            self._files = {p: kept for p, kept in self._files.items() if not p.is_relative_to(target)}
+            self._folders = {p for p in self._folders if not p.is_relative_to(target)}
+
+    def copy(self, source: str | Path, target: str | Path) -> None:
+        self.write_bytes(target, self.read_bytes(source))
+
+    def size(self, path: str | Path) -> int:
+        info = self.stat(path)
+        if info.is_dir:
+            raise failed("size", path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        return info.size
+
     def _is_folder(self, target: Path) -> bool:
-        return target == self._base or any(target in path.parents for path in self._files)
+        return target == self._base or (
+            any(p == target or target in p.parents for p in (*self._folders, *self._files))
+            and (target not in self._files)
+        )
+
+
+def _moved(path: Path, begin: Path, end: Path) -> Path:
+    return end / path.relative_to(begin) if path.is_relative_to(begin) else path
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar
 
 from dipeo_nb.domain.ports import FileSystemPort
+from dipeo_nb.errors import StorageError
 from dipeo_nb.testing.contracts.promises import Contract, NotHereError, named, promise, refusal, same, that
 
 BAD_PATHS = (
@@ -103,6 +106,125 @@ class FileSystemContract(Contract):
             same([p.as_posix() for p in files.glob(pattern)], names, f"glob({pattern!r})")
 
     @promise
+    def test_creating_is_exclusive(self, files: FileSystemPort) -> None:
+        """Of many writers that create one file at the same time, one succeeds, and its content is the file's."""
+
+        def create(number: int) -> int | None:
+            try:
+                files.write_text("d/x.txt", str(number), create_only=True)
+            except StorageError as error:
+                same(error.facts.get("cause"), "exists", "the cause of a second creation")
+                return None
+            return number
+
+        with ThreadPoolExecutor(8) as threads:
+            won = [number for number in threads.map(create, range(40)) if number is not None]
+        same(len(won), 1, "the writers of forty that created the file")
+        same(files.read_text("d/x.txt"), str(won[0]), "the content of the file")
+        files.write_text("d/x.txt", "replaced")
+        same(files.read_text("d/x.txt"), "replaced", "the content after a plain write")
+
+    @promise
+    def test_open_files(self, files: FileSystemPort) -> None:
+        """Modes mean what they mean to Python's `open`; what is written appears at the close, or not at all."""
+        with files.open("a/x.txt", "w") as file:
+            file.write("grö")
+            file.write("ße\n")
+            that(not files.exists("a/x.txt"), "a file is seen before it is closed")
+        with files.open("a/x.txt") as file:
+            same(file.read(), "größe\n", "the text")
+        with files.open("a/x.txt", "a") as file:
+            file.write("more")
+        with files.open("a/x.txt", "rb") as file:
+            same(file.read(), "größe\nmore".encode(), "the bytes after an append")
+        with files.open("a/x.txt", "r+b") as file:
+            file.write(b"G")
+            file.seek(-1, 2)
+            file.truncate()
+        same(files.read_text("a/x.txt"), "Größe\nmor", "the text after a change in place")
+        with files.open("y.bin", "xb") as file:
+            file.write(b"\x00")
+        same(files.read_bytes("y.bin"), b"\x00", "the bytes of a created file")
+        with refusal("opening a file that is there with mode x", cause="exists"):
+            files.open("y.bin", "x")
+        with refusal("opening a missing file", cause="not_found"):
+            files.open("nothing", "r+")
+        for mode in ("", "rw", "z", "rr", "rbt", "U"):
+            with refusal(f"opening with the mode {mode!r}", cause="unsupported"):
+                files.open("y.bin", mode)
+        for mode in ("w", "wb", "a"):
+            try:
+                with files.open("a/x.txt", mode) as file:
+                    file.write(b"lost" if "b" in mode else "lost")
+                    raise InterruptedError
+            except InterruptedError:
+                pass
+            same(files.read_text("a/x.txt"), "Größe\nmor", f"the text after an error in a block of mode {mode!r}")
+
+    @promise
+    def test_folders(self, files: FileSystemPort) -> None:
+        """They are made, listed, moved and removed."""
+        files.mkdir("a/b")
+        files.mkdir("a/b")
+        files.write_text("a/x.txt", "x")
+        same([p.as_posix() for p in files.listdir()], ["a"], "listdir() of the base")
+        same([p.as_posix() for p in files.listdir("a")], ["a/b", "a/x.txt"], "listdir('a')")
+        same(files.listdir("a/b"), [], "listdir() of an empty folder")
+        with refusal("mkdir of a folder that is there", cause="exists"):
+            files.mkdir("a/b", exist_ok=False)
+        with refusal("mkdir of a file", cause="exists"):
+            files.mkdir("a/x.txt")
+        with refusal("mkdir below a folder that is missing", cause="not_found"):
+            files.mkdir("p/q", parents=False)
+        with refusal("mkdir below a file", cause="not_a_directory"):
+            files.mkdir("a/x.txt/y")
+        with refusal("listdir of what is missing", cause="not_found"):
+            files.listdir("nothing")
+        with refusal("listdir of a file", cause="not_a_directory"):
+            files.listdir("a/x.txt")
+        files.rename("a", "c/d")
+        same([p.as_posix() for p in files.listdir("c/d")], ["c/d/b", "c/d/x.txt"], "a folder that was moved")
+        with refusal("moving a folder into itself", cause="refused"):
+            files.rename("c", "c/d/e")
+        files.rmdir("c/d/b")
+        with refusal("rmdir of a folder that is not empty", cause="not_empty"):
+            files.rmdir("c/d")
+        with refusal("rmdir of a file", cause="not_a_directory"):
+            files.rmdir("c/d/x.txt", recursive=True)
+        with refusal("rmdir of what is missing", cause="not_found"):
+            files.rmdir("nothing")
+        with refusal("rmdir of the base", cause="refused"):
+            files.rmdir(".", recursive=True)
+        files.rmdir("c", recursive=True)
+        same(files.listdir(), [], "the base after all was removed")
+
+    @promise
+    def test_moving_and_copying(self, files: FileSystemPort) -> None:
+        """A file takes the place of another; a folder does not."""
+        files.write_text("x.txt", "x")
+        files.write_text("y.txt", "yy")
+        files.mkdir("d")
+        files.copy("x.txt", "e/z.txt")
+        files.rename("x.txt", "y.txt")
+        same(files.read_text("y.txt"), "x", "the text after rename over another file")
+        that(not files.exists("x.txt"), "exists() is True for a file that was moved away")
+        same(files.read_text("e/z.txt"), "x", "the text of a copy")
+        same(files.size("e/z.txt"), 1, "size() of a copy")
+        same(files.stat("e/z.txt").mime_type, "text/plain", "the mime_type of stat()")
+        files.rename("y.txt", "y.txt")
+        same(files.read_text("y.txt"), "x", "the text of a file that was moved to itself")
+        with refusal("size of a folder", cause="is_directory"):
+            files.size("d")
+        with refusal("rename of what is missing", cause="not_found"):
+            files.rename("nothing", "z")
+        with refusal("rename of a file to a folder", cause="exists"):
+            files.rename("y.txt", "d")
+        with refusal("rename of a folder to a file", cause="exists"):
+            files.rename("d", "y.txt")
+        with refusal("copy of what is missing", cause="not_found"):
+            files.copy("nothing", "z")
+
+    @promise
     def test_removing(self, files: FileSystemPort) -> None:
         """A removed file is gone."""
         files.write_text("x.txt", "x")
@@ -116,9 +238,15 @@ class FileSystemContract(Contract):
         def write(path: str) -> int:
             return files.write_bytes(path, b"x")
 
-        actions: tuple[Callable[[str], Any], ...] = (files.resolve, files.read_bytes, write, files.exists, files.remove)
+        files.write_bytes("fine", b"x")
+        actions: tuple[Callable[[str], Any], ...] = (
+            files.resolve, files.read_bytes, write, files.exists, files.remove, files.open, files.mkdir, files.listdir,
+            files.rmdir, files.size, partial(files.copy, "fine"), partial(files.rename, "fine"),
+        )  # fmt: skip
         for action in actions:
-            with refusal(f"{action.__name__} of the path {ascii(path)[:60]}", cause="refused") as caught:
+            with refusal(
+                f"{getattr(action, '__name__', 'copying or moving')} of the path {ascii(path)[:60]}", cause="refused"
+            ) as caught:
                 action(path)
             that(not set("\0\x1b") & set(str(caught[0])), f"the error of {ascii(path)[:60]} has control characters")
 
