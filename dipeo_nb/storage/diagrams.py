@@ -21,7 +21,13 @@ from dipeo_nb.diagram.document import Diagram, from_model, load_text
 from dipeo_nb.diagram.formats import FORMATS
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.ports import FileSystemPort
-from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError
+from dipeo_nb.errors import (
+    DiagramError,
+    DiagramFormatError,
+    DiagramNotFoundError,
+    StorageError,
+    ValidationError,
+)
 from dipeo_nb.mixins import InitializationMixin, LoggingMixin, ValidationMixin, log_operation
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 
@@ -29,8 +35,16 @@ SUFFIXES = {name: form.suffix for name, form in FORMATS.items()}
 """Format → end of a file's name."""
 PATTERNS = tuple(f"*{suffix}" for suffix in detect.SUFFIXES)
 """Names that are diagrams."""
+ENDINGS = (".yaml", ".yml", ".json")
+"""Ends of names of files that can be diagrams."""
+MAX_PLAIN_SIZE = 1_000_000
+"""Bytes of a file without the name of a diagram that the list looks into."""
+MAX_STEM = 150
+"""Bytes of the name that `create` makes of a longer one."""
 HIDDEN = re.compile(r"(^|/)[._]")
 """Paths that lists leave out."""
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
+_TWO_FORMATS = re.compile(r"\.(light|native|readable)\.\w+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,18 @@ class DiagramConverterService:
         return self.deserialize(text, format).to_text(to)
 
 
+def _files() -> FileSystemPort:
+    settings = get_settings()
+    return LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size, private=[settings.data_dir])
+
+
+def _stem(name: str) -> str:
+    """The beginning of a file's name, made of any text: listed, and allowed on every system."""
+    stem = re.sub(r"[^\w\- ]+", "_", name).strip().lstrip("_").strip()
+    stem = stem.encode()[:MAX_STEM].decode(errors="ignore").strip() or "diagram"
+    return f"{stem}_" if _DEVICE.fullmatch(stem) else stem
+
+
 class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
     """Loads, saves and lists diagrams. Mixes in initialisation, logging and validation.
 
@@ -77,8 +103,8 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
 
     def __init__(self, storage: FileSystemPort | None = None, converter: DiagramConverterService | None = None) -> None:
         super().__init__()
-        self.storage = storage or LocalFileSystemAdapter(get_settings().base_dir)
-        self.converter = converter or DiagramConverterService()
+        self.storage = _files() if storage is None else storage
+        self.converter = DiagramConverterService() if converter is None else converter
 
     async def initialize(self) -> None:
         """Nothing needs to be opened; afterwards the service is known to be ready."""
@@ -96,7 +122,7 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
             DiagramNotFoundError: there is none; the nearest name is in the hint.
             DiagramFormatError: the file is no diagram.
         """
-        name = self._named(path)
+        name = await asyncio.to_thread(self._named, path)
         text = await asyncio.to_thread(self._read, name)
         return self.converter.deserialize(text, format, str(self.storage.base_path / name))
 
@@ -110,19 +136,24 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
 
         Raises:
             StorageError: the path is refused (also when it does not end in .yaml, .yml or .json) or cannot be written.
+            ValidationError: the name says a format that files of its ending do not have (`x.native.yaml`).
         """
-        await asyncio.to_thread(confine, self.storage.base_path, path, suffixes=(".yaml", ".yml", ".json"))
-        text = self.converter.serialize(diagram, format or detect.format_of_name(path) or "light")
-        await asyncio.to_thread(self.storage.write_text, path, text)
+        await self._save(diagram, path, format)
         return path
 
     async def file_exists(self, path: str) -> bool:
-        return await asyncio.to_thread(self.storage.exists, path)
+        """Whether there is a file of a diagram's kind, by path or by name."""
+        try:
+            await asyncio.to_thread(self._named, path)
+        except DiagramNotFoundError:
+            return False
+        return True
 
     async def delete_file(self, path: str) -> None:
-        """Raises DiagramNotFoundError."""
+        """Raises DiagramNotFoundError; StorageError for files that are no diagrams by their names."""
+        name = await asyncio.to_thread(self._named, path)
         try:
-            await asyncio.to_thread(self.storage.remove, path)
+            await asyncio.to_thread(self.storage.remove, name)
         except StorageError as error:
             if error.facts.get("cause") == "not_found":
                 raise self._missing(path) from error
@@ -131,14 +162,20 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
     # A repository: ids are the paths that `list` gives.
 
     async def create(self, name: str, diagram: Diagram | DomainDiagram, format: str = "light") -> str:
-        """Save a new diagram under a name of its own; returns its id."""
+        """Save a new diagram under a name of its own, which nobody else gets, in other processes either; returns its id."""
         if detect.check_format(format) is None:
             raise ValidationError(f"There is no format '{format}'.", hint=f"Choose one of {', '.join(SUFFIXES)}.")
-        stem = re.sub(r"[^\w\- ]+", "_", name).strip() or "diagram"
+        kind = detect.check_format(format) or "light"
+        stem = _stem(name)
         for number in range(1, 10_000):
-            candidate = f"{stem if number == 1 else f'{stem}-{number}'}{SUFFIXES[format]}"
-            if not await self.file_exists(candidate):
-                return await self.save_to_file(diagram, candidate, format)
+            candidate = f"{stem if number == 1 else f'{stem}-{number}'}{SUFFIXES[kind]}"
+            try:
+                await self._save(diagram, candidate, kind, create_only=True)
+            except StorageError as error:
+                if error.facts.get("cause") not in ("exists", "is_directory"):
+                    raise
+            else:
+                return candidate
         raise StorageError(f"There are too many diagrams called '{stem}'.", hint="Choose another name.")
 
     async def get(self, diagram_id: str) -> Diagram | None:
@@ -149,10 +186,13 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
             return None
 
     async def update(self, diagram_id: str, diagram: Diagram | DomainDiagram) -> None:
-        """Write a diagram anew, in its format. Raises DiagramNotFoundError."""
-        if not await self.file_exists(diagram_id):
-            raise self._missing(diagram_id)
-        await self.save_to_file(diagram, diagram_id)
+        """Write a diagram anew, in the format that its file has. Raises DiagramNotFoundError."""
+        name = await asyncio.to_thread(self._named, diagram_id)
+        try:
+            kind = (await self.load_from_file(name)).format
+        except DiagramFormatError:  # a damaged file is replaced
+            kind = None
+        await self._save(diagram, name, kind)
 
     async def delete(self, diagram_id: str) -> None:
         """Raises DiagramNotFoundError."""
@@ -162,29 +202,65 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
         return await self.file_exists(diagram_id)
 
     async def list(self) -> Sequence[DiagramInfo]:
-        """All diagrams below the base directory, by id."""
+        """All diagrams below the base directory, by id: files with the name of one, and plain .yaml and .json files that are one."""
         return await asyncio.to_thread(self._list)
 
     def _list(self) -> list[DiagramInfo]:
+        named = {path.as_posix() for pattern in PATTERNS for path in self.storage.glob(f"**/{pattern}")}
+        plain = {path.as_posix() for ending in ENDINGS for path in self.storage.glob(f"**/*{ending}")} - named
         found: list[DiagramInfo] = []
-        for pattern in PATTERNS:
-            for path in self.storage.glob(f"**/{pattern}"):
-                name = path.as_posix()
-                if HIDDEN.search(name):
-                    continue
+        for name in sorted(named | plain):
+            if HIDDEN.search(name):
+                continue
+            try:
                 facts = self.storage.stat(name)
-                found.append(DiagramInfo(name, detect.format_of_name(name) or "light", facts.size, facts.modified))
-        return sorted(found, key=lambda info: info.id)
+                kind = detect.format_of_name(name) if name in named else self._kind(name, facts.size)
+            except StorageError:  # removed in the meantime, or not to be read
+                continue
+            if kind is not None:
+                found.append(DiagramInfo(name, kind, facts.size, facts.modified))
+        return found
+
+    def _kind(self, name: str, size: int) -> str | None:
+        """The format of a file whose name does not say that it is a diagram; None when it is none."""
+        if size > MAX_PLAIN_SIZE:
+            return None
+        text = self.storage.read_text(name)
+        if "nodes" not in text:
+            return None
+        try:
+            return self.converter.detect_format(text, name)
+        except DiagramError:
+            return None
 
     def _named(self, path: str) -> str:
-        """The path that a path or name means."""
-        if self.storage.exists(path) and not self.storage.stat(path).is_dir:
+        """The file that a path or name means.
+
+        Raises:
+            DiagramNotFoundError: there is none.
+            StorageError: it is refused, as a path or as no diagram by its ending.
+        """
+        if self._is_file(path):
+            confine(self.storage.base_path, path, suffixes=ENDINGS)
             return path
         if not PurePosixPath(path).suffix or detect.format_of_name(path) is None:
-            for suffix in (*SUFFIXES.values(), ".yaml", ".yml", ".json"):
-                if self.storage.exists(f"{path}{suffix}"):
+            for suffix in (*SUFFIXES.values(), *ENDINGS):
+                if self._is_file(f"{path}{suffix}"):
                     return f"{path}{suffix}"
         raise self._missing(path)
+
+    def _is_file(self, path: str) -> bool:
+        return self.storage.exists(path) and not self.storage.stat(path).is_dir
+
+    async def _save(
+        self, diagram: Diagram | DomainDiagram, path: str, format: str | None, *, create_only: bool = False
+    ) -> None:
+        await asyncio.to_thread(confine, self.storage.base_path, path, suffixes=ENDINGS)
+        if (said := _TWO_FORMATS.search(path)) and said[0].lower() not in detect.SUFFIXES:
+            endings = ", ".join(SUFFIXES.values())
+            raise ValidationError(f"'{said[0]}' is the end of no diagram's name.", hint=f"Use one of {endings}.")
+        text = self.converter.serialize(diagram, format or detect.format_of_name(path) or "light")
+        await asyncio.to_thread(self.storage.write_text, path, text, create_only=create_only)
 
     def _read(self, name: str) -> str:
         try:
