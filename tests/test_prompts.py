@@ -1,5 +1,6 @@
 """PromptBuilder."""
 
+import collections
 import datetime
 import enum
 from collections.abc import Mapping
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dipeo_nb.diagram.prompts import CACHE_LIMIT, MissingValueWarning, PromptBuilder
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
@@ -203,3 +206,132 @@ def test_prepend_conversation() -> None:
     assert builder.prepend_conversation_if_needed("x", []) == "x"
     assert builder.prepend_conversation_if_needed("x", "text") == "x"
     assert PromptBuilder().prepend_conversation_if_needed("x", messages[:1]) == "[Previous conversation]\nuser: m0\n\nx"
+
+
+@dataclass
+class WithState:
+    """Has more than its fields."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        self.extra = "first"
+
+
+@dataclass
+class WithProperty:
+    name: str
+
+    @property
+    def loud(self) -> str:
+        return self.name + OUTSIDE[0]
+
+
+@dataclass
+class WithText:
+    name: str
+
+    def __repr__(self) -> str:
+        return self.name + OUTSIDE[0]
+
+
+class Inherited(Point):
+    def twice(self) -> str:
+        return OUTSIDE[0]
+
+
+class Level(enum.Enum):
+    LOW = 1
+
+    @property
+    def shown(self) -> str:
+        return OUTSIDE[0]
+
+
+class Zone(datetime.tzinfo):
+    def utcoffset(self, moment: datetime.datetime | None) -> datetime.timedelta:
+        return datetime.timedelta(hours=len(OUTSIDE[0]))
+
+    def __repr__(self) -> str:
+        return "Zone()"
+
+
+OUTSIDE = ["!"]
+KINDS: list[Any] = [
+    type(f"My{base.__name__}", (base,), {}) for base in (int, float, str, dict, list, tuple, bytes, set)
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_subclasses_with_attributes_never_collide(kind: Any) -> None:
+    """Equal content, other attributes."""
+    builder = PromptBuilder()
+    for tag in ("one", "two"):
+        value = kind()
+        value.tag = tag
+        assert builder.build("{{v.tag}}", {"v": value}) == tag
+        assert tag in builder.build("{{rows[0].tag}}", {"rows": [value]})
+    assert builder.cache_info.size == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "make"),
+    [
+        ("{{v.loud}}", lambda: WithProperty("a")),
+        ("{{v.twice()}}", lambda: Inherited(1)),
+        ("{{v.shown}}", lambda: Level.LOW),
+        ("{{v}}", lambda: WithText("a")),
+        ("{{v.isoformat()}}", lambda: datetime.datetime(2026, 1, 1, tzinfo=Zone())),
+        ("{{v.n}}", lambda: collections.defaultdict(lambda: OUTSIDE[0])),
+    ],
+)
+def test_what_depends_on_something_else_is_not_cached(template: str, make: Any) -> None:
+    """Properties, methods and texts may look at anything: the second rendering sees the change."""
+    builder, plain = PromptBuilder(), SimpleTemplateProcessor()
+    for outside in ("!", "??"):
+        OUTSIDE[0] = outside
+        assert builder.build(template, {"v": make()}) == plain.process(template, {"v": make()}).content
+    assert builder.cache_info.size == 0
+
+
+def test_state_beside_the_fields_is_seen() -> None:
+    """Two equal dataclasses with other attributes are two values."""
+    builder = PromptBuilder()
+    one, two = WithState("a"), WithState("a")
+    two.extra = "second"
+    assert [builder.build("{{v.extra}}", {"v": value}) for value in (one, two)] == ["first", "second"]
+
+
+def test_a_value_that_looks_like_a_key_is_another_value() -> None:
+    """The two kinds of keys never meet."""
+    builder, plain = PromptBuilder(), SimpleTemplateProcessor()
+    for value in ((1,), (tuple, ((int, 1),)), [1], (list, ((int, 1),))):
+        assert builder.build("{{v}}", {"v": value}) == plain.process("{{v}}", {"v": value}).content
+
+
+def test_chance_is_not_cached() -> None:
+    """A template that draws lots draws them each time."""
+    builder = PromptBuilder()
+    values = {"v": list(range(1000))}
+    assert len({builder.build("{{ v | random }}", values) for _ in range(20)}) > 1
+    assert builder.cache_info.size == 0
+
+
+JSON_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, -0.0, 1.0, "", "1", "True", b"1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner)
+        | st.dictionaries(st.sampled_from(["a", "b", 1, True]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(JSON_LIKE, min_size=2, max_size=6))
+def test_the_cache_never_changes_a_text(values: list[Any]) -> None:
+    """Against the processor alone, for values that are often equal to one another."""
+    builder, plain = PromptBuilder(), SimpleTemplateProcessor()
+    for value in values * 2:
+        assert builder.build("{{v}}|{{v.a}}", {"v": value}) == plain.process("{{v}}|{{v.a}}", {"v": value}).content

@@ -10,8 +10,11 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
+import re
 import uuid
 import warnings
+import zoneinfo
 from collections.abc import Mapping, Sequence
 from itertools import count
 from threading import Lock
@@ -35,7 +38,7 @@ class CacheInfo(NamedTuple):
     hits: int
     misses: int
     bypassed: int
-    """Renderings with values whose content cannot be known (arbitrary objects): never cached."""
+    """Renderings that are never cached: with values whose content cannot be known (arbitrary objects), or of chance (`random`)."""
     size: int
 
 
@@ -234,57 +237,122 @@ _SIMPLE = frozenset([str, int, bool, type(None)])
 
 def _key(prompt: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
     """The cache key. Raises _UnknowableError."""
+    if _CHANCE.search(prompt):
+        raise _UnknowableError
     content = tuple(values.values())
     types = tuple(map(type, content))
     if _SIMPLE.issuperset(types):
         return prompt, tuple(values), types, content
     frozen = [v if t in _SIMPLE else _frozen(v, 0) for v, t in zip(content, types, strict=True)]
-    return prompt, tuple(values), types, tuple(frozen)
+    # Longer than the key of simple values: one cannot be taken for the other.
+    return prompt, tuple(values), types, tuple(frozen), "by content"
 
 
 class _UnknowableError(Exception):
-    """A value whose content cannot be known."""
+    """A value whose content cannot be known, or a template that leaves something to chance."""
 
 
-_AS_TEXT = (
-    bytes,
-    int,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    decimal.Decimal,
-    uuid.UUID,
-    enum.Enum,
-    float,
-    complex,
-)
+_BY_REPR = frozenset([bytes, float, complex, decimal.Decimal, uuid.UUID, datetime.date, datetime.timedelta])
+"""Types, without subclasses, whose `repr` is all that there is to a value."""
+_ZONES = (type(None), datetime.timezone, zoneinfo.ZoneInfo)
+_CHANCE = re.compile(r"\b(random|lipsum)\b")
+"""What makes the text of a template more than a function of its values."""
 
 
 def _frozen(value: Any, depth: int) -> Any:
     """The content of a value as something hashable, with its types.
 
+    Only of types that are known to have no state, and no behaviour, beside that content: a subclass may have attributes of its
+    own, and a method or property may look at anything.
+
     Raises:
-        _UnknowableError: an object whose content cannot be read, or nested more than 50 levels deep.
+        _UnknowableError: any other value, or one that is nested more than 50 levels deep.
     """
     kind = type(value)
     if kind in _SIMPLE:
         return kind, value
     if depth > 50:
         raise _UnknowableError
-    if kind is list or kind is tuple:
+    if kind is list or kind is tuple or kind is set or kind is frozenset:
+        # In order, also that of sets: it is the order of their text.
         return kind, tuple([_frozen(item, depth + 1) for item in value])
-    if isinstance(value, Mapping):
-        # In order: it is the order of the JSON text.
+    if kind is dict or (isinstance(value, dict) and hasattr(kind, "__dipeo_text__") and not vars(value)):
         return kind, tuple([(_frozen(k, depth + 1), _frozen(v, depth + 1)) for k, v in value.items()])
-    if isinstance(value, str):
-        return kind, str(value), _frozen(getattr(value, "__dipeo_value__", None), depth + 1)
-    if kind is set or kind is frozenset:
-        return kind, frozenset(_frozen(item, depth + 1) for item in value)
-    if isinstance(value, _AS_TEXT):
+    if kind in _BY_REPR:
         return kind, repr(value)
-    if dataclasses.is_dataclass(kind):
-        return kind, tuple([_frozen(getattr(value, f.name), depth + 1) for f in dataclasses.fields(kind)])
+    if kind is datetime.datetime or kind is datetime.time:
+        if type(getattr(value, "tzinfo", None)) not in _ZONES:
+            raise _UnknowableError
+        return kind, repr(value)
+    if isinstance(value, str) and vars(value).keys() == {"__dipeo_value__"}:
+        return kind, str(value), _frozen(vars(value)["__dipeo_value__"], depth + 1)
+    if isinstance(value, enum.Enum):
+        return kind, value.name, _frozen(_content_of_enum(value), depth + 1)
+    if dataclasses.is_dataclass(kind) and _is_only_fields(kind):
+        fields = [field.name for field in dataclasses.fields(kind)]
+        if getattr(value, "__dict__", {}).keys() <= set(fields):
+            return kind, tuple([_frozen(getattr(value, name), depth + 1) for name in fields])
     raise _UnknowableError
+
+
+def _content_of_enum(member: enum.Enum) -> Any:
+    kind = type(member)
+    own = {name for name in vars(member) if not name.startswith("_")}
+    behaviour = {name for name in vars(kind) if not name.startswith("_")} - kind.__members__.keys()
+    if own or behaviour or kind.__str__ not in _ENUM_TEXTS:
+        raise _UnknowableError
+    return member.value
+
+
+_ENUM_TEXTS = (enum.Enum.__str__, int.__repr__, int.__str__, str.__str__, enum.Flag.__str__)
+_GENERATED = frozenset(
+    [
+        "__module__",
+        "__doc__",
+        "__annotations__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__dict__",
+        "__weakref__",
+        "__slots__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__match_args__",
+        "__init__",
+        "__post_init__",
+        "__repr__",
+        "__eq__",
+        "__hash__",
+        "__lt__",
+        "__le__",
+        "__gt__",
+        "__ge__",
+        "__setattr__",
+        "__delattr__",
+        "__getstate__",
+        "__setstate__",
+        "__replace__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__orig_bases__",
+        "__parameters__",
+        "__qualname__",
+    ]
+)
+
+
+@functools.cache
+def _is_only_fields(kind: type) -> bool:
+    """Whether a dataclass has nothing but its fields: no properties, no methods, no text of its own."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    for cls in kind.__mro__[:-1]:
+        if vars(cls).keys() - _GENERATED - fields:
+            return False
+        text = vars(cls).get("__repr__")
+        if text is not None and not hasattr(text, "__wrapped__"):  # those that dataclass makes are wrapped
+            return False
+    return True
 
 
 def _is_conversation(value: Mapping[Any, Any]) -> bool:
