@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dipeo_nb.common import AsyncFileLock, CacheFileLock, FileLock, SingleFlightCache, get_cache_lock_manager
+from dipeo_nb.errors import StorageError
 from tests.llm_wire import run
 
 
@@ -294,3 +295,54 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path):
     with cache.read("a/k.json") as path:
         assert path.read_text() == "old"
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["k.json"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../esc.txt", "a/../../esc.txt", "/esc.txt", "a\0b", "", ".", "link/x", "x" * 300, "con"]
+)
+def test_cache_files_stay_in_their_folder(tmp_path: Path, name: str):
+    """Every name that leads out, or is none, is refused by all four ways, and nothing is written."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    cache = CacheFileLock(folder)
+
+    async def go() -> None:
+        for way in (cache.aread, cache.awrite):
+            with pytest.raises(StorageError):
+                async with way(name):
+                    pass
+
+    run(go())
+    for way in (cache.read, cache.write):
+        with pytest.raises(StorageError) as caught, way(name):
+            pass
+        assert caught.value.facts["cause"] == "refused"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache"]
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "日本語" * 25, "a%2Fb", "deep/er/name.txt"])
+def test_cache_files_have_long_names(tmp_path: Path, name: str):
+    """As long as the file system has them."""
+    cache = CacheFileLock(tmp_path)
+    with cache.write(name) as draft:
+        draft.write_text("kept")
+    with cache.read(f"./{name}") as path:
+        assert path == tmp_path / name
+        assert path.read_text() == "kept"
+        with pytest.raises(TimeoutError), CacheFileLock(tmp_path, timeout=0.05).write(f"p/../{name}"):
+            pass
+
+
+def test_only_the_holder_gives_an_async_lock_back(tmp_path: Path):
+    """A release by another task frees nothing."""
+
+    async def go() -> None:
+        lock = AsyncFileLock(tmp_path / "x.lock")
+        async with lock:
+            await asyncio.create_task(lock.release())
+            assert not await asyncio.create_task(lock.acquire(blocking=False))
+        assert await lock.acquire(blocking=False)
+        await lock.release()
+
+    run(go())

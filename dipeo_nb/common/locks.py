@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,17 @@ import filelock
 import platformdirs
 
 from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.disk_errors import failed
+from dipeo_nb.common.paths import confine, refused
 
 TIMEOUT_S = 30.0
 """Seconds that a lock is waited for, unless told otherwise."""
 POLL_S = 0.02
 """Seconds between two looks at a lock that somebody else has."""
+
+
+LOCK_NAME_LIMIT = 200
+"""Bytes of a lock's name; longer ones are hashed."""
 
 
 class FileLock:
@@ -65,13 +73,14 @@ class FileLock:
 class AsyncFileLock:
     """`FileLock` for coroutines: waiting blocks neither the event loop nor a worker thread, and can be cancelled.
 
-    Each `async with` is a holder of its own: two tasks that share the object exclude each other.
+    Each `async with` is a holder of its own: two tasks that share the object exclude each other, and only the task that has
+    the lock can give it back.
     """
 
     def __init__(self, lock_file: str | os.PathLike[str], timeout: float = TIMEOUT_S) -> None:
         self.lock_file = Path(lock_file)
         self.timeout = timeout
-        self._held: list[filelock.FileLock] = []
+        self._held: dict[asyncio.Task[Any] | None, filelock.FileLock] = {}
 
     async def acquire(self, blocking: bool = True) -> bool:
         """As `FileLock.acquire`."""
@@ -87,13 +96,14 @@ class AsyncFileLock:
                     return False
                 await asyncio.sleep(POLL_S)
             else:
-                self._held.append(lock)
+                self._held[asyncio.current_task()] = lock
                 return True
 
     async def release(self) -> None:
         """Give the lock back. Without having it, nothing happens."""
-        if self._held:
-            self._held.pop().release()
+        lock = self._held.pop(asyncio.current_task(), None)
+        if lock is not None:
+            lock.release()
 
     async def __aenter__(self) -> AsyncFileLock:
         if not await self.acquire():
@@ -127,27 +137,31 @@ class CacheFileLock:
 
     @contextlib.contextmanager
     def read(self, name: str) -> Iterator[Path]:
-        """The path of a file, which nobody changes within the block."""
-        lock = self._lock(name)
+        """The path of a file, which nobody changes within the block.
+
+        Raises:
+            StorageError: `refused` (the name leads out of the folder), or the lock cannot be made.
+        """
+        target = self._path(name)
+        lock = self._lock(target)
         try:
-            with _in_time(self._path(name), self.timeout), lock.read_lock(timeout=self.timeout):
-                yield self._path(name)
+            with _in_time(target, self.timeout), lock.read_lock(timeout=self.timeout):
+                yield target
         finally:
             lock.close()
 
     @contextlib.contextmanager
     def write(self, name: str) -> Iterator[Path]:
-        """The path of an empty temporary file; what is in it at the end of the block becomes the file."""
-        lock = self._lock(name)
+        """The path of an empty temporary file; what is in it at the end of the block becomes the file. Raises as `read`, and
+        when the disk is full or may not be written."""
         target = self._path(name)
-        draft = target.with_name(f"{target.name}.{os.getpid()}.{id(lock):x}.draft")
+        lock = self._lock(target)
         try:
             with _in_time(target, self.timeout), lock.write_lock(timeout=self.timeout):
-                draft.parent.mkdir(parents=True, exist_ok=True)
-                draft.touch()
+                draft = _draft(target)
                 try:
                     yield draft
-                    write_atomic(target, draft.read_bytes())
+                    _finish(draft, target)
                 finally:
                     draft.unlink(missing_ok=True)
         finally:
@@ -156,42 +170,70 @@ class CacheFileLock:
     @contextlib.asynccontextmanager
     async def aread(self, name: str) -> AsyncIterator[Path]:
         """`read` for coroutines."""
-        lock = filelock.AsyncReadWriteLock(self._lock_file(name), timeout=self.timeout, is_singleton=False)
+        target = self._path(name)
+        lock = filelock.AsyncReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
         try:
-            with _in_time(self._path(name), self.timeout):
+            with _in_time(target, self.timeout):
                 async with lock.read_lock(timeout=self.timeout):
-                    yield self._path(name)
+                    yield target
         finally:
             await lock.close()
 
     @contextlib.asynccontextmanager
     async def awrite(self, name: str) -> AsyncIterator[Path]:
         """`write` for coroutines."""
-        lock = filelock.AsyncReadWriteLock(self._lock_file(name), timeout=self.timeout, is_singleton=False)
         target = self._path(name)
-        draft = target.with_name(f"{target.name}.{os.getpid()}.{id(lock):x}.draft")
+        lock = filelock.AsyncReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
         try:
             with _in_time(target, self.timeout):
                 async with lock.write_lock(timeout=self.timeout):
-                    draft.parent.mkdir(parents=True, exist_ok=True)
-                    draft.touch()
+                    draft = await asyncio.to_thread(_draft, target)
                     try:
                         yield draft
-                        await asyncio.to_thread(lambda: write_atomic(target, draft.read_bytes()))
+                        await asyncio.to_thread(_finish, draft, target)
                     finally:
                         draft.unlink(missing_ok=True)
         finally:
             await lock.close()
 
     def _path(self, name: str) -> Path:
-        return self.cache_dir / name
+        target = confine(self.cache_dir, name)
+        if target == self.cache_dir.resolve():
+            raise refused(name, "it is the folder itself")
+        return target
 
-    def _lock_file(self, name: str) -> Path:
-        self.lock_dir.mkdir(parents=True, exist_ok=True)
-        return self.lock_dir / f"{name.replace('%', '%25').replace('/', '%2F')}.lock"
+    def _lock_file(self, target: Path) -> Path:
+        """One lock for a file, however its path is spelled."""
+        name = target.relative_to(self.cache_dir.resolve()).as_posix()
+        plain = name.replace("%", "%25").replace("/", "%2F")
+        if len(plain.encode()) > LOCK_NAME_LIMIT:  # room for endings that locks add
+            plain = f"~{hashlib.sha256(name.encode()).hexdigest()}"
+        try:
+            self.lock_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise failed("lock", name, error) from error
+        return self.lock_dir / f"{plain}.lock"
 
-    def _lock(self, name: str) -> Any:
-        return filelock.ReadWriteLock(self._lock_file(name), timeout=self.timeout, is_singleton=False)
+    def _lock(self, target: Path) -> Any:
+        return filelock.ReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
+
+
+def _draft(target: Path) -> Path:
+    """A new, empty file beside *target*."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".draft", dir=target.parent)
+    except OSError as error:
+        raise failed("write", target, error) from error
+    os.close(handle)
+    return Path(name)
+
+
+def _finish(draft: Path, target: Path) -> None:
+    try:
+        write_atomic(target, draft.read_bytes())
+    except OSError as error:
+        raise failed("write", target, error) from error
 
 
 def get_cache_lock_manager(cache_dir: str | os.PathLike[str] | None = None) -> CacheFileLock:

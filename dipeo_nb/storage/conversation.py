@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,8 @@ APPLICATION_ID = 0x44495052
 """`PRAGMA application_id` ("DIPR"): tells these files from other SQLite files."""
 SCHEMA_VERSION = 1
 """`PRAGMA user_version` of the files this version writes."""
+MANY = 500
+"""Messages whose copying is no work for the event loop."""
 BUSY_S = 30.0
 """Seconds after which another process's write counts as stuck."""
 
@@ -65,13 +67,13 @@ class InMemoryConversationRepository:
         return copied(kept)
 
     async def get_messages(self, execution_id: str | None = None, *, limit: int | None = None) -> list[Message]:
-        return [copied(message) for message in last(self._of(execution_id), limit)]
+        return await _off_loop(lambda: [copied(m) for m in last(self._of(execution_id), limit)], self._messages)
 
     async def get_global_conversation(self) -> list[Message]:
         return await self.get_messages()
 
     async def get_conversation_history(self, person_id: str, execution_id: str | None = None) -> list[dict[str, Any]]:
-        return history(await self.get_messages(execution_id), person_id)
+        return await history_of(await self.get_messages(execution_id), person_id)
 
     async def get_message_count(self, execution_id: str | None = None) -> int:
         return len(self._of(execution_id))
@@ -195,7 +197,7 @@ class SqliteConversationRepository:
         return await self.get_messages()
 
     async def get_conversation_history(self, person_id: str, execution_id: str | None = None) -> list[dict[str, Any]]:
-        return history(await self.get_messages(execution_id), person_id)
+        return await history_of(await self.get_messages(execution_id), person_id)
 
     async def get_message_count(self, execution_id: str | None = None) -> int:
         query = f"SELECT count(*) FROM messages{_where(execution_id)}"
@@ -300,7 +302,7 @@ def prepared(message: Message, execution_id: str | None, node_id: str | None) ->
 
 
 def copied(message: Message) -> Message:
-    return dataclasses.replace(message, metadata=copy.deepcopy(dict(message.metadata)))
+    return dataclasses.replace(message, metadata=copy.deepcopy(dict(message.metadata)) if message.metadata else {})
 
 
 def last(messages: list[Message], limit: int | None) -> list[Message]:
@@ -325,6 +327,16 @@ def history(messages: Iterable[Message], person_id: str) -> list[dict[str, Any]]
         for m in messages
         if person_id in (m.from_person_id, m.to_person_id)
     ]
+
+
+async def history_of(messages: list[Message], person_id: str) -> list[dict[str, Any]]:
+    """`history`, without holding the event loop up."""
+    return await _off_loop(lambda: history(messages, person_id), messages)
+
+
+async def _off_loop(work: Callable[[], R], size: Sized) -> R:
+    """The result of *work*, from a worker thread when there is much to do."""
+    return await asyncio.to_thread(work) if len(size) > MANY else work()
 
 
 def encoded(message: Message) -> tuple[str, str, str, str, str, float, str | None, str]:

@@ -11,7 +11,7 @@ from dipeo_nb.common.operations import logged
 from dipeo_nb.common.redis_server import RedisServer, trouble
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.errors import StorageError
-from dipeo_nb.storage.conversation import decoded, encoded, history, prepared, same_id
+from dipeo_nb.storage.conversation import decoded, encoded, history_of, prepared, same_id
 
 R = TypeVar("R")
 
@@ -103,7 +103,7 @@ class RedisConversationRepository:
         return await self.get_messages()
 
     async def get_conversation_history(self, person_id: str, execution_id: str | None = None) -> list[dict[str, Any]]:
-        return history(await self.get_messages(execution_id), person_id)
+        return await history_of(await self.get_messages(execution_id), person_id)
 
     async def get_message_count(self, execution_id: str | None = None) -> int:
         return await self._call("read", lambda redis: redis.zcard(self._index(execution_id)))
