@@ -15,9 +15,13 @@ from typing import Any
 
 import pytest
 
+from dipeo_nb.domain.chat import Message
+from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.ports import Artifact
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
-from dipeo_nb.storage.local import LocalBlobAdapter
+from dipeo_nb.storage.conversation import SqliteConversationRepository
+from dipeo_nb.storage.json_db import DBOperationsDomainService
+from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
 from tests.conftest import NOT_HERE
 from tests.llm_wire import run
 
@@ -157,3 +161,86 @@ def test_kill_9_while_pushing_artifacts(tmp_path: Path):
         number = current
         shutil.rmtree(tmp_path / "store")
     assert unfinished > KILLS / 4, "the kills did not come in the middle"
+
+
+def write_files(folder: Path, first: int, told: Connection) -> None:
+    """Replace one file for ever, and create another for each number."""
+    files = LocalFileSystemAdapter(folder)
+    number = first
+    while True:
+        files.write_bytes("same.bin", content(number))
+        files.write_bytes(f"n{number}.bin", content(number), create_only=True)
+        told.send((number, ""))
+        number += 1
+
+
+def append_rows(folder: Path, first: int, told: Connection) -> None:
+    """Append numbered rows to a CSV file with its own manner."""
+
+    async def go() -> None:
+        db = DBOperationsDomainService(LocalFileSystemAdapter(folder))
+        number = first
+        while True:
+            await db.execute_operation("t.csv", "append", {"n": number, "pad": "x;y"})
+            told.send((number, ""))
+            number += 1
+
+    asyncio.run(go())
+
+
+def add_messages(folder: Path, first: int, told: Connection) -> None:
+    """Add numbered messages."""
+
+    async def go() -> None:
+        repository = SqliteConversationRepository(folder / "c.db")
+        number = first
+        while True:
+            message = Message(f"m{number}", "a", "b", str(number), MessageType.PERSON_TO_PERSON, 0.0)
+            await repository.add_message(message, "run")
+            told.send((number, ""))
+            number += 1
+
+    asyncio.run(go())
+
+
+def files_held(folder: Path) -> list[int]:
+    number_of((folder / "same.bin").read_bytes())
+    return sorted(number_of(path.read_bytes()) for path in folder.glob("n*.bin"))
+
+
+def rows_held(folder: Path) -> list[int]:
+    head, *rows = (folder / "t.csv").read_bytes().decode().removesuffix("\r\n").split("\r\n")
+    assert head == "n;pad"
+    assert all(row.endswith(';"x;y"') for row in rows)
+    return [int(row.partition(";")[0]) for row in rows]
+
+
+def messages_held(folder: Path) -> list[int]:
+    async def go() -> list[int]:
+        repository = SqliteConversationRepository(folder / "c.db")
+        found = [int(m.content) for m in await repository.get_messages("run")]
+        await repository.cleanup()
+        return found
+
+    return run(go())
+
+
+WRITERS = {
+    "files": (write_files, files_held),
+    "csv rows": (append_rows, rows_held),
+    "messages": (add_messages, messages_held),
+}
+
+
+@pytest.mark.parametrize(("writer", "held"), WRITERS.values(), ids=WRITERS)
+def test_kill_9_of_the_other_writers(tmp_path: Path, writer: Any, held: Any):
+    """Whatever was acknowledged is there, once and in order, and at most one more; the next writer goes on."""
+    (tmp_path / "t.csv").write_bytes(b"n;pad\r\n")
+    moment = random.Random(6)
+    number = 0
+    for _ in range(KILLS // 4):
+        last, _ = killed(writer, tmp_path, number + 1, moment)[-1]
+        found = held(tmp_path)
+        assert found == list(range(1, len(found) + 1))
+        assert len(found) in (last, last + 1)
+        number = len(found)
