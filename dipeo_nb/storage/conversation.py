@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ APPLICATION_ID = 0x44495052
 SCHEMA_VERSION = 1
 """`PRAGMA user_version` of the files this version writes."""
 MANY = 500
-"""Messages whose copying is no work for the event loop."""
+"""Messages that are worked on at once on the event loop."""
 BUSY_S = 30.0
 """Seconds after which another process's write counts as stuck."""
 
@@ -67,7 +67,7 @@ class InMemoryConversationRepository:
         return copied(kept)
 
     async def get_messages(self, execution_id: str | None = None, *, limit: int | None = None) -> list[Message]:
-        return await _off_loop(lambda: [copied(m) for m in last(self._of(execution_id), limit)], self._messages)
+        return await _in_parts(last(self._of(execution_id), limit), lambda part: [copied(message) for message in part])
 
     async def get_global_conversation(self) -> list[Message]:
         return await self.get_messages()
@@ -331,12 +331,17 @@ def history(messages: Iterable[Message], person_id: str) -> list[dict[str, Any]]
 
 async def history_of(messages: list[Message], person_id: str) -> list[dict[str, Any]]:
     """`history`, without holding the event loop up."""
-    return await _off_loop(lambda: history(messages, person_id), messages)
+    return await _in_parts(messages, lambda part: history(part, person_id))
 
 
-async def _off_loop(work: Callable[[], R], size: Sized) -> R:
-    """The result of *work*, from a worker thread when there is much to do."""
-    return await asyncio.to_thread(work) if len(size) > MANY else work()
+async def _in_parts(messages: list[Message], work: Callable[[list[Message]], list[R]]) -> list[R]:
+    """The results of *work* on some messages at a time; others on the event loop have their turns in between."""
+    results: list[R] = []
+    for start in range(0, len(messages), MANY):
+        results += work(messages[start : start + MANY])
+        if len(messages) > MANY:
+            await asyncio.sleep(0)
+    return results
 
 
 def encoded(message: Message) -> tuple[str, str, str, str, str, float, str | None, str]:
