@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.diagram.python_code import code_problem
 from dipeo_nb.domain.nodes import CodeJobNode
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.errors import CodeError, NodeTimeoutError
@@ -240,3 +241,118 @@ def test_cancellation_stops_the_code(code: Session):
     begin = time.monotonic()
     run_sync(go())
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from __future__ import annotations\nx: Missing = 1\nreturn x",
+        "\"\"\"A docstring.\"\"\"\nfrom __future__ import annotations\nreturn 1",
+        "from math import *\nreturn floor(pi) - 2",
+        "if True:\n    from math import floor as down\nreturn down(1.5)",
+        "global y\ny = 1\nreturn y",
+        "y: int\ny: int = 1\nreturn y",
+        "import asyncio\nasync def one():\n    return 1\nresult = await one()",
+        "import asyncio\nasync def some():\n    yield 1\nreturn [n async for n in some()][0]",
+        "def main(inputs):\n    yield 1",
+        "return (n for n in [1])",
+        "async def main():\n    yield 1",
+        "async def main():\n    return 1",
+        "class A:\n    n = 1\n    def get(self):\n        return made.n\nmade = A()\nreturn made.get()",
+        "def outer():\n    n = 0\n    def inner():\n        nonlocal n\n        n += 1\n        return n\n    return inner\nreturn outer()()",
+        "import sys\nsys.stdout.buffer.write(b'1')\nsys.stderr.write('2')\nreturn sys.stdout.fileno()",
+        "globals()['y'] = 1\nreturn y",
+        "return len([name for name in globals() if name == '__name__'])",
+        "import inspect\ndef f():\n    return 1\nreturn len(inspect.getsource(f).splitlines()) - 1",
+        "exec('y = 1')\nresult = y",
+        "import pickle\nclass A:\n    v = 1\nreturn pickle.loads(pickle.dumps(A())).v",
+        "import typing\nclass B: pass\nclass A:\n    b: 'B'\nreturn int(typing.get_type_hints(A)['b'] is B)",
+        "from dataclasses import dataclass, field\n@dataclass\nclass A:\n    n: int = field(default=1)\nreturn A().n",
+        ("from pydantic import BaseModel\nclass Item(BaseModel):\n    n: int\nclass Order(BaseModel):\n    items: list[Item]\n"
+        "return Order(items=[{'n': 1}]).items[0].n"),
+        "return int(datetime.now() > datetime.datetime(2000, 1, 1) and json.loads('1') and re.match('a', 'a') and os and math and 1)",
+        "datetime = 1\nreturn datetime",
+        "import os\npid = os.fork()\nif pid == 0:\n    return 'child'\nos.waitpid(pid, 0)\nreturn 1",
+        ("from concurrent.futures import ProcessPoolExecutor\ndef half(n):\n    print('child')\n    return n // 2\n"
+        "with ProcessPoolExecutor(1) as pool:\n    return list(pool.map(half, [2]))[0]"),
+    ],
+)  # fmt: skip
+def test_ordinary_python(code: Session, source: str):
+    """What a module may hold, with and without `return`; each of these gives 1, and the check of diagrams agrees."""
+    assert code_problem(source) is None
+    assert code(source) in (1, [1])
+    assert code("return 'the worker lives'") == "the worker lives"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["yield 1", "yield 1\nreturn 2", "x = 1\nfrom __future__ import annotations\nreturn x", "def f():\n    await g()", "return (", "nonlocal x"],
+)  # fmt: skip
+def test_what_is_no_python_is_none_in_both_places(code: Session, source: str):
+    """The check of diagrams and the run agree; the message names the line once."""
+    assert code_problem(source) is not None
+    with pytest.raises(CodeError, match=r"^SyntaxError: ") as caught:
+        code(source)
+    assert caught.value.message.count("line") <= 1
+    assert "code_worker" not in caught.value.traceback
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def f(n): return f(n + 1)\nf(0)", "RecursionError"),
+        ("import ctypes\nctypes.string_at(0)", "ended by itself"),
+        ("import os\nos._exit(0)", "ended by itself"),
+        ("import os\nos.closerange(3, 100)", "ended by itself"),
+        ("class E(Exception):\n    def __str__(self): raise ValueError('x')\nraise E", "its text cannot be had"),
+        ("print('\\ud83d')\nraise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("import sys\nsys.exit('bye')", "the code called exit"),
+        ("import sys, io\nsys.stdout = io.StringIO()\nraise ValueError('here')", "ValueError: here"),
+        ("import os\nos.close(1); os.close(2)\nraise ValueError('here')", "ValueError: here"),
+        ("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass", "took longer"),
+        ("del kept\nraise ValueError('here')", "ValueError: here"),
+    ],
+)  # fmt: skip
+def test_hard_failures_keep_what_was_there(code: Session, source: str, words: str):
+    """One clear error; names, functions and classes of earlier code are as before, in this process or a new one."""
+    code("class Box:\n    made = 1\nkept = [1]\nbox = Box()\nbox.kept = kept\ndef first(): return kept[0]")
+    with pytest.raises((CodeError, NodeTimeoutError), match=words):
+        code("kept.append(2); Box.made = 5; box.more = 1\n" + source, timeout=1)
+    code("print('seen')")
+    assert code.printed == "seen\n"
+    assert code("return kept, first(), Box.made, isinstance(box, Box), sorted(vars(box)), box.kept is kept") == [
+        [1], 1, 1, True, ["kept"], True,
+    ]  # fmt: skip
+
+
+def test_numbers_and_texts_of_any_size(code: Session):
+    """Also what has no decimal digits in JSON survives, and a new process."""
+    code("huge = 10 ** 5000\nodd = {1: 'a', (2, 3): b'\\xff', 'n': float('nan')}")
+    run_sync(code.runner.cleanup())
+    assert code("return huge % 7, sorted(map(str, odd)), odd[2, 3] == b'\\xff', math.isnan(odd['n'])") == [
+        10**5000 % 7, ["(2, 3)", "1", "n"], True, True,
+    ]  # fmt: skip
+
+
+def test_run_variables(code: Session):
+    """An augmented assignment makes one the code's own; so does a change in place; reading it does not."""
+    given = {"total": 1, "items": [0], "other": 3}
+    assert code("total = total + 5\nitems.append(1)\nreturn other", variables=given) == 3
+    assert code.assigned == {"total": 6, "items": [0, 1]}
+    assert code("return total, items, globals['total']", variables=given) == [6, [0, 1], 1]
+    assert code("return total", {"total": 9}, variables=given) == 9, "an input of that name is seen by its job"
+    assert code("return total", variables=given) == 6
+    assert code("if False:\n    total = 1\nreturn total", {"total": 9}, variables=given) == 9
+    assert code("return total", variables=given) == 6, "not carried out, not assigned"
+    assert code("def add():\n    global total\n    total += 1\nadd()", {"total": 9}, variables=given) is None
+    assert code.assigned["total"] == 10
+    with pytest.raises(CodeError, match="'gone' is not defined"):
+        code("del gone\nreturn gone", {"gone": 1})
+
+
+def test_late_threads_do_not_write_into_the_next_job(code: Session):
+    """A thread left behind goes on; what it prints does not break the protocol."""
+    code(
+        "import threading\ndef late():\n    time.sleep(0.1)\n    print('late')\nthreading.Thread(target=late, daemon=True).start()"
+    )
+    assert code("time.sleep(0.3)\nreturn 'fine'") == "fine"

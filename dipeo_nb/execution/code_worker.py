@@ -286,7 +286,7 @@ class Bound(ast.NodeVisitor):
         for inner in ast.walk(node):
             if isinstance(inner, ast.NamedExpr):
                 self.names.add(inner.target.id)
-            elif isinstance(inner, ast.Await):
+            elif isinstance(inner, ast.Await) or (isinstance(inner, ast.comprehension) and inner.is_async):
                 self.awaits = True
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = comprehension
@@ -623,7 +623,8 @@ class Namespace:
         self.outer.update(self.ready)
         self.add_ready(code)
         self.outer.update(variables)
-        self.outer.update(layer)
+        self.placed = {name: layer[name] for name in deleted if name in layer and name not in SPECIAL}
+        self.outer.update({name: value for name, value in layer.items() if name not in self.placed})
         self.before = self.user_names()
         for name, value in self.before.items():
             if name not in self.prints:
@@ -631,7 +632,6 @@ class Namespace:
         self.states = {name: code_objects.state_of(self.before[name]) for name in self.defined if name in self.before}
         self.variables = {name: (value, self.fingerprint(value)) for name, value in variables.items()}
         self.held = {name: self.names.pop(name) for name in layer if name in self.before}
-        self.placed = {name: layer[name] for name in deleted if name in layer and name not in SPECIAL}
         self.names.update(self.placed)
         for name in (*SPECIAL, "__annotations__", "__file__"):
             self.names.pop(name, None)
@@ -728,7 +728,7 @@ class Namespace:
         return groups
 
     def record(self, group, now, found, statements, request):
-        plain = {n: now[n] for n in group if not n.startswith("_") and is_plain(now[n])}
+        plain = {n: now[n] for n in group if not n.startswith("_") and is_plain(now[n]) and has_digits(now[n])}
         found["variables"].update(plain)
         if len(group) == 1 and plain:
             return
@@ -778,6 +778,11 @@ class Namespace:
         self.defined[name] = form
         if isinstance(self.names[name], (type, types.FunctionType)):
             self.origins[self.names[name]] = form["source"]
+
+
+def has_digits(value):
+    """Whether JSON can write a number: Python refuses to write very long ones."""
+    return type(value) is not int or value.bit_length() < 14_000
 
 
 def form_kind(form):

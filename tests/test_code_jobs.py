@@ -1,0 +1,454 @@
+"""Python code jobs of real runs: what each sees, whatever is faster, fails, is repeated, resumed or forked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dipeo_nb import cli
+from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.nodes import CodeJobNode
+from dipeo_nb.domain.plan import PlanNode
+from dipeo_nb.errors import CodeError, DipeoError
+from dipeo_nb.execution import code_state
+from dipeo_nb.notebook.session import Session
+from dipeo_nb.testing import scripted
+
+
+def diagram(*arrows: str, start: dict[str, Any] | None = None, **codes: str | dict[str, Any]) -> dict[str, Any]:
+    """Code jobs between `Start` and `End`; an arrow is written `A > B`, `A > B as label`, or `A[condtrue] > B`."""
+    nodes: list[dict[str, Any]] = [{"label": "Start", "type": "start", "props": {"custom_data": start or {}}}]
+    for label, code in codes.items():
+        props = {"code": code} if isinstance(code, str) else dict(code)
+        nodes.append({"label": label, "type": props.pop("type", "code_job"), "props": props})
+    nodes.append({"label": "End", "type": "endpoint"})
+    connections: list[dict[str, Any]] = []
+    for arrow in arrows:
+        ends, _, label = arrow.partition(" as ")
+        places = ends.split(" > ")
+        for source, target in itertools.pairwise(places):
+            connections.append(
+                {"from": source, "to": target, "content_type": "generic"} | ({"label": label} if label else {})
+            )
+    return {"version": "light", "nodes": nodes, "connections": connections}
+
+
+def result(base: Path, *arrows: str, **codes: Any) -> Any:
+    with Session(base, llm=scripted()) as dp:
+        return dp.run(diagram(*arrows, **codes), view=False).output
+
+
+DELAYS = [(0, 0.15), (0.15, 0)]
+
+
+@pytest.mark.parametrize(("first", "second"), DELAYS)
+def test_who_only_receives_a_variable_does_not_reset_it(tmp_path: Path, first: float, second: float):
+    """Whichever of two branches is faster: what one assigns is there behind both, and nowhere else."""
+    given = result(
+        tmp_path,
+        "Start > Add > Report > End",
+        "Start > Other > Report",
+        start={"total": 0, "items": []},
+        Add=f"time.sleep({first})\ntotal = total + 5\nitems.append('added')",
+        Other=f"time.sleep({second})\nseen = [total, list(items)]\nmine = total + 1",
+        Report="return [total, items, seen, mine]",
+    )
+    assert given == [5, ["added"], [0, []], 1]
+
+
+@pytest.mark.parametrize(("first", "second"), DELAYS)
+def test_two_branches_that_assign_the_same_name(tmp_path: Path, first: float, second: float):
+    """The order in the file decides, not the clock; in templates and conditions, too."""
+    given = result(
+        tmp_path,
+        "Start > A > Join > Ask",
+        "Start > B > Join",
+        "Ask[condtrue] > Say > End",
+        A=f"time.sleep({first})\nwho = 'a'",
+        B=f"time.sleep({second})\nwho = 'b'",
+        Join="return who",
+        Ask={"type": "condition", "expression": "who == 'b'"},
+        Say={"type": "template_job", "template_content": "{{ who }}!"},
+    )
+    assert given == "b!"
+
+
+@pytest.mark.parametrize(("first", "second"), DELAYS)
+def test_a_name_of_another_branch_is_not_seen_by_chance(tmp_path: Path, first: float, second: float):
+    """No arrows lead from the one to the other: the error says which are missing, whoever was first."""
+    with pytest.raises(CodeError, match="'found' is not defined") as caught:
+        result(
+            tmp_path,
+            "Start > Set > Wait > End",
+            "Start > Slow > Use > End",
+            Set=f"time.sleep({first})\nfound = 1",
+            Wait="time.sleep(0.5)",
+            Slow=f"time.sleep({second} + 0.3)",
+            Use="return found",
+        )
+    assert "'Set' sets 'found'" in str(caught.value.hint)
+    assert "connect them" in str(caught.value.hint)
+
+
+def test_a_counter_beside_another_job(tmp_path: Path):
+    """A loop counts each round once, whatever stands beside it."""
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.run(
+            diagram(
+                "Start > Count > Enough",
+                "Enough[condfalse] > Count",
+                "Enough[condtrue] > End",
+                "Start > Beside",
+                start={"n": 0},
+                Count="n += 1\nreturn n",
+                Beside="time.sleep(0.02)\nreturn n",
+                Enough={"type": "condition", "expression": "n >= 5"},
+            ),
+            view=False,
+        )
+        assert run.output == 5
+        assert sum(e.type is EventType.NODE_COMPLETED and e.payload["label"] == "Count" for e in run.events) == 5
+
+
+def test_inputs_are_visible_to_their_job_only(tmp_path: Path):
+    """A later job that no arrow brings the value finds no name; what the code itself bound stays."""
+    nodes = {"A": "return {'user': 'ann'}", "B": "kept = record['user']\nrecord['user'] = 'changed'\nreturn 1"}
+    assert result(tmp_path, "Start > A", "A > B as record", "B > C > End", **nodes, C="return kept") == "ann"
+    with pytest.raises(CodeError, match="'record' is not defined"):
+        result(tmp_path, "Start > A", "A > B as record", "B > C > End", **nodes, C="return record")
+
+
+MEET = """
+import pathlib
+pathlib.Path({mine!r}).touch()
+while not pathlib.Path({other!r}).exists():
+    time.sleep(0.01)
+"""
+
+
+def test_two_jobs_run_at_the_same_time(tmp_path: Path):
+    """Each waits for the other; both use what an earlier job defined, and the one behind them sees both."""
+    given = result(
+        tmp_path,
+        "Start > Setup > A > Join > End",
+        "Setup > B > Join",
+        Setup="import math\nclass Box:\n    def __init__(self, v): self.v = v\ndef area(r): return math.floor(r * unit)\nunit = 3",
+        A=MEET.format(mine="a", other="b") + "left = Box(area(2))\nprint('A prints')",
+        B=MEET.format(mine="b", other="a") + "right = Box(area(3))\nprint('B prints')",
+        Join="return [left.v, right.v, type(left) is type(right) is Box]",
+    )
+    assert given == [6, 9, True]
+
+
+def test_a_timeout_of_one_job_leaves_the_other_alone(tmp_path: Path):
+    """Its process is killed; the other's work and everything that was defined before stay."""
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.run(
+            diagram(
+                "Start > Setup > Late > Join > End",
+                "Setup > Fine > Join",
+                Setup="def double(x): return 2 * x\ntags = {'x'}",
+                Late={
+                    "code": MEET.format(mine="a", other="b") + "time.sleep(60)",
+                    "timeout": 1,
+                    "on_error": "continue",
+                },
+                Fine=MEET.format(mine="b", other="a") + "time.sleep(1.5)\nvalue = double(4)\nreturn 1",
+                Join="return [value, double(1), sorted(tags)]",
+            ),
+            view=False,
+        )
+        assert run.output == [8, 2, ["x"]]
+        assert [e.payload["label"] for e in run.events if e.type is EventType.NODE_ERROR] == ["Late"]
+
+
+OPEN_CONNECTION = "import sqlite3\ncon = sqlite3.connect(':memory:')\ncon.execute('create table t (n)')"
+
+
+def test_what_lives_in_one_process_is_shared_in_turns(tmp_path: Path):
+    """An open connection cannot be in two processes: jobs that can see it take turns, and all of them have it."""
+    given = result(
+        tmp_path,
+        "Start > Setup > A > Join > End",
+        "Setup > B > Join",
+        Setup=OPEN_CONNECTION,
+        A="time.sleep(0.2)\ncon.execute('insert into t values (1)')",
+        B="time.sleep(0.2)\ncon.execute('insert into t values (2)')",
+        Join="return con.execute('select sum(n) from t').fetchone()[0]",
+    )
+    assert given == 3
+
+
+def test_what_cannot_be_made_again_is_named(tmp_path: Path):
+    """After its process was killed: which name, who set it, and where to fork."""
+    late = {"code": "time.sleep(9)", "timeout": 0.3, "on_error": "continue"}
+    with pytest.raises(CodeError, match=r"'con', which 'Setup' set, could not be made again .*Connection") as caught:
+        result(tmp_path, "Start > Setup > Late > Use > End", Setup=OPEN_CONNECTION, Late=late, Use="return con")
+    assert "Fork the run at 'Setup'" in str(caught.value.hint)
+    fine = result(
+        tmp_path, "Start > Setup > Late > Use > End", Setup=OPEN_CONNECTION, Late=late, Use="return 'not used'"
+    )
+    assert fine == "not used"
+
+
+FLAKY = """
+total = total + 1
+items.append(total)
+Counter.made += 1
+extra = 'left behind'
+if not os.path.exists('open'):
+    FAIL
+return [total, items, Counter.made]
+"""
+SETUP = "total = 0; items = []\nclass Counter:\n    made = 0\nreturn 1"
+
+
+@pytest.mark.parametrize("init", ["job", "start"])
+@pytest.mark.parametrize("how", ["retries", "timeout", "crash", "resume", "fork"])
+def test_a_failed_try_leaves_nothing(tmp_path: Path, how: str, init: str):
+    """However the job is repeated, it finds everything as it was before the first try."""
+    fail = {"timeout": "open('open', 'w'); time.sleep(30)", "crash": "open('open', 'w'); os._exit(3)"}.get(
+        how,
+        "raise ValueError('not yet')"
+        if how in ("resume", "fork")
+        else "open('open', 'w'); raise ValueError('not yet')",
+    )
+    setup = SETUP if init == "job" else SETUP.replace("total = 0; items = []\n", "")
+    work = {"code": FLAKY.replace("FAIL", fail)} | ({"timeout": 1} if how == "timeout" else {})
+    if how not in ("resume", "fork"):
+        work |= {"retries": 1, "retry_delay": 0.01}
+    made = diagram(
+        "Start > Init > Work > End", start={} if init == "job" else {"total": 0, "items": []}, Init=setup, Work=work
+    )
+    with Session(tmp_path, llm=scripted()) as dp:
+        if how in ("resume", "fork"):
+            run = dp.start(made, view=False)
+            with pytest.raises(CodeError):
+                run.result()
+            (tmp_path / "open").touch()
+            run = dp.resume(run.id, view=False) if how == "resume" else dp.fork(run.id, at="Work", view=False)
+            assert run.result().outputs == {"End": [1, [1], 1]}
+        else:
+            assert dp.run(made, view=False).output == [1, [1], 1]
+
+
+DEFINES = """
+from __future__ import annotations
+import math
+from collections import namedtuple
+from dataclasses import dataclass
+from enum import Enum
+import helper
+Pair = namedtuple('Pair', 'a b')
+class Colour(Enum):
+    RED = 1
+@dataclass
+class Item:
+    name: str
+    cost: float = 1.5
+    def double(self) -> float: return 2 * self.cost
+LIMIT = 2
+def area(r, limit=LIMIT): return round(math.pi * r * limit, 2)
+LIMIT = 99
+short = lambda text: text[:limit]
+limit = 3
+tags = {'x', 'y'}
+items = [Item('a'), Item('b', 2)]
+best = items[1]
+pair = Pair(1, (2, 3))
+when = datetime.datetime(2024, 1, 2)
+return 'ready'
+"""
+USES = """
+best.cost += 1
+return [area(2), sorted(tags), items[1].double(), pair.b[1], pair == Pair(1, (2, 3)), short('abcdef'), str(when.date()),
+        Colour.RED is Colour(1), isinstance(best, Item), helper.VALUE, area.__module__, LIMIT]
+"""
+EXPECTED = [12.57, ["x", "y"], 6.0, 3, True, "abc", "2024-01-02", True, True, 7, "__dipeo__", 99]
+
+
+@pytest.mark.parametrize("how", ["resume", "fork"])
+def test_what_was_defined_is_there_again(tmp_path: Path, how: str):
+    """Functions, classes, imports, objects that share parts: the same after a resume and in a fork."""
+    (tmp_path / "helper.py").write_text("VALUE = 7\n")
+    made = diagram("Start > Setup > Gate > Use > End", Setup=DEFINES, Gate="assert os.path.exists('open')", Use=USES)
+    with Session(tmp_path, llm=scripted()) as dp:
+        if how != "resume":
+            (tmp_path / "open").touch()
+        run = dp.start(made, view=False)
+        if how == "resume":
+            with pytest.raises(DipeoError):
+                run.result()
+            (tmp_path / "open").touch()
+        else:
+            assert run.result().outputs == {"End": EXPECTED}
+    with Session(tmp_path, llm=scripted()) as dp:  # as another process would
+        run = dp.resume(run.id, view=False) if how == "resume" else dp.fork(run.id, at="Use", view=False)
+        assert run.result().outputs == {"End": EXPECTED}
+
+
+def test_each_job_records_what_it_changed(tmp_path: Path):
+    """A large text is recorded once, however many jobs follow; what they do change is."""
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.run(
+            diagram(
+                "Start > Load > Step > Done",
+                "Done[condfalse] > Step",
+                "Done[condtrue] > End",
+                Load="corpus = 'x' * 200_000; n = 0; index = {'a': list(range(1000))}\nreturn 'loaded'",
+                Step="n += 1\nassert len(corpus) == 200_000 and index['a'][5] == 5\nreturn n",
+                Done={"type": "condition", "expression": "n >= 20"},
+            ),
+            view=False,
+        )
+        finished = [e.payload for e in run.events if e.type is EventType.NODE_COMPLETED]
+    assert run.output == 20
+    assert [p["meta"]["variables"] for p in finished if p["label"] == "Step"] == [{"n": n} for n in range(1, 21)]
+    assert sum(len(json.dumps(p["meta"])) for p in finished) < 250_000
+
+
+def test_records_of_earlier_versions_are_read():
+    """They held all variables after each job: the last one wins."""
+    node = PlanNode(0, "n", "code_job", "Job", CodeJobNode())
+    view = code_state.EMPTY
+    for run, variables in enumerate(({"a": 1}, {"a": 1, "b": [2]}, {"a": 3, "b": [2]}), 1):
+        view = code_state.after(view, node, run, {"variables": variables, "stdout": "x"})
+    assert view.variables() == {"a": 3, "b": [2]}
+
+
+def test_a_secret_in_what_code_made_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Objects are recorded so that texts in them are found; the run itself has the real ones."""
+    key = "sk-ant-api03-" + "k" * 40
+    (tmp_path / "key.txt").write_text(key)
+    code = f"class Client:\n    pass\nclient = Client()\nclient.key = open('key.txt').read()\nkeys = {{client.key}}, b'{key}'"
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.run(diagram("Start > A > B > End", A=code, B="return len(client.key), len(keys[0])"), view=False)
+        assert run.output == [len(key), 1]
+        assert key not in json.dumps([e.to_wire() for e in run.events])
+
+
+def test_files_beside_the_diagram_do_not_hide_modules(tmp_path: Path):
+    """json.py, yaml.py, random.py, asyncio.py of the user: the code, and the start of its process, get the real ones."""
+    for name in ("json", "yaml", "random", "asyncio", "code_objects", "struct"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the wrong one')\n")
+    (tmp_path / "own_helper.py").write_text("VALUE = 7\n")
+    code = "import asyncio, json, random, struct, yaml\nimport own_helper\nreturn [yaml.safe_load('[1]'), own_helper.VALUE]"
+    assert result(tmp_path, "Start > A > End", A=code) == [[1], 7]
+
+
+def test_file_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file has `__file__`, its folder's modules, and the base directory in the environment; the block for its own start is left out."""
+    monkeypatch.delenv("DIPEO_BASE_DIR")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/data.txt").write_text("data")
+    (tmp_path / "tools/near.py").write_text("WORD = 'near'\n")
+    (tmp_path / "tools/job.py").write_text(
+        textwrap.dedent(
+            """
+            from __future__ import annotations
+            import os
+            from pathlib import Path
+            import near
+            HERE = Path(__file__).parent
+
+            def main(inputs):
+                return [(HERE / "data.txt").read_text(), near.WORD, os.environ["DIPEO_BASE_DIR"], __name__]
+
+            if __name__ == "__main__":
+                raise SystemExit("not here")
+            """
+        )
+    )
+    expected = ["data", "near", str(tmp_path.resolve()), "__dipeo__"]
+    assert result(tmp_path, "Start > A > End", A={"file_path": "tools/job.py"}) == expected
+    bash = {"language": "bash", "code": 'echo "$DIPEO_BASE_DIR"'}
+    assert result(tmp_path, "Start > A > End", A=bash) == str(tmp_path.resolve())
+
+
+def test_hook_arguments(tmp_path: Path):
+    """`config.args` are rendered, and the function gets them by name."""
+    (tmp_path / "h.py").write_text("def process(data, times=1):\n    return [data, times]\n")
+    hook: dict[str, Any] = {"type": "hook", "hook_type": "python"}
+    hook["config"] = {"script": "h.py", "function": "process", "args": {"data": "{{ rows }}", "times": 3}}
+    given = result(tmp_path, "Start > A", "A > H as rows", "H > End", A="return [1, 2]", H=hook)
+    assert given == [[1, 2], 3]
+
+
+def test_the_terminal_shows_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The end of the traceback of the code stands under the error."""
+    monkeypatch.chdir(tmp_path)
+    code = "def share(n):\n    return 100 / n\nresult = share(0)"
+    (tmp_path / "d.light.json").write_text(json.dumps(diagram("Start > A > End", A=code)))
+    assert cli.main(["run", "d.light.json"]) == 1
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError: division by zero" in told
+    assert "return 100 / n" in told
+    assert 'File "<A>", line 2, in share' in told
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from dipeo_nb.notebook.session import Session
+from dipeo_nb.testing import scripted
+import itertools
+import json
+with Session(Path(sys.argv[1]), llm=scripted()) as dp:
+    run = dp.start(json.loads(sys.argv[2]), view=False)
+    print(run.id, flush=True)
+    run.wait(120)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="not here: no process groups")
+def test_kill_9_leaves_no_process_and_the_run_goes_on(tmp_path: Path):
+    """A code job with a child of its own and a shell script with one, too: all end with the process that ran them."""
+    made = diagram(
+        "Start > Setup > Hold > Use > End",
+        "Setup > Shell > Use",
+        Setup=DEFINES.replace("import helper\n", ""),
+        Hold="import subprocess\nif not os.path.exists('open'):\n    subprocess.Popen(['sleep', '117'])\n    open('held', 'w')\n    time.sleep(117)",
+        Shell={"language": "bash", "code": "[ -e open ] || { sleep 118 & touch shelled; sleep 119; }"},
+        Use=USES.replace("helper.VALUE", "7"),
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), json.dumps(made)],
+        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert process.stdout is not None
+    run_id = process.stdout.readline().strip()
+    wait_for(lambda: (tmp_path / "held").exists() and (tmp_path / "shelled").exists())
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 5
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    wait_for(lambda: not alive(started))
+    (tmp_path / "open").touch()
+    with Session(tmp_path, llm=scripted()) as dp:
+        assert dp.resume(run_id, view=False).result().outputs == {"End": EXPECTED}
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
