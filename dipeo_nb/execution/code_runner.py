@@ -31,7 +31,17 @@ FRAME_LIMIT = 256 * 1024 * 1024
 WORKERS = 8
 """Processes of one run at most."""
 GROW_AFTER = 0.05
-"""Seconds that code waits for a free worker before another one is started: quick code shares one process."""
+"""Seconds without any piece of code coming to its end before waiting code gets a further worker: quick code shares one process."""
+_LAUNCH = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("_dipeo_code_worker", sys.argv.pop())
+sys.modules[spec.name] = module = module_from_spec(spec)
+spec.loader.exec_module(module)
+del spec, module_from_spec, spec_from_file_location
+module.main()
+"""
+"""Loads the worker by its path, compiled as it was the last time."""
 
 
 class ProcessCodeRunner:
@@ -45,6 +55,8 @@ class ProcessCodeRunner:
         self._base_dir = base_dir
         self._workers: list[_Worker] = []
         self._released = asyncio.Event()
+        self._moved = 0.0
+        """When a worker last came to the end of something."""
 
     async def run_python(
         self,
@@ -118,23 +130,23 @@ class ProcessCodeRunner:
 
     async def _acquire(self, view: View) -> _Worker:
         """A worker that nobody else uses until it is released."""
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
+        now = asyncio.get_running_loop().time
+        began = now()
         while True:
             tied = [worker for worker in self._workers if worker.has_alone(view)]
             free = [worker for worker in tied or self._workers if not worker.busy]
             if free:
                 worker = max(free, key=lambda w: w.known(view))
                 break
-            grows = not tied and len(self._workers) < WORKERS
-            left = begin + GROW_AFTER - loop.time() if self._workers else 0.0
+            grows = not tied and len(self._workers) < WORKERS and all(worker.ready for worker in self._workers)
+            left = max(began, self._moved) + GROW_AFTER - now() if self._workers else 0.0
             if grows and left <= 0:
-                worker = _Worker(self._base_dir)
+                worker = _Worker(self._base_dir, self._move)
                 self._workers.append(worker)
                 break
             self._released.clear()
             try:
-                async with asyncio.timeout(max(left, 0) if grows else None):
+                async with asyncio.timeout(left if grows else None):
                     await self._released.wait()
             except TimeoutError:
                 continue
@@ -145,6 +157,11 @@ class ProcessCodeRunner:
         worker.busy = False
         if not worker.alive and worker in self._workers:
             self._workers.remove(worker)
+        self._move()
+
+    def _move(self) -> None:
+        """Those who wait look again."""
+        self._moved = asyncio.get_running_loop().time()
         self._released.set()
 
 
@@ -171,8 +188,11 @@ def _error(answer: Mapping[str, Any]) -> CodeError:
 class _Worker:
     """One worker process, started on first use, and what it has of the run's variables."""
 
-    def __init__(self, base_dir: Path) -> None:
+    def __init__(self, base_dir: Path, on_ready: Callable[[], None]) -> None:
         self.busy = False
+        self.ready = False
+        """Whether the process has started."""
+        self._on_ready = on_ready
         self.on_output: Callable[[str], None] | None = None
         self._base_dir = base_dir
         self._process: asyncio.subprocess.Process | None = None
@@ -272,6 +292,9 @@ class _Worker:
                 elif "log" in frame:
                     if log is not None:
                         log(frame["log"])
+                elif "ready" in frame:
+                    self.ready = True
+                    self._on_ready()
                 else:
                     return frame
         except (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError):
@@ -289,6 +312,8 @@ class _Worker:
                 "-P",  # a file beside the diagram must not hide a module of the standard library
                 "-s",
                 "-u",
+                "-c",
+                _LAUNCH,
                 code_worker.__file__,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,

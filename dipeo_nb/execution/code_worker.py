@@ -37,7 +37,7 @@ import traceback
 import types
 import weakref
 
-if __package__:
+if __name__ != "_dipeo_code_worker":
     from dipeo_nb.common.values import UnsupportedValueError, error_text, is_plain, parse_structured, plain_value
     from dipeo_nb.execution import code_objects
 else:  # started by its path: files of the diagram may hide the package, and are not to be imported here
@@ -947,6 +947,7 @@ def main():
             os.killpg(os.getpid(), signal.SIGKILL)  # with what the code has started
         os._exit(0)
 
+    send({"ready": True})
     threading.Thread(target=read, daemon=True).start()
     worker = Worker(send)
     while True:
@@ -957,7 +958,3 @@ def main():
             except OSError:
                 os.dup2(spare, number)
         worker.handle(request)
-
-
-if __name__ == "__main__":
-    main()
