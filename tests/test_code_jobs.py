@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -172,6 +173,43 @@ def test_a_timeout_of_one_job_leaves_the_other_alone(tmp_path: Path):
         )
         assert run.output == [8, 2, ["x"]]
         assert [e.payload["label"] for e in run.events if e.type is EventType.NODE_ERROR] == ["Late"]
+
+
+STEPS = [
+    "x = {n}",
+    "x += {n}",
+    "items.append({n})",
+    "items = [*items, {n}]",
+    "other = items",
+    "other.append(-{n})",
+    "def add(a): return a + x + {n}",
+    "y = add({n})",
+    "del y",
+    "for n in range({n}): x += n",
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_result_depends_on_who_is_faster(tmp_path: Path, seed: int):
+    """Random diagrams of code jobs, each run with different pauses: every job sees the same."""
+    chance = random.Random(seed)
+    names = [f"N{n}" for n in range(7)]
+    arrows = [f"Start > {names[0]}"]
+    for n in range(1, len(names)):
+        arrows += [f"{source} > {names[n]}" for source in chance.sample(names[:n], min(n, chance.randint(1, 2)))]
+    arrows += [f"{name} > End as {name}" for name in names]
+    steps = {name: chance.choice(STEPS).format(n=chance.randint(1, 9)) for name in names}
+    see = "result = repr([eval(n) if n in globals() else None for n in ('x', 'y', 'items', 'other')])"
+
+    def run(pauses: random.Random) -> Any:
+        codes = {
+            name: f"time.sleep({pauses.choice([0, 0, 0.03, 0.1])})\ntry:\n    {step}\nexcept NameError:\n    pass\n{see}"
+            for name, step in steps.items()
+        }
+        return result(tmp_path, *arrows, start={"items": [], "x": 0}, **codes)
+
+    expected = run(random.Random(1))
+    assert all(run(random.Random(again)) == expected for again in (2, 3))
 
 
 OPEN_CONNECTION = "import sqlite3\ncon = sqlite3.connect(':memory:')\ncon.execute('create table t (n)')"

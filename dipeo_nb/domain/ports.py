@@ -816,7 +816,7 @@ class CodeRunner(Protocol):
         timeout: float,
         view: Any = ...,
         shared: bool = True,
-        folder: Path | None = None,
+        file: Path | None = None,
         on_output: Callable[[str], None] | None = None,
         on_log: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> CodeResult:
@@ -830,7 +830,7 @@ class CodeRunner(Protocol):
             timeout: seconds.
             view: what earlier code of the run assigned (`execution.code_state.View`).
             shared: False gives the code a namespace of its own.
-            folder: of the file that the code comes from, a further place for imports.
+            file: where the code comes from; modules beside it can be imported.
             on_output: told what the code prints, piece by piece.
             on_log: told what it logs, as payloads of `execution_log` events.
 

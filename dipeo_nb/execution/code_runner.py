@@ -70,7 +70,7 @@ class ProcessCodeRunner:
         timeout: float,
         view: View = EMPTY,
         shared: bool = True,
-        folder: Path | None = None,
+        file: Path | None = None,
         on_output: Callable[[str], None] | None = None,
         on_log: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> CodeResult:
@@ -79,7 +79,7 @@ class ProcessCodeRunner:
         request: dict[str, Any] = {
             "code": code,
             "filename": filename,
-            "file": None if folder is None else str(folder / Path(filename).name),
+            "file": None if file is None else str(file),
             "names": {k: plain(v) for k, v in names.items()},
             "labels": list(inputs.values),
             "whole": {k: plain(inputs.values[k]) for k in inputs.passed},
@@ -89,7 +89,7 @@ class ProcessCodeRunner:
             "node_id": node_id,
             "function": function_name,
             "shared": shared,
-            "path": [str(p) for p in dict.fromkeys((folder, self._base_dir)) if p is not None],
+            "path": list(dict.fromkeys(str(p) for p in (*([file.parent] if file else []), self._base_dir))),
         }
         printed: list[str] = []
 

@@ -20,7 +20,8 @@ import ast
 import asyncio
 import builtins
 import codecs
-import importlib
+import importlib.abc
+import importlib.machinery
 import inspect
 import io
 import itertools
@@ -438,6 +439,8 @@ def call(function, inputs, names):
 
 MODULE = "__dipeo__"
 """`__name__` of shared code."""
+ISOLATED = "__dipeo_isolated__"
+"""`__name__` of code that shares nothing."""
 INTERNAL = frozenset(vars(types.ModuleType(""))) | {"__builtins__", "__file__", "__annotations__"}
 SPECIAL = frozenset({"result", "inputs", "globals", "node_id"})
 """Names that belong to one job, whatever it makes of them."""
@@ -799,6 +802,25 @@ def remember_source(filename, text):
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
 
 
+class PickledWhole(importlib.abc.MetaPathFinder):
+    """Lets cloudpickle (joblib, ray, dask have one of their own) send functions of the code whole to processes that cannot import
+    the code."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if not fullname.endswith("cloudpickle.cloudpickle"):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            execute_module = spec.loader.exec_module
+
+            def exec_module(module):
+                execute_module(module)
+                getattr(module, "_PICKLE_BY_VALUE_MODULES", set()).update((MODULE, ISOLATED))
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
 class Worker:
     """Carries out requests, in the namespace that the code of a run shares or in a fresh one."""
 
@@ -808,10 +830,11 @@ class Worker:
         self.logged = Logged(send)
         self.namespace = Namespace(MODULE)
         self.folders = []
+        sys.meta_path.insert(0, PickledWhole())
 
     def handle(self, request):
         shared = request["shared"]
-        space = self.namespace if shared else Namespace("__dipeo_isolated__")
+        space = self.namespace if shared else Namespace(ISOLATED)
         space.forget(request["forget"])
         self.search_in(request["path"])
         printed = sys.stdout = sys.stderr = Printed(self.send)

@@ -42,17 +42,17 @@ _SHELLS = {SupportedLanguage.BASH: "bash", SupportedLanguage.SHELL: "sh"}
 
 async def run(context: NodeContext) -> Output:
     spec = cast(CodeJobNode, context.node.spec)
-    code, name, folder = await asyncio.to_thread(source, context, spec)
+    code, name, file = await asyncio.to_thread(source, context, spec)
     match spec.language:
         case SupportedLanguage.PYTHON:
-            return await _python(context, spec, code, name, folder)
+            return await _python(context, spec, code, name, file)
         case SupportedLanguage.TYPESCRIPT:
-            return await _typescript(context, spec, code, name, folder)
+            return await _typescript(context, spec, code, name, file)
         case _:
-            return await _shell(context, spec, code, name, folder)
+            return await _shell(context, spec, code, name, file)
 
 
-async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str, folder: Path | None) -> Output:
+async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str, file: Path | None) -> Output:
     execution = context.execution
     try:
         result = await execution.code.run_python(
@@ -65,7 +65,7 @@ async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str,
             timeout=_limit(spec),
             view=context.assigned,
             shared=not spec.isolated,
-            folder=folder,
+            file=file,
             on_output=lambda text: _printed(context, text),
             on_log=lambda payload: execution.hear(context.node, payload),
         )
@@ -104,14 +104,14 @@ def _advise(error: CodeError, context: NodeContext, spec: CodeJobNode, code: str
         )
 
 
-async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: str, folder: Path | None) -> Output:
+async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: str, file: Path | None) -> Output:
     files = context.services.files
     value, stdout = await node_js.run_typescript(
         code,
-        file=files.resolve(name) if folder is not None else None,
+        file=file,
         name=spec.function_name,
         inputs={**_names(context), "node_id": context.node.id, "globals": plain(context.execution.variables)},
-        cwd=folder or files.base_path,
+        cwd=file.parent if file else files.base_path,
         timeout=_limit(spec),
         env=base_dir(files),
         on_output=lambda text: _printed(context, text),
@@ -119,13 +119,13 @@ async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: 
     return Output(value, meta={"stdout": stdout} if stdout else {})
 
 
-async def _shell(context: NodeContext, spec: CodeJobNode, code: str, name: str, folder: Path | None) -> Output:
+async def _shell(context: NodeContext, spec: CodeJobNode, code: str, name: str, file: Path | None) -> Output:
     """Inputs are variables of the environment, never part of the text: `INPUT_name`, and their names in `INPUT_KEYS`."""
     given = {key: value for key, value in _names(context).items() if key.isidentifier()}
     names = {f"INPUT_{key}": as_text(value) for key, value in given.items()}
     done = await run_command(
         [_SHELLS[spec.language], "-c", code, name],
-        cwd=folder or context.services.files.base_path,
+        cwd=file.parent if file else context.services.files.base_path,
         timeout=_limit(spec),
         env={**base_dir(context.services.files), **names, "INPUT_KEYS": ",".join(given)},
         on_output=lambda text: _printed(context, text),
@@ -154,7 +154,7 @@ def _printed(context: NodeContext, text: str) -> None:
 
 
 def source(context: NodeContext, spec: CodeJobNode) -> tuple[str, str, Path | None]:
-    """(code, name for tracebacks, folder of its imports). Inline code wins over a file, as in upstream; a single line
+    """(code, name for tracebacks, the file it stands in). Inline code wins over a file, as in upstream; a single line
     that names an existing file of code is that file."""
     files = context.services.files
     path = spec.file_path
@@ -165,7 +165,7 @@ def source(context: NodeContext, spec: CodeJobNode) -> tuple[str, str, Path | No
         path = line
     if not path:
         raise CodeError("The node has neither `code` nor `file_path`.", hint="Add one of them.", traceback="")
-    return files.read_text(path), path, files.resolve(path).parent
+    return files.read_text(path), path, files.resolve(path)
 
 
 def _exists(context: NodeContext, path: str) -> bool:

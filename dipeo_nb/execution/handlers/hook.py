@@ -181,7 +181,7 @@ async def _python(context: NodeContext, spec: HookNode) -> Output:
         function_name=str(spec.config.get("function") or "hook"),
         timeout=_limit(spec),
         shared=False,
-        folder=files.resolve(script).parent,
+        file=files.resolve(script),
     )
     return Output(result.value, meta={"stdout": result.stdout} if result.stdout else {})
 
