@@ -203,14 +203,14 @@ def test_jobs_are_one_module(tmp_path: Path, seed: int, monkeypatch: pytest.Monk
             if chance.random() < 0.3:
                 cut.cut()
             expected = reference.job(code)
-            told = f"seed {seed}:\n" + "\n---\n".join(codes)
-            assert whole.job(code) == expected, told
+            story = f"seed {seed}:\n" + "\n---\n".join(codes)
+            assert whole.job(code) == expected, story
             given = cut.job(code)
             if given == "CodeError":  # it needed what could not be kept, and said so
                 break
             if isinstance(given, dict):
                 expected = {name: value for name, value in expected.items() if name not in cut.lost()}
-            assert given == expected, told
+            assert given == expected, story
     finally:
         run_sync(whole.runner.cleanup())
         run_sync(cut.runner.cleanup())

@@ -123,6 +123,38 @@ def test_a_counter_beside_another_job(tmp_path: Path):
         assert sum(e.type is EventType.NODE_COMPLETED and e.payload["label"] == "Count" for e in run.events) == 5
 
 
+@pytest.mark.parametrize("how", ["uninterrupted", "resume"])
+def test_behind_a_node_at_its_limit(tmp_path: Path, how: str):
+    """A person that passes its last answer on hides nothing of what the code before it has assigned since."""
+    made = diagram(
+        "Start > Count > Say > Enough",
+        "Enough[condfalse] > Count",
+        "Enough[condtrue] > End",
+        start={"n": 0},
+        Count="n += 1\nassert n < 3 or os.path.exists('open')",
+        Say={"type": "person_job", "person": "P", "default_prompt": "{{ n }}", "max_iteration": 1},
+        Enough={"type": "condition", "expression": "n >= 4"},
+    )
+    made["persons"] = {"P": {"service": "openai", "model": "m"}}
+    with Session(tmp_path, llm=scripted("fine")) as dp:
+        if how == "resume":
+            run = dp.start(made, view=False)
+            with pytest.raises(CodeError):
+                run.result()
+            (tmp_path / "open").touch()
+            run = dp.resume(run.id, view=False)
+        else:
+            (tmp_path / "open").touch()
+            run = dp.start(made, view=False)
+        run.result()
+        counted = [
+            e.payload["meta"]["variables"]
+            for e in run.events
+            if e.payload.get("node_type") == "code_job" and "meta" in e.payload
+        ]
+    assert counted == [{"n": n} for n in (1, 2, 3, 4)]
+
+
 def test_inputs_are_visible_to_their_job_only(tmp_path: Path):
     """A later job that no arrow brings the value finds no name; what the code itself bound stays."""
     nodes = {"A": "return {'user': 'ann'}", "B": "kept = record['user']\nrecord['user'] = 'changed'\nreturn 1"}
@@ -432,10 +464,10 @@ def test_the_terminal_shows_the_line(
     code = "def share(n):\n    return 100 / n\nresult = share(0)"
     (tmp_path / "d.light.json").write_text(json.dumps(diagram("Start > A > End", A=code)))
     assert cli.main(["run", "d.light.json"]) == 1
-    told = capsys.readouterr().err
-    assert "ZeroDivisionError: division by zero" in told
-    assert "return 100 / n" in told
-    assert 'File "<A>", line 2, in share' in told
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError: division by zero" in shown
+    assert "return 100 / n" in shown
+    assert 'File "<A>", line 2, in share' in shown
 
 
 KILLED = """

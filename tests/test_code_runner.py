@@ -90,6 +90,15 @@ def test_a_new_worker_gets_the_recorded_variables(code: Session):
     assert code("return a + 1") == 42
 
 
+def test_definitions_are_quiet_the_second_time(code: Session):
+    """Making them again prints and logs nothing."""
+    code("import logging\nclass A:\n    print('once')\n    logging.warning('once')\n    n = 1")
+    assert code.printed == "once\n"
+    run_sync(code.runner.cleanup())
+    assert code("return A.n") == 1
+    assert code.printed == ""
+
+
 def test_isolated_code_shares_nothing(code: Session):
     """An isolated job neither sees nor leaves variables."""
     code("a = 1")

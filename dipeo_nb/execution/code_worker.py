@@ -837,12 +837,13 @@ class Worker:
         space = self.namespace if shared else Namespace(ISOLATED)
         space.forget(request["forget"])
         self.search_in(request["path"])
-        printed = sys.stdout = sys.stderr = Printed(self.send)
-        self.logged.begin()
         begun = False
-        tree = None
+        printed = Printed(self.send)
         try:
+            sys.stdout = sys.stderr = io.StringIO()  # what definitions print was printed the first time
             space.restore(request["restore"])
+            sys.stdout = sys.stderr = printed
+            self.logged.begin()
             remember_source(request["filename"], request["code"])
             tree = ast.parse(request["code"], request["filename"])
             bound = Bound(request["filename"])

@@ -1,4 +1,4 @@
-"""code_job: Python in the run's worker process; TypeScript, bash and shell as programs (diagram-spec §3.5 "Do")."""
+"""code_job: Python in the run's worker process; TypeScript, bash and shell as programs."""
 
 from __future__ import annotations
 
