@@ -12,15 +12,17 @@ Scalars of JSON are themselves; everything else is a list that begins with what 
 from __future__ import annotations
 
 import copyreg
+import enum
 import importlib
-import json
 import marshal
 import math
 import sys
 import types
 
-SIZE_LIMIT = 4_000_000
-"""Characters of text and numbers of parts in one object."""
+SIZE_LIMIT = 1_000_000
+"""Characters of text and number of parts of an object that is recorded."""
+PRINT_LIMIT = 16 * 1024 * 1024
+"""Bytes of an object that is looked at for having changed."""
 _SCALARS = (str, bool, type(None))
 _LARGEST = 10**18
 """Integers beyond it are written in hexadecimal: decimal digits have a limit, and take quadratic time."""
@@ -119,6 +121,7 @@ class Encoder:
         kind = type(value)
         if kind is types.MethodType:
             return ["attribute", self.encode(value.__self__), value.__name__]
+        self.count(buffer_size(value))  # before it is copied
         try:
             reduce = copyreg.dispatch_table.get(kind)
             parts = reduce(value) if reduce else value.__reduce_ex__(4)
@@ -250,12 +253,13 @@ class Decoder:
         return value
 
 
+CONSTANT = (str, int, float, bool, complex, bytes, type(None))
+UNCHANGING = (*CONSTANT, enum.Enum, type, types.FunctionType, types.ModuleType)
+
+
 def unchanging(value) -> bool:
     """Whether a value cannot be changed in place, or is code, which is not looked into."""
-    return isinstance(value, (str, int, float, complex, bytes, type(None), type, types.FunctionType, types.ModuleType))
-
-
-CONSTANT = (str, int, float, bool, complex, bytes, type(None))
+    return isinstance(value, UNCHANGING)
 
 
 def state_of(value) -> dict:
@@ -286,16 +290,45 @@ def fingerprint(value, encoder: Encoder) -> bytes | None:
     try:
         data = marshal.dumps(value, 2)  # without references, so that equal values give equal bytes
     except ValueError:
+        import pickle  # most code needs neither it nor hashes, and the process is to start at once
+
+        digest = Digest()
         try:
-            data = json.dumps(encoder.encode(value)).encode()
-        except (NotRecordableError, RecursionError):
+            pickle.Pickler(digest, 5, buffer_callback=digest.write).dump(value)
+        except Exception:  # noqa: BLE001 - whatever an object's own method raises: it is not looked into, then
             return None
-    # A small value is kept as it is; the hash of a large one is enough.
+        return digest.value.digest()
     if len(data) <= 64:
         return data
-    import hashlib
+    digest = Digest(len(data))
+    digest.write(data)
+    return digest.value.digest()
 
-    return hashlib.blake2b(data, digest_size=16).digest()
+
+class Digest:
+    """A file that keeps the hash of what is written."""
+
+    def __init__(self, limit: int = PRINT_LIMIT) -> None:
+        from hashlib import blake2b
+
+        self.value = blake2b(digest_size=16)
+        self.left = limit
+
+    def write(self, data) -> None:
+        """Takes buffers of arrays, too, which are not copied."""
+        view = memoryview(data).cast("B") if isinstance(data, (bytes, bytearray)) else memoryview(data)
+        self.left -= view.nbytes
+        if self.left < 0:
+            raise NotRecordableError(f"larger than {PRINT_LIMIT:,} bytes")
+        self.value.update(view)
+
+
+def buffer_size(value) -> int:
+    """Bytes of an array."""
+    try:
+        return memoryview(value).nbytes
+    except TypeError:
+        return 0
 
 
 PARTS_LIMIT = 20_000
@@ -310,7 +343,8 @@ def parts(value) -> set[int]:
         one = waiting.pop()
         if unchanging(one) or id(one) in found:
             continue
-        found.add(id(one))
+        if type(one) not in (tuple, frozenset):
+            found.add(id(one))
         if isinstance(one, dict):
             waiting.extend(one.values())
         elif isinstance(one, (list, tuple, set, frozenset)):
