@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
@@ -34,7 +34,7 @@ MODEL = {"service": "openai", "model": "m"}
 Answer = Callable[[LLMRequest], Any]
 
 
-def diagram(*nodes: Mapping[str, Any], arrows: list[Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def diagram(*nodes: Mapping[str, Any], arrows: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Start, *nodes* in a row, and an endpoint; with a person P. Arrows pass values on as they are."""
     labels = ["Start", *(str(node["label"]) for node in nodes), "End"]
     row = [{"from": a, "to": b, "content_type": "generic"} for a, b in pairwise(labels)]
@@ -376,7 +376,8 @@ def test_a_fork_takes_a_batch_over_or_does_it_anew(tmp_path: Path):
     other = {"label": "First", "type": "person_job", "person": "P", "default_prompt": "first"}
     batch = asking("{{ default }}", batch=True, memorize_to="ALL_MESSAGES", batch_parallel=False)
     last = {"label": "Last", "type": "code_job", "code": "return 1"}
-    arrows = [{"from": a, "to": b, "content_type": "generic"} for a, b in pairwise(["Start", "Ask", "Last", "End"])]
+    row = pairwise(["Start", "Ask", "Last", "End"])
+    arrows = [{"from": a, "to": b, "content_type": "generic"} for a, b in row]
     arrows += [{"from": "Start", "to": "First"}]
     with Session(tmp_path, llm=llm) as dp:
         run = dp.start(diagram(other, batch, last, arrows=arrows), inputs={"items": ["a", "b"]}, view=False)

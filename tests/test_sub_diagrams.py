@@ -483,7 +483,7 @@ def two(base: Path, second: str, between: bool = False) -> None:
 @pytest.fixture(params=["memory", "sqlite"])
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """A session with either run store."""
-    own = {"store": InMemoryRunStore()} if request.param == "memory" else {}
+    own: dict[str, Any] = {"store": InMemoryRunStore()} if request.param == "memory" else {}
     with Session(tmp_path, llm=scripted("fine"), **own) as session:
         yield session
 

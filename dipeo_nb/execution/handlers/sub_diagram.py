@@ -58,7 +58,7 @@ async def run(context: NodeContext) -> Output:
     if not spec.wait_for_completion:
         execution.in_background(_alone(context, child))
         return Output({"run_id": child.run_id, "diagram": child.state.diagram}, meta={"run_ids": [child.run_id]})
-    await _completed(context, child, told=True)
+    await _completed(context, child, watched=True)
     value = _projected(context, spec, child.result())
     return Output(value, as_text(value) if isinstance(value, str) else None, meta=_account(context, [child]))
 
@@ -360,7 +360,7 @@ def _plan(context: NodeContext, document: Diagram) -> Plan:
     return plan
 
 
-async def _completed(context: NodeContext, child: Any, *, told: bool = False, background: bool = False) -> None:
+async def _completed(context: NodeContext, child: Any, *, watched: bool = False, background: bool = False) -> None:
     """Run a child to its end, unless it is there already; stopped with its parent. What it spent is charged, however it ends.
 
     Raises:
@@ -371,7 +371,7 @@ async def _completed(context: NodeContext, child: Any, *, told: bool = False, ba
         context.charge_run(child.state, background=background)
         return
     bus = context.services.bus
-    subscription = bus.subscribe(_teller(context), run_id=child.run_id) if told else None
+    subscription = bus.subscribe(_teller(context), run_id=child.run_id) if watched else None
     work = asyncio.get_running_loop().create_task(child.run())
     try:
         await asyncio.shield(work)
