@@ -353,7 +353,7 @@ def test_the_bill_of_a_batch_that_is_tried_again(tmp_path: Path):
         assert model.answered == {f"{kind}{i}": 1 for kind in "ab" for i in range(3)}
         children = [dp.open_run(one) for one in run.node("Sub").children]
         assert len(children) == 3
-        assert result.usage.total == sum(one.usage.total for one in children)
+        assert result.usage.total == sum(one.usage.total or 0 for one in children)
         metrics = measure(run.events)
         assert (metrics.usage.total, metrics.calls) == (result.usage.total, 6)
 
