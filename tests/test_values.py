@@ -631,7 +631,7 @@ def test_no_store_sees_a_surrogate(tmp_path: Path, store: str):
     ask = {"label": "Ask", "type": "user_response", "props": {"prompt": "{{v}}?", "timeout": 20}}
     fails = code("Fails", f"raise ValueError({HALF!r})", on_error="continue")
     made = diagram({"label": "S", "type": "streams"}, code("Noisy", noisy), ask, fails)
-    kept = {"store": InMemoryRunStore()} if store == "memory" else {}
+    kept: dict[str, Any] = {"store": InMemoryRunStore()} if store == "memory" else {}
     with Session(tmp_path, llm=scripted(), **kept) as session:
         run = session.run(made, view=False, answers={"Ask": HALF}, inputs={HALF: HALF})
         events = run_sync(session.runtime.services.store.events(run.id))
