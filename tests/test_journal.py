@@ -26,7 +26,7 @@ from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
 from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, NodeMeta, NodeSpec, StartNode, register_node_spec
 from dipeo_nb.domain.ports import RunStore
-from dipeo_nb.errors import StorageError
+from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
@@ -226,8 +226,8 @@ def test_an_output_that_cannot_be_recorded_is_the_failure_of_its_node(tmp_path: 
             state = await execution.run()
             error = state.nodes[plan.nodes[2].id].error
             assert error is not None
-            assert "'b'" in error["message"]
             assert error["node"] == "b"
+            assert "object" in error["message"]
             assert error["hint"]
             events = await runs.events(execution.run_id)
             assert [e.seq for e in events] == list(range(1, len(events) + 1))
@@ -249,23 +249,42 @@ def test_an_output_that_cannot_be_recorded_is_the_failure_of_its_node(tmp_path: 
     GIVEN.clear()
 
 
-def test_inputs_that_cannot_be_recorded_fail_the_run_with_a_record():
-    """Its record begins, says why, and ends."""
+def test_inputs_that_cannot_be_recorded_are_refused_before_the_run():
+    """Nothing runs, and nothing is recorded."""
 
     async def go() -> None:
         store = InMemoryRunStore()
         async with Runtime(Settings(), llm=scripted(), store=store) as runtime:
-            execution = runtime.execution(CHAIN, variables={"fine": 1, "bad": object()})
-            state = await execution.run()
-            assert state.status == "failed"
-            assert state.finished
-            events = await store.events(execution.run_id)
-            assert [e.type for e in events] == [T.EXECUTION_STARTED, T.EXECUTION_ERROR]
-            assert events[0].payload["variables"]["fine"] == 1
-            assert "object" in events[0].payload["variables"]["bad"]
-            assert "cannot be recorded" in events[1].payload["error"]["message"]
+            with pytest.raises(ValidationError, match="input bad"):
+                runtime.execution(CHAIN, variables={"fine": 1, "bad": object()})
+            assert await store.runs() == []
 
     run_sync(go())
+
+
+HALVES = ["a \ud83d", "\ude00 b", "\ud83d", "", "\ude01", " c"]
+
+
+def test_characters_that_were_cut_in_two_are_whole_again():
+    """A model's pieces may end within an emoji; half of one at the end of the text stays a half."""
+
+    async def halves(context: NodeContext) -> Output:
+        for piece in [*HALVES, "\ud83d"]:
+            context.execution.emit_delta(context.node, {"kind": "text", "text": piece, "run": 1})
+            await asyncio.sleep(0)
+        context.execution.emit_log(context.node, "INFO", "half \ud83d")
+        return Output("done")
+
+    before = handlers.get("journal_give")
+    handlers.register("journal_give", halves)
+    try:
+        execution = run(plan_of({"s": StartNode(), "a": Give(), "e": EndpointNode()}, ["s -> a", "a -> e"]), InMemoryRunStore())
+    finally:
+        handlers.register("journal_give", before)
+    assert execution.state.status == "completed"
+    pieces = [e.payload["text"] for e in of(execution, T.NODE_OUTPUT)]
+    assert "".join(pieces) == "a \U0001f600 b\U0001f601 c\\ud83d"
+    assert all(event.payload["message"] == "half \\ud83d" for event in of(execution, T.EXECUTION_LOG))
 
 
 # Stops at any moment.

@@ -117,10 +117,6 @@ class Resolver:
         """
         return decode(text, object_hook=self._resolved)
 
-    def restored(self, value: Any) -> Any:
-        """As `payload`, from JSON that was parsed already."""
-        return self.payload(_dumps(value))
-
     def _resolved(self, mapping: dict[str, Any]) -> Any:
         if mapping.keys() != {_REFERENCE}:
             return mapping
@@ -235,4 +231,5 @@ def events_of_lines(texts: Iterable[str]) -> Iterator[Event]:
         if "blob" in found:
             blobs[found["blob"]] = _dumps(found["value"])
             continue
-        yield Event.from_wire({**found, "data": resolver.restored(found["data"])})
+        data = _dumps(found["data"])  # without `blobs`, nothing in it is a reference, whatever it looks like
+        yield Event.from_wire({**found, "data": resolver.payload(data) if found.get("blobs") else decode(data)})
