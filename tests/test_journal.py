@@ -262,6 +262,19 @@ def test_inputs_that_cannot_be_recorded_are_refused_before_the_run():
     run_sync(go())
 
 
+def test_a_record_begins_with_what_the_run_was_given():
+    """The inputs, for whoever resumes, forks or compares it."""
+
+    async def go() -> None:
+        store = InMemoryRunStore()
+        async with Runtime(Settings(), llm=scripted(), store=store) as runtime:
+            execution = runtime.execution(CHAIN, variables={"topic": "cats", "n": [1, 2]})
+            await execution.run()
+            assert (await store.events(execution.run_id))[0].payload["variables"] == {"topic": "cats", "n": [1, 2]}
+
+    run_sync(go())
+
+
 HALVES = ["a \ud83d", "\ude00 b", "\ud83d", "", "\ude01", " c"]
 
 

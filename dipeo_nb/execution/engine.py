@@ -889,6 +889,7 @@ class Execution:
 
     def _started_payload(self) -> dict[str, Any]:
         return {
+            "variables": dict(self.options.variables),
             "diagram": self.plan.name,
             "diagram_id": self.plan.source_path,
             "source": self.options.source,
