@@ -17,7 +17,6 @@ from __future__ import annotations
 import __future__
 
 import ast
-import asyncio
 import builtins
 import codecs
 import importlib.abc
@@ -384,7 +383,7 @@ def run_wrapped(tree, bound, filename, namespace):
         exec(compile(module, filename, "exec", dont_inherit=True), namespace)
         value = namespace["__dipeo_main__"]()
         if inspect.isawaitable(value):
-            value = asyncio.run(settle(value))
+            value = finished(value)
     finally:
         for name in ("__dipeo_main__", *helpers):
             namespace.pop(name, None)
@@ -395,11 +394,18 @@ def whole(value):
     """A value that comes piece by piece as the list of its pieces."""
     if inspect.isgenerator(value):
         return list(value)
-    return asyncio.run(gathered(value)) if inspect.isasyncgen(value) else value
+    return finished(gathered(value)) if inspect.isasyncgen(value) else value
 
 
 async def gathered(pieces):
     return [piece async for piece in pieces]
+
+
+def finished(awaitable):
+    """What an awaitable gives."""
+    import asyncio  # a third of the time that the process would take to start
+
+    return asyncio.run(settle(awaitable))
 
 
 async def settle(awaitable):
@@ -434,7 +440,7 @@ def call(function, inputs, names):
             given.pop(p.name) for p in plain if p.kind is inspect.Parameter.POSITIONAL_ONLY and p.name in given
         ]
         value = function(*positional, **given)
-    return asyncio.run(settle(value)) if inspect.isawaitable(value) else value
+    return finished(value) if inspect.isawaitable(value) else value
 
 
 MODULE = "__dipeo__"
@@ -802,7 +808,7 @@ def remember_source(filename, text):
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
 
 
-class PickledWhole(importlib.abc.MetaPathFinder):
+class PickledWhole:
     """Lets cloudpickle (joblib, ray, dask have one of their own) send functions of the code whole to processes that cannot import
     the code."""
 
