@@ -15,22 +15,27 @@ NAME_LIMIT = 255
 PATH_LIMIT = 4096
 """Bytes of a whole path."""
 _WINDOWS_DRIVE = re.compile(r"^[A-Za-z]:")
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
+_NOT_ON_WINDOWS = re.compile(r'[<>"|?*]')
+_RESERVED = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³])(\..*)?$", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
-def confine(base: Path, path: str | os.PathLike[str], *, suffixes: Collection[str] | None = None) -> Path:
+def confine(
+    base: Path, path: str | os.PathLike[str], *, suffixes: Collection[str] | None = None, portable: bool = True
+) -> Path:
     """The absolute path that *path* names below *base*; symbolic links are followed and must stay inside.
 
     An absolute path is accepted when it lies inside. The file need not exist.
 
     Args:
         suffixes: endings of names that are allowed (`.json`), in lower case; None: all.
+        portable: refuse characters that names on Windows cannot have; False where they are encoded.
 
     Raises:
         StorageError: it leads outside, or is no name a file here should have: empty, NUL or control characters,
-            invisible direction marks, `C:` drives, `\\\\host` shares, `~user`, device names of Windows, components over 255 bytes,
+            invisible direction marks, addresses (`http://…`), `C:` drives, `\\\\host` shares, `~user`, device names of Windows, components over 255 bytes,
             components that end in a blank or a dot, another ending than those of `suffixes`; or it exists and is neither a regular file nor a folder.
     """
     text = os.fspath(path)
@@ -49,6 +54,10 @@ def confine(base: Path, path: str | os.PathLike[str], *, suffixes: Collection[st
             "it is a path of another system",
             hint="Write it with forward slashes, relative to the base directory.",
         )
+    if _URL.match(text):
+        raise refused(text, "it is an address, not a file", hint="Fetch it with an api_job node, then name the file.")
+    if portable and _NOT_ON_WINDOWS.search(text):
+        raise refused(text, "it has characters that names on Windows cannot have")
     if text.startswith("~"):
         raise refused(text, "it names a home directory")
     parts = Path(text).parts

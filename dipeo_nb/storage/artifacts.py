@@ -107,7 +107,7 @@ class ArtifactStoreAdapter:
                         target = Path(tempfile.mkdtemp(dir=self._own_folder())) / name.rpartition("/")[2]
                     else:
                         Path(folder).mkdir(parents=True, exist_ok=True)
-                        target = confine(Path(folder), name)
+                        target = confine(Path(folder), name, portable=False)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _copy(source, target, record)
                 except OSError as error:

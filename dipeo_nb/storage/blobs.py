@@ -33,7 +33,7 @@ def checked_key(key: str) -> str:
         raise bad_key(key, "it is empty, absolute, or has an empty part")
     if any(part in (".", "..") for part in key.split("/")):
         raise bad_key(key, "it has a part '.' or '..'")
-    confine(_NOWHERE, key)  # the rules of all paths
+    confine(_NOWHERE, key, portable=False)  # the rules of all paths; stores encode what names of files cannot have
     return key
 
 
@@ -137,7 +137,8 @@ class InMemoryBlobAdapter:
                 raise beyond_limit(key, self._max_size)
             content.write(piece)
             hashed.update(piece)
-            await asyncio.sleep(0)
+            if size > CHUNK:  # others on the event loop have their turns
+                await asyncio.sleep(0)
         if create_only and self._blobs.get(key):
             raise already_there(key)
         digest = hashed.hexdigest()

@@ -20,19 +20,14 @@ BAD_KEYS = (
 )  # fmt: skip
 """Keys that leave a store, or that no file could have on one of the systems people use."""
 
-LONG_KEYS = {
-    "japanese": "日本語の長い名前" * 4 + "日本語",
-    "accents": "é" * 120,
-    "capitals": "MODEL_" * 40,
-    "emoji in folders": "/".join(["😀" * 60] * 3),
-    "long": "x" * 240,  # some servers add to it
-    "deep": "/".join(["d"] * 400),
-}
+LONG_KEYS = (
+    "日本語の長い名前" * 4 + "日本語", "é" * 120, "MODEL_" * 40, "/".join(["😀" * 60] * 3), "/".join(["d"] * 400),
+    "x" * 240,  # some servers add to it
+)  # fmt: skip
 """Keys that need more room than they have letters."""
-NOT_TEXT: dict[str, Any] = {
-    "number": {"a": 1}, "none": {"a": None}, "object": {"a": object()}, "bytes": {"a": b"x"}, "name": {1: "x"},
-    "surrogate": {"a": "\ud800"}, "surrogate in a name": {"\ud800": "x"},
-}  # fmt: skip
+NOT_TEXT: tuple[Any, ...] = (
+    {"a": 1}, {"a": None}, {"a": object()}, {"a": b"x"}, {1: "x"}, {"a": "\ud800"}, {"\ud800": "x"},
+)  # fmt: skip
 
 
 class BlobStoreContract(Contract):
@@ -82,26 +77,29 @@ class BlobStoreContract(Contract):
         await store.delete("x")
         same(await keys(store), sorted(set(names) - {"x"}), "the keys after 'x' was deleted")
 
-    @promise(cases=LONG_KEYS)
-    async def test_keys_are_as_long_as_names_of_files(self, store: BlobStorePort, key: str) -> None:
+    @promise
+    async def test_keys_are_as_long_as_names_of_files(self, store: BlobStorePort) -> None:
         """More than 200 bytes a part, hundreds of parts, every script; they are listed, and keep apart from their neighbours."""
-        parent, _, last = key.rpartition("/")
-        other = f"{parent}/{last[:-1]}-".lstrip("/")
-        for name in (key, other):
-            await store.put(name, name.encode())
-        same(await content(store, key), key.encode(), "the content of a long key")
-        same(await keys(store), sorted([key, other]), "the keys")
-        same(await keys(store, f"{parent}/".lstrip("/")), sorted([key, other]), "the keys with that parent")
-        same([v.key for v in await store.versions(key)], [key], "the keys of its versions")
-        await store.delete(key)
-        same(await keys(store), [other], "the keys after one of two was deleted")
+        for key in LONG_KEYS:
+            parent, _, last = key.rpartition("/")
+            other = f"{parent}/{last[:-1]}-".lstrip("/")
+            for name in (key, other):
+                await store.put(name, name.encode())
+            same(await content(store, key), key.encode(), "the content of a long key")
+            same(await keys(store), sorted([key, other]), "the keys")
+            same(await keys(store, f"{parent}/".lstrip("/")), sorted([key, other]), "the keys with that parent")
+            same([v.key for v in await store.versions(key)], [key], "the keys of its versions")
+            await store.delete(key)
+            same(await keys(store), [other], "the keys after one of two was deleted")
+            await store.delete(other)
 
-    @promise(cases=NOT_TEXT)
-    async def test_metadata_is_text(self, store: BlobStorePort, metadata: Any) -> None:
+    @promise
+    async def test_metadata_is_text(self, store: BlobStorePort) -> None:
         """Names and values; anything else is refused before anything is stored."""
-        with refusal(f"a put with the metadata {metadata!a:.80}", cause="not_text"):
-            await store.put("k", b"x", metadata)
-        same(await keys(store), [], "the keys after a put that was refused")
+        for metadata in NOT_TEXT:
+            with refusal(f"a put with the metadata {metadata!a:.80}", cause="not_text"):
+                await store.put("k", b"x", metadata)
+            same(await keys(store), [], "the keys after a put that was refused")
 
     @promise
     async def test_listing_is_by_prefix_in_order_and_limited(self, store: BlobStorePort) -> None:

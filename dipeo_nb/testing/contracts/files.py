@@ -16,6 +16,7 @@ BAD_PATHS = (
     "\\\\host\\share", "\\x", "a\\..\\..\\x", "C:\\x", "c:/x", "C:x", "~/x", "~root/x", "~", "", " ", "\t", "\n",
     "a\0b", "a\nb", "a\rb", "\x1b[31m", "a\x7fb", "con", "NUL", "nul.txt", "aux.json", "com1", "LPT9.txt", "a/prn/b",
     "x.", "x ", "a /b", "a./b", "\u202egpj.exe", "a\u200bb", "\ufeffx", "a\u2066b", "x" * 256, "é" * 200, "a/" * 3000,
+    "http://x/y", "file:///etc/passwd", "s3://bucket/x", "x|y", "x?y", "a/x*y", "x<y", "x>y", 'x"y', "COM¹", "lpt².txt", "CONIN$",
     "/dev/null", "/dev/zero", "/proc/self/environ", "....//....//etc/passwd/..../../../../../../x",
 )  # fmt: skip
 """Paths that leave the base directory, name a device, or that no file could have on one of the systems people use."""

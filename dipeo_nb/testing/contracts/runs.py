@@ -142,11 +142,7 @@ class RunStoreContract(Contract):
         same([r.run_id for r in await store.runs(nested=True)], ["d", "c", "p"], "all runs")
         same([r.run_id for r in await store.runs(parent="p")], ["c"], "the runs that 'p' began")
         same(await store.runs(parent="d"), [], "the runs that 'd' began")
-        same(
-            [r.run_id for r in await store.runs(parent="c", diagram="d", status="running")],
-            ["d"],
-            "what all filters leave",
-        )
+        same([r.run_id for r in await store.runs(parent="c", diagram="d", status="running")], ["d"], "what all filters leave")
 
     @promise
     async def test_forgetting(self, store: RunStore) -> None:
