@@ -73,7 +73,7 @@ test: $(STAMP) browser redis
 	$(PY) -m pytest tests --nbmake notebooks
 
 quick: $(STAMP) redis
-	$(PY) -m pytest tests -q -m "not (slow or browser or model or wheel)"
+	$(PY) -m pytest tests -q -m "not (slow or browser or model or wheel or process)"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

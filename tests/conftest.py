@@ -89,6 +89,20 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+SERVERS = {"child", "mortal_postgres", "mortal_redis", "postgres_server", "redis_server", "s3_server"}
+"""Fixtures that start processes."""
+STARTERS = {"subprocess", "pexpect", "nbclient", "ProcessCodeRunner", "uvicorn", "Session", "main"}
+"""What modules import whose tests start processes: servers, kernels, commands, the workers of code jobs."""
+WIRES = ("tests/contracts/", "tests/test_llm_", "tests/test_cloud_storage")
+"""Where tests talk to servers."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests last: Playwright keeps an event loop in the main thread, which other tests could not share."""
+    """Mark what `make quick` leaves out. Browser tests last: Playwright keeps an event loop in the main thread, which other
+    tests could not share."""
+    for item in items:
+        names = set(vars(item.module)) if isinstance(item, pytest.Function) else set[str]()
+        starts = SERVERS & set(getattr(item, "fixturenames", ())) or STARTERS & names
+        if starts or item.nodeid.startswith(WIRES):
+            item.add_marker("process")
     items.sort(key=lambda item: "browser" in item.keywords)

@@ -605,6 +605,7 @@ def test_resumed_and_forked_runs_agree(row: Row):
             assert inputs == whole.given[place], f"{place} in a fork at {event.payload}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [random_program, random_graph])
 def test_random_diagrams(make):
     """Nested loops with exits, joins, limits, error and first arrows, and any graph at all: scheduler and interpreter agree

@@ -284,8 +284,9 @@ def _frozen(value: Any, depth: int) -> Any:
         if type(getattr(value, "tzinfo", None)) not in _ZONES:
             raise _UnknowableError
         return kind, repr(value)
-    if isinstance(value, str) and vars(value).keys() == {"__dipeo_value__"}:
-        return kind, str(value), _frozen(vars(value)["__dipeo_value__"], depth + 1)
+    if isinstance(value, str) and vars(value).keys() == {"__dipeo_value__", "own"}:
+        state = vars(value)
+        return kind, str(value), state["own"], _frozen(state["__dipeo_value__"], depth + 1)
     if isinstance(value, enum.Enum):
         return kind, value.name, _frozen(_content_of_enum(value), depth + 1)
     if dataclasses.is_dataclass(kind) and _is_only_fields(kind):

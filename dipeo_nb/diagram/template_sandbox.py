@@ -106,7 +106,9 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
             method = self._method_kind(obj=value, name=name)
             cast(_Method, method)._bound = found  # pyright: ignore[reportPrivateUsage]
             return method
-        return self.undefined(obj=value, name=name) if isinstance(value, _PLAIN_VALUES) else found
+        if isinstance(value, _PLAIN_VALUES) and name not in getattr(value, "__dict__", ()):
+            return self.undefined(obj=value, name=name)  # what every text or number has (`n.real`) is not the author's
+        return found
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         value = plain(obj)

@@ -101,7 +101,7 @@ def appended(text: str, value: Any, path: str) -> tuple[str, int]:
     Raises:
         ValidationError: the row does not fit, or the text is not what CSV is; nothing is guessed.
     """
-    if not text.strip():
+    if not text.strip("\r\n"):
         return (value if isinstance(value, str) else text_of(value, path)), _count(value)
     if not value and isinstance(value, (Mapping, list, tuple)):
         raise _does_not_fit(path, "the row has no cells", "Give a mapping or a list of cells.")
