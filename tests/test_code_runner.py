@@ -313,7 +313,7 @@ def test_what_is_no_python_is_none_in_both_places(code: Session, source: str):
         ("import ctypes\nctypes.string_at(0)", "ended by itself"),
         ("import os\nos._exit(0)", "ended by itself"),
         ("import os\nos.closerange(3, 100)", "ended by itself"),
-        ("class E(Exception):\n    def __str__(self): raise ValueError('x')\nraise E", "its text cannot be had"),
+        ("class E(Exception):\n    def __str__(self): raise ValueError('x')\nraise E", "its text cannot be read"),
         ("print('\\ud83d')\nraise KeyboardInterrupt", "KeyboardInterrupt"),
         ("import sys\nsys.exit('bye')", "the code called exit"),
         ("import sys, io\nsys.stdout = io.StringIO()\nraise ValueError('here')", "ValueError: here"),

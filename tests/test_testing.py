@@ -48,8 +48,9 @@ ROOT = Path(__file__).parents[1]
 
 class LosesVersions(InMemoryBlobAdapter):
     async def put(self, key: str, data: Any, *more: Any, **options: Any) -> str:
-        self._blobs.pop(key, None)
-        return await super().put(key, data, *more, **options)
+        version = await super().put(key, data, *more, **options)
+        self._blobs[key] = {version: self._blobs[key][version]}
+        return version
 
 
 class LosesOldOnWrongCreate(InMemoryBlobAdapter):

@@ -269,7 +269,7 @@ def test_random_values_are_the_same_on_every_way(ways: tuple[Session, Path], giv
     events = run_sync(session.runtime.services.store.events(run.id))
     assert same(events[0].payload["variables"]["v"], expected)
     for event in events:
-        arrived = redis._decoded({b"event": redis._encoded(event).encode()})
+        arrived = redis._decoded({b"event": redis._encoded(event)})
         assert arrived is not None
         assert encode(arrived._asdict()) == encode(event._asdict())
     with sqlite3.connect(base / ".dipeo" / "runs.db") as store:
@@ -690,9 +690,9 @@ def test_arguments_that_cannot_be_decoded_do_not_fail_a_run(tmp_path: Path):
 
 
 def test_the_worker_loads_nothing_else_of_the_package(session: Session):
-    """The file of values alone, by its path: what the diagram brings cannot take its place."""
+    """Its own files alone, by their paths: what the diagram brings cannot take their place."""
     found = session.run(diagram(code("A", "import sys\nreturn sorted(m for m in sys.modules if 'dipeo' in m)")), view=False)
-    assert found.output == ["_dipeo_values"]
+    assert found.output == ["__dipeo__", "_dipeo_code_objects", "_dipeo_code_worker", "_dipeo_values"]
 
 
 class Word(StrEnum):

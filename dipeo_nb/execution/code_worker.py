@@ -38,7 +38,14 @@ import types
 import weakref
 
 if __name__ != "_dipeo_code_worker":
-    from dipeo_nb.common.values import UnsupportedValueError, error_text, is_plain, parse_structured, plain_value
+    from dipeo_nb.common.values import (
+        MAX_ITERATED,
+        UnsupportedValueError,
+        error_text,
+        is_plain,
+        parse_structured,
+        plain_value,
+    )
     from dipeo_nb.execution import code_objects
 else:  # started by its path: files of the diagram may hide the package, and are not to be imported here
     from importlib.util import module_from_spec, spec_from_file_location
@@ -53,7 +60,11 @@ else:  # started by its path: files of the diagram may hide the package, and are
 
     _values = _by_path("_dipeo_values", "..", "common", "values.py")
     code_objects = _by_path("_dipeo_code_objects", "code_objects.py")
-    UnsupportedValueError, error_text = _values.UnsupportedValueError, _values.error_text
+    UnsupportedValueError, error_text, MAX_ITERATED = (
+        _values.UnsupportedValueError,
+        _values.error_text,
+        _values.MAX_ITERATED,
+    )
     is_plain, parse_structured, plain_value = _values.is_plain, _values.parse_structured, _values.plain_value
 
 OUTPUT_LIMIT = 1_000_000  # characters of printed text kept per piece of code
@@ -391,14 +402,17 @@ def run_wrapped(tree, bound, filename, namespace):
 
 
 def whole(value):
-    """A value that comes piece by piece as the list of its pieces."""
-    if inspect.isgenerator(value):
-        return list(value)
+    """A value that comes piece by piece from asynchronous code as the list of its pieces; other iterators are read later."""
     return finished(gathered(value)) if inspect.isasyncgen(value) else value
 
 
 async def gathered(pieces):
-    return [piece async for piece in pieces]
+    found = []
+    async for piece in pieces:
+        found.append(piece)
+        if len(found) > MAX_ITERATED:  # maybe without end: let the conversion refuse it
+            return iter(found)
+    return found
 
 
 def finished(awaitable):

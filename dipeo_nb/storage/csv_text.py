@@ -44,7 +44,7 @@ class _Table(NamedTuple):
     @property
     def header(self) -> list[str]:
         cells = self.records[0].cells
-        return [cell.strip(" ") for cell in cells] if self.gap else cells
+        return [cell.strip(" ") or cell for cell in cells] if self.gap else cells
 
     def line(self, cells: Iterable[Any]) -> str:
         return _line(cells, self.delimiter, self.gap, self.quoting)
