@@ -245,8 +245,12 @@ class RunServer:
         answer = _Answer.model_validate_json(await _body(request))
         question = execution.state.pending_question or {}
         request_id = answer.request_id or question.get("request_id")
-        if request_id is None:
-            raise UserError("No question waits for an answer.", hint="Wait for an interactive_prompt event.")
+        if request_id is None or str(request_id) not in execution.state.questions:
+            raise UserError(
+                f"No question {request_id!r} waits for an answer." if request_id else "No question waits for an answer.",
+                hint="Wait for an interactive_prompt event, and answer with its request_id.",
+                cause="not_found",
+            )
         execution.answer(str(request_id), answer.text)
         return JSONResponse({"run_id": execution.run_id}, 202)
 

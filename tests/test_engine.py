@@ -19,7 +19,7 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsag
 from dipeo_nb.domain.enums import EventType, NodeCategory, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import NODE_SPECS, NodeMeta, NodeSpec
-from dipeo_nb.errors import InvalidDiagramError, StorageError
+from dipeo_nb.errors import InvalidDiagramError, RunError, StorageError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import GivenAnswers
@@ -409,7 +409,8 @@ def test_answer_from_outside(bench: Bench):
             time.sleep(0.02)
         question = execution.state.pending_question
         assert question is not None
-        execution.answer("no such request", "x")
+        with pytest.raises(RunError, match="No question 'no such request' waits"):
+            execution.answer("no such request", "x")
         execution.answer(question["request_id"], "Bob")
         assert future.result(5).outputs == {"e": "Bob"}
 

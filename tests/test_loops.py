@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -590,50 +590,79 @@ def test_resumed_and_forked_runs_agree(row: Row):
     log = stored(whole.events)
     for cut in range(1, len(log)):
         again = loops.carry_out(shape, decided, after=log[:cut])
-        assert again.story() == whole.story()
+        same_story(again, whole)
         assert again.statuses == whole.statuses
-        for place, inputs in again.given.items():
-            assert inputs == whole.given[place], f"{place} after event {cut}"
     plan = shape.plan()
     done = [e for e in log if e.type is EventType.NODE_STARTED]
     for event in done[:: max(1, len(done) // 4)]:
         node = plan.node(event.payload["label"])
         reuse = reusable(plan, log, at=node, run=event.payload["run"])
-        fork = loops.carry_out(shape, decided, reuse=reuse)
-        assert fork.story() == whole.story()
-        for place, inputs in fork.given.items():
-            assert inputs == whole.given[place], f"{place} in a fork at {event.payload}"
+        same_story(loops.carry_out(shape, decided, reuse=reuse), whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [random_program, random_graph])
-def test_random_diagrams(make):
+def test_random_diagrams(make: Any):
     """Nested loops with exits, joins, limits, error and first arrows, and any graph at all: scheduler and interpreter agree
     on every input of every run, and the order in which work ends changes nothing."""
-    compared = 0
+    compared = unnamed = 0
     for seed in range(260):
         rng = random.Random(seed)
         shape = loops.parse(make(rng, rng.randint(3, 12)))
         if not loops.is_settled(shape):
             continue
         decided = random_decisions(rng, shape)
+        by_rules = [loops.interpret(shape, decided, seed=seed, limit=5)]
+        if any(arrow.first for arrow in shape.arrows):
+            # Nobody waits for later tokens on a `first` arrow: where they meet others, several outcomes are right.
+            by_rules += [loops.interpret(shape, decided, seed=other, limit=5) for other in range(12)]
+        if any(outcome.end == "deadlock: " for outcome in by_rules):
+            unnamed += 1  # two nodes wait for each other by the letter of the rules; the scheduler finds a way on
+            continue
         for order in (None, seed):
             played = loops.play(shape, decided, seed=order, limit=5)
-            assert allowed(shape, decided, played), (seed, shape.arrows, decided)
+            assert any(agree(played, outcome) for outcome in by_rules), (seed, shape.arrows, decided)
         compared += 1
     assert compared >= 150
+    assert unnamed <= 2
 
 
-def allowed(shape: loops.Shape, decided: dict[str, str], played: loops.Outcome) -> bool:
-    """Whether the interpreter comes to that outcome. Where later tokens on a `first` arrow meet others, which nobody waits
-    for, it comes to several."""
-    for seed in range(12):
-        by_rules = loops.interpret(shape, decided, seed=seed, limit=5)
-        if by_rules == played or (by_rules.end == played.end == "endless"):
-            return True
-        if by_rules.end == "deadlock: ":  # two nodes that wait for each other: the scheduler finds a way on
-            return True
-    return False
+def agree(one: loops.Outcome, other: loops.Outcome) -> bool:
+    """Whether two outcomes are the same; runs that are cut off as endless as far as both go."""
+    if one.end != other.end:
+        return False
+    if one.end != "endless":
+        return (one.runs, one.skipped) == (other.runs, other.skipped)
+    return all(a == b for node in one.runs for a, b in zip(one.runs[node], other.runs.get(node, []), strict=False))
+
+
+def test_random_diagrams_are_resumed_and_forked():
+    """What the table shows of resumed and forked runs holds for random programs."""
+    compared = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        shape = loops.parse(random_program(rng, rng.randint(3, 9)))
+        decided = random_decisions(rng, shape)
+        if not loops.is_settled(shape) or any(arrow.first for arrow in shape.arrows):
+            continue
+        whole = loops.carry_out(shape, decided, limit=5)
+        if whole.error is not None:
+            continue
+        log = stored(whole.events)
+        for cut in rng.sample(range(1, len(log)), min(4, len(log) - 1)):
+            same_story(loops.carry_out(shape, decided, limit=5, after=log[:cut]), whole)
+        start = rng.choice([e.payload for e in log if e.type is EventType.NODE_STARTED])
+        plan = shape.plan()
+        reuse = reusable(plan, log, at=plan.node(start["label"]), run=start["run"])
+        same_story(loops.carry_out(shape, decided, limit=5, reuse=reuse), whole)
+        compared += 1
+    assert compared >= 20
+
+
+def same_story(again: loops.Record, whole: loops.Record) -> None:
+    assert again.story() == whole.story()
+    for place, inputs in again.given.items():
+        assert inputs == whole.given[place], place
 
 
 def test_endless_loop_names_its_way_out():
@@ -641,6 +670,11 @@ def test_endless_loop_names_its_way_out():
     record = loops.carry_out(loops.parse("s > a; a > ?c; c- > a; c+ > e"), {"c": "-"}, limit=7)
     assert record.error is not None
     assert record.error.message == "'a' ran 7 times and its loop did not end. The loop's condition 'c' never ended it."
+    assert str(record.error.hint).startswith(
+        "Correct the condition, give a person_job of the loop a smaller max_iteration"
+    )
+    unlimited = loops.carry_out(loops.parse("s > p/100; p > ?c; c- > p; c+ > e"), {"c": "-"}, limit=7)
+    assert "give a max_iteration to 'p'" in str(unlimited.error and unlimited.error.hint)
 
 
 def test_nothing_is_left_unawaited(recwarn: pytest.WarningsRecorder):

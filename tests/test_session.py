@@ -23,6 +23,7 @@ from dipeo_nb.errors import (
     MissingDependencyError,
     ProviderError,
     RunAbortedError,
+    RunError,
     TrustError,
     UserError,
 )
@@ -555,3 +556,53 @@ def test_nest_says_what_it_patches():
     code = "import dipeo_nb as dp, asyncio\nprint(dp.nest())\nasync def f(): return asyncio.run(asyncio.sleep(0, 7))\nassert asyncio.run(f()) == 7"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("nest_asyncio2 has patched asyncio")
+
+
+ASKING = """
+version: light
+nodes:
+  - {label: Start, type: start}
+  - {label: Ask, type: user_response, prompt: "Which colour?", timeout: 60}
+  - {label: End, type: endpoint}
+connections:
+  - {from: Start, to: Ask}
+  - {from: Ask, to: End}
+"""
+
+
+def wait_for_question(run: Run) -> None:
+    while run.question is None and not run.finished:
+        time.sleep(0.002)
+
+
+def test_an_answer_to_a_question_that_does_not_wait_is_an_error(tmp_path: Path):
+    """Unknown ids, a question of the process before, and a run that is over: nothing is lost without a word."""
+    with Session(base_dir=tmp_path) as dp:
+        run = dp.start(ASKING, view=False)
+        wait_for_question(run)
+        with pytest.raises(RunError, match="No question 'nope' waits"):
+            run.answer("blue", request_id="nope")
+        before = run.question
+        run.stop()
+        with pytest.raises(RunError):
+            run.result(30)
+        with pytest.raises(RunError, match="waits for an answer"):
+            run.answer("blue", request_id=before["request_id"])
+        again = dp.resume(run.id, view=False)
+        wait_for_question(again)
+        assert again.question["request_id"] != before["request_id"]
+        again.answer("red")
+        assert again.result(30).output == "red"
+        with pytest.raises(RunError):
+            again.answer("blue")
+
+
+def test_an_answer_in_the_moment_of_the_question_counts(tmp_path: Path):
+    """A question is shown a moment before it is asked; who answers at once is heard."""
+    with Session(base_dir=tmp_path) as dp:
+        for colour in ("red", "blue", "green") * 5:
+            run = dp.start(ASKING, view=False)
+            while run.question is None:
+                pass
+            run.answer(colour)
+            assert run.result(30).output == colour

@@ -143,7 +143,9 @@ def link(
                 required=tuple(e.index for e in into if e.required),
                 backs=tuple(e.index for e in into if e.back and not e.optional),
                 first=firsts,
-                settled=not any(e.data or e.gathered >= 0 for e in into),
+                settled=not any(
+                    e.data or e.gathered >= 0 or (e.back and chains[e.source] != chains[e.target]) for e in into
+                ),
                 awaited=awaited(later if joins else ()),
                 first_awaited=awaited([e.index for e in into if e.first or e.data] if firsts else ()),
                 gathers={} if joins else _gathers(into, awaited),

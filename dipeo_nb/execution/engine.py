@@ -44,6 +44,7 @@ from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endles
 from dipeo_nb.execution.fold import RunState, Spent
 from dipeo_nb.execution.handlers import sub_diagram
 from dipeo_nb.execution.inputs import Inputs, Output, run_inputs, settled
+from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.journal import Journal, Timeline
 from dipeo_nb.execution.memory import ConversationLog, as_record
 from dipeo_nb.execution.recovery import (
@@ -211,6 +212,7 @@ class Execution:
             self.log.restore(message)
         for event in recovered.events:
             self.state.apply(event)
+        self.state.questions.clear()  # they were asked in a process that is gone; their nodes ask anew
 
     @property
     def tail(self) -> list[Event]:
@@ -232,9 +234,13 @@ class Execution:
                 self._loop.call_soon_threadsafe(self._abort)
 
     def answer(self, request_id: str, text: str) -> None:
-        """Answer a waiting user_response node. Unknown or already answered requests are ignored. Any thread."""
-        if self._loop is None:
-            return
+        """Answer a waiting user_response node; a question that is answered already is left alone. Any thread.
+
+        Raises:
+            RunError: no such question waits.
+        """
+        if self._loop is None or request_id not in self.state.questions:
+            raise no_question(request_id, self.run_id)
 
         def give() -> None:
             waiting = self._questions.get(request_id)

@@ -80,6 +80,13 @@ class NoAnswers:
         return question.default, "default"
 
 
+def no_question(request_id: str, run_id: str) -> RunError:
+    """The error of an answer to a question that does not wait, or not any more."""
+    return RunError(
+        f"No question '{request_id}' waits for an answer.", hint="See run.question for the one that does.", run_id=run_id
+    )
+
+
 def nobody(question: Question) -> RunError:
     """The error of a question that nobody can answer here."""
     return RunError(

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError,
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.failures import as_run_error, describe
 from dipeo_nb.execution.fold import RunState, Spent
-from dipeo_nb.execution.interaction import nobody
+from dipeo_nb.execution.interaction import no_question, nobody
 from dipeo_nb.execution.metrics import RunMetrics, measure, told
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.notebook import static_view
@@ -409,12 +409,18 @@ class Run:
         """Answer the waiting question (or the one named). Any thread; a question already answered is left alone.
 
         Raises:
-            RunError: no question waits.
+            RunError: no question waits, or not that one.
         """
         request_id = request_id or (self.question or {}).get("request_id")
         if request_id is None or self._answers is None:
             raise RunError("No question waits for an answer.", hint="See run.question.", run_id=self.id)
+        if self._finished.is_set() or str(request_id) not in self.state.questions:
+            raise no_question(str(request_id), self.id)
         self._answers.give(str(request_id), text)
+
+    def _answered_in_view(self, request_id: str, text: str) -> None:
+        with suppress(RunError):  # answered elsewhere meanwhile, or the run is over: the form goes in a moment
+            self.answer(text, request_id)
 
     def signal(self, name: str, **payload: Any) -> None:
         """Tell the run of an event that a node of it waits for, or will: `run.signal("approved", by="Ada")`. Any thread.
@@ -557,7 +563,7 @@ class Run:
             self._state,
             self._diagram,
             stop=self.stop,
-            answer=lambda request, text: self.answer(text, request),
+            answer=self._answered_in_view,
             elsewhere=lambda: self._answers is not None and self._answers.waiting_cells > 0,
         )
         live.show()
@@ -596,9 +602,13 @@ class Answers:
     def __init__(self) -> None:
         self.waiting_cells = 0
         self._waiting: dict[str, asyncio.Future[tuple[str, str]]] = {}
+        self._early: dict[str, tuple[str, str]] = {}
+        """Answers to questions that are shown, and not asked here yet."""
         self._questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
 
     async def ask(self, question: Question) -> tuple[str, str]:
+        if question.request_id in self._early:
+            return self._early.pop(question.request_id)
         answered: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._waiting[question.request_id] = answered
         self._questions.put(question)
@@ -608,11 +618,15 @@ class Answers:
             del self._waiting[question.request_id]
 
     def give(self, request_id: str, answer: str | BaseException, source: str = "user") -> None:
-        """Answer from any thread; unknown or answered requests are ignored."""
+        """Answer a question of the run from any thread; the first answer counts."""
 
         def settle() -> None:
             waiting = self._waiting.get(request_id)
-            if waiting is None or waiting.done():
+            if waiting is None:
+                if isinstance(answer, str):
+                    self._early.setdefault(request_id, (answer, source))
+                return
+            if waiting.done():
                 return
             if isinstance(answer, str):
                 waiting.set_result((answer, source))
