@@ -614,7 +614,10 @@ def test_random_diagrams(make: Any):
         decided = random_decisions(rng, shape)
         by_rules = [loops.interpret(shape, decided, seed=seed, limit=5)]
         if any(arrow.first for arrow in shape.arrows):
-            # Nobody waits for later tokens on a `first` arrow: where they meet others, several outcomes are right.
+            # Nobody waits for later tokens on a `first` arrow: where they meet others, several outcomes are right, and in a
+            # loop without end more than can be tried.
+            if by_rules[0].end == "endless":
+                continue
             by_rules += [loops.interpret(shape, decided, seed=other, limit=5) for other in range(12)]
         if any(outcome.end == "deadlock: " for outcome in by_rules):
             unnamed += 1  # two nodes wait for each other by the letter of the rules; the scheduler finds a way on
