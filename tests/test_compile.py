@@ -642,3 +642,30 @@ def test_a_db_without_a_file_has_its_data_as_result() -> None:
         if d.code == "missing-file" and d.severity == severity
     }
     assert found == {"warning", "error"}
+
+
+@pytest.mark.parametrize(
+    ("written", "close"),
+    [("ALL_INVOLVD", "ALL_INVOLVED"), ("GOLDFSH", "GOLDFISH"), ("sent_to_mee", "SENT_TO_ME")],
+)
+def test_misspelt_views_of_memory_are_found(written: str, close: str):
+    """They would be taken for a criterion, and cost a call of a model each time."""
+    text = LOOP.replace("max_iteration: 3", f"max_iteration: 3, memorize_to: {written}") % ", max_iteration: 2"
+    found = next(d for d in load_text(text).check() if d.code == "unknown-memory")
+    assert f"Did you mean '{close}'" in str(found)
+
+
+@pytest.mark.parametrize(
+    "written", ["ALL_INVOLVED", "goldfish", "sent to me", "what was decided", "PRICES", "snake_case things"]
+)
+def test_views_and_criteria_are_left_alone(written: str):
+    """Names in any spelling, and criteria in words."""
+    text = LOOP.replace("max_iteration: 3", f"max_iteration: 3, memorize_to: {written}") % ", max_iteration: 2"
+    assert "unknown-memory" not in {d.code for d in load_text(text).check()}
+
+
+def test_settings_of_memory_without_effect_are_warned_about():
+    """`memory_settings` of old files is dropped, and said to be; an empty one is not worth a word."""
+    text = LOOP.replace("max_iteration: 3", "max_iteration: 3, memory_settings: {max_messages: 1}") % ", max_iteration: 2"
+    assert "'memory_settings' has no effect" in str(next(d for d in load_text(text).check() if d.code == "ignored-value"))
+    assert "ignored-value" not in {d.code for d in load_text(text.replace("{max_messages: 1}", "null")).check()}

@@ -38,6 +38,7 @@ from dipeo_nb.domain.enums import (
     TemplateEngine,
 )
 from dipeo_nb.domain.nodes import (
+    MEMORY_VIEWS,
     CodeJobNode,
     ConditionNode,
     DbNode,
@@ -389,8 +390,24 @@ class _Compiler:
                     node=node,
                     field="ignore_person",
                 )
+        self.check_memory(node, spec.memorize_to)
         changes.update(self.check_text_format(node, spec))
         return dataclasses.replace(spec, **changes) if changes else spec
+
+    def check_memory(self, node: DomainNode, memorize_to: str | None) -> None:
+        """Warn about a misspelt name of a view, which would be taken for a criterion and cost a call each time."""
+        word = (memorize_to or "").strip()
+        name = word.upper().replace(" ", "_").replace("-", "_")
+        if "_" in word or (word.isupper() and " " not in word):
+            close = nearest(name, MEMORY_VIEWS)
+            if name not in MEMORY_VIEWS and close:
+                self.warn(
+                    "unknown-memory",
+                    f"'memorize_to' is '{shorten(word)}', which is no view of the conversation: a model would select messages by it.",
+                    f"Did you mean '{close}'? A criterion is a sentence, such as `memorize_to: what was decided`.",
+                    node=node,
+                    field="memorize_to",
+                )
 
     def check_text_format(self, node: DomainNode, spec: PersonJobNode) -> dict[str, Any]:
         """Changes: the text of `text_format_file` takes the place of `text_format`."""
@@ -463,6 +480,7 @@ class _Compiler:
 
     def check_condition(self, node: DomainNode, spec: NodeSpec) -> NodeSpec:
         spec = cast(ConditionNode, spec)
+        self.check_memory(node, spec.memorize_to)
         changes: dict[str, Any] = {}
         match spec.condition_type:
             case ConditionType.CUSTOM if not (spec.expression or "").strip():

@@ -140,7 +140,16 @@ def properties(
                     value = MEMORY_PROFILES.get(value.strip().upper(), value)
                 result[name] = value
     for name in words.dropped:
-        result.pop(name, None)
+        if result.pop(name, None) and name.startswith("memory_"):
+            reading.warn(
+                "ignored-value",
+                f"'{name}' has no effect.",
+                *at,
+                *_key_path(reading, at, name),
+                hint="Say what the person remembers with memorize_to and at_most.",
+                node=shorten(label),
+                field=name,
+            )
     for name in result:
         if name not in words.known:
             reading.warn(

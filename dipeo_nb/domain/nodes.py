@@ -122,6 +122,18 @@ class EndpointNode(NodeSpec):
     output_variable: str | None = None
 
 
+MEMORY_VIEWS = (
+    "GOLDFISH",
+    "ALL_MESSAGES",
+    "ALL_INVOLVED",
+    "SENT_BY_ME",
+    "SENT_TO_ME",
+    "SYSTEM_AND_ME",
+    "CONVERSATION_PAIRS",
+)
+"""What `memorize_to` can name; any other text is a criterion in words, by which a model selects."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonJobNode(NodeSpec):
     META: ClassVar = NodeMeta(
