@@ -545,7 +545,9 @@ class _Interpreter:
 
     def begin(self, n: str, stamp: Stamp, taken: dict[int, tuple[int, int]]) -> None:
         got = dict(taken)
-        passes = max((self.tokens[e][0].passes for e in taken), default=0)
+        passes = max(
+            (self.tokens[e][many - 1].passes for e, (_, many) in taken.items() if e not in self.graph.data), default=0
+        )
         for e, (run, many) in taken.items():
             del self.tokens[e][:many]
             self.last[e] = run

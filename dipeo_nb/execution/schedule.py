@@ -464,7 +464,7 @@ class _Step:
                 self.commands.append(Exhausted(n, visits - 1))
                 return
         if node.max_runs is not None and not opening and runs >= node.max_runs:
-            passes = max(token.passes for _, token, _ in taken) + 1
+            passes = max(token.passes for e, token, _ in taken if not self.plan.edges[e].data) + 1
             self.pass_on(node, stamp, (runs, visits, entry, None, have, queued, -1, low), passes)
             return
         self.nodes = self.nodes.insert(n, (runs + 1, visits, entry, stamp, have, queued, -1, low))
