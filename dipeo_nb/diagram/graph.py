@@ -109,6 +109,7 @@ def link(
         sizes[number] = sizes.get(number, 0) + 1
     reached = _reached(count, ends, incoming, outgoing)
     ways = _ways(sequence, plan_edges, chains, incoming)
+    several = _entered_elsewhere(ends, loops, headers)
     limits = {i: _written_limit(node, spec) for i, (node, spec) in enumerate(nodes)}
     largest = _largest_limits(loops, limits)
 
@@ -143,7 +144,8 @@ def link(
                 required=tuple(e.index for e in into if e.required),
                 backs=tuple(e.index for e in into if e.back and not e.optional),
                 first=firsts,
-                settled=not any(
+                settled=i not in several
+                and not any(
                     e.data or e.gathered >= 0 or (e.back and chains[e.source] != chains[e.target]) for e in into
                 ),
                 awaited=awaited(later if joins else ()),
@@ -175,6 +177,17 @@ def judged_by(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: P
                 before.add(source)
                 waiting.append(source)
     return [n for n in persons if n.index in before]
+
+
+def _entered_elsewhere(ends: Ends, loops: Sequence[tuple[int, ...]], headers: Mapping[int, int]) -> set[int]:
+    """Headers of loops that are entered at other nodes, too: there a round may come back before the first one began."""
+    entered = {
+        loop
+        for source, target in ends
+        for loop in loops[target][_common(loops[source], loops[target]) :]
+        if headers.get(target) != loop
+    }
+    return {header for header, loop in headers.items() if loop in entered}
 
 
 def _is_first(arrow: DomainArrow, target: NodeSpec) -> bool:

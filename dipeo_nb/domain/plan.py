@@ -100,8 +100,8 @@ class PlanNode:
     first: tuple[int, ...] = ()
     """Edges into the `first` handle."""
     settled: bool = True
-    """Whether a token on each required (or each back) edge is all that can come for a round: no edge gathers, and none comes
-    back from within an inner loop, which may turn several times."""
+    """Whether a token on each required (or each back) edge is all that can come for a round: no edge gathers, none comes back
+    from within an inner loop, which may turn several times, and its loop is entered nowhere else."""
     awaited: Awaited = NOTHING
     """What a run waits for."""
     first_awaited: Awaited = NOTHING
