@@ -31,7 +31,7 @@ def confine(
 
     Args:
         suffixes: endings of names that are allowed (`.json`), in lower case; None: all.
-        portable: refuse characters that names on Windows cannot have; False where they are encoded.
+        portable: refuse characters that names on Windows cannot have, for what is not there yet; False where they are encoded.
 
     Raises:
         StorageError: it leads outside, or is no name a file here should have: empty, NUL or control characters,
@@ -56,8 +56,6 @@ def confine(
         )
     if _URL.match(text):
         raise refused(text, "it is an address, not a file", hint="Fetch it with an api_job node, then name the file.")
-    if portable and _NOT_ON_WINDOWS.search(text):
-        raise refused(text, "it has characters that names on Windows cannot have")
     if text.startswith("~"):
         raise refused(text, "it names a home directory")
     parts = Path(text).parts
@@ -83,6 +81,8 @@ def confine(
     try:
         mode = resolved.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
+        if portable and _NOT_ON_WINDOWS.search(text):
+            raise refused(text, "it has characters that names on Windows cannot have") from None
         return resolved  # whoever uses it says what is missing
     except OSError as error:
         raise refused(text, error.strerror or str(error)) from error
