@@ -68,7 +68,7 @@ DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 app = typer.Typer(
     name="dipeo-nb",
     help="Diagrams of LLM agents: check, draw, convert and run them.",
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -58,12 +58,20 @@ class View:
         yield
 
 
+SHOWN_AGAIN = 2
+"""Lines of the same result of a node that are shown before they are counted."""
+
+
 class Lines(View):
-    """One line per start and end of a node, for logs and pipes."""
+    """One line per start and end of a node, for logs and pipes; what a loop gives again and again is counted."""
 
     def __init__(self) -> None:
         self.state = RunState()
         self._progress: dict[str, int] = {}
+        self._latest: dict[str, str] = {}
+        """The latest result of each node, as it is shown."""
+        self._again: dict[str, int] = {}
+        """How often in a row a node has given it again."""
 
     def note(self, text: str) -> None:
         say(text)
@@ -75,12 +83,12 @@ class Lines(View):
         match str(event.type):
             case "execution_started":
                 say(f"{event.run_id}  {safe(payload.get('diagram'), 60)}")
-            case "node_started":
+            case "node_started" if self._again.get(label, 0) < SHOWN_AGAIN:
                 say(f"  {label} …" if payload.get("run", 1) == 1 else f"  {label} … (run {payload['run']})")
             case "node_completed" if payload.get("status") == "completed":
                 branch = payload.get("meta", {}).get("branch", "").removeprefix("cond")
                 result = branch or payload.get("output")
-                say(f"  {label}: {one_line(result, 100) or 'done'}")
+                self._show_result(label, f"  {label}: {one_line(result, 100) or 'done'}")
             case "node_error":
                 say(f"  {label} failed: {one_line((payload.get('error') or {}).get('message'), 200)}")
             case "node_output" if payload.get("kind") == "progress":
@@ -88,7 +96,24 @@ class Lines(View):
             case "execution_log" if payload.get("level") in ("WARNING", "ERROR"):
                 say(f"  {payload['level'].lower()}: {label}: {one_line(payload.get('message'), 300)}")
             case "execution_completed" | "execution_error":
+                for name in self._again:
+                    self._show_count(name)
                 say(summary(self.state))
+
+    def _show_result(self, label: str, line: str) -> None:
+        if self._latest.get(label) == line:
+            self._again[label] = self._again.get(label, 0) + 1
+            if self._again[label] > SHOWN_AGAIN:
+                return
+        else:
+            self._show_count(label)
+            self._again[label] = 0
+            self._latest[label] = line
+        say(line)
+
+    def _show_count(self, label: str) -> None:
+        if (more := self._again.get(label, 0) - SHOWN_AGAIN) > 0:
+            say(f"{self._latest[label]} ({more} more times)")
 
     def _show_progress(self, label: str, payload: Mapping[str, Any]) -> None:
         """A line for each tenth, as nothing here can be redrawn."""

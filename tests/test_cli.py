@@ -121,7 +121,9 @@ def test_quiet_run_says_nothing_on_stderr(call: Call) -> None:
     assert call("run", "hello.light.yaml", "--model", "echo", "-q", "--input", "name=Bo").err == ""
 
 
-@pytest.mark.parametrize(("text", "value"), [("3", 3), ("true", True), ('{"a": [1]}', {"a": [1]}), ("tabs", "tabs"), ("", "")])
+@pytest.mark.parametrize(
+    ("text", "value"), [("3", 3), ("true", True), ('{"a": [1]}', {"a": [1]}), ("tabs", "tabs"), ("", "")]
+)
 def test_inputs_are_json_when_they_parse(call: Call, text: str, value: object) -> None:
     """--input x=3 is a number, --input x=tabs is text."""
     Path("code.light.yaml").write_text(code("return repr(x)"))
@@ -227,7 +229,13 @@ def test_mistakes_exit_2_with_one_message_and_a_next_action(call: Call, case: st
 
 def test_unknown_options_and_commands_exit_2(call: Call) -> None:
     """What the parser refuses looks like every other mistake."""
-    for arguments in (["rnu"], ["run"], ["run", "hello.light.yaml", "--modle", "echo"], ["render", "hello.light.yaml"], []):
+    for arguments in (
+        ["rnu"],
+        ["run"],
+        ["run", "hello.light.yaml", "--modle", "echo"],
+        ["render", "hello.light.yaml"],
+        [],
+    ):
         done = call(*arguments)
         assert done.code == 2
         assert done.err.startswith("error: ") or not arguments
@@ -364,7 +372,11 @@ def test_text_cannot_steer_the_terminal() -> None:
 def test_a_hostile_label_is_shown_harmless(call: Call) -> None:
     """Progress lines carry no escape sequences of a label."""
     evil = '"\\e]0;owned\\a\\e[2J<script>"'
-    text = HELLO.replace("label: Greet", f"label: {evil}").replace("to: Greet", f"to: {evil}").replace("from: Greet", f"from: {evil}")
+    text = (
+        HELLO.replace("label: Greet", f"label: {evil}")
+        .replace("to: Greet", f"to: {evil}")
+        .replace("from: Greet", f"from: {evil}")
+    )
     Path("evil.light.yaml").write_text(text)
     done = call("run", "evil.light.yaml", "--model", "echo", "--input", "name=Bo")
     assert done.code == 0
@@ -408,7 +420,11 @@ def test_an_interrupted_run_is_recorded_and_leaves_no_process(tmp_path: Path, nu
     assert "Traceback" not in err
     assert not psutil.pid_exists(worker)
     listed = subprocess.run(
-        [sys.executable, "-m", "dipeo_nb", "runs", "--json", "--base-dir", "."], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "dipeo_nb", "runs", "--json", "--base-dir", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert [r["status"] for r in json.loads(listed.stdout)["runs"]] == ["aborted"]
 
@@ -416,7 +432,12 @@ def test_an_interrupted_run_is_recorded_and_leaves_no_process(tmp_path: Path, nu
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     """`dipeo-nb schema | head -1` ends quietly."""
     done = subprocess.run(
-        f"'{sys.executable}' -m dipeo_nb schema | head -c 10", shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+        f"'{sys.executable}' -m dipeo_nb schema | head -c 10",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stderr == ""
 
@@ -484,15 +505,21 @@ def test_variables_are_an_object_or_a_file_of_one(call: Call) -> None:
     """`--inputs` and `--input-data` take either."""
     Path("inputs.json").write_text('{"name": "Bo"}')
     for option in ("--inputs", "--input-data"):
-        for value in ('{"name": "Bo"}', " {\"name\": \"Bo\"}", "inputs.json"):
+        for value in ('{"name": "Bo"}', ' {"name": "Bo"}', "inputs.json"):
             assert "Bo" in call("run", "hello.light.yaml", "-m", "echo", option, value).out
     assert "not JSON" in call("run", "hello.light.yaml", "--input-data", "{name: Bo}").err
 
 
 def test_debug_may_stand_behind_the_command(tmp_path: Path) -> None:
     """It shows the traceback there, too; behind `--` it is an argument."""
-    for arguments, shown in ((["render", "nothing", "-o", "a.svg", "--debug"], True), (["render", "nothing", "-o", "a.svg"], False), (["render", "-o", "a.svg", "--", "--debug"], False)):
-        done = subprocess.run([sys.executable, "-m", "dipeo_nb", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    for arguments, shown in (
+        (["render", "nothing", "-o", "a.svg", "--debug"], True),
+        (["render", "nothing", "-o", "a.svg"], False),
+        (["render", "-o", "a.svg", "--", "--debug"], False),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "dipeo_nb", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert ("Traceback" in done.stderr) is shown
 
 
@@ -551,14 +578,24 @@ def test_names_near_by_and_demos(call: Call) -> None:
     folder = Path("examples/light_diagrams")
     folder.mkdir(parents=True)
     (folder / "debate.light.yaml").write_text(HELLO)
-    for name, meant in (("helo", "'hello'"), ("helo.light.yaml", "'hello'"), ("debat", "'examples/light_diagrams/debate.light.yaml'"), ("demo:debat", "'demo:debate'")):
+    for name, meant in (
+        ("helo", "'hello'"),
+        ("helo.light.yaml", "'hello'"),
+        ("debat", "'examples/light_diagrams/debate.light.yaml'"),
+        ("demo:debat", "'demo:debate'"),
+    ):
         done = call("validate", name)
         assert (done.code, f"Did you mean {meant}" in done.err) == (2, True)
     assert call("validate", "demo:debate").code == 0
 
 
-UNRUNNABLE = HELLO.replace("type: person_job, person: Ada, default_prompt: \"Greet {{name}}\", max_iteration: 1", "type: ir_builder")
-PARENT = HELLO.replace("type: person_job, person: Ada, default_prompt: \"Greet {{name}}\", max_iteration: 1", "type: sub_diagram, diagram_name: child")
+UNRUNNABLE = HELLO.replace(
+    'type: person_job, person: Ada, default_prompt: "Greet {{name}}", max_iteration: 1', "type: ir_builder"
+)
+PARENT = HELLO.replace(
+    'type: person_job, person: Ada, default_prompt: "Greet {{name}}", max_iteration: 1',
+    "type: sub_diagram, diagram_name: child",
+)
 
 
 @pytest.mark.parametrize(
@@ -584,9 +621,42 @@ def test_validate_says_what_run_would_refuse(call: Call, child: str | None, code
         assert "ir_builder" in done.err
         refused = call("run", "parent.light.yaml", "-m", "echo", "--json")
         assert (refused.code, refused.json["status"]) == (2, "refused")
-        assert call("validate", "grandchild.light.yaml").code == call("run", "grandchild.light.yaml", "-m", "echo").code == 2
+        assert (
+            call("validate", "grandchild.light.yaml").code
+            == call("run", "grandchild.light.yaml", "-m", "echo").code
+            == 2
+        )
         tolerant = PARENT.replace("diagram_name: child", "diagram_name: child, on_error: continue")
         Path("tolerant.light.yaml").write_text(tolerant)
         assert call("validate", "tolerant.light.yaml").code == 0
     elif child is None or "Adda" in child:
         assert "warning[not-runnable]" in done.err
+
+
+def test_what_a_loop_repeats_is_counted(tmp_path: Path):
+    """A hundred equal rounds are a few lines, also on stderr of a pipe."""
+    (tmp_path / "endless.light.yaml").write_text(
+        "version: light\nnodes:\n  - {label: S, type: start}\n  - {label: A, type: condition, expression: 'True'}\n"
+        "  - {label: C, type: condition, expression: 'False'}\n  - {label: E, type: endpoint}\nconnections:\n"
+        "  - {from: S, to: A}\n  - {from: A_condtrue, to: C}\n  - {from: C_condfalse, to: A}\n  - {from: C_condtrue, to: E}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "dipeo_nb", "run", "endless.light.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert "  C: false (97 more times)" in lines
+    assert sum(line.startswith("  C: false") for line in lines) == 4
+
+
+def test_shells_can_complete():
+    """The completion of bash offers commands."""
+    words = {"_DIPEO_NB_COMPLETE": "complete_bash", "COMP_WORDS": "dipeo-nb rep", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "dipeo_nb"], env={**os.environ, **words}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["replay"]
