@@ -213,7 +213,11 @@ def as_text(value: Any) -> str:
         return str(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    return str(value) if isinstance(value, float) else json_text(value, indent=2)
+    if isinstance(value, float) or type(value) is int:
+        return str(value)
+    if value == {}:  # what a start without inputs gives: many nodes of a diagram get it
+        return "{}"
+    return json_text(value, indent=2)
 
 
 def plain(value: Any) -> Any:
