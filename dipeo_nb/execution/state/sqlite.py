@@ -164,9 +164,9 @@ class SqliteRunStore:
     def _blobs(self, run_id: str, after: int, last: int) -> dict[str, str]:
         return dict(
             self._read(
-                "SELECT hash, value FROM blobs WHERE run_id = ?1 AND hash IN "
-                "(SELECT hash FROM event_blobs WHERE run_id = ?1 AND seq > ?2 AND seq <= ?3)",
-                (run_id, after, last),
+                "SELECT hash, value FROM blobs WHERE run_id = ? AND hash IN "
+                "(SELECT hash FROM event_blobs WHERE run_id = ? AND seq > ? AND seq <= ?)",
+                (run_id, run_id, after, last),
             )
         )
 
