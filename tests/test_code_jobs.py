@@ -369,6 +369,58 @@ def test_what_was_defined_is_there_again(tmp_path: Path, how: str):
         assert run.result().outputs == {"End": EXPECTED}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "use", "expected"),
+    [
+        ("def f(): return 'old'\ng = f", "def f(): return 'new'", "f() + g()", "newold"),
+        ("def f(): return 'old'", "g = f\ndef f(): return g() + 'new'", "f()", "oldnew"),
+        ("class P: v = 'old'\ng = P()", "class P: v = 'new'", "P.v + g.v", "newold"),
+        ("class P: v = 'old'\ng = [P()]", "class P: v = 'new'\ng.append(P())", "g[0].v + g[1].v", "oldnew"),
+        ("class P: v = 'old'\nclass g(P): pass", "class P: v = 'new'", "P.v + g.v", "newold"),
+        ("class P: v = 'same'\ng = P()", "class P: v = 'same'", "P.v + g.v", "samesame"),
+    ],
+    ids=["alias", "wrapper", "object", "objects of both", "base class", "same words"],
+)
+def test_what_was_defined_anew_does_not_take_the_place_of_the_old(
+    tmp_path: Path, first: str, second: str, use: str, expected: str
+):
+    """A record refers to functions and classes by name, so it cannot tell two of one name apart: the old one is not made again."""
+    made = diagram("Start > A > B > Use > End", A=first, B=second, Use=f"return {use}")
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.start(made, view=False)
+        assert run.result().outputs == {"End": expected}
+    with Session(tmp_path, llm=scripted()) as dp:
+        forked = dp.fork(run.id, at="Use", view=False)
+        if expected == "samesame":
+            assert forked.result().outputs == {"End": expected}
+        else:
+            with pytest.raises(CodeError, match="'g', which 'B' set, could not be made again"):
+                forked.result()
+        assert dp.fork(run.id, at="B", view=False).result().outputs == {"End": expected}
+
+
+@pytest.mark.parametrize(
+    ("make", "use", "expected"),
+    [
+        (
+            "v = {'kids': []}\nv['kids'] += [{'n': n, 'parent': v} for n in range(3)]",
+            "v['kids'][0]['n'] = 7\nreturn [v['kids'][2]['parent'] is v, v['kids'][0]['n']]",
+            [True, 7],
+        ),
+        ("v = [1]\nfor _ in range(60): v = [v, v]", "return [v[0] is v[1], len(v)]", [True, 2]),
+    ],
+    ids=["links to parents", "shared parts"],
+)
+def test_variables_with_parts_in_many_places(tmp_path: Path, make: str, use: str, expected: list[Any]):
+    """Looking for changes in them takes no longer than they are large."""
+    made = diagram("Start > Make > Use > End", Make={"code": make, "timeout": 20}, Use={"code": use, "timeout": 20})
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.start(made, view=False)
+        assert run.result().outputs == {"End": expected}
+    with Session(tmp_path, llm=scripted()) as dp:
+        assert dp.fork(run.id, at="Use", view=False).result().outputs == {"End": expected}
+
+
 def test_each_job_records_what_it_changed(tmp_path: Path):
     """A large text is recorded once, however many jobs follow; what they do change is."""
     with Session(tmp_path, llm=scripted()) as dp:

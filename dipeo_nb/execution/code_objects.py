@@ -46,6 +46,8 @@ class Encoder:
     def __init__(self, module: str, namespace, origins, itself: str = "") -> None:
         self.module, self.namespace, self.origins, self.itself = module, namespace, origins, itself
         self.seen = {}
+        self.references = []
+        """Functions and classes that were met."""
         self.alive = []  # ids stay those of these objects
         self.size = 0
 
@@ -71,6 +73,7 @@ class Encoder:
                 raise NotRecordableError("a module that cannot be imported")
             return ["module", value.__name__]
         if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+            self.references.append(value)
             return self.reference(value, value.__qualname__)
         number = self.seen[id(value)] = len(self.seen)
         self.alive.append(value)
@@ -288,8 +291,11 @@ def fingerprint(value, encoder: Encoder) -> bytes | None:
             return None
         value = state_of(value)
     try:
-        data = marshal.dumps(value, 2)  # without references, so that equal values give equal bytes
+        # Without references, so that equal values give equal bytes: every part is written where it stands.
+        data = marshal.dumps(value, 2) if is_tree(value) else None
     except ValueError:
+        data = None
+    if data is None:
         import pickle  # most code needs neither it nor hashes, and the process is to start at once
 
         digest = Digest()
@@ -303,6 +309,24 @@ def fingerprint(value, encoder: Encoder) -> bytes | None:
     digest = Digest(len(data))
     digest.write(data)
     return digest.value.digest()
+
+
+_CONTAINERS = frozenset((list, dict, tuple, set, frozenset))
+
+
+def is_tree(value) -> bool:
+    """Whether no part of a value stands in it twice, nor within itself."""
+    seen: set[int] = set()
+    waiting = [value] if type(value) in _CONTAINERS else []
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            return False
+        seen.add(id(one))
+        for items in (one, one.values()) if type(one) is dict else (one,):
+            if not _CONTAINERS.isdisjoint(map(type, items)):
+                waiting += [item for item in items if type(item) in _CONTAINERS and item]
+    return True
 
 
 class Digest:

@@ -512,7 +512,7 @@ def source_of(statement, code):
         return ast.get_source_segment(code, statement), statement.lineno
     first = min([statement.lineno, *(d.lineno for d in statement.decorator_list)])
     lines = code.splitlines(keepends=True)
-    return "".join(lines[first - 1 : statement.end_lineno]), first
+    return "".join(lines[first - 1 : statement.end_lineno]).rstrip(), first
 
 
 def named_by(statement):
@@ -713,11 +713,40 @@ class Namespace:
         for name in changed & statements.keys():
             if isinstance(now[name], (type, types.FunctionType)):
                 self.origins[now[name]] = source_of(statements[name], request["code"])[0]
+        outdated = self.outdated(now, changed)
+        groups += [[name] for name in outdated]
         for group in groups:
             self.record(group, now, found, statements, request)
             for name in group:
                 self.prints[name] = self.fingerprint(now[name])
+        for name in outdated & found["definitions"].keys():  # carried out again, it would name what is new
+            del found["definitions"][name]
+            found["lost"][name] = f"{type(now[name]).__name__}, it derives from a class that was defined anew"
         return {part: value for part, value in found.items() if value or part == "variables"}
+
+    def outdated(self, now, changed):
+        """Unchanged names that hold a function or class which the job has defined anew, in other words.
+
+        Their record refers to it by its name, which from now on means the new one.
+        """
+        encoder = self.encoder()
+        old = {
+            value
+            for name, value in self.before.items()
+            if name in changed and isinstance(value, (type, types.FunctionType)) and value in self.origins
+            if not encoder.again(value, now.get(name))
+        }
+        return {name for name, value in now.items() if old and name not in changed and self.names_one_of(old, value)}
+
+    def names_one_of(self, old, value):
+        if isinstance(value, type):
+            return not old.isdisjoint(value.__mro__)
+        encoder = self.encoder()
+        try:
+            encoder.encode(value)
+        except (code_objects.NotRecordableError, RecursionError):
+            return not old.isdisjoint(encoder.references)
+        return False
 
     def groups(self, now, changed):
         """Changed names, those together that share something, with unchanged ones that share it, too."""
