@@ -7,10 +7,10 @@ sub_diagram is a run of its own, and an answer of a person_job is an `item` outp
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
+from dipeo_nb.common.values import parse_structured
 from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.domain.nodes import PersonJobNode, SubDiagramNode
 from dipeo_nb.errors import NodeExecutionError
@@ -95,22 +95,12 @@ async def for_each(
 
 def _list(value: Any, name: str) -> list[Any] | None:
     """The items that a value holds; None when it is no list."""
-    value = _parsed(unviewed(value))
+    value = parse_structured(unviewed(value))
     while isinstance(value, Mapping) and name in value:
-        value = _parsed(unviewed(value[name]))
+        value = parse_structured(unviewed(value[name]))
     if isinstance(value, (Sequence, Set)) and not isinstance(value, (str, bytes, bytearray)):
         return list(value)
     return None
-
-
-def _parsed(value: Any) -> Any:
-    """Text that holds a JSON list or mapping as what it holds."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _no_items(context: NodeContext, name: str, names: Mapping[str, Any], *, present: bool) -> NodeExecutionError:

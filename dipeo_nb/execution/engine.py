@@ -569,7 +569,7 @@ class Execution:
             place = node.index, command.run
             if self._attempts and (before := self._attempts.get(place)):
                 payload["attempt"] = self._attempts[place] = before + 1
-            self._note(EventType.NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
+            self.journal.note(EventType.NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
             self._working.add(node.index)
             self._starting.append((command, inputs))
             room -= 1
@@ -822,10 +822,6 @@ class Execution:
 
     def _emit(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
         self.journal.emit(kind, node_id, payload)
-
-    def _note(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
-        """For payloads without secrets."""
-        self.journal.note(kind, node_id, payload)
 
     async def _end_of_work(self) -> None:
         """Stop what still runs: no task, no process stays behind."""

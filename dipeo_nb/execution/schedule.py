@@ -374,17 +374,13 @@ class _Step:
             taken: list[Taken] = []
             for other in node.incoming:
                 edge = edges[other]
-                if edge.gathered == loop if loop >= 0 else edge.data and edge.gathered < 0:
-                    one = self.next(edge, token.stamp)
-                elif loop < 0 and edge.source == edges[e].source and not edge.data and edge.gathered < 0:
+                if edge.gathered == loop >= 0 or (edge.data and edge.gathered < 0):
+                    if one := self.next(edge, token.stamp):
+                        taken.append(one)
+                elif edge.gathered == loop < 0 and edge.source == edges[e].source:
                     tokens = self.waiting(other)
-                    one = (other, tokens[0], 1) if tokens and tokens[0].run == token.run else None
-                elif edge.data and edge.gathered < 0:
-                    one = self.next(edge, token.stamp)
-                else:
-                    one = None
-                if one:
-                    taken.append(one)
+                    if tokens and tokens[0].run == token.run:
+                        taken.append((other, tokens[0], 1))
             self.start(node, token.stamp, taken)
             return
 
