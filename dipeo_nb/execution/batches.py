@@ -12,10 +12,10 @@ from typing import Any
 
 from dipeo_nb.common.values import parse_structured
 from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.diagram.values import plain as unviewed
 from dipeo_nb.domain.nodes import PersonJobNode, SubDiagramNode
 from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.inputs import unviewed
 
 _MISSING: Any = object()
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.values import MAX_DEPTH, UnsupportedValueError, is_plain, json_text, parse_json, plain_value
+from dipeo_nb.diagram.values import plain as unviewed
 from dipeo_nb.domain.enums import ContentType
 from dipeo_nb.domain.plan import PlanEdge
 from dipeo_nb.errors import ValidationError
@@ -266,11 +267,6 @@ def run_inputs(given: Mapping[str, Any]) -> dict[str, Any]:
 def unparsed(inputs: Inputs) -> list[str]:
     """Names of inputs that code gets as the text of a file, though lists or mappings are behind it."""
     return [name for name, value in inputs.values.items() if isinstance(value, TextView) and value.own]
-
-
-def unviewed(value: Any) -> Any:
-    """The value that a text view was made from; any other value itself."""
-    return getattr(value, "__dipeo_value__", value)
 
 
 def _unwrapped(value: Any) -> Mapping[str, Any] | None:
