@@ -47,7 +47,6 @@ FORMS = [
     ("1", None),
     ("0", None),
     ('{"decision": false}', False),
-    ('{"decision": 1}', True),
     ('{"answer": "yes"}', True),
     ("[true]", None),
     ('"no"', False),
@@ -620,6 +619,10 @@ OTHERS = [
     ("はい、正しいです。", True),
     ("Нет", False),
     ("Sì, è corretto.", True),
+    ("Evet, doğru.", True),
+    ("Ναι", True),
+    ("Όχι.", False),
+    ("نعم", True),
 ]
 
 READ = [*FORMS, *ENGLISH, *GERMAN, *FRENCH, *SPANISH, *OTHERS]

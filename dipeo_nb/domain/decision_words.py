@@ -11,9 +11,9 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-YES = words("yes yep yeah yup yea affirmative ja jawohl jep oui ouais sí sì sim tak да 是 是的 对 はい 네 예")
+YES = words("yes yep yeah yup yea affirmative ja jawohl jep oui ouais sí sì sim tak да 是 是的 对 はい 네 예 evet ναι نعم")
 """Answers that are a yes by themselves."""
-NO = words("no nope nah nay nein nee nö non não нет 否 不 不是 不对 いいえ 아니요 아니오 hayır")
+NO = words("no nope nah nay nein nee nö non não нет 否 不 不是 不对 いいえ 아니요 아니오 hayır όχι")
 """Answers that are a no by themselves."""
 DENYING = words("no non não")
 """Those that may also deny the words after them: "no errors", "no es correcto", "non valide"."""
