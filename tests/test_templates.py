@@ -293,3 +293,16 @@ def test_translations_are_cached_and_bounded() -> None:
 def test_is_a_template_processor() -> None:
     """The class has every method of its port."""
     assert isinstance(processor, TemplateProcessorPort)
+
+
+@pytest.mark.parametrize("path", ["text['title']", 'text["a b"].c', "order['x'][0]", "order.x['y']"])
+def test_a_missing_key_in_quotes_is_named_whole(path: str):
+    """The warning names what is missing, not the value in which it is looked for."""
+    assert SimpleTemplateProcessor().process(f"{{{{{path}}}}}", {"text": "a", "order": {}}).missing_keys == (path,)
+
+
+def test_errors_list_names_that_can_be_written():
+    """Bookkeeping such as the branch of a condition is in the names of a run, but no template can say it."""
+    with pytest.raises(TemplateError) as caught:
+        SimpleTemplateProcessor().process("{{nope()}}", {"branch[node_1]": "condtrue", "order": 1})
+    assert caught.value.hint == "Known names: order."

@@ -35,7 +35,7 @@ from dipeo_nb.diagram.expression_values import (
     record_fields,
     text_of,
 )
-from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.diagram.fields import known_names, nearest
 from dipeo_nb.diagram.values import MAX_SIZE, TooLargeError, checked_binary, checked_method, plain
 from dipeo_nb.errors import ExpressionError
 
@@ -664,9 +664,8 @@ class _Compiler:
         names = [str(n) for n in scope.names]
         unknown_names = [n for n in scope.unknown if n in scope.expression.names]
         if unknown_names:
-            known = ", ".join(sorted(names)[:30]) or "none"
             close = next((c for n in unknown_names if (c := nearest(n, names))), None)
-            hint = f"{unknown}{f'; did you mean {close!r}?' if close else ''}. Known names: {known}."
+            hint = f"{unknown}{f'; did you mean {close!r}?' if close else ''}. Known names: {known_names(names)}."
         elif unknown:
             hint = f"{unknown}."
         else:

@@ -47,6 +47,12 @@ def nearest(word: object, candidates: Iterable[str]) -> str | None:
     return choices[found[0]] if found else None
 
 
+def known_names(names: Iterable[object]) -> str:
+    """The names that can be written in a template or an expression, for a message: the first 30 of them."""
+    written = sorted(name for name in map(str, names) if name.isidentifier())
+    return ", ".join(written[:30]) or "none"
+
+
 def did_you_mean(word: object, candidates: Iterable[str], otherwise: str) -> str:
     """A hint: the nearest correct spelling, else *otherwise*."""
     choice = nearest(word, candidates)

@@ -15,6 +15,7 @@ from jinja2 import FunctionLoader, StrictUndefined, TemplateNotFound, UndefinedE
 from jinja2.exceptions import SecurityError, TemplateError as JinjaError, TemplateSyntaxError  # isort: skip
 from jinja2.visitor import NodeTransformer
 
+from dipeo_nb.diagram.fields import known_names
 from dipeo_nb.diagram.template_sandbox import MAX_ROUNDS, SandboxEnvironment, gathered, make_environment
 from dipeo_nb.diagram.templates import Names, check_filters, names_of
 from dipeo_nb.diagram.values import TooLargeError, as_text, plain
@@ -122,8 +123,9 @@ def render_file(
     except TemplateError:
         raise
     except UndefinedError as error:
-        known = ", ".join(sorted(str(name) for name in names)[:30]) or "none"
-        raise _failed(what, error, f"Give it a value, or write `| default(…)`. Known names: {known}.") from error
+        raise _failed(
+            what, error, f"Give it a value, or write `| default(…)`. Known names: {known_names(names)}."
+        ) from error
     except TemplateNotFound as error:
         raise TemplateError(
             f"{_begun(what)} needs the template '{error.name}', which is not there.", hint="Check its path."

@@ -27,7 +27,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
 from jinja2.visitor import NodeTransformer
 
-from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.diagram.fields import known_names, nearest
 from dipeo_nb.diagram.template_sandbox import (
     CLOSE,
     ENVIRONMENT,
@@ -203,6 +203,8 @@ _STATEMENTS = frozenset(
 )  # fmt: skip
 _FORBIDDEN = frozenset(["include", "import", "from", "extends", "block", "endblock", "do", "trans", "autoescape"])
 _PATH = re.compile(r"[^\W\d]\w*(?:\.\w+|\[(?:-?\d+|[^\W\d][\w.]*)\])*")
+_SUBSCRIPTS = re.compile(r"""(?:\.\w+|\[(?:-?\d+|[^\W\d][\w.]*|"[^"]*"|'[^']*')\])*""")
+"""The rest of a path as it is written, with keys in quotes."""
 _LABEL = re.compile(r"\w[\w .:\-/]*")
 _SIMPLE_TAG = re.compile(r"\{\{\s*([^\W\d]\w*)(?:\.[^\W\d]\w*|\[-?\d+\])*\s*\}\}")
 _AT_WORD = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|@(index|first|last|key)\b""")
@@ -421,7 +423,10 @@ def _at_word(match: re.Match[str]) -> str:
 
 def _spoken(word: str) -> str:
     path = _PATH.match(word)
-    return path[0] if path and not re.match(r"\s*[(+*/~<>=]", word[path.end() :]) else word
+    if path is None or re.match(r"\s*[(+*/~<>=]", word[path.end() :]):
+        return word
+    rest = _SUBSCRIPTS.match(word, path.end())
+    return path[0] + (rest[0] if rest else "")
 
 
 def _short(text: str) -> str:
@@ -501,7 +506,7 @@ class Program:
         if isinstance(error, SecurityError):
             hint = "Templates may read values only."
         elif isinstance(error, UndefinedError):
-            hint = f"Known names: {', '.join(sorted(str(k) for k in context)[:30]) or 'none'}."
+            hint = f"Known names: {known_names(context)}."
         cause = str(error) or type(error).__name__
         return TemplateError(f"{where}: {cause.rstrip('.')}{shown}.", hint=hint, line=line, tag=tag)
 
