@@ -242,7 +242,7 @@ def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None, form
         print(json_text(_verdict(file, document, valid, found)))
     else:
         _show_diagnostics(found)
-        size = f": {len(document.nodes)} nodes, {len(document.arrows)} arrows" if document else ""
+        size = f": {_count(len(document.nodes), 'node')}, {_count(len(document.arrows), 'arrow')}" if document else ""
         errors = sum(d.severity == "error" for d in found)
         print(f"{safe(file)} is valid{size}" if valid else f"{safe(file)} has {_count(errors, 'error')}")
     return DONE if valid else MISTAKE
@@ -393,7 +393,9 @@ def resume(
             source=recovery.recovered.events[0].payload["source"],
             recovered=recovery.recovered,
         )
-        state = _followed(runtime, execution, feed, _view(quiet))
+        view = _view(quiet)
+        view.catch_up(recovery.recovered.events)
+        state = _followed(runtime, execution, feed, view)
     return _reported(state, as_json)
 
 
@@ -956,7 +958,7 @@ def _inputs_file(given: str | None) -> dict[str, Any]:
     if given is None:
         return {}
     hint = 'It must be one JSON object, e.g. {"topic": "tabs or spaces"}, or a file that holds one.'
-    here = given.lstrip().startswith("{")
+    here = given.lstrip().startswith(("{", "[", '"'))
     name = "--inputs" if here else f"--inputs {given}"
     try:
         data = json.loads(given if here else Path(given).read_text(encoding="utf-8-sig"))

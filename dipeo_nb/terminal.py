@@ -10,7 +10,7 @@ import os
 import queue
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,9 @@ class View:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+    def catch_up(self, events: Iterable[Event]) -> None:
+        """Take in what a resumed run did before, without showing it."""
 
     def show(self, event: Event) -> None:
         """Take an event in, in order."""
@@ -75,6 +78,10 @@ class Lines(View):
 
     def note(self, text: str) -> None:
         say(text)
+
+    def catch_up(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.state.apply(event)
 
     def show(self, event: Event) -> None:
         self.state.apply(event)
@@ -151,6 +158,10 @@ class Live(View):
         self._note = ""
         self.live.refresh()
         self.live.stop()
+
+    def catch_up(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.state.apply(event)
 
     def note(self, text: str) -> None:
         # Only remembered: this is called from a signal handler, perhaps in the middle of a drawing.

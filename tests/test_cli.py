@@ -139,6 +139,28 @@ def test_inputs_file_gives_variables_that_input_overrides(call: Call) -> None:
     assert done.json["outputs"]["End"] == "1 3"
 
 
+def test_inputs_that_are_json_but_no_object_are_refused_as_such(call: Call) -> None:
+    """A list is not taken for the name of a file."""
+    done = call("run", "hello.light.yaml", "--inputs", "[1]")
+    assert done.code == 2
+    assert "--inputs holds a list, not an object." in done.err
+
+
+def test_a_resumed_run_is_still_named_at_its_end(call: Call) -> None:
+    """The last line of a resumed run names the diagram and the model, which only the first part of its record has."""
+    Path("failing.light.yaml").write_text(code("raise ValueError(1)"))
+    run_id = call("run", "failing.light.yaml", "--model", "echo", "--json").json["run_id"]
+    assert "failed · failing · echo · " in call("resume", run_id).err
+
+
+def test_validate_counts_in_the_singular(call: Call) -> None:
+    """One arrow is an arrow."""
+    Path("two.light.yaml").write_text(
+        "version: light\nnodes: [{label: A, type: start}, {label: B, type: endpoint}]\nconnections: [{from: A, to: B}]\n"
+    )
+    assert "2 nodes, 1 arrow\n" in call("validate", "two.light.yaml").out
+
+
 def test_given_answers_reach_the_questions(call: Call) -> None:
     """--answer NODE=TEXT answers a user_response node; the text may hold `=`."""
     done = call("run", "asking.light.yaml", "--json", "--answer", "Your name=a=b")
