@@ -62,7 +62,7 @@ def test_times_and_the_critical_path():
     assert by_label(m)["Quick"].waiting_s == 0.5
     assert told(m) == [
         "'Test' completed in 10.0 s.",
-        "4 nodes ran 4 times, up to 2 at once; together they worked 11.5 s, 1.1 times the run's time.",
+        "4 nodes ran 4 times in all, up to 2 at once; together they worked 11.5 s, 1.1 times the run's time.",
         "The longest chain was A → Slow → Join: 10.0 s of work.",
         "'Slow' took 80% of the time (8.0 s); making other nodes faster changes little.",
         "Nodes that were ready waited 500 ms.",
@@ -153,7 +153,7 @@ def test_a_run_that_was_cut_off_and_gone_on_with():
     assert (m.duration_s, m.resumed, m.lost_s, m.waiting_s) == (5.0, 1, 2.0, 0.0)
     assert (m.usage.input, m.cost_usd) == (7, 0.25)
     assert by_label(m)["B"].cut_off == 1
-    assert "cut off and gone on with once; 2.0 s of work was lost" in " ".join(told(m))
+    assert "cut off and resumed once; 2.0 s of work was lost" in " ".join(told(m))
 
 
 def test_a_run_that_failed():

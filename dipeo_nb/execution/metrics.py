@@ -476,7 +476,8 @@ def _work(m: RunMetrics) -> str:
     runs = sum(node.runs for node in m.nodes)
     if not runs:
         return "No node ran to its end."
-    counted = f"{_count(sum(node.runs > 0 for node in m.nodes), 'node')} ran {_times(runs)}"
+    nodes = sum(node.runs > 0 for node in m.nodes)
+    counted = f"{_count(nodes, 'node')} ran {_times(runs)}{' in all' if nodes > 1 else ''}"
     if m.most_at_once <= 1 or not m.duration_s:
         return f"{counted}, one after the other."
     mean = m.working_s / m.duration_s
@@ -547,7 +548,7 @@ def _again(m: RunMetrics) -> str:
         if node.failed and m.status == Status.COMPLETED
     ]
     if m.resumed:
-        said.append(f"The run was cut off and gone on with {_times(m.resumed)}; {seconds(m.lost_s)} of work was lost.")
+        said.append(f"The run was cut off and resumed {_times(m.resumed)}; {seconds(m.lost_s)} of work was lost.")
     if m.reused:
         said.append(f"{_count(m.reused, 'node run')} came from the run that this one is a fork of, and cost nothing.")
     return " ".join(said)
