@@ -312,7 +312,7 @@ def _cached() -> Settings:
         _warn_of_unknown()
         return settings
     except TOMLDecodeError as error:
-        raise ConfigurationError(f"dipeo.toml cannot be read: {error}.", hint="Mend or remove it.") from None
+        raise ConfigurationError(f"dipeo.toml cannot be read: {error}.", hint="Correct or remove it.") from None
     except ValidationError as error:
         # The value itself is not repeated: it may be a key in the wrong variable.
         wrong = "; ".join(f"{e['loc'][0] if e['loc'] else 'settings'}: {e['msg']}" for e in error.errors())

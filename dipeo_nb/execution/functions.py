@@ -159,7 +159,7 @@ class _Function:
             where = ".".join(map(str, (name, *first["loc"])))
             raise NodeExecutionError(
                 f"'{where}' of '{self._kind}' does not fit: {first['msg']}.",
-                hint=f"It got {type(value).__name__}; mend what comes into the node, or the function's annotation.",
+                hint=f"It got {type(value).__name__}; correct what comes into the node, or the function's annotation.",
             ) from None
 
 

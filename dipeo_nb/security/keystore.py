@@ -255,7 +255,7 @@ class KeyFile:
             kept = ""
         return APIKeyError(
             f"{self.path} is damaged: it is not a file of keys. It was left as it is.",
-            hint=f"{kept}mend the file, or remove it and store the keys again.",
+            hint=f"{kept}repair the file, or remove it and store the keys again.",
             path=str(self.path),
         )
 
@@ -266,7 +266,7 @@ class KeyFile:
         except OSError as error:
             raise APIKeyError(
                 f"{self.path}, the file of keys, cannot be {what}: {error.strerror or error}.",
-                hint="Make room or mend the rights of that folder; or choose another with DIPEO_DATA_DIR.",
+                hint="Make room or correct the permissions of that folder; or choose another with DIPEO_DATA_DIR.",
                 path=str(self.path),
             ) from error
 
@@ -437,7 +437,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _unlockable(path: Path, error: OSError) -> APIKeyError:
     return APIKeyError(
         f"{path} cannot be locked: {error.strerror or error}.",
-        hint="Mend the rights of that folder; or choose another with DIPEO_DATA_DIR.",
+        hint="Correct the permissions of that folder; or choose another with DIPEO_DATA_DIR.",
         path=str(path),
     )
 
@@ -453,7 +453,7 @@ def passphrase_missing() -> APIKeyError:
 def _damaged_entry(name: str) -> APIKeyError:
     return APIKeyError(
         f"The entry '{name}' of '{SystemKeyring.collection}' in the system keyring is damaged. It was left as it is.",
-        hint="Mend or remove it with the tools of the system.",
+        hint="Repair or remove it with the tools of the system.",
     )
 
 

@@ -58,7 +58,7 @@ class TrustedCode:
         except OSError as error:
             raise StorageError(
                 f"{self.path} cannot be written: {error.strerror or error}.",
-                hint="Make room or mend the rights of that folder; or choose another with DIPEO_DATA_DIR.",
+                hint="Make room or correct the permissions of that folder; or choose another with DIPEO_DATA_DIR.",
                 operation="remember",
                 path=str(self.path),
             ) from error
@@ -84,7 +84,7 @@ class TrustedCode:
             return known
         raise StorageError(
             f"{self.path}, which holds the hashes of trusted code, cannot be read.",
-            hint="Mend or remove it; then the code of diagrams from elsewhere is asked about again.",
+            hint="Repair or remove it; then the code of diagrams from elsewhere is asked about again.",
             operation="read",
             path=str(self.path),
         )

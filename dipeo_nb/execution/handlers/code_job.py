@@ -133,7 +133,7 @@ async def _shell(context: NodeContext, spec: CodeJobNode, code: str, name: str, 
     if done.status:
         raise CodeError(
             f"The script ended with exit status {done.status}: {tail(done.stderr) or 'it said nothing on stderr'}",
-            hint="Mend the script of the node.",
+            hint="Correct the script of the node.",
             traceback=tail(done.stderr),
         )
     return Output(done.stdout.strip(), meta={"stderr": done.stderr} if done.stderr else {})

@@ -89,7 +89,7 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
     if done.status:
         raise CodeError(
             f"The command ended with exit status {done.status}: {tail(done.stderr) or 'it said nothing on stderr'}",
-            hint="Mend the command of the hook.",
+            hint="Correct the command of the hook.",
             traceback=tail(done.stderr),
         )
     return Output(_value(done.stdout.strip()), meta={"status": done.status})

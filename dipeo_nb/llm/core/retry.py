@@ -8,7 +8,7 @@ from dipeo_nb.errors import LLMConnectionError, LLMError, LLMTimeoutError, Provi
 from dipeo_nb.llm.core.types import RetryConfig
 
 TRANSIENT = frozenset({408, 409, 425})
-"""Statuses below 500 that another try may mend; 429 is a RateLimitError."""
+"""Statuses below 500 that another try may succeed after; 429 is a RateLimitError."""
 
 
 def transient(error: BaseException) -> bool:
