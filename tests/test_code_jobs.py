@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import os
@@ -24,6 +25,7 @@ from dipeo_nb.domain.nodes import CodeJobNode
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.errors import CodeError, DipeoError
 from dipeo_nb.execution import code_state
+from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
 
@@ -419,6 +421,118 @@ def test_variables_with_parts_in_many_places(tmp_path: Path, make: str, use: str
         assert run.result().outputs == {"End": expected}
     with Session(tmp_path, llm=scripted()) as dp:
         assert dp.fork(run.id, at="Use", view=False).result().outputs == {"End": expected}
+
+
+OBJECTS = {
+    "{3, 1}": "[1, 3]",
+    "(1, (2,))": "[1, [2]]",
+    "{1: 'one'}": "{'1': 'one'}",
+    "datetime.date(2026, 1, 2)": "'2026-01-02'",
+    "decimal.Decimal('1.50')": "'1.50'",
+    "Colour.RED": "'red'",
+    "Item('a')": "{'name': 'a', 'cost': 1.5}",
+    "b'hi'": "{'base64': 'aGk='}",
+    "[{'x': {1}}]": "[{'x': [1]}]",
+    "float('inf')": "inf",
+}
+"""What code assigns → what templates and conditions see of it, as Python writes it."""
+MAKES = """
+import decimal, enum, pathlib
+from dataclasses import dataclass
+class Colour(enum.Enum):
+    RED = 'red'
+@dataclass
+class Item:
+    name: str
+    cost: float = 1.5
+"""
+
+
+@pytest.mark.parametrize("how", ["live", "resume", "fork"])
+def test_templates_and_conditions_see_objects_of_code(tmp_path: Path, how: str):
+    """In the form that they would have behind an arrow; code itself has them as they are."""
+    names = {f"v{i}": (given, json.loads(json.dumps(ast.literal_eval(seen)) if seen != "inf" else "Infinity"))
+             for i, (given, seen) in enumerate(OBJECTS.items())}  # fmt: skip
+    make = MAKES + "".join(f"{name} = {given}\n" for name, (given, _) in names.items())
+    code = ", ".join(f"{name} == {given}" for name, (given, _) in names.items())
+    holds = " and ".join(f"{name} == {seen!r}" for name, (_, seen) in names.items() if seen != float("inf"))
+    text = "|".join(f"{{{{ {name} }}}}" for name in names)
+    uses: dict[str, Any] = {
+        "Gate": "assert os.path.exists('open')",
+        "Seen": {"type": "template_job", "template_content": text},
+        "Check": {"type": "condition", "expression": holds},
+        "Use": f"return [[{code}], type(v0).__name__]",
+    }
+    made = diagram("Start > Make > Gate > Seen > Check", "Check[condtrue] > Use > End", "Seen > Text", Make=make, **uses)
+    made["nodes"].append({"label": "Text", "type": "endpoint"})
+    with Session(tmp_path, llm=scripted()) as dp:
+        if how != "resume":
+            (tmp_path / "open").touch()
+        run = dp.start(made, view=False)
+        run.wait(60)
+    if how in ("resume", "fork"):
+        (tmp_path / "open").touch()
+        with Session(tmp_path, llm=scripted()) as dp:
+            run = dp.resume(run.id, view=False) if how == "resume" else dp.fork(run.id, at="Seen", view=False)
+            outputs = run.result().outputs
+    else:
+        outputs = run.result().outputs
+    assert outputs["End"] == [[True] * len(OBJECTS), "set"]
+    assert outputs["Text"] == "|".join(as_text(seen) for _, seen in names.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        ("class P: pass\np = P()", "its object has no form"),
+        ("p = open('here', 'w')", "TextIOWrapper"),
+        ("p = (n for n in [1, 2])", "generator"),
+        ("p = iter([1, 2])", "its object has no form"),
+        ("def p(): return 1", "its object has no form"),
+        ("import math as p", "its object has no form"),
+        ("p = set(range(1_100_000))", "larger than 1,000,000"),
+    ],
+)
+def test_what_has_no_form_is_named(tmp_path: Path, make: str, why: str):
+    """A condition fails instead of taking it for nothing, a template warns; what code sees of it is not used up by looking."""
+    check = {"type": "condition", "expression": "bool(p)"}
+    template = {"type": "template_job", "template_content": "<{{ p }}>", "engine": "internal"}
+    strict = {"type": "template_job", "template_content": "<{{ p }}>", "engine": "jinja2"}
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.start(diagram("Start > Make > Check", "Check[condtrue] > End", Make=make, Check=check), view=False)
+        with pytest.raises(DipeoError, match="'p' is set by the code of 'Make'") as caught:
+            run.result()
+        assert why in caught.value.message
+        run = dp.run(diagram("Start > Make > Text > End", Make=make, Text=template), view=False)
+        assert run.output == "<>"
+        warned = [e.payload["message"] for e in run.events if e.type is EventType.EXECUTION_LOG]
+        assert any("'p' is set by the code of 'Make'" in message for message in warned)
+        with pytest.raises(DipeoError) as strictly:
+            dp.run(diagram("Start > Make > Text > End", Make=make, Text=strict), view=False)
+        assert "'p' is set by the code of 'Make'" in (strictly.value.hint or "")
+        if "iter" in make or "(n for" in make:
+            assert dp.run(diagram("Start > Make > Use > End", Make=make, Use="return list(p)"), view=False).output == [1, 2]
+
+
+def test_functions_of_a_file_know_their_file(tmp_path: Path):
+    """Also when other code calls them, in the same process or after a fork."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "job.py").write_text(
+            f"import pathlib\ndef {name}(): return pathlib.Path(__file__).parent.name\nHERE = __file__\n"
+            f"class C{name}:\n    where = __file__\n    def at(self): return __file__\nresult = {name}()"
+        )
+    made = diagram(
+        "Start > One > Two > Use > End",
+        One={"filePath": "one/job.py"},
+        Two={"filePath": "two/job.py"},
+        Use="return [one(), two(), Cone().at() == Cone.where, Ctwo().at().endswith('job.py'), '__file__' in globals()]",
+    )
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.start(made, view=False)
+        assert run.result().outputs == {"End": ["one", "two", True, True, False]}
+    with Session(tmp_path, llm=scripted()) as dp:
+        assert dp.fork(run.id, at="Use", view=False).result().outputs == {"End": ["one", "two", True, True, False]}
 
 
 def test_each_job_records_what_it_changed(tmp_path: Path):

@@ -444,6 +444,11 @@ def test_code_files(tmp_path: Path) -> None:
     assert codes(code("file_path: no.py"), base_dir=base) == ["error:file-not-found"]
     assert codes(code("file_path: bad.py"), base_dir=base) == ["error:bad-code"]
     assert codes(code("file_path: code.py\n  function_name: mian"), base_dir=base) == ["error:unknown-function"]
+    write(tmp_path / "base/sets.py", "result = 1\n")
+    write(tmp_path / "base/returns.py", "return 1\n")
+    write(tmp_path / "base/helpers.py", "def helper(): pass\n")
+    assert codes(code("file_path: sets.py"), base_dir=base) == codes(code("file_path: returns.py"), base_dir=base) == []
+    assert codes(code("file_path: helpers.py"), base_dir=base) == ["warning:unknown-function"]
     assert codes(code("file_path: far.py", "outside"), base_dir=base) == ["error:file-outside"]
     assert codes(code("code: code.py"), base_dir=base) == []
 

@@ -135,19 +135,22 @@ def _fits(value: Any, levels: int, measured: dict[int, tuple[int, int] | None]) 
     return deep <= levels and size <= MAX_VALUES
 
 
-def plain_value(value: Any, name: str = "value", *, lossy: bool = False, levels: int = MAX_DEPTH) -> Any:
+def plain_value(
+    value: Any, name: str = "value", *, lossy: bool = False, levels: int = MAX_DEPTH, iterators: bool = True
+) -> Any:
     """A plain value of its own (nothing is shared with *value*).
 
     Args:
         name: what the value is called where an error names a place in it.
         lossy: write `<type>` where there is no form, instead of raising.
         levels: of lists and mappings within each other, at most.
+        iterators: False to refuse iterators, which reading uses up.
 
     Raises:
         UnsupportedValueError: something in it has no form, two keys of a mapping would become one, it contains itself, or it
             is too deep or too large.
     """
-    return _Conversion(name, lossy, levels).convert(value)
+    return _Conversion(name, lossy, levels, iterators and not lossy).convert(value)
 
 
 def well_formed(text: str) -> str:
@@ -239,9 +242,10 @@ def _loaded(value: Any, module: str, *names: str) -> bool:
 class _Conversion:
     """One walk through a value."""
 
-    def __init__(self, name: str, lossy: bool, levels: int) -> None:
+    def __init__(self, name: str, lossy: bool, levels: int, iterators: bool) -> None:
         self._name = name
         self._lossy = lossy
+        self._iterators = iterators
         self._levels = levels
         self._path: list[Any] = []
         self._open: set[int] = set()
@@ -336,7 +340,7 @@ class _Conversion:
             return self._list(cast(Iterable[Any], value))
         if isinstance(value, Set):
             return self._set(cast(Set[Any], value))
-        if isinstance(value, Iterator) and not isinstance(value, IOBase) and not self._lossy:
+        if isinstance(value, Iterator) and not isinstance(value, IOBase) and self._iterators:
             return self._list(cast(Iterator[Any], value), MAX_ITERATED)
         if callable(getattr(kind, "__array__", None)) and callable(getattr(kind, "tolist", None)):
             return self.convert(cast(Any, value).tolist())

@@ -607,16 +607,19 @@ class _Compiler:
             self.error("bad-code", message, code_hint(text, problem), node=node, field="file_path")
             return
         names = module_names(text)
-        if names is not None and spec.function_name not in names and (spec.function_name != "main" or names):
+        if names is not None and spec.function_name not in names and "result" not in names:
+            named = "function_name" in node.data
             close = nearest(spec.function_name, names)
-            self.error(
+            self.report(
+                Severity.ERROR if named else Severity.WARNING,  # a file may be there for what it defines
                 "unknown-function",
-                f"'{shorten(name)}' has no function '{shorten(spec.function_name)}'.",
+                f"'{shorten(name)}' has no function '{shorten(spec.function_name)}'"
+                + ("." if named else " and sets no `result`, so the node gives nothing."),
                 f"Did you mean '{close}'?"
                 if close
                 else f"Add it, or set `function_name` ({', '.join(sorted(names)[:10])}).",
                 node=node,
-                field="function_name" if "function_name" in node.data else "file_path",
+                field="function_name" if named else "file_path",
             )
 
     def check_db(self, node: DomainNode, spec: NodeSpec) -> NodeSpec:

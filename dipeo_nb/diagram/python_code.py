@@ -64,7 +64,7 @@ def code_hint(code: str, problem: CodeProblem) -> str:
 
 
 def module_names(code: str) -> frozenset[str] | None:
-    """Names that a module's top level binds; None when it may bind any (`import *`, `if`, `try`)."""
+    """Names that a module's top level binds; None when it may bind any (`import *`, `if`, `try`) or returns a value itself."""
     names: set[str] = set()
     for statement in ast.parse(code).body:
         match statement:
@@ -78,7 +78,7 @@ def module_names(code: str) -> frozenset[str] | None:
                 names.update(n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name))
             case ast.AnnAssign(target=ast.Name(id=name)):
                 names.add(name)
-            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
+            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While() | ast.Return():
                 return None
             case _:
                 pass

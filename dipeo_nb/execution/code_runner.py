@@ -117,7 +117,7 @@ class ProcessCodeRunner:
             self._release(worker)
         if "error" in answer:
             raise _error(answer)
-        changed = {part: answer[part] for part in ("objects", "definitions", "deleted", "lost") if part in answer}
+        changed = {part: answer[part] for part in ("objects", "definitions", "deleted", "lost", "shown") if part in answer}
         result = CodeResult(answer["value"], answer["variables"], "".join(printed), changed)
         if shared:
             worker.keep(result)

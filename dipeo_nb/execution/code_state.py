@@ -26,7 +26,8 @@ class Change(NamedTuple):
     variables: Mapping[str, Any]
     """Names with JSON values. The identity of this mapping is that of the change."""
     code: Mapping[str, Any]
-    """What else is needed to make the names again: `objects`, `definitions`, `needs`; and `deleted`, `lost`."""
+    """What else is needed to make the names again: `objects`, `definitions`, `needs`; and `deleted`, `lost`. `shown`: what
+    templates and conditions see of objects that are no JSON values, which code never gets."""
 
     def of(self, name: str) -> Any:
         """All that is recorded of a name."""
@@ -53,8 +54,29 @@ class View(NamedTuple):
     names: Mapping[str, Change] = {}
 
     def variables(self) -> dict[str, Any]:
-        """Those with JSON values, for templates and expressions."""
-        return {name: change.variables[name] for name, change in self.names.items() if name in change.variables}
+        """Their JSON values, for templates and expressions; a name whose object has no such form is left out."""
+        found: dict[str, Any] = {}
+        for name, change in self.names.items():
+            if name in change.variables:
+                found[name] = change.variables[name]
+            elif name in (shown := change.code.get("shown", {})):
+                found[name] = shown[name]
+        return found
+
+    def unshown(self, name: str) -> str:
+        """Why templates and expressions cannot see *name*, which code has set; empty for any other name."""
+        change = self.names.get(name)
+        if change is None or name in change.code.get("deleted", ()):
+            return ""
+        if name in change.variables or name in change.code.get("shown", {}):
+            return ""
+        if name.startswith("_"):
+            why = "names that begin with an underscore stay within code"
+        elif name in change.live:
+            why = f"templates and expressions cannot see it: {change.live[name]}"
+        else:
+            why = "its object has no form that templates and expressions can see"
+        return f"'{name}' is set by the code of '{change.label}', but {why}"
 
 
 EMPTY = View()

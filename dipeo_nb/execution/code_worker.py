@@ -349,6 +349,24 @@ class AsBody(ast.NodeTransformer):
         return ast.copy_location(ast.Assign([node.target], node.value), node)
 
 
+class InFile(ast.NodeTransformer):
+    """`__file__` as the text that it stands for: functions of a file may be called when another file's code is at work."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def visit_Name(self, node):
+        if node.id == "__file__" and isinstance(node.ctx, ast.Load):
+            return ast.copy_location(ast.Constant(self.path), node)
+        return node
+
+
+def parsed(text, filename, path, flags=0):
+    """The tree of a piece of code, which stands in the file *path* if that is no None."""
+    tree = compile(text, filename, "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+    return InFile(path).visit(tree) if path is not None and "__file__" in text else tree
+
+
 def execute(tree, bound, request, namespace, inputs, names):
     """Run one parsed request in *namespace*; the value it gave."""
     filename = request["filename"]
@@ -610,7 +628,8 @@ class Namespace:
         text = "\n" * (line - 1 - indented) + ("if True:\n" if indented else "") + source
         if filename not in linecache.cache:
             remember_source(filename, text)
-        code = compile(text, filename, "exec", flags=form["flags"], dont_inherit=True)
+        tree = parsed(text, filename, form.get("path"), form["flags"])
+        code = compile(tree, filename, "exec", flags=form["flags"], dont_inherit=True)
         needs = {n: code_objects.Decoder(self.names).decode(v) for n, v in form["needs"].items()}
         hidden = {n: self.names[n] for n in needs if n in self.names}
         self.names.update(needs)
@@ -722,6 +741,7 @@ class Namespace:
         for name in outdated & found["definitions"].keys():  # carried out again, it would name what is new
             del found["definitions"][name]
             found["lost"][name] = f"{type(now[name]).__name__}, it derives from a class that was defined anew"
+        found["shown"] = shown_forms({n: now[n] for n in found["objects"] if n not in found["variables"]})
         return {part: value for part, value in found.items() if value or part == "variables"}
 
     def outdated(self, now, changed):
@@ -813,6 +833,8 @@ class Namespace:
         else:
             source, line = source_of(statement, request["code"])
             form = {"source": source, "line": line, "file": request["filename"], "flags": request["flags"]}
+            if request["file"] is not None and "__file__" in source:
+                form["path"] = request["file"]
             known = {**self.names, **request["layer"]}
             needs = {n: known[n] for n in named_by(statement) if n in known and type(known[n]) in code_objects.CONSTANT}
             needs |= {n: v for n, v in request["layer"].items() if n in named_by(statement) and is_plain(v)}
@@ -835,6 +857,19 @@ class Namespace:
 def has_digits(value):
     """Whether JSON can write a number: Python refuses to write very long ones."""
     return type(value) is not int or value.bit_length() < 14_000
+
+
+def shown_forms(objects):
+    """What templates and conditions see of objects by name; those without a form as a JSON value are left out."""
+    shown = {}
+    for name, value in objects.items():
+        if name.startswith("_") or isinstance(value, (type, types.FunctionType, types.ModuleType)):
+            continue
+        try:
+            shown[name] = plain_value(value, name, iterators=False)
+        except UnsupportedValueError:
+            pass  # a template or condition that names it says so
+    return shown
 
 
 def form_kind(form):
@@ -894,7 +929,7 @@ class Worker:
             sys.stdout = sys.stderr = printed
             self.logged.begin()
             remember_source(request["filename"], request["code"])
-            tree = ast.parse(request["code"], request["filename"])
+            tree = parsed(request["code"], request["filename"], request["file"])
             bound = Bound(request["filename"])
             bound.visit(tree)
             names = {k: parse_structured(v) for k, v in request["names"].items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -22,6 +23,10 @@ from dipeo_nb.execution.shell_text import ShellText
 if TYPE_CHECKING:
     from dipeo_nb.execution.engine import Execution
     from dipeo_nb.execution.fold import RunState
+
+
+_HEAD = re.compile(r"\w*")
+"""The name that a path in a template begins with."""
 
 
 class NodeContext:
@@ -139,8 +144,12 @@ class NodeContext:
     def _noted(self, result: TemplateResult) -> str:
         """The text of a rendering, after a warning for each name that was missing and each tag that could not do its work."""
         for missing in result.missing_keys:
+            why = self.assigned.unshown(_HEAD.findall(missing)[0]) if self.assigned.names else ""
             self.execution.emit_log(
-                self.node, "WARNING", f"The template names '{missing}', which nothing provides; it is left empty."
+                self.node,
+                "WARNING",
+                f"The template names '{missing}', which "
+                + (f"is left empty: {why}." if why else "nothing provides; it is left empty."),
             )
         for problem in result.errors:
             self.execution.emit_log(self.node, "WARNING", problem)

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from dipeo_nb.diagram import graph
-from dipeo_nb.diagram.expressions import evaluate
+from dipeo_nb.diagram.expressions import evaluate, parse
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.domain.decision import DECISION_SCHEMA, DEFAULT_DECISION, decided, decision_prompt
 from dipeo_nb.domain.enums import ConditionType, ExecutionPhase
@@ -67,6 +67,13 @@ def _all_executed(context: NodeContext, spec: ConditionNode) -> bool:
 
 
 def _holds(context: NodeContext, expression: str) -> bool:
+    for name in parse(expression).names if context.assigned.names else ():
+        # An unknown name is None; what code has set to something else must not count as that.
+        if name not in context.names and (why := context.assigned.unshown(name)):
+            raise NodeExecutionError(
+                f"The expression names what it cannot see: {why}.",
+                hint="Set a further variable in the code: a number, text, list or mapping made of it.",
+            )
     try:
         return bool(evaluate(expression, context.names))
     except ExpressionError:

@@ -16,12 +16,13 @@ from typing import Any, cast
 from dipeo_nb.diagram.file_templates import render_file
 from dipeo_nb.domain.enums import TemplateEngine
 from dipeo_nb.domain.nodes import TemplateJobNode
-from dipeo_nb.errors import NodeExecutionError, StorageError
+from dipeo_nb.errors import NodeExecutionError, StorageError, TemplateError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output
 
 PREPROCESSOR_TIMEOUT = 60.0
 """Seconds that a preprocessor may take."""
+_UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -32,7 +33,15 @@ async def run(context: NodeContext) -> Output:
     if spec.engine is TemplateEngine.INTERNAL:
         made = context.render(text, names)
     else:
-        made = await asyncio.to_thread(render_file, text, names, load=lambda name: _included(context, name), what=what)
+        try:
+            made = await asyncio.to_thread(
+                render_file, text, names, load=lambda name: _included(context, name), what=what
+            )
+        except TemplateError as error:
+            name = undefined[1] if (undefined := _UNDEFINED.search(error.message)) else ""
+            if why := context.assigned.unshown(name):
+                error.hint = f"{why[:1].upper()}{why[1:]}; set a further variable made of it: a number, text, list or mapping."
+            raise
     if not spec.output_path:
         return Output(made)
     path = _path(context, spec.output_path, names)
