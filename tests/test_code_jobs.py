@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -533,6 +534,44 @@ def test_functions_of_a_file_know_their_file(tmp_path: Path):
         assert run.result().outputs == {"End": ["one", "two", True, True, False]}
     with Session(tmp_path, llm=scripted()) as dp:
         assert dp.fork(run.id, at="Use", view=False).result().outputs == {"End": ["one", "two", True, True, False]}
+
+
+POOLS = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+import helper
+class Shift:
+    def __init__(self, by): self.by = by
+    def __call__(self, n): return scaled(n) + self.by
+def scaled(n): return n * factor * SCALE * helper.VALUE
+SCALE = 2
+context = multiprocessing.get_context({how!r})
+with context.Pool(2) as pool:
+    found = pool.map(scaled, [1, 2])
+with ProcessPoolExecutor(1, mp_context=context) as pool:
+    found += pool.map(Shift(1), [3])
+with ProcessPoolExecutor(1, mp_context=context) as pool:
+    found += pool.map(earlier, [4])
+del context, pool
+return found
+"""
+
+
+@pytest.mark.parametrize("how", multiprocessing.get_all_start_methods())
+def test_process_pools_of_all_kinds(tmp_path: Path, how: str):
+    """Functions and classes of this job and of earlier ones, with what they name: globals, inputs, modules beside the diagram."""
+    (tmp_path / "helper.py").write_text("VALUE = 5\n")
+    made = diagram(
+        "Start > Before > Pools > End",
+        start={"factor": 10},
+        Before="def earlier(n): return -n - offset\noffset = 1\nreturn {'factor': 10}",
+        Pools={"code": POOLS.replace("{how!r}", repr(how)), "timeout": 60},
+    )
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.start(made, view=False)
+        assert run.result().outputs == {"End": [100, 200, 301, -5]}
+    with Session(tmp_path, llm=scripted()) as dp:
+        assert dp.fork(run.id, at="Pools", view=False).result().outputs == {"End": [100, 200, 301, -5]}
 
 
 def test_each_job_records_what_it_changed(tmp_path: Path):

@@ -19,8 +19,7 @@ import __future__
 import ast
 import builtins
 import codecs
-import importlib.abc
-import importlib.machinery
+import importlib
 import inspect
 import io
 import itertools
@@ -46,7 +45,7 @@ if __name__ != "_dipeo_code_worker":
         parse_structured,
         plain_value,
     )
-    from dipeo_nb.execution import code_objects
+    from dipeo_nb.execution import code_objects, code_processes
 else:  # started by its path: files of the diagram may hide the package, and are not to be imported here
     from importlib.util import module_from_spec, spec_from_file_location
 
@@ -60,6 +59,7 @@ else:  # started by its path: files of the diagram may hide the package, and are
 
     _values = _by_path("_dipeo_values", "..", "common", "values.py")
     code_objects = _by_path("_dipeo_code_objects", "code_objects.py")
+    code_processes = _by_path("_dipeo_code_processes", "code_processes.py")
     UnsupportedValueError, error_text, MAX_ITERATED = (
         _values.UnsupportedValueError,
         _values.error_text,
@@ -744,6 +744,19 @@ class Namespace:
         found["shown"] = shown_forms({n: now[n] for n in found["objects"] if n not in found["variables"]})
         return {part: value for part, value in found.items() if value or part == "variables"}
 
+    def whole(self, request):
+        """All names as one change, while the job is at work; what cannot be made again is left out."""
+        now = self.user_names()
+        found = {"variables": {}, "objects": {}, "definitions": {}, "lost": {}}
+        statements = definitions(request["tree"].body)
+        noted = dict(self.defined)
+        for name in now:
+            self.record([name], now, found, statements, request)
+        self.defined = noted  # the job may yet fail
+        inputs = {name: value for name, value in request["layer"].items() if name not in now and is_plain(value)}
+        found["variables"] |= inputs
+        return {**found, "label": "", "names": [*now, *inputs]}
+
     def outdated(self, now, changed):
         """Unchanged names that hold a function or class which the job has defined anew, in other words.
 
@@ -833,7 +846,7 @@ class Namespace:
         else:
             source, line = source_of(statement, request["code"])
             form = {"source": source, "line": line, "file": request["filename"], "flags": request["flags"]}
-            if request["file"] is not None and "__file__" in source:
+            if source and request["file"] is not None and "__file__" in source:
                 form["path"] = request["file"]
             known = {**self.names, **request["layer"]}
             needs = {n: known[n] for n in named_by(statement) if n in known and type(known[n]) in code_objects.CONSTANT}
@@ -886,23 +899,9 @@ def remember_source(filename, text):
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
 
 
-class PickledWhole:
-    """Lets cloudpickle (joblib, ray, dask have one of their own) send functions of the code whole to processes that cannot import
-    the code."""
-
-    def find_spec(self, fullname, path=None, target=None):
-        if not fullname.endswith("cloudpickle.cloudpickle"):
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            execute_module = spec.loader.exec_module
-
-            def exec_module(module):
-                execute_module(module)
-                getattr(module, "_PICKLE_BY_VALUE_MODULES", set()).update((MODULE, ISOLATED))
-
-            spec.loader.exec_module = exec_module
-        return spec
+def restored(name, changes):
+    """A finder of the module *name*, which makes *changes* again when it is asked for. For processes that code starts."""
+    return code_processes.ByName(name, lambda name: Namespace(name).restore(json.loads(changes)))
 
 
 class Worker:
@@ -914,7 +913,13 @@ class Worker:
         self.logged = Logged(send)
         self.namespace = Namespace(MODULE)
         self.folders = []
-        sys.meta_path.insert(0, PickledWhole())
+        self.at_work = self.namespace, {}
+        """(names, request) of the code that is carried out."""
+        handed = {
+            "cloudpickle.cloudpickle": code_processes.pickled_whole((MODULE, ISOLATED)),
+            "multiprocessing.spawn": code_processes.handed_on(__file__, self.changes),
+        }
+        sys.meta_path.insert(0, code_processes.Patched(handed))
 
     def handle(self, request):
         shared = request["shared"]
@@ -948,7 +953,8 @@ class Worker:
                 "node_id": request["node_id"],
                 "globals": Variables(request["globals"], space.names),
             }
-            request |= {"layer": {**variables, **layer}, "flags": future_flags(tree)}
+            request |= {"layer": {**variables, **layer}, "flags": future_flags(tree), "tree": tree}
+            self.at_work = space, request
             space.begin(request["code"], {**layer, **special}, variables, bound.deleted, request["file"])
             begun = True
             value = plain_value(execute(tree, bound, request, space.names, inputs, given), "result")
@@ -971,6 +977,11 @@ class Worker:
         if isinstance(answer, dict):
             answer = encoded(answer | {"spoilt": space.undo() if begun and shared else []})
         self.send(answer)
+
+    def changes(self):
+        """(name of the module, what makes it again) for a process that the code starts."""
+        space, request = self.at_work
+        return space.module.__name__, json.dumps([space.whole(request)])
 
     def layers(self, space, request, names):
         """(inputs, variables of the run) by name, without those that code has assigned since."""

@@ -1,0 +1,100 @@
+"""How processes that code starts by itself get its functions and classes, which stand in no file that they could import. Standard
+library only: the worker of code jobs loads this file by its path.
+
+Forked processes have them. Those that cloudpickle serves (joblib, ray, dask) get them by value. Those that `multiprocessing` starts
+anew (`spawn`, `forkserver`; the default on macOS and Windows) make them again when they first ask for the module.
+"""
+
+# pyright: reportAttributeAccessIssue=false, reportMissingParameterType=false, reportUnknownMemberType=false
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+
+_INSTALL = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("_dipeo_code_worker", {path!r})
+sys.modules[spec.name] = module = module_from_spec(spec)
+spec.loader.exec_module(module)
+sys.meta_path.insert(0, module.restored({name!r}, {changes!r}))
+"""
+
+
+class Patched:
+    """Runs a function on certain modules as soon as they are imported.
+
+    Args:
+        patches: the end of a module's name → what to do with the module.
+    """
+
+    def __init__(self, patches) -> None:
+        self.patches = patches
+
+    def find_spec(self, fullname, path=None, target=None):
+        patch = next((patch for name, patch in self.patches.items() if fullname.endswith(name)), None)
+        if patch is None:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            execute_module = spec.loader.exec_module
+
+            def exec_module(module):
+                execute_module(module)
+                patch(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def pickled_whole(modules):
+    """A patch of `cloudpickle.cloudpickle`: functions of *modules* are sent by value."""
+    return lambda cloudpickle: getattr(cloudpickle, "_PICKLE_BY_VALUE_MODULES", set()).update(modules)
+
+
+class Handed:
+    """Stands in what a new process is given, and becomes what makes the module there."""
+
+    def __init__(self, text) -> None:
+        self.text = text
+
+    def __reduce__(self):
+        return exec, (self.text,)
+
+
+def handed_on(path, changes):
+    """A patch of `multiprocessing.spawn`: a new process can make the code's module again.
+
+    Args:
+        path: of the worker's file.
+        changes: gives (the module's name, what makes it again) as texts.
+    """
+
+    def patch(spawn):
+        original = spawn.get_preparation_data
+
+        def get_preparation_data(*arguments):
+            name, made = changes()
+            text = _INSTALL.format(path=path, name=name, changes=made)
+            return {**original(*arguments), "dipeo": Handed(text)}
+
+        spawn.get_preparation_data = get_preparation_data
+
+    return patch
+
+
+class ByName(importlib.abc.Loader):
+    """Finds one module, which *make* puts into `sys.modules`."""
+
+    def __init__(self, name, make) -> None:
+        self.name, self.make = name, make
+
+    def find_spec(self, fullname, path=None, target=None):
+        return importlib.machinery.ModuleSpec(fullname, self) if fullname == self.name else None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        self.make(module.__name__)
+
