@@ -156,6 +156,24 @@ def test_a_run_that_was_cut_off_and_gone_on_with():
     assert "cut off and resumed once; 2.0 s of work was lost" in " ".join(told(m))
 
 
+def test_a_batch_that_was_cut_off_and_resumed():
+    """It is one run in two attempts, not two rounds; items that were recorded are not lost."""
+    log = Log("A", "B").start(0, "A").done(1, "A").start(1, "B", ("a", 1))
+    for at, index in ((3, 0), (5, 1)):
+        log.add(at, T.NODE_OUTPUT, "b", kind="item", text="", run=1, data={"index": index, "text": "x"})
+    log.add(6, T.NODE_OUTPUT, "b", kind="text", text="y")
+    log.add(100, T.EXECUTION_STARTED, None, resumed=7).start(100, "B", ("a", 1)).done(104, "B")
+    m = log.add(104, T.EXECUTION_COMPLETED, None, status="completed", total_duration_ms=10_000, node_status={}).measured()
+    assert (m.duration_s, m.lost_s, by_label(m)["B"].runs, by_label(m)["B"].cut_off) == (10.0, 1.0, 1, 1)
+    assert told(m) == [
+        "'Test' completed in 10.0 s.",
+        "2 nodes ran twice in all, one after the other.",
+        "The longest chain was A → B: 10.0 s of work.",
+        "'B' took 90% of the time (9.0 s); making other nodes faster changes little.",
+        "The run was cut off and resumed once; 1.0 s of work was lost.",
+    ]
+
+
 def test_a_run_that_failed():
     log = Log("A", "B").start(0, "A").add(1, T.NODE_ERROR, "a", run=1, error={"type": "X"})
     error = {"type": "X", "message": "It broke.", "node": "A", "hint": "Mend it."}

@@ -55,6 +55,8 @@ class NodeRun:
     retries: int = 0
     reused: bool = False
     """Taken over from the run that this one is a fork of."""
+    kept_at: float | None = None
+    """When an item of a batch was last recorded, which is not done again."""
 
     def paid(self, usage: Mapping[str, Any], cost: float | None, calls: int) -> None:
         spent = TokenUsage.from_dict(usage)
@@ -248,6 +250,8 @@ class _Counting:
                 self._node_ended(event)
             case EventType.NODE_OUTPUT if payload.get("kind") == "run":
                 self.children.add(payload["data"]["run_id"])
+            case EventType.NODE_OUTPUT if payload.get("kind") == "item" and node in self.open:
+                self.open[node].kept_at = event.occurred_at
             case EventType.NODE_OUTPUT if payload.get("kind") == "usage" and payload.get("background"):
                 if (end := self.done.get((node, payload.get("run", 1)))) is not None:
                     data = payload["data"]
@@ -342,7 +346,7 @@ class _Counting:
             for asker, at in self.asked.values():
                 if asker == run.node_id:
                     run.asked_s += max(0.0, self.latest_at - at)
-            self.lost_s += max(0.0, self.latest_at - run.started_at)
+            self.lost_s += max(0.0, self.latest_at - (run.kept_at or run.started_at))
             for call in self.paid.pop(run.node_id, ()):
                 run.paid(call["usage"], call.get("cost_usd"), call.get("calls", 1))
                 run.model = call.get("model", run.model)
@@ -414,6 +418,11 @@ def _cost(runs: Sequence[NodeRun]) -> float | None:
     return sum(known) if known and len(known) == len(costs) else None
 
 
+def _distinct(runs: Iterable[NodeRun]) -> int:
+    """How many there are; one that was cut off or failed, and was begun again when the run was resumed, counts once."""
+    return len({run.run for run in runs})
+
+
 def _node(runs: Sequence[NodeRun]) -> NodeMetrics:
     ended = [run for run in runs if run.ended_at is not None]
     texts = [run.first_text_s for run in runs if run.first_text_s is not None]
@@ -421,7 +430,7 @@ def _node(runs: Sequence[NodeRun]) -> NodeMetrics:
         node_id=runs[0].node_id,
         label=runs[0].label,
         type=runs[0].type,
-        runs=len(ended),
+        runs=_distinct(ended),
         failed=sum(run.status == Status.FAILED for run in ended),
         cut_off=sum(run.status == Status.INTERRUPTED for run in runs),
         working_s=sum(run.working_s for run in runs),
@@ -444,7 +453,7 @@ def _bottlenecks(path: Sequence[NodeRun], duration: float) -> list[Bottleneck]:
     for node, runs in by_node.items():
         seconds = sum(run.working_s for run in runs)
         if duration > 0 and seconds / duration >= BOTTLENECK:
-            found.append(Bottleneck(node, runs[0].label, seconds, min(1.0, seconds / duration), len(runs)))
+            found.append(Bottleneck(node, runs[0].label, seconds, min(1.0, seconds / duration), _distinct(runs)))
     return sorted(found, key=lambda one: -one.seconds)
 
 
@@ -487,7 +496,7 @@ def _work(m: RunMetrics) -> str:
 def _path(m: RunMetrics) -> str:
     if len(m.critical_path) < 2:
         return ""
-    counts = Counter(run.label for run in m.critical_path)
+    counts = Counter(label for label, _ in dict.fromkeys((run.label, run.run) for run in m.critical_path))
     chain = " → ".join(f"{label} ×{n}" if n > 1 else label for label, n in counts.items())  # in order of appearance
     worked = sum(run.working_s for run in m.critical_path)
     return f"The longest chain was {chain}: {seconds(worked)} of work."
