@@ -75,6 +75,13 @@ FORMS = [
     ("y", True),
     ("n.", False),
     ("t", None),
+    ('{"approved": true}', True),
+    ('{"valid": false, "score": 3}', False),
+    ('{"has_errors": true}', False),
+    ('{"hasErrors": false, "notes": "fine"}', True),
+    ('{"should_continue": true}', True),
+    ('{"not_ready": true}', False),
+    ('{"approved": true, "final": false}', None),
 ]
 
 ENGLISH = [
@@ -148,6 +155,8 @@ ENGLISH = [
     ("The text is good enough", True),
     ("The text is not good enough", False),
     ("Result: pass", True),
+    ("LGTM", True),
+    ("Could be better.", False),
     ("Verdict: fail", False),
     ("Answer: No, because yes would be wrong", False),
     ("Without doubt yes", True),
@@ -612,6 +621,7 @@ SPANISH = [
     ("Cumple todos los requisitos.", True),
     ("Faltan datos.", False),
     ("Vale.", None),
+    ("Para nada.", False),
 ]
 
 OTHERS = [
@@ -623,6 +633,10 @@ OTHERS = [
     ("Ναι", True),
     ("Όχι.", False),
     ("نعم", True),
+    ("हाँ", True),
+    ("नहीं, यह सही नहीं है।", False),
+    ("ไม่ใช่", False),
+    ("Ne.", False),
 ]
 
 READ = [*FORMS, *ENGLISH, *GERMAN, *FRENCH, *SPANISH, *OTHERS]
@@ -657,6 +671,8 @@ def test_structure_goes_before_words(structured: Any, text: str, expected: bool)
         ("Gibt es Fehler?", "Keine Fehler.", False),
         ("Is the draft rude?", "It is polite.", False),
         ("Are there errors?", "False", False),
+        ("Are there errors?", "{\"has_errors\": true}", True),
+        ("Are there errors?", "{\"valid\": true}", False),
         ("Are there errors?", "Correct.", True),
         ("Is the text free of errors?", "No errors.", True),
         ("Is it good, or are there errors?", "No errors.", True),

@@ -52,7 +52,7 @@ def decided(structured: Any, text: str, question: str = "") -> bool | None:
         text: the answer in words.
         question: what was asked; tells whether "no errors" is good news or a no.
     """
-    if structured is not None and (found := _of_value(structured)) is not None:
+    if structured is not None and (found := _of_value(structured, question)) is not None:
         return found
     text = _answering(text)
     try:
@@ -60,7 +60,7 @@ def decided(structured: Any, text: str, question: str = "") -> bool | None:
     except (ValueError, RecursionError):
         pass
     else:
-        return _of_value(value) if isinstance(value, (bool, Mapping)) else _in_words(value, question)
+        return _of_value(value, question) if isinstance(value, (bool, Mapping)) else _in_words(value, question)
     fields = _FIELD.findall(_ALTERNATIVES.sub(" ", text))
     if fields:
         return _VALUES[fields[-1].lower()]
@@ -102,21 +102,39 @@ _FIELD = re.compile(
     re.IGNORECASE,
 )
 """A field `decision` with a plain value, in JSON or in words."""
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _ALTERNATIVES = re.compile(r"\{[^{}]*\}\s*(?:or|oder|ou|o|/)\s*\{[^{}]*\}")
 """The instruction, repeated: {"decision": true} or {"decision": false}."""
 
 
-def _of_value(value: Any) -> bool | None:
-    """The decision in a JSON value: a boolean, a word for one, or a mapping that has one under a usual name."""
+def _of_value(value: Any, question: str) -> bool | None:
+    """The decision in a JSON value: a boolean, a word for one, or a mapping that has one under a usual name, or one boolean."""
     if isinstance(value, Mapping):
-        fields = {str(k).lower(): v for k, v in cast(Mapping[str, Any], value).items()}
+        given = cast(Mapping[Any, Any], value)
+        fields = {str(k).lower(): v for k, v in given.items()}
         key = next((k for k in _KEYS if k in fields), None)
-        value = fields[key] if key is not None else None
+        if key is None:
+            return _of_flag(given, question)
+        value = fields[key]
         if isinstance(value, (int, float)) and value in (0, 1):
             return bool(value)
     if isinstance(value, bool):
         return value
     return _in_words(value, "")
+
+
+def _of_flag(fields: Mapping[Any, Any], question: str) -> bool | None:
+    """The only boolean of a mapping; its name may judge: `{"approved": true}`, `{"hasErrors": false}`."""
+    flags = [(str(name), value) for name, value in fields.items() if isinstance(value, bool)]
+    if len(flags) != 1:
+        return None
+    name, value = flags[0]
+    words = _tokens(_CAMEL.sub(" ", name).replace("_", " "))
+    judged = [found for word in words if (found := _judgement(word)) is not None]
+    if not judged:
+        return value
+    good = judged[-1].good is not any(word in vocabulary.NEGATION for word in words)
+    return (value is good) is not (asks_for_faults(question) and not judged[-1].truth)
 
 
 # What is not the answer.
@@ -152,7 +170,9 @@ def _unquoted(text: str) -> str:
 
 # Words and clauses.
 
-_TOKEN = re.compile(r"[^\W_]+|[.,:;!?\n()|=✓✔✅👍✗✘❌👎]")
+_MARKS = "\u0300-\u036f\u064b-\u0652\u0900-\u0903\u093a-\u094f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
+"""Vowels and accents that stand on the letter before them (Arabic, Hindi, Thai)."""
+_TOKEN = re.compile(rf"(?:[^\W_]|[{_MARKS}])+|[.,:;!?\n()|=✓✔✅👍✗✘❌👎]")
 _SENTENCE_ENDS = frozenset(".!?;\n")
 _PUNCTUATION = _SENTENCE_ENDS | frozenset(",:()|=")
 _LONGEST_PHRASE = max(len(phrase.split()) for phrase in vocabulary.PHRASES)

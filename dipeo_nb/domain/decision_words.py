@@ -11,14 +11,14 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-YES = words("yes yep yeah yup yea affirmative ja jawohl jep oui ouais sí sì sim tak да 是 是的 对 はい 네 예 evet ναι نعم")
+YES = words("yes yep yeah yup yea affirmative ja jawohl jep oui ouais sí sì sim tak да 是 是的 对 はい 네 예 evet ναι نعم हाँ हां igen kyllä так ใช่ כן بله")
 """Answers that are a yes by themselves."""
-NO = words("no nope nah nay nein nee nö non não нет 否 不 不是 不对 いいえ 아니요 아니오 hayır όχι")
+NO = words("no nope nah nay nein nee nö non não нет 否 不 不是 不对 いいえ 아니요 아니오 hayır όχι नहीं nej tidak ні ไม่ใช่ ไม่ לא لا نه")
 """Answers that are a no by themselves."""
 DENYING = words("no non não")
 """Those that may also deny the words after them: "no errors", "no es correcto", "non valide"."""
 ALONE = {
-    "y": True, "n": False, "si": True, "doch": True, "✓": True, "✔": True, "✅": True, "👍": True,
+    "y": True, "n": False, "si": True, "ya": True, "ano": True, "ne": False, "ei": False, "nem": False, "doch": True, "✓": True, "✔": True, "✅": True, "👍": True,
     "✗": False, "✘": False, "❌": False, "👎": False,
 }  # fmt: skip
 """Answers only where they are the whole clause."""
@@ -34,7 +34,7 @@ ASSENT = words(
 """Words that agree when they stand alone, stress what follows otherwise ("absolutely not"), and open many an answer."""
 
 VERDICT_GOOD = words(
-    "granted approve approved approves approving accept accepted accepts pass passed passes passing angenommen akzeptiert bestanden genehmigt "
+    "lgtm granted approve approved approves approving accept accepted accepts pass passed passes passing angenommen akzeptiert bestanden genehmigt "
     "freigegeben besteht accepté approuvé validé réussi aprobado aceptado apruebo acepto aprobada validado"
 )
 VERDICT_BAD = words(
@@ -132,7 +132,7 @@ PHRASES = {
     "no longer": "not", "unable to": "not", "fails to": "not", "failed to": "not", "fail to": "not", "rather than": "not",
     "instead of": "not", "not only": "", "free of": "without", "free from": "without", "lack of": "without",
     "think so": "agree", "believe so": "agree", "seems so": "agree", "suppose so": "agree", "guess so": "agree",
-    "there is no way": "not", "needs work": "incomplete", "the case": "true", "doubt it": "disagree",
+    "there is no way": "not", "needs work": "incomplete", "could be better": "incomplete", "could be improved": "incomplete", "the case": "true", "doubt it": "disagree",
     "no doubt": "absolutely", "without doubt": "absolutely", "without a doubt": "absolutely", "without any doubt": "absolutely",
     "no question": "absolutely", "without question": "absolutely", "no wonder": "", "no matter": "", "no idea": "maybe",
     "no clue": "maybe", "not sure": "maybe", "not certain": "maybe", "not clear": "maybe", "do not know": "maybe",
@@ -149,7 +149,7 @@ PHRASES = {
     "sans aucun doute": "certainement", "sans doute": "certainement", "pas seulement": "", "bien que": "although",
     "parce que": "because", "le cas": "vrai", "pas sûr": "maybe", "ne sais pas": "maybe",
     "por supuesto": "claro", "desde luego": "claro", "de ninguna manera": "nope", "de ningún modo": "nope", "en absoluto": "nope",
-    "ni hablar": "nope", "tal vez": "quizá", "sin duda": "claro", "sin ninguna duda": "claro", "no solo": "", "no sólo": "",
+    "ni hablar": "nope", "para nada": "nope", "tal vez": "quizá", "sin duda": "claro", "sin ninguna duda": "claro", "no solo": "", "no sólo": "",
     "de acuerdo": "acuerdo", "el caso": "verdadero", "no estoy seguro": "quizá", "no sé": "quizá", "no lo sé": "quizá", "a pesar": "aunque",
 }  # fmt: skip
 """Phrases → the one word that means the same; the empty word: nothing."""
