@@ -244,7 +244,8 @@ def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None, form
         _show_diagnostics(found)
         size = f": {_count(len(document.nodes), 'node')}, {_count(len(document.arrows), 'arrow')}" if document else ""
         errors = sum(d.severity == "error" for d in found)
-        print(f"{safe(file)} is valid{size}" if valid else f"{safe(file)} has {_count(errors, 'error')}")
+        name = "<stdin>" if file == STDIN else safe(file)
+        print(f"{name} is valid{size}" if valid else f"{name} has {_count(errors, 'error')}")
     return DONE if valid else MISTAKE
 
 

@@ -165,6 +165,42 @@ def test_what_fails(collector: Collector):
     assert b"private words" not in collector.bodies
 
 
+def test_the_programs_span_is_the_parent(collector: Collector):
+    """A run begun within a span of the program belongs to its trace."""
+    tracer = TracerProvider().get_tracer("program")
+    session = dp.Session(settings=traced(), llm=scripted(["x"]))
+    with session.runtime:
+        with tracer.start_as_current_span("work") as own:
+            session.run(WRITE, dish="soup")
+        session.run(PLAIN)
+    spans = {span.name: span for span in collector.spans}
+    context = own.get_span_context()
+    run = spans["run Letters"]
+    assert int.from_bytes(run.parent_span_id) == context.span_id
+    assert {int.from_bytes(span.trace_id) for span in (run, spans["person_job Write"])} == {context.trace_id}
+    assert not spans["run diagram"].parent_span_id
+
+
+def test_nodes_that_are_cut_off():
+    """Their spans end with the run's, as errors."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    telemetry = Telemetry(provider)
+    telemetry.watch("r")
+    telemetry(Event(1, T.EXECUTION_STARTED, "r", 1.0, None, {"diagram": "d"}))
+    telemetry(Event(2, T.NODE_STARTED, "r", 2.0, "n", {"label": "N", "node_type": "hook", "run": 1}))
+    telemetry(Event(3, T.NODE_STARTED, "r", 2.0, "m", {"label": "M", "node_type": "person_job", "run": 1}))
+    meta = {"usage": {"input": 1}, "model": "gpt-5-nano-2025-08-07", "requested_model": "gpt-5-nano"}
+    telemetry(Event(4, T.NODE_COMPLETED, "r", 2.5, "m", {"meta": meta}))
+    telemetry(Event(5, T.EXECUTION_ERROR, "r", 3.0, None, {"status": "aborted"}))
+    done, cut_off, _ = exporter.get_finished_spans()
+    assert (done.attributes or {})["gen_ai.request.model"] == "gpt-5-nano"
+    assert (done.attributes or {})["gen_ai.response.model"] == "gpt-5-nano-2025-08-07"
+    assert (cut_off.name, cut_off.status.status_code.name, cut_off.end_time) == ("hook N", "ERROR", 3_000_000_000)
+    assert (cut_off.attributes or {})["error.type"] == "aborted"
+
+
 def test_sub_diagrams_stand_in_their_node(collector: Collector):
     settings = traced()
     (settings.base_dir / "inner.light.yaml").write_text(

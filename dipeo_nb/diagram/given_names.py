@@ -96,7 +96,7 @@ class GivenNames:
                 and isinstance(spec.file, str)
                 and spec.file.lower().endswith(_TEXT_SUFFIXES)
             )
-        return node.type != "user_response"
+        return node.type not in ("user_response", "template_job")  # these give text
 
     def written(self) -> set[str] | None:
         """Words of all code that can set variables of the run, and loop counters; None when code is in files."""

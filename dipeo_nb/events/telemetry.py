@@ -53,8 +53,14 @@ class Telemetry:
         self._parents: dict[str, Any] = {}
 
     def watch(self, run_id: str) -> None:
-        """Make spans of this run: a bus may bring events of runs of other processes, which have their own telemetry."""
+        """Make spans of this run: a bus may bring events of runs of other processes, which have their own telemetry.
+
+        The span of the program that is active now is the parent of the run's.
+        """
         self._watched.add(run_id)
+        active = self._trace.get_current_span()
+        if active.get_span_context().is_valid:
+            self._parents.setdefault(run_id, active)
 
     async def close(self) -> None:
         """Send what was not sent yet. A provider of the program's is left alone."""
@@ -130,6 +136,7 @@ class Telemetry:
         if span is None:
             return
         for left in self._nodes.pop(event.run_id, {}).values():
+            self._failed(left, {"type": Status.ABORTED})
             left.end(_ns(event))
         status = str(event.payload.get("status", Status.COMPLETED))
         span.set_attribute("dipeo.run.status", status)
@@ -159,7 +166,8 @@ def _of_model(meta: Mapping[str, Any]) -> dict[str, Any]:
     if provider := meta.get("provider"):
         attributes["gen_ai.provider.name"] = _PROVIDERS.get(provider, provider)
     if model := meta.get("model"):
-        attributes["gen_ai.request.model"] = model
+        attributes["gen_ai.request.model"] = meta.get("requested_model", model)
+        attributes["gen_ai.response.model"] = model
     if person := meta.get("person"):
         attributes["gen_ai.agent.name"] = person
     # Ours are disjoint; the conventions count cached tokens and reasoning in.

@@ -183,6 +183,8 @@ class NodeContext:
                 hint="Run it again.",
             )
         self.charge(response)
+        if request.model and request.model != response.model:
+            self._meta["requested_model"] = request.model
         return response if is_plain(response.text) else replace(response, text=well_formed(response.text))
 
     def _report(self, event: StreamEvent, show: bool) -> None:

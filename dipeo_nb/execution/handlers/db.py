@@ -87,7 +87,7 @@ async def _content(context: NodeContext, spec: DbNode, path: str) -> tuple[Any, 
             body = parse_json(body)
         except ValueError as error:
             raise NodeExecutionError(
-                f"'{path}' is not JSON: {error}.", hint="Mend the file, or remove serialize_json."
+                f"'{path}' is not JSON: {error}.", hint="Correct the file, or remove serialize_json."
             ) from None
     return body, done["metadata"]
 
