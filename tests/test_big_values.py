@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -49,7 +50,11 @@ scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.j
 keys = st.text(max_size=4) | st.just("$blob")
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=3) | st.just("$blob").map(lambda k: {k: "x"}),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(keys, inner, max_size=3)
+        | st.just("$blob").map(lambda k: {k: "x"})
+    ),
     max_leaves=12,
 )
 
@@ -78,6 +83,54 @@ def test_what_is_big_and_what_is_not():
     assert len(both.blobs) == 2, "the parts that are big themselves, and not the list that holds them"
     grown = encoded({"output": [BIG, BIG + "!", "more"]})
     assert set(grown.blobs) == set(both.blobs), "a list that grows holds what it held"
+
+
+WORDS = [
+    "node",
+    "run",
+    "diagram",
+    "agent",
+    "value",
+    "text",
+    "loop",
+    "prompt",
+    "memory",
+    "model",
+    "answer",
+    "list",
+    "key",
+    "index",
+    "change",
+    "record",
+]
+
+
+def a_mapping(pick: random.Random) -> dict[str, str]:
+    return {f"key{n}": " ".join(pick.choices(WORDS, k=8)) for n in range(12_000)}
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (a_mapping, lambda v, n: v | {f"key{n * 97}": f"new {n}"}),
+        (a_mapping, lambda v, n: {f"more{n}": "x"} | v),
+        (lambda pick: [pick.random() for _ in range(40_000)], lambda v, n: [*v[: n * 301], n, *v[n * 301 :]]),
+        (lambda pick: " ".join(pick.choices(WORDS, k=120_000)), lambda v, n: f"{v} and {n}"),
+        (lambda pick: "x" * 700_000, lambda v, n: f"{v}y"),
+    ],
+    ids=["a key", "a key in front", "an item within", "text at the end", "one letter"],
+)
+def test_a_large_value_that_changes_a_little(make: Callable[[random.Random], Any], change: Callable[[Any, int], Any]):
+    """Costs what changed, and not the whole again: 40 changes less than six times the value, not 41 times."""
+    value = make(random.Random(1))
+    kept = dict(encoded({"output": value}).blobs)
+    for n in range(1, 41):
+        value = change(value, n)
+        found = encoded({"output": value})
+        kept |= found.blobs
+        assert Resolver(found.blobs).payload(found.text) == {"output": value}
+    assert sum(map(len, kept.values())) < 6 * len(json.dumps(value))
+    assert max(map(len, kept.values())) <= LIMIT
 
 
 def test_equal_values_are_one_object_when_read():
@@ -112,7 +165,9 @@ async def size_of(store: RunStore) -> int:
         return sum(store._read(f"SELECT coalesce(sum(length({c})), 0) FROM {t}", ())[0][0] for t, c in tables)
     if isinstance(store, PostgresRunStore):
         tables = (("dipeo_events", "payload"), ("dipeo_blobs", "value"))
-        return sum([(await store._read(f"SELECT coalesce(sum(length({c})), 0)::bigint FROM {t}", ()))[0][0] for t, c in tables])  # type: ignore[arg-type]
+        return sum(
+            [(await store._read(f"SELECT coalesce(sum(length({c})), 0)::bigint FROM {t}", ()))[0][0] for t, c in tables]
+        )  # type: ignore[arg-type]
     seen: dict[int, int] = {}
 
     def walk(value: Any) -> None:
@@ -147,7 +202,12 @@ def test_a_value_that_many_nodes_hand_on_is_kept_once(store: RunStore):
             for run in ("r", "other"):
                 await store.append([event(1, run, variables={"given": fresh(value)})])
                 for seq in range(2, 92):
-                    payload = {"output": fresh(value), "text": fresh(BIG), "meta": {"variables": {"v": fresh(BIG)}}, "n": seq}
+                    payload = {
+                        "output": fresh(value),
+                        "text": fresh(BIG),
+                        "meta": {"variables": {"v": fresh(BIG)}},
+                        "n": seq,
+                    }
                     await store.append([event(seq, run, **payload)])
             for run in ("r", "other"):
                 events = await store.events(run)
@@ -173,7 +233,9 @@ def test_what_looks_like_a_reference_is_none(store: RunStore):
         await store.initialize()
         try:
             tricky = {"$blob": "abc"}
-            await store.append([event(1, variables=tricky), event(2, output=tricky), event(3, output=[tricky, {"$blob": ["x"]}, BIG])])
+            await store.append(
+                [event(1, variables=tricky), event(2, output=tricky), event(3, output=[tricky, {"$blob": ["x"]}, BIG])]
+            )
             events = await store.events("r")
             assert events[0].payload["variables"] == tricky
             assert events[1].payload["output"] == tricky
@@ -229,20 +291,28 @@ def test_a_process_of_the_version_before_goes_on_writing(tmp_path: Path):
     older = sqlite3.connect(path, isolation_level=None)
     store = SqliteRunStore(path)
     run_sync(store.initialize())
-    older.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", ("r", 1, "execution_started", 1.0, None, '{"diagram":"d"}'))
+    older.execute(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", ("r", 1, "execution_started", 1.0, None, '{"diagram":"d"}')
+    )
     assert [e.payload for e in run_sync(store.events("r"))] == [{"diagram": "d"}]
     run_sync(store.cleanup())
     older.close()
 
 
-def test_a_database_of_the_version_before_is_migrated(postgres_server: PostgresProcess, monkeypatch: pytest.MonkeyPatch):
+def test_a_database_of_the_version_before_is_migrated(
+    postgres_server: PostgresProcess, monkeypatch: pytest.MonkeyPatch
+):
     """PostgreSQL: what was recorded is there, and big values can be."""
     url = postgres_server.schema()
 
     async def go() -> None:
         with monkeypatch.context() as patch:
             patch.setattr(postgres, "SCHEMA_VERSION", 1)
-            patch.setattr(postgres, "_SCHEMA", postgres._SCHEMA.replace("VALUES (2)", "VALUES (1)").removesuffix(f"{postgres._BLOBS}\n").rstrip(";\n"))
+            patch.setattr(
+                postgres,
+                "_SCHEMA",
+                postgres._SCHEMA.replace("VALUES (2)", "VALUES (1)").removesuffix(f"{postgres._BLOBS}\n").rstrip(";\n"),
+            )
             old = PostgresRunStore(url)
             await old.initialize()
             await old._read("INSERT INTO dipeo_runs VALUES ('r', 'd', 'failed', 1, 2, 1, NULL, 1) RETURNING 1", ())

@@ -5,12 +5,16 @@ recorded payload has `{"$blob": "<sha256>"}`; a blob may refer to others in the 
 are recorded together with the names of their blobs; a mapping of theirs that looks like a reference is written
 `{"$blob": [value]}`. Stores write the blobs of an event in the transaction of the event and resolve references when they read, so
 nobody else sees one, but for readers of `lines`.
+
+Larger texts are stored in pieces: `{"$blob": ["pieces", [hash, …]]}` is a blob whose pieces, put together, are its JSON. Where a piece
+ends is for the characters there to say, so a large value that changes a little shares nearly all pieces with what it was before.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +24,18 @@ from dipeo_nb.errors import StorageError
 
 LIMIT = 65_536
 """Characters that a value takes as JSON, at most, to be kept within its event."""
+PIECE = 16_384
+"""Characters of a piece, about."""
+_CUT = re.compile(
+    "["
+    + "][".join(
+        "".join(re.escape(chr(c)) for c in range(32, 127) if c % n == r) for n, r in ((7, 2), (6, 1), (7, 4), (6, 3))
+    )
+    + "]"
+)
+"""Four characters that a piece ends with, as rare as one in a few thousand."""
 _REFERENCE = "$blob"
+_PIECES = "pieces"
 _REFERENCE_SIZE = 80
 _NUMBER_SIZE = 8
 """Characters that a number counts for; near enough to tell what is big."""
@@ -31,7 +46,9 @@ class Encoded(NamedTuple):
 
     text: str
     blobs: Mapping[str, str]
-    """Hash → JSON of the value; also those that are within others."""
+    """Hash → JSON of the value, or a piece of it; also those that are within others."""
+    pieces: Collection[str] = ()
+    """Those of them that are pieces."""
 
 
 def encoded(payload: Mapping[str, Any]) -> Encoded:
@@ -44,12 +61,13 @@ def encoded(payload: Mapping[str, Any]) -> Encoded:
     if len(text) <= LIMIT:
         return Encoded(text, {})
     blobs: dict[str, str] = {}
+    extraction = _Extraction(blobs)
     try:
         # What was encoded is looked through and not what was given: that is JSON, whatever the values were.
-        small, _ = _Extraction(blobs).mapping(json.loads(text))
+        small, _ = extraction.mapping(json.loads(text))
     except RecursionError:
         return Encoded(text, {})
-    return Encoded(_dumps(small), blobs) if blobs else Encoded(text, {})
+    return Encoded(_dumps(small), blobs, extraction.pieces) if blobs else Encoded(text, {})
 
 
 class _Extraction:
@@ -57,6 +75,7 @@ class _Extraction:
 
     def __init__(self, blobs: dict[str, str]) -> None:
         self._blobs = blobs
+        self.pieces: set[str] = set()
 
     def value(self, value: Any) -> tuple[Any, int]:
         kind = type(value)
@@ -89,9 +108,28 @@ class _Extraction:
 
     def _moved(self, value: Any) -> dict[str, str]:
         text = _dumps(value)
+        if len(text) > 2 * LIMIT:
+            names = [self._named(piece) for piece in _pieces(text)]
+            self.pieces.update(names)
+            text = _dumps({_REFERENCE: [_PIECES, names]})
+        return {_REFERENCE: self._named(text)}
+
+    def _named(self, text: str) -> str:
         name = sha256(text.encode()).hexdigest()
         self._blobs[name] = text
-        return {_REFERENCE: name}
+        return name
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text, cut where its own characters say so, and where a piece would get longer than `LIMIT`."""
+    least, most = min(PIECE // 4, LIMIT // 2), LIMIT
+    start = 0
+    while len(text) - start > most:
+        found = _CUT.search(text, start + least, start + most)
+        end = found.end() if found else start + most
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def _dumps(value: Any) -> str:
@@ -122,17 +160,23 @@ class Resolver:
             return mapping
         found = mapping[_REFERENCE]
         if isinstance(found, list):
-            return {_REFERENCE: cast("list[Any]", found)[0]}
+            parts = cast("list[Any]", found)
+            if len(parts) == 1:
+                return {_REFERENCE: parts[0]}
+            return json.loads("".join(map(self._text, parts[1])), object_hook=self._resolved)
         if found not in self._values:
-            if found not in self._texts:
-                raise StorageError(
-                    f"The record is damaged: there is no blob {found}.",
-                    hint="Run the diagram again.",
-                    operation="read",
-                    cause="failed",
-                )
-            self._values[found] = json.loads(self._texts[found], object_hook=self._resolved)
+            self._values[found] = json.loads(self._text(found), object_hook=self._resolved)
         return self._values[found]
+
+    def _text(self, name: str) -> str:
+        if name not in self._texts:
+            raise StorageError(
+                f"The record is damaged: there is no blob {name}.",
+                hint="Run the diagram again.",
+                operation="read",
+                cause="failed",
+            )
+        return self._texts[name]
 
 
 # In memory.
@@ -163,7 +207,11 @@ class SharedValues:
             return (self._known.setdefault(value, value), _REFERENCE_SIZE) if size > LIMIT else (value, size)
         if kind is list:
             pairs = [self._value(item) for item in value]
-            kept: Any = [item for item, _ in pairs] if any(a is not b for (a, _), b in zip(pairs, value, strict=True)) else value
+            kept: Any = (
+                [item for item, _ in pairs]
+                if any(a is not b for (a, _), b in zip(pairs, value, strict=True))
+                else value
+            )
             size = sum(size for _, size in pairs) + len(pairs)
         elif kind is dict:
             found = {name: self._value(item) for name, item in value.items()}
@@ -204,7 +252,8 @@ def _size(value: Any) -> int:
 
 def lines(events: Iterable[Event]) -> Iterator[str]:
     """A run as lines of JSON: each event in its wire form; each big value once, as `{"blob": hash, "value": …}`, before the first
-    event that refers to it. The line of an event that does so has the hashes as `blobs`."""
+    event that refers to it, and a piece of one as `{"blob": hash, "text": …}`. The line of an event that does so has the hashes as
+    `blobs`."""
     written: set[str] = set()
     for event in events:
         wire = event.to_wire()
@@ -212,7 +261,11 @@ def lines(events: Iterable[Event]) -> Iterator[str]:
         for name, text in found.blobs.items():
             if name not in written:
                 written.add(name)
-                yield f'{{"blob":"{name}","value":{text}}}'
+                yield (
+                    f'{{"blob":"{name}","value":{text}}}'
+                    if name not in found.pieces
+                    else _dumps({"blob": name, "text": text})
+                )
         extra = {"blobs": list(found.blobs)} if found.blobs else {}
         yield _dumps({**wire, "data": json.loads(found.text), **extra})
 
@@ -229,7 +282,7 @@ def events_of_lines(texts: Iterable[str]) -> Iterator[Event]:
     for text in texts:
         found = json.loads(text)
         if "blob" in found:
-            blobs[found["blob"]] = _dumps(found["value"])
+            blobs[found["blob"]] = found["text"] if "text" in found else _dumps(found["value"])
             continue
         data = _dumps(found["data"])  # without `blobs`, nothing in it is a reference, whatever it looks like
         yield Event.from_wire({**found, "data": resolver.payload(data) if found.get("blobs") else decode(data)})

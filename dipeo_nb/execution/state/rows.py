@@ -34,7 +34,7 @@ def batch_of(events: Iterable[Event]) -> Batch:
     references: dict[int, Sequence[str]] = {}
     blobs: dict[str, str] = {}
     for event in events:
-        text, own = encoded(event.payload)
+        text, own, _ = encoded(event.payload)
         rows.append((event.seq, str(event.type), event.occurred_at, event.node_id, text))
         if own:
             references[event.seq] = list(own)
