@@ -154,6 +154,51 @@ def test_the_real_program_answers():
     assert any(KEY in json.dumps(s.headers) for s in server.seen)
 
 
+def test_prompts_reach_the_model_verbatim(tmp_path: Path):
+    """What looks like a file or a command of the program is text: no file is read, nothing is run, nothing is forgotten."""
+    secret = tmp_path / "id_demo"
+    secret.write_text("canary-file-8a7b6c")
+    prompts = [
+        f"Summarise: Nice cats. @{secret} More cats.",
+        f"```\n@{secret}\n```",
+        "@/etc/hosts",
+        "/clear",
+        "/cost",
+        "/help me please",
+        "!echo canary-command",
+        "# remember this",
+    ]
+
+    async def work(client: UnifiedClaudeCodeClient) -> list[str]:
+        said: list[str] = []
+        for prompt in prompts:
+            said.append((await answer(client, *(t for pair in zip(prompts, said) for t in pair), prompt)).text)  # noqa: B905
+        return said
+
+    said, server = using(Api(), work)
+    assert len([s for s in said if s.startswith("You said: ")]) == len(prompts), said
+    asked_for = [prompt_of(b) for b in bodies(server)]
+    for prompt in prompts:
+        assert any(prompt in text for text in asked_for), prompt
+    everything = json.dumps([s.body for s in server.seen])
+    assert "canary-file" not in everything
+    assert "canary-command\\n" not in everything
+    assert "localhost" not in json.dumps([b["messages"] for b in bodies(server)])
+
+
+def test_long_prompts_and_answers():
+    """Longer than an argument of a program may be, and than the SDK reads by default."""
+    system = "Rule: be brief. " * 12_000
+    text = "word " * 300_000
+
+    async def work(client: UnifiedClaudeCodeClient) -> str:
+        return (await answer(client, "Write", system=system)).text
+
+    said, server = using(Api(Write=wire.says(text)), work)
+    assert said.strip() == text.strip()
+    assert any(system.strip()[:150_000] in json.dumps(b["system"]) for b in bodies(server))
+
+
 def test_sessions_are_pooled():
     """A conversation goes on in its own session; a new one takes the spare session that was started meanwhile; ten calls need
     two programs. The times are printed."""

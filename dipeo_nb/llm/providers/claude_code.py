@@ -12,9 +12,11 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.config import claude_code_environment
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.enums import ExecutionPhase
@@ -31,6 +33,10 @@ SESSIONS = 4
 """Processes of Claude Code at most, for one key and server."""
 IDLE_S = 300.0
 """Seconds after which a session that nobody uses is closed."""
+ARGUMENT_LIMIT = 100_000
+"""Bytes of a system prompt that is handed over as an argument; systems take 128 KiB at most."""
+LINE_LIMIT = 64 * 1024 * 1024
+"""Bytes of a message of the program, an answer with all its events among them."""
 CLOSING_S = 10.0
 """Seconds that a session may take to end by itself."""
 ERRORS = {
@@ -190,7 +196,9 @@ class _SessionSettings(NamedTuple):
     def options(self, fork: str | None) -> Any:
         self.folder.mkdir(parents=True, exist_ok=True)
         return _sdk().ClaudeAgentOptions(
-            system_prompt=self.system,
+            system_prompt=self._system_prompt(),
+            verbatim_prompts=True,  # else it reads the file of an `@path` and runs a `/command`, wherever a prompt has one
+            max_buffer_size=LINE_LIMIT,
             model=self.model,
             tools=list(self.tools),
             allowed_tools=list(self.tools),
@@ -206,6 +214,16 @@ class _SessionSettings(NamedTuple):
             fork_session=fork is not None,
             **dict(self.extra),
         )
+
+
+    def _system_prompt(self) -> Any:
+        """The prompt itself, or the file that holds a long one."""
+        data = self.system.encode("utf-8", "backslashreplace")
+        if len(data) <= ARGUMENT_LIMIT:
+            return self.system
+        path = self.folder / f"system-{sha256(data).hexdigest()[:32]}.txt"
+        write_atomic(path, data, mode=0o600)
+        return {"type": "file", "path": str(path.absolute())}
 
 
 class _Session:
