@@ -377,6 +377,11 @@ def secret_values(settings: Settings | None = None) -> set[str]:
     }
 
 
+def custom_headers(variable: str) -> str:
+    """What a variable says that an SDK adds to every request; empty without one."""
+    return os.environ.get(variable, "") if variable else ""
+
+
 def child_environment() -> dict[str, str]:
     """The environment for a process that runs a diagram's code: without anything that looks like a secret."""
     return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}

@@ -297,6 +297,8 @@ class LLMError(ServiceError):
     model: str | None = None
     status: int | None = None
     request_id: str | None = None
+    retryable: bool | None = None
+    """Whether the server said that another try may succeed; None when it said nothing."""
 
 
 class AuthError(LLMError):

@@ -286,7 +286,7 @@ def bad_arguments(call: Call) -> None:
     [
         (wire.streams(wire.start(), *wire.end("refusal")), ContentFilteredError, None),
         (wire.error(400, "prompt is too long: 200001 tokens > 200000 maximum"), ContextLengthError, 400),
-        (wire.error(413, "Request exceeds the maximum size"), ProviderError, 413),
+        (wire.error(413, "Request exceeds the maximum size"), ContextLengthError, 413),
         (in_stream("overloaded_error"), ProviderError, 529),
         (in_stream("rate_limit_error"), RateLimitError, 429),
         (bad_arguments, ProviderError, None),

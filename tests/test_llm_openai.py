@@ -331,7 +331,7 @@ def failing(*replies: Reply) -> tuple[LLMError, ScriptedServer]:
         (lambda c: c.error(429, "no money", "insufficient_quota"), ProviderError, 1),
         (lambda c: c.error(500, "oops"), ProviderError, 4),
         (lambda c: c.error(503, "oops"), ProviderError, 4),
-        (lambda c: c.json(200, {"hello": "world"}), LLMError, 4),
+        (lambda c: c.json(200, {"hello": "world"}), ProviderError, 1),
         (lambda c: c.headers(204), LLMError, 4),
         (lambda c: c.stream([{"type": "error", "message": "broken", "code": "server_error"}]), ProviderError, 4),
         (lambda c: c.stream([{"type": "error", "error": {"message": "broken", "code": "bad"}}]), ProviderError, 1),

@@ -12,19 +12,18 @@ from pydantic import SecretStr
 
 from dipeo_nb.common.loop import iterate_sync, run_sync
 from dipeo_nb.common.scrub import redactor
-from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.config import Settings, custom_headers, get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolResult
-from dipeo_nb.errors import APIKeyNotFoundError, ConfigurationError, LLMError, ValidationError
+from dipeo_nb.errors import APIKeyNotFoundError, AuthError, ConfigurationError, LLMError, ValidationError
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.errors import Caller
+from dipeo_nb.llm.core.http import WITHHELD, header_names, make_client
 from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import AdapterConfig, ProviderCapabilities, RetryConfig
 from dipeo_nb.llm.stream import TimeLimits, collected
 
 Messages = LLMRequest | str | Sequence[ChatMessage | Mapping[str, Any]]
 """A whole request, one user message, or messages as `ChatMessage` or `{"role": …, "content": …}`."""
-CONNECT_TIMEOUT_S = 20.0
-"""Seconds to reach a server."""
 BATCH_CONCURRENCY = 8
 """Calls at the same time of a batch without a batch API."""
 
@@ -49,6 +48,8 @@ class UnifiedClient:
     """The variable that names another server."""
     base_url_setting: ClassVar[str] = ""
     """The field of the settings that holds it."""
+    custom_headers_variable: ClassVar[str] = ""
+    """The variable with headers that the SDK adds to every request."""
     base_url_example: ClassVar[str] = "http://localhost:8080/v1"
     hosts: ClassVar[tuple[str, ...]] = ()
     """The provider's own servers: these and what is below them may have the key."""
@@ -161,10 +162,22 @@ class UnifiedClient:
 
         Raises:
             APIKeyNotFoundError: there is none, and the provider's own server wants one.
+            AuthError: it cannot be sent: an HTTP header holds visible ASCII characters (RFC 9110, section 5.5).
         """
         if self.config.api_key is not None and (text := self.config.api_key.get_secret_value().strip()):
             redactor.add(text)  # from here on it stands in no event and no log line
-            return self.config.api_key
+            if (wrong := next((at for at, c in enumerate(text) if not "!" <= c <= "~"), None)) is not None:
+                for piece in text.split():
+                    redactor.add(piece)
+                raise AuthError(
+                    f"The API key for '{self.provider}' cannot be sent: character {wrong + 1} of {len(text)} is "
+                    f"{_named(text[wrong])}.",
+                    hint=f"Copy it again, in one piece and without quotes, to {self.key_variable or 'the settings'}, or with "
+                    f"`dipeo-nb keys set {self.provider}`.",
+                    provider=self.provider,
+                    model=self.config.model,
+                )
+            return SecretStr(text)
         if self.config.base_url is not None:
             return NO_KEY  # a server of one's own may need none
         raise APIKeyNotFoundError(
@@ -189,6 +202,18 @@ class UnifiedClient:
             )
         return address
 
+    def http(self, library: Any, address: str, secret: SecretStr | None, **options: Any) -> Any:
+        """The connections to the server, which get what the environment adds to requests only where the key goes, too.
+
+        Args:
+            options: of `core.http.make_client`.
+
+        Raises:
+            ConfigurationError: a proxy or certificates that the environment names cannot be used.
+        """
+        withheld = WITHHELD | header_names(custom_headers(self.custom_headers_variable)) if secret == NO_KEY else ()
+        return make_client(library, address, self.settings.llm_timeout, withheld=withheld, **options)
+
     def caller(self, request: LLMRequest, secret: SecretStr | None = None) -> Caller:
         """For `core.errors`."""
         return Caller(
@@ -199,6 +224,13 @@ class UnifiedClient:
             variable=self.key_variable,
             base_url_variable=self.base_url_variable,
         )
+
+
+def _named(character: str) -> str:
+    """What a character of a key is, without showing it."""
+    if character in "\r\n":
+        return "a line break"
+    return "a blank" if character.isspace() else "not an ASCII character" if character > "~" else "a control character"
 
 
 NO_KEY = SecretStr("not-needed")
@@ -212,11 +244,6 @@ def is_address(base_url: str) -> bool:
         return address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 1) > 0
     except ValueError:
         return False
-
-
-def is_local(base_url: str) -> bool:
-    """Whether an address is of this machine."""
-    return urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 _FIELDS = frozenset(f.name for f in fields(LLMRequest)) - {"messages"}

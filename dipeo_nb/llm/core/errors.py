@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pydantic import SecretStr
 
@@ -67,7 +68,9 @@ def status_error(
     """The error of an HTTP status and what the provider said; *code* is its own name for the problem."""
     said = caller.harmless(said).strip()[:SAID_LIMIT] or "no reason given"
     name, low = caller.provider, f"{code} {said}".lower()
-    facts: dict[str, Any] = {**caller.facts, "status": status, "request_id": request_id}
+    asked = {str(k).lower(): str(v).lower() for k, v in (headers or {}).items()}.get("x-should-retry")
+    retryable = {"true": True, "false": False}.get(asked or "")
+    facts: dict[str, Any] = {**caller.facts, "status": status, "request_id": request_id, "retryable": retryable}
     base = caller.base_url_variable
     match status:
         case 401 | 403 if caller.keyless:
@@ -78,9 +81,16 @@ def status_error(
                 + ", or run with --model local.",
                 **facts,
             )
+        case 403 if any(words in low for words in ("region", "country", "territory", "not supported", "access to")):
+            hint = f"The key is right, but may not use '{caller.model}' there; choose another model, or --model local."
+            return AuthError(f"{name} refused: {said}", hint=hint, **facts)
         case 401 | 403:
             fix = f"Set a valid {caller.variable}" if caller.variable else "Check the key"
             return AuthError(f"{name} refused the key: {said}", hint=f"{fix}, or run with --model local.", **facts)
+        case 413:
+            return ContextLengthError(f"{name}: {said}", hint=_SHORTER, **facts)
+        case 429 if "request too large" in low:  # one request takes more than a minute's limit: waiting does not help
+            return ContextLengthError(f"{name}: {said}", hint=_SHORTER, **facts)
         case 429 if code in ("insufficient_quota", "billing_hard_limit_reached"):  # waiting does not help
             return ProviderError(f"{name}: {said}", hint="Check plan and billing, or run with --model local.", **facts)
         case 429:
@@ -96,9 +106,7 @@ def status_error(
             server = f" and {base}" if base else ""
             return ProviderError(f"{name}: {said}", hint=f"Check the model's name ('{caller.model}'){server}.", **facts)
     if code == "context_length_exceeded" or any(words in low for words in _TOO_LONG):
-        return ContextLengthError(
-            f"{name}: {said}", hint="Remember less (at_most), or use a model with a larger context.", **facts
-        )
+        return ContextLengthError(f"{name}: {said}", hint=_SHORTER, **facts)
     if any(words in low for words in _FILTERED):
         return ContentFilteredError(f"{name}: {said}", hint="Change the prompt.", **facts)
     hint = "Try again later." if status >= 500 else "Check the request; the message says what is wrong."
@@ -106,13 +114,21 @@ def status_error(
     return ProviderError(f"{name} answered {status}: {said}", hint=hint, retry_after=after, **facts)
 
 
+_SHORTER = "Remember less (at_most), ask for a shorter answer (max_tokens), or use a model with a larger context."
 _TOO_LONG = (
     "context length",
     "context window",
+    "context size",
+    "context limit",
+    "exceed_context_size",
     "prompt is too long",
+    "input is too long",
     "context_length",
     "maximum context",
     "input token count",
+    "tokens must be <=",  # TGI
+    "request_too_large",
+    "request too large",
 )
 _FILTERED = ("content_filter", "content_policy", "content filter", "content management policy", "safety system")
 
@@ -178,15 +194,15 @@ def stainless(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
         if isinstance(error, sdk.APITimeoutError):
             return too_slow(caller)
         if isinstance(error, sdk.APIStatusError):
-            body: Any = error.body if isinstance(error.body, Mapping) else {}
-            inner: Any = body.get("error") if isinstance(body.get("error"), Mapping) else body
-            code = str(getattr(error, "code", None) or inner.get("code") or inner.get("type") or "")
-            if error.status_code < 400:  # an error within a stream that had begun well
-                return said_in_stream(caller, code, str(inner.get("message") or error.message))
+            code, said = said_by(error.body)
+            said = said or _page(error.response) or str(error.message)
+            code = str(getattr(error, "code", None) or code)
+            if error.status_code < 300:  # an error within a stream that had begun well
+                return said_in_stream(caller, code, said)
             return status_error(
                 caller,
                 error.status_code,
-                str(inner.get("message") or error.message),
+                said,
                 code=code,
                 headers=error.response.headers,
                 request_id=error.request_id,
@@ -194,24 +210,64 @@ def stainless(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
         if isinstance(error, sdk.APIConnectionError):
             return broken_connection(caller, error.__cause__ or error)
         if isinstance(error, sdk.APIError):
-            return said_in_stream(caller, str(getattr(error, "code", "") or ""), str(error.message))
+            code, said = said_by(error.body)
+            return said_in_stream(caller, str(getattr(error, "code", "") or code), said or str(error.message))
         return None
 
     return vendor
 
 
+def said_by(body: Any) -> tuple[str, str]:
+    """(code, words) of a JSON error, whoever's way of saying it: `{"error": {"message": …}}`, `{"error": "…"}`, `{"message": …}`,
+    `{"detail": [{"msg": …}]}`; empty where there are none."""
+    if isinstance(body, str):
+        try:
+            body = json.loads(body)
+        except ValueError:
+            return "", "" if body.lstrip().startswith("<") else body
+    if isinstance(body, list) and body:
+        body = cast("list[Any]", body)[0]
+    if not isinstance(body, Mapping):
+        return "", ""
+    outer = cast("Mapping[str, Any]", body)
+    error = outer.get("error")
+    inner: Mapping[str, Any] = cast("Mapping[str, Any]", error) if isinstance(error, Mapping) else outer
+    metadata = inner.get("metadata")
+    kind = cast("Mapping[str, Any]", metadata).get("error_type") if isinstance(metadata, Mapping) else None
+    code = inner.get("code") or kind or inner.get("type") or ""
+    said: Any = error if isinstance(error, str) else inner.get("message") or inner.get("detail") or ""
+    if isinstance(said, list):
+        parts = cast("list[Any]", said)
+        said = "; ".join(str(cast("Mapping[str, Any]", p).get("msg", p)) if isinstance(p, Mapping) else str(p) for p in parts)
+    return str(code), said if isinstance(said, str) else json.dumps(said)
+
+
+def _page(response: Any) -> str:
+    """What is said of an answer that is a web page: a proxy's, or that of another program."""
+    kind = response.headers.get("content-type", "")
+    return "a web page came, not an answer of the API" if kind.startswith("text/html") else ""
+
+
+_IN_STREAM = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "server_error": 500,
+    "api_error": 500,
+    "internal_server_error": 500,
+    "timeout_error": 504,
+    "provider_unavailable": 502,
+    "overloaded_error": 529,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+}
+"""Providers' names of problems → the HTTP status that they stand for."""
+
+
 def said_in_stream(caller: Caller, code: str, said: str) -> LLMError:
-    """The error of an answer that failed after it had begun; there is no status then, only the provider's *code*."""
-    status = {
-        "rate_limit_exceeded": 429,
-        "rate_limit_error": 429,
-        "server_error": 500,
-        "api_error": 500,
-        "overloaded_error": 529,
-        "authentication_error": 401,
-        "permission_error": 403,
-        "not_found_error": 404,
-    }.get(code, 400)
+    """The error of an answer that failed after it had begun; there is no status then, only the provider's *code*, which some
+    servers make a status of."""
+    status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else _IN_STREAM.get(code, 400)
     error = status_error(caller, status, said, code=code)
     if status == 400 and type(error) is ProviderError:
         return ProviderError(f"{caller.provider}: {caller.harmless(said)}", hint="Try again.", **caller.facts)
@@ -226,18 +282,18 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     """
     low = {str(k).lower(): str(v) for k, v in headers.items()}
     now = now or datetime.now(UTC)
-    with contextlib.suppress(ValueError, KeyError):
-        return max(0.0, float(low["retry-after-ms"]) / 1000)
+    if (wait := _seconds(low.get("retry-after-ms"), 1000)) is not None:
+        return wait
     value = low.get("retry-after")
     if value is not None:
-        with contextlib.suppress(ValueError):
-            return max(0.0, float(value))
+        if (wait := _seconds(value)) is not None:
+            return wait
         with contextlib.suppress(ValueError, TypeError):
             return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
     waits: list[float] = []
     for name, value in low.items():
         if name.startswith("x-ratelimit-reset"):
-            left, wait = low.get(name.replace("-reset", "-remaining", 1)), _duration(value)
+            left, wait = low.get(name.replace("-reset", "-remaining", 1)), _reset(value, now)
         elif name.startswith("anthropic-ratelimit-") and name.endswith("-reset"):
             left, wait = low.get(f"{name.removesuffix('reset')}remaining"), _until(value, now)
         else:
@@ -247,10 +303,31 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     return max(waits, default=None)
 
 
+_EPOCH = 1_000_000_000
+"""Numbers from here on are times: seconds since 1970, or milliseconds (OpenRouter)."""
+
+
+def _seconds(value: str | None, divisor: float = 1) -> float | None:
+    """A number of seconds that can be waited."""
+    try:
+        seconds = float(value or "") / divisor
+    except ValueError:
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _reset(value: str, now: datetime) -> float | None:
+    """Seconds until a reset, which is a duration or a time."""
+    wait = _duration(value)
+    if wait is not None and wait >= _EPOCH:
+        wait = max(0.0, wait / (1000 if wait >= 1000 * _EPOCH else 1) - now.timestamp())
+    return wait
+
+
 def _duration(value: str) -> float | None:
     """Seconds in `1h2m3.5s`, `20ms` or a plain number."""
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
+    if (seconds := _seconds(value)) is not None:
+        return seconds
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", value)
     if not parts or "".join(n + u for n, u in parts) != value.strip():
         return None

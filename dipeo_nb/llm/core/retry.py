@@ -12,7 +12,10 @@ TRANSIENT = frozenset({408, 409, 425})
 
 
 def transient(error: BaseException) -> bool:
-    """Whether the same call may succeed later: 408, 409, 429, 5xx, no connection, no answer in time; never 400, 401, 403."""
+    """Whether the same call may succeed later: 408, 409, 429, 5xx, no connection, no answer in time; never 400, 401, 403. What the
+    server says itself (`x-should-retry`) goes before."""
+    if isinstance(error, LLMError) and error.retryable is not None:
+        return error.retryable
     if isinstance(error, (RateLimitError, LLMConnectionError, LLMTimeoutError)):
         return True
     return isinstance(error, ProviderError) and ((error.status or 0) in TRANSIENT or (error.status or 0) >= 500)
@@ -27,6 +30,9 @@ def pause(error: LLMError, attempt: int, config: RetryConfig) -> float | None:
         return None
     asked = getattr(error, "retry_after", None)
     if asked is not None:
-        return asked * (1 + random.uniform(0, config.jitter)) if asked <= config.max_delay else None
+        if asked > config.max_delay:
+            return None
+        least = config.initial_delay / 4  # a server that says 0 is busy all the same
+        return max(asked, least) * (1 + random.uniform(0, config.jitter))
     wait = config.initial_delay * config.exponential_base ** (attempt - 1)
     return min(wait, config.max_delay) * random.uniform(1 - config.jitter, 1 + config.jitter)

@@ -12,12 +12,13 @@ from pydantic import SecretStr
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
-from dipeo_nb.llm.core.client import CONNECT_TIMEOUT_S, UnifiedClient
+from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, stainless, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
 
+SERVER = "https://api.anthropic.com"
 MAX_TOKENS = 32_000
 """Limit of an answer when the request names none, as far as the model can; the API wants one."""
 SEARCH_TOOL = "web_search_20250305"
@@ -42,6 +43,7 @@ class UnifiedAnthropicClient(UnifiedClient):
     base_url_variable = "ANTHROPIC_BASE_URL"
     base_url_setting = "anthropic_base_url"
     base_url_example = "http://localhost:8080"
+    custom_headers_variable = "ANTHROPIC_CUSTOM_HEADERS"
     hosts = ("anthropic.com",)
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -144,15 +146,19 @@ class UnifiedAnthropicClient(UnifiedClient):
     async def _client(self, secret: SecretStr) -> Any:
         if self._sdk is None:
             base_url = self.base_url()
-            anthropic = await asyncio.to_thread(_sdk)  # its import takes up to a second
+            await asyncio.to_thread(_sdk)  # its import takes up to a second
             if self._sdk is None:  # another call may have made it meanwhile
-                self._sdk = anthropic.AsyncAnthropic(
-                    api_key=secret.get_secret_value(),
-                    base_url=base_url or "https://api.anthropic.com",  # never what the SDK finds in the environment
-                    max_retries=0,
-                    timeout=anthropic.Timeout(self.settings.llm_timeout, connect=CONNECT_TIMEOUT_S),
-                )
+                # Never what the SDK finds in the environment; it adds the version of the API itself.
+                self._sdk = self._connected(secret, (base_url or SERVER).rstrip("/").removesuffix("/v1"))
         return self._sdk
+
+    def _connected(self, secret: SecretStr, base_url: str) -> Any:
+        import httpx2  # the SDK's own library
+
+        http = self.http(httpx2, base_url, secret)
+        return _sdk().AsyncAnthropic(
+            api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
+        )
 
     def _notice(self, request: LLMRequest) -> str | None:
         """What the user should know about the request, once per model."""

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextvars import ContextVar
 from typing import Any
 
-import httpx
 from pydantic import SecretStr
 from pydantic import ValidationError as PydanticValidationError
 
@@ -25,7 +24,7 @@ from dipeo_nb.errors import (
     UnsupportedError,
     ValidationError,
 )
-from dipeo_nb.llm.core.client import CONNECT_TIMEOUT_S, UnifiedClient
+from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
@@ -64,7 +63,7 @@ class UnifiedGoogleClient(UnifiedClient):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._sdk: Any = None
-        self._http: httpx.AsyncClient | None = None
+        self._http: Any = None
         self._making = asyncio.Lock()
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
@@ -161,8 +160,30 @@ class UnifiedGoogleClient(UnifiedClient):
         async with self._making:
             if self._sdk is None:
                 # The import takes a third of a second, reading the system's certificates some of another.
-                self._sdk, self._http = await asyncio.to_thread(_made, secret, base_url, self.settings.llm_timeout)
+                self._sdk, self._http = await asyncio.to_thread(self._connected, secret, base_url)
         return self._sdk
+
+    def _connected(self, secret: SecretStr, base_url: str) -> tuple[Any, Any]:
+        """The SDK's client and the connections it uses. Nothing is left for it to look up in the environment."""
+        import httpx2
+
+        async def limited(request: Any) -> None:
+            request.extensions["timeout"] = http.timeout.as_dict()  # the SDK sends each request without a limit of time
+
+        async def noted(response: Any) -> None:
+            _opened.get([]).append(response)
+
+        http = self.http(httpx2, base_url, secret, event_hooks={"request": [limited], "response": [noted]})
+        sdk = _sdk().Client(
+            api_key=secret.get_secret_value(),
+            vertexai=False,
+            http_options={
+                "base_url": base_url.rstrip("/").removesuffix(f"/{API_VERSION}"),
+                "api_version": API_VERSION,
+                "httpx_async_client": http,
+            },
+        )
+        return sdk, http
 
     def _call(self, request: LLMRequest) -> dict[str, Any]:
         """The arguments of the SDK's call.
@@ -226,30 +247,7 @@ def _sdk() -> Any:
     return google.genai
 
 
-def _made(secret: SecretStr, base_url: str, timeout: float) -> tuple[Any, httpx.AsyncClient]:
-    """The SDK's client and the connections it uses. Nothing is left for it to look up in the environment."""
-    limits = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S).as_dict()
-
-    async def limited(request: httpx.Request) -> None:
-        request.extensions["timeout"] = limits  # the SDK sends each request without a limit of time
-
-    async def noted(response: httpx.Response) -> None:
-        _opened.get([]).append(response)
-
-    http = httpx.AsyncClient(event_hooks={"request": [limited], "response": [noted]}, follow_redirects=False)
-    sdk = _sdk().Client(
-        api_key=secret.get_secret_value(),
-        vertexai=False,
-        http_options={
-            "base_url": base_url.rstrip("/").removesuffix(f"/{API_VERSION}"),
-            "api_version": API_VERSION,
-            "httpx_async_client": http,
-        },
-    )
-    return sdk, http
-
-
-_opened: ContextVar[list[httpx.Response]] = ContextVar("_opened")
+_opened: ContextVar[list[Any]] = ContextVar("_opened")
 """Where the responses of a call in progress are noted."""
 
 
@@ -258,7 +256,7 @@ async def _chunks(client: Any, call: Mapping[str, Any]) -> AsyncGenerator[Any]:
 
     The SDK leaves that to the garbage collector (its HttpResponse refers to itself), which may be minutes later.
     """
-    responses: list[httpx.Response] = []
+    responses: list[Any] = []
     try:
         async with contextlib.aclosing(await client.aio.models.generate_content_stream(**call)) as chunks:
             while True:

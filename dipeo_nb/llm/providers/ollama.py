@@ -25,7 +25,7 @@ from dipeo_nb.errors import (
     UnsupportedError,
     ValidationError,
 )
-from dipeo_nb.llm.core.client import CONNECT_TIMEOUT_S, NO_KEY, UnifiedClient, is_local
+from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import parsed, schema_of
@@ -106,13 +106,13 @@ class UnifiedOllamaClient(UnifiedClient):
         assert address is not None
         secret = self.config.api_key
         key = secret.get_secret_value() if secret is not None and secret != NO_KEY else ""
-        return _client_class()(
-            address,
-            timeout=httpx.Timeout(self.settings.llm_timeout, connect=CONNECT_TIMEOUT_S),
-            # Said in any case: else the SDK sends OLLAMA_API_KEY to whatever server this is.
-            auth=_authorized(key),
-            trust_env=not is_local(address),  # a proxy does not reach this machine
-        )
+
+        def connections(**options: Any) -> Any:
+            ours = {name: value for name, value in options.items() if name not in ("timeout", "follow_redirects")}
+            return self.http(httpx, address, secret, **ours)
+
+        # Said in any case: else the SDK sends OLLAMA_API_KEY to whatever server this is.
+        return _client_class()(connections, address, auth=_authorized(key))
 
     async def _fetched(self, model: str, caller: Caller) -> AsyncGenerator[StreamEvent]:
         """Progress until the server has the model."""
@@ -206,6 +206,9 @@ def _client_class() -> Any:
         `AsyncClient.chat` (0.6) keeps of a tool's parameters only their type, items, description and enum: nested objects,
         choices and limits are lost. It has no `truncate` either.
         """
+
+        def __init__(self, connections: Callable[..., Any], address: str, **options: Any) -> None:
+            super(sdk.AsyncClient, self).__init__(connections, address, **options)
 
         async def chat_as_it_is(self, body: Mapping[str, Any]) -> AsyncIterator[Any]:
             return await self._request(sdk.ChatResponse, "POST", "/api/chat", json=body, stream=True)

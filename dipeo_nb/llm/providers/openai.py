@@ -13,12 +13,13 @@ from pydantic import SecretStr
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
-from dipeo_nb.llm.core.client import CONNECT_TIMEOUT_S, UnifiedClient
+from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import said_in_stream, stainless, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
 
+SERVER = "https://api.openai.com/v1"
 BUILT_IN_TOOLS = ("web_search", "web_search_preview", "image_generation")
 
 
@@ -29,6 +30,7 @@ class UnifiedOpenAIClient(UnifiedClient):
     key_variable = "OPENAI_API_KEY"
     base_url_variable = "OPENAI_BASE_URL"
     base_url_setting = "openai_base_url"
+    custom_headers_variable = "OPENAI_CUSTOM_HEADERS"
     hosts = ("openai.com",)
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -154,15 +156,18 @@ class UnifiedOpenAIClient(UnifiedClient):
     async def _client(self, secret: SecretStr) -> Any:
         if self._sdk is None:
             base_url = self.base_url()
-            openai = await asyncio.to_thread(_sdk)  # its import takes up to a second
+            await asyncio.to_thread(_sdk)  # its import takes up to a second
             if self._sdk is None:  # another call may have made it meanwhile
-                self._sdk = openai.AsyncOpenAI(
-                    api_key=secret.get_secret_value(),
-                    base_url=base_url,
-                    max_retries=0,
-                    timeout=openai.Timeout(self.settings.llm_timeout, connect=CONNECT_TIMEOUT_S),
-                )
+                self._sdk = self._connected(secret, base_url or SERVER)
         return self._sdk
+
+    def _connected(self, secret: SecretStr, base_url: str) -> Any:
+        import httpx2  # the SDK's own library
+
+        http = self.http(httpx2, base_url, secret, whole=_as_event)
+        return _sdk().AsyncOpenAI(
+            api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
+        )
 
     def _notice(self, request: LLMRequest) -> str | None:
         """What the user should know about the request, once per model."""
@@ -210,6 +215,11 @@ def is_openai(base_url: str | None) -> bool:
     address = urlsplit(base_url)
     host = address.hostname or ""
     return address.scheme == "https" and (host == "openai.com" or host.endswith(".openai.com"))
+
+
+def _as_event(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The event of an answer that came whole."""
+    return {"type": "response.completed", "response": body} if body.get("object") == "response" else None
 
 
 def _sdk() -> Any:

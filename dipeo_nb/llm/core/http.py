@@ -1,0 +1,273 @@
+"""The HTTP connections to models, for all SDKs: time and size limits, proxies, certificates, which headers leave, and event streams
+in the plainest form.
+
+The SDKs' own parsers break on streams that are legal: on comments that keep a connection alive, on events that are numbered, on
+U+2028 within a text. So a stream is brought into a form that all of them read, before they see it.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from functools import cache
+from typing import Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from dipeo_nb.errors import ConfigurationError
+
+CONNECT_TIMEOUT_S = 20.0
+"""Seconds to reach a server."""
+ANSWER_LIMIT = 512 * 1024 * 1024
+"""Bytes of one answer, images among them."""
+REFUSAL_LIMIT = 1024 * 1024
+"""Bytes of an error that are read."""
+WITHHELD = frozenset({"openai-organization", "openai-project"})
+"""Headers that SDKs fill from the environment and that name the user: only for servers that get the key."""
+
+
+class AnswerTooLargeError(OSError):
+    """A server sends more than `ANSWER_LIMIT`."""
+
+
+def make_client(
+    library: Any,
+    address: str,
+    timeout: float,
+    *,
+    withheld: Collection[str] = (),
+    whole: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _: None,
+    **options: Any,
+) -> Any:
+    """An `AsyncClient` for one server. Proxies and certificates of the environment count, but not for this machine. It follows no
+    redirects: a key goes to the server that was named.
+
+    Args:
+        library: `httpx` or `httpx2`, whichever the SDK takes.
+        address: of the server.
+        timeout: seconds that it may say nothing.
+        withheld: names of headers that are taken off, in lower case.
+        whole: makes an event of an answer that comes in one JSON although a stream was asked for.
+        options: further ones of the library's `AsyncClient`.
+
+    Raises:
+        ConfigurationError: a proxy or certificates that the environment names cannot be used.
+    """
+    own = {"withheld": frozenset(withheld), "whole": whole}
+    limits = library.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
+    try:
+        return client_class(library)(own, timeout=limits, trust_env=not is_local(address), follow_redirects=False, **options)
+    except (ValueError, ImportError) as error:
+        proxies = {name: url for name, url in getproxies().items() if name != "no"}
+        shown = ", ".join(f"{name}_proxy={_without_user(url)}" for name, url in sorted(proxies.items())) or "none"
+        install = " Run: pip install socksio" if isinstance(error, ImportError) else ""
+        raise ConfigurationError(
+            f"The proxy of the environment cannot be used ({shown}).",
+            hint=f"Proxies are http://host:port, https://… or socks5://…; for none, unset the variable.{install}",
+        ) from None
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"The certificates of the environment cannot be read: {error}.",
+            hint="Correct SSL_CERT_FILE and SSL_CERT_DIR, or unset them.",
+        ) from error
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is of this machine."""
+    return urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def header_names(text: str) -> frozenset[str]:
+    """Names, in lower case, of headers as the SDKs read them from `…_CUSTOM_HEADERS`: one `Name: value` a line."""
+    return frozenset(line.partition(":")[0].strip().lower() for line in text.splitlines() if ":" in line)
+
+
+def _without_user(url: str) -> str:
+    return f"{url.partition('://')[0]}://{url.rpartition('@')[2].removeprefix(url.partition('://')[0] + '://')}"
+
+
+@cache
+def client_class(library: Any) -> Any:
+    """The library's `AsyncClient` with streams in the plainest form."""
+
+    class Stream(library.AsyncByteStream):
+        """The bytes of an answer, limited and cleaned."""
+
+        def __init__(self, stream: Any, cleaner: Cleaner | None) -> None:
+            self._stream, self._cleaner = stream, cleaner
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for data in self._stream:
+                size += len(data)
+                if size > ANSWER_LIMIT:
+                    raise AnswerTooLargeError(f"it sends more than {ANSWER_LIMIT:,} bytes")
+                if self._cleaner is not None:
+                    data = self._cleaner.feed(data)
+                if data:
+                    yield data
+            if self._cleaner is not None and (rest := self._cleaner.end()):
+                yield rest
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    class Client(library.AsyncClient):
+        def __init__(self, own: Mapping[str, Any], **options: Any) -> None:
+            super().__init__(**options)
+            self._own = own
+
+        async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+            for name in self._own["withheld"]:
+                request.headers.pop(name, None)
+            streamed = _asks_for_stream(request)
+            if streamed:
+                request.headers["accept-encoding"] = "identity"
+            options["follow_redirects"] = False
+            response = await super().send(request, stream=True, **options)
+            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if streamed and response.status_code == 200 and kind == "application/json":
+                await self._read_whole(response)
+            elif not response.is_closed:
+                plain = response.headers.get("content-encoding", "identity") == "identity"
+                response.stream = Stream(response.stream, cleaner_of(kind) if plain else None)
+            if not stream:
+                await response.aread()
+            return response
+
+        async def _read_whole(self, response: Any) -> None:
+            """What came is no stream: an error with the wrong status, or the answer in one piece."""
+            limited = Stream(response.stream, None)
+            data = b"".join([piece async for piece in limited])
+            await response.aclose()
+            event = None
+            try:
+                body = json.loads(data)
+            except ValueError:
+                body = None
+            if isinstance(body, Mapping):
+                event = self._own["whole"](cast("Mapping[str, Any]", body))
+            if event is not None:
+                response.headers["content-type"] = "text/event-stream"
+                data = b"data: " + json.dumps(event).encode() + b"\n\n"
+            else:
+                response.status_code = _status_within(body)
+            response.headers.pop("content-length", None)
+            response.stream = library.ByteStream(data)
+            response.is_closed = response.is_stream_consumed = False
+
+    return Client
+
+
+def _asks_for_stream(request: Any) -> bool:
+    try:
+        content = request.content
+    except Exception:  # noqa: BLE001 - the libraries' RequestNotRead: a body that is streamed itself
+        return False
+    return b'"stream":true' in content or b'"stream": true' in content
+
+
+def _status_within(body: Any) -> int:
+    """The HTTP status that a JSON error says it has; 400 without any."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    for place in (error, body):
+        for name in ("code", "status"):
+            value = place.get(name) if isinstance(place, Mapping) else None  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+            if isinstance(value, (int, str)) and str(value).isdecimal() and 400 <= int(value) < 600:
+                return int(value)
+    return 400
+
+
+# Streams.
+
+_SEPARATORS = {"\u2028": b"\\u2028", "\u2029": b"\\u2029", "\u0085": b"\\u0085"}
+"""Characters that some readers take for the end of a line → how JSON writes them."""
+
+
+class Cleaner:
+    """Brings a stream of lines into the plainest form, piece by piece."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What is complete with *data*."""
+        raise NotImplementedError
+
+    def end(self) -> bytes:
+        """What is left when no more comes."""
+        raise NotImplementedError
+
+
+def cleaner_of(kind: str) -> Cleaner | None:
+    """For a content type; None where nothing is to be cleaned."""
+    if kind == "text/event-stream":
+        return EventLines()
+    return JsonLines() if kind in ("application/x-ndjson", "application/ndjson", "application/jsonl") else None
+
+
+def _escaped(data: bytes) -> bytes:
+    for character, escape in _SEPARATORS.items():
+        data = data.replace(character.encode(), escape)
+    return data
+
+
+class JsonLines(Cleaner):
+    """JSON, one value a line: without empty lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        return b"".join(_escaped(line) + b"\n" for line in lines if line.strip())
+
+    def end(self) -> bytes:
+        return self.feed(b"\n")
+
+
+class EventLines(Cleaner):
+    """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): each with its name and its data in one
+    line; no comments, no numbers, no events without data."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._first = True
+
+    def feed(self, data: bytes) -> bytes:
+        self._rest += data
+        if self._first and len(self._rest) >= 3:
+            self._first = False
+            self._rest = self._rest.removeprefix(b"\xef\xbb\xbf")
+        if b"\r" in self._rest:
+            held = self._rest.endswith(b"\r")  # its line feed may be next
+            text = self._rest[:-1] if held else self._rest
+            self._rest = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + b"\r" * held
+        end = self._rest.rfind(b"\n\n")
+        if end < 0:
+            return b""
+        events, self._rest = self._rest[: end + 2], self._rest[end + 2 :]
+        return _plain_events(events)
+
+    def end(self) -> bytes:
+        rest = _plain_events(self._rest.replace(b"\r", b"\n") + b"\n\n")
+        data = rest.rpartition(b"data: ")[2].strip()
+        try:  # an event that was cut off is none
+            return rest if data == b"[DONE]" or json.loads(data) is not None else b""
+        except ValueError:
+            return b""
+
+
+def _plain_events(events: bytes) -> bytes:
+    found: list[bytes] = []
+    for event in events.split(b"\n\n"):
+        name, lines = b"", list[bytes]()
+        for line in event.split(b"\n"):
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                lines.append(value.removeprefix(b" "))
+            elif field == b"event":
+                name = value.strip()
+        if lines and any(lines):
+            data = lines[0] if len(lines) == 1 else b" ".join(lines)  # within JSON, line breaks are blanks
+            found.append((b"event: " + name + b"\n" if name else b"") + b"data: " + _escaped(data) + b"\n\n")
+    return b"".join(found)
