@@ -299,6 +299,16 @@ class LLMError(ServiceError):
     request_id: str | None = None
     retryable: bool | None = None
     """Whether the server said that another try may succeed; None when it said nothing."""
+    usage: Any = None
+    """`TokenUsage` of an answer that was paid for all the same (a refusal, one that does not fit); None without one."""
+    cost_usd: float | None = None
+    """What that cost; None when unknown."""
+    charged: bool = False
+    """Whether `cost_usd` was worked out."""
+    cached: bool = False
+    """Whether the answer came from a recording, and cost nothing."""
+    saved_usd: float | None = None
+    """What a recorded answer would have cost."""
 
 
 class AuthError(LLMError):
@@ -359,18 +369,8 @@ class StructureError(ProviderError):
     """What does not fit, and where."""
     text: str = ""
     """The answer."""
-    usage: Any = None
-    """`TokenUsage` of the call that gave it; None when unknown."""
     repairable: bool = False
     """Whether asking once more, with the problem named, may help; not when the answer was cut off."""
-    cost_usd: float | None = None
-    """What the answer cost; None when unknown."""
-    charged: bool = False
-    """Whether `cost_usd` was worked out."""
-    cached: bool = False
-    """Whether the answer came from a recording, and cost nothing."""
-    saved_usd: float | None = None
-    """What a recorded answer would have cost."""
 
 
 class RecordingError(LLMError):

@@ -20,7 +20,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.anthropic import UnifiedAnthropicClient
 from tests import wire_anthropic as wire
-from tests.llm_wire import Call, Reply, ScriptedServer, events_of, llama_server, request, run
+from tests.llm_wire import Reply, ScriptedServer, events_of, llama_server, request, run
 
 MODEL = "claude-sonnet-5"
 KEY = "sk-ant-canary-7f3a9b2c4d5e6f"
@@ -275,12 +275,6 @@ def in_stream(kind: str) -> Reply:
     return wire.streams(wire.start(), {"type": "error", "error": {"type": kind, "message": "no more"}})
 
 
-def bad_arguments(call: Call) -> None:
-    block = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
-    pieces = wire.block(0, block, {"type": "input_json_delta", "partial_json": "{oops"})
-    wire.streams(wire.start(), *pieces, *wire.end("tool_use"))(call)
-
-
 @pytest.mark.parametrize(
     ("reply", "kind", "status"),
     [
@@ -289,9 +283,8 @@ def bad_arguments(call: Call) -> None:
         (wire.error(413, "Request exceeds the maximum size"), ContextLengthError, 413),
         (in_stream("overloaded_error"), ProviderError, 529),
         (in_stream("rate_limit_error"), RateLimitError, 429),
-        (bad_arguments, ProviderError, None),
     ],
-    ids=["refusal", "too-long", "too-large", "overloaded", "limited", "arguments"],
+    ids=["refusal", "too-long", "too-large", "overloaded", "limited"],
 )
 def test_failures_are_told_apart(reply: Reply, kind: type[LLMError], status: int | None):
     """Each has its own kind; errors in the middle of a stream have the status they would have had before it."""

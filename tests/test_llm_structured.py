@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import datetime
+import enum
+import uuid
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from dipeo_nb.errors import StructureError, ValidationError
-from dipeo_nb.llm.structured import name_of, parsed, schema_of, strict_schema
+from dipeo_nb.llm.structured import name_of, parsed, schema_of, strict_schema, validated
 
 
 class Leaf(BaseModel):
@@ -77,10 +82,74 @@ def test_names_are_what_providers_take():
     assert name_of({}) == "answer"
 
 
-@pytest.mark.parametrize("shape", ["text", 3, int, [1]])
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+    day: datetime.date
+    size: Annotated[tuple[int, int], Field(strict=True)]
+    id: uuid.UUID
+
+
+@dataclasses.dataclass
+class Place:
+    name: str
+    size: int
+
+
+class Pair(TypedDict):
+    left: int
+    right: str
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "expected"),
+    [
+        (
+            Strict,
+            '{"day": "2026-11-28", "size": [1, 2], "id": "00000000-0000-0000-0000-000000000001"}',
+            Strict(day=datetime.date(2026, 11, 28), size=(1, 2), id=uuid.UUID(int=1)),
+        ),
+        (list[Place], '[{"name": "Oslo", "size": 3}]', [Place("Oslo", 3)]),
+        (Place, 'It is {"name": "Oslo", "size": 3}.', Place("Oslo", 3)),
+        (Pair, '{"left": 1, "right": "x"}', {"left": 1, "right": "x"}),
+        (Place | Pair, '{"left": 1, "right": "x"}', {"left": 1, "right": "x"}),
+        (Colour, '"red"', Colour.RED),
+        (Literal["yes", "no"], '"no"', "no"),
+        (int, "7", 7),
+        (dict[str, int], '{"a": 1}', {"a": 1}),
+    ],
+)
+def test_all_types_that_pydantic_knows(shape: Any, text: str, expected: Any):
+    """Strict ones too: an answer is JSON, where a date is a text and a tuple a list."""
+    value = parsed(text, shape, provider="p", model="m")
+    assert value == expected
+    assert type(value) is type(expected)
+    assert schema_of(shape)
+    assert validated(expected, shape)[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "problem"),
+    [
+        (Place, '{"name": "Oslo", "size": ["a", "b"]}', "size: Input should be a valid integer"),
+        ({"type": "array"}, '{"error": "no data", "years": [2019, 2020]}', "is not of type 'array'"),
+        ({"type": "object", "properties": {"age": {"type": "integer"}}}, '{"age": "forty", "tags": ["a"]}', "age: 'forty'"),
+    ],
+)
+def test_the_problem_is_that_of_the_whole(shape: Any, text: str, problem: str):
+    """A part of an answer that is JSON is not the answer."""
+    with pytest.raises(StructureError) as caught:
+        parsed(text, shape, provider="p", model="m")
+    assert problem in caught.value.problem
+
+
+@pytest.mark.parametrize("shape", ["text", 3, object(), [1]])
 def test_other_formats_are_refused(shape: Any):
-    """A response format that is neither class nor schema is the caller's mistake."""
-    with pytest.raises(ValidationError, match="pydantic class or a JSON schema"):
+    """A response format that is neither type nor schema is the caller's mistake."""
+    with pytest.raises(ValidationError, match="a type or a JSON schema"):
         schema_of(shape)
 
 

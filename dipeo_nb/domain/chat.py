@@ -24,6 +24,8 @@ class ToolCall:
     id: str
     name: str
     arguments: Mapping[str, Any]
+    unreadable: str | None = None
+    """What the model gave that is no JSON object; `arguments` is empty then."""
 
 
 @dataclass(frozen=True, slots=True)

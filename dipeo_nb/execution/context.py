@@ -13,7 +13,7 @@ from dipeo_nb.diagram.templates import unfilled
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services, TemplateResult
-from dipeo_nb.errors import LLMConnectionError, StructureError
+from dipeo_nb.errors import LLMConnectionError, LLMError
 from dipeo_nb.execution import shell_text
 from dipeo_nb.execution.code_state import View
 from dipeo_nb.execution.fold import Spent
@@ -169,7 +169,7 @@ class NodeContext:
                     response = event.response
                 else:
                     self._report(event, show)
-        except StructureError as error:
+        except LLMError as error:
             if error.usage is not None:  # it was paid for
                 self.charge(
                     LLMResponse("", error.provider or "", error.model or "", error.usage, cost_usd=error.cost_usd)

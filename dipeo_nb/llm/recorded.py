@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from dipeo_nb.common.scrub import scrubbed
@@ -224,8 +223,7 @@ def _said(events: Iterable[StreamEvent]) -> str:
 
 def _response_words(response: LLMResponse, events: Sequence[StreamEvent]) -> dict[str, Any]:
     value = response.structured
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json", by_alias=True, round_trip=True)
+    value = to_jsonable_python(value, by_alias=True, round_trip=True)
     words = _given(
         {
             "provider": response.provider,

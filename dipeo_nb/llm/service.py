@@ -134,13 +134,16 @@ class LLMService:
                     yield StreamEvent("end", response=response)
                     return
                 if repaired or not error.repairable:
+                    spent.within(error)
                     raise
                 repaired = True
                 asked = repair_request(asked, error)
                 yield StreamEvent("stream_restarted", data={"reason": error.problem})
                 continue
             except LLMError as error:
+                spent.add_failed(error, request)
                 if len(ladder) < 2 or not _refuses_structure(error):
+                    spent.within(error)
                     raise
                 ladder = ladder[1:]
                 yield StreamEvent("error", error.message, data={"code": error.code, "rung": ladder[0]})
@@ -152,12 +155,20 @@ class LLMService:
                 yield StreamEvent("end", response=response)
                 return
             rounds += 1
+            facts: dict[str, Any] = {"provider": response.provider, "model": response.model}
             if rounds > request.tool_rounds:
-                raise ToolLoopError(
-                    f"The model called tools {rounds} rounds in a row without giving an answer.",
-                    hint="Raise tool_rounds, or say in the prompt when to stop.",
-                    provider=response.provider,
-                    model=response.model,
+                raise spent.within(
+                    ToolLoopError(
+                        f"The model called tools {rounds} rounds in a row without giving an answer.",
+                        hint="Raise tool_rounds, or say in the prompt when to stop.",
+                        **facts,
+                    )
+                )
+            if response.finish_reason == "length" and any(c.unreadable is not None for c in calls):
+                raise spent.within(
+                    ProviderError(
+                        "The answer was cut off at its limit of tokens, within a call of a tool.", hint="Raise max_tokens.", **facts
+                    )
                 )
             turn = ChatMessage("assistant", response.text, tool_calls=calls, raw=response.raw)
             results: list[ChatMessage] = []
@@ -369,12 +380,13 @@ class LLMService:
                                     spoken = spoken or event.kind in SPOKEN
                                     yield event
                         raise broken_off(request)
-                    except StructureError as error:
-                        self._charge_failed(error, request)
-                        ended(None)
-                        circuit.succeeded()  # it answered
-                        raise
                     except LLMError as error:
+                        if error.usage is not None:
+                            self._charge_failed(error, request)
+                        if isinstance(error, (StructureError, ContentFilteredError)):  # it answered
+                            ended(None)
+                            circuit.succeeded()
+                            raise
                         ended(error)
                         circuit.failed(error)
                         raise
@@ -419,8 +431,8 @@ class LLMService:
     def _price(self, request: LLMRequest, model: str, usage: TokenUsage) -> float | None:
         return cost_usd(request.service, model, usage, base_url=self._clients.base_url(request))
 
-    def _charge_failed(self, error: StructureError, request: LLMRequest) -> None:
-        """An answer that does not fit was paid for all the same."""
+    def _charge_failed(self, error: LLMError, request: LLMRequest) -> None:
+        """An answer that does not fit, or a refusal, was paid for all the same."""
         usage = error.usage or TokenUsage()
         error.cost_usd, error.charged = self._price(request, request.model, usage), True
         if request.budget is not None:
@@ -553,12 +565,19 @@ class _Spent:
         if response.saved_usd is not None:
             self.saved = (self.saved or 0.0) + response.saved_usd
 
-    def add_failed(self, error: StructureError, request: LLMRequest) -> None:
+    def add_failed(self, error: LLMError, request: LLMRequest) -> None:
         """An answer that does not fit; one that was counted already (by its response) is not counted twice."""
         if error.charged:
             usage = error.usage or TokenUsage()
             paid = LLMResponse("", request.service, request.model, usage, cost_usd=error.cost_usd)
             self.add(replace(paid, cached=error.cached, saved_usd=error.saved_usd))
+
+    def within(self, error: LLMError) -> LLMError:
+        """The error with what all calls took: nobody else will say it."""
+        if self.calls:
+            error.usage, error.cost_usd, error.charged = self.usage, self.cost, True
+            error.cached, error.saved_usd = not self.live, self.saved
+        return error
 
     def total(self, response: LLMResponse) -> LLMResponse:
         return replace(

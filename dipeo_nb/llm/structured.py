@@ -1,22 +1,26 @@
 """Structured answers: schemas out of what users give, values out of what models say.
 
-A response format is a pydantic class (the answer is an instance of it) or a JSON schema (the answer is the object).
+A response format is a type that pydantic knows (a model, a dataclass, `list[City]`, `Literal["a", "b"]`; the answer is a value of
+it) or a JSON schema (the answer is the object).
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib
 import json
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import Enum
+from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Rung, TokenUsage, ToolConfig
 from dipeo_nb.errors import StructureError, ValidationError
@@ -26,20 +30,42 @@ from dipeo_nb.llm.samples import resolved
 
 
 def schema_of(response_format: Any) -> dict[str, Any]:
-    """The JSON schema of a pydantic class, or the given schema itself.
+    """The JSON schema of a type, or the given schema itself.
 
     Raises:
         ValidationError: it is neither.
     """
-    if isinstance(response_format, type) and issubclass(response_format, BaseModel):
-        return response_format.model_json_schema()
     if isinstance(response_format, Mapping):
         return dict(response_format)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
-    kind = response_format if isinstance(response_format, type) else type(response_format)
-    raise ValidationError(
-        f"A response format is a pydantic class or a JSON schema, not {kind.__name__}.",
-        hint="Give a subclass of pydantic.BaseModel, or a dict such as {'type': 'object', 'properties': {…}}.",
-    )
+    if isinstance(response_format, type) and issubclass(response_format, BaseModel):
+        return response_format.model_json_schema()
+    return adapter_of(response_format).json_schema()
+
+
+def adapter_of(response_format: Any) -> TypeAdapter[Any]:
+    """What reads and writes values of a type.
+
+    Raises:
+        ValidationError: pydantic does not know it.
+    """
+    try:
+        return _adapter(response_format)
+    except Exception as error:  # pydantic has several, and Python's own for what is no type
+        kind = response_format if isinstance(response_format, type) else type(response_format)
+        raise ValidationError(
+            f"A response format is a type or a JSON schema, not {kind.__name__}.",
+            hint="Give a subclass of pydantic.BaseModel, list[…] of one, a dataclass, a Literal, or a dict such as "
+            "{'type': 'object', 'properties': {…}}.",
+        ) from error
+
+
+@lru_cache(maxsize=256)
+def _adapter(response_format: Any) -> TypeAdapter[Any]:
+    if isinstance(response_format, (str, int, float, bytes, list, tuple)) or response_format is Any:
+        raise TypeError("it is a value, not a type")
+    adapter: TypeAdapter[Any] = TypeAdapter(response_format)
+    adapter.json_schema()
+    return adapter
 
 
 def name_of(response_format: Any) -> str:
@@ -69,7 +95,7 @@ def strict_schema(response_format: Any) -> dict[str, Any] | None:
     answer is used as it comes) properties that may be missing. A pydantic class has its own defaults; its optional fields
     may be filled.
     """
-    given = not isinstance(response_format, type)
+    given = isinstance(response_format, Mapping)
     schema = schema_of(response_format)
 
     def walk(node: Any, inside: tuple[str, ...]) -> Any:
@@ -130,7 +156,7 @@ def parsed(
     Raises:
         StructureError: there is no JSON, or it does not fit; the message says where.
     """
-    problem = "it holds no JSON"
+    problem = ""
     for candidate in _candidates(text):
         try:
             value = json.loads(candidate)
@@ -139,7 +165,10 @@ def parsed(
         try:
             return validated(value, response_format)[1]
         except ValueError as error:
-            problem = str(error)
+            problem = problem or str(error)  # that of the likeliest place
+        if candidate is text or candidate == text.strip():
+            break  # all of it is JSON: a part of it is not the answer
+    problem = problem or "it holds no JSON"
     if cut:
         problem = "it was cut off at its limit of tokens"
     raise StructureError(
@@ -171,13 +200,17 @@ def in_prose(error: StructureError, request: LLMRequest) -> LLMResponse:
 
 def validated(value: Any, response_format: Any) -> tuple[str, Any]:
     """(JSON text, value) of a value that fits; ValueError with the place when it does not."""
-    if isinstance(response_format, type) and issubclass(response_format, BaseModel):
+    if not isinstance(response_format, Mapping):
+        adapter = adapter_of(response_format)
         try:
-            instance = value if isinstance(value, response_format) else response_format.model_validate(value)
+            if isinstance(value, BaseModel) or dataclasses.is_dataclass(value) or isinstance(value, Enum):
+                instance = adapter.validate_python(value)
+            else:  # as JSON, where a strict class takes texts for dates and lists for tuples
+                instance = adapter.validate_json(to_json(value, inf_nan_mode="constants"))
         except PydanticValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}") from None
-        return instance.model_dump_json(), instance
+        return adapter.dump_json(instance).decode(), instance
     from jsonschema import Draft202012Validator  # only now: see `prepare`
 
     error = next(iter(Draft202012Validator(schema_of(response_format)).iter_errors(value)), None)

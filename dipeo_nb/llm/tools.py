@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic import ValidationError as PydanticValidationError
+from pydantic_core import to_json
 
-from dipeo_nb.common.values import json_text, well_formed
+from dipeo_nb.common.values import UnsupportedValueError, error_text, json_text, plain_value, well_formed
 from dipeo_nb.domain.chat import ToolCall, ToolConfig, ToolResult
 from dipeo_nb.errors import ValidationError
 
 RESULT_LIMIT = 100_000
 """Characters of a result that the model is told."""
+_FIELD = "argument_"
 BUILT_IN = {"websearch": "web_search", "web_search": "web_search", "image": "image_generation"}
 """Short names of built-in tools → their type."""
 
@@ -34,7 +38,7 @@ def tool_of(function: Callable[..., Any], *, name: str | None = None, descriptio
     Raises:
         ValidationError: a parameter has no type, or one that JSON cannot carry, or is `*args` or positional only.
     """
-    label = name or function.__name__
+    label = name or _name(function)
     model = _arguments(function, label)
     try:
         schema = model.model_json_schema()
@@ -48,6 +52,19 @@ def tool_of(function: Callable[..., Any], *, name: str | None = None, descriptio
         part.pop("title", None)
     text = description or _parts(function)[0] or label
     return ToolConfig("function", label, text, schema, function=function)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """What a function, a partial of one, a method or an object that can be called is called."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    return getattr(inner, "__name__", None) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(inner).__name__).lower()
+
+
+def _plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What has the annotations and the docstring."""
+    if isinstance(function, functools.partial):
+        return _plain_function(function.func)
+    return function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
 
 
 def tools_of(tools: Sequence[Any] | Any) -> tuple[ToolConfig, ...]:
@@ -77,6 +94,17 @@ def tools_of(tools: Sequence[Any] | Any) -> tuple[ToolConfig, ...]:
     return tuple(made)
 
 
+def call_of(call_id: str, name: str, text: str) -> ToolCall:
+    """A call, by the text that a model gave as arguments; whatever it is."""
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict):
+        return ToolCall(call_id, name, cast("dict[str, Any]", value))
+    return ToolCall(call_id, name, {}, text)
+
+
 async def run_tool(call: ToolCall, tools: Sequence[ToolConfig]) -> ToolResult:
     """What a tool answers. Whatever goes wrong is told to the model, which may try again: unknown tool, arguments that do not
     fit, an exception of the function. A sync function runs in a worker thread."""
@@ -84,13 +112,17 @@ async def run_tool(call: ToolCall, tools: Sequence[ToolConfig]) -> ToolResult:
     if tool is None or tool.function is None:
         names = ", ".join(str(t.name) for t in tools if t.function is not None)
         return ToolResult(call.id, f"There is no tool '{call.name}'. There are: {names}.", is_error=True)
+    if call.unreadable is not None:
+        said = f"The arguments are not a JSON object: {call.unreadable[:200]!r}. Call the tool again, with one."
+        return ToolResult(call.id, said, is_error=True)
     try:
         model = _arguments(tool.function, call.name)
-        given = model.model_validate(dict(call.arguments))
+        # As JSON, where a strict class takes texts for dates and lists for tuples.
+        given = model.model_validate_json(to_json(dict(call.arguments)))
     except PydanticValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         return ToolResult(call.id, f"The arguments do not fit: {wrong}.", is_error=True)
-    arguments = {field: getattr(given, field) for field in type(given).model_fields}
+    arguments = {info.alias or name: getattr(given, name) for name, info in type(given).model_fields.items()}
     try:
         if inspect.iscoroutinefunction(tool.function):
             value = await tool.function(**arguments)
@@ -98,18 +130,28 @@ async def run_tool(call: ToolCall, tools: Sequence[ToolConfig]) -> ToolResult:
             value = await asyncio.to_thread(tool.function, **arguments)
             if inspect.isawaitable(value):
                 value = await value
+        return ToolResult(call.id, _text(value)[:RESULT_LIMIT])
     except Exception as error:  # noqa: BLE001 - told to the model
-        return ToolResult(call.id, f"{type(error).__name__}: {error}", is_error=True)
-    return ToolResult(call.id, _text(value)[:RESULT_LIMIT])
+        return ToolResult(call.id, error_text(error), is_error=True)
 
 
 def _text(value: Any) -> str:
-    return well_formed(value) if isinstance(value, str) else json_text(value)
+    """A result as the model is told it: a text as it is, anything else as JSON, of whatever pydantic knows."""
+    if isinstance(value, str):
+        return well_formed(value)
+    try:
+        return json_text(plain_value(value))
+    except UnsupportedValueError as error:
+        try:
+            return to_json(value, inf_nan_mode="strings", serialize_unknown=False).decode()
+        except ValueError:
+            raise ValueError(f"The tool returned what cannot be written as JSON: {error.message} {error.hint}") from None
 
 
 def _arguments(function: Callable[..., Any], label: str) -> type[BaseModel]:
     """The parameters of a function as a pydantic class."""
-    hints = typing.get_type_hints(function, include_extras=True)
+    of = _plain_function(function)
+    hints = typing.get_type_hints(of.__init__ if inspect.isclass(of) else of, include_extras=True)
     said = _parts(function)[1]
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
@@ -127,7 +169,8 @@ def _arguments(function: Callable[..., Any], label: str) -> type[BaseModel]:
         if parameter.name in said and not _described(kind):
             kind = Annotated[kind, Field(description=said[parameter.name])]
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (kind, default)
+        # Any name will do for a parameter; pydantic keeps some for itself.
+        fields[f"{_FIELD}{len(fields)}"] = (kind, Field(default, alias=parameter.name))
     try:
         return create_model(label, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
     except NameError as error:
@@ -140,7 +183,7 @@ def _described(kind: Any) -> bool:
 
 def _parts(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """(what a docstring says before its `Args:` section, parameter → what that section says)."""
-    text = inspect.getdoc(function) or ""
+    text = inspect.getdoc(_plain_function(function)) or inspect.getdoc(function) or ""
     before, _, after = text.partition("\nArgs:\n")
     if text.startswith("Args:\n"):
         before, after = "", text.removeprefix("Args:\n")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import LLMResponse, StreamEvent
@@ -444,7 +444,7 @@ def _cell(value: Any) -> str:
 
 
 def _value(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return to_jsonable_python(value)
 
 
 def _outputs(outputs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pydantic import SecretStr
 
@@ -23,6 +23,8 @@ MAX_TOKENS = 32_000
 """Limit of an answer when the request names none, as far as the model can; the API wants one."""
 SEARCH_TOOL = "web_search_20250305"
 """The version of the built-in search that all models with it take."""
+UNREADABLE = "dipeo_unreadable"
+"""Our field of a call's block: what the model gave that is no JSON."""
 PAUSES = 5
 """Times a long turn of a built-in tool is continued (`pause_turn`)."""
 FINISH = {
@@ -70,7 +72,7 @@ class UnifiedAnthropicClient(UnifiedClient):
                 raise broken_off(request)
             if turn.stop_reason != "pause_turn":
                 break
-            body["messages"] = [*body["messages"], {"role": "assistant", "content": turn.blocks}]
+            body["messages"] = [*body["messages"], {"role": "assistant", "content": list(map(_kept, turn.blocks))}]
         response = turn.response(caller)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
@@ -180,7 +182,7 @@ class UnifiedAnthropicClient(UnifiedClient):
             "max_tokens": request.max_tokens or min(MAX_TOKENS, able.max_output_tokens or MAX_TOKENS),
             "messages": _messages(request.messages),
         }
-        if system := "\n\n".join(m.content for m in request.messages if m.role == "system" and m.content):
+        if system := "\n\n".join(m.content for m in request.messages if m.role == "system" and m.content.strip()):
             body["system"] = system
         extra: dict[str, Any] = dict(self.config.extra_params)
         if request.temperature is not None and able.supports_temperature:
@@ -247,7 +249,9 @@ def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
 def _blocks(message: ChatMessage) -> Iterator[dict[str, Any]]:
     if message.raw is not None and message.raw.get("provider") == UnifiedAnthropicClient.provider:
-        yield from message.raw["content"]
+        for block in message.raw["content"]:
+            if block.get("type") != "text" or str(block.get("text", "")).strip():  # blank blocks are refused
+                yield block
         return
     if message.tool_result is not None:
         result = message.tool_result
@@ -317,7 +321,8 @@ class _Turn:
         """Content so far, as it may be sent back."""
         self.stop_reason: str | None = None
         self.complete = False
-        self._first = 0
+        self._at: dict[int, dict[str, Any]] = {}
+        """Blocks of the response that comes, by the server's numbers, which may have gaps."""
         self._json: dict[int, list[str]] = {}
         self._request_id: str | None = None
         self._model = request.model
@@ -327,7 +332,7 @@ class _Turn:
     def begin(self, request_id: str | None) -> None:
         """A (further) response begins."""
         self._request_id = request_id
-        self._first = len(self.blocks)
+        self._at = {}
         self.complete = False
         self._usage = {}
 
@@ -335,22 +340,23 @@ class _Turn:
         """What an event of the API means for the reader."""
         match event.type:
             case "content_block_delta":
-                return self._delta(self._first + event.index, event.delta)
+                return self._delta(event.index, event.delta)
             case "content_block_start":
                 block = event.content_block.model_dump(mode="json", exclude_none=True)
+                self._at[event.index] = block
                 self.blocks.append(block)
                 if block["type"] == "tool_use":
                     return StreamEvent("tool_call_start", block["name"], data={"id": block["id"]})
-                if block["type"] == "text" and block["text"]:
+                if block["type"] == "text" and block.get("text"):
                     return StreamEvent("text", block["text"])
             case "content_block_stop":
-                return self._stop(self._first + event.index)
+                return self._stop(event.index)
             case "message_start":
                 self._model = event.message.model or self._model
-                self._usage |= event.message.usage.model_dump(mode="json", exclude_none=True)
+                self._usage |= _counts(event.message)
             case "message_delta":
                 self.stop_reason = event.delta.stop_reason
-                self._usage |= event.usage.model_dump(mode="json", exclude_none=True)
+                self._usage |= _counts(event)
             case "message_stop":
                 self.complete = True
                 self._spent.append(usage_of(self._usage))
@@ -359,13 +365,13 @@ class _Turn:
         return None
 
     def _delta(self, at: int, delta: Any) -> StreamEvent | None:
-        block = self.blocks[at]
+        block = self._at[at]
         match delta.type:
             case "text_delta":
-                block["text"] += delta.text
+                block["text"] = (block.get("text") or "") + delta.text
                 return StreamEvent("text", delta.text)
             case "thinking_delta":
-                block["thinking"] += delta.thinking
+                block["thinking"] = (block.get("thinking") or "") + delta.thinking
                 return StreamEvent("reasoning", delta.thinking)
             case "input_json_delta":
                 self._json.setdefault(at, []).append(delta.partial_json)
@@ -380,26 +386,19 @@ class _Turn:
         return None
 
     def _stop(self, at: int) -> StreamEvent | None:
-        block = self.blocks[at]
+        block = self._at[at]
         text = "".join(self._json.pop(at, ()))
         if block["type"] not in ("tool_use", "server_tool_use"):
             return None
         if text:
             try:
                 block["input"] = json.loads(text)
-            except ValueError as error:
-                if self._request.max_tokens is not None and self.stop_reason == "max_tokens":
-                    return None
-                raise ProviderError(
-                    f"The model called the tool '{block['name']}' with arguments that are not JSON: {text[:120]!r}.",
-                    hint="Raise max_tokens, or try again.",
-                    provider="anthropic",
-                    model=self._request.model,
-                    request_id=self._request_id,
-                ) from error
+            except (ValueError, RecursionError):
+                block["input"], block[UNREADABLE] = {}, text
         if block["type"] == "server_tool_use":
             return None
-        return StreamEvent("tool_call_end", block["name"], data={"id": block["id"], "arguments": block["input"]})
+        given = block.get(UNREADABLE, block.get("input"))
+        return StreamEvent("tool_call_end", block["name"], data={"id": block["id"], "arguments": given})
 
     def response(self, caller: Caller) -> LLMResponse:
         """The finished answer."""
@@ -433,10 +432,10 @@ def response_of(
     """
     if stop_reason == "refusal":
         raise ContentFilteredError(
-            "The model refused to answer.", hint="Change the prompt.", request_id=request_id, **caller.facts
+            "The model refused to answer.", hint="Change the prompt.", request_id=request_id, usage=usage, **caller.facts
         )
-    text = "".join(b["text"] for b in blocks if b["type"] == "text")
-    calls = tuple(ToolCall(b["id"], b["name"], b["input"]) for b in blocks if b["type"] == "tool_use")
+    text = "".join(b.get("text") or "" for b in blocks if b["type"] == "text")
+    calls = tuple(_call(b) for b in blocks if b["type"] == "tool_use")
     finish = FINISH.get(stop_reason or "", stop_reason or "stop")
     structured = rung = None
     if request.response_format is not None and not calls:
@@ -461,8 +460,27 @@ def response_of(
         request_id,
         rung=rung,
         tool_outputs=tuple({"type": "citation", "url": c["url"], "title": c.get("title")} for c in cited),
-        raw={"provider": "anthropic", "content": [dict(b) for b in blocks]} if calls else None,
+        raw={"provider": "anthropic", "content": list(map(_kept, blocks))} if calls else None,
     )
+
+
+def _call(block: Mapping[str, Any]) -> ToolCall:
+    given = block.get("input")
+    if UNREADABLE in block or not isinstance(given, Mapping):
+        return ToolCall(block["id"], block["name"], {}, str(block.get(UNREADABLE, given)))
+    return ToolCall(block["id"], block["name"], cast("Mapping[str, Any]", given))
+
+
+def _kept(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block as it may be sent back."""
+    given = {name: value for name, value in block.items() if name != UNREADABLE}
+    return given | ({"input": {}} if "input" in given and not isinstance(given["input"], Mapping) else {})
+
+
+def _counts(message: Any) -> dict[str, Any]:
+    """What a message or an event says of tokens; some servers say nothing."""
+    usage = getattr(message, "usage", None)
+    return {} if usage is None else usage.model_dump(mode="json", exclude_none=True)
 
 
 def usage_of(raw: Mapping[str, Any]) -> TokenUsage:

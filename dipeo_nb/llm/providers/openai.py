@@ -18,6 +18,7 @@ from dipeo_nb.llm.core.errors import said_in_stream, stainless, status_error, tr
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
+from dipeo_nb.llm.tools import call_of
 
 SERVER = "https://api.openai.com/v1"
 BUILT_IN_TOOLS = ("web_search", "web_search_preview", "image_generation")
@@ -48,12 +49,17 @@ class UnifiedOpenAIClient(UnifiedClient):
         request_id: str | None = None
         calls: dict[str, tuple[str, str]] = {}
         """Item id → (call id, name of the tool)."""
+        items: dict[int, Any] = {}
+        """Finished items of the output, by their place: some servers leave them out of the final response."""
+        said: list[str] = []
+        """The text that came."""
         with translated(caller, stainless(_sdk(), caller)):
             async with await client.responses.create(**body, stream=True) as events:
                 request_id = events.response.headers.get("x-request-id")
                 async for event in events:
                     match event.type:
                         case "response.output_text.delta":
+                            said.append(event.delta)
                             yield StreamEvent("text", event.delta)
                         case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
                             yield StreamEvent("reasoning", event.delta)
@@ -65,18 +71,23 @@ class UnifiedOpenAIClient(UnifiedClient):
                         case "response.function_call_arguments.done" if event.item_id in calls:
                             call_id, name = calls[event.item_id]
                             yield StreamEvent("tool_call_end", name, data={"id": call_id, "arguments": event.arguments})
+                        case "response.output_item.done":
+                            items[event.output_index] = event.item
                         case "response.completed" | "response.incomplete":
                             final = event.response
                         case "response.failed":
-                            said = event.response.error
-                            raise said_in_stream(caller, str(said.code), str(said.message))
+                            problem = getattr(event.response, "error", None)
+                            words = str(getattr(problem, "message", None) or "the answer failed, no reason given")
+                            raise said_in_stream(caller, str(getattr(problem, "code", None) or "server_error"), words)
                         case "error":
                             raise said_in_stream(caller, str(event.code or ""), str(event.message))
                         case _:
                             continue
         if final is None:
             raise broken_off(request)
-        response = response_of(final, request, request_id)
+        if not final.output and items:
+            final.output = [items[at] for at in sorted(items)]
+        response = response_of(final, request, request_id, "".join(said))
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
@@ -121,10 +132,14 @@ class UnifiedOpenAIClient(UnifiedClient):
             batch = await client.batches.retrieve(batch_id)
             for file in filter(None, (batch.output_file_id, batch.error_file_id)):
                 text = (await client.files.content(file)).text
-                for line in text.splitlines():
-                    entry = json.loads(line)
-                    if (request := requests.get(entry["custom_id"])) is not None:
-                        found[entry["custom_id"]] = self._batch_result(entry, request)
+                for line in filter(str.strip, text.split("\n")):  # nothing else ends a line of JSON
+                    try:
+                        entry = json.loads(line)
+                        name = entry["custom_id"]
+                    except (ValueError, KeyError, TypeError):
+                        continue  # whose answer it was is not known; it is missing, then
+                    if (request := requests.get(name)) is not None:
+                        found[name] = self._batch_result(entry, request)
         return found
 
     def _batch_result(self, entry: Mapping[str, Any], request: LLMRequest) -> LLMResponse | LLMError:
@@ -196,7 +211,7 @@ class UnifiedOpenAIClient(UnifiedClient):
             body["text"] = {"format": {"type": "json_object"} if rung == "json_mode" else _format(request)}
         if request.tools:
             body["tools"] = [_tool(t, request.model) for t in request.tools]
-            if theirs and not self._takes_temperature(request):
+            if not self._takes_temperature(request):
                 # Nothing is stored there, so what a reasoning model thought before its calls travels with them.
                 body["include"] = ["reasoning.encrypted_content"]
         if request.tool_choice is not None:
@@ -318,8 +333,11 @@ def _tool(tool: ToolConfig, model: str) -> dict[str, Any]:
 # The answer.
 
 
-def response_of(final: Any, request: LLMRequest, request_id: str | None) -> LLMResponse:
+def response_of(final: Any, request: LLMRequest, request_id: str | None, streamed: str = "") -> LLMResponse:
     """A finished Responses API object as ours.
+
+    Args:
+        streamed: the text that came before it, which counts when the object has none.
 
     Raises:
         ContentFilteredError: refused or filtered.
@@ -328,7 +346,7 @@ def response_of(final: Any, request: LLMRequest, request_id: str | None) -> LLMR
     """
     facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id}
     try:
-        return _response(final, request, facts)
+        return _response(final, request, facts, streamed)
     except (AttributeError, TypeError) as error:
         raise ProviderError(
             "openai sent an answer of an unknown form.",
@@ -337,38 +355,38 @@ def response_of(final: Any, request: LLMRequest, request_id: str | None) -> LLMR
         ) from error
 
 
-def _response(final: Any, request: LLMRequest, facts: dict[str, Any]) -> LLMResponse:
+def _response(final: Any, request: LLMRequest, facts: dict[str, Any], streamed: str) -> LLMResponse:
     facts["request_id"] = facts["request_id"] or final.id
     texts: list[str] = []
     calls: list[ToolCall] = []
     outputs: list[Mapping[str, Any]] = []
+    usage = _usage(final.usage)
     for item in final.output:  # reasoning may come before the message
         match item.type:
             case "message":
                 for part in item.content:
                     if part.type == "refusal":
                         raise ContentFilteredError(
-                            f"The model refused: {part.refusal}", hint="Change the prompt.", **facts
+                            f"The model refused: {part.refusal}", hint="Change the prompt.", usage=usage, **facts
                         )
-                    texts.append(part.text)
+                    texts.append(part.text or "")
                     outputs += [
                         {"type": "citation", "url": a.url, "title": a.title}
                         for a in getattr(part, "annotations", None) or ()
                         if a.type == "url_citation"
                     ]
             case "function_call":
-                calls.append(_call(item, facts))
+                calls.append(call_of(item.call_id, item.name, item.arguments))
             case "image_generation_call" if item.result:
                 kind = getattr(item, "output_format", None) or "png"
                 outputs.append({"type": "image", "media_type": f"image/{kind}", "data": item.result})
             case _:
                 continue
-    text = "".join(texts)
-    reason = getattr(final.incomplete_details, "reason", None)
+    text = "".join(texts) or ("" if calls else streamed)
+    reason = getattr(getattr(final, "incomplete_details", None), "reason", None)
     if reason == "content_filter":
-        raise ContentFilteredError("The provider filtered the answer.", hint="Change the prompt.", **facts)
+        raise ContentFilteredError("The provider filtered the answer.", hint="Change the prompt.", usage=usage, **facts)
     cut = reason == "max_output_tokens"
-    usage = _usage(final.usage)
     structured = rung = None
     if request.response_format is not None and not calls:
         structured = parsed(text, request.response_format, provider="openai", model=request.model, usage=usage, cut=cut)
@@ -385,40 +403,32 @@ def _response(final: Any, request: LLMRequest, facts: dict[str, Any]) -> LLMResp
         facts["request_id"],
         rung=rung,
         tool_outputs=tuple(outputs),
-        raw={"provider": "openai", "content": [_kept(item) for item in final.output]} if calls else None,
+        raw={"provider": "openai", "content": list(filter(None, map(_kept, final.output)))} if calls else None,
     )
 
 
-def _kept(item: Any) -> dict[str, Any]:
-    """An output item as it may be sent back."""
+def _kept(item: Any) -> dict[str, Any] | None:
+    """An output item as it may be sent back; None for thoughts that only a server that stored them could find again."""
     fields = item.model_dump(mode="json", exclude_none=True)
     fields.pop("status", None)
-    return fields
-
-
-def _call(item: Any, facts: Mapping[str, Any]) -> ToolCall:
-    try:
-        arguments = json.loads(item.arguments or "{}")
-    except ValueError as error:
-        raise ProviderError(
-            f"The model called the tool '{item.name}' with arguments that are not JSON: {item.arguments[:120]!r}.",
-            hint="Try again, or use a larger model.",
-            **facts,
-        ) from error
-    return ToolCall(item.call_id, item.name, arguments)
+    return None if fields.get("type") == "reasoning" and not fields.get("encrypted_content") else fields
 
 
 def _usage(usage: Any) -> TokenUsage:
-    """OpenAI counts cached tokens within the input and reasoning within the output; our buckets are disjoint."""
+    """OpenAI counts cached tokens, read and written, within the input and reasoning within the output; our buckets are disjoint.
+    What a server does not say is unknown, and not 0."""
     if usage is None:
         return TokenUsage()
-    cached = getattr(usage.input_tokens_details, "cached_tokens", None) or 0
-    reasoning = getattr(usage.output_tokens_details, "reasoning_tokens", None) or 0
+    put_in, put_out = getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None)
+    inner, outer = getattr(usage, "input_tokens_details", None), getattr(usage, "output_tokens_details", None)
+    read, written = getattr(inner, "cached_tokens", None), getattr(inner, "cache_write_tokens", None)
+    reasoning = getattr(outer, "reasoning_tokens", None)
+    beside = put_out is not None and (reasoning or 0) > put_out  # as xAI counts
     return TokenUsage(
-        usage.input_tokens - cached,
-        usage.output_tokens - reasoning,
-        cached,
-        None,
+        None if put_in is None else max(0, put_in - (read or 0) - (written or 0)),
+        put_out if put_out is None or beside else put_out - (reasoning or 0),
+        read,
+        written,
         reasoning,
         raw=usage.model_dump(mode="json"),
     )
