@@ -215,7 +215,7 @@ class _Brush:
         if arrow.content_type:
             words.append(clean(arrow.content_type, 40))
         back = f" {p}back" if arrow.id in self.layout.back else ""
-        line, head = _path(points, smooth=arrow.id in self.layout.smooth)
+        line, head = _path(points)
         return (
             f'<g class="{p}arrow{back}" data-arrow="{escape(clean(arrow.id))}" data-source="{escape(clean(arrow.source))}" '
             f'data-target="{escape(clean(arrow.target))}"><title>{escape(" · ".join(words))}</title>'
@@ -267,22 +267,18 @@ def _outline(kind: str, w: float, h: float, p: str) -> str:
 _HEAD_LENGTH, _HEAD_HALF, _CORNER = 8.0, 4.4, 9.0
 
 
-def _path(points: Sequence[Point], *, smooth: bool) -> tuple[str, str]:
+def _path(points: Sequence[Point]) -> tuple[str, str]:
     """Path data of the line (which ends under the head) and of the arrowhead."""
     points = list(points)
     (ax, ay), (bx, by) = points[-2], points[-1]
-    if smooth and ay != by and ax != bx:
-        # A curve arrives level.
-        dx, dy = (1.0 if bx >= ax else -1.0), 0.0
-    else:
-        length = math.hypot(bx - ax, by - ay) or 1.0
-        dx, dy = (bx - ax) / length, (by - ay) / length
+    length = math.hypot(bx - ax, by - ay) or 1.0
+    dx, dy = (bx - ax) / length, (by - ay) / length
     tail = (bx - dx * _HEAD_LENGTH, by - dy * _HEAD_LENGTH)
     points[-1] = (bx - dx * (_HEAD_LENGTH - 1), by - dy * (_HEAD_LENGTH - 1))
     left = (tail[0] - dy * _HEAD_HALF, tail[1] + dx * _HEAD_HALF)
     right = (tail[0] + dy * _HEAD_HALF, tail[1] - dx * _HEAD_HALF)
     head = f"M{_at((bx, by))}L{_at(left)}L{_at(right)}Z"
-    return (_curved(points) if smooth else _cornered(points)), head
+    return _cornered(points), head
 
 
 def _at(point: Point) -> str:
@@ -307,22 +303,6 @@ def _corner(before: Point, here: Point, after: Point) -> str:
     start = (here[0] + (before[0] - here[0]) * r / into, here[1] + (before[1] - here[1]) * r / into)
     end = (here[0] + (after[0] - here[0]) * r / out, here[1] + (after[1] - here[1]) * r / out)
     return f"L{_at(start)}Q{_at(here)} {_at(end)}"
-
-
-def _curved(points: Sequence[Point]) -> str:
-    """Level and upright pieces straight, slanting ones as curves that begin and end level."""
-    pieces = [f"M{_at(points[0])}"]
-    last = len(points) - 1
-    for i in range(last):
-        (ax, ay), (bx, by) = points[i], points[i + 1]
-        if ay != by and ax != bx:
-            middle = _n((ax + bx) / 2)
-            pieces.append(f"C{middle} {_n(ay)} {middle} {_n(by)} {_n(bx)} {_n(by)}")
-        elif i + 1 < last and (ax == bx) != (bx == points[i + 2][0]) and (ay == by) != (by == points[i + 2][1]):
-            pieces.append(_corner(points[i], points[i + 1], points[i + 2]))
-        else:
-            pieces.append(f"L{_n(bx)} {_n(by)}")
-    return "".join(pieces)
 
 
 # Icons on a grid of 16 by 16, drawn as lines.

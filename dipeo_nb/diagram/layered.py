@@ -1,27 +1,48 @@
-"""Layered layout, left to right, of one connected part of a diagram: see `dipeo_nb.diagram.layout`."""
+"""Layered layout of one connected part of a diagram, for a width: see `dipeo_nb.diagram.layout`.
+
+Nodes stand in columns, from left to right as arrows lead. Where the columns are wider than the page they are broken into
+bands, one under the other, as words are into lines. Every arrow leaves its node on the right and enters on the left; one
+that leads back within a band makes an arc under (or over) the boxes. All pieces of arrows run in lanes that nothing else
+uses (see `dipeo_nb.diagram.lanes`), and every label has a place that was kept free for it, so that nothing lies on
+anything else: not by search but by construction.
+"""
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import graphlay
+from dipeo_nb.diagram import lanes
+from dipeo_nb.diagram.lanes import Run
+from dipeo_nb.diagram.routing import Box, Point
 
-from dipeo_nb.diagram.routing import Box, Point, route
+LABEL_HEIGHT = 18.0
+SELF_LOOPS = 3
+"""Arrows of a node to itself that are drawn one by one."""
 
-COLUMN_GAP, ROW_GAP = 64.0, 34.0
-"""Pixels between columns (more where labels stand) and between boxes of a column."""
-_FINE_NODES, _FINE_WEIGHT = 150, 600
-"""Up to so many nodes, and nodes plus columns crossed by arrows, a part is laid out by graphlay."""
-_DUMMIES = 40_000
-"""Columns that arrows may be led through, in all; the longest arrows beyond that run straight."""
-_UNFOLDED = 1300.0
-"""Pixels up to which a part stays one row."""
-_ASPECT = 2.4
-"""How many times wider than high a long part is to become by breaking it into rows."""
+_GAP, _ROW_GAP = 44.0, 28.0
+"""Pixels at least between columns, and between boxes of a column."""
+_PITCH = 12.0
+"""Pixels from lane to lane. Lanes whose arrows leave a band upwards stand half a step beside the others, so that they
+never continue one that comes down from the band above."""
+_STUB = 15.0
+"""Pixels between an arrow's last turn and the box it enters."""
+_CLEAR = 16.0
+"""Pixels between a band and the lanes above and below it."""
+_ARCS_BELOW, _ARCS_ABOVE = 4, 2
+"""Arcs at one box; above it they share the side with the badges of a run."""
+_BADGES = 72.0
+"""Pixels of a box's top, from the right, that belong to the badges."""
+_LONGEST = 12
+"""Columns that an arrow may cross between boxes; longer ones run above or below the band."""
+_DUMMIES = 20_000
+"""Places kept free for arrows between boxes, in all."""
+_CAREFUL_ITEMS = 400
+"""Up to so many boxes and passing arrows, the order in columns is improved pair by pair."""
 
 
 class Link(NamedTuple):
@@ -41,36 +62,48 @@ class Part:
 
     boxes: dict[int, Box] = field(default_factory=dict[int, Box])
     routes: dict[str, tuple[Point, ...]] = field(default_factory=dict[str, tuple[Point, ...]])
-    smooth: set[str] = field(default_factory=set[str])
+    labels: dict[str, Box] = field(default_factory=dict[str, Box])
 
     def extent(self) -> Box:
         xs = [p[0] for r in self.routes.values() for p in r]
         ys = [p[1] for r in self.routes.values() for p in r]
-        left = min([*xs, *(b.x for b in self.boxes.values())])
-        top = min([*ys, *(b.y for b in self.boxes.values())])
-        right = max([*xs, *(b.right for b in self.boxes.values())])
-        bottom = max([*ys, *(b.bottom for b in self.boxes.values())])
+        boxes = [*self.boxes.values(), *self.labels.values()]
+        left = min([*xs, *(b.x for b in boxes)])
+        top = min([*ys, *(b.y for b in boxes)])
+        right = max([*xs, *(b.right for b in boxes)])
+        bottom = max([*ys, *(b.bottom for b in boxes)])
         return Box(left, top, right - left, bottom - top)
 
     def move_into(self, other: Part, dx: float, dy: float) -> None:
         other.boxes.update((n, Box(b.x + dx, b.y + dy, b.w, b.h)) for n, b in self.boxes.items())
+        other.labels.update((i, Box(b.x + dx, b.y + dy, b.w, b.h)) for i, b in self.labels.items())
         other.routes.update((i, tuple((x + dx, y + dy) for x, y in r)) for i, r in self.routes.items())
-        other.smooth |= self.smooth
 
 
-def layered(members: list[int], sizes: Sequence[tuple[float, float]], links: Sequence[Link]) -> Part:
-    """One connected part, laid out from left to right."""
+def layered(members: Sequence[int], sizes: Sequence[tuple[float, float]], links: Sequence[Link], width: float) -> Part:
+    """One connected part, at most *width* pixels wide where that can be."""
     local = {n: i for i, n in enumerate(members)}
     inner = [sizes[n] for n in members]
-    drawn = [link for link in links if link.source != link.target]
-    if len(members) == 1:
-        return Part({members[0]: Box(0, 0, *inner[0])})
-    forward = [(local[k.target], local[k.source]) if k.back else (local[k.source], local[k.target]) for k in drawn]
-    layers = _layers(len(members), forward)
-    weight = len(members) + sum(layers[t] - layers[s] for s, t in forward)
-    lay = _fine if len(members) <= _FINE_NODES and weight <= _FINE_WEIGHT else _coarse
-    part = lay(inner, drawn, forward, layers)
-    return Part({members[i]: box for i, box in part.boxes.items()}, part.routes, part.smooth)
+    links = [k._replace(source=local[k.source], target=local[k.target]) for k in links]
+    drawn = [k for k in links if k.source != k.target]
+    loops: dict[int, list[Link]] = {}
+    for k in links:
+        if k.source == k.target:
+            loops.setdefault(k.source, []).append(k)
+    layers = _layers(len(inner), [(k.target, k.source) if k.back else (k.source, k.target) for k in drawn])
+    best: Part | None = None
+    narrowest, room = math.inf, width
+    for _ in range(6):
+        starts = _bands(inner, drawn, layers, room)
+        part = _Bands(inner, drawn, loops, layers, starts, width).part()
+        wide = part.extent().w
+        if wide < narrowest:
+            best, narrowest = part, wide
+        if wide <= width or len(starts) > max(layers):
+            break
+        room -= max(wide - width, 24.0)
+    assert best is not None
+    return Part({members[i]: box for i, box in best.boxes.items()}, best.routes, best.labels)
 
 
 def _layers(count: int, forward: Sequence[tuple[int, int]]) -> list[int]:
@@ -96,290 +129,896 @@ def _layers(count: int, forward: Sequence[tuple[int, int]]) -> list[int]:
     return layers
 
 
-def _fine(
-    sizes: Sequence[tuple[float, float]],
-    links: Sequence[Link],
-    forward: Sequence[tuple[int, int]],
-    layers: Sequence[int],
-) -> Part:
-    """By graphlay; loops are closed by arches above or below."""
-    ahead = [(link, ends) for link, ends in zip(links, forward, strict=True) if not link.back]
-    gap = max([COLUMN_GAP, *(link.space + 34 for link, _ in ahead)])
-    graph = {
-        "nodes": [{"size": {"width": w, "height": h}, "shape": "box"} for w, h in sizes],
-        "edges": [{"source": s, "target": t, "weight": 1.0} for _, (s, t) in ahead],
-    }
-    options: dict[str, object] = {
-        "direction": "leftright",
-        "spacing": {"layer_gap": gap, "node_gap": ROW_GAP, "dummy_gap": 24.0},
-    }
+def _bands(
+    sizes: Sequence[tuple[float, float]], links: Sequence[Link], layers: Sequence[int], room: float
+) -> list[int]:
+    """The first column of each band: as few bands as fit, broken where few arrows pass."""
     columns = max(layers) + 1
-    if sum(w for w, _ in sizes) / len(sizes) * columns + gap * (columns - 1) > _UNFOLDED:
-        options["wrap"] = {"viewport_aspect": _ASPECT}
-        options["tuning"] = {"wrap": {"max_rows": 12, "max_cut_edges": 10, "min_gain": 1.1}}
-    result = graphlay.layout(graph, options=options)
-    part = Part()
-    for i, node in enumerate(result.nodes):
-        (w, h), centre = sizes[i], node["center"]
-        part.boxes[i] = Box(centre["x"] - w / 2, centre["y"] - h / 2, w, h)
-    for (link, _), edge in zip(ahead, result.edges, strict=True):
-        part.routes[link.id] = tuple((p["x"], p["y"]) for p in edge["points"])
-    loops = [link for link in links if link.back]
-    ends = [(target, source) for link, (source, target) in zip(links, forward, strict=True) if link.back]
-    boxes = [part.boxes[i] for i in range(len(sizes))]
-    arches = route(boxes, ends, taken=list(part.routes.values()), loops=True)
-    part.routes.update((link.id, points) for link, points in zip(loops, arches, strict=True))
-    return part
+    widths, zones = [0.0] * columns, [0.0] * columns
+    cut, leaving = [0.0] * (columns + 1), [0] * columns
+    for n, (w, _) in enumerate(sizes):
+        widths[layers[n]] = max(widths[layers[n]], w)
+    for link in links:
+        a, b = layers[link.source], layers[link.target]
+        leaving[a] += 1
+        if not link.back:
+            zones[a] = max(zones[a], link.space)
+        # An arrow that leads back over a break, or a long one, is harder to follow.
+        price = 60.0 if a > b else 25.0
+        low, high = min(a, b), max(a, b)
+        cut[low + 1] += price
+        cut[high + 1 if high < columns else columns] -= price
+    price_of_cut = list(itertools.accumulate(cut))
+    gaps = [
+        max(_GAP, (zone + 10 if zone else 12) + _PITCH * max(1, leaving[c] // 2) + _STUB) for c, zone in enumerate(zones)
+    ]
+    offset = [0.0, *itertools.accumulate(w + g for w, g in zip(widths, gaps, strict=True))]
+    side = 2 * (12 + _PITCH + _STUB)  # for the arrows from band to band
+    if offset[columns] - gaps[-1] <= room:
+        return [0]
+    best = [0.0] + [math.inf] * columns
+    previous = [0] * (columns + 1)
+    for end in range(1, columns + 1):
+        for start in range(end - 1, -1, -1):
+            wide = offset[end] - gaps[end - 1] - offset[start] + side
+            if wide > room and start < end - 1:
+                break
+            unused = max(0.0, 1 - wide / room)
+            price = best[start] + 100 + 30 * unused * unused + (price_of_cut[start] if start else 0.0)
+            if price < best[end]:
+                best[end], previous[end] = price, start
+    starts: list[int] = []
+    at = columns
+    while at:
+        at = previous[at]
+        starts.append(at)
+    return starts[::-1]
 
 
-def _coarse(
-    sizes: Sequence[tuple[float, float]],
-    links: Sequence[Link],
-    forward: Sequence[tuple[int, int]],
-    layers: Sequence[int],
-) -> Part:
-    """Columns, dummies where arrows pass, barycentres for the order, isotonic regression for the places."""
-    count = len(sizes)
-    columns = max(layers) + 1
-    layer = list(layers)
-    heights = [h for _, h in sizes]
-    before: list[list[int]] = [[] for _ in range(count)]
-    after: list[list[int]] = [[] for _ in range(count)]
-    chains: list[list[int]] = [[] for _ in links]
-    budget = _DUMMIES
-    for e in sorted(range(len(links)), key=lambda e: layer[forward[e][1]] - layer[forward[e][0]]):
-        source, target = forward[e]
-        span = layer[target] - layer[source]
-        chain = [source]
-        if span - 1 <= budget:
-            budget -= span - 1
-            for column in range(layer[source] + 1, layer[target]):
-                chain.append(len(layer))
-                layer.append(column)
-                heights.append(0.0)
-                before.append([])
-                after.append([])
-        chain.append(target)
-        chains[e] = chain
-        if len(chain) == span + 1:
-            for a, b in itertools.pairwise(chain):
-                after[a].append(b)
-                before[b].append(a)
+_FLAT, _ARC, _DETOUR, _DIRECT = range(4)
+"""How an arrow runs: through the columns of its band; back under or over its band's boxes; along the spaces between
+bands; straight up from a box to one above it in the next band."""
 
-    rows = _ordered(columns, layer, before, after)
-    y = _heights(rows, heights, before, after)
-
-    widths = [0.0] * columns
-    gaps = [COLUMN_GAP] * columns
-    crowd = [0] * columns
-    for n in range(count):
-        widths[layer[n]] = max(widths[layer[n]], sizes[n][0])
-    for link, chain in zip(links, chains, strict=True):
-        gaps[layer[chain[0]]] = max(gaps[layer[chain[0]]], link.space + 40)
-        for a in chain[:-1]:
-            crowd[layer[a]] += 1
-    steps = [widths[column] + max(gaps[column], min(160.0, 44.0 + 4 * crowd[column])) for column in range(columns)]
-    fold = _Fold(steps, widths, layer, y, heights, chains)
-    part = Part()
-    for n in range(count):
-        w, h = sizes[n]
-        part.boxes[n] = Box(fold.left(n) + (widths[layer[n]] - w) / 2, fold.y(n) - h / 2, w, h)
-
-    offsets = _port_offsets(count, chains, y, heights)
-    for e, chain in enumerate(chains):
-        source, target = part.boxes[chain[0]], part.boxes[chain[-1]]
-        points: list[Point] = [(source.right, fold.y(chain[0]) + offsets[e][0])]
-        for a, b in itertools.pairwise(chain):
-            here = fold.y(a) + (offsets[e][0] if a < count else 0.0)
-            there = fold.y(b) + (offsets[e][1] if b < count else 0.0)
-            right, left = fold.left(a) + widths[layer[a]], fold.left(b)
-            points += [(right, here), *fold.turn(e, a, b, here, there), (left, there)]
-        points.append((target.x, fold.y(chain[-1]) + offsets[e][1]))
-        slim = [p for k, p in enumerate(points) if not k or p != points[k - 1]]
-        part.routes[links[e].id] = tuple(reversed(slim)) if links[e].back else tuple(slim)
-        part.smooth.add(links[e].id)
-    return part
+_FAR = 1e6
+"""More than any band is high."""
 
 
-class _Fold:
-    """Breaks a long row of columns into several rows, one under the other, where few arrows pass."""
+class _Hop(NamedTuple):
+    """An arrow's way from an item of one column to one of the next."""
+
+    left: int
+    right: int
+    edge: int
+
+
+class _Bands:
+    """A part whose columns have been given to bands."""
 
     def __init__(
         self,
-        steps: Sequence[float],
-        widths: Sequence[float],
-        layer: Sequence[int],
-        y: Sequence[float],
-        heights: Sequence[float],
-        chains: Sequence[Sequence[int]],
+        sizes: Sequence[tuple[float, float]],
+        links: Sequence[Link],
+        loops: dict[int, list[Link]],
+        layers: Sequence[int],
+        starts: Sequence[int],
+        width: float,
     ) -> None:
-        columns = len(steps)
-        self._layer = layer
-        self._y = y
-        tops, bottoms = [math.inf] * columns, [-math.inf] * columns
-        for n, column in enumerate(layer):
-            tops[column] = min(tops[column], y[n] - heights[n] / 2)
-            bottoms[column] = max(bottoms[column], y[n] + heights[n] / 2)
-        passing = [0] * columns
-        for chain in chains:
-            for a in chain[:-1]:
-                passing[layer[a]] += 1
-        wide, high = sum(steps), max(bottoms) - min(tops)
-        row_width = wide / max(1, round(math.sqrt(wide / (_ASPECT * (high + 60)))))
+        self.sizes, self.links, self.loops, self.width = sizes, links, loops, width
+        self.count = len(sizes)
+        band_of = [bisect.bisect_right(starts, column) - 1 for column in range(max(layers) + 1)]
+        self.band = [band_of[layer] for layer in layers]
+        self.column = [layer - starts[band_of[layer]] for layer in layers]
+        ends = [*starts[1:], max(layers) + 1]
+        self.lengths = [end - start for start, end in zip(starts, ends, strict=True)]
+        self.way = [_FLAT] * len(links)
+        self.below: list[list[tuple[int, bool]]] = [[] for _ in sizes]
+        self.above: list[list[tuple[int, bool]]] = [[] for _ in sizes]
+        """Arcs under and over each box, the nearest first: (arrow, whether it leaves here)."""
+        self.under = [True] * len(links)
+        self.half = [0.0] * self.count
+        """Half of the height that each passing arrow needs; filled for boxes by `_set_heights`."""
+        self.extent_above: list[float] = []
+        self.extent_below: list[float] = []
+        self.chains: list[list[int]] = [[] for _ in links]
+        self.hops: list[list[_Hop]] = []
+        self._choose_ways()
+        self._make_columns()
 
-        self.row = [0] * columns
-        self.lefts = [0.0] * columns
-        starts = [0]
-        left = 0.0
-        for column in range(columns):
-            # Somewhere in the last third of a row, the gap that the fewest arrows pass.
-            if left > 0.7 * row_width and sum(steps[column:]) > 0.25 * row_width:
-                ahead = passing[column - 1 : min(columns - 1, column + max(1, round((column - starts[-1]) * 0.4)))]
-                if left > 1.1 * row_width or passing[column - 1] <= min(ahead):
-                    starts.append(column)
-                    left = 0.0
-            self.row[column] = len(starts) - 1
-            self.lefts[column] = left
-            left += steps[column]
-        ends = [*(s - 1 for s in starts[1:]), columns - 1]
-        self._right = [self.lefts[end] + widths[end] for end in ends]
-        turns: dict[int, list[tuple[float, int]]] = {}
-        for e, chain in enumerate(chains):
-            for a, b in itertools.pairwise(chain):
-                if self.row[layer[b]] == self.row[layer[a]] + 1:
-                    turns.setdefault(self.row[layer[a]], []).append((y[a], e))
-        self._lanes = {
-            (row, e): float(i) for row, found in turns.items() for i, (_, e) in enumerate(sorted(found, reverse=True))
-        }
-        self._shift: list[float] = []
-        self._below: list[float] = []
-        bottom = 0.0
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            top = min(tops[start : end + 1])
-            self._shift.append(bottom - top)
-            self._below.append(bottom - top + max(bottoms[start : end + 1]))
-            bottom = self._below[-1] + 72 + 8 * len(turns.get(number, ()))
+    # ------------------------------------------------------------------------------------------ ways of arrows
 
-    def left(self, n: int) -> float:
-        return self.lefts[self._layer[n]]
-
-    def y(self, n: int) -> float:
-        return self._y[n] + self._shift[self.row[self._layer[n]]]
-
-    def turn(self, e: int, a: int, b: int, here: float, there: float) -> list[Point]:
-        """Corners of arrow *e* between two neighbouring columns that stand in different rows."""
-        row = self.row[self._layer[a]]
-        lane = self._lanes.get((row, e))
-        if row == self.row[self._layer[b]] or lane is None:
-            return []
-        right, left = self._right[row] + 28 + 8 * lane, -28 - 8 * lane
-        below = self._below[row] + 36 + 8 * lane
-        return [(right, here), (right, below), (left, below), (left, there)]
-
-
-def _ordered(
-    columns: int, layer: Sequence[int], before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]
-) -> list[list[int]]:
-    """Items of each column, ordered by the mean place of their neighbours, swept both ways."""
-    rows: list[list[int]] = [[] for _ in range(columns)]
-    met = bytearray(len(layer))
-    # Depth first from the left keeps branches together from the start.
-    for root in sorted(range(len(layer)), key=lambda n: layer[n]) if layer else ():
-        stack = [root]
-        while stack:
-            n = stack.pop()
-            if met[n]:
+    def _choose_ways(self) -> None:
+        budget = _DUMMIES
+        arcs: list[int] = []
+        for e, link in enumerate(self.links):
+            s, t = link.source, link.target
+            span = self.column[t] - self.column[s]
+            if self.band[s] != self.band[t] or abs(span) > _LONGEST or abs(span) - 1 > budget:
+                self.way[e] = _DETOUR
                 continue
-            met[n] = 1
-            rows[layer[n]].append(n)
-            stack.extend(t for t in reversed(after[n]) if not met[t])
-    place = [0.0] * len(layer)
-    for row in rows:
-        for i, n in enumerate(row):
-            place[n] = float(i)
-    for sweep in range(4 if len(layer) < 20_000 else 2):
-        numbers = range(1, columns) if sweep % 2 == 0 else range(columns - 2, -1, -1)
-        neighbours = before if sweep % 2 == 0 else after
-        for column in numbers:
-            row = rows[column]
-            for n in row:
-                near = neighbours[n]
-                if len(near) == 1:
-                    place[n] = place[near[0]]
-                elif near:
-                    place[n] = sum([place[m] for m in near]) / len(near)
-            row.sort(key=place.__getitem__)
-            for i, n in enumerate(row):
+            budget -= abs(span) - 1
+            if span < 0:
+                arcs.append(e)
+        arcs.sort(key=lambda e: (self.column[self.links[e].source] - self.column[self.links[e].target], e))
+        taken: dict[tuple[int, bool], list[tuple[int, int]]] = {}
+        for e in arcs:
+            s, t = self.links[e].source, self.links[e].target
+            ends = (self.column[t], self.column[s])
+            free = [
+                under
+                for under in (True, False)
+                if all(self._room_for_arc(n, under) for n in (s, t))
+            ]
+            if not free:
+                self.way[e] = _DETOUR
+                continue
+            clear = [u for u in free if not any(_interleaved(ends, o) for o in taken.get((self.band[s], u), ())[:50])]
+            under = (clear or free)[0]
+            taken.setdefault((self.band[s], under), []).append(ends)
+            self.way[e], self.under[e] = _ARC, under
+            for n, leaves in ((s, True), (t, False)):
+                (self.below if under else self.above)[n].append((e, leaves))
+
+    def _room_for_arc(self, n: int, under: bool) -> bool:
+        if under:
+            return n not in self.loops and len(self.below[n]) < _ARCS_BELOW
+        return len(self.above[n]) < _ARCS_ABOVE
+
+    def _make_columns(self) -> None:
+        band, column, half = self.band, self.column, self.half
+        self.hops = [[] for _ in self.links]
+        for e, link in enumerate(self.links):
+            if self.way[e] not in (_FLAT, _ARC):
+                continue
+            s, t = link.source, link.target
+            left, right = (t, s) if self.way[e] == _ARC else (s, t)
+            chain = [left]
+            for c in range(column[left] + 1, column[right]):
+                chain.append(len(band))
+                band.append(band[left])
+                column.append(c)
+                half.append(4.0)
+            chain.append(right)
+            if self.way[e] == _ARC and len(chain) > 2 and link.space:
+                half[chain[-2]] = LABEL_HEIGHT / 2 + 2
+            self.chains[e] = chain
+            self.hops[e] = [_Hop(a, b, e) for a, b in itertools.pairwise(chain)]
+        self.rows: list[list[list[int]]] = [[[] for _ in range(length)] for length in self.lengths]
+        self.between: list[list[list[_Hop]]] = [[[] for _ in range(length)] for length in self.lengths]
+        """Hops behind each column of each band."""
+        for hops in self.hops:
+            for hop in hops:
+                self.between[band[hop.left]][column[hop.left]].append(hop)
+
+    # ------------------------------------------------------------------------------------------ order in columns
+
+    def _slot(self, item: int, edge: int) -> float:
+        """Where in its place an item has the end of an arrow: arcs under a box come after what its side has."""
+        if item >= self.count or self.way[edge] != _ARC:
+            return 0.0
+        return 0.4 if self.under[edge] else -0.4
+
+    def _put_in_order(self) -> list[float]:
+        """The items of each column in order; the place of each item in its column."""
+        items = len(self.band)
+        after: list[list[_Hop]] = [[] for _ in range(items)]
+        before: list[list[_Hop]] = [[] for _ in range(items)]
+        for hops in self.hops:
+            for hop in hops:
+                after[hop.left].append(hop)
+                before[hop.right].append(hop)
+        for n in range(self.count):
+            after[n].sort(key=lambda hop: self._slot(hop.left, hop.edge))
+        rank = self._reading_order()
+        met = bytearray(items)
+        for root in sorted(range(self.count), key=lambda n: (self.column[n], rank[n])):
+            stack = [root]
+            while stack:
+                n = stack.pop()
+                if met[n]:
+                    continue
+                met[n] = 1
+                self.rows[self.band[n]][self.column[n]].append(n)
+                stack += [hop.right for hop in reversed(after[n]) if not met[hop.right]]
+        place = [0.0] * items
+        for columns, between in zip(self.rows, self.between, strict=True):
+            self._untangle(columns, between, before, after, place)
+        return place
+
+    def _reading_order(self) -> list[int]:
+        """The number of each node when arrows are followed in the order of the file."""
+        after: list[list[int]] = [[] for _ in range(self.count)]
+        entered = bytearray(self.count)
+        for link in self.links:
+            if not link.back:
+                after[link.source].append(link.target)
+                entered[link.target] = 1
+        rank = [-1] * self.count
+        number = 0
+        for root in range(self.count):
+            stack = [] if entered[root] else [root]
+            while stack:
+                n = stack.pop()
+                if rank[n] < 0:
+                    rank[n] = number
+                    number += 1
+                    stack += [t for t in reversed(after[n]) if rank[t] < 0]
+        return rank
+
+    def _untangle(
+        self,
+        columns: list[list[int]],
+        between: Sequence[Sequence[_Hop]],
+        before: Sequence[Sequence[_Hop]],
+        after: Sequence[Sequence[_Hop]],
+        place: list[float],
+    ) -> None:
+        """Change the order in columns where that makes arrows cross less; what makes no difference stays as it is."""
+
+        def settle(column: Sequence[int]) -> None:
+            for i, n in enumerate(column):
                 place[n] = float(i)
-    return rows
 
+        def crossings() -> int:
+            return sum(
+                _inversions([(place[h.left] + slot(h.left, h.edge), place[h.right] + slot(h.right, h.edge)) for h in hops])
+                for hops in between
+            )
 
-def _heights(
-    rows: Sequence[Sequence[int]],
-    heights: Sequence[float],
-    before: Sequence[Sequence[int]],
-    after: Sequence[Sequence[int]],
-) -> list[float]:
-    """Centre of each item: near its neighbours' mean, in the order of its column, boxes apart."""
-    y = [0.0] * len(heights)
-    spacing: list[list[float]] = []
-    for row in rows:
-        steps = [0.0]
-        for a, b in itertools.pairwise(row):
-            gap = ROW_GAP if heights[a] and heights[b] else 20.0
-            steps.append(steps[-1] + (heights[a] + heights[b]) / 2 + gap)
-        spacing.append(steps)
-        for n, step in zip(row, steps, strict=True):
-            y[n] = step - steps[-1] / 2
-    rounds = 4 if len(heights) < 20_000 else 2
-    for sweep in range(rounds):
-        rightwards = sweep % 2 == 0
-        numbers = range(1, len(rows)) if rightwards else range(len(rows) - 2, -1, -1)
-        near, far = (before, after) if rightwards else (after, before)
-        for column in numbers:
-            row, steps = rows[column], spacing[column]
-            wanted: list[float] = []
-            for n, step in zip(row, steps, strict=True):
-                ends = near[n]
-                if len(ends) == 1:
-                    wanted.append(y[ends[0]] - step)
+        slot = self._slot
+        for column in columns:
+            settle(column)
+        best = crossings()
+        kept = [list(column) for column in columns]
+        for sweep in range(8):
+            if not best:
+                break
+            rightwards = sweep % 2 == 0
+            for c in range(1, len(columns)) if rightwards else range(len(columns) - 2, -1, -1):
+                wanted: dict[int, float] = {}
+                for n in columns[c]:
+                    near = [(h.left, h.edge) for h in before[n]] if rightwards else [(h.right, h.edge) for h in after[n]]
+                    wanted[n] = sum(place[m] + slot(m, e) for m, e in near) / len(near) if near else place[n]
+                columns[c].sort(key=wanted.__getitem__)
+                settle(columns[c])
+            now = crossings()
+            if now < best:
+                best, kept = now, [list(column) for column in columns]
+        columns[:] = kept
+        for column in columns:
+            settle(column)
+        if best and sum(map(len, columns)) <= _CAREFUL_ITEMS:
+            self._swap_neighbours(columns, before, after, place)
+
+    def _swap_neighbours(
+        self,
+        columns: Sequence[list[int]],
+        before: Sequence[Sequence[_Hop]],
+        after: Sequence[Sequence[_Hop]],
+        place: list[float],
+    ) -> None:
+        def crossed(a: int, b: int) -> int:
+            """Crossings of the arrows of a and b when a stands above b, less those when below."""
+            count = 0
+            for ends in (
+                [[place[h.left] + self._slot(h.left, h.edge) for h in before[n]] for n in (a, b)],
+                [[place[h.right] + self._slot(h.right, h.edge) for h in after[n]] for n in (a, b)],
+            ):
+                count += sum((p > q) - (p < q) for p in ends[0] for q in ends[1])
+            return count
+
+        for _ in range(4):
+            changed = False
+            for column in columns:
+                for i in range(len(column) - 1):
+                    a, b = column[i], column[i + 1]
+                    if crossed(a, b) > 0:
+                        column[i], column[i + 1] = b, a
+                        place[a], place[b] = float(i + 1), float(i)
+                        changed = True
+            if not changed:
+                break
+
+    # ------------------------------------------------------------------------------------------ ports and heights
+
+    def _detour(self, e: int) -> tuple[int, int]:
+        """The first and the last space between bands that an arrow runs along; space b is the one below band b."""
+        a, b = self.band[self.links[e].source], self.band[self.links[e].target]
+        return (a, b - 1) if a < b else (a - 1, b) if a > b else (a, a)
+
+    def _find_direct(self) -> None:
+        """Arrows back to the band above that can run straight up, from the highest box of a column to a lowest one."""
+        lowest: set[int] = set()
+        highest: set[int] = set()
+        for columns in self.rows:
+            for column in columns:
+                boxes = [i for i, n in enumerate(column) if n < self.count]
+                labelled = [i for i, n in enumerate(column) if n >= self.count and self.half[n] > 4]
+                if boxes and not any(i > boxes[-1] for i in labelled):
+                    lowest.add(column[boxes[-1]])
+                if boxes and not any(i < boxes[0] for i in labelled):
+                    highest.add(column[boxes[0]])
+        for e, link in enumerate(self.links):
+            s, t = link.source, link.target
+            if self.way[e] != _DETOUR or self.band[t] != self.band[s] - 1:
+                continue
+            if s in highest and t in lowest and not self.above[s] and t not in self.loops:
+                self.way[e] = _DIRECT
+                highest.discard(s)
+                lowest.discard(t)
+
+    def _set_ports(self, place: Sequence[float]) -> None:
+        """Where on its right or left side each arrow leaves or enters a box: offsets from the middle."""
+        leaving: list[list[tuple[float, float, int]]] = [[] for _ in range(self.count)]
+        entering: list[list[tuple[float, float, int]]] = [[] for _ in range(self.count)]
+        for e, link in enumerate(self.links):
+            if self.way[e] == _FLAT:
+                chain = self.chains[e]
+                leaving[link.source].append((1, place[chain[1]], e))
+                entering[link.target].append((1, place[chain[-2]], e))
+            elif self.way[e] == _DETOUR:
+                first, last = self._detour(e)
+                leaving[link.source].append((0 if first < self.band[link.source] else 2, 0.0, e))
+                entering[link.target].append((0 if last < self.band[link.target] else 2, 0.0, e))
+        self.out_port = [0.0] * len(self.links)
+        self.in_port = [0.0] * len(self.links)
+        self.lone: list[tuple[bool, bool]] = [(False, False)] * len(self.links)
+        self.height = [h for _, h in self.sizes]
+        for n in range(self.count):
+            for ends, offsets in ((leaving[n], self.out_port), (entering[n], self.in_port)):
+                ends.sort()
+                labelled = [offsets is self.out_port and self.links[e].space > 0 for _, _, e in ends]
+                wide = [11.0 if word else 8.0 for word in labelled]
+                if 2 * sum(wide) > self.height[n] - 4:
+                    wide = [10.5 if word else 5.0 for word in labelled]
+                self.height[n] = max(self.height[n], math.ceil(2 * sum(wide) + 8))
+                at = -sum(wide)
+                for (_, _, e), half in zip(ends, wide, strict=True):
+                    offsets[e] = at + half
+                    at += 2 * half
+        for e, link in enumerate(self.links):
+            self.lone[e] = (len(leaving[link.source]) == 1, len(entering[link.target]) == 1)
+        self._set_arc_levels()
+
+    def _set_arc_levels(self) -> None:
+        """How far under or over the middle of its box each arc runs, and what each box needs for its arcs."""
+        self.arc_level: dict[tuple[int, bool], float] = {}
+        self.loop_level: dict[str, float] = {}
+        self.extent_above = [*(h / 2 for h in self.height), *self.half[self.count :]]
+        self.extent_below = list(self.extent_above)
+        for n in range(self.count):
+            depth = self.height[n] / 2 + 8
+            for link in self._loops_of(n):
+                half = LABEL_HEIGHT / 2 + 2 if link.space else 5.0
+                self.loop_level[link.id] = depth + half
+                depth += 2 * half
+                self.extent_below[n] = depth
+            for arcs, extents, sign in ((self.below[n], self.extent_below, 1), (self.above[n], self.extent_above, -1)):
+                for leaves in (True, False):
+                    depth = self.height[n] / 2 + (8 if sign > 0 else 12)
+                    for e, whose in arcs:
+                        if whose != leaves:
+                            continue
+                        half = LABEL_HEIGHT / 2 + 2 if self.links[e].space else 6.0
+                        self.arc_level[e, leaves] = sign * (depth + half)
+                        depth += 2 * half
+                        extents[n] = max(extents[n], depth)
+
+    def _loops_of(self, n: int) -> list[Link]:
+        return sorted(self.loops.get(n, ()), key=lambda k: (k.space, k.id))
+
+    def _port(self, hop: _Hop, right: bool) -> float:
+        """Where a hop begins or ends, from the middle of its left or right item."""
+        item = hop.right if right else hop.left
+        if item >= self.count:
+            return 0.0
+        if self.way[hop.edge] == _ARC:
+            return self.arc_level[hop.edge, right]
+        return self.in_port[hop.edge] if right else self.out_port[hop.edge]
+
+    def _set_heights(self) -> None:
+        """The middle of each item: as straight as arrows can be, in the order of the columns, boxes apart."""
+        self.y = [0.0] * len(self.band)
+        wishes: tuple[list[list[tuple[int, float, float]]], list[list[tuple[int, float, float]]]] = (
+            [[] for _ in self.band],
+            [[] for _ in self.band],
+        )
+        for hops in self.hops:
+            for hop in hops:
+                shift = self._port(hop, False) - self._port(hop, True)
+                inner = (hop.left >= self.count) + (hop.right >= self.count)
+                weight = (1.0, 2.0, 6.0)[inner] if self.way[hop.edge] == _FLAT else (0.4, 0.6, 4.0)[inner]
+                wishes[0][hop.right].append((hop.left, shift, weight))
+                wishes[1][hop.left].append((hop.right, -shift, weight))
+        for columns in self.rows:
+            self._align(columns, wishes)
+        self._straighten()
+        self.tops: list[float] = []
+        self.bottoms: list[float] = []
+        for columns in self.rows:
+            items = [n for column in columns for n in column]
+            top = min(self.y[n] - self.extent_above[n] for n in items)
+            for n in items:
+                self.y[n] -= top
+            self.bottoms.append(max(self.y[n] + self.extent_below[n] for n in items))
+
+    def _align(
+        self,
+        columns: Sequence[Sequence[int]],
+        wishes: tuple[Sequence[Sequence[tuple[int, float, float]]], Sequence[Sequence[tuple[int, float, float]]]],
+    ) -> None:
+        y = self.y
+        steps: list[list[float]] = []
+        for column in columns:
+            step = [0.0]
+            for a, b in itertools.pairwise(column):
+                step.append(step[-1] + self.extent_below[a] + self._apart(a, b) + self.extent_above[b])
+            steps.append(step)
+            for n, s in zip(column, step, strict=True):
+                y[n] = s - step[-1] / 2
+        for sweep in range(8):
+            rightwards = sweep % 2 == 0
+            near, far = wishes if rightwards else wishes[::-1]
+            for c in range(len(columns)) if rightwards else range(len(columns) - 1, -1, -1):
+                wanted: list[tuple[float, float]] = []
+                for n, s in zip(columns[c], steps[c], strict=True):
+                    ends = near[n] or far[n]
+                    if sweep >= 6:
+                        ends = [*near[n], *far[n]]
+                    places = [(y[m] + shift, weight) for m, shift, weight in ends]
+                    wanted.append((_median(places) - s, sum(w for _, w in places)) if places else (y[n] - s, 0.1))
+                for n, s, value in zip(columns[c], steps[c], _rising(wanted), strict=True):
+                    y[n] = value + s
+
+    def _apart(self, a: int, b: int) -> float:
+        if a < self.count and b < self.count:
+            plain = self.extent_below[a] == self.height[a] / 2 and self.extent_above[b] == self.height[b] / 2
+            return _ROW_GAP if plain else 14.0
+        return 12.0 if a < self.count or b < self.count else 6.0
+
+    def _straighten(self) -> None:
+        """Move the port of an arrow that has its side of a box to itself where that makes it straight."""
+        for e, hops in enumerate(self.hops):
+            if self.way[e] != _FLAT:
+                continue
+            link, (alone_out, alone_in) = self.links[e], self.lone[e]
+            first, last = hops[0], hops[-1]
+            wanted = self.y[first.right] + self._port(first, True) - self.y[link.source]
+            if alone_out and abs(wanted) <= self.height[link.source] / 2 - 14:
+                self.out_port[e] = wanted
+                continue
+            wanted = self.y[last.left] + self._port(last, False) - self.y[link.target]
+            if alone_in and abs(wanted) <= self.height[link.target] / 2 - 14:
+                self.in_port[e] = wanted
+
+    # ------------------------------------------------------------------------------------------ lanes
+
+    def part(self) -> Part:
+        """Everything in its place."""
+        place = self._put_in_order()
+        self._find_direct()
+        self._set_ports(place)
+        self._set_heights()
+        self._run_down()
+        self._set_columns()
+        self._run_across()
+        return self._drawn()
+
+    def _run_down(self) -> None:
+        """Lanes between columns. Heights are counted through all bands, far apart, as their distance is not known yet."""
+        self.gap_lanes: dict[tuple[int, int], int] = {}
+        self.pieces: dict[tuple[int, int, int], list[lanes.Piece]] = {}
+        """(band, gap, arrow) → where the arrow runs in that gap. The leftmost gap, number 0, is one for all bands."""
+        self.raised: set[tuple[int, int, int]] = set()
+        """Those that leave their band upwards."""
+        self.zones: dict[tuple[int, int], float] = {}
+        runs: dict[tuple[int, int], list[tuple[int, Run]]] = {}
+        for e, link in enumerate(self.links):
+            if self.way[e] == _FLAT and link.space:
+                self._keep_zone(link.source, link.space + 4)
+            elif self.way[e] == _ARC and link.space and len(self.hops[e]) == 1:
+                left = self.hops[e][0].left
+                self._keep_zone(left, link.space - self.sizes[left][0] / 2 + 30)
+            for hop in self.hops[e]:
+                band, gap = self.band[hop.left], self.column[hop.left] + 1
+                a = self._at(hop.left, self._port(hop, False))
+                b = self._at(hop.right, self._port(hop, True))
+                if a != b:
+                    runs.setdefault((band, gap), []).append((e, Run(a, -1, b, 1)))
+            if self.way[e] == _DETOUR:
+                if link.space:
+                    self._keep_zone(link.source, link.space + 4)
+                self._run_detour(e, runs)
+        for key, found in runs.items():
+            pieces, count = lanes.assign([run for _, run in found])
+            self.gap_lanes[key] = count
+            for (e, _), where in zip(found, pieces, strict=True):
+                self.pieces[*key, e] = where
+
+    def _keep_zone(self, n: int, wide: float) -> None:
+        """Room for a label behind the column of a box."""
+        key = self.band[n], self.column[n] + 1
+        self.zones[key] = max(self.zones.get(key, 0.0), wide)
+
+    def _at(self, item: int, offset: float) -> float:
+        return self.band[item] * _FAR + self.y[item] + offset
+
+    def _space(self, number: int) -> float:
+        """The height of the space below a band, before heights are known."""
+        return (number + 1) * _FAR - _FAR / 4
+
+    def _run_detour(self, e: int, runs: dict[tuple[int, int], list[tuple[int, Run]]]) -> None:
+        s, t = self.links[e].source, self.links[e].target
+        first, last = self._detour(e)
+        leave, enter = (self.band[s], self.column[s] + 1), (self.band[t], self.column[t])
+        start, end = self._at(s, self.out_port[e]), self._at(t, self.in_port[e])
+        runs.setdefault(leave, []).append((e, Run(start, -1, self._space(first), 0)))
+        if first < self.band[s]:
+            self.raised.add((*leave, e))
+        if enter[1] == 0:
+            runs.setdefault((0, 0), []).append((e, Run(self._space(first), 0, end, 1)))
+            return
+        if first != last:
+            runs.setdefault((0, 0), []).append((e, Run(self._space(first), 0, self._space(last), 0)))
+        runs.setdefault(enter, []).append((e, Run(self._space(last), 0, end, 1)))
+        if last < self.band[t]:
+            self.raised.add((*enter, e))
+
+    def _set_columns(self) -> None:
+        """Left sides and widths of columns, the same in all bands where the page is wide enough."""
+        widths = [[0.0] * length for length in self.lengths]
+        for n in range(self.count):
+            band, c = self.band[n], self.column[n]
+            widths[band][c] = max(widths[band][c], self.sizes[n][0])
+        margin = self.gap_lanes.get((0, 0), 0)
+        left = 0.0 if not margin else math.ceil((_PITCH * (margin - 1) + _STUB) / _PITCH) * _PITCH
+        self.lane_base: dict[tuple[int, int], float] = {(0, 0): left - _STUB - _PITCH * (margin - 1)}
+        together = list(range(len(self.lengths)))
+        if self._stand(together, left, widths) > self.width and len(together) > 1:
+            for band in together:
+                self._stand([band], left, widths)
+
+    def _stand(self, bands: Sequence[int], left: float, widths: Sequence[Sequence[float]]) -> float:
+        """Place the columns of some bands under each other; the right end of all, arrows included."""
+        if len(bands) > 1 or not hasattr(self, "lefts"):
+            self.lefts: list[list[float]] = [[] for _ in self.lengths]
+            self.wides: list[list[float]] = [[] for _ in self.lengths]
+        else:
+            self.lefts[bands[0]], self.wides[bands[0]] = [], []
+        farthest = left
+        for c in range(max(self.lengths[b] for b in bands)):
+            here = [b for b in bands if c < self.lengths[b]]
+            right = left + max(widths[b][c] for b in here)
+            following = right + _GAP
+            needs: list[tuple[tuple[int, int], float, float]] = []
+            for b in here:
+                self.lefts[b].append(left)
+                self.wides[b].append(right - left)
+                key = b, c + 1
+                zone, count = self.zones.get(key, 0.0), self.gap_lanes.get(key, 0)
+                base = math.ceil((right + (zone + 12 if zone > 0 else 14)) / _PITCH) * _PITCH
+                end = right + max(0.0, zone + 20)
+                if count:
+                    half_step = _PITCH / 2 if any((*key, e) in self.raised for e in self._in_gap(key)) else 0.0
+                    end = max(end, base + _PITCH * (count - 1) + half_step + _STUB)
+                    farthest = max(farthest, end - _STUB)
+                needs.append((key, base, end))
+                if c + 1 < self.lengths[b]:
+                    following = max(following, end)
+                farthest = max(farthest, right + max(0.0, zone))
+            for key, base, end in needs:
+                # Lanes in the middle of what is free.
+                spare = (following - end) // (2 * _PITCH) if key[1] < self.lengths[key[0]] else 0.0
+                self.lane_base[key] = base + _PITCH * max(0.0, spare)
+            left = following
+        return farthest
+
+    def _in_gap(self, key: tuple[int, int]) -> list[int]:
+        if not hasattr(self, "_gap_edges"):
+            self._gap_edges: dict[tuple[int, int], list[int]] = {}
+            for band, gap, e in self.pieces:
+                self._gap_edges.setdefault((band, gap), []).append(e)
+        return self._gap_edges.get(key, [])
+
+    def _lane_x(self, key: tuple[int, int, int], lane: int) -> float:
+        return self.lane_base[key[0], key[1]] + _PITCH * lane + (_PITCH / 2 if key in self.raised else 0.0)
+
+    def _arc_port(self, n: int, e: int, leaves: bool) -> float:
+        """Where on a box's lower or upper side an arc, or a direct arrow (in the middle), leaves or enters."""
+        box_left, wide = self.lefts[self.band[n]][self.column[n]], self.wides[self.band[n]][self.column[n]]
+        if self.way[e] == _DIRECT:
+            if leaves:
+                low, high = 26.0, wide - _BADGES
+                return math.floor((box_left + (low + high) / 2) / _PITCH) * _PITCH + _PITCH / 2
+            return round((box_left + wide / 2) / _PITCH) * _PITCH
+        under = self.under[e]
+        arcs = (self.below if under else self.above)[n]
+        # Those that go left stand on the left, the nearest one outermost; those that come from the right, on the right.
+        row = [(k, True) for k, whose in arcs if whose] + [(k, False) for k, whose in reversed(arcs) if not whose]
+        low, high = (30.0, wide - 30.0) if under else (26.0, wide - _BADGES)
+        direct = under and any(self.way[k] == _DIRECT for k in self.entered_from_below.get(n, ()))
+        pitch = 14.0 if direct or len(row) < 2 else min(18.0, (high - low) / (len(row) - 1))
+        at = row.index((e, leaves))
+        if direct:
+            lefts = sum(1 for _, whose in row if whose)
+            away = at - lefts if at < lefts else at - lefts + 1
+            return box_left + wide / 2 + 16.0 * away
+        return box_left + (low + high) / 2 + pitch * (at - (len(row) - 1) / 2)
+
+    def _run_across(self) -> None:
+        """Lanes between bands, and so the top of each band."""
+        self.entered_from_below: dict[int, list[int]] = {}
+        for e, link in enumerate(self.links):
+            if self.way[e] == _DIRECT:
+                self.entered_from_below.setdefault(link.target, []).append(e)
+        runs: dict[int, list[tuple[int, int, Run]]] = {}
+        roomy: set[int] = set()
+        for e, link in enumerate(self.links):
+            s, t = link.source, link.target
+            if self.way[e] == _DIRECT:
+                a, b = self._arc_port(s, e, True), self._arc_port(t, e, False)
+                runs.setdefault(self.band[t], []).append((e, 0, Run(a, 1, b, -1)))
+                if link.space:
+                    roomy.add(self.band[t])
+            elif self.way[e] == _DETOUR:
+                first, last = self._detour(e)
+                out, margin, into = self._detour_xs(e)
+                side_out = 1 if first < self.band[s] else -1
+                side_in = 1 if last < self.band[t] else -1
+                if into is None:
+                    assert margin is not None
+                    runs.setdefault(first, []).append((e, 0, Run(out, side_out, margin, 1 if self.band[t] > first else -1)))
+                elif margin is None:
+                    runs.setdefault(first, []).append((e, 0, Run(out, side_out, into, side_in)))
                 else:
-                    ends = ends or far[n]
-                    wanted.append((sum([y[m] for m in ends]) / len(ends) if ends else y[n]) - step)
-            for n, step, value in zip(row, steps, _rising(wanted), strict=True):
-                y[n] = value + step
-    return y
+                    down = last > first
+                    runs.setdefault(first, []).append((e, 0, Run(out, side_out, margin, 1 if down else -1)))
+                    runs.setdefault(last, []).append((e, 1, Run(margin, -1 if down else 1, into, side_in)))
+        self.across: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
+        """(arrow, how manyeth) → pieces in a space between bands: (y, from x, to x)."""
+        self.band_top: list[float] = []
+        y = 0.0
+        for number in range(-1, len(self.lengths)):
+            found = runs.get(number, [])
+            pieces, count = lanes.assign([run for *_, run in found])
+            if number >= 0:
+                self.band_top.append(y)
+                y += self.bottoms[number]
+            if found:
+                y += _CLEAR if number >= 0 else 0.0
+                for (e, which, _), where in zip(found, pieces, strict=True):
+                    self.across[e, which] = [(y + 10.0 * lane, a, b) for lane, a, b in where]
+                y += 10.0 * (count - 1) + (40.0 if number in roomy else _CLEAR + 4)
+            elif number >= 0:
+                y += _ROW_GAP + 12
+            if number < 0:
+                y += 0.0
+
+    def _detour_xs(self, e: int) -> tuple[float, float | None, float | None]:
+        s, t = self.links[e].source, self.links[e].target
+        leave, enter = (self.band[s], self.column[s] + 1, e), (self.band[t], self.column[t], e)
+        out = self._lane_x(leave, self.pieces[leave][0].lane)
+        margin = self._lane_x((0, 0, e), self.pieces[0, 0, e][0].lane) if (0, 0, e) in self.pieces else None
+        into = self._lane_x(enter, self.pieces[enter][0].lane) if enter[1] else None
+        return out, margin, into
+
+    # ------------------------------------------------------------------------------------------ the result
+
+    def _drawn(self) -> Part:
+        part = Part()
+        for n in range(self.count):
+            band, c = self.band[n], self.column[n]
+            high = self.height[n]
+            part.boxes[n] = Box(self.lefts[band][c], self._real(n) - high / 2, self.wides[band][c], high)
+        for e, link in enumerate(self.links):
+            way = self.way[e]
+            points = self._direct(e, part) if way == _DIRECT else self._around(e, part) if way == _DETOUR else self._through(e, part)
+            part.routes[link.id] = _without_straight(points)
+        self._add_self_loops(part)
+        self._add_labels(part)
+        return part
+
+    def _real(self, item: int, offset: float = 0.0) -> float:
+        return self.band_top[self.band[item]] + self.y[item] + offset
+
+    def _through(self, e: int, part: Part) -> list[Point]:
+        """An arrow through its band, or an arc."""
+        link, hops = self.links[e], self.hops[e]
+        first, last = hops[0].left, hops[-1].right
+        a, b = self._real(first, self._port(hops[0], False)), self._real(last, self._port(hops[-1], True))
+        points: list[Point] = []
+        arc = self.way[e] == _ARC
+        if arc:
+            x = self._arc_port(first, e, False)
+            box = part.boxes[first]
+            points += [(x, box.bottom if self.under[e] else box.y), (x, a)]
+        else:
+            points.append((part.boxes[first].right, a))
+        for hop in hops:
+            key = self.band[hop.left], self.column[hop.left] + 1, e
+            shift = self.band_top[key[0]] - key[0] * _FAR
+            for piece in self.pieces.get(key, ()):
+                x = self._lane_x(key, piece.lane)
+                points += [(x, piece.start + shift), (x, piece.end + shift)]
+        if arc:
+            x = self._arc_port(last, e, True)
+            box = part.boxes[last]
+            points += [(x, b), (x, box.bottom if self.under[e] else box.y)]
+            points.reverse()
+        else:
+            points.append((part.boxes[last].x, b))
+        assert link.id
+        return points
+
+    def _around(self, e: int, part: Part) -> list[Point]:
+        s, t = self.links[e].source, self.links[e].target
+        out, margin, into = self._detour_xs(e)
+        start, end = self._real(s, self.out_port[e]), self._real(t, self.in_port[e])
+        points: list[Point] = [(part.boxes[s].right, start), (out, start)]
+        for which in (0, 1):
+            for y, a, b in self.across.get((e, which), ()):
+                points += [(a, y), (b, y)]
+        last = into if into is not None else margin
+        assert last is not None
+        points += [(last, end), (part.boxes[t].x, end)]
+        return points
+
+    def _direct(self, e: int, part: Part) -> list[Point]:
+        s, t = self.links[e].source, self.links[e].target
+        a, b = self._arc_port(s, e, True), self._arc_port(t, e, False)
+        points: list[Point] = [(a, part.boxes[s].y)]
+        for y, p, q in self.across[e, 0]:
+            points += [(p, y), (q, y)]
+        points.append((b, part.boxes[t].bottom))
+        return points
+
+    def _add_self_loops(self, part: Part) -> None:
+        """Arrows of a node to itself: arcs under it, the shortest label innermost."""
+        for n in self.loops:
+            box = part.boxes[n]
+            middle = box.x + box.w / 2
+            half = 8.0
+            for link in self._loops_of(n):
+                half = min(max(half + 8, link.space / 2 + 8), box.w / 2 - 20)
+                y = self._real(n, self.loop_level[link.id])
+                part.routes[link.id] = (
+                    (middle + half, box.bottom),
+                    (middle + half, y),
+                    (middle - half, y),
+                    (middle - half, box.bottom),
+                )
+                if link.space:
+                    wide = min(link.space, 2 * half - 12)
+                    part.labels[link.id] = Box(middle - wide / 2, y - LABEL_HEIGHT / 2, wide, LABEL_HEIGHT)
+
+    # ------------------------------------------------------------------------------------------ labels
+
+    def _add_labels(self, part: Part) -> None:
+        upright = _Upright(part.routes)
+        for e, link in enumerate(self.links):
+            if not link.space:
+                continue
+            points = part.routes[link.id]
+            if self.way[e] == _DIRECT:
+                place = self._label_of_direct(e, part)
+            elif self.way[e] == _ARC:
+                place = self._label_of_arc(e, part, upright)
+            else:
+                (x, y), (end, _) = points[0], points[1]
+                left = x + 7
+                if len(points) == 2:
+                    middle = Box((x + end - 7 - link.space) / 2, y - LABEL_HEIGHT / 2, link.space, LABEL_HEIGHT)
+                    nearest = min(end, part.boxes[link.source].right + self._gap_after(link.source))
+                    middle = middle._replace(x=(x + nearest - 7 - link.space) / 2)
+                    if middle.x >= x + 4 and not upright.meet(middle, link.id):
+                        left = middle.x
+                place = Box(left, y - LABEL_HEIGHT / 2, link.space, LABEL_HEIGHT)
+            part.labels[link.id] = place
+
+    def _gap_after(self, n: int) -> float:
+        """Pixels between the column of a box and the next."""
+        lefts, c = self.lefts[self.band[n]], self.column[n]
+        if c + 1 < len(lefts):
+            return lefts[c + 1] - lefts[c] - self.wides[self.band[n]][c]
+        return _GAP
+
+    def _label_of_direct(self, e: int, part: Part) -> Box:
+        link = self.links[e]
+        box, x = part.boxes[link.source], part.routes[link.id][0][0]
+        wide = min(link.space, box.w)
+        left = min(max(x - wide / 2, box.x), box.right - wide)
+        return Box(left, box.y - 12 - LABEL_HEIGHT, wide, LABEL_HEIGHT)
+
+    def _label_of_arc(self, e: int, part: Part, upright: _Upright) -> Box:
+        link, hops = self.links[e], self.hops[e]
+        top = -LABEL_HEIGHT / 2
+        if len(hops) > 1:
+            passing = hops[-1].left
+            band, c = self.band[passing], self.column[passing]
+            wide = min(link.space, self.wides[band][c])
+            middle = self.lefts[band][c] + self.wides[band][c] / 2
+            return Box(middle - wide / 2, self._real(passing) + top, wide, LABEL_HEIGHT)
+        left, right = self._arc_port(link.target, e, False), self._arc_port(link.source, e, True)
+        a, b = self._real(hops[0].left, self._port(hops[0], False)), self._real(hops[0].right, self._port(hops[0], True))
+        if a == b:
+            middle = Box((left + right - link.space) / 2, a + top, link.space, LABEL_HEIGHT)
+            if middle.x >= left + 8 and middle.right <= right - 8 and not upright.meet(middle, link.id):
+                return middle
+        end = part.boxes[link.target].right + max(0.0, self.zones.get((self.band[link.target], self.column[link.target] + 1), 0.0))
+        wide = min(link.space, end - left - 10)
+        return Box(end - wide, a + top, wide, LABEL_HEIGHT)
 
 
-def _rising(values: Sequence[float]) -> list[float]:
-    """The non-decreasing values nearest to *values* by squares (pool adjacent violators)."""
-    sums: list[float] = []
-    counts: list[int] = []
+class _Upright:
+    """The upright pieces of arrows, by their place from left to right."""
+
+    def __init__(self, routes: dict[str, tuple[Point, ...]]) -> None:
+        self.found = sorted(
+            (p[0], min(p[1], q[1]), max(p[1], q[1]), name)
+            for name, points in routes.items()
+            for p, q in itertools.pairwise(points)
+            if p[0] == q[0]
+        )
+        self.xs = [x for x, *_ in self.found]
+
+    def meet(self, box: Box, owner: str) -> bool:
+        """Whether another arrow's upright piece comes near this box."""
+        low, high = bisect.bisect_left(self.xs, box.x - 4), bisect.bisect_right(self.xs, box.right + 4)
+        return any(
+            name != owner and top < box.bottom + 4 and box.y - 4 < bottom for _, top, bottom, name in self.found[low:high]
+        )
+
+
+def _interleaved(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[0] < a[1] < b[1] or b[0] < a[0] < b[1] < a[1]
+
+
+def _inversions(pairs: Sequence[tuple[float, float]]) -> int:
+    """How many pairs of straight lines between two columns cross."""
+    seen: list[float] = []
+    count = 0
+    for _, group in itertools.groupby(sorted(pairs), key=lambda pair: pair[0]):
+        ends = [end for _, end in group]
+        count += sum(len(seen) - bisect.bisect_right(seen, end) for end in ends)
+        for end in ends:
+            bisect.insort(seen, end)
+    return count
+
+
+def _median(places: Sequence[tuple[float, float]]) -> float:
+    """The weighted median; between two middle ones of four or more the mean, else the upper one."""
+    ordered = sorted(places)
+    half = sum(weight for _, weight in ordered) / 2
+    total = 0.0
+    for i, (place, weight) in enumerate(ordered):
+        total += weight
+        if total > half or (total == half and (len(ordered) < 4 or i + 1 == len(ordered))):
+            return place
+        if total == half:
+            return (place + ordered[i + 1][0]) / 2
+    return ordered[-1][0]
+
+
+def _rising(values: Sequence[tuple[float, float]]) -> list[float]:
+    """The non-decreasing values nearest to the given (value, weight) by absolute distance: pool adjacent violators."""
+    pools: list[tuple[float, list[tuple[float, float]]]] = []
     for value in values:
-        total, count = value, 1
-        while sums and sums[-1] * count > total * counts[-1]:
-            total += sums.pop()
-            count += counts.pop()
-        sums.append(total)
-        counts.append(count)
-    result: list[float] = []
-    for total, count in zip(sums, counts, strict=True):
-        result += [total / count] * count
-    return result
+        middle, pool = value[0], [value]
+        while pools and pools[-1][0] > middle:
+            _, earlier = pools.pop()
+            pool = earlier + pool
+            middle = _median(pool)
+        pools.append((middle, pool))
+    return [middle for middle, pool in pools for _ in pool]
 
 
-def _port_offsets(
-    count: int, chains: Sequence[Sequence[int]], y: Sequence[float], heights: Sequence[float]
-) -> list[tuple[float, float]]:
-    """How far above or below a box's middle each arrow leaves and enters, in the order of its other end."""
-    sides: dict[tuple[int, bool], list[tuple[float, int]]] = {}
-    for e, chain in enumerate(chains):
-        sides.setdefault((chain[0], True), []).append((y[chain[1]], e))
-        sides.setdefault((chain[-1], False), []).append((y[chain[-2]], e))
-    found: dict[tuple[int, bool], float] = {}
-    for (n, leaving), ends in sides.items():
-        ends.sort()
-        step = min(14.0, (heights[n] - 16) / len(ends))
-        for i, (_, e) in enumerate(ends):
-            found[e, leaving] = (i - (len(ends) - 1) / 2) * step
-    return [(found[e, True], found[e, False]) for e in range(len(chains))]
+def _without_straight(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Without points on a straight line."""
+    kept: list[Point] = []
+    for point in points:
+        if kept and point == kept[-1]:
+            continue
+        if len(kept) >= 2 and (kept[-2][0] == kept[-1][0] == point[0] or kept[-2][1] == kept[-1][1] == point[1]):
+            kept[-1] = point
+        else:
+            kept.append(point)
+    return tuple(kept)

@@ -16,20 +16,23 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dipeo_nb.diagram import labels
-from dipeo_nb.diagram.layered import Link, Part, layered
+from dipeo_nb.diagram.layered import SELF_LOOPS, Link, Part, layered
 from dipeo_nb.diagram.routing import Box, Point, route
 from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
 
-LABEL_SIZE, SUBTITLE_SIZE, ARROW_LABEL_SIZE = 13.0, 11.0, 10.5
+LABEL_SIZE, SUBTITLE_SIZE, ARROW_LABEL_SIZE = 13.0, 11.0, 11.0
 """Font sizes in pixels."""
+PAGE = 780.0
+"""Pixels that a drawing is wide at most, so that a notebook's cell shows it without making it smaller."""
+OVERVIEW_NODES = 40
+"""With more nodes a drawing may be wider than the page: one looks at it as a map, or at a part of it."""
 ICON_SPACE = 46.0
 """From a box's left side to its text."""
-MARGIN = 28.0
+MARGIN = 16.0
 _MIN_WIDTH, _MAX_WIDTH, _RIGHT_PAD = 128.0, 216.0, 16.0
-_LABEL_HEIGHT, _LABEL_MAX_WIDTH = 18.0, 132.0
-_LOOP_HEIGHT = 26.0
-_CAREFUL_LINKS = 400
-"""With more arrows than this, labels may stand on other arrows' lines."""
+_LABEL_MAX_WIDTH = 112.0
+_PARALLEL = 8
+"""More arrows than this from one node to another are drawn as one, with their number."""
 
 
 class Face(NamedTuple):
@@ -55,8 +58,8 @@ class Layout:
     """Arrow id → (box, branch, label) of arrows that say something."""
     back: frozenset[str]
     """Arrows that close a loop."""
-    smooth: frozenset[str]
-    """Arrows whose slanting pieces are to be drawn as curves; all others run at right angles."""
+    bundles: Mapping[str, tuple[str, ...]]
+    """Arrow id → all arrows that its line stands for, where that is more than itself; the others have no line."""
     width: float
     height: float
 
@@ -70,24 +73,19 @@ def place(diagram: DomainDiagram) -> Layout:
         face, size = _face(node, labels.subtitle(node, persons))
         faces.append(face)
         sizes.append(size)
-    links = _links(diagram, nodes)
+    links, bundles = _links(diagram, nodes)
     if not nodes:
-        return Layout({}, {}, {}, {}, frozenset(), frozenset(), 2 * MARGIN, 2 * MARGIN)
+        return Layout({}, {}, {}, {}, frozenset(), {}, 2 * MARGIN, 2 * MARGIN)
 
-    if _arranged(nodes):
-        part = _as_given(nodes, sizes, links)
-    else:
-        part = _packed([layered(members, sizes, inner) for members, inner in _parts(len(nodes), links)])
-    _add_loops(part, links)
+    room = _room(sizes)
+    part = None
+    if part is None:
+        part = _packed([layered(members, sizes, inner, room) for members, inner in _parts(len(nodes), links)], room)
     kinds = [n.type for n in nodes]
     for link in links:
         part.routes[link.id] = _touching(part, link, kinds)
-    placed = _place_labels(part, links)
 
-    everything = Part(
-        {**part.boxes, **{-1 - i: box for i, box in enumerate(b for b, _, _ in placed.values())}}, part.routes
-    )
-    whole = everything.extent()
+    whole = part.extent()
     dx, dy = MARGIN - whole.x, MARGIN - whole.y
     moved = Part()
     part.move_into(moved, dx, dy)
@@ -95,9 +93,9 @@ def place(diagram: DomainDiagram) -> Layout:
         nodes={nodes[n].id: moved.boxes[n] for n in range(len(nodes))},
         edges={link.id: moved.routes[link.id] for link in links},
         faces={n.id: f for n, f in zip(nodes, faces, strict=True)},
-        labels={i: (Box(b.x + dx, b.y + dy, b.w, b.h), branch, label) for i, (b, branch, label) in placed.items()},
+        labels={link.id: (moved.labels[link.id], *_words(link, moved.labels[link.id].w)) for link in links if link.space},
         back=frozenset(link.id for link in links if link.back),
-        smooth=frozenset(moved.smooth),
+        bundles=bundles,
         width=whole.w + 2 * MARGIN,
         height=whole.h + 2 * MARGIN,
     )
@@ -119,27 +117,49 @@ def _face(node: DomainNode, subtitle: str) -> tuple[Face, tuple[float, float]]:
     return Face(tuple(lines), shown, text_width), (float(width), 52.0 if len(lines) == 1 else 68.0)
 
 
-def _links(diagram: DomainDiagram, nodes: Sequence[DomainNode]) -> list[Link]:
+def _links(diagram: DomainDiagram, nodes: Sequence[DomainNode]) -> tuple[list[Link], dict[str, tuple[str, ...]]]:
+    """The lines to draw, and which of them stand for several arrows."""
     index = {node.id: i for i, node in enumerate(nodes)}
     arrows = list({a.id: a for a in diagram.arrows if a.source in index and a.target in index}.values())
-    ends = [(index[a.source], index[a.target]) for a in arrows]
-    back = _back_edges(len(nodes), ends)
-    found: list[Link] = []
-    for i, (arrow, (source, target)) in enumerate(zip(arrows, ends, strict=True)):
-        branch, label = labels.arrow_words(arrow)
-        space = 0.0
-        if branch or label:
-            branch_width = labels.measure(branch, ARROW_LABEL_SIZE, bold=True)
-            gap = 6.0 if branch and label else 0.0
-            label = (
-                labels.fit(label, max(40.0, _LABEL_MAX_WIDTH - branch_width - gap), ARROW_LABEL_SIZE) if label else ""
-            )
-            branch = labels.fit(branch, _LABEL_MAX_WIDTH, ARROW_LABEL_SIZE, bold=True) if branch else ""
-            space = (
-                labels.measure(branch, ARROW_LABEL_SIZE, bold=True) + gap + labels.measure(label, ARROW_LABEL_SIZE) + 14
-            )
-        found.append(Link(arrow.id, source, target, i in back, branch, label, math.ceil(space)))
-    return found
+    parallel: dict[tuple[int, int], list[DomainArrow]] = {}
+    for arrow in arrows:
+        parallel.setdefault((index[arrow.source], index[arrow.target]), []).append(arrow)
+    found: list[tuple[DomainArrow, int, int, str, str]] = []
+    bundles: dict[str, tuple[str, ...]] = {}
+    for (source, target), together in parallel.items():
+        if len(together) > (SELF_LOOPS if source == target else _PARALLEL):
+            bundles[together[0].id] = tuple(a.id for a in together)
+            found.append((together[0], source, target, "", f"{len(together):,} arrows"))
+        else:
+            found += [(a, source, target, *labels.arrow_words(a)) for a in together]
+    place_in_file = {arrow.id: i for i, arrow in enumerate(arrows)}
+    found.sort(key=lambda each: place_in_file[each[0].id])
+    back = _back_edges(len(nodes), [(source, target) for _, source, target, _, _ in found])
+    return [
+        Link(arrow.id, source, target, i in back, branch, label, _space(branch, label))
+        for i, (arrow, source, target, branch, label) in enumerate(found)
+    ], bundles
+
+
+_WORD_GAP, _WORD_SIDE = 6.0, 7.0
+
+
+def _space(branch: str, label: str) -> float:
+    """Pixels that the words of an arrow take, up to what they may take."""
+    if not (branch or label):
+        return 0.0
+    wide = labels.measure(branch, ARROW_LABEL_SIZE, bold=True) + labels.measure(label, ARROW_LABEL_SIZE)
+    return math.ceil(min(wide + _WORD_GAP * bool(branch and label), _LABEL_MAX_WIDTH) + 2 * _WORD_SIDE)
+
+
+def _words(link: Link, wide: float) -> tuple[str, str]:
+    """Branch and label, cut to fit into a place of this width."""
+    room = wide - 2 * _WORD_SIDE + 0.5
+    branch, label = link.branch, link.label
+    if branch:
+        branch = labels.fit(branch, room - (24.0 if label else 0.0), ARROW_LABEL_SIZE, bold=True)
+        room -= labels.measure(branch, ARROW_LABEL_SIZE, bold=True) + _WORD_GAP
+    return branch, labels.fit(label, room, ARROW_LABEL_SIZE) if label else ""
 
 
 def _back_edges(count: int, ends: Sequence[tuple[int, int]]) -> set[int]:
@@ -280,16 +300,22 @@ def _spread(values: Sequence[float], apart: Sequence[tuple[int, int, float]], wi
     return moved
 
 
-def _packed(parts: Sequence[Part]) -> Part:
-    """Parts in file order on shelves, about twice as wide as high."""
+def _room(sizes: Sequence[tuple[float, float]]) -> float:
+    """Pixels for boxes and arrows from left to right."""
+    page = PAGE - 2 * MARGIN
+    if len(sizes) <= OVERVIEW_NODES:
+        return page
+    return max(page, math.sqrt(1.6 * sum((w + 80) * (h + 60) for w, h in sizes)))
+
+
+def _packed(parts: Sequence[Part], room: float) -> Part:
+    """Parts in file order on shelves."""
     whole = Part()
-    extents = [p.extent() for p in parts]
-    gap = 48.0
-    widest = max(e.w for e in extents)
-    limit = max(widest, math.sqrt(sum((e.w + gap) * (e.h + gap) for e in extents) * 2.0))
+    gap = 40.0
     x = y = shelf = 0.0
-    for part, extent in zip(parts, extents, strict=True):
-        if x and x + extent.w > limit:
+    for part in parts:
+        extent = part.extent()
+        if x and x + extent.w > room:
             x, y, shelf = 0.0, y + shelf + gap, 0.0
         part.move_into(whole, x - extent.x, y - extent.y)
         x += extent.w + gap
@@ -298,23 +324,6 @@ def _packed(parts: Sequence[Part]) -> Part:
 
 
 # ----------------------------------------------------------------------------------------------------- touches
-
-
-def _add_loops(part: Part, links: Sequence[Link]) -> None:
-    """Arrows of a node to itself: arches above it, the shortest label innermost."""
-    arches: dict[int, float] = {}
-    for link in sorted((k for k in links if k.source == k.target), key=lambda k: (k.space, k.id)):
-        box = part.boxes[link.source]
-        number = arches.get(link.source, 0.0)
-        arches[link.source] = number + 1
-        middle, top = box.x + box.w / 2, box.y - _LOOP_HEIGHT - 22 * number
-        half = min(max(24 + 12 * number, link.space / 2 + 11), box.w / 2 - 14, box.w / 2 - 26 + 3 * number)
-        part.routes[link.id] = (
-            (middle + half, box.y),
-            (middle + half, top),
-            (middle - half, top),
-            (middle - half, box.y),
-        )
 
 
 def _touching(part: Part, link: Link, kinds: Sequence[str]) -> tuple[Point, ...]:
@@ -342,94 +351,3 @@ def inset(kind: str, box: Box, away: float) -> float:
     if kind in ("start", "endpoint"):
         return half - math.sqrt(max(0.0, half * half - away * away))
     return 0.0
-
-
-_Rect = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
-
-
-def _place_labels(part: Part, links: Sequence[Link]) -> dict[str, tuple[Box, str, str]]:
-    """A place on its own line for each arrow label: clear of boxes and labels, and of other lines where it can be."""
-    said = sorted((link for link in links if link.space), key=lambda k: (-k.space, k.id))
-    if not said:
-        return {}
-    solid = _Rects()
-    for box in part.boxes.values():
-        solid.add((box.x - 3, box.y - 3, box.right + 3, box.bottom + 3), None)
-    lines = _Rects()
-    if len(links) <= _CAREFUL_LINKS:
-        for link in links:
-            points = part.routes[link.id]
-            for (px, py), (qx, qy) in itertools.pairwise(points):
-                lines.add((min(px, qx) - 6, min(py, qy) - 6, max(px, qx) + 6, max(py, qy) + 6), link.id)
-
-    placed: dict[str, tuple[Box, str, str]] = {}
-    for link in said:
-        best: tuple[float, _Rect] | None = None
-        for rank, rect in enumerate(_label_offers(part.routes[link.id], link)):
-            price = 0.4 * rank + 100 * solid.touched(rect, link.id) + 4 * lines.touched(rect, link.id)
-            if best is None or price < best[0]:
-                best = (price, rect)
-            if best[0] <= 0.4 * (rank + 1):  # no later offer can be better
-                break
-        assert best is not None
-        left, top, right, bottom = best[1]
-        placed[link.id] = (Box(left, top, right - left, bottom - top), link.branch, link.label)
-        solid.add((left - 3, top - 3, right + 3, bottom + 3), None)
-    return placed
-
-
-class _Rects:
-    """Rectangles by the cells of a coarse grid that they touch."""
-
-    _CELL = 192.0
-
-    def __init__(self) -> None:
-        self._cells: dict[tuple[int, int], list[tuple[float, float, float, float, str | None]]] = {}
-
-    def add(self, rect: _Rect, owner: str | None) -> None:
-        for cell in self._touched_cells(rect):
-            self._cells.setdefault(cell, []).append((*rect, owner))
-
-    def touched(self, rect: _Rect, owner: str) -> int:
-        """How many rectangles of other owners this one touches (once per cell, which is near enough)."""
-        left, top, right, bottom = rect
-        count = 0
-        for cell in self._touched_cells(rect):
-            for a, b, c, d, whose in self._cells.get(cell, ()):
-                if a < right and left < c and b < bottom and top < d and whose != owner:
-                    count += 1
-        return count
-
-    def _touched_cells(self, rect: _Rect) -> list[tuple[int, int]]:
-        size = self._CELL
-        x0, y0, x1, y1 = int(rect[0] // size), int(rect[1] // size), int(rect[2] // size), int(rect[3] // size)
-        if x0 == x1 and y0 == y1:
-            return [(x0, y0)]
-        return [(x, y) for x in range(x0, x1 + 1) for y in range(y0, y1 + 1)]
-
-
-def _label_offers(points: Sequence[Point], link: Link) -> Iterable[_Rect]:
-    """Places for a label on a line: on its level pieces first, longest first, then on the upright and slanting ones."""
-    w, h = link.space / 2, _LABEL_HEIGHT / 2
-    pieces = list(itertools.pairwise(points))
-    if link.source == link.target:
-        x, y = (points[1][0] + points[2][0]) / 2, points[1][1]
-        yield x - w, y - h, x + w, y + h
-    level = [(p[0] - q[0] if q[0] < p[0] else q[0] - p[0], p, q) for p, q in pieces if p[1] == q[1]]
-    level = [piece for piece in level if piece[0] >= 2 * w + 20]
-    upright = [(abs(q[1] - p[1]), p, q) for p, q in pieces if abs(q[1] - p[1]) >= 2 * h + 20]
-    best = sorted(level, key=_length, reverse=True) + sorted(upright, key=_length, reverse=True)
-    for _, p, q in best or [(0.0, p, q) for p, q in pieces]:
-        for share in (0.5, 0.38, 0.62, 0.26, 0.74):
-            x, y = p[0] + (q[0] - p[0]) * share, p[1] + (q[1] - p[1]) * share
-            yield x - w, y - h, x + w, y + h
-    for p, q in pieces:
-        # Beside the line, when nothing on it is free.
-        x, y = (p[0] + q[0]) / 2, (p[1] + q[1]) / 2
-        for dx, dy in ((0.0, -2 * h), (0.0, 2 * h), (-w - 8, 0.0), (w + 8, 0.0)):
-            yield x + dx - w, y + dy - h, x + dx + w, y + dy + h
-
-
-def _length(piece: tuple[float, Point, Point]) -> float:
-    return piece[0]
