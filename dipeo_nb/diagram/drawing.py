@@ -121,7 +121,7 @@ class _Brush:
         parts.append(f'<rect class="{self.p}card" x=".5" y=".5" width="{wide - 1}" height="{high - 1}" rx="12"/>')
         arrows = {a.id: a for a in self.diagram.arrows}
         parts += [self._arrow(arrows[i], points) for i, points in lay.edges.items()]
-        parts += [self._tag(*placed) for placed in lay.labels.values()]
+        parts += [self._tag(i, *placed) for i, placed in lay.labels.items()]
         parts += [self._node(self.nodes[i], box, lay.faces[i]) for i, box in lay.nodes.items()]
         if not lay.nodes:
             parts.append(f'<text class="{self.p}sub" x="14" y="{high / 2 + 4:g}">empty</text>')
@@ -209,7 +209,8 @@ class _Brush:
         p = self.p
         branch, label = labels.arrow_words(arrow)
         words = [f"{isolate(self.titles[arrow.source])} → {isolate(self.titles[arrow.target])}"]
-        words += [isolate(w) for w in (branch, label) if w]
+        together = self.layout.bundles.get(arrow.id, ())
+        words += [f"{len(together):,} arrows"] if together else [isolate(w) for w in (branch, label) if w]
         if arrow.target_handle != "default":
             words.append(f"into {clean(arrow.target_handle, 40)}")
         if arrow.content_type:
@@ -222,7 +223,7 @@ class _Brush:
             f'<path class="{p}line" d="{line}"/><path class="{p}head" d="{head}"/></g>'
         )
 
-    def _tag(self, box: Box, branch: str, label: str) -> str:
+    def _tag(self, arrow_id: str, box: Box, branch: str, label: str) -> str:
         p = self.p
         x = box.x + 7
         y = _n(box.y + box.h / 2 + 3.7)
@@ -234,7 +235,7 @@ class _Brush:
         if label:
             texts += f'<text x="{_n(x)}" y="{y}">{escape(label)}</text>'
         return (
-            f'<g class="{p}tag"><rect x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.w)}" height="{_n(box.h)}" rx="9"/>'
+            f'<g class="{p}tag" data-of="{escape(clean(arrow_id))}"><rect x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.w)}" height="{_n(box.h)}" rx="9"/>'
             f"{texts}</g>"
         )
 

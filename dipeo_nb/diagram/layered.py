@@ -24,7 +24,7 @@ LABEL_HEIGHT = 18.0
 SELF_LOOPS = 3
 """Arrows of a node to itself that are drawn one by one."""
 
-_GAP, _ROW_GAP = 44.0, 28.0
+_GAP, _ROW_GAP = 40.0, 28.0
 """Pixels at least between columns, and between boxes of a column."""
 _PITCH = 12.0
 """Pixels from lane to lane. Lanes whose arrows leave a band upwards stand half a step beside the others, so that they
@@ -153,7 +153,7 @@ def _bands(
         max(_GAP, (zone + 10 if zone else 12) + _PITCH * max(1, leaving[c] // 2) + _STUB) for c, zone in enumerate(zones)
     ]
     offset = [0.0, *itertools.accumulate(w + g for w, g in zip(widths, gaps, strict=True))]
-    side = 2 * (12 + _PITCH + _STUB)  # for the arrows from band to band
+    side = 2 * _PITCH + _STUB  # for the arrows from band to band
     if offset[columns] - gaps[-1] <= room:
         return [0]
     best = [0.0] + [math.inf] * columns
@@ -465,19 +465,25 @@ class _Bands:
         self.height = [h for _, h in self.sizes]
         for n in range(self.count):
             for ends, offsets in ((leaving[n], self.out_port), (entering[n], self.in_port)):
-                ends.sort()
-                labelled = [offsets is self.out_port and self.links[e].space > 0 for _, _, e in ends]
-                wide = [11.0 if word else 8.0 for word in labelled]
-                if 2 * sum(wide) > self.height[n] - 4:
-                    wide = [10.5 if word else 5.0 for word in labelled]
-                self.height[n] = max(self.height[n], math.ceil(2 * sum(wide) + 8))
-                at = -sum(wide)
-                for (_, _, e), half in zip(ends, wide, strict=True):
-                    offsets[e] = at + half
-                    at += 2 * half
+                self.height[n] = max(self.height[n], self._spread_ports(sorted(ends), offsets, self.height[n]))
         for e, link in enumerate(self.links):
             self.lone[e] = (len(leaving[link.source]) == 1, len(entering[link.target]) == 1)
         self._set_arc_levels()
+
+    def _spread_ports(self, ends: Sequence[tuple[float, float, int]], offsets: list[float], high: float) -> float:
+        """Give out the places on one side, those that go on in the same band in the middle; the height they need."""
+        need = high
+        for plain in (8.0, 5.0):
+            half = [10.0 if offsets is self.out_port and self.links[e].space else plain for *_, e in ends]
+            inner = [h for (kind, *_), h in zip(ends, half, strict=True) if kind == 1] or half
+            at = -sum(inner) - sum(2 * h for (kind, *_), h in zip(ends, half, strict=True) if kind == 0 and inner is not half)
+            for (_, _, e), h in zip(ends, half, strict=True):
+                offsets[e] = at + h
+                at += 2 * h
+            need = math.ceil(2 * max((abs(offsets[e]) + 6 for *_, e in ends), default=0.0))
+            if need <= high:
+                break
+        return need
 
     def _set_arc_levels(self) -> None:
         """How far under or over the middle of its box each arc runs, and what each box needs for its arcs."""
@@ -494,7 +500,7 @@ class _Bands:
                 self.extent_below[n] = depth
             for arcs, extents, sign in ((self.below[n], self.extent_below, 1), (self.above[n], self.extent_above, -1)):
                 for leaves in (True, False):
-                    depth = self.height[n] / 2 + (8 if sign > 0 else 12)
+                    depth = self.height[n] / 2 + 12
                     for e, whose in arcs:
                         if whose != leaves:
                             continue
@@ -532,7 +538,6 @@ class _Bands:
         for columns in self.rows:
             self._align(columns, wishes)
         self._straighten()
-        self.tops: list[float] = []
         self.bottoms: list[float] = []
         for columns in self.rows:
             items = [n for column in columns for n in column]
@@ -610,7 +615,10 @@ class _Bands:
         """(band, gap, arrow) → where the arrow runs in that gap. The leftmost gap, number 0, is one for all bands."""
         self.raised: set[tuple[int, int, int]] = set()
         """Those that leave their band upwards."""
+        self.half_steps: set[tuple[int, int]] = set()
+        """Gaps that have such."""
         self.zones: dict[tuple[int, int], float] = {}
+        """Gap → pixels kept for labels at its left."""
         runs: dict[tuple[int, int], list[tuple[int, Run]]] = {}
         for e, link in enumerate(self.links):
             if self.way[e] == _FLAT and link.space:
@@ -654,6 +662,7 @@ class _Bands:
         runs.setdefault(leave, []).append((e, Run(start, -1, self._space(first), 0)))
         if first < self.band[s]:
             self.raised.add((*leave, e))
+            self.half_steps.add(leave)
         if enter[1] == 0:
             runs.setdefault((0, 0), []).append((e, Run(self._space(first), 0, end, 1)))
             return
@@ -662,6 +671,7 @@ class _Bands:
         runs.setdefault(enter, []).append((e, Run(self._space(last), 0, end, 1)))
         if last < self.band[t]:
             self.raised.add((*enter, e))
+            self.half_steps.add(enter)
 
     def _set_columns(self) -> None:
         """Left sides and widths of columns, the same in all bands where the page is wide enough."""
@@ -672,6 +682,8 @@ class _Bands:
         margin = self.gap_lanes.get((0, 0), 0)
         left = 0.0 if not margin else math.ceil((_PITCH * (margin - 1) + _STUB) / _PITCH) * _PITCH
         self.lane_base: dict[tuple[int, int], float] = {(0, 0): left - _STUB - _PITCH * (margin - 1)}
+        self.lefts: list[list[float]] = [[] for _ in self.lengths]
+        self.wides: list[list[float]] = [[] for _ in self.lengths]
         together = list(range(len(self.lengths)))
         if self._stand(together, left, widths) > self.width and len(together) > 1:
             for band in together:
@@ -679,11 +691,8 @@ class _Bands:
 
     def _stand(self, bands: Sequence[int], left: float, widths: Sequence[Sequence[float]]) -> float:
         """Place the columns of some bands under each other; the right end of all, arrows included."""
-        if len(bands) > 1 or not hasattr(self, "lefts"):
-            self.lefts: list[list[float]] = [[] for _ in self.lengths]
-            self.wides: list[list[float]] = [[] for _ in self.lengths]
-        else:
-            self.lefts[bands[0]], self.wides[bands[0]] = [], []
+        for band in bands:
+            self.lefts[band], self.wides[band] = [], []
         farthest = left
         for c in range(max(self.lengths[b] for b in bands)):
             here = [b for b in bands if c < self.lengths[b]]
@@ -698,7 +707,7 @@ class _Bands:
                 base = math.ceil((right + (zone + 12 if zone > 0 else 14)) / _PITCH) * _PITCH
                 end = right + max(0.0, zone + 20)
                 if count:
-                    half_step = _PITCH / 2 if any((*key, e) in self.raised for e in self._in_gap(key)) else 0.0
+                    half_step = _PITCH / 2 if key in self.half_steps else 0.0
                     end = max(end, base + _PITCH * (count - 1) + half_step + _STUB)
                     farthest = max(farthest, end - _STUB)
                 needs.append((key, base, end))
@@ -711,13 +720,6 @@ class _Bands:
                 self.lane_base[key] = base + _PITCH * max(0.0, spare)
             left = following
         return farthest
-
-    def _in_gap(self, key: tuple[int, int]) -> list[int]:
-        if not hasattr(self, "_gap_edges"):
-            self._gap_edges: dict[tuple[int, int], list[int]] = {}
-            for band, gap, e in self.pieces:
-                self._gap_edges.setdefault((band, gap), []).append(e)
-        return self._gap_edges.get(key, [])
 
     def _lane_x(self, key: tuple[int, int, int], lane: int) -> float:
         return self.lane_base[key[0], key[1]] + _PITCH * lane + (_PITCH / 2 if key in self.raised else 0.0)
@@ -790,8 +792,6 @@ class _Bands:
                 y += 10.0 * (count - 1) + (40.0 if number in roomy else _CLEAR + 4)
             elif number >= 0:
                 y += _ROW_GAP + 12
-            if number < 0:
-                y += 0.0
 
     def _detour_xs(self, e: int) -> tuple[float, float | None, float | None]:
         s, t = self.links[e].source, self.links[e].target
@@ -846,7 +846,6 @@ class _Bands:
             points.reverse()
         else:
             points.append((part.boxes[last].x, b))
-        assert link.id
         return points
 
     def _around(self, e: int, part: Part) -> list[Point]:
@@ -876,9 +875,10 @@ class _Bands:
         for n in self.loops:
             box = part.boxes[n]
             middle = box.x + box.w / 2
-            half = 8.0
-            for link in self._loops_of(n):
-                half = min(max(half + 8, link.space / 2 + 8), box.w / 2 - 20)
+            half = 4.0
+            for rank, link in enumerate(self._loops_of(n)):
+                half = min(max(half + 12, link.space / 2 + 8), box.w / 2 - 20)
+                half = max(half, 10.0 + 6 * rank)
                 y = self._real(n, self.loop_level[link.id])
                 part.routes[link.id] = (
                     (middle + half, box.bottom),

@@ -1,23 +1,22 @@
 """Where everything on a drawing stands: `place(diagram)` → `Layout`. Pixels, y downwards, origin at the top left.
 
-A diagram whose nodes all have sensible positions keeps their arrangement; boxes that would touch are moved apart
-without changing what is left of what, or above what. Any other diagram is layered from left to right, each connected
-part for itself: small parts by `graphlay`, which also breaks long chains into rows, large ones by a cheaper method
-here (longest path, barycentres, isotonic regression), linear in what it draws. The same diagram always gives the
-same layout.
+A drawing of up to `OVERVIEW_NODES` nodes is as wide as a notebook's cell at most, so that its text can be read there; larger
+ones are as wide as high, roughly. A diagram whose nodes all have sensible positions keeps their arrangement when it fits
+and when no arrow or label would lie on anything else (`dipeo_nb.diagram.arranged`). Any other diagram is laid out in
+columns, each connected part for itself (`dipeo_nb.diagram.layered`). The same diagram always gives the same layout.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dipeo_nb.diagram import labels
+from dipeo_nb.diagram.arranged import arranged
 from dipeo_nb.diagram.layered import SELF_LOOPS, Link, Part, layered
-from dipeo_nb.diagram.routing import Box, Point, route
+from dipeo_nb.diagram.routing import Box, Point
 from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
 
 LABEL_SIZE, SUBTITLE_SIZE, ARROW_LABEL_SIZE = 13.0, 11.0, 11.0
@@ -29,7 +28,7 @@ OVERVIEW_NODES = 40
 ICON_SPACE = 46.0
 """From a box's left side to its text."""
 MARGIN = 16.0
-_MIN_WIDTH, _MAX_WIDTH, _RIGHT_PAD = 128.0, 216.0, 16.0
+_MIN_WIDTH, _MAX_WIDTH, _RIGHT_PAD = 116.0, 216.0, 16.0
 _LABEL_MAX_WIDTH = 112.0
 _PARALLEL = 8
 """More arrows than this from one node to another are drawn as one, with their number."""
@@ -78,7 +77,7 @@ def place(diagram: DomainDiagram) -> Layout:
         return Layout({}, {}, {}, {}, frozenset(), {}, 2 * MARGIN, 2 * MARGIN)
 
     room = _room(sizes)
-    part = None
+    part = arranged(nodes, sizes, links, room)
     if part is None:
         part = _packed([layered(members, sizes, inner, room) for members, inner in _parts(len(nodes), links)], room)
     kinds = [n.type for n in nodes]
@@ -213,91 +212,7 @@ def _parts(count: int, links: Sequence[Link]) -> list[tuple[list[int], list[Link
     return list(parts.values())
 
 
-# --------------------------------------------------------------------------------------------- given positions
-
-
-def _arranged(nodes: Sequence[DomainNode]) -> bool:
-    """Whether the file's positions are an arrangement: all there, finite, and not all on a few spots."""
-    spots: set[tuple[float, float]] = set()
-    for node in nodes:
-        p = node.position
-        if p is None or not (math.isfinite(p.x) and math.isfinite(p.y)):
-            return False
-        spots.add((p.x, p.y))
-    return len(nodes) == 1 or 2 * len(spots) > len(nodes)
-
-
-def _as_given(nodes: Sequence[DomainNode], sizes: Sequence[tuple[float, float]], links: Sequence[Link]) -> Part:
-    places = [(n.position.x, n.position.y) for n in nodes if n.position]
-    room: dict[tuple[int, int], float] = {}
-    for link in links:
-        pair = (min(link.source, link.target), max(link.source, link.target))
-        room[pair] = max(room.get(pair, 0.0), link.space + 44 if link.space else 0.0)
-    xs, ys = [p[0] for p in places], [p[1] for p in places]
-    # Files place nodes by their top left corner on cells of about 200 by 80; centring keeps rows and columns straight.
-    ys = [y - size[1] / 2 for y, size in zip(ys, sizes, strict=True)]
-    across: list[tuple[int, int, float]] = []
-    down: list[tuple[int, int, float]] = []
-    for a, b in _close_pairs(xs, ys):
-        i, j = (a, b) if (xs[a], a) <= (xs[b], b) else (b, a)
-        gap = max(44.0, room.get((min(a, b), max(a, b)), 0.0))
-        k, m = (a, b) if (ys[a], a) <= (ys[b], b) else (b, a)
-        wide, high = xs[j] - xs[i], ys[m] - ys[k]
-        if high >= sizes[k][1] + 28 or wide >= sizes[i][0] + gap:
-            continue
-        if wide / sizes[i][0] >= high / sizes[k][1]:
-            across.append((i, j, sizes[i][0] + gap))
-        else:
-            down.append((k, m, sizes[k][1] + 36.0))
-    xs, ys = _spread(xs, across, 460.0), _spread(ys, down, 320.0)
-    boxes = [Box(x, y, *size) for x, y, size in zip(xs, ys, sizes, strict=True)]
-    drawn = [link for link in links if link.source != link.target]
-    routes = route(boxes, [(link.source, link.target) for link in drawn])
-    return Part(dict(enumerate(boxes)), {link.id: r for link, r in zip(drawn, routes, strict=True)})
-
-
-def _close_pairs(xs: Sequence[float], ys: Sequence[float]) -> Iterable[tuple[int, int]]:
-    """Pairs of places so near that their boxes, or the label between them, might touch."""
-    reach_x, reach_y = _MAX_WIDTH + _LABEL_MAX_WIDTH + 60, 110.0
-    cells: dict[tuple[int, int], list[int]] = {}
-    for n, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        cx, cy = int(x // reach_x), int(y // reach_y)
-        for i in (cx - 1, cx, cx + 1):
-            for j in (cy - 1, cy, cy + 1):
-                for other in cells.get((i, j), ()):
-                    yield other, n
-        cells.setdefault((cx, cy), []).append(n)
-
-
-def _spread(values: Sequence[float], apart: Sequence[tuple[int, int, float]], widest: float) -> list[float]:
-    """Move values apart, in order, so that value[j] ≥ value[i] + distance for each (i, j, distance) of *apart*.
-
-    What was equal stays equal unless it must part; differences never shrink, except empty stretches wider than
-    *widest*, which are of no use to a reader.
-    """
-    needs: dict[int, list[tuple[int, float]]] = {}
-    for i, j, distance in apart:
-        needs.setdefault(j, []).append((i, distance))
-    order = sorted(range(len(values)), key=lambda n: (values[n], n))
-    moved = [0.0] * len(values)
-    at = 0
-    previous: float | None = None
-    here = 0.0
-    while at < len(order):
-        group = [order[at]]
-        while at + len(group) < len(order) and values[order[at + len(group)]] - values[group[0]] < 1:
-            group.append(order[at + len(group)])
-        inside = set(group)
-        here = here + min(values[group[0]] - previous, widest) if previous is not None else 0.0
-        here = max([here, *(moved[i] + d for n in group for i, d in needs.get(n, ()) if i not in inside)])
-        top = here
-        for n in group:
-            moved[n] = max([here, *(moved[i] + d for i, d in needs.get(n, ()) if i in inside)])
-            top = max(top, moved[n])
-        here = top
-        previous = values[group[0]]
-        at += len(group)
-    return moved
+# ------------------------------------------------------------------------------------------------------- parts
 
 
 def _room(sizes: Sequence[tuple[float, float]]) -> float:
