@@ -34,8 +34,12 @@ class Piece(NamedTuple):
     end: float
 
 
-def assign(runs: Sequence[Run]) -> tuple[list[list[Piece]], int]:
-    """(the pieces of each run, from its start to its end; how many lanes there are)."""
+def assign(runs: Sequence[Run], *, tight: bool = False) -> tuple[list[list[Piece]], int]:
+    """(the pieces of each run, from its start to its end; how many lanes there are).
+
+    Args:
+        tight: as few lanes as can be, also where that makes more arrows cross.
+    """
     # A run from the high side to the low one is looked at from its other end.
     turned = [run.start_side == 1 and run.end_side == -1 for run in runs]
     pieces = [
@@ -97,7 +101,7 @@ def assign(runs: Sequence[Run]) -> tuple[list[list[Piece]], int]:
                 open_.add(q)
         if weights is None and len(order) % 64 == 0:
             queue = [i for i in queue if i in rest]
-    lanes = _packed(pieces, before, order)
+    lanes = _packed(pieces, before, order, tight=tight)
     found = [[Piece(lanes[i], pieces[i].start, pieces[i].end) for i in parts] for parts in of_run]
     for i, turn in enumerate(turned):
         if turn:
@@ -159,7 +163,9 @@ def _free_between(a: float, b: float, runs: Sequence[Run]) -> float:
     return (inside[at] + inside[at + 1]) / 2
 
 
-def _packed(runs: Sequence[Run], before: Sequence[Sequence[int]], order: Sequence[int]) -> list[int]:
+def _packed(
+    runs: Sequence[Run], before: Sequence[Sequence[int]], order: Sequence[int], *, tight: bool
+) -> list[int]:
     """The lowest lane for each run that keeps the order of those that are side by side."""
     lanes = [0] * len(runs)
     floor = [0] * len(runs)
@@ -168,7 +174,7 @@ def _packed(runs: Sequence[Run], before: Sequence[Sequence[int]], order: Sequenc
     for i in order:
         low, high = _span(runs[i])
         lane = floor[i]
-        if len(order) <= 200:
+        if len(order) <= 200 and not tight:
             for a, b, other in placed:
                 if a - _MARGIN < high and low < b + _MARGIN:
                     lane = max(lane, other + 1)

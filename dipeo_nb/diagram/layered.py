@@ -29,6 +29,8 @@ _GAP, _ROW_GAP = 40.0, 28.0
 _PITCH = 12.0
 """Pixels from lane to lane. Lanes whose arrows leave a band upwards stand half a step beside the others, so that they
 never continue one that comes down from the band above."""
+_TIGHT_PITCH, _TIGHT_LABEL = 9.0, 60.0
+"""Where the page is too narrow: pixels from lane to lane, and of a label."""
 _STUB = 15.0
 """Pixels between an arrow's last turn and the box it enters."""
 _CLEAR = 16.0
@@ -41,6 +43,8 @@ _LONGEST = 12
 """Columns that an arrow may cross between boxes; longer ones run above or below the band."""
 _DUMMIES = 20_000
 """Places kept free for arrows between boxes, in all."""
+_CAREFUL_NODES = 60
+"""With more boxes, what comes out a little too wide is left as it is."""
 _CAREFUL_ITEMS = 400
 """Up to so many boxes and passing arrows, the order in columns is improved pair by pair."""
 
@@ -92,16 +96,22 @@ def layered(members: Sequence[int], sizes: Sequence[tuple[float, float]], links:
             loops.setdefault(k.source, []).append(k)
     layers = _layers(len(inner), [(k.target, k.source) if k.back else (k.source, k.target) for k in drawn])
     best: Part | None = None
-    narrowest, room = math.inf, width
-    for _ in range(6):
-        starts = _bands(inner, drawn, layers, room)
-        part = _Bands(inner, drawn, loops, layers, starts, width).part()
-        wide = part.extent().w
-        if wide < narrowest:
-            best, narrowest = part, wide
-        if wide <= width or len(starts) > max(layers):
+    narrowest = math.inf
+    for tight, shares in ((False, (1.0, 0.92, 0.84, 0.7)), (True, (1.0, 0.8, 0.6, 0.4, 0.0, 1.3))):
+        tried: set[tuple[int, ...]] = set()
+        for share in shares:
+            starts = _bands(inner, drawn, layers, share * width)
+            if tuple(starts) in tried:
+                continue
+            tried.add(tuple(starts))
+            part = _Bands(inner, drawn, loops, layers, starts, width, tight=tight).part()
+            wide = part.extent().w
+            if wide < narrowest:
+                best, narrowest = part, wide
+            if wide <= width or len(inner) > _CAREFUL_NODES:
+                break
+        if len(inner) > _CAREFUL_NODES or narrowest <= width:
             break
-        room -= max(wide - width, 24.0)
     assert best is not None
     return Part({members[i]: box for i, box in best.boxes.items()}, best.routes, best.labels)
 
@@ -165,7 +175,7 @@ def _bands(
                 break
             unused = max(0.0, 1 - wide / room)
             price = best[start] + 100 + 30 * unused * unused + (price_of_cut[start] if start else 0.0)
-            if price < best[end]:
+            if price < best[end] - 1e-6:
                 best[end], previous[end] = price, start
     starts: list[int] = []
     at = columns
@@ -202,8 +212,11 @@ class _Bands:
         layers: Sequence[int],
         starts: Sequence[int],
         width: float,
+        *,
+        tight: bool,
     ) -> None:
-        self.sizes, self.links, self.loops, self.width = sizes, links, loops, width
+        self.sizes, self.links, self.loops, self.width, self.tight = sizes, links, loops, width, tight
+        self.pitch = _TIGHT_PITCH if tight else _PITCH
         self.count = len(sizes)
         band_of = [bisect.bisect_right(starts, column) - 1 for column in range(max(layers) + 1)]
         self.band = [band_of[layer] for layer in layers]
@@ -637,7 +650,7 @@ class _Bands:
                     self._keep_zone(link.source, link.space + 4)
                 self._run_detour(e, runs)
         for key, found in runs.items():
-            pieces, count = lanes.assign([run for _, run in found])
+            pieces, count = lanes.assign([run for _, run in found], tight=self.tight)
             self.gap_lanes[key] = count
             for (e, _), where in zip(found, pieces, strict=True):
                 self.pieces[*key, e] = where
@@ -645,6 +658,7 @@ class _Bands:
     def _keep_zone(self, n: int, wide: float) -> None:
         """Room for a label behind the column of a box."""
         key = self.band[n], self.column[n] + 1
+        wide = min(wide, _TIGHT_LABEL + 4) if self.tight else wide
         self.zones[key] = max(self.zones.get(key, 0.0), wide)
 
     def _at(self, item: int, offset: float) -> float:
@@ -680,12 +694,15 @@ class _Bands:
             band, c = self.band[n], self.column[n]
             widths[band][c] = max(widths[band][c], self.sizes[n][0])
         margin = self.gap_lanes.get((0, 0), 0)
-        left = 0.0 if not margin else math.ceil((_PITCH * (margin - 1) + _STUB) / _PITCH) * _PITCH
-        self.lane_base: dict[tuple[int, int], float] = {(0, 0): left - _STUB - _PITCH * (margin - 1)}
+        self.margin_pitch = min(8.0, self.pitch)
+        left = 0.0 if not margin else math.ceil((self.margin_pitch * (margin - 1) + _STUB) / self.pitch) * self.pitch
+        self.lane_base: dict[tuple[int, int], float] = {(0, 0): left - _STUB - self.margin_pitch * (margin - 1)}
         self.lefts: list[list[float]] = [[] for _ in self.lengths]
         self.wides: list[list[float]] = [[] for _ in self.lengths]
         together = list(range(len(self.lengths)))
-        if self._stand(together, left, widths) > self.width and len(together) > 1:
+        self.aligned = self._stand(together, left, widths) <= self.width
+        """Whether the columns of all bands stand under each other."""
+        if not self.aligned:
             for band in together:
                 self._stand([band], left, widths)
 
@@ -704,11 +721,11 @@ class _Bands:
                 self.wides[b].append(right - left)
                 key = b, c + 1
                 zone, count = self.zones.get(key, 0.0), self.gap_lanes.get(key, 0)
-                base = math.ceil((right + (zone + 12 if zone > 0 else 14)) / _PITCH) * _PITCH
+                base = math.ceil((right + (zone + 12 if zone > 0 else 14)) / self.pitch) * self.pitch
                 end = right + max(0.0, zone + 20)
                 if count:
-                    half_step = _PITCH / 2 if key in self.half_steps else 0.0
-                    end = max(end, base + _PITCH * (count - 1) + half_step + _STUB)
+                    half_step = self.pitch / 2 if key in self.half_steps else 0.0
+                    end = max(end, base + self.pitch * (count - 1) + half_step + _STUB)
                     farthest = max(farthest, end - _STUB)
                 needs.append((key, base, end))
                 if c + 1 < self.lengths[b]:
@@ -716,22 +733,23 @@ class _Bands:
                 farthest = max(farthest, right + max(0.0, zone))
             for key, base, end in needs:
                 # Lanes in the middle of what is free.
-                spare = (following - end) // (2 * _PITCH) if key[1] < self.lengths[key[0]] else 0.0
-                self.lane_base[key] = base + _PITCH * max(0.0, spare)
+                spare = (following - end) // (2 * self.pitch) if key[1] < self.lengths[key[0]] else 0.0
+                self.lane_base[key] = base + self.pitch * max(0.0, spare)
             left = following
         return farthest
 
     def _lane_x(self, key: tuple[int, int, int], lane: int) -> float:
-        return self.lane_base[key[0], key[1]] + _PITCH * lane + (_PITCH / 2 if key in self.raised else 0.0)
+        pitch = self.pitch if key[1] else self.margin_pitch
+        return self.lane_base[key[0], key[1]] + pitch * lane + (self.pitch / 2 if key in self.raised else 0.0)
 
     def _arc_port(self, n: int, e: int, leaves: bool) -> float:
         """Where on a box's lower or upper side an arc, or a direct arrow (in the middle), leaves or enters."""
         box_left, wide = self.lefts[self.band[n]][self.column[n]], self.wides[self.band[n]][self.column[n]]
         if self.way[e] == _DIRECT:
-            if leaves:
+            if leaves or e in self.upright:
                 low, high = 26.0, wide - _BADGES
-                return math.floor((box_left + (low + high) / 2) / _PITCH) * _PITCH + _PITCH / 2
-            return round((box_left + wide / 2) / _PITCH) * _PITCH
+                return math.floor((box_left + (low + high) / 2) / self.pitch) * self.pitch + self.pitch / 2
+            return round((box_left + wide / 2) / self.pitch) * self.pitch
         under = self.under[e]
         arcs = (self.below if under else self.above)[n]
         # Those that go left stand on the left, the nearest one outermost; those that come from the right, on the right.
@@ -749,18 +767,24 @@ class _Bands:
     def _run_across(self) -> None:
         """Lanes between bands, and so the top of each band."""
         self.entered_from_below: dict[int, list[int]] = {}
+        self.upright: set[int] = set()
+        """Arrows that run straight up."""
         for e, link in enumerate(self.links):
             if self.way[e] == _DIRECT:
-                self.entered_from_below.setdefault(link.target, []).append(e)
+                s, t = link.source, link.target
+                self.entered_from_below.setdefault(t, []).append(e)
+                if self.aligned and self.column[s] == self.column[t] and not self.below[t]:
+                    self.upright.add(e)
         runs: dict[int, list[tuple[int, int, Run]]] = {}
         roomy: set[int] = set()
         for e, link in enumerate(self.links):
             s, t = link.source, link.target
             if self.way[e] == _DIRECT:
-                a, b = self._arc_port(s, e, True), self._arc_port(t, e, False)
-                runs.setdefault(self.band[t], []).append((e, 0, Run(a, 1, b, -1)))
                 if link.space:
                     roomy.add(self.band[t])
+                if e not in self.upright:
+                    a, b = self._arc_port(s, e, True), self._arc_port(t, e, False)
+                    runs.setdefault(self.band[t], []).append((e, 0, Run(a, 1, b, -1)))
             elif self.way[e] == _DETOUR:
                 first, last = self._detour(e)
                 out, margin, into = self._detour_xs(e)
@@ -865,7 +889,7 @@ class _Bands:
         s, t = self.links[e].source, self.links[e].target
         a, b = self._arc_port(s, e, True), self._arc_port(t, e, False)
         points: list[Point] = [(a, part.boxes[s].y)]
-        for y, p, q in self.across[e, 0]:
+        for y, p, q in self.across.get((e, 0), ()):
             points += [(p, y), (q, y)]
         points.append((b, part.boxes[t].bottom))
         return points
@@ -875,10 +899,10 @@ class _Bands:
         for n in self.loops:
             box = part.boxes[n]
             middle = box.x + box.w / 2
-            half = 4.0
-            for rank, link in enumerate(self._loops_of(n)):
-                half = min(max(half + 12, link.space / 2 + 8), box.w / 2 - 20)
-                half = max(half, 10.0 + 6 * rank)
+            loops = self._loops_of(n)
+            halves = list(itertools.accumulate((k.space / 2 + 8 for k in loops), lambda a, b: max(a + 12, b), initial=4.0))
+            halves = [min(half, box.w / 2 - 20 - 8 * i) for i, half in enumerate(reversed(halves[1:]))][::-1]
+            for link, half in zip(loops, halves, strict=True):
                 y = self._real(n, self.loop_level[link.id])
                 part.routes[link.id] = (
                     (middle + half, box.bottom),
@@ -904,14 +928,13 @@ class _Bands:
                 place = self._label_of_arc(e, part, upright)
             else:
                 (x, y), (end, _) = points[0], points[1]
-                left = x + 7
+                left, wide = x + 7, min(link.space, _TIGHT_LABEL) if self.tight else link.space
                 if len(points) == 2:
-                    middle = Box((x + end - 7 - link.space) / 2, y - LABEL_HEIGHT / 2, link.space, LABEL_HEIGHT)
-                    nearest = min(end, part.boxes[link.source].right + self._gap_after(link.source))
-                    middle = middle._replace(x=(x + nearest - 7 - link.space) / 2)
+                    nearest = min(end, x + self._gap_after(link.source))
+                    middle = Box((x + nearest - 7 - wide) / 2, y - LABEL_HEIGHT / 2, wide, LABEL_HEIGHT)
                     if middle.x >= x + 4 and not upright.meet(middle, link.id):
                         left = middle.x
-                place = Box(left, y - LABEL_HEIGHT / 2, link.space, LABEL_HEIGHT)
+                place = Box(left, y - LABEL_HEIGHT / 2, wide, LABEL_HEIGHT)
             part.labels[link.id] = place
 
     def _gap_after(self, n: int) -> float:

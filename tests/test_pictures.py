@@ -1,0 +1,202 @@
+"""Nothing lies on anything else in a drawing, and its text can be read in a notebook's cell."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from dipeo_nb.diagram.document import load
+from dipeo_nb.diagram.drawing import NodeLook, draw
+from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, Vec2
+from dipeo_nb.domain.enums import Status
+from tests import pictures
+from tests.test_shapes import SHAPES
+
+ROOT = Path(__file__).parents[1]
+WIDTHS = (700, 820, 964)
+"""Pixels of a notebook's cell: beside a file browser on a small screen, on a middling one, and without it."""
+
+Make = dict[str, DomainDiagram]
+
+
+def of_shape(arrows: str) -> DomainDiagram:
+    """A diagram in the notation of `tests.shapes`."""
+    nodes: dict[str, DomainNode] = {}
+    drawn: list[DomainArrow] = []
+    for i, arrow in enumerate(arrows.split(";")):
+        ends: list[tuple[str, str]] = []
+        label = arrow.partition(":")[2].strip()
+        for end in arrow.partition(":")[0].split(">"):
+            text = end.strip().partition("/")[0].lstrip("~?").replace("^", "")
+            kind = "condition" if "?" in end else "start" if text in ("s", "t") else "person_job"
+            name = text.rstrip("+-")
+            nodes.setdefault(name, DomainNode(name, kind, name))
+            ends.append((name, {"+": "condtrue", "-": "condfalse"}.get(text[-1], "default")))
+        (source, handle), (target, _) = ends
+        drawn.append(DomainArrow(f"a{i}", source, target, handle, label=label or None))
+    return DomainDiagram(tuple(nodes.values()), tuple(drawn))
+
+
+LOOPS = {
+    "two nodes": "s > draft; draft > ?ok:draft; ok- > draft:again; ok+ > e",
+    "three nodes": "s > a; a > b; b > ?c; c- > a:again; c+ > e",
+    "one in the other": "s > a; a > b; b > ?c; c- > b:again; c+ > ?d; d- > a:from the start; d+ > e",
+    "across each other": "s > a; a > b; b > ?c; c- > a; c+ > ?d; d- > b; d+ > e",
+    "beside each other": "s > a; s > b; s > c; a > ?x; b > ?y; c > ?z; x- > a:more; y- > b:more; z- > c:more; x+ > j; y+ > j; z+ > j",
+    "long": "s > a; a > b; b > c; c > d; d > f; f > g; g > ?h; h- > a:again; h- > c; h+ > e",
+    "of its own": "s > a; a > a:retry; a > a; a > b; b > e",
+    "crossing": "s > c; s > d; t > c; t > d; c > e; d > e",
+}
+BRANCHES = {
+    "four": "s > ?r; r > a:A; r > b:B; r > c:C; r > d:D; a > j; b > j; c > j; d > j; j > e",
+    "ten": ";".join(f"s > w{i}; w{i} > e:part {i}" for i in range(10)),
+    "a chain": ";".join(f"a{i} > a{i + 1}" for i in range(39)),
+    "past others": "s > a; a > b; b > c; c > e; s > c:topic; s > e; a > c:draft",
+    "parallel": "; ".join(f"s > a:name {i}" for i in range(8)) + "; a > e",
+    "loose": "s > a; x > y; y > x; p > q; q > r; r > z",
+}
+
+
+def random_diagram(seed: int) -> DomainDiagram:
+    """Two to forty nodes of any kind, up to two arrows for each node, near and far, back and to themselves."""
+    rng = random.Random(seed)
+    count, density, reach = rng.randint(2, 40), rng.choice([0.5, 1, 1.3, 1.6, 2]), rng.choice([2, 5, 40])
+    titles = ("Node", "A longer label that needs two lines", "Überprüfung", "x")
+    kinds = ("person_job", "condition", "code_job", "db", "start", "endpoint")
+    words = ("topic", "a rather long name of a variable", "x", None, None, None)
+    placed = rng.random() < 0.2
+    nodes = tuple(
+        DomainNode(
+            f"n{i}",
+            rng.choice(kinds),
+            rng.choice(titles),
+            Vec2(rng.randint(0, 5) * 150.0, rng.randint(0, 5) * 100.0) if placed else None,
+        )
+        for i in range(count)
+    )
+    arrows: list[DomainArrow] = []
+    for k in range(int(count * density)):
+        source = rng.randrange(count)
+        target = max(0, min(count - 1, source + rng.randint(-reach // 2, reach)))
+        handle = rng.choice(["default", "condtrue", "condfalse"])
+        arrows.append(DomainArrow(f"a{k}", f"n{source}", f"n{target}", handle, label=rng.choice(words)))
+    return DomainDiagram(nodes, tuple(arrows))
+
+
+def all_diagrams() -> Make:
+    files = sorted((ROOT / "dipeo_nb" / "demo").glob("*.yaml")) + sorted((ROOT / "notebooks").glob("*.yaml"))
+    found = {path.name: load(path).model for path in files}
+    found |= {f"shape {shape.name}": of_shape(shape.arrows) for shape in SHAPES}
+    found |= {f"loop {name}": of_shape(arrows) for name, arrows in LOOPS.items()}
+    found |= {f"branches {name}": of_shape(arrows) for name, arrows in BRANCHES.items()}
+    return found
+
+
+DIAGRAMS = all_diagrams()
+
+
+def check(diagram: DomainDiagram, **options: object) -> pictures.Picture:
+    picture = pictures.read(draw(diagram, **options))  # pyright: ignore[reportArgumentType]
+    assert pictures.faults(picture) == dict.fromkeys(pictures.faults(picture), 0)
+    return picture
+
+
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_nothing_lies_on_anything_else(name: str) -> None:
+    """Labels, boxes and arrows are apart, and in the widths of cells every text has 11 pixels, from 820 on."""
+    picture = check(DIAGRAMS[name])
+    assert picture.text_at(820) >= 11
+    assert picture.text_at(964) >= 11
+    assert picture.text_at(700) >= 9.5
+
+
+@pytest.mark.parametrize("first", range(0, 400, 50))
+def test_random_diagrams(first: int) -> None:
+    """So it is for any diagram of up to forty nodes, with and without positions."""
+    for seed in range(first, first + 50):
+        picture = check(random_diagram(seed))
+        assert picture.text_at(820) >= 11, seed
+
+
+def test_the_measure_sees_what_lies_on_what() -> None:
+    """Each kind of fault is found where one is made."""
+    picture = check(DIAGRAMS["loop two nodes"])
+    draft, start = picture.boxes["draft"], picture.boxes["s"]
+    picture.tags[0] = draft
+    assert pictures.faults(picture)["labels on boxes"] > 0
+    assert pictures.faults(picture)["arrows under labels"] > 0
+    picture.tags[1] = picture.tags[0]
+    assert pictures.faults(picture)["labels on labels"] > 0
+    piece = picture.pieces[0]
+    picture.pieces.append(piece._replace(arrow="a3"))
+    assert pictures.faults(picture)["arrows on arrows"] > 0
+    middle = (start.top + start.bottom) / 2
+    picture.pieces.append(pictures.Piece("a1", pictures.Rect(start.left - 9, middle, start.right + 9, middle), False))
+    assert pictures.faults(picture)["arrows through boxes"] > 0
+
+
+def test_the_loop_of_two_nodes_is_two_lines() -> None:
+    """The way back runs beside the way there, with its label between its ends."""
+    picture = check(DIAGRAMS["loop two nodes"])
+    there = [p.rect for p in picture.pieces if p.arrow == "a1"]
+    back = [p.rect for p in picture.pieces if p.arrow == "a2"]
+    assert len(there) == 1
+    assert max(r.bottom for r in back) > picture.boxes["draft"].bottom + 10
+    label = picture.tags[picture.tag_owner.index("a2")]
+    assert picture.boxes["draft"].bottom < label.top
+
+
+@pytest.mark.parametrize("name", ["branches four", "branches ten"])
+def test_branches_stand_in_the_order_of_the_file(name: str) -> None:
+    """The first branch is the highest."""
+    picture = check(DIAGRAMS[name])
+    names = ["a", "b", "c", "d"] if name == "branches four" else [f"w{i}" for i in range(10)]
+    tops = [picture.boxes[n].top for n in names]
+    assert tops == sorted(tops)
+
+
+def test_boxes_of_a_column_are_equally_wide() -> None:
+    """What stands under each other has one left and one right side."""
+    nodes = tuple(DomainNode(i, "db", f"{i} " * n) for i, n in (("a", 1), ("b", 5), ("c", 9), ("d", 14)))
+    diagram = DomainDiagram(nodes, tuple(DomainArrow(f"x{t}", "a", t) for t in "bcd"))
+    boxes = check(diagram).boxes
+    assert len({(boxes[t].left, boxes[t].right) for t in "bcd"}) == 1
+
+
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_arrows_leave_right_and_enter_left(name: str) -> None:
+    """But for loops, each side of a box has one role: arrows come in on the left and go out on the right."""
+    svg = draw(DIAGRAMS[name])
+    picture = pictures.read(svg)
+    back = {part.split('data-arrow="')[1].split('"')[0] for part in svg.split("<g ")[1:] if '-back"' in part}
+    for arrow, (source, target) in picture.arrows.items():
+        if arrow not in back:
+            pieces = [p.rect for p in picture.pieces if p.arrow == arrow]
+            assert picture.boxes[source].right - 30 <= pieces[0].left <= picture.boxes[source].right
+            assert picture.boxes[target].left <= pieces[-1].right <= picture.boxes[target].left + 30
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_large_diagrams(seed: int) -> None:
+    """Hundreds of nodes: wider than a cell, for zooming, and nothing on anything either."""
+    rng = random.Random(seed)
+    nodes = tuple(DomainNode(f"n{i}", "db", f"Node {i}") for i in range(150))
+    ends = [(max(0, i - rng.randint(1, 4)), i) for i in range(1, 150)]
+    ends += [(rng.randrange(150), rng.randrange(150)) for _ in range(40)]
+    arrows = tuple(
+        DomainArrow(f"a{k}", f"n{s}", f"n{t}", label=rng.choice([None, "name"])) for k, (s, t) in enumerate(ends)
+    )
+    check(DomainDiagram(nodes, arrows))
+
+
+def test_badges_of_a_run_stay_clear_of_arrows() -> None:
+    """No arrow comes to a box where a run shows its state and its number of runs."""
+    for name, diagram in DIAGRAMS.items():
+        looks = {n.id: NodeLook(Status.COMPLETED, 3) for n in diagram.nodes}
+        picture = check(diagram, status=looks)
+        for box in picture.boxes.values():
+            badges = pictures.Rect(box.right - 62, box.top - 10, box.right - 2, box.top + 10)
+            assert not any(p.rect.meets(badges) and not p.outermost for p in picture.pieces), name
+            assert not any(tag.meets(badges) for tag in picture.tags), name
