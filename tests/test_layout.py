@@ -39,7 +39,9 @@ def overlapping(layout: Layout) -> list[tuple[str, str]]:
 def check(layout: Layout, model: DomainDiagram) -> None:
     """What every layout must keep to."""
     assert set(layout.nodes) == {n.id for n in model.nodes}
-    assert set(layout.edges) == {a.id for a in model.arrows}
+    together = [arrow for bundle in layout.bundles.values() for arrow in bundle]
+    assert {*layout.edges, *together} == {a.id for a in model.arrows}
+    assert len(layout.edges) == len(model.arrows) - len(together) + len(layout.bundles)
     assert overlapping(layout) == []
     for box in layout.nodes.values():
         assert box.x >= 0
@@ -47,6 +49,8 @@ def check(layout: Layout, model: DomainDiagram) -> None:
         assert box.right <= layout.width
         assert box.bottom <= layout.height
     for arrow in model.arrows:
+        if arrow.id not in layout.edges:
+            continue
         points = layout.edges[arrow.id]
         assert len(points) >= 2
         for point, box in ((points[0], layout.nodes[arrow.source]), (points[-1], layout.nodes[arrow.target])):
@@ -145,6 +149,21 @@ def test_two_arrows_between_the_same_boxes_are_apart() -> None:
     """A condition's two branches to one node are two lines."""
     layout = place(diagram(2, [(0, 1), (0, 1)], [(0, 0), (400, 0)]))
     assert layout.edges["a0"] != layout.edges["a1"]
+
+
+@pytest.mark.parametrize(("source", "most"), [(0, 8), (1, 3)])
+def test_many_arrows_between_the_same_boxes_are_one_line(source: int, most: int) -> None:
+    """More than can be told apart are drawn as one, with their number; up to then each is drawn."""
+    for count in (most, most + 1, 1000):
+        layout = place(diagram(2, [(0, 1), *[(source, 1)] * (count - (source == 0))], label="name"))
+        lines = {i for i in layout.edges if source == 0 or i != "a0"}
+        if count == most:
+            assert len(lines) == most
+            assert not layout.bundles
+        else:
+            (first,) = lines
+            assert len(layout.bundles[first]) == count
+            assert layout.labels[first][2] == f"{count:,} arrows"
 
 
 def test_labels_stand_clear_of_boxes_and_each_other() -> None:

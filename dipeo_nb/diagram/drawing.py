@@ -26,6 +26,7 @@ from dipeo_nb.diagram.layout import (
     CHAMFER,
     ICON_SPACE,
     LABEL_SIZE,
+    ROUND,
     SUBTITLE_SIZE,
     Face,
     Layout,
@@ -261,7 +262,7 @@ def _outline(kind: str, w: float, h: float, p: str) -> str:
     inner = ""
     if kind == "sub_diagram":
         inner = f'<rect class="{p}inner" x="3.5" y="3.5" width="{_n(w - 7)}" height="{_n(h - 7)}" rx="8"/>'
-    rx = h / 2 if _round(kind) else 11
+    rx = min(h / 2, ROUND) if _round(kind) else 11
     return f'<rect class="{p}box" width="{_n(w)}" height="{_n(h)}" rx="{_n(rx)}"/>{inner}'
 
 

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-APART = 5.5
+APART = 4.2
 """What is at least so far apart, in pixels, does not lie on each other."""
 _MARGIN = 9.0
 """Pixels between two runs that follow each other on one lane."""
@@ -156,10 +156,14 @@ def _crossings(runs: Sequence[Run]) -> list[list[int]]:
 
 
 def _free_between(a: float, b: float, runs: Sequence[Run]) -> float:
-    """The middle of the widest stretch between a and b in which nothing turns."""
-    low, high = (a, b) if a <= b else (b, a)
-    inside = sorted({low, high, *(at for run in runs for at, _ in _ends(run) if low < at < high)})
-    at = max(range(len(inside) - 1), key=lambda i: inside[i + 1] - inside[i])
+    """The middle of the widest stretch between a and b, or near them if it must be, in which nothing turns."""
+    turns = [at for run in runs for at, _ in _ends(run)]
+    for more in (0.0, 40.0):
+        low, high = min(a, b) - more, max(a, b) + more
+        inside = sorted({low, high, *(at for at in turns if low < at < high)})
+        at = max(range(len(inside) - 1), key=lambda i: inside[i + 1] - inside[i])
+        if inside[at + 1] - inside[at] >= 2 * APART:
+            break
     return (inside[at] + inside[at + 1]) / 2
 
 

@@ -486,13 +486,16 @@ class _Bands:
     def _spread_ports(self, ends: Sequence[tuple[float, float, int]], offsets: list[float], high: float) -> float:
         """Give out the places on one side, those that go on in the same band in the middle; the height they need."""
         need = high
-        for plain in (8.0, 5.0):
+        for plain, centred in ((8.0, True), (5.0, True), (5.0, False)):
             half = [10.0 if offsets is self.out_port and self.links[e].space else plain for *_, e in ends]
-            inner = [h for (kind, *_), h in zip(ends, half, strict=True) if kind == 1] or half
-            at = -sum(inner) - sum(2 * h for (kind, *_), h in zip(ends, half, strict=True) if kind == 0 and inner is not half)
-            for (_, _, e), h in zip(ends, half, strict=True):
-                offsets[e] = at + h
-                at += 2 * h
+            kinds = [kind for kind, *_ in ends]
+            first = -sum(half)
+            if centred and 1 in kinds:
+                first = -sum(h for h, kind in zip(half, kinds, strict=True) if kind == 1)
+                first -= 2 * sum(h for h, kind in zip(half, kinds, strict=True) if kind == 0)
+            for (*_, e), h in zip(ends, half, strict=True):
+                offsets[e] = first + h
+                first += 2 * h
             need = math.ceil(2 * max((abs(offsets[e]) + 6 for *_, e in ends), default=0.0))
             if need <= high:
                 break

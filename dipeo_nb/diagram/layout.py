@@ -17,7 +17,7 @@ from dipeo_nb.diagram import labels
 from dipeo_nb.diagram.arranged import arranged
 from dipeo_nb.diagram.layered import SELF_LOOPS, Link, Part, layered
 from dipeo_nb.diagram.routing import Box, Point
-from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
+from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 
 LABEL_SIZE, SUBTITLE_SIZE, ARROW_LABEL_SIZE = 13.0, 11.0, 11.0
 """Font sizes in pixels."""
@@ -258,11 +258,17 @@ CHAMFER = 14.0
 """How far the points of a condition's outline stick out, in pixels."""
 
 
+ROUND = 34.0
+"""Radius of a start's or an endpoint's ends, in pixels; lower ones are half circles."""
+
+
 def inset(kind: str, box: Box, away: float) -> float:
     """How far inside the box's left and right sides the outline runs, *away* pixels above or below the middle."""
     half = box.h / 2
     if kind == "condition":
         return CHAMFER * min(1.0, away / half)
     if kind in ("start", "endpoint"):
-        return half - math.sqrt(max(0.0, half * half - away * away))
+        round_ = min(half, ROUND)
+        beyond = max(0.0, away - half + round_)
+        return round_ - math.sqrt(max(0.0, round_ * round_ - beyond * beyond))
     return 0.0
