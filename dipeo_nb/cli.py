@@ -388,6 +388,7 @@ def resume(
         execution = runtime.execution(
             recovery.plan,
             model=recovery.model,
+            own_models=recovery.own_models,
             timeout=timeout,
             max_iterations=recovery.max_iterations,
             interaction=GivenAnswers(_answers(answer or (), recovery.plan, runtime.settings.base_dir), _keyboard(feed)),
@@ -773,6 +774,7 @@ def _carry_out(order: _Order) -> RunState:
     plan = _prepare(runtime, document, order)
     if not order.quiet:
         _show_diagnostics([d for d in plan.diagnostics if d.severity != "info" and not _settled(d, order.variables)])
+        _warn_of_unused(order.variables, plan, order.settings.base_dir)
     feed: Feed = queue.SimpleQueue()
     otherwise = _keyboard(feed) if order.questions else NoAnswers()
     answers = GivenAnswers(_answers(order.answers, plan, order.settings.base_dir), otherwise)
@@ -840,6 +842,19 @@ def _prepare(runtime: Runtime, document: Diagram, order: _Order) -> Plan:
 def _settled(diagnostic: Diagnostic, variables: Mapping[str, Any]) -> bool:
     """Whether it warns of a name that no arrow brings, and the run was given that name."""
     return diagnostic.code == "unknown-name" and any(f"'{name}'" in diagnostic.message for name in variables)
+
+
+def _warn_of_unused(variables: Mapping[str, Any], plan: Plan, base_dir: Path) -> None:
+    """Inputs that nothing in the diagram names are probably misspelt."""
+    if not variables:
+        return
+    from dipeo_nb.diagram.fields import nearest
+    from dipeo_nb.execution.used_names import UsedNames
+
+    used = UsedNames(plan, base_dir)
+    for name in used.unknown(variables):
+        near = nearest(name, sorted(used.names))
+        say(f"warning: nothing in the diagram names the input '{safe(name, 80)}'." + (f" Did you mean '{safe(near)}'?" if near else ""))
 
 
 def _watch(execution: Execution | Replay, feed: Feed, view: View) -> None:

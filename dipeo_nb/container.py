@@ -51,6 +51,7 @@ from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.engine import Execution, RunOptions
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.nested import check_answers
+from dipeo_nb.execution.options import check_services, checked_budget, checked_count, checked_mapping, checked_timeout
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
@@ -412,6 +413,7 @@ class Runtime(InitializationMixin):
         *,
         variables: Mapping[str, Any] | None = None,
         model: str | None = None,
+        own_models: Collection[str] = (),
         timeout: float | None = None,
         interaction: InteractionPort | None = None,
         max_iterations: int | None = None,
@@ -424,14 +426,23 @@ class Runtime(InitializationMixin):
         """A run of *plan*, not started. What is None comes from the settings.
 
         Args:
+            own_models: ids of persons that *model* does not move.
             recovered: go on with that run (see `recover`).
             reuse, forked_from: take finished runs of nodes over (see `execution.recovery.reusable`).
+
+        Raises:
+            UserError: an option is no such value, or there is no such model; nothing was run.
         """
         settings = self.settings
-        redactor.add_named(variables or {})
+        variables = checked_mapping(variables, "inputs", "{'topic': '…'}")
+        timeout, budget = checked_timeout(timeout), checked_budget(budget)
+        max_iterations = checked_count(max_iterations, "max_iterations")
+        check_services(plan, model, own_models, self.services.llm.services)
+        redactor.add_named(variables)
         options = RunOptions(
-            variables=dict(variables or {}),
+            variables=variables,
             model=model,
+            own_models=frozenset(own_models),
             timeout=settings.execution_timeout if timeout is None else timeout,
             node_timeout=settings.node_timeout,
             parallelism=settings.execution_parallelism if settings.parallel_execution else 1,
@@ -545,7 +556,8 @@ class Runtime(InitializationMixin):
         events = await self.services.store.events(run_id)
         if len(events) != len(found.events):
             found = recovered(plan, events, variables=given, max_visits=visits)
-        return Recovery(document, plan, found, visits, events[0].payload.get("model"))
+        model, own_models = events[0].payload.get("model"), frozenset(options.get("own_models", ()))
+        return Recovery(document, plan, found, visits, model, own_models)
 
     async def run(self, execution: Execution) -> Execution:
         """Initialise when needed, then run to the end."""
@@ -584,6 +596,7 @@ class Recovery(NamedTuple):
     recovered: Recovered
     max_iterations: int
     model: str | None
+    own_models: frozenset[str]
 
 
 def with_services(runtime: Runtime, **changes: Any) -> Runtime:

@@ -3,6 +3,7 @@
     DipeoError
     ├── UserError                 you made a mistake: nothing was run, fix the input and try again
     │   ├── ValidationError           a value has the wrong type, shape or size
+    │   ├── UnknownNodeError          (a KeyError) no node of that label or id
     │   ├── ConfigurationError        a setting or a combination of options cannot work
     │   │   └── MissingDependencyError    an optional package is not installed
     │   ├── TrustError                code in a diagram was not trusted to run
@@ -30,6 +31,7 @@
         └── LLMError                  carries provider, model, status, request_id
             ├── AuthError, RateLimitError, ContextLengthError, ContentFilteredError,
             │   LLMTimeoutError, LLMConnectionError, UnsupportedError, ProviderError
+            ├── UnknownModelError         (an UnsupportedError and a UserError) no such service or model
             ├── StructureError            (a ProviderError) the answer does not fit the requested structure
             ├── RecordingError            a recorded answer cannot be read or written
             │   └── RecordingNotFoundError    (replay) there is none for this call
@@ -115,6 +117,15 @@ class ValidationError(UserError):
     """A value has the wrong type, shape or size."""
 
     code = "validation_error"
+
+
+class UnknownNodeError(UserError, KeyError):
+    """A run or a diagram has no node of that label or id."""
+
+    code = "unknown_node"
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # a KeyError shows the repr of its text
 
 
 class ConfigurationError(UserError):
@@ -352,6 +363,12 @@ class UnsupportedError(LLMError):
     """The model cannot do that; refused before the call, the hint says what would work."""
 
     code = "llm_unsupported"
+
+
+class UnknownModelError(UserError, UnsupportedError):
+    """A name that is neither a service nor a model of a known family; nothing was asked or run."""
+
+    code = "llm_unknown_model"
 
 
 class ProviderError(LLMError):

@@ -72,6 +72,16 @@ def edited(diagram: Diagram, path: str, value: Any) -> str:
     )
 
 
+def person_of(diagram: Diagram, path: str) -> tuple[DomainPerson, str] | None:
+    """The person that a path as of `Diagram.set` is about, and the field of it; None when it is about something else.
+
+    Raises:
+        ValidationError: there is no such person.
+    """
+    section, _, rest = path.partition(".")
+    return _split(rest, diagram.persons, path) if section == "persons" and rest else None
+
+
 def _split(rest: str, things: Sequence[_T], path: str) -> tuple[_T, str]:
     """`Judge Panel.default_prompt` → (that one, `default_prompt`); names may hold dots, the longest one fits."""
     labels = [label for thing in things if (label := getattr(thing, "label", None)) and not isinstance(thing, DomainArrow)]

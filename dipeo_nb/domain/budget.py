@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
+from typing import Any
 
-from dipeo_nb.errors import BudgetExceededError, ConfigurationError
+from dipeo_nb.errors import BudgetExceededError, ConfigurationError, ValidationError
 
 CHARACTERS_PER_TOKEN = 4
 """For estimates of what a prompt will take."""
@@ -32,6 +35,14 @@ class Budget:
     _held: int = field(default=0, init=False, repr=False)
     """Tokens that calls going on may take."""
     _started: float | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "usd", "calls", "seconds"):
+            limit: Any = getattr(self, name)
+            if limit is not None and (type(limit) is bool or not isinstance(limit, (Real, Decimal)) or not float(limit) >= 0):
+                raise ValidationError(
+                    f"The limit {name}={limit!r:.80} is no number from 0 on.", hint=f"Say e.g. Budget({name}=1)."
+                )
 
     @property
     def used_seconds(self) -> float:

@@ -5,12 +5,15 @@ They live here and not in `llm` because the ports need them.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.enums import SERVICE_ALIASES, ExecutionPhase, LLMService, MessageType
+from dipeo_nb.errors import ConfigurationError, UnknownModelError, ValidationError
 
 Role = Literal["system", "user", "assistant", "tool"]
 Rung = Literal["grammar", "native", "tool", "json_mode", "prompt"]
@@ -259,28 +262,82 @@ def normalize_service(name: str) -> str:
     return str(SERVICE_ALIASES.get(text, text))
 
 
+_FAMILIES = (
+    (re.compile(r"claude", re.I), LLMService.ANTHROPIC),
+    (re.compile(r"gemini", re.I), LLMService.GEMINI),
+    (re.compile(r"gpt-oss", re.I), LLMService.OLLAMA),
+    (re.compile(r"(?:chat)?gpt|o\d|ft:", re.I), LLMService.OPENAI),
+)
+"""How the names of a family of models begin → the service that has them."""
+_OLLAMA_TAG = re.compile(
+    r"latest|v?\d[\w.\-]*|[\w.\-]*\d+(?:\.\d+)?[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+"
+)
+"""How the tag of an Ollama model looks: `latest`, `8b`, `7b-instruct`, `q4_K_M`."""
+
+
 def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None]:
-    """Split `service:model`, `service` or `model` into (service, model or None).
+    """Resolve `service:model`, `service` or `model` to (service, model or None). All names of models that users write go
+    through here: those of runs, chats, fallbacks, settings, the command line and the server.
 
     `local` → ("local", None); `openai:gpt-5` → ("openai", "gpt-5"); `gpt-5` → ("openai", "gpt-5"): a bare name goes to the
-    service its prefix is known for, else to OpenAI. `mistral:7b` → ("ollama", "mistral:7b"): a family of Ollama's with a tag.
+    service that its family is known for. `llama3.2:3b` → ("ollama", "llama3.2:3b"): a name with a tag as Ollama writes them.
+    Nothing else is guessed: a name of unknown family, and a service that is merely spelt like one, are refused.
 
     Args:
         known: further services, of third parties.
+
+    Raises:
+        UnknownModelError: there is no such service, or the name does not say which service has the model.
+        ConfigurationError: the name is empty.
+        ValidationError: it is no text.
     """
-    services = {*LLMService, *known}
-    head, colon, tail = text.strip().partition(":")
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValidationError(
+            f"A model is named by a text, not by {type(text).__name__}.", hint="Say e.g. model='local' or 'openai:gpt-5-nano'."
+        )
+    name = text.strip()
+    if not name:
+        raise ConfigurationError("The model has no name.", hint="Say e.g. local, openai:gpt-5-nano or ollama:llama3.2.")
+    services = {*map(str, LLMService), *known}
+    head, colon, tail = name.partition(":")
     service = normalize_service(head)
     if colon and service in services:
         family = service == LLMService.OLLAMA and head.strip().lower() != service
-        return service, text.strip() if family and tail else tail or None
-    service = normalize_service(text)
-    if service in services:
-        return service, None
-    lower = text.lower()
-    for prefix, known in (("claude", LLMService.ANTHROPIC), ("gemini", LLMService.GEMINI)):
-        if lower.startswith(prefix):
-            return str(known), text.strip()
-    if ":" in text and not lower.startswith(("gpt", "o1", "o3", "o4", "ft:")):
-        return str(LLMService.OLLAMA), text.strip()
-    return str(LLMService.OPENAI), text.strip()
+        return service, name if family and tail else tail.strip() or None
+    if normalize_service(name) in services:
+        return normalize_service(name), name if name[-1].isdigit() and name not in services else None  # `gpt-4` is a model, too
+    for beginning, service in _FAMILIES:
+        if beginning.match(name) and (not colon or name[:3].lower() == "ft:" or service == LLMService.OLLAMA):
+            return str(service), name
+    near = _nearest_service(head, services)
+    if colon and near is None and _OLLAMA_TAG.fullmatch(tail):
+        return str(LLMService.OLLAMA), name
+    raise _unknown_model(name, near, services)
+
+
+def _nearest_service(head: str, services: Collection[str]) -> str | None:
+    """The service that a wrong spelling seems to mean. Families of Ollama's are no wrong spellings of its name."""
+    word = normalize_service(head)[:60]
+    spellings = {**{s: s for s in services}, **{a: str(s) for a, s in SERVICE_ALIASES.items() if s != LLMService.OLLAMA}}
+    if "llama" in word and not word.startswith("ollama"):
+        spellings.pop(str(LLMService.OLLAMA), None)
+    found = difflib.get_close_matches(word, spellings, n=1, cutoff=0.75)
+    return spellings[found[0]] if found else None
+
+
+def _unknown_model(name: str, near: str | None, services: Collection[str]) -> UnknownModelError:
+    head, colon, tail = (name if len(name) <= 80 else f"{name[:79]}…").partition(":")
+    choices = ", ".join(sorted(services))
+    if colon:
+        guess = f"Did you mean '{near}:{tail}'? " if near else ""
+        return UnknownModelError(
+            f"There is no LLM service '{head}'; there are {choices}.",
+            hint=f"{guess}Write service:model; a model of Ollama is ollama:{head}:{tail}.",
+            provider=head,
+        )
+    guess = f"Did you mean '{near}'? " if near else ""
+    return UnknownModelError(
+        f"There is no LLM service '{head}' (there are {choices}), and the name does not say which of them has such a model.",
+        hint=f"{guess}Write service:model, e.g. ollama:{head} or openai:{head}.",
+        provider=head,
+    )

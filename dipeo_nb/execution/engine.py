@@ -73,6 +73,8 @@ class RunOptions:
     """Inputs of the run: global variables for templates, expressions and code."""
     model: str | None = None
     """Moves every person: `local`, `echo`, `openai:NAME`; None leaves the diagram's models."""
+    own_models: frozenset[str] = frozenset()
+    """Ids of persons that `model` does not move: a fork has given them a model by name."""
     timeout: float = 3600.0
     """Seconds for the run."""
     node_timeout: float = 600.0
@@ -361,7 +363,7 @@ class Execution:
         return code_state.merged(self._assigned.values())
 
     def person(self, reference: str) -> DomainPerson:
-        """A person with its model settled: the run's `model` option wins over the diagram."""
+        """A person with its model settled: the run's `model` option wins over the diagram, except for `own_models`."""
         person = self.plan.persons.get(reference) or next(
             (p for p in self.plan.persons.values() if reference in (p.label, f"person_{p.label}")), None
         )
@@ -370,7 +372,7 @@ class Execution:
                 f"There is no person '{reference}'.",
                 hint=f"Persons: {', '.join(p.label for p in self.plan.persons.values()) or 'none'}.",
             )
-        if self.options.model is None:
+        if self.options.model is None or person.id in self.options.own_models:
             return person
         service, model = parse_model(self.options.model, self.services.llm.services)
         llm = person.llm
@@ -905,5 +907,6 @@ class Execution:
                 "timeout": self.options.timeout,
                 "parallelism": self.options.parallelism,
                 "max_iterations": self.options.max_iterations,
+                **({"own_models": sorted(self.options.own_models)} if self.options.own_models else {}),
             },
         }

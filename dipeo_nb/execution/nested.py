@@ -15,7 +15,7 @@ from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import SubDiagramNode
 from dipeo_nb.domain.plan import Plan, PlanNode
-from dipeo_nb.errors import DiagramError, UserError
+from dipeo_nb.errors import DiagramError, UserError, ValidationError
 
 DEEPEST = 10
 """Diagrams within diagrams."""
@@ -100,8 +100,10 @@ def check_answers(answers: Mapping[str, Any] | None, plan: Plan, base_dir: Path)
     """Refuse answers that nobody can ask for.
 
     Raises:
+        ValidationError: they are no mapping of names to texts, or lists of texts.
         UserError: a name is that of no node that asks, here or in a sub-diagram; the hint names the nearest one.
     """
+    _check_form(answers)
     own = {name for node in plan.nodes if _asks(node) for name in (node.label, node.id)}
     if not answers or set(answers) <= own:
         return
@@ -112,6 +114,18 @@ def check_answers(answers: Mapping[str, Any] | None, plan: Plan, base_dir: Path)
             f"answers= names {', '.join(map(repr, strange))}, which is no node that asks.",
             hint=f"{asking.suggestion(strange[0])}Nodes that ask: {', '.join(asking.names) or 'none'}.",
         )
+
+
+def _check_form(answers: Any) -> None:
+    example = "Say e.g. answers={'Approve': 'yes'}, or a list for a node that asks several times."
+    if answers is not None and not isinstance(answers, Mapping):
+        raise ValidationError(f"answers= takes a mapping, not {type(answers).__name__}.", hint=example)
+    for name, given in (answers or {}).items():
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(name, str):
+            raise ValidationError(f"answers= has the key {name!r:.80}, which is no label of a node.", hint=example)
+        if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ValidationError(f"The answer of '{name:.80}' is {given!r:.80}, not a text or a list of texts.", hint=example)
 
 
 def _asks(node: PlanNode) -> bool:

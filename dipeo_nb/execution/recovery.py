@@ -15,7 +15,7 @@ from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.domain.chat import Message, TokenUsage
 from dipeo_nb.domain.enums import EventType, MessageType, Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.nodes import ConditionNode
+from dipeo_nb.domain.nodes import ConditionNode, SubDiagramNode
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import RunError, UserError
 from dipeo_nb.execution import code_state, schedule
@@ -325,11 +325,14 @@ def downstream(plan: Plan, nodes: Iterable[int]) -> set[int]:
     return found
 
 
-def changed_nodes(before: Plan, after: Plan, *, moved: bool = False, inputs: bool = False) -> set[int]:
+def changed_nodes(
+    before: Plan, after: Plan, *, moved: Collection[str] = (), model: bool = False, inputs: bool = False
+) -> set[int]:
     """Nodes of *after* that would not do what the nodes of the same id did in *before*.
 
     Args:
-        moved: all persons have another model.
+        moved: ids of persons that have another model.
+        model: the run has another model, which its sub-diagrams have, too.
         inputs: the inputs of the run are others.
     """
     changed: set[int] = set()
@@ -341,7 +344,8 @@ def changed_nodes(before: Plan, after: Plan, *, moved: bool = False, inputs: boo
             old is None
             or (old.type, old.spec, old.label) != (node.type, node.spec, node.label)
             or arrows_into(before, old) != arrows_into(after, node)
-            or (person and (moved or before.persons.get(person) != after.persons.get(person)))
+            or (model and isinstance(node.spec, SubDiagramNode))
+            or (person and (person in moved or before.persons.get(person) != after.persons.get(person)))
             or (inputs and node.index in after.roots)
         ):
             changed.add(node.index)

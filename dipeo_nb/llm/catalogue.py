@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import importlib.util
-import re
 import shutil
 import socket
 from collections.abc import Mapping
@@ -14,9 +12,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from dipeo_nb.config import Settings
-from dipeo_nb.domain.chat import normalize_service, parse_model
+from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.ports import APIKeyPort
-from dipeo_nb.errors import ConfigurationError, UnsupportedError
+from dipeo_nb.errors import ConfigurationError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.capabilities import capabilities_of
 
@@ -33,8 +31,6 @@ PACKAGES = {
 CONNECT_S = 0.3
 """Seconds a server of this machine may take to be found."""
 _OLLAMA = "http://127.0.0.1:11434"
-_TAG = re.compile(r"latest|v?\d[\w.\-]*|[\w.\-]*\d+(?:\.\d+)?[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+")
-"""How the tag of an Ollama model looks: `latest`, `8b`, `7b-instruct`, `q4_K_M`."""
 
 
 class ServiceFacts(NamedTuple):
@@ -58,31 +54,13 @@ def named(model: str | None, settings: Settings) -> tuple[str, str]:
 
     The model is empty when only a service is named: it has a default of its own.
 
-    Raises:
-        UnsupportedError: there is no such service; the message lists the choices and the nearest.
-        ConfigurationError: the name is empty.
+    Raises: as `parse_model`.
     """
-    text = settings.default_llm_model if model is None else model
-    if not text.strip():
-        raise ConfigurationError("The model has no name.", hint="Say e.g. local, openai:gpt-5-nano or ollama:llama3.2.")
-    head, colon, tail = text.strip().partition(":")
-    known = providers.services()
-    if (
-        colon
-        and normalize_service(head) not in known
-        and not head.lower().startswith("ft")
-        and not _TAG.fullmatch(tail)
-    ):
-        near = difflib.get_close_matches(normalize_service(head), known, n=1)
-        guess = f"Did you mean '{near[0]}:{tail}'? " if near else ""
-        raise UnsupportedError(
-            f"There is no LLM service '{head}'; there are {', '.join(known)}.",
-            hint=f"{guess}Write service:model; a model of Ollama is ollama:{text.strip()}.",
-            provider=head,
-        )
-    service, found = parse_model(text, known)
-    name = found or ""
-    return service, name
+    service, found = parse_model(settings.default_llm_model if model is None else model, providers.services())
+    if service == "openai" and not found:  # said in so many words: not the default of another service
+        default, found = parse_model(settings.default_llm_model, providers.services())
+        found = found if default == service else str(Settings.model_fields["default_llm_model"].default)
+    return service, found or ""
 
 
 async def services(settings: Settings, keys: APIKeyPort) -> list[ServiceFacts]:
@@ -132,7 +110,7 @@ def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
 
 def _default(service: str, settings: Settings) -> str:
     """The model of a service when none is named."""
-    chosen, model = parse_model(settings.default_llm_model)
+    chosen, model = parse_model(settings.default_llm_model, providers.services())
     if chosen == service and model:
         return model
     if service == "local":

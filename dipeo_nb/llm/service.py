@@ -441,10 +441,13 @@ class LLMService:
     # What comes before.
 
     def _named(self, request: LLMRequest) -> LLMRequest:
-        """The request with its service by its own name, and a model."""
+        """The request with its service by its own name, and a model: without one, the default of the settings, which may be of
+        another service."""
         service = normalize_service(request.service or DEFAULT_MODEL_SERVICE)
-        model = request.model or (self._settings.default_llm_model if service == DEFAULT_MODEL_SERVICE else "")
-        return replace(request, service=service, model=model)
+        if request.model or service != DEFAULT_MODEL_SERVICE:
+            return replace(request, service=service)
+        service, model = parse_model(self._settings.default_llm_model, self.services)
+        return replace(request, service=service, model=model or "")
 
     def _filled(self, request: LLMRequest) -> LLMRequest:
         """The request with defaults, checked."""
@@ -465,6 +468,8 @@ class LLMService:
             fallbacks=request.fallbacks or [n.strip() for n in settings.llm_fallbacks.split(",") if n.strip()],
         )
         _check_able(filled)
+        for name in filled.fallbacks:
+            parse_model(name, self.services)  # a wrong name is found before anything is asked
         return filled
 
     def _ladder(self, request: LLMRequest) -> tuple[Rung, ...]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfig
 from dipeo_nb.domain.ports import LLMServicePort
-from dipeo_nb.errors import DipeoError, LLMError, UnsupportedError
+from dipeo_nb.errors import DipeoError, LLMError, UnsupportedError, ValidationError
+from dipeo_nb.execution.options import checked_budget, checked_count, checked_number, checked_timeout
 from dipeo_nb.llm.batch import BatchJob
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.catalogue import named
@@ -427,6 +428,13 @@ async def _gathered(service: LLMServicePort, requests: Sequence[LLMRequest]) -> 
 def _tidied(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as users write them → as a request has them; those that are None are not given."""
     given = {name: value for name, value in options.items() if value is not None}
+    checked_budget(given.get("budget"))
+    checked_timeout(given.get("timeout"))
+    checked_count(given.get("max_tokens"), "max_tokens")
+    checked_number(given.get("temperature"), "temperature")
+    for name in ("system", "model"):
+        if name in given and not isinstance(given[name], str):
+            raise ValidationError(f"{name}= takes a text, not {type(given[name]).__name__}.", hint=f"Say e.g. {name}='…'.")
     if "tools" in given:
         given["tools"] = tools_of(given["tools"])
     if isinstance(given.get("fallbacks"), str):

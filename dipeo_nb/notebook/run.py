@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from dipeo_nb import errors
 from dipeo_nb.common.loop import LoopThread, run_on_loop, run_sync, submit
 from dipeo_nb.common.scrub import logger
+from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
-from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError, RunError, UserError
+from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError, RunError, UnknownNodeError, UserError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.failures import as_run_error, describe
 from dipeo_nb.execution.fold import RunState, Spent
@@ -337,12 +339,12 @@ class Run:
         """State of a node by label or id.
 
         Raises:
-            KeyError: there is none; the message lists the labels.
+            UnknownNodeError: there is none; the hint has the nearest.
         """
         for node_id, node in list(self._state.nodes.items()):
             if reference in (node_id, self._state.label(node_id)):
                 return node
-        raise KeyError(f"no node '{reference}'; nodes: {', '.join(self._state.labels.values())}")
+        raise no_node(reference, self._state.labels.values())
 
     @property
     def nodes(self) -> Table:
@@ -665,6 +667,16 @@ class Answers:
             if question.request_id in self._waiting:
                 return question
         return None
+
+
+def no_node(reference: Any, labels: Iterable[str]) -> UnknownNodeError:
+    """The error of a node that is not there, with the nearest that is."""
+    known = [clean(label, 60) for label in labels]
+    near = nearest(reference, known)
+    shown = ", ".join(f"'{label}'" for label in known[:20]) + (" …" if len(known) > 20 else "")
+    return UnknownNodeError(
+        f"There is no node {str(reference)[:80]!r}.", hint=f"Did you mean '{near}'?" if near else f"Nodes: {shown or 'none'}."
+    )
 
 
 def _rebuilt(described: Mapping[str, Any]) -> DipeoError:

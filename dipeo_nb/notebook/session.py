@@ -8,39 +8,51 @@ import inspect
 import json
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.common.values import same
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.document import load as load_diagram
+from dipeo_nb.diagram.edit import person_of
 from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
-from dipeo_nb.errors import ConfigurationError, MissingDependencyError, UserError
+from dipeo_nb.errors import ConfigurationError, MissingDependencyError, UserError, ValidationError
 from dipeo_nb.execution.compare import NodeDiff, RunDiff, compare
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.interaction import GivenAnswers
 from dipeo_nb.execution.nested import check_answers
+from dipeo_nb.execution.options import (
+    checked_budget,
+    checked_count,
+    checked_flag,
+    checked_mapping,
+    checked_text,
+    checked_timeout,
+    nearest_option,
+)
 from dipeo_nb.execution.recovery import changed_nodes, reusable
 from dipeo_nb.execution.replay import MAX_PAUSE_S
 from dipeo_nb.llm import catalogue
 from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.answer import Answer
+from dipeo_nb.notebook.calls import check_variables, checked_call
 from dipeo_nb.notebook.chat import LLM
-from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel
+from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel, no_node
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +61,8 @@ Source = Diagram | str | os.PathLike[str] | Mapping[str, Any]
 """A diagram, a path or name, the text of a diagram, or a mapping."""
 GivenAnswer = Mapping[str, str | Sequence[str]]
 """Node label → answer, or list of answers for a node that asks several times."""
+RunName = str | Run | RunResult | RunSummary
+"""A run, its result, its row in `dp.runs()`, its id, or an unmistakable beginning of that."""
 
 
 class Session:
@@ -74,6 +88,8 @@ class Session:
     ) -> None:
         settings = settings or get_settings()
         if base_dir is not None:
+            if not isinstance(base_dir, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(f"base_dir={base_dir!r:.80} is no folder.", hint="Give its path.")
             folder = Path(base_dir).expanduser().resolve()
             if not folder.is_dir():
                 raise ConfigurationError(f"There is no folder {folder}.", hint="Make it, or give another base_dir.")
@@ -86,14 +102,22 @@ class Session:
         )
         self._going: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 
+    @checked_call
     def load(self, source: Source, *, format: str | None = None) -> Diagram:
         """Read a diagram from a path, a name, a text or a mapping.
 
+            d = dp.load("debate.light.yaml")        # a file, or the name of one: dp.load("debate")
+            d = dp.load("demo:debate")              # one that comes with the package
+            d = dp.load({"version": "light", "nodes": [...], "connections": [...]})
+
         Args:
-            format: `light`, `native` or `readable`; default: by file name, else by content.
+            source: a path, also relative to the base directory; a name, which is looked up there and in `examples/`,
+                `projects/` and `files/`; `demo:NAME`; text of several lines; or a mapping.
+            format: `light`, `native`, `readable` or `executable`; default: by file name, else by content.
 
         Raises:
             DiagramNotFoundError, DiagramFormatError: it cannot be read.
+            ValidationError: it is nothing of these.
         """
         if isinstance(source, Diagram):
             return source
@@ -119,7 +143,8 @@ class Session:
             model: moves every person: `local`, `echo`, `openai:NAME`; default: as the diagram says.
             answers: node label → answer (or list of answers) for user_response nodes, also of sub-diagrams; `Sub/Question`
                 means the one in that sub-diagram, `Sub[2]/Question` that of one item of a batch.
-            inputs: variables of the run whose names are taken here; all others as keywords (`topic="…"`).
+            inputs: variables of the run, of any name; those whose names are no options also as keywords (`topic="…"`). A keyword
+                that nothing in the diagram names is warned about, and refused when it is nearly the name of an option.
             timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
             max_iterations: visits of one node before its loop counts as endless.
             budget: what models may cost: `dp.Budget(usd=0.1)`, tokens, calls or seconds; the run fails before the call that
@@ -128,15 +153,19 @@ class Session:
             view: False shows the run as a picture only, never live.
 
         Raises:
-            UserError: nothing was started: the diagram cannot be read or run, or its code is not trusted.
+            UserError: nothing was started: the diagram cannot be read or run, its code is not trusted, there is no such model, or
+                an option cannot be meant.
         """
+        checked_flag(view, "view")
+        inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
         document = self.load(diagram)
         plan = self.runtime.prepare(document, trust=trust)
         check_answers(answers, plan, self.settings.base_dir)
+        check_variables(variables, plan, self.settings.base_dir, _START_OPTIONS)
         waiting = Answers()
         execution = self.runtime.execution(
             plan,
-            variables={**variables, **(inputs or {})},
+            variables={**variables, **inputs},
             model=model,
             timeout=timeout,
             max_iterations=max_iterations,
@@ -161,7 +190,7 @@ class Session:
 
     def resume(
         self,
-        run_id: str | Run,
+        run_id: RunName,
         *,
         answers: GivenAnswer | None = None,
         inputs: Mapping[str, Any] | None = None,
@@ -178,16 +207,22 @@ class Session:
         Args:
             run_id: an id, an unmistakable beginning of it, or a run of this session.
             answers: as of `start`.
-            inputs: with the keywords: inputs of the run that held secrets, which are not recorded; nothing else changes.
+            inputs: with the keywords: inputs of the run that held secrets, which are not recorded; nothing else can be given.
             timeout: seconds for what is left.
+            budget, view: as of `start`.
 
         Raises:
             UserError: no such run, it is complete (see `fork`), it needs what is not recorded, or answers name no node that asks.
             StorageError: it still goes on, here or in another process.
         """
-        found = run_id.id if isinstance(run_id, Run) else run_sync(self.runtime.summary(run_id)).run_id
+        checked_flag(view, "view")
+        checked_timeout(timeout)  # before the run is taken over
+        checked_budget(budget)
+        given = {**variables, **checked_mapping(inputs, "inputs", "{'token': '…'}")}
+        found = self._id(run_id)
         going = self._going.get(found)
-        given = {**variables, **(inputs or {})}
+        if given:
+            _check_missing(given, run_sync(self.runtime.recorded(found))[1][0].payload.get("variables", {}))
         recovery = run_sync(
             self.runtime.recover(found, variables=given, answers=answers, mine=going is None or going.finished)
         )
@@ -195,6 +230,7 @@ class Session:
         execution = self.runtime.execution(
             recovery.plan,
             model=recovery.model,
+            own_models=recovery.own_models,
             timeout=timeout,
             max_iterations=recovery.max_iterations,
             budget=budget,
@@ -204,9 +240,10 @@ class Session:
         )
         return self._begun(execution, waiting, recovery.document, view)
 
+    @checked_call
     def fork(
         self,
-        run: str | Run,
+        run: RunName,
         *,
         at: str | None = None,
         of: int = 1,
@@ -227,27 +264,43 @@ class Session:
                 `inputs` change.
             of: which run of the node in a loop (1-based). What had finished before that run is taken over, also of nodes of the
                 loop that `set` changes: they are others from there on.
-            set: changes of the diagram, as of `Diagram.set`: `{"nodes.Judge.default_prompt": "…"}`.
-            model: moves every person, as of `start`; default: as the old run.
+            set: changes of the diagram, as of `Diagram.set`: `{"nodes.Judge.default_prompt": "…"}`. A person whose service or
+                model it names has that one, also when the run moves all others.
+            model: moves every other person, as of `start`; default: as the old run.
             inputs: variables of the run to change; the others stay.
             answers, timeout, max_iterations, budget, view: as of `start`.
 
         Raises:
             UserError: no such run or node, nothing to do differently, or a change before `at` on which its run `of` depends.
         """
-        found = run.id if isinstance(run, Run) else run_sync(self.runtime.summary(run)).run_id
+        checked_flag(view, "view")
+        checked_count(of, "of")
+        changes = checked_mapping(set, "set", "{'nodes.Judge.default_prompt': '…'}")
+        inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
+        found = self._id(run)
         document, events = run_sync(self.runtime.recorded(found))
         first = events[0].payload
         before = self.runtime.compile(document)
-        for path, value in (set or {}).items():
+        old_model = first.get("model")
+        old_own = frozenset[str](first.get("options", {}).get("own_models", ()))
+        own = {*(old_own if model is None else frozenset[str]())}
+        for path, value in changes.items():
+            about = person_of(document, path)
             document = document.set(path, value)
+            if about is not None and about[1] in ("service", "model", "base_url"):
+                own.add(about[0].id)
+        model = old_model if model is None else model
         plan = self.runtime.compile(document)
         check_answers(answers, plan, self.settings.base_dir)
         node = _node(plan, at)
         old = first.get("variables", {})
-        given = {**old, **run_inputs(inputs or {})}
+        given = {**old, **run_inputs(inputs)}
         changed = changed_nodes(
-            before, plan, moved=model is not None and model != first.get("model"), inputs=not same(given, old)
+            before,
+            plan,
+            moved=_moved(before, plan, (old_model, old_own), (model, own)),
+            model=model != old_model,
+            inputs=not same(given, old),
         )
         if node is None and not changed:
             raise UserError(
@@ -257,7 +310,8 @@ class Session:
         execution = self.runtime.execution(
             plan,
             variables=given,
-            model=model or first.get("model"),
+            model=model,
+            own_models=own,
             timeout=timeout,
             max_iterations=max_iterations,
             budget=budget,
@@ -294,12 +348,13 @@ class Session:
             diagram,
             model=model,
             answers=answers,
-            inputs={**variables, **(inputs or {})},
+            inputs=inputs,
             timeout=timeout,
             max_iterations=max_iterations,
             budget=budget,
             trust=trust,
             view=view,
+            **variables,
         )
         if view and in_kernel():
             run.show()
@@ -324,17 +379,19 @@ class Session:
             diagram,
             model=model,
             answers=answers,
-            inputs={**variables, **(inputs or {})},
+            inputs=inputs,
             timeout=timeout,
             max_iterations=max_iterations,
             budget=budget,
             trust=trust,
             view=view,
+            **variables,
         )
         if view and in_kernel():
             run.show()
         return await run
 
+    @checked_call
     def runs(
         self,
         limit: int = 50,
@@ -354,6 +411,15 @@ class Session:
             nested: also runs of sub-diagrams, which are left out otherwise.
         """
 
+        checked_count(limit, "limit")
+        if status is not None and status not in set(Status):
+            near = nearest(status, Status) if isinstance(status, str) else None
+            guess = f"Did you mean '{near}'? " if near else ""
+            raise ValidationError(f"There is no status {status!r:.80}.", hint=f"{guess}There are: {', '.join(Status)}.")
+        for name, text in (("diagram", diagram), ("parent", parent)):
+            if text is not None:
+                checked_text(text, name, f"{name}='…'")
+
         async def read() -> list[RunSummary]:
             await self.runtime.initialize()
             return await self.runtime.services.store.runs(
@@ -362,29 +428,29 @@ class Session:
 
         return Runs(run_sync(read()))
 
-    def open_run(self, run_id: str) -> Run:
+    @checked_call
+    def open_run(self, run_id: RunName) -> Run:
         """A run by its id or an unmistakable beginning of it: the live one when it goes on here, else the recorded one.
 
         Raises:
             UserError: no run, or several, of that id.
         """
+        found = run_id if isinstance(run_id, str) and run_id in self._going else self._id(run_id)
+        if found in self._going:
+            return self._going[found]
 
         async def read() -> tuple[RunState, str]:
-            summary = await self.runtime.summary(run_id)
-            events = await self.runtime.services.store.events(summary.run_id)
-            return RunState.fold(events), summary.status
+            summary = await self.runtime.summary(found)
+            return RunState.fold(await self.runtime.services.store.events(found)), summary.status
 
-        if run_id in self._going:
-            return self._going[run_id]
         state, status = run_sync(read())
-        if state.run_id in self._going:
-            return self._going[state.run_id]
         if status == Status.INTERRUPTED:
             interrupted(state)
         return Run(self.runtime, state, diagram=static_view.diagram_of(state), session=self)
 
+    @checked_call
     def replay(
-        self, run_id: str | Run, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S, view: bool = True
+        self, run_id: RunName, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S, view: bool = True
     ) -> Run:
         """Show a recorded run again as it happened: the same events in the same order, without a single call.
 
@@ -400,12 +466,13 @@ class Session:
         Raises:
             UserError: no such run, it still goes on, or a speed or pause that is none.
         """
-        given = run_id.id if isinstance(run_id, Run) else run_id
-        runtime, replaying = run_sync(self.runtime.replay(given, speed=speed, max_pause=max_pause))
+        checked_flag(view, "view")
+        runtime, replaying = run_sync(self.runtime.replay(self._id(run_id), speed=speed, max_pause=max_pause))
         diagram = static_view.diagram_of(RunState.fold(replaying.events))
         return Run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view, session=self)
 
-    def diff(self, before: str | Run, after: str | Run) -> Differences:
+    @checked_call
+    def diff(self, before: RunName, after: RunName) -> Differences:
         """What is different between two runs: inputs, the diagram, and what every node did.
 
         Args:
@@ -416,8 +483,22 @@ class Session:
         """
         return Differences(compare(*(self._state(run) for run in (before, after))))
 
-    def _state(self, run: str | Run) -> RunState:
-        return run.state if isinstance(run, Run) else self.open_run(run).state
+    def _state(self, run: RunName) -> RunState:
+        if isinstance(run, (Run, RunResult)):
+            return run.state if isinstance(run, Run) else run.run.state
+        return self.open_run(self._id(run)).state
+
+    def _id(self, run: RunName) -> str:
+        """The whole id of a run that is named by itself, its result, its row in `runs()`, its id or a beginning of that.
+
+        Raises:
+            UserError: it is nothing of these, or there is no run, or several, of that id.
+        """
+        if isinstance(run, (Run, RunResult)):
+            return run.id
+        if isinstance(run, RunSummary):
+            return run.run_id
+        return run_sync(self.runtime.summary(checked_text(run, "run", "a Run, or an id; dp.runs() lists them"))).run_id
 
     def llm(self, model: str | None = None, **defaults: Any) -> LLM:
         """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
@@ -574,13 +655,40 @@ def _node(plan: Plan, reference: str | None) -> PlanNode | None:
     if reference is None:
         return None
     try:
-        return plan.node(reference)
+        return plan.node(checked_text(reference, "at", "at='Judge'"))
     except KeyError:
-        labels = [n.label for n in plan.nodes]
-        near = nearest(reference, labels)
-        hint = f"Did you mean '{near}'?" if near else f"Nodes: {', '.join(labels)}."
-        raise UserError(f"There is no node '{reference}'.", hint=hint) from None
+        raise no_node(reference, [n.label for n in plan.nodes]) from None
 
+
+def _check_missing(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+    """Refuse inputs that a run has already, or never had: to go on, it takes only those that are not in its record."""
+    known = [name for name in recorded if HIDDEN in json.dumps(recorded[name], default=str)]
+    for name in given:
+        if name not in known:
+            near = nearest_option(name, _RESUME_OPTIONS)
+            raise ValidationError(
+                f"A run goes on with the inputs that it had; '{name:.80}' cannot be given to it.",
+                hint=f"Did you mean {near}=?" if near else "Change inputs in a fork: dp.fork(run, inputs={…}).",
+            )
+
+
+def _moved(
+    before: Plan, after: Plan, old: tuple[str | None, Collection[str]], new: tuple[str | None, Collection[str]]
+) -> set[str]:
+    """Ids of persons that another model answers for, given each time the run's model and the persons that it does not move."""
+
+    def models(plan: Plan, model: str | None, own: Collection[str]) -> dict[str, Any]:
+        return {
+            i: model if model is not None and i not in own else (p.llm.service, p.llm.model, p.llm.base_url)
+            for i, p in plan.persons.items()
+        }
+
+    was, now = models(before, *old), models(after, *new)
+    return {person for person, model in now.items() if was.get(person) != model}
+
+
+_START_OPTIONS = tuple(name for name in inspect.signature(Session.start).parameters if name not in ("self", "diagram", "variables"))
+_RESUME_OPTIONS = tuple(name for name in inspect.signature(Session.resume).parameters if name not in ("self", "run_id", "variables"))
 
 # The default session.
 

@@ -374,7 +374,8 @@ def same_person(person_id: str) -> StorageError:
 
 def default_config() -> LLMConfig:
     """The default model of the settings."""
-    service, model = parse_model(get_settings().default_llm_model)
+    default = get_settings().default_llm_model
+    service, model = parse_model(default, [normalize_service(default.partition(":")[0])] if ":" in default else ())
     return LLMConfig(service=service, model=model)
 
 

@@ -295,6 +295,7 @@ class _Children:
         options = replace(
             execution.options,
             variables=variables,
+            own_models=frozenset(),
             source=source.native,
             parent_run_id=execution.run_id,
             interaction=_Upwards(context, f"{context.node.label}[{index}]" if spec.batch else context.node.label),

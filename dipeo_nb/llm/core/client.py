@@ -266,6 +266,11 @@ def as_request(messages: Messages, *, service: str = "", **options: Any) -> LLMR
     if isinstance(messages, LLMRequest):
         asked = replace(messages, **options)
     else:
+        if not isinstance(messages, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValidationError(
+                f"A prompt is a text or a list of messages, not {type(messages).__name__}.",
+                hint='Write it in quotes, or as [{"role": "user", "content": "…"}].',
+            )
         items = [messages] if isinstance(messages, str) else list(messages)
         options = {"service": service, "model": "", **options}
         asked = LLMRequest(messages=tuple(map(as_message, items)), **options)
