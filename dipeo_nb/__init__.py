@@ -129,7 +129,13 @@ __all__ = [
 ]
 
 
-class _Door(ModuleType):
+class _Module(ModuleType):
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As the very module: what a notebook's function names goes to other processes by import (joblib, Dask, Ray, Spark).
+        return importlib.import_module, (self.__name__,)
+
+
+class _CallableModule(_Module):
     """`dipeo_nb.llm` is the package of the providers and, as `dp.llm("openai:gpt-5-nano")`, what makes a model ready."""
 
     def __call__(self, model: str | None = None, **defaults: Any) -> LLM:
@@ -147,10 +153,10 @@ class _Door(ModuleType):
         return ready(model, **defaults)
 
 
-class _Package(ModuleType):
+class _Package(_Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "llm" and type(value) is ModuleType:  # Python has just imported the package of that name
-            value.__class__ = _Door
+            value.__class__ = _CallableModule
         super().__setattr__(name, value)
 
 
@@ -182,4 +188,4 @@ def unload_ipython_extension(shell: Any) -> None:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__]

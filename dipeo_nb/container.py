@@ -315,6 +315,8 @@ class Runtime(InitializationMixin):
                 if (service := getattr(services, name)) is not None:
                     _check(name, service)
         self.services = services
+        self.replaced = frozenset(given)
+        """Names of the services that were given, instead of what the settings say."""
         self.router = MessageRouter(self.services.store, self.services.bus)
         self.trusted = TrustedCode(self.settings.data_dir / "trusted.json")
         self._telemetry = _telemetry(self.settings)

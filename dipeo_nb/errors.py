@@ -22,6 +22,7 @@
     │   ├── DeadlockError             nodes wait for inputs that can never come
     │   ├── BudgetExceededError       a limit of tokens, money, calls or seconds was reached
     │   └── RunAbortedError           stopped by the user
+    │       └── RunInterruptedError       cut off by the end of its process
     └── ServiceError              something outside failed
         ├── StorageError              files, blobs, run store; carries `operation`
         ├── EventBusError             events could not be passed on; the run store has them
@@ -266,6 +267,12 @@ class ServiceError(DipeoError):
     """Something outside this package failed."""
 
     code = "service_error"
+
+
+class RunInterruptedError(RunAbortedError):
+    """The run was cut off by the orderly end of its process; it can be resumed."""
+
+    code = "interrupted"
 
 
 class StorageError(ServiceError):

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import concurrent.futures.thread
 import contextlib
 import os
 import queue
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self.closing = False
+        """Whether what runs is cancelled because the loop ends, mostly with its process."""
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._run, name="dipeo-loop", daemon=True)
         self.thread.start()
@@ -54,6 +57,8 @@ class LoopThread:
         if self.pid != os.getpid() or self.loop.is_closed() or not self.thread.is_alive():
             return
 
+        self.closing = True
+
         async def cancel_all() -> None:
             tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
             for task in tasks:
@@ -66,6 +71,12 @@ class LoopThread:
             self.submit(cancel_all()).result(timeout=5)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(timeout=5)
+
+
+def closing() -> bool:
+    """Whether the library's loop is ending."""
+    current = LoopThread._current
+    return current is not None and current.closing
 
 
 def submit(coro: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
@@ -190,9 +201,23 @@ async def _closable(items: AsyncIterator[T]) -> AsyncGenerator[T]:
             await close()
 
 
-@atexit.register
+_before_exit: list[Callable[[], None]] = []
+
+
+def before_exit(look: Callable[[], None]) -> None:
+    """Have something called when the process ends, while everything on the loop still runs."""
+    _before_exit.append(look)
+
+
 def shut_down() -> None:
     """Close the loop thread if there is one. Called at exit; whoever owns threads of its own calls it before it ends them."""
+    while _before_exit:
+        _before_exit.pop()()
     current = LoopThread._current
     if current is not None:
         current.close()
+
+
+# As thread pools do: before the `atexit` functions, among which are finalisers that close databases. What goes on is to
+# record its end first. Pools registered themselves when they were imported, and end after us.
+getattr(threading, "_register_atexit", atexit.register)(shut_down)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dipeo_nb.common.aio import uncancelled
+from dipeo_nb.common.loop import closing
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.values import UnsupportedValueError, is_plain, plain_value, well_formed
 from dipeo_nb.domain.budget import Budget
@@ -36,6 +37,7 @@ from dipeo_nb.errors import (
     NodeExecutionError,
     NodeTimeoutError,
     RunAbortedError,
+    RunInterruptedError,
     RunTimeoutError,
 )
 from dipeo_nb.execution import code_state, handlers, run_log, schedule
@@ -277,7 +279,16 @@ class Execution:
     # On the loop thread.
 
     def _abort(self) -> None:
-        self._halt(RunAbortedError(f"The run was aborted: {self._stop_reason or 'cancelled'}.", run_id=self.run_id))
+        if closing() and self._stop_reason in (None, "cancelled"):
+            self._halt(
+                RunInterruptedError(
+                    "The run was cut off: its process ended.",
+                    hint=f"Go on with it: dp.resume('{self.run_id}'), or dipeo-nb resume {self.run_id}.",
+                    run_id=self.run_id,
+                )
+            )
+        else:
+            self._halt(RunAbortedError(f"The run was aborted: {self._stop_reason or 'cancelled'}.", run_id=self.run_id))
 
     def _out_of_time(self) -> None:
         self._halt(
@@ -871,12 +882,16 @@ class Execution:
             return
         self.error = self._failure
         redactor.error(self._failure)
-        aborted = isinstance(self._failure, RunAbortedError)
+        status = Status.FAILED
+        if isinstance(self._failure, RunAbortedError):
+            cut_off = isinstance(self._failure, RunInterruptedError)
+            status = Status.INTERRUPTED if cut_off else Status.ABORTED
+            statuses |= {self.plan.nodes[i].id: str(status) for i in self._working}
         label = getattr(self._failure, "node", None)
         self.journal.emit_last(
             EventType.EXECUTION_ERROR,
             {
-                "status": Status.ABORTED if aborted else Status.FAILED,
+                "status": status,
                 "error": describe(self._failure, label),
                 "total_duration_ms": duration,
                 "node_status": statuses,

@@ -161,6 +161,20 @@ class LLM:
     def _service(self) -> LLMServicePort:
         return self._runtime.services.llm
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._runtime.replaced & {"llm", "keys"}:
+            raise TypeError(
+                "This model belongs to a session with services of its own, which do not leave their process; "
+                "make it there: Session(…).llm(…)."
+            )
+        return _ready, (self.name, self._defaults)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LLM:
+        return LLM(self._runtime, self.name, **self._defaults)  # the services are shared
+
+    def __copy__(self) -> LLM:
+        return self.__deepcopy__({})
+
     def __repr__(self) -> str:
         defaults = "".join(f", {name}={_short(value)}" for name, value in self._defaults.items())
         return f'dp.llm("{self.name}"{defaults})'
@@ -273,6 +287,13 @@ class Batch(list["Answer | LLMError"]):
     def _repr_html_(self) -> str:
         rows = [(prompt, *_batch_row(item)) for prompt, item in zip(self.prompts, self, strict=True)]
         return f"<p>{escape(repr(self))}</p>{static_view.table(('prompt', 'answer', 'details'), rows)}"
+
+
+def _ready(name: str, defaults: Mapping[str, Any]) -> LLM:
+    """A model of another process, here: asked with the settings and keys of this one."""
+    from dipeo_nb.notebook.session import llm
+
+    return llm(name, **defaults)
 
 
 def tool(function: Callable[..., Any] | None = None, *, name: str | None = None, description: str | None = None) -> Any:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 import queue
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb import errors
-from dipeo_nb.common.loop import LoopThread, run_on_loop, run_sync, submit
+from dipeo_nb.common.loop import LoopThread, before_exit, run_on_loop, run_sync, submit
 from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.short_repr import short_repr
+from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
@@ -23,18 +27,23 @@ from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
-from dipeo_nb.errors import DipeoError, MissingDependencyError, RunAbortedError, RunError, UnknownNodeError, UserError
+from dipeo_nb.errors import DipeoError, RunAbortedError, RunError, UnknownNodeError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.failures import as_run_error, describe
-from dipeo_nb.execution.fold import RunState, Spent
+from dipeo_nb.execution.fold import RunState, Spent, interrupted
 from dipeo_nb.execution.interaction import no_question, nobody
 from dipeo_nb.execution.metrics import RunMetrics, measure, told
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook.conversation import Conversation, Turns
+from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
+from dipeo_nb.notebook.safe_markdown import safe
+from dipeo_nb.notebook.tables import Events, Table
 
 if TYPE_CHECKING:
     from dipeo_nb.container import Runtime
-    from dipeo_nb.notebook.session import Session
+    from dipeo_nb.domain.budget import Budget
+    from dipeo_nb.notebook.session import GivenAnswer, Session
     from dipeo_nb.notebook.view import LiveDisplay
 
 STOP_GRACE_S = 5.0
@@ -45,6 +54,13 @@ PAGE = 500
 """Events read at a time by `async for`."""
 
 _LOG = logger(__name__)
+_NODE_KINDS = {"node": str, "status": str, "runs": int, "seconds": float, "tokens": int, "cost_usd": float}
+
+METRIC_KINDS = {
+    "node": str, "runs": int, "working_s": float, "waiting_s": float, "share": str, "tokens": int, "cost_usd": float, "retries": int,
+}  # fmt: skip
+
+__all__ = ["Answers", "Conversation", "Events", "Explanation", "Run", "RunResult", "Table", "Turns", "in_kernel"]
 
 
 class RunResult:
@@ -92,7 +108,7 @@ class RunResult:
         return self.run.error
 
     @property
-    def events(self) -> list[Event]:
+    def events(self) -> Events:
         return self.run.events
 
     @property
@@ -121,77 +137,17 @@ class RunResult:
         """One row per node; see `Run.to_dataframe`."""
         return self.run.to_dataframe()
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `dipeo-nb run --json` prints; see `Run.to_dict`."""
+        return self.run.to_dict()
+
     def __repr__(self) -> str:
-        return f"RunResult({self.run.state.diagram!r}, {static_view.headline(self.run.state)}, outputs={dict(self.outputs)!r})"
+        state = self.run.state
+        outputs = short_repr(dict(self.outputs), 600)
+        return f"RunResult({short_repr(state.diagram, 80)}, {static_view.headline(state)}, outputs={outputs})"
 
     def _repr_html_(self) -> str:
         return static_view.short_html(self.run.state)
-
-
-class Conversation(list[Mapping[str, Any]]):
-    """Messages in order: id, from_person_id, to_person_id, content, message_type, timestamp, node_id.
-
-    `turns` says what each person saw when it spoke.
-    """
-
-    def __init__(
-        self,
-        messages: Iterable[Mapping[str, Any]] = (),
-        turns: Iterable[Mapping[str, Any]] = (),
-        labels: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(messages)
-        self._turns, self._labels = list(turns), labels or {}
-
-    @property
-    def turns(self) -> Turns:
-        """One row per turn: node, run, person, memory (the view or criterion that chose), saw (the messages that the person's
-        model was shown before the prompt), prompt, answer."""
-        known = {m["id"]: m for m in self}
-        rows: list[Mapping[str, Any]] = []
-        for turn in self._turns:
-            facts = turn["memory"]
-            seen = [known[i] for i in (*facts.get("ids", ()), *facts.get("brought", ())) if i in known]
-            said = [m for m in turn.get("messages", ()) if m["from_person_id"] == turn["person_id"]]
-            rows.append(
-                {
-                    "node": self._labels.get(turn["node_id"], turn["node_id"]),
-                    "run": turn["run"],
-                    "person": turn["person_id"],
-                    "memory": facts.get("view") or facts.get("criterion"),
-                    "saw": seen,
-                    "prompt": turn.get("prompt"),
-                    "answer": said[-1]["content"] if said else turn.get("answer"),
-                }
-            )
-        return Turns(rows)
-
-    def _repr_html_(self) -> str:
-        return static_view.conversation_table(self) + self.turns._repr_html_()
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{m.get('from_person_id')} → {m.get('to_person_id')}: {m.get('content')}" for m in self)
-
-
-class Turns(list[Mapping[str, Any]]):
-    """What each person saw when it spoke; see `Conversation.turns`."""
-
-    def _repr_html_(self) -> str:
-        return static_view.turns_html(self)
-
-    def __repr__(self) -> str:
-        return "\n".join(
-            f"{t['node']}#{t['run']}: {t['person']} saw {len(t['saw'])} messages ({t['memory']}), "
-            f"was asked {t['prompt']!r} and said {t['answer']!r}"
-            for t in self
-        )
-
-
-class Table(list[Mapping[str, Any]]):
-    """Rows with the same keys; shown as a table."""
-
-    def _repr_html_(self) -> str:
-        return static_view.table(self[0] if self else (), (row.values() for row in self))
 
 
 class Explanation:
@@ -208,7 +164,7 @@ class Explanation:
     @property
     def table(self) -> Table:
         """One row per node; see `RunMetrics.rows`."""
-        return Table(self.metrics.rows)
+        return Table(self.metrics.rows, METRIC_KINDS)
 
     @property
     def markdown(self) -> str:
@@ -217,9 +173,9 @@ class Explanation:
             return self.text
         lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0])]
         for row in rows:
-            cells = ("" if value is None else str(value) for value in row.values())
-            lines.append(" | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells))
-        return "\n".join([self.text, "", *(f"| {line} |" for line in lines)])
+            cells = ("" if value is None else clean(value, 200) for value in row.values())
+            lines.append(" | ".join(safe(cell).replace("|", "\\|") for cell in cells))
+        return "\n".join([safe(self.text), "", *(f"| {line} |" for line in lines)])
 
     def __str__(self) -> str:
         return self.text
@@ -254,8 +210,12 @@ class Run:
         diagram: DomainDiagram | None = None,
         view: bool = True,
         session: Session | None = None,
+        events: Sequence[Event] | None = None,
     ) -> None:
         self._runtime = runtime
+        self._recorded = None if events is None else Events(events)
+        self._attended = False
+        """Whether somebody has learnt how it ended."""
         self._session = session
         self._execution = execution
         self._answers = answers
@@ -268,6 +228,7 @@ class Run:
         if execution is None:
             self._finished.set()
         else:
+            _BEGUN.add(self)
             self._future = submit(self._drive(execution))
             self._future.add_done_callback(lambda _: self._finished.set())
 
@@ -280,11 +241,13 @@ class Run:
     @property
     def state(self) -> RunState:
         """The fold over what is written so far."""
+        self._attend()
         return self._state
 
     @property
     def status(self) -> str:
         """pending, running, completed, failed, aborted or interrupted."""
+        self._attend()
         return str(self._state.status)
 
     @property
@@ -314,6 +277,7 @@ class Run:
     @property
     def error(self) -> Mapping[str, Any] | None:
         """type, message, node, hint of what made it fail."""
+        self._attend()
         return self._state.error
 
     @property
@@ -321,14 +285,16 @@ class Run:
         return Conversation(self._state.conversation, self._state.turns, self._state.labels)
 
     @property
-    def events(self) -> list[Event]:
+    def events(self) -> Events:
         """All events so far, from the run store."""
+        if self._recorded is not None:
+            return self._recorded
 
         async def read() -> list[Event]:
             await self._runtime.initialize()
             return await self._runtime.services.store.events(self.id)
 
-        return run_sync(read()) + (list(self._execution.tail) if self._execution is not None else [])
+        return Events(run_sync(read()) + (list(self._execution.tail) if self._execution is not None else []))
 
     @property
     def question(self) -> Mapping[str, Any] | None:
@@ -349,7 +315,7 @@ class Run:
     @property
     def nodes(self) -> Table:
         """One row per node, in the order they first ran: node, status, runs, seconds, tokens, cost_usd, output."""
-        return Table(
+        rows = (
             {
                 "node": self._state.label(i),
                 "status": str(n.status),
@@ -361,6 +327,7 @@ class Run:
             }
             for i, n in static_view.in_order(self._state)
         )
+        return Table(rows, _NODE_KINDS)
 
     @property
     def metrics(self) -> RunMetrics:
@@ -372,20 +339,26 @@ class Run:
         return Explanation(self.metrics)
 
     def to_dataframe(self) -> Any:
-        """`nodes` as a pandas DataFrame.
+        """`nodes` as a pandas DataFrame. Its columns have the same types for every run, so frames can be put together.
 
         Raises:
             MissingDependencyError: pandas is not installed; `nodes` has the same rows without it.
         """
-        try:
-            import pandas  # pyright: ignore[reportMissingImports,reportMissingModuleSource]
-        except ImportError as error:
-            raise MissingDependencyError(
-                "A DataFrame needs the package 'pandas', which is not installed.",
-                hint="Run: pip install pandas. Or use run.nodes, the same rows as a list.",
-                package="pandas",
-            ) from error
-        return pandas.DataFrame(list(self.nodes))
+        return self.nodes.to_dataframe()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run in a few values of JSON, exactly the object that `dipeo-nb run --json` prints: run_id, status, diagram, outputs,
+        node_runs, node_status, usage, cost_usd, duration_s, events, error."""
+        self._attend()
+        return json.loads(json_text(self._state.report()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As far as it is: a run goes on where it began, and only there.
+        return _recorded_run, (list(self.events), self._state.status == Status.INTERRUPTED)
+
+    def _attend(self) -> None:
+        if self._finished.is_set():
+            self._attended = True
 
     # What one does with it.
 
@@ -394,17 +367,79 @@ class Run:
         if self._execution is not None and not self._finished.is_set():
             self._execution.stop(reason)
 
-    def resume(self, **options: Any) -> Run:
-        """Go on with it after it was cut off, failed or was stopped; see `Session.resume`."""
-        return self._of_session().resume(self, **options)
+    def resume(
+        self,
+        *,
+        answers: GivenAnswer | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        budget: Budget | None = None,
+        view: bool = True,
+        **variables: Any,
+    ) -> Run:
+        """Go on with it after it was cut off, failed or was stopped; returns at once. What is recorded as finished never runs
+        again.
 
-    def fork(self, **options: Any) -> Run:
-        """Edit in the past: `run.fork(at="Judge", set={"nodes.Judge.default_prompt": "…"})`; see `Session.fork`."""
-        return self._of_session().fork(self, **options)
+        Args:
+            answers: node label → answer (or list of answers) for user_response nodes.
+            inputs: with the keywords: inputs of the run that held secrets, which are not recorded; nothing else can be given.
+            timeout: seconds for what is left.
+            budget: what models may cost from now on: `dp.Budget(usd=0.1)`.
+            view: False shows the run as a picture only, never live.
+
+        Raises:
+            UserError: it is complete (see `fork`), needs what is not recorded, or answers name no node that asks.
+            StorageError: it still goes on, here or in another process.
+        """
+        return self._of_session().resume(
+            self, answers=answers, inputs=inputs, timeout=timeout, budget=budget, view=view, **variables
+        )
+
+    def fork(
+        self,
+        *,
+        at: str | None = None,
+        of: int = 1,
+        set: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        answers: GivenAnswer | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        max_iterations: int | None = None,
+        budget: Budget | None = None,
+        view: bool = True,
+    ) -> Run:
+        """Edit in the past: a new run that takes over what this one had done and does only the rest again.
+
+            run.fork(at="Judge", set={"nodes.Judge.default_prompt": "…", "persons.Judge.model": "…"})
+
+        Args:
+            at: label or id of a node: it, and all that depends on it, runs again. Default: the nodes that `set`, `model` and
+                `inputs` change.
+            of: which run of the node in a loop (1-based).
+            set: changes of the diagram, as of `Diagram.set`. A person whose service or model it names has that one, also when the
+                run moves all others.
+            model: moves every other person: `local`, `echo`, `openai:NAME`; default: as in this run.
+            answers: node label → answer (or list of answers) for user_response nodes.
+            inputs: variables of the run to change; the others stay.
+            timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
+            max_iterations: visits of one node before its loop counts as endless.
+            budget: what models may cost: `dp.Budget(usd=0.1)`.
+            view: False shows the run as a picture only, never live.
+
+        Raises:
+            UserError: no such node, nothing to do differently, or a change before `at` on which its run `of` depends.
+        """
+        return self._of_session().fork(
+            self, at=at, of=of, set=set, model=model, answers=answers, inputs=inputs, timeout=timeout,
+            max_iterations=max_iterations, budget=budget, view=view,
+        )  # fmt: skip
 
     def _of_session(self) -> Session:
-        if self._session is None:
-            raise UserError("This run belongs to no session.", hint=f"Open it with one: dp.open_run('{self.id}').")
+        if self._session is None:  # it came from another process
+            from dipeo_nb.notebook.session import default_session
+
+            return default_session()
         return self._session
 
     def answer(self, text: str, request_id: str | None = None) -> None:
@@ -452,10 +487,12 @@ class Run:
                         raise TimeoutError(f"Run {self.id} is still {self.status} after {timeout:g} s.")
                     ask()
             concurrent.futures.wait(self._displays, timeout=STOP_GRACE_S)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             self.stop("interrupted")
             self._finished.wait(STOP_GRACE_S)
             concurrent.futures.wait(self._displays, timeout=STOP_GRACE_S)
+            self._attended = True
+            self._show_shortly(interrupt)
             raise
         return self._outcome()
 
@@ -477,7 +514,7 @@ class Run:
         # On any loop, mostly a notebook cell's; the end comes from another. The ticks let questions in, and a kernel's
         # Stop, which does not wake an idle `await` (ipykernel#881).
         try:
-            with self._asking_here() as ask:
+            with self._asking_here() as ask, stopping_on_ctrl_c(self):
                 pause = 0.001
                 while not self._finished.is_set():
                     await asyncio.sleep(pause)
@@ -485,10 +522,20 @@ class Run:
                     ask()
             while not all(display.done() for display in self._displays):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(TICK_S)
-        except (asyncio.CancelledError, KeyboardInterrupt):
+        except (asyncio.CancelledError, KeyboardInterrupt) as interrupt:
             self.stop("interrupted")
+            self._attended = True
+            until = time.monotonic() + STOP_GRACE_S
+            self._show_shortly(interrupt)
+            if isinstance(interrupt, asyncio.CancelledError):
+                # Whoever cancels it finds it stopped; cancelled again, it waits no longer.
+                while not self._finished.is_set() and time.monotonic() < until:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(TICK_S)
             raise
         return self._outcome()
+
+    def _show_shortly(self, interrupt: BaseException) -> None:
+        short(interrupt, f"Run {self.id} was stopped.", f"dp.resume('{self.id}') goes on with it.")
 
     @contextmanager
     def _asking_here(self) -> Iterator[Callable[[], None]]:
@@ -504,11 +551,16 @@ class Run:
         finally:
             answers.waiting_cells -= 1
 
+    @property
+    def _how_to_go_on(self) -> str:
+        return f"Go on with it: dp.resume('{self.id}')."
+
     def _outcome(self) -> RunResult:
+        self._attended = True
         error: BaseException | None = None
         if self._future is not None:
             if self._future.cancelled():  # the library's loop was closed under it
-                error = RunAbortedError("The run was cut off.", hint="Run the diagram again.")
+                error = RunAbortedError("The run was cut off.", hint=self._how_to_go_on)
             else:
                 error = self._future.exception()
         if error is None and self._execution is not None:
@@ -516,9 +568,9 @@ class Run:
         if error is None and self._state.error is not None:
             error = _rebuilt(self._state.error)
         if error is None and self.status == Status.INTERRUPTED:
-            error = RunError("The process of this run ended before the run did.", hint="Run the diagram again.")
+            error = RunError("The process of this run ended before the run did.", hint=self._how_to_go_on)
         if error is None and not self._state.finished:
-            error = RunError("This run still goes on in another process.", hint="Open it again later: dp.open_run(…).")
+            error = RunError("This run still goes on in another process.", hint=f"Open it again later: dp.open_run('{self.id}').")
         if error is None:
             return RunResult(self)
         if isinstance(error, DipeoError):
@@ -539,6 +591,8 @@ class Run:
 
     async def _more(self, seq: int) -> list[Event]:
         """Events after *seq*; waits for some, and gives none when the run is over."""
+        if self._recorded is not None:
+            return [event for event in self._recorded if event.seq > seq][:PAGE]
         await self._runtime.initialize()
         while self._state.events <= seq and not self._finished.is_set():  # noqa: ASYNC110 - a queue per reader is dearer
             await asyncio.sleep(0.02)
@@ -551,6 +605,7 @@ class Run:
 
         Outside a kernel: the lines of text, as far as the run is.
         """
+        self._attended = self._finished.is_set() or in_kernel()  # a live view will show the end
         if not in_kernel():
             sys.stdout.write(static_view.plain(self._state, self._diagram) + "\n")
             return
@@ -594,7 +649,65 @@ class Run:
         return static_view.bundle(self._state, self._diagram)
 
     def __repr__(self) -> str:
-        return f"Run({self.id!r}, {self._state.diagram!r}, {static_view.headline(self._state)})"
+        self._attend()
+        return f"Run({self.id!r}, {short_repr(self._state.diagram, 80)}, {static_view.headline(self._state)})"
+
+    def __del__(self) -> None:
+        if getattr(self, "_finished", None) is not None:
+            _say_unattended(self)
+
+
+_BEGUN: weakref.WeakSet[Run] = weakref.WeakSet()
+"""The runs that this process began and that somebody still holds, or that still go on."""
+
+
+def _recorded_run(events: list[Event], was_cut_off: bool) -> Run:
+    """A run as another process, or a copy, has it: its record, without the store that it is in."""
+    state = RunState.fold(events)
+    if was_cut_off:
+        interrupted(state)
+    return Run(None, state, diagram=static_view.diagram_of(state), events=events)  # type: ignore[arg-type]
+
+
+def _say_unattended(run: Run) -> None:
+    """Tell about a run that failed while nobody waited for it."""
+    state = run._state
+    if run._attended or run._execution is None or isinstance(run._execution, Replay) or not run._finished.is_set():
+        return
+    run._attended = True
+    if state.status == Status.FAILED:
+        why = clean((state.error or {}).get("message") or "it could not be recorded", 200)
+        _write(
+            f"Run {state.run_id} ({clean(state.diagram, 80)}) failed and nobody asked for its result: {why}\n"
+            f"See dp.open_run('{state.run_id}'); `await run` or run.result() raises it."
+        )
+
+
+def _at_exit() -> None:
+    """The process ends: say which runs nobody looked at, and which are cut off now."""
+    going: list[str] = []
+    for run in list(_BEGUN):
+        if run._finished.is_set():
+            _say_unattended(run)
+        elif not isinstance(run._execution, Replay):
+            going.append(run.id)
+            run._attended = True
+    if going:
+        runs = f"Run {going[0]} was" if len(going) == 1 else f"{len(going)} runs were"
+        _write(
+            f"{runs} cut off by the end of the process.\nWait for a run with run.result() or `await run`; "
+            f"go on with one that was cut off: dp.resume('{going[0]}')."
+        )
+
+
+before_exit(_at_exit)
+
+
+def _write(text: str) -> None:
+    """Lines on stderr. No warning: in a finaliser and at the end of a process one that is made an error could not be caught."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):  # it is closed
+            sys.stderr.write(f"dipeo_nb: {text}\n")
 
 
 class Answers:

@@ -10,7 +10,6 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -52,6 +51,7 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.answer import Answer
 from dipeo_nb.notebook.calls import check_variables, checked_call
 from dipeo_nb.notebook.chat import LLM
+from dipeo_nb.notebook.history import EVENTS_READ, Runs
 from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel, no_node
 
 P = ParamSpec("P")
@@ -426,7 +426,20 @@ class Session:
                 limit=limit, status=status, diagram=diagram, parent=parent, nested=nested
             )
 
-        return Runs(run_sync(read()))
+        return Runs(run_sync(read()), self._spent)
+
+    def _spent(self, rows: Sequence[RunSummary]) -> list[RunState | None]:
+        """What is recorded of runs, for as many of them as can be read at once; None for the others."""
+
+        async def read() -> list[RunState | None]:
+            await self.runtime.initialize()
+            left, found = EVENTS_READ, list[RunState | None]()
+            for row in rows:
+                left -= row.events
+                found.append(RunState.fold(await self.runtime.services.store.events(row.run_id)) if left >= 0 else None)
+            return found
+
+        return run_sync(read())
 
     @checked_call
     def open_run(self, run_id: RunName) -> Run:
@@ -599,19 +612,6 @@ class Session:
         self.close()
 
 
-class Runs(list[RunSummary]):
-    """Rows of the run history; shown as a table."""
-
-    def _repr_html_(self) -> str:
-        head = ("run", "diagram", "status", "started", "seconds", "events")
-        return static_view.table(head, map(_row, self)) if self else "<p>no runs</p>"
-
-    def __repr__(self) -> str:
-        if not self:
-            return "no runs"
-        return "\n".join(f"{row[0]}  {row[2]:<12} {row[3]}  {row[1]}" for row in map(_row, self))
-
-
 class Differences:
     """Two runs side by side; shown as tables. `facts` has it all, `changed` the nodes that are not the same."""
 
@@ -643,12 +643,6 @@ class LLMServices(list[catalogue.ServiceFacts]):
 def _service_row(facts: catalogue.ServiceFacts) -> tuple[str, ...]:
     ready = "yes" if facts.ready else f"no: {facts.why_not}"
     return facts.service, ready, facts.key, facts.model, ", ".join(facts.abilities)
-
-
-def _row(summary: RunSummary) -> tuple[Any, ...]:
-    started = datetime.fromtimestamp(summary.started_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    seconds = "" if summary.duration_s is None else f"{summary.duration_s:.1f}"
-    return summary.run_id, summary.diagram, summary.status, started, seconds, summary.events
 
 
 def _node(plan: Plan, reference: str | None) -> PlanNode | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from numbers import Real
 from typing import Any
 
+from dipeo_nb.common.short_repr import inert
 from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
 from dipeo_nb.diagram.drawing import NodeLook, draw, text_tree
@@ -26,6 +28,14 @@ DIFF_LIMIT = 10_000
 """Characters of one value compared."""
 ROW_LIMIT = 200
 """Rows of one table shown; a saved notebook stays small."""
+_RAW = 'class="mathjax_ignore tex2jax_ignore"'
+"""On the outermost element of what is text: else front ends read what stands between two dollars as mathematics."""
+_TEXT = "text-align:left;white-space:pre-wrap;overflow-wrap:anywhere"
+_NUMBER = "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums"
+
+
+class Figure(str):
+    """A number as it is to be read, such as `1,234`, `2.10 s` or `$0.02`; its column is aligned to the right."""
 
 
 def looks(state: RunState) -> dict[str, NodeLook]:
@@ -51,7 +61,7 @@ def bundle(state: RunState, diagram: DomainDiagram | None = None, *, png: bool =
 
 def html(state: RunState, diagram: DomainDiagram | None) -> str:
     """Semantic HTML that stays readable where styles and scripts are stripped."""
-    parts = [f"<section><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"]
+    parts = [f"<section {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"]
     if diagram is not None:
         svg = draw(diagram, status=looks(state), title=f"{state.diagram}, {state.status}")
         parts.append(figure(svg, alt=f"Diagram {state.diagram}, {state.status}"))
@@ -73,7 +83,7 @@ def html(state: RunState, diagram: DomainDiagram | None) -> str:
 def short_html(state: RunState) -> str:
     """The headline and the outputs."""
     outputs = table(("endpoint", "value"), state.outputs.items()) if state.outputs else ""
-    return f"<p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>{outputs}"
+    return f"<section {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>{outputs}</section>"
 
 
 def difference(diff: RunDiff) -> str:
@@ -96,7 +106,7 @@ def explanation(sentences: Iterable[str], of_run: RunMetrics) -> str:
     """A run in words, and a row for each of its nodes."""
     rows = of_run.rows
     said = "".join(f"<p>{escape(clean(sentence, 2000))}</p>" for sentence in sentences)
-    return f"<section>{said}{table(rows[0], (row.values() for row in rows)) if rows else ''}</section>"
+    return f"<section {_RAW}>{said}{table(rows[0], (row.values() for row in rows)) if rows else ''}</section>"
 
 
 def _node_difference(node: NodeDiff) -> str:
@@ -118,7 +128,7 @@ def _words(before: str, after: str) -> str:
     """A word by word difference: what went struck through, what came underlined."""
     tags = {" ": "span", "-": "del", "+": "ins"}
     return "".join(
-        f'<{tags[mark]} style="white-space:pre-wrap">{escape(text)}</{tags[mark]}>'
+        f'<{tags[mark]} style="white-space:pre-wrap">{lines(inert(text))}</{tags[mark]}>'
         for mark, text in words(before[:DIFF_LIMIT], after[:DIFF_LIMIT])
     )
 
@@ -126,10 +136,11 @@ def _words(before: str, after: str) -> str:
 def failure(error: Mapping[str, Any]) -> str:
     """An error with its place and its remedy."""
     node = f" in <em>{escape(clean(error['node'], 80))}</em>" if error.get("node") else ""
-    hint = f"<br>{escape(str(error['hint']))}" if error.get("hint") else ""
+    hint = f"<br>{lines(shown(str(error['hint'])))}" if error.get("hint") else ""
     trace = error.get("traceback")
-    details = f"<pre>{escape(str(trace))}</pre>" if trace else ""
-    return f"<p><strong>{escape(str(error.get('type')))}</strong>{node}: {escape(str(error.get('message')))}{hint}</p>{details}"
+    details = f"<pre>{lines(inert(str(trace)), '&#10;')}</pre>" if trace else ""
+    message = lines(shown(str(error.get("message"))))
+    return f"<section {_RAW}><p><strong>{escape(clean(error.get('type')))}</strong>{node}: {message}{hint}</p>{details}</section>"
 
 
 def conversation_table(messages: Iterable[Mapping[str, Any]]) -> str:
@@ -144,7 +155,7 @@ def turns_html(turns: Iterable[Mapping[str, Any]]) -> str:
     """What each person saw when it spoke, folded up."""
     shown = list(turns)
     parts = [
-        f"<details><summary>{escape(str(t['node']))} #{t['run']}: {escape(str(t['person']))} saw {len(t['saw'])} "
+        f"<details {_RAW}><summary>{escape(clean(t['node']))} #{t['run']}: {escape(clean(t['person']))} saw {len(t['saw'])} "
         f"({escape(clean(t['memory'], 80))})</summary>"
         + table(
             ("from", "message"),
@@ -161,32 +172,71 @@ def turns_html(turns: Iterable[Mapping[str, Any]]) -> str:
     return "".join(parts) + (f"<p><small>… and {more} more turns</small></p>" if more > 0 else "")
 
 
+class Titled(str):
+    """A short form of something, with the whole of it as a tooltip."""
+
+    whole: str
+
+    def __new__(cls, text: str, whole: str) -> Titled:
+        self = super().__new__(cls, text)
+        self.whole = whole
+        return self
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """An HTML table; every cell is escaped and cut, and after `ROW_LIMIT` rows it says how many more there are."""
-    top = "".join(f'<th scope="col" style="text-align:left">{escape(h)}</th>' for h in head)
-    shown_rows = list(rows)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td dir="auto" style="text-align:left;white-space:pre-wrap">{_cell(c)}</td>' for c in row)
-        + "</tr>"
-        for row in shown_rows[:ROW_LIMIT]
+    """An HTML table on one line; every cell is escaped and cut, and after `ROW_LIMIT` rows it says how many more there are."""
+    names = list(head)
+    all_rows = [list(row) for row in rows]
+    right = numeric(all_rows[:ROW_LIMIT], len(names))
+    sides = [_NUMBER if i in right else _TEXT for i in range(len(names))]
+    top = "".join(
+        f'<th scope="col" style="text-align:{"right" if i in right else "left"}">{escape(clean(name))}</th>'
+        for i, name in enumerate(names)
     )
-    more = len(shown_rows) - ROW_LIMIT
+    body = "".join(
+        "<tr>" + "".join(f'<td dir="auto" style="{side}">{_cell(c)}</td>' for c, side in zip(row, sides, strict=True)) + "</tr>"
+        for row in all_rows[:ROW_LIMIT]
+    )
+    more = len(all_rows) - ROW_LIMIT
     rest = f"<p><small>… and {more} more rows</small></p>" if more > 0 else ""
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{rest}"
+    return f"<section {_RAW}><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{rest}</section>"
+
+
+def numeric(rows: Sequence[Sequence[Any]], columns: int) -> set[int]:
+    """The columns that hold numbers, and nothing else but gaps."""
+    found: set[int] = set()
+    for i in range(columns):
+        values = [row[i] for row in rows if row[i] is not None and row[i] != ""]
+        if values and all(isinstance(v, (Real, Figure)) and not isinstance(v, bool) for v in values):
+            found.add(i)
+    return found
+
+
+def note(text: str) -> str:
+    """A line of HTML instead of a table."""
+    return f"<p {_RAW}>{escape(clean(text, 400))}</p>"
+
+
+def titled(title: str, *parts: str) -> str:
+    """HTML with a heading line of text, none of it mathematics."""
+    return f"<section {_RAW}><p>{title}</p>{''.join(parts)}</section>"
+
+
+def lines(text: str, line_break: str = "<br>") -> str:
+    """Escaped text on one line of HTML: where HTML stands in Markdown, an empty line ends it, and what follows would be live."""
+    return escape(text).replace("\n", line_break)
 
 
 def plain(state: RunState, diagram: DomainDiagram | None) -> str:
     """The run as lines of text."""
-    lines = [f"{clean(state.diagram, 120)}: {headline(state)}"]
+    text = [f"{clean(state.diagram, 120)}: {headline(state)}"]
     if diagram is not None:
-        lines.append(text_tree(diagram, status=looks(state)))
+        text.append(text_tree(diagram, status=looks(state)))
     if state.error is not None:
-        lines.append(
-            f"{state.error.get('type')}: {state.error.get('message')} {state.error.get('hint') or ''}".rstrip()
-        )
-    lines += [f"{clean(label, 80)} = {shown(value)}" for label, value in state.outputs.items()]
-    return "\n".join(lines)
+        failed = f"{state.error.get('type')}: {state.error.get('message')} {state.error.get('hint') or ''}"
+        text.append(shown(failed.rstrip()))
+    text += [f"{clean(label, 80)} = {shown(value)}" for label, value in state.outputs.items()]
+    return "\n".join(text)
 
 
 def headline(state: RunState) -> str:
@@ -206,10 +256,10 @@ def money(cost: float | None) -> str:
 
 
 def shown(value: Any, limit: int = CELL_LIMIT) -> str:
-    """A value as text: text as it is, structure as JSON; cut."""
+    """A value as text: text as it is, structure as JSON; cut, and without what steers a terminal."""
     text = value if isinstance(value, str) else json_text(value, indent=2)
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
-    return well_formed(text)
+    text = inert(text[: 2 * limit])
+    return well_formed(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
 def in_order(state: RunState) -> list[tuple[str, NodeState]]:
@@ -229,11 +279,13 @@ def _row(label: str, node: NodeState) -> tuple[Any, ...]:
         clean(label, 120),
         status_look(str(node.status)).word,
         node.runs,
-        f"{node.duration_s:.2f}",
-        "" if tokens is None else tokens,
+        Figure(f"{node.duration_s:.2f}"),
+        None if tokens is None else Figure(f"{tokens:,}"),
         node.output,
     )
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else escape(shown(value))
+    if isinstance(value, Titled):
+        return f'<span title="{escape(clean(value.whole, 200))}">{escape(clean(value))}</span>'
+    return "" if value is None else lines(shown(value))

@@ -1,0 +1,61 @@
+"""Representations of bounded length: what a notebook or a traceback shows of an object never holds a whole book."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import reprlib
+from typing import Any
+
+VALUE_LIMIT = 200
+"""Characters of one value."""
+REPR_LIMIT = 1_000
+"""Characters of one object."""
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 4, 8, 8, 8, 8
+        self.maxstring = self.maxother = VALUE_LIMIT
+        self.maxlong = 60
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(x if len(x) <= self.maxstring else f"{x[: self.maxstring - 1]}…")
+
+
+_SHORT = _Short()
+
+
+def short_repr(value: Any, limit: int = REPR_LIMIT) -> str:
+    """The repr of a value, with long texts, collections and levels cut; *limit* characters at most."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def bounded_repr(self: Any) -> str:
+    """A `__repr__` for dataclasses and named tuples with values of any size; fields that hold nothing are left out."""
+    if dataclasses.is_dataclass(self):
+        fields = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.repr]
+    else:
+        fields = list(zip(self._fields, self, strict=True))
+    empty: tuple[Any, ...] = (None, "", (), [], {})
+    shown = ", ".join(
+        f"{name}={_SHORT.repr(value)}" for name, value in fields if not any(type(value) is type(e) and value == e for e in empty)
+    )
+    text = f"{type(self).__name__}({shown})"
+    return text if len(text) <= REPR_LIMIT else f"{text[: REPR_LIMIT - 2]}…)"
+
+
+_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,1000}(?:\x07|\x1b\\)|[PX^_][^\x1b]{0,1000}\x1b\\|[ -/]*[0-~])")
+"""What steers a terminal: colours, the cursor, titles, links."""
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def inert(text: str) -> str:
+    """Text that steers neither a terminal nor the direction of what stands around it; line breaks and tabs stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    if "\x1b" in text:
+        text = _SEQUENCES.sub("", text)
+    return _CONTROLS.sub("", text.replace("\r\n", "\n"))

@@ -1,0 +1,141 @@
+"""Lists of rows as notebooks want them: a table in a cell, aligned text in a terminal, a DataFrame for more."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, SupportsIndex, overload
+
+from dipeo_nb.common.short_repr import short_repr
+from dipeo_nb.domain.events import Event
+from dipeo_nb.errors import MissingDependencyError
+from dipeo_nb.notebook import static_view
+
+TEXT_ROWS = 40
+"""Rows of a table in text form."""
+TEXT_CELL = 60
+"""Characters of one cell there."""
+
+_DTYPES = {int: "Int64", float: "Float64", bool: "boolean", str: "string"}
+
+
+class Table(list[Mapping[str, Any]]):
+    """Rows with the same keys; shown as a table, and a DataFrame by `to_dataframe()`."""
+
+    kinds: Mapping[str, type] = {}
+    """Column → int, float, bool or str, for columns whose values are that or None: so columns have the same type in every
+    DataFrame, whatever is missing."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = (), kinds: Mapping[str, type] | None = None) -> None:
+        super().__init__(rows)
+        if kinds is not None:
+            self.kinds = kinds
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Table: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return Table(found, self.kinds) if isinstance(index, slice) else found
+
+    def to_dataframe(self) -> Any:
+        """The rows as a pandas DataFrame, with nullable columns.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        return dataframe(self, self.kinds)
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return static_view.note("nothing")
+        return static_view.table(*self._cells())
+
+    def __repr__(self) -> str:
+        return text_table(*self._cells()) if self else "nothing"
+
+    def _cells(self) -> tuple[list[str], list[list[Any]]]:
+        head = list(self[0])
+        return head, [[row.get(name) for name in head] for row in self]
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # IPython would write a list
+
+
+class Events(list[Event]):
+    """Events of a run; shown as a table. Each is an `Event`, with its whole payload."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> Events: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return Events(found) if isinstance(index, slice) else found
+
+    _head = ("seq", "type", "node", "payload")
+
+    def _rows(self) -> list[tuple[Any, ...]]:
+        return [(e.seq, str(e.type), e.node_id or "", short_repr(dict(e.payload), 300)) for e in self]
+
+    def _repr_html_(self) -> str:
+        return static_view.table(self._head, self._rows()) if self else static_view.note("no events")
+
+    def __repr__(self) -> str:
+        return text_table(self._head, self._rows()) if self else "no events"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+
+def dataframe(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, type]) -> Any:
+    """Rows as a DataFrame whose columns have the given kinds.
+
+    Raises:
+        MissingDependencyError: pandas is not installed.
+    """
+    try:
+        import pandas  # pyright: ignore[reportMissingImports,reportMissingModuleSource]
+    except ImportError as error:
+        raise MissingDependencyError(
+            "A DataFrame needs the package 'pandas', which is not installed.",
+            hint="Run: pip install pandas (the extra dipeo-nb[pandas] brings it). Or use the rows as they are, such as run.nodes.",
+            package="pandas",
+            extra="pandas",
+        ) from error
+    found = list(rows)
+    frame = pandas.DataFrame(found, columns=None if found else list(kinds))
+    return frame.astype({name: _DTYPES[kind] for name, kind in kinds.items() if name in frame})
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Aligned columns of text, numbers to the right; long values and many rows are cut, and it says so."""
+    shown = [[_cell(value) for value in row] for row in rows[:TEXT_ROWS]]
+    right = static_view.numeric(rows[:TEXT_ROWS], len(head))
+    widths = [max(map(_width, column)) for column in zip(head, *shown, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            " " * (width - _width(cell)) + cell if i in right else cell + " " * (width - _width(cell))
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    more = len(rows) - TEXT_ROWS
+    return "\n".join([line(list(head)), *map(line, shown), *([f"… and {more} more rows"] if more > 0 else [])])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = static_view.shown(value, 4 * TEXT_CELL) if not isinstance(value, float) else f"{value:.6g}"
+    line = " ".join(text.split())
+    return line if len(line) <= TEXT_CELL else f"{line[: TEXT_CELL - 1]}…"
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes in a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
