@@ -443,7 +443,7 @@ def test_an_answer_streams_into_one_display(shell: InteractiveShell):
     last = updates[-1]
     assert set(last.data) == {"text/markdown", "text/plain"}
     assert last.data["text/markdown"].startswith(
-        '**Hello** world\n\n<small style="opacity:.7">test:m · 10 tokens · &#36;0.0012 · 0.'
+        '**Hello** world\n\n<small style="opacity:.7">test:m · 10 tokens · <span>&#36;</span>0.0012 · 0.'
     )
     facts = last.metadata["dipeo"]
     assert (facts["model"], facts["cost_usd"], facts["usage"]["total"], facts["stopped"]) == ("m", 0.0012, 10, False)

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from dipeo_nb.notebook.safe_markdown import literal, safe
 
-OURS = re.compile(r"<pre><code>[^<>]*</code></pre>|<code>[^<>]*</code>|<https?://[^\s<>\"'`]+>")
+OURS = re.compile(r"<span>&#36;</span>|<pre><code>[^<>]*</code></pre>|<code>[^<>]*</code>|<https?://[^\s<>\"'`]+>")
 PIECES = [
     "<script>", "</b>", "<img src=x onerror=y>", "<!--", "<?", "```", "````", "~~~", "`", "``", "\n", "\n\n", "    ", "> ", "- ",
     "1. ", "$", "$$", "\\", "[a](", "![", "](<", "]: ", "javascript:", "JavaScript\\:x", "&#106;", "&colon;", "&Tab;", ")", "text",
@@ -64,7 +64,7 @@ def test_no_link_runs_a_script_and_no_image_is_fetched(text: str):
     renderer.validateLink = lambda url: True  # type: ignore[method-assign]
     html = renderer.render(safe(text))
     tags = set(re.findall(r"<([a-z]+)", html))
-    assert tags <= {"p", "pre", "code", "a", "blockquote", "ul", "ol", "li", "em", "strong", "hr", "h", "br"}
+    assert tags <= {"p", "pre", "code", "a", "blockquote", "ul", "ol", "li", "em", "strong", "hr", "h", "br", "span"}
     for address in re.findall(r'href="([^"]*)"', html):
         assert not re.match(r"(?i)[\s\x00-\x20]*j\s*a\s*v\s*a\s*s\s*c\s*r\s*i\s*p\s*t\s*:", address)
     assert not re.search(r"<[^>]*\son\w+=", html)
@@ -73,4 +73,41 @@ def test_no_link_runs_a_script_and_no_image_is_fetched(text: str):
 def test_literal_characters():
     """Text in a table or a small line means nothing to Markdown."""
     html = MarkdownIt("commonmark", {"html": True}).render(f"<small>{literal('*a* `b` <i> [c](d) $e$ | _f_')}</small>")
-    assert html == "<p><small>*a* `b` &lt;i&gt; [c](d) $e$ | _f_</small></p>\n"
+    text = "*a* `b` &lt;i&gt; [c](d) <span>$</span>e<span>$</span> | _f_"  # each dollar in an element of its own is no mathematics
+    assert html == f"<p><small>{text}</small></p>\n"
+
+
+D = "<span>&#36;</span>"
+DOLLARS = {
+    "costs $5 a month and $10": f"costs {D}5 a month and {D}10",
+    "run `echo $HOME and $PATH`": "run `echo $HOME and $PATH`",
+    "$HOME:$PATH": f"{D}HOME:{D}PATH",
+    "df$x + df$y": f"df{D}x + df{D}y",
+    "$h{$k}": f"{D}h{{{D}k}}",
+    "between $5-$10, or US$5": f"between {D}5-{D}10, or US{D}5",
+    "$5/month or $9/month": f"{D}5/month or {D}9/month",
+    "kill $$ now and $$ later": f"kill {D}{D} now and {D}{D} later",
+    "for \\$5": f"for {D}5",
+    "|$a$|$5|": f"|$a$|{D}5|",
+    "$": D,
+    "$x^2$, $n$-th and $2x+1$": "$x^2$, $n$-th and $2x+1$",
+    "$\\text{if it is}$": "$\\text{if it is}$",
+    "$$y_1$$": "$$y_1$$",
+    "$$\na\n\\\\\nb\n$$": "$$a\n\\\\\nb$$",
+    "\\(x^2\\) and \\[ y \\]": "$x^2$ and $$y$$",
+    "`\\(x\\)`": "`\\(x\\)`",
+    "```\n\\(x\\) $5\n```": "```\n\\(x\\) $5\n```",
+    "$a<b$ and \\(a > b\\)": "$a\\lt b$ and $a \\gt  b$",
+    "\\(<img src=x onerror=y>\\)": "\\(&lt;img src=x onerror=y>\\)",
+    "$<b>$": "$\\lt b\\gt $",
+    "$![x](http://t)$": "$!{}[x](http://t)$",
+    "$\\approx \\$5$": "$\\approx \\$5$",
+    "\x1b[31mred\x1b[0m \x1b]8;;http://x\x07y": "red y",
+}
+
+
+@pytest.mark.parametrize("text", DOLLARS)
+def test_dollars_are_dollars_unless_they_are_mathematics(text: str):
+    """Prices, variables of shells and columns stay text; mathematics in either notation stands between dollars."""
+    assert safe(text) == DOLLARS[text]
+    assert len(DOLLARS) == 24

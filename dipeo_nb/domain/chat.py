@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.enums import SERVICE_ALIASES, ExecutionPhase, LLMService, MessageType
 from dipeo_nb.errors import ConfigurationError, UnknownModelError, ValidationError
@@ -30,6 +31,8 @@ class ToolCall:
     unreadable: str | None = None
     """What the model gave that is no JSON object; `arguments` is empty then."""
 
+    __repr__ = bounded_repr
+
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
@@ -38,6 +41,8 @@ class ToolResult:
     call_id: str
     content: str
     is_error: bool = False
+
+    __repr__ = bounded_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class ToolConfig:
     function: Callable[..., Any] | None = None
     """What runs when the model calls the tool (sync or async); None: the calls are handed to the caller. Never sent."""
 
+    __repr__ = bounded_repr
+
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
@@ -69,6 +76,8 @@ class ChatMessage:
     raw: Mapping[str, Any] | None = None
     """An assistant's turn in the provider's own form (`LLMResponse.raw`): sent back verbatim to that provider, so that signed
     reasoning survives a tool call; other providers get `content` and `tool_calls`."""
+
+    __repr__ = bounded_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,8 @@ class TokenUsage:
     cache_write: int | None = None
     reasoning: int | None = None
     raw: Mapping[str, Any] | None = None
+
+    __repr__ = bounded_repr
 
     @property
     def total(self) -> int | None:
@@ -158,6 +169,8 @@ class LLMRequest:
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """For logs and fakes: person, node, run number. Never sent."""
 
+    __repr__ = bounded_repr
+
 
 @dataclass(frozen=True, slots=True)
 class LLMResponse:
@@ -184,6 +197,8 @@ class LLMResponse:
     """What a recorded answer would have cost."""
     raw: Mapping[str, Any] | None = None
     """The turn in the provider's own form, for `ChatMessage.raw`: `{"provider": …, "content": […]}`; None when text says all."""
+
+    __repr__ = bounded_repr
 
     @property
     def content(self) -> str:
@@ -238,6 +253,8 @@ class StreamEvent:
     response: LLMResponse | None = None
     data: Mapping[str, Any] | None = None
 
+    __repr__ = bounded_repr
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -254,6 +271,8 @@ class Message:
     """Seconds since the epoch."""
     node_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    __repr__ = bounded_repr
 
 
 def normalize_service(name: str) -> str:

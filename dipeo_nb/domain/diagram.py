@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.enums import HandleDirection, HandleLabel
 
 
@@ -32,6 +33,8 @@ class DomainNode:
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Properties under their canonical names, unknown ones included, without `label`."""
 
+    __repr__ = bounded_repr
+
 
 @dataclass(frozen=True, slots=True)
 class DomainArrow:
@@ -48,6 +51,8 @@ class DomainArrow:
     execution_priority: float = 0
     """Siblings with a higher number get their token first."""
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    __repr__ = bounded_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +82,16 @@ class LLMConfig:
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Keys we do not know, kept for round trips."""
 
+    __repr__ = bounded_repr
+
 
 @dataclass(frozen=True, slots=True)
 class DomainPerson:
     id: str
     label: str
     llm: LLMConfig = field(default_factory=LLMConfig)
+
+    __repr__ = bounded_repr
 
     def facet(self, name: str, *, system_prompt: str | None = None) -> DomainPerson:
         """A side of the person that does one job, such as `selector`: the same model under the id `<id>.__<name>`, with a
@@ -113,6 +122,8 @@ class DiagramMetadata:
     format: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    __repr__ = bounded_repr
+
 
 @dataclass(frozen=True, slots=True)
 class DomainDiagram:
@@ -122,6 +133,8 @@ class DomainDiagram:
     metadata: DiagramMetadata | None = None
     handles: tuple[DomainHandle, ...] = ()
     """Handles that the file lists explicitly; the others follow from the node types."""
+
+    __repr__ = bounded_repr
 
     def node(self, reference: str) -> DomainNode:
         """The node with that id, else with that label; KeyError if there is none."""

@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.errors import EventBusError
 
@@ -42,6 +43,8 @@ class Event(NamedTuple):
     """Seconds since the epoch, UTC."""
     node_id: str | None
     payload: Mapping[str, Any]
+
+    __repr__ = bounded_repr
 
     @property
     def priority(self) -> EventPriority:
@@ -117,6 +120,8 @@ class RunSummary(NamedTuple):
     ended_at: float | None
     events: int
     parent_run_id: str | None = None
+
+    __repr__ = bounded_repr
 
     @property
     def duration_s(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.diagram import DomainDiagram, DomainPerson
 from dipeo_nb.domain.nodes import NodeSpec
@@ -112,6 +113,8 @@ class PlanNode:
     reachable: bool = True
     """Whether a root (start node, or node without incoming edges) leads here."""
 
+    __repr__ = bounded_repr
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -127,6 +130,8 @@ class Plan:
     source_path: str | None = None
     """The file it came from; relative names in the diagram are also looked up beside it."""
     by_id: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    __repr__ = bounded_repr
 
     @property
     def all_reachable(self) -> bool:

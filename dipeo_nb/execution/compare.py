@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
 
@@ -27,6 +28,8 @@ class NodeDiff:
     seconds: tuple[float, float]
     tokens: tuple[int, int]
     cost_usd: tuple[float | None, float | None]
+
+    __repr__ = bounded_repr
 
     @property
     def change(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
@@ -48,6 +49,8 @@ class NodeState:
     """Ids of the runs of sub-diagrams that it began."""
     paid: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     """Usage and cost of the calls of the run in flight; accounted for when it ends, or is found to have been cut off."""
+
+    __repr__ = bounded_repr
 
 
 @dataclass(slots=True)
@@ -118,6 +121,8 @@ class RunState:
     events: int = 0
     """Number of the last event applied."""
     _known_cost: float | None = None
+
+    __repr__ = bounded_repr
 
     @classmethod
     def fold(cls, events: Iterable[Event]) -> RunState:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
@@ -57,6 +58,8 @@ class NodeRun:
     """Taken over from the run that this one is a fork of."""
     kept_at: float | None = None
     """When an item of a batch was last recorded, which is not done again."""
+
+    __repr__ = bounded_repr
 
     def paid(self, usage: Mapping[str, Any], cost: float | None, calls: int) -> None:
         spent = TokenUsage.from_dict(usage)
@@ -104,6 +107,8 @@ class NodeMetrics:
     calls: int
     retries: int
 
+    __repr__ = bounded_repr
+
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
@@ -114,6 +119,8 @@ class Bottleneck:
     share: float
     """Of the run's time."""
     runs: int
+
+    __repr__ = bounded_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,8 @@ class RunMetrics:
     critical_path: Sequence[NodeRun]
     bottlenecks: Sequence[Bottleneck]
     """Nodes that take `BOTTLENECK` of the time or more, on the critical path; the largest first."""
+
+    __repr__ = bounded_repr
 
     @property
     def rows(self) -> list[dict[str, Any]]:

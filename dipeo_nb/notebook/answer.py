@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from dipeo_nb.common.short_repr import bounded_repr, inert
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import LLMResponse, StreamEvent
 from dipeo_nb.notebook.run import in_kernel
@@ -47,6 +48,8 @@ class ToolUse:
     result: str | None = None
     """What the model was told; None when the answer was stopped before."""
     is_error: bool = False
+
+    __repr__ = bounded_repr
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -192,7 +195,7 @@ class Unfolding:
         elif text.strip():
             parts.append(safe(_end(text, LIVE_LIMIT)))
         parts.append(_small(f"{self.name} · {_line(self.status) or '…'}"))
-        return _sendable({"text/markdown": "\n\n".join(parts), "text/plain": text or self.status or "…"})
+        return _sendable({"text/markdown": "\n\n".join(parts), "text/plain": inert(text or self.status) or "…"})
 
     def _notice(self, text: Any) -> None:
         if text and str(text) not in self.notices:
@@ -302,20 +305,20 @@ class TextDisplay:
             if use.result is not None and call not in self._tools:
                 self._tools.add(call)
                 self._break()
-                sys.stderr.write(f"{_use(use)}\n")
+                sys.stderr.write(f"{inert(_use(use))}\n")
         if len(seen.pieces) > self._written:
             piece = "".join(seen.pieces[self._written :])
             self._written = len(seen.pieces)
             self._line_open = not piece.endswith("\n")
-            sys.stdout.write(piece)
+            sys.stdout.write(inert(piece) if sys.stdout.isatty() else piece)
             sys.stdout.flush()
 
     def finish(self, answer: Answer) -> None:
         self.changed()
         self._break()
         for notice in answer.notices:
-            sys.stderr.write(f"{notice}\n")
-        sys.stderr.write(f"{summary(answer)}\n")
+            sys.stderr.write(f"{inert(notice)}\n")
+        sys.stderr.write(f"{inert(summary(answer))}\n")
 
     def _break(self) -> None:
         if self._line_open:
@@ -397,7 +400,7 @@ def plain(answer: Answer) -> str:
     """The finished answer as lines of text."""
     text = answer.text if answer.structured is None else json.dumps(_value(answer.structured), indent=2, ensure_ascii=False, default=str)  # fmt: skip
     calls = [_use(ToolUse(call.name, call.arguments)) for call in answer.tool_calls]
-    return "\n".join(filter(None, (text, *calls, f"({summary(answer)})")))
+    return inert("\n".join(filter(None, (text, *calls, f"({summary(answer)})"))))
 
 
 def _small(*lines: str) -> str:

@@ -13,6 +13,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
+from dipeo_nb.common.short_repr import short_repr
+from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfig
 from dipeo_nb.domain.ports import LLMServicePort
 from dipeo_nb.errors import DipeoError, LLMError, UnsupportedError, ValidationError
@@ -27,6 +29,7 @@ from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.tools import tool_of, tools_of
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.answer import Answer, CellDisplay, TextDisplay, Unfolding, of_response, summary
+from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
 from dipeo_nb.notebook.run import in_kernel
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 STOP_GRACE_S = 5.0
 """Seconds that a stopped call gets to close its connection and to draw its last words."""
+SHOWN = 20
+"""Messages of a conversation in text form, the last ones."""
 TICK_S = 0.2
 """Seconds between two looks for Ctrl-C: not every platform lets it into a wait without end."""
 
@@ -91,6 +96,7 @@ class LLM:
             future.cancel()
             call.over.wait(STOP_GRACE_S)
             stop.answer = call.answer  # type: ignore[attr-defined]
+            short(stop, "The call was stopped; the error's `answer` has what had come.")
             raise
         return future.result()
 
@@ -102,12 +108,14 @@ class LLM:
             return await call.run()
         future = submit(call.run())
         try:
-            return await wait_for_future(future)
+            with stopping_on_ctrl_c(future.cancel):
+                return await wait_for_future(future)
         except asyncio.CancelledError as stop:
             deadline = time.monotonic() + STOP_GRACE_S
             while not call.over.is_set() and time.monotonic() < deadline:  # noqa: ASYNC110 - set on another loop
                 await asyncio.sleep(0.01)
             stop.answer = call.answer  # type: ignore[attr-defined]
+            short(stop, "The call was stopped; the error's `answer` has what had come.")
             raise
 
     def stream(self, prompt: Messages, **options: Any) -> EventStream:
@@ -121,13 +129,19 @@ class LLM:
 
         `submit` is the cheaper way for those who can wait.
         """
-        return run_sync(self.abatch(prompts, **options))
+        try:
+            return run_sync(self.abatch(prompts, **options))
+        except KeyboardInterrupt as interrupt:
+            short(interrupt, "The batch was stopped.")
+            raise
 
     async def abatch(self, prompts: Sequence[Messages], **options: Any) -> Batch:
         """As `batch`, awaited."""
         requests = [self.request(prompt, **options) for prompt in prompts]
         future = submit(_all(self._service, requests))
-        answers = await wait_for_future(future)
+        on_loop = threading.current_thread() is LoopThread.get().thread
+        with contextlib.nullcontext() if on_loop else stopping_on_ctrl_c(future.cancel):
+            answers = await wait_for_future(future)
         return Batch(answers, [request.messages[-1].content for request in requests])
 
     def submit(self, prompts: Sequence[Messages], **options: Any) -> Submitted:
@@ -196,7 +210,7 @@ class LLM:
             rows.append(("context", f"{able.max_context_length:,} tokens"))
         rows += [(name, _short(value)) for name, value in self._defaults.items()]
         rows.append(("use", ".chat(prompt), await .achat(prompt), .stream(prompt), .batch(prompts), .conversation()"))
-        return f"<p><strong>{escape(self.name)}</strong></p>{static_view.table(('', ''), rows)}"
+        return static_view.titled(f"<strong>{escape(clean(self.name))}</strong>", static_view.table(("", ""), rows))
 
 
 class Talk:
@@ -241,13 +255,14 @@ class Talk:
         return answer
 
     def __repr__(self) -> str:
-        lines = [f"{message.role}: {_short(message.content)}" for message in self.messages]
-        return "\n".join([f"{self.llm!r}.conversation(), {len(self.messages)} messages", *lines])
+        hidden = len(self.messages) - SHOWN
+        lines = [f"{message.role}: {_short(message.content)}" for message in self.messages[-SHOWN:]]
+        return "\n".join([f"{self.llm!r}.conversation(), {len(self.messages)} messages", *(["…"] if hidden > 0 else []), *lines])
 
     def _repr_html_(self) -> str:
         rows = [(message.role, message.content) for message in self.messages]
-        head = f"<p><strong>{escape(self.llm.name)}</strong>, {len(rows)} messages</p>"
-        return head + (static_view.table(("from", "message"), rows) if rows else "")
+        head = f"<strong>{escape(clean(self.llm.name))}</strong>, {len(rows)} messages"
+        return static_view.titled(head, static_view.table(("from", "message"), rows) if rows else "")
 
 
 class EventStream:
@@ -286,7 +301,7 @@ class Batch(list["Answer | LLMError"]):
 
     def _repr_html_(self) -> str:
         rows = [(prompt, *_batch_row(item)) for prompt, item in zip(self.prompts, self, strict=True)]
-        return f"<p>{escape(repr(self))}</p>{static_view.table(('prompt', 'answer', 'details'), rows)}"
+        return static_view.titled(escape(repr(self)), static_view.table(("prompt", "answer", "details"), rows))
 
 
 def _ready(name: str, defaults: Mapping[str, Any]) -> LLM:
@@ -480,6 +495,6 @@ def _short(value: Any) -> str:
         return f"[{', '.join(str(v.name or v.type) for v in value)}]"  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
     if isinstance(value, type):
         return value.__name__
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else short_repr(value)
     text = text if len(text) <= 80 else text[:79] + "…"
     return repr(text) if isinstance(value, str) else text

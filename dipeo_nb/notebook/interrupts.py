@@ -5,16 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Protocol
-
-
-class Stoppable(Protocol):
-    """What can be stopped from any thread."""
-
-    def stop(self, reason: str = ...) -> None: ...
+from typing import NamedTuple
 
 
 def short(interrupt: BaseException, what: str, hint: str = "") -> None:
@@ -23,15 +17,23 @@ def short(interrupt: BaseException, what: str, hint: str = "") -> None:
     interrupt._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
 
 
-_waiting: list[tuple[asyncio.AbstractEventLoop, Stoppable]] = []
-"""What the main thread awaits, and the loop that it does it on."""
+
+class _Waiting(NamedTuple):
+    """Something that the main thread awaits."""
+
+    loop: asyncio.AbstractEventLoop
+    task: asyncio.Task[object] | None
+    stop: Callable[[], object]
+
+
+_waiting: list[_Waiting] = []
 
 
 @contextmanager
-def stopping_on_ctrl_c(run: Stoppable) -> Iterator[None]:
-    """While the main thread awaits *run*, Ctrl-C stops it also where nobody cancels the awaiting task: IPython's terminal leaves
-    its loop with the KeyboardInterrupt, and the task stays behind for ever."""
-    here = (asyncio.get_running_loop(), run)
+def stopping_on_ctrl_c(stop: Callable[[], object]) -> Iterator[None]:
+    """While the main thread awaits something, have Ctrl-C call *stop* also where nobody cancels the awaiting task: IPython's
+    terminal leaves its loop with the KeyboardInterrupt, and the task stays behind for ever."""
+    here = _Waiting(asyncio.get_running_loop(), asyncio.current_task(), stop)
     if threading.current_thread() is not threading.main_thread() or not _installed():
         yield
         return
@@ -56,9 +58,14 @@ def _installed() -> bool:
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    for loop, run in _waiting:
-        if loop.is_running():  # else it is awaited by a task that stands still meanwhile
-            run.stop("interrupted")
-    _waiting[:] = [(loop, run) for loop, run in _waiting if not loop.is_running()]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.default_int_handler(number, frame)
+    stopped = [one for one in _waiting if one.loop.is_running()]  # the others are awaited by tasks that stand still meanwhile
+    for one in stopped:
+        _waiting.remove(one)
+        one.stop()
+        if one.task is not None:
+            one.loop.call_soon_threadsafe(one.task.cancel)  # should the loop run again, the task ends quietly
+    interrupt = KeyboardInterrupt()
+    if stopped:
+        short(interrupt, "What was awaited was stopped.")
+    raise interrupt

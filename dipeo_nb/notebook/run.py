@@ -38,7 +38,7 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.conversation import Conversation, Turns
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
 from dipeo_nb.notebook.safe_markdown import safe
-from dipeo_nb.notebook.tables import Events, Table
+from dipeo_nb.notebook.tables import Events, Outputs, Table
 
 if TYPE_CHECKING:
     from dipeo_nb.container import Runtime
@@ -258,7 +258,7 @@ class Run:
     @property
     def outputs(self) -> Mapping[str, Any]:
         """Endpoint label → value."""
-        return self._state.outputs
+        return Outputs(self._state.outputs)
 
     @property
     def usage(self) -> TokenUsage:
@@ -514,7 +514,7 @@ class Run:
         # On any loop, mostly a notebook cell's; the end comes from another. The ticks let questions in, and a kernel's
         # Stop, which does not wake an idle `await` (ipykernel#881).
         try:
-            with self._asking_here() as ask, stopping_on_ctrl_c(self):
+            with self._asking_here() as ask, stopping_on_ctrl_c(lambda: self.stop("interrupted")):
                 pause = 0.001
                 while not self._finished.is_set():
                     await asyncio.sleep(pause)

@@ -12,6 +12,10 @@ from __future__ import annotations
 
 import re
 
+from dipeo_nb.common.short_repr import inert
+
+_DOLLAR = "<span>&#36;</span>"
+"""A dollar that is no mathematics: where it stands alone in an element, no renderer of mathematics takes it for a delimiter."""
 _CODE = str.maketrans({c: f"&#{ord(c)};" for c in "&<>$[]*_\\`|~!#\"'\n"})
 _FENCE = re.compile(
     r"(?P<place>(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t]))*[ \t]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`]*)"
@@ -22,14 +26,31 @@ _ENTITY = re.compile(r"&(?=#|colon|tab|newline)", re.IGNORECASE)
 _POINTED = re.compile(r"(\](?:\(|:)\s*)<(?!https?://[^\s<>\"'`]+>)")
 _SCRIPT = re.compile(r"(javascript)(?=\\?:\S)", re.IGNORECASE)
 _IMAGE = re.compile(r"!(?=\[)")
+_MATH = re.compile(
+    r"(?P<escaped>\\\$)"
+    r"|(?<!\\)\\\[(?P<bracket>(?:(?!\n[ \t]*\n|\\\[).){1,2000}?)(?<!\\)\\\]"
+    r"|(?<!\\)\\\((?P<parenthesis>[^\n]{1,500}?)(?<!\\)\\\)"
+    r"|(?<!\$)\$\$(?!\$)(?P<display>(?:(?!\n[ \t]*\n|\$).){1,2000}?)\$\$(?!\$)"
+    r"|(?<![\w$\\])\$(?P<inline>(?![\s$])(?:[^$\n\\]|\\[^\n]){1,500}?(?<!\s))\$(?![\w$])"
+    r"|(?P<dollar>\$)",
+    re.DOTALL,
+)
+"""Mathematics as models write it, `$x$`, `$$x$$`, `\\(x\\)`, `\\[x\\]`, and every other dollar."""
+_COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|operatorname|mbox|textbf|textit)\*?\{[^{}]*\}|\\[A-Za-z]+")
+_INNER_DOLLAR = re.compile(r"(?<!\\)\$")
+_PROSE = re.compile(r"[A-Za-z]{2,}[,;:]?\s+[A-Za-z]{2,}")
+"""Two words in a row: the dollars around them are prices, or names of variables of a shell."""
 _RISKY = re.compile(r"<[A-Za-z/!?]|javascript\\?:\S|!\[[^\]]*\][(\[]|&(?:#|colon|tab|newline)", re.IGNORECASE)
 
 
 def safe(markdown: str) -> str:
-    """*markdown* with HTML as text, links that run code broken, and images as links. It may end anywhere, as a stream does."""
+    """*markdown* with HTML as text, links that run code broken, and images as links. It may end anywhere, as a stream does.
+
+    Mathematics, also that in `\\(x\\)` and `\\[x\\]`, stands between dollars; every other dollar is one.
+    """
     out: list[str] = []
     prose: list[str] = []
-    lines = iter(markdown.split("\n"))
+    lines = iter(inert(markdown).split("\n"))
     for line in lines:
         opening = _FENCE.fullmatch(line)
         if opening is None:
@@ -44,7 +65,7 @@ def safe(markdown: str) -> str:
 
 def literal(text: str) -> str:
     """*text* for a place in Markdown where every character stands for itself; line breaks are kept in `<pre>` only."""
-    return text.translate(_CODE)
+    return inert(text).translate(_CODE).replace("&#36;", _DOLLAR)
 
 
 def _fenced(line: str, opening: re.Match[str], lines: object) -> str:
@@ -62,7 +83,7 @@ def _fenced(line: str, opening: re.Match[str], lines: object) -> str:
         return "\n".join([line, *inner, *([] if closing is None else [closing])])
     depth = re.sub(r"[^>\s]", " ", place)
     code = "\n".join(_without(row, depth) for row in inner)
-    return f"{place}<pre><code>{literal(code)}</code></pre>"
+    return f"{place}<pre><code>{code.translate(_CODE)}</code></pre>"
 
 
 def _without(row: str, place: str) -> str:
@@ -83,13 +104,41 @@ def _prose(lines: list[str]) -> list[str]:
     for code in _INLINE.finditer(text):
         parts.append(_inert(text[end : code.start()]))
         risky = _RISKY.search(code[2])
-        parts.append(f"<code>{literal(code[2].strip())}</code>" if risky else code[0])
+        parts.append(f"<code>{code[2].strip().translate(_CODE)}</code>" if risky else code[0])
         end = code.end()
     parts.append(_inert(text[end:]))
     return ["".join(parts)]
 
 
 def _inert(text: str) -> str:
+    """Text outside code, with its mathematics and its dollars."""
+    if "$" not in text and "\\" not in text:
+        return _harmless(text)
+    parts: list[str] = []
+    end = 0
+    for found in _MATH.finditer(text):
+        parts.append(_harmless(text[end : found.start()]))
+        end = found.end()
+        if found["escaped"] or found["dollar"]:
+            parts.append(_DOLLAR)
+            continue
+        content = found[str(found.lastgroup)]
+        marks = "$$" if found.lastgroup in ("bracket", "display") else "$"
+        if _PROSE.search(_COMMAND.sub(" ", content)) or not content.strip():
+            parts.append(_harmless(found[0]).replace("$", _DOLLAR))
+        else:
+            parts.append(f"{marks}{_tidied(content.strip())}{marks}")
+    parts.append(_harmless(text[end:]))
+    return "".join(parts)
+
+
+def _tidied(formula: str) -> str:
+    """A formula that is harmless also for who takes it for Markdown: comparisons by name, and no dollar inside."""
+    formula = _INNER_DOLLAR.sub("", formula.replace("<", r"\lt ").replace(">", r"\gt "))
+    return _ENTITY.sub("& ", _SCRIPT.sub("\\1\u2060", _IMAGE.sub("!{}", formula)))
+
+
+def _harmless(text: str) -> str:
     text = _ENTITY.sub("&amp;", text)
     text = _POINTED.sub(r"\1&lt;", text)
     text = _TAG.sub("&lt;", text)

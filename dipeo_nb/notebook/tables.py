@@ -63,6 +63,19 @@ class Table(list[Mapping[str, Any]]):
         printer.text(repr(self))  # IPython would write a list
 
 
+class Outputs(dict[str, Any]):
+    """Endpoint label → value; shown as a table."""
+
+    def _repr_html_(self) -> str:
+        return static_view.table(("endpoint", "value"), self.items()) if self else static_view.note("no outputs")
+
+    def __repr__(self) -> str:
+        return short_repr(dict(self), 2_000)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # IPython would write a mapping of any size
+
+
 class Events(list[Event]):
     """Events of a run; shown as a table. Each is an `Event`, with its whole payload."""
 
