@@ -189,3 +189,9 @@ def unload_ipython_extension(shell: Any) -> None:
 
 def __dir__() -> list[str]:
     return [*__all__]
+
+
+if "IPython" in sys.modules:
+    from dipeo_nb.notebook.tab import register_here
+
+    register_here()

@@ -96,14 +96,16 @@ def _rebuild(cls: type[DipeoError], message: str, hint: str | None, facts: dict[
 
 
 def _line_of_caller(error: BaseException) -> str:
-    """The line that called into this package, as `line 3: dp.run(d)`; empty when there is none."""
+    """The user's line that called into this package, as `line 3: dp.run(d)`; empty when there is none."""
     package = os.path.dirname(__file__) + os.sep
     caller = None
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_filename.startswith(package):
             break
         caller = frame.f_code.co_filename, number
-    if caller is None or not (line := linecache.getline(*caller).strip()):
+    if caller is None or f"{os.sep}IPython{os.sep}" in caller[0]:  # a magic: IPython called
+        return ""
+    if not (line := linecache.getline(*caller).strip()):
         return ""
     return f"line {caller[1]}: {line}"
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -286,3 +287,26 @@ def test_a_file_of_ones_own(tmp_path: Path):
         with pytest.raises(ModelUnavailableError, match=why) as caught:
             fetch(tmp_path, name)
         assert SMOLLM2.name in str(caught.value)
+
+
+def test_a_folder_may_go_while_its_size_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another process fetches there: it moves its files and removes its folders at any moment; nobody's waiting fails of it."""
+    work = tmp_path / "fake-1.part"
+    (work / "pip").mkdir(parents=True)
+    (work / "a").write_bytes(b"12345")
+    (work / "pip" / "b").write_bytes(b"123")
+    assert model_store._size(work) == 8
+    look, calls = os.scandir, list[Any]()
+
+    def scandir(path: Any) -> Any:
+        calls.append(path)
+        if len(calls) == 2:  # the listing of the first folder is out already
+            shutil.rmtree(work)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert model_store._size(work) in (0, 5)
+    assert len(calls) == 2
+    assert not work.exists()
+    assert model_store._size(work) == 0
+    assert not model_store._complete(work / "a", model_store.SMOLLM2)

@@ -405,12 +405,14 @@ def executed(folder: Path, *cells: str, allow_errors: bool = False) -> list[Any]
 
 def test_a_live_view_freezes_to_the_static_form(tmp_path: Path):
     """After the end the output holds the static bundle and no widget, both for a started run and for a blocking one."""
-    started, awaited, blocking, quiet = executed(
+    started, awaited, blocking, quiet, _ = executed(
         tmp_path,
         "run = session.start(D)\nrun",
         "result = await run\nresult",
-        "session.run(D).output",
+        "other = session.run(D)\nother.output",
         "session.run(D, view=False).output",
+        # On a busy machine a cell waits no longer than STOP_GRACE_S for the last picture, which comes later then.
+        "import concurrent.futures\nconcurrent.futures.wait([*run._displays, *other.run._displays])",
     )
     for outputs in (started, blocking):
         (frozen,) = [o for o in outputs if o.output_type == "display_data"]

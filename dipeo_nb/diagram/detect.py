@@ -145,6 +145,15 @@ def find(name: str, base_dir: Path, *, beside: Path | None = None, format: str |
     )
 
 
+def names(base_dir: Path) -> list[str]:
+    """Names under which `find` knows the diagrams that are there, sorted: for completion."""
+    found: set[str] = set()
+    for path in islice(_diagrams(base_dir), 2000):
+        in_root = path.parent in {base_dir / root for root in SEARCH_ROOTS}
+        found.add(path.name if in_root else path.relative_to(base_dir).as_posix())
+    return sorted(found)
+
+
 def _roots(name: str, base_dir: Path, beside: Path | None) -> Iterator[Path]:
     if beside:
         yield beside
@@ -171,6 +180,8 @@ def _nearest_file(name: str, base_dir: Path) -> str:
         shown = path.relative_to(base_dir).as_posix()
         # A name of the search roots is enough; others need their path.
         paths.setdefault(stem(path), stem(path) if path.parent in {base_dir / root for root in SEARCH_ROOTS} else shown)
+    for demo in DEMOS.glob("*.yaml"):  # also for its path in a clone, from another folder
+        paths.setdefault(stem(demo), f"{DEMO_PREFIX}{stem(demo)}")
     close = nearest(stem(name), paths)
     return f"Did you mean '{shorten(paths[close], 200)}'? " if close else ""
 

@@ -73,7 +73,7 @@ async def services(settings: Settings, keys: APIKeyPort) -> list[ServiceFacts]:
 
 
 def _facts(service: str, settings: Settings, held: Mapping[str, Mapping[str, Any]]) -> ServiceFacts:
-    able = capabilities_of(service, _default(service, settings))
+    able = capabilities_of(service, default_model(service, settings))
     has = {
         "tools": able.supports_tools,
         "web search": able.supports_web_search,
@@ -88,7 +88,7 @@ def _facts(service: str, settings: Settings, held: Mapping[str, Mapping[str, Any
         return ServiceFacts(service, False, f"cannot be loaded: {error}", "", "", abilities)
     key = f"{row['label']} {row['key']}" if row else ""
     why_not = _missing(service, kind, settings, bool(row))
-    return ServiceFacts(service, not why_not, why_not, key, _default(service, settings), abilities)
+    return ServiceFacts(service, not why_not, why_not, key, default_model(service, settings), abilities)
 
 
 def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
@@ -108,7 +108,7 @@ def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
     return ""
 
 
-def _default(service: str, settings: Settings) -> str:
+def default_model(service: str, settings: Settings) -> str:
     """The model of a service when none is named."""
     chosen, model = parse_model(settings.default_llm_model, providers.services())
     if chosen == service and model:

@@ -75,6 +75,11 @@ class ModelInfo(NamedTuple):
     summary: str
 
 
+def known() -> list[str]:
+    """Names of the embedded models."""
+    return list(MODELS)
+
+
 def list_models(settings: Settings) -> list[ModelInfo]:
     """The models that can be named, and where those are that have been fetched."""
     rows: list[ModelInfo] = []
@@ -266,7 +271,10 @@ def _path(settings: Settings, model: Packaged) -> Path:
 
 def _complete(path: Path, model: Packaged) -> bool:
     # The name appears only after the checksum was right; the size guards against a copy made by hand.
-    return path.is_file() and path.stat().st_size == model.size
+    try:
+        return path.is_file() and path.stat().st_size == model.size
+    except OSError:  # it went in this moment
+        return False
 
 
 def _digest(path: Path) -> str:
@@ -275,10 +283,12 @@ def _digest(path: Path) -> str:
 
 
 def _size(folder: Path) -> int:
+    """Bytes of the files in a folder, which may go while it is looked at: another process fetches, moves and removes there."""
     total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves its files while we look
-            total += file.stat().st_size if file.is_file() else 0
+    for place, _, names in os.walk(folder):  # folders that are gone are left out
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
     return total
 
 

@@ -111,7 +111,7 @@ class LiveDisplay:
 
         widget = self.view._repr_mimebundle_()
         data = (widget[0] if isinstance(widget, tuple) else widget) or {}
-        self._handle = display(bundle(self._state, self._diagram, png=False) | data, raw=True, display_id=True)
+        self._handle = display(data | bundle(self._state, self._diagram, png=False), raw=True, display_id=True)
 
     def see(self, event: Event) -> None:
         """Take an event into the list; one seen before is left out. On the loop thread."""
