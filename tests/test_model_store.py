@@ -306,7 +306,7 @@ def test_a_folder_may_go_while_its_size_is_looked_at(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert model_store._size(work) in (0, 5)
-    assert len(calls) == 2
+    assert len(calls) >= 2, "it was removed in between"
     assert not work.exists()
     assert model_store._size(work) == 0
     assert not model_store._complete(work / "a", model_store.SMOLLM2)
