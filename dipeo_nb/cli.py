@@ -423,13 +423,13 @@ def replay(
 
 @app.command()
 def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
-    """Say what is different between two runs: inputs, the diagram, what every node did. Exit code 1: something is."""
+    """Say what is different between two runs: model, inputs, the diagram, what every node did. Exit code 1: something is."""
     from dipeo_nb.execution.compare import compare
 
     states = _recorded_states(base_dir, before, after)
     found = compare(*(state for state, _ in states))
     print(found)
-    return FAILED if found.changed or found.inputs else DONE
+    return FAILED if found.different else DONE
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
+from dipeo_nb.execution.metrics import money
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class NodeDiff:
     seconds: tuple[float, float]
     tokens: tuple[int, int]
     cost_usd: tuple[float | None, float | None]
+    model: tuple[str | None, str | None] = (None, None)
+    """Which one answered last; None: none did."""
 
     __repr__ = bounded_repr
 
@@ -54,6 +58,19 @@ class RunDiff:
     seconds: tuple[float, float]
     tokens: tuple[int, int]
     cost_usd: tuple[float | None, float | None]
+    model: tuple[str | None, str | None] = (None, None)
+    """What the runs moved their persons to; None: each has the model of the diagram."""
+    persons: tuple[tuple[str, str, Any, Any], ...] = ()
+    """(label, field, before, after) of what differs in the persons; the field of one that is only in one of the diagrams is
+    `person`."""
+    arrows: tuple[tuple[str | None, str | None], ...] = ()
+    """(before, after) of arrows that differ, in words; None: there is none."""
+
+    @property
+    def different(self) -> bool:
+        """Whether anything but the times and the costs is different."""
+        moved = self.model[0] != self.model[1]
+        return bool(moved or self.inputs or self.persons or self.arrows or self.changed)
 
     @property
     def changed(self) -> tuple[NodeDiff, ...]:
@@ -82,6 +99,9 @@ def compare(before: RunState, after: RunState) -> RunDiff:
         (before.duration_s, after.duration_s),
         (before.usage.total or 0, after.usage.total or 0),
         (before.cost_usd, after.cost_usd),
+        (before.model, after.model),
+        tuple(_person_changes(before, after)),
+        tuple(_arrow_changes(before, after)),
     )
 
 
@@ -118,10 +138,71 @@ def _fields(state: RunState) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     source = state.source or {}
     nodes = source.get("nodes") or ()
-    for node in nodes.values() if isinstance(nodes, Mapping) else nodes:
+    for node in _things(nodes):
         data = node.get("data") or {}
         found[str(data.get("label"))] = {"type": node.get("type"), **data}
     return found
+
+
+def _things(part: Any) -> list[Mapping[str, Any]]:
+    """Nodes, persons or arrows of a diagram in native form, which may be a list or a mapping by id."""
+    return list(part.values() if isinstance(part, Mapping) else part or ())
+
+
+def _person_changes(before: RunState, after: RunState) -> Iterator[tuple[str, str, Any, Any]]:
+    old, new = _persons(before), _persons(after)
+    for label in dict.fromkeys([*old, *new]):
+        if label not in old or label not in new:
+            yield label, "person", old.get(label), new.get(label)
+            continue
+        for name, was, now in _changes(old[label], new[label]):
+            yield label, name, was, now
+
+
+def _persons(state: RunState) -> dict[str, Mapping[str, Any]]:
+    """Label → how the person reaches its model, and what it is told to be."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for person in _things((state.source or {}).get("persons")):
+        flat = {k: v for k, v in person.items() if k not in ("id", "label", "type", "llm_config")}
+        config = {**flat, **(person.get("llm_config") or {})}
+        found[str(person.get("label") or person.get("id"))] = {k: v for k, v in config.items() if v not in (None, "")}
+    return found
+
+
+def _arrow_changes(before: RunState, after: RunState) -> Iterator[tuple[str | None, str | None]]:
+    """Arrows that are only in one of the diagrams; two with the same ends are one that was changed."""
+    old, new = _arrows(before), _arrows(after)
+    removed, added = list((old - new).elements()), list((new - old).elements())
+    for ends, how in removed:
+        other = next((one for one in added if one[0] == ends), None)
+        if other is not None:
+            added.remove(other)
+        yield f"{ends}{how}", None if other is None else f"{ends}{other[1]}"
+    for ends, how in added:
+        yield None, f"{ends}{how}"
+
+
+def _arrows(state: RunState) -> Counter[tuple[str, str]]:
+    """(which nodes it connects, how) of each arrow, in words."""
+    source = state.source or {}
+    labels = {str(n.get("id")): str((n.get("data") or {}).get("label") or n.get("id")) for n in _things(source.get("nodes"))}
+    found: Counter[tuple[str, str]] = Counter()
+    for arrow in _things(source.get("arrows")):
+        start, leaves = _end(str(arrow.get("source")), "output", labels)
+        end, enters = _end(str(arrow.get("target")), "input", labels)
+        facts = [f"'{arrow['label']}'" if arrow.get("label") else "", str(arrow.get("content_type") or "")]
+        priority = (arrow.get("data") or {}).get("execution_priority")
+        facts.append(f"priority {priority}" if priority else "")
+        how = ", ".join(filter(None, facts))
+        found[f"{start}{leaves} → {end}{enters}", f" ({how})" if how else ""] += 1
+    return found
+
+
+def _end(handle: str, side: str, labels: Mapping[str, str]) -> tuple[str, str]:
+    """(label of the node, handle unless it is the default one) of an end of an arrow, `<node id>_<handle>_<side>`."""
+    body = handle.removesuffix(f"_{side}")
+    node, _, name = body.rpartition("_")
+    return labels.get(node, node or body), "" if name in ("default", "") else f"_{name}"
 
 
 def _node(
@@ -142,6 +223,7 @@ def _node(
         pair(lambda node: node.duration_s, 0.0),
         pair(lambda node: node.usage.total or 0, 0),
         pair(lambda node: node.cost_usd, None),
+        pair(lambda node: node.meta.get("model"), None),
     )
 
 
@@ -153,12 +235,23 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[s
 
 def _lines(diff: RunDiff) -> Iterator[str]:
     yield f"{diff.runs[0]} → {diff.runs[1]}: {diff.status[0]} → {diff.status[1]}, {_numbers(diff)}"
+    if diff.model[0] != diff.model[1]:
+        yield f"  model: {' → '.join(model_in_words(model) for model in diff.model)}"
     for name, before, after in diff.inputs:
         yield f"  input {name}: {_short(before)} → {_short(after)}"
+    for label, name, before, after in diff.persons:
+        if name == "person":
+            yield f"  person {label}: {'added' if before is None else 'removed'}"
+        else:
+            yield f"  person {label}: {name}: {_short(before)} → {_short(after)}"
+    for before, after in diff.arrows:
+        yield f"  arrow {before or after}: {'added' if before is None else 'removed' if after is None else f'now {after}'}"
     for node in diff.changed:
         yield f"  {node.label}: {node.change}, {node.status[0]} → {node.status[1]}, {_numbers(node)}"
         for name, before, after in node.fields:
             yield f"    {name}: {_short(before)} → {_short(after)}"
+        if node.model[0] != node.model[1] and None not in node.model:
+            yield f"    answered by: {node.model[0]} → {node.model[1]}"
         if node.output[0] != node.output[1] and None not in node.status:
             yield f"    output: {_short(node.output[0])} → {_short(node.output[1])}"
     if not diff.changed:
@@ -166,9 +259,22 @@ def _lines(diff: RunDiff) -> Iterator[str]:
 
 
 def _numbers(item: RunDiff | NodeDiff) -> str:
-    costs = [None if cost is None else f"${cost:.4f}" for cost in item.cost_usd]
-    money = f", {costs[0] or 'unknown cost'} → {costs[1] or 'unknown cost'}" if any(costs) else ""
-    return f"{item.seconds[0]:.1f} → {item.seconds[1]:.1f} s, {item.tokens[0]} → {item.tokens[1]} tokens{money}"
+    """Seconds, and what models took; nothing is said of tokens and money where no model was asked."""
+    parts = [f"{item.seconds[0]:.1f} → {item.seconds[1]:.1f} s"]
+    if any(item.tokens):
+        parts.append(f"{item.tokens[0]} → {item.tokens[1]} tokens")
+        parts.append(" → ".join(cost_in_words(*one) for one in zip(item.cost_usd, item.tokens, strict=True)))
+    return ", ".join(parts)
+
+
+def cost_in_words(cost: float | None, tokens: int) -> str:
+    """What tokens cost: unknown only where there were any."""
+    return "nothing" if not tokens else "unknown cost" if cost is None else money(cost)
+
+
+def model_in_words(model: str | None) -> str:
+    """What a run moved its persons to."""
+    return "as the diagram says" if model is None else model
 
 
 def _short(value: Any) -> str:

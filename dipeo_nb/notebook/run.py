@@ -50,6 +50,8 @@ STOP_GRACE_S = 5.0
 """Seconds an interrupted wait gives the run to write its end, and a finished one its views to draw theirs."""
 TICK_S = 0.05
 """Seconds between two looks for a question, and for a kernel's Stop, while a cell waits."""
+SENTENCE = 2_000
+"""Characters of one sentence about a run; labels of nodes may be of any length."""
 PAGE = 500
 """Events read at a time by `async for`."""
 
@@ -155,7 +157,7 @@ class Explanation:
 
     def __init__(self, metrics: RunMetrics) -> None:
         self.metrics = metrics
-        self.sentences = told(metrics)
+        self.sentences = [said if len(said) <= SENTENCE else f"{said[: SENTENCE - 1]}…" for said in told(metrics)]
 
     @property
     def text(self) -> str:

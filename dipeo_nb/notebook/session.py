@@ -486,7 +486,7 @@ class Session:
 
     @checked_call
     def diff(self, before: RunName, after: RunName) -> Differences:
-        """What is different between two runs: inputs, the diagram, and what every node did.
+        """What is different between two runs: the model, inputs, the diagram (nodes, persons, arrows), and what every node did.
 
         Args:
             before, after: ids, unmistakable beginnings of them, or runs.

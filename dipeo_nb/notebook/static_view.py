@@ -17,7 +17,7 @@ from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.execution import metrics
-from dipeo_nb.execution.compare import NodeDiff, RunDiff, words
+from dipeo_nb.execution.compare import NodeDiff, RunDiff, cost_in_words, model_in_words, words
 from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.metrics import RunMetrics
@@ -88,18 +88,35 @@ def short_html(state: RunState) -> str:
 
 def difference(diff: RunDiff) -> str:
     """Two runs: the numbers, what went in otherwise, and the nodes that are not the same, with the words that changed."""
-    head = ("", *(escape(run) for run in diff.runs))
+    head = ("", *(Titled(run.removeprefix("exec_")[:8], run) for run in diff.runs))
+    costs = [cost_in_words(*one) for one in zip(diff.cost_usd, diff.tokens, strict=True)]
     numbers = table(
         head,
         [
             ("status", *diff.status),
+            *([("model", *map(model_in_words, diff.model))] if diff.model[0] != diff.model[1] else []),
             ("seconds", *(f"{s:.2f}" for s in diff.seconds)),
-            ("tokens", *diff.tokens),
-            ("cost", *("unknown" if c is None else f"${c:.4f}" for c in diff.cost_usd)),
+            ("tokens", *(f"{count:,}" for count in diff.tokens)),
+            ("cost", *costs),
         ],
     )
-    inputs = table(("input", "before", "after"), diff.inputs) if diff.inputs else ""
-    return f"<section>{numbers}{inputs}{''.join(map(_node_difference, diff.changed)) or '<p>Every node gave the same.</p>'}</section>"
+    parts = [numbers]
+    if diff.inputs:
+        parts.append(table(("input", "before", "after"), diff.inputs))
+    if diff.persons:
+        persons = ((label, name, _side(name, before), _side(name, after)) for label, name, before, after in diff.persons)
+        parts.append(table(("person", "field", "before", "after"), persons))
+    if diff.arrows:
+        parts.append(table(("arrow before", "arrow after"), diff.arrows))
+    parts += map(_node_difference, diff.changed)
+    if not diff.changed:
+        parts.append("<p>Every node gave the same.</p>")
+    return f"<section {_RAW}>{''.join(parts)}</section>"
+
+
+def _side(field: str, value: Any) -> Any:
+    """A person that is not there, or is, in a word; any other field as it is."""
+    return value if field != "person" else "none" if value is None else "there"
 
 
 def explanation(sentences: Iterable[str], of_run: RunMetrics) -> str:
@@ -116,11 +133,13 @@ def _node_difference(node: NodeDiff) -> str:
     )
     given = node.output if None not in node.status else ("", "")
     output = f"<p><em>output</em>: {_words(*given)}</p>" if given[0] != given[1] else ""
-    status = " → ".join(str(s) for s in node.status if s is not None)
+    status = " → ".join(dict.fromkeys(str(s) for s in node.status if s is not None))
+    tokens = f", {node.tokens[0]:,} → {node.tokens[1]:,} tokens" if any(node.tokens) else ""
+    models = [clean(model, 60) for model in node.model if model is not None]
+    answered = f", answered by {escape(' → '.join(models))}" if len(dict.fromkeys(models)) == 2 else ""
     return (
         f"<details open><summary><strong>{escape(clean(node.label, 80))}</strong>: {node.change}, {status}, "
-        f"{node.seconds[0]:.2f} → {node.seconds[1]:.2f} s, {node.tokens[0]} → {node.tokens[1]} tokens</summary>"
-        f"{fields}{output}</details>"
+        f"{node.seconds[0]:.2f} → {node.seconds[1]:.2f} s{tokens}{answered}</summary>{fields}{output}</details>"
     )
 
 
@@ -190,7 +209,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     right = numeric(all_rows[:ROW_LIMIT], len(names))
     sides = [_NUMBER if i in right else _TEXT for i in range(len(names))]
     top = "".join(
-        f'<th scope="col" style="text-align:{"right" if i in right else "left"}">{escape(clean(name))}</th>'
+        f'<th scope="col" style="text-align:{"right" if i in right else "left"}">{_cell(name)}</th>'
         for i, name in enumerate(names)
     )
     body = "".join(
