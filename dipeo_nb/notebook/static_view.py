@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from numbers import Real
@@ -30,7 +31,9 @@ ROW_LIMIT = 200
 """Rows of one table shown; a saved notebook stays small."""
 _RAW = 'class="mathjax_ignore tex2jax_ignore"'
 """On the outermost element of what is text: else front ends read what stands between two dollars as mathematics."""
-_TEXT = "text-align:left;white-space:pre-wrap;overflow-wrap:anywhere"
+_TEXT = "text-align:left;white-space:pre-wrap"
+_LONG_WORD = re.compile(r"\S{40}")
+"""What would make a table wider than the page, and so may be broken; other words are not, in the narrowest column."""
 _NUMBER = "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums"
 
 
@@ -213,7 +216,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
         for i, name in enumerate(names)
     )
     body = "".join(
-        "<tr>" + "".join(f'<td dir="auto" style="{side}">{_cell(c)}</td>' for c, side in zip(row, sides, strict=True)) + "</tr>"
+        "<tr>" + "".join(_td(_cell(value), side) for value, side in zip(row, sides, strict=True)) + "</tr>"
         for row in all_rows[:ROW_LIMIT]
     )
     more = len(all_rows) - ROW_LIMIT
@@ -302,6 +305,11 @@ def _row(label: str, node: NodeState) -> tuple[Any, ...]:
         None if tokens is None else Figure(f"{tokens:,}"),
         node.output,
     )
+
+
+def _td(cell: str, style: str) -> str:
+    breaks = ";overflow-wrap:anywhere" if _LONG_WORD.search(re.sub(r"<[^>]*>", " ", cell)) else ""
+    return f'<td dir="auto" style="{style}{breaks}">{cell}</td>'
 
 
 def _cell(value: Any) -> str:

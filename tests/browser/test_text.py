@@ -1,0 +1,81 @@
+"""What models say and what tables show, in a real JupyterLab: dollars are dollars, mathematics is mathematics, nothing is live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.lab import Lab, Notebook
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+_numbers = count()
+SAID = (
+    r"The basic plan costs $5 a month and the big one $10; run `echo $HOME and $PATH`, df$x + df$y, US$5. "
+    r"Inline \(x^2\) and $y_1$, displayed \[ \frac{a}{b} \] and \x1b[31mred\x1b[0m. " + "w" * 400
+)
+SETUP = f"""
+import dipeo_nb as dp
+from dipeo_nb.testing import scripted
+said = {SAID!r}.replace("\\\\x1b", "\\x1b")
+session = dp.Session(llm=scripted(said))
+D = '''
+version: light
+metadata: {{name: Prices}}
+persons: {{Clerk: {{service: openai, model: m}}}}
+nodes:
+- {{label: Start, type: start, custom_data: {{topic: "$5 and $10"}}}}
+- {{label: Price, type: person_job, person: Clerk, default_prompt: "Is {{{{topic}}}} right?"}}
+- {{label: Out, type: endpoint}}
+connections:
+- {{from: Start, to: Price}}
+- {{from: Price, to: Out}}
+'''
+result = session.run(D, view=False)
+other = session.run(D.replace("right", "wrong"), view=False)
+"""
+TABLES = (
+    "result", "result.run", "result.nodes", "result.outputs", "result.conversation", "session.diff(result, other)", "session.runs()",
+    "result.explain()", "result.events", "session.llm('openai:m').batch(['$1 or $2?'])",
+)  # fmt: skip
+CHAT = "answer = session.chat('How much?')"
+
+
+@pytest.fixture
+def notebook(lab: Lab, page: Page) -> Iterator[Notebook]:
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in (SETUP, *TABLES, CHAT)]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    name = f"text{next(_numbers)}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), lab.root / name)
+    opened = lab.open(page, name)
+    opened.start_all()
+    opened.wait()
+    yield opened
+    opened.shut_down()
+
+
+def test_dollars_in_tables_and_answers(notebook: Notebook, page: Page, shots: Path):
+    """No table holds mathematics; an answer holds that which was written as such, and its prices as text. A word of 400 letters
+    makes nothing wider than the page."""
+    chat = notebook.output(len(TABLES) + 1).first
+    expect(chat.locator("mjx-container")).to_have_count(3, timeout=30_000)
+    expect(chat).to_contain_text("The basic plan costs $5 a month and the big one $10; run echo $HOME and $PATH, df$x + df$y, US$5.")
+    expect(chat).to_contain_text("and red.")
+    for number, what in enumerate(TABLES, 1):
+        output = notebook.output(number).last
+        output.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
+        expect(output.locator("mjx-container"), what).to_have_count(0)
+        if what in ("result", "result.run", "result.nodes", "result.outputs", "result.conversation"):
+            expect(output, what).to_contain_text("costs $5 a month and the big one $10")
+        overflow = output.evaluate("one => one.scrollWidth - one.clientWidth")
+        assert overflow <= 1, f"{what} is {overflow} px too wide"
+    for theme in ("dark", "light"):
+        notebook.theme(theme)
+        for number in (2, 6, 7, len(TABLES) + 1):
+            notebook.output(number).last.scroll_into_view_if_needed()
+            page.wait_for_timeout(200)
+            page.screenshot(path=shots / f"text-{number}-{theme}.png")
