@@ -1,0 +1,301 @@
+"""The user's own record of what is trusted: diagrams, folders and settings of folders, in one private file of the data folder;
+beside it the secret that signs run records."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.locks import FileLock
+from dipeo_nb.errors import StorageError
+
+FILE_NAME = "trust.json"
+KEY_NAME = "signing.key"
+KEY_BYTES = 32
+VERSION = 1
+MAX_BYTES = 64 * 1024 * 1024
+"""Bytes of the file at most; a larger one was not written by us."""
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiagramTrust:
+    """A yes to one closure of diagrams and files, in one base directory."""
+
+    kind: ClassVar = "diagram"
+    key: ClassVar = ("digest", "base")
+    digest: str
+    base: str
+    name: str = ""
+    listing: tuple[str, ...] = ()
+    """What was shown when it was said, line by line; only for people, and to say what differs later."""
+    by: str = ""
+    """What said it: `prompt`, `--trust`, `dp.trust` …"""
+    at: str = field(default_factory=_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderTrust:
+    """A yes to everything below a folder, as long as it is the same folder."""
+
+    kind: ClassVar = "folder"
+    key: ClassVar = ("path",)
+    path: str
+    inode: int
+    at: str = field(default_factory=_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsTrust:
+    """A yes to the settings that a folder suggests, for exactly these values."""
+
+    kind: ClassVar = "settings"
+    key: ClassVar = ("folder",)
+    folder: str
+    digest: str
+    """Of the folder and the sorted names and values."""
+    values: tuple[tuple[str, str], ...] = ()
+    """(name, value as it may be shown), to show what changed; the digest decides."""
+    at: str = field(default_factory=_now)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestMade:
+    """The content of a file that an untrusted diagram wrote: it stays untrusted in a trusted folder until it is edited."""
+
+    kind: ClassVar = "guest-made"
+    key: ClassVar = ("digest",)
+    digest: str
+    at: str = field(default_factory=_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declined:
+    """A no, so that nobody is asked the same again."""
+
+    kind: ClassVar = "declined"
+    key: ClassVar = ("of", "where", "digest")
+    of: Literal["settings", "diagram", "folder"]
+    where: str
+    """The folder, or the base directory."""
+    digest: str = ""
+    at: str = field(default_factory=_now)
+
+
+Record = DiagramTrust | FolderTrust | SettingsTrust | GuestMade | Declined
+_Kind = TypeVar("_Kind", DiagramTrust, FolderTrust, SettingsTrust, GuestMade, Declined)
+_KINDS: dict[str, type[Record]] = {
+    kind.kind: kind for kind in (DiagramTrust, FolderTrust, SettingsTrust, GuestMade, Declined)
+}
+
+
+class TrustStore:
+    """Records in `trust.json` (0600, in a folder of mode 0700), shared by all processes of the user.
+
+    A reader sees the old records or the new. A file that belongs to somebody else, that others may write or that cannot be
+    understood is an error, never an empty record. Records of kinds that this version does not know are kept.
+
+    Args:
+        data_dir: the user's data folder; it is made when something is remembered.
+
+    Methods raise StorageError when the file cannot be used; nothing is changed then.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.folder = Path(data_dir).expanduser()
+        self.path = self.folder / FILE_NAME
+        self._seen: tuple[object, tuple[Any, ...]] = (None, ())
+        """What the file was when it was read last, and its entries."""
+
+    def __repr__(self) -> str:
+        return f"TrustStore({str(self.folder)!r})"
+
+    def records(self) -> list[Record]:
+        """Everything that is remembered, the oldest first."""
+        return [entry for entry in self._read() if not isinstance(entry, dict)]
+
+    def find(self, kind: type[_Kind], **facts: Any) -> _Kind | None:
+        """The newest record of a kind whose fields have these values: `find(DiagramTrust, digest=…, base=…)`."""
+        return next((r for r in reversed(self._read()) if isinstance(r, kind) and _fits(r, facts)), None)
+
+    def add(self, *records: Record) -> None:
+        """Remember, in place of what has the same key; a yes takes the place of a no."""
+        self._change(
+            lambda known: [*(old for old in known if not any(_replaces(new, old) for new in records)), *records]
+        )
+
+    def forget(self, kind: type[Record], **facts: Any) -> int:
+        """Drop the records of a kind whose fields have these values; how many there were."""
+        gone = sum(isinstance(r, kind) and _fits(r, facts) for r in self._read())
+        if gone:
+            self._change(lambda known: [r for r in known if not (isinstance(r, kind) and _fits(r, facts))])
+        return gone
+
+    def signing_key(self) -> bytes:
+        """The secret that signs run records of this user; made when it is first asked for."""
+        path = self.folder / KEY_NAME
+        if (key := _private(path, others=0o077)) is None:
+            self._prepare()
+            with self._errors(path, "written"), contextlib.suppress(FileExistsError):  # another process was first
+                write_atomic(path, secrets.token_hex(KEY_BYTES).encode(), mode=0o600, create_only=True)
+            key = _private(path, others=0o077) or b""
+        try:
+            secret = bytes.fromhex(key.decode("ascii"))
+        except ValueError:
+            secret = b""
+        if len(secret) != KEY_BYTES:
+            raise _unusable(path, "it is damaged", "Remove it; then you are asked before runs of the past go on.")
+        return secret
+
+    def _change(self, changed: Callable[[Sequence[Any]], list[Any]]) -> None:
+        self._prepare()
+        with self._errors(self.path, "written"), FileLock(self.path.with_name(f"{FILE_NAME}.lock")):
+            entries = changed(self._read())
+            rows = [entry if isinstance(entry, dict) else {"kind": entry.kind, **asdict(entry)} for entry in entries]
+            text = json.dumps({"version": VERSION, "records": rows}, indent=1, ensure_ascii=False)
+            write_atomic(self.path, text.encode("utf-8", "surrogatepass"), mode=0o600)
+
+    def _prepare(self) -> None:
+        """Make the folder, closed to others, or close it to their writing."""
+        with self._errors(self.folder, "made"):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            facts = self.folder.stat()
+            if os.name == "nt":  # the user's folders are closed to others by their access lists
+                return
+            if facts.st_uid != os.geteuid():
+                raise _unusable(self.folder, "it belongs to another user")
+            if facts.st_mode & 0o022:
+                self.folder.chmod(stat.S_IMODE(facts.st_mode) & ~0o022)
+
+    def _read(self) -> tuple[Any, ...]:
+        """The records, and the entries of unknown kinds as they are."""
+        try:
+            facts = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            facts = None  # missing, or said below
+        state = facts and (facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size, facts.st_mode, facts.st_uid)
+        if state is None or self._seen[0] != state:
+            data = _private(self.path, others=0o022)
+            self._seen = state, () if data is None else _parsed(self.path, data)
+        return self._seen[1]
+
+    @contextlib.contextmanager
+    def _errors(self, path: Path, what: str):
+        try:
+            yield
+        except TimeoutError as error:
+            raise _unusable(path, "another process keeps it locked", "Wait for it to end, and try again.") from error
+        except OSError as error:
+            raise StorageError(
+                f"{path} cannot be {what}: {error.strerror or error}.",
+                hint="Make room or correct the rights of that folder; or choose another with DIPEO_DATA_DIR.",
+                operation="remember",
+                path=str(path),
+            ) from error
+
+
+def _private(path: Path, *, others: int) -> bytes | None:
+    """The content of a file that is the user's own; None when there is none.
+
+    What is checked is what was opened, so that nothing can be put in its place in between.
+
+    Args:
+        others: rights of the group and of others that nobody may have; further ones are taken away.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        link = path.is_symlink()
+        raise _unusable(path, "it is a link" if link else str(error.strerror or error)) from error
+    try:
+        _check(path, handle, others)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(handle)
+    if len(data) > MAX_BYTES:
+        raise _unusable(path, f"it is larger than {MAX_BYTES} bytes")
+    return data
+
+
+def _check(path: Path, handle: int, others: int) -> None:
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        raise _unusable(path, "it is no regular file")
+    if os.name == "nt":  # the user's folders are closed to others by their access lists
+        return
+    if facts.st_uid != os.geteuid():
+        raise _unusable(path, "it belongs to another user")
+    if facts.st_mode & others:
+        way = f"Look at it, then: chmod 600 {path}; or remove it."
+        raise _unusable(path, "other users may have read or changed it", way)
+    if facts.st_mode & 0o077:
+        with contextlib.suppress(OSError):  # only readable: closed where that is possible
+            os.fchmod(handle, 0o600)
+
+
+def _parsed(path: Path, data: bytes) -> tuple[Any, ...]:
+    try:
+        document = json.loads(data.decode("utf-8", "surrogatepass"))
+        if document["version"] != VERSION:
+            raise _unusable(path, f"it has version {document['version']!r}, not {VERSION}", "Update dipeo-nb.")
+        return tuple(_record(row) for row in document["records"])
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise _unusable(path, "it is damaged") from error
+
+
+def _record(row: Any) -> Record | dict[str, Any]:
+    if not isinstance(row, dict):
+        raise TypeError("a record is a mapping")
+    kind = _KINDS.get(row.get("kind", ""))
+    if kind is None:
+        return row
+    given = {f.name: _frozen(row[f.name]) for f in fields(kind) if f.name in row}
+    record = kind(**given)
+    for f in fields(kind):
+        value = getattr(record, f.name)
+        wanted = {"int": int, "tuple[str, ...]": tuple, "tuple[tuple[str, str], ...]": tuple}.get(str(f.type), str)
+        if type(value) is not wanted:
+            raise TypeError(f"{f.name} of a record is {type(value).__name__}")
+    return record
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _fits(record: Record, facts: dict[str, Any]) -> bool:
+    return all(getattr(record, name) == value for name, value in facts.items())
+
+
+def _replaces(new: Record, old: Any) -> bool:
+    if isinstance(old, Declined) and not isinstance(new, Declined):
+        # A yes to the settings of a folder is one whatever they were when they were declined.
+        at_once = isinstance(new, SettingsTrust) and old.of == "settings" and old.where == new.folder
+        diagram = isinstance(new, DiagramTrust) and old.of == "diagram" and old.digest == new.digest
+        folder = isinstance(new, FolderTrust) and old.of == "folder" and old.where == new.path
+        return at_once or diagram or folder
+    return type(old) is type(new) and all(getattr(old, name) == getattr(new, name) for name in new.key)
+
+
+def _unusable(path: Path, why: str, hint: str = "Correct or remove it; then you are asked again.") -> StorageError:
+    return StorageError(f"{path} cannot be used: {why}.", hint=hint, operation="read", path=str(path))
