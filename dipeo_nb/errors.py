@@ -137,6 +137,12 @@ class ConfigurationError(UserError):
     code = "configuration_error"
 
 
+class SettingNotApprovedError(ConfigurationError):
+    """A file of the folder suggests this value, and the user has not approved it; `variable`, `file` and `folder` say which."""
+
+    code = "setting_not_approved"
+
+
 class MissingDependencyError(ConfigurationError):
     """An optional package is not installed; the hint names the extra to install."""
 

@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "dipeo_nb"
 ROWS = {
     "errors": 0,
-    "common": 1, "config": 1, "dipeo_words": 1,
-    "domain": 2, "mixins": 2,
+    "common": 1, "dipeo_words": 1,
+    "config": 2, "domain": 2, "mixins": 2,
     "diagram": 3,
     "execution": 4, "llm": 4, "storage": 4, "events": 4, "integrations": 4, "security": 4, "codegen": 4,
     "container": 5, "database": 5, "shared": 5,

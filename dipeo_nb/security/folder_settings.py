@@ -1,0 +1,124 @@
+"""Approving what the `.env` and `dipeo.toml` of a folder suggest: which server gets the user's words and keys, where records go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from dipeo_nb.config import Approval, Settings, Suggestions, folder_suggestions, get_settings, use_approvals
+from dipeo_nb.security.trust_store import Declined, FolderTrust, SettingsTrust, TrustStore
+
+
+class PendingSetting(NamedTuple):
+    """A setting that a folder suggests and nobody has approved."""
+
+    name: str
+    variable: str
+    value: str
+    """As it may be shown: without passwords, on one line."""
+    file: str
+    before: str | None
+    """The value that was approved earlier, if there was another one."""
+
+    def __str__(self) -> str:
+        change = f"   (was {self.before})" if self.before is not None else ""
+        return f"{self.variable}={self.value}   in {self.file}{change}"
+
+
+def pending_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> tuple[PendingSetting, ...]:
+    """What waits for a yes; empty when there is nothing, or when exactly this was approved."""
+    found = _suggestions(folder)
+    store = TrustStore((settings or get_settings()).data_dir)
+    return () if approval(store.folder, found).state == "approved" else _pending(found, store)
+
+
+def declined_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> bool:
+    """Whether the user has said no to exactly what the folder suggests now, so that nobody need be asked."""
+    return approval((settings or get_settings()).data_dir, _suggestions(folder)).state == "declined"
+
+
+def approve_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> tuple[PendingSetting, ...]:
+    """Approve what a folder suggests, as it is now: any other value of it asks again. Returns what was approved anew.
+
+    Raises:
+        ConfigurationError: a file of the folder cannot be read.
+        StorageError: the approval cannot be kept.
+    """
+    found = _suggestions(folder)
+    store = TrustStore((settings or get_settings()).data_dir)
+    if not found.entries or approval(store.folder, found).state == "approved":
+        return ()
+    pending = _pending(found, store)
+    values = tuple((entry.name, entry.shown) for entry in found.entries)
+    store.add(SettingsTrust(folder=str(found.folder), digest=found.digest, values=values))
+    return pending
+
+
+def decline_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> None:
+    """Remember a no to what a folder suggests now: nobody is asked about it again; errors go on saying both ways out."""
+    found = _suggestions(folder)
+    if found.entries:
+        store = TrustStore((settings or get_settings()).data_dir)
+        store.add(Declined(of="settings", where=str(found.folder), digest=found.digest))
+
+
+def forget_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> bool:
+    """Take back what was said about the settings of a folder; whether anything was."""
+    store, where = TrustStore((settings or get_settings()).data_dir), str(Path(folder).expanduser().resolve())
+    return bool(store.forget(SettingsTrust, folder=where) + store.forget(Declined, of="settings", where=where))
+
+
+def settings_listing(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> list[str]:
+    """Lines for people: everything that a folder suggests, and its standing."""
+    found = _suggestions(folder)
+    store = TrustStore((settings or get_settings()).data_dir)
+    state = approval(store.folder, found).state
+    return [f"{entry}   {state}" for entry in _pending(found, store)]
+
+
+def approval(data_dir: Path, suggestions: Suggestions) -> Approval:
+    """What the user has said to exactly these suggestions."""
+    if not suggestions.entries:
+        return Approval("waiting")
+    store, where, digest = TrustStore(data_dir), str(suggestions.folder), suggestions.digest
+    yes = store.find(SettingsTrust, folder=where, digest=digest)
+    if yes is not None:
+        return Approval("approved", yes.at)
+    declined = store.find(Declined, of="settings", where=where, digest=digest)
+    return Approval("waiting") if declined is None else Approval("declined", declined.at)
+
+
+def is_trusted_folder(settings: Settings) -> bool:
+    """Whether the folder whose files were read is one that the user trusts: by name, or by a yes to this very folder."""
+    folder = settings.folder
+    if any(folder.is_relative_to(trusted.resolve()) for trusted in settings.trusted_folders):
+        return True
+    store = TrustStore(settings.data_dir)
+    for path in (folder, *folder.parents):
+        yes = store.find(FolderTrust, path=str(path))
+        if yes is not None and yes.inode == path.stat().st_ino:
+            return True
+    return False
+
+
+def _suggestions(folder: str | os.PathLike[str]) -> Suggestions:
+    return folder_suggestions(Path(folder).expanduser())
+
+
+def _pending(found: Suggestions, store: TrustStore) -> tuple[PendingSetting, ...]:
+    yes = store.find(SettingsTrust, folder=str(found.folder))
+    before = dict(yes.values) if yes is not None else {}
+    return tuple(
+        PendingSetting(
+            entry.name,
+            entry.origin.variable,
+            entry.shown,
+            str(entry.origin.file),
+            before[entry.name] if before.get(entry.name, entry.shown) != entry.shown else None,
+        )
+        for entry in found.entries
+    )
+
+
+use_approvals(approval)
