@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -29,6 +30,7 @@ from dipeo_nb.dipeo_words import advice, translated
 from dipeo_nb.errors import (
     ConfigurationError,
     DipeoError,
+    SettingNotApprovedError,
     TrustError,
     UserError,
     ValidationError,
@@ -113,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {message}", f"hint: {advice(message) or 'dipeo-nb --help, or dipeo-nb COMMAND --help'}")
         return MISTAKE
     except DipeoError as error:
+        if isinstance(error, SettingNotApprovedError) and _approved(error):
+            return main(arguments)
         if given.debug:
             raise
         _complain(error)
@@ -766,12 +770,14 @@ def _loaded(file: str, format: str | None, settings: Settings) -> Diagram:
 
 def _carry_out(order: _Order) -> RunState:
     """Load, check, run and watch; the state at the end. Raises UserError when nothing was run."""
+    from dipeo_nb.common.loop import run_sync
     from dipeo_nb.container import Runtime
     from dipeo_nb.execution.interaction import GivenAnswers, NoAnswers
 
     runtime = Runtime(order.settings)
     document = _loaded(order.file, order.format, order.settings)
     plan = _prepare(runtime, document, order)
+    run_sync(runtime.check_settings(plan, model=order.model))
     if not order.quiet:
         _show_diagnostics([d for d in plan.diagnostics if d.severity != "info" and not _settled(d, order.variables)])
         _warn_of_unused(order.variables, plan, order.settings.base_dir)
@@ -837,6 +843,27 @@ def _prepare(runtime: Runtime, document: Diagram, order: _Order) -> Plan:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise TrustError(error.message, hint=error.hint) from None  # the code has been shown
         return runtime.prepare(document, trust=True, foreign=foreign)
+
+
+def _approved(error: SettingNotApprovedError) -> bool:
+    """Ask, where somebody can be asked and has not said no before, whether the folder's settings shall have effect."""
+    from dipeo_nb.config import reset_settings
+    from dipeo_nb.security import folder_settings
+
+    folder = error.facts["folder"]
+    settings = _settings(None)
+    if not _interactive() or folder_settings.declined_settings(folder, settings=settings):
+        return False
+    say(f"{folder} brings settings that say where your words, keys and records go:")
+    say(*(f"  {setting}" for setting in folder_settings.pending_settings(folder, settings=settings)))
+    sys.stderr.write("Use them, as they are now? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        folder_settings.decline_settings(folder, settings=settings)
+        return False
+    folder_settings.approve_settings(folder, settings=settings)
+    reset_settings()
+    return True
 
 
 def _settled(diagnostic: Diagnostic, variables: Mapping[str, Any]) -> bool:
@@ -947,10 +974,21 @@ def _settings(base_dir: str | None) -> Settings:
     from dipeo_nb.config import get_settings
 
     settings = get_settings()
+    _log_from(settings.log_level)
     name, path = ("DIPEO_BASE_DIR", settings.base_dir) if base_dir is None else ("--base-dir", Path(base_dir))
     if not path.is_dir():
         raise ConfigurationError(f"{name} {path} is not a folder.", hint="Name a folder that exists.")
     return settings.model_copy(update={"base_dir": path.resolve()})
+
+
+def _log_from(level: str) -> None:
+    """What the package logs goes to stderr, from this level on."""
+    logger = logging.getLogger("dipeo_nb")
+    logger.setLevel(level)
+    if not any(type(handler) is logging.StreamHandler for handler in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
 
 
 def _inputs(given: Sequence[str]) -> dict[str, Any]:

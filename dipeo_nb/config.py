@@ -367,6 +367,14 @@ class Credential(NamedTuple):
     origin: Origin
 
 
+class FolderSecret(SecretStr):
+    """A key that came with a folder; keys of other types are the user's own."""
+
+    def __init__(self, text: str, origin: Origin) -> None:
+        super().__init__(text)
+        self.origin = origin
+
+
 class Suggestion(NamedTuple):
     """A value that a folder suggests."""
 
@@ -879,9 +887,13 @@ def secret_values(settings: Settings | None = None) -> set[str]:
     }
 
 
-def custom_headers(variable: str) -> str:
-    """What a variable says that an SDK adds to every request; empty without one."""
-    return os.environ.get(variable, "") if variable else ""
+def ambient_headers(provider: str) -> frozenset[str]:
+    """Names of the headers that variables make the SDK of `openai` or `anthropic` send to every server."""
+    if provider not in ("openai", "anthropic"):
+        return frozenset()
+    lines = os.environ.get(f"{provider.upper()}_CUSTOM_HEADERS", "").splitlines()
+    named = {line.partition(":")[0].strip() for line in lines if ":" in line}
+    return frozenset(named | ({"OpenAI-Organization", "OpenAI-Project"} if provider == "openai" else set()))
 
 
 def child_environment() -> dict[str, str]:

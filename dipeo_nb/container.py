@@ -8,6 +8,7 @@ import json
 import os
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.scrub import HIDDEN, redactor
-from dipeo_nb.config import Settings, get_settings, secret_values, without_password
+from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
 from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
+from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.diagnostics import has_errors
 from dipeo_nb.domain.enums import Severity, Status
 from dipeo_nb.domain.events import Event, RunSummary
@@ -44,7 +46,14 @@ from dipeo_nb.domain.ports import (
     Subscription,
     TemplateProcessorPort,
 )
-from dipeo_nb.errors import ConfigurationError, InvalidDiagramError, StorageError, TrustError, UserError
+from dipeo_nb.errors import (
+    ConfigurationError,
+    InvalidDiagramError,
+    SettingNotApprovedError,
+    StorageError,
+    TrustError,
+    UserError,
+)
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers, nested_checks
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
@@ -128,6 +137,24 @@ async def _close(parts: Sequence[_Part], error: BaseException | None) -> BaseExc
     return error
 
 
+class _Withheld:
+    """Stands for a service that only the folder's files choose, until somebody approves that: whatever is asked of it raises
+    SettingNotApprovedError, so that what does not need it works."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._service: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._service is None:
+            self._service = self._make()
+        return getattr(self._service, name)
+
+    async def cleanup(self) -> None:
+        if self._service is not None:
+            await _called(self._service, "cleanup")
+
+
 class SystemClock:
     """The real time and random ids."""
 
@@ -158,7 +185,10 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
 
     def chosen(name: str, default: Callable[[], Any]) -> Any:
         if name not in given:
-            given[name] = default()
+            try:
+                given[name] = default()
+            except SettingNotApprovedError:
+                given[name] = _Withheld(default)
         return given[name]
 
     keys = chosen("keys", lambda: APIKeyChain.of(settings))
@@ -256,6 +286,14 @@ def _bus(settings: Settings) -> EventBus:
 
 
 def _telemetry(settings: Settings) -> Telemetry | None:
+    if settings.waits("otel"):
+        origin = settings.origin("otel")
+        warnings.warn(
+            f"{origin.variable} of {origin.file} waits for your yes; until then, runs are not sent to OpenTelemetry.",
+            FolderSettingWarning,
+            stacklevel=2,
+        )
+        return None
     if not settings.otel:
         return None
     from dipeo_nb.events.telemetry import Telemetry
@@ -265,9 +303,14 @@ def _telemetry(settings: Settings) -> Telemetry | None:
 
 def _conversations(settings: Settings) -> ConversationRepository:
     place = settings.conversation_store or ""
-    if place == "memory:":
+    if place in ("memory:", ":memory:"):
         return InMemoryConversationRepository()
     if "://" in place:
+        if not place.startswith(("redis://", "rediss://", "unix://")):
+            raise ConfigurationError(
+                f"'{without_password(place)}' is no conversation store.",
+                hint="Set DIPEO_CONVERSATION_STORE to the path of a file, redis://host:6379/0, or memory:.",
+            )
         from dipeo_nb.storage.redis import RedisConversationRepository
 
         return RedisConversationRepository(place)
@@ -275,7 +318,7 @@ def _conversations(settings: Settings) -> ConversationRepository:
 
 
 def _persons(settings: Settings) -> PersonRepository:
-    if settings.conversation_store == "memory:":
+    if settings.conversation_store in ("memory:", ":memory:"):
         return InMemoryPersonRepository()
     return SqlitePersonRepository(_conversation_file(settings))
 
@@ -459,6 +502,21 @@ class Runtime(InitializationMixin):
         if self._telemetry is not None:
             self._telemetry.watch(execution.run_id)
         return execution
+
+    async def check_settings(self, plan: Plan, *, model: str | None = None) -> None:
+        """Look whether a run would need what only the folder's files name, before it begins.
+
+        Raises:
+            SettingNotApprovedError: it would need a server, or a store, that nobody approved.
+        """
+        check = getattr(self.services.llm, "check_server", None)
+        if check is None:
+            return
+        if model is not None:
+            await check(parse_model(model, self.services.llm.services)[0])
+            return
+        for person in plan.persons.values():
+            await check(person.llm.service, base_url=person.llm.base_url, api_key_id=person.llm.api_key_id)
 
     async def summary(self, run_id: str) -> RunSummary:
         """The row of a run, by its id or an unmistakable beginning of it.

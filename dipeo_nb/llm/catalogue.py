@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from dipeo_nb.config import Settings
+from dipeo_nb.config import Settings, is_loopback
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import ConfigurationError
@@ -96,12 +96,15 @@ def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
     if module and not _installed(module):
         return f'pip install "{package}"'
     setting = getattr(kind, "base_url_setting", "")
-    own_server = bool(setting and getattr(settings, setting, None))
+    own_server = bool(setting and settings.peek(setting))
     variable = getattr(kind, "key_variable", "")
+    if setting and settings.waits(setting) and not is_loopback(str(settings.peek(setting))):
+        origin = settings.origin(setting)
+        return f"{origin.variable} of {origin.file} waits for your yes: dipeo-nb trust ."
     if variable and not has_key and not own_server and not getattr(kind, "key_optional", False):
         return f"set {variable}"
     if service == "ollama":
-        address = getattr(settings, setting, None) or _OLLAMA
+        address = settings.peek(setting) or _OLLAMA
         return "" if _answers(str(address)) else f"no server at {address}: start it with `ollama serve`"
     if service.startswith("claude-code") and shutil.which("claude") is None and not _bundled():
         return "install the program `claude`"
@@ -110,11 +113,11 @@ def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
 
 def default_model(service: str, settings: Settings) -> str:
     """The model of a service when none is named."""
-    chosen, model = parse_model(settings.default_llm_model, providers.services())
+    chosen, model = parse_model(settings.peek("default_llm_model"), providers.services())
     if chosen == service and model:
         return model
     if service == "local":
-        return settings.local_model
+        return settings.peek("local_model")
     return str(getattr(providers.client_class(service), "default_model", "")) if _loads(service) else ""
 
 

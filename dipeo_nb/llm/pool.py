@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, Literal, NamedTuple
 
 from pydantic import SecretStr
 
-from dipeo_nb.config import Settings
+from dipeo_nb.config import (
+    DEFAULT,
+    FolderSecret,
+    FolderSettingWarning,
+    Origin,
+    Settings,
+    is_loopback,
+    is_own_server,
+    not_approved,
+    without_password,
+)
 from dipeo_nb.domain.chat import LLMRequest, normalize_service
 from dipeo_nb.domain.ports import APIKeyPort, LLMClient
-from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError
+from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError, LLMError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.limits import AdaptiveLimit, CircuitBreaker
@@ -31,6 +41,19 @@ class Identity(NamedTuple):
     service: str
     base_url: str | None
     secret: SecretStr | None
+    ambient_headers: bool
+
+
+class Server(NamedTuple):
+    """The server that a request is meant for, and who named it."""
+
+    url: str | None
+    """None: the provider's own."""
+    standing: Literal["own", "personal", "folder", "diagram"]
+    """`own`: of the provider. `personal`: named by the user, or approved. `folder`: named by a file that came with the folder."""
+    setting: str
+    """The field that may name one."""
+    origin: Origin = DEFAULT
 
 
 @dataclass
@@ -92,6 +115,11 @@ class ClientManager:
             if entry.retired and not entry.leases:
                 await entry.client.cleanup()
 
+    async def check(self, request: LLMRequest) -> None:
+        """Raises SettingNotApprovedError when the folder names the server, and nobody approved that."""
+        with contextlib.suppress(LLMError, APIKeyError):  # said when it is asked
+            await self._identity(request)
+
     def guards(self, request: LLMRequest) -> tuple[CircuitBreaker, AdaptiveLimit]:
         """What protects the server of *request*: one circuit and one limit for all clients of it."""
         server = request.service, self.base_url(request)
@@ -100,11 +128,21 @@ class ClientManager:
         return self._guards[server]
 
     def base_url(self, request: LLMRequest) -> str | None:
-        """The server a request goes to; None for the provider's own."""
-        if request.base_url:
-            return request.base_url
-        setting = getattr(providers.client_class(request.service), "base_url_setting", "")
-        return getattr(self._settings, setting, None) if setting else None
+        """The server a request is meant for; None for the provider's own. Whether it may go there, `client` says."""
+        return self._server(request).url
+
+    def _server(self, request: LLMRequest) -> Server:
+        kind = providers.client_class(request.service)
+        name = getattr(kind, "base_url_setting", "")
+        setting = self._settings.peek(name) if name else None
+        if request.base_url and (setting is None or not _same(request.base_url, setting)):
+            own = is_own_server(request.base_url, getattr(kind, "hosts", ()))
+            return Server(request.base_url, "own" if own else "diagram", name)
+        url = request.base_url or setting
+        if url is None or is_own_server(url, getattr(kind, "hosts", ())):
+            return Server(url, "own", name)
+        waits = self._settings.waits(name)
+        return Server(url, "folder" if waits else "personal", name, self._settings.origin(name))
 
     async def cleanup(self) -> None:
         """Close all clients. The manager can be used again."""
@@ -115,7 +153,12 @@ class ClientManager:
             await entry.client.cleanup()
 
     def _made(self, identity: Identity) -> _Entry:
-        config = AdapterConfig(provider_type=identity.service, api_key=identity.secret, base_url=identity.base_url)
+        config = AdapterConfig(
+            provider_type=identity.service,
+            api_key=identity.secret,
+            base_url=identity.base_url,
+            ambient_headers=identity.ambient_headers,
+        )
         now = self._clock()
         return _Entry(providers.create(config, self._settings), now, now)
 
@@ -132,26 +175,70 @@ class ClientManager:
 
     async def _identity(self, request: LLMRequest) -> Identity:
         kind = providers.client_class(request.service)
-        base_url = self.base_url(request)
-        return Identity(request.service, base_url, await self._secret(kind, request, base_url))
+        server = self._server(request)
+        secret = await self._secret(kind, request, server)
+        ambient = server.standing in ("own", "personal")
+        return Identity(request.service, server.url, secret, ambient)
 
-    async def _secret(self, kind: Any, request: LLMRequest, base_url: str | None) -> SecretStr | None:
-        """The key by its id, else the service's.
+    async def _secret(self, kind: Any, request: LLMRequest, server: Server) -> SecretStr | None:
+        """The key that goes to the server; None: none.
 
-        A key goes to the provider itself, to the server that the settings name and to this machine; never to a server that
-        only a diagram names.
+        Where the URL and the key come from decides. The user's own key goes to the provider, to the server that the user named
+        and to one that the user approved; a key that came with the folder goes to the provider and to the server that the same
+        file names. A server of this machine that only the folder names gets no key, as any program of it may listen there; a
+        server that only a diagram names never gets one.
+
+        Raises:
+            SettingNotApprovedError: the folder names a server elsewhere, which nobody approved. Nothing is sent.
+            APIKeyError: the key came with the folder, and the server did not; or there would be a login in place of a key.
         """
-        if not getattr(kind, "key_variable", request.service) or not self._trusted(kind, base_url):
+        takes_key = bool(getattr(kind, "key_variable", request.service))
+        if server.standing == "diagram":
+            if getattr(kind, "own_login", False):
+                raise _no_login(request, server)
             return None
+        key = await self._key(kind, request, server) if takes_key else None
+        of_folder = key.origin if isinstance(key, FolderSecret) else None
+        match server.standing:
+            case "own":
+                if of_folder is not None:
+                    self._say(f"{request.service}: the key of {of_folder.file}")
+                return key
+            case "personal":
+                same_file = of_folder is not None and server.origin.suggestion and server.origin.file == of_folder.file
+                if of_folder is not None and not same_file:
+                    raise _stays_in_folder(request, server, of_folder)
+                return key
+            case _:
+                if of_folder is not None and of_folder.file == server.origin.file:
+                    self._say(
+                        f"{request.service} → {without_password(str(server.url))} with the key of {of_folder.file}"
+                    )
+                    return key
+                if is_loopback(str(server.url)) and not getattr(kind, "own_login", False):
+                    self._say(
+                        f"{request.service} → {without_password(str(server.url))}, as {server.origin.file} says, without a key"
+                    )
+                    return None
+                raise not_approved(server.origin, server.url, self._settings.folder)
+
+    async def _key(self, kind: Any, request: LLMRequest, server: Server) -> SecretStr | None:
+        """The key by its id, else the service's."""
         if request.api_key_id and await self._is_of_service(request.api_key_id, kind, request.service):
             with contextlib.suppress(APIKeyNotFoundError):  # ids of other machines; then the service's key
                 return await self._keys.get_api_key(request.api_key_id)
         try:
             return await self._keys.get_api_key(request.service)
         except APIKeyNotFoundError:
-            if base_url is not None or getattr(kind, "key_optional", True):
+            if server.url is not None or getattr(kind, "key_optional", True):
                 return None
             raise
+
+    def _say(self, what: str) -> None:
+        """Say once where words and keys go that the folder directs."""
+        if what not in _said:
+            _said.add(what)
+            warnings.warn(what, FolderSettingWarning, stacklevel=2)
 
     async def _is_of_service(self, key_id: str, kind: Any, service: str) -> bool:
         """Whether a key that a diagram names may be asked for: by an id, not by the name of another service.
@@ -173,16 +260,24 @@ class ClientManager:
             key_id=key_id,
         )
 
-    def _trusted(self, kind: Any, base_url: str | None) -> bool:
-        setting = getattr(kind, "base_url_setting", "")
-        if base_url is None or (setting and base_url == getattr(self._settings, setting, None)):
-            return True
-        try:
-            address = urlsplit(base_url)
-        except ValueError:
-            return False
-        host = address.hostname or ""
-        if host in ("localhost", "127.0.0.1", "::1"):
-            return True
-        own = any(host == name or host.endswith(f".{name}") for name in getattr(kind, "hosts", ()))
-        return own and address.scheme == "https"
+
+_said: set[str] = set()
+
+
+def _same(one: str, other: str) -> bool:
+    return one.rstrip("/") == other.rstrip("/")
+
+
+def _stays_in_folder(request: LLMRequest, server: Server, key: Origin) -> APIKeyError:
+    return APIKeyError(
+        f"The key of {key.file} came with the folder and does not go to {without_password(str(server.url))}, which {server.origin} names.",
+        hint=f"Set {key.variable} in the environment, or store a key of your own: dipeo-nb keys set {request.service}.",
+        variable=key.variable,
+    )
+
+
+def _no_login(request: LLMRequest, server: Server) -> APIKeyError:
+    return APIKeyError(
+        f"{request.service} would use your own login at {without_password(str(server.url))}, a server that only the diagram names.",
+        hint="Take `base_url` out of the person, or set ANTHROPIC_BASE_URL to that server.",
+    )

@@ -294,6 +294,16 @@ class LLMService:
         async with self._clients.client(request) as client:
             yield batch.batch_client(client, job.service)
 
+    async def check_server(
+        self, service: str, *, base_url: str | None = None, api_key_id: str | None = None
+    ) -> None:
+        """Look whether words may go to the server of a service, before anything is sent.
+
+        Raises:
+            SettingNotApprovedError: only the folder names it, and nobody approved that.
+        """
+        await self._clients.check(LLMRequest(normalize_service(service), "", (), api_key_id=api_key_id, base_url=base_url))
+
     async def validate_api_key(
         self, service: str, api_key_id: str | None = None, *, base_url: str | None = None
     ) -> bool:
@@ -465,12 +475,18 @@ class LLMService:
             timeout=settings.llm_timeout if request.timeout is None else request.timeout,
             temperature=settings.llm_temperature if request.temperature is None else request.temperature,
             max_tokens=settings.llm_max_tokens if request.max_tokens is None else request.max_tokens,
-            fallbacks=request.fallbacks or [n.strip() for n in settings.llm_fallbacks.split(",") if n.strip()],
+            fallbacks=request.fallbacks or self._fallbacks(),
         )
         _check_able(filled)
         for name in filled.fallbacks:
             parse_model(name, self.services)  # a wrong name is found before anything is asked
         return filled
+
+    def _fallbacks(self) -> list[str]:
+        """The settings' fallbacks; none while they are a suggestion of the folder that nobody approved."""
+        if self._settings.waits("llm_fallbacks"):
+            return []
+        return [name.strip() for name in self._settings.llm_fallbacks.split(",") if name.strip()]
 
     def _ladder(self, request: LLMRequest) -> tuple[Rung, ...]:
         """The ways to structure that are tried, in order."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SecretStr
 
 from dipeo_nb.common.scrub import redactor
-from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.config import Credential, FolderSecret, Settings, get_settings
 from dipeo_nb.domain.chat import normalize_service
 from dipeo_nb.domain.enums import LLMService
 from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError, ValidationError
+from dipeo_nb.security.folder_settings import is_trusted_folder
 
 VARIABLES: dict[str, tuple[str, ...]] = {
     # Language models.
@@ -47,24 +48,35 @@ MODELS = {
     "command-": "cohere", "deepseek-": "deepseek", "grok-": "xai", "sonar-": "perplexity",
 }  # fmt: skip
 """Beginnings of names of models → service."""
+_OF_FOLDER = "folder-"
+"""Beginning of the ids of keys that came with a folder."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class EnvironmentAPIKeyService:
     """`APIKeyPort` over the environment (and `.env`); read-only.
 
-    Keys are found by service, alias, name of a model (`gpt-5-nano`, `openai:gpt-5-nano`), and `env_SERVICE`, the id that lists
-    give them.
+    Keys are found by service, alias, name of a model (`gpt-5-nano`, `openai:gpt-5-nano`), and `env_SERVICE` or `folder_SERVICE`,
+    the ids that lists give them. What the user has set goes before what came with the folder.
 
     Args:
         settings: default: those of the process.
         variables: service → variable, or variables in the order in which they are tried; beyond `VARIABLES`, or instead of
             its entries.
+        part: a chain asks twice: before the stored keys for the user's variables, and after them for those of a folder that the
+            user does not trust.
     """
 
+    read_only = True
+
     def __init__(
-        self, settings: Settings | None = None, variables: Mapping[str, str | Iterable[str]] | None = None
+        self,
+        settings: Settings | None = None,
+        variables: Mapping[str, str | Iterable[str]] | None = None,
+        *,
+        part: Literal["all", "before stored", "after stored"] = "all",
     ) -> None:
+        self._part = part
         self._settings = settings or get_settings()
         self._variables = dict(VARIABLES)
         for name, chosen in (variables or {}).items():
@@ -88,11 +100,11 @@ class EnvironmentAPIKeyService:
 
     async def get_api_key(self, key_id: str) -> SecretStr:
         service = service_of(key_id, self._variables)
-        found = self._settings.secret(*self._variables.get(service, ()))
+        found = self._found(service, of_folder=_spelled(key_id).startswith(_OF_FOLDER))
         if found is None:
             raise not_found(key_id, self._variables)
-        redactor.add(found[1].get_secret_value())
-        return found[1]
+        redactor.add(text := found.secret.get_secret_value())
+        return found.secret if found.origin.personal else FolderSecret(text, found.origin)
 
     async def set_api_key(self, key_id: str, key: str) -> None:
         raise self._read_only(key_id, "Set")
@@ -102,12 +114,29 @@ class EnvironmentAPIKeyService:
 
     async def list_api_keys(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        for service, variables in self._variables.items():
-            if (found := self._settings.secret(*variables)) is not None:
-                variable, secret = found
-                row = {"id": f"env_{service}", "label": variable, "service": service, "key": masked(secret)}
-                rows.append({**row, "source": "environment"})
+        for service in self._variables:
+            if (found := self._found(service)) is not None:
+                start = "env_" if found.origin.personal else _OF_FOLDER.replace("-", "_")
+                row = {
+                    "id": f"{start}{service}",
+                    "label": found.variable,
+                    "service": service,
+                    "key": masked(found.secret),
+                }
+                source = found.origin.source if found.origin.source in (".env", "dipeo.toml") else "environment"
+                rows.append({**row, "source": str(found.origin) if found.origin.source == "user" else source})
         return rows
+
+    def _found(self, service: str, *, of_folder: bool = False) -> Credential | None:
+        variables = self._variables.get(service, ())
+        if self._part == "all":
+            return self._settings.secret(*variables, of="folder" if of_folder else "anybody")
+        trusted = is_trusted_folder(self._settings)
+        if self._part == "after stored":
+            return None if trusted else self._settings.secret(*variables, of="folder")
+        if of_folder:
+            return self._settings.secret(*variables, of="folder") if trusted else None
+        return self._settings.secret(*variables, of="anybody" if trusted else "user")
 
     def _read_only(self, key_id: str, what: str) -> APIKeyError:
         service = service_of(key_id, self._variables)
@@ -122,7 +151,7 @@ class EnvironmentAPIKeyService:
 def service_of(name: str, known: Collection[str] = VARIABLES) -> str:
     """The service that a spelling means: a service, an alias, `env_SERVICE`, the name of a model; else the name, in lower case
     with dashes."""
-    text = _spelled(name).removeprefix("env-")
+    text = _spelled(name).removeprefix("env-").removeprefix(_OF_FOLDER)
     if text in known:
         return text
     service = ALIASES.get(text) or normalize_service(text)

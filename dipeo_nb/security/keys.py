@@ -222,23 +222,27 @@ class APIKeyService:
 
 
 class APIKeyChain:
-    """`APIKeyPort` over several: a key comes from the first that has it; what is set and deleted goes to the last.
-
-    The container has `APIKeyChain(EnvironmentAPIKeyService(), APIKeyService())`.
+    """`APIKeyPort` over several: a key comes from the first that has it; what is set and deleted goes to the last that takes keys.
     """
 
     def __init__(self, *sources: APIKeyPort) -> None:
         if not sources:
             raise TypeError("APIKeyChain needs at least one source of keys")
         self.sources = sources
+        self._kept = next((s for s in reversed(sources) if not getattr(s, "read_only", False)), sources[-1])
 
     def __repr__(self) -> str:
         return f"APIKeyChain({', '.join(map(repr, self.sources))})"
 
     @classmethod
     def of(cls, settings: Settings) -> APIKeyChain:
-        """The environment, then the keys that were stored."""
-        return cls(EnvironmentAPIKeyService(settings), APIKeyService(settings=settings))
+        """The environment, then the keys that were stored, then those that came with the folder; a trusted folder's `.env` goes
+        before the stored ones."""
+        return cls(
+            EnvironmentAPIKeyService(settings, part="before stored"),
+            APIKeyService(settings=settings),
+            EnvironmentAPIKeyService(settings, part="after stored"),
+        )
 
     async def get_api_key(self, key_id: str) -> SecretStr:
         for source in self.sources[:-1]:
@@ -249,14 +253,16 @@ class APIKeyChain:
         return await self.sources[-1].get_api_key(key_id)
 
     async def set_api_key(self, key_id: str, key: str) -> None:
-        await self.sources[-1].set_api_key(key_id, key)
+        await self._kept.set_api_key(key_id, key)
 
     async def delete_api_key(self, key_id: str) -> None:
-        """Raises APIKeyError when an earlier source has the key, and the last has not."""
+        """Raises APIKeyError when another source has the key, and the one that takes keys has not."""
         try:
-            await self.sources[-1].delete_api_key(key_id)
+            await self._kept.delete_api_key(key_id)
         except APIKeyNotFoundError:
-            for source in self.sources[:-1]:
+            for source in self.sources:
+                if source is self._kept:
+                    continue
                 try:
                     await source.get_api_key(key_id)
                 except APIKeyNotFoundError:

@@ -12,12 +12,12 @@ from pydantic import SecretStr
 
 from dipeo_nb.common.loop import iterate_sync, run_sync
 from dipeo_nb.common.scrub import redactor
-from dipeo_nb.config import Settings, custom_headers, get_settings
+from dipeo_nb.config import Settings, ambient_headers, get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolResult
 from dipeo_nb.errors import APIKeyNotFoundError, AuthError, ConfigurationError, LLMError, ValidationError
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.errors import Caller
-from dipeo_nb.llm.core.http import WITHHELD, header_names, make_client
+from dipeo_nb.llm.core.http import make_client
 from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import AdapterConfig, ProviderCapabilities, RetryConfig
 from dipeo_nb.llm.stream import TimeLimits, collected
@@ -48,9 +48,9 @@ class UnifiedClient:
     """The variable that names another server."""
     base_url_setting: ClassVar[str] = ""
     """The field of the settings that holds it."""
-    custom_headers_variable: ClassVar[str] = ""
-    """The variable with headers that the SDK adds to every request."""
     base_url_example: ClassVar[str] = "http://localhost:8080/v1"
+    own_login: ClassVar[bool] = False
+    """Whether the provider's program has a login of the user's own, which it uses where no key is given."""
     hosts: ClassVar[tuple[str, ...]] = ()
     """The provider's own servers: these and what is below them may have the key."""
 
@@ -202,7 +202,7 @@ class UnifiedClient:
             )
         return address
 
-    def http(self, library: Any, address: str, secret: SecretStr | None, **options: Any) -> Any:
+    def http(self, library: Any, address: str, **options: Any) -> Any:
         """The connections to the server, which get what the environment adds to requests only where the key goes, too.
 
         Args:
@@ -211,7 +211,7 @@ class UnifiedClient:
         Raises:
             ConfigurationError: a proxy or certificates that the environment names cannot be used.
         """
-        withheld = WITHHELD | header_names(custom_headers(self.custom_headers_variable)) if secret == NO_KEY else ()
+        withheld = () if self.config.ambient_headers else ambient_headers(self.provider)
         return make_client(library, address, self.settings.llm_timeout, withheld=withheld, **options)
 
     def caller(self, request: LLMRequest, secret: SecretStr | None = None) -> Caller:

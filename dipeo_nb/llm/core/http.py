@@ -23,8 +23,6 @@ ANSWER_LIMIT = 512 * 1024 * 1024
 """Bytes of one answer, images among them."""
 REFUSAL_LIMIT = 1024 * 1024
 """Bytes of an error that are read."""
-WITHHELD = frozenset({"openai-organization", "openai-project"})
-"""Headers that SDKs fill from the environment and that name the user: only for servers that get the key."""
 
 
 class AnswerTooLargeError(OSError):
@@ -47,14 +45,14 @@ def make_client(
         library: `httpx` or `httpx2`, whichever the SDK takes.
         address: of the server.
         timeout: seconds that it may say nothing.
-        withheld: names of headers that are taken off, in lower case.
+        withheld: names of headers that are taken off.
         whole: makes an event of an answer that comes in one JSON although a stream was asked for.
         options: further ones of the library's `AsyncClient`.
 
     Raises:
         ConfigurationError: a proxy or certificates that the environment names cannot be used.
     """
-    own = {"withheld": frozenset(withheld), "whole": whole}
+    own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole}
     limits = library.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
     try:
         return client_class(library)(own, timeout=limits, trust_env=not is_local(address), follow_redirects=False, **options)
@@ -76,11 +74,6 @@ def make_client(
 def is_local(address: str) -> bool:
     """Whether an address is of this machine."""
     return urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
-
-
-def header_names(text: str) -> frozenset[str]:
-    """Names, in lower case, of headers as the SDKs read them from `…_CUSTOM_HEADERS`: one `Name: value` a line."""
-    return frozenset(line.partition(":")[0].strip().lower() for line in text.splitlines() if ":" in line)
 
 
 def _without_user(url: str) -> str:

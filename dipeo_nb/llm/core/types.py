@@ -54,6 +54,8 @@ class AdapterConfig(BaseModel):
     model: str = ""
     api_key: SecretStr | None = None
     base_url: str | None = None
+    ambient_headers: bool = True
+    """Whether headers that variables of the provider's SDK name (`OPENAI_CUSTOM_HEADERS`) may go to the server."""
     temperature: float | None = None
     max_tokens: int | None = Field(default=None, gt=0)
     timeout: float | None = Field(default=None, gt=0)

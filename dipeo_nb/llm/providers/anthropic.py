@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from pydantic import SecretStr
 
+from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
@@ -45,8 +46,7 @@ class UnifiedAnthropicClient(UnifiedClient):
     base_url_variable = "ANTHROPIC_BASE_URL"
     base_url_setting = "anthropic_base_url"
     base_url_example = "http://localhost:8080"
-    custom_headers_variable = "ANTHROPIC_CUSTOM_HEADERS"
-    hosts = ("anthropic.com",)
+    hosts = OWN_HOSTS["anthropic"]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -157,7 +157,7 @@ class UnifiedAnthropicClient(UnifiedClient):
     def _connected(self, secret: SecretStr, base_url: str) -> Any:
         import httpx2  # the SDK's own library
 
-        http = self.http(httpx2, base_url, secret)
+        http = self.http(httpx2, base_url)
         return _sdk().AsyncAnthropic(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )

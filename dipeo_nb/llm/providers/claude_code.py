@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.atomic import write_atomic
-from dipeo_nb.config import claude_code_environment
+from dipeo_nb.config import OWN_HOSTS, claude_code_environment
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.errors import LLMConnectionError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
@@ -64,7 +64,8 @@ class UnifiedClaudeCodeClient(UnifiedClient):
     key_optional = True
     base_url_variable = "ANTHROPIC_BASE_URL"
     base_url_setting = "anthropic_base_url"
-    hosts = ("anthropic.com",)
+    hosts = OWN_HOSTS["anthropic"]
+    own_login = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic import ValidationError as PydanticValidationError
 
+from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
 from dipeo_nb.errors import (
     ContentFilteredError,
@@ -58,7 +59,7 @@ class UnifiedGoogleClient(UnifiedClient):
     base_url_variable = "GOOGLE_BASE_URL"
     base_url_setting = "google_base_url"
     base_url_example = "http://localhost:8080"
-    hosts = ("googleapis.com",)
+    hosts = OWN_HOSTS["google"]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -173,7 +174,7 @@ class UnifiedGoogleClient(UnifiedClient):
         async def noted(response: Any) -> None:
             _opened.get([]).append(response)
 
-        http = self.http(httpx2, base_url, secret, event_hooks={"request": [limited], "response": [noted]})
+        http = self.http(httpx2, base_url, event_hooks={"request": [limited], "response": [noted]})
         sdk = _sdk().Client(
             api_key=secret.get_secret_value(),
             vertexai=False,

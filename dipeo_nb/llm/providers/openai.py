@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
@@ -31,8 +32,7 @@ class UnifiedOpenAIClient(UnifiedClient):
     key_variable = "OPENAI_API_KEY"
     base_url_variable = "OPENAI_BASE_URL"
     base_url_setting = "openai_base_url"
-    custom_headers_variable = "OPENAI_CUSTOM_HEADERS"
-    hosts = ("openai.com",)
+    hosts = OWN_HOSTS["openai"]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -179,7 +179,7 @@ class UnifiedOpenAIClient(UnifiedClient):
     def _connected(self, secret: SecretStr, base_url: str) -> Any:
         import httpx2  # the SDK's own library
 
-        http = self.http(httpx2, base_url, secret, whole=_as_event)
+        http = self.http(httpx2, base_url, whole=_as_event)
         return _sdk().AsyncOpenAI(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )
