@@ -321,10 +321,13 @@ def ollama_address(host: str) -> str:
 
     The rules are those of Ollama's own client (envconfig.Host, envconfig.ConnectableHost).
     """
-    text = host.strip().strip("\"'").rstrip("/")
+    text = host.strip().strip("\"'")
     scheme, there, rest = text.partition("://")
+    rest = rest.rstrip("/")
+    if there and not rest:
+        return text  # no address: whoever wants to use it says so
     if not there:
-        scheme, rest = "http", text
+        scheme, rest = "http", text.rstrip("/")
     place, slash, path = rest.partition("/")
     name, colon, port = place.rpartition(":")
     if not colon or port.endswith("]"):  # no port; `[::1]` has colons of its own

@@ -25,7 +25,7 @@ def _known() -> None:
 
 
 def session(tmp_path: Path) -> Session:
-    return Session(settings=get_settings().model_copy(update={"base_dir": tmp_path, "run_store": tmp_path / "runs.db"}))
+    return Session(settings=get_settings().model_copy(update={"base_dir": tmp_path}))
 
 
 def code_diagram(code: str, second: str = "return len(default)") -> dict[str, object]:
