@@ -55,6 +55,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (NO_EGRESS, os.environ.get("PYTHONPATH")))))
     monkeypatch.setenv("DIPEO_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("DIPEO_DATA_DIR", str(tmp_path / ".data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))  # never the developer's own settings
     monkeypatch.setenv("DIPEO_KEYS_STORE", "file")  # never the developer's own keyring
     config.reset_settings()
     yield
