@@ -18,6 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 import dipeo_nb as dp
+from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import (
     FolderSettingWarning,
     Settings,
@@ -89,7 +90,8 @@ CASES = [(field, file, state) for field in Settings.model_fields for file in FIL
 
 
 def variable_of(field: str) -> str:
-    return Settings.model_fields[field].json_schema_extra["variables"][0]  # pyright: ignore
+    extra: Any = Settings.model_fields[field].json_schema_extra
+    return extra["variables"][0]
 
 
 def write(folder: Path, file: str, **values: str) -> None:
@@ -345,7 +347,7 @@ def test_a_waiting_conversation_store_refuses_only_conversations(folder: Path):
     services = Runtime().services
     for call in (lambda: services.conversations.get_messages("x"), lambda: services.blobs.get("x")):
         with pytest.raises(SettingNotApprovedError):
-            asyncio.run(call())  # pyright: ignore
+            run_sync(call())
 
 
 def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -604,7 +606,7 @@ def test_overrides_of_threads_do_not_meet():
 
     with override_settings(port=3):
         assert asyncio.run(port()) == 3
-        assert dp.common.loop.run_sync(port()) == 3  # pyright: ignore
+        assert run_sync(port()) == 3
 
 
 def test_an_override_is_the_users_word(folder: Path):

@@ -100,7 +100,7 @@ class EnvironmentAPIKeyService:
 
     async def get_api_key(self, key_id: str) -> SecretStr:
         service = service_of(key_id, self._variables)
-        found = self._found(service, of_folder=_spelled(key_id).startswith(_OF_FOLDER))
+        found = self._found(service, of_folder=is_of_folder(key_id))
         if found is None:
             raise not_found(key_id, self._variables)
         redactor.add(text := found.secret.get_secret_value())
@@ -146,6 +146,11 @@ class EnvironmentAPIKeyService:
             hint=f"{what} {variable} in your shell; `dipeo-nb keys set {redactor(service)}` stores a key for good.",
             key_id=redactor(key_id),
         )
+
+
+def is_of_folder(key_id: str) -> bool:
+    """Whether an id is that of a key that came with a folder (`folder_openai`)."""
+    return _spelled(key_id).startswith(_OF_FOLDER)
 
 
 def service_of(name: str, known: Collection[str] = VARIABLES) -> str:

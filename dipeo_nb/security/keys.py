@@ -18,7 +18,14 @@ from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain.enums import LLMService
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError, ValidationError
-from dipeo_nb.security.environment import VARIABLES, EnvironmentAPIKeyService, masked, not_found, service_of
+from dipeo_nb.security.environment import (
+    VARIABLES,
+    EnvironmentAPIKeyService,
+    is_of_folder,
+    masked,
+    not_found,
+    service_of,
+)
 from dipeo_nb.security.keystore import KeyFile, KeyStore, StoredKey, passphrase_missing, stores
 
 __all__ = ["APIKeyChain", "APIKeyService", "EnvironmentAPIKeyService", "checked_name", "overview"]
@@ -324,6 +331,8 @@ def _named(keys: Mapping[str, StoredKey], key_id: str) -> str | None:
     """The id that *key_id* means: an id, or the first of its service."""
     if (name := key_id.strip().upper()) in keys:
         return name
+    if is_of_folder(key_id):
+        return None
     service = service_of(key_id)
     return next((name for name, key in keys.items() if key.service == service), None)
 
