@@ -12,9 +12,9 @@
 Everything is loaded on first use: importing this package loads no SDK, no widget and no event loop.
 """
 
-from __future__ import annotations
+import dipeo_nb.common as _common  # noqa: F401 - first: from here on, imports of this package do not look into the current directory
 
-import importlib
+import importlib  # isort: skip
 import logging
 import sys
 from types import ModuleType
@@ -138,7 +138,7 @@ class _Module(ModuleType):
 class _CallableModule(_Module):
     """`dipeo_nb.llm` is the package of the providers and, as `dp.llm("openai:gpt-5-nano")`, what makes a model ready."""
 
-    def __call__(self, model: str | None = None, **defaults: Any) -> LLM:
+    def __call__(self, model: str | None = None, **defaults: Any) -> "LLM":
         """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
 
         Args:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dipeo_nb.common import imports
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.scrub import HIDDEN, redactor
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
@@ -349,6 +350,7 @@ class Runtime(InitializationMixin):
     ) -> None:
         super().__init__()
         self.settings = settings or get_settings()
+        imports.guard(self.settings.base_dir)
         if services is None:
             given = {name for name, service in overrides.items() if service is not None}
             services = build(self.settings, **overrides)

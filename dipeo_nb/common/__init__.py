@@ -1,9 +1,11 @@
 """Utilities that know nothing of diagrams: the event loop's thread, caches, locks, atomic writes, confined paths."""
 
-from __future__ import annotations
+from dipeo_nb.common import imports
 
-import importlib
-from typing import TYPE_CHECKING, Any
+imports.guard()  # before anything else is looked for
+
+import importlib  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from dipeo_nb.common.cache import SingleFlightCache

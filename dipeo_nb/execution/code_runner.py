@@ -309,8 +309,7 @@ class _Worker:
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-P",  # a file beside the diagram must not hide a module of the standard library
-                "-s",
+                "-I",  # a file beside the diagram must not hide a module of the standard library
                 "-u",
                 "-c",
                 _LAUNCH,

