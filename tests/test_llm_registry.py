@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 import dipeo_nb as dp
+from dipeo_nb.diagram import fields
+from dipeo_nb.domain import chat
 from dipeo_nb.errors import ConfigurationError, UnsupportedError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.core.types import AdapterConfig
@@ -15,7 +17,10 @@ from dipeo_nb.llm.providers.echo import EchoClient
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    own: set[str] = set()
     monkeypatch.setattr(providers, "_REGISTERED", {})
+    for module in (providers, chat, fields):
+        monkeypatch.setattr(module, "OWN_SERVICES", own)
 
 
 class Mine(EchoClient):
@@ -48,7 +53,27 @@ def test_a_registered_service_is_asked_like_any_other():
     assert providers.client_class("my-own") is Other
 
 
-@pytest.mark.parametrize(("name", "says"), [("openai", "is built in"), ("mistral", "'mistral' means 'ollama'"), (" ", "no name")])  # fmt: skip
+def test_a_family_of_ollama_models_can_be_a_service_of_its_own():
+    """`mistral` means Ollama's model of that name until somebody registers a service so called; then that, everywhere."""
+    text = (
+        "version: light\npersons: {Ann: {service: Mistral, model: small}}\nnodes:\n- {label: S, type: start}\n"
+        "- {label: Say, type: person_job, person: Ann, default_prompt: good day}\n- {label: E, type: endpoint}\n"
+        "connections:\n- {from: S, to: Say}\n- {from: Say, to: E}\n"
+    )
+    assert chat.parse_model("mistral:7b") == ("ollama", "mistral:7b")
+    assert dp.load(text).persons[0].llm.service == "ollama"
+    providers.register("mistral", Mine)
+    assert providers.client_class("mistral") is Mine
+    assert chat.parse_model("mistral:mistral-small-latest") == ("mistral", "mistral-small-latest")
+    assert chat.parse_model("gemma:7b") == ("ollama", "gemma:7b")
+    with dp.Session() as session:
+        diagram = session.load(text)
+        assert [d for d in diagram.diagnostics if d.code == "unknown-service"] == []
+        assert "good day" in str(session.run(diagram, view=False).output)
+        assert "hello" in session.chat("hello", model="mistral", display=False).text
+
+
+@pytest.mark.parametrize(("name", "says"), [("openai", "is built in"), ("claude", "'claude' means 'anthropic'"), ("ollama", "is built in"), (" ", "no name")])  # fmt: skip
 def test_our_services_are_not_replaced(name: str, says: str):
     """A name that means one of ours is one clear error."""
     with pytest.raises(ConfigurationError, match=says):

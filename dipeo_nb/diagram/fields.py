@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from dipeo_nb.diagram.source import DocumentPath, Reading
+from dipeo_nb.domain.chat import normalize_service
 from dipeo_nb.domain.diagram import (
     DiagramMetadata,
     DomainNode,
@@ -21,7 +22,7 @@ from dipeo_nb.domain.diagram import (
     LLMConfig,
     Vec2,
 )
-from dipeo_nb.domain.enums import SERVICE_ALIASES, LLMService
+from dipeo_nb.domain.enums import OWN_SERVICES, SERVICE_ALIASES, LLMService
 from dipeo_nb.domain.nodes import MEMORY_PROFILES, NODE_SPECS, NodeSpec, field_names
 
 # ------------------------------------------------------------------------------------------------------- words
@@ -365,8 +366,7 @@ _PERSON_WORDS = (*PERSON_TEXTS, *PERSON_NUMBERS, "service", "id", "label", "type
 
 def service_name(value: str) -> str:
     """A service in its canonical spelling (§1.3): lower case, dashes, aliases applied."""
-    text = value.strip().lower().replace("_", "-")
-    return str(SERVICE_ALIASES.get(text, text))
+    return normalize_service(value)
 
 
 def person(
@@ -449,7 +449,7 @@ def _service(value: Any, label: str, reading: Reading, at: DocumentPath) -> str:
         _wrong_person_field("service", "text", value, label, reading, at)
         return LLMService.OPENAI.value
     name = service_name(text)
-    if name not in set(LLMService):
+    if name not in {*LLMService, *OWN_SERVICES}:
         reading.warn(
             "unknown-service",
             f"'{shorten(text)}' of person '{shorten(label)}' is not a known service.",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.enums import SERVICE_ALIASES, ExecutionPhase, LLMService, MessageType
+from dipeo_nb.domain.enums import OWN_SERVICES, SERVICE_ALIASES, ExecutionPhase, LLMService, MessageType
 from dipeo_nb.errors import ConfigurationError, UnknownModelError, ValidationError
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -278,7 +278,7 @@ class Message:
 def normalize_service(name: str) -> str:
     """The service a spelling means: lower case, `_` → `-`, aliases applied; unknown names come back as they are."""
     text = name.strip().lower().replace("_", "-")
-    return str(SERVICE_ALIASES.get(text, text))
+    return text if text in OWN_SERVICES else str(SERVICE_ALIASES.get(text, text))
 
 
 _FAMILIES = (
@@ -317,7 +317,7 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
     name = text.strip()
     if not name:
         raise ConfigurationError("The model has no name.", hint="Say e.g. local, openai:gpt-5-nano or ollama:llama3.2.")
-    services = {*map(str, LLMService), *known}
+    services = {*map(str, LLMService), *known, *OWN_SERVICES}
     head, colon, tail = name.partition(":")
     service = normalize_service(head)
     if colon and service in services:

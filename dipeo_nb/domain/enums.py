@@ -321,3 +321,6 @@ SERVICE_ALIASES = {
     "phi": LLMService.OLLAMA,
 }
 """Spellings accepted for a service, after lower-casing and `_` → `-` (diagram-spec §1.3)."""
+OWN_SERVICES: set[str] = set()
+"""Services that somebody has registered in this process. A name among them is that service, and no alias: `mistral` is no longer
+Ollama's model."""

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain.chat import normalize_service
+from dipeo_nb.domain.enums import OWN_SERVICES, LLMService
 from dipeo_nb.domain.ports import LLMClient
 from dipeo_nb.errors import ConfigurationError, UnsupportedError
 from dipeo_nb.llm.core.types import AdapterConfig
@@ -40,18 +41,22 @@ _REGISTERED: dict[str, Any] = {}
 def register(service: str, client: Any) -> None:
     """Make a client's class that of a service, in this process; a class that is there already for that service is replaced.
 
-    Clients that are in use stay as they are: sessions that have asked the service before have to be made anew.
+    Clients that are in use stay as they are: sessions that have asked the service before have to be made anew. A name of a family
+    of Ollama's models (`mistral`) means this service from now on, in diagrams that are read from now on, too.
 
     Raises:
-        ConfigurationError: the service is one of ours, or an alias of one.
+        ConfigurationError: the service is one of ours, or another name of one.
     """
     name = normalize_service(service)
+    if name == LLMService.OLLAMA and (own := service.strip().lower().replace("_", "-")) != name:
+        name = own
     if name in BUILT_IN or not name:
         meaning = f" ('{service}' means '{name}')" if name != service else ""
         raise ConfigurationError(
             f"The LLM service '{name}' is built in{meaning}." if name else "The LLM service has no name.",
             hint="Give yours a name of its own.",
         )
+    OWN_SERVICES.add(name)
     _REGISTERED[name] = client
 
 
