@@ -25,8 +25,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeGuard
 from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
 
 import platformdirs
 from pydantic import (
@@ -159,6 +160,8 @@ class Settings(BaseModel):
     """Encrypts the keys in that file; a file without is encrypted when it is next written."""
     local_model: Annotated[str, BeforeValidator(_home)] = _env("DIPEO_LOCAL_MODEL", default="smollm2-135m", scope="suggested")
     """Model of `--model local`: a name of the model store, or the path of a GGUF file."""
+    open_places: tuple[str, ...] = _env("DIPEO_OPEN_PLACES", default=())
+    """Names that begin with a dot and may be used by diagrams all the same, separated by commas (`.github,.vscode`)."""
     max_file_size: int = _env("DIPEO_MAX_FILE_SIZE", default=50 * 1024 * 1024, ge=1, scope="harmless")
     """Bytes; larger files are neither read nor written."""
     event_bus: str = _env("DIPEO_EVENT_BUS", "DIPEO_EVENT_BUS_BACKEND", default="memory", scope="suggested")
@@ -189,8 +192,16 @@ class Settings(BaseModel):
         "DIPEO_LOG_LEVEL", default="INFO", scope="harmless"
     )
     """What the commands log to stderr, from this level on. In a notebook, logging is set up with the module `logging`."""
+    guest_budget: float = _env("DIPEO_GUEST_BUDGET", default=0.10, ge=0)
+    """US dollars that a run of an untrusted diagram may spend on models unasked, with its sub-diagrams (and 50 calls and 200,000
+    tokens at most); 0: it is asked about before any model is called."""
     trusted_folders: Annotated[tuple[AbsolutePath, ...], BeforeValidator(_list)] = _env("DIPEO_TRUST", default=())
     """Folders whose diagrams are the user's own, with all below them; in the variable separated as in PATH."""
+
+    @field_validator("open_places", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @field_validator("ollama_host", mode="before")
     @classmethod
@@ -303,6 +314,19 @@ class Settings(BaseModel):
         return min(there, key=lambda c: not c.origin.personal, default=None)
 
     @property
+    def own_places(self) -> tuple[Path, ...]:
+        """Files and folders that belong to the product, wherever they are: no diagram reaches them."""
+        config = Path(platformdirs.user_config_dir("dipeo-nb", appauthor=False))
+        places = [self.data_dir, self.cache_dir, config, self.recordings, self.base_dir / ".dipeo"]
+        blobs = self.blob_store
+        if blobs is not None and blobs.startswith("file://"):
+            blobs = url2pathname(urlsplit(blobs).path)
+        places += [Path(place) for place in (self.run_store, blobs) if _is_path(place)]
+        if _is_path(self.conversation_store):
+            places.append(self.base_dir / self.conversation_store)
+        return tuple(place.expanduser().absolute() for place in places)
+
+    @property
     def recordings(self) -> Path:
         """Folder of the recorded answers of models."""
         return self.base_dir / (self.llm_recordings or Path(".dipeo", "recordings"))
@@ -314,6 +338,11 @@ class Settings(BaseModel):
         if place is None:
             return self.base_dir / ".dipeo" / "runs.db"
         return None if place in (":memory:", "memory:") else place
+
+
+def _is_path(place: Path | str | None) -> TypeGuard[Path | str]:
+    """Whether a store is a file or folder, not a server or memory."""
+    return isinstance(place, Path) or (place is not None and "://" not in place and not place.endswith("memory:"))
 
 
 def ollama_address(host: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipeo_nb.common import imports
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.root import own_root
 from dipeo_nb.common.scrub import HIDDEN, redactor
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
 from dipeo_nb.diagram.document import Diagram, load, load_text
@@ -194,7 +195,7 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
 
     keys = chosen("keys", lambda: APIKeyChain.of(settings))
     blobs = chosen("blobs", lambda: _blobs(settings))
-    files = chosen("files", lambda: _files(settings))
+    files = chosen("files", lambda: LocalFileSystemAdapter.of(settings))
     return Services(
         llm=chosen("llm", lambda: LLMService(settings, keys)),
         files=files,
@@ -260,13 +261,9 @@ def run_store(settings: Settings) -> RunStore:
     return PostgresRunStore(place)
 
 
-def _files(settings: Settings) -> LocalFileSystemAdapter:
-    return LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size, private=[settings.data_dir])
-
-
 def _blobs(settings: Settings) -> BlobStorePort:
     if settings.blob_store is None:
-        return LocalBlobAdapter(settings.base_dir / ".dipeo" / "blobs")
+        return LocalBlobAdapter(own_root(settings.base_dir).below("blobs"))
     from dipeo_nb.storage.cloud import blob_store
 
     return blob_store(settings.blob_store)

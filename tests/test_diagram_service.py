@@ -153,7 +153,7 @@ def test_the_settings_hold_for_the_default_files(tmp_path: Path, monkeypatch: py
     async def go() -> None:
         service = DiagramService()
         for work in (service.delete_file("data/apikeys.json"), service.load_from_file("data/apikeys.json")):
-            with pytest.raises(StorageError, match="private"):
+            with pytest.raises(StorageError, match="place of dipeo-nb itself"):
                 await work
         with pytest.raises(StorageError) as caught:
             await service.load_from_file("big.light.yaml")

@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import filelock
 import platformdirs
 
-from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.disk_errors import failed
-from dipeo_nb.common.paths import confine, refused
+from dipeo_nb.common.paths import refused
+from dipeo_nb.common.protected import ProtectedPlaces
+from dipeo_nb.common.root import Root
+from dipeo_nb.errors import StorageError
 
 TIMEOUT_S = 30.0
 """Seconds that a lock is waited for, unless told otherwise."""
@@ -134,16 +136,19 @@ class CacheFileLock:
         self.cache_dir = Path(cache_dir)
         self.lock_dir = self.cache_dir / ".locks" if lock_dir is None else Path(lock_dir)
         self.timeout = timeout
+        self._files = Root(cache_dir, protected=ProtectedPlaces())
+        self._drafts = Root(cache_dir, links=False)  # their names begin with a dot
+        self._locks = Root(cache_dir).below(".locks") if lock_dir is None else Root(lock_dir)
 
     @contextlib.contextmanager
     def read(self, name: str) -> Iterator[Path]:
         """The path of a file, which nobody changes within the block.
 
         Raises:
-            StorageError: `refused` (the name leads out of the folder), or the lock cannot be made.
+            StorageError: `refused` (the name leads out of the folder, or is protected), or the lock cannot be made.
         """
         target = self._path(name)
-        lock = self._lock(target)
+        lock = filelock.ReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
         try:
             with _in_time(target, self.timeout), lock.read_lock(timeout=self.timeout):
                 yield target
@@ -154,16 +159,16 @@ class CacheFileLock:
     def write(self, name: str) -> Iterator[Path]:
         """The path of an empty temporary file; what is in it at the end of the block becomes the file. Raises as `read`, and
         when the disk is full or may not be written."""
-        target = self._path(name)
-        lock = self._lock(target)
+        target = self._path(name, writing=True)
+        lock = filelock.ReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
         try:
             with _in_time(target, self.timeout), lock.write_lock(timeout=self.timeout):
-                draft = _draft(target)
+                draft = self._draft(target)
                 try:
-                    yield draft
-                    _finish(draft, target)
+                    yield self._place(draft)
+                    self._finish(draft, target)
                 finally:
-                    draft.unlink(missing_ok=True)
+                    self._forget(draft)
         finally:
             lock.close()
 
@@ -182,58 +187,62 @@ class CacheFileLock:
     @contextlib.asynccontextmanager
     async def awrite(self, name: str) -> AsyncIterator[Path]:
         """`write` for coroutines."""
-        target = self._path(name)
+        target = self._path(name, writing=True)
         lock = filelock.AsyncReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
         try:
             with _in_time(target, self.timeout):
                 async with lock.write_lock(timeout=self.timeout):
-                    draft = await asyncio.to_thread(_draft, target)
+                    draft = await asyncio.to_thread(self._draft, target)
                     try:
-                        yield draft
-                        await asyncio.to_thread(_finish, draft, target)
+                        yield self._place(draft)
+                        await asyncio.to_thread(self._finish, draft, target)
                     finally:
-                        draft.unlink(missing_ok=True)
+                        await asyncio.to_thread(self._forget, draft)
         finally:
             await lock.close()
 
-    def _path(self, name: str) -> Path:
-        target = confine(self.cache_dir, name)
-        if target == self.cache_dir.resolve():
+    def _path(self, name: str, *, writing: bool = False) -> Path:
+        target = self._files.locate(name, writing=writing)
+        if target == self._files.path:
             raise refused(name, "it is the folder itself")
         return target
 
     def _lock_file(self, target: Path) -> Path:
         """One lock for a file, however its path is spelled."""
-        name = target.relative_to(self.cache_dir.resolve()).as_posix()
+        name = target.relative_to(self._files.path).as_posix()
         plain = name.replace("%", "%25").replace("/", "%2F")
         if len(plain.encode()) > LOCK_NAME_LIMIT:  # room for endings that locks add
             plain = f"~{hashlib.sha256(name.encode()).hexdigest()}"
         try:
-            self.lock_dir.mkdir(parents=True, exist_ok=True)
+            self._locks.mkdir()
         except OSError as error:
             raise failed("lock", name, error) from error
-        return self.lock_dir / f"{plain}.lock"
+        return self._locks.path / f"{plain}.lock"
 
-    def _lock(self, target: Path) -> Any:
-        return filelock.ReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
+    def _draft(self, target: Path) -> PurePosixPath:
+        """A new, empty file beside *target*, by its path below the folder of drafts."""
+        folder = PurePosixPath(target.relative_to(self._files.path).parent.as_posix())
+        draft = folder / f".{target.name.encode()[:40].decode(errors='ignore')}.{secrets.token_hex(8)}.draft"
+        try:
+            self._drafts.create(draft).close()
+        except OSError as error:
+            raise failed("write", target, error) from error
+        return draft
 
+    def _finish(self, draft: PurePosixPath, target: Path) -> None:
+        try:
+            with self._drafts.open(draft) as file:
+                os.fsync(file.fileno())
+            self._drafts.rename(draft, target)
+        except OSError as error:
+            raise failed("write", target, error) from error
 
-def _draft(target: Path) -> Path:
-    """A new, empty file beside *target*."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".draft", dir=target.parent)
-    except OSError as error:
-        raise failed("write", target, error) from error
-    os.close(handle)
-    return Path(name)
+    def _forget(self, draft: PurePosixPath) -> None:
+        with contextlib.suppress(OSError, StorageError):  # it is in its place, or the first error counts
+            self._drafts.unlink(draft)
 
-
-def _finish(draft: Path, target: Path) -> None:
-    try:
-        write_atomic(target, draft.read_bytes())
-    except OSError as error:
-        raise failed("write", target, error) from error
+    def _place(self, draft: PurePosixPath) -> Path:
+        return self._files.path / draft
 
 
 def get_cache_lock_manager(cache_dir: str | os.PathLike[str] | None = None) -> CacheFileLock:

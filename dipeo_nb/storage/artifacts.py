@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from typing import Any, BinaryIO, cast
 
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.paths import confine
+from dipeo_nb.common.root import Root
 from dipeo_nb.domain.ports import Artifact, ArtifactRef, BlobData, BlobStorePort
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage.blobs import CHUNK, bad_key, checked_key
@@ -104,15 +103,13 @@ class ArtifactStoreAdapter:
             with source:
                 try:
                     if folder is None:
-                        target = Path(tempfile.mkdtemp(dir=self._own_folder())) / name.rpartition("/")[2]
+                        root, path = Root(tempfile.mkdtemp(dir=self._own_folder()), private=True), name.rpartition("/")[2]
                     else:
-                        Path(folder).mkdir(parents=True, exist_ok=True)
-                        target = confine(Path(folder), name, portable=False)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    _copy(source, target, record)
+                        root, path = Root(folder), name
+                    _copy(source, root, path, record)
                 except OSError as error:
                     raise failed("pull", folder or tempfile.gettempdir(), error) from error
-            return target
+            return root.locate(path)
 
         return await asyncio.to_thread(write)
 
@@ -279,24 +276,18 @@ class _SeenFile:
         return piece
 
 
-def _copy(source: BinaryIO, target: Path, record: dict[str, Any]) -> None:
-    """Copy to *target*, which appears only when the content is what the record says."""
-    handle, name = tempfile.mkstemp(prefix=".pull-", dir=target.parent)
-    try:
-        digest = hashlib.sha256()
-        with os.fdopen(handle, "wb") as draft:
-            while piece := source.read(CHUNK):
-                digest.update(piece)
-                draft.write(piece)
+def _copy(source: BinaryIO, root: Root, path: str, record: dict[str, Any]) -> None:
+    """Copy to a file, which appears only when the content is what the record says."""
+    digest = hashlib.sha256()
+    with root.replacing(path) as target:
+        while piece := source.read(CHUNK):
+            digest.update(piece)
+            target.write(piece)
         if digest.hexdigest() != record["sha256"]:
             raise StorageError(
                 f"Artifact '{record['name']}', version {record['version']}, is damaged: its checksum is not that of what was pushed.",
                 hint="Push the version again.", operation="pull", path=record["data"], cause="corrupt",
             )  # fmt: skip
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _version_key(name: str, version: str) -> str:

@@ -7,11 +7,11 @@ import hashlib
 import io
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.paths import confine
+from dipeo_nb.common.paths import path_parts
+from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.domain.ports import BlobData, BlobVersion
 from dipeo_nb.errors import StorageError
 
@@ -19,21 +19,22 @@ CHUNK = 1 << 20
 """Bytes moved at once."""
 VERSION_DIGITS = 32
 """Hex digits of a version: the beginning of the content's SHA-256, so the same content is the same version."""
-_NOWHERE = Path("/dipeo-nb-blobs")
+_PROTECTED = ProtectedPlaces()
 
 
 def checked_key(key: str) -> str:
     """The key in its one spelling.
 
     Raises:
-        StorageError: `refused`: it leaves the store, or is no name a file could have.
+        StorageError: `refused`: it leaves the store, is no name a file could have, or a name that is protected everywhere.
     """
     text = key.strip("/") if key not in ("/", "") else ""
     if key.startswith("/") or key.endswith("/") or "//" in key or not text:
         raise bad_key(key, "it is empty, absolute, or has an empty part")
     if any(part in (".", "..") for part in key.split("/")):
         raise bad_key(key, "it has a part '.' or '..'")
-    confine(_NOWHERE, key, portable=False)  # the rules of all paths; stores encode what names of files cannot have
+    for part in path_parts(key):  # the rules of all paths; stores encode what names of files cannot have
+        _PROTECTED.check_name(part, False, key)
     return key
 
 

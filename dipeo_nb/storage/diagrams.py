@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from dipeo_nb.common.paths import confine
+from dipeo_nb.common.paths import path_parts
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import Diagram, from_model, load_text
@@ -81,11 +81,6 @@ class DiagramConverterService:
         return self.deserialize(text, format).to_text(to)
 
 
-def _files() -> FileSystemPort:
-    settings = get_settings()
-    return LocalFileSystemAdapter(settings.base_dir, max_file_size=settings.max_file_size, private=[settings.data_dir])
-
-
 def _stem(name: str) -> str:
     """The beginning of a file's name, made of any text: listed, and allowed on every system."""
     stem = re.sub(r"[^\w\- ]+", "_", name).strip().lstrip("_").strip()
@@ -103,7 +98,7 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
 
     def __init__(self, storage: FileSystemPort | None = None, converter: DiagramConverterService | None = None) -> None:
         super().__init__()
-        self.storage = _files() if storage is None else storage
+        self.storage = LocalFileSystemAdapter.of(get_settings()) if storage is None else storage
         self.converter = DiagramConverterService() if converter is None else converter
 
     async def initialize(self) -> None:
@@ -241,7 +236,7 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
             StorageError: it is refused, as a path or as no diagram by its ending.
         """
         if self._is_file(path):
-            confine(self.storage.base_path, path, suffixes=ENDINGS)
+            path_parts(path, self.storage.base_path, suffixes=ENDINGS)
             return path
         if not PurePosixPath(path).suffix or detect.format_of_name(path) is None:
             for suffix in (*SUFFIXES.values(), *ENDINGS):
@@ -255,7 +250,7 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
     async def _save(
         self, diagram: Diagram | DomainDiagram, path: str, format: str | None, *, create_only: bool = False
     ) -> None:
-        await asyncio.to_thread(confine, self.storage.base_path, path, suffixes=ENDINGS)
+        await asyncio.to_thread(path_parts, path, self.storage.base_path, suffixes=ENDINGS)
         if (said := _TWO_FORMATS.search(path)) and said[0].lower() not in detect.SUFFIXES:
             endings = ", ".join(SUFFIXES.values())
             raise ValidationError(f"'{said[0]}' is the end of no diagram's name.", hint=f"Use one of {endings}.")

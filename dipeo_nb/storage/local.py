@@ -9,20 +9,21 @@ import hashlib
 import json
 import mimetypes
 import os
-import shutil
+import secrets
 import stat
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO, TypeVar
 from urllib.parse import quote, unquote
 
-from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.paths import NAME_LIMIT, confine, refuse_unseen, refused
+from dipeo_nb.common.paths import NAME_LIMIT, path_parts
+from dipeo_nb.common.protected import ProtectedPlaces
+from dipeo_nb.common.root import Root
+from dipeo_nb.config import Settings
 from dipeo_nb.domain.ports import BlobData, BlobVersion, FileInfo
 from dipeo_nb.errors import StorageError
 from dipeo_nb.storage.blobs import (
@@ -36,6 +37,7 @@ from dipeo_nb.storage.blobs import (
     version_of,
 )
 from dipeo_nb.storage.opening import open_file
+from dipeo_nb.storage.patterns import PathPattern, States
 
 R = TypeVar("R")
 
@@ -50,43 +52,51 @@ class LocalFileSystemAdapter:
     """`FileSystemPort` over a folder.
 
     Args:
-        base_path: the folder all names are relative to, and that none may leave.
+        base_path: the folder all names are relative to, and that none may leave; default: the current one.
         max_file_size: bytes that are read or written at most.
         suffixes: endings of names that are allowed (`.json`), in lower case; None: all.
-        private: folders that are refused even where they are below the base: the user's own records.
+        protected: what is closed; default: names that are closed everywhere. A `Root` has its own.
     """
 
     def __init__(
         self,
-        base_path: str | Path | None = None,
+        base_path: str | Path | Root | None = None,
         *,
         max_file_size: int = MAX_FILE_SIZE,
         suffixes: Collection[str] | None = None,
-        private: Iterable[Path] = (),
+        protected: ProtectedPlaces | None = None,
     ) -> None:
-        self._private = tuple(folder.expanduser().resolve() for folder in private)
-        self._base = Path(base_path if base_path is not None else Path.cwd()).resolve()
+        if not isinstance(base_path, Root):
+            base_path = Root(base_path or Path.cwd(), protected=protected or ProtectedPlaces())
+        self._root = base_path
         self._limit = max_file_size
         self._suffixes = suffixes
 
+    @classmethod
+    def of(cls, settings: Settings) -> LocalFileSystemAdapter:
+        """The files of the base directory, without what belongs to the product."""
+        protected = ProtectedPlaces(settings.own_places, settings.open_places)
+        return cls(settings.base_dir, max_file_size=settings.max_file_size, protected=protected)
+
+    def restricted(self, check: Callable[[str, bool], str | None]) -> LocalFileSystemAdapter:
+        """These files, with a further rule.
+
+        Args:
+            check: says why a file may not be used, or None; called with its path below the base, after links, and whether it
+                is to be written.
+        """
+        return type(self)(self._root.restricted(check), max_file_size=self._limit, suffixes=self._suffixes)
+
     @property
     def base_path(self) -> Path:
-        return self._base
+        return self._root.path
 
     def resolve(self, path: str | Path) -> Path:
-        target = confine(self._base, path, suffixes=self._suffixes)
-        if any(target.is_relative_to(folder) for folder in self._private):
-            raise refused(str(path), "it is where keys are kept private", hint="Use another file.")
-        return target
+        return self._root.locate(self._allowed(path))
 
     def read_bytes(self, path: str | Path) -> bytes:
-        target = self.resolve(path)
-        try:
-            with target.open("rb") as file:
-                # One byte more than allowed shows a file that grew, or never ends, without reading it whole.
-                data = file.read(self._limit + 1)
-        except OSError as error:
-            raise failed("read", path, error) from error
+        with _failing("read", path):
+            data = self._root.read(self._allowed(path), self._limit)
         if len(data) > self._limit:
             raise too_large("read", path, self._limit)
         return data
@@ -95,102 +105,86 @@ class LocalFileSystemAdapter:
         return decoded(self.read_bytes(path), path)
 
     def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
-        target = self.resolve(path)
         if len(data) > self._limit:
+            self._root.locate(self._allowed(path), writing=True)  # a path that is refused is, whatever is written
             raise too_large("write", path, self._limit)
-        if target == self._base or target.is_dir():
-            raise failed("write", path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise failed("write", path, error) from error
-        try:
-            return write_atomic(target, data, create_only=create_only)
-        except FileExistsError as error:
-            raise already_a_file("write", path) from error
-        except OSError as error:
-            raise failed("write", path, error) from error
+        with _failing("write", path):
+            return self._root.write(self._allowed(path), data, create_only=create_only)
 
     def write_text(self, path: str | Path, text: str, *, create_only: bool = False) -> int:
         return self.write_bytes(path, encoded(text, path), create_only=create_only)
 
     def exists(self, path: str | Path) -> bool:
-        return self.resolve(path).exists()
+        with _failing("stat", path):
+            return self._root.exists(self._allowed(path))
 
     def stat(self, path: str | Path) -> FileInfo:
-        target = self.resolve(path)
-        try:
-            info = target.stat()
-        except OSError as error:
-            raise failed("stat", path, error) from error
+        with _failing("stat", path):
+            target, info = self._root.look(self._allowed(path))
         is_dir = stat.S_ISDIR(info.st_mode)
         created = getattr(info, "st_birthtime", None)  # not on every system
         return FileInfo(target, info.st_size, info.st_mtime, is_dir, created, None if is_dir else mime_type(target))
 
     def glob(self, pattern: str) -> list[Path]:
-        if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-            raise refused(pattern, "a pattern must be relative and stay below the base directory")
-        refuse_unseen(pattern)
-        found: list[Path] = []
-        for match in self._base.glob(pattern):
-            relative = match.relative_to(self._base)
-            place = match.resolve()
-            hidden = any(place.is_relative_to(folder) for folder in self._private)
-            if match.is_file() and place.is_relative_to(self._base) and not hidden:
-                found.append(relative)
-        return sorted(found)
+        wanted = PathPattern(pattern)
+        folder = PurePosixPath(*wanted.folder)
+        with _failing("list", pattern):
+            self._root.locate(folder)  # a folder that is named is refused, not passed over
+            return sorted(self._matches(wanted, folder, wanted.first))
+
+    def _matches(self, pattern: PathPattern, folder: PurePosixPath, states: States) -> Iterator[Path]:
+        """The files below a folder that match; links to folders are followed where a component names them, not by `**`."""
+        try:
+            entries = self._root.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return
+        for entry in entries:
+            path = folder / entry.name
+            is_dir = entry.is_dir or (entry.is_link and self._is_dir(path) is True)
+            after = pattern.step(states, entry.name, any_folders=not (entry.is_link and is_dir))
+            if is_dir and pattern.goes_on(after):
+                yield from self._matches(pattern, path, after)
+            elif pattern.is_whole(after) and self._is_dir(path) is False:
+                yield Path(path)
+
+    def _is_dir(self, path: PurePosixPath) -> bool | None:
+        """Whether a path is a folder; None when there is nothing that may be used."""
+        try:
+            return stat.S_ISDIR(self._root.look(path)[1].st_mode)
+        except (OSError, StorageError):
+            return None
 
     def remove(self, path: str | Path) -> None:
-        target = self.resolve(path)
-        try:
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            target.unlink()
-        except OSError as error:
-            raise failed("remove", path, error) from error
+        with _failing("remove", path):
+            self._root.unlink(self._allowed(path))
 
     def open(self, path: str | Path, mode: str = "r", encoding: str = "utf-8") -> IO[Any]:
         return open_file(self, path, mode, encoding)
 
     def mkdir(self, path: str | Path, parents: bool = True, exist_ok: bool = True) -> None:
-        target = self.resolve(path)
-        try:
-            target.mkdir(parents=parents, exist_ok=exist_ok)
-        except FileExistsError as error:
-            raise already_a_file("mkdir", path) from error
-        except OSError as error:
-            raise failed("mkdir", path, error) from error
+        with _failing("mkdir", path):
+            self._root.mkdir(path, parents=parents, exist_ok=exist_ok)
 
     def listdir(self, path: str | Path = ".") -> list[Path]:
-        target = self.resolve(path)
+        with _failing("list", path):
+            place = self._root.look(path)[0].relative_to(self.base_path)
+            entries = self._root.listdir(path)
+        return sorted(place / e.name for e in entries if not e.is_link or self._stays_inside(place / e.name))
+
+    def _stays_inside(self, link: Path) -> bool:
         try:
-            found = [entry.relative_to(self._base) for entry in target.iterdir()]
-        except OSError as error:
-            raise failed("list", path, error) from error
-        return sorted(entry for entry in found if self._is_open(entry))
+            self._root.locate(link)
+        except StorageError:
+            return False
+        return True
 
     def rename(self, source: str | Path, target: str | Path) -> None:
-        begin, end = self.resolve(source), self.resolve(target)
-        try:
-            if begin.is_dir() and (begin == self._base or end.is_relative_to(begin)):
-                raise refused(str(source), "a folder cannot be moved into itself")
-            info = begin.stat()
-            if end.exists() and (end.is_dir() or stat.S_ISDIR(info.st_mode)):
-                raise already_a_file("rename", target)
-            end.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(begin, end)
-        except OSError as error:
-            raise failed("rename", source, error) from error
+        with _failing("rename", source, taken=target):
+            self._root.rename(self._allowed(source), self._allowed(target))
 
     def rmdir(self, path: str | Path, recursive: bool = False) -> None:
-        target = self.resolve(path)
-        if target == self._base or any(folder.is_relative_to(target) for folder in self._private):
-            raise refused(str(path), "it is the base directory, or holds what is kept private")
         try:
-            if recursive and target.is_dir():
-                shutil.rmtree(target)
-            else:
-                target.rmdir()
+            self._root.rmdir(path, recursive=recursive)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise not_empty(path) from error
@@ -205,13 +199,26 @@ class LocalFileSystemAdapter:
             raise failed("size", path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
         return info.size
 
-    def _is_open(self, name: Path) -> bool:
-        """Whether a name may be used."""
-        try:
-            self.resolve(name)
-        except StorageError:
-            return False
-        return True
+    def _allowed(self, path: str | Path) -> str | Path:
+        """The path, when its ending is one that this file system takes."""
+        if self._suffixes is not None:
+            path_parts(path, self.base_path, suffixes=self._suffixes)
+        return path
+
+
+@contextlib.contextmanager
+def _failing(operation: str, path: str | Path, *, taken: str | Path | None = None) -> Iterator[None]:
+    """The system's errors as ours.
+
+    Args:
+        taken: the path whose name is taken, when that is another one.
+    """
+    try:
+        yield
+    except FileExistsError as error:
+        raise already_a_file(operation, taken or path) from error
+    except OSError as error:
+        raise failed(operation, path, error) from error
 
 
 @logged("put", "get", "exists", "delete", "versions", "presign_url")
@@ -227,8 +234,8 @@ class LocalBlobAdapter:
         max_size: bytes of one blob at most; None: as the disk has them.
     """
 
-    def __init__(self, base_path: str | Path, *, max_size: int | None = None) -> None:
-        self._base = Path(base_path).resolve()
+    def __init__(self, base_path: str | Path | Root, *, max_size: int | None = None) -> None:
+        self._root = base_path if isinstance(base_path, Root) else Root(base_path, links=False, private=True)
         self._max_size = max_size
         self._swept = False
 
@@ -236,7 +243,7 @@ class LocalBlobAdapter:
         """Make the folder; drop what writers that were killed left behind a day ago or earlier (the first `put` does that, too)."""
 
         def made() -> None:
-            self._own("objects").mkdir(parents=True, exist_ok=True)
+            self._root.mkdir("objects")
             self._sweep()
 
         await self._run("initialize", "", made)
@@ -269,18 +276,19 @@ class LocalBlobAdapter:
         finally:
             with contextlib.suppress(OSError, ValueError):  # after an error only, which is the one that counts
                 file.close()
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError, StorageError):  # it is in its place, or the first error counts
+                self._root.unlink(draft)
 
     async def get(self, key: str, version: str | None = None) -> BinaryIO:
         folder = self._folder(key)
 
         def opened() -> BinaryIO:
             for _ in range(3):  # a version may be deleted between the two looks
-                name = version or _current(folder)
+                name = version or self._current(folder)
                 if name is None or not _is_version(name):
                     break
                 with contextlib.suppress(FileNotFoundError):
-                    return cast(BinaryIO, open(folder / f"{name}.data", "rb", opener=_no_link))
+                    return self._root.open(folder / f"{name}.data")
             raise not_found(key, version)
 
         return await self._run("get", key, opened)
@@ -289,8 +297,8 @@ class LocalBlobAdapter:
         folder = self._folder(key)
 
         def there() -> bool:
-            name = version or _current(folder)
-            return name is not None and _is_version(name) and (folder / f"{name}.json").exists()
+            name = version or self._current(folder)
+            return name is not None and _is_version(name) and self._root.exists(folder / f"{name}.json")
 
         return await self._run("exists", key, there)
 
@@ -298,19 +306,19 @@ class LocalBlobAdapter:
         folder = self._folder(key)
 
         def gone() -> None:
-            if not folder.is_dir():
+            if not self._root.exists(folder):
                 return
             with self._locked(folder):
-                left = [v for v in _versions(folder, key) if version is not None and v.version != version]
+                left = [v for v in self._versions(folder, key) if version is not None and v.version != version]
                 # First it is out of sight, then its files go.
                 if not left:
-                    (folder / "current").unlink(missing_ok=True)
-                elif _current(folder) == version:
-                    write_atomic(folder / "current", left[0].version.encode())
+                    self._drop(folder / "current")
+                elif self._current(folder) == version:
+                    self._root.write(folder / "current", left[0].version.encode())
                 kept = {v.version for v in left}
-                for file in folder.glob("*.*"):
-                    if file.suffix in (".data", ".json") and file.stem not in kept:
-                        file.unlink(missing_ok=True)
+                for name in self._names(folder):
+                    if name.suffix in (".data", ".json") and name.stem not in kept:
+                        self._drop(name)
             self._tidy(folder)
 
         await self._run("delete", key, gone)
@@ -322,7 +330,7 @@ class LocalBlobAdapter:
 
     async def versions(self, key: str) -> Sequence[BlobVersion]:
         folder = self._folder(key)
-        return await self._run("versions", key, lambda: _versions(folder, key))
+        return await self._run("versions", key, lambda: self._versions(folder, key))
 
     async def presign_url(self, key: str, operation: str = "GET", expires_in: int = 3600) -> str:
         """A file URL; it does not expire."""
@@ -334,107 +342,158 @@ class LocalBlobAdapter:
         folder = self._folder(key)
 
         def url() -> str:
-            name = _current(folder)
+            name = self._current(folder)
             if name is None:
                 raise not_found(key)
-            return (folder / f"{name}.data").as_uri()
+            return self._root.locate(folder / f"{name}.data").as_uri()
 
         return await self._run("presign", key, url)
 
-    def _folder(self, key: str) -> Path:
-        """The folder of a key. Raises StorageError `refused`: no key, or a link stands in the way."""
+    def _folder(self, key: str) -> PurePosixPath:
+        """The folder of a key. Raises StorageError `refused`."""
         parts = [_name(part) for part in checked_key(key).split("/")]
-        place = Path("objects", *parts[:-1], f"{parts[-1]}@")
-        folder = self._base / place
-        if (len(parts) > MAX_PARTS or len(os.fsencode(folder)) > MAX_PATH) and not _is_there(folder):
-            place = Path("objects", DEEP, f"{hashlib.sha256(key.encode()).hexdigest()}@")
-        return self._own(place)
-
-    def _own(self, place: str | Path) -> Path:
-        """A folder of this store, which no symbolic link leads elsewhere."""
-        folder = self._base / place
-        if os.path.realpath(folder) != str(folder):
-            raise refused(str(place), "a symbolic link of the store's folder leads elsewhere", hint="Remove the link.")
+        folder = PurePosixPath("objects", *parts[:-1], f"{parts[-1]}@")
+        is_long = len(parts) > MAX_PARTS or len(os.fsencode(self._root.path / folder)) > MAX_PATH
+        if is_long and not self._has(folder):
+            return PurePosixPath("objects", DEEP, f"{hashlib.sha256(key.encode()).hexdigest()}@")
         return folder
+
+    def _has(self, folder: PurePosixPath) -> bool:
+        try:
+            return self._root.exists(folder)
+        except StorageError:  # longer than paths can be
+            return False
+
+    def _names(self, folder: PurePosixPath) -> list[PurePosixPath]:
+        """What a folder holds; nothing when it is not there."""
+        try:
+            return [folder / entry.name for entry in self._root.listdir(folder)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _drop(self, path: PurePosixPath) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._root.unlink(path)
 
     def _sweep(self) -> None:
         """Drop the drafts of writers that are gone."""
         self._swept = True
-        for draft in self._own("drafts").glob("*"):
+        for draft in self._names(PurePosixPath("drafts")):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - draft.lstat().st_mtime > DRAFT_LIFE_S:
-                    draft.unlink()
+                if time.time() - self._root.look(draft)[1].st_mtime > DRAFT_LIFE_S:
+                    self._root.unlink(draft)
 
-    def _draft(self) -> tuple[Path, BinaryIO]:
-        drafts = self._own("drafts")
-        drafts.mkdir(parents=True, exist_ok=True)
+    def _draft(self) -> tuple[PurePosixPath, BinaryIO]:
         if not self._swept:
             self._sweep()
-        handle, name = tempfile.mkstemp(dir=drafts)
-        return Path(name), os.fdopen(handle, "wb")
+        draft = PurePosixPath("drafts", secrets.token_hex(16))
+        return draft, self._root.create(draft)
 
-    def _commit(self, folder: Path, draft: Path, facts: dict[str, Any], *, create_only: bool) -> str:
+    def _commit(self, folder: PurePosixPath, draft: PurePosixPath, facts: dict[str, Any], *, create_only: bool) -> str:
         version = version_of(facts["sha256"])
         with self._locked(folder):
-            if create_only and _current(folder) is not None:
+            if create_only and self._current(folder) is not None:
                 raise already_there(facts["key"])
             for last in (False, False, True):
-                folder.mkdir(parents=True, exist_ok=True)
                 try:
-                    os.replace(draft, folder / f"{version}.data")
+                    self._root.rename(draft, folder / f"{version}.data")
                     break
                 except FileNotFoundError:  # a neighbour's delete has just tidied the empty folder away
                     if last:
                         raise
-            write_atomic(folder / f"{version}.json", json.dumps(facts, ensure_ascii=False, indent=1).encode())
-            write_atomic(folder / "current", version.encode())
+            self._root.write(folder / f"{version}.json", json.dumps(facts, ensure_ascii=False, indent=1).encode())
+            self._root.write(folder / "current", version.encode())
         return version
 
-    def _locked(self, folder: Path) -> FileLock:
-        name = hashlib.sha256(str(folder.relative_to(self._base)).encode()).hexdigest()[:4]
-        return FileLock(self._own(Path("locks", f"{name}.lock")))
+    def _locked(self, folder: PurePosixPath) -> FileLock:
+        self._root.mkdir("locks")
+        name = hashlib.sha256(str(folder).encode()).hexdigest()[:4]
+        return FileLock(self._root.path / "locks" / f"{name}.lock")
 
-    def _tidy(self, folder: Path) -> None:
+    def _tidy(self, folder: PurePosixPath) -> None:
         """Remove folders that are empty now, up to the root."""
-        root = self._base / "objects"
         with contextlib.suppress(OSError):  # not empty, or somebody else's by now
-            while folder != root:
-                folder.rmdir()
+            while len(folder.parts) > 1:
+                self._root.rmdir(folder)
                 folder = folder.parent
 
     def _keys(self, prefix: str) -> list[str]:
-        root = self._own("objects")
         # Only the folder that the prefix leads into is walked, and the one of keys that are too long for folders.
+        root = PurePosixPath("objects")
         parent = prefix.rpartition("/")[0]
         if any(part in ("", ".", "..") for part in parent.split("/")) and parent:
             return []
-        places = [root]
-        if parent:
-            places = [self._own(Path("objects", *(_name(part) for part in parent.split("/")))), root / DEEP]
-        found: set[str] = set()
-        for place in places:
-            for folder, _, files in os.walk(place):
-                if "current" in files and folder.endswith("@"):
-                    key = self._key(Path(folder), root)
-                    if key is not None and key.startswith(prefix):
-                        found.add(key)
-        return sorted(found)
+        places = [root.joinpath(*(_name(part) for part in parent.split("/"))), root / DEEP] if parent else [root]
+        found = {key for place in places for key in self._keys_below(place)}
+        return sorted(key for key in found if key.startswith(prefix))
 
-    def _key(self, folder: Path, root: Path) -> str | None:
+    def _keys_below(self, place: PurePosixPath) -> Iterator[str]:
+        todo = [place]
+        while todo:
+            folder = todo.pop()
+            try:
+                entries = self._root.listdir(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            todo += [folder / entry.name for entry in entries if entry.is_dir]
+            if folder.name.endswith("@") and any(entry.name == "current" for entry in entries):
+                key = self._key(folder)
+                if key is not None:
+                    yield key
+
+    def _key(self, folder: PurePosixPath) -> str | None:
         """The key of a folder; None when it has just been deleted."""
-        name = str(folder.relative_to(root))[:-1]
+        name = folder.relative_to("objects").as_posix()[:-1]
         if HASHED not in name:
-            return unquote(name.replace(os.sep, "/"))
-        current = _current(folder)
-        facts = None if current is None else _facts(folder / f"{current}.json")
+            return unquote(name)
+        current = self._current(folder)
+        facts = None if current is None else self._facts(folder / f"{current}.json")
         return None if facts is None else facts["key"]
+
+    def _current(self, folder: PurePosixPath) -> str | None:
+        try:
+            return self._root.read(folder / "current", VERSION_DIGITS).decode("ascii", "replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _facts(self, file: PurePosixPath) -> dict[str, Any] | None:
+        """What is kept about a version; None when it has just been deleted.
+
+        Raises:
+            StorageError: `corrupt`.
+        """
+        try:
+            facts = json.loads(self._root.read(file))
+            return {name: facts[name] for name in ("key", "size", "sha256", "created", "metadata")}
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            place = self._root.path / file
+            raise StorageError(
+                f"The record {place} of a blob is damaged.", hint="Put the blob again, or delete that file.",
+                operation="read", path=str(place), cause="corrupt",
+            ) from error  # fmt: skip
+
+    def _versions(self, folder: PurePosixPath, key: str) -> list[BlobVersion]:
+        current = self._current(folder)
+        if current is None:
+            return []
+        found: list[BlobVersion] = []
+        for file in self._names(folder):
+            facts = self._facts(file) if file.suffix == ".json" else None
+            if facts is None:
+                continue
+            is_current = file.stem == current
+            size, created, notes, checksum = facts["size"], facts["created"], facts["metadata"], facts["sha256"]
+            found.append(BlobVersion(key, file.stem, size, created, is_current, notes, checksum))
+        return sorted(found, key=lambda v: (v.current, v.created), reverse=True)
 
     async def _run(self, operation: str, key: str, work: Callable[[], R]) -> R:
         """*work* in a worker thread; the system's errors as ours."""
         try:
             return await asyncio.to_thread(work)
         except OSError as error:
-            raise failed(operation, key or self._base, error) from error
+            raise failed(operation, key or self._root.path, error) from error
 
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_. ")
@@ -463,65 +522,8 @@ def _name(part: str) -> str:
     return f"{name[:120].rpartition('%')[0] or name[:120]}{HASHED}{hashlib.sha256(part.encode()).hexdigest()}"
 
 
-def _is_there(folder: Path) -> bool:
-    try:
-        return folder.is_dir()
-    except OSError:  # longer than paths can be
-        return False
-
-
-def _no_link(path: str, flags: int) -> int:
-    """Opens a file, and nothing that a symbolic link names instead."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
-
-
-def _facts(file: Path) -> dict[str, Any] | None:
-    """What is kept about a version; None when it has just been deleted.
-
-    Raises:
-        StorageError: `corrupt`.
-    """
-    try:
-        with open(file, "rb", opener=_no_link) as opened:
-            facts = json.loads(opened.read())
-        return {name: facts[name] for name in ("key", "size", "sha256", "created", "metadata")}
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            f"The record {file} of a blob is damaged.", hint="Put the blob again, or delete that file.",
-            operation="read", path=str(file), cause="corrupt",
-        ) from error  # fmt: skip
-
-
 def _is_version(name: str) -> bool:
     return len(name) == VERSION_DIGITS and all(c in "0123456789abcdef" for c in name)
-
-
-def _current(folder: Path) -> str | None:
-    try:
-        with open(folder / "current", "rb", opener=_no_link) as file:
-            return file.read(VERSION_DIGITS + 1).decode("ascii", "replace")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _versions(folder: Path, key: str) -> list[BlobVersion]:
-    current = _current(folder)
-    if current is None:
-        return []
-    found: list[BlobVersion] = []
-    for file in folder.glob("*.json"):
-        facts = _facts(file)
-        if facts is None:
-            continue
-        version = file.stem
-        found.append(
-            BlobVersion(
-                key, version, facts["size"], facts["created"], version == current, facts["metadata"], facts["sha256"]
-            )
-        )
-    return sorted(found, key=lambda v: (v.current, v.created), reverse=True)
 
 
 def already_a_file(operation: str, path: str | Path) -> StorageError:

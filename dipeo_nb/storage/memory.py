@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fnmatch
 import os
-import re
 import threading
 import time
 from pathlib import Path, PurePosixPath
@@ -13,10 +11,12 @@ from typing import IO, Any
 
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.paths import confine, refused
+from dipeo_nb.common.paths import path_parts, plain_parts, refuse_unportable, refused
+from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.domain.ports import FileInfo
 from dipeo_nb.storage.local import MAX_FILE_SIZE, already_a_file, decoded, encoded, mime_type, not_empty, too_large
 from dipeo_nb.storage.opening import open_file
+from dipeo_nb.storage.patterns import PathPattern
 
 
 @logged("read_bytes", "write_bytes", "stat", "glob", "remove")
@@ -24,8 +24,8 @@ class InMemoryFileSystem:
     """`FileSystemPort` over a mapping; the same names are refused as on disk."""
 
     def __init__(self, files: dict[str, str | bytes] | None = None, *, max_file_size: int = MAX_FILE_SIZE) -> None:
-        # A base that exists nowhere: confinement works on the name alone.
-        self._base = Path("/dipeo-memory")
+        self._base = Path("/dipeo-memory")  # there is no such folder: everything goes by names alone
+        self._protected = ProtectedPlaces()
         self._limit = max_file_size
         self._files: dict[Path, tuple[bytes, float]] = {}
         self._folders: set[Path] = set()
@@ -39,7 +39,18 @@ class InMemoryFileSystem:
         return self._base
 
     def resolve(self, path: str | Path) -> Path:
-        return confine(self._base, path)
+        return self._resolved(path)
+
+    def _resolved(self, path: str | Path, *, writing: bool = False) -> Path:
+        """The absolute path. Raises StorageError `refused`."""
+        parts = path_parts(path, self._base)
+        for part in parts:
+            if part != "..":
+                self._protected.check_name(part, writing, os.fspath(path))
+        target = self._base.joinpath(*plain_parts(parts))
+        if target not in self._files:
+            refuse_unportable(os.fspath(path))
+        return target
 
     def read_bytes(self, path: str | Path) -> bytes:
         target = self.resolve(path)
@@ -55,7 +66,7 @@ class InMemoryFileSystem:
         return decoded(self.read_bytes(path), path)
 
     def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
-        target = self.resolve(path)
+        target = self._resolved(path, writing=True)
         if len(data) > self._limit:
             raise too_large("write", path, self._limit)
         if target == self._base or self._is_folder(target):
@@ -86,14 +97,14 @@ class InMemoryFileSystem:
         raise failed("stat", path, OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
 
     def glob(self, pattern: str) -> list[Path]:
-        if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts or "\0" in pattern:
-            raise refused(pattern, "a pattern must be relative and stay below the base directory")
-        wanted = _regex(pattern)
+        wanted = PathPattern(pattern)
+        for part in wanted.folder:
+            self._protected.check_name(part, False, pattern)
         names = (path.relative_to(self._base) for path in self._files)
-        return sorted(name for name in names if wanted.fullmatch(name.as_posix()))
+        return sorted(name for name in names if wanted.matches(PurePosixPath(name)))
 
     def remove(self, path: str | Path) -> None:
-        target = self.resolve(path)
+        target = self._resolved(path, writing=True)
         if target not in self._files:
             code = errno.EISDIR if self._is_folder(target) else errno.ENOENT
             raise failed("remove", path, OSError(code, os.strerror(code)))
@@ -103,7 +114,7 @@ class InMemoryFileSystem:
         return open_file(self, path, mode, encoding)
 
     def mkdir(self, path: str | Path, parents: bool = True, exist_ok: bool = True) -> None:
-        target = self.resolve(path)
+        target = self._resolved(path, writing=True)
         if target in self._files or (self._is_folder(target) and not exist_ok):
             raise already_a_file("mkdir", path)
         if any(parent in self._files for parent in target.parents):
@@ -122,7 +133,7 @@ class InMemoryFileSystem:
         return sorted((target / name).relative_to(self._base) for name in inside)
 
     def rename(self, source: str | Path, target: str | Path) -> None:
-        begin, end = self.resolve(source), self.resolve(target)
+        begin, end = self._resolved(source, writing=True), self._resolved(target, writing=True)
         if begin not in self._files and not self._is_folder(begin):
             raise failed("rename", source, OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
         if self._is_folder(begin) and (begin == self._base or end.is_relative_to(begin)):
@@ -138,7 +149,7 @@ class InMemoryFileSystem:
     def rmdir(self, path: str | Path, recursive: bool = False) -> None:
         target = self.resolve(path)
         if target == self._base:
-            raise refused(str(path), "it is the base directory, or holds what is kept private")
+            raise refused(str(path), "it is the base directory itself")
         if self.listdir(path) and not recursive:
             raise not_empty(path)
         with self._lock:
@@ -164,16 +175,3 @@ class InMemoryFileSystem:
 
 def _moved(path: Path, begin: Path, end: Path) -> Path:
     return end / path.relative_to(begin) if path.is_relative_to(begin) else path
-
-
-def _regex(pattern: str) -> re.Pattern[str]:
-    """`*` and `?` stay within a component, `**` crosses components, as pathlib has it."""
-    text = ""
-    for i, part in enumerate(parts := PurePosixPath(pattern).parts):
-        if part == "**":
-            text += "(?:[^/]+/)*"
-        else:
-            piece = fnmatch.translate(part).removesuffix(r"\Z").removesuffix(r"\z")
-            text += piece.replace(".*", "[^/]*").replace("(?s:.)", "[^/]")
-            text += "/" if i < len(parts) - 1 else ""
-    return re.compile(text)
