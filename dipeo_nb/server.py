@@ -30,8 +30,7 @@ from dipeo_nb.common.loop import submit
 from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.values import json_text
 from dipeo_nb.container import Runtime
-from dipeo_nb.diagram.detect import find
-from dipeo_nb.diagram.document import load
+from dipeo_nb.diagram.document import load_named
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import ConfigurationError, DiagramNotFoundError, DipeoError, MissingDependencyError, UserError
@@ -188,8 +187,7 @@ class RunServer:
                 "A diagram is named here, not sent.", hint="Save it below the base directory and send its name."
             )
         base = self.runtime.settings.base_dir
-        path = await asyncio.to_thread(find, order.diagram, base)  # never beyond the base directory, as `load` would
-        document = await asyncio.to_thread(load, path, base_dir=base)
+        document = await asyncio.to_thread(load_named, order.diagram, base)  # never beyond the base directory
         plan = await asyncio.to_thread(self.runtime.prepare, document)
         await asyncio.to_thread(check_answers, order.answers, plan, base)
         answers = GivenAnswers(order.answers) if order.answers else None

@@ -46,7 +46,7 @@ def path_parts(
         _check_component(part, text)
         depth += -1 if part == ".." else 1
         if depth < 0:
-            raise _outside(text, base)
+            raise outside(text, base)
     if suffixes is not None and PurePath(text).suffix.lower() not in suffixes:
         names = ", ".join(sorted(suffixes))
         raise refused(text, "files of that kind are not allowed here", hint=f"Use a name that ends in one of {names}.")
@@ -108,12 +108,14 @@ def _below(text: str, base: Path | None) -> tuple[str, ...]:
         beginning = os.path.join(base, "")
         if place.startswith(beginning):
             return tuple(part for part in place[len(beginning) :].split(os.sep) if part not in ("", "."))
-    raise _outside(text, base)
+    raise outside(text, base)
 
 
-def _outside(text: str, base: Path | None) -> StorageError:
+def outside(path: str, base: Path | None) -> StorageError:
+    """The error of a path that leads out of a folder."""
     where = f"the base directory {base}" if base else "its folder"
-    return refused(text, f"it leads outside {where}", hint="Use a path below it, or another --base-dir.")
+    hint = "Use a path below it, or another --base-dir."
+    return refused(path, f"it leads outside {where}", hint=hint, reason="outside")
 
 
 def refuse_unseen(text: str) -> None:
@@ -132,8 +134,12 @@ def refuse_unportable(text: str) -> None:
         raise refused(text, "it has characters that names on Windows cannot have")
 
 
-def refused(path: str, why: str, *, hint: str | None = None) -> StorageError:
-    """The error of a path that is not allowed; the path is shown cut and without control characters."""
+def refused(path: str, why: str, *, hint: str | None = None, reason: str = "name") -> StorageError:
+    """The error of a path that is not allowed; the path is shown cut and without control characters.
+
+    Args:
+        reason: kept among the facts: `outside`, `protected`, or `name` for all others.
+    """
     shown = _CONTROL.sub("�", _INVISIBLE.sub("�", path))[:120].encode("utf-8", "replace").decode()
     return StorageError(
         f"The path '{shown}' is refused: {why}.",
@@ -141,4 +147,5 @@ def refused(path: str, why: str, *, hint: str | None = None) -> StorageError:
         operation="resolve",
         path=shown,
         cause="refused",
+        reason=reason,
     )

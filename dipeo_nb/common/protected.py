@@ -141,6 +141,7 @@ def closed(path: str, why: str) -> StorageError:
         path,
         f"{why}, and such places are closed to diagrams",
         hint="Use another name; your own setting open_places (DIPEO_OPEN_PLACES) opens names that begin with a dot.",
+        reason="protected",
     )
 
 

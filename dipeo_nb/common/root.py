@@ -120,11 +120,15 @@ class Root:
 
     def read(self, path: str | os.PathLike[str], limit: int = sys.maxsize - 1) -> bytes:
         """The content of a file: at most *limit* bytes, and one more, which shows that it is larger."""
+        return self.located(path, limit)[1]
 
-        def done(spot: Spot) -> bytes:
+    def located(self, path: str | os.PathLike[str], limit: int = sys.maxsize - 1) -> tuple[Path, bytes]:
+        """The absolute path of a file, after links, and its content as `read` gives it."""
+
+        def done(spot: Spot) -> tuple[Path, bytes]:
             handle = self._opened(spot, _READING)
             try:
-                return _content(handle, limit + 1)
+                return self._rules.base.path.joinpath(*spot.parts), _content(handle, limit + 1)
             finally:
                 os.close(handle)
 
@@ -307,6 +311,8 @@ class Root:
             self._verify(handle, spot)
         except BaseException:
             os.close(handle)
+            if flags & os.O_CREAT:
+                os.unlink(name, dir_fd=folder)
             raise
         return handle
 

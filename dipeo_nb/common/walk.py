@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dipeo_nb.common.paths import refuse_unportable, refused
+from dipeo_nb.common.paths import outside, refuse_unportable, refused
 from dipeo_nb.common.protected import ProtectedPlaces, closed, folded
 from dipeo_nb.errors import StorageError
 
@@ -227,9 +227,7 @@ class Rules:
         return refused(shown, f"{where} is a symbolic link", hint="Remove the link.")
 
     def leads_out(self, shown: str) -> StorageError:
-        where = self.base.path.joinpath(*self.prefix)
-        hint = "Use a path below it, or another --base-dir."
-        return refused(shown, f"it leads outside the base directory {where}", hint=hint)
+        return outside(shown, self.base.path.joinpath(*self.prefix))
 
 
 def _is_mine(info: os.stat_result) -> bool:

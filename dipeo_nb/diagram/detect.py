@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
+from dipeo_nb.common.protected import ProtectedPlaces
+from dipeo_nb.common.root import Root
+from dipeo_nb.common.walk import Entry
+from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.fields import did_you_mean, nearest, shorten
 from dipeo_nb.diagram.formats import FORMATS
 from dipeo_nb.diagram.source import format_error
-from dipeo_nb.errors import DiagramNotFoundError, ValidationError
+from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError
 
 SUFFIXES = {
     ".light.yaml": "light",
@@ -116,6 +120,14 @@ def detect(value: Any, path: str | Path | None = None, file: str | None = None) 
     )
 
 
+class Found(NamedTuple):
+    """A diagram's file."""
+
+    path: Path
+    data: bytes
+    """At most one byte more than the limit."""
+
+
 def find(name: str, base_dir: Path, *, beside: Path | None = None, format: str | None = None) -> Path:
     """The file that a diagram's name means.
 
@@ -126,18 +138,37 @@ def find(name: str, base_dir: Path, *, beside: Path | None = None, format: str |
         format: look for files of this format first.
 
     Raises:
-        DiagramNotFoundError: nothing there, or the name leads out of these folders.
+        DiagramNotFoundError: nothing there, the name leads out of these folders, or is protected.
     """
+    return opened(name, base_dir, beside=beside, format=format, limit=0).path
+
+
+def opened(
+    name: str, base_dir: Path, *, beside: Path | None = None, format: str | None = None, limit: int
+) -> Found:
+    """`find`, and the content of the very file that was found, at most *limit* bytes of it and one more."""
     text = name.strip()
     if text.startswith(DEMO_PREFIX) and (packaged := DEMOS / f"{text.removeprefix(DEMO_PREFIX)}.light.yaml") in DEMOS.iterdir():
-        return packaged
-    parts = Path(text).parts
+        return Found(packaged, packaged.read_bytes())
+    closed: StorageError | None = None
     # A name stays below the folders it is searched in, whatever it holds; paths outside are given as paths.
-    if text and "\x00" not in text and len(text) < 1000 and ".." not in parts and not Path(text).is_absolute():
-        for root in _roots(text, base_dir, beside):
-            for candidate in _candidates(root / text, format):
-                if candidate.is_file() and candidate.resolve().is_relative_to(root.resolve()):
-                    return candidate
+    if text and len(text) < 1000 and ".." not in Path(text).parts and not Path(text).is_absolute():
+        settings = get_settings()
+        protected = ProtectedPlaces(settings.own_places, settings.open_places)
+        for root, folder in _roots(text, base_dir, beside, protected):
+            for candidate in _candidates(folder / text, format):
+                try:
+                    return Found(root.path / candidate, root.read(candidate, limit))
+                except StorageError as error:
+                    closed = error if error.facts.get("reason") == "protected" else closed
+                except PermissionError as error:
+                    raise format_error(
+                        "The file cannot be read.", "Check its permissions.", str(root.path / candidate)
+                    ) from error
+                except OSError:
+                    continue  # not there
+    if closed is not None:
+        raise DiagramNotFoundError(closed.message, hint=closed.hint, path=name)
     raise DiagramNotFoundError(
         f"There is no diagram '{shorten(name)}'.",
         hint=f"{_nearest_file(text, base_dir)}Looked below {base_dir} ({', '.join(filter(None, SEARCH_ROOTS))}).",
@@ -148,22 +179,25 @@ def find(name: str, base_dir: Path, *, beside: Path | None = None, format: str |
 def names(base_dir: Path) -> list[str]:
     """Names under which `find` knows the diagrams that are there, sorted: for completion."""
     found: set[str] = set()
-    for path in islice(_diagrams(base_dir), 2000):
-        in_root = path.parent in {base_dir / root for root in SEARCH_ROOTS}
-        found.add(path.name if in_root else path.relative_to(base_dir).as_posix())
+    for path in islice(_diagrams(Root(base_dir, protected=ProtectedPlaces())), 2000):
+        found.add(path.name if path.parent.as_posix() in _SEARCHED else path.as_posix())
     return sorted(found)
 
 
-def _roots(name: str, base_dir: Path, beside: Path | None) -> Iterator[Path]:
+def _roots(
+    name: str, base_dir: Path, beside: Path | None, protected: ProtectedPlaces
+) -> Iterator[tuple[Root, PurePosixPath]]:
+    """The folders that a name is looked up in."""
     if beside:
-        yield beside
+        yield Root(beside, protected=protected), PurePosixPath()
+    base = Root(base_dir, protected=protected)
     if name.startswith("codegen/"):
-        yield base_dir / "files"
-    for root in SEARCH_ROOTS:
-        yield base_dir / root
+        yield base, PurePosixPath("files")
+    for folder in SEARCH_ROOTS:
+        yield base, PurePosixPath(folder)
 
 
-def _candidates(path: Path, format: str | None) -> Iterator[Path]:
+def _candidates(path: PurePosixPath, format: str | None) -> Iterator[PurePosixPath]:
     if path.suffix:
         yield path
     preferred = [suffix for suffix, name in SUFFIXES.items() if name == format]
@@ -176,30 +210,33 @@ def _nearest_file(name: str, base_dir: Path) -> str:
     if name.startswith(DEMO_PREFIX):
         return did_you_mean(name, (f"{DEMO_PREFIX}{stem(p)}" for p in DEMOS.glob("*.yaml")), "") + " "
     paths: dict[str, str] = {}
-    for path in islice(_diagrams(base_dir), 2000):
-        shown = path.relative_to(base_dir).as_posix()
+    for path in islice(_diagrams(Root(base_dir, protected=ProtectedPlaces())), 2000):
         # A name of the search roots is enough; others need their path.
-        paths.setdefault(stem(path), stem(path) if path.parent in {base_dir / root for root in SEARCH_ROOTS} else shown)
+        paths.setdefault(stem(path), stem(path) if path.parent.as_posix() in _SEARCHED else path.as_posix())
     for demo in DEMOS.glob("*.yaml"):  # also for its path in a clone, from another folder
         paths.setdefault(stem(demo), f"{DEMO_PREFIX}{stem(demo)}")
     close = nearest(stem(name), paths)
     return f"Did you mean '{shorten(paths[close], 200)}'? " if close else ""
 
 
-def _diagrams(base_dir: Path) -> Iterator[Path]:
-    """Files that may be diagrams, in the search roots and three levels below the base directory; hidden ones left out."""
-    for root in SEARCH_ROOTS:
-        yield from (p for p in _inside(base_dir / root) if p.name.endswith((*SUFFIXES, *PLAIN_SUFFIXES)))
-    level = [base_dir]
+_SEARCHED = {PurePosixPath(folder).as_posix() for folder in SEARCH_ROOTS}
+
+
+def _diagrams(root: Root) -> Iterator[PurePosixPath]:
+    """Files that may be diagrams, in the search roots and three levels below the base directory."""
+    for folder in SEARCH_ROOTS:
+        place = PurePosixPath(folder)
+        yield from (place / e.name for e in _inside(root, place) if e.name.endswith((*SUFFIXES, *PLAIN_SUFFIXES)))
+    level = [PurePosixPath()]
     for _ in range(3):
-        level = [p for folder in level for p in _inside(folder) if p.is_dir() and not p.is_symlink()][:200]
-        for folder in level:
-            yield from (p for p in _inside(folder) if p.name.endswith(tuple(SUFFIXES)))
+        level = [place / e.name for place in level for e in _inside(root, place) if e.is_dir][:200]
+        for place in level:
+            yield from (place / e.name for e in _inside(root, place) if e.name.endswith(tuple(SUFFIXES)))
 
 
-def _inside(folder: Path) -> list[Path]:
-    """What a folder holds, the first 500 that are not hidden; nothing when it cannot be read."""
+def _inside(root: Root, folder: PurePosixPath) -> list[Entry]:
+    """What a folder holds, the first 500 that are not protected; nothing when it cannot be read."""
     try:
-        return [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")][:500]
-    except OSError:
+        return sorted(root.listdir(folder))[:500]
+    except (OSError, StorageError):
         return []

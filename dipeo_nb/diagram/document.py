@@ -15,7 +15,7 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect, edit, formats
 from dipeo_nb.diagram.fields import shorten
 from dipeo_nb.diagram.formats import yaml_text
-from dipeo_nb.diagram.source import SourceMap, parse, read_file
+from dipeo_nb.diagram.source import SourceMap, parse, read_file, size_limit, text_of
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.diagram import DiagramMetadata, DomainArrow, DomainDiagram, DomainNode, DomainPerson
 from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError
@@ -245,7 +245,24 @@ def load(
             return _load_file(candidate, format, base_dir)
     if os.path.isabs(source) or ".." in Path(source).parts or source.startswith("~"):
         raise DiagramNotFoundError(f"There is no file '{shorten(source, 200)}'.", hint="Check the path.", path=source)
-    return _load_file(detect.find(source, root, format=format), format, base_dir)
+    return load_named(source, root, format=format)
+
+
+def load_named(name: str, base_dir: Path, *, beside: Path | None = None, format: str | None = None) -> Diagram:
+    """Load a diagram by its name or its path below a folder, and from nowhere else.
+
+    Args:
+        base_dir: root of names, and of relative names in the diagram.
+        beside: folder of the diagram that uses the name; looked up first.
+        format: `light`, `native`, `readable` or `executable`; default: by file name, else by content.
+
+    Raises:
+        DiagramNotFoundError, DiagramFormatError, ValidationError: as `load`.
+    """
+    limit = size_limit()
+    found = detect.opened(name, base_dir, beside=beside, format=format, limit=limit)
+    text = text_of(found.data, str(found.path), limit)
+    return load_text(text, format=format, path=found.path, base_dir=base_dir)
 
 
 def load_text(

@@ -1,15 +1,19 @@
 """Files that a diagram names: where they are looked for, and what may be read (diagram-spec §2.2.5).
 
-Only files below the base directory or below the diagram's own folder are read, symbolic links followed.
+Only files below the base directory or below the diagram's own folder are read, symbolic links followed; protected ones are not.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from dipeo_nb.common.paths import refuse_unseen
+from dipeo_nb.common.protected import ProtectedPlaces
+from dipeo_nb.common.root import Root
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.fields import nearest, shorten
 from dipeo_nb.errors import StorageError
@@ -40,6 +44,12 @@ class PromptFiles:
         self._found: dict[tuple[str, bool], tuple[str | None, FileProblem]] = {}
         self._paths: dict[str, Path] = {}
 
+    @cached_property
+    def _roots(self) -> list[Root]:
+        settings = get_settings()
+        protected = ProtectedPlaces(settings.own_places, settings.open_places)
+        return [Root(root, protected=protected) for root in (self.base, self.folder) if root is not None]
+
     def read(self, name: str, *, base_first: bool = False) -> tuple[str | None, FileProblem]:
         """The text of a file (UTF-8), or None and why.
 
@@ -54,16 +64,15 @@ class PromptFiles:
     def relative(self, name: str) -> str | None:
         """The path of a file that was read, relative to the base directory; None when it is outside."""
         path = self._paths.get(name.strip())
-        root = self.base.resolve()
+        root = self._roots[0].path
         return path.relative_to(root).as_posix() if path and path.is_relative_to(root) else None
 
     def below_base(self, name: str) -> bool:
         """Whether a regular file of that name is below the base directory."""
         try:
-            path = (self.base / name).resolve()
-            return path.is_relative_to(self.base.resolve()) and path.is_file()
-        except (OSError, ValueError, RuntimeError):
-            return False  # no name that a file can have
+            return stat.S_ISREG(self._roots[0].look(name)[1].st_mode)
+        except (OSError, StorageError):
+            return False
 
     def places(self, name: str, base_first: bool = False) -> list[Path]:
         """Where a name is looked for, in order, each place once."""
@@ -82,57 +91,63 @@ class PromptFiles:
             refuse_unseen(name)
         except StorageError as error:
             return None, FileProblem("bad-file-name", error.message, "Use a plain relative path.")
+        refusals: list[StorageError] = []
+        limit = get_settings().max_file_size
         places = self.places(name, base_first)
-        try:
-            roots = [root.resolve() for root in (self.base, self.folder) if root is not None]
-            found = [path for path in places if path.is_file()]
-            inside = [p for path in found if any((p := path.resolve()).is_relative_to(root) for root in roots)]
-            private = get_settings().data_dir.expanduser().resolve()
-            inside = [path for path in inside if not path.is_relative_to(private)]
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            return None, FileProblem(
-                "bad-file-name", f"'{shown}' is no file name: {reason}.", "Use a plain relative path."
-            )
-        if found and not inside:
-            return None, FileProblem(
+        outside = 0
+        for place in places:
+            refusals_here: list[StorageError] = []
+            for root in self._roots:
+                try:
+                    path, data = root.located(place, limit)
+                except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                    continue
+                except StorageError as error:
+                    refusals_here.append(error)
+                except OSError as error:
+                    reason = f"'{shown}' cannot be read: {error.strerror or error}."
+                    return None, FileProblem("file-unreadable", reason, "Check its permissions.")
+                else:
+                    self._paths[name] = path
+                    return _text(data, shown, limit)
+            refusals += refusals_here
+            outside += len(refusals_here) == len(self._roots) and (os.path.lexists(place) or len(places) == 1)
+        return None, self._missing(shown, places, refusals, bool(outside))
+
+    def _missing(self, shown: str, places: list[Path], refusals: list[StorageError], outside: bool) -> FileProblem:
+        """Why no place has the file."""
+        for error in refusals:
+            if error.facts.get("reason") != "outside":
+                code = "file-protected" if error.facts.get("reason") == "protected" else "bad-file-name"
+                return FileProblem(code, error.message, error.hint or "Use a plain relative path.")
+        if outside:
+            return FileProblem(
                 "file-outside",
                 f"'{shown}' is outside the base directory {self.base} and the diagram's folder.",
                 "Move it below one of them, or set --base-dir.",
             )
-        if not found:
-            looked = ", ".join(str(p) for p in places)
-            return None, FileProblem("file-not-found", f"There is no file '{shown}'.", _advice(places, looked))
-        path = inside[0]
-        self._paths[name] = path
-        return self._text(path, shown)
+        looked = ", ".join(str(p) for p in places)
+        return FileProblem("file-not-found", f"There is no file '{shown}'.", self._advice(places, looked))
 
-    def _text(self, path: Path, shown: str) -> tuple[str | None, FileProblem]:
-        limit = get_settings().max_file_size
-        try:
-            size = path.stat().st_size
-            if size > limit:
-                return None, FileProblem(
-                    "file-too-large", f"'{shown}' has {size:,} bytes; {limit:,} are allowed.", "Shorten it."
-                )
-            return path.read_text(encoding="utf-8-sig"), _NO_PROBLEM
-        except UnicodeDecodeError as error:
-            return None, FileProblem(
-                "file-not-text", f"'{shown}' is not UTF-8 (byte {error.start:,}).", "Save it as UTF-8."
-            )
-        except OSError as error:
-            return None, FileProblem(
-                "file-unreadable", f"'{shown}' cannot be read: {error.strerror or error}.", "Check its permissions."
-            )
+    def _advice(self, places: list[Path], looked: str) -> str:
+        """The nearest file name in the folders that were looked at, and the places."""
+        for place in places:
+            for root in self._roots:
+                try:
+                    names = [entry.name for entry in root.listdir(place.parent) if not entry.is_dir][:1000]
+                except (OSError, StorageError):
+                    continue  # that folder is not there
+                if close := nearest(place.name, names):
+                    return f"Did you mean '{close}'? Looked for {looked}."
+        return f"Create it, or correct the name. Looked for {looked}."
 
 
-def _advice(places: list[Path], looked: str) -> str:
-    """The nearest file name in the folders that were looked at, and the places."""
-    for place in places:
-        try:
-            names = [entry.name for entry in os.scandir(place.parent) if entry.is_file()][:1000]
-        except OSError:
-            continue  # that folder is not there
-        if close := nearest(place.name, names):
-            return f"Did you mean '{close}'? Looked for {looked}."
-    return f"Create it, or correct the name. Looked for {looked}."
+def _text(data: bytes, shown: str, limit: int) -> tuple[str | None, FileProblem]:
+    if len(data) > limit:
+        problem = f"'{shown}' has more than the {limit:,} bytes that are allowed."
+        return None, FileProblem("file-too-large", problem, "Shorten it.")
+    try:
+        return data.decode("utf-8-sig"), _NO_PROBLEM
+    except UnicodeDecodeError as error:
+        problem = f"'{shown}' is not UTF-8 (byte {error.start:,})."
+        return None, FileProblem("file-not-text", problem, "Save it as UTF-8.")

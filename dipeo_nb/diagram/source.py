@@ -240,7 +240,7 @@ def read_file(path: Path) -> str:
             raise DiagramNotFoundError(f"There is no file '{name}'.", hint="Check the path.", path=name)
         if not path.is_file():
             raise format_error("This is not a regular file.", "Copy its contents into a file first.", name)
-        limit = min(MAX_BYTES, get_settings().max_file_size)
+        limit = size_limit()
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             data = file.read(limit + 1) if size <= limit else b""
@@ -249,13 +249,29 @@ def read_file(path: Path) -> str:
         raise format_error(
             f"The file cannot be read: {reason}.", "Check its name and permissions.", name[:200]
         ) from exc
-    if max(size, len(data)) > limit:
-        raise format_error(
-            f"The file has {max(size, len(data)):,} bytes; a diagram has at most {limit:,}.",
-            "Move data into files of its own and read them with a db node.",
-            name,
-        )
-    return decode(data, name)
+    if size > limit:
+        raise _too_large(name, f"{size:,}", limit)
+    return text_of(data, name, limit)
+
+
+def size_limit() -> int:
+    """Bytes of a diagram's file at most."""
+    return min(MAX_BYTES, get_settings().max_file_size)
+
+
+def text_of(data: bytes, file: str, limit: int) -> str:
+    """The text of a file of which at most one byte more than *limit* was read. Raises DiagramFormatError."""
+    if len(data) > limit:
+        raise _too_large(file, f"more than {limit:,}", limit)
+    return decode(data, file)
+
+
+def _too_large(file: str, size: str, limit: int) -> DiagramFormatError:
+    return format_error(
+        f"The file has {size} bytes; a diagram has at most {limit:,}.",
+        "Move data into files of its own and read them with a db node.",
+        file,
+    )
 
 
 _BYTE_ORDER_MARKS = (

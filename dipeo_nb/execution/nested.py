@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dipeo_nb.diagram import detect
-from dipeo_nb.diagram.document import Diagram, load
+from dipeo_nb.diagram.document import Diagram, load, load_named
 from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import SubDiagramNode
@@ -37,7 +36,7 @@ def nested_document(spec: SubDiagramNode, name: str, *, source_path: str | None,
         return load(spec.diagram_data, format=spec.diagram_format, base_dir=base_dir)
     form = str(spec.diagram_format) if spec.diagram_format else None
     beside = Path(source_path).parent if source_path else None
-    return load(detect.find(name, base_dir, beside=beside, format=form), format=form, base_dir=base_dir)
+    return load_named(name, base_dir, beside=beside, format=form)
 
 
 class Askers(NamedTuple):
