@@ -250,7 +250,7 @@ def run_store(settings: Settings) -> RunStore:
     if place is None:
         return InMemoryRunStore()
     if isinstance(place, Path):
-        return SqliteRunStore(place, sync=settings.state_store_sync)
+        return SqliteRunStore(place, sync=settings.state_store_sync, base=settings.base_dir)
     if not place.startswith(("postgresql://", "postgres://")):
         raise ConfigurationError(
             f"'{without_password(place)}' is no run store.",
@@ -312,13 +312,13 @@ def _conversations(settings: Settings) -> ConversationRepository:
         from dipeo_nb.storage.redis import RedisConversationRepository
 
         return RedisConversationRepository(place)
-    return SqliteConversationRepository(_conversation_file(settings))
+    return SqliteConversationRepository(_conversation_file(settings), base=settings.base_dir)
 
 
 def _persons(settings: Settings) -> PersonRepository:
     if settings.conversation_store in ("memory:", ":memory:"):
         return InMemoryPersonRepository()
-    return SqlitePersonRepository(_conversation_file(settings))
+    return SqlitePersonRepository(_conversation_file(settings), base=settings.base_dir)
 
 
 def _conversation_file(settings: Settings) -> Path:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 import dipeo_nb as dp
 from dipeo_nb.common.loop import run_sync, submit
+from dipeo_nb.common.root import Root
 from dipeo_nb.common.scrub import HIDDEN, scrubbed
 from dipeo_nb.config import get_settings, override_settings, reset_settings
 from dipeo_nb.domain.budget import Budget
@@ -1038,7 +1039,7 @@ SHIPPED = sorted(Path(__file__).parents[1].glob("notebooks/recordings/**/*.json"
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_recordings_of_our_notebooks_are_whole(file: Path):
     """Readable, named after what they ask, as the writer writes them, without addresses of some machine and without secrets."""
-    words, answers = read(file)
+    words, answers = read(Root(file.parent), file.name)
     assert file.name == name_of(words)
     assert file.read_bytes() == written(words, answers)
     assert words.get("base_url") in (None, "http://localhost:11434")

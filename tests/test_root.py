@@ -150,7 +150,8 @@ def test_a_folder_of_another_user_is_not_ours(tmp_path: Path, monkeypatch: pytes
     own_root(tmp_path).write("x", b"x")  # root may: containers run as root in folders of others
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     with pytest.raises(StorageError, match="belongs to another user"):
-        own_root(tmp_path).read("x")
+        own_root(tmp_path).write("x", b"y")
+    assert own_root(tmp_path).read("x") == b"x"
 
 
 def test_what_is_moved_stays_the_same_folder(base: Path):

@@ -45,7 +45,8 @@ class Root:
         base: the folder; links in its own path are followed now, not later. It need not exist.
         links: follow symbolic links below it that stay inside. False: the folder is the product's own, and links in it are
             refused.
-        private: for nobody but the user: new folders have the mode 0700, new files 0600, and folders of others are refused.
+        private: for nobody but the user: new folders have the mode 0700, new files 0600, and nothing is written into folders
+            of others.
         protected: what is closed; None: nothing is.
     """
 
@@ -307,7 +308,7 @@ class Root:
             if not stat.S_ISREG(info.st_mode):
                 raise ExchangedError
             if spot.info is None or not os.path.samestat(info, spot.info):
-                self._rules.check_file(info, spot.parts, spot.shown)
+                self._rules.check_file(info, spot.parts, flags != _READING, spot.shown)
             self._verify(handle, spot)
         except BaseException:
             os.close(handle)
@@ -329,9 +330,17 @@ class Root:
             rules.check_name(real.relative_to(rules.base.path).parts[:depth], False, spot.shown)
 
 
+def private_root(folder: Path, base: Path) -> Root:
+    """A folder of the product itself: private, and reached through no link as far as it lies below *base*."""
+    place, above = Path(os.path.abspath(base / folder)), Path(os.path.abspath(base))
+    if place != above and place.is_relative_to(above):
+        return Root(above, private=True).below(place.relative_to(above))
+    return Root(place, links=False, private=True)
+
+
 def own_root(base: Path) -> Root:
-    """The product's own folder below a base directory: private, and reached through no link."""
-    return Root(base, private=True).below(".dipeo")
+    """The product's own folder below a base directory."""
+    return private_root(Path(".dipeo"), base)
 
 
 def _content(handle: int, limit: int) -> bytes:

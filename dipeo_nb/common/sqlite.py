@@ -5,6 +5,53 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dipeo_nb.common.root import private_root
+from dipeo_nb.errors import StorageError
+
+
+def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection:
+    """Open a database file for nobody but the user; its folder is made, with the mode 0700, and the file with 0600.
+
+    Args:
+        base: a folder below which neither the file nor what is on the way to it may be a symbolic link, or belong to others.
+        options: of `sqlite3.connect`.
+
+    Raises:
+        StorageError: `refused`: a link, a folder of others, or a file with programs in it (triggers, views), which did not
+            come from this package.
+        OSError, sqlite3.Error: it cannot be made or opened.
+    """
+    place = Path(os.path.abspath(path))
+    if base is None or not place.is_relative_to(os.path.abspath(base)):
+        place = Path(os.path.realpath(place))  # links that the user made
+        base = place.parent
+    root = private_root(place.parent, base)
+    with suppress(FileExistsError):
+        root.create(place.name).close()
+    _, before = root.look(place.name)
+    connection = sqlite3.connect(root.path / place.name, **options)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        programs = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone()
+        if programs is not None:
+            raise _refused(path, f"holds a program of its own ('{programs[0]}')")
+        # The file was opened by its name.
+        if not os.path.samestat(root.look(place.name)[1], before):
+            raise _refused(path, "was exchanged while it was opened")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _refused(path: Path, why: str) -> StorageError:
+    return StorageError(
+        f"{path} {why}.", hint="Move it away, or use another file.", operation="open", path=str(path), cause="refused"
+    )
 
 
 def close_with(owner: object, connection: sqlite3.Connection) -> sqlite3.Connection:

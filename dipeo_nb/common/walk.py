@@ -191,12 +191,12 @@ class Rules:
         if self.own and (() in self.own or tuple(map(folded, parts)) in self.own):
             raise closed(shown, "it is a place of dipeo-nb itself")
 
-    def check_file(self, info: os.stat_result, parts: tuple[str, ...], shown: str) -> None:
-        """Raises StorageError for what is protected under another name, or is a folder of somebody else's."""
+    def check_file(self, info: os.stat_result, parts: tuple[str, ...], writing: bool, shown: str) -> None:
+        """Raises StorageError for what is protected under another name, or would be written into a folder of others."""
         if self.protected is not None:
             between = [self.base.path.joinpath(*parts[:n]) for n in range(len(parts))] if info.st_nlink > 1 else []
             self.protected.check_file(info, shown, between)
-        if self.private and stat.S_ISDIR(info.st_mode) and not _is_mine(info):
+        if self.private and writing and stat.S_ISDIR(info.st_mode) and not _is_mine(info):
             where = self.base.path.joinpath(*parts)
             raise refused(shown, f"the folder {where} belongs to another user", hint="Move it away, or use another one.")
 
@@ -372,7 +372,7 @@ class _Way:
             self._around(part, todo)
             return
         self.folders.append(folder)
-        self.rules.check_file(folder.stat(), tuple(self.parts), self.shown)
+        self.rules.check_file(folder.stat(), tuple(self.parts), self.writing, self.shown)
 
     def _made(self, parent: Folder, part: str) -> Folder:
         try:
@@ -407,7 +407,7 @@ class _Way:
             return None
         if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
             raise refused(self.shown, "it is neither a regular file nor a folder")
-        self.rules.check_file(info, tuple(self.parts), self.shown)
+        self.rules.check_file(info, tuple(self.parts), self.writing, self.shown)
         return info
 
     def _follow(self, part: str, todo: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.protected import ProtectedPlaces
@@ -60,9 +60,9 @@ def format_of_name(path: str | Path) -> str | None:
     return "native" if name.endswith(".json") else None
 
 
-def stem(path: str | Path) -> str:
+def stem(path: str | PurePath) -> str:
     """A file name without the suffixes of diagrams: `debate.light.yaml` → `debate`."""
-    name = Path(path).name
+    name = PurePath(path).name
     for suffix in (*SUFFIXES, *PLAIN_SUFFIXES):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)] or name

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol, cast
 
-from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.disk_errors import failed
+from dipeo_nb.common.root import Root
+from dipeo_nb.common.walk import Entry
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
@@ -75,12 +77,14 @@ class BatchJob:
 class BatchStore:
     """The jobs of a base directory, one file each."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, root: Root) -> None:
+        self._root = root
 
     def save(self, job: BatchJob) -> BatchJob:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._path(job.id), as_json(job).encode())
+        try:
+            self._root.write(_name(job.id), as_json(job).encode())
+        except OSError as error:
+            raise failed("record the batch in", self._root.path / _name(job.id), error) from error
         return job
 
     def load(self, job_id: str) -> BatchJob:
@@ -90,32 +94,40 @@ class BatchStore:
             UserError: there is none, or its file is damaged.
         """
         try:
-            return from_json(BatchJob, self._path(job_id).read_bytes())
+            return from_json(BatchJob, self._root.read(_name(job_id)))
         except FileNotFoundError:
             known = ", ".join(j.id for j in self.jobs()) or "none"
             raise UserError(f"There is no batch '{job_id}' here.", hint=f"There are: {known}.") from None
         except ValueError as error:
             raise UserError(
                 f"The record of batch '{job_id}' is damaged: {str(error).splitlines()[0]}.",
-                hint=f"Remove {self._path(job_id)}; the batch itself is still at the provider.",
+                hint=f"Remove {self._root.path / _name(job_id)}; the batch itself is still at the provider.",
             ) from error
 
     def jobs(self) -> list[BatchJob]:
         """All jobs, newest first; damaged records are left out (`load` says what is wrong with them)."""
         found: list[BatchJob] = []
-        for file in self.folder.glob("*.json"):
+        for entry in self._entries():
             try:
-                found.append(from_json(BatchJob, file.read_bytes()))
-            except (ValueError, FileNotFoundError):
+                found.append(from_json(BatchJob, self._root.read(entry.name)))
+            except (ValueError, FileNotFoundError, IsADirectoryError):
                 continue
         return sorted(found, key=lambda job: -job.created_at)
 
     def forget(self, job_id: str) -> None:
         """Remove the record; the batch at the provider is left alone."""
-        self._path(job_id).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            self._root.unlink(_name(job_id))
 
-    def _path(self, job_id: str) -> Path:
-        return self.folder / f"{re.sub(r'[^A-Za-z0-9_-]', '_', job_id)}.json"
+    def _entries(self) -> list[Entry]:
+        try:
+            return [entry for entry in self._root.listdir() if entry.name.endswith(".json")]
+        except FileNotFoundError:
+            return []
+
+
+def _name(job_id: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', job_id)}.json"
 
 
 def batch_client(client: Any, service: str) -> BatchClient:

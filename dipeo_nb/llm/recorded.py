@@ -24,9 +24,10 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from dipeo_nb.common.root import Root
 from dipeo_nb.common.scrub import scrubbed
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall
-from dipeo_nb.errors import LLMError, ProviderError, RecordingError, StructureError, UnsupportedError
+from dipeo_nb.errors import LLMError, ProviderError, RecordingError, StorageError, StructureError, UnsupportedError
 from dipeo_nb.llm.structured import schema_of, validated
 
 Words = dict[str, Any]
@@ -303,16 +304,19 @@ def _usage_words(usage: TokenUsage) -> dict[str, Any]:
 # Files.
 
 
-def read(file: Path) -> tuple[Words, list[Any]]:
-    """The request and the answers in a file.
+def read(root: Root, name: str) -> tuple[Words, list[Any]]:
+    """The request and the answers in a file of a folder.
 
     Raises:
         RecordingError: it is not a recording; the message says what is wrong and what to do.
     """
+    file = root.path / name
     try:
-        document = json.loads(file.read_bytes())
+        document = json.loads(root.read(name))
     except OSError as error:
         raise unreadable(file, error.strerror or str(error)) from error
+    except StorageError as error:
+        raise unreadable(file, error.message.removesuffix(".")) from error
     except (ValueError, RecursionError) as error:  # ValueError: also bytes that are not UTF-8
         raise unreadable(file, f"it is not JSON ({error})") from error
     if not isinstance(document, dict) or document.get("recording") != VERSION:

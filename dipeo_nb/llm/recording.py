@@ -31,10 +31,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.root import Root, private_root
 from dipeo_nb.config import Settings, get_settings, secret_values
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
-from dipeo_nb.errors import ConfigurationError, LLMError, RecordingError, RecordingNotFoundError, StructureError
+from dipeo_nb.errors import (
+    ConfigurationError,
+    LLMError,
+    RecordingError,
+    RecordingNotFoundError,
+    StorageError,
+    StructureError,
+)
 from dipeo_nb.llm.recorded import (
     HEX,
     REFUSALS,
@@ -49,6 +56,7 @@ from dipeo_nb.llm.recorded import (
     name_of,
     nearest,
     read,
+    unreadable,
     written,
 )
 from dipeo_nb.llm.structured import ANSWER_TOOL
@@ -75,17 +83,18 @@ class Recordings:
     """A folder of recordings in use, made with `dp.recording`; its repr says what was replayed, recorded and saved.
 
     Args:
-        path: the folder; it is made when the first answer is written.
+        path: the folder, or its `Root`; it is made when the first answer is written.
         mode: see the module.
 
     Raises:
         ConfigurationError: there is no such mode, or the path is a file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], mode: Mode = "auto") -> None:
+    def __init__(self, path: str | os.PathLike[str] | Root, mode: Mode = "auto") -> None:
         if mode not in MODES:
             raise ConfigurationError(f"There is no mode '{mode}' for recordings.", hint=f"Modes: {', '.join(MODES)}.")
-        self.path = Path(path)
+        self._root = path if isinstance(path, Root) else Root(path, links=False, private=True)
+        self.path = self._root.path
         self.mode: Mode = mode
         if self.path.exists() and not self.path.is_dir():
             raise ConfigurationError(f"{self.path} is a file; recordings need a folder.", hint="Name a folder.")
@@ -195,23 +204,23 @@ class Recordings:
         return _Asked(request, words, key, number)
 
     def _answer(self, asked: _Asked) -> Answer | None:
-        for file in self._candidates(asked.key):
-            words, answers = read(file)
+        for name in self._candidates(asked.key):
+            words, answers = read(self._root, name)
             if key_of(words) != asked.key:
                 continue
             if self.mode == "auto":  # a refusal is no answer: the call is made again
                 answers = [a for a in answers if "response" in a or a.get("error", {}).get("code") not in REFUSALS]
             if answers:
-                return answer_of(answers[min(asked.number, len(answers) - 1)], file, asked.request)
+                return answer_of(answers[min(asked.number, len(answers) - 1)], self.path / name, asked.request)
         return None
 
     def _open(self) -> None:
         """See to it that the answer can be written, before it is paid for."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._root.mkdir()
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(13, "it is read-only")
-        except OSError as error:
+        except (OSError, StorageError) as error:
             raise self._unwritable(error) from error
 
     def _keep(self, asked: _Asked, events: Sequence[StreamEvent], end: LLMResponse | LLMError) -> None:
@@ -221,27 +230,37 @@ class Recordings:
             kept = self._kept.setdefault(asked.key, {})
             kept[asked.number] = answer
             try:
-                write_atomic(self._file(asked), written(asked.words, [kept[n] for n in sorted(kept)]))
-            except OSError as error:
+                self._root.write(self._file(asked), written(asked.words, [kept[n] for n in sorted(kept)]))
+            except (OSError, StorageError) as error:
                 raise self._unwritable(error) from error
             self.recorded += 1
 
-    def _file(self, asked: _Asked) -> Path:
+    def _file(self, asked: _Asked) -> str:
         """Where a request is written: in the file that has it (whatever stands before the key in its name), else a new one."""
-        for file in self._candidates(asked.key):
+        for name in self._candidates(asked.key):
             with contextlib.suppress(RecordingError):  # a file that cannot be read is written anew
-                if key_of(read(file)[0]) != asked.key:
+                if key_of(read(self._root, name)[0]) != asked.key:
                     continue
-            return file
-        file = self.path / name_of(asked.words)
-        return self.path / name_of(asked.words, 2 * HEX) if file.exists() else file
+            return name
+        name = name_of(asked.words)
+        return name_of(asked.words, 2 * HEX) if self._root.exists(name) else name
 
-    def _candidates(self, key: str) -> list[Path]:
-        return [file for digits in (HEX, 2 * HEX) for file in sorted(self.path.glob(f"*-{key[:digits]}.json"))]
+    def _names(self) -> list[str]:
+        """The files that may be recordings, in order."""
+        try:
+            return sorted(entry.name for entry in self._root.listdir() if entry.name.endswith(".json"))
+        except FileNotFoundError:
+            return []
+        except (OSError, StorageError) as error:
+            raise unreadable(self.path, _why(error)) from error
 
-    def _unwritable(self, error: OSError) -> RecordingError:
+    def _candidates(self, key: str) -> list[str]:
+        names = self._names()
+        return [name for digits in (HEX, 2 * HEX) for name in names if name.endswith(f"-{key[:digits]}.json")]
+
+    def _unwritable(self, error: OSError | StorageError) -> RecordingError:
         return RecordingError(
-            f"Recordings cannot be written to {self.path}: {error.strerror or error}.",
+            f"Recordings cannot be written to {self.path}: {_why(error)}.",
             hint="Make the folder writable, or name another one (DIPEO_LLM_RECORDINGS, dp.recording(path)).",
             path=self.path,
         )
@@ -250,11 +269,11 @@ class Recordings:
         """The error of a call that may not be made; it names the difference to the nearest recording."""
         recorded: dict[Path, Words] = {}
         broken: list[str] = []
-        for file in sorted(self.path.glob("*.json")):
+        for name in self._names():
             try:
-                recorded[file] = read(file)[0]
+                recorded[self.path / name] = read(self._root, name)[0]
             except RecordingError:
-                broken.append(file.name)
+                broken.append(name)
         near = nearest(asked.words, recorded)
         if near is None:
             told = "There are no recordings in that folder."
@@ -273,6 +292,10 @@ class Recordings:
             provider=request.service,
             model=request.model,
         )
+
+
+def _why(error: OSError | StorageError) -> str:
+    return error.message.removesuffix(".") if isinstance(error, StorageError) else error.strerror or str(error)
 
 
 _blocks: ContextVar[tuple[Recordings, ...]] = ContextVar("dipeo_nb_recordings", default=())
@@ -309,7 +332,7 @@ def recording(path: str | os.PathLike[str] | None = None, mode: Mode = "auto") -
         mode = "record"
     if mode in ("auto", "record") and settings.llm_mode == "replay":
         mode = "replay"
-    return Recordings(folder, mode)
+    return Recordings(private_root(folder, settings.base_dir), mode)
 
 
 def active(settings: Settings) -> Recordings | None:
@@ -319,7 +342,7 @@ def active(settings: Settings) -> Recordings | None:
     if found is None and settings.llm_mode != "live":
         place = settings.recordings, settings.llm_mode
         if place not in _of_settings:
-            _of_settings[place] = Recordings(*place)
+            _of_settings[place] = Recordings(private_root(settings.recordings, settings.base_dir), settings.llm_mode)
         found = _of_settings[place]
     return None if found is None or found.mode == "live" else found.hide(*secret_values(settings))
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import stamina
 
+from dipeo_nb.common.root import own_root
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import (
     ChatMessage,
@@ -283,7 +284,7 @@ class LLMService:
 
     @property
     def _batches(self) -> BatchStore:
-        return BatchStore(self._settings.base_dir / ".dipeo" / "batches")
+        return BatchStore(own_root(self._settings.base_dir).below("batches"))
 
     def _job(self, job: BatchJob | str) -> BatchJob:
         return self._batches.load(job) if isinstance(job, str) else job

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.sqlite import close_with
+from dipeo_nb.common.sqlite import close_with, connect
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import Message, normalize_service, parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -149,10 +149,11 @@ class SqliteConversationRepository:
 
     Args:
         path: the file; it and its folder are made when missing.
+        base: a folder below which no symbolic link leads to the file.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._file = _File(Path(path))
+    def __init__(self, path: str | Path, *, base: Path | None = None) -> None:
+        self._file = _File(Path(path), base)
 
     async def initialize(self) -> None:
         """Open. Raises StorageError when the file is something else, or too new."""
@@ -215,8 +216,8 @@ class SqliteConversationRepository:
 class SqlitePersonRepository:
     """`PersonRepository` in one SQLite file; see `SqliteConversationRepository`."""
 
-    def __init__(self, path: str | Path) -> None:
-        self._file = _File(Path(path))
+    def __init__(self, path: str | Path, *, base: Path | None = None) -> None:
+        self._file = _File(Path(path), base)
 
     async def initialize(self) -> None:
         """Open. Raises StorageError when the file is something else, or too new."""
@@ -441,8 +442,8 @@ def _values(execution_id: str | None) -> tuple[str, ...]:
 class _File:
     """One SQLite connection in WAL mode, used by one worker thread at a time; each use is a transaction."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, base: Path | None) -> None:
+        self.path, self.base = path, base
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -480,17 +481,20 @@ class _File:
         # A connection must not cross a fork (https://sqlite.org/howtocorrupt.html §2.6).
         if self._connection is not None and self._pid == os.getpid():
             return self._connection
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         deadline = time.monotonic() + BUSY_S
         for attempt in itertools.count():
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
+            connection = None
             try:
+                connection = connect(
+                    self.path, self.base, isolation_level=None, check_same_thread=False, timeout=BUSY_S
+                )
                 self._check(connection)
                 if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                     connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")  # survives the process; see execution.state.sqlite
             except BaseException as error:
-                connection.close()
+                if connection is not None:
+                    connection.close()
                 # Changing to WAL needs the file alone and does not wait by itself (two processes that start at once).
                 if not (_is_busy(error) and time.monotonic() < deadline):
                     raise

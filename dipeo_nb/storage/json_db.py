@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.common.operations import logged
+from dipeo_nb.common.root import own_root
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage import csv_text
@@ -134,8 +135,10 @@ class DBOperationsDomainService:
                 yield
             return
         name = hashlib.blake2b(str(target).encode(), digest_size=16).hexdigest()
-        lock = FileLock(self.file_system.base_path / ".dipeo" / "locks" / f"{name}.lock", timeout=LOCK_TIMEOUT_S)
+        locks = own_root(self.file_system.base_path).below("locks")
+        lock = FileLock(locks.path / f"{name}.lock", timeout=LOCK_TIMEOUT_S)
         try:
+            locks.mkdir()
             mine = lock.acquire()
         except OSError as error:
             raise failed("change", path, error) from error

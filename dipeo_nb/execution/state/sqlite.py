@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.sqlite import close_with
+from dipeo_nb.common.sqlite import close_with, connect
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
@@ -94,10 +94,14 @@ class SqliteRunStore:
     Args:
         path: the file; it and its folder are made when missing.
         sync: `normal` or `full`, see above.
+        base: a folder below which no symbolic link leads to the file.
     """
 
-    def __init__(self, path: str | Path, *, sync: Literal["normal", "full"] = "normal") -> None:
+    def __init__(
+        self, path: str | Path, *, sync: Literal["normal", "full"] = "normal", base: Path | None = None
+    ) -> None:
         self.path = Path(path)
+        self._base = base
         self._sync = sync
         self._connection: sqlite3.Connection | None = None
         """Of the loop's thread alone: what it reads is committed."""
@@ -226,7 +230,6 @@ class SqliteRunStore:
         deadline = time.monotonic() + BUSY_TOTAL_S
         while True:
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._connection = self._connected()
             except (sqlite3.Error, OSError) as error:
                 # Changing to WAL needs the file alone and does not wait by itself (two processes that start at once).
@@ -238,7 +241,9 @@ class SqliteRunStore:
                 return
 
     def _connected(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TOTAL_S)
+        connection = connect(
+            self.path, self._base, isolation_level=None, check_same_thread=False, timeout=BUSY_TOTAL_S
+        )
         try:
             connection.execute(f"PRAGMA synchronous = {self._sync.upper()}")
             self._migrate(connection)

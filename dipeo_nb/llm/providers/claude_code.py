@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.root import private_root
 from dipeo_nb.config import OWN_HOSTS, claude_code_environment
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.enums import ExecutionPhase
@@ -195,7 +195,7 @@ class _SessionSettings(NamedTuple):
         return f"_SessionSettings(model={self.model!r}, tools={self.tools!r})"
 
     def options(self, fork: str | None) -> Any:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_root(self.folder, self.folder.parents[1]).mkdir()
         return _sdk().ClaudeAgentOptions(
             system_prompt=self._system_prompt(),
             verbatim_prompts=True,  # else it reads the file of an `@path` and runs a `/command`, wherever a prompt has one
@@ -222,9 +222,9 @@ class _SessionSettings(NamedTuple):
         data = self.system.encode("utf-8", "backslashreplace")
         if len(data) <= ARGUMENT_LIMIT:
             return self.system
-        path = self.folder / f"system-{sha256(data).hexdigest()[:32]}.txt"
-        write_atomic(path, data, mode=0o600)
-        return {"type": "file", "path": str(path.absolute())}
+        name = f"system-{sha256(data).hexdigest()[:32]}.txt"
+        private_root(self.folder, self.folder.parents[1]).write(name, data)
+        return {"type": "file", "path": str((self.folder / name).absolute())}
 
 
 class _Session:
