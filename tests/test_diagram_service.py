@@ -12,7 +12,7 @@ import pytest
 
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.document import load
-from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError
+from dipeo_nb.errors import DiagramError, DiagramNotFoundError, StorageError, ValidationError
 from dipeo_nb.storage.diagrams import DiagramService
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 from dipeo_nb.storage.memory import InMemoryFileSystem
@@ -138,6 +138,35 @@ def test_what_is_no_diagram_by_its_name_is_left_alone(tmp_path: Path):
     run(go())
     assert (tmp_path / "precious.py").read_text() == "x = 1"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.light.yaml", "precious.py"]
+
+
+def test_the_list_is_what_can_be_loaded(tmp_path: Path):
+    """Every diagram below the base that load takes is listed, however its file is called, and nothing else."""
+    for name in ("a.light.yaml", "_b.light.yaml", "_c/d.yaml", "UP.Light.YAML", "e.YML", "deep/er/f.light.yml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(TEXT)
+    (tmp_path / "big.yaml").write_text(f"{TEXT}{'#' * 1_100_000}")
+    (tmp_path / "to_a.light.yaml").symlink_to("a.light.yaml")
+    for name in (".git/x.light.yaml", ".hidden.yaml", "x.light.yaml.bak"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(TEXT)
+    (tmp_path / "other.json").write_text('{"nodes": 3}')
+    (tmp_path / "out.light.yaml").symlink_to("/etc/passwd")
+
+    async def go() -> None:
+        service = DiagramService(LocalFileSystemAdapter(tmp_path))
+        listed = [info.id for info in await service.list()]
+        loaded: list[str] = []
+        for path in sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()):
+            try:
+                await service.load_from_file(path)
+            except (DiagramError, StorageError):
+                continue
+            loaded.append(path)
+        assert listed == loaded
+        assert len(listed) == 8
+
+    run(go())
 
 
 def test_the_settings_hold_for_the_default_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

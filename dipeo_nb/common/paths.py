@@ -90,7 +90,7 @@ def _check(text: str, absolute: bool) -> None:
 def _check_component(part: str, text: str) -> None:
     if len(part) > NAME_LIMIT // 4 and len(os.fsencode(part)) > NAME_LIMIT:
         raise refused(text, f"a component is longer than {NAME_LIMIT} bytes")
-    if _RESERVED.match(part):
+    if is_device(part):
         raise refused(text, f"'{part}' is a device name on Windows")
     if part != ".." and part[-1] in ". ":
         raise refused(text, f"'{part}' ends in a blank or a dot")
@@ -116,6 +116,11 @@ def outside(path: str, base: Path | None) -> StorageError:
     where = f"the base directory {base}" if base else "its folder"
     hint = "Use a path below it, or another --base-dir."
     return refused(path, f"it leads outside {where}", hint=hint, reason="outside")
+
+
+def is_device(name: str) -> bool:
+    """Whether a name means a device on Windows."""
+    return _RESERVED.match(name) is not None
 
 
 def refuse_unseen(text: str) -> None:

@@ -12,13 +12,15 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 
-from dipeo_nb.common.paths import path_parts
+from dipeo_nb.common.paths import is_device, path_parts
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import Diagram, from_model, load_text
 from dipeo_nb.diagram.formats import FORMATS
+from dipeo_nb.diagram.source import size_limit
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import (
@@ -33,17 +35,10 @@ from dipeo_nb.storage.local import LocalFileSystemAdapter
 
 SUFFIXES = {name: form.suffix for name, form in FORMATS.items()}
 """Format → end of a file's name."""
-PATTERNS = tuple(f"*{suffix}" for suffix in detect.SUFFIXES)
-"""Names that are diagrams."""
 ENDINGS = (".yaml", ".yml", ".json")
 """Ends of names of files that can be diagrams."""
-MAX_PLAIN_SIZE = 1_000_000
-"""Bytes of a file without the name of a diagram that the list looks into."""
 MAX_STEM = 150
 """Bytes of the name that `create` makes of a longer one."""
-HIDDEN = re.compile(r"(^|/)[._]")
-"""Paths that lists leave out."""
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 _TWO_FORMATS = re.compile(r"\.(light|native|readable)\.\w+$", re.IGNORECASE)
 
 
@@ -85,7 +80,7 @@ def _stem(name: str) -> str:
     """The beginning of a file's name, made of any text: listed, and allowed on every system."""
     stem = re.sub(r"[^\w\- ]+", "_", name).strip().lstrip("_").strip()
     stem = stem.encode()[:MAX_STEM].decode(errors="ignore").strip() or "diagram"
-    return f"{stem}_" if _DEVICE.fullmatch(stem) else stem
+    return f"{stem}_" if is_device(stem) else stem
 
 
 class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
@@ -118,12 +113,11 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
             DiagramFormatError: the file is no diagram.
         """
         name = await asyncio.to_thread(self._named, path)
-        text = await asyncio.to_thread(self._read, name)
-        return self.converter.deserialize(text, format, str(self.storage.base_path / name))
+        return await asyncio.to_thread(self._load, name, format)
 
     async def load_from_string(self, text: str, format: str | None = None) -> Diagram:
         """The diagram in a text; its format is found out."""
-        return self.converter.deserialize(text, format)
+        return await asyncio.to_thread(self.converter.deserialize, text, format)
 
     @log_operation("save diagram")
     async def save_to_file(self, diagram: Diagram | DomainDiagram, path: str, format: str | None = None) -> str:
@@ -201,25 +195,24 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
         return await asyncio.to_thread(self._list)
 
     def _list(self) -> list[DiagramInfo]:
-        named = {path.as_posix() for pattern in PATTERNS for path in self.storage.glob(f"**/{pattern}")}
-        plain = {path.as_posix() for ending in ENDINGS for path in self.storage.glob(f"**/*{ending}")} - named
         found: list[DiagramInfo] = []
-        for name in sorted(named | plain):
-            if HIDDEN.search(name):
+        for path in self.storage.glob("**/*"):
+            name = path.as_posix()
+            if not name.lower().endswith(ENDINGS):
                 continue
             try:
                 facts = self.storage.stat(name)
-                kind = detect.format_of_name(name) if name in named else self._kind(name, facts.size)
+                kind = self._kind(name) if facts.size <= size_limit() else None
             except StorageError:  # removed in the meantime, or not to be read
                 continue
             if kind is not None:
                 found.append(DiagramInfo(name, kind, facts.size, facts.modified))
-        return found
+        return sorted(found, key=lambda info: info.id)
 
-    def _kind(self, name: str, size: int) -> str | None:
-        """The format of a file whose name does not say that it is a diagram; None when it is none."""
-        if size > MAX_PLAIN_SIZE:
-            return None
+    def _kind(self, name: str) -> str | None:
+        """The format of a file, by its name, else by what is in it; None when it is no diagram."""
+        if name.lower().endswith(tuple(detect.SUFFIXES)):
+            return detect.format_of_name(name)
         text = self.storage.read_text(name)
         if "nodes" not in text:
             return None
@@ -250,23 +243,29 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
     async def _save(
         self, diagram: Diagram | DomainDiagram, path: str, format: str | None, *, create_only: bool = False
     ) -> None:
-        await asyncio.to_thread(path_parts, path, self.storage.base_path, suffixes=ENDINGS)
+        path_parts(path, self.storage.base_path, suffixes=ENDINGS)
         if (said := _TWO_FORMATS.search(path)) and said[0].lower() not in detect.SUFFIXES:
             endings = ", ".join(SUFFIXES.values())
             raise ValidationError(f"'{said[0]}' is the end of no diagram's name.", hint=f"Use one of {endings}.")
-        text = self.converter.serialize(diagram, format or detect.format_of_name(path) or "light")
-        await asyncio.to_thread(self.storage.write_text, path, text, create_only=create_only)
+        form = format or detect.format_of_name(path) or "light"
 
-    def _read(self, name: str) -> str:
+        def write() -> None:
+            self.storage.write_text(path, self.converter.serialize(diagram, form), create_only=create_only)
+
+        await asyncio.to_thread(write)
+
+    def _load(self, name: str, format: str | None) -> Diagram:
         try:
-            return self.storage.read_text(name)
+            text = self.storage.read_text(name)
         except StorageError as error:
             if error.facts.get("cause") in ("not_found", "is_directory"):
                 raise self._missing(name) from error
             raise
+        return self.converter.deserialize(text, format, str(self.storage.base_path / name))
 
     def _missing(self, path: str) -> DiagramNotFoundError:
-        known = ", ".join(info.id for info in self._list()[:10]) or "none"
-        return DiagramNotFoundError(
-            f"There is no diagram '{path}'.", hint=f"Below {self.storage.base_path} there are: {known}.", path=path
-        )
+        # By their names alone: files that could be diagrams are not all read for a hint.
+        names = (found.as_posix() for found in self.storage.glob("**/*"))
+        known = ", ".join(islice((n for n in names if n.lower().endswith(tuple(detect.SUFFIXES))), 10)) or "none"
+        hint = f"Below {self.storage.base_path} there are: {known}."
+        return DiagramNotFoundError(f"There is no diagram '{path}'.", hint=hint, path=path)
