@@ -7,15 +7,18 @@ Two strengths: `scrubbed` (recordings, messages, log lines) also hides what only
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import logging
 import re
 import threading
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
+from dipeo_nb.common.secret_names import secrets_in, secrets_of_text
 from dipeo_nb.common.values import well_formed
 
 HIDDEN = "[hidden]"
@@ -113,12 +116,39 @@ _OPEN = re.compile(
 """The end of a text that may be the beginning of a key."""
 
 
+_WORDS = re.compile(r"(?:[A-Z]?[a-z]{1,20}|[A-Z]{1,20})(?:[-_. ](?:[A-Z]?[a-z]{1,20}|[A-Z]{1,20})){0,9}")
+_SHORTEST_BASE64 = 12
+"""Characters of a piece of Base64 that tell a secret."""
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as it stands in plain text, JSON, addresses, HTML and Python, and the middle of its Base64 wherever it begins
+    there (`user:secret`)."""
+    yield secret
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield quote(secret, safe="")
+    yield quote(secret)
+    yield quote_plus(secret)
+    yield html.escape(secret)
+    yield repr(secret)[1:-1]
+    data = secret.encode("utf-8", "surrogatepass")
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + data)
+        start = (0, 2, 3)[before]  # characters that also depend on what stands before
+        piece = encoded[start : (before + len(data)) // 3 * 4].decode()
+        if len(piece) >= _SHORTEST_BASE64:
+            yield piece
+            yield piece.replace("+", "-").replace("/", "_")
+
+
 class Redactor:
     """Hides the secrets it knows, and what has the shape of a key. Thread-safe.
 
     Known are those that the process has had in its hands: the keys of its settings, and every key that a source of keys gave
-    out or was given. Secrets under 8 characters, and those under 20 without a digit (`not-needed`, `lm-studio`: what people
-    write where a key is demanded and none is needed), are taken for words.
+    out or was given; and what a diagram, when it is read, or the inputs of a run show to be a credential by its place. Secrets
+    under 8 characters, and those under 20 that are plain words (`not-needed`, `LM Studio`: what people write where a key is
+    demanded and none is needed), are taken for words.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -130,12 +160,12 @@ class Redactor:
         return f"<Redactor of {len(self.known)} known texts>"
 
     def add(self, *secrets: str) -> None:
-        """Know these too; also as they stand in JSON and in addresses."""
+        """Know these too; also as they stand in JSON, addresses, HTML and, inside of anything, in Base64."""
         forms = {
             form
             for secret in secrets
-            if len(secret) >= SHORTEST and (len(secret) >= 20 or any(map(str.isdigit, secret)))
-            for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))
+            if len(secret) >= SHORTEST and (len(secret) >= 20 or not _WORDS.fullmatch(secret))
+            for form in _forms(secret)
         }
         if forms <= set(self.known):
             return
@@ -143,10 +173,12 @@ class Redactor:
             self.known = tuple(sorted({*self.known, *forms}, key=lambda form: (-len(form), form)))
 
     def add_named(self, values: Mapping[str, Any]) -> None:
-        """Know the texts whose names say that they are secrets (`password`, `api_key`, `token` …)."""
-        self.add(
-            *(v for k, v in values.items() if isinstance(v, str) and (_FIELD.search(k) or k.lower().endswith("token")))
-        )
+        """Know the texts whose names say that they are secrets (`password`, `api_key`, `tok` …), at any depth."""
+        self.add(*secrets_in(values))
+
+    def add_found(self, text: str) -> None:
+        """Know the secrets that a text (code, an address, a command) shows by their places."""
+        self.add(*secrets_of_text(text))
 
     def __call__(self, value: Any) -> Any:
         """*value* (texts, mappings, lists, tuples …) without secrets; the very object when there is none in it."""
@@ -323,6 +355,38 @@ def place_of(url: str) -> str:
     """Where a server is: its address without user, password and options."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+LIBRARIES = ("httpx", "httpcore", "openai", "anthropic", "google_genai", "google.genai", "claude_agent_sdk", "botocore", "urllib3")
+"""Whose log lines may show what a server was sent or answered."""
+
+
+class RedactingFactory:
+    """Makes the records of libraries that log what servers were sent and answered: without secrets, whichever of their loggers
+    it is (a filter of a logger does not hold for those below it).
+
+    Args:
+        make: what makes records otherwise.
+    """
+
+    def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
+        self.make = make
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self.make(*args, **kwargs)
+        if record.name.partition(".")[0] in _TOPS:
+            _FILTER.filter(record)
+        return record
+
+
+_TOPS = frozenset(name.partition(".")[0] for name in LIBRARIES)
+
+
+def redact_logs_of_libraries() -> None:
+    """From now on, in this process; again is fine."""
+    make = logging.getLogRecordFactory()
+    if not isinstance(make, RedactingFactory):
+        logging.setLogRecordFactory(RedactingFactory(make))
 
 
 def logger(name: str) -> logging.Logger:

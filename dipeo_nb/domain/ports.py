@@ -881,8 +881,12 @@ class HTTPPort(Protocol):
         timeout: float = 30.0,
         max_retries: int = 3,
         retry_delay: float = 1.0,
+        allowed: Callable[[str], bool] | None = None,
     ) -> HTTPResponse:
         """Send a request; any answer is returned, also 404.
+
+        Redirects are followed, 10 at most. A server other than the one in *url* (scheme, host or port) gets neither a body nor
+        credentials: no header but a few harmless ones, no name and password, no key in the query.
 
         Answers 429, 500, 502, 503 and 504 are asked for again (as the server's Retry-After says, else after *retry_delay*
         seconds, doubled each time, 60 at most), and so are connections that failed where repeating does no harm.
@@ -892,10 +896,13 @@ class HTTPPort(Protocol):
             json: body as JSON; or *content*, as it is.
             auth: name and password (Basic).
             timeout: seconds without a byte, each attempt.
+            allowed: whether a server (`https://host`, `http://host:8080`: `common.addresses.origin_of`) may be called, also by
+                a redirect. Names that lead to this machine or its network are refused then; only an address that is openly
+                one (`localhost`, `10.0.0.5`) can be allowed. None: every server.
 
         Raises:
-            ValidationError: the address is none of http or https.
-            IntegrationError: no answer, or one that is too large.
+            ValidationError: the address is none of http or https, or a header cannot be sent.
+            IntegrationError: no answer, one that is too large, or a server that may not be called (`cause` is `not_granted`).
         """
         ...
 

@@ -1,20 +1,32 @@
-"""HTTP for nodes: one client for api_job and hook, with limits, retries and one kind of error."""
+"""HTTP for nodes: one client for api_job and hook, with limits, retries and one kind of error.
+
+Redirects are followed here and not by the library: to another server (scheme, host or port) go neither credentials nor bodies, and
+each server on the way is checked. Names are resolved here, too: the connection is made to the very address that was checked.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import datetime
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import stamina
 
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.addresses import PORTS, origin
+from dipeo_nb.common.scrub import logger, redactor
+from dipeo_nb.common.secret_names import may_be_secret_name
 from dipeo_nb.common.values import finite
 from dipeo_nb.domain.ports import HTTPResponse
 from dipeo_nb.errors import IntegrationError, ValidationError
 
 if TYPE_CHECKING:  # takes 0.1 s to import; only runs that call a server pay for it
+    import ssl
+
     import httpx
 
 RETRIED = frozenset((429, 500, 502, 503, 504))
@@ -23,11 +35,19 @@ IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS"))
 """Methods that may be sent again when nobody knows whether they arrived (RFC 9110 §9.2.2)."""
 LONGEST_WAIT = 60.0
 """Seconds between two attempts at most."""
+MAX_REDIRECTS = 10
+KEPT = frozenset(("accept", "accept-language", "content-type", "user-agent"))
+"""Headers of a node that also another server gets to which the first one redirects."""
+NEXT_ADDRESS_S = 5.0
+"""Seconds for a connection to one address of a server that has more."""
+NO_SERVER = "redirects to what is no address of a web server"
+OUR_OWN = frozenset(("content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"))
+"""Headers that describe the transmission: the client makes them."""
 _LOG = logger(__name__)
 
 
 class HTTPClient:
-    """`HTTPPort` over httpx. Follows redirects (credentials stay with the first server), keeps no cookies.
+    """`HTTPPort` over httpx. Keeps no cookies.
 
     Args:
         max_size: bytes of an answer at most.
@@ -37,6 +57,8 @@ class HTTPClient:
     def __init__(self, *, max_size: int = 50_000_000, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._max_size = max_size
         self._transport = transport
+        self._ssl: ssl.SSLContext | None = None
+        """Made once: reading the certificates takes longer than many a request."""
 
     async def request(
         self,
@@ -51,6 +73,7 @@ class HTTPClient:
         timeout: float = 30.0,
         max_retries: int = 3,
         retry_delay: float = 1.0,
+        allowed: Callable[[str], bool] | None = None,
     ) -> HTTPResponse:
         """See `domain.ports.HTTPPort`."""
         import httpx
@@ -59,6 +82,11 @@ class HTTPClient:
         address = _checked(url)
         body: dict[str, Any] = (
             {"content": content} if content is not None else {"json": finite(json)} if json is not None else {}
+        )
+        if auth is not None:
+            headers = {**(headers or {}), "Authorization": f"Basic {base64.b64encode(':'.join(auth).encode()).decode()}"}
+        first = _Message(
+            method, address.copy_merge_params(dict(params)) if params else address, _headers(headers or {}), body
         )
         attempts = 0
 
@@ -78,19 +106,19 @@ class HTTPClient:
             wait_jitter=0,
         )
         try:
-            async with httpx.AsyncClient(
-                timeout=timeout, follow_redirects=True, max_redirects=10, transport=self._transport, auth=auth
-            ) as client:
+            async with self._client(timeout, listed_only=allowed is not None) as client:
                 async for attempt in tries:
                     with attempt:
                         attempts += 1
-                        response = await self._once(client, method, address, headers, params, body, attempts)
+                        response = await self._followed(client, first, attempts, allowed)
                         if response.status in RETRIED and attempts <= max_retries:
                             raise _AgainError(_retry_after(response.headers.get("retry-after")))
                         return response
         except httpx.TransportError as error:
             raise _failed(address, error, timeout, attempts) from None
-        except (httpx.InvalidURL, httpx.TooManyRedirects, httpx.DecodingError) as error:
+        except httpx.InvalidURL:  # not the first one, which was checked
+            raise _redirect_error(first, NO_SERVER, "Check the address.") from None
+        except httpx.DecodingError as error:
             raise IntegrationError(
                 f"{method} {_shown(address)}: {error}.",
                 hint="Check the address.",
@@ -98,6 +126,43 @@ class HTTPClient:
                 attempts=attempts,
             ) from None
         raise AssertionError("the last attempt returns or raises")
+
+    @asynccontextmanager
+    async def _client(self, timeout: float, *, listed_only: bool) -> AsyncIterator[httpx.AsyncClient]:
+        import httpx
+
+        transport = self._transport
+        if transport is None:
+            if self._ssl is None:
+                self._ssl = await asyncio.to_thread(httpx.create_ssl_context)
+            from dipeo_nb.integrations.checked_transport import CheckedTransport
+
+            transport = CheckedTransport(self._ssl, listed_only=listed_only)
+        async with httpx.AsyncClient(timeout=timeout, follow_redirects=False, transport=transport) as client:
+            yield client
+
+    async def _followed(
+        self, client: httpx.AsyncClient, first: _Message, attempts: int, allowed: Callable[[str], bool] | None
+    ) -> HTTPResponse:
+        """The answer to a message, after the redirects on the way to it.
+
+        Raises:
+            IntegrationError: too many; one leads to something that is no web server or may not be called; a body would have
+                to go to another server.
+        """
+        message, hops = first, 0
+        while True:
+            _check_allowed(message, first, allowed)
+            response = await self._once(
+                client, message.method, message.address, message.headers, None, message.body, attempts
+            )
+            target = response.headers.get("location") if response.status in _REDIRECTS else None
+            if target is None:
+                return response
+            hops += 1
+            if hops > MAX_REDIRECTS:
+                raise _redirect_error(first, f"redirects more than {MAX_REDIRECTS} times", "Check the address.")
+            message = _redirected(first, message, response.status, target)
 
     async def _once(
         self,
@@ -130,6 +195,77 @@ class HTTPClient:
             )
 
 
+class _Message(NamedTuple):
+    """What is sent to a server."""
+
+    method: str
+    address: httpx.URL
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+
+
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+
+
+def _redirected(first: _Message, last: _Message, status: int, target: str) -> _Message:
+    """The message that a redirect asks for (RFC 9110 §15.4); to another server without what was meant for the first."""
+    import httpx
+
+    try:
+        address = last.address.join(target)
+        there = _origin(address)
+    except (httpx.InvalidURL, ValueError):
+        raise _redirect_error(first, NO_SERVER, "Check the address.") from None
+    method, headers, body = last.method, last.headers, last.body
+    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
+        method, body = "GET", {}
+        headers = {name: value for name, value in headers.items() if name.lower() != "content-type"}
+    if there == _origin(last.address):
+        return _Message(method, address, headers, body)
+    if body:
+        raise _redirect_error(
+            first, f"redirects to {there}, and a body is not sent on to another server", f"Name {there} in the node's `url`."
+        )
+    headers = {name: value for name, value in headers.items() if name.lower() in KEPT}
+    address = address.copy_with(userinfo=b"")
+    secrets = _credentials(first)
+    kept = [(name, value) for name, value in address.params.multi_items() if not _holds(value, secrets)]
+    if len(kept) < len(address.params.multi_items()):
+        address = address.copy_with(params=kept)
+    return _Message(method, address, headers, {})
+
+
+def _credentials(message: _Message) -> list[str]:
+    """Values of a message that are for its server only."""
+    of_headers = [value.rpartition(" ")[2] for name, value in message.headers.items() if name.lower() not in KEPT]
+    of_query = [value for name, value in message.address.params.multi_items() if may_be_secret_name(name)]
+    return [value for value in (*of_headers, *of_query, message.address.password) if value]
+
+
+def _holds(value: str, secrets: list[str]) -> bool:
+    return redactor(value) != value or any(secret in value for secret in secrets if len(secret) >= 4)
+
+
+def _check_allowed(message: _Message, first: _Message, allowed: Callable[[str], bool] | None) -> None:
+    if allowed is None:
+        return
+    origin = _origin(message.address)
+    if not allowed(origin):
+        there = f"{_shown(first.address)} redirects to {origin}" if message is not first else f"{origin} is to be called"
+        raise not_allowed(f"{there}, which is not on the list of what this diagram may call.", origin)
+
+
+def not_allowed(message: str, origin: str) -> IntegrationError:
+    """The error over a server that a diagram may not call."""
+    return IntegrationError(
+        message, hint=f"If you want that, run with --allow net={origin}.", cause="not_granted", wanted=f"net={origin}"
+    )
+
+
+def _redirect_error(first: _Message, what: str, hint: str) -> IntegrationError:
+    return IntegrationError(f"{first.method} {_shown(first.address)} {what}.", hint=hint, url=_shown(first.address))
+
+
 class _AgainError(Exception):
     """An answer that is asked for again, after *wait* seconds when the server says so."""
 
@@ -138,17 +274,49 @@ class _AgainError(Exception):
         self.wait = wait
 
 
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _headers(given: Mapping[str, str]) -> dict[str, str]:
+    """Headers that can be sent.
+
+    Raises:
+        ValidationError: a name or a value has characters that HTTP has no place for, or the client makes that header.
+    """
+    for name, value in given.items():
+        shown = redactor.text(name)[:100]
+        if not _TOKEN.fullmatch(name):
+            raise ValidationError(f"{shown!r} is no name of a header.", hint="Use letters, digits and hyphens.")
+        if name.lower() in OUR_OWN:
+            raise ValidationError(f"The header {shown} is made by the client.", hint="Leave it out.")
+        if not value.isascii() or any((c < " " and c != "\t") or c == "\x7f" for c in value):
+            raise ValidationError(
+                f"The header {shown} has characters that a header cannot hold.",
+                hint="Use ASCII on one line; encode other text (`{{x | urlencode}}`), or send it in the body.",
+            )
+    return dict(given)
+
+
 def _checked(url: str) -> httpx.URL:
     import httpx
 
     hint = "Write it whole: https://host/path."
+    shown = redactor.text(url)[:200]
     try:
         address = httpx.URL(url.strip())
-    except httpx.InvalidURL as error:
-        raise ValidationError(f"'{url[:200]}' is no address: {error}.", hint=hint) from None
-    if address.scheme not in ("http", "https") or not address.host:
-        raise ValidationError(f"'{url[:200]}' is no address of a web server.", hint=hint)
+        port = address.port
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ValidationError(f"'{shown}' is no address: {error}.", hint=hint) from None
+    if address.scheme not in PORTS or not address.host:
+        raise ValidationError(f"'{shown}' is no address of a web server.", hint=hint)
+    if port is not None and not 0 < port < 65536:
+        raise ValidationError(f"'{_shown(address)}' is no address: there is no port {port}.", hint=hint)
     return address
+
+
+def _origin(address: httpx.URL) -> str:
+    """The server, as the library will call it: a second parser could see another one."""
+    return origin(address.scheme, address.raw_host.decode("ascii"), address.port)
 
 
 def _shown(address: httpx.URL) -> str:
@@ -177,6 +345,8 @@ def _failed(address: httpx.URL, error: httpx.TransportError, timeout: float, att
         what, hint = f"did not answer within {timeout:g} s", "Try again, or give the node a larger `timeout` (seconds)."
     elif isinstance(error, httpx.ConnectError):
         what, hint = "cannot be reached", "Check the address and the network."
+    elif "location header" in str(error):
+        what, hint = NO_SERVER, "Check the address."
     else:
         what, hint = f"broke the connection ({type(error).__name__})", "Try again."
     tried = f" ({attempts} attempts)" if attempts > 1 else ""

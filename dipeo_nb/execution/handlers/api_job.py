@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.secret_names import of_pair
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.domain.enums import AuthType
 from dipeo_nb.domain.nodes import ApiJobNode
@@ -41,6 +42,8 @@ async def run(context: NodeContext) -> Output:
     if method in ("POST", "PATCH"):
         headers.setdefault("Idempotency-Key", context.idempotency_key)
     params = _mapping(context, "params", spec.params)
+    redactor.add_named({"headers": headers, "params": params})
+    redactor.add_found(url)
     response = await context.services.http.request(
         method,
         url,
@@ -53,11 +56,16 @@ async def run(context: NodeContext) -> Output:
     meta = {"status": response.status, "url": response.url, "attempts": response.attempts}
     if not 200 <= response.status < 300:
         raise IntegrationError(
-            f"{method} {response.url} answers {response.status}: {response.text[:SHOWN].strip() or 'nothing'}",
+            f"{method} {response.url} answers {response.status}: {beginning(response.text)}",
             hint=_advice(response.status),
             **meta,
         )
     return Output(answer_of(response), meta={**meta, "content_type": response.headers.get("content-type", "")})
+
+
+def beginning(text: str) -> str:
+    """What an error shows of an answer. Secrets are taken out first: the cut could leave a piece of one."""
+    return redactor.text(text[: 20 * SHOWN])[:SHOWN].strip() or "nothing"
 
 
 def in_a_line(value: Any) -> str:
@@ -125,7 +133,7 @@ def _credentials(context: NodeContext, spec: ApiJobNode) -> dict[str, str]:
         case AuthType.BASIC:
             pair = f"{wanted('username')}:{config.get('password', '')}"
             encoded = base64.b64encode(pair.encode()).decode()
-            redactor.add(str(config.get("password", "")), encoded)
+            redactor.add(*of_pair(wanted("username"), str(config.get("password", ""))))
             return {"Authorization": f"Basic {encoded}"}
         case _:
             redactor.add(wanted("key_value"))

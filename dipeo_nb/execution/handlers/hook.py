@@ -12,13 +12,21 @@ from typing import Any, cast
 
 import yaml
 
+from dipeo_nb.common.scrub import place_of, redactor
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.domain.enums import HookType
 from dipeo_nb.domain.nodes import HookNode
-from dipeo_nb.errors import CodeError, IntegrationError, NodeExecutionError, ServiceError, ValidationError
+from dipeo_nb.errors import (
+    CodeError,
+    IntegrationError,
+    NodeExecutionError,
+    NodeTimeoutError,
+    ServiceError,
+    ValidationError,
+)
 from dipeo_nb.execution.commands import base_dir, run_command, tail
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.handlers.api_job import answer_of, in_a_line
+from dipeo_nb.execution.handlers.api_job import answer_of, beginning, in_a_line
 from dipeo_nb.execution.inputs import Inputs, Output, as_text, plain
 from dipeo_nb.execution.shell_text import ShellText, runs_code
 
@@ -132,12 +140,22 @@ async def _http(context: NodeContext, spec: HookNode) -> Output:
     told = {"inputs": _inputs(context), "hook_type": str(spec.hook_type), "node_id": context.node.id}
     body = context.render_within(spec.config["body"]) if spec.config.get("body") is not None else told
     sent: dict[str, Any] = {"content": body} if isinstance(body, str) else {"json": body}
-    response = await context.services.http.request(
-        method, url, headers=headers, **({} if method == "GET" else sent), timeout=_limit(spec), max_retries=0
-    )
+    redactor.add_named(headers)
+    redactor.add_found(url)
+    limit = _limit(spec)
+    try:
+        async with asyncio.timeout(limit):  # the request's own is for each piece of the answer
+            response = await context.services.http.request(
+                method, url, headers=headers, **({} if method == "GET" else sent), timeout=limit, max_retries=0
+            )
+    except TimeoutError:
+        raise NodeTimeoutError(
+            f"{method} {place_of(url)} took longer than the hook's limit of {limit:g} s.",
+            hint="Give the node a larger `timeout` (seconds).",
+        ) from None
     if not 200 <= response.status < 300:
         raise IntegrationError(
-            f"{method} {response.url} answers {response.status}: {response.text[:500].strip() or 'nothing'}",
+            f"{method} {response.url} answers {response.status}: {beginning(response.text)}",
             hint="Check the address and what it wants.",
             status=response.status,
         )
