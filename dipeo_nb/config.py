@@ -41,6 +41,7 @@ from pydantic import (
     field_validator,
 )
 
+from dipeo_nb.common import child_environment
 from dipeo_nb.common.settings_files import read_dotenv, read_toml
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
 
@@ -171,6 +172,9 @@ class Settings(BaseModel):
     """The server meant by `redis` alone."""
     event_queue_size: int = _env("DIPEO_EVENT_QUEUE_SIZE", "DIPEO_MSG_MAX_QUEUE_SIZE", default=10_000, ge=1, scope="harmless")
     """Events waiting per slow subscriber."""
+    pass_env: str = _env("DIPEO_PASS_ENV", default="")
+    """Variables of the environment that the code of diagrams gets besides the harmless ones (`GH_PAT, AWS_*`; in a file also a
+    list)."""
     otel: bool = _env("DIPEO_OTEL", default=False, scope="suggested")
     """Whether runs are sent to OpenTelemetry, by its own settings (OTEL_EXPORTER_OTLP_ENDPOINT …); without contents."""
     openai_api_key: SecretStr | None = _env("OPENAI_API_KEY", default=None, scope="key")
@@ -207,6 +211,14 @@ class Settings(BaseModel):
     @classmethod
     def _address(cls, value: Any) -> Any:
         return ollama_address(value) if isinstance(value, str) else value
+
+    @field_validator("pass_env", mode="before")
+    @classmethod
+    def _passed(cls, value: Any) -> Any:
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        if isinstance(text, str) and (never := child_environment.refused(_listed(text))):
+            raise ValueError(f"{', '.join(never)}: never handed to the code of diagrams")
+        return text
 
     _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
     _waiting: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -325,6 +337,11 @@ class Settings(BaseModel):
         if _is_path(self.conversation_store):
             places.append(self.base_dir / self.conversation_store)
         return tuple(place.expanduser().absolute() for place in places)
+
+    @property
+    def passed_variables(self) -> tuple[str, ...]:
+        """The names in `pass_env`."""
+        return _listed(self.pass_env)
 
     @property
     def recordings(self) -> Path:
@@ -928,15 +945,41 @@ def ambient_headers(provider: str) -> frozenset[str]:
     return frozenset(named | ({"OpenAI-Organization", "OpenAI-Project"} if provider == "openai" else set()))
 
 
-def child_environment() -> dict[str, str]:
-    """The environment for a process that runs a diagram's code: without anything that looks like a secret."""
-    return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
 
 
-def claude_code_environment(*, key: str | None, base_url: str | None) -> dict[str, str]:
-    """What the program of Claude Code is given beyond the environment it inherits: everything that looks like a secret is
-    emptied, then the key and the server it is to use are set. Our own retries are the only ones."""
-    hidden = {name: "" for name in os.environ if _SECRET.search(name)}
+def code_environment(pass_env: Iterable[str] = ()) -> dict[str, str]:
+    """The environment of a process that runs a diagram's code; see `common.child_environment`.
+
+    Args:
+        pass_env: names that it gets besides (`Settings.passed_variables`).
+    """
+    return child_environment.child_environment(os.environ, pass_env)
+
+
+def missing_variable(code: str, message: str, pass_env: Iterable[str] = ()) -> str:
+    """What to do when code failed because a variable was not handed to it; empty when that cannot be the reason."""
+    name = child_environment.withheld(code, message, os.environ, pass_env)
+    return child_environment.advice(name) if name else ""
+
+
+def pip_environment(pass_env: Iterable[str] = ()) -> dict[str, str]:
+    """The environment of pip: what any child gets, and where and how the user's pip looks for packages."""
+    return child_environment.child_environment(
+        os.environ, (*child_environment.PIP, *pass_env), credentials_of_proxies=True
+    )
+
+
+def claude_code_environment(*, key: str | None, base_url: str | None, pass_env: Iterable[str] = ()) -> dict[str, str]:
+    """What changes the environment that the program of Claude Code inherits: variables that are not for it are emptied (its
+    SDK cannot leave them out), then the key and the server it is to use are set. Our own retries are the only ones."""
+    pass_env = tuple(pass_env)
+    passed = child_environment.child_environment(
+        os.environ, (*child_environment.CLAUDE_CODE, *pass_env), credentials_of_proxies=True
+    )
+    keys = {name for name in passed if _SECRET.search(name) and not child_environment.matches(name, pass_env)}
+    hidden = {name: "" for name in os.environ if name not in passed or name in keys}
     mine = {"ANTHROPIC_API_KEY": key or "", "ANTHROPIC_AUTH_TOKEN": ""}
     if not key:  # the user's own login, however it is made
         mine = {name: os.environ[name] for name in os.environ if name.startswith("CLAUDE_CODE_OAUTH")}

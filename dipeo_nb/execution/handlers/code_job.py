@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from dipeo_nb.common.programs import find_program
 from dipeo_nb.common.values import parse_structured
+from dipeo_nb.config import missing_variable
 from dipeo_nb.domain.enums import SupportedLanguage
 from dipeo_nb.domain.nodes import CodeJobNode
 from dipeo_nb.domain.plan import PlanNode
@@ -114,6 +115,7 @@ async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: 
         cwd=file.parent if file else files.base_path,
         timeout=_limit(spec),
         env=base_dir(files),
+        pass_env=context.execution.options.pass_env,
         on_output=lambda text: _printed(context, text),
     )
     return Output(value, meta={"stdout": stdout} if stdout else {})
@@ -128,12 +130,14 @@ async def _shell(context: NodeContext, spec: CodeJobNode, code: str, name: str, 
         cwd=file.parent if file else context.services.files.base_path,
         timeout=_limit(spec),
         env={**base_dir(context.services.files), **names, "INPUT_KEYS": ",".join(given)},
+        pass_env=context.execution.options.pass_env,
         on_output=lambda text: _printed(context, text),
     )
     if done.status:
         raise CodeError(
             f"The script ended with exit status {done.status}: {tail(done.stderr) or 'it said nothing on stderr'}",
-            hint="Correct the script of the node.",
+            hint=missing_variable(code, tail(done.stderr), context.execution.options.pass_env)
+            or "Correct the script of the node.",
             traceback=tail(done.stderr),
         )
     return Output(done.stdout.strip(), meta={"stderr": done.stderr} if done.stderr else {})

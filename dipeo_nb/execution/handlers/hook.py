@@ -14,6 +14,7 @@ import yaml
 
 from dipeo_nb.common.scrub import place_of, redactor
 from dipeo_nb.common.values import json_text, parse_json
+from dipeo_nb.config import missing_variable
 from dipeo_nb.domain.enums import HookType
 from dipeo_nb.domain.nodes import HookNode
 from dipeo_nb.errors import (
@@ -90,6 +91,7 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
         cwd=files.resolve(context.render(cwd)) if cwd else files.base_path,
         timeout=_limit(spec),
         env={**base_dir(files), **inputs, **{name: context.render(str(value)) for name, value in own.items()}},
+        pass_env=context.execution.options.pass_env,
         on_output=lambda text: context.execution.emit_delta(
             context.node, {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
         ),
@@ -97,7 +99,8 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
     if done.status:
         raise CodeError(
             f"The command ended with exit status {done.status}: {tail(done.stderr) or 'it said nothing on stderr'}",
-            hint="Correct the command of the hook.",
+            hint=missing_variable(command, tail(done.stderr), context.execution.options.pass_env)
+            or "Correct the command of the hook.",
             traceback=tail(done.stderr),
         )
     return Output(_value(done.stdout.strip()), meta={"status": done.status})

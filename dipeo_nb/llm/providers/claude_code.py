@@ -129,7 +129,9 @@ class UnifiedClaudeCodeClient(UnifiedClient):
             shape = json.dumps(schema, sort_keys=True)
         secret = self.config.api_key
         environment = claude_code_environment(
-            key=secret.get_secret_value() if secret and secret != NO_KEY else None, base_url=self.base_url()
+            key=secret.get_secret_value() if secret and secret != NO_KEY else None,
+            base_url=self.base_url(),
+            pass_env=self.settings.passed_variables,
         )
         return _SessionSettings(
             "\n\n".join(m.content for m in request.messages if m.role == "system" and m.content),
