@@ -879,7 +879,7 @@ def override_settings(**changes: Any) -> Iterator[Settings]:
 
 
 _PATH = re.compile(r"[/\\\s]")
-_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*+://)(?P<rest>[^\s\"'<>]*)", re.IGNORECASE)
+_URL = re.compile(r"(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://)(?P<rest>[^\s\"'<>]*)", re.IGNORECASE)
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 
 

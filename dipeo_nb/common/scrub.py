@@ -12,6 +12,7 @@ import html
 import json
 import logging
 import re
+import string
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,7 +40,7 @@ _SHAPES = re.compile(
       | github_pat_[A-Za-z0-9_]{20,}
       | xox[abpros]-[A-Za-z0-9-]{10,}                  # Slack
       | (?:AKIA|ASIA)[A-Z0-9]{16}                      # AWS
-      | eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}   # JSON web tokens
+      | eyJ[A-Za-z0-9_-]{8,300}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}   # JSON web tokens
     )
     """,
     re.VERBOSE | re.DOTALL,
@@ -102,18 +103,36 @@ _MARKS = (
 """Every text in which `_SHAPES` finds something has one of these: looking for them is a hundred times faster."""
 _ATOMS = frozenset((int, float, bool, type(None)))
 _HEADS = tuple(mark for mark in _MARKS if not mark.endswith("-----"))
-_OPEN = re.compile(
+_KEY_CHARACTERS = string.ascii_letters + string.digits + "_.-"
+_LABEL_CHARACTERS = string.ascii_uppercase + " -"
+_OPEN_KEY = re.compile(
     rf"""
     (?<![A-Za-z0-9])(?:
-        (?:{"|".join(map(re.escape, _HEADS))})[A-Za-z0-9_.-]*
-      | {"|".join(sorted({re.escape(head[:n]) for head in _HEADS for n in range(1, len(head))}, key=len, reverse=True))}
-    )\Z
-    | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----(?:(?!-----END)[\s\S])*(?:-----END[A-Z -]*)?\Z
-    | -{{1,5}}(?:B[A-Z -]*)?\Z
+        (?:{"|".join(map(re.escape, _HEADS))})
+      | (?:{"|".join(sorted({re.escape(head[:n]) for head in _HEADS for n in range(1, len(head))}, key=len, reverse=True))})\Z
+    )
     """,
     re.VERBOSE,
 )
-"""The end of a text that may be the beginning of a key."""
+"""What may be the beginning of a key, in a text of nothing but characters of keys."""
+_OPEN_LABEL = re.compile(r"-{1,5}(?:B|\Z)")
+"""What may be the beginning of the first line of a block, in a text of nothing but its characters."""
+_BLOCK = re.compile(r"-----BEGIN\ [A-Z ]*PRIVATE\ KEY-----")
+_END_OF_BLOCK = "-----END"
+
+
+def _open(text: str) -> int:
+    """Where the end of *text* begins that may be the beginning of a key; its length when there is none."""
+    run = len(text.rstrip(_KEY_CHARACTERS))
+    label = len(text.rstrip(_LABEL_CHARACTERS))
+    last = text.rfind(_END_OF_BLOCK)
+    within = last if last >= label else len(text)  # what may be the beginning of its last line belongs to a block
+    found = (
+        _OPEN_KEY.search(text, run),
+        _OPEN_LABEL.search(text, label),
+        _BLOCK.search(text, text.rfind(_END_OF_BLOCK, 0, within) + 1, within),
+    )
+    return min((match.start() for match in found if match), default=len(text))
 
 
 _WORDS = re.compile(r"(?:[A-Z]?[a-z]{1,20}|[A-Z]{1,20})(?:[-_. ](?:[A-Z]?[a-z]{1,20}|[A-Z]{1,20})){0,9}")
@@ -214,8 +233,7 @@ class Redactor:
 
     def unfinished(self, text: str) -> int:
         """Where the end of *text* begins that may be the beginning of a secret; its length when there is none."""
-        found = _OPEN.search(text)
-        cut = found.start() if found else len(text)
+        cut = _open(text)
         for secret in self.known:
             start = max(len(text) - len(secret) + 1, 0)
             while (start := text.find(secret[0], start, cut)) >= 0:

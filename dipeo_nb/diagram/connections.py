@@ -6,7 +6,6 @@ Also the handles of nodes: explicit ones, and those that follow from the node ty
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,9 +34,6 @@ class End:
     """Written `X__first`: the arrow also carries `requires_first_execution`."""
 
 
-_BRACKET = re.compile(r"(.*)\[([^\]]*)\]", re.DOTALL)
-
-
 class References:
     """Finds nodes by what connections call them: label or id, with an optional handle (§2.2.3)."""
 
@@ -63,8 +59,9 @@ class References:
         text = text.strip()
         if node := self.find(text):
             return End(node.id)
-        if (match := _BRACKET.fullmatch(text)) and (node := self.find(match[1].strip())):
-            return self.with_handle(node, match[2].strip(), direction, reading, at)
+        head, opened, handle = text[:-1].rpartition("[") if text.endswith("]") else ("", "", "")
+        if opened and "]" not in handle and (node := self.find(head.strip())):
+            return self.with_handle(node, handle.strip(), direction, reading, at)
         if found := self._split(text):
             node, rest = found
             handle = legacy_handle(rest.lstrip("_") or "default")
@@ -83,7 +80,7 @@ class References:
                 node=shorten(node.label),
             )
             return None if lost else End(node.id)
-        self.unknown(match[1].strip() if match else text, direction, reading, at)
+        self.unknown(head.strip() if opened and "]" not in handle else text, direction, reading, at)
         return None
 
     def unknown(self, text: str, direction: str, reading: Reading, at: DocumentPath, *, by_id: bool = False) -> None:

@@ -202,9 +202,10 @@ class _Compiler:
         value = node.value
         if not isinstance(value, (str, int, float, type(None))):
             self.refuse(node, f"A constant of type {type(value).__name__} cannot be used in an expression.")
-        if isinstance(value, str) and (braces := re.fullmatch(r"\s*\{\{\s*([^{}]+?)\s*\}\}\s*", value)):
+        if isinstance(value, str) and (braces := re.fullmatch(r"\{\{([^{}]+)\}\}", value.strip())):
+            name = braces[1].strip()
             self.refuse(
-                node, f"This compares with the text {value!r} itself.", f"Write {braces[1]} without quotes and braces."
+                node, f"This compares with the text {value!r} itself.", f"Write {name} without quotes and braces."
             )
         return lambda scope: value
 

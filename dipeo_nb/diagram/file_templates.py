@@ -58,7 +58,7 @@ def escape_js(text: Any) -> str:
 
 def strip_inline_comments(text: Any) -> str:
     """Without what follows `//` or `#` after a blank, line by line."""
-    return "\n".join(re.sub(r"\s+(?://|#\s).*$", "", line) for line in str(text).split("\n"))
+    return "\n".join(re.sub(r"(?<!\s)\s++(?://|#\s).*", "", line) for line in str(text).split("\n"))
 
 
 FILTERS: Mapping[str, Callable[[Any], str]] = {

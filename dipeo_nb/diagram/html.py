@@ -39,7 +39,7 @@ def page(
     """
     name = escape(clean(title)) or "diagram"
     # The only styles the page allows are the ones in it now.
-    styles = [_CSS, *re.findall(r"<style>(.*?)</style>", svg, flags=re.DOTALL)]
+    styles = [_CSS, *re.findall(r"<style>([^<]*)</style>", svg)]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in styles)
     policy = f"default-src 'none'; img-src data:; style-src {hashes}; base-uri 'none'; form-action 'none'"
     # The drawing's own style attribute, which the policy would refuse, is in the page's style sheet.

@@ -39,6 +39,7 @@ from dipeo_nb.diagram.template_sandbox import (
     check_refused,
     gathered,
 )
+from dipeo_nb.diagram.template_tags import Tag, tags
 from dipeo_nb.diagram.values import TooLargeError, as_text, is_true, plain
 from dipeo_nb.domain.ports import TemplateProcessorPort, TemplateResult
 from dipeo_nb.errors import TemplateError
@@ -186,15 +187,6 @@ def check(template: str) -> Names:
 
 # --- translation -------------------------------------------------------------------------------------------------
 
-_TAG = re.compile(
-    r"(?P<comment>\{\{[~-]?!--.*?--[~-]?\}\}|\{\{[~-]?!.*?\}\}|\{#.*?#\})"
-    r"|\{%(?P<raw>[-+]?\s*raw\s*-?%\}(?P<rawtext>.*?)\{%[-+]?\s*endraw\s*-?)%\}"
-    r"|\{\{\{(?P<triple>[^{}]*)\}\}\}"
-    # Braces inside quotes and one level of mapping literals belong to the tag.
-    r"|\{\{(?P<double>(?:\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\{[^{}]*\}|[^{}])*?)\}\}"
-    r"|\{%(?P<statement>(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|(?!%\}).)*?)%\}",
-    re.DOTALL,
-)
 _STATEMENTS = frozenset(
     [
         "if", "elif", "else", "endif", "for", "endfor", "set", "endset", "macro", "endmacro", "call", "endcall",
@@ -208,7 +200,8 @@ _SUBSCRIPTS = re.compile(r"""(?:\.\w+|\[(?:-?\d+|[^\W\d][\w.]*|"[^"]*"|'[^']*')\
 _LABEL = re.compile(r"\w[\w .:\-/]*")
 _SIMPLE_TAG = re.compile(r"\{\{\s*([^\W\d]\w*)(?:\.[^\W\d]\w*|\[-?\d+\])*\s*\}\}")
 _AT_WORD = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|@(index|first|last|key)\b""")
-_EACH = re.compile(r"(?P<path>.+?)\s+as\s+\|\s*(?P<item>\w+)(?:\s+(?P<key>\w+))?\s*\|", re.DOTALL)
+_AS = re.compile(r"(?<!\s)\s++as\s+\|")
+_ALIASES = re.compile(r"\s*+(\w++)(?:\s++(\w++))?\s*+\|")
 _BRACED_PATH = re.compile(
     r"\{\{\s*([^\W\d]\w*(?:\.\w+|\[[^\[\]{}]+\])*)\s*\}\}|\{([^\W\d]\w*(?:\.\w+|\[[^\[\]{}]+\])*)\}"
 )
@@ -254,13 +247,14 @@ class _Translator:
     def run(self) -> tuple[str, tuple[_Piece, ...]]:
         made: list[str] = []
         at = 0
-        for match in _TAG.finditer(self.template):
-            text = self.template[at : match.start()]
+        for found in tags(self.template):
+            text = self.template[at : found.start]
             made.append(text)
             self.line += text.count("\n")
-            made.append(self.tag(match))
-            self.line += match[0].count("\n")
-            at = match.end()
+            text = self.template[found.start : found.end]
+            made.append(self.tag(found, text))
+            self.line += text.count("\n")
+            at = found.end
         made.append(self.template[at:])
         if self.blocks:
             block = self.blocks[-1]
@@ -269,15 +263,14 @@ class _Translator:
         self.lone = len(self.pieces) == 1 and len(made) == 3 and not made[0].strip() and not made[2].strip()
         return "".join(made), tuple(self.pieces)
 
-    def tag(self, match: re.Match[str]) -> str:
-        text = match[0]
-        if match["comment"] is not None:
+    def tag(self, found: Tag, text: str) -> str:
+        inner = found.inner
+        if found.kind == "comment":
             return "\n" * text.count("\n")
-        if match["raw"] is not None:
-            return match["rawtext"]
-        if match["statement"] is not None:
-            return self.statement(match["statement"], text)
-        inner = match["triple"] if match["triple"] is not None else match["double"]
+        if found.kind == "raw":
+            return inner
+        if found.kind == "statement":
+            return self.statement(inner, text)
         left = "-" if inner[:1] in ("-", "~") else ""
         right = "-" if inner[-1:] in ("-", "~") and len(inner) > 1 else ""
         body = inner[len(left) : len(inner) - len(right)]
@@ -338,14 +331,13 @@ class _Translator:
         return statement(f"elif _true({self.expression(condition[1], text)})")
 
     def each(self, rest: str, text: str) -> str:
-        named = _EACH.fullmatch(rest)
-        path = named["path"] if named else rest
+        path, item, key = _aliased(rest)
         number = self.piece(text, path)
         code = f"for this, _at_index, _at_key, _at_first, _at_last in _each({self.expression(path, text)}, {number})"
-        if not named:
+        if not item:
             return code
         # {{#each items as |item key|}}
-        return code + f" {CLOSE}_ALIAS {named['item']} {named['key'] or ''}"
+        return code + f" {CLOSE}_ALIAS {item} {key}"
 
     def statement(self, inner: str, text: str) -> str:
         body = inner.strip("+-").strip()
@@ -415,6 +407,14 @@ class _Translator:
 
     def fail(self, message: str, hint: str, line: int, tag: str) -> NoReturn:
         raise TemplateError(f"Line {line} of the template: {_short(message)}.", hint=hint, line=line, tag=tag)
+
+
+def _aliased(rest: str) -> tuple[str, str, str]:
+    """(path, item, key) of `path as |item key|`; without aliases, item and key are empty."""
+    for found in _AS.finditer(rest, 1):
+        if names := _ALIASES.fullmatch(rest, found.end()):
+            return rest[: found.start()], names[1], names[2] or ""
+    return rest, "", ""
 
 
 def _at_word(match: re.Match[str]) -> str:

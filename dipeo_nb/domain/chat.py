@@ -289,7 +289,7 @@ _FAMILIES = (
 )
 """How the names of a family of models begin → the service that has them."""
 _OLLAMA_TAG = re.compile(
-    r"latest|v?\d[\w.\-]*|[\w.\-]*\d+(?:\.\d+)?[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+"
+    r"(?=[\w.\-]+\Z)(?:latest|v?\d[\w.\-]*|[\w.\-]*\d[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+)"
 )
 """How the tag of an Ollama model looks: `latest`, `8b`, `7b-instruct`, `q4_K_M`."""
 

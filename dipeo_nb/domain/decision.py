@@ -139,7 +139,7 @@ def _of_flag(fields: Mapping[Any, Any], question: str) -> bool | None:
 
 # What is not the answer.
 
-_QUOTED = re.compile(r'"([^"\n]*)"|“([^”\n]*)”|„([^“”\n]*)[“”]|«([^»\n]*)»')
+_QUOTED = re.compile(r'"([^"\n]*)"|“([^“”\n]*)”|„([^„“”\n]*)[“”]|«([^«»\n]*)»')
 _FENCE = re.compile(r"```\w*\n?")
 
 

@@ -130,9 +130,9 @@ def no_node() -> tuple[str, str]:
 
 
 def _module(code: str, name: str, inputs: Mapping[str, Any]) -> str:
-    if re.search(r"^\s*export\s", code, re.MULTILINE):
+    if re.search(r"^[^\S\n]*export\s", code, re.MULTILINE):
         return code
-    if re.search(rf"^\s*(?:async\s+)?function\s+{re.escape(name)}\b", code, re.MULTILINE):
+    if re.search(rf"^[^\S\n]*(?:async\s+)?function\s+{re.escape(name)}\b", code, re.MULTILINE):
         return f"{code}\nexport {{ {name} }};\n"
     imports = "".join(found[0].strip().rstrip(";") + ";" for found in _IMPORT.finditer(code))
     names = ", ".join(n for n in inputs if _IDENTIFIER.fullmatch(n) and n not in _RESERVED)

@@ -40,7 +40,7 @@ _COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|operatorname|mbox|textbf|textit)
 _INNER_DOLLAR = re.compile(r"(?<!\\)\$")
 _PROSE = re.compile(r"[A-Za-z]{2,}[,;:]?\s+[A-Za-z]{2,}")
 """Two words in a row: the dollars around them are prices, or names of variables of a shell."""
-_RISKY = re.compile(r"<[A-Za-z/!?]|javascript\\?:\S|!\[[^\]]*\][(\[]|&(?:#|colon|tab|newline)", re.IGNORECASE)
+_RISKY = re.compile(r"<[A-Za-z/!?]|javascript\\?:\S|&(?:#|colon|tab|newline)", re.IGNORECASE)
 
 
 def safe(markdown: str) -> str:
@@ -79,7 +79,8 @@ def _fenced(line: str, opening: re.Match[str], lines: object) -> str:
             closing = following
             break
         inner.append(following)
-    if not _RISKY.search("\n".join((opening["info"], *inner))):
+    text = "\n".join((opening["info"], *inner))
+    if not _RISKY.search(text) and not ("![" in text and ("](" in text or "][" in text)):
         return "\n".join([line, *inner, *([] if closing is None else [closing])])
     depth = re.sub(r"[^>\s]", " ", place)
     code = "\n".join(_without(row, depth) for row in inner)

@@ -327,9 +327,15 @@ def _compact_parts(text: str, references: References) -> tuple[str, list[str]]:
 
 def _split_outside_quotes(text: str) -> list[str]:
     """Destinations in one text are separated by ` - `."""
-    return (
-        [part for part in re.split(r'\s+-\s+(?=(?:[^"]*"[^"]*")*[^"]*$)', text) if part] if len(text) < 5000 else [text]
-    )
+    parts = [""]
+    stretches = text.split('"')
+    for number, stretch in enumerate(stretches):
+        # As many quotes after it as make pairs: it is outside of quotes.
+        outside = (len(stretches) - 1 - number) % 2 == 0
+        first, *others = re.split(r"(?<!\s)\s++-\s+", stretch) if outside else [stretch]
+        parts[-1] += f'"{first}' if number else first
+        parts += others
+    return [part for part in parts if part]
 
 
 def _arrow(

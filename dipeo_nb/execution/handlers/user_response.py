@@ -59,7 +59,8 @@ def wrong(answer: str, kind: str | None) -> str | None:
         case "boolean":
             fits = text.lower() in ("yes", "no", "true", "false", "y", "n", "1", "0")
         case "email":
-            fits = re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", text)
+            address = re.fullmatch(r"[^@\s]+@([^@\s]+)", text)
+            fits = address is not None and "." in address[1][1:-1]
         case "url":
             parts = urlsplit(text)
             fits = parts.scheme in ("http", "https") and parts.netloc

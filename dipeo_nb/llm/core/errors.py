@@ -328,7 +328,7 @@ def _duration(value: str) -> float | None:
     """Seconds in `1h2m3.5s`, `20ms` or a plain number."""
     if (seconds := _seconds(value)) is not None:
         return seconds
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", value)
+    parts = re.findall(r"(?<!\d)(\d++(?:\.\d++)?)(ms|[hms])", value)
     if not parts or "".join(n + u for n, u in parts) != value.strip():
         return None
     return sum(float(n) * {"h": 3600, "m": 60, "s": 1, "ms": 0.001}[u] for n, u in parts)

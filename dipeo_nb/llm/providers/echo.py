@@ -80,7 +80,7 @@ class EchoClient(UnifiedClient):
 
 def words(text: str) -> list[str]:
     """A text word by word, as models stream it; together they are the text."""
-    return re.findall(r"\s*\S+\s*\Z|\s*\S+", text)
+    return re.findall(r"(?<!\s)\s*+\S++(?:\s++\Z)?", text)
 
 
 def counted(request: LLMRequest, text: str) -> TokenUsage:
