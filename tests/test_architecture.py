@@ -13,7 +13,7 @@ ROWS = {
     "errors": 0,
     "common": 1, "dipeo_words": 1,
     "config": 2,
-    "domain": 3, "mixins": 3,
+    "domain": 3, "mixins": 3, "workers": 3,
     "diagram": 4,
     "execution": 5, "llm": 5, "storage": 5, "events": 5, "integrations": 5, "security": 5, "codegen": 5,
     "container": 6, "database": 6, "shared": 6,
