@@ -9,7 +9,9 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import wraps
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,16 @@ from dipeo_nb.workers import WorkerPool
 
 ENDLESS = ("re:fullmatch", "(a+)+$", "a" * 60 + "!")
 """Work that holds the interpreter, and would take years."""
+
+
+def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
 
 
 @pytest.fixture
@@ -31,12 +43,14 @@ def _processes(pool: WorkerPool) -> list[int]:
     return [worker._process.pid for worker in pool._all]
 
 
+@in_a_loop
 async def test_results_come_from_one_process_after_another_call(pool: WorkerPool) -> None:
     """A process is used again."""
     first, second = await pool.call("os:getpid"), await pool.call("os:getpid")
     assert first == second != os.getpid()
 
 
+@in_a_loop
 async def test_errors_arrive_as_they_were_raised(pool: WorkerPool) -> None:
     """An error of this package keeps its kind, hint and facts; the process serves on."""
     with pytest.raises(ExpressionError) as caught:
@@ -48,12 +62,14 @@ async def test_errors_arrive_as_they_were_raised(pool: WorkerPool) -> None:
     assert len(_processes(pool)) == 1
 
 
+@in_a_loop
 async def test_memory_has_a_limit(pool: WorkerPool) -> None:
     """More memory than allowed is an error of the work, not the end of anything."""
     with pytest.raises(NodeExecutionError, match="too much memory"):
         await pool.call("operator:mul", [0], 10**10)
 
 
+@in_a_loop
 async def test_a_cancelled_call_kills_its_process(pool: WorkerPool) -> None:
     """A time limit ends work that does not listen, and its process."""
     with pytest.raises(TimeoutError):
@@ -63,6 +79,7 @@ async def test_a_cancelled_call_kills_its_process(pool: WorkerPool) -> None:
     assert await pool.call("math:sqrt", 4.0) == 2.0
 
 
+@in_a_loop
 async def test_more_calls_than_processes_wait_and_can_be_cancelled(pool: WorkerPool) -> None:
     """Calls beyond the room wait for it; one that is cancelled while it waits starts nothing."""
     busy = [asyncio.create_task(pool.call(*ENDLESS)) for _ in range(2)]
@@ -78,6 +95,7 @@ async def test_more_calls_than_processes_wait_and_can_be_cancelled(pool: WorkerP
     assert len(_processes(pool)) <= 1
 
 
+@in_a_loop
 async def test_the_working_directory_decides_nothing(pool: WorkerPool, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module beside the notebook is not imported."""
     (tmp_path / "fractions.py").write_text("raise RuntimeError('imported')")  # type: ignore[operator]
