@@ -36,6 +36,7 @@ from dipeo_nb.diagram.expression_values import (
     text_of,
 )
 from dipeo_nb.diagram.fields import known_names, nearest
+from dipeo_nb.diagram.metering import ATOMS, new_meter
 from dipeo_nb.diagram.values import MAX_SIZE, TooLargeError, checked_binary, checked_method, plain
 from dipeo_nb.errors import ExpressionError
 
@@ -126,13 +127,14 @@ _FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError
 class _Scope:
     """What one evaluation knows: the names, the variables of comprehensions, and what it has spent."""
 
-    __slots__ = ("expression", "locals", "names", "root", "size", "steps", "unknown")
+    __slots__ = ("account", "expression", "locals", "names", "root", "size", "steps", "unknown")
 
     def __init__(self, expression: Expression, names: Mapping[str, Any]) -> None:
         self.expression = expression
         self.names = names
         self.locals: dict[str, Any] = {}
         self.root = self
+        self.account = new_meter()
         self.steps = 0
         self.size = 0
         self.unknown: dict[str, str] = {}
@@ -145,6 +147,7 @@ class _Scope:
         scope.names = self.names
         scope.locals = dict(self.locals)
         scope.root = self.root
+        scope.account = self.account
         scope.steps = scope.size = 0
         scope.unknown = self.unknown
         return scope
@@ -152,17 +155,32 @@ class _Scope:
     def step(self) -> None:
         root = self.root
         root.steps += 1
+        self.account.rounds -= 1
+        if self.account.rounds < 0:
+            self.account.turn(0)
         if root.steps > MAX_STEPS:
             raise TooLargeError(f"it takes more than {MAX_STEPS:,} steps")
 
     def grown(self, value: Any) -> Any:
         """Charge the size of a value just made to the account; the value itself."""
         if isinstance(value, (str, list, tuple, dict, set, frozenset)):
+            self.account.weigh(value)
             root = self.root
             root.size += len(value)
             if root.size > MAX_SIZE:
                 raise TooLargeError(f"it makes more than {MAX_SIZE:,} characters and elements")
         return value
+
+    def used(self, *values: Any, factor: int = 1) -> None:
+        """Charge the work of going through values."""
+        account = self.account
+        for value in values:
+            if type(value) is str:
+                account.size -= len(value) * factor
+            elif type(value) not in ATOMS:
+                account.weigh(plain(value), factor)
+        if account.size < 0:
+            account.spend(0)
 
 
 class _Compiler:
@@ -228,6 +246,7 @@ class _Compiler:
             try:
                 if re.search(r"\d{4,}", spec):
                     raise TooLargeError("the width in the format is too large")
+                scope.used(it, factor=4)
                 if spec and not convert:
                     it = plain(it)
                     if not isinstance(it, (str, int, float, type(None), datetime.date, datetime.time)):
@@ -257,15 +276,16 @@ class _Compiler:
         return run
 
     def build_List(self, node: ast.List) -> Closure:
-        return self._items(node.elts)
+        items = self._items(node.elts)
+        return lambda scope: scope.grown(items(scope))
 
     def build_Tuple(self, node: ast.Tuple) -> Closure:
         items = self._items(node.elts)
-        return lambda scope: tuple(items(scope))
+        return lambda scope: scope.grown(tuple(items(scope)))
 
     def build_Set(self, node: ast.Set) -> Closure:
         items = self._items(node.elts)
-        return lambda scope: self._hashed(scope, node, lambda: set(items(scope)))
+        return lambda scope: self._hashed(scope, node, lambda: set(scope.grown(items(scope))))
 
     def build_Dict(self, node: ast.Dict) -> Closure:
         pairs = [
@@ -381,6 +401,10 @@ class _Compiler:
                 # Text views take part as text beside text, else as the value they were made from.
                 x, y = (str(a), str(b)) if isinstance(a, str) and isinstance(b, str) else (plain(a), plain(b))
                 checked_binary(symbol, x, y)
+                if symbol == "%" and isinstance(x, str):
+                    scope.used(y, factor=max(x.count("%"), 1))
+                elif symbol in "+-&|^":
+                    scope.used(x, y)
                 return scope.grown(apply(x, y))
             except _FAILURES as error:
                 raise self.failed(scope, node, error, (node.left, a), (node.right, b)) from None
@@ -427,6 +451,8 @@ class _Compiler:
             def run_one(scope: _Scope) -> Any:
                 a, b = first(scope), second(scope)
                 try:
+                    if type(a) not in ATOMS and type(b) not in ATOMS:
+                        scope.used(a, b)
                     return test(a, b)
                 except _FAILURES as error:
                     raise self.failed(scope, node, error, (nodes[0], a), (nodes[1], b)) from None
@@ -438,6 +464,7 @@ class _Compiler:
             for i, compare in enumerate(tests):
                 b = operands[i + 1](scope)
                 try:
+                    scope.used(a, b)
                     holds = compare(a, b)
                 except _FAILURES as error:
                     raise self.failed(scope, node, error, (nodes[i], a), (nodes[i + 1], b)) from None
@@ -483,6 +510,7 @@ class _Compiler:
             ]
         keywords = [(str(k.arg), self._key(k.value) if k.arg == "key" else self.build(k.value)) for k in node.keywords]
         as_text = name in ("str", "float", "int")
+        factor = 4 if name in ("sorted", "str", "set", "dict") else 1
 
         def run(scope: _Scope) -> Any:
             values = [a(scope) for a in arguments]
@@ -490,6 +518,7 @@ class _Compiler:
             # str(), float() and int() read the text of a view; all else works on what it was made from.
             given = [text_of(v) if as_text else plain(v) for v in values]
             try:
+                scope.used(*given, factor=factor)
                 made = function(*given, **named)
                 if isinstance(made, (enumerate, zip)):
                     made = list(made)
@@ -559,6 +588,7 @@ class _Compiler:
             try:
                 method = bound_method(of, name, self.segment(target.value))
                 checked_method(method.__self__, name, given)
+                scope.used(method.__self__, *given)
                 made = method(*given, **named)
                 if isinstance(method.__self__, Mapping) and name in ("items", "keys", "values"):
                     made = list(made)

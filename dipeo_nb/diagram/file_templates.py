@@ -13,12 +13,12 @@ import inflection
 from jinja2 import FunctionLoader, StrictUndefined, TemplateNotFound, UndefinedError, nodes
 
 from jinja2.exceptions import SecurityError, TemplateError as JinjaError, TemplateSyntaxError  # isort: skip
-from jinja2.visitor import NodeTransformer
 
 from dipeo_nb.diagram.fields import known_names
-from dipeo_nb.diagram.template_sandbox import MAX_ROUNDS, SandboxEnvironment, gathered, make_environment
+from dipeo_nb.diagram.metering import NotQuickError, meter, metered
+from dipeo_nb.diagram.template_sandbox import Counted, SandboxEnvironment, gathered, make_environment
 from dipeo_nb.diagram.templates import Names, check_filters, names_of
-from dipeo_nb.diagram.values import TooLargeError, as_text, plain
+from dipeo_nb.diagram.values import TooLargeError, as_text
 from dipeo_nb.errors import TemplateError
 
 MAX_LENGTH = 50_000_000
@@ -27,7 +27,9 @@ MAX_LENGTH = 50_000_000
 
 def snake_case(text: Any) -> str:
     """`MyHTTPThing`, `my thing` → `my_http_thing`, `my_thing`."""
-    return inflection.underscore(re.sub(r"[^0-9A-Za-z]+", "_", str(text)).strip("_"))
+    words = re.sub(r"[^0-9A-Za-z]+", "_", str(text)).strip("_")
+    words = re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z\d])(?=[A-Z])", "_", words)
+    return words.lower()
 
 
 def pascal_case(text: Any) -> str:
@@ -61,14 +63,23 @@ def strip_inline_comments(text: Any) -> str:
     return "\n".join(re.sub(r"(?<!\s)\s++(?://|#\s).*", "", line) for line in str(text).split("\n"))
 
 
+def _last_word(text: Any, change: Callable[[str], str]) -> str:
+    """A text with its end changed; the rules look at the last letters."""
+    words = str(text)
+    at = max(len(words) - LONGEST_WORD, 0)
+    return words[:at] + change(words[at:])
+
+
+LONGEST_WORD = 200
+"""Characters of a word."""
 FILTERS: Mapping[str, Callable[[Any], str]] = {
     "snake_case": snake_case,
     "pascal_case": pascal_case,
     "camel_case": camel_case,
     "kebab_case": kebab_case,
     "humanize": humanize,
-    "pluralize": lambda text: inflection.pluralize(str(text)),
-    "singularize": lambda text: inflection.singularize(str(text)),
+    "pluralize": lambda text: _last_word(text, inflection.pluralize),
+    "singularize": lambda text: _last_word(text, inflection.singularize),
     "escape_js": escape_js,
     "strip_inline_comments": strip_inline_comments,
 }
@@ -92,10 +103,22 @@ def check_file(template: str) -> Names:
 
 
 def _environment(load: Callable[[str], str | None]) -> SandboxEnvironment:
-    env = make_environment(_Environment, undefined=StrictUndefined, loader=FunctionLoader(load), finalize=_finished)
-    env.filters.update(FILTERS)
-    env.globals |= {**FILTERS, "_loop": _Rounds().loop}
+    env = make_environment(
+        _Environment, FILTERS, undefined=StrictUndefined, loader=FunctionLoader(load), finalize=_finished
+    )
+    env.globals |= {name: _function(name, function) for name, function in FILTERS.items()}
     return env
+
+
+def _function(name: str, function: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A filter as a function; its work is counted, too."""
+
+    def call(value: Any) -> str:
+        meter().weigh(value)
+        return function(value)
+
+    call.__name__ = name
+    return call
 
 
 def render_file(
@@ -114,13 +137,14 @@ def render_file(
     try:
         pieces: list[str] = []
         length = 0
-        for piece in env.from_string(template).generate(dict(names)):
-            length += len(piece)
-            if length > MAX_LENGTH:
-                raise TooLargeError(f"it gives more than {MAX_LENGTH:,} characters")
-            pieces.append(piece)
+        with metered():
+            for piece in env.from_string(template).generate(dict(names)):
+                length += len(piece)
+                if length > MAX_LENGTH:
+                    raise TooLargeError(f"it gives more than {MAX_LENGTH:,} characters")
+                pieces.append(piece)
         return "".join(pieces)
-    except TemplateError:
+    except (TemplateError, NotQuickError):
         raise
     except UndefinedError as error:
         raise _failed(
@@ -155,32 +179,15 @@ def _finished(value: Any) -> Any:
         raise UndefinedError(
             f"'{getattr(value, '__name__', None) or getattr(value, 'name', 'it')}' is a function that is not called"
         )
-    return value if isinstance(value, StrictUndefined) else as_text(gathered(value))
+    if isinstance(value, StrictUndefined):
+        return value
+    value = gathered(value)
+    meter().weigh(value)
+    return as_text(value)
 
 
 class _Environment(SandboxEnvironment):
-    """Loops of all templates count."""
+    """What all templates do is counted."""
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        return _Counted().visit(super()._parse(source, name, filename))
-
-
-class _Counted(NodeTransformer):
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        self.generic_visit(node)
-        loop = nodes.Name("_loop", "load", lineno=node.lineno)
-        node.iter = nodes.Call(loop, [node.iter], [], None, None, lineno=node.lineno)
-        return node
-
-
-class _Rounds:
-    def __init__(self) -> None:
-        self._rounds = 0
-
-    def loop(self, value: Any) -> Any:
-        value = plain(value)
-        if isinstance(value, (str, Mapping, list, tuple, set, frozenset, range)):
-            self._rounds += len(value)
-        if self._rounds > MAX_ROUNDS:
-            raise TooLargeError(f"the loops take more than {MAX_ROUNDS:,} rounds")
-        return value
+        return Counted().visit(super()._parse(source, name, filename))

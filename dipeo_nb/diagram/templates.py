@@ -25,22 +25,23 @@ from typing import Any, NamedTuple, NoReturn
 from jinja2 import ChainableUndefined, Environment, Template, TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
-from jinja2.visitor import NodeTransformer
 
 from dipeo_nb.diagram.fields import known_names, nearest
+from dipeo_nb.diagram.metering import Meter, NotQuickError, metered
 from dipeo_nb.diagram.template_sandbox import (
     CLOSE,
     ENVIRONMENT,
     FILENAME,
-    MAX_ROUNDS,
     OPEN,
+    OURS,
     RECORD,
+    Counted,
     Missing,
     check_refused,
     gathered,
 )
 from dipeo_nb.diagram.template_tags import Tag, tags
-from dipeo_nb.diagram.values import TooLargeError, as_text, is_true, plain
+from dipeo_nb.diagram.values import as_text, is_true, plain
 from dipeo_nb.domain.ports import TemplateProcessorPort, TemplateResult
 from dipeo_nb.errors import TemplateError
 
@@ -470,7 +471,7 @@ class Program:
         self.names = names_of(tree, template)
         self.variables = self.names.all
         with _syntax_errors(template):
-            code: CodeType = ENVIRONMENT.compile(_Wrapped().visit(tree), filename=FILENAME)
+            code: CodeType = ENVIRONMENT.compile(Counted().visit(tree), filename=FILENAME)
         self._template = Template.from_code(ENVIRONMENT, code, ENVIRONMENT.make_globals(None))
 
     def render(self, context: Mapping[str, Any], record: _Record) -> str:
@@ -484,12 +485,12 @@ class Program:
             "_given": context.__getitem__,
             "_field": _field,
             "_true": is_true,
-            "_loop": record.loop,
         }
         token = RECORD.set(record)
         try:
-            return self._template.render(names)
-        except TemplateError:
+            with metered() as record.account:
+                return self._template.render(names)
+        except (TemplateError, NotQuickError):
             raise
         except Exception as error:
             raise self._failure(error, context) from error
@@ -520,11 +521,12 @@ def translate(template: str) -> Program:
 class _Record:
     """What one rendering meets."""
 
-    __slots__ = ("context", "errors", "keep", "lone", "missing", "pieces", "place", "rounds", "touched", "value")
+    __slots__ = ("account", "context", "errors", "keep", "lone", "missing", "pieces", "place", "touched", "value")
 
     def __init__(
         self, program: Program, context: Mapping[str, Any], keep: bool, place: Callable[[str], str] | None
     ) -> None:
+        self.account = Meter()
         self.pieces = program.pieces
         self.lone = program.lone
         self.place = place
@@ -534,7 +536,6 @@ class _Record:
         self.keep = keep
         self.missing: dict[str, None] = {}
         self.errors: dict[str, None] = {}
-        self.rounds = 0
         self.touched = False
         """Whether a missing value was printed or walked since the last tag."""
 
@@ -543,6 +544,7 @@ class _Record:
         if callable(value) and not isinstance(value, Undefined):  # a macro that is named and not called
             value = Missing(name=self.pieces[number].path)
         value = gathered(value)
+        self.account.weigh(value)
         self.value = _NOTHING if isinstance(value, Undefined) else plain(value)
         if value is None or isinstance(value, ChainableUndefined):
             piece = self.pieces[number]
@@ -568,28 +570,18 @@ class _Record:
             kind = "text" if isinstance(value, str) else type(value).__name__
             self.errors[f"Line {piece.line}: {piece.text} goes through nothing, as '{piece.path}' is {kind}."] = None
             return
-        self.charge(len(pairs))
         last = len(pairs) - 1
         for index, (key, item) in enumerate(pairs):
             yield item, index, key, index == 0, index == last
-
-    def loop(self, value: Any) -> Any:
-        """What {% for %} goes through."""
-        value = plain(value)
-        if isinstance(value, (str, Mapping, list, tuple, set, frozenset, range)):
-            self.charge(len(value))
-        return value
-
-    def charge(self, rounds: int) -> None:
-        self.rounds += rounds
-        if self.rounds > MAX_ROUNDS:
-            raise TooLargeError(f"the loops take more than {MAX_ROUNDS:,} rounds")
 
     def named(self, name: str, number: int) -> str:
         """A tag that is no expression: an input of exactly that name, else the text itself."""
         if name in self.context:
             return self.out(self.context[name], number)
         return self.pieces[number].text
+
+
+OURS.add(_Record)
 
 
 def _field(item: Any, name: str) -> Any:
@@ -600,29 +592,11 @@ def _field(item: Any, name: str) -> Any:
     return Missing(name=name)
 
 
-class _Wrapped(NodeTransformer):
-    """{% for %} goes through the value behind a text view."""
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        self.generic_visit(node)
-        if not (
-            isinstance(node.iter, nodes.Call)
-            and isinstance(node.iter.node, nodes.Name)
-            and node.iter.node.name == "_each"
-        ):
-            node.iter = nodes.Call(
-                nodes.Name("_loop", "load", lineno=node.lineno), [node.iter], [], None, None, lineno=node.lineno
-            )
-        return node
-
-    def visit_Output(self, node: nodes.Output) -> nodes.Node:
-        # Outputs are already finished by `_out`.
-        return node
-
-
 def _parsed(source: str, template: str) -> nodes.Template:
     with _syntax_errors(template):
-        return ENVIRONMENT.parse(_ALIAS.sub(_alias, source))
+        tree = ENVIRONMENT.parse(_ALIAS.sub(_alias, source))
+    _refuse_reserved(tree, template)
+    return tree
 
 
 @contextmanager
@@ -656,8 +630,27 @@ def _alias(match: re.Match[str]) -> str:
 
 
 _INTERNAL = frozenset(
-    ["_out", "_each", "_named", "_has", "_given", "_field", "_true", "_loop", "range", *_LOOP_NAMES.values()]
+    ["_out", "_each", "_named", "_has", "_given", "_field", "_true", "range", *_LOOP_NAMES.values()]
 )
+
+
+_RESERVED_NAMES = frozenset(["_out", "_each", "_named", "_has", "_given", "_field", "_true"])
+"""What translated tags call."""
+
+
+def _refuse_reserved(tree: nodes.Template, template: str) -> None:
+    """A template cannot give names of its own to what its tags call."""
+    named = [(n.name, n.lineno) for n in tree.find_all(nodes.Name) if isinstance(n, nodes.Name) and n.ctx != "load"]
+    named += [(n.name, n.lineno) for n in tree.find_all(nodes.Macro) if isinstance(n, nodes.Macro)]
+    for name, line in named:
+        if name in _RESERVED_NAMES:
+            text = template.split("\n")[line - 1].strip() if line <= template.count("\n") + 1 else ""
+            raise TemplateError(
+                f"Line {line} of the template: '{name}' cannot be set: it is a name of the template language.",
+                hint="Use another name.",
+                line=line,
+                tag=text,
+            )
 
 
 def names_of(tree: nodes.Template, template: str) -> Names:

@@ -6,6 +6,7 @@ attribute `__dipeo_text__` is the opposite: a mapping that reads as text (a conv
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -65,21 +66,46 @@ def checked_method(owner: Any, name: str, arguments: Sequence[Any]) -> None:
     Raises:
         TooLargeError: it would be.
     """
-    if not isinstance(owner, str):
+    if isinstance(owner, int) and name == "to_bytes":
+        size = max((a for a in arguments if isinstance(a, int)), default=0)
+    elif isinstance(owner, (datetime.date, datetime.time)) and name == "strftime":
+        if any(isinstance(a, str) and re.search(r"\d{3,}", a) for a in arguments):
+            raise TooLargeError("the width in the format is too large")
         return
+    elif isinstance(owner, (str, bytes)):
+        size = _size_of_text(owner, name, arguments)
+    else:
+        return
+    if size > MAX_SIZE:
+        raise TooLargeError(f"the text would have more than {MAX_SIZE:,} characters")
+
+
+_ENCODINGS = frozenset(["utf8", "utf16", "utf16le", "utf16be", "utf32", "utf8sig", "ascii", "latin1", "iso88591", "cp1252"])
+"""What text can be encoded with; others take quadratic time, or are no encodings of text."""
+
+
+def _size_of_text(owner: str | bytes, name: str, arguments: Sequence[Any]) -> int:
+    """How long what a method makes of a text can be; 0: no longer than the text."""
     size = 0
     if name in ("ljust", "rjust", "center", "zfill"):
         size = max((a for a in arguments if isinstance(a, int)), default=0)
     elif name == "expandtabs":
         size = len(owner) * max((a for a in arguments if isinstance(a, int)), default=8)
-    elif name == "replace" and len(arguments) >= 2 and isinstance(arguments[0], str) and isinstance(arguments[1], str):
+    elif name == "replace" and len(arguments) >= 2 and isinstance(arguments[1], type(owner)):
         # Replacing the empty text puts the new one at every place; `count` knows.
-        size = len(owner) + owner.count(arguments[0]) * len(arguments[1])
-    elif name == "join" and arguments and isinstance(arguments[0], (list, tuple)):
-        parts: Sequence[Any] = arguments[0]
-        size = len(owner) * len(parts) + sum(len(p) for p in parts if isinstance(p, str))
-    if size > MAX_SIZE:
-        raise TooLargeError(f"the text would have more than {MAX_SIZE:,} characters")
+        found: int = owner.count(arguments[0]) if isinstance(arguments[0], type(owner)) else 0
+        size = len(owner) + found * len(arguments[1])
+    elif name == "join" and arguments and isinstance(arguments[0], (list, tuple, str, set, frozenset, Mapping)):
+        parts: Any = arguments[0]
+        size = len(owner) * len(parts) + sum(len(p) for p in parts if isinstance(p, (str, bytes)))
+    elif name == "translate" and arguments and isinstance(arguments[0], Mapping):
+        table: Any = arguments[0]
+        size = len(owner) * max((len(t) for t in table.values() if isinstance(t, str)), default=1)
+    elif name in ("encode", "decode") and arguments:
+        encoding = re.sub(r"[^a-z0-9]", "", str(arguments[0]).lower())
+        if encoding not in _ENCODINGS:
+            raise TooLargeError(f"'{str(arguments[0])[:40]}' is no encoding for here; use utf-8")
+    return size
 
 
 def as_text(value: Any) -> str:
