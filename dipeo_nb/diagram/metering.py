@@ -84,7 +84,7 @@ def new_meter() -> Meter:
     return Meter(quick=_QUICK.get())
 
 
-class metered:  # noqa: N801 - a context manager, and quicker than a generator
+class metered:
     """An evaluation with an account of its own; within another one, with that one's."""
 
     __slots__ = ("_token",)

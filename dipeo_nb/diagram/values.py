@@ -93,7 +93,8 @@ def _size_of_text(owner: str | bytes, name: str, arguments: Sequence[Any]) -> in
         size = len(owner) * max((a for a in arguments if isinstance(a, int)), default=8)
     elif name == "replace" and len(arguments) >= 2 and isinstance(arguments[1], type(owner)):
         # Replacing the empty text puts the new one at every place; `count` knows.
-        found: int = owner.count(arguments[0]) if isinstance(arguments[0], type(owner)) else 0
+        text: Any = owner
+        found: int = text.count(arguments[0]) if isinstance(arguments[0], type(owner)) else 0
         size = len(owner) + found * len(arguments[1])
     elif name == "join" and arguments and isinstance(arguments[0], (list, tuple, str, set, frozenset, Mapping)):
         parts: Any = arguments[0]

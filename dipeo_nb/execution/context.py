@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common.values import is_plain, plain_value, well_formed
+from dipeo_nb.diagram.metering import NotQuickError
 from dipeo_nb.diagram.templates import unfilled
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services, TemplateResult
-from dipeo_nb.errors import LLMConnectionError, LLMError
-from dipeo_nb.execution import shell_text
+from dipeo_nb.errors import LLMConnectionError, LLMError, NodeExecutionError
+from dipeo_nb.execution import evaluation, shell_text
 from dipeo_nb.execution.code_state import View
+from dipeo_nb.execution.evaluation import Rendering, Request, SlowEvaluationError
 from dipeo_nb.execution.fold import Spent
 from dipeo_nb.execution.inputs import Inputs
 from dipeo_nb.execution.shell_text import ShellText
@@ -46,6 +50,16 @@ class NodeContext:
         """Runs of sub-diagrams that this process began for it."""
         self.last_try = True
         """False while `retries` of the node are left."""
+        self.acting = False
+        """Whether a function of the user's own is at work, which cannot be begun again."""
+        self._slow: dict[tuple[str, str, int], Rendering] = {}
+        self._kept: list[Mapping[str, Any]] = []
+        """What the identities in the keys of `_slow` belong to."""
+        self._warned: list[str] = []
+        self._again: list[str] = []
+        """Warnings of the attempt before."""
+        self._token = secrets.token_hex(8)
+        """Of marks in commands; no value can hold one."""
         self._meta: dict[str, Any] = {}
         self._paid: list[dict[str, Any]] = []
         """Calls that no event tells of yet."""
@@ -100,15 +114,62 @@ class NodeContext:
         return f"{self.execution.run_id}:{self.node.id}:{self.run}"
 
     def render(self, template: str, names: Mapping[str, Any] | None = None) -> str:
-        """Render a template; names that are missing render empty and are noted in the run's log."""
-        return self._noted(self.services.templates.process(template, self.names if names is None else names))
+        """Render a template; names that are missing render empty and are noted in the run's log.
+
+        Before anything that has an effect: when the rendering takes long, the handler is begun again once it is there. Where that
+        cannot be, use `rendered`.
+        """
+        return self._noted(self._rendering("text", template, names).result)
+
+    async def rendered(self, template: str, names: Mapping[str, Any] | None = None) -> str:
+        """As `render`, at any moment."""
+        if "{" not in template:
+            return well_formed(template)
+        request = Request("text", template, self.names if names is None else names)
+        made = await evaluation.rendered(self.services.templates, request, self.time_limit)
+        return self._noted(made.result)
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds that the node may take, as far as its type has no other limit."""
+        timeout = self.node.spec.timeout
+        return self.execution.options.node_timeout if timeout is None else timeout
+
+    def _rendering(
+        self, kind: str, template: str, names: Mapping[str, Any] | None = None, token: str = ""
+    ) -> Rendering:
+        if "{" not in template:
+            return Rendering(TemplateResult(template), template)
+        request = Request(kind, template, self.names if names is None else names, token)
+        if self._slow and (ready := self._slow.get(request.key)) is not None:
+            return ready
+        processor = self.services.templates
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # a function of the user's own, in a thread
+            return evaluation.rendered_here(processor, request)
+        try:
+            return evaluation.rendered_quickly(processor, request)
+        except NotQuickError:
+            if self.acting:
+                raise NodeExecutionError(
+                    "The template takes too long to be rendered on the event loop.",
+                    hint="Write `await context.rendered(…)` instead of `context.render(…)`.",
+                ) from None
+            raise SlowEvaluationError(request) from None
+
+    async def finish(self, request: Request) -> None:
+        """Make what `SlowEvaluationError` asks for; the handler is begun again after it."""
+        made = await evaluation.rendered_elsewhere(self.services.templates, request, self.time_limit)
+        self._slow[request.key] = made
+        self._kept.append(request.names)
+        self._again, self._warned = [*self._warned], []
 
     def render_value(self, template: str, names: Mapping[str, Any] | None = None) -> Any:
         """The value of a field: what a lone tag (`{{x}}`) names, as it is; any other template's text. Notes as `render`."""
-        names = self.names if names is None else names
-        value, result = self.services.templates.process_value(template, names)
-        self._noted(result)
-        return value
+        made = self._rendering("value", template, names)
+        self._noted(made.result)
+        return made.value
 
     def render_within(self, value: Any) -> Any:
         """The texts within a JSON value rendered, a lone tag as its value; names of fields and everything else stay."""
@@ -120,15 +181,13 @@ class NodeContext:
 
     def render_shell(self, template: str) -> ShellText:
         """A shell command; its values are variables of the environment and never part of the command. Notes as `render`."""
-        values = shell_text.Values()
-        result = self.services.templates.process_placed(template, self.names, values.place)
-        return values.command(self._noted(result))
+        made = self._rendering("placed", template, token=self._token)
+        return shell_text.Values(self._token, made.placed).command(self._noted(made.result))
 
     def holds_numbers(self, template: str) -> bool:
         """Whether all values of a template are whole numbers."""
-        values = shell_text.Values()
-        self.services.templates.process_placed(template, self.names, values.place)
-        return all(shell_text.NUMBER.fullmatch(value) for value in values.values)
+        made = self._rendering("placed", template, token=self._token)
+        return all(shell_text.NUMBER.fullmatch(value) for value in made.placed)
 
     def file_name(self, template: str, names: Mapping[str, Any] | None = None) -> str:
         """A file's name with its braces (`{a.b}`, `{{a.b}}`) filled in; what nothing provides stays, and is noted in the log."""
@@ -145,15 +204,19 @@ class NodeContext:
         """The text of a rendering, after a warning for each name that was missing and each tag that could not do its work."""
         for missing in result.missing_keys:
             why = self.assigned.unshown(_HEAD.findall(missing)[0]) if self.assigned.names else ""
-            self.execution.emit_log(
-                self.node,
-                "WARNING",
-                f"The template names '{missing}', which "
-                + (f"is left empty: {why}." if why else "nothing provides; it is left empty."),
-            )
+            cause = f"is left empty: {why}." if why else "nothing provides; it is left empty."
+            self._warn(f"The template names '{missing}', which {cause}")
         for problem in result.errors:
-            self.execution.emit_log(self.node, "WARNING", problem)
+            self._warn(problem)
         return well_formed(result.content)
+
+    def _warn(self, words: str) -> None:
+        """Write a warning about a template; what was written before the handler was begun again is not repeated."""
+        self._warned.append(words)
+        if words in self._again:
+            self._again.remove(words)
+        else:
+            self.execution.emit_log(self.node, "WARNING", words)
 
     async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
         """Call a model, showing its text as it comes; usage and cost are charged to this node and the run's budget."""

@@ -603,7 +603,7 @@ class Execution:
                     continue
                 token = run_log.enter(run_log.Place(self, node))
                 try:
-                    result = self._repeated(context) if node.spec.retries else handlers.get(node.type)(context)
+                    result = self._repeated(context) if node.spec.retries else handlers.begin(context)
                 finally:
                     run_log.leave(token)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
@@ -628,7 +628,7 @@ class Execution:
         node = context.node
         run_log.enter(run_log.Place(self, node))  # this task does nothing else
         try:
-            output = await (work if node.spec.retries else self._in_time(node, work))
+            output = await (work if node.spec.retries else self._in_time(context, work))
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
@@ -639,12 +639,13 @@ class Execution:
             self._running.pop(node.index, None)
             self._wakeup.set()
 
-    async def _in_time(self, node: PlanNode, work: Awaitable[Output]) -> Output:
+    async def _in_time(self, context: NodeContext, work: Awaitable[Output]) -> Output:
+        node = context.node
         limit = handlers.time_limit(node, self.options.node_timeout)
         scope = asyncio.timeout(limit)
         try:
             async with scope:
-                return await work
+                return await handlers.complete(context, work)
         except TimeoutError as error:
             if not scope.expired():
                 raise
@@ -660,8 +661,8 @@ class Execution:
         for retry in range(node.spec.retries + 1):
             context.last_try = retry == node.spec.retries
             try:
-                result = handlers.get(node.type)(context)
-                output = result if isinstance(result, Output) else await self._in_time(node, result)
+                result = handlers.begin(context)
+                output = result if isinstance(result, Output) else await self._in_time(context, result)
             except BudgetExceededError:
                 raise
             except Exception as error:

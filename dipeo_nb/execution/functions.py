@@ -105,6 +105,7 @@ class _Function:
         arguments = self._arguments(context)
         if self._takes_context:
             arguments["context"] = context
+        context.acting = True
         with run_log.calling(context.execution, context.node):
             if inspect.iscoroutinefunction(self._function):
                 value = await self._function(**arguments)

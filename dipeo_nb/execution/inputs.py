@@ -66,6 +66,10 @@ class TextView(str):
         self.own = own and isinstance(value, (Mapping, list))
         return self
 
+    def __getnewargs__(self) -> tuple[str, Any]:
+        # For worker processes; `own` comes with the attributes.
+        return str(self), self.__dipeo_value__
+
 
 class ConversationView(dict[str, Any]):
     """A conversation as a mapping that reads as its last message."""

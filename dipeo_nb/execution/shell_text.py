@@ -49,9 +49,9 @@ class ShellText(NamedTuple):
 class Values:
     """The values of one command: `place` stands a mark for each into its text, `command` makes references of the marks."""
 
-    def __init__(self) -> None:
-        self.values: list[str] = []
-        token = secrets.token_hex(8)  # so that no value can hold a mark
+    def __init__(self, token: str = "", values: Sequence[str] = ()) -> None:
+        self.values = list(values)
+        token = token or secrets.token_hex(8)  # so that no value can hold a mark
         self._form = f"{_OPEN}{token}:%d{_CLOSE}"
         self._marks = re.compile(f"{_OPEN}{token}:(\\d+){_CLOSE}")
 

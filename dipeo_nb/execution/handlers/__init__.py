@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
+from dipeo_nb.execution.evaluation import SlowEvaluationError
+from dipeo_nb.execution.inputs import Output
+
+if TYPE_CHECKING:
+    from dipeo_nb.execution.context import NodeContext
 
 Handler = Callable[[Any], Any]
 
@@ -71,6 +76,32 @@ def get(node_type: str) -> Handler:
         ModuleNotFoundError: none; the compiler refuses such diagrams before.
     """
     return _lookup(node_type)[0]
+
+
+def begin(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
+    """Begin the node's work: its output at once, or a coroutine for `complete`."""
+    try:
+        return get(context.node.type)(context)
+    except SlowEvaluationError as slow:
+        return _resumed(context, slow)
+
+
+async def complete(context: NodeContext, work: Awaitable[Output]) -> Output:
+    """The output of a node's work; begun again when it needed a text that took long to make."""
+    try:
+        return await work
+    except SlowEvaluationError as slow:
+        return await _resumed(context, slow)
+
+
+async def _resumed(context: NodeContext, slow: SlowEvaluationError) -> Output:
+    while True:
+        await context.finish(slow.request)
+        try:
+            result = get(context.node.type)(context)
+            return result if isinstance(result, Output) else await result
+        except SlowEvaluationError as another:
+            slow = another
 
 
 def time_limit(node: PlanNode, default: float) -> float | None:

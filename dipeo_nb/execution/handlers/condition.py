@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, cast
 
 from dipeo_nb.diagram import graph
-from dipeo_nb.diagram.expressions import evaluate, parse
+from dipeo_nb.diagram.expressions import parse
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.domain.decision import DECISION_SCHEMA, DEFAULT_DECISION, decided, decision_prompt
 from dipeo_nb.domain.enums import ConditionType, ExecutionPhase
 from dipeo_nb.domain.nodes import ConditionNode
-from dipeo_nb.errors import ExpressionError, NodeExecutionError
+from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.evaluation import holds
 from dipeo_nb.execution.handlers.person_job import remembered
 from dipeo_nb.execution.inputs import VARIABLES, Output, as_text, plain
 
@@ -29,7 +30,8 @@ def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
         case ConditionType.LLM_DECISION:
             return _decide(context, spec)
         case _:
-            return _branched(context, _holds(context, spec.expression or ""))
+            answer = _holds(context, spec.expression or "")
+            return _branched(context, answer) if isinstance(answer, bool) else _awaited(context, answer)
 
 
 def _branched(context: NodeContext, decision: bool, **meta: Any) -> Output:
@@ -66,7 +68,11 @@ def _all_executed(context: NodeContext, spec: ConditionNode) -> bool:
     return all(execution.completed_runs(n) for n in nodes)
 
 
-def _holds(context: NodeContext, expression: str) -> bool:
+async def _awaited(context: NodeContext, answer: Awaitable[bool]) -> Output:
+    return _branched(context, await answer)
+
+
+def _holds(context: NodeContext, expression: str) -> bool | Awaitable[bool]:
     for name in parse(expression).names if context.assigned.names else ():
         # An unknown name is None; what code has set to something else must not count as that.
         if name not in context.names and (why := context.assigned.unshown(name)):
@@ -74,15 +80,14 @@ def _holds(context: NodeContext, expression: str) -> bool:
                 f"The expression names what it cannot see: {why}.",
                 hint="Set a further variable in the code: a number, text, list or mapping made of it.",
             )
-    try:
-        return bool(evaluate(expression, context.names))
-    except ExpressionError:
-        # A label may hide a variable of the same name that the expression means: the sample simple_iter_code labels
-        # the edge `a` with a text and asks `a > 10` of the variable `a`. Variables win in upstream (§3.4).
+
+    # A label may hide a variable of the same name that the expression means: the sample simple_iter_code labels
+    # the edge `a` with a text and asks `a > 10` of the variable `a`. Variables win in upstream (§3.4).
+    def hidden() -> Mapping[str, Any] | None:
         variables = context.variables
-        if not any(name in variables for name in context.inputs.names({})):
-            raise
-        return bool(evaluate(expression, {**context.names, **variables}))
+        return variables if any(name in variables for name in context.inputs.names({})) else None
+
+    return holds(expression, context.names, hidden)
 
 
 async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
@@ -96,7 +101,7 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
     content = names.get("default", names.get("generated_output"))
     if content is None:
         content = dict(context.inputs.values)
-    question = context.render(spec.judge_by)
+    question = await context.rendered(spec.judge_by)
     prompt = decision_prompt(question, as_text(content))
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
     heard = await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)

@@ -34,7 +34,7 @@ async def run(context: NodeContext) -> Output:
 async def _answer(
     context: NodeContext, spec: PersonJobNode, person: DomainPerson, names: Mapping[str, Any]
 ) -> Output | None:
-    prompt = context.render(_template(context, spec), names)
+    prompt = await context.rendered(_template(context, spec), names)
     if not prompt.strip():
         return None
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []

@@ -13,11 +13,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from dipeo_nb.diagram.file_templates import render_file
 from dipeo_nb.domain.enums import TemplateEngine
 from dipeo_nb.domain.nodes import TemplateJobNode
 from dipeo_nb.errors import NodeExecutionError, StorageError, TemplateError
 from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.evaluation import file_text
 from dipeo_nb.execution.inputs import Output
 
 PREPROCESSOR_TIMEOUT = 60.0
@@ -31,11 +31,11 @@ async def run(context: NodeContext) -> Output:
     names = await _names(context, spec)
     text, what = await _template(context, spec, names)
     if spec.engine is TemplateEngine.INTERNAL:
-        made = context.render(text, names)
+        made = await context.rendered(text, names)
     else:
         try:
-            made = await asyncio.to_thread(
-                render_file, text, names, load=lambda name: _included(context, name), what=what
+            made = await file_text(
+                text, names, load=lambda name: _included(context, name), what=what, limit=context.time_limit
             )
         except TemplateError as error:
             name = undefined[1] if (undefined := _UNDEFINED.search(error.message)) else ""
@@ -44,7 +44,7 @@ async def run(context: NodeContext) -> Output:
             raise
     if not spec.output_path:
         return Output(made)
-    path = _path(context, spec.output_path, names)
+    path = await _path(context, spec.output_path, names)
     written = await asyncio.to_thread(_write, context, path, made)
     return Output(made, meta={"path": path, "bytes": len(made.encode()), "written": written})
 
@@ -62,13 +62,13 @@ async def _template(context: NodeContext, spec: TemplateJobNode, names: Mapping[
         return spec.template_content, f"the template of '{context.node.label}'"
     if not spec.template_path:
         raise NodeExecutionError("The node has no template.", hint="Set `template_path` or `template_content`.")
-    path = _path(context, spec.template_path, names)
+    path = await _path(context, spec.template_path, names)
     return await asyncio.to_thread(context.services.files.read_text, path), f"template {path}"
 
 
-def _path(context: NodeContext, template: str, names: Mapping[str, Any]) -> str:
+async def _path(context: NodeContext, template: str, names: Mapping[str, Any]) -> str:
     """File names take double and single braces."""
-    return context.file_name(context.render(template, names), names).strip()
+    return context.file_name(await context.rendered(template, names), names).strip()
 
 
 def _included(context: NodeContext, name: str) -> str | None:
