@@ -337,7 +337,8 @@ class Counted(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        return self._call("joined", *cast("list[nodes.Expr]", node.nodes), lineno=node.lineno)
+        parts = cast("list[nodes.Expr]", node.nodes)
+        return self._call("joined", *parts, lineno=node.lineno)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)

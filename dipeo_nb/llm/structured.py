@@ -22,9 +22,13 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import from_json, to_json
 
+from dipeo_nb.diagram.metering import NotQuickError, metered, quick
+from dipeo_nb.diagram.schema_check import validator
+from dipeo_nb.diagram.values import TooLargeError
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Rung, TokenUsage, ToolConfig
 from dipeo_nb.errors import StructureError, ValidationError
 from dipeo_nb.llm.samples import resolved
+from dipeo_nb.workers import WORKERS
 
 # Schemas.
 
@@ -211,13 +215,40 @@ def validated(value: Any, response_format: Any) -> tuple[str, Any]:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}") from None
         return adapter.dump_json(instance).decode(), instance
-    from jsonschema import Draft202012Validator  # only now: see `prepare`
-
-    error = next(iter(Draft202012Validator(schema_of(response_format)).iter_errors(value)), None)
-    if error is not None:
-        place = ".".join(map(str, error.absolute_path)) or "the value"
-        raise ValueError(f"{place}: {error.message[:200]}")
+    problem = _problem(schema_of(response_format), value)
+    if problem is not None:
+        raise ValueError(problem)
     return json.dumps(value, ensure_ascii=False), value
+
+
+CHECK_S = 2.0
+"""Seconds that the check of an answer may take."""
+
+
+def _problem(schema: dict[str, Any], value: Any) -> str | None:
+    """Why a value does not fit a schema, with the place; None when it does."""
+    try:
+        with quick():
+            return first_problem(schema, value)
+    except NotQuickError:
+        pass
+    try:
+        return WORKERS.call_here(f"{__name__}:first_problem", schema, value, timeout=CHECK_S)
+    except TimeoutError:
+        return f"its check takes longer than {CHECK_S:g} s"
+
+
+def first_problem(schema: dict[str, Any], value: Any) -> str | None:
+    """As `_problem`, without a limit of time."""
+    try:
+        with metered():
+            error = next(iter(validator(schema).iter_errors(value)), None)
+    except TooLargeError as error:
+        return f"its check takes too long: {error}"
+    if error is None:
+        return None
+    place = ".".join(map(str, error.absolute_path)) or "the value"
+    return f"{place}: {error.message[:200]}"
 
 
 # The ladder: ways that need nothing of the provider.

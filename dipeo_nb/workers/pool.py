@@ -82,12 +82,26 @@ class WorkerPool:
         finally:
             job.cancel()
 
-    def call_here(self, function: str, *arguments: Any) -> Any:
-        """As `call`, blocking; an interruption (Ctrl-C) kills the process."""
+    def call_here(self, function: str, *arguments: Any, timeout: float | None = None) -> Any:
+        """As `call`, blocking; an interruption (Ctrl-C) kills the process.
+
+        Raises:
+            TimeoutError: it took longer than *timeout* seconds.
+        """
         job = _Job(self, function, arguments)
+        timer = None if timeout is None else threading.Timer(timeout, job.cancel)
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
         try:
             return job.run()
+        except NodeExecutionError:
+            if job.cancelled:
+                raise TimeoutError from None
+            raise
         finally:
+            if timer is not None:
+                timer.cancel()
             job.cancel()
 
     def rest(self) -> None:
@@ -139,17 +153,17 @@ class _Job:
         self._request = pickle.dumps((function, arguments), protocol=pickle.HIGHEST_PROTOCOL)
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
-        self._cancelled = False
+        self.cancelled = False
 
     def run(self) -> Any:
         while not self._pool._room.acquire(timeout=0.1):  # pyright: ignore[reportPrivateUsage]
-            if self._cancelled:
-                return None
+            if self.cancelled:
+                raise NodeExecutionError("The work was cancelled.", hint="Try again.")
         try:
             worker = self._pool._take()  # pyright: ignore[reportPrivateUsage]
             with self._lock:
                 self._worker = worker
-                if self._cancelled:
+                if self.cancelled:
                     worker.kill()
             try:
                 answer = worker.ask(self._request)
@@ -166,7 +180,7 @@ class _Job:
     def cancel(self) -> None:
         """Kill the process, if it still works for this call."""
         with self._lock:
-            self._cancelled = True
+            self.cancelled = True
             worker, self._worker = self._worker, None
         if worker is not None:
             worker.kill()

@@ -6,15 +6,20 @@ The dialect is the schema's own `$schema`, else 2020-12; `format` is checked. A 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, cast
 
 from dipeo_nb.common.values import parse_json
+from dipeo_nb.diagram.metering import NotQuickError, metered, quick
+from dipeo_nb.diagram.schema_check import validator
+from dipeo_nb.diagram.values import TooLargeError
 from dipeo_nb.domain.nodes import JsonSchemaValidatorNode
 from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
+from dipeo_nb.workers import WORKERS
 
 MAX_VIOLATIONS = 100
 """Violations that a strict check lists at most."""
@@ -24,7 +29,9 @@ async def run(context: NodeContext) -> Output:
     spec = cast(JsonSchemaValidatorNode, context.node.spec)
     schema = await _schema(context, spec)
     data = await _read(context, spec.data_path) if spec.data_path else _parsed(plain(context.inputs.body))
-    found = await asyncio.to_thread(_violations, schema, data, spec.strict_mode)
+    found = await asyncio.to_thread(_quickly, schema, data, spec.strict_mode)
+    if found is None:
+        found = await WORKERS.call(f"{__name__}:violations", schema, data, spec.strict_mode)
     if found:
         rest = f" and {len(found) - 3} more" if len(found) > 3 else ""
         told = "; ".join(f"{item['path']}: {item['message']}" for item in found[:3])
@@ -80,21 +87,29 @@ def _parsed(data: Any) -> Any:
         return data
 
 
-def _violations(schema: Any, data: Any, every: bool) -> list[dict[str, str]]:
+def _quickly(schema: Any, data: Any, every: bool) -> list[dict[str, str]] | None:
+    """As `violations`; None: that takes longer."""
+    try:
+        with quick():
+            return violations(schema, data, every)
+    except NotQuickError:
+        return None
+
+
+def violations(schema: Any, data: Any, every: bool) -> list[dict[str, str]]:
     """[{path, message, rule}], empty when it fits."""
-    from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema import SchemaError  # only now: its import takes most of a second
     from jsonschema.exceptions import best_match
-    from jsonschema.validators import validator_for
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
     if not isinstance(schema, (Mapping, bool)):
         raise NodeExecutionError("The schema is no mapping.", hint="A JSON schema is a mapping, e.g. {type: object}.")
-    kind: Any = validator_for(schema, default=Draft202012Validator)
     try:
-        kind.check_schema(schema)
-        validator = kind(schema, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
-        errors = sorted(validator.iter_errors(data), key=lambda e: list(map(str, e.absolute_path)))
+        with metered():
+            check = validator(schema, registry=Registry(), format_checker=True)
+            errors = sorted(check.iter_errors(data), key=lambda e: list(map(str, e.absolute_path)))
+            chosen = errors[:MAX_VIOLATIONS] if every else [best_match(errors)] if errors else []
     except SchemaError as error:
         raise NodeExecutionError(
             f"The schema is wrong at {error.json_path}: {error.message}.", hint="Mend the schema."
@@ -103,5 +118,10 @@ def _violations(schema: Any, data: Any, every: bool) -> list[dict[str, str]]:
         raise NodeExecutionError(
             f"The schema refers to '{error.ref}', which is not in it.", hint="Put it under $defs; nothing is fetched."
         ) from None
-    chosen = errors[:MAX_VIOLATIONS] if every else [best_match(errors)] if errors else []
+    except TooLargeError as error:
+        raise NodeExecutionError(
+            f"The check takes too long: {error}.", hint="Check less at once, or with a simpler schema."
+        ) from None
+    except re.error as error:
+        raise NodeExecutionError(f"The schema has a pattern that is none: {error}.", hint="Correct it.") from None
     return [{"path": e.json_path, "message": e.message[:500], "rule": str(e.validator)} for e in chosen]
