@@ -849,7 +849,7 @@ class _Bands:
 
     def _through(self, e: int, part: Part) -> list[Point]:
         """An arrow through its band, or an arc."""
-        link, hops = self.links[e], self.hops[e]
+        hops = self.hops[e]
         first, last = hops[0].left, hops[-1].right
         a, b = self._real(first, self._port(hops[0], False)), self._real(last, self._port(hops[-1], True))
         points: list[Point] = []

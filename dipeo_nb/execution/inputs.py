@@ -66,7 +66,7 @@ class TextView(str):
         self.own = own and isinstance(value, (Mapping, list))
         return self
 
-    def __getnewargs__(self) -> tuple[str, Any]:
+    def __getnewargs__(self) -> tuple[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         # For worker processes; `own` comes with the attributes.
         return str(self), self.__dipeo_value__
 

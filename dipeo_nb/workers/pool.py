@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dipeo_nb import errors
-from dipeo_nb.config import child_environment
+from dipeo_nb.config import code_environment
 from dipeo_nb.errors import DipeoError, NodeExecutionError
 from dipeo_nb.workers.child import HEAD, read
 
@@ -198,7 +198,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=sys.prefix,
-            env=child_environment(),
+            env=code_environment(),
             start_new_session=True,  # Ctrl-C in the terminal is the parent's
         )
 
