@@ -119,7 +119,7 @@ def test_user_and_password_of_an_address_stay(servers: tuple[Server, Server]):
 def test_redirects_to_what_is_no_web_server(servers: tuple[Server, Server], location: str):
     """One error that names the first address without its query; nothing of the kind is opened."""
     servers[0].answers = [(302, {"location": location}, b"")]
-    with pytest.raises(IntegrationError, match="no address of a web server|cannot be reached") as caught:
+    with pytest.raises(IntegrationError, match=r"no address of a web server|cannot be reached") as caught:
         ask("GET", f"{servers[0].url}/?key={CANARY}")
     assert CANARY not in str(caught.value)
 

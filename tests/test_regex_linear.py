@@ -97,6 +97,7 @@ def _methods(name: str, file: Path) -> list[str]:
 
 _SOURCE = "\n".join(file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py"))
 MADE_AT_RUN_TIME = {
+    "common/child_environment.py": "a name between word boundaries",
     "execution/handlers/code_job.py": "a name between word boundaries",
     "execution/node_js.py": "a name after `function`, at the beginning of a line",
     "execution/patches.py": "two fixed patterns, given by name",
