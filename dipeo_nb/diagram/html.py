@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dipeo_nb.diagram.labels import clean, escape
+from dipeo_nb.diagram.layout import PAGE
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity
 
@@ -67,11 +68,16 @@ def figure(picture: str | bytes, alt: str, *, width: int | None = None) -> str:
         width: pixels; default: the picture's own, never wider than the page.
     """
     kind, data = ("image/png", picture) if isinstance(picture, bytes) else ("image/svg+xml", _encoded(picture))
+    natural = re.match(r'<svg [^>]*?width="(\d+)"', picture) if isinstance(picture, str) and not width else None
+    large = natural is not None and int(natural[1]) > PAGE
     size = f' width="{int(width)}"' if width else ""
-    return (
+    style = "max-width:none" if large else "max-width:100%;height:auto"
+    image = (
         f'<img src="data:{kind};base64,{base64.b64encode(data).decode("ascii")}" alt="{escape(clean(alt))}"{size} '
-        f'style="max-width:100%;height:auto"/>'
+        f'style="{style}"/>'
     )
+    # A large drawing is moved about in a pane instead of being made too small to be read.
+    return f'<div style="overflow:auto;max-height:80vh" tabindex="0">{image}</div>' if large else image
 
 
 def _encoded(text: str) -> bytes:
@@ -124,8 +130,7 @@ body{margin:0;background:var(--ground);color:var(--text);font:15px/1.5 Inter,sys
 main{max-width:1400px;margin:0 auto;padding:24px 20px 48px}
 h1{font-size:22px;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:16px;margin:28px 0 8px}
 .sub{color:var(--muted);margin:0 0 12px}
-.drawing{margin:14px 0;overflow:auto}.drawing svg{display:block;max-width:none;height:auto;min-width:min(100%,640px)}
-@media (min-width:700px){.drawing svg{max-width:max(100%,1400px)}}
+.drawing{margin:14px 0;overflow:auto}.drawing svg{display:block;max-width:none}
 .findings{list-style:none;margin:12px 0;padding:0}
 .findings li{padding:6px 12px;margin:4px 0;background:var(--panel);border-left:4px solid var(--edge);border-radius:4px;
 overflow-wrap:anywhere}

@@ -4,7 +4,9 @@
 
 const SILENCE_MS = 6000; // the kernel speaks once a second while a run goes on; silence means that it is gone or blocked
 const PATIENCE_MS = 3000; // a kernel without subshells takes Stop in only when its cell has ended
-const MIN_SCALE = 0.6; // a wider drawing scrolls instead of shrinking further
+const READABLE = 11 / 13; // a drawing scrolls instead of shrinking further: its labels, of 13 pixels, keep 11
+const OVERVIEW_NODES = 40; // with more nodes than this a drawing starts as an overview, to be zoomed into
+const MAP_WIDTH = 150;
 
 const WORDS = { maxiter_reached: "completed, all runs used", aborted: "stopped", "": "" };
 const word = (status) => WORDS[status] ?? status;
@@ -46,7 +48,13 @@ function render({ model, el }) {
   prompt.htmlFor = field.id;
   form.hidden = true;
 
+  const map = element("canvas", { class: "dipeo-map", "aria-hidden": "true", width: MAP_WIDTH });
+  const zoomButton = (name, sign) => element("button", { type: "button", "aria-label": name, title: name, ...QUIET }, sign);
+  const [out, whole, full, into] = [["Zoom out", "−"], ["Show all", "Fit"], ["Actual size", "100 %"], ["Zoom in", "+"]].map((b) => zoomButton(...b));
+  const zooms = element("div", { class: "dipeo-zooms", role: "group", "aria-label": "Zoom" }, out, whole, full, into);
   const drawing = element("div", { class: "dipeo-drawing", role: "group", "aria-label": "Diagram; arrow keys move between nodes" });
+
+  const stage = element("div", { class: "dipeo-stage" }, drawing, map, zooms);
 
   const who = element("span", { class: "dipeo-who" });
   const follow = element("button", { type: "button", class: "dipeo-follow", ...QUIET }, "Follow the run");
@@ -60,7 +68,7 @@ function render({ model, el }) {
   const log = element("div", { class: "dipeo-log", tabindex: "0", role: "region", "aria-label": "Events of the run", ...QUIET }, table);
   const details = element("details", { class: "dipeo-events" }, summary, log);
 
-  const root = element("section", { class: "dipeo-view", "aria-label": "Run of a diagram" }, bar, form, drawing, output, details);
+  const root = element("section", { class: "dipeo-view", "aria-label": "Run of a diagram" }, bar, form, stage, output, details);
 
   let nodes = []; // {element, id, words (of the drawing), runs (its text)}
   let asked = null;
@@ -68,21 +76,96 @@ function render({ model, el }) {
   let heard = performance.now();
   let lastRow = 0;
   let stopped = null; // when Stop was pressed
+  let [svg, size, large, chosen, mapping] = [null, { w: 1, h: 1 }, false, "fit", 0];
+  let drag = null; // where the drawing was taken hold of
 
   const going = () => ["running", "pending"].includes(model.get("run").status);
   const elapsed = () => shown.seconds + (model.get("run").status === "running" ? (performance.now() - shown.at) / 1000 : 0);
 
   function drawPicture() {
     drawing.innerHTML = model.get("svg");
-    const svg = drawing.querySelector("svg");
-    if (svg) svg.style.minWidth = `${Math.round(Number(svg.getAttribute("width")) * MIN_SCALE)}px`;
     nodes = [...drawing.querySelectorAll("[data-node]")].map((node) => ({
       element: node, id: node.dataset.node, words: node.getAttribute("aria-label") || "",
       title: node.querySelector("title"), runs: node.querySelector(".dp-runs text"),
     }));
     nodes.forEach((node, i) => node.element.setAttribute("tabindex", i ? "-1" : "0")); // one stop for Tab, arrows inside
+    measure();
     drawRun();
     drawText();
+  }
+
+  // Zoom: "fit" follows the width of the page (a small drawing) or shows all of a large one; else a number.
+
+  function measure() {
+    svg = drawing.querySelector("svg");
+    if (!svg) return;
+    size = { w: Number(svg.getAttribute("width")), h: Number(svg.getAttribute("height")) };
+    for (const node of nodes) {
+      const [x, y] = node.element.transform.baseVal.numberOfItems ? [node.element.transform.baseVal[0].matrix.e, node.element.transform.baseVal[0].matrix.f] : [0, 0];
+      const box = node.element.querySelector(".dp-box").getBBox();
+      node.place = { x, y, w: box.width, h: box.height };
+    }
+    large = nodes.length > OVERVIEW_NODES;
+    stage.toggleAttribute("data-large", large);
+    zoom("fit");
+  }
+
+  const least = () => Math.min(1, drawing.clientWidth / size.w, parseFloat(getComputedStyle(drawing).maxHeight) / size.h || 1);
+  const scale = () => svg.getBoundingClientRect().width / size.w;
+
+  // The point (x, y) of the pane, in pixels from its corner, stays where it is.
+  function zoom(wanted, x = drawing.clientWidth / 2, y = drawing.clientHeight / 2) {
+    if (!svg || !drawing.clientWidth) return;
+    const before = scale() || 1;
+    const spot = [(drawing.scrollLeft + x) / before, (drawing.scrollTop + y) / before];
+    chosen = wanted === "fit" ? "fit" : Math.min(2, Math.max(least(), wanted));
+    if (chosen === "fit" && !large) {
+      svg.style.minWidth = `${Math.round(size.w * READABLE)}px`;
+      svg.style.width = svg.style.maxWidth = "";
+    } else {
+      svg.style.minWidth = "0";
+      svg.style.maxWidth = "none";
+      svg.style.width = `${size.w * (chosen === "fit" ? least() : chosen)}px`;
+    }
+    const now = scale();
+    drawing.scrollLeft = spot[0] * now - x;
+    drawing.scrollTop = spot[1] * now - y;
+    drawing.toggleAttribute("data-overview", now < 0.55);
+    stage.toggleAttribute("data-partly", now > least() * 1.01);
+    put(full, large ? `${Math.round(now * 100)} %` : "100 %");
+    out.disabled = now <= least() * 1.01;
+    into.disabled = now >= 1.99;
+    drawMap();
+  }
+
+  function drawMap() {
+    if (!large || mapping || !stage.hasAttribute("data-partly")) return;
+    mapping = requestAnimationFrame(() => {
+      mapping = 0;
+      const share = MAP_WIDTH / size.w;
+      map.height = Math.min(Math.round(size.h * share), 220);
+      const [sx, sy] = [share, map.height / size.h];
+      const pen = map.getContext("2d");
+      const colours = new Map();
+      for (const node of nodes) {
+        const state = node.element.dataset.status;
+        if (!colours.has(state)) colours.set(state, getComputedStyle(node.element.querySelector(".dp-box")).stroke);
+        pen.fillStyle = colours.get(state);
+        pen.fillRect(node.place.x * sx, node.place.y * sy, Math.max(2, node.place.w * sx), Math.max(1.5, node.place.h * sy));
+      }
+      const now = scale();
+      pen.strokeStyle = getComputedStyle(root).getPropertyValue("--dipeo-frame") || "#2563eb";
+      pen.lineWidth = 1.5;
+      pen.strokeRect((drawing.scrollLeft / now) * sx + 1, (drawing.scrollTop / now) * sy + 1,
+        Math.min(map.width - 2, (drawing.clientWidth / now) * sx - 2), Math.min(map.height - 2, (drawing.clientHeight / now) * sy - 2));
+    });
+  }
+
+  function goTo(event) {
+    const frame = map.getBoundingClientRect();
+    const now = scale();
+    drawing.scrollLeft = ((event.clientX - frame.left) / frame.width) * size.w * now - drawing.clientWidth / 2;
+    drawing.scrollTop = ((event.clientY - frame.top) / frame.height) * size.h * now - drawing.clientHeight / 2;
   }
 
   function drawRun() {
@@ -106,6 +189,7 @@ function render({ model, el }) {
       node.element.setAttribute("aria-label", said);
       if (node.title) put(node.title, said);
     }
+    drawMap();
     drawQuestion(run.question);
   }
 
@@ -177,19 +261,52 @@ function render({ model, el }) {
 
   drawing.addEventListener("click", (event) => {
     const node = nodeAt(event.target);
-    if (node) select(node.id);
+    if (!node || drag?.moved) return;
+    select(node.id);
+    if (drawing.hasAttribute("data-overview")) {
+      const pane = drawing.getBoundingClientRect();
+      zoom(1, event.clientX - pane.left, event.clientY - pane.top);
+    }
   });
+  drawing.addEventListener("pointerdown", (event) => {
+    drag = event.button || event.pointerType === "touch" ? null : { x: event.clientX, y: event.clientY, left: drawing.scrollLeft, top: drawing.scrollTop, moved: false };
+  });
+  drawing.addEventListener("pointermove", (event) => {
+    if (!drag || !event.buttons) return;
+    const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
+    if (!drag.moved && Math.hypot(dx, dy) < 5) return;
+    if (!drag.moved) drawing.setPointerCapture(event.pointerId);
+    drag.moved = true;
+    drawing.scrollLeft = drag.left - dx;
+    drawing.scrollTop = drag.top - dy;
+  });
+  drawing.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    const pane = drawing.getBoundingClientRect();
+    zoom(scale() * Math.exp(-event.deltaY / 300), event.clientX - pane.left, event.clientY - pane.top);
+  }, { passive: false });
+  drawing.addEventListener("scroll", drawMap, { passive: true });
+  map.addEventListener("pointerdown", (event) => { map.setPointerCapture(event.pointerId); goTo(event); });
+  map.addEventListener("pointermove", (event) => { if (event.buttons) goTo(event); });
+  out.addEventListener("click", () => zoom(scale() / 1.3));
+  into.addEventListener("click", () => zoom(scale() * 1.3));
+  whole.addEventListener("click", () => zoom("fit"));
+  full.addEventListener("click", () => zoom(1));
   drawing.addEventListener("keydown", (event) => {
     const at = nodes.indexOf(nodeAt(event.target));
     if (at < 0) return;
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (event.key === "Enter" || event.key === " ") select(nodes[at].id);
     else if (event.key === "Escape") select(null);
+    else if (event.key === "+" || event.key === "-") zoom(scale() * (event.key === "+" ? 1.3 : 1 / 1.3));
+    else if (event.key === "0") zoom("fit");
     else if (step) {
       const next = nodes[(at + step + nodes.length) % nodes.length].element;
       nodes[at].element.setAttribute("tabindex", "-1");
       next.setAttribute("tabindex", "0");
-      next.focus();
+      next.focus({ preventScroll: true });
+      reveal(next);
     } else return;
     event.preventDefault();
   });
@@ -228,7 +345,17 @@ function render({ model, el }) {
   drawPicture();
   drawLog();
   el.appendChild(root);
+  // Nothing has a size before it is on the page; later the page may become wider or narrower.
+  const resized = new ResizeObserver(() => {
+    if (!svg || !drawing.clientWidth) return;
+    if (chosen === "fit") zoom("fit");
+    else drawMap();
+  });
+  resized.observe(stage);
+  measure();
   return () => {
+    resized.disconnect();
+    cancelAnimationFrame(mapping);
     clearInterval(ticking);
     for (const [event, handler] of Object.entries(handlers)) model.off(event, handler);
   };
