@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from dipeo_nb.diagram.labels import measure
+
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -44,6 +46,8 @@ class Picture:
     boxes: dict[str, Rect] = field(default_factory=dict[str, Rect])
     tags: list[Rect] = field(default_factory=list[Rect])
     tag_owner: list[str] = field(default_factory=list[str])
+    words: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Arrow → what stands on it."""
     arrows: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     """Arrow → (source, target)."""
     pieces: list[Piece] = field(default_factory=list[Piece])
@@ -80,6 +84,9 @@ def read(svg: str) -> Picture:
             x, y, w, h = (float(rect.get(name) or 0) for name in ("x", "y", "width", "height"))
             found.tags.append(Rect(x, y, x + w, y + h))
             found.tag_owner.append(group.get("data-of") or "")
+            found.words[found.tag_owner[-1]] = [(t.text or "") for t in group.iter(f"{_SVG}text")]
+            words = [measure(text, 11, bold=not i) for i, text in enumerate(found.words[found.tag_owner[-1]])]
+            assert sum(words) <= w + 4, (words, w)
     page = Rect(0, 0, wide, high)
     for rect in (*found.boxes.values(), *found.tags, *(piece.rect for piece in found.pieces)):
         inside = page.left <= rect.left and rect.right <= page.right and page.top <= rect.top and rect.bottom <= page.bottom

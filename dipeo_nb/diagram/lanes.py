@@ -9,6 +9,7 @@ two runs would have to be on both sides of each other, one of them changes its l
 from __future__ import annotations
 
 import bisect
+import heapq
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +18,8 @@ APART = 4.2
 """What is at least so far apart, in pixels, does not lie on each other."""
 _MARGIN = 9.0
 """Pixels between two runs that follow each other on one lane."""
+_LOOKED_AT = 60
+"""Lanes in which room is looked for, the last ones, where there are very many."""
 _CAREFUL = 40
 """Up to so many runs in one space, crossings are counted; more are ordered by a rule of thumb."""
 
@@ -54,15 +57,11 @@ def assign(runs: Sequence[Run], *, tight: bool = False) -> tuple[list[list[Piece
         for q in followers:
             waiting[q] += 1
     weights = _crossings(pieces) if len(pieces) <= _CAREFUL else None
-    open_ = {i for i in range(len(pieces)) if not waiting[i]}
     rest = set(range(len(pieces)))
-    queue = sorted(rest, key=lambda i: _rank(pieces[i])) if weights is None else []
+    open_ = {i for i in rest if not waiting[i]}
+    by_rank = sorted((_rank(pieces[i]), i) for i in open_) if weights is None else []
     while rest:
-        if weights is not None:
-            chosen = min(open_, key=lambda i: (sum(weights[i][q] for q in rest), _rank(pieces[i])), default=None)
-        else:
-            chosen = next((i for i in queue if i in open_), None) if open_ else None
-        if chosen is None:
+        if not open_:
             # Each of those left waits for another one: one from side to side becomes two pieces.
             blocked = min(
                 (i for i in rest if pieces[i].start_side == -1 and pieces[i].end_side == 1 and i not in split),
@@ -75,23 +74,24 @@ def assign(runs: Sequence[Run], *, tight: bool = False) -> tuple[list[list[Piece
             pieces.append(Run(middle, -1, run.end, run.end_side))
             of_run = [[*o, second] if o[-1] == blocked else o for o in of_run]
             # What had to stand before the whole has to stand before its second piece.
-            behind = waiting[blocked]
             for followers in before:
                 followers[:] = [second if q == blocked else q for q in followers]
             before[blocked].append(second)
             before.append([])
+            waiting.append(waiting[blocked] + 1)
             waiting[blocked] = 0
-            waiting.append(behind + 1)
             if weights is not None:
                 for row in weights:
                     row.append(0)
                 weights.append([0] * len(pieces))
-            else:
-                queue.append(second)
             rest.add(second)
             split |= {blocked, second}
             open_ = {blocked}
-            chosen = blocked
+            by_rank = [(_rank(pieces[blocked]), blocked)]
+        if weights is not None:
+            chosen = min(open_, key=lambda i: (sum(weights[i][q] for q in rest), _rank(pieces[i])))
+        else:
+            _, chosen = heapq.heappop(by_rank)
         order.append(chosen)
         open_.discard(chosen)
         rest.discard(chosen)
@@ -99,8 +99,8 @@ def assign(runs: Sequence[Run], *, tight: bool = False) -> tuple[list[list[Piece
             waiting[q] -= 1
             if not waiting[q]:
                 open_.add(q)
-        if weights is None and len(order) % 64 == 0:
-            queue = [i for i in queue if i in rest]
+                if weights is None:
+                    heapq.heappush(by_rank, (_rank(pieces[q]), q))
     lanes = _packed(pieces, before, order, tight=tight)
     found = [[Piece(lanes[i], pieces[i].start, pieces[i].end) for i in parts] for parts in of_run]
     for i, turn in enumerate(turned):
@@ -174,7 +174,7 @@ def _packed(
     lanes = [0] * len(runs)
     floor = [0] * len(runs)
     placed: list[tuple[float, float, int]] = []
-    free_after: list[list[tuple[float, float]]] = []
+    taken: list[list[tuple[float, float]]] = []
     for i in order:
         low, high = _span(runs[i])
         lane = floor[i]
@@ -184,11 +184,12 @@ def _packed(
                     lane = max(lane, other + 1)
             placed.append((low, high, lane))
         else:
-            while lane < len(free_after) and _occupied(free_after[lane], low, high):
+            lane = max(lane, len(taken) - _LOOKED_AT)
+            while lane < len(taken) and _occupied(taken[lane], low, high):
                 lane += 1
-            while lane >= len(free_after):
-                free_after.append([])
-            bisect.insort(free_after[lane], (low, high))
+            while lane >= len(taken):
+                taken.append([])
+            bisect.insort(taken[lane], (low, high))
         lanes[i] = lane
         for q in before[i]:
             floor[q] = max(floor[q], lane + 1)

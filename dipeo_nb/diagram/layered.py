@@ -43,6 +43,7 @@ _LONGEST = 12
 """Columns that an arrow may cross between boxes; longer ones run above or below the band."""
 _DUMMIES = 20_000
 """Places kept free for arrows between boxes, in all."""
+_LONG_COLUMN = 100
 _CAREFUL_NODES = 60
 """With more boxes, what comes out a little too wide is left as it is."""
 _CAREFUL_ITEMS = 400
@@ -97,7 +98,7 @@ def layered(members: Sequence[int], sizes: Sequence[tuple[float, float]], links:
     layers = _layers(len(inner), [(k.target, k.source) if k.back else (k.source, k.target) for k in drawn])
     best: Part | None = None
     narrowest = math.inf
-    for tight, shares in ((False, (1.0, 0.92, 0.84, 0.7)), (True, (1.0, 0.8, 0.6, 0.4, 0.0, 1.3))):
+    for tight, shares in ((False, (1.0, 0.92, 0.84, 0.7)), (True, (1.0, 0.8, 0.6, 0.4, 0.01, 1.3))):
         tried: set[tuple[int, ...]] = set()
         for share in shares:
             starts = _bands(inner, drawn, layers, share * width)
@@ -1025,8 +1026,21 @@ def _median(places: Sequence[tuple[float, float]]) -> float:
 
 
 def _rising(values: Sequence[tuple[float, float]]) -> list[float]:
-    """The non-decreasing values nearest to the given (value, weight) by absolute distance: pool adjacent violators."""
+    """The non-decreasing values nearest to the given (value, weight): pool adjacent violators.
+
+    By absolute distance, which keeps as many as can be exactly; by squares where there are many, which is quicker.
+    """
     pools: list[tuple[float, list[tuple[float, float]]]] = []
+    if len(values) > _LONG_COLUMN:
+        means: list[tuple[float, float, int]] = []
+        for value, weight in values:
+            count = 1
+            while means and means[-1][0] > value:
+                other, more, size = means.pop()
+                value = (value * weight + other * more) / (weight + more)
+                weight, count = weight + more, count + size
+            means.append((value, weight, count))
+        return [value for value, _, count in means for _ in range(count)]
     for value in values:
         middle, pool = value[0], [value]
         while pools and pools[-1][0] > middle:

@@ -266,6 +266,7 @@ function render({ model, el }) {
     if (drawing.hasAttribute("data-overview")) {
       const pane = drawing.getBoundingClientRect();
       zoom(1, event.clientX - pane.left, event.clientY - pane.top);
+      reveal(node.element);
     }
   });
   drawing.addEventListener("pointerdown", (event) => {
