@@ -414,7 +414,7 @@ from dipeo_nb.cli import main
 assert not {"rich", "pydantic", "dipeo_nb.container"} & set(sys.modules), "too much for --help"
 assert main(["run", "hello.light.yaml", "--model", "echo", "-q"]) == 0
 heavy = {"openai", "anthropic", "google.genai", "ollama", "xllamacpp", "IPython", "ipywidgets", "anywidget", "genai_prices",
-         "jsonschema", "graphlay", "resvg_py", "dipeo_nb.notebook"}
+         "jsonschema", "resvg_py", "dipeo_nb.notebook"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)

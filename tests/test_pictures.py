@@ -156,6 +156,12 @@ def test_branches_stand_in_the_order_of_the_file(name: str) -> None:
     assert tops == sorted(tops)
 
 
+def test_words_that_fit_are_whole() -> None:
+    """A branch and a label beside it are cut only where they are too long together."""
+    picture = check(of_shape("s > ?c; c+ > a:x; c- > b:topic; a > e; b > e"))
+    assert sorted(picture.words.values()) == [["false", "topic"], ["true", "x"]]
+
+
 def test_boxes_of_a_column_are_equally_wide() -> None:
     """What stands under each other has one left and one right side."""
     nodes = tuple(DomainNode(i, "db", f"{i} " * n) for i, n in (("a", 1), ("b", 5), ("c", 9), ("d", 14)))

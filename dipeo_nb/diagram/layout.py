@@ -156,7 +156,8 @@ def _words(link: Link, wide: float) -> tuple[str, str]:
     room = wide - 2 * _WORD_SIDE + 0.5
     branch, label = link.branch, link.label
     if branch:
-        branch = labels.fit(branch, room - (24.0 if label else 0.0), ARROW_LABEL_SIZE, bold=True)
+        beside = min(labels.measure(label, ARROW_LABEL_SIZE), 24.0) + _WORD_GAP if label else 0.0
+        branch = labels.fit(branch, room - beside, ARROW_LABEL_SIZE, bold=True)
         room -= labels.measure(branch, ARROW_LABEL_SIZE, bold=True) + _WORD_GAP
     return branch, labels.fit(label, room, ARROW_LABEL_SIZE) if label else ""
 
