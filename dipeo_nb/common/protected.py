@@ -11,7 +11,7 @@ import os
 import stat
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dipeo_nb.common.paths import refused
@@ -70,12 +70,12 @@ class ProtectedPlaces:
                 found |= {(*rest[:-1], rest[-1] + end) for end in _SIBLINGS if rest}
         return frozenset(found)
 
-    def check_file(self, info: os.stat_result, shown: str, folders: Sequence[Path]) -> None:
+    def check_file(self, info: os.stat_result, shown: str, base: Path) -> None:
         """Compare what was opened with what is protected, whatever name it was opened by.
 
         Args:
             info: of the open file or folder.
-            folders: the base directory and the folders between it and the file, whose protected files may have a second name.
+            base: the folder whose protected files may have a second name.
 
         Raises:
             StorageError: `refused`.
@@ -83,12 +83,11 @@ class ProtectedPlaces:
         inode = (info.st_dev, info.st_ino)
         if inode in self._own_inodes():
             raise closed(shown, "it is a place of dipeo-nb itself")
-        if info.st_nlink > 1 and stat.S_ISREG(info.st_mode) and inode in self._protected_inodes(folders, shown):
+        if info.st_nlink > 1 and stat.S_ISREG(info.st_mode) and inode in self._protected_inodes(base, shown):
             raise closed(shown, "it is another name of a protected file")
 
     def _why(self, part: str, writing: bool) -> str | None:
-        # `name:stream` is the file `name` on Windows.
-        name = folded(part).partition(":")[0].rstrip(". ")
+        name = folded(part)
         if name.startswith(".") and name not in self._opened:
             return f"'{part}' begins with a dot"
         if name == SETTINGS_FILE:
@@ -105,34 +104,39 @@ class ProtectedPlaces:
             self._inodes = (now, inodes)
         return inodes
 
-    def _protected_inodes(self, folders: Sequence[Path], shown: str) -> Iterator[tuple[int, int]]:
-        """The inodes of protected files that a file of several names may be one of."""
-        places = [*self._own, *(Path(f"{place}{end}") for place in self._own for end in _SIBLINGS)]
-        for folder in folders:
-            try:
-                places += [folder / e.name for e in os.scandir(folder) if self._why(e.name, False)]
-            except OSError:
-                continue  # not to be read, then its files are not known by other names
-        number = 0
-        while places:
-            place = places.pop()
+    def _protected_inodes(self, base: Path, shown: str) -> Iterator[tuple[int, int]]:
+        """The inodes of all protected files, which one of several names may be one of."""
+        own = [*self._own, *(Path(f"{place}{end}") for place in self._own for end in _SIBLINGS)]
+        todo = [(str(place), True) for place in own] + [(str(base), False)]
+        left = _MAX_ENTRIES
+        while todo:
+            place, protected = todo.pop()
             try:
                 info = os.lstat(place)
-                if stat.S_ISDIR(info.st_mode):
-                    places += [place / name for name in os.listdir(place)]
+                entries = list(os.scandir(place)) if stat.S_ISDIR(info.st_mode) else []
             except OSError:
                 continue  # gone, or not to be read
-            yield info.st_dev, info.st_ino
-            number += 1
-            if number > _MAX_ENTRIES:
-                raise closed(shown, "it has several names, and there are too many protected files to compare it with")
+            if protected:
+                yield info.st_dev, info.st_ino
+            for entry in entries:
+                closed_too = protected or self._why(entry.name, False) is not None
+                if closed_too or entry.is_dir(follow_symlinks=False):
+                    todo.append((entry.path, closed_too))
+            left -= len(entries)
+            if left < 0:
+                raise closed(shown, "it has several names, and there are too many files to look for a protected one")
 
 
 def folded(name: str) -> str:
-    """A name as file systems compare it that tell neither case nor Unicode forms apart."""
+    """A name as file systems compare it that tell neither case nor Unicode forms apart.
+
+    What only Windows leaves out is left out, too: `name:stream` is the file `name` there, and so is `name.`.
+    """
     if name.isascii():
-        return name.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        name = name.lower()
+    else:
+        name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return name.partition(":")[0].rstrip(". ") or name
 
 
 def closed(path: str, why: str) -> StorageError:

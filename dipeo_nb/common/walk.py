@@ -194,8 +194,7 @@ class Rules:
     def check_file(self, info: os.stat_result, parts: tuple[str, ...], writing: bool, shown: str) -> None:
         """Raises StorageError for what is protected under another name, or would be written into a folder of others."""
         if self.protected is not None:
-            between = [self.base.path.joinpath(*parts[:n]) for n in range(len(parts))] if info.st_nlink > 1 else []
-            self.protected.check_file(info, shown, between)
+            self.protected.check_file(info, shown, self.base.path)
         if self.private and writing and stat.S_ISDIR(info.st_mode) and not _is_mine(info):
             where = self.base.path.joinpath(*parts)
             raise refused(shown, f"the folder {where} belongs to another user", hint="Move it away, or use another one.")
