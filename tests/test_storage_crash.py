@@ -15,11 +15,15 @@ from typing import Any
 
 import pytest
 
+from dipeo_nb.common.locks import CacheFileLock
+from dipeo_nb.common.root import own_root
+from dipeo_nb.diagram.document import load_text
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.ports import Artifact
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.conversation import SqliteConversationRepository
+from dipeo_nb.storage.diagrams import DiagramService
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
 from tests.conftest import NOT_HERE
@@ -225,7 +229,60 @@ def messages_held(folder: Path) -> list[int]:
     return run(go())
 
 
+def cache_files(folder: Path, first: int, told: Connection) -> None:
+    """Replace one file of a cache, and make another for each number."""
+    cache = CacheFileLock(folder)
+    number = first
+    while True:
+        for name in ("same.bin", f"n{number}.bin"):
+            with cache.write(name) as draft:
+                draft.write_bytes(content(number))
+        told.send((number, ""))
+        number += 1
+
+
+def own_files(folder: Path, first: int, told: Connection) -> None:
+    """Write below the product's own folder, as recordings, batches and blobs do."""
+    root = own_root(folder)
+    number = first
+    while True:
+        root.write("same.bin", content(number))
+        root.write(f"n{number}.bin", content(number), create_only=True)
+        told.send((number, ""))
+        number += 1
+
+
+def own_files_held(folder: Path) -> list[int]:
+    return files_held(folder / ".dipeo")
+
+
+def create_diagrams(folder: Path, first: int, told: Connection) -> None:
+    """Create diagrams, each under a name of its own."""
+
+    async def go() -> None:
+        service = DiagramService(LocalFileSystemAdapter(folder))
+        number = first
+        while True:
+            await service.create("d", load_text(f"nodes:\n- {{label: s, type: start, custom_data: {{n: {number}}}}}\n"))
+            told.send((number, ""))
+            number += 1
+
+    asyncio.run(go())
+
+
+def diagrams_held(folder: Path) -> list[int]:
+    async def go() -> list[int]:
+        service = DiagramService(LocalFileSystemAdapter(folder))
+        loaded = [await service.load_from_file(info.id) for info in await service.list()]
+        return sorted(diagram.nodes[0].data["custom_data"]["n"] for diagram in loaded)
+
+    return run(go())
+
+
 WRITERS = {
+    "files of a cache": (cache_files, files_held),
+    "own files": (own_files, own_files_held),
+    "diagrams": (create_diagrams, diagrams_held),
     "files": (write_files, files_held),
     "csv rows": (append_rows, rows_held),
     "messages": (add_messages, messages_held),

@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.root import Root, private_root
 from dipeo_nb.config import Settings, get_settings, secret_values
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
@@ -232,6 +233,7 @@ class Recordings:
             try:
                 self._root.write(self._file(asked), written(asked.words, [kept[n] for n in sorted(kept)]))
             except (OSError, StorageError) as error:
+                del kept[asked.number]  # what did not fit does not keep the next answer out
                 raise self._unwritable(error) from error
             self.recorded += 1
 
@@ -259,10 +261,14 @@ class Recordings:
         return [name for digits in (HEX, 2 * HEX) for name in names if name.endswith(f"-{key[:digits]}.json")]
 
     def _unwritable(self, error: OSError | StorageError) -> RecordingError:
+        ours = error if isinstance(error, StorageError) else failed("write", self.path, error)
+        cause = ours.facts.get("cause")
+        hint = "Make the folder writable, or name another one (DIPEO_LLM_RECORDINGS, dp.recording(path))."
         return RecordingError(
             f"Recordings cannot be written to {self.path}: {_why(error)}.",
-            hint="Make the folder writable, or name another one (DIPEO_LLM_RECORDINGS, dp.recording(path)).",
+            hint=ours.hint if cause in ("disk_full", "refused") else hint,
             path=self.path,
+            cause=cause,
         )
 
     def _missing(self, asked: _Asked) -> RecordingNotFoundError:
