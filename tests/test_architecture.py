@@ -96,3 +96,20 @@ def test_only_config_reads_the_environment() -> None:
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and getattr(node.value, "id", "") == "os"
     }
     assert readers <= {"config.py"}
+
+
+def test_handlers_reach_files_through_services_only() -> None:
+    """What a node reads or writes goes through the file system that confines it: no handler opens a file by itself."""
+    opening = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink", "mkdir", "rename", "replace", "touch"}
+    for file in sorted(PACKAGE.glob("execution/handlers/*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            where = f"{file.name}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import):
+                assert not {alias.name for alias in node.names} & {"os", "io", "tempfile", "glob"}, where
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "shutil":
+                assert node.attr == "which", where
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "open", where
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
+                made = node.func.value.func
+                assert not (isinstance(made, ast.Name) and made.id == "Path" and node.func.attr in opening), where
