@@ -16,7 +16,7 @@ ROWS = {
     "domain": 3, "mixins": 3, "workers": 3,
     "diagram": 4,
     "execution": 5, "llm": 5, "storage": 5, "events": 5, "integrations": 5, "security": 5, "codegen": 5,
-    "container": 6, "database": 6, "shared": 6,
+    "container": 6, "database": 6, "shared": 6, "infrastructure": 6, "application": 6,
     "testing": 7, "terminal": 7, "server": 7,
     "notebook": 8, "cli": 8,
     "__init__": 9, "__main__": 9,

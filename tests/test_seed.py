@@ -7,6 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import pytest
 from pydantic import BaseModel
 
+from dipeo_nb.domain import ports
 from dipeo_nb.domain.ports import BlobStorePort, FileSystemPort
 from dipeo_nb.errors import DiagramNotFoundError, StorageError
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
@@ -77,6 +79,73 @@ def test_the_seeds_classes_are_where_it_says(path: str):
     module = importlib.import_module(MODULES[path])
     for name in NAMES[path]:
         assert hasattr(module, name)
+
+
+MOVED = {
+    **{path.replace("dipeo.", "dipeo_nb.", 1): home for path, home in MODULES.items() if home != path.replace("dipeo.", "dipeo_nb.", 1)},
+    "dipeo_nb.infrastructure.database": "dipeo_nb.storage.json_db",
+    "dipeo_nb.common.utils.cache": "dipeo_nb.common.cache",
+    "dipeo_nb.common.utils.locks": "dipeo_nb.common.locks",
+    "dipeo_nb.shared.drivers.utils.cache": "dipeo_nb.common.cache",
+    "dipeo_nb.shared.drivers.utils.locks": "dipeo_nb.common.locks",
+}
+
+
+def test_paths_of_upstream_lead_to_the_modules():
+    """With the package's name in place of theirs; each says where the module is now."""
+    code = """
+        import importlib, json, sys, warnings
+        for path, home in json.loads(sys.argv[1]).items():
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                module, real = importlib.import_module(path), importlib.import_module(home)
+                names = getattr(real, "__all__", None) or [n for n in vars(real) if not n.startswith("_")]
+                assert all(getattr(module, n) is getattr(real, n) for n in names), path
+            assert any(home in str(w.message) for w in said if w.category is DeprecationWarning), path
+        for missing in ("dipeo_nb.infrastructure.nothing", "dipeo_nb.application.nothing", "dipeo_nb.infrastructure.storage.nothing"):
+            try:
+                importlib.import_module(missing)
+            except ModuleNotFoundError as error:
+                assert missing in str(error)
+            else:
+                raise AssertionError(missing)
+    """
+    assert len(MOVED) == 26
+    command = [sys.executable, "-c", textwrap.dedent(code), json.dumps(MOVED)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("name", "now"), ports.FORMER_NAMES.items())
+def test_ports_of_upstream_are_importable(name: str, now: str):
+    """The one that has their task here, with a warning that its methods differ."""
+    with pytest.warns(DeprecationWarning, match=now):
+        assert getattr(ports, name) is getattr(ports, now)
+
+
+def test_the_diagram_service_is_the_diagram_ports():
+    """As the seed has it: `class DiagramService(…, DiagramPort)` over a `DiagramStoragePort` and a converter."""
+    from dipeo_nb.domain.ports import (
+        DiagramFilePort,
+        DiagramFormatPort,
+        DiagramPort,
+        DiagramRepositoryPort,
+        DiagramStoragePort,
+    )
+    from dipeo_nb.storage.diagrams import DiagramConverterService, DiagramService
+
+    service = DiagramService()
+    assert isinstance(service, DiagramPort | DiagramFilePort)
+    assert isinstance(service, DiagramRepositoryPort)
+    assert isinstance(service.storage, DiagramStoragePort)
+    assert isinstance(DiagramConverterService(), DiagramFormatPort)
+
+    class Half(DiagramPort):
+        async def get(self, diagram_id: str) -> Any:
+            return None
+
+    with pytest.raises(TypeError, match="create"):
+        Half()  # pyright: ignore[reportAbstractUsage]
 
 
 def test_the_ports_bring_no_adapter_along():

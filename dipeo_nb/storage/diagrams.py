@@ -22,7 +22,7 @@ from dipeo_nb.diagram.document import Diagram, from_model, load_text
 from dipeo_nb.diagram.formats import FORMATS
 from dipeo_nb.diagram.source import size_limit
 from dipeo_nb.domain.diagram import DomainDiagram
-from dipeo_nb.domain.ports import FileSystemPort
+from dipeo_nb.domain.ports import DiagramFormatPort, DiagramPort, FileSystemPort
 from dipeo_nb.errors import (
     DiagramError,
     DiagramFormatError,
@@ -55,7 +55,7 @@ class DiagramInfo:
     """Seconds since the epoch."""
 
 
-class DiagramConverterService:
+class DiagramConverterService(DiagramFormatPort):
     """Text of any format ↔ diagrams, and one format into another."""
 
     def detect_format(self, text: str, path: str | None = None) -> str:
@@ -83,7 +83,7 @@ def _stem(name: str) -> str:
     return f"{stem}_" if is_device(stem) else stem
 
 
-class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin):
+class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, DiagramPort):
     """Loads, saves and lists diagrams. Mixes in initialisation, logging and validation.
 
     Args:

@@ -1,0 +1,52 @@
+"""Import paths of upstream: they lead to where the modules are now, with a DeprecationWarning."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+class MovedModules(Loader):
+    """Finds the modules below a package that are elsewhere now.
+
+    Args:
+        package: its full name.
+        homes: dotted name below it → full name of the module that has the contents.
+    """
+
+    def __init__(self, package: str, homes: Mapping[str, str]) -> None:
+        self._homes = {f"{package}.{name}": home for name, home in homes.items()}
+        parts = (name.split(".") for name in homes)
+        self._packages = {f"{package}.{'.'.join(names[:n])}" for names in parts for n in range(1, len(names))}
+
+    def install(self) -> None:
+        sys.meta_path.append(self)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self._homes and fullname not in self._packages:
+            return None
+        return ModuleSpec(fullname, self, is_package=fullname in self._packages)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        home = self._homes.get(module.__name__)
+        if home is None:
+            return
+        warnings.warn(f"{module.__name__} is deprecated; import {home}.", DeprecationWarning, stacklevel=2)
+        real = importlib.import_module(home)
+
+        def attribute(name: str) -> Any:
+            return getattr(real, name)
+
+        public = getattr(real, "__all__", None) or [name for name in vars(real) if not name.startswith("_")]
+        vars(module).update({"__getattr__": attribute, "__all__": list(public), "__doc__": real.__doc__})

@@ -1,0 +1,5 @@
+"""Deprecated: these modules are in `dipeo_nb.common` now. Kept for imports of old."""
+
+from dipeo_nb.common.moved import MovedModules
+
+MovedModules(__name__, {"cache": "dipeo_nb.common.cache", "locks": "dipeo_nb.common.locks"}).install()
