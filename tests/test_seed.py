@@ -88,6 +88,7 @@ MOVED = {
     "dipeo_nb.common.utils.locks": "dipeo_nb.common.locks",
     "dipeo_nb.shared.drivers.utils.cache": "dipeo_nb.common.cache",
     "dipeo_nb.shared.drivers.utils.locks": "dipeo_nb.common.locks",
+    "dipeo_nb.llm.drivers.factory": "dipeo_nb.llm.providers",
 }
 
 
@@ -110,10 +111,20 @@ def test_paths_of_upstream_lead_to_the_modules():
             else:
                 raise AssertionError(missing)
     """
-    assert len(MOVED) == 26
+    assert len(MOVED) == 27
     command = [sys.executable, "-c", textwrap.dedent(code), json.dumps(MOVED)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_packages_have_the_names_of_their_services():
+    """As the seed imports them: from the package."""
+    from dipeo_nb.events import InMemoryEventBus
+    from dipeo_nb.integrations import BaseProvider, IntegratedApiService
+    from dipeo_nb.security import APIKeyService, EnvironmentAPIKeyService
+
+    for found in (InMemoryEventBus, BaseProvider, IntegratedApiService, APIKeyService, EnvironmentAPIKeyService):
+        assert isinstance(found, type)
 
 
 @pytest.mark.parametrize(("name", "now"), ports.FORMER_NAMES.items())
