@@ -19,10 +19,12 @@ from dipeo_nb.config import (
     get_settings,
     override_settings,
     reset_settings,
+    scope_of,
     secret_values,
     without_password,
 )
 from dipeo_nb.errors import ConfigurationError
+from dipeo_nb.security.environment import VARIABLES
 
 SEED = {
     "DIPEO_BASE_DIR": ("/tmp", "base_dir", Path("/tmp")),
@@ -196,3 +198,36 @@ def test_passwords_in_urls_are_secrets():
         assert "redis://me:…@cache.example:6379/0" in shown
         assert "canary!secret" in secret_values(settings)
     assert without_password("redis://cache:6379/0 http://a@b/c:d@e") == "redis://cache:6379/0 http://a@b/c:d@e"
+
+
+def test_every_setting_is_read_by_something():
+    """Each field is looked at outside the settings, or by a property of theirs that is; one that nothing reads is no setting."""
+    package = Path(dipeo_nb.__file__).parent
+    read: set[str] = set()
+    for file in package.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and (file.name != "config.py" or getattr(node.value, "id", "") in ("self", "settings")):
+                read.add(node.attr)
+            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "base_url_setting":
+                read.add(ast.literal_eval(node.value))
+    keys = {name for name in Settings.model_fields if scope_of(name) == "key"}  # by `Settings.secret`, through their variables
+    variables = {variable for found in VARIABLES.values() for variable in found}
+    for name in keys:
+        assert {name.upper()} & variables
+    assert set(Settings.model_fields) - read - keys == set()
+
+
+def test_the_level_of_the_log_has_its_effect(tmp_path: Path):
+    """What the package logs is seen on stderr from that level on."""
+    code = (
+        "import logging, sys\n"
+        "from dipeo_nb.cli import main\n"
+        "main(['keys', 'list'])\n"
+        "logging.getLogger('dipeo_nb.x').info('said at info')\n"
+        "logging.getLogger('dipeo_nb.x').error('said at error')\n"
+    )
+    for level, seen in (("INFO", {"info", "error"}), ("error", {"error"}), ("CRITICAL", set[str]())):
+        environment = {**os.environ, "DIPEO_LOG_LEVEL": level, "DIPEO_DATA_DIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert {word for word in ("info", "error") if f"said at {word}" in done.stderr} == seen
