@@ -855,13 +855,14 @@ def _approved(error: SettingNotApprovedError) -> bool:
     if not _interactive() or folder_settings.declined_settings(folder, settings=settings):
         return False
     say(f"{folder} brings settings that say where your words, keys and records go:")
-    say(*(f"  {setting}" for setting in folder_settings.pending_settings(folder, settings=settings)))
+    shown = folder_settings.pending_settings(folder, settings=settings)
+    say(*(f"  {setting}" for setting in shown))
     sys.stderr.write("Use them, as they are now? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         folder_settings.decline_settings(folder, settings=settings)
         return False
-    folder_settings.approve_settings(folder, settings=settings)
+    folder_settings.approve_settings(folder, settings=settings, shown=shown)
     reset_settings()
     return True
 

@@ -505,7 +505,7 @@ def user_file() -> Path:
     return Path(platformdirs.user_config_dir("dipeo-nb", appauthor=False)) / "config.toml"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # there are keys in it
 class _Layer:
     """The settings of one source: field → (name it had there, value)."""
 
@@ -521,7 +521,7 @@ class _Layer:
         return self.source in (".env", "dipeo.toml")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Sources:
     """Everything that was read; which value counts is decided here."""
 
@@ -807,9 +807,14 @@ OTHERS = ("DIPEO_DI_", "DIPEO_MSG_")
 """Beginnings of upstream's variables for machinery that does not exist here."""
 
 
+MOST_WARNINGS = 20
+"""Names of a file that are warned about one by one."""
+
+
 def _warn(sources: _Sources) -> None:
     """Say once what of the sources has no effect."""
     variables = {v for info in Settings.model_fields.values() for v in _variables(info)}
+    said: dict[Path | None, int] = {}
     for written, file in sorted(set(sources.names), key=str):
         name = written.upper()
         toml = file.name if file is not None and file.suffix == ".toml" else ""
@@ -817,6 +822,10 @@ def _warn(sources: _Sources) -> None:
             continue
         if not toml and not name.startswith("DIPEO_"):
             continue
+        said[file] = said.get(file, 0) + 1
+        if file is not None and said[file] > MOST_WARNINGS:
+            continue
+        written, name = _shown(written), _shown(name)
         if name in NOT_USED:
             message = f"{name} has no effect: {NOT_USED[name]}."
         elif name.startswith(OTHERS):
@@ -828,6 +837,9 @@ def _warn(sources: _Sources) -> None:
             near = difflib.get_close_matches(name, variables, n=1)
             message = f"Nothing reads {name}." + (f" Did you mean {near[0]}?" if near else "")
         warnings.warn(message, UnknownSettingWarning, stacklevel=4)
+    for file, count in said.items():
+        if file is not None and count > MOST_WARNINGS:
+            warnings.warn(f"{file.name}: {count - MOST_WARNINGS} more names mean nothing here.", UnknownSettingWarning, stacklevel=4)
     for file, names in sources.ignored.items():
         warnings.warn(
             f"{file}: {', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: a folder cannot set this. "

@@ -270,6 +270,47 @@ def test_an_approval_is_for_the_folder_and_all_its_values(folder: Path, tmp_path
     assert not forget_settings(folder)
 
 
+def test_what_was_shown_is_approved_and_nothing_else(folder: Path):
+    """A file that changes between the question and the answer."""
+    write(folder, ".env", openai_base_url="https://proxy.example/v1")
+    shown = pending_settings(folder)
+    write(folder, ".env", openai_base_url="https://evil.example/v1")
+    with pytest.raises(ConfigurationError, match="changed since they were shown"):
+        approve_settings(folder, shown=shown)
+    assert len(pending_settings(folder)) == 1
+
+
+def test_a_folder_cannot_flood_or_steer_the_terminal(folder: Path):
+    """Names in its files are shown escaped, and only some of them; a number with 5000 digits is one clear error."""
+    lines = [f'"\\u001b[2J\\u202ename{n}" = 1' for n in range(3000)]
+    (folder / "dipeo.toml").write_text("\n".join(lines))
+    reset_settings()
+    with pytest.warns(UnknownSettingWarning) as caught:
+        get_settings()
+    said = [str(w.message) for w in caught]
+    assert len(said) == 21
+    assert "2980 more names" in said[-1]
+    assert all(text.isprintable() for text in said)
+    (folder / "dipeo.toml").write_text(f"port = {'9' * 5000}")
+    reset_settings()
+    with pytest.raises(ConfigurationError):
+        get_settings()
+
+
+def test_a_run_says_what_waits(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A node that would ask a server of the folder fails with both ways out; the key is not sent."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-of-the-user-1234")
+    write(folder, ".env", openai_base_url="http://127.0.0.2:9/v1")
+    reset_settings()
+    asking = {**LIGHT, "persons": {"Ada": {"service": "openai", "model": "m"}}}
+    with (
+        dp.Session() as session,
+        pytest.raises(Exception, match=r"OPENAI_BASE_URL=http://127\.0\.0\.2:9/v1 .* waits for your yes") as caught,
+    ):
+        session.run(asking)
+    assert "dipeo-nb trust" in str(caught.value)
+
+
 def test_a_no_is_kept_and_a_yes_undoes_it(folder: Path):
     """For exactly what was declined."""
     write(folder, ".env", ollama_host="https://one.example")

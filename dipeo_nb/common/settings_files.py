@@ -71,7 +71,7 @@ def read_toml(path: Path, *, own: bool = False) -> Mapping[str, Any]:
     """
     try:
         return tomllib.loads(_text(path, own).replace("\r\n", "\n"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number with too many digits
         raise _unreadable(path, str(error) or "it is nested too deeply") from None
 
 

@@ -131,12 +131,11 @@ class EnvironmentAPIKeyService:
         variables = self._variables.get(service, ())
         if self._part == "all":
             return self._settings.secret(*variables, of="folder" if of_folder else "anybody")
-        trusted = is_trusted_folder(self._settings)
-        if self._part == "after stored":
-            return None if trusted else self._settings.secret(*variables, of="folder")
-        if of_folder:
-            return self._settings.secret(*variables, of="folder") if trusted else None
-        return self._settings.secret(*variables, of="anybody" if trusted else "user")
+        before = self._part == "before stored"
+        if before and not of_folder and (users := self._settings.secret(*variables, of="user")) is not None:
+            return users
+        found = self._settings.secret(*variables, of="folder")
+        return found if found is not None and is_trusted_folder(self._settings) == before else None
 
     def _read_only(self, key_id: str, what: str) -> APIKeyError:
         service = service_of(key_id, self._variables)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dipeo_nb.config import Approval, Settings, Suggestions, folder_suggestions, get_settings, use_approvals
+from dipeo_nb.errors import ConfigurationError
 from dipeo_nb.security.trust_store import Declined, FolderTrust, SettingsTrust, TrustStore
 
 
@@ -38,11 +40,19 @@ def declined_settings(folder: str | os.PathLike[str] = ".", *, settings: Setting
     return approval((settings or get_settings()).data_dir, _suggestions(folder)).state == "declined"
 
 
-def approve_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> tuple[PendingSetting, ...]:
+def approve_settings(
+    folder: str | os.PathLike[str] = ".",
+    *,
+    settings: Settings | None = None,
+    shown: Sequence[PendingSetting] | None = None,
+) -> tuple[PendingSetting, ...]:
     """Approve what a folder suggests, as it is now: any other value of it asks again. Returns what was approved anew.
 
+    Args:
+        shown: what the user has seen (`pending_settings`), when that was a moment ago.
+
     Raises:
-        ConfigurationError: a file of the folder cannot be read.
+        ConfigurationError: a file of the folder cannot be read, or has changed since it was shown.
         StorageError: the approval cannot be kept.
     """
     found = _suggestions(folder)
@@ -50,6 +60,10 @@ def approve_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings
     if not found.entries or approval(store.folder, found).state == "approved":
         return ()
     pending = _pending(found, store)
+    if shown is not None and tuple(shown) != pending:
+        raise ConfigurationError(
+            f"The settings of {found.folder} have changed since they were shown.", hint="Look at them again."
+        )
     values = tuple((entry.name, entry.shown) for entry in found.entries)
     store.add(SettingsTrust(folder=str(found.folder), digest=found.digest, values=values))
     return pending
