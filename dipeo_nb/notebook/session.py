@@ -44,7 +44,7 @@ from dipeo_nb.execution.options import (
     nearest_option,
 )
 from dipeo_nb.execution.recovery import changed_nodes, reusable
-from dipeo_nb.execution.replay import MAX_PAUSE_S
+from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
 from dipeo_nb.llm import catalogue
 from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook import static_view
@@ -480,6 +480,7 @@ class Session:
             UserError: no such run, it still goes on, or a speed or pause that is none.
         """
         checked_flag(view, "view")
+        checked_pace(speed, max_pause)
         runtime, replaying = run_sync(self.runtime.replay(self._id(run_id), speed=speed, max_pause=max_pause))
         diagram = static_view.diagram_of(RunState.fold(replaying.events))
         return Run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view, session=self)
