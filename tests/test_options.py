@@ -130,6 +130,31 @@ def test_wrong_options_of_other_functions(session: Session):
     assert len(session.runs()) == 1
 
 
+def test_calls_that_do_not_fit_are_short_errors():
+    """A missing or superfluous argument is an error of ours, without our frames."""
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: dp.load(), r"load\(\): missing a required argument: 'source'"),  # type: ignore[call-arg]
+        (lambda: dp.run(), "missing a required argument: 'diagram'"),  # type: ignore[call-arg]
+        (lambda: dp.runs(1, 2), "too many positional arguments"),  # type: ignore[call-arg]
+        (lambda: dp.open_run(), "missing a required argument: 'run_id'"),  # type: ignore[call-arg]
+        (lambda: dp.start("x", "local"), "too many positional arguments"),  # type: ignore[call-arg]
+        (lambda: dp.diff("x"), "missing a required argument: 'after'"),  # type: ignore[call-arg]
+    ]
+    for call, words in calls:
+        with pytest.raises(ValidationError, match=words):
+            call()
+    assert len(calls) == 6
+
+
+def test_what_errors_quote_steers_no_terminal():
+    """An escape sequence in a message, a hint or a traceback is written out."""
+    error = dp.RunError("It said \x1b[31mred.\n", hint="\x1b]0;title\x07 Go on.")
+    shown = "\n".join(error._render_traceback_())
+    assert shown.count("\x1b") == 2, "our own colour"
+    assert "\\x1b]0;title\\x07" in shown
+    assert str(error).endswith("red.\n\x1b]0;title\x07 Go on."), "no stray blank before the hint"
+
+
 def test_a_node_that_is_not_there_is_answered_with_the_nearest(session: Session):
     """`run.node("Repli")` names 'Reply'; who caught a KeyError still does."""
     done = session.run("asking.light.yaml", model="echo", answers={"Approve": "yes"}, language="French")

@@ -148,6 +148,27 @@ def test_a_model_with_services_of_its_own_stays_in_its_process(session: Session)
     assert copy.deepcopy(session.llm("openai:m")).chat("Hi", display=False).text == "Dear cats"
 
 
+def test_a_session_says_why_it_is_not_copied(session: Session):
+    """A function that names one goes to no other process; the error says what to do."""
+    with pytest.raises(TypeError, match=r"Make one there: dp\.Session"):
+        pickle.dumps(session)
+
+
+def test_a_run_of_another_process_is_not_stopped_in_silence(tmp_path: Path):
+    """Stopping it here would change nothing, which is said."""
+    waiting = CODE.replace("1 / 0", "__import__('time').sleep(20)")
+    with Session(tmp_path) as session, Session(tmp_path) as other:
+        run = session.start(waiting)
+        while not other.runs():
+            run.wait(0.02)
+        with pytest.raises(dp.RunError, match="another process"):
+            other.open_run(run.id).stop()
+        assert run.status == "running"
+        run.stop()
+        run.wait(10)
+        other.open_run(run.id).stop()
+
+
 # JSON and tables.
 
 

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,23 +28,36 @@ class UnusedInputWarning(UserWarning):
 
 
 def checked_call(method: Callable[P, T]) -> Callable[P, T]:
-    """Refuse options that *method* does not have, with the nearest that it has; Python's own error names none and shows our
-    frames."""
+    """*method*, which refuses calls that do not fit its signature, with the nearest of its options; Python's own error names none
+    and shows our frames."""
     signature = inspect.signature(method)
-    options = [p.name for p in signature.parameters.values() if p.kind is not p.POSITIONAL_ONLY and p.name != "self"]
 
     @functools.wraps(method)
     def call(*args: P.args, **given: P.kwargs) -> T:
-        for name in given:
-            if name not in options:
-                near = nearest_option(name, options) or nearest(name, options)
-                guess = f"Did you mean {near}=? " if near else ""
-                raise ValidationError(
-                    f"{method.__name__}() has no option '{name}'.", hint=f"{guess}It takes {', '.join(options)}."
-                )
+        check_call(method.__name__, signature, args, given)
         return method(*args, **given)
 
     return call
+
+
+def check_call(name: str, signature: inspect.Signature, args: Sequence[Any], given: Mapping[str, Any]) -> None:
+    """See to it that a call fits a signature.
+
+    Raises:
+        ValidationError: an option is unknown, or an argument is missing or too many.
+    """
+    try:
+        signature.bind(*args, **given)
+    except TypeError as error:
+        options = [p.name for p in signature.parameters.values() if p.name != "self"]
+        unknown = next((option for option in given if option not in signature.parameters), None)
+        if unknown is None:
+            raise ValidationError(f"{name}(): {error}.", hint=f"It takes {', '.join(options)}.") from None
+        near = nearest_option(unknown, options) or nearest(unknown, options)
+        guess = f"Did you mean {near}=? " if near else ""
+        raise ValidationError(
+            f"{name}() has no option '{unknown:.80}'.", hint=f"{guess}It takes {', '.join(options)}."
+        ) from None
 
 
 def check_variables(variables: Mapping[str, Any], plan: Plan, base_dir: Path, options: Iterable[str]) -> None:

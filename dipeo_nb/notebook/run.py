@@ -365,7 +365,17 @@ class Run:
     # What one does with it.
 
     def stop(self, reason: str = "stopped by the user") -> None:
-        """Abort it. Any thread, any number of times; a finished run is not changed."""
+        """Abort it. Any thread, any number of times; a finished run is not changed.
+
+        Raises:
+            RunError: it goes on in another process, which alone can stop it.
+        """
+        if self._execution is None and self._state.status == Status.RUNNING:
+            raise RunError(
+                "This run goes on in another process, or did when it was opened.",
+                hint=f"Stop it there; dp.open_run('{self.id}') shows how it is now.",
+                run_id=self.id,
+            )
         if self._execution is not None and not self._finished.is_set():
             self._execution.stop(reason)
 

@@ -49,7 +49,7 @@ from dipeo_nb.llm import catalogue
 from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.answer import Answer
-from dipeo_nb.notebook.calls import check_variables, checked_call
+from dipeo_nb.notebook.calls import check_call, check_variables, checked_call
 from dipeo_nb.notebook.chat import LLM
 from dipeo_nb.notebook.history import EVENTS_READ, Runs
 from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel, no_node
@@ -338,7 +338,19 @@ class Session:
     ) -> RunResult:
         """Run to the end and return the result; in a notebook the live view shows meanwhile. Stop or Ctrl-C aborts it.
 
-        Options as of `start`; view=False shows nothing. Questions are asked with input().
+            result = dp.run("demo:debate", model="local", topic="tabs or spaces")
+            result.outputs, result.cost, result.nodes
+
+        Args:
+            diagram: a `Diagram`, the path, name or text of one, or a mapping.
+            model: moves every person: `local`, `echo`, `openai:NAME`; default: as the diagram says.
+            answers: node label → answer (or list of answers) for user_response nodes; others are asked with input().
+            inputs: variables of the run, of any name; those whose names are no options also as keywords (`topic="…"`).
+            timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
+            max_iterations: visits of one node before its loop counts as endless.
+            budget: what models may cost: `dp.Budget(usd=0.1)`, tokens, calls or seconds.
+            trust: allow the code of a diagram file outside the base directory.
+            view: False shows nothing meanwhile.
 
         Raises:
             UserError: nothing was run.
@@ -374,7 +386,7 @@ class Session:
         view: bool = True,
         **variables: Any,
     ) -> RunResult:
-        """As `run`, awaited: `await dp.arun(…)`, or several at once with `asyncio.gather`."""
+        """As `run`, with the same options, awaited: `await dp.arun(…)`, or several at once with `asyncio.gather`."""
         run = self.start(
             diagram,
             model=model,
@@ -606,6 +618,9 @@ class Session:
             run.wait(STOP_GRACE_S)
         run_sync(self.runtime.cleanup())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("A session does not leave its process: it has keys and open files. Make one there: dp.Session(base_dir).")
+
     def __enter__(self) -> Session:
         return self
 
@@ -702,13 +717,15 @@ def default_session() -> Session:
 def _of_default(method: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
     """A method of the default session as a function of its own, with the same signature and documentation."""
 
+    full = inspect.signature(method)
+    signature = full.replace(parameters=[p for name, p in full.parameters.items() if name != "self"])
+
     @functools.wraps(method)
     def call(*args: P.args, **options: P.kwargs) -> T:
+        check_call(method.__name__, signature, args, options)
         return method(default_session(), *args, **options)
 
-    signature = inspect.signature(method)
-    without_self = [p for name, p in signature.parameters.items() if name != "self"]
-    call.__signature__ = signature.replace(parameters=without_self)  # type: ignore[attr-defined]
+    call.__signature__ = signature  # type: ignore[attr-defined]
     call.__qualname__ = method.__name__
     return call
 
