@@ -259,3 +259,12 @@ def test_the_port_is_a_setting(tmp_path: Path):
         assert again.http.get("/runs").status_code == 200
     finally:
         again.close()
+
+
+def test_models_are_resolved_as_everywhere(served: Served):
+    """A name that says no service is refused before anything runs, with the next action."""
+    for model in ("nope", "opnai:gpt-5", ""):
+        answer = served.http.post("/runs", json={"diagram": "hello", "model": model})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["hint"]
+    assert served.http.get("/runs").json()["runs"] == []
