@@ -376,3 +376,21 @@ def test_lazy_public_names() -> None:
     assert {"load", "Diagram"} <= set(dir(room))
     with pytest.raises(AttributeError):
         room.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+def test_a_comment_stays_beside_its_field(line_break: str) -> None:
+    """When a line becomes a block, and the block a line again; what is in the block is no comment."""
+    text = (
+        "version: light\npersons:\n  A: {service: echo}\nnodes:\n  - {label: S, type: start}\n  - label: W\n    type: person_job\n"
+        "    person: A\n    default_prompt: One sentence.   # v1\n    max_iteration: 1   # once\nconnections:\n  - {from: S, to: W}\n"
+    ).replace("\n", line_break)
+    before = load_text(text)
+    block = before.set("nodes.W.default_prompt", "several\nlines # here")
+    assert "default_prompt: |-   # v1" in block.text
+    assert "max_iteration: 1   # once" in block.text
+    assert block.nodes[1].data["default_prompt"] == "several\nlines # here"
+    other = block.set("nodes.W.default_prompt", "two\nlines\n")
+    assert "default_prompt: |   # v1" in other.text
+    line = other.set("nodes.W.default_prompt", "One sentence.")
+    assert line.text.replace("\r\n", "\n") == text.replace("\r\n", "\n")

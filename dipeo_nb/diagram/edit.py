@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -368,8 +369,23 @@ def _piece(source: SourceMap, edit: Edit) -> tuple[int, int, str] | None:
         return pair[0].end, _end(spot), f":{'' if new.startswith(chr(10)) else ' '}{new}"
     if text[spot.start : spot.start + 1] in ("|", ">"):
         # Blank lines after a block belong to it; they stay.
-        return spot.start, spot.start + len(text[spot.start : spot.end].rstrip()), new
+        comment = _COMMENT.search(text[spot.start : text.find("\n", spot.start) + 1])
+        return spot.start, spot.start + len(text[spot.start : spot.end].rstrip()), _with_comment(new, comment)
+    if "\n" in new and new[:1] in ("|", ">") and (comment := _COMMENT.match(text, spot.end)):
+        return spot.start, comment.end(), _with_comment(new, comment)
     return spot.start, spot.end, f" {new}" if spot.start == spot.end else new
+
+
+def _with_comment(value: str, comment: re.Match[str] | None) -> str:
+    """A value with a comment on its first line, as the text before it had: a block's comment stands behind the key."""
+    if comment is None or (value[:1] not in ("|", ">") and "\n" in value):
+        return value
+    head, line_break, body = value.partition("\n")
+    return f"{head}{comment[0]}{line_break}{body}"
+
+
+_COMMENT = re.compile(r"[ \t]+#[^\r\n]*(?=\r?\n|\Z)")
+"""A comment at the end of a line."""
 
 
 def _opens_flow(text: str, spot: Spot) -> bool:
