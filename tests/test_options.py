@@ -119,6 +119,14 @@ def test_wrong_options_of_other_functions(session: Session):
         (lambda: session.chat("Hi", model="echo", fallbacks=["nope"], display=False), "ollama:nope"),
         (lambda: session.chat("Hi", model="echo", budget=5), "budget"),  # type: ignore[arg-type]
         (lambda: session.chat(5, model="echo"), "prompt|message"),  # type: ignore[arg-type]
+        (lambda: session.chat("Hi", model="echo", display="no"), "display='no' is neither"),  # type: ignore[arg-type]
+        (lambda: session.chat("Hi", model="echo", phase="x"), "no phase 'x'"),
+        (lambda: session.chat("Hi", model="echo", temperature="x"), "temperature='x'"),
+        (lambda: session.chat("Hi", model="echo", max_tokens=0), "max_tokens=0"),
+        (lambda: session.chat("Hi", model="echo", timeout=-1), "timeout=-1"),
+        (lambda: session.chat("Hi", model="echo", system=5), "system= takes a text"),  # type: ignore[arg-type]
+        (lambda: session.llm("echo").batch("Hello"), "list of prompts, not str"),
+        (lambda: session.llm("echo").batch(5), "list of prompts, not int"),  # type: ignore[arg-type]
         (lambda: dp.Budget(usd="much"), "usd='much'"),  # type: ignore[arg-type]
         (lambda: dp.Budget(calls=-1), "calls=-1"),
         (lambda: Session(5), "base_dir=5"),  # type: ignore[arg-type]
@@ -126,7 +134,7 @@ def test_wrong_options_of_other_functions(session: Session):
     for call, words in calls:
         with pytest.raises(UserError, match=words):
             call()
-    assert len(calls) == 26
+    assert len(calls) == 34
     assert len(session.runs()) == 1
 
 

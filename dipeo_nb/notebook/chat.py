@@ -8,7 +8,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_
 from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfig
+from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.ports import LLMServicePort
 from dipeo_nb.errors import DipeoError, LLMError, UnsupportedError, ValidationError
-from dipeo_nb.execution.options import checked_budget, checked_count, checked_number, checked_timeout
+from dipeo_nb.execution.options import checked_budget, checked_count, checked_flag, checked_number, checked_timeout
 from dipeo_nb.llm.batch import BatchJob
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.catalogue import named
@@ -137,7 +138,7 @@ class LLM:
 
     async def abatch(self, prompts: Sequence[Messages], **options: Any) -> Batch:
         """As `batch`, awaited."""
-        requests = [self.request(prompt, **options) for prompt in prompts]
+        requests = [self.request(prompt, **options) for prompt in _several(prompts)]
         future = submit(_all(self._service, requests))
         on_loop = threading.current_thread() is LoopThread.get().thread
         with contextlib.nullcontext() if on_loop else stopping_on_ctrl_c(future.cancel):
@@ -151,7 +152,7 @@ class LLM:
         Raises:
             UnsupportedError: the service has no batch API.
         """
-        requests = [self.request(prompt, **options) for prompt in prompts]
+        requests = [self.request(prompt, **options) for prompt in _several(prompts)]
         service = _with_batches(self._service)
         return Submitted(service, run_sync(service.submit_batch(requests)), options.get("response_format"))
 
@@ -335,6 +336,8 @@ class _Call:
     """One streamed call and its display. `show` in the cell, `run` on the loop thread."""
 
     def __init__(self, service: LLMServicePort, request: LLMRequest, name: str, display: bool | None) -> None:
+        if display is not None:
+            checked_flag(display, "display")
         self._service = service
         self._request = request
         self._seen = Unfolding(name)
@@ -461,6 +464,19 @@ async def _gathered(service: LLMServicePort, requests: Sequence[LLMRequest]) -> 
     return list(await asyncio.gather(*map(one, requests)))
 
 
+def _several(prompts: Any) -> Sequence[Messages]:
+    """Prompts of a batch.
+
+    Raises:
+        ValidationError: it is one text, whose every letter would be a prompt, or no list.
+    """
+    if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
+        raise ValidationError(
+            f"A batch takes a list of prompts, not {type(prompts).__name__}.", hint="Say .batch(['…', '…']); .chat('…') asks once."
+        )
+    return list(prompts)
+
+
 def _tidied(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as users write them → as a request has them; those that are None are not given."""
     given = {name: value for name, value in options.items() if value is not None}
@@ -468,6 +484,8 @@ def _tidied(options: Mapping[str, Any]) -> dict[str, Any]:
     checked_timeout(given.get("timeout"))
     checked_count(given.get("max_tokens"), "max_tokens")
     checked_number(given.get("temperature"), "temperature")
+    if "phase" in given and given["phase"] not in set(ExecutionPhase):
+        raise ValidationError(f"There is no phase {given['phase']!r:.80}.", hint=f"There are: {', '.join(ExecutionPhase)}.")
     for name in ("system", "model"):
         if name in given and not isinstance(given[name], str):
             raise ValidationError(f"{name}= takes a text, not {type(given[name]).__name__}.", hint=f"Say e.g. {name}='…'.")
