@@ -15,10 +15,16 @@ import contextlib
 import os
 import queue
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
+from dipeo_nb.common.scrub import logger
+
 T = TypeVar("T")
+FAILURES = 100
+"""Errors of the loop itself after which it counts as broken."""
+_LOG = logger(__name__)
 
 
 class LoopThread:
@@ -32,12 +38,35 @@ class LoopThread:
         self.closing = False
         """Whether what runs is cancelled because the loop ends, mostly with its process."""
         self.loop = asyncio.new_event_loop()
+        self._closing = False
+        self._submitted: weakref.WeakSet[concurrent.futures.Future[Any]] = weakref.WeakSet()
         self.thread = threading.Thread(target=self._run, name="dipeo-loop", daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        failures = 0
+        try:
+            while not self._closing:
+                try:
+                    self.loop.run_forever()  # ends early when a task or callback of a user's stops the loop
+                except (SystemExit, KeyboardInterrupt) as error:
+                    # asyncio lets them out of the loop; the task that raised them has them as its result.
+                    _LOG.error("Code on the event loop raised %r; the loop goes on", error)
+                except BaseException as error:
+                    failures += 1
+                    if failures > FAILURES or self.loop.is_closed():
+                        raise
+                    _LOG.error("The event loop failed and goes on", exc_info=error)
+        finally:
+            self._fail_pending()
+
+    def _fail_pending(self) -> None:
+        """Nobody waits for a loop that does not turn any more."""
+        for future in list(self._submitted):
+            if not future.done():
+                with contextlib.suppress(concurrent.futures.InvalidStateError):
+                    future.set_exception(RuntimeError("The event loop of dipeo_nb has ended; what ran on it is lost. Run it again."))
 
     @classmethod
     def get(cls) -> LoopThread:
@@ -50,7 +79,15 @@ class LoopThread:
 
     def submit(self, coro: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start *coro* on the loop from any thread."""
-        return asyncio.run_coroutine_threadsafe(coro, self.loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coro, self.loop)
+        except BaseException:
+            coro.close()
+            raise
+        self._submitted.add(future)
+        if not self.thread.is_alive():  # it ended meanwhile
+            self._fail_pending()
+        return future
 
     def close(self) -> None:
         """Cancel what runs, then stop the loop. Called at exit; safe to call twice."""
@@ -69,6 +106,7 @@ class LoopThread:
         with contextlib.suppress(concurrent.futures.TimeoutError):
             # A task that ignores its cancellation must not hold the interpreter's exit.
             self.submit(cancel_all()).result(timeout=5)
+        self._closing = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(timeout=5)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from dipeo_nb.common import user_code
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
@@ -101,7 +102,8 @@ class _Subscriber:
         if self.where is None:
             return True
         try:
-            return self.where(event)
+            with user_code.contained():
+                return self.where(event)
         except Exception as error:  # noqa: BLE001 - as with a handler
             self.fail(error, event)
             return False
@@ -115,7 +117,8 @@ class _Subscriber:
     def tell(self, error: Exception) -> None:
         if self.on_error is not None:
             try:
-                self.on_error(error)
+                with user_code.contained():
+                    self.on_error(error)
             except Exception:  # noqa: BLE001 - as with a handler
                 _LOG.exception("An event handler's on_error failed")
 
@@ -243,7 +246,8 @@ class InMemoryEventBus:
     def _call(self, subscriber: _Subscriber, events: Sequence[Event]) -> None:
         for event in events:
             try:
-                subscriber.handler(event)
+                with user_code.contained():
+                    subscriber.handler(event)
             except Exception as error:  # noqa: BLE001 - told by `fail`
                 subscriber.fail(error, event)
             else:
@@ -274,9 +278,10 @@ class InMemoryEventBus:
         while not queue.closed:
             event = await queue.get()
             try:
-                result = subscriber.handler(event)
+                with user_code.contained():
+                    result = subscriber.handler(event)
                 if result is not None:
-                    await result
+                    await user_code.awaited(result)
             except Exception as error:  # noqa: BLE001 - told by `fail`
                 subscriber.fail(error, event)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dipeo_nb.common.user_code import UserCodeError
 from dipeo_nb.common.values import UnsupportedValueError, error_text
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import DeadlockError, DipeoError, MaxIterationsError, NodeExecutionError, RunError
@@ -20,7 +21,7 @@ def as_run_error(error: BaseException, node: PlanNode | None) -> DipeoError:
         ours: DipeoError = NodeExecutionError(f"The {error.message}", hint=error.hint, place=error.place)
         ours.__cause__ = error
     elif not isinstance(error, DipeoError):
-        ours = NodeExecutionError(error_text(error))
+        ours = NodeExecutionError(str(error) if isinstance(error, UserCodeError) else error_text(error))
         ours.__cause__ = error
     else:
         ours = error

@@ -12,7 +12,6 @@ without a default the node's only unlabelled input, and the parameter's default.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import dataclasses
 import inspect
@@ -26,6 +25,7 @@ from typing import Any, ClassVar, TypeVar, overload
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 
+from dipeo_nb.common import user_code
 from dipeo_nb.common.values import BASE64, plain_value
 from dipeo_nb.domain.enums import NodeCategory, NodeType
 from dipeo_nb.domain.nodes import NodeMeta, NodeSpec, register_node_spec, spec
@@ -108,9 +108,9 @@ class _Function:
         context.acting = True
         with run_log.calling(context.execution, context.node):
             if inspect.iscoroutinefunction(self._function):
-                value = await self._function(**arguments)
-                return await asyncio.to_thread(_output, value)
-            return await asyncio.to_thread(lambda: _output(self._function(**arguments)))
+                value = await user_code.awaited(self._function(**arguments))
+                return await user_code.in_thread(_output, value)
+            return await user_code.in_thread(lambda: _output(self._function(**arguments)))
 
     def _arguments(self, context: NodeContext) -> dict[str, Any]:
         names = context.names
@@ -154,7 +154,8 @@ class _Function:
         if adapter is None:
             return value
         try:
-            return adapter.validate_python(value)
+            with user_code.contained():
+                return adapter.validate_python(value)
         except PydanticValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, (name, *first["loc"])))

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, Self
 
+from dipeo_nb.common import user_code
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
@@ -203,9 +204,10 @@ class MessageRouter:
             begun = time.monotonic()
             try:
                 async with asyncio.timeout(self._timeout):
-                    result = connection.handler(event)
+                    with user_code.contained():
+                        result = connection.handler(event)
                     if inspect.isawaitable(result):
-                        await result
+                        await user_code.awaited(result)
             except Exception as error:
                 connection.failed += 1
                 connection.failed_in_a_row += 1
@@ -225,7 +227,8 @@ class MessageRouter:
         await _ended(list(connection.tasks.values()))
         if connection.on_removed is not None:
             try:
-                connection.on_removed(error)
+                with user_code.contained():
+                    connection.on_removed(error)
             except Exception:  # noqa: BLE001 - as with a handler
                 _LOG.exception("The on_removed of connection %s failed", connection.id)
 

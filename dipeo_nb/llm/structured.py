@@ -22,6 +22,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import from_json, to_json
 
+from dipeo_nb.common import user_code
 from dipeo_nb.diagram.metering import NotQuickError, metered, quick
 from dipeo_nb.diagram.schema_check import validator
 from dipeo_nb.diagram.values import TooLargeError
@@ -207,13 +208,16 @@ def validated(value: Any, response_format: Any) -> tuple[str, Any]:
     if not isinstance(response_format, Mapping):
         adapter = adapter_of(response_format)
         try:
-            if isinstance(value, BaseModel) or dataclasses.is_dataclass(value) or isinstance(value, Enum):
-                instance = adapter.validate_python(value)
-            else:  # as JSON, where a strict class takes texts for dates and lists for tuples
-                instance = adapter.validate_json(to_json(value, inf_nan_mode="constants"))
+            with user_code.contained():
+                if isinstance(value, BaseModel) or dataclasses.is_dataclass(value) or isinstance(value, Enum):
+                    instance = adapter.validate_python(value)
+                else:  # as JSON, where a strict class takes texts for dates and lists for tuples
+                    instance = adapter.validate_json(to_json(value, inf_nan_mode="constants"))
         except PydanticValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}") from None
+        except user_code.UserCodeError as error:
+            raise ValueError(f"a validator of {name_of(response_format)} raised {error}") from error
         return adapter.dump_json(instance).decode(), instance
     problem = _problem(schema_of(response_format), value)
     if problem is not None:

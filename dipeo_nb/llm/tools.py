@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import json
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import to_json
 
+from dipeo_nb.common import user_code
 from dipeo_nb.common.values import UnsupportedValueError, error_text, json_text, plain_value, well_formed
 from dipeo_nb.domain.chat import ToolCall, ToolConfig, ToolResult
 from dipeo_nb.errors import ValidationError
@@ -117,22 +117,27 @@ async def run_tool(call: ToolCall, tools: Sequence[ToolConfig]) -> ToolResult:
         return ToolResult(call.id, said, is_error=True)
     try:
         model = _arguments(tool.function, call.name)
-        # As JSON, where a strict class takes texts for dates and lists for tuples.
-        given = model.model_validate_json(to_json(dict(call.arguments)))
+        with user_code.contained():
+            # As JSON, where a strict class takes texts for dates and lists for tuples.
+            given = model.model_validate_json(to_json(dict(call.arguments)))
     except PydanticValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         return ToolResult(call.id, f"The arguments do not fit: {wrong}.", is_error=True)
+    except Exception as error:  # noqa: BLE001 - of a validator; the model gets it
+        return _failed(call, error)
     arguments = {info.alias or name: getattr(given, name) for name, info in type(given).model_fields.items()}
     try:
-        if inspect.iscoroutinefunction(tool.function):
-            value = await tool.function(**arguments)
-        else:
-            value = await asyncio.to_thread(tool.function, **arguments)
-            if inspect.isawaitable(value):
-                value = await value
-        return ToolResult(call.id, _text(value)[:RESULT_LIMIT])
-    except Exception as error:  # noqa: BLE001 - told to the model
-        return ToolResult(call.id, error_text(error), is_error=True)
+        value = await user_code.call(tool.function, **arguments)
+        with user_code.contained():  # the value's own `__repr__` or iterator
+            text = _text(value)
+    except Exception as error:  # noqa: BLE001 - the model gets it
+        return _failed(call, error)
+    return ToolResult(call.id, text[:RESULT_LIMIT])
+
+
+def _failed(call: ToolCall, error: Exception) -> ToolResult:
+    text = str(error) if isinstance(error, user_code.UserCodeError) else error_text(error)
+    return ToolResult(call.id, text, is_error=True)
 
 
 def _text(value: Any) -> str:
