@@ -57,7 +57,7 @@ from dipeo_nb.errors import (
     UserError,
 )
 from dipeo_nb.events.memory import InMemoryEventBus
-from dipeo_nb.execution import handlers, nested_checks
+from dipeo_nb.execution import handlers, live, nested_checks
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.engine import Execution, RunOptions
 from dipeo_nb.execution.inputs import run_inputs
@@ -586,18 +586,16 @@ class Runtime(InitializationMixin):
         *,
         variables: Mapping[str, Any] | None = None,
         answers: Mapping[str, Any] | None = None,
-        mine: bool = False,
     ) -> Recovery:
         """Take over a run that was cut off, failed or was aborted; nothing of it runs yet.
 
         Args:
             variables: values that were secrets and so are not recorded.
             answers: they must be for nodes that ask.
-            mine: the run is known not to go on in this process.
 
         Raises:
             UserError: there is no such run, it is complete, it needs what is not recorded, or an answer is for no node.
-            StorageError: `going_on`: another process has it.
+            StorageError: `going_on`: it goes on, here or in another process; the message says where.
         """
         document, events = await self.recorded(run_id)
         plan = self.compile(document)
@@ -606,18 +604,25 @@ class Runtime(InitializationMixin):
         visits = options.get("max_iterations", self.settings.max_iterations)
         given = run_inputs(variables or {})
         found = recovered(plan, events, variables=given, max_visits=visits)
-        try:
-            await self.services.store.claim(run_id, mine=mine)
-        except StorageError as error:
-            if error.facts.get("cause") == "completed":
-                raise UserError(error.message, hint=error.hint) from None
-            raise
+        await self._claim(run_id, found)
         # Whoever had it may have written until just now.
         events = await self.services.store.events(run_id)
         if len(events) != len(found.events):
-            found = recovered(plan, events, variables=given, max_visits=visits)
+            before, found = found, recovered(plan, events, variables=given, max_visits=visits)
+            live.enter(self.services.store, run_id, found, instead_of=before)
         model, own_models = events[0].payload.get("model"), frozenset(options.get("own_models", ()))
         return Recovery(document, plan, found, visits, model, own_models)
+
+    async def _claim(self, run_id: str, found: Recovered) -> None:
+        store = self.services.store
+        live.enter(store, run_id, found)
+        try:
+            await store.claim(run_id, mine=True)  # what this process has of it does not live: `enter` would have refused
+        except BaseException as error:
+            live.leave(store, run_id, found)
+            if isinstance(error, StorageError) and error.facts.get("cause") == "completed":
+                raise UserError(error.message, hint=error.hint) from None
+            raise
 
     async def run(self, execution: Execution) -> Execution:
         """Initialise when needed, then run to the end."""

@@ -585,6 +585,32 @@ class RunStore(Protocol):
         """Forget a run; unknown ones are ignored."""
         ...
 
+    async def beat(self, run_id: str) -> bool:
+        """Note that the run lives, whatever it waits for; called every few seconds. False: somebody else has claimed it since, and
+        it is to end. Default: the store needs no heartbeat."""
+        return True
+
+    async def put_answer(self, run_id: str, request_id: str, answer: str) -> None:
+        """Leave an answer to a question of a run for the process that has the run, or will have it. The first one counts.
+
+        Raises:
+            StorageError: `answered`, there is one already; `unsupported` (the default), the store keeps no answers.
+        """
+        raise StorageError(
+            f"{type(self).__name__} keeps no answers.",
+            hint="Answer where the run goes on.",
+            operation="answer",
+            run_id=run_id,
+            cause="unsupported",
+        )
+
+    async def answers(self, run_id: str) -> dict[str, str]:
+        """request_id → answer that was left for a run. Default: none."""
+        return {}
+
+    async def drop_answer(self, run_id: str, request_id: str) -> None:
+        """Forget an answer that was left: it is recorded, or its question is over. Default: nothing."""
+
     async def initialize(self) -> None:
         """Open and, when needed, migrate. Raises StorageError when the file is not a run store or too new. Default: nothing
         to open."""

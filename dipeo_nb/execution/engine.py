@@ -20,9 +20,10 @@ from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dipeo_nb.common import user_code
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.loop import closing
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.values import UnsupportedValueError, is_plain, plain_value, well_formed
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import parse_model
@@ -40,7 +41,7 @@ from dipeo_nb.errors import (
     RunInterruptedError,
     RunTimeoutError,
 )
-from dipeo_nb.execution import code_state, handlers, run_log, schedule
+from dipeo_nb.execution import code_state, handlers, live, run_log, schedule
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endless
 from dipeo_nb.execution.fold import RunState, Spent
@@ -61,8 +62,12 @@ from dipeo_nb.execution.recovery import (
 )
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.signals import Signal, Signals
+from dipeo_nb.execution.state.memory import taken_over
 
 LONGEST_RETRY_S = 60.0
+BEAT_S = 20.0
+"""Seconds between two heartbeats."""
+_LOG = logger(__name__)
 INLINE_BURST = 64
 """Synchronous handlers run in a row before other work on the loop gets its turn."""
 
@@ -334,6 +339,7 @@ class Execution:
         """
         with self._guard:
             self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        live.enter(self.services.store, self.run_id, self, instead_of=self._recovered)
         self._begin = self._monotonic()
         self._emit(EventType.EXECUTION_STARTED, None, self._started_payload())
         work = self._loop.create_task(self._carried_out(self._loop))
@@ -346,6 +352,7 @@ class Execution:
 
     async def _carried_out(self, loop: asyncio.AbstractEventLoop) -> RunState:
         timer: asyncio.TimerHandle | None = None
+        beating = loop.create_task(self._beat())
         with run_log.listening():
             try:
                 await self.journal.commit()
@@ -364,8 +371,26 @@ class Execution:
                 timer.cancel()
             await self._end_of_work()
             self._hears = False
-            await self._write_end()
+            try:
+                await self._write_end()
+            finally:
+                beating.cancel()
+                live.leave(self.services.store, self.run_id, self)
         return self.state
+
+    async def _beat(self) -> None:
+        """Say in the store that the run lives; end it when somebody else has taken it over."""
+        store = self.services.store
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                ours = await store.beat(self.run_id)
+            except Exception as error:  # noqa: BLE001 - the next append tells whether the store works
+                _LOG.warning("Run %s: its heartbeat could not be recorded: %s", self.run_id, error)
+                continue
+            if not ours and not self.journal.unrecorded:
+                self._halt(taken_over(self.run_id))
+                return
 
     def assigned_before(self, node: PlanNode, inputs: Inputs) -> code_state.View:
         """What code has assigned, as a run of *node* with these inputs can know it."""
@@ -603,7 +628,8 @@ class Execution:
                     continue
                 token = run_log.enter(run_log.Place(self, node))
                 try:
-                    result = self._repeated(context) if node.spec.retries else handlers.begin(context)
+                    with user_code.contained():
+                        result = self._repeated(context) if node.spec.retries else handlers.begin(context)
                 finally:
                     run_log.leave(token)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
@@ -645,7 +671,7 @@ class Execution:
         scope = asyncio.timeout(limit)
         try:
             async with scope:
-                return await handlers.complete(context, work)
+                return await user_code.awaited(handlers.complete(context, work))
         except TimeoutError as error:
             if not scope.expired():
                 raise
@@ -661,7 +687,8 @@ class Execution:
         for retry in range(node.spec.retries + 1):
             context.last_try = retry == node.spec.retries
             try:
-                result = handlers.begin(context)
+                with user_code.contained():
+                    result = handlers.begin(context)
                 output = result if isinstance(result, Output) else await self._in_time(context, result)
             except BudgetExceededError:
                 raise

@@ -220,12 +220,9 @@ class Session:
         checked_budget(budget)
         given = {**variables, **checked_mapping(inputs, "inputs", "{'token': '…'}")}
         found = self._id(run_id)
-        going = self._going.get(found)
         if given:
             _check_missing(given, run_sync(self.runtime.recorded(found))[1][0].payload.get("variables", {}))
-        recovery = run_sync(
-            self.runtime.recover(found, variables=given, answers=answers, mine=going is None or going.finished)
-        )
+        recovery = run_sync(self.runtime.recover(found, variables=given, answers=answers))
         waiting = Answers()
         execution = self.runtime.execution(
             recovery.plan,

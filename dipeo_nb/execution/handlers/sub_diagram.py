@@ -29,7 +29,7 @@ from dipeo_nb.errors import (
     RunError,
     UserError,
 )
-from dipeo_nb.execution import batches, handlers
+from dipeo_nb.execution import batches, handlers, live
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Output, as_text, plain
@@ -239,6 +239,7 @@ class _Children:
                 context.node, "WARNING", f"{error.message} '{plan.name}' runs from its beginning."
             )
             return await self._begun(source, variables, index)
+        live.enter(services.store, events[0].run_id, found)
         await services.store.claim(events[0].run_id, mine=True)
         return self._execution(source._replace(plan=plan), variables, index, recovered=found)
 

@@ -19,6 +19,7 @@ class InMemoryRunStore:
         self._shared: dict[str, SharedValues] = {}
         self._claimed: set[str] = set()
         """Runs that ended and go on."""
+        self._answers: dict[str, dict[str, str]] = {}
 
     async def initialize(self) -> None:
         """Nothing to open."""
@@ -74,9 +75,25 @@ class InMemoryRunStore:
         check_claim(run_id, None if log is None else self._summary(log).status, mine)
         self._claimed.add(run_id)
 
+    async def put_answer(self, run_id: str, request_id: str, answer: str) -> None:
+        left = self._answers.setdefault(run_id, {})
+        if request_id in left:
+            raise answered(run_id, request_id)
+        left[request_id] = answer
+
+    async def answers(self, run_id: str) -> dict[str, str]:
+        return dict(self._answers.get(run_id, {}))
+
+    async def drop_answer(self, run_id: str, request_id: str) -> None:
+        self._answers.get(run_id, {}).pop(request_id, None)
+
+    async def beat(self, run_id: str) -> bool:
+        return True  # nobody else has this object
+
     async def delete(self, run_id: str) -> None:
         self._runs.pop(run_id, None)
         self._shared.pop(run_id, None)
+        self._answers.pop(run_id, None)
 
     @staticmethod
     def _summary(log: list[Event]) -> RunSummary:
@@ -99,8 +116,11 @@ def final_status(last: Event) -> str:
     return str(last.payload.get("status", default))
 
 
-def check_claim(run_id: str, status: str | None, mine: bool) -> None:
+def check_claim(run_id: str, status: str | None, mine: bool, holder: str = "") -> None:
     """The rules of `RunStore.claim`; *status* None: there is no such run.
+
+    Args:
+        holder: who has it, in words.
 
     Raises:
         StorageError: the run cannot be claimed.
@@ -110,7 +130,7 @@ def check_claim(run_id: str, status: str | None, mine: bool) -> None:
     elif status == Status.COMPLETED:
         cause, message, hint = "completed", f"Run {run_id} is complete.", "Fork it to run a part of it again."
     elif status == Status.RUNNING and not mine:
-        cause, message = "going_on", f"Run {run_id} still goes on."
+        cause, message = "going_on", f"Run {run_id} still goes on{f' in {holder}' if holder else ''}."
         hint = "Wait for it, or stop it where it runs."
     else:
         return
@@ -143,3 +163,25 @@ def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:
         raise StorageError(
             f"Run {run_id}: {problem}.", hint="Append consecutive events of one run.", operation="append", run_id=run_id
         )
+
+
+def taken_over(run_id: str, holder: str = "") -> StorageError:
+    """The error of whoever writes a run that somebody else has claimed since."""
+    return StorageError(
+        f"Run {run_id} was taken over{f' by {holder}' if holder else ''} and goes on there.",
+        hint="Look at it where it goes on, or later: dp.open_run(…).",
+        operation="append",
+        run_id=run_id,
+        cause="going_on",
+    )
+
+
+def answered(run_id: str, request_id: str) -> StorageError:
+    """The error of a second answer to a question."""
+    return StorageError(
+        f"The question '{request_id}' of run {run_id} is answered already.",
+        hint="Look at what the run does next: dp.open_run(…).",
+        operation="answer",
+        run_id=run_id,
+        cause="answered",
+    )

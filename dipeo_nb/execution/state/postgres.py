@@ -10,6 +10,8 @@ process does, on whatever machine; a run without a final event whose owner's loc
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,10 +24,10 @@ from dipeo_nb.common.scrub import logger, place_of
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import MissingDependencyError, StorageError
-from dipeo_nb.execution.state.memory import check_claim, check_order, final_status
+from dipeo_nb.execution.state.memory import answered, check_claim, check_order, final_status, taken_over
 from dipeo_nb.execution.state.rows import batch_of, chosen, events_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """In `dipeo_schema`."""
 CONNECTIONS = 8
 """To the server, at most, beside the one that holds the lock."""
@@ -49,7 +51,15 @@ CREATE TABLE dipeo_blobs (
     PRIMARY KEY (run_id, hash)
 )
 """
-_MIGRATIONS = {1: _BLOBS}
+_ANSWERS = """
+CREATE TABLE dipeo_answers (
+    run_id TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    PRIMARY KEY (run_id, request_id)
+)
+"""
+_MIGRATIONS = {1: _BLOBS, 2: _ANSWERS}
 """Version → what makes the next one of it."""
 _SCHEMA = f"""
 CREATE TABLE dipeo_schema (version INTEGER NOT NULL);
@@ -75,7 +85,8 @@ CREATE TABLE dipeo_events (
     payload TEXT NOT NULL,
     PRIMARY KEY (run_id, seq)
 );
-{_BLOBS}
+{_BLOBS};
+{_ANSWERS}
 """
 # A lock on a bigint is shown as its two halves.
 _ROWS = """
@@ -129,6 +140,7 @@ class PostgresRunStore:
         psycopg, pools = await asyncio.to_thread(_imported)
         options = {
             "autocommit": True,
+            "application_name": f"dipeo_nb process {os.getpid()} on {platform.node()}"[:63],
             "connect_timeout": int(CONNECT_S),
             "options": self._options(),
             "keepalives_idle": 10,
@@ -209,13 +221,7 @@ class PostgresRunStore:
                      first.run_id, first.seq - 1, self._owner),
                 )  # fmt: skip
                 if await done.fetchone() is None:
-                    raise StorageError(
-                        f"Run {first.run_id}: it goes on in another process.",
-                        hint="Open it again: dp.open_run(…).",
-                        operation="append",
-                        run_id=first.run_id,
-                        cause="going_on",
-                    )
+                    raise taken_over(first.run_id, "another process")
 
         try:
             await uncancelled(self._patiently("append", write))
@@ -268,7 +274,9 @@ class PostgresRunStore:
                 found = await connection.execute("SELECT owner FROM dipeo_runs WHERE run_id = %s FOR UPDATE", (run_id,))
                 row = await found.fetchone()
                 shown = await (await connection.execute(f"{_ROWS} WHERE run_id = %s", (run_id,))).fetchone()
-                check_claim(run_id, shown and shown[2], mine and row is not None and row[0] == self._owner)
+                own = mine and row is not None and row[0] == self._owner
+                holder = await self._holder_of(connection, row[0]) if row is not None and not own else ""
+                check_claim(run_id, shown and shown[2], own, holder)
                 await connection.execute(
                     "UPDATE dipeo_runs SET status = %s, ended_at = NULL, owner = %s WHERE run_id = %s",
                     (str(Status.RUNNING), self._owner, run_id),
@@ -277,10 +285,34 @@ class PostgresRunStore:
         await self._patiently("claim", take)
         self._stored.pop(run_id, None)
 
+    async def beat(self, run_id: str) -> bool:
+        # That the process lives shows by its lock; only who has the run is looked at.
+        rows = await self._read("SELECT owner FROM dipeo_runs WHERE run_id = %s", (run_id,))
+        return not rows or rows[0][0] == self._owner
+
+    async def put_answer(self, run_id: str, request_id: str, answer: str) -> None:
+        async def put(connection: Any) -> None:
+            row = (run_id, request_id, answer)
+            done = await connection.execute("INSERT INTO dipeo_answers VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", row)
+            if not done.rowcount:
+                raise answered(run_id, request_id)
+
+        await self._patiently("answer", put)
+
+    async def answers(self, run_id: str) -> dict[str, str]:
+        return dict(await self._read("SELECT request_id, answer FROM dipeo_answers WHERE run_id = %s", (run_id,)))
+
+    async def drop_answer(self, run_id: str, request_id: str) -> None:
+        async def drop(connection: Any) -> None:
+            query = "DELETE FROM dipeo_answers WHERE run_id = %s AND request_id = %s"
+            await connection.execute(query, (run_id, request_id))
+
+        await self._patiently("answer", drop)
+
     async def delete(self, run_id: str) -> None:
         async def forget(connection: Any) -> None:
             async with connection.transaction():
-                for table in ("dipeo_events", "dipeo_blobs", "dipeo_runs"):
+                for table in ("dipeo_events", "dipeo_blobs", "dipeo_answers", "dipeo_runs"):
                     await connection.execute(f"DELETE FROM {table} WHERE run_id = %s", (run_id,))
 
         await self._patiently("delete", forget)
@@ -313,6 +345,15 @@ class PostgresRunStore:
             await connection.execute("SELECT pg_advisory_unlock(%s)", (_OPENING,))
 
     # The lock that says that this process lives.
+
+    async def _holder_of(self, connection: Any, owner: int) -> str:
+        """Who has a run, in words; "" when its process is gone."""
+        query = (
+            "SELECT application_name FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' "
+            "AND objsubid = 1 AND granted AND (classid::bigint << 32) | objid::bigint = %s)"
+        )
+        row = await (await connection.execute(query, (owner,))).fetchone()
+        return row[0].removeprefix("dipeo_nb ") if row and row[0] else ""
 
     async def _hold(self, connection: Any) -> None:
         await connection.execute("SELECT pg_advisory_lock(%s)", (self._owner,))

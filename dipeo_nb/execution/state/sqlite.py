@@ -4,8 +4,10 @@ What "stored" means: with `sync="normal"` an acknowledged append survives the de
 included); `sync="full"` survives a power cut too and costs a disk sync per append (about ten times the time). SQLite's
 own statement of both: https://sqlite.org/pragma.html#pragma_synchronous.
 
-A run belongs to the process that appends it. When that process is gone and the run has no final event, it is listed as
-`interrupted`; nothing is rewritten for that, so a run can still be resumed by whoever claims it.
+A run belongs to the store object that began or claimed it. When its process is gone and the run has no final event, it is listed
+as `interrupted`; nothing is rewritten for that, so a run can still be resumed by whoever claims it. Whether a process of another
+machine (or container) lives shows by its heartbeat alone. Each claim gives the run a new fencing token, which every append checks in
+its own transaction: who was thought dead, and is not, cannot write any more.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ from dipeo_nb.common.sqlite import close_with, connect
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state.memory import check_claim, check_order, final_status
+from dipeo_nb.execution.state.memory import answered, check_claim, check_order, final_status, taken_over
 from dipeo_nb.execution.state.rows import Batch, batch_of, chosen, events_of
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """`PRAGMA user_version` of the files this version writes."""
 APPLICATION_ID = 0x44495045
 """`PRAGMA application_id` ("DIPE"): tells a run store from other SQLite files."""
@@ -39,7 +41,7 @@ BUSY_INLINE_MS = 20
 BUSY_TOTAL_S = 30.0
 """Seconds after which another process's write counts as stuck."""
 HEARTBEAT_AGE_S = 120.0
-"""Seconds without an event after which a run of another machine counts as interrupted."""
+"""Seconds without a heartbeat after which a run of another machine counts as interrupted."""
 
 _BLOBS = """
 CREATE TABLE blobs (
@@ -56,6 +58,22 @@ CREATE TABLE event_blobs (
 ) WITHOUT ROWID
 """
 """No column of `events`: processes of an earlier version that have the file open go on writing it."""
+_LEASES = """
+CREATE TABLE leases (
+    run_id TEXT PRIMARY KEY,
+    token INTEGER NOT NULL
+) WITHOUT ROWID
+"""
+"""The fencing token of each run that has not ended; a table of its own for the same reason."""
+_ANSWERS = """
+CREATE TABLE answers (
+    run_id TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    PRIMARY KEY (run_id, request_id)
+) WITHOUT ROWID
+"""
+"""What other processes answered, until the run has it in its record."""
 _SCHEMA = f"""
 CREATE TABLE events (
     run_id TEXT NOT NULL,
@@ -81,9 +99,11 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_start ON runs (started_at DESC);
 CREATE INDEX runs_by_parent ON runs (parent_run_id);
-{_BLOBS}
+{_BLOBS};
+{_LEASES};
+{_ANSWERS}
 """
-_MIGRATIONS = {1: "CREATE INDEX runs_by_parent ON runs (parent_run_id)", 2: _BLOBS}
+_MIGRATIONS = {1: "CREATE INDEX runs_by_parent ON runs (parent_run_id)", 2: _BLOBS, 3: f"{_LEASES};{_ANSWERS}"}
 """Version → what makes the next one of it."""
 
 
@@ -110,6 +130,13 @@ class SqliteRunStore:
         self._one_waits = threading.Lock()
         self._pid = 0
         self._stored: dict[str, tuple[int, bool]] = {}
+        self._tokens: dict[str, int] = {}
+        """Of the runs that this object began or claimed."""
+
+    @property
+    def place(self) -> str:
+        """The file, by its one true name."""
+        return os.path.realpath(self.path)
 
     async def initialize(self) -> None:
         await asyncio.to_thread(self._open)
@@ -130,7 +157,7 @@ class SqliteRunStore:
         try:
             batch = batch_of(events)
             try:
-                _write(self._db, events, batch)
+                _write(self._db, events, batch, self._token(events))
             except sqlite3.OperationalError as error:
                 if not _is_busy(error):
                     raise
@@ -145,8 +172,14 @@ class SqliteRunStore:
             raise self._failed("append", error) from error
         if last.type in FINAL_EVENTS:
             self._stored.pop(run_id, None)
+            self._tokens.pop(run_id, None)
         else:
             self._stored[run_id] = (last.seq, False)
+            if events[0].seq == 1:
+                self._tokens[run_id] = 1
+
+    def _token(self, events: Sequence[Event]) -> int | None:
+        return 1 if events[0].seq == 1 else self._tokens.get(events[0].run_id)
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         rows = self._read(
@@ -201,18 +234,48 @@ class SqliteRunStore:
         with self._transaction("claim") as connection:
             rows = connection.execute(f"{_SELECT_RUNS} WHERE run_id = ?", (run_id,)).fetchall()
             own = bool(rows) and rows[0][7] == _HOST and rows[0][8] == os.getpid()
-            check_claim(run_id, _summary(rows[0]).status if rows else None, mine and own)
+            holder = _holder(*rows[0][7:9]) if rows else ""
+            check_claim(run_id, _summary(rows[0]).status if rows else None, mine and own, holder)
+            held = connection.execute("SELECT token FROM leases WHERE run_id = ?", (run_id,)).fetchone()
+            token = held[0] + 1 if held else time.time_ns()  # never one that somebody had before the run ended
+            connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (run_id, token))
             connection.execute(
                 "UPDATE runs SET status = ?, ended_at = NULL, host = ?, pid = ?, process_start = ? WHERE run_id = ?",
                 (str(Status.RUNNING), _HOST, os.getpid(), process_start(os.getpid()) or "", run_id),
             )
         self._stored.pop(run_id, None)
+        self._tokens[run_id] = token
+
+    async def beat(self, run_id: str) -> bool:
+        token = self._tokens.get(run_id)
+        if token is None:
+            return False
+        beat = "UPDATE runs SET last_at = ? WHERE run_id = ? AND (SELECT token FROM leases WHERE run_id = ?) = ?"
+        values = (time.time(), run_id, run_id, token)
+        try:
+            return self._db.execute(beat, values).rowcount == 1
+        except sqlite3.Error:
+            return True  # whether it is still ours shows at the next beat, or at the next append
+
+    async def put_answer(self, run_id: str, request_id: str, answer: str) -> None:
+        with self._transaction("answer") as connection:
+            row = (run_id, request_id, answer)
+            if not connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", row).rowcount:
+                raise answered(run_id, request_id)
+
+    async def answers(self, run_id: str) -> dict[str, str]:
+        return dict(self._read("SELECT request_id, answer FROM answers WHERE run_id = ?", (run_id,)))
+
+    async def drop_answer(self, run_id: str, request_id: str) -> None:
+        with self._transaction("answer") as connection:
+            connection.execute("DELETE FROM answers WHERE run_id = ? AND request_id = ?", (run_id, request_id))
 
     async def delete(self, run_id: str) -> None:
         with self._transaction("delete") as connection:
-            for table in ("events", "event_blobs", "blobs", "runs"):
+            for table in ("events", "event_blobs", "blobs", "leases", "answers", "runs"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
         self._stored.pop(run_id, None)
+        self._tokens.pop(run_id, None)
 
     # Opening.
 
@@ -237,6 +300,8 @@ class SqliteRunStore:
                     raise self._failed("open", error) from error
                 time.sleep(0.01)
             else:
+                if self._pid != os.getpid():
+                    self._tokens = {}
                 self._pid, self._stored, self._waiting = os.getpid(), {}, None
                 return
 
@@ -301,7 +366,7 @@ class SqliteRunStore:
                 with self._one_waits:
                     if self._waiting is None:
                         self._waiting = self._connected()
-                    _write(self._waiting, events, batch)
+                    _write(self._waiting, events, batch, self._token(events))
             except sqlite3.OperationalError as error:
                 if not _is_busy(error) or time.monotonic() > deadline:
                     raise self._failed("append", error) from error
@@ -358,11 +423,20 @@ class SqliteRunStore:
         return StorageError(f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path), cause=cause)
 
 
-def _write(connection: sqlite3.Connection, events: Sequence[Event], batch: Batch) -> None:
-    """All of it, or nothing."""
+def _write(connection: sqlite3.Connection, events: Sequence[Event], batch: Batch, token: int | None) -> None:
+    """All of it, or nothing.
+
+    Args:
+        token: the fencing token of the run that the writer has; None: it neither began nor claimed it.
+
+    Raises:
+        StorageError: `going_on`, another has it now.
+    """
     first, last = events[0], events[-1]
     connection.execute("BEGIN IMMEDIATE")
     try:
+        if first.seq != 1:
+            _check_lease(connection, first.run_id, token)
         connection.executemany(
             "INSERT INTO events (run_id, seq, type, occurred_at, node_id, payload) VALUES (?, ?, ?, ?, ?, ?)",
             [(first.run_id, *row) for row in batch.events],
@@ -392,11 +466,13 @@ def _write(connection: sqlite3.Connection, events: Sequence[Event], batch: Batch
                     process_start(os.getpid()) or "",
                 ),
             )
+            connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (first.run_id, token))
         if last.type in FINAL_EVENTS:
             connection.execute(
                 "UPDATE runs SET status = ?, ended_at = ?, events = ?, last_at = ? WHERE run_id = ?",
                 (final_status(last), last.occurred_at, last.seq, time.time(), last.run_id),
             )
+            connection.execute("DELETE FROM leases WHERE run_id = ?", (last.run_id,))
         elif first.seq != 1:
             connection.execute(
                 "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ?",
@@ -407,6 +483,23 @@ def _write(connection: sqlite3.Connection, events: Sequence[Event], batch: Batch
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _check_lease(connection: sqlite3.Connection, run_id: str, token: int | None) -> None:
+    held = connection.execute("SELECT token FROM leases WHERE run_id = ?", (run_id,)).fetchone()
+    owner = connection.execute("SELECT host, pid FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    if owner is None:
+        return  # deleted: the order of its events says so
+    if held is None:  # begun by an earlier version, which gives no tokens: its process tells
+        if owner != (_HOST, os.getpid()):
+            raise taken_over(run_id, _holder(*owner))
+    elif held[0] != token:
+        raise taken_over(run_id, _holder(*owner))
+
+
+def _holder(host: str, pid: int) -> str:
+    """Who has a run, in words."""
+    return f"process {pid} on {host.partition(':')[0] or 'this machine'}"
 
 
 _SELECT_RUNS = "SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id, host, pid, process_start, last_at FROM runs"
@@ -425,12 +518,16 @@ def _is_busy(error: Exception) -> bool:
 
 
 def _host() -> str:
-    """This machine and this boot of it: a process id means nothing beyond them."""
+    """This machine, this boot of it and this container: a process id means nothing beyond them."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         boot = ""
-    return f"{platform.node()}:{boot}"
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")  # containers may share name and boot, and not their process ids
+    except OSError:
+        namespace = ""
+    return f"{platform.node()}:{boot}:{namespace}"
 
 
 _HOST = _host()

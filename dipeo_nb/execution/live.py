@@ -1,0 +1,85 @@
+"""The executions that live in this process: one run has one engine, whichever session, server or parent started it.
+
+A run is entered when somebody takes it over or when its execution begins, and leaves with the end of the execution; one that was
+taken over and never began is forgotten with the object that stands for it. What other processes do is the run store's to know.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any, NamedTuple
+
+from dipeo_nb.domain.ports import RunStore
+from dipeo_nb.errors import StorageError
+
+
+class _Key(NamedTuple):
+    store: object
+    run_id: str
+
+
+_lock = threading.Lock()
+_holders: weakref.WeakValueDictionary[_Key, Any] = weakref.WeakValueDictionary()
+"""Who has a run: an execution, or what somebody took over in order to make one."""
+
+
+def _key(store: RunStore, run_id: str) -> _Key:
+    # The same record opened twice is one record; two records in memory are two, also with equal ids.
+    return _Key(getattr(store, "place", None) or id(store), run_id)
+
+
+def enter(store: RunStore, run_id: str, holder: Any, *, instead_of: Any = None) -> None:
+    """Take a run for *holder*.
+
+    Args:
+        instead_of: who may have it already, and hands it over.
+
+    Raises:
+        StorageError: `going_on`, it lives here already.
+    """
+    key = _key(store, run_id)
+    with _lock:
+        current = _holders.get(key)
+        if current is not None and current is not holder and current is not instead_of:
+            raise going_on(run_id, current)
+        _holders[key] = holder
+
+
+def leave(store: RunStore, run_id: str, holder: Any) -> None:
+    """Give a run back, unless somebody else has it meanwhile."""
+    key = _key(store, run_id)
+    with _lock:
+        if _holders.get(key) is holder:
+            del _holders[key]
+
+
+def holder(store: RunStore, run_id: str) -> Any:
+    """Who has a run in this process; None: nobody."""
+    with _lock:
+        return _holders.get(_key(store, run_id))
+
+
+def going_on(run_id: str, current: Any, *, operation: str = "claim") -> StorageError:
+    """The error of somebody who wants a run that lives in this process."""
+    parent = getattr(getattr(current, "options", None), "parent_run_id", None)
+    part = f" as a part of run {parent}" if parent else ""
+    return StorageError(
+        f"Run {run_id} still goes on in this process (process {os.getpid()}){part}.",
+        hint=f"Wait for it, or stop it: dp.open_run('{parent or run_id}').stop().",
+        operation=operation,
+        run_id=run_id,
+        cause="going_on",
+    )
+
+
+def _after_fork() -> None:
+    """No execution crosses a fork: its thread does not."""
+    global _lock
+    _lock = threading.Lock()
+    _holders.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
