@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from dipeo_nb.container import Runtime
     from dipeo_nb.diagram.document import Diagram
     from dipeo_nb.domain.diagnostics import Diagnostic
-    from dipeo_nb.domain.events import Event
+    from dipeo_nb.domain.events import Event, RunSummary
     from dipeo_nb.domain.plan import Plan
     from dipeo_nb.domain.ports import InteractionPort
     from dipeo_nb.execution.engine import Execution
@@ -403,6 +403,47 @@ def resume(
         view.catch_up(recovery.recovered.events)
         state = _followed(runtime, execution, feed, view)
     return _reported(state, as_json)
+
+
+@app.command()
+def answer(
+    run_id: RunId,
+    answer: Annotated[
+        str, typer.Argument(metavar="[NODE=]TEXT", help="The answer; NODE is a label, or SUB/NODE. Without it: the only question.")
+    ],
+    base_dir: BaseDir = None,
+) -> int:
+    """Answer a question of a run that waits for one, here or in another process or machine.
+
+    A run that was interrupted takes the answer when it is resumed.
+    """
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.container import Runtime
+
+    with Runtime(_settings(base_dir)) as runtime:
+        row, node = run_sync(_answered(runtime, run_id, answer))
+    print(f"Answered: {safe(node, 60)} of {row.run_id}")
+    if row.status == "interrupted":
+        say("The run was interrupted.", f"hint: dipeo-nb resume {row.run_id} goes on with the answer.")
+    return DONE
+
+
+async def _answered(runtime: Runtime, run_id: str, given: str) -> tuple[RunSummary, str]:
+    """Give the answer of `NODE=TEXT`, or of a bare TEXT; the row of the run, and the node that asked."""
+    from dipeo_nb.execution.nested import question_names
+    from dipeo_nb.execution.questions import path_of, unanswered
+
+    row = await runtime.summary(run_id)
+    waiting = unanswered(await runtime.services.store.events(row.run_id))
+    # Labels may hold `=`, so the longest name that fits wins.
+    for at in (at for at in range(len(given) - 1, -1, -1) if given[at] == "="):
+        name = given[:at]
+        if any(name == p["node_id"] or name in question_names(path_of(p)) for p in waiting.values()):
+            return await runtime.answer(row.run_id, given[at + 1 :], node=name), name
+    if "=" in given:  # the name of a question that is over, or never was
+        await runtime.answer(row.run_id, given, node=given.partition("=")[0])
+    name = "/".join(path_of(next(iter(waiting.values())))) if waiting else ""
+    return await runtime.answer(row.run_id, given), name
 
 
 @app.command()

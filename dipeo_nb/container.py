@@ -61,8 +61,10 @@ from dipeo_nb.execution import handlers, live, nested_checks
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.engine import Execution, RunOptions
 from dipeo_nb.execution.inputs import run_inputs
+from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import check_services, checked_budget, checked_count, checked_mapping, checked_timeout
+from dipeo_nb.execution.questions import chosen, unanswered
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
@@ -534,6 +536,41 @@ class Runtime(InitializationMixin):
             many = f"{len(found)} runs begin with '{run_id}'" if found else f"There is no run '{run_id}'"
             raise UserError(f"{many}.", hint="See dp.runs() (dipeo-nb runs).")
         return found[0]
+
+    async def answer(
+        self, run_id: str, text: str, *, node: str | None = None, request_id: str | None = None
+    ) -> RunSummary:
+        """Answer a question of a run, wherever it goes on. A run that was interrupted takes the answer when it is resumed.
+
+        Args:
+            node: the label of the node that asks, its path through sub-diagrams, or its id.
+            request_id: the question itself; with neither, the only one that waits.
+
+        Returns:
+            The row of the run.
+
+        Raises:
+            RunError: no such question waits, or not any more.
+            UserError: there is no such run, or several questions could be meant.
+            StorageError: it is answered already.
+        """
+        row = await self.summary(run_id)
+        store = self.services.store
+        if row.status not in (Status.RUNNING, Status.INTERRUPTED):
+            raise no_question(request_id or node, row.run_id)
+        if row.parent_run_id is not None:
+            raise UserError(
+                f"Run {row.run_id} is a part of run {row.parent_run_id}, which asks for it.",
+                hint=f"Answer there: dipeo-nb answer {row.parent_run_id} NODE=TEXT.",
+            )
+        waiting = unanswered(await store.events(row.run_id))
+        chosen_id = chosen(waiting, row.run_id, node=node, request_id=request_id)
+        here = live.holder(store, row.run_id)
+        if isinstance(here, Execution):
+            here.answer(chosen_id, text)
+        else:
+            await store.put_answer(row.run_id, chosen_id, text)
+        return row
 
     async def replay(
         self, run_id: str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S

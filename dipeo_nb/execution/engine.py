@@ -47,9 +47,9 @@ from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endles
 from dipeo_nb.execution.fold import RunState, Spent
 from dipeo_nb.execution.handlers import sub_diagram
 from dipeo_nb.execution.inputs import Inputs, Output, run_inputs, settled
-from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.journal import Journal, Timeline
 from dipeo_nb.execution.memory import ConversationLog, as_record
+from dipeo_nb.execution.questions import Questions
 from dipeo_nb.execution.recovery import (
     Recovered,
     error_output,
@@ -181,7 +181,13 @@ class Execution:
         self._halted = False
         """Whether the run ends before its time, and the nodes at work are cancelled."""
         self._guard = threading.Lock()
-        self._questions: dict[str, asyncio.Future[tuple[str, str]]] = {}
+        self.questions = Questions(
+            services.store,
+            self.run_id,
+            self.options.interaction,
+            before=recovered.events if recovered is not None else (),
+            elsewhere=parent is None,
+        )
         self.signals: Signals = Signals() if parent is None else parent.execution.signals
         """Events from outside."""
         self._code: CodeRunner | None = None
@@ -245,20 +251,12 @@ class Execution:
                 self._loop.call_soon_threadsafe(self._abort)
 
     def answer(self, request_id: str, text: str) -> None:
-        """Answer a waiting user_response node; a question that is answered already is left alone. Any thread.
+        """Answer a waiting user_response node. Any thread; the first answer counts.
 
         Raises:
-            RunError: no such question waits.
+            RunError: no such question waits, or not any more.
         """
-        if self._loop is None or request_id not in self.state.questions:
-            raise no_question(request_id, self.run_id)
-
-        def give() -> None:
-            waiting = self._questions.get(request_id)
-            if waiting is not None and not waiting.done():
-                waiting.set_result((text, "user"))
-
-        self._loop.call_soon_threadsafe(give)
+        self.questions.answer(request_id, text)
 
     def hear(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
         """Record what code of a node has logged, as the payload of an `execution_log` event; too late, and it is ignored. Any
@@ -453,19 +451,13 @@ class Execution:
         request_id = f"{node.id}:{self.journal.seq + 1}"
         prompt = redactor(prompt)
         question = Question(self.run_id, node.id, label, prompt, timeout, default, request_id, path)
-        waiting: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-        self._questions[request_id] = waiting
-        self._emit(
-            EventType.INTERACTIVE_PROMPT,
-            node.id,
-            {"prompt": prompt, "timeout": timeout, "default": default, "request_id": request_id, "label": label},
-        )
-        await self.journal.flush()
+        self.questions.open(request_id)
         try:
-            async with asyncio.timeout(timeout):
-                port = self.options.interaction
-                answer, source = await (waiting if port is None else port.ask(question))
-                answer = well_formed(answer)
+            asked = {"prompt": prompt, "timeout": timeout, "default": default, "request_id": request_id, "label": label}
+            self._emit(EventType.INTERACTIVE_PROMPT, node.id, {**asked, "path": list(path)} if len(path) > 1 else asked)
+            await self.journal.flush()
+            answer, source = await self.questions.asked(question, timeout)
+            answer = well_formed(answer)
         except TimeoutError:
             if default is None:
                 raise NodeTimeoutError(
@@ -475,11 +467,12 @@ class Execution:
                 ) from None
             answer, source = default, "default"
         finally:
-            del self._questions[request_id]
+            self.questions.close(request_id)
         self._emit(
             EventType.INTERACTIVE_RESPONSE, node.id, {"request_id": request_id, "answer": answer, "source": source}
         )
         await self.journal.flush()
+        await self.questions.recorded()
         return answer, source
 
     async def wait_for(self, node: PlanNode, name: str, filters: Mapping[str, Any], timeout: float) -> dict[str, Any]:

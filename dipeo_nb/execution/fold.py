@@ -312,6 +312,11 @@ class RunState:
         self._account(node, event.payload.get("meta", {}))
 
     def _interactive_prompt(self, event: Event) -> None:
+        label, path = event.payload.get("label"), event.payload.get("path")
+        for old in [
+            k for k, q in self.questions.items() if (q["node_id"], q.get("label"), q.get("path")) == (event.node_id, label, path)
+        ]:
+            del self.questions[old]  # it was not answered in time, and its node tries again
         self.questions[event.payload["request_id"]] = {
             **event.payload,
             "node_id": event.node_id,

@@ -80,11 +80,17 @@ class NoAnswers:
         return question.default, "default"
 
 
-def no_question(request_id: str, run_id: str) -> RunError:
-    """The error of an answer to a question that does not wait, or not any more."""
-    return RunError(
-        f"No question '{request_id}' waits for an answer.", hint="See run.question for the one that does.", run_id=run_id
-    )
+def no_question(name: str | None, run_id: str, waiting: Sequence[str] = ()) -> RunError:
+    """The error of an answer to a question that does not wait, or not any more.
+
+    Args:
+        name: the id or the node of the question; None: any.
+        waiting: the nodes whose questions wait.
+    """
+    which = f" '{name}'" if name else ""
+    names = ", ".join(f"'{one}'" for one in waiting)
+    hint = f"Those of {names} wait." if names else "See run.question for the one that does."
+    return RunError(f"No question{which} waits for an answer.", hint=hint, run_id=run_id, cause="no_question")
 
 
 def nobody(question: Question) -> RunError:

@@ -35,6 +35,7 @@ from dipeo_nb.execution.interaction import no_question, nobody
 from dipeo_nb.execution.metrics import RunMetrics, measure, told
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError
 from dipeo_nb.notebook.conversation import Conversation, Turns
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
 from dipeo_nb.notebook.safe_markdown import safe
@@ -52,6 +53,8 @@ TICK_S = 0.05
 """Seconds between two looks for a question, and for a kernel's Stop, while a cell waits."""
 SENTENCE = 2_000
 """Characters of one sentence about a run; labels of nodes may be of any length."""
+VIEW_S = 2.0
+"""Seconds that a page has to show a live view and to be heard from."""
 PAGE = 500
 """Events read at a time by `async for`."""
 
@@ -301,7 +304,11 @@ class Run:
     @property
     def question(self) -> Mapping[str, Any] | None:
         """The (first) question that waits for an answer: prompt, label, default, timeout, request_id; else None."""
-        return self._state.pending_question
+        execution = self._execution
+        for question in list(self._state.questions.values()):
+            if not isinstance(execution, Execution) or execution.questions.waits(question["request_id"]):
+                return question
+        return None
 
     def node(self, reference: str) -> Any:
         """State of a node by label or id.
@@ -455,17 +462,23 @@ class Run:
         return self._session
 
     def answer(self, text: str, request_id: str | None = None) -> None:
-        """Answer the waiting question (or the one named). Any thread; a question already answered is left alone.
+        """Answer the waiting question (or the one named). Any thread; the first answer counts.
+
+        A run that does not go on in this process may be answered, too: one of another process goes on with the answer, one that
+        was interrupted does when it is resumed.
 
         Raises:
-            RunError: no question waits, or not that one.
+            RunError: no question waits, or not that one, or not any more.
         """
-        request_id = request_id or (self.question or {}).get("request_id")
-        if request_id is None or self._answers is None:
-            raise RunError("No question waits for an answer.", hint="See run.question.", run_id=self.id)
-        if self._finished.is_set() or str(request_id) not in self.state.questions:
-            raise no_question(str(request_id), self.id)
-        self._answers.give(str(request_id), text)
+        if isinstance(self._execution, Execution):
+            request_id = request_id or (self.question or {}).get("request_id")
+            if request_id is None or self._finished.is_set():
+                raise no_question(request_id, self.id)
+            self._execution.answer(str(request_id), text)
+        elif self._execution is None:
+            run_sync(self._runtime.answer(self.id, text, request_id=request_id))
+        else:
+            raise no_question(request_id, self.id)
 
     def _answered_in_view(self, request_id: str, text: str) -> None:
         with suppress(RunError):  # answered elsewhere meanwhile, or the run is over: the form goes in a moment
@@ -509,18 +522,41 @@ class Run:
         return self._outcome()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end without asking and without raising what went wrong; False when *timeout* seconds were not enough."""
-        return self._finished.wait(timeout)
+        """Wait for the end without raising what went wrong; False when *timeout* seconds were not enough.
+
+        Nobody is asked here: questions are answered in the live view, by `run.answer` or from elsewhere. Where nothing of that can
+        happen (a notebook that runs unattended), they fail at once.
+        """
+        if self._answers is None or not unattended():
+            return self._finished.wait(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._asking_here() as ask:
+            while not self._finished.wait(TICK_S):
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False
+                if timeout is None:
+                    ask()
+        return True
 
     def __await__(self) -> Generator[Any, None, RunResult]:
         return self._awaited().__await__()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         seq = 0
-        while events := await run_on_loop(self._more(seq)):
+        while events := await self._next_events(seq):
             for event in events:
                 seq = event.seq
                 yield event
+
+    async def _next_events(self, seq: int) -> list[Event]:
+        if self._answers is None or not unattended():
+            return await run_on_loop(self._more(seq))
+        more = asyncio.ensure_future(run_on_loop(self._more(seq)))
+        with self._asking_here() as ask:
+            while not more.done():
+                await asyncio.wait({more}, timeout=TICK_S)
+                ask()
+        return more.result()
 
     async def _awaited(self) -> RunResult:
         # On any loop, mostly a notebook cell's; the end comes from another. The ticks let questions in, and a kernel's
@@ -628,12 +664,22 @@ class Run:
             return
         from dipeo_nb.notebook.view import LiveDisplay
 
+        answers = self._answers
+
+        def reached() -> None:
+            if answers is not None:
+                answers.form_got_through()
+
+        if answers is not None:
+            answers.view_since = time.monotonic()
+
         live = LiveDisplay(
             self._state,
             self._diagram,
             stop=self.stop,
             answer=self._answered_in_view,
-            elsewhere=lambda: self._answers is not None and self._answers.waiting_cells > 0,
+            elsewhere=lambda: answers is not None and answers.waiting_cells > 0 and not answers.form_works,
+            reached=reached,
         )
         live.show()
         following = submit(self._follow(live))
@@ -723,19 +769,20 @@ def _write(text: str) -> None:
 
 
 class Answers:
-    """Who answers in a notebook: a cell that waits for the run asks with input(); while none does, the form in the live
-    view and `run.answer(…)`, whichever comes first."""
+    """Who answers in a notebook: a cell that waits for the run asks with input() where the form of the live view does not get
+    through to a busy kernel; besides, whoever calls `run.answer(…)` first."""
 
     def __init__(self) -> None:
         self.waiting_cells = 0
+        self.form_works = False
+        """Whether a live view has been heard from while a cell was at work, so that its form gets through."""
+        self.view_since: float | None = None
+        """When a live view was shown."""
+        self._input = CellInput()
         self._waiting: dict[str, asyncio.Future[tuple[str, str]]] = {}
-        self._early: dict[str, tuple[str, str]] = {}
-        """Answers to questions that are shown, and not asked here yet."""
         self._questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
 
     async def ask(self, question: Question) -> tuple[str, str]:
-        if question.request_id in self._early:
-            return self._early.pop(question.request_id)
         answered: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._waiting[question.request_id] = answered
         self._questions.put(question)
@@ -743,17 +790,14 @@ class Answers:
             return await answered
         finally:
             del self._waiting[question.request_id]
+            self._input.release(question.request_id)
 
     def give(self, request_id: str, answer: str | BaseException, source: str = "user") -> None:
         """Answer a question of the run from any thread; the first answer counts."""
 
         def settle() -> None:
             waiting = self._waiting.get(request_id)
-            if waiting is None:
-                if isinstance(answer, str):
-                    self._early.setdefault(request_id, (answer, source))
-                return
-            if waiting.done():
+            if waiting is None or waiting.done():
                 return
             if isinstance(answer, str):
                 waiting.set_result((answer, source))
@@ -763,7 +807,10 @@ class Answers:
         LoopThread.get().loop.call_soon_threadsafe(settle)
 
     def ask_here(self) -> None:
-        """Ask the next question that still waits with input(), in this thread (the one a kernel reads from)."""
+        """Ask the next question that still waits with input(), in this thread (the one a kernel reads from), unless the form of a
+        live view gets through. Returns when it is answered or over."""
+        if self.form_works or self._view_is_coming():
+            return
         question = self._next()
         if question is None:
             return
@@ -771,7 +818,10 @@ class Answers:
         try:
             if not in_kernel() and not sys.stdin.isatty():
                 raise EOFError
-            text = input(f"{question.prompt} " if default is None else f"{question.prompt} [{default}] ")
+            prompt = f"{question.prompt} " if default is None else f"{question.prompt} [{default}] "
+            text = self._input.read(prompt, request_id, lambda: request_id in self._waiting)
+        except QuestionOverError:
+            return
         except (EOFError, NotImplementedError) as error:
             # StdinNotImplementedError of a kernel without a front end (nbclient, nbmake) is a NotImplementedError.
             if default is not None:
@@ -785,6 +835,17 @@ class Answers:
                 self.give(request_id, text)
             else:
                 self.give(request_id, default, "default")
+
+    def form_got_through(self) -> None:
+        """A live view was heard from. Any thread."""
+        if self.waiting_cells > 0 and not self.form_works:
+            self.form_works = True
+            for request_id in list(self._waiting):
+                self._input.release(request_id)
+
+    def _view_is_coming(self) -> bool:
+        shown = self.view_since is not None and not unattended()
+        return shown and time.monotonic() - (self.view_since or 0.0) < VIEW_S
 
     def _next(self) -> Question | None:
         while not self._questions.empty():
@@ -816,6 +877,14 @@ def _report(following: concurrent.futures.Future[None]) -> None:
     """A view that breaks must not break the run it shows; it says so in the log."""
     if not following.cancelled() and (error := following.exception()) is not None:
         _LOG.error("The live view of a run ended early: %s", error, exc_info=error)
+
+
+def unattended() -> bool:
+    """Whether this is a kernel without anybody in front of it (nbclient, papermill, nbconvert --execute)."""
+    if not in_kernel():
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return getattr(shell.kernel, "_allow_stdin", True) is False
 
 
 def in_kernel() -> bool:

@@ -71,6 +71,7 @@ class LiveDisplay:
         stop: ends the run; any thread.
         answer: takes (request id, text); any thread.
         elsewhere: whether questions are asked by a waiting cell just now, so that the view shows them without a form.
+        reached: called when the page is heard from, which shows that clicks get through; any thread.
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class LiveDisplay:
         stop: Callable[[], None],
         answer: Callable[[str, str], None],
         elsewhere: Callable[[], bool] = lambda: False,
+        reached: Callable[[], None] = lambda: None,
     ) -> None:
         self._state = state
         self._diagram = diagram
         self._stop = stop
         self._answer = answer
         self._elsewhere = elsewhere
+        self._reached = reached
         # The drawing holds ids cleaned; an id may be any text.
         self._drawn = {n.id: clean(n.id) for n in diagram.nodes}
         self._ids = {drawn: node_id for node_id, drawn in self._drawn.items()}
@@ -192,7 +195,10 @@ class LiveDisplay:
         }
 
     def _command(self, message: Mapping[str, Any]) -> None:
+        self._reached()
         match message:
+            case {"type": "hello"}:
+                return
             case {"type": "stop"}:
                 self._stop()
             case {"type": "select", "node": str(node)}:

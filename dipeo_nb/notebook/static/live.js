@@ -354,6 +354,8 @@ function render({ model, el }) {
   });
   resized.observe(stage);
   measure();
+  model.send({ type: "hello" }); // heard by a busy kernel, it means that clicks get through
+
   return () => {
     resized.disconnect();
     cancelAnimationFrame(mapping);

@@ -1,0 +1,199 @@
+"""The questions of a run that wait for an answer, from wherever one comes first: the port that asks (a terminal, a waiting cell,
+answers given beforehand), `Execution.answer` of this process (the form in the live view, HTTP), or another process, which leaves
+its answer in the run store.
+
+A question belongs to its run: each takes one answer, and a later one is refused. One that a process asked which is gone is asked
+again when the run goes on, and takes the answer that was left for it meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dipeo_nb.common.scrub import logger
+from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.ports import InteractionPort, Question, RunStore
+from dipeo_nb.errors import StorageError, UserError
+from dipeo_nb.execution.interaction import no_question
+from dipeo_nb.execution.nested import question_names
+
+POLL_S = 0.25
+"""Seconds between two looks for an answer that another process left."""
+_LOG = logger(__name__)
+Answered = tuple[str, str]
+"""Text and source of an answer."""
+
+
+class Questions:
+    """Those of one run.
+
+    Args:
+        before: the log of the time before the run was cut off.
+        elsewhere: whether other processes may answer, too.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        run_id: str,
+        port: InteractionPort | None,
+        *,
+        before: Sequence[Event] = (),
+        elsewhere: bool = True,
+    ) -> None:
+        self._store, self._run_id, self._port, self._elsewhere = store, run_id, port, elsewhere
+        self._lock = threading.Lock()
+        self._open: dict[str, asyncio.Future[Answered]] = {}
+        self._asked_before = {_place(p): request_id for request_id, p in unanswered(before).items()}
+        """Questions that a process asked which is gone."""
+        self._left: list[str] = []
+        """Questions whose answers were found in the store."""
+
+    def waits(self, request_id: str) -> bool:
+        """Whether a question can be answered. Any thread."""
+        return request_id in self._open
+
+    def answer(self, request_id: str, text: str, source: str = "user") -> None:
+        """Answer a question. Any thread; the first answer counts.
+
+        Raises:
+            RunError: the question is over, or there is none of that id.
+        """
+        with self._lock:
+            waiting = self._open.pop(request_id, None)
+        if waiting is None or waiting.get_loop().is_closed():
+            raise no_question(request_id, self._run_id)
+        waiting.get_loop().call_soon_threadsafe(lambda: waiting.done() or waiting.set_result((text, source)))
+
+    # On the loop thread.
+
+    def open(self, request_id: str) -> None:
+        """From here on the question can be answered; `asked` ends that."""
+        with self._lock:
+            self._open[request_id] = asyncio.get_running_loop().create_future()
+
+    def close(self, request_id: str) -> None:
+        """The question is over."""
+        with self._lock:
+            self._open.pop(request_id, None)
+
+    async def asked(self, question: Question, timeout: float | None) -> Answered:
+        """The answer to an open question, whoever gives it.
+
+        Raises:
+            TimeoutError: there was none in time.
+        """
+        request_id = question.request_id
+        waiting = self._open[request_id]
+        before = self._asked_before.pop((question.node_id, question.path), None)
+        if (found := await self._look(request_id, before)) is not None:
+            return found
+        asking: list[asyncio.Future[Answered]] = [waiting]
+        if self._port is not None:
+            asking.append(asyncio.ensure_future(self._port.ask(question)))
+        if self._elsewhere:
+            asking.append(asyncio.ensure_future(self._from_elsewhere(request_id)))
+        try:
+            done, _ = await asyncio.wait(asking, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            with self._lock:  # an answer that was accepted meanwhile counts
+                accepted = self._open.pop(request_id, None) is None
+            if accepted:
+                return await waiting
+            if not done:
+                raise TimeoutError
+            return next(one for one in asking if one in done).result()
+        finally:
+            for one in asking:
+                one.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    async def recorded(self) -> None:
+        """The answers so far are in the record of the run: what was left for it in the store is not needed any more."""
+        while self._left:
+            try:
+                await self._store.drop_answer(self._run_id, self._left[-1])
+            except StorageError as error:
+                _LOG.warning("Run %s: %s", self._run_id, error)
+            self._left.pop()
+
+    async def _look(self, *request_ids: str | None) -> Answered | None:
+        if not self._elsewhere or not hasattr(self._store, "answers"):
+            return None
+        try:
+            left = await self._store.answers(self._run_id)
+        except StorageError as error:
+            _LOG.warning("Run %s: answers of other processes cannot be read: %s", self._run_id, error)
+            return None
+        for request_id in request_ids:
+            if request_id is not None and request_id in left:
+                self._left.append(request_id)
+                return left[request_id], "user"
+        return None
+
+    async def _from_elsewhere(self, request_id: str) -> Answered:
+        while True:
+            await asyncio.sleep(POLL_S)
+            if (found := await self._look(request_id)) is not None:
+                return found
+
+
+def unanswered(events: Iterable[Event]) -> dict[str, Mapping[str, Any]]:
+    """request_id → payload (with `node_id`) of each question that a log leaves open."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for event in events:
+        if event.type is EventType.INTERACTIVE_PROMPT:
+            payload = {**event.payload, "node_id": event.node_id}
+            for old in [r for r, p in found.items() if _place(p) == _place(payload)]:
+                del found[old]  # it was not answered in time, and its node tries again
+            found[event.payload["request_id"]] = payload
+        elif event.type is EventType.INTERACTIVE_RESPONSE:
+            found.pop(event.payload["request_id"], None)
+        elif event.type in (EventType.NODE_ERROR, EventType.NODE_COMPLETED):
+            for request_id in [r for r, p in found.items() if p["node_id"] == event.node_id]:
+                del found[request_id]
+        elif event.type is EventType.EXECUTION_COMPLETED:
+            found.clear()
+    return found
+
+
+def _place(payload: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    return payload["node_id"], path_of(payload)
+
+
+def path_of(payload: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes from the outermost run down to the one that asks, by label."""
+    return tuple(payload.get("path") or (payload.get("label") or payload["node_id"],))
+
+
+def chosen(open_questions: Mapping[str, Mapping[str, Any]], run_id: str, *, node: str | None, request_id: str | None) -> str:
+    """The id of the question that is meant.
+
+    Args:
+        open_questions: request_id → payload.
+        node: the label, path or id of the node that asks.
+
+    Raises:
+        RunError: it does not wait.
+        UserError: several could be meant.
+    """
+    if request_id is not None:
+        if request_id not in open_questions:
+            raise no_question(request_id, run_id, _names(open_questions))
+        return request_id
+    found = [r for r, p in open_questions.items() if node is None or node == p["node_id"] or node in question_names(path_of(p))]
+    if not found:
+        raise no_question(node, run_id, _names(open_questions))
+    if len(found) > 1:
+        several = [f"'{'/'.join(path_of(open_questions[r]))}'" for r in found]
+        raise UserError(
+            f"{len(found)} questions of run {run_id} wait: {', '.join(several)}.", hint="Name the node whose question you answer."
+        )
+    return found[0]
+
+
+def _names(open_questions: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return ["/".join(path_of(p)) for p in open_questions.values()]
