@@ -83,6 +83,8 @@ keys = typer.Typer(
     help="API keys: which are there and where from, masked; store, delete and test them.", no_args_is_help=True
 )
 app.add_typer(keys, name="keys")
+runs = typer.Typer(help="The recorded runs: list them, newest first; `delete` and `prune` some.", no_args_is_help=False)
+app.add_typer(runs, name="runs")
 
 
 @dataclass
@@ -313,8 +315,9 @@ def render(
     return DONE
 
 
-@app.command()
-def runs(
+@runs.callback(invoke_without_command=True)
+def _runs(
+    context: typer.Context,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Newest runs shown.")] = 20,
     status: Annotated[
         str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")
@@ -327,7 +330,9 @@ def runs(
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
-    """List the recorded runs, newest first."""
+    """List the recorded runs, newest first; `delete` and `prune` some."""
+    if context.invoked_subcommand is not None:
+        return DONE
     from dipeo_nb.common.loop import run_sync
     from dipeo_nb.config import without_password
     from dipeo_nb.container import run_store
@@ -363,6 +368,71 @@ def runs(
 
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, or its beginning; see `dipeo-nb runs`.")]
+
+
+@runs.command("delete")
+def runs_delete(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or their beginnings.")],
+    as_json: AsJson = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """Forget runs, and those of their sub-diagrams. Refused, all of it, while one of them goes on."""
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.container import Runtime
+
+    async def delete(runtime: Runtime) -> list[str]:
+        return await runtime.delete_runs([(await runtime.summary(given)).run_id for given in run_ids])
+
+    with Runtime(_settings(base_dir)) as runtime:
+        deleted = run_sync(delete(runtime))
+    return _tell_deleted(deleted, as_json)
+
+
+@runs.command("prune")
+def runs_prune(
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="TIME", help="Runs that ended longer ago: 30d, 12h, 90m, 45s.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="Leave the N newest runs, whatever else.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    as_json: AsJson = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """Forget old runs with those of their sub-diagrams; those that go on are left alone. Conditions must hold together."""
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.container import Runtime
+    from dipeo_nb.domain.enums import Status
+
+    if status is not None and status not in set(Status):
+        raise ValidationError(f"There is no status '{status}'.", hint=f"There are: {', '.join(Status)}.")
+    with Runtime(_settings(base_dir)) as runtime:
+        found = run_sync(runtime.prune(older_than=_seconds(older_than), keep=keep, status=status, dry_run=dry_run))
+    if dry_run and not as_json:
+        for run_id in found:
+            print(run_id)
+        say(f"{_count(len(found), 'run')} would be deleted")
+        return DONE
+    return _tell_deleted(found, as_json)
+
+
+def _tell_deleted(run_ids: Sequence[str], as_json: bool) -> int:
+    if as_json:
+        print(json_text({"deleted": run_ids}))
+    else:
+        print(f"Deleted: {_count(len(run_ids), 'run')}")
+    return DONE
+
+
+def _seconds(given: str | None) -> float | None:
+    """A time such as `30d`."""
+    if given is None:
+        return None
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+    number, unit = given.strip()[:-1], given.strip()[-1:].lower()
+    if unit not in units or not number.replace(".", "", 1).isascii() or not number.replace(".", "", 1).isdecimal():
+        raise ValidationError(f"--older-than '{given}' is no time.", hint="Say a number and a unit: 30d, 12h, 90m, 45s.")
+    return float(number) * units[unit]
 
 
 @app.command()

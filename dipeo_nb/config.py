@@ -192,6 +192,8 @@ class Settings(BaseModel):
     """Port of `dipeo-nb serve`; 0 chooses a free one."""
     serve_token: SecretStr | None = _env("DIPEO_SERVE_TOKEN", default=None, scope="personal")
     """Token of `dipeo-nb serve`; default: a new one each time, printed."""
+    cors_origins: str = _env("DIPEO_CORS_ORIGINS", default="")
+    """Origins whose pages may use `dipeo-nb serve` (`https://lab.example.org`), separated by commas; `*`: all. Default: none."""
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = _env(
         "DIPEO_LOG_LEVEL", default="INFO", scope="harmless"
     )

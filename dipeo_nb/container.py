@@ -537,6 +537,98 @@ class Runtime(InitializationMixin):
             raise UserError(f"{many}.", hint="See dp.runs() (dipeo-nb runs).")
         return found[0]
 
+    async def delete_runs(self, run_ids: Collection[str], *, give_back: bool = True) -> list[str]:
+        """Forget runs, and the runs of their sub-diagrams.
+
+        Args:
+            run_ids: whole ids.
+            give_back: shrink the store's file by what got free.
+
+        Returns:
+            The ids of all that were deleted.
+
+        Raises:
+            StorageError: `going_on`, one of them lives, here or elsewhere: nothing was deleted.
+        """
+        await self.initialize()
+        store = self.services.store
+        families = {run_id: await self._family(run_id) for run_id in run_ids}
+        found = [row for family in families.values() for row in family]
+        for row in found:
+            if (here := live.holder(store, row.run_id)) is not None:
+                raise live.going_on(row.run_id, here, operation="delete")
+            if row.status == Status.RUNNING:
+                raise StorageError(
+                    f"Run {row.run_id} still goes on in another process; nothing was deleted.",
+                    hint="Wait for it, or stop it where it runs.",
+                    operation="delete",
+                    run_id=row.run_id,
+                    cause="going_on",
+                )
+        deleted = list(dict.fromkeys(row.run_id for row in reversed(found)))  # children before their parents
+        for run_id in deleted:
+            await store.delete(run_id)
+        if deleted and give_back:
+            await store.compact()
+        return deleted
+
+    async def _family(self, run_id: str) -> list[RunSummary]:
+        """A run and all runs of sub-diagrams below it, parents first."""
+        store = self.services.store
+        row = await store.run(run_id)
+        family = [row] if row is not None else []
+        for member in family:  # grows meanwhile
+            family += await store.runs(parent=member.run_id, limit=1_000_000)
+        return family
+
+    async def prune(
+        self,
+        *,
+        older_than: float | None = None,
+        keep: int | None = None,
+        status: str | None = None,
+        dry_run: bool = False,
+    ) -> list[str]:
+        """Forget old runs; those that go on are left alone. What several conditions say must hold together.
+
+        Args:
+            older_than: seconds since a run ended (or was cut off).
+            keep: how many of the newest runs stay, whatever else.
+            status: only runs with that status.
+            dry_run: only say which.
+
+        Returns:
+            Ids of the runs that were deleted with those of their sub-diagrams; in a dry run, of the former alone.
+
+        Raises:
+            UserError: no condition at all.
+        """
+        if older_than is None and keep is None and status is None:
+            raise UserError("Which runs?", hint="Say older_than=, keep= or status= (--older-than, --keep, --status).")
+        await self.initialize()
+        store = self.services.store
+        rows = (await store.runs(limit=1_000_000))[keep or 0 :]
+        latest = self.services.clock.now() - (older_than or 0.0)
+        chosen_rows = [
+            row.run_id
+            for row in rows
+            if row.status != Status.RUNNING
+            and status in (None, row.status)
+            and (older_than is None or (row.ended_at or row.started_at) < latest)
+        ]
+        if dry_run:
+            return chosen_rows
+        deleted: list[str] = []
+        for run_id in chosen_rows:
+            try:
+                deleted += await self.delete_runs([run_id], give_back=False)
+            except StorageError as error:
+                if error.facts.get("cause") != "going_on":  # a part of it lives, so it is left alone
+                    raise
+        if deleted:
+            await store.compact()
+        return deleted
+
     async def answer(
         self, run_id: str, text: str, *, node: str | None = None, request_id: str | None = None
     ) -> RunSummary:

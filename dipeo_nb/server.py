@@ -7,11 +7,17 @@
 | `POST /runs` `{"diagram": NAME, "inputs": {…}, "model": …, "answers": {…}, "timeout": S}` | 201, `{"run_id": …}` |
 | `GET /runs/ID` | status, outputs, usage, cost … as `run --json` |
 | `GET /runs/ID/events?after=SEQ` | every event after SEQ (or `Last-Event-ID`), stored ones first, then live, to the end of the run |
-| `POST /runs/ID/stop`, `POST /runs/ID/answer` `{"text": …, "request_id": …}` | 202 |
+| `POST /runs/ID/stop`, `POST /runs/ID/answer` `{"text": …, "node": …, "request_id": …}` | 202; 404 when no such question waits |
 | `POST /runs/ID/signal` `{"name": …, "payload": {…}}` | 202; an event that a hook or a start node waits for |
+| `POST /runs/ID/resume` `{"inputs": {…}, "answers": {…}, "timeout": S}` | 201; the run goes on here |
+| `DELETE /runs/ID` | 200; the run and those of its sub-diagrams are forgotten; 409 while one of them goes on |
+| `GET /diagrams` | names of diagrams for `POST /runs` |
+
+Errors are JSON: `{"error": {"type": …, "message": …, "hint": …}}`. The stream of a run that has ended is answered with 204 when there is
+nothing new, which makes an EventSource stop asking.
 
 The token goes into `Authorization: Bearer TOKEN`, or `?token=` for an EventSource of a browser. Diagrams are named, never sent, and lie
-below the base directory, so no code comes in over the wire.
+below the base directory, so no code comes in over the wire. Pages of other origins are let in by DIPEO_CORS_ORIGINS.
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,17 +36,22 @@ from dipeo_nb.common.loop import submit
 from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.values import json_text
 from dipeo_nb.container import Runtime
+from dipeo_nb.diagram.detect import available
 from dipeo_nb.diagram.document import load_named
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import ConfigurationError, DiagramNotFoundError, DipeoError, MissingDependencyError, UserError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
-from dipeo_nb.execution.interaction import GivenAnswers
+from dipeo_nb.execution.interaction import GivenAnswers, Unanswered
 from dipeo_nb.execution.nested import check_answers
 
+LAST_SEQ = 2**53
+"""Numbers of events beyond are none."""
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request at most."""
+END_S = 20.0
+"""Seconds that runs have to end when the server does."""
 _LOG = logger(__name__)
 
 
@@ -63,6 +74,17 @@ class _Answer(BaseModel):
 
     text: str
     request_id: str | None = None
+    node: str | None = None
+
+
+class _Resume(BaseModel):
+    """The body of `POST /runs/ID/resume`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: dict[str, Any] = {}
+    answers: dict[str, str | list[str]] = {}
+    timeout: float | None = Field(default=None, gt=0)
 
 
 class _Signal(BaseModel):
@@ -96,7 +118,7 @@ class RunServer:
         try:
             from starlette.applications import Starlette
             from starlette.middleware import Middleware
-            from starlette.middleware.trustedhost import TrustedHostMiddleware
+            from starlette.middleware.cors import CORSMiddleware
             from starlette.routing import Route
         except ImportError as error:
             raise MissingDependencyError.for_extra(error.name or "starlette", "serve") from error
@@ -114,19 +136,35 @@ class RunServer:
             Route("/runs/{run_id}/stop", self._guarded(self._stop), methods=["POST"]),
             Route("/runs/{run_id}/signal", self._guarded(self._signal), methods=["POST"]),
             Route("/runs/{run_id}/answer", self._guarded(self._answer), methods=["POST"]),
+            Route("/runs/{run_id}/resume", self._guarded(self._resume), methods=["POST"]),
+            Route("/runs/{run_id}", self._guarded(self._delete), methods=["DELETE"]),
+            Route("/diagrams", self._guarded(self._diagrams), methods=["GET"]),
         ]
-        hosted = [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))] if hosts else []
-        self.app = Starlette(routes=routes, middleware=hosted)
+        between = [Middleware(_Hosts, hosts=hosts)] if hosts else []
+        if origins := [o.strip().rstrip("/") for o in runtime.settings.cors_origins.split(",") if o.strip()]:
+            headers = ["Authorization", "Content-Type", "Last-Event-ID"]
+            methods = ["GET", "POST", "DELETE"]
+            between.append(Middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers))
+        self._ending = False
+        # What Starlette itself refuses (unknown paths, methods) and what breaks is JSON, too.
+        self.app = Starlette(routes=routes, middleware=between, exception_handlers={404: _refused, 405: _refused, 500: _broken})
 
     async def initialize(self) -> None:
         """Open the runtime."""
         await self.runtime.initialize()
 
-    async def cleanup(self) -> None:
-        """Stop the runs that were started here and close the runtime."""
-        for execution in self._going.values():
+    async def end(self) -> None:
+        """Stop the runs that go on here; those who follow them get their last events, and the streams end. No run is started any
+        more."""
+        self._ending = True
+        for execution in list(self._going.values()):
             execution.stop("the server ends")
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.runtime.router.finish()
+
+    async def cleanup(self) -> None:
+        """End what goes on, see `end`, and close the runtime."""
+        await self.end()
         await self.runtime.cleanup()
 
     # Requests.
@@ -136,9 +174,8 @@ class RunServer:
         from starlette.responses import JSONResponse
 
         async def guarded(request: Any) -> Any:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.query_params.get(
-                "token", ""
-            )
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            given = given.strip() if scheme.lower() == "bearer" else request.query_params.get("token", "")
             if not secrets.compare_digest(given.encode(), self.token.encode()):
                 hint = "Send the token that `dipeo-nb serve` printed: Authorization: Bearer TOKEN."
                 return JSONResponse({"error": {"message": "The token is missing or wrong.", "hint": hint}}, 401)
@@ -149,8 +186,7 @@ class RunServer:
                 message = f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}."
                 return JSONResponse({"error": {"message": message, "hint": "See `dipeo-nb serve --help`."}}, 422)
             except DipeoError as error:
-                unknown = isinstance(error, DiagramNotFoundError) or error.facts.get("cause") == "not_found"
-                status = 404 if unknown else 400 if isinstance(error, UserError) else 500
+                status = _status_of(error)
                 told = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
                 return JSONResponse({"error": redactor(told)}, status)
 
@@ -182,6 +218,7 @@ class RunServer:
         from starlette.responses import JSONResponse
 
         order = _Start.model_validate_json(await _body(request))
+        self._check_open()
         if "\n" in order.diagram or order.diagram.lstrip().startswith("{"):
             raise UserError(
                 "A diagram is named here, not sent.", hint="Save it below the base directory and send its name."
@@ -190,7 +227,7 @@ class RunServer:
         document = await asyncio.to_thread(load_named, order.diagram, base)  # never beyond the base directory
         plan = await asyncio.to_thread(self.runtime.prepare, document)
         await asyncio.to_thread(check_answers, order.answers, plan, base)
-        answers = GivenAnswers(order.answers) if order.answers else None
+        answers = GivenAnswers(order.answers, Unanswered()) if order.answers else None
         execution = self.runtime.execution(
             plan,
             variables=order.inputs,
@@ -199,11 +236,56 @@ class RunServer:
             interaction=answers,
             source=json.loads(document.to_text("native")),
         )
+        self._begin(execution)
+        return JSONResponse({"run_id": execution.run_id}, 201)
+
+    def _check_open(self) -> None:
+        if self._ending:
+            raise UserError("The server ends; no run is started any more.", hint="Start the server again.", cause="ending")
+
+    def _begin(self, execution: Execution) -> None:
+        self._check_open()
         self._going[execution.run_id] = execution
         task = asyncio.get_running_loop().create_task(self._carried_out(execution))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _resume(self, request: Any) -> Any:
+        from starlette.responses import JSONResponse
+
+        order = _Resume.model_validate_json(await _body(request) or b"{}")
+        self._check_open()
+        run_id = await self._known(request)
+        recovery = await self.runtime.recover(run_id, variables=order.inputs, answers=order.answers)
+        execution = self.runtime.execution(
+            recovery.plan,
+            model=recovery.model,
+            timeout=order.timeout,
+            max_iterations=recovery.max_iterations,
+            interaction=GivenAnswers(order.answers, Unanswered()) if order.answers else None,
+            source=recovery.recovered.events[0].payload["source"],
+            recovered=recovery.recovered,
+        )
+        self._begin(execution)
         return JSONResponse({"run_id": execution.run_id}, 201)
+
+    async def _delete(self, request: Any) -> Any:
+        from starlette.responses import JSONResponse
+
+        deleted = await self.runtime.delete_runs([await self._known(request)])
+        return JSONResponse({"deleted": deleted})
+
+    async def _diagrams(self, request: Any) -> Any:
+        from starlette.responses import JSONResponse
+
+        return JSONResponse({"diagrams": await asyncio.to_thread(available, self.runtime.settings.base_dir)})
+
+    async def _known(self, request: Any) -> str:
+        """The id in the path, of a run that there is."""
+        run_id = request.path_params["run_id"]
+        if run_id not in self._going and await self.runtime.services.store.run(run_id) is None:
+            raise _unknown(run_id)
+        return run_id
 
     async def _carried_out(self, execution: Execution) -> None:
         try:
@@ -232,56 +314,100 @@ class RunServer:
     async def _stop(self, request: Any) -> Any:
         from starlette.responses import JSONResponse
 
-        execution = self._here(request.path_params["run_id"])
+        execution = await self._here(request)
         execution.stop("stopped over HTTP")
         return JSONResponse({"run_id": execution.run_id}, 202)
 
     async def _answer(self, request: Any) -> Any:
         from starlette.responses import JSONResponse
 
-        execution = self._here(request.path_params["run_id"])
         answer = _Answer.model_validate_json(await _body(request))
-        question = execution.state.pending_question or {}
-        request_id = answer.request_id or question.get("request_id")
-        if request_id is None or str(request_id) not in execution.state.questions:
-            raise UserError(
-                f"No question {request_id!r} waits for an answer." if request_id else "No question waits for an answer.",
-                hint="Wait for an interactive_prompt event, and answer with its request_id.",
-                cause="not_found",
-            )
-        execution.answer(str(request_id), answer.text)
-        return JSONResponse({"run_id": execution.run_id}, 202)
+        run_id = await self._known(request)
+        await self.runtime.answer(run_id, answer.text, node=answer.node, request_id=answer.request_id)
+        return JSONResponse({"run_id": run_id}, 202)
 
     async def _signal(self, request: Any) -> Any:
         from starlette.responses import JSONResponse
 
-        execution = self._here(request.path_params["run_id"])
+        execution = await self._here(request)
         signal = _Signal.model_validate_json(await _body(request))
         execution.signal(signal.name, signal.payload)
         return JSONResponse({"run_id": execution.run_id}, 202)
 
-    def _here(self, run_id: str) -> Execution:
+    async def _here(self, request: Any) -> Execution:
+        run_id = await self._known(request)
         if run_id not in self._going:
-            raise UserError(f"Run {run_id} does not go on here.", hint="See GET /runs for those there are.")
+            raise UserError(
+                f"Run {run_id} does not go on here.", hint="See GET /runs for how it is; POST /runs/ID/resume goes on with it.",
+                cause="elsewhere",
+            )
         return self._going[run_id]
 
     # Events.
 
     async def _events(self, request: Any) -> Any:
         from sse_starlette import EventSourceResponse
+        from starlette.responses import Response
 
-        run_id = request.path_params["run_id"]
-        if run_id not in self._going and await self.runtime.services.store.run(run_id) is None:
-            raise _unknown(run_id)
+        run_id = await self._known(request)
         last = request.headers.get("last-event-id") or request.query_params.get("after", "0")
-        if not last.isdecimal():
+        if not last.isascii() or not last.isdecimal() or int(last[:20]) > LAST_SEQ:
             raise UserError(f"'{last}' is no number of an event.", hint="Say ?after=SEQ, with the last seq you have.")
+        if run_id not in self._going:
+            row = await self.runtime.services.store.run(run_id)
+            if row is not None and row.status != Status.RUNNING and row.events <= int(last):
+                return Response(status_code=204)
         return EventSourceResponse(self._told(run_id, int(last)))
 
     async def _told(self, run_id: str, after: int) -> AsyncIterator[Mapping[str, Any]]:
         async with aclosing(self.runtime.router.events(run_id, after=after)) as events:
             async for event in events:
                 yield _frame(event)
+
+
+class _Hosts:
+    """Refuses requests for names that are not this server's, as DNS rebinding makes them."""
+
+    def __init__(self, app: Any, hosts: tuple[str, ...]) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+            name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+            if name.lower() not in self._hosts:
+                hint = f"Ask for it as {', '.join(self._hosts)}."
+                await _error(400, "This server is not known by that name (Host).", hint)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _status_of(error: DipeoError) -> int:
+    cause = error.facts.get("cause")
+    if isinstance(error, DiagramNotFoundError) or cause in ("not_found", "no_question"):
+        return 404
+    if cause in ("going_on", "answered", "elsewhere", "completed"):
+        return 409
+    if cause in ("too_large", "ending"):
+        return 413 if cause == "too_large" else 503
+    return 400 if isinstance(error, UserError) else 500
+
+
+def _error(status: int, message: str, hint: str, headers: Any = None) -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"error": {"message": message, "hint": hint}}, status, headers=headers)
+
+
+async def _refused(request: Any, error: Any) -> Any:
+    """An unknown path, or a method that it does not take."""
+    what = "takes no" if error.status_code == 405 else "is not here, nor is its"
+    hint = "GET, POST /runs; GET, DELETE /runs/ID; GET /runs/ID/events; POST /runs/ID/stop, answer, signal, resume; GET /diagrams."
+    return _error(error.status_code, f"{request.url.path} {what} {request.method}.", hint, error.headers)
+
+
+async def _broken(request: Any, error: Exception) -> Any:
+    return _error(500, f"The server failed: {type(error).__name__}.", "See its log; this is a defect of dipeo-nb.")
 
 
 def _frame(event: Event) -> Mapping[str, Any]:
@@ -301,7 +427,9 @@ async def _body(request: Any) -> bytes:
     async for piece in request.stream():
         body += piece
         if len(body) > BODY_LIMIT:
-            raise UserError(f"The request has more than {BODY_LIMIT:,} bytes.", hint="Send less; put data into files.")
+            raise UserError(
+                f"The request has more than {BODY_LIMIT:,} bytes.", hint="Send less; put data into files.", cause="too_large"
+            )
     return bytes(body)
 
 
@@ -353,6 +481,9 @@ def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, r
             except TimeoutError:
                 continue
     except KeyboardInterrupt:
+        # The runs first, so that those who follow them get the last events before the connections are closed.
+        with suppress(TimeoutError):
+            submit(server.end()).result(END_S)
         web.should_exit = True
         future.result(15)
     finally:

@@ -218,7 +218,7 @@ def test_nothing_without_the_token(served: Served):
         ({"diagram": "/etc/hostname"}, 404, "hostname"),
         ({"diagram": HELLO}, 400, "named here, not sent"),
         ({"diagram": "{}"}, 400, "named here, not sent"),
-        ({"diagram": "hello", "inputs": {"x": "y" * 1_100_000}}, 400, "more than"),
+        ({"diagram": "hello", "inputs": {"x": "y" * 1_100_000}}, 413, "more than"),
     ],
 )
 def test_bad_requests(served: Served, body: Any, status: int, words: str):
@@ -236,7 +236,7 @@ def test_unknown_runs(served: Served):
         answer = served.http.get(path)
         assert (answer.status_code, answer.json()["error"]["hint"]) == (404, "See GET /runs for those there are.")
     assert served.http.get("/runs/exec_x/events?after=x").status_code == 404
-    assert served.http.post("/runs/exec_x/stop").status_code == 400
+    assert served.http.post("/runs/exec_x/stop").status_code == 404
 
 
 def test_the_port_is_a_setting(tmp_path: Path):
@@ -268,3 +268,139 @@ def test_models_are_resolved_as_everywhere(served: Served):
         assert answer.status_code == 400
         assert answer.json()["error"]["hint"]
     assert served.http.get("/runs").json()["runs"] == []
+def test_the_end_of_the_server_stops_runs_first(tmp_path: Path):
+    """Whoever follows a run gets its final event and a stream that ends well; no stack trace, and in a moment."""
+    (tmp_path / "asks.light.yaml").write_text(ASKS)
+    server = Served(tmp_path, "--port", "0")
+    run_id = server.start(diagram="asks")
+    frames: list[dict[str, Any]] = []
+    asked = threading.Event()
+
+    def follow() -> None:
+        for frame in server.events(run_id):
+            frames.append(frame)
+            if frame["event"] == "interactive_prompt":
+                asked.set()
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    assert asked.wait(30)
+    server.process.send_signal(signal.SIGTERM)
+    follower.join(30)
+    assert not follower.is_alive()
+    assert frames[-1]["event"] == "execution_error"
+    assert frames[-1]["data"]["data"]["status"] == "aborted"
+    assert server.process.wait(30) in (0, 130)
+    assert server.process.stderr is not None
+    assert "Traceback" not in server.process.stderr.read()
+    server.close()
+
+
+def test_a_stream_after_the_end(served: Served):
+    """204 tells an EventSource that there is nothing to come; what is new is sent first."""
+    run_id = served.start(diagram="hello")
+    last = list(served.events(run_id))[-1]["id"]
+    for options in ({"headers": {"Last-Event-ID": last}}, {"params": {"after": str(int(last) + 7)}}):
+        answer = served.http.get(f"/runs/{run_id}/events", **options)
+        assert (answer.status_code, answer.content) == (204, b"")
+    assert [f["id"] for f in served.events(run_id, params={"after": int(last) - 1})] == [last]
+    for wrong in ("99999999999999999999999", "-1", "x", "1.5", "²"):
+        answer = served.http.get(f"/runs/{run_id}/events", params={"after": wrong})
+        assert answer.status_code == 400, wrong
+        assert answer.json()["error"]["hint"]
+
+
+def test_every_error_is_json(served: Served):
+    """Wrong paths, methods, names, sizes and hosts: a status that fits, a message and what to do."""
+    cases = [
+        ("GET", "/nope", {}, 404),
+        ("PUT", "/runs", {}, 405),
+        ("GET", "/runs/x/stop", {}, 405),
+        ("POST", "/runs", {"json": {"diagram": "a" * 999}}, 404),
+        ("POST", "/runs", {"json": {"diagram": "ä" * 400}}, 404),
+        ("POST", "/runs", {"content": b"x" * 2_000_000}, 413),
+        ("POST", "/runs/exec_x/stop", {}, 404),
+        ("POST", "/runs/exec_x/signal", {"json": {"name": "n"}}, 404),
+        ("POST", "/runs/exec_x/answer", {"json": {"text": "t"}}, 404),
+        ("POST", "/runs/exec_x/resume", {}, 404),
+        ("DELETE", "/runs/exec_x", {}, 404),
+        ("GET", "/runs", {"headers": {"Host": "evil.example"}}, 400),
+        ("GET", "/runs", {"headers": {"Authorization": "Bearer wrong"}}, 401),
+    ]
+    for method, path, options, status in cases:
+        answer = served.http.request(method, path, **options)
+        assert answer.status_code == status, (path, answer.text)
+        assert set(answer.json()["error"]) >= {"message", "hint"}
+    assert served.http.get("/runs", headers={"Authorization": f"bearer {served.token}"}).status_code == 200
+
+
+def test_answers_over_http_belong_to_a_question(served: Served):
+    """404 for unknown questions and for those that are over, whoever answered; nothing of that is lost without a word."""
+    run_id = served.start(diagram="asks")
+    (question,) = [f for f in _until_asked(served, run_id) if f["event"] == "interactive_prompt"]
+    request_id = question["data"]["data"]["request_id"]
+    for wrong in ({"request_id": "nope"}, {"node": "Nobody"}):
+        answer = served.http.post(f"/runs/{run_id}/answer", json={"text": "x", **wrong})
+        assert answer.status_code == 404, answer.text
+    assert served.http.post(f"/runs/{run_id}/answer", json={"text": "Ada", "node": "Name"}).status_code == 202
+    list(served.events(run_id))
+    late = served.http.post(f"/runs/{run_id}/answer", json={"text": "Bob", "request_id": request_id})
+    assert late.status_code == 404
+    assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": "Ada"}
+    assert served.http.post(f"/runs/{run_id}/stop").status_code == 409
+
+
+def _until_asked(served: Served, run_id: str) -> list[dict[str, Any]]:
+    frames: list[dict[str, Any]] = []
+    for frame in served.events(run_id):
+        frames.append(frame)
+        if frame["event"] == "interactive_prompt":
+            return frames
+    raise AssertionError("it did not ask")
+
+
+def test_resuming_and_deleting_over_http(served: Served):
+    """A stopped run goes on; one that goes on is neither resumed nor deleted (409); a deleted one is unknown."""
+    run_id = served.start(diagram="asks")
+    _until_asked(served, run_id)
+    for method, path in (("POST", f"/runs/{run_id}/resume"), ("DELETE", f"/runs/{run_id}")):
+        refused = served.http.request(method, path)
+        assert refused.status_code == 409, refused.text
+        assert "still goes on in this process" in refused.json()["error"]["message"]
+    served.http.post(f"/runs/{run_id}/stop")
+    list(served.events(run_id))
+    assert served.http.get(f"/runs/{run_id}").json()["status"] == "aborted"
+    again = served.http.post(f"/runs/{run_id}/resume", json={"answers": {"Name": "Eve"}})
+    assert (again.status_code, again.json()) == (201, {"run_id": run_id})
+    list(served.events(run_id, params={"after": 6}))
+    assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": "Eve"}
+    assert served.http.post(f"/runs/{run_id}/resume").status_code in (400, 409)
+    assert served.http.delete(f"/runs/{run_id}").json() == {"deleted": [run_id]}
+    assert served.http.get(f"/runs/{run_id}").status_code == 404
+
+
+def test_the_list_of_diagrams(served: Served, tmp_path: Path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "inner.light.yaml").write_text(HELLO)
+    (tmp_path / ".hidden.light.yaml").write_text(HELLO)
+    (tmp_path / "notes.yaml").write_text("a: 1")
+    names = served.http.get("/diagrams").json()["diagrams"]
+    assert names == ["asks.light.yaml", "deep/inner.light.yaml", "hello.light.yaml"]
+    run_id = served.start(diagram=names[1])
+    assert [f["event"] for f in served.events(run_id)][-1] == "execution_completed"
+
+
+def test_pages_of_other_origins(served: Served, tmp_path: Path):
+    """None by default; those that the setting names."""
+    asking = {"Origin": "https://lab.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    assert "access-control-allow-origin" not in served.http.get("/runs", headers={"Origin": "https://lab.example"}).headers
+    other = Served(tmp_path, "--port", "0", DIPEO_CORS_ORIGINS="https://lab.example, https://two.example/")
+    try:
+        preflight = other.http.options("/runs", headers=asking)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-origin"] == "https://lab.example"
+        found = other.http.get("/runs", headers={"Origin": "https://two.example"})
+        assert found.headers["access-control-allow-origin"] == "https://two.example"
+        assert "access-control-allow-origin" not in other.http.get("/runs", headers={"Origin": "https://evil.example"}).headers
+    finally:
+        other.close()

@@ -176,6 +176,12 @@ def opened(
     )
 
 
+def available(base_dir: Path) -> list[str]:
+    """The diagrams below a folder, as `find` takes them: those whose names say a format, in the search roots and three levels down."""
+    paths = islice(_diagrams(Root(base_dir, protected=ProtectedPlaces())), 5000)
+    return sorted({path.as_posix() for path in paths if path.name.endswith(tuple(SUFFIXES))})
+
+
 def names(base_dir: Path) -> list[str]:
     """Names under which `find` knows the diagrams that are there, sorted: for completion."""
     found: set[str] = set()

@@ -585,6 +585,9 @@ class RunStore(Protocol):
         """Forget a run; unknown ones are ignored."""
         ...
 
+    async def compact(self) -> None:
+        """Give the space of deleted runs back. Default: the store does so by itself."""
+
     async def beat(self, run_id: str) -> bool:
         """Note that the run lives, whatever it waits for; called every few seconds. False: somebody else has claimed it since, and
         it is to end. Default: the store needs no heartbeat."""

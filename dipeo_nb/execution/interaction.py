@@ -71,6 +71,13 @@ class ConsoleAnswers:
         return (line, "user") if line or question.default is None else (question.default, "default")
 
 
+class Unanswered:
+    """Nobody is asked here: whoever sees the question answers the run (`Execution.answer`, HTTP, another process)."""
+
+    async def ask(self, question: Question) -> tuple[str, str]:
+        return await asyncio.get_running_loop().create_future()
+
+
 class NoAnswers:
     """Nobody is asked: the default of a question counts, and without one it is an error."""
 

@@ -60,6 +60,7 @@ class MessageRouter:
         self._timeout, self._idle_s, self._begin_s = timeout, idle_s, begin_s
         self._connections: dict[str, _Connection] = {}
         self._followers: dict[str, list[_Follower]] = {}
+        self._finishing = False
         self._subscription: Subscription | None = None
         self._removed = 0
 
@@ -70,6 +71,7 @@ class MessageRouter:
         """Remove all connections. Safe to call twice."""
         for connection_id in tuple(self._connections):
             await self.unregister_connection(connection_id)
+        self._finishing = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,7 +154,7 @@ class MessageRouter:
                     yield event
                 if follower.more:
                     continue
-                if event is not None and event.type in FINAL_EVENTS:
+                if self._finishing or (event is not None and event.type in FINAL_EVENTS):
                     return
                 try:
                     async with asyncio.timeout(self._idle_s):
@@ -167,6 +169,13 @@ class MessageRouter:
                         return  # its process is gone
         finally:
             self._leave(follower)
+
+    def finish(self) -> None:
+        """Let the loops over events end with what there is now. On the loop thread."""
+        self._finishing = True
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.news.set()
 
     def stats(self) -> dict[str, Any]:
         """`removed` (connections that failed too often), `followers` (and loops), `waiting` (events held for them), and

@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex, overload
 
 from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.domain.events import RunSummary
+from dipeo_nb.errors import UserError
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import money
 from dipeo_nb.notebook import static_view
@@ -21,6 +22,7 @@ SHORT_ID = 8
 """Characters of an id shown, where they tell the runs apart."""
 
 Reader = Callable[[Sequence[RunSummary]], Sequence[RunState | None]]
+Deleter = Callable[[Sequence[RunSummary]], list[str]]
 _HEAD = ("run", "diagram", "status", "started", "took", "model", "tokens", "cost", "events")
 _KINDS = {
     "run_id": str, "diagram": str, "status": str, "duration_s": float, "model": str, "tokens": int, "cost_usd": float,
@@ -33,11 +35,25 @@ class Runs(list[RunSummary]):
 
     Args:
         read: gives what is recorded of runs, for their models, tokens and costs.
+        delete: forgets runs, and gives the ids of those that are gone.
     """
 
-    def __init__(self, rows: Iterable[RunSummary] = (), read: Reader | None = None) -> None:
+    def __init__(
+        self, rows: Iterable[RunSummary] = (), read: Reader | None = None, delete: Deleter | None = None
+    ) -> None:
         super().__init__(rows)
-        self._read = read
+        self._read, self._delete = read, delete
+
+    def delete(self) -> list[str]:
+        """Forget these runs, with those of their sub-diagrams: `dp.runs(status="failed").delete()`; their ids.
+
+        Raises:
+            StorageError: one of them still goes on; nothing was deleted.
+            UserError: the rows come from elsewhere.
+        """
+        if self._delete is None:
+            raise UserError("These rows belong to no session.", hint="Delete rows of dp.runs(…).")
+        return self._delete(self)
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> RunSummary: ...
@@ -45,7 +61,7 @@ class Runs(list[RunSummary]):
     def __getitem__(self, index: slice) -> Runs: ...
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
-        return Runs(found, self._read) if isinstance(index, slice) else found
+        return Runs(found, self._read, self._delete) if isinstance(index, slice) else found
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Runs, (list(self),)  # elsewhere the records are not at hand

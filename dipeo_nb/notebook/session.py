@@ -435,7 +435,10 @@ class Session:
                 limit=limit, status=status, diagram=diagram, parent=parent, nested=nested
             )
 
-        return Runs(run_sync(read()), self._spent)
+        return Runs(run_sync(read()), self._spent, self._delete)
+
+    def _delete(self, rows: Sequence[RunSummary]) -> list[str]:
+        return run_sync(self.runtime.delete_runs([row.run_id for row in rows]))
 
     def _spent(self, rows: Sequence[RunSummary]) -> list[RunState | None]:
         """What is recorded of runs, for as many of them as can be read at once; None for the others."""

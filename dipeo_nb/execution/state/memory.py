@@ -87,6 +87,9 @@ class InMemoryRunStore:
     async def drop_answer(self, run_id: str, request_id: str) -> None:
         self._answers.get(run_id, {}).pop(request_id, None)
 
+    async def compact(self) -> None:
+        """Nothing is kept of deleted runs."""
+
     async def beat(self, run_id: str) -> bool:
         return True  # nobody else has this object
 

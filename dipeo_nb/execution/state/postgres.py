@@ -285,6 +285,9 @@ class PostgresRunStore:
         await self._patiently("claim", take)
         self._stored.pop(run_id, None)
 
+    async def compact(self) -> None:
+        """The server's autovacuum does it."""
+
     async def beat(self, run_id: str) -> bool:
         # That the process lives shows by its lock; only who has the run is looked at.
         rows = await self._read("SELECT owner FROM dipeo_runs WHERE run_id = %s", (run_id,))

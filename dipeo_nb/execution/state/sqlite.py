@@ -40,6 +40,8 @@ BUSY_INLINE_MS = 20
 """Milliseconds the loop thread waits for another process's write; then a worker thread waits on."""
 BUSY_TOTAL_S = 30.0
 """Seconds after which another process's write counts as stuck."""
+COMPACT_MS = 5000
+"""Milliseconds that giving space back waits for other processes."""
 HEARTBEAT_AGE_S = 120.0
 """Seconds without a heartbeat after which a run of another machine counts as interrupted."""
 
@@ -276,6 +278,23 @@ class SqliteRunStore:
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
         self._stored.pop(run_id, None)
         self._tokens.pop(run_id, None)
+
+    async def compact(self) -> None:
+        """Give the space of deleted runs back to the file system; what other processes do meanwhile only waits, or keeps it from
+        happening."""
+        await asyncio.to_thread(self._compact)
+
+    def _compact(self) -> None:
+        connection = self._connected()
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {COMPACT_MS}")
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):  # else somebody reads or writes all the time: the space is used again later
+                raise self._failed("compact", error) from error
+        finally:
+            connection.close()
 
     # Opening.
 

@@ -1,0 +1,152 @@
+"""Runs are forgotten with those of their sub-diagrams, never while one of them lives, and their space is given back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dipeo_nb.cli import main
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.config import Settings
+from dipeo_nb.errors import StorageError, UserError
+from dipeo_nb.notebook.run import Run
+from dipeo_nb.notebook.session import Session
+
+CHILD = """\
+version: light
+nodes:
+  - {label: S, type: start}
+  - {label: Big, type: code_job, props: {language: python, code: "return {'text': 'x' * size}"}}
+  - {label: Q, type: user_response, props: {prompt: "Go on?", timeout: 100}}
+  - {label: E, type: endpoint}
+connections:
+  - {from: S, to: Big}
+  - {from: Big, to: Q}
+  - {from: Q, to: E}
+"""
+PARENT = """\
+version: light
+nodes:
+  - {label: S, type: start}
+  - {label: Sub, type: sub_diagram, props: {diagram_name: child.light.yaml}}
+  - {label: E, type: endpoint}
+connections:
+  - {from: S, to: Sub}
+  - {from: Sub, to: E}
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "child.light.yaml").write_text(CHILD)
+    (tmp_path / "parent.light.yaml").write_text(PARENT)
+    return tmp_path
+
+
+@pytest.fixture
+def session(base: Path) -> Iterator[Session]:
+    with Session(settings=Settings(base_dir=base)) as made:
+        yield made
+
+
+def until(true: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 40
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def done(session: Session, diagram: str = "parent.light.yaml", size: int = 10) -> str:
+    run = session.start(diagram, answers={"Q": "yes"}, inputs={"size": size}, view=False)
+    run.result(60)
+    return run.id
+
+
+def living(session: Session) -> Run:
+    run = session.start("parent.light.yaml", inputs={"size": 10}, view=False)
+    until(lambda: run.question)
+    return run
+
+
+def rows(base: Path, table: str) -> int:
+    connection = sqlite3.connect(base / ".dipeo/runs.db")
+    try:
+        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    finally:
+        connection.close()
+
+
+def test_children_go_with_their_parent_and_space_is_given_back(session: Session, base: Path):
+    kept = done(session)
+    before = (base / ".dipeo/runs.db").stat().st_size
+    gone = done(session, size=3_000_000)
+    assert len(session.runs(parent=gone)) == 1
+    deleted = run_sync(session.runtime.delete_runs([gone]))
+    assert len(deleted) == 2
+    assert [row.run_id for row in session.runs()] == [kept]
+    assert len(session.runs(nested=True)) == 2
+    assert (base / ".dipeo/runs.db").stat().st_size < before + 200_000
+    for table in ("events", "blobs", "event_blobs", "leases", "answers"):
+        connection = sqlite3.connect(base / ".dipeo/runs.db")
+        names = {row[0] for row in connection.execute(f"SELECT DISTINCT run_id FROM {table}")}
+        connection.close()
+        assert names.isdisjoint(deleted), table
+    assert session.open_run(kept).status == "completed"
+
+
+def test_living_runs_are_refused_whole(session: Session, base: Path, capsys: pytest.CaptureFixture[str]):
+    """Also by a child, and from a listing; what is asked for with them stays, too."""
+    old, run = done(session), living(session)
+    (child,) = session.runs(parent=run.id)
+    for ids in ([run.id], [child.run_id], [old, run.id]):
+        with pytest.raises(StorageError, match="still goes on in this process") as error:
+            run_sync(session.runtime.delete_runs(ids))
+        assert error.value.facts["cause"] == "going_on"
+    with pytest.raises(StorageError):
+        session.runs().delete()
+    assert main(["runs", "delete", run.id, "--base-dir", str(base)]) == 1
+    assert "still goes on" in capsys.readouterr().err
+    assert len(session.runs(nested=True)) == 4
+    run.answer("yes")
+    run.result(60)
+    assert len(session.runs().delete()) == 4
+    assert session.runs(nested=True) == []
+
+
+def test_pruning(session: Session, base: Path, capsys: pytest.CaptureFixture[str]):
+    ids = [done(session) for _ in range(4)]
+    with pytest.raises(UserError, match="Which runs"):
+        run_sync(session.runtime.prune())
+    assert main(["runs", "prune", "--base-dir", str(base)]) == 2
+    for wrong in ("30", "d", "-1d", "1y", "٣d", "1e3d"):
+        assert main(["runs", "prune", f"--older-than={wrong}", "--base-dir", str(base)]) == 2
+    capsys.readouterr()
+    connection = sqlite3.connect(base / ".dipeo/runs.db")
+    with connection:
+        connection.execute("UPDATE runs SET started_at = started_at - 900000, ended_at = ended_at - 900000 WHERE run_id = ?", (ids[0],))
+    connection.close()
+    run = living(session)
+    assert main(["runs", "prune", "--older-than", "10d", "--dry-run", "--base-dir", str(base)]) == 0
+    assert capsys.readouterr().out.split() == [ids[0]]
+    assert main(["runs", "prune", "--older-than", "10d", "--json", "--base-dir", str(base)]) == 0
+    assert ids[0] in json.loads(capsys.readouterr().out)["deleted"]
+    assert main(["runs", "prune", "--status", "failed", "--base-dir", str(base)]) == 0
+    assert "0 runs" in capsys.readouterr().out
+    assert main(["runs", "prune", "--keep", "2", "--base-dir", str(base)]) == 0
+    assert [row.run_id for row in session.runs()] == [run.id, ids[3]]
+    assert main(["runs", "prune", "--keep", "0", "--base-dir", str(base)]) == 0
+    assert [row.run_id for row in session.runs()] == [run.id], "a living run is left alone"
+    assert main(["runs", "--base-dir", str(base)]) == 0
+    run.stop()
+    run.wait(30)
+
+
+def test_unknown_ids(session: Session, base: Path):
+    assert main(["runs", "delete", "nothing", "--base-dir", str(base)]) == 2
+    assert run_sync(session.runtime.delete_runs(["nothing"])) == []
