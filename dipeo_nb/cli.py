@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dipeo_nb.common.values import json_text
+from dipeo_nb.common.visible import visible, visible_json
 from dipeo_nb.dipeo_words import advice, translated
 from dipeo_nb.errors import (
     ConfigurationError,
@@ -220,7 +221,7 @@ def run(
         state = _carry_out(order)
     except (Exception, KeyboardInterrupt) as error:
         if as_json:
-            print(json_text(_refusal(file, error)))
+            print(visible_json(json_text(_refusal(file, error))))
         raise
     return _reported(state, as_json)
 
@@ -245,7 +246,7 @@ def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None, form
         found = list(error.diagnostics) or [_as_diagnostic(error, file)]
     valid = not has_errors(found)
     if as_json:
-        print(json_text(_verdict(file, document, valid, found)))
+        print(visible_json(json_text(_verdict(file, document, valid, found))))
     else:
         _show_diagnostics(found)
         size = f": {_count(len(document.nodes), 'node')}, {_count(len(document.arrows), 'arrow')}" if document else ""
@@ -271,7 +272,8 @@ def convert(
     for diagnostic in document.diagnostics:
         say(str(diagnostic))
     if output is None:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        whole = text if text.endswith("\n") else text + "\n"
+        sys.stdout.write(visible(whole) if sys.stdout.isatty() else whole)
     else:
         document.save(output, target)
         say(f"Written: {output} ({target})")
@@ -355,7 +357,7 @@ def _runs(
 
         rows = run_sync(read())
     if as_json:
-        print(json_text({"runs": [row._asdict() for row in rows]}))
+        print(visible_json(json_text({"runs": [row._asdict() for row in rows]})))
     elif rows:
         _show_runs(rows)
     else:
@@ -543,7 +545,7 @@ def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
 
     states = _recorded_states(base_dir, before, after)
     found = compare(*(state for state, _ in states))
-    print(found)
+    print(_for_terminal(str(found)))
     return FAILED if found.different else DONE
 
 
@@ -645,7 +647,7 @@ def schema() -> int:
     """Print the JSON Schema of the light format, for editors."""
     from dipeo_nb.diagram.schema import light_schema
 
-    print(json_text(light_schema(), indent=2))
+    print(visible_json(json_text(light_schema(), indent=2)))
     return DONE
 
 
@@ -679,7 +681,7 @@ def _models(context: typer.Context, as_json: AsJson = False) -> None:
     settings = _settings(None)
     rows = run_sync(catalogue.services(settings, APIKeyChain.of(settings)))
     if as_json:
-        print(json_text({"services": [row._asdict() for row in rows]}))
+        print(visible_json(json_text({"services": [row._asdict() for row in rows]})))
         return
     table = new_table("service", "ready", "key", "default model", "can")
     for row in rows:
@@ -695,7 +697,7 @@ def models_list(as_json: AsJson = False) -> int:
 
     rows = model_store.list_models(_settings(None))
     if as_json:
-        print(json_text({"models": [row._asdict() for row in rows]}))
+        print(visible_json(json_text({"models": [row._asdict() for row in rows]})))
         return DONE
     table = new_table("model", "size", "here", "about")
     for row in rows:
@@ -727,7 +729,7 @@ def keys_list(as_json: AsJson = False) -> int:
 
     rows = run_sync(overview(APIKeyChain.of(_settings(None))))
     if as_json:
-        print(json_text({"keys": rows}))
+        print(visible_json(json_text({"keys": rows})))
         return DONE
     table = new_table(*rows[0])
     for row in rows:
@@ -1024,7 +1026,7 @@ def _watch(execution: Execution | Replay, feed: Feed, view: View) -> None:
 def _reported(state: RunState, as_json: bool) -> int:
     """Outputs on stdout, the last words on stderr; the exit code."""
     if as_json:
-        print(json_text(state.report()))
+        print(visible_json(json_text(state.report())))
     else:
         _show_outputs(state)
     return _conclude(state)

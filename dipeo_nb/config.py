@@ -42,6 +42,7 @@ from pydantic import (
 )
 
 from dipeo_nb.common import child_environment
+from dipeo_nb.common.secret_names import is_secret_name, looks_random, may_be_secret_name, secrets_of_text
 from dipeo_nb.common.settings_files import read_dotenv, read_toml
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
 
@@ -892,7 +893,7 @@ def override_settings(**changes: Any) -> Iterator[Settings]:
         _override.reset(before)
 
 
-_PATH = re.compile(r"[/\\\s]")
+_PATH = re.compile(r"\s|^(?:[/~.]|[A-Za-z]:[/\\])")
 _URL = re.compile(r"(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://)(?P<rest>[^\s\"'<>]*)", re.IGNORECASE)
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 
@@ -944,7 +945,12 @@ def secret_values(settings: Settings | None = None) -> set[str]:
     keys = {value.get_secret_value().strip() for value in fields if isinstance(value, SecretStr)}
     urls = [found["rest"] for value in fields if isinstance(value, str) for found in _URL.finditer(value)]
     keys |= {text for url in urls for secret in _url_secrets(url) for text in (secret, unquote(secret))}
-    others = (value.strip() for name, value in os.environ.items() if _SECRET.search(name))
+    others = (
+        value.strip()
+        for name, value in os.environ.items()
+        if _SECRET.search(name) or is_secret_name(name) or (may_be_secret_name(name) and looks_random(value.strip()))
+    )
+    keys |= {secret for value in os.environ.values() if "://" in value for secret in secrets_of_text(value, code=False)}
     return {key for key in keys if len(key) >= 8} | {
         text for text in others if len(text) >= 12 and not _PATH.search(text)
     }

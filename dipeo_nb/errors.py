@@ -78,13 +78,13 @@ class DipeoError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the line of the cell, what is wrong and what to do, instead of our own frames."""
-        lines = [f"\x1b[31m{type(self).__name__}\x1b[0m: {_visible(self.message)}"]
+        lines = [f"\x1b[31m{type(self).__name__}\x1b[0m: {_printable(self.message)}"]
         if place := _line_of_caller(self):
             lines.insert(0, place)
         if theirs := getattr(self, "traceback", ""):
-            lines.append(_visible(str(theirs).rstrip()))
+            lines.append(_printable(str(theirs).rstrip()))
         if self.hint:
-            lines.append(_visible(self.hint))
+            lines.append(_printable(self.hint))
         return lines
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -92,13 +92,13 @@ class DipeoError(Exception):
         return _rebuild, (type(self), self.message, self.hint, self.facts)
 
 
-def _visible(text: str) -> str:
-    """Text of any origin for a screen: what would not be shown, but steers it, is written out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-
-
 def _rebuild(cls: type[DipeoError], message: str, hint: str | None, facts: dict[str, Any]) -> DipeoError:
     return cls(message, hint=hint, **facts)
+
+
+def _printable(text: str) -> str:
+    """A text of somebody else's for a terminal: what a screen does not show is written out; line breaks stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def _line_of_caller(error: BaseException) -> str:
@@ -173,7 +173,7 @@ class TrustError(UserError):
     def listing(self) -> list[str]:
         """The lines of the code that would run, node by node; what a screen does not show is written out."""
         return [
-            _visible(line.expandtabs(4))
+            _printable(line.expandtabs(4))
             for label, code in self.facts.get("sources", ())
             for line in (f"--- {label}", *(f"    {line}" for line in str(code).splitlines()))
         ]

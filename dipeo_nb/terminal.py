@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.values import json_text, well_formed
+from dipeo_nb.common.visible import visible
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.execution.fold import RunState
 
@@ -382,21 +384,16 @@ def one_line(value: Any, limit: int) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json_text(value)
-    return safe(" ".join(text[: 4 * limit].split()), limit)
+    return safe(" ".join(redactor(text)[: 4 * limit].split()), limit)
 
 
 def safe(value: Any, limit: int | None = None) -> str:
-    """Text that cannot steer a terminal: without control and direction-changing characters, cut to *limit*."""
-    text = "" if value is None else value if isinstance(value, str) else json_text(value)
+    """Text that cannot steer a terminal: without secrets, with control and direction-changing characters spelled out, cut to
+    *limit*."""
+    text: str = redactor("" if value is None else value if isinstance(value, str) else json_text(value))
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
-    return well_formed(text).translate(_HARMFUL)
-
-
-_HARMFUL: Mapping[int, str | None] = {
-    **{c: None for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"},
-    **dict.fromkeys((0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))),
-}
+    return visible(well_formed(text))
 
 
 def new_console(*, stderr: bool = True) -> Console:

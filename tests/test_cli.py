@@ -386,8 +386,8 @@ def test_demo_runs_on_any_model(call: Call) -> None:
 
 
 def test_text_cannot_steer_the_terminal() -> None:
-    """Escapes, other controls and direction overrides are dropped; newlines stay."""
-    assert safe("a\x1b[31mb\x07\nc\u202ed\x9b1m") == "a[31mb\ncd1m"
+    """Escapes, other controls and direction overrides are spelled out; newlines stay."""
+    assert safe("a\x1b[31mb\x07\nc\u202ed\x9b1m") == r"a\x1b[31mb\x07" + "\n" + r"c\u202ed\x9b1m"
     assert safe("x" * 100, 10) == "x" * 9 + "…"
 
 

@@ -219,26 +219,3 @@ def credentials_of_address(url: str) -> Iterator[tuple[str, str]]:
             name, _, value = part.partition("=")
             if value and may_be_secret_name(unquote(name)):
                 yield unquote(name), value
-
-
-def without_credentials(text: str) -> str:
-    """A text with `…` for the credentials in every address in it: passwords, users where there is no password, parameters
-    named like secrets."""
-    return _ADDRESS.sub(_masked, text) if "://" in text else text
-
-
-def _masked(found: re.Match[str]) -> str:
-    url = found[0]
-    scheme, _, rest = url.partition("://")
-    parts = list(credentials_of_address(url))
-    places = dict(parts)
-    if PASSWORD in places:
-        before = f"{places.get(USER, '')}:{places[PASSWORD]}"
-        rest = f"{places.get(USER, '')}:…{rest.removeprefix(before)}"
-    elif USER in places and looks_random(places[USER]):
-        rest = f"…{rest.removeprefix(places[USER])}"
-    address, question_mark, query = rest.partition("?")
-    for place, value in parts:
-        if place not in (USER, PASSWORD):
-            query = query.replace(f"={value}", "=…", 1)
-    return f"{scheme}://{address}{question_mark}{query}"

@@ -7,6 +7,8 @@ import re
 import reprlib
 from typing import Any
 
+from dipeo_nb.common.scrub import redactor
+
 VALUE_LIMIT = 200
 """Characters of one value."""
 REPR_LIMIT = 1_000
@@ -21,7 +23,8 @@ class _Short(reprlib.Repr):
         self.maxlong = 60
 
     def repr_str(self, x: str, level: int) -> str:
-        return repr(x if len(x) <= self.maxstring else f"{x[: self.maxstring - 1]}…")
+        text: str = redactor(x)  # before it is cut: a piece of a secret would not be found any more
+        return repr(text if len(text) <= self.maxstring else f"{text[: self.maxstring - 1]}…")
 
 
 _SHORT = _Short()

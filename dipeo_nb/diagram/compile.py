@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import expressions, graph, templates
+from dipeo_nb.diagram.credentials import of_node
 from dipeo_nb.diagram.fields import PersonNames, nearest, shorten
 from dipeo_nb.diagram.given_names import CODE_FILE, SPECIAL_NAMES, GivenNames
 from dipeo_nb.diagram.loop_checks import check_loops
@@ -303,6 +304,7 @@ class _Compiler:
             return None
         if self.runnable is not None and not self.check_runnable(node, spec):
             return spec
+        self.check_credentials(node)
         spec = self.with_files(node, spec)
         check = _CHECKS.get(node.type)
         if check is not None:
@@ -318,6 +320,16 @@ class _Compiler:
             for text in _texts_with(getattr(spec, field), "{"):
                 self.names.append((node, field, templates.braced_names(text)))
         return spec
+
+    def check_credentials(self, node: DomainNode) -> None:
+        for field in dict.fromkeys(field for field, _ in of_node(node)):
+            self.warn(
+                "literal-credential",
+                f"`{field}` of '{shorten(node.label)}' holds a credential as it is: it goes wherever the file goes.",
+                "Give it as an input of the run, and name that: '{{globals.token}}'.",
+                node=node,
+                field=field,
+            )
 
     def problem(self, node: DomainNode, problem: Problem) -> None:
         self.report(problem.severity, problem.code, problem.message, problem.hint, node=node, field=problem.field)

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.visible import displayed
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect, edit, formats
+from dipeo_nb.diagram.credentials import credentials_of
 from dipeo_nb.diagram.fields import shorten
 from dipeo_nb.diagram.formats import yaml_text
 from dipeo_nb.diagram.source import SourceMap, parse, read_file, size_limit, text_of
@@ -158,7 +161,7 @@ class Diagram:
         """The drawing as SVG text; options as of `dipeo_nb.diagram.drawing.draw`."""
         from dipeo_nb.diagram.drawing import draw
 
-        return draw(self.model, **{"title": self.name, **options})
+        return redactor(draw(self.model, **{"title": self.name, **options}))
 
     def png(self, *, width: int | None = None, theme: Literal["light", "dark"] = "light") -> bytes:
         """The drawing as PNG; *width* in pixels."""
@@ -170,13 +173,13 @@ class Diagram:
         """The drawing and all findings as a web page of its own."""
         from dipeo_nb.diagram.html import page
 
-        return page(self.name, self.svg(theme=theme), self._findings)
+        return redactor(page(self.name, self.svg(theme=theme), self._findings))
 
     def mermaid(self) -> str:
         """The graph as Mermaid text."""
         from dipeo_nb.diagram.mermaid import to_mermaid
 
-        return to_mermaid(self.model)
+        return redactor(to_mermaid(self.model))
 
     def outline(self, *, lines: int = 100) -> str:
         """The diagram as text: nodes with their arrows, then the findings; at most about *lines* lines."""
@@ -187,11 +190,13 @@ class Diagram:
         cut = [*tree[:lines], f"… {len(tree) - lines} more lines"] if len(tree) > lines else tree
         found = [clean(finding, 600) for finding in self._findings]
         shown = [*found[:20], f"… {len(found) - 20} more findings"] if len(found) > 20 else found
-        return "\n".join([f"{clean(self.name, 60)} · {count}", *cut, *shown])
+        return redactor("\n".join([f"{clean(self.name, 60)} · {count}", *cut, *shown]))
 
+    @displayed
     def __repr__(self) -> str:
         return self.outline()
 
+    @displayed
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         from dipeo_nb.diagram.html import figure, findings
 
@@ -279,6 +284,7 @@ def load_text(
     detected = given if given and isinstance(document.value, Mapping) else None
     name = detected or detect.detect(document.value, location, document.source.file)
     model, found = formats.read(document, name)
+    redactor.add(*credentials_of(model))  # from here on no display, record or message shows them
     return Diagram(model, name, text, location, document.source, found, base_dir)
 
 

@@ -11,6 +11,8 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
+from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.visible import visible
 from dipeo_nb.diagram.labels import clean, escape
 from dipeo_nb.diagram.layout import PAGE
 from dipeo_nb.domain.diagnostics import Diagnostic
@@ -115,10 +117,10 @@ def _section(heading: str, content: str | Sequence[Sequence[object]]) -> str:
 
 def _lines(text: str) -> str:
     """Text of any length with its line breaks and indents, but without what cannot be shown."""
-    return escape("\n".join(_UNSHOWABLE.sub("�", line) for line in text.replace("\r\n", "\n").split("\n")))
+    return escape(_UNSHOWABLE.sub("�", visible(redactor(text))))
 
 
-_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_UNSHOWABLE = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 _CSS = """
 :root{color-scheme:light dark;--text:#1c2330;--muted:#566274;--ground:#fff;--panel:#f4f6f8;--edge:#dfe4ea;

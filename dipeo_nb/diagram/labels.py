@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.scrub import redactor
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import NodeCategory, Status
 from dipeo_nb.domain.nodes import NODE_SPECS
@@ -50,8 +51,9 @@ def status_look(status: str) -> StatusLook:
 
 
 def clean(text: object, limit: int = LABEL_LIMIT) -> str:
-    """One line of drawable text: no control characters, bidi controls or lone surrogates; cut with `…` at *limit*."""
-    value = text if isinstance(text, str) else str(text)
+    """One line of drawable text: no secrets, control characters, bidi controls or lone surrogates; cut with `…` at *limit*."""
+    # Before anything is cut or broken into lines: a piece of a secret would not be found any more.
+    value: str = redactor(text if isinstance(text, str) else str(text))
     if value.isascii() and value.isprintable() and len(value) <= limit and value.strip() == value:
         return value
     kept = " ".join(_UNDRAWABLE.sub(_replacement, value[: 4 * limit]).split())

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from dipeo_nb.common.scrub import redactor
 from dipeo_nb.config import code_environment
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import CodeError, NodeTimeoutError
@@ -187,7 +188,7 @@ def base_dir(files: FileSystemPort) -> dict[str, str]:
 
 def tail(text: str) -> str:
     """The end of what a program printed, for an error message."""
-    text = text.strip()
+    text = redactor.text(text[-20 * TAIL :]).strip()  # before it is cut: a piece of a secret would not be found any more
     return text if len(text) <= TAIL else f"… {text[-TAIL:]}"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from dipeo_nb.common.short_repr import bounded_repr, inert
+from dipeo_nb.common.visible import displayed
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import LLMResponse, StreamEvent
 from dipeo_nb.notebook.run import in_kernel
@@ -77,6 +78,7 @@ class Answer(LLMResponse):
     def __str__(self) -> str:
         return self.text
 
+    @displayed
     def __repr__(self) -> str:
         said = repr(self.text if len(self.text) <= 200 else self.text[:199] + "…")
         return f"Answer({said}, {summary(self)})"
@@ -90,6 +92,7 @@ class Answer(LLMResponse):
             data, metadata = self._repr_mimebundle_()
             display(data, raw=True, metadata=metadata)
 
+    @displayed
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
         """text/markdown and text/plain; facts in the metadata `dipeo`."""
         return _sendable({"text/markdown": markdown(self), "text/plain": plain(self)}), {"dipeo": facts(self)}

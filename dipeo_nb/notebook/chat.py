@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
 from dipeo_nb.common.short_repr import short_repr
+from dipeo_nb.common.visible import displayed
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfig
 from dipeo_nb.domain.enums import ExecutionPhase
@@ -190,10 +191,12 @@ class LLM:
     def __copy__(self) -> LLM:
         return self.__deepcopy__({})
 
+    @displayed
     def __repr__(self) -> str:
         defaults = "".join(f", {name}={_short(value)}" for name, value in self._defaults.items())
         return f'dp.llm("{self.name}"{defaults})'
 
+    @displayed
     def _repr_html_(self) -> str:
         able = self.capabilities
         has = {
@@ -255,11 +258,13 @@ class Talk:
         self.answers.append(answer)
         return answer
 
+    @displayed
     def __repr__(self) -> str:
         hidden = len(self.messages) - SHOWN
         lines = [f"{message.role}: {_short(message.content)}" for message in self.messages[-SHOWN:]]
         return "\n".join([f"{self.llm!r}.conversation(), {len(self.messages)} messages", *(["…"] if hidden > 0 else []), *lines])
 
+    @displayed
     def _repr_html_(self) -> str:
         rows = [(message.role, message.content) for message in self.messages]
         head = f"<strong>{escape(clean(self.llm.name))}</strong>, {len(rows)} messages"
@@ -297,9 +302,11 @@ class Batch(list["Answer | LLMError"]):
         costs = [item.cost_usd for item in self if isinstance(item, Answer)]
         return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs)
 
+    @displayed
     def __repr__(self) -> str:
         return f"Batch of {len(self)}, {len(self.failed)} failed, {static_view.money(self.cost_usd)}"
 
+    @displayed
     def _repr_html_(self) -> str:
         rows = [(prompt, *_batch_row(item)) for prompt, item in zip(self.prompts, self, strict=True)]
         return static_view.titled(escape(repr(self)), static_view.table(("prompt", "answer", "details"), rows))
@@ -429,6 +436,7 @@ class Submitted:
         answers = [item if isinstance(item, LLMError) else of_response(item) for item in found]
         return Batch(answers, [item.id for item in self.job.items])
 
+    @displayed
     def __repr__(self) -> str:
         return repr(self.job)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dipeo_nb.common.visible import displayed
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.tables import dataframe
@@ -62,9 +63,11 @@ class Conversation(list[Mapping[str, Any]]):
         names = ("id", "from_person_id", "to_person_id", "content", "message_type", "node_id")
         return dataframe(self, {"timestamp": float, **dict.fromkeys(names, str)})
 
+    @displayed
     def _repr_html_(self) -> str:
         return static_view.conversation_table(self) + self.turns._repr_html_() if self else static_view.note("no messages")
 
+    @displayed
     def __repr__(self) -> str:
         said = [f"{line(m.get('from_person_id'), 40)} → {line(m.get('to_person_id'), 40)}: {line(m.get('content'))}" for m in self[:SHOWN]]
         return "\n".join([*said, *_more(len(self), "messages")]) or "no messages"
@@ -86,9 +89,11 @@ class Turns(list[Mapping[str, Any]]):
         kinds = {"node": str, "run": int, "person": str, "memory": str, "saw": int, "prompt": str, "answer": str}
         return dataframe([{k: None if v is None else v if kinds[k] is int else str(v) for k, v in r.items()} for r in rows], kinds)
 
+    @displayed
     def _repr_html_(self) -> str:
         return static_view.turns_html(self)
 
+    @displayed
     def __repr__(self) -> str:
         said = [
             f"{line(t['node'], 40)}#{t['run']}: {line(t['person'], 40)} saw {len(t['saw'])} messages ({line(t['memory'], 60)}), "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, SupportsIndex, overload
 
+from dipeo_nb.common.visible import displayed
 from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.errors import UserError
@@ -99,9 +100,11 @@ class Runs(list[RunSummary]):
         now = time.time()
         return [_row(row, state, width, now) for row, state in zip(self, states, strict=True)]
 
+    @displayed
     def _repr_html_(self) -> str:
         return static_view.table(_HEAD, self._rows()) if self else static_view.note("no runs")
 
+    @displayed
     def __repr__(self) -> str:
         # Text has no tooltips, so it has the whole id, which is what one copies, at the end.
         rows = [(*row[1:], summary.run_id) for row, summary in zip(self._rows(), self, strict=True)]

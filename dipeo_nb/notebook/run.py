@@ -20,6 +20,7 @@ from dipeo_nb.common.loop import LoopThread, before_exit, run_on_loop, run_sync,
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.common.values import json_text
+from dipeo_nb.common.visible import displayed
 from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
@@ -146,11 +147,13 @@ class RunResult:
         """What `dipeo-nb run --json` prints; see `Run.to_dict`."""
         return self.run.to_dict()
 
+    @displayed
     def __repr__(self) -> str:
         state = self.run.state
         outputs = short_repr(dict(self.outputs), 600)
         return f"RunResult({short_repr(state.diagram, 80)}, {static_view.headline(state)}, outputs={outputs})"
 
+    @displayed
     def _repr_html_(self) -> str:
         return static_view.short_html(self.run.state)
 
@@ -187,9 +190,11 @@ class Explanation:
 
     __repr__ = __str__
 
+    @displayed
     def _repr_html_(self) -> str:
         return static_view.explanation(self.sentences, self.metrics)
 
+    @displayed
     def _repr_markdown_(self) -> str:
         return self.markdown
 
@@ -702,10 +707,12 @@ class Run:
         # Not only a mimebundle: the live view is replaced at the end, for which its output needs a handle.
         self.show()
 
+    @displayed
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """The static form of the run as far as it is."""
         return static_view.bundle(self._state, self._diagram)
 
+    @displayed
     def __repr__(self) -> str:
         self._attend()
         return f"Run({self.id!r}, {short_repr(self._state.diagram, 80)}, {static_view.headline(self._state)})"

@@ -25,6 +25,10 @@ _TAG = re.compile(r"\\?<(?=[A-Za-z/!?])(?!https?://[^\s<>\"'`]+>)")
 _ENTITY = re.compile(r"&(?=#|colon|tab|newline)", re.IGNORECASE)
 _POINTED = re.compile(r"(\](?:\(|:)\s*)<(?!https?://[^\s<>\"'`]+>)")
 _SCRIPT = re.compile(r"(javascript)(?=\\?:\S)", re.IGNORECASE)
+_SCHEME = re.compile(
+    r"(\](?:\(|:)\s{0,20}(?:<|&lt;)?)(?!(?:https?|mailto)\\?:)([a-z][a-z0-9+.-]{0,30})(?=\\?:)", re.IGNORECASE
+)
+"""The target of a link with another scheme than those of web pages and mail: `data:`, `vbscript:`, `file:` …"""
 _IMAGE = re.compile(r"!(?=\[)")
 _MATH = re.compile(
     r"(?P<escaped>\\\$)"
@@ -143,5 +147,6 @@ def _harmless(text: str) -> str:
     text = _ENTITY.sub("&amp;", text)
     text = _POINTED.sub(r"\1&lt;", text)
     text = _TAG.sub("&lt;", text)
+    text = _SCHEME.sub("\\1\\2\u2060", text)
     text = _SCRIPT.sub("\\1\u2060", text)
     return _IMAGE.sub("🖼 ", text)

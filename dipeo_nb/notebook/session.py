@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.common.values import same
+from dipeo_nb.common.visible import displayed
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import Diagram
@@ -638,9 +639,11 @@ class Differences:
     def changed(self) -> tuple[NodeDiff, ...]:
         return self.facts.changed
 
+    @displayed
     def __repr__(self) -> str:
         return str(self.facts)
 
+    @displayed
     def _repr_html_(self) -> str:
         return static_view.difference(self.facts)
 
@@ -648,10 +651,12 @@ class Differences:
 class LLMServices(list[catalogue.ServiceFacts]):
     """Services of language models; shown as a table."""
 
+    @displayed
     def _repr_html_(self) -> str:
         head = ("service", "ready", "key", "default model", "can")
         return static_view.table(head, map(_service_row, self))
 
+    @displayed
     def __repr__(self) -> str:
         return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(_service_row(s), (18, 44, 40, 26, 0), strict=True)).rstrip() for s in self)  # fmt: skip
 

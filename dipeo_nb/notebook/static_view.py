@@ -9,6 +9,7 @@ from html import escape
 from numbers import Real
 from typing import Any
 
+from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.short_repr import inert
 from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
@@ -151,7 +152,7 @@ def _words(before: str, after: str) -> str:
     tags = {" ": "span", "-": "del", "+": "ins"}
     return "".join(
         f'<{tags[mark]} style="white-space:pre-wrap">{lines(inert(text))}</{tags[mark]}>'
-        for mark, text in words(before[:DIFF_LIMIT], after[:DIFF_LIMIT])
+        for mark, text in words(redactor(before)[:DIFF_LIMIT], redactor(after)[:DIFF_LIMIT])
     )
 
 
@@ -280,7 +281,7 @@ def money(cost: float | None) -> str:
 def shown(value: Any, limit: int = CELL_LIMIT) -> str:
     """A value as text: text as it is, structure as JSON; cut, and without what steers a terminal."""
     text = value if isinstance(value, str) else json_text(value, indent=2)
-    text = inert(text[: 2 * limit])
+    text = inert(redactor(text)[: 2 * limit])  # a secret that is cut is not found any more
     return well_formed(text if len(text) <= limit else text[: limit - 1] + "…")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex, overload
 
 from dipeo_nb.common.short_repr import short_repr
+from dipeo_nb.common.visible import displayed
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import MissingDependencyError
 from dipeo_nb.notebook import static_view
@@ -47,11 +48,13 @@ class Table(list[Mapping[str, Any]]):
         """
         return dataframe(self, self.kinds)
 
+    @displayed
     def _repr_html_(self) -> str:
         if not self:
             return static_view.note("nothing")
         return static_view.table(*self._cells())
 
+    @displayed
     def __repr__(self) -> str:
         return text_table(*self._cells()) if self else "nothing"
 
@@ -66,9 +69,11 @@ class Table(list[Mapping[str, Any]]):
 class Outputs(dict[str, Any]):
     """Endpoint label → value; shown as a table."""
 
+    @displayed
     def _repr_html_(self) -> str:
         return static_view.table(("endpoint", "value"), self.items()) if self else static_view.note("no outputs")
 
+    @displayed
     def __repr__(self) -> str:
         return short_repr(dict(self), 2_000)
 
@@ -92,9 +97,11 @@ class Events(list[Event]):
     def _rows(self) -> list[tuple[Any, ...]]:
         return [(e.seq, str(e.type), e.node_id or "", short_repr(dict(e.payload), 300)) for e in self]
 
+    @displayed
     def _repr_html_(self) -> str:
         return static_view.table(self._head, self._rows()) if self else static_view.note("no events")
 
+    @displayed
     def __repr__(self) -> str:
         return text_table(self._head, self._rows()) if self else "no events"
 

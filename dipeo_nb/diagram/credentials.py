@@ -1,0 +1,74 @@
+"""Credentials that a diagram holds as they are: what `validate` warns of, and what displays and records hide.
+
+A credential is told by its place: a field of `auth_config`, a header, a parameter or any other field named like a secret, an
+assignment in code, the password in an address. Templates (`{{globals.token}}`) are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dipeo_nb.common.secret_names import is_reference, of_pair, secrets_in, secrets_of_text
+from dipeo_nb.common.values import parse_json
+from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
+
+_NO_SECRETS = frozenset(("username", "key_name", "user", "type", "scheme"))
+"""Fields of `auth_config` that only say who asks, or where the key goes."""
+_PROSE = ("prompt", "description", "text", "content", "message", "question")
+"""Fields with one of these in their names are for people or models: names of secrets in them are just words."""
+
+
+def credentials_of(model: DomainDiagram) -> Iterator[str]:
+    """Every text in a diagram that is a credential."""
+    for node in model.nodes:
+        for _, secret in of_node(node):
+            yield secret
+    for person in model.persons:
+        llm = person.llm
+        yield from secrets_in(llm.extra)
+        for text in (llm.base_url, llm.system_prompt):
+            if text:
+                yield from secrets_of_text(text, code=False)
+
+
+def of_node(node: DomainNode) -> Iterator[tuple[str, str]]:
+    """(field, credential) for each credential in a node."""
+    for field, value in node.data.items():
+        if field == "auth_config":
+            config = _mapping(value)
+            for name, item in config.items():
+                if name not in _NO_SECRETS and isinstance(item, str) and item.strip() and not is_reference(item):
+                    yield field, item
+            user, password = config.get("username"), config.get("password")
+            if isinstance(user, str) and isinstance(password, str) and not is_reference(password):
+                yield from ((field, secret) for secret in of_pair(user, password))
+            continue
+        known = secrets_in(_mapping(value) or value, field)
+        yield from ((field, secret) for secret in known)
+        for name, text in _texts(value, field):
+            prose = any(word in name.lower() for word in _PROSE)
+            yield from ((field, secret) for secret in secrets_of_text(text, code=not prose))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping, also one that is written as JSON text; empty for everything else."""
+    if isinstance(value, str) and value.lstrip().startswith("{") and not value.lstrip().startswith("{{"):
+        try:
+            value = parse_json(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, Mapping) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """(name of the field, text) for every text in plain data."""
+    waiting: list[tuple[str, Any]] = [(name, value)]
+    while waiting:
+        called, item = waiting.pop()
+        if isinstance(item, str):
+            yield called, item
+        elif isinstance(item, Mapping):
+            waiting += [(str(key), inner) for key, inner in item.items()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        elif isinstance(item, (list, tuple)):
+            waiting += [(called, inner) for inner in item]  # pyright: ignore[reportUnknownVariableType]
