@@ -182,7 +182,7 @@ def test_who_was_thought_dead_cannot_write(path: Path, monkeypatch: pytest.Monke
         await second.claim("r1")
         monkeypatch.undo()
         for late in ([event(3)], [ended(3)]):
-            with pytest.raises(StorageError, match="was taken over by process .* on elsewhere") as error:
+            with pytest.raises(StorageError, match=r"was taken over by process .* on elsewhere") as error:
                 await first.append(late)
             assert error.value.facts["cause"] == "going_on"
         assert not await first.beat("r1")

@@ -155,7 +155,7 @@ def test_two_questions_want_a_name(session: Session):
     two = two.replace("  - {from: Colour", "  - {from: Before, to: Size}\n  - {from: Size, to: E}\n  - {from: Colour")
     run = session.start(two, view=False)
     until(lambda: len(run.state.questions) == 2)
-    with pytest.raises(UserError, match="'Colour', 'Size'|'Size', 'Colour'"):
+    with pytest.raises(UserError, match=r"'Colour', 'Size'|'Size', 'Colour'"):
         run_sync(session.runtime.answer(run.id, "x"))
     run_sync(session.runtime.answer(run.id, "L", node="Size"))
     run_sync(session.runtime.answer(run.id, "red", node="Colour"))

@@ -20,10 +20,11 @@ _OTHERWISE = re.compile(r"\[\[|&&|--|~~|\{,|\\[<>]|\\b\{")
 """What means something else in Rust than in Python."""
 
 
-def validator(schema: Any, **options: Any) -> Any:
+def validator(schema: Any, *, checked: bool = False, **options: Any) -> Any:
     """A validator of `jsonschema` for a schema, of the dialect that it names (else 2020-12), after a check of the schema itself.
 
     Args:
+        checked: the schema is known to be right.
         options: as of the validators of `jsonschema`: registry, format_checker; True for the dialect's own one.
 
     Raises:
@@ -34,8 +35,9 @@ def validator(schema: Any, **options: Any) -> Any:
     from jsonschema.validators import validator_for
 
     kind: Any = validator_for(schema, default=Draft202012Validator)
-    meter().weigh(schema, factor=_SCHEMA_FACTOR)
-    kind.check_schema(schema)
+    if not checked:
+        meter().weigh(schema, factor=_SCHEMA_FACTOR)
+        kind.check_schema(schema)
     if options.get("format_checker") is True:
         options["format_checker"] = kind.FORMAT_CHECKER
     return _counting(kind)(schema, **options)

@@ -323,7 +323,8 @@ class Counted(NodeTransformer):
     """Sees to it that everything in a template that takes time is counted."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
-        node.iter = self._call("counted", cast(nodes.Expr, node.iter), nodes.Const(_text_in(node)), lineno=node.lineno)
+        values = cast(nodes.Expr, node.iter)
+        node.iter = self._call("counted", values, nodes.Const(_text_in(node)), lineno=node.lineno)
         return self.generic_visit(node)
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Node:

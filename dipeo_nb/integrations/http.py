@@ -23,6 +23,7 @@ from dipeo_nb.common.secret_names import may_be_secret_name
 from dipeo_nb.common.values import finite
 from dipeo_nb.domain.ports import HTTPResponse
 from dipeo_nb.errors import IntegrationError, ValidationError
+from dipeo_nb.integrations.body import ACCEPT_ENCODING, BodyError, read_body
 
 if TYPE_CHECKING:  # takes 0.1 s to import; only runs that call a server pay for it
     import ssl
@@ -110,7 +111,11 @@ class HTTPClient:
                 async for attempt in tries:
                     with attempt:
                         attempts += 1
-                        response = await self._followed(client, first, attempts, allowed)
+                        try:
+                            async with asyncio.timeout(timeout):
+                                response = await self._followed(client, first, attempts, allowed)
+                        except TimeoutError:  # each piece came in time, all of them did not
+                            raise httpx.ReadTimeout("") from None
                         if response.status in RETRIED and attempts <= max_retries:
                             raise _AgainError(_retry_after(response.headers.get("retry-after")))
                         return response
@@ -138,7 +143,8 @@ class HTTPClient:
             from dipeo_nb.integrations.checked_transport import CheckedTransport
 
             transport = CheckedTransport(self._ssl, listed_only=listed_only)
-        async with httpx.AsyncClient(timeout=timeout, follow_redirects=False, transport=transport) as client:
+        own = {"Accept-Encoding": ACCEPT_ENCODING}
+        async with httpx.AsyncClient(timeout=timeout, follow_redirects=False, transport=transport, headers=own) as client:
             yield client
 
     async def _followed(
@@ -177,21 +183,20 @@ class HTTPClient:
         if params:
             address = address.copy_merge_params(dict(params))
         async with client.stream(method, address, headers=dict(headers or {}), **body) as answer:
-            pieces: list[bytes] = []
-            size = 0
-            async for piece in answer.aiter_bytes():
-                size += len(piece)
-                if size > self._max_size:
-                    raise IntegrationError(
-                        f"{method} {_shown(address)} answers with more than {self._max_size:,} bytes.",
-                        hint="Ask for less (pages, fields); DIPEO_MAX_FILE_SIZE is the limit.",
-                        url=_shown(address), status=answer.status_code, attempts=attempts,
-                    )  # fmt: skip
-                pieces.append(piece)
-            _LOG.debug("%s %s: %d, %d bytes", method, _shown(address), answer.status_code, size)
+            try:
+                content = await read_body(answer, self._max_size)
+            except BodyError as error:
+                raise IntegrationError(
+                    f"{method} {_shown(address)} {error.message}.",
+                    hint="Ask for less (pages, fields); DIPEO_MAX_FILE_SIZE is the limit."
+                    if "more than" in error.message
+                    else "Check the server.",
+                    url=_shown(address), status=answer.status_code, attempts=attempts,
+                ) from None  # fmt: skip
+            _LOG.debug("%s %s: %d, %d bytes", method, _shown(address), answer.status_code, len(content))
             encoding = answer.encoding or "utf-8"
             return HTTPResponse(
-                answer.status_code, dict(answer.headers), b"".join(pieces), encoding, _shown(answer.url), attempts
+                answer.status_code, dict(answer.headers), content, encoding, _shown(answer.url), attempts
             )
 
 

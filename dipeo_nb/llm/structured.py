@@ -246,7 +246,7 @@ def first_problem(schema: dict[str, Any], value: Any) -> str | None:
     """As `_problem`, without a limit of time."""
     try:
         with metered():
-            error = next(iter(validator(schema).iter_errors(value)), None)
+            error = next(iter(validator(schema, checked=True).iter_errors(value)), None)
     except TooLargeError as error:
         return f"its check takes too long: {error}"
     if error is None:
