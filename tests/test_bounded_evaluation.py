@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 import pytest
 
 from dipeo_nb.diagram.metering import MAX_ROUNDS, NotQuickError, metered, quick
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
-from dipeo_nb.errors import DipeoError, ExpressionError, NodeTimeoutError, TemplateError
+from dipeo_nb.errors import DipeoError, NodeTimeoutError, TemplateError
 from dipeo_nb.execution.evaluation import Request, file_text, holds, rendered
 from dipeo_nb.execution.handlers.json_schema_validator import _quickly, violations
 from dipeo_nb.execution.inputs import TextView
@@ -19,7 +18,7 @@ from dipeo_nb.workers import WORKERS
 
 LIMIT = 30.0
 """Seconds of the node."""
-GUARD = 120.0
+GUARD = 90.0
 """Seconds after which a test is taken to hang."""
 NAMES: dict[str, Any] = {
     "s": "a" * 50, "n": 5, "l": list(range(50)), "d": {"a": 1}, "big": "x" * 3_000_000, "bl": list(range(100_000)),
@@ -29,7 +28,7 @@ R = "{% macro r(n) %}{% if n %}{{ r(n-1) }}{{ r(n-1) }}{% endif %}{% endmacro %}
 DOUBLED = "".join(f"{{% set v{i + 1} = [v{i}, v{i}] %}}" for i in range(40))
 TEMPLATES = [
     # calls and loops without end
-    R + "{{ r(60) }}", R + "{{ r(18) }}", R.replace("{{ r(n-1) }}{{ r(n-1) }}", "{{ r(n-1) ~ r(n-1) }}") + "{{ r(60) }}",
+    R + "{{ r(60) }}", R + "{{ r(14) }}", R.replace("{{ r(n-1) }}{{ r(n-1) }}", "{{ r(n-1) ~ r(n-1) }}") + "{{ r(60) }}",
     "{% macro r(n) %}{{ r(n) }}{{ r(n) }}{% endmacro %}{{ r(1) }}",
     "{% macro d(x, n) %}{% if n %}{{ d(x ~ x, n - 1) }}{% endif %}{% endmacro %}{{ d(s, 60) }}",
     "{% macro d(x, n) %}{% if n %}{{ d(x + x, n - 1) }}{% endif %}{% endmacro %}{{ d(l, 60) }}",
@@ -69,7 +68,7 @@ TEMPLATES = [
     "{{ bl | unique | list | length }}", "{{ bl | groupby(0) | length }}", "{{ bl | pprint | length }}",
     # sources
     "{{ " + "''" * 20_000, "{%" * 8_000, "{{!--" * 8_000, "{% raw %}" * 8_000, "{{ '" + "\\'" * 50_000, "{{#if s}}" * 3_000 + "x" + "{{/if}}" * 3_000,
-    "{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}", "{{ s|upper" + "|upper" * 380 + " }}", "{{ s }}" * 20_000, "{{#each l as " * 9_000,
+    "{{ " + "(" * 5_000 + "1" + ")" * 5_000 + " }}", "{{ s|upper" + "|upper" * 380 + " }}", "{{ s }}" * 4_000, "{{#each l as " * 9_000,
     "{{ x.y" + ".z" * 990 + " }}", "{{ " + "-" * 1_900 + "1 }}",
 ]  # fmt: skip
 FILES = [
@@ -100,10 +99,10 @@ EXPRESSIONS = [
     "round(1.5, -10**6)", "[x for x in bl for y in bl]", "any(any(any(x in bl for x in bl) for y in bl) for z in bl)", "l[0:10**9:1]",
 ]  # fmt: skip
 RIGHT: dict[str, Any] = {
-    "{{ t | wordwrap(5) }}": None, "{{ bl | map('string') | join(', ') | length }}": "588888", "{{ bl | sort | sort | length }}": "100000",
-    R + "{{ r(18) }}": "", "{% for i in l %}{% include 'small' %}{% endfor %}": "x" * 50, "sum(x for x in bl) > 0": True,
-    "len([x for x in rows if x.k > 3]) == 96": True, "n == 5": True, "view.k == 1": True, "sum(bl) == 4999950000": True, "{{ s }}" * 20_000: "a" * 1_000_000,
-    "{{ ('A' * 200000) | snake_case | length }}": "200000", "{{ ('aA' * 200000) | kebab_case | length }}": "599999", "{%" * 8_000: "{%" * 8_000,
+    "{{ t | wordwrap(5) }}": None, "{{ bl | map('string') | join(', ') | length }}": "688888", "{{ bl | sort | sort | length }}": "100000",
+    R + "{{ r(14) }}": "", "{% for i in l %}{% include 'small' %}{% endfor %}": "x" * 50, "sum(x for x in bl) > 0": True,
+    "len([x for x in rows if x.k > 3]) == 96": True, "n == 5": True, "view.k == 1": True, "sum(bl) == 4999950000": True, "{{ s }}" * 4_000: "a" * 200_000,
+    "{{ ('A' * 200000) | snake_case | length }}": "200000", "{{ ('aA' * 200000) | kebab_case | length }}": "600000", "{%" * 8_000: "{%" * 8_000,
 }  # fmt: skip
 """Attacks that are none: what they give (None: any text)."""
 
@@ -183,12 +182,6 @@ def test_the_account_is_one_for_everything() -> None:
     """Rounds of loops, calls and filters are counted together; an error says how many there may be."""
     with metered(), pytest.raises(TemplateError, match=f"{MAX_ROUNDS:,}"):
         SimpleTemplateProcessor().process(R + "{{ r(60) }}", {})
-    with quick(), contextlib.suppress(NotQuickError), pytest.raises(ExpressionError):
-        asyncio.run(_ends(_false()))
-
-
-async def _false() -> bool:
-    raise ExpressionError("nothing", hint="none")
 
 
 SLOW_PATTERN = r"^(?=(a+)+$)"
@@ -221,7 +214,10 @@ def test_schema_checks(schema: Any, data: Any, fits: bool | None) -> None:
     if fits is not None:
         assert (found == []) is fits
         assert isinstance(found, list)
-    with contextlib.nullcontext() if fits else pytest.raises(ValueError):
+    if fits:
+        validated(data, schema)
+        return
+    with pytest.raises(ValueError, match=r"\w"):
         validated(data, schema)
 
 

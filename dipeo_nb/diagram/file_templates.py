@@ -104,7 +104,7 @@ def check_file(template: str) -> Names:
 
 def _environment(load: Callable[[str], str | None]) -> SandboxEnvironment:
     env = make_environment(
-        _Environment, FILTERS, undefined=StrictUndefined, loader=FunctionLoader(load), finalize=_finished
+        _Environment, FILTERS, undefined=StrictUndefined, loader=FunctionLoader(load), finalize=_finished, cache_size=100
     )
     env.globals |= {name: _function(name, function) for name, function in FILTERS.items()}
     return env

@@ -16,7 +16,7 @@ from dipeo_nb.diagram.values import TooLargeError
 
 MAX_ROUNDS = 1_000_000
 """Rounds of all loops, and calls, of one evaluation."""
-MAX_WORK = 300_000_000
+MAX_WORK = 100_000_000
 """Characters and elements that one evaluation may go through."""
 QUICK_ROUNDS = 5_000
 QUICK_WORK = 2_000_000
@@ -44,7 +44,7 @@ class Meter:
         if self.rounds < 0:
             if self._quick:
                 raise NotQuickError
-            raise TooLargeError(f"the loops take more than {MAX_ROUNDS:,} rounds")
+            raise TooLargeError(f"the loops and calls take more than {MAX_ROUNDS:,} rounds")
 
     def spend(self, size: int) -> None:
         """Charge characters and elements."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from jinja2 import ChainableUndefined, Environment, Undefined, nodes, pass_context, pass_environment
 from jinja2.exceptions import SecurityError
 from jinja2.filters import do_sum
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -178,7 +178,7 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
         if owner is self or type(owner) in OURS:  # no call of the author's
             return obj(*args)
         account = meter()
-        account.turn()
+        account.turn(ROUNDS_OF_A_MACRO if isinstance(obj, Macro) else 1)
         if isinstance(obj, LoopContext):  # the recursion of `{% for … recursive %}`
             return super().call(context, obj, *(self.counted(value, 0) for value in args[:1]))
         if owner is None or not (type(owner) in _BUILT_IN or isinstance(owner, _OWNERS)):
@@ -231,7 +231,7 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
         return "".join(map(str, values))
 
     def _load_template(self, name: str, globals: Any) -> Any:
-        meter().turn(ROUNDS_OF_A_TEMPLATE)  # it is compiled each time
+        meter().turn(ROUNDS_OF_A_TEMPLATE)
         return super()._load_template(name, globals)
 
 
@@ -239,7 +239,8 @@ def make_environment(
     kind: type[SandboxEnvironment], filters: Mapping[str, Callable[..., Any]] | None = None, **options: Any
 ) -> SandboxEnvironment:
     """An environment of the sandbox, with further *filters*; *options* are Jinja2's."""
-    env = kind(keep_trailing_newline=True, autoescape=False, cache_size=0, extensions=(), **options)
+    options = {"keep_trailing_newline": True, "autoescape": False, "cache_size": 0, "extensions": (), **options}
+    env = kind(**options)
     env.globals = {"range": env.globals["range"]}
     for name in _STRUCTURE_FILTERS & env.filters.keys():
         env.filters[name] = _on_values(env.filters[name])
@@ -284,7 +285,7 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _CONTEXTS = {"environment": "environment", "eval_context": "eval_ctx"}
-_EXPENSIVE = {"urlize": 60, "striptags": 60, "wordwrap": 60, "pprint": 30, "title": 10, "tojson": 4, "json": 4, "sort": 4, "unique": 4}
+_EXPENSIVE = {"urlize": 60, "striptags": 60, "wordwrap": 200, "pprint": 30, "title": 10, "tojson": 4, "json": 4, "sort": 4, "unique": 4}
 """Filters that take much longer for each character or element than others."""
 
 
@@ -308,7 +309,9 @@ MAX_PARTS = 100_000
 """Parts of the filters batch and slice."""
 MAX_PLACES = 1_000
 """Digits of the filter round."""
-ROUNDS_OF_A_TEMPLATE = 100
+ROUNDS_OF_A_MACRO = 10
+"""What a call of a macro costs."""
+ROUNDS_OF_A_TEMPLATE = 20
 """What a template that is included costs."""
 
 

@@ -595,7 +595,7 @@ def _field(item: Any, name: str) -> Any:
 def _parsed(source: str, template: str) -> nodes.Template:
     with _syntax_errors(template):
         tree = ENVIRONMENT.parse(_ALIAS.sub(_alias, source))
-    _refuse_reserved(tree, template)
+        _refuse_reserved(tree, template)
     return tree
 
 
@@ -614,7 +614,7 @@ def _syntax_errors(template: str) -> Iterator[None]:
             line=line,
             tag=text,
         ) from None
-    except RecursionError:
+    except (RecursionError, SyntaxError):  # Jinja2's parser, or Python's of what it made
         raise TemplateError(
             "The template is nested too deeply.", hint="Use fewer blocks inside each other.", line=1, tag=""
         ) from None
