@@ -159,7 +159,8 @@ class _Brush:
         half = box.h / 2
         sub = face.subtitle
         if look and look.note:
-            sub = labels.fit(clean(look.note), face.text_width, SUBTITLE_SIZE)
+            room = box.w - ICON_SPACE - (CHAMFER + 4 if node.type == "condition" else 8)
+            sub = labels.fit(clean(look.note), room, SUBTITLE_SIZE)
         first = (half - 3 if sub else half + 5) - 8 * (len(face.lines) - 1)
         text = "".join(
             f'<text class="{p}label" x="{ICON_SPACE:g}" y="{_n(first + 16 * i)}">{escape(line)}</text>'

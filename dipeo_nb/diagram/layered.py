@@ -555,6 +555,7 @@ class _Bands:
         for columns in self.rows:
             self._align(columns, wishes)
         self._straighten()
+        self._level_arcs()
         self.bottoms: list[float] = []
         for columns in self.rows:
             items = [n for column in columns for n in column]
@@ -611,6 +612,33 @@ class _Bands:
             wanted = self.y[last.left] + self._port(last, False) - self.y[link.target]
             if alone_in and abs(wanted) <= self.height[link.target] / 2 - 14:
                 self.in_port[e] = wanted
+
+    def _level_arcs(self) -> None:
+        """Lower the shallow end of an arc under boxes to the deep one, where there is room: it is then one level line."""
+        following = {
+            a: b for columns in self.rows for column in columns for a, b in itertools.pairwise(column)
+        }  # fmt: skip
+        for e, hops in enumerate(self.hops):
+            if self.way[e] != _ARC or not self.under[e]:
+                continue
+            ends = {hops[0].left: False, hops[-1].right: True}
+            passing = [hop.right for hop in hops[:-1]]
+            level = max(*(self.y[n] + self.arc_level[e, leaves] for n, leaves in ends.items()), *(self.y[n] for n in passing), -math.inf)
+            half = LABEL_HEIGHT / 2 + 2 if self.links[e].space else 6.0
+            deepest = level + half + 12
+            items = [*ends, *passing]
+            alone = all(len(self.below[n]) == 1 or self.y[n] + self.arc_level[e, ends[n]] == level for n in ends)
+            free = all(
+                self.y[n] == level or n not in following or deepest <= self.y[following[n]] - self.extent_above[following[n]]
+                for n in items
+            )
+            if not (alone and free):
+                continue
+            for n, leaves in ends.items():
+                self.arc_level[e, leaves] = level - self.y[n]
+                self.extent_below[n] = max(self.extent_below[n], level - self.y[n] + half)
+            for n in passing:
+                self.y[n] = level
 
     # ------------------------------------------------------------------------------------------ lanes
 

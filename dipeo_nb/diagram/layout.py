@@ -28,7 +28,7 @@ OVERVIEW_NODES = 40
 ICON_SPACE = 46.0
 """From a box's left side to its text."""
 MARGIN = 16.0
-_MIN_WIDTH, _MAX_WIDTH, _RIGHT_PAD = 116.0, 216.0, 16.0
+_MIN_WIDTH, _MAX_WIDTH, _RIGHT_PAD = 124.0, 216.0, 16.0
 _LABEL_MAX_WIDTH = 112.0
 _PARALLEL = 8
 """More arrows than this from one node to another are drawn as one, with their number."""
@@ -40,8 +40,6 @@ class Face(NamedTuple):
     lines: tuple[str, ...]
     """The label, one or two lines."""
     subtitle: str
-    text_width: float
-    """Pixels for the subtitle, when something else is to be shown there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ def _face(node: DomainNode, subtitle: str) -> tuple[Face, tuple[float, float]]:
     text_width = min(room, max(widest, below, _MIN_WIDTH - ICON_SPACE - side))
     shown = labels.fit(subtitle, text_width + 4, SUBTITLE_SIZE) if below > text_width else subtitle
     width = math.ceil(ICON_SPACE + text_width + side)
-    return Face(tuple(lines), shown, text_width), (float(width), 52.0 if len(lines) == 1 else 68.0)
+    return Face(tuple(lines), shown), (float(width), 52.0 if len(lines) == 1 else 68.0)
 
 
 def _links(diagram: DomainDiagram, nodes: Sequence[DomainNode]) -> tuple[list[Link], dict[str, tuple[str, ...]]]:
