@@ -221,7 +221,9 @@ HOSTILE_WORDS = {
 def test_hostile_words_change_nothing_of_the_picture(words: str, where: str) -> None:
     """Whatever is written, and wherever: as wide as any other drawing, and nothing on anything."""
     shape = DIAGRAMS["loop one in the other"]
-    label, name, handle, ident = (words if where == kind else None for kind in ("labels of nodes", "labels of arrows", "handles", "ids"))
+    label, name, handle, ident = (
+        words if where == kind else None for kind in ("labels of nodes", "labels of arrows", "handles", "ids")
+    )
     nodes = tuple(
         replace(n, label=n.label if label is None else label, id=n.id if ident is None else f"{n.id}{ident}")
         for n in shape.nodes
@@ -275,7 +277,9 @@ def test_hostile_graphs_are_drawn_with_nothing_on_anything(name: str) -> None:
     """Whatever arrows there are, they can be told apart; what would be too many at one place becomes one line."""
     count, ends = HOSTILE_GRAPHS[name]
     nodes = tuple(DomainNode(f"n{i}", "db", f"Node {i}") for i in range(count))
-    arrows = tuple(DomainArrow(f"a{k}", f"n{s}", f"n{t}", label="x" if k % 7 == 0 else None) for k, (s, t) in enumerate(ends))
+    arrows = tuple(
+        DomainArrow(f"a{k}", f"n{s}", f"n{t}", label="x" if k % 7 == 0 else None) for k, (s, t) in enumerate(ends)
+    )
     picture = check(DomainDiagram(nodes, arrows))
     assert len(picture.boxes) == count
 

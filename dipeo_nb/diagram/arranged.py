@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-from dipeo_nb.diagram.layered import LABEL_HEIGHT, Link, Part
+from dipeo_nb.diagram.part import LABEL_HEIGHT, Link, Part
 from dipeo_nb.diagram.routing import Box, Point, route
 from dipeo_nb.domain.diagram import DomainNode
 
@@ -100,7 +100,6 @@ def _offers(points: Sequence[Point], wide: float) -> Iterable[Box]:
 
 def _length(p: Point, q: Point) -> float:
     return abs(q[0] - p[0]) + abs(q[1] - p[1])
-
 
 
 def _sensible(nodes: Sequence[DomainNode]) -> bool:

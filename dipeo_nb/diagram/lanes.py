@@ -167,9 +167,7 @@ def _free_between(a: float, b: float, runs: Sequence[Run]) -> float:
     return (inside[at] + inside[at + 1]) / 2
 
 
-def _packed(
-    runs: Sequence[Run], before: Sequence[Sequence[int]], order: Sequence[int], *, tight: bool
-) -> list[int]:
+def _packed(runs: Sequence[Run], before: Sequence[Sequence[int]], order: Sequence[int], *, tight: bool) -> list[int]:
     """The lowest lane for each run that keeps the order of those that are side by side."""
     lanes = [0] * len(runs)
     floor = [0] * len(runs)

@@ -13,26 +13,21 @@ import bisect
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dipeo_nb.diagram import lanes
+from dipeo_nb.diagram.columns import GAP, PITCH, STUB, bands_of, inversions, layers_of, median, rising
 from dipeo_nb.diagram.lanes import Run
+from dipeo_nb.diagram.part import LABEL_HEIGHT, Link, Part
 from dipeo_nb.diagram.routing import Box, Point
 
-LABEL_HEIGHT = 18.0
 SELF_LOOPS = 3
 """Arrows of a node to itself that are drawn one by one."""
 
-_GAP, _ROW_GAP = 40.0, 28.0
-"""Pixels at least between columns, and between boxes of a column."""
-_PITCH = 12.0
-"""Pixels from lane to lane. Lanes whose arrows leave a band upwards stand half a step beside the others, so that they
-never continue one that comes down from the band above."""
+_ROW_GAP = 28.0
+"""Pixels at least between boxes of a column."""
 _TIGHT_PITCH, _TIGHT_LABEL = 9.0, 60.0
 """Where the page is too narrow: pixels from lane to lane, and of a label."""
-_STUB = 15.0
-"""Pixels between an arrow's last turn and the box it enters."""
 _CLEAR = 16.0
 """Pixels between a band and the lanes above and below it."""
 _ARCS_BELOW, _ARCS_ABOVE = 4, 2
@@ -43,46 +38,10 @@ _LONGEST = 12
 """Columns that an arrow may cross between boxes; longer ones run above or below the band."""
 _DUMMIES = 20_000
 """Places kept free for arrows between boxes, in all."""
-_LONG_COLUMN = 100
 _CAREFUL_NODES = 60
 """With more boxes, what comes out a little too wide is left as it is."""
 _CAREFUL_ITEMS = 400
 """Up to so many boxes and passing arrows, the order in columns is improved pair by pair."""
-
-
-class Link(NamedTuple):
-    id: str
-    source: int
-    target: int
-    back: bool
-    branch: str
-    label: str
-    space: float
-    """Pixels its label needs; 0 without label."""
-
-
-@dataclass(slots=True)
-class Part:
-    """A piece of the drawing under construction, in its own coordinates."""
-
-    boxes: dict[int, Box] = field(default_factory=dict[int, Box])
-    routes: dict[str, tuple[Point, ...]] = field(default_factory=dict[str, tuple[Point, ...]])
-    labels: dict[str, Box] = field(default_factory=dict[str, Box])
-
-    def extent(self) -> Box:
-        xs = [p[0] for r in self.routes.values() for p in r]
-        ys = [p[1] for r in self.routes.values() for p in r]
-        boxes = [*self.boxes.values(), *self.labels.values()]
-        left = min([*xs, *(b.x for b in boxes)])
-        top = min([*ys, *(b.y for b in boxes)])
-        right = max([*xs, *(b.right for b in boxes)])
-        bottom = max([*ys, *(b.bottom for b in boxes)])
-        return Box(left, top, right - left, bottom - top)
-
-    def move_into(self, other: Part, dx: float, dy: float) -> None:
-        other.boxes.update((n, Box(b.x + dx, b.y + dy, b.w, b.h)) for n, b in self.boxes.items())
-        other.labels.update((i, Box(b.x + dx, b.y + dy, b.w, b.h)) for i, b in self.labels.items())
-        other.routes.update((i, tuple((x + dx, y + dy) for x, y in r)) for i, r in self.routes.items())
 
 
 def layered(members: Sequence[int], sizes: Sequence[tuple[float, float]], links: Sequence[Link], width: float) -> Part:
@@ -95,13 +54,13 @@ def layered(members: Sequence[int], sizes: Sequence[tuple[float, float]], links:
     for k in links:
         if k.source == k.target:
             loops.setdefault(k.source, []).append(k)
-    layers = _layers(len(inner), [(k.target, k.source) if k.back else (k.source, k.target) for k in drawn])
+    layers = layers_of(len(inner), [(k.target, k.source) if k.back else (k.source, k.target) for k in drawn])
     best: Part | None = None
     narrowest = math.inf
     for tight, shares in ((False, (1.0, 0.92, 0.84, 0.7)), (True, (1.0, 0.8, 0.6, 0.4, 0.01, 1.3))):
         tried: set[tuple[int, ...]] = set()
         for share in shares:
-            starts = _bands(inner, drawn, layers, share * width)
+            starts = bands_of(inner, drawn, layers, share * width)
             if tuple(starts) in tried:
                 continue
             tried.add(tuple(starts))
@@ -115,75 +74,6 @@ def layered(members: Sequence[int], sizes: Sequence[tuple[float, float]], links:
             break
     assert best is not None
     return Part({members[i]: box for i, box in best.boxes.items()}, best.routes, best.labels)
-
-
-def _layers(count: int, forward: Sequence[tuple[int, int]]) -> list[int]:
-    """Column of each node: as far left as its sources allow, then what only feeds others is pulled up to them."""
-    waiting = [0] * count
-    after: list[list[int]] = [[] for _ in range(count)]
-    for source, target in forward:
-        waiting[target] += 1
-        after[source].append(target)
-    entering = list(waiting)
-    layers = [0] * count
-    ready = [n for n in range(count) if not waiting[n]]
-    for n in ready:  # grows while it is walked
-        column = layers[n] + 1
-        for target in after[n]:
-            layers[target] = max(layers[target], column)
-            waiting[target] -= 1
-            if not waiting[target]:
-                ready.append(target)
-    for n in reversed(ready):
-        if len(after[n]) > entering[n]:
-            layers[n] = max(layers[n], min(layers[t] for t in after[n]) - 1)
-    return layers
-
-
-def _bands(
-    sizes: Sequence[tuple[float, float]], links: Sequence[Link], layers: Sequence[int], room: float
-) -> list[int]:
-    """The first column of each band: as few bands as fit, broken where few arrows pass."""
-    columns = max(layers) + 1
-    widths, zones = [0.0] * columns, [0.0] * columns
-    cut, leaving = [0.0] * (columns + 1), [0] * columns
-    for n, (w, _) in enumerate(sizes):
-        widths[layers[n]] = max(widths[layers[n]], w)
-    for link in links:
-        a, b = layers[link.source], layers[link.target]
-        leaving[a] += 1
-        if not link.back:
-            zones[a] = max(zones[a], link.space)
-        # An arrow that leads back over a break, or a long one, is harder to follow.
-        price = 60.0 if a > b else 25.0
-        low, high = min(a, b), max(a, b)
-        cut[low + 1] += price
-        cut[high + 1 if high < columns else columns] -= price
-    price_of_cut = list(itertools.accumulate(cut))
-    gaps = [
-        max(_GAP, (zone + 10 if zone else 12) + _PITCH * max(1, leaving[c] // 2) + _STUB) for c, zone in enumerate(zones)
-    ]
-    offset = [0.0, *itertools.accumulate(w + g for w, g in zip(widths, gaps, strict=True))]
-    side = 2 * _PITCH + _STUB  # for the arrows from band to band
-    if offset[columns] - gaps[-1] <= room:
-        return [0]
-    best = [0.0] + [math.inf] * columns
-    previous = [0] * (columns + 1)
-    for end in range(1, columns + 1):
-        for start in range(end - 1, -1, -1):
-            wide = offset[end] - gaps[end - 1] - offset[start] + side
-            if wide > room and start < end - 1:
-                break
-            unused = max(0.0, 1 - wide / room)
-            price = best[start] + 100 + 30 * unused * unused + (price_of_cut[start] if start else 0.0)
-            if price < best[end] - 1e-6:
-                best[end], previous[end] = price, start
-    starts: list[int] = []
-    at = columns
-    while at:
-        at = previous[at]
-        starts.append(at)
-    return starts[::-1]
 
 
 _FLAT, _ARC, _DETOUR, _DIRECT = range(4)
@@ -217,7 +107,7 @@ class _Bands:
         tight: bool,
     ) -> None:
         self.sizes, self.links, self.loops, self.width, self.tight = sizes, links, loops, width, tight
-        self.pitch = _TIGHT_PITCH if tight else _PITCH
+        self.pitch = _TIGHT_PITCH if tight else PITCH
         self.count = len(sizes)
         band_of = [bisect.bisect_right(starts, column) - 1 for column in range(max(layers) + 1)]
         self.band = [band_of[layer] for layer in layers]
@@ -257,11 +147,7 @@ class _Bands:
         for e in arcs:
             s, t = self.links[e].source, self.links[e].target
             ends = (self.column[t], self.column[s])
-            free = [
-                under
-                for under in (True, False)
-                if all(self._room_for_arc(n, under) for n in (s, t))
-            ]
+            free = [under for under in (True, False) if all(self._room_for_arc(n, under) for n in (s, t))]
             if not free:
                 self.way[e] = _DETOUR
                 continue
@@ -374,7 +260,9 @@ class _Bands:
 
         def crossings() -> int:
             return sum(
-                _inversions([(place[h.left] + slot(h.left, h.edge), place[h.right] + slot(h.right, h.edge)) for h in hops])
+                inversions(
+                    [(place[h.left] + slot(h.left, h.edge), place[h.right] + slot(h.right, h.edge)) for h in hops]
+                )
                 for hops in between
             )
 
@@ -390,7 +278,9 @@ class _Bands:
             for c in range(1, len(columns)) if rightwards else range(len(columns) - 2, -1, -1):
                 wanted: dict[int, float] = {}
                 for n in columns[c]:
-                    near = [(h.left, h.edge) for h in before[n]] if rightwards else [(h.right, h.edge) for h in after[n]]
+                    near = (
+                        [(h.left, h.edge) for h in before[n]] if rightwards else [(h.right, h.edge) for h in after[n]]
+                    )
                     wanted[n] = sum(place[m] + slot(m, e) for m, e in near) / len(near) if near else place[n]
                 columns[c].sort(key=wanted.__getitem__)
                 settle(columns[c])
@@ -588,8 +478,8 @@ class _Bands:
                     if sweep >= 6:
                         ends = [*near[n], *far[n]]
                     places = [(y[m] + shift, weight) for m, shift, weight in ends]
-                    wanted.append((_median(places) - s, sum(w for _, w in places)) if places else (y[n] - s, 0.1))
-                for n, s, value in zip(columns[c], steps[c], _rising(wanted), strict=True):
+                    wanted.append((median(places) - s, sum(w for _, w in places)) if places else (y[n] - s, 0.1))
+                for n, s, value in zip(columns[c], steps[c], rising(wanted), strict=True):
                     y[n] = value + s
 
     def _apart(self, a: int, b: int) -> float:
@@ -623,13 +513,19 @@ class _Bands:
                 continue
             ends = {hops[0].left: False, hops[-1].right: True}
             passing = [hop.right for hop in hops[:-1]]
-            level = max(*(self.y[n] + self.arc_level[e, leaves] for n, leaves in ends.items()), *(self.y[n] for n in passing), -math.inf)
+            level = max(
+                *(self.y[n] + self.arc_level[e, leaves] for n, leaves in ends.items()),
+                *(self.y[n] for n in passing),
+                -math.inf,
+            )
             half = LABEL_HEIGHT / 2 + 2 if self.links[e].space else 6.0
             deepest = level + half + 12
             items = [*ends, *passing]
             alone = all(len(self.below[n]) == 1 or self.y[n] + self.arc_level[e, ends[n]] == level for n in ends)
             free = all(
-                self.y[n] == level or n not in following or deepest <= self.y[following[n]] - self.extent_above[following[n]]
+                self.y[n] == level
+                or n not in following
+                or deepest <= self.y[following[n]] - self.extent_above[following[n]]
                 for n in items
             )
             if not (alone and free):
@@ -727,8 +623,8 @@ class _Bands:
             widths[band][c] = max(widths[band][c], self.sizes[n][0])
         margin = self.gap_lanes.get((0, 0), 0)
         self.margin_pitch = min(8.0, self.pitch)
-        left = 0.0 if not margin else math.ceil((self.margin_pitch * (margin - 1) + _STUB) / self.pitch) * self.pitch
-        self.lane_base: dict[tuple[int, int], float] = {(0, 0): left - _STUB - self.margin_pitch * (margin - 1)}
+        left = 0.0 if not margin else math.ceil((self.margin_pitch * (margin - 1) + STUB) / self.pitch) * self.pitch
+        self.lane_base: dict[tuple[int, int], float] = {(0, 0): left - STUB - self.margin_pitch * (margin - 1)}
         self.lefts: list[list[float]] = [[] for _ in self.lengths]
         self.wides: list[list[float]] = [[] for _ in self.lengths]
         together = list(range(len(self.lengths)))
@@ -746,7 +642,7 @@ class _Bands:
         for c in range(max(self.lengths[b] for b in bands)):
             here = [b for b in bands if c < self.lengths[b]]
             right = left + max(widths[b][c] for b in here)
-            following = right + _GAP
+            following = right + GAP
             needs: list[tuple[tuple[int, int], float, float]] = []
             for b in here:
                 self.lefts[b].append(left)
@@ -757,8 +653,8 @@ class _Bands:
                 end = right + max(0.0, zone + 20)
                 if count:
                     half_step = self.pitch / 2 if key in self.half_steps else 0.0
-                    end = max(end, base + self.pitch * (count - 1) + half_step + _STUB)
-                    farthest = max(farthest, end - _STUB)
+                    end = max(end, base + self.pitch * (count - 1) + half_step + STUB)
+                    farthest = max(farthest, end - STUB)
                 needs.append((key, base, end))
                 if c + 1 < self.lengths[b]:
                     following = max(following, end)
@@ -824,7 +720,9 @@ class _Bands:
                 side_in = 1 if last < self.band[t] else -1
                 if into is None:
                     assert margin is not None
-                    runs.setdefault(first, []).append((e, 0, Run(out, side_out, margin, 1 if self.band[t] > first else -1)))
+                    runs.setdefault(first, []).append(
+                        (e, 0, Run(out, side_out, margin, 1 if self.band[t] > first else -1))
+                    )
                 elif margin is None:
                     runs.setdefault(first, []).append((e, 0, Run(out, side_out, into, side_in)))
                 else:
@@ -867,7 +765,13 @@ class _Bands:
             part.boxes[n] = Box(self.lefts[band][c], self._real(n) - high / 2, self.wides[band][c], high)
         for e, link in enumerate(self.links):
             way = self.way[e]
-            points = self._direct(e, part) if way == _DIRECT else self._around(e, part) if way == _DETOUR else self._through(e, part)
+            points = (
+                self._direct(e, part)
+                if way == _DIRECT
+                else self._around(e, part)
+                if way == _DETOUR
+                else self._through(e, part)
+            )
             part.routes[link.id] = _without_straight(points)
         self._add_self_loops(part)
         self._add_labels(part)
@@ -932,7 +836,9 @@ class _Bands:
             box = part.boxes[n]
             middle = box.x + box.w / 2
             loops = self._loops_of(n)
-            halves = list(itertools.accumulate((k.space / 2 + 8 for k in loops), lambda a, b: max(a + 12, b), initial=4.0))
+            halves = list(
+                itertools.accumulate((k.space / 2 + 8 for k in loops), lambda a, b: max(a + 12, b), initial=4.0)
+            )
             halves = [min(half, box.w / 2 - 20 - 8 * i) for i, half in enumerate(reversed(halves[1:]))][::-1]
             for link, half in zip(loops, halves, strict=True):
                 y = self._real(n, self.loop_level[link.id])
@@ -974,7 +880,7 @@ class _Bands:
         lefts, c = self.lefts[self.band[n]], self.column[n]
         if c + 1 < len(lefts):
             return lefts[c + 1] - lefts[c] - self.wides[self.band[n]][c]
-        return _GAP
+        return GAP
 
     def _label_of_direct(self, e: int, part: Part) -> Box:
         link = self.links[e]
@@ -993,12 +899,17 @@ class _Bands:
             middle = self.lefts[band][c] + self.wides[band][c] / 2
             return Box(middle - wide / 2, self._real(passing) + top, wide, LABEL_HEIGHT)
         left, right = self._arc_port(link.target, e, False), self._arc_port(link.source, e, True)
-        a, b = self._real(hops[0].left, self._port(hops[0], False)), self._real(hops[0].right, self._port(hops[0], True))
+        a, b = (
+            self._real(hops[0].left, self._port(hops[0], False)),
+            self._real(hops[0].right, self._port(hops[0], True)),
+        )
         if a == b:
             middle = Box((left + right - link.space) / 2, a + top, link.space, LABEL_HEIGHT)
             if middle.x >= left + 8 and middle.right <= right - 8 and not upright.meet(middle, link.id):
                 return middle
-        end = part.boxes[link.target].right + max(0.0, self.zones.get((self.band[link.target], self.column[link.target] + 1), 0.0))
+        end = part.boxes[link.target].right + max(
+            0.0, self.zones.get((self.band[link.target], self.column[link.target] + 1), 0.0)
+        )
         wide = min(link.space, end - left - 10)
         return Box(end - wide, a + top, wide, LABEL_HEIGHT)
 
@@ -1019,64 +930,13 @@ class _Upright:
         """Whether another arrow's upright piece comes near this box."""
         low, high = bisect.bisect_left(self.xs, box.x - 4), bisect.bisect_right(self.xs, box.right + 4)
         return any(
-            name != owner and top < box.bottom + 4 and box.y - 4 < bottom for _, top, bottom, name in self.found[low:high]
+            name != owner and top < box.bottom + 4 and box.y - 4 < bottom
+            for _, top, bottom, name in self.found[low:high]
         )
 
 
 def _interleaved(a: tuple[int, int], b: tuple[int, int]) -> bool:
     return a[0] < b[0] < a[1] < b[1] or b[0] < a[0] < b[1] < a[1]
-
-
-def _inversions(pairs: Sequence[tuple[float, float]]) -> int:
-    """How many pairs of straight lines between two columns cross."""
-    seen: list[float] = []
-    count = 0
-    for _, group in itertools.groupby(sorted(pairs), key=lambda pair: pair[0]):
-        ends = [end for _, end in group]
-        count += sum(len(seen) - bisect.bisect_right(seen, end) for end in ends)
-        for end in ends:
-            bisect.insort(seen, end)
-    return count
-
-
-def _median(places: Sequence[tuple[float, float]]) -> float:
-    """The weighted median; between two middle ones of four or more the mean, else the upper one."""
-    ordered = sorted(places)
-    half = sum(weight for _, weight in ordered) / 2
-    total = 0.0
-    for i, (place, weight) in enumerate(ordered):
-        total += weight
-        if total > half or (total == half and (len(ordered) < 4 or i + 1 == len(ordered))):
-            return place
-        if total == half:
-            return (place + ordered[i + 1][0]) / 2
-    return ordered[-1][0]
-
-
-def _rising(values: Sequence[tuple[float, float]]) -> list[float]:
-    """The non-decreasing values nearest to the given (value, weight): pool adjacent violators.
-
-    By absolute distance, which keeps as many as can be exactly; by squares where there are many, which is quicker.
-    """
-    pools: list[tuple[float, list[tuple[float, float]]]] = []
-    if len(values) > _LONG_COLUMN:
-        means: list[tuple[float, float, int]] = []
-        for value, weight in values:
-            count = 1
-            while means and means[-1][0] > value:
-                other, more, size = means.pop()
-                value = (value * weight + other * more) / (weight + more)
-                weight, count = weight + more, count + size
-            means.append((value, weight, count))
-        return [value for value, _, count in means for _ in range(count)]
-    for value in values:
-        middle, pool = value[0], [value]
-        while pools and pools[-1][0] > middle:
-            _, earlier = pools.pop()
-            pool = earlier + pool
-            middle = _median(pool)
-        pools.append((middle, pool))
-    return [middle for middle, pool in pools for _ in pool]
 
 
 def _without_straight(points: Sequence[Point]) -> tuple[Point, ...]:

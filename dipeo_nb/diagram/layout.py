@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from dipeo_nb.diagram import labels
 from dipeo_nb.diagram.arranged import arranged
-from dipeo_nb.diagram.layered import SELF_LOOPS, Link, Part, layered
+from dipeo_nb.diagram.layered import SELF_LOOPS, layered
+from dipeo_nb.diagram.part import Link, Part
 from dipeo_nb.diagram.routing import Box, Point
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 

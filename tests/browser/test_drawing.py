@@ -38,8 +38,19 @@ def chain(count: int) -> DomainDiagram:
 
 def show(page: Page, diagram: DomainDiagram, width: int, theme: str = "light") -> None:
     """The live view of a run in a cell of this width, in a theme of Lab."""
-    nodes = {n.id: ["completed" if i < 3 else "running" if i == 3 else "pending", int(i < 3)] for i, n in enumerate(diagram.nodes)}
-    run = {"name": "Demo", "model": "", "status": "completed", "elapsed": 2.5, "spent": "", "nodes": nodes, "question": None}
+    nodes = {
+        n.id: ["completed" if i < 3 else "running" if i == 3 else "pending", int(i < 3)]
+        for i, n in enumerate(diagram.nodes)
+    }
+    run = {
+        "name": "Demo",
+        "model": "",
+        "status": "completed",
+        "elapsed": 2.5,
+        "spent": "",
+        "nodes": nodes,
+        "question": None,
+    }
     state = {"svg": draw(diagram, live=True), "run": run, "text": {"node": None, "label": "", "chosen": False, "text": ""}, "log": {"total": 0, "rows": []}}  # fmt: skip
     script = (STATIC / "live.js").read_text(encoding="utf-8").replace("export default", "window.live =")
     colours = "--jp-layout-color0:#111;--jp-layout-color1:#1a1a1a;--jp-content-font-color1:#eee;--jp-content-font-color2:#bbb;--jp-border-color2:#444"  # fmt: skip
