@@ -127,6 +127,15 @@ def test_wrong_options_of_other_functions(session: Session):
         (lambda: session.chat("Hi", model="echo", system=5), "system= takes a text"),  # type: ignore[arg-type]
         (lambda: session.llm("echo").batch("Hello"), "list of prompts, not str"),
         (lambda: session.llm("echo").batch(5), "list of prompts, not int"),  # type: ignore[arg-type]
+        (lambda: done.run.result(timeout="x"), "no number from 0 on"),  # type: ignore[arg-type]
+        (lambda: done.run.wait("x"), "no number from 0 on"),  # type: ignore[arg-type]
+        (lambda: session.load("asking").set(5, 1), "5 is no path"),  # type: ignore[arg-type]
+        (lambda: session.load("asking").save(5), "5 is no path"),  # type: ignore[arg-type]
+        (lambda: session.load("asking").svg(theem="dark"), "Did you mean 'theme'"),
+        (lambda: session.load("asking").png(width="wide"), "width='wide'"),  # type: ignore[arg-type]
+        (lambda: dp.tool(5), "5 is no function"),  # type: ignore[arg-type]
+        (lambda: dp.recording(5), "5 is no folder"),  # type: ignore[arg-type]
+        (lambda: dp.override_settings(default_llm_modle="echo").__enter__(), "Did you mean 'default_llm_model'"),
         (lambda: dp.Budget(usd="much"), "usd='much'"),  # type: ignore[arg-type]
         (lambda: dp.Budget(calls=-1), "calls=-1"),
         (lambda: Session(5), "base_dir=5"),  # type: ignore[arg-type]
@@ -134,7 +143,7 @@ def test_wrong_options_of_other_functions(session: Session):
     for call, words in calls:
         with pytest.raises(UserError, match=words):
             call()
-    assert len(calls) == 34
+    assert len(calls) == 43
     assert len(session.runs()) == 1
 
 

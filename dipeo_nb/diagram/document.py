@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from dipeo_nb.common.visible import displayed
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect, edit, formats
 from dipeo_nb.diagram.credentials import credentials_of
-from dipeo_nb.diagram.fields import shorten
+from dipeo_nb.diagram.fields import did_you_mean, shorten
 from dipeo_nb.diagram.formats import yaml_text
 from dipeo_nb.diagram.source import SourceMap, parse, read_file, size_limit, text_of
 from dipeo_nb.domain.diagnostics import Diagnostic
@@ -95,6 +96,8 @@ class Diagram:
             ValidationError: no path is known, or an unknown format.
             StorageError: the file cannot be written.
         """
+        if path is not None and not isinstance(path, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValidationError(f"{path!r:.80} is no path of a file.", hint="Give one: save('name.light.yaml').")
         target = Path(path) if path is not None else self.path
         if target is None:
             raise ValidationError("This diagram has no file yet.", hint="Give one: save('name.light.yaml').")
@@ -161,10 +164,20 @@ class Diagram:
         """The drawing as SVG text; options as of `dipeo_nb.diagram.drawing.draw`."""
         from dipeo_nb.diagram.drawing import draw
 
+        known = inspect.signature(draw).parameters
+        for name in options:
+            if name not in known:
+                raise ValidationError(f"A drawing has no option '{name:.80}'.", hint=did_you_mean(name, known, f"It takes {', '.join(known)}."))
         return redactor(draw(self.model, **{"title": self.name, **options}))
 
     def png(self, *, width: int | None = None, theme: Literal["light", "dark"] = "light") -> bytes:
-        """The drawing as PNG; *width* in pixels."""
+        """The drawing as PNG; *width* in pixels.
+
+        Raises:
+            ValidationError: the width is no number of pixels.
+        """
+        if width is not None and (not isinstance(width, int) or not 16 <= width <= 20_000):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValidationError(f"width={width!r:.80} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size.")
         from dipeo_nb.diagram.png import svg_to_png
 
         return svg_to_png(self.svg(theme=theme), width=width, theme=theme)

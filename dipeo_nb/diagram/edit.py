@@ -55,6 +55,8 @@ def edited(diagram: Diagram, path: str, value: Any) -> str:
     Raises:
         ValidationError: nothing stands at that path, or the field does not exist.
     """
+    if not isinstance(path, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValidationError(f"{path!r:.80} is no path into a diagram.", hint="Write e.g. 'nodes.Judge.default_prompt'.")
     section, _, rest = path.partition(".")
     if section in ("name", "description") and not rest:
         return _apply(diagram, [Edit(_metadata_path(diagram, section), value)])

@@ -332,6 +332,8 @@ def recording(path: str | os.PathLike[str] | None = None, mode: Mode = "auto") -
     Raises:
         ConfigurationError: there is no such mode, or the path is a file.
     """
+    if path is not None and not isinstance(path, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{path!r:.80} is no folder.", hint="Give its path.")
     settings = get_settings()
     folder = settings.recordings if path is None else settings.base_dir / Path(path).expanduser()
     if mode == "auto" and settings.llm_mode == "record":

@@ -38,6 +38,8 @@ def tool_of(function: Callable[..., Any], *, name: str | None = None, descriptio
     Raises:
         ValidationError: a parameter has no type, or one that JSON cannot carry, or is `*args` or positional only.
     """
+    if not callable(function):
+        raise ValidationError(f"{function!r:.80} is no function.", hint="Give a Python function whose parameters have types.")
     label = name or _name(function)
     model = _arguments(function, label)
     try:

@@ -34,6 +34,7 @@ from dipeo_nb.execution.failures import as_run_error, describe
 from dipeo_nb.execution.fold import RunState, Spent, interrupted
 from dipeo_nb.execution.interaction import no_question, nobody
 from dipeo_nb.execution.metrics import RunMetrics, measure, told
+from dipeo_nb.execution.options import checked_number
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError
@@ -508,6 +509,7 @@ class Run:
         """
         if threading.current_thread() is LoopThread.get().thread:
             raise RuntimeError("run.result() on dipeo_nb's own event loop would never return; use `await run`.")
+        checked_number(timeout, "timeout")
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             with self._asking_here() as ask:
@@ -532,6 +534,7 @@ class Run:
         Nobody is asked here: questions are answered in the live view, by `run.answer` or from elsewhere. Where nothing of that can
         happen (a notebook that runs unattended), they fail at once.
         """
+        checked_number(timeout, "timeout")
         if self._answers is None or not unattended():
             return self._finished.wait(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
