@@ -202,7 +202,10 @@ class CacheFileLock:
             await lock.close()
 
     def _path(self, name: str, *, writing: bool = False) -> Path:
-        target = self._files.locate(name, writing=writing)
+        try:
+            target = self._files.locate(name, writing=writing)
+        except OSError as error:
+            raise failed("lock", name, error) from error
         if target == self._files.path:
             raise refused(name, "it is the folder itself")
         return target

@@ -133,8 +133,8 @@ class Base:
         self._folder: Folder | None = None
         self._opening = threading.Lock()
 
-    def folder(self, *, make: int | None = None) -> Folder | None:
-        """The open folder; None when there is none, and *make*, the mode of a new one, is not given."""
+    def folder(self, *, make: int | None = None) -> Folder:
+        """The open folder. Raises FileNotFoundError without *make*, the mode of a new one; NotADirectoryError."""
         folder = self._folder
         if folder is None or not _is_there(folder):
             with self._opening:
@@ -143,12 +143,12 @@ class Base:
                     folder = self._folder = self._opened(make)
         return folder
 
-    def _opened(self, make: int | None) -> Folder | None:
+    def _opened(self, make: int | None) -> Folder:
         try:
             folder = Folder.of(self.path)
         except FileNotFoundError:
             if make is None:
-                return None
+                raise
             os.makedirs(self.path, make, exist_ok=True)
             folder = Folder.of(self.path)
         except OSError as error:
@@ -324,11 +324,10 @@ class _Way:
         self.links = 0
 
     def to(self, names: tuple[str, ...]) -> Spot:
-        base = self.rules.base.folder(make=self.rules.folder_mode if self.make else None)
-        if base is None:
-            self.error = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        else:
-            self.folders.append(base)
+        try:
+            self.folders.append(self.rules.base.folder(make=self.rules.folder_mode if self.make else None))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            self.error = error
         todo = list(reversed(names))
         info: os.stat_result | None = None
         while todo:

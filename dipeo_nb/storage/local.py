@@ -92,7 +92,8 @@ class LocalFileSystemAdapter:
         return self._root.path
 
     def resolve(self, path: str | Path) -> Path:
-        return self._root.locate(self._allowed(path))
+        with _failing("resolve", path):
+            return self._root.locate(self._allowed(path))
 
     def read_bytes(self, path: str | Path) -> bytes:
         with _failing("read", path):
@@ -105,10 +106,10 @@ class LocalFileSystemAdapter:
         return decoded(self.read_bytes(path), path)
 
     def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
-        if len(data) > self._limit:
-            self._root.locate(self._allowed(path), writing=True)  # a path that is refused is, whatever is written
-            raise too_large("write", path, self._limit)
         with _failing("write", path):
+            if len(data) > self._limit:
+                self._root.locate(self._allowed(path), writing=True)  # a path that is refused is, whatever is written
+                raise too_large("write", path, self._limit)
             return self._root.write(self._allowed(path), data, create_only=create_only)
 
     def write_text(self, path: str | Path, text: str, *, create_only: bool = False) -> int:
@@ -174,7 +175,7 @@ class LocalFileSystemAdapter:
     def _stays_inside(self, link: Path) -> bool:
         try:
             self._root.locate(link)
-        except StorageError:
+        except (OSError, StorageError):
             return False
         return True
 
