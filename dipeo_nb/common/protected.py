@@ -56,7 +56,7 @@ class ProtectedPlaces:
                 self._names.clear()
             why = self._names[key] = self._why(part, writing)
         if why is not None:
-            raise closed(shown, why)
+            raise closed(shown, why, can_be_opened=folded(part) not in OWN_NAMES and part.startswith("."))
 
     def below(self, base: Path) -> frozenset[tuple[str, ...]]:
         """The product's own places in a folder, as folded components; `()` among them when it is one of them itself."""
@@ -82,7 +82,7 @@ class ProtectedPlaces:
         """
         inode = (info.st_dev, info.st_ino)
         if inode in self._own_inodes():
-            raise closed(shown, "it is a place of dipeo-nb itself")
+            raise own_place(shown)
         if info.st_nlink > 1 and stat.S_ISREG(info.st_mode) and inode in self._protected_inodes(base, shown):
             raise closed(shown, "it is another name of a protected file")
 
@@ -139,12 +139,20 @@ def folded(name: str) -> str:
     return name.partition(":")[0].rstrip(". ") or name
 
 
-def closed(path: str, why: str) -> StorageError:
+def closed(path: str, why: str, *, can_be_opened: bool = False) -> StorageError:
     """The error of a protected path."""
+    hint = "Use another name."
+    if can_be_opened:
+        hint = "Use another name, or open this one by your own setting open_places (DIPEO_OPEN_PLACES)."
+    return refused(path, f"{why}, and such places are closed to diagrams", hint=hint, reason="protected")
+
+
+def own_place(path: str) -> StorageError:
+    """The error of a path of the product's own."""
     return refused(
         path,
-        f"{why}, and such places are closed to diagrams",
-        hint="Use another name; your own setting open_places (DIPEO_OPEN_PLACES) opens names that begin with a dot.",
+        "it is a place of dipeo-nb itself (keys, models, runs, recordings), closed to diagrams",
+        hint="Use another name, or keep those elsewhere (DIPEO_DATA_DIR, DIPEO_CACHE_DIR, STATE_STORE_PATH …).",
         reason="protected",
     )
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.paths import outside, refuse_unportable, refused
-from dipeo_nb.common.protected import ProtectedPlaces, closed, folded
+from dipeo_nb.common.protected import ProtectedPlaces, folded, own_place
 from dipeo_nb.errors import StorageError
 
 Check = Callable[[str, bool], str | None]
@@ -189,7 +189,7 @@ class Rules:
             return
         self.protected.check_name(parts[-1], writing, shown)
         if self.own and (() in self.own or tuple(map(folded, parts)) in self.own):
-            raise closed(shown, "it is a place of dipeo-nb itself")
+            raise own_place(shown)
 
     def check_file(self, info: os.stat_result, parts: tuple[str, ...], writing: bool, shown: str) -> None:
         """Raises StorageError for what is protected under another name, or would be written into a folder of others."""
