@@ -881,6 +881,6 @@ def test_a_diagram_cannot_read_the_stored_keys(tmp_path: Path):
     (tmp_path / "data" / "apikeys.json").write_text("{}")
     files = build(settings).files
     for work in (files.read_text, files.exists, files.remove, lambda p: files.write_text(p, "x")):
-        with pytest.raises(StorageError, match="kept private"):
+        with pytest.raises(StorageError, match="place of dipeo-nb itself"):
             work("data/apikeys.json")
     assert files.glob("**/*") == []

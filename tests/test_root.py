@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import random
 import stat
 import subprocess
 import threading
@@ -76,7 +77,7 @@ def test_a_folder_that_is_exchanged_with_a_link_leads_nowhere(base: Path):
     before = sorted(os.listdir(outside))
     works: tuple[Callable[[int], Any], ...] = (
         lambda n: files.read_bytes("d/s.txt"),
-        lambda n: files.write_bytes(f"d/w{n % 7}.txt", b"x") if n % 50 == 0 else files.exists(f"d/w{n % 7}.txt"),
+        lambda n: files.write_bytes(f"d/w{n % 7}.txt", b"x") if n % 5 == 0 else files.exists(f"d/w{n % 7}.txt"),
         lambda n: files.remove(f"d/w{n % 7}.txt"),
         lambda n: files.mkdir(f"d/m{n % 7}"),
         lambda n: files.glob("d/*.txt"),
@@ -322,3 +323,40 @@ def test_without_handles_the_path_of_an_open_file_counts(base: Path, monkeypatch
     monkeypatch.undo()
     assert root.read("d/s.txt") == b"in"
     assert os.listdir(base / "d") == ["s.txt"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_links_lead_where_the_system_says(tmp_path: Path, handles: bool, seed: int):
+    """In random trees: what is there and inside is found at the same place, everything else is refused or not there."""
+    chance = random.Random(seed)
+    names, targets = ["a", "b", "c", "d"], ["..", "../..", ".", "a", "a/b", "../a", "../../out/a", "a/..", "missing/x"]
+    for number in range(10):
+        base = tmp_path / str(number) / "base"
+        (base.parent / "out/a").mkdir(parents=True)
+        base.mkdir()
+        targets = [*targets[:9], str(base / "a"), str(base / "a/../b"), str(base.parent / "out"), "/etc"]
+        folders = [base]
+        for _ in range(14):
+            place = chance.choice(folders) / chance.choice(names)
+            if os.path.lexists(place):
+                continue
+            kind = chance.random()
+            if kind < 0.35:
+                place.mkdir()
+                folders.append(place)
+            elif kind < 0.5:
+                place.write_text("x")
+            else:
+                place.symlink_to(chance.choice(targets))
+        root = Root(base)
+        for _ in range(60):
+            path = "/".join(chance.choice([*names, "..", "."]) for _ in range(chance.randint(1, 5)))
+            real = Path(os.path.realpath(base / path))
+            try:
+                found = root.locate(path)
+            except StorageError:
+                found = None
+            assert found is None or (found == real and real.is_relative_to(base)), path
+            leads_back = any(p.startswith("..") for p in (os.path.normpath(path[:n]) for n in range(1, len(path) + 1)))
+            if os.path.exists(base / path) and real.is_relative_to(base) and not leads_back:
+                assert found == real, path
