@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dipeo_nb.config import Settings, get_settings, override_settings
     from dipeo_nb.diagram.document import Diagram
     from dipeo_nb.domain.budget import Budget
-    from dipeo_nb.errors import DiagramError, DipeoError, RunAbortedError, RunError, ServiceError, UserError
+    from dipeo_nb.errors import DiagramError, DipeoError, RunAbortedError, RunError, ServiceError, TrustError, UserError
     from dipeo_nb.execution.functions import node
     from dipeo_nb.llm.recording import Recordings, recording
     from dipeo_nb.notebook.answer import Answer
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         run,
         runs,
         start,
+        trust,
     )
 
 __version__ = "0.1.0"
@@ -68,6 +69,7 @@ _HOMES = {
     "ServiceError": "dipeo_nb.errors",
     "Session": "dipeo_nb.notebook.session",
     "Settings": "dipeo_nb.config",
+    "TrustError": "dipeo_nb.errors",
     "UserError": "dipeo_nb.errors",
     "achat": "dipeo_nb.notebook.session",
     "arun": "dipeo_nb.notebook.session",
@@ -87,6 +89,7 @@ _HOMES = {
     "runs": "dipeo_nb.notebook.session",
     "start": "dipeo_nb.notebook.session",
     "tool": "dipeo_nb.notebook.chat",
+    "trust": "dipeo_nb.notebook.session",
 }
 """Public name → the module that has it."""
 
@@ -104,6 +107,7 @@ __all__ = [
     "ServiceError",
     "Session",
     "Settings",
+    "TrustError",
     "UserError",
     "__version__",
     "achat",
@@ -126,6 +130,7 @@ __all__ = [
     "start",
     "testing",
     "tool",
+    "trust",
 ]
 
 

@@ -12,6 +12,7 @@ Everything heavy is imported inside the commands, so that `--help` and a first r
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -51,7 +52,7 @@ from dipeo_nb.terminal import (
 
 if TYPE_CHECKING:
     from dipeo_nb.config import Settings
-    from dipeo_nb.container import Runtime
+    from dipeo_nb.container import Prepared, Recovery, Runtime
     from dipeo_nb.diagram.document import Diagram
     from dipeo_nb.domain.diagnostics import Diagnostic
     from dipeo_nb.domain.events import Event, RunSummary
@@ -182,6 +183,12 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="MODEL", help="Move all persons: local, echo, openai:NAME …"),
 ]
+Trusting = Annotated[bool, typer.Option("--trust", help="Say yes to all that a diagram from elsewhere wants; remembered for exactly that.")]
+Pin = Annotated[str | None, typer.Option("--pin", metavar="CODE", help="Say yes to exactly what has this code (see inspect); not remembered.")]
+Allowing = Annotated[
+    list[str] | None,
+    typer.Option("--allow", metavar="KIND=WHAT", help="Allow a diagram from elsewhere just this: read=data/*.csv, write=out/, net=api.x.org, code …"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -201,7 +208,9 @@ def run(
     as_json: AsJson = False,
     timeout: Annotated[float | None, typer.Option("--timeout", metavar="S", help="Seconds for the whole run.")] = None,
     base_dir: BaseDir = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Run code of a diagram outside the base directory.")] = False,
+    trust: Trusting = False,
+    pin: Pin = None,
+    allow: Allowing = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     format_: Format = None,
     no_interactive: NoQuestions = False,
@@ -216,7 +225,7 @@ def run(
             )
         variables = {**_inputs_file(inputs), **_inputs(input_ or ())}
         order = _Order(
-            file, _settings(base_dir), variables, answer or (), model, timeout, trust, quiet, format_, not no_interactive
+            file, _settings(base_dir), variables, answer or (), model, timeout, pin or (trust or None), _allowed(allow), quiet, format_, not no_interactive
         )
         state = _carry_out(order)
     except (Exception, KeyboardInterrupt) as error:
@@ -254,6 +263,53 @@ def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None, form
         name = "<stdin>" if file == STDIN else safe(file)
         print(f"{name} is valid{size}" if valid else f"{name} has {_count(errors, 'error')}")
     return DONE if valid else MISTAKE
+
+
+@app.command()
+def inspect(file: File, as_json: AsJson = False, base_dir: BaseDir = None, format_: Format = None) -> int:
+    """List all that a run of a diagram may do, with its sub-diagrams and files, and the code that pins it. Nothing is run."""
+    settings = _settings(base_dir)
+    found = _loaded(file, format_, settings).capabilities(base_dir=settings.base_dir)
+    if as_json:
+        files = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(found.files.items())}
+        print(json_text({"name": found.name, "pin": found.code, "digest": found.digest, "uses": found.uses.report(), "files": files}))
+        return DONE
+    print(f"{safe(found.name)} may:" if found.uses else f"{safe(found.name)} does nothing but compute.")
+    for line in found.uses.listing():
+        print(line)
+    print(f"Yes to exactly this: --pin {found.code}")
+    return DONE
+
+
+@app.command()
+def trust(
+    path: Annotated[str | None, typer.Argument(metavar="PATH", help="A folder, or a diagram as it is now.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="What is trusted.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Trust it no more.")] = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """Trust a folder with all below it, now and later, or exactly one diagram as it is now."""
+    from dipeo_nb.security.trust import Trust
+
+    settings = _settings(base_dir)
+    record = Trust(settings)
+    if list_ or path is None:
+        for line in record.lines():
+            print(safe(line))
+        return DONE
+    if forget:
+        gone = record.forget(path)
+        print(f"Forgotten: {gone}" if gone else f"{safe(path)} was not trusted.")
+        return DONE
+    if Path(path).expanduser().is_dir():
+        print(f"Trusted from now on: {safe(str(record.trust_folder(Path(path))))} with all below it")
+        return DONE
+    found = _loaded(path, None, settings).capabilities(base_dir=settings.base_dir)
+    for line in found.uses.listing():
+        print(line)
+    record.remember(found, by="dipeo-nb trust")
+    print(f"Trusted as it is now: {safe(found.name)} in {safe(str(settings.base_dir))}")
+    return DONE
 
 
 @app.command()
@@ -447,6 +503,9 @@ def resume(
     as_json: AsJson = False,
     timeout: Annotated[float | None, typer.Option("--timeout", metavar="S", help="Seconds for what is left.")] = None,
     base_dir: BaseDir = None,
+    trust: Trusting = False,
+    pin: Pin = None,
+    allow: Allowing = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> int:
     """Go on with a run that was cut off, failed or was stopped; what had finished is not done again.
@@ -460,14 +519,19 @@ def resume(
     with Runtime(_settings(base_dir)) as runtime:
         feed: Feed = queue.SimpleQueue()
         found = run_sync(runtime.summary(run_id)).run_id
-        recovery = run_sync(runtime.recover(found, variables=_inputs(input_ or ())))
+
+
+        def recover(said: bool | str | None, by: str = "") -> Recovery:
+            return run_sync(runtime.recover(found, variables=_inputs(input_ or ()), trust=said, allow=_allowed(allow), by=by))
+
+        recovery = _decided(runtime, recover, pin or (trust or None), ask=True)
         execution = runtime.execution(
-            recovery.plan,
+            recovery.prepared,
             model=recovery.model,
             own_models=recovery.own_models,
             timeout=timeout,
             max_iterations=recovery.max_iterations,
-            interaction=GivenAnswers(_answers(answer or (), recovery.plan, runtime.settings.base_dir), _keyboard(feed)),
+            interaction=GivenAnswers(_answers(answer or (), recovery.prepared.plan, runtime.settings.base_dir), _keyboard(feed)),
             source=recovery.recovered.events[0].payload["source"],
             recovered=recovery.recovered,
         )
@@ -855,7 +919,8 @@ class _Order:
     answers: Sequence[str] = ()
     model: str | None = None
     timeout: float | None = None
-    trust: bool = False
+    trust: bool | str | None = None
+    allow: tuple[str, ...] | None = None
     quiet: bool = False
     format: str | None = None
     questions: bool = True
@@ -889,7 +954,8 @@ def _carry_out(order: _Order) -> RunState:
 
     runtime = Runtime(order.settings)
     document = _loaded(order.file, order.format, order.settings)
-    plan = _prepare(runtime, document, order)
+    prepared = _prepare(runtime, document, order)
+    plan = prepared.plan
     run_sync(runtime.check_settings(plan, model=order.model))
     if not order.quiet:
         _show_diagnostics([d for d in plan.diagnostics if d.severity != "info" and not _settled(d, order.variables)])
@@ -899,7 +965,7 @@ def _carry_out(order: _Order) -> RunState:
     answers = GivenAnswers(_answers(order.answers, plan, order.settings.base_dir), otherwise)
     with runtime:
         execution = runtime.execution(
-            plan,
+            prepared,
             variables=order.variables,
             model=order.model,
             timeout=order.timeout,
@@ -942,20 +1008,40 @@ def _keyboard(feed: Feed) -> InteractionPort:
     return TerminalAnswers(feed) if _interactive() else ConsoleAnswers()
 
 
-def _prepare(runtime: Runtime, document: Diagram, order: _Order) -> Plan:
-    """The plan; asks about code from elsewhere when somebody is there to be asked."""
-    foreign = order.file == STDIN
+def _prepare(runtime: Runtime, document: Diagram, order: _Order) -> Prepared:
+    """The plan and what it may do; asks where somebody is there to be asked."""
+
+    def prepared(trust: bool | str | None, by: str = "") -> Prepared:
+        return runtime.prepare(
+            document, trust=trust, allow=order.allow, foreign=order.file == STDIN, model=order.model, by=by
+        )
+
+    return _decided(runtime, prepared, order.trust, ask=order.questions)
+
+
+def _decided(runtime: Runtime, prepare: Callable[..., Answered], trust: bool | str | None, *, ask: bool) -> Answered:
+    """What *prepare* gives; asks once, where somebody is there to be asked, when it is refused for want of trust.
+
+    Args:
+        prepare: called with `trust`, and `by` for the record.
+    """
     try:
-        return runtime.prepare(document, trust=order.trust, foreign=foreign)
+        return prepare(trust)
     except TrustError as error:
-        if not (order.questions and _interactive()):
+        if not (ask and _interactive()) or "pin" not in error.facts:
             raise
-        say(f"{error.message} It would run with your rights:", *error.listing())
-        sys.stderr.write("\nRun it? [y/N] ")
+        say(error.message, *error.listing())
+        folder = error.facts.get("folder")
+        choices = "[y] this, as it is now" + (f"   [f] everything in {folder}" if folder else "") + "   [N]"
+        sys.stderr.write(f"\nCode can do everything that you can. Run it?  {choices} > ")
         sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise TrustError(error.message, hint=error.hint) from None  # the code has been shown
-        return runtime.prepare(document, trust=True, foreign=foreign)
+        answer = sys.stdin.readline().strip().lower()
+        if folder and answer == "f":
+            runtime.trust.trust_folder(Path(folder))
+            return prepare(trust)
+        if answer not in ("y", "yes"):
+            raise TrustError(error.message, hint=error.hint) from None  # the list has been shown
+        return prepare(error.facts["pin"], by="prompt")  # exactly what was shown
 
 
 def _approved(error: SettingNotApprovedError) -> bool:
@@ -978,6 +1064,22 @@ def _approved(error: SettingNotApprovedError) -> bool:
     folder_settings.approve_settings(folder, settings=settings, shown=shown)
     reset_settings()
     return True
+
+
+def _allowed(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """`--allow read=a,write=b/,code` as single permissions; a value that lists several paths repeats the kind."""
+    if not given:
+        return None
+    parts: list[str] = []
+    for text in given:
+        for part in text.split(","):
+            kind = parts[-1].partition("=")[0] if parts and "=" not in part and part.strip() not in ALLOWED_KINDS else ""
+            parts.append(f"{kind}={part.strip()}" if kind else part.strip())
+    return tuple(parts)
+
+
+Answered = TypeVar("Answered")
+ALLOWED_KINDS = ("read", "write", "net", "code", "process", "service", "function", "diagram", "model", "event")
 
 
 def _settled(diagnostic: Diagnostic, variables: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import os
+import re
 import time
 import uuid
 import warnings
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipeo_nb.common import imports
 from dipeo_nb.common.loop import run_sync
-from dipeo_nb.common.root import own_root
+from dipeo_nb.common.root import Root, own_root
 from dipeo_nb.common.scrub import HIDDEN, redactor
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
+from dipeo_nb.diagram.closure import Closure, closure, plan_digest
 from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
@@ -43,6 +45,7 @@ from dipeo_nb.domain.ports import (
     IRBuilderPort,
     LLMServicePort,
     PersonRepository,
+    RunGate,
     RunStore,
     Services,
     Subscription,
@@ -65,7 +68,7 @@ from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import check_services, checked_budget, checked_count, checked_mapping, checked_timeout
 from dipeo_nb.execution.questions import chosen, unanswered
-from dipeo_nb.execution.recovery import Recovered, recovered
+from dipeo_nb.execution.recovery import Recovered, holds_objects, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
@@ -74,8 +77,9 @@ from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.mixins import InitializationMixin
+from dipeo_nb.security.gate import GUEST_CALLS, GUEST_TOKENS, Gate, Level
 from dipeo_nb.security.keys import APIKeyChain
-from dipeo_nb.security.trust import TrustedCode, digest_of, sources_of
+from dipeo_nb.security.trust import Allow, Say, Trust
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.conversation import (
     InMemoryConversationRepository,
@@ -362,7 +366,7 @@ class Runtime(InitializationMixin):
         self.replaced = frozenset(given)
         """Names of the services that were given, instead of what the settings say."""
         self.router = MessageRouter(self.services.store, self.services.bus)
-        self.trusted = TrustedCode(self.settings.data_dir / "trusted.json")
+        self.trust = Trust(self.settings)
         self._telemetry = _telemetry(self.settings)
         self._traced: Subscription | None = None
         self._parts = _parts(services, given, borrowed)
@@ -417,26 +421,93 @@ class Runtime(InitializationMixin):
         run_sync(self.cleanup())
 
     def prepare(
-        self, diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any], *, trust: bool = False, foreign: bool = False
-    ) -> Plan:
-        """Load and compile a diagram, and see to it that its code is trusted.
+        self,
+        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        trust: Say = None,
+        allow: Allow | None = None,
+        foreign: bool = False,
+        model: str | None = None,
+        by: str = "",
+    ) -> Prepared:
+        """Load and compile a diagram, and decide what a run of it may do.
 
-        Text without a file is the user's own unless it is *foreign*, such as what comes through a pipe.
-
-        A file outside the base directory that brings code is refused unless `trust` is True; what was trusted once is
-        remembered by the hash of its code, so the same code runs again and changed code is asked about again.
+        Args:
+            trust: True says yes to whatever is there, and is remembered for exactly that; a text says yes to what has that code
+                (`pin` of a TrustError); False makes a guest of anything.
+            allow: what a guest may do besides, e.g. `{"read": "data/*.csv", "net": "api.x.org", "code": True}`.
+            foreign: text without a file is not the user's own, such as what comes through a pipe.
+            model: the user moves every person to that one.
+            by: who says yes to a code, which is remembered then.
 
         Raises:
             DiagramNotFoundError, DiagramFormatError: it cannot be read.
             InvalidDiagramError: it was read and refused; `diagnostics` says where and why.
-            TrustError: it holds code, its file is outside the base directory, and `trust` is False; `sources` lists the
-                code as (node label, text).
+            TrustError: it is not the user's own, wants more than to talk to models, and nobody has said yes.
         """
         document = diagram if isinstance(diagram, Diagram) else load(diagram, base_dir=self.settings.base_dir)
         plan = self.compile(document)
-        if foreign or not self._inside(document):
-            self._see_to_trust(plan, trust)
-        return plan
+        return Prepared(plan, self.gate(document, plan, say=trust, allow=allow, foreign=foreign, model=model, by=by))
+
+    def gate(
+        self,
+        document: Diagram,
+        plan: Plan,
+        *,
+        say: Say = None,
+        allow: Allow | None = None,
+        foreign: bool = False,
+        model: str | None = None,
+        by: str = "",
+    ) -> Gate:
+        """The gate of a run; see `prepare`."""
+        chosen = model is not None
+        decision = self.trust.decide(document, plan, say=say, allow=allow, foreign=foreign, model_chosen=chosen, by=by)
+        found, budget = decision.closure, None
+        if decision.level is Level.GUEST:
+            dollars = self.settings.guest_budget
+            budget = Budget(usd=dollars, calls=GUEST_CALLS, tokens=GUEST_TOKENS) if dollars > 0 else None
+
+        def child(document: Diagram, plan: Plan, record: Event | None) -> Gate:
+            if record is None:
+                own = self.trust.owns(document)
+            else:  # of a record: whatever file it says it is
+                own = self.trust.verified(record.payload, record.run_id) is Level.YOURS
+                document = replace(document, path=None)
+            if own:
+                return made
+            digest = plan_digest(plan)
+            if digest not in known:  # children of one kind share a gate, and so a budget
+                known[digest] = self.gate(document, plan, say=say, allow=allow, foreign=True, model=model, by=by)
+            return known[digest]
+
+        known: dict[str, Gate] = {}
+        own_db = isinstance(self.services.db, DBOperationsDomainService)
+        made = Gate(
+            decision.level,
+            self.services,
+            closure=found,
+            granted=decision.granted,
+            budget=budget,
+            drafts=None if found is None else lambda: self._drafts(found),
+            db=DBOperationsDomainService if own_db else None,
+            decide=child,
+            stamp=self.trust.stamp(decision),
+            base=self.settings.base_dir,
+            model_chosen=chosen,
+        )
+        return made
+
+    def _drafts(self, found: Closure) -> LocalFileSystemAdapter:
+        """The folder of a guest's files, below the base directory, or below the data folder when that cannot be written."""
+        stem = re.sub(r"[^\w\-]+", "_", found.name)[:60].strip("_") or "diagram"
+        name = f"{stem}-{found.digest[:8]}"
+        base = self.settings.base_dir
+        if os.access(base, os.W_OK):
+            root = Root(base).below(".dipeo").below("drafts").below(name)
+        else:
+            root = Root(self.settings.data_dir).below("drafts").below(name)
+        return LocalFileSystemAdapter(root, max_file_size=self.settings.max_file_size)
 
     def compile(self, document: Diagram) -> Plan:
         """The plan of a diagram that can run here, with the diagrams it runs; nothing about trust.
@@ -455,7 +526,7 @@ class Runtime(InitializationMixin):
 
     def execution(
         self,
-        plan: Plan,
+        prepared: Prepared,
         *,
         variables: Mapping[str, Any] | None = None,
         model: str | None = None,
@@ -469,7 +540,7 @@ class Runtime(InitializationMixin):
         reuse: Mapping[NodeRun, Event] | None = None,
         forked_from: Mapping[str, Any] | None = None,
     ) -> Execution:
-        """A run of *plan*, not started. What is None comes from the settings.
+        """A run of what is prepared, not started. What is None comes from the settings.
 
         Args:
             own_models: ids of persons that *model* does not move.
@@ -480,6 +551,7 @@ class Runtime(InitializationMixin):
             UserError: an option is no such value, or there is no such model; nothing was run.
         """
         settings = self.settings
+        plan, gate = prepared
         variables = checked_mapping(variables, "inputs", "{'topic': '…'}")
         timeout, budget = checked_timeout(timeout), checked_budget(budget)
         max_iterations = checked_count(max_iterations, "max_iterations")
@@ -496,11 +568,11 @@ class Runtime(InitializationMixin):
             interaction=interaction,
             pass_env=settings.passed_variables,
             source=source,
-            budget=budget,
+            budget=gate.budget if budget is None else budget,
             reuse=reuse or {},
             forked_from=forked_from,
         )
-        execution = Execution(plan, self.services, options, recovered=recovered)
+        execution = Execution(plan, gate, options, recovered=recovered)
         if self._telemetry is not None:
             self._telemetry.watch(execution.run_id)
         return execution
@@ -715,19 +787,27 @@ class Runtime(InitializationMixin):
         *,
         variables: Mapping[str, Any] | None = None,
         answers: Mapping[str, Any] | None = None,
+        trust: Say = None,
+        allow: Allow | None = None,
+        model: str | None = None,
+        by: str = "",
     ) -> Recovery:
         """Take over a run that was cut off, failed or was aborted; nothing of it runs yet.
 
         Args:
             variables: values that were secrets and so are not recorded.
             answers: they must be for nodes that ask.
+            trust, allow: as of `prepare`, for a record that is not known to be of this user.
+            model: moves every person, as of `prepare`; default: as the run was begun.
 
         Raises:
+            TrustError: the record is not known to be of this user, or of another base directory, and wants more than a guest may do.
             UserError: there is no such run, it is complete, it needs what is not recorded, or an answer is for no node.
             StorageError: `going_on`: it goes on, here or in another process; the message says where.
         """
         document, events = await self.recorded(run_id)
         plan = self.compile(document)
+        gate = await asyncio.to_thread(self.regate, document, plan, events, trust=trust, allow=allow, model=model, by=by)
         await asyncio.to_thread(check_answers, answers, plan, self.settings.base_dir)
         options = events[0].payload.get("options", {})
         visits = options.get("max_iterations", self.settings.max_iterations)
@@ -739,8 +819,8 @@ class Runtime(InitializationMixin):
         if len(events) != len(found.events):
             before, found = found, recovered(plan, events, variables=given, max_visits=visits)
             live.enter(self.services.store, run_id, found, instead_of=before)
-        model, own_models = events[0].payload.get("model"), frozenset(options.get("own_models", ()))
-        return Recovery(document, plan, found, visits, model, own_models)
+        chosen, own_models = events[0].payload.get("model"), frozenset(options.get("own_models", ()))
+        return Recovery(document, Prepared(plan, gate), found, visits, chosen, own_models)
 
     async def _claim(self, run_id: str, found: Recovered) -> None:
         store = self.services.store
@@ -753,40 +833,65 @@ class Runtime(InitializationMixin):
                 raise UserError(error.message, hint=error.hint) from None
             raise
 
+    def regate(
+        self,
+        document: Diagram,
+        plan: Plan,
+        events: Sequence[Event],
+        *,
+        trust: Say = None,
+        allow: Allow | None = None,
+        model: str | None = None,
+        by: str = "",
+    ) -> Gate:
+        """The gate of a run that goes on from a record: as before where the record is known to be of this user and base directory.
+
+        Raises:
+            TrustError: it is not, it wants more than a guest may do, and nobody says yes.
+        """
+        first = events[0]
+        level = self.trust.verified(first.payload, first.run_id)
+        if level is Level.YOURS and trust is not False:
+            own = replace(document, path=None)  # decided when it began, whatever stands in its file now
+            return self.gate(own, plan, say=trust, allow=allow, model=model)
+        if level is Level.TRUSTED and trust is None and allow is None:
+            found = closure(document, base_dir=self.settings.base_dir, plan=plan)
+            if first.payload["trust"]["digest"] == found.digest:
+                trust = found.code  # the yes of then holds for the rest of the run
+        if level is None and trust is not True and (objects := holds_objects(events)):
+            raise TrustError(
+                f"Run {first.run_id} was recorded elsewhere, and its record holds objects of code ({objects}), which only code makes anew.",
+                hint="Run the diagram again, or say yes to it with --trust (trust=True).",
+            )
+        chosen = model or first.payload.get("model")
+        if level is None:
+            document = replace(document, path=None)  # whatever file it says it is
+        return self.gate(document, plan, say=trust, allow=allow, foreign=True, model=chosen, by=by)
+
     async def run(self, execution: Execution) -> Execution:
         """Initialise when needed, then run to the end."""
         await self.initialize()
         await execution.run()
         return execution
 
-    def _inside(self, document: Diagram) -> bool:
-        """Text typed by the user, and files below the base directory, are the user's own."""
-        if document.path is None:
-            return True
-        return document.path.resolve().is_relative_to(self.settings.base_dir.resolve())
 
-    def _see_to_trust(self, plan: Plan, trust: bool) -> None:
-        sources = sources_of(plan)
-        if not sources:
-            return
-        digest = digest_of(sources)
-        if trust:
-            self.trusted.remember(digest, plan.name)
-        elif digest not in self.trusted:
-            names = ", ".join(f"'{label}'" for label in dict.fromkeys(label for label, _ in sources))
-            raise TrustError(
-                f"'{plan.name}' is outside the base directory {self.settings.base_dir} and wants to run code: {names}.",
-                hint="Read the code; then run with --trust (trust=True), which is remembered for this very code, "
-                "or set --base-dir to the diagram's folder.",
-                sources=sources,
-            )
+class Prepared(NamedTuple):
+    """A plan that can run, and what it may do."""
+
+    plan: Plan
+    gate: RunGate
+
+    @classmethod
+    def own(cls, plan: Plan, services: Services) -> Prepared:
+        """A plan that was made in code: the user's own."""
+        return cls(plan, Gate.open(services))
 
 
 class Recovery(NamedTuple):
     """A run that can go on."""
 
     document: Diagram
-    plan: Plan
+    prepared: Prepared
     recovered: Recovered
     max_iterations: int
     model: str | None

@@ -166,21 +166,21 @@ class MissingDependencyError(ConfigurationError):
 
 
 class TrustError(UserError):
-    """The diagram wants to run code and was not trusted to. `sources` is the code, as (node label, text)."""
+    """A diagram wants more than an untrusted one may do, and nobody has said yes to it.
+
+    `lines` are what it wants as a person reads it, `uses` the same as JSON values; `pin` is the code that says yes to exactly this;
+    `folder` is the folder that could be trusted instead, when its diagram lies below the base directory.
+    """
 
     code = "not_trusted"
 
     def listing(self) -> list[str]:
-        """The lines of the code that would run, node by node; what a screen does not show is written out."""
-        return [
-            _printable(line.expandtabs(4))
-            for label, code in self.facts.get("sources", ())
-            for line in (f"--- {label}", *(f"    {line}" for line in str(code).splitlines()))
-        ]
+        """The lines of what it wants; what a screen does not show is written out."""
+        return [_printable(str(line)) for line in self.facts.get("lines", ())]
 
     def _render_traceback_(self) -> list[str]:
         *lines, hint = super()._render_traceback_()
-        return [*lines, "It would run with your rights:", *self.listing(), hint]
+        return [*lines, *self.listing(), hint]
 
 
 class DiagramError(UserError):
@@ -220,6 +220,12 @@ class NodeExecutionError(RunError):
     """The work of a node raised."""
 
     code = "node_failed"
+
+
+class NotGrantedError(NodeExecutionError):
+    """A node wanted what its diagram was not granted. `kind` and `what` say it as `--allow` takes it."""
+
+    code = "not_granted"
 
 
 class ExpressionError(NodeExecutionError):

@@ -17,7 +17,8 @@ Errors are JSON: `{"error": {"type": …, "message": …, "hint": …}}`. The st
 nothing new, which makes an EventSource stop asking.
 
 The token goes into `Authorization: Bearer TOKEN`, or `?token=` for an EventSource of a browser. Diagrams are named, never sent, and lie
-below the base directory, so no code comes in over the wire. Pages of other origins are let in by DIPEO_CORS_ORIGINS.
+below the base directory, so no code comes in over the wire. Pages of other origins are let in by DIPEO_CORS_ORIGINS. A diagram that
+nobody has trusted beforehand runs as a guest, or is refused with 403 and the list of what it wants.
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ from dipeo_nb.diagram.detect import available
 from dipeo_nb.diagram.document import load_named
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.errors import ConfigurationError, DiagramNotFoundError, DipeoError, MissingDependencyError, UserError
+from dipeo_nb.errors import (
+    ConfigurationError,
+    DiagramNotFoundError,
+    DipeoError,
+    MissingDependencyError,
+    TrustError,
+    UserError,
+)
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import GivenAnswers, Unanswered
@@ -188,6 +196,8 @@ class RunServer:
             except DipeoError as error:
                 status = _status_of(error)
                 told = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+                if isinstance(error, TrustError):
+                    told |= {"code": error.code, "listing": error.listing(), "pin": error.facts.get("pin")}
                 return JSONResponse({"error": redactor(told)}, status)
 
         return guarded
@@ -225,11 +235,11 @@ class RunServer:
             )
         base = self.runtime.settings.base_dir
         document = await asyncio.to_thread(load_named, order.diagram, base)  # never beyond the base directory
-        plan = await asyncio.to_thread(self.runtime.prepare, document)
-        await asyncio.to_thread(check_answers, order.answers, plan, base)
+        prepared = await asyncio.to_thread(self.runtime.prepare, document, model=order.model)
+        await asyncio.to_thread(check_answers, order.answers, prepared.plan, base)
         answers = GivenAnswers(order.answers, Unanswered()) if order.answers else None
         execution = self.runtime.execution(
-            plan,
+            prepared,
             variables=order.inputs,
             model=order.model,
             timeout=order.timeout,
@@ -258,8 +268,9 @@ class RunServer:
         run_id = await self._known(request)
         recovery = await self.runtime.recover(run_id, variables=order.inputs, answers=order.answers)
         execution = self.runtime.execution(
-            recovery.plan,
+            recovery.prepared,
             model=recovery.model,
+            own_models=recovery.own_models,
             timeout=order.timeout,
             max_iterations=recovery.max_iterations,
             interaction=GivenAnswers(order.answers, Unanswered()) if order.answers else None,
@@ -390,6 +401,8 @@ def _status_of(error: DipeoError) -> int:
         return 409
     if cause in ("too_large", "ending"):
         return 413 if cause == "too_large" else 503
+    if isinstance(error, TrustError):
+        return 403
     return 400 if isinstance(error, UserError) else 500
 
 

@@ -57,6 +57,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("DIPEO_DATA_DIR", str(tmp_path / ".data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))  # never the developer's own settings
     monkeypatch.setenv("DIPEO_KEYS_STORE", "file")  # never the developer's own keyring
+    monkeypatch.setenv("DIPEO_TRUST", str(tmp_path))  # the one place where the diagrams of tests are the user's own
     config.reset_settings()
     yield
     config.reset_settings()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dipeo_nb.config import get_settings
-from dipeo_nb.container import Runtime
+from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.nodes import ConditionNode, NodeMeta, NodeSpec, PersonJobNode, StartNode, register_node_spec
 from dipeo_nb.errors import DipeoError
@@ -97,7 +97,7 @@ async def _run(plan: Any, decisions: dict[str, list[str]]) -> tuple[Given, Dipeo
 
     settings = get_settings()
     async with Runtime(settings, llm=scripted(), store=InMemoryRunStore()) as runtime:
-        execution = runtime.execution(plan)
+        execution = runtime.execution(Prepared.own(plan, runtime.services))
         handlers.get = chosen  # the engine asks this module for every node
         try:
             await runtime.run(execution)

@@ -263,9 +263,10 @@ def test_unknown_options_and_commands_exit_2(call: Call) -> None:
         assert done.err.startswith("error: ") or not arguments
 
 
-def test_code_from_elsewhere_needs_trust(call: Call, tmp_path: Path) -> None:
-    """Code of a diagram outside the base directory runs only with --trust."""
+def test_code_from_elsewhere_needs_trust(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code of a diagram that is not below a trusted folder runs only with --trust."""
     (tmp_path / "inside").mkdir()
+    monkeypatch.setenv("DIPEO_TRUST", str(tmp_path / "inside"))
     Path("code.light.yaml").write_text(code("return 42"))
     done = call("run", "code.light.yaml", "--json", "--base-dir", "inside")
     assert done.code == 2
@@ -493,10 +494,10 @@ def test_trust_is_asked_for_in_a_terminal(tmp_path: Path, answer: str, status: i
     (tmp_path / "code.light.yaml").write_text(code("return 6 * 7"))
     child = pexpect.spawn(
         sys.executable, ["-m", "dipeo_nb", "run", "code.light.yaml", "--base-dir", "inside"], cwd=str(tmp_path), timeout=20,
-        encoding="utf-8", env={**os.environ, "TERM": "xterm-256color"},
+        encoding="utf-8", env={**os.environ, "TERM": "xterm-256color", "DIPEO_TRUST": str(tmp_path / "inside")},
     )  # fmt: skip
     child.expect("return 6")
-    child.expect("y/N")
+    child.expect(r"Run it\?")
     child.sendline(answer)
     child.expect(pexpect.EOF)
     child.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -24,7 +23,7 @@ from dipeo_nb.errors import RecordingError, StorageError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.batch import BatchItem, BatchJob, BatchStore
 from dipeo_nb.llm.recording import Recordings, through
-from dipeo_nb.security.trust import TrustedCode
+from dipeo_nb.security.trust_store import DiagramTrust, TrustStore
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.conversation import SqliteConversationRepository, SqlitePersonRepository
 from dipeo_nb.storage.diagrams import DiagramService
@@ -123,12 +122,12 @@ async def _log_held(store: SqliteRunStore) -> Any:
     return [(e.seq, e.payload) for e in await store.events("r")]
 
 
-async def _trust(trusted: TrustedCode, data: bytes, name: str) -> None:
-    await asyncio.to_thread(trusted.remember, name, data.hex())
+async def _trust(trusted: TrustStore, data: bytes, name: str) -> None:
+    await asyncio.to_thread(trusted.add, DiagramTrust(digest=name, base="", name=data.hex()))
 
 
-async def _trust_held(trusted: TrustedCode) -> Any:
-    return json.loads(trusted.path.read_text())
+async def _trust_held(trusted: TrustStore) -> Any:
+    return trusted.records()
 
 
 async def _draw(service: DiagramService, data: bytes, name: str) -> None:
@@ -185,7 +184,7 @@ SURFACES = [
     Surface("diagrams", lambda path: DiagramService(LocalFileSystemAdapter(path)), _draw, _drawn),
     Surface("batches", lambda path: BatchStore(Root(path, links=False, private=True)), _batch, _batches_held),
     Surface("recordings", lambda path: Recordings(path, "record"), _record, _recorded),
-    Surface("trust", lambda path: TrustedCode(path / "trusted.json"), _trust, _trust_held),
+    Surface("trust", TrustStore, _trust, _trust_held),
 ]
 each = pytest.mark.parametrize("surface", SURFACES, ids=lambda s: s.name)
 

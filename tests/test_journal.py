@@ -20,7 +20,7 @@ from dipeo_nb import cli
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Runtime
+from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
@@ -37,6 +37,7 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.postgres import PostgresRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.security.gate import Gate
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of
 from tests.servers import PostgresProcess
@@ -87,7 +88,7 @@ def of(execution: Execution, kind: T) -> list[Event]:
 def run(plan: Any, store: RunStore, **options: Any) -> Execution:
     async def go() -> Execution:
         async with Runtime(Settings(), llm=scripted(), store=store, **options) as runtime:
-            execution = runtime.execution(plan)
+            execution = runtime.execution(Prepared.own(plan, runtime.services))
             with suppress(StorageError):
                 await execution.run()
             return execution
@@ -222,7 +223,7 @@ def test_an_output_that_cannot_be_recorded_is_the_failure_of_its_node(tmp_path: 
 
     async def go() -> None:
         async with Runtime(Settings(base_dir=tmp_path), llm=scripted(), store=runs) as runtime:
-            execution = runtime.execution(plan)
+            execution = runtime.execution(Prepared.own(plan, runtime.services))
             state = await execution.run()
             error = state.nodes[plan.nodes[2].id].error
             assert error is not None
@@ -240,7 +241,7 @@ def test_an_output_that_cannot_be_recorded_is_the_failure_of_its_node(tmp_path: 
             del GIVEN["b"]
             await runs.claim(execution.run_id, mine=True)
             found = recovered(plan, events, variables={}, max_visits=100)
-            again = Execution(plan, runtime.services, execution.options, recovered=found)
+            again = Execution(plan, Gate.open(runtime.services), execution.options, recovered=found)
             state = await again.run()
             assert state.status == "completed"
             assert state.outputs == {"e": "b"}
@@ -256,7 +257,7 @@ def test_inputs_that_cannot_be_recorded_are_refused_before_the_run():
         store = InMemoryRunStore()
         async with Runtime(Settings(), llm=scripted(), store=store) as runtime:
             with pytest.raises(ValidationError, match="input bad"):
-                runtime.execution(CHAIN, variables={"fine": 1, "bad": object()})
+                runtime.execution(Prepared.own(CHAIN, runtime.services), variables={"fine": 1, "bad": object()})
             assert await store.runs() == []
 
     run_sync(go())
@@ -268,7 +269,7 @@ def test_a_record_begins_with_what_the_run_was_given():
     async def go() -> None:
         store = InMemoryRunStore()
         async with Runtime(Settings(), llm=scripted(), store=store) as runtime:
-            execution = runtime.execution(CHAIN, variables={"topic": "cats", "n": [1, 2]})
+            execution = runtime.execution(Prepared.own(CHAIN, runtime.services), variables={"topic": "cats", "n": [1, 2]})
             await execution.run()
             assert (await store.events(execution.run_id))[0].payload["variables"] == {"topic": "cats", "n": [1, 2]}
 
@@ -324,7 +325,7 @@ async def stopped(make: Callable[[], RunStore], runs: int, seed: int, pause: flo
             RETURNED.clear()
             how = rng.choice(("stop", "timeout", "cancel"))
             at = rng.random() * pause
-            execution = runtime.execution(plan, max_iterations=10**6, timeout=at if how == "timeout" else 60.0)
+            execution = runtime.execution(Prepared.own(plan, runtime.services), max_iterations=10**6, timeout=at if how == "timeout" else 60.0)
             task = asyncio.ensure_future(execution.run())
             await asyncio.sleep(at)
             if how == "stop":

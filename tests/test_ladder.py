@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import dipeo_nb as dp
 from dipeo_nb.common.loop import LoopThread, run_sync
 from dipeo_nb.config import get_settings
-from dipeo_nb.container import Runtime
+from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import EndpointNode, StartNode
@@ -156,7 +156,7 @@ def test_numbers_have_no_gap_whatever_happens_when(data: st.DataObject):
         store, heard = InMemoryRunStore(), list[int]()
         async with Runtime(get_settings(), llm=scripted(), store=store) as runtime:
             runtime.services.bus.subscribe(lambda event: heard.append(event.seq))
-            execution = runtime.execution(plan)
+            execution = runtime.execution(Prepared.own(plan, runtime.services))
 
             async def speak(index: int) -> None:
                 node = plan.nodes[index + 1]

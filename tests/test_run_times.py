@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Runtime, build
+from dipeo_nb.container import Prepared, Runtime, build
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.events import Event
@@ -42,6 +42,7 @@ from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.security.gate import Gate
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of
 
@@ -117,7 +118,7 @@ def services(clock: VirtualClock, base: Path | None = None) -> Any:
 async def ran(plan: Any, clock: VirtualClock, *, stop_at: float = math.inf, base: Path | None = None, **options: Any) -> tuple[Execution, list[Event]]:
     runtime = Runtime(Settings(base_dir=base or Path.cwd(), execution_parallelism=options.pop("parallelism", 20)), services=services(clock, base))
     async with runtime:
-        execution = runtime.execution(plan, **options)
+        execution = runtime.execution(Prepared.own(plan, runtime.services), **options)
         task = asyncio.ensure_future(execution.run())
         await clock.pump(task, stop_at)
         if not task.done():
@@ -158,7 +159,7 @@ def test_a_clock_that_is_set_in_the_middle_of_a_run(jump: float, tmp_path: Path)
         clock = VirtualClock()
         runtime = Runtime(Settings(base_dir=tmp_path), services=services(clock, tmp_path))
         async with runtime:
-            execution = runtime.execution(plan)
+            execution = runtime.execution(Prepared.own(plan, runtime.services))
             task = asyncio.ensure_future(execution.run())
             await clock.pump(task)
             state = await task
@@ -191,7 +192,7 @@ def test_a_run_that_is_resumed_after_the_clock_was_set(jump: float):
         clock = VirtualClock()
         async with Runtime(Settings(), services=services(clock)) as runtime:
             store = runtime.services.store
-            execution = runtime.execution(plan)
+            execution = runtime.execution(Prepared.own(plan, runtime.services))
             task = asyncio.ensure_future(execution.run())
             await clock.pump(task, 3.0)
             execution.stop()
@@ -200,7 +201,7 @@ def test_a_run_that_is_resumed_after_the_clock_was_set(jump: float):
             clock.sleepers.clear()
             await store.claim(execution.run_id, mine=True)
             found = recovered(plan, await store.events(execution.run_id), variables={}, max_visits=100)
-            again = Execution(plan, runtime.services, execution.options, recovered=found)
+            again = Execution(plan, Gate.open(runtime.services), execution.options, recovered=found)
             task = asyncio.ensure_future(again.run())
             await clock.pump(task)
             state = await task

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from dipeo_nb.config import Settings, get_settings
-from dipeo_nb.container import Runtime, run_store
+from dipeo_nb.container import Prepared, Runtime, run_store
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, StartNode
@@ -30,7 +30,7 @@ def test_a_thousand_runs_at_once(tmp_path: Path):
     async def go() -> None:
         store = SqliteRunStore(tmp_path / "runs.db")
         async with Runtime(get_settings(), llm=scripted(), store=store) as runtime:
-            executions = [runtime.execution(plan) for _ in range(1000)]
+            executions = [runtime.execution(Prepared.own(plan, runtime.services)) for _ in range(1000)]
             await asyncio.gather(*(runtime.run(e) for e in executions))
             assert {str(e.state.status) for e in executions} == {Status.COMPLETED}
             assert {e.result() for e in executions} == {"b1"}
@@ -77,7 +77,7 @@ def test_a_hundred_thousand_events_to_three_subscribers():
 MANY = """
 import asyncio, sys
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Runtime, run_store
+from dipeo_nb.container import Prepared, Runtime, run_store
 from dipeo_nb.domain.nodes import EndpointNode, StartNode
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of
@@ -88,7 +88,7 @@ async def main(place):
     plan = plan_of({"s": StartNode(), "a": Note(), "b": Note(), "e": EndpointNode()}, ["s -> a", "a -> b", "b -> e"])
     async with Runtime(settings, llm=scripted()) as runtime:
         for _ in range(10):
-            executions = [runtime.execution(plan) for _ in range(100)]
+            executions = [runtime.execution(Prepared.own(plan, runtime.services)) for _ in range(100)]
             await asyncio.gather(*(runtime.run(e) for e in executions))
             assert all(e.result() == "b1" for e in executions)
 
@@ -140,7 +140,7 @@ def test_ten_thousand_rounds(tmp_path: Path):
     async def go() -> None:
         settings = get_settings()
         async with Runtime(settings, llm=scripted(), store=SqliteRunStore(tmp_path / "runs.db")) as runtime:
-            execution = runtime.execution(plan, max_iterations=20_000)
+            execution = runtime.execution(Prepared.own(plan, runtime.services), max_iterations=20_000)
 
             def measure(event: object) -> None:
                 rounds = execution.completed_runs(plan.nodes[1])

@@ -328,7 +328,7 @@ def test_code_from_elsewhere_is_not_slipped_in(tmp_path: Path, tmp_path_factory:
     child(folder, "return 1", "evil")
     path = folder / "main.light.yaml"
     path.write_text(json.dumps(parent(code="return {'which': 'evil'}", diagram_name="{which}")))
-    with Session(tmp_path, llm=scripted()) as dp, pytest.raises(NodeExecutionError, match="nobody was shown"):
+    with Session(tmp_path, llm=scripted()) as dp, pytest.raises(NodeExecutionError, match="not allowed to run code"):
         dp.run(path, trust=True, view=False)
 
 

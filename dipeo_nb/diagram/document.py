@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -25,6 +26,7 @@ from dipeo_nb.domain.diagram import DiagramMetadata, DomainArrow, DomainDiagram,
 from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError
 
 if TYPE_CHECKING:
+    from dipeo_nb.diagram.closure import Closure
     from dipeo_nb.domain.plan import Plan
 
 
@@ -105,6 +107,8 @@ class Diagram:
         data = self.to_text(wanted).encode("utf-8")
         try:
             write_atomic(target, data)
+            if self.path is None:  # made in code; what was loaded from a file stays what that file is
+                _saved.add(hashlib.sha256(data).digest())
         except (OSError, ValueError) as exc:
             reason = getattr(exc, "strerror", None) or str(exc)
             raise StorageError(
@@ -148,6 +152,16 @@ class Diagram:
         from dipeo_nb.diagram.compile import check_diagram
 
         return check_diagram(self.model, **self._compile_arguments(base_dir))
+
+    def capabilities(self, *, base_dir: Path | None = None) -> Closure:
+        """What a run would read as program and may do: `uses.listing()`, `files`, and the `code` that pins it. Nothing is run.
+
+        Raises:
+            InvalidDiagramError: the diagram cannot run.
+        """
+        from dipeo_nb.diagram.closure import closure
+
+        return closure(self, base_dir=base_dir or self.base_dir or get_settings().base_dir)
 
     def _compile_arguments(self, base_dir: Path | None) -> dict[str, Any]:
         return {
@@ -225,6 +239,15 @@ class Diagram:
     @cached_property
     def _findings(self) -> tuple[Diagnostic, ...]:
         return self.check()
+
+
+_saved: set[bytes] = set()
+"""Digests of diagrams that were made and saved by this process."""
+
+
+def saved_here(text: str) -> bool:
+    """Whether this process has made and saved a diagram of exactly that text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() in _saved
 
 
 # ----------------------------------------------------------------------------------------------------- loading

@@ -102,6 +102,15 @@ def check_file(template: str) -> Names:
     return Names(names.all, names.needed - env.globals.keys())
 
 
+def parse_file(template: str) -> nodes.Template:
+    """The syntax tree of a template.
+
+    Raises:
+        jinja2.TemplateError: bad syntax.
+    """
+    return _environment(lambda _: None).parse(template)
+
+
 def _environment(load: Callable[[str], str | None]) -> SandboxEnvironment:
     env = make_environment(
         _Environment, FILTERS, undefined=StrictUndefined, loader=FunctionLoader(load), finalize=_finished, cache_size=100

@@ -67,6 +67,10 @@ class PromptFiles:
         root = self._roots[0].path
         return path.relative_to(root).as_posix() if path and path.is_relative_to(root) else None
 
+    def path_of(self, name: str) -> Path | None:
+        """The absolute path of a file that was read, after links."""
+        return self._paths.get(name.strip())
+
     def below_base(self, name: str) -> bool:
         """Whether a regular file of that name is below the base directory."""
         try:

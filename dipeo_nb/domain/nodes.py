@@ -7,7 +7,6 @@ Handles are the union of the two tables of §1.4.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
@@ -85,6 +84,9 @@ class NodeSpec:
 def spec(default: Any = None, **meta: Any) -> Any:
     """A field with documentation: `spec(default, doc=…, template=True, code=True, path=True, required=True)`.
 
+    `effect` says what a value makes the node do when it runs: `read` and `write` a path, call a server (`net`), run `code`, a
+    `process` or a `diagram`, or that it names a file that comes with the diagram (`brings`); see `domain.capabilities`.
+
     A value that does not fit a `lenient` field is a warning, and the default is used.
     """
     if isinstance(default, (dict, list)):
@@ -117,7 +119,7 @@ class EndpointNode(NodeSpec):
     )
 
     save_to_file: bool = False
-    file_name: str | None = spec(None, path=True, template=True, doc="Relative to the base directory")
+    file_name: str | None = spec(None, path=True, effect="write", template=True, doc="Relative to the base directory")
     file_format: str | None = spec(None, choices=("txt", "json", "yaml", "md"), lenient=True, doc="Default: by the file's suffix")
     output_variable: str | None = None
 
@@ -147,9 +149,9 @@ class PersonJobNode(NodeSpec):
 
     person: str | None = spec(None, required=True, doc="Id or label of a person")
     first_only_prompt: str | None = spec(None, template=True, doc="Prompt of the first run")
-    first_prompt_file: str | None = spec(None, prompt_file=True)
+    first_prompt_file: str | None = spec(None, prompt_file=True, effect="brings")
     default_prompt: str | None = spec(None, template=True, doc="Prompt of every (further) run")
-    prompt_file: str | None = spec(None, prompt_file=True)
+    prompt_file: str | None = spec(None, prompt_file=True, effect="brings")
     resolved_first_prompt: str | None = spec(None, template=True, doc="Filled from first_prompt_file; overrides")
     resolved_prompt: str | None = spec(None, template=True, doc="Filled from prompt_file; overrides")
     max_iteration: int = spec(100, minimum=1)
@@ -162,7 +164,7 @@ class PersonJobNode(NodeSpec):
     ignore_person: str | None = spec(None, doc="Comma list of persons whose messages are left out")
     tools: Any = spec(None, doc="none, image, websearch, a list of them, or tool configurations")
     text_format: Any = spec(None, doc="Pydantic source or JSON schema of the answer")
-    text_format_file: str | None = spec(None, path=True)
+    text_format_file: str | None = spec(None, path=True, effect="brings")
     batch: bool = spec(
         False,
         doc="Once for each item of a list: `item` and `default` are the item, its keys are names, `_batch_index` counts from 0",
@@ -187,7 +189,7 @@ class ConditionNode(NodeSpec):
     node_indices: list[str] = spec([], doc="Ids or labels; for check_nodes_executed")
     person: str | None = spec(None, doc="For llm_decision")
     judge_by: str | None = spec(None, template=True, doc="Prompt of the decision")
-    judge_by_file: str | None = spec(None, prompt_file=True)
+    judge_by_file: str | None = spec(None, prompt_file=True, effect="brings")
     memorize_to: str | None = "GOLDFISH"
     at_most: int | None = spec(None, minimum=1, maximum=500)
     expose_index_as: str | None = spec(None, doc="Global that holds the 0-based number of the round")
@@ -206,8 +208,8 @@ class CodeJobNode(NodeSpec):
     )
 
     language: SupportedLanguage = SupportedLanguage.PYTHON
-    code: str | None = spec(None, code=True)
-    file_path: str | None = spec(None, path=True)
+    code: str | None = spec(None, code=True, effect="code")
+    file_path: str | None = spec(None, path=True, effect="code")
     function_name: str = "main"
     isolated: bool = spec(False, doc="True: does not share variables with the run's other code jobs")
 
@@ -216,7 +218,7 @@ class CodeJobNode(NodeSpec):
 class ApiJobNode(NodeSpec):
     META: ClassVar = NodeMeta("api_job", NodeCategory.INTEGRATION, "Calls an HTTP API", side_effects=True)
 
-    url: str = spec("", template=True)
+    url: str = spec("", template=True, effect="net")
     method: HttpMethod = HttpMethod.GET
     headers: Any = spec({}, template=True)
     params: Any = spec({}, template=True)
@@ -236,7 +238,7 @@ class DbNode(NodeSpec):
         side_effects=True,
     )
 
-    file: str | list[str] | None = spec(None, path=True, doc="Path, list of paths or glob; single braces take inputs")
+    file: str | list[str] | None = spec(None, path=True, effect="read write", doc="Path, list of paths or glob; single braces take inputs")
     operation: DBOperation = DBOperation.READ
     sub_type: DBBlockSubType = spec(DBBlockSubType.FIXED_PROMPT, lenient=True, doc="Without effect; upstream's editor keeps it")
     format: DataFormat | None = spec(None, doc="Default: by the file's suffix")
@@ -271,10 +273,10 @@ class HookNode(NodeSpec):
 
     hook_type: HookType = spec(HookType.SHELL, aliases={"webhook": "http"})
     command: str | None = spec(
-        None, code=True, doc="For the shell; {{values}} reach it through the environment and are never run"
+        None, code=True, effect="process", doc="For the shell; {{values}} reach it through the environment and are never run"
     )
-    url: str | None = spec(None, template=True)
-    config: Mapping[str, Any] = spec({}, doc="The documented long form: command, args, env, cwd, url, script …")
+    url: str | None = spec(None, template=True, effect="net")
+    config: Mapping[str, Any] = spec({}, effect="process", doc="The documented long form: command, args, env, cwd, url, script …")
     retry_count: int = spec(0, minimum=0, maximum=5)
 
 
@@ -282,12 +284,12 @@ class HookNode(NodeSpec):
 class TemplateJobNode(NodeSpec):
     META: ClassVar = NodeMeta("template_job", NodeCategory.CODEGEN, "Renders a template", side_effects=True)
 
-    template_path: str | None = spec(None, path=True, template=True)
+    template_path: str | None = spec(None, path=True, effect="brings", template=True)
     template_content: str | None = spec(None)
-    output_path: str | None = spec(None, path=True, template=True)
+    output_path: str | None = spec(None, path=True, effect="write", template=True)
     variables: Mapping[str, Any] = spec({})
     engine: TemplateEngine = spec(TemplateEngine.JINJA2, lenient=True)
-    preprocessor: Any = spec(None, doc="Dotted path, or {module, function, args}")
+    preprocessor: Any = spec(None, effect="code", doc="Dotted path, or {module, function, args}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,9 +303,9 @@ class JsonSchemaValidatorNode(NodeSpec):
         write_aliases={"strict_mode": "strict"},
     )
 
-    schema_path: str | None = spec(None, path=True)
+    schema_path: str | None = spec(None, path=True, effect="brings")
     json_schema: Any = None
-    data_path: str | None = spec(None, path=True)
+    data_path: str | None = spec(None, path=True, effect="read")
     strict_mode: bool = spec(False, doc="Collect every violation")
     error_on_extra: bool = False
 
@@ -319,7 +321,7 @@ class TypescriptAstNode(NodeSpec):
     )
 
     source: str | None = None
-    file: str | None = spec(None, path=True)
+    file: str | None = spec(None, path=True, effect="read")
     extract_patterns: list[TypeScriptExtractPattern] = spec(
         ["interface", "type", "enum"],
         aliases={
@@ -352,8 +354,8 @@ class SubDiagramNode(NodeSpec):
         side_effects=True,
     )
 
-    diagram_name: str | None = spec(None, path=True)
-    diagram_data: Mapping[str, Any] | None = None
+    diagram_name: str | None = spec(None, path=True, effect="diagram")
+    diagram_data: Mapping[str, Any] | None = spec(None, effect="diagram")
     diagram_format: DiagramFormat | None = None
     input_mapping: Mapping[str, str] = spec({}, doc="child variable → path in the inputs")
     output_mapping: Mapping[str, str] = spec({}, doc="output name → path in the result")
@@ -396,7 +398,7 @@ class IrBuilderNode(NodeSpec):
 
     builder_type: IRBuilderTargetType = IRBuilderTargetType.BACKEND
     source_type: IRBuilderSourceType = IRBuilderSourceType.AST
-    config_path: str | None = spec(None, path=True)
+    config_path: str | None = spec(None, path=True, effect="read")
     output_format: IRBuilderOutputFormat = IRBuilderOutputFormat.JSON
     cache_enabled: bool = True
     validate_output: bool = True
@@ -412,16 +414,16 @@ class DiffPatchNode(NodeSpec):
         side_effects=True,
     )
 
-    target_path: str | None = spec(None, required=True, path=True, template=True)
+    target_path: str | None = spec(None, required=True, path=True, effect="read write", template=True)
     diff: str | None = spec(None)
     format: DiffFormat = DiffFormat.UNIFIED
     apply_mode: PatchMode = PatchMode.NORMAL
     backup: bool = True
     validate_patch: bool = True
-    backup_dir: str | None = spec(None, path=True)
+    backup_dir: str | None = spec(None, path=True, effect="write")
     strip_level: int = 1
     fuzz_factor: int = 2
-    reject_file: str | None = spec(None, path=True)
+    reject_file: str | None = spec(None, path=True, effect="write")
     ignore_whitespace: bool = False
     create_missing: bool = False
 
@@ -474,28 +476,3 @@ def register_node_spec(cls: type[NodeSpec]) -> None:
 def field_names(cls: type[NodeSpec]) -> tuple[str, ...]:
     """The canonical property names of a node type."""
     return tuple(f.name for f in fields(cls))
-
-
-CODE_TYPES = ("code_job", "hook", "template_job")
-"""Types of nodes that may bring code of their own; `code_of` says which code."""
-
-
-def code_of(node: NodeSpec) -> tuple[str, ...]:
-    """The code that a node brings along or names, as a person should read it before it runs; empty for all other nodes."""
-    match node:
-        case CodeJobNode():
-            return (node.code or f"{node.language} file {node.file_path}",)
-        case HookNode(hook_type=HookType.SHELL):
-            arguments = node.config.get("args") or ()
-            words = [arguments] if isinstance(arguments, str) else arguments
-            return (" ".join(map(str, (node.command or node.config.get("command", ""), *words))),)
-        case HookNode(hook_type=HookType.PYTHON):
-            script = node.config.get("script") or node.command or ""
-            return (f"python: {script}, function {node.config.get('function', 'hook')}",)
-        case TemplateJobNode() if node.preprocessor:
-            return (f"preprocessor {node.preprocessor}",)
-        case SubDiagramNode() if node.diagram_data:
-            inner = json.dumps(node.diagram_data, default=str, ensure_ascii=False, indent=2)
-            return (inner,) if any(f'"{name}"' in inner.lower() for name in CODE_TYPES) else ()
-        case _:
-            return ()

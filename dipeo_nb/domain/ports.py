@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
 
+from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Message, StreamEvent
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event, RunSummary
+from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import StorageError
 
 
@@ -827,6 +829,37 @@ class CodeResult(NamedTuple):
     stdout: str
     code: Mapping[str, Any] = {}
     """What further names it bound or deleted: see `execution.code_state.Change`."""
+
+
+class RunGate(Protocol):
+    """What one run may do; `security.gate`."""
+
+    @property
+    def services(self) -> Services:
+        """The services, as far as the run may use them."""
+        ...
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the run may spend on models when nobody says more."""
+        ...
+
+    @property
+    def stamp(self) -> Callable[[str, Any], Mapping[str, str] | None]:
+        """What is recorded about the decision, given the run's id and its diagram."""
+        ...
+
+    def check(self, node: PlanNode, plan: Plan) -> None:
+        """Raises NotGrantedError for a node that wants what was not granted."""
+        ...
+
+    def source(self, path: str, *, code: bool = False) -> bytes | None:
+        """The bytes of a file that is run, as they were shown; None: read it. Raises NotGrantedError."""
+        ...
+
+    def child(self, document: Any, plan: Plan, record: Event | None = None) -> RunGate:
+        """The gate of a sub-diagram; *record*: the first event of the run whose record it is from. Raises NotGrantedError."""
+        ...
 
 
 @runtime_checkable

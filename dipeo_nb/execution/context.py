@@ -108,6 +108,15 @@ class NodeContext:
         self.execution.variables[name] = value
         self.published[name] = value
 
+    def program(self, path: str, *, code: bool = False) -> str:
+        """The text of a file that is run: for a diagram that is not the user's own, as it was shown before the run.
+
+        Args:
+            code: it is code, not a template.
+        """
+        shown = self.execution.gate.source(path, code=code)
+        return self.services.files.read_text(path) if shown is None else shown.decode("utf-8-sig")
+
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt at this run of this node, and for no other: what a service needs to do a thing once."""

@@ -31,7 +31,7 @@ from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
-from dipeo_nb.domain.ports import CodeRunner, InteractionPort, Question, Services
+from dipeo_nb.domain.ports import CodeRunner, InteractionPort, Question, RunGate
 from dipeo_nb.errors import (
     BudgetExceededError,
     DipeoError,
@@ -111,6 +111,7 @@ class Execution:
     """One run of a plan. Create it anywhere; `run` it on the loop thread.
 
     Args:
+        gate: what the run may do, and the services to do it with.
         recovered: go on from there, under the same id: the run was cut off.
         parent: the run that this one is part of, and the node of it that runs this one as its sub-diagram.
         log: the conversation to take part in; default: one of its own.
@@ -123,7 +124,7 @@ class Execution:
     def __init__(
         self,
         plan: Plan,
-        services: Services,
+        gate: RunGate,
         options: RunOptions | None = None,
         *,
         recovered: Recovered | None = None,
@@ -132,7 +133,8 @@ class Execution:
         run_id: str | None = None,
     ) -> None:
         self.plan = plan
-        self.services = services
+        self.gate = gate
+        self.services = services = gate.services
         options = options or RunOptions()
         self.options = replace(options, variables=run_inputs(options.variables)) if options.variables else options
         self.parent = parent
@@ -619,6 +621,7 @@ class Execution:
                 if place in self.options.reuse:
                     self._reuse(context, self.options.reuse[place])
                     continue
+                self.gate.check(node, self.plan)
                 token = run_log.enter(run_log.Place(self, node))
                 try:
                     with user_code.contained():
@@ -938,6 +941,7 @@ class Execution:
             "labels": {n.id: n.label for n in self.plan.nodes},
             "model": self.options.model,
             "parent": self.options.parent_run_id,
+            "trust": self.gate.stamp(self.run_id, self.options.source),
             **({"resumed": self._recovered.seq} if self._recovered is not None else {}),
             **({"forked_from": dict(self.options.forked_from)} if self.options.forked_from else {}),
             "options": {

@@ -9,34 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dipeo_nb.diagram.document import Diagram, load, load_named
 from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import SubDiagramNode
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import DiagramError, UserError, ValidationError
 
-DEEPEST = 10
-"""Diagrams within diagrams."""
 _INDEX = re.compile(r"\[\d+\](?=/)")
-
-
-def nested_document(spec: SubDiagramNode, name: str, *, source_path: str | None, base_dir: Path) -> Diagram:
-    """The diagram that a sub_diagram node means: inline, else looked up beside the file of its own diagram and below the base
-    directory.
-
-    Args:
-        name: its `diagram_name`, with its variables filled in.
-        source_path: the file of the diagram that the node is part of.
-
-    Raises:
-        DiagramError: there is none, or it cannot be read.
-    """
-    if spec.diagram_data:
-        return load(spec.diagram_data, format=spec.diagram_format, base_dir=base_dir)
-    form = str(spec.diagram_format) if spec.diagram_format else None
-    beside = Path(source_path).parent if source_path else None
-    return load_named(name, base_dir, beside=beside, format=form)
 
 
 class Askers(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from dipeo_nb.diagram.document import Diagram
+from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity
 from dipeo_nb.domain.nodes import SubDiagramNode
@@ -12,7 +13,6 @@ from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import DiagramError, InvalidDiagramError
 from dipeo_nb.execution import handlers
-from dipeo_nb.execution.nested import DEEPEST, nested_document
 
 
 def findings(plan: Plan, services: Services) -> list[Diagnostic]:

@@ -18,7 +18,7 @@ from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.common.values import same
 from dipeo_nb.common.visible import displayed
 from dipeo_nb.config import Settings, get_settings
-from dipeo_nb.container import Runtime
+from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.document import load as load_diagram
 from dipeo_nb.diagram.edit import person_of
@@ -73,6 +73,7 @@ class Session:
         base_dir: root of relative names in diagrams; default: DIPEO_BASE_DIR, else the current directory.
         settings: replaces the settings altogether.
         services: replaces all services; default: what the settings say.
+        trust_base: the diagrams below the base directory are the user's own, as after `dp.trust(base_dir)`, for this session.
         replaced: replaces single services by name: `llm=`, `store=`, `files=` …
 
     Raises:
@@ -85,6 +86,7 @@ class Session:
         *,
         settings: Settings | None = None,
         services: Services | None = None,
+        trust_base: bool = False,
         **replaced: Any,
     ) -> None:
         settings = settings or get_settings()
@@ -95,6 +97,8 @@ class Session:
             if not folder.is_dir():
                 raise ConfigurationError(f"There is no folder {folder}.", hint="Make it, or give another base_dir.")
             settings = settings.model_copy(update={"base_dir": folder})
+        if trust_base:
+            settings = settings.model_copy(update={"trusted_folders": (*settings.trusted_folders, settings.base_dir)})
         self.settings = settings
         self.runtime = (
             Runtime(settings, **replaced)
@@ -134,7 +138,8 @@ class Session:
         timeout: float | None = None,
         max_iterations: int | None = None,
         budget: Budget | None = None,
-        trust: bool = False,
+        trust: bool | str | None = None,
+        allow: Mapping[str, Any] | None = None,
         view: bool = True,
         **variables: Any,
     ) -> Run:
@@ -150,22 +155,24 @@ class Session:
             max_iterations: visits of one node before its loop counts as endless.
             budget: what models may cost: `dp.Budget(usd=0.1)`, tokens, calls or seconds; the run fails before the call that
                 would go beyond it.
-            trust: allow the code of a diagram file outside the base directory.
+            trust: True says yes to whatever a diagram from elsewhere wants, and is remembered; a text says yes to what has that
+                code, as the error shows it; False gives any diagram no more than models and a folder of its own.
+            allow: what it may do besides talking to models: `{"read": "data/*.csv", "net": "api.x.org", "code": True}`.
             view: False shows the run as a picture only, never live.
 
         Raises:
-            UserError: nothing was started: the diagram cannot be read or run, its code is not trusted, there is no such model, or
-                an option cannot be meant.
+            UserError: nothing was started: the diagram cannot be read or run, it wants what nobody has said yes to, there is no
+                such model, or an option cannot be meant.
         """
         checked_flag(view, "view")
         inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
         document = self.load(diagram)
-        plan = self.runtime.prepare(document, trust=trust)
-        check_answers(answers, plan, self.settings.base_dir)
-        check_variables(variables, plan, self.settings.base_dir, _START_OPTIONS)
+        prepared = self.runtime.prepare(document, trust=trust, allow=allow, model=model)
+        check_answers(answers, prepared.plan, self.settings.base_dir)
+        check_variables(variables, prepared.plan, self.settings.base_dir, _START_OPTIONS)
         waiting = Answers()
         execution = self.runtime.execution(
-            plan,
+            prepared,
             variables={**variables, **inputs},
             model=model,
             timeout=timeout,
@@ -197,6 +204,7 @@ class Session:
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         budget: Budget | None = None,
+        trust: bool | str | None = None,
         view: bool = True,
         **variables: Any,
     ) -> Run:
@@ -211,6 +219,7 @@ class Session:
             inputs: with the keywords: inputs of the run that held secrets, which are not recorded; nothing else can be given.
             timeout: seconds for what is left.
             budget, view: as of `start`.
+            trust: as of `start`, for a run that was recorded elsewhere.
 
         Raises:
             UserError: no such run, it is complete (see `fork`), it needs what is not recorded, or answers name no node that asks.
@@ -223,10 +232,10 @@ class Session:
         found = self._id(run_id)
         if given:
             _check_missing(given, run_sync(self.runtime.recorded(found))[1][0].payload.get("variables", {}))
-        recovery = run_sync(self.runtime.recover(found, variables=given, answers=answers))
+        recovery = run_sync(self.runtime.recover(found, variables=given, answers=answers, trust=trust))
         waiting = Answers()
         execution = self.runtime.execution(
-            recovery.plan,
+            recovery.prepared,
             model=recovery.model,
             own_models=recovery.own_models,
             timeout=timeout,
@@ -252,6 +261,7 @@ class Session:
         timeout: float | None = None,
         max_iterations: int | None = None,
         budget: Budget | None = None,
+        trust: bool | str | None = None,
         view: bool = True,
     ) -> Run:
         """Edit in the past: a new run that takes over what the old one had done and does only the rest again.
@@ -266,7 +276,7 @@ class Session:
                 model it names has that one, also when the run moves all others.
             model: moves every other person, as of `start`; default: as the old run.
             inputs: variables of the run to change; the others stay.
-            answers, timeout, max_iterations, budget, view: as of `start`.
+            answers, timeout, max_iterations, budget, trust, view: as of `start`.
 
         Raises:
             UserError: no such run or node, nothing to do differently, or a change before `at` on which its run `of` depends.
@@ -289,6 +299,7 @@ class Session:
                 own.add(about[0].id)
         model = old_model if model is None else model
         plan = self.runtime.compile(document)
+        gate = self.runtime.regate(document, plan, events, trust=trust, model=model)
         check_answers(answers, plan, self.settings.base_dir)
         node = _node(plan, at)
         old = first.get("variables", {})
@@ -306,7 +317,7 @@ class Session:
             )
         waiting = Answers()
         execution = self.runtime.execution(
-            plan,
+            Prepared(plan, gate),
             variables=given,
             model=model,
             own_models=own,
@@ -330,7 +341,8 @@ class Session:
         timeout: float | None = None,
         max_iterations: int | None = None,
         budget: Budget | None = None,
-        trust: bool = False,
+        trust: bool | str | None = None,
+        allow: Mapping[str, Any] | None = None,
         view: bool = True,
         **variables: Any,
     ) -> RunResult:
@@ -363,6 +375,7 @@ class Session:
             max_iterations=max_iterations,
             budget=budget,
             trust=trust,
+            allow=allow,
             view=view,
             **variables,
         )
@@ -380,7 +393,8 @@ class Session:
         timeout: float | None = None,
         max_iterations: int | None = None,
         budget: Budget | None = None,
-        trust: bool = False,
+        trust: bool | str | None = None,
+        allow: Mapping[str, Any] | None = None,
         view: bool = True,
         **variables: Any,
     ) -> RunResult:
@@ -394,12 +408,29 @@ class Session:
             max_iterations=max_iterations,
             budget=budget,
             trust=trust,
+            allow=allow,
             view=view,
             **variables,
         )
         if view and in_kernel():
             run.show()
         return await run
+
+    @checked_call
+    def trust(self, path: str | os.PathLike[str], *, forget: bool = False) -> None:
+        """Trust a folder with all below it, now and later, or exactly one diagram as it is now, in this base directory.
+
+        Args:
+            forget: trust it no more.
+
+        Raises:
+            UserError: there is no such folder or diagram.
+        """
+        trust = self.runtime.trust
+        if forget:
+            trust.forget(os.fspath(path))
+        else:
+            trust.trust(Path(path))
 
     @checked_call
     def runs(
@@ -738,6 +769,7 @@ def _of_default(method: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
 load = _of_default(Session.load)
 start = _of_default(Session.start)
 run = _of_default(Session.run)
+trust = _of_default(Session.trust)
 arun = _of_default(Session.arun)
 runs = _of_default(Session.runs)
 open_run = _of_default(Session.open_run)

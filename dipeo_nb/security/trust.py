@@ -1,90 +1,312 @@
-"""Which code of diagrams from elsewhere may run here: remembered by the hash of the code, so a change of it asks again."""
+"""Whose word a diagram is, and so what a run of it may do: decided once, before it runs, from what would run.
+
+A diagram is the user's own when it was typed or made in code, comes with this package, was saved by this session, or lies below a
+folder that the user trusts. Any other one is a guest, until somebody says yes to exactly what it is: its closure, by digest. A yes
+is remembered for the base directory it was said in.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import hmac
 import json
-import time
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dipeo_nb.common.atomic import write_atomic
-from dipeo_nb.common.locks import FileLock
-from dipeo_nb.domain.nodes import code_of
+from dipeo_nb.config import Settings
+from dipeo_nb.diagram.closure import Closure, closure
+from dipeo_nb.diagram.detect import DEMOS, stem
+from dipeo_nb.diagram.document import Diagram, load, saved_here
+from dipeo_nb.diagram.nested import DEEPEST, nested_document
+from dipeo_nb.domain.capabilities import ANY, Capabilities, Use, granted_by
+from dipeo_nb.domain.nodes import SubDiagramNode
 from dipeo_nb.domain.plan import Plan
-from dipeo_nb.errors import StorageError
+from dipeo_nb.errors import DiagramError, StorageError, TrustError, ValidationError
+from dipeo_nb.security.gate import Level, beyond_guest
+from dipeo_nb.security.trust_store import DiagramTrust, FolderTrust, GuestMade, TrustStore
 
-Sources = Sequence[tuple[str, str]]
-"""(label of the node, its code)."""
-
-
-def sources_of(plan: Plan) -> list[tuple[str, str]]:
-    """All code that a run of *plan* may run, in file order."""
-    return [(node.label, code) for node in plan.nodes for code in code_of(node.spec)]
+Allow = Mapping[str, Any] | list[str] | tuple[str, ...]
+Say = bool | str | None
+"""What a caller says: True: yes to whatever is there; False: a guest, whatever it is; a text: yes to what has that code."""
 
 
-def digest_of(sources: Sources) -> str:
-    """SHA-256 in hex of all the code, with the labels of its nodes: what a person read before saying yes."""
-    return hashlib.sha256(json.dumps(list(sources), ensure_ascii=False).encode()).hexdigest()
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a run may do."""
+
+    level: Level
+    closure: Closure | None = None
+    granted: Capabilities = field(default_factory=Capabilities)
 
 
-class TrustedCode:
-    """The hashes that somebody said yes to, in one JSON file; shared by all processes of the user.
+class Trust:
+    """The decisions for one base directory.
 
     Args:
-        path: the file; its folder is made when something is remembered.
+        settings: where the record of trust is, and which folders are trusted by setting.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.store = TrustStore(settings.data_dir)
+        self.base = settings.base_dir.resolve()
 
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._read()
+    # Decisions.
 
-    def remember(self, digest: str, name: str) -> None:
-        """Trust that code from now on. *name* (of the diagram) only tells a reader of the file what it was.
+    def decide(
+        self,
+        document: Diagram,
+        plan: Plan,
+        *,
+        say: Say = None,
+        allow: Allow | None = None,
+        foreign: bool = False,
+        model_chosen: bool = False,
+        by: str = "",
+    ) -> Decision:
+        """What a run of a diagram may do.
+
+        Args:
+            say, allow: what the caller says (`trust=`, `allow=`).
+            foreign: text without a file is not the user's own, such as what comes through a pipe.
+            model_chosen: the user moves every person to a model.
+            by: who says yes, for the record; with a code it says that the yes is remembered.
 
         Raises:
-            StorageError: the file cannot be read or written; nothing is changed then.
+            TrustError: it wants more than a guest may do, and nobody has said yes.
+            ValidationError: `allow` names what there is not.
         """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with FileLock(self.path.with_name(f"{self.path.name}.lock")):
-                known = self._read()
-                if digest not in known:
-                    known[digest] = {"diagram": name, "trusted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-                    write_atomic(self.path, json.dumps(known, indent=2, ensure_ascii=False).encode())
-        except OSError as error:
-            raise StorageError(
-                f"{self.path} cannot be written: {error.strerror or error}.",
-                hint="Make room or correct the permissions of that folder; or choose another with DIPEO_DATA_DIR.",
-                operation="remember",
-                path=str(self.path),
-            ) from error
+        if say is not False and self.owns(document, foreign=foreign):
+            for inner, inner_plan in self._foreign(document, plan):
+                self.decide(inner, inner_plan, say=say, allow=allow, model_chosen=model_chosen, by=by)
+            return Decision(Level.YOURS)
+        found = closure(document, base_dir=self.base, plan=plan)
+        if say is True:
+            self.remember(found, by=by or "trust=True")
+            return Decision(Level.TRUSTED, found, found.uses)
+        if isinstance(say, str):
+            if not hmac.compare_digest(say.strip().lower().encode(), found.code.encode()):
+                raise self._refused(document, found, found.uses, f"'{document.name}' is not what the code {say[:40]!r} was given for")
+            if by:
+                self.remember(found, by=by)
+            return Decision(Level.TRUSTED, found, found.uses)
+        granted = self._allowed(allow)
+        wanted = beyond_guest(found.uses, paid=self._settings.guest_budget > 0, model_chosen=model_chosen)
+        missing = [use for use in wanted if not granted.includes(use) and not _is_seen_later(use, granted)]
+        if say is not False and allow is None and self.knows(found):
+            return Decision(Level.TRUSTED, found, found.uses)
+        if missing:
+            what = "wants more than was allowed" if allow is not None else "wants more than to talk to models"
+            raise self._refused(document, found, Capabilities(missing) if allow is not None else found.uses, f"'{document.name}' {what}")
+        return Decision(Level.GUEST, found, granted)
 
-    def forget(self, digest: str) -> bool:
-        """Trust that code no more; whether it was trusted."""
-        if digest not in self:
-            return False
-        with FileLock(self.path.with_name(f"{self.path.name}.lock")):
-            known = self._read()
-            known.pop(digest, None)
-            write_atomic(self.path, json.dumps(known, indent=2, ensure_ascii=False).encode())
-        return True
+    def knows(self, found: Closure) -> bool:
+        """Whether somebody has said yes to exactly this, here."""
+        return self.store.find(DiagramTrust, digest=found.digest, base=str(self.base)) is not None
 
-    def _read(self) -> dict[str, Any]:
+    def remember(self, found: Closure, *, by: str) -> None:
+        """Keep a yes to a closure."""
+        if not self.knows(found):
+            listing = tuple(found.uses.listing()[:200])
+            self.store.add(DiagramTrust(digest=found.digest, base=str(self.base), name=found.name, listing=listing, by=by))
+
+    def _allowed(self, allow: Allow | None) -> Capabilities:
+        if allow is None:
+            return Capabilities()
         try:
-            known = json.loads(self.path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            known = error
-        if isinstance(known, dict):
-            return known
-        raise StorageError(
-            f"{self.path}, which holds the hashes of trusted code, cannot be read.",
-            hint="Repair or remove it; then the code of diagrams from elsewhere is asked about again.",
-            operation="read",
-            path=str(self.path),
+            granted = granted_by(allow)
+        except ValueError as error:
+            raise ValidationError(
+                f"'{error}' is nothing that can be allowed.",
+                hint="Say e.g. --allow read=data/*.csv, write=out/, net=api.x.org, code, process, service=NAME, function.",
+            ) from None
+        # Code can do everything that a program can.
+        return Capabilities({*granted, *granted_by(["process"])}) if granted.covers("code", ANY) else granted
+
+    def _refused(self, document: Diagram, found: Closure, uses: Capabilities, why: str) -> TrustError:
+        name = document.path.name if document.path is not None else "FILE"
+        place = document.path.resolve().parent if document.path is not None else None
+        folder = place if place is not None and place.is_relative_to(self.base) else None
+        trusted = f"; everything in {folder}: dipeo-nb trust {folder} (dp.trust)" if folder else ""
+        return TrustError(
+            f"{why}{f' ({place})' if place else ''}.",
+            hint=f"Read it (dipeo-nb inspect {name}). Then say yes to exactly this: --pin {found.code} (trust=\"{found.code}\"), "
+            f"remembered: --trust (trust=True){trusted}.",
+            lines=tuple(uses.listing()),
+            uses=uses.report(),
+            pin=found.code,
+            digest=found.digest,
+            folder=None if folder is None else str(folder),
         )
+
+    # The user's own.
+
+    def owns(self, document: Diagram, *, foreign: bool = False) -> bool:
+        """Whether a diagram is the user's own; about the diagrams that it runs it says nothing."""
+        if document.path is None:
+            return not foreign
+        if _digest(document.text) in _packaged() or saved_here(document.text):
+            return True
+        return self.in_trusted_folder(document.path) and not self._made_by_guest(document.text)
+
+    def in_trusted_folder(self, path: Path) -> bool:
+        """Whether a file lies below a folder that the user trusts, and nobody else could have put it there."""
+        try:
+            place = path.resolve(strict=True)
+            facts = place.stat()
+        except OSError:
+            return False
+        folder = self._trusted_above(place)
+        if folder is None:
+            return False
+        if os.name == "nt":
+            return not _downloaded(place)
+        owners = {os.geteuid(), 0, folder.stat().st_uid}
+        return facts.st_uid in owners and not facts.st_mode & stat.S_IWOTH and not _downloaded(place)
+
+    def _trusted_above(self, place: Path) -> Path | None:
+        named = {folder.expanduser().resolve() for folder in self._settings.trusted_folders}
+        known = {Path(r.path): r.inode for r in self.store.records() if isinstance(r, FolderTrust)}
+        for folder in (place, *place.parents):
+            if folder in named:
+                return folder
+            with contextlib.suppress(OSError):
+                if folder in known and folder.stat().st_ino == known[folder]:
+                    return folder
+        return None
+
+    def _made_by_guest(self, text: str) -> bool:
+        return self.store.find(GuestMade, digest=_digest(text)) is not None
+
+    def _foreign(self, document: Diagram, plan: Plan) -> Iterator[tuple[Diagram, Plan]]:
+        """The diagrams below one of the user's own that are not, the uppermost of each branch."""
+        seen: set[str] = set()
+
+        def below(plan: Plan, depth: int) -> Iterator[tuple[Diagram, Plan]]:
+            for node in plan.nodes:
+                spec = node.spec
+                if not isinstance(spec, SubDiagramNode) or depth > DEEPEST:
+                    continue
+                name = (spec.diagram_name or "").strip()
+                if not spec.diagram_data and "{" in name:
+                    continue  # the gate decides when the name is known
+                try:
+                    inner = nested_document(spec, name, source_path=plan.source_path, base_dir=self.base)
+                    key = _digest(f"{inner.path}\0{inner.text}")
+                    if key in seen:
+                        continue
+                    seen.add(key)
+                    inner_plan = inner.compile(base_dir=self.base)
+                except (DiagramError, StorageError):
+                    continue  # the run will say so, if it comes to that
+                if self.owns(inner):
+                    yield from below(inner_plan, depth + 1)
+                else:
+                    yield inner, inner_plan
+
+        yield from below(plan, 0)
+
+    def trust_folder(self, path: Path) -> Path:
+        """Trust everything below a folder from now on.
+
+        Raises:
+            ValidationError: there is no such folder.
+        """
+        folder = path.expanduser().resolve()
+        if not folder.is_dir():
+            raise ValidationError(f"There is no folder {folder}.", hint="Name a folder, or a diagram.")
+        self.store.add(FolderTrust(path=str(folder), inode=folder.stat().st_ino))
+        return folder
+
+    def trust(self, path: Path) -> None:
+        """Trust a folder, or a diagram as it is now in this base directory."""
+        if path.expanduser().is_dir():
+            self.trust_folder(path)
+        else:
+            self.remember(load(path.expanduser(), base_dir=self.base).capabilities(base_dir=self.base), by="dp.trust")
+
+    def forget(self, path: str) -> int:
+        """Drop what was said about a folder or a diagram, by its path or its name; how many records there were."""
+        folder = Path(path).expanduser().resolve()
+        return self.store.forget(FolderTrust, path=str(folder)) + self.store.forget(DiagramTrust, name=stem(path)) + (
+            self.store.forget(DiagramTrust, name=path) if stem(path) != path else 0
+        )
+
+    def lines(self) -> list[str]:
+        """What is trusted, a line each."""
+        named = [f"folder   {folder}  (DIPEO_TRUST)" for folder in self._settings.trusted_folders]
+        kept = [
+            f"folder   {r.path}  {r.at}" if isinstance(r, FolderTrust) else f"diagram  {r.name} in {r.base}  {r.at}"
+            for r in self.store.records()
+            if isinstance(r, (FolderTrust, DiagramTrust))
+        ]
+        return [*named, *kept]
+
+    # Records of runs.
+
+    def stamp(self, decision: Decision) -> Callable[[str, Any], Mapping[str, str] | None]:
+        """What a run's record says about its decision, signed so that nobody else can write it."""
+
+        def stamped(run_id: str, source: Any) -> Mapping[str, str] | None:
+            facts = {
+                "level": str(decision.level),
+                "digest": decision.closure.digest if decision.closure else "",
+                "base": str(self.base),
+            }
+            try:
+                return {**facts, "mac": self._mac(facts, run_id, source)}
+            except StorageError:
+                return None  # no folder for the secret: the record is as one of somebody else
+
+        return stamped
+
+    def verified(self, payload: Mapping[str, Any], run_id: str) -> Level | None:
+        """The level of a recorded run of this user in this base directory; None when the record is not known to be theirs."""
+        stamp = payload.get("trust")
+        if not isinstance(stamp, Mapping) or stamp.get("base") != str(self.base):
+            return None
+        facts = {name: str(stamp.get(name, "")) for name in ("level", "digest", "base")}
+        try:
+            expected = self._mac(facts, run_id, payload.get("source"))
+        except StorageError:
+            return None
+        if not hmac.compare_digest(expected, str(stamp.get("mac", ""))):
+            return None
+        return Level(facts["level"]) if facts["level"] in set(Level) else None
+
+    def _mac(self, facts: Mapping[str, str], run_id: str, source: Any) -> str:
+        text = json.dumps([dict(facts), run_id, source], sort_keys=True, ensure_ascii=True, default=str)
+        return hmac.new(self.store.signing_key(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _is_seen_later(use: Use, granted: Capabilities) -> bool:
+    """Whether something of that kind is allowed, and only the run will show whether this is."""
+    return use.kind in ("read", "write", "net") and "*" in use.what and any(u.kind == use.kind for u in granted)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def _packaged() -> frozenset[str]:
+    """Digests of the diagrams that come with this package."""
+    return frozenset(_digest(path.read_text(encoding="utf-8")) for path in DEMOS.iterdir() if path.suffix in (".yaml", ".json"))
+
+
+def _downloaded(path: Path) -> bool:
+    """Whether the system has marked a file as one that was downloaded."""
+    if os.name == "nt":
+        return os.path.exists(f"{path}:Zone.Identifier")
+    names = getattr(os, "listxattr", None)
+    if names is None:
+        return False
+    with contextlib.suppress(OSError):
+        return "com.apple.quarantine" in names(path)
+    return False

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dipeo_nb.config import get_settings
-from dipeo_nb.container import Runtime
+from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.nodes import ConditionNode, NodeMeta, NodeSpec, StartNode, register_node_spec
 from dipeo_nb.domain.plan import Plan
@@ -112,7 +112,7 @@ async def ours(stack: AsyncExitStack, plan: Plan, expected_runs: int, *, durable
 
     async def run() -> None:
         seen[0] = 0
-        execution = runtime.execution(plan, max_iterations=10**9)
+        execution = runtime.execution(Prepared.own(plan, runtime.services), max_iterations=10**9)
         state = await execution.run()
         await runtime.services.bus.drain()
         assert state.status == "completed", state.error

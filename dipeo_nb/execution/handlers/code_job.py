@@ -169,7 +169,7 @@ def source(context: NodeContext, spec: CodeJobNode) -> tuple[str, str, Path | No
         path = line
     if not path:
         raise CodeError("The node has neither `code` nor `file_path`.", hint="Add one of them.", traceback="")
-    return files.read_text(path), path, files.resolve(path)
+    return context.program(path, code=True), path, files.resolve(path)
 
 
 def _exists(context: NodeContext, path: str) -> bool:

@@ -188,7 +188,7 @@ async def _python(context: NodeContext, spec: HookNode) -> Output:
     if not script:
         raise NodeExecutionError("The hook has no script.", hint="Set config.script to a Python file.")
     files = context.services.files
-    code = await asyncio.to_thread(files.read_text, script)
+    code = await asyncio.to_thread(context.program, script, code=True)
     arguments = context.render_within(_mapping(spec, "args"))
     inputs = context.inputs
     if arguments:

@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
+from dipeo_nb.diagram.closure import plan_digest
 from dipeo_nb.diagram.document import Diagram, load_text
+from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.diagram.templates import resolve
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.nodes import SubDiagramNode, code_of
+from dipeo_nb.domain.nodes import SubDiagramNode
 from dipeo_nb.domain.plan import Plan
-from dipeo_nb.domain.ports import Question
+from dipeo_nb.domain.ports import Question, RunGate
 from dipeo_nb.errors import (
     BudgetExceededError,
     DiagramError,
@@ -34,7 +36,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Output, as_text, plain
 from dipeo_nb.execution.memory import as_record
-from dipeo_nb.execution.nested import DEEPEST, matched, nested_document
+from dipeo_nb.execution.nested import matched
 from dipeo_nb.execution.recovery import begun_work, changed_nodes, error_value, message_of, recovered, reusable
 
 TIMEOUT = None  # the run's own limit holds for its children too
@@ -84,19 +86,10 @@ def diagram_of(context: NodeContext, spec: SubDiagramNode) -> Diagram:
 
     Raises:
         DiagramError: there is none, or it cannot be read.
-        NodeExecutionError: it is outside the base directory, was chosen while the run went on, and brings code.
     """
     base = context.services.files.base_path
     name = context.file_name(spec.diagram_name or "").strip()
-    document = nested_document(spec, name, source_path=context.execution.plan.source_path, base_dir=base)
-    outside = document.path is not None and not document.path.resolve().is_relative_to(base.resolve())
-    chosen = outside and not spec.diagram_data and name != (spec.diagram_name or "").strip()
-    if chosen and any(code_of(node.spec) for node in document.compile(base_dir=base).nodes):
-        raise NodeExecutionError(
-            f"'{name}' is outside the base directory {base} and brings code that nobody was shown.",
-            hint="Name the diagram without variables, so that it is shown before the run; or set --base-dir.",
-        )
-    return document
+    return nested_document(spec, name, source_path=context.execution.plan.source_path, base_dir=base)
 
 
 def _variables(context: NodeContext, spec: SubDiagramNode) -> dict[str, Any]:
@@ -177,6 +170,7 @@ def _last_value(events: list[Event]) -> Any:
 class _Source(NamedTuple):
     document: Diagram
     plan: Plan
+    gate: RunGate
     native: Mapping[str, Any]
 
 
@@ -222,12 +216,15 @@ class _Children:
         recorded = events[0].payload["source"]
         plan, changed = source.plan, set[int]()
         if recorded != source.native:
-            before = (await self._of(_recorded(context, events, source.document))).plan
+            before = await asyncio.to_thread(_plan, context, _recorded(context, events, source.document))
             same = matched(before, source.plan)
             ids = {old.id: new.id for old, new in zip(before.nodes, same.nodes, strict=True)}
             changed = changed_nodes(same, source.plan)
             if not changed and same.by_id.keys() == source.plan.by_id.keys():
                 plan = before  # only its looks have changed
+                if plan_digest(before) != plan_digest(source.plan):
+                    gate = await asyncio.to_thread(context.execution.gate.child, source.document, before, events[0])
+                    source = source._replace(gate=gate)
             else:
                 return await self._forked(source, ids, events, variables, index, changed)
         try:
@@ -299,41 +296,44 @@ class _Children:
             own_models=frozenset(),
             source=source.native,
             parent_run_id=execution.run_id,
+            budget=execution.options.budget or source.gate.budget,
             interaction=_Upwards(context, f"{context.node.label}[{index}]" if spec.batch else context.node.label),
             **{"reuse": {}, "forked_from": None, **more},
         )
         log = None if spec.isolate_conversation or spec.batch else execution.log
-        return Execution(
-            source.plan, context.services, options, recovered=recovered, parent=context, log=log, run_id=run_id
-        )
+        return Execution(source.plan, source.gate, options, recovered=recovered, parent=context, log=log, run_id=run_id)
 
     async def _read(self) -> _Source:
         """The diagram as it is now; as it was recorded, when it is gone."""
         async with self._reading:
             if self._source is None:
                 context = self._context
+                record: Event | None = None
                 try:
                     document = await asyncio.to_thread(diagram_of, context, cast(SubDiagramNode, context.node.spec))
                 except DiagramNotFoundError as error:
-                    document = await self._remembered()
-                    if document is None:
+                    events = await self._remembered()
+                    if not events:
                         raise
+                    document, record = _recorded(context, events), events[0]
                     context.execution.emit_log(
                         context.node, "WARNING", f"{error.message} The run goes on with the diagram as it was recorded."
                     )
-                self._source = await self._of(document)
+                self._source = await self._of(document, record)
             return self._source
 
-    async def _remembered(self) -> Diagram | None:
-        """The diagram of the first child that was begun."""
+    async def _remembered(self) -> list[Event]:
+        """The record of the first child that was begun."""
         for run_id in self._known.values():
             if events := await self._context.services.store.events(run_id):
-                return _recorded(self._context, events)
-        return None
+                return events
+        return []
 
-    async def _of(self, document: Diagram) -> _Source:
-        plan = await asyncio.to_thread(_plan, self._context, document)
-        return _Source(document, plan, json.loads(document.to_text("native")))
+    async def _of(self, document: Diagram, record: Event | None) -> _Source:
+        context = self._context
+        plan = await asyncio.to_thread(_plan, context, document)
+        gate = await asyncio.to_thread(context.execution.gate.child, document, plan, record)
+        return _Source(document, plan, gate, json.loads(document.to_text("native")))
 
 
 def _recorded(context: NodeContext, events: list[Event], current: Diagram | None = None) -> Diagram:

@@ -63,7 +63,7 @@ async def _template(context: NodeContext, spec: TemplateJobNode, names: Mapping[
     if not spec.template_path:
         raise NodeExecutionError("The node has no template.", hint="Set `template_path` or `template_content`.")
     path = await _path(context, spec.template_path, names)
-    return await asyncio.to_thread(context.services.files.read_text, path), f"template {path}"
+    return await asyncio.to_thread(context.program, path), f"template {path}"
 
 
 async def _path(context: NodeContext, template: str, names: Mapping[str, Any]) -> str:
@@ -74,7 +74,7 @@ async def _path(context: NodeContext, template: str, names: Mapping[str, Any]) -
 def _included(context: NodeContext, name: str) -> str | None:
     """A template that another one includes, below the base directory."""
     try:
-        return context.services.files.read_text(name)
+        return context.program(name)
     except StorageError as error:
         if error.facts.get("cause") == "not_found":
             return None

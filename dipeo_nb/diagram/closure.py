@@ -1,0 +1,351 @@
+"""The closure of a diagram: all that a run of it would read as program, and what it may do. Nothing is run.
+
+It holds the plans of the diagram and of all that it runs by name or inline, read and compiled as for a run, and the bytes of the
+files that these name: code and the modules it imports, templates and what they include, schemas. Its digest changes with each of
+them, and with nothing else: positions, comments and the file format do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import enum
+import hashlib
+import json
+import posixpath
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError as JinjaError
+from jinja2 import nodes as jinja
+
+from dipeo_nb.common.protected import ProtectedPlaces
+from dipeo_nb.common.root import Root
+from dipeo_nb.config import get_settings
+from dipeo_nb.diagram.document import Diagram
+from dipeo_nb.diagram.file_templates import parse_file
+from dipeo_nb.diagram.nested import DEEPEST, nested_document
+from dipeo_nb.diagram.prompt_files import PromptFiles
+from dipeo_nb.domain.capabilities import Capabilities, Use, as_pattern, uses_of
+from dipeo_nb.domain.enums import HookType, SupportedLanguage
+from dipeo_nb.domain.nodes import (
+    CodeJobNode,
+    ConditionNode,
+    HookNode,
+    JsonSchemaValidatorNode,
+    PersonJobNode,
+    SubDiagramNode,
+    TemplateJobNode,
+)
+from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.errors import DiagramError, StorageError, TemplateError, ValidationError
+
+MAX_FILES = 500
+MAX_BYTES = 20_000_000
+VERSION = 2
+"""Of the digest's form."""
+CODE_FILE = re.compile(r"[^\n]+\.(py|ts|mts|js|mjs|sh|bash)")
+"""A single line of `code` that may name a file of code."""
+_NOT_RUN = frozenset({"flipped", "metadata"})
+"""Fields of nodes that no run looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """What a run of a diagram would read as program."""
+
+    name: str
+    plans: Mapping[str, Plan]
+    """By digest; the diagram's own is the first."""
+    files: Mapping[str, bytes]
+    """By path below the base directory."""
+    places: tuple[Path, ...]
+    """Files of the diagrams, the diagram's own first when it has one."""
+    uses: Capabilities
+    modules: frozenset[str]
+    """First names of the modules that its Python code imports; `*` when that cannot be known."""
+    digest: str
+    """SHA-256 in hex."""
+
+    @property
+    def code(self) -> str:
+        """160 bits of the digest as 32 characters: what a pinned run says (`--pin`, `trust=`)."""
+        return pin_of(self.digest)
+
+
+def pin_of(digest: str) -> str:
+    """A digest as it is pinned."""
+    return base64.b32encode(bytes.fromhex(digest)[:20]).decode().lower()
+
+
+def closure(document: Diagram, *, base_dir: Path, plan: Plan | None = None) -> Closure:
+    """The closure of a diagram in a base directory.
+
+    Args:
+        plan: that of the document, where it is compiled already.
+
+    Raises:
+        InvalidDiagramError: the diagram itself cannot run. Sub-diagrams that cannot are left out: they are not granted anything.
+        ValidationError: it has more than 500 files, 20 MB, or 10 levels.
+    """
+    found = _Collector(base_dir)
+    found.diagram(document, plan or document.compile(base_dir=base_dir), (), 0)
+    record = {
+        "v": VERSION,
+        "plans": sorted(found.plans),
+        "nested": sorted(found.links),
+        "root": next(iter(found.plans)),
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(found.files.items())},
+    }
+    return Closure(
+        document.name,
+        found.plans,
+        found.files,
+        tuple(dict.fromkeys(found.places)),
+        Capabilities(found.uses),
+        frozenset(found.modules),
+        hashlib.sha256(_canonical(record)).hexdigest(),
+    )
+
+
+def plan_digest(plan: Plan) -> str:
+    """SHA-256 in hex of all that a run reads of a plan: nodes with every field, arrows, persons."""
+    labels = {node.id: node.label for node in plan.nodes}
+    people = {person.id: person.label for person in plan.persons.values()}
+
+    def value(name: str, given: Any) -> Any:
+        if name == "person" and isinstance(given, str):  # ids differ between formats, labels do not
+            return people.get(given, given)
+        if name == "node_indices" and isinstance(given, list):
+            return [labels.get(str(item), item) for item in given]
+        return given
+
+    record = {
+        "nodes": [
+            [n.type, n.label, {f.name: value(f.name, getattr(n.spec, f.name)) for f in fields(n.spec) if f.name not in _NOT_RUN}]
+            for n in plan.nodes
+        ],
+        "edges": sorted(
+            [e.source, e.target, e.source_handle, e.target_handle, e.label or "", e.content_type or "", e.priority]
+            for e in plan.edges
+        ),
+        "persons": sorted(
+            [p.label, p.llm.service, p.llm.model or "", p.llm.base_url or "", p.llm.api_key_id or "", p.llm.system_prompt or "",
+             json.dumps([p.llm.temperature, p.llm.max_tokens])]
+            for p in plan.persons.values()
+        ),
+    }  # fmt: skip
+    return hashlib.sha256(_canonical(record)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    """JSON with sorted keys; texts exactly as they are."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, default=_plain, separators=(",", ":")).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    return repr(value)
+
+
+class _Collector:
+    def __init__(self, base: Path) -> None:
+        settings = get_settings()
+        self.base = base
+        self.root = Root(base, protected=ProtectedPlaces(settings.own_places, settings.open_places))
+        self.plans: dict[str, Plan] = {}
+        self.files: dict[str, bytes] = {}
+        self.links: set[tuple[str, str, str]] = set()
+        """(plan, label of its node, plan that the node runs), by digest."""
+        self.places: list[Path] = []
+        self.uses: set[Use] = set()
+        self.modules: set[str] = set()
+        self._size = 0
+
+    def diagram(self, document: Diagram, plan: Plan, way: tuple[str, ...], depth: int) -> None:
+        digest = plan_digest(plan)
+        if document.path is not None:
+            self.places.append(document.path.resolve())
+        if digest in self.plans:
+            return
+        if depth > DEEPEST:
+            raise ValidationError(f"More than {DEEPEST} diagrams are nested in '{plan.name}'.", hint="Nest them less deep.")
+        self.plans[digest] = plan
+        self._count(len(document.text))
+        for node in plan.nodes:
+            for use in uses_of(node, plan):
+                self._use(use, way)
+            self._files_of(node, plan, way)
+            if isinstance(node.spec, SubDiagramNode):
+                self._nested(node, node.spec, plan, way, depth)
+
+    def _use(self, use: Use, way: tuple[str, ...]) -> None:
+        place = " › ".join((*way, use.node)) if use.node else use.node
+        self.uses.add(Use(use.kind, use.what, place, use.detail, use.of_model))
+
+    def _nested(self, node: PlanNode, spec: SubDiagramNode, plan: Plan, way: tuple[str, ...], depth: int) -> None:
+        name = (spec.diagram_name or "").strip()
+        if not spec.diagram_data and "{" in name:
+            return
+        try:
+            document = nested_document(spec, name, source_path=plan.source_path, base_dir=self.base)
+            inner = document.compile(base_dir=self.base)
+        except (DiagramError, StorageError):
+            return  # it may be there when its node is reached; what nobody was shown is not granted then
+        self.links.add((plan_digest(plan), node.label, plan_digest(inner)))
+        self.diagram(document, inner, (*way, node.label), depth + 1)
+
+    # Files.
+
+    def _files_of(self, node: PlanNode, plan: Plan, way: tuple[str, ...]) -> None:
+        match node.spec:
+            case CodeJobNode() as spec:
+                line = (spec.code or "").strip()
+                named = bool(CODE_FILE.fullmatch(line))
+                path = line if named else None if spec.code else spec.file_path
+                text = self._read(path, node, way) if path else None
+                if spec.language is SupportedLanguage.PYTHON:
+                    self._imports(text.decode("utf-8", "replace") if text else spec.code or "", path if text else None, node, way)
+            case HookNode(hook_type=HookType.PYTHON) as spec:
+                path = str(spec.config.get("script") or spec.command or "")
+                text = self._read(path, node, way)
+                self._imports((text or b"").decode("utf-8", "replace"), path, node, way)
+            case TemplateJobNode() as spec:
+                self._template(spec, node, way)
+            case JsonSchemaValidatorNode(json_schema=None, schema_path=str() as path):
+                self._data(path, node, way)
+            case PersonJobNode() | ConditionNode() as spec:
+                for f in fields(spec):
+                    name = getattr(spec, f.name)
+                    if f.metadata.get("effect") == "brings" and isinstance(name, str):
+                        self._prompt(name, node, plan, way)
+            case _:
+                pass
+
+    def _read(self, path: str, node: PlanNode, way: tuple[str, ...]) -> bytes | None:
+        """A file that a node names, kept; None when it cannot be read, which its node will say."""
+        name = posixpath.normpath(path.strip())
+        if name in self.files:
+            return self.files[name]
+        try:
+            data = self.root.read(name, MAX_BYTES)
+        except (OSError, StorageError, ValueError):
+            return None
+        self._count(len(data))
+        self.files[name] = data
+        self._use(Use("brings", name, node.label), way)
+        if len(self.files) > MAX_FILES:
+            raise ValidationError(f"The diagram brings more than {MAX_FILES} files.", hint="Let it name fewer.")
+        return data
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > MAX_BYTES:
+            raise ValidationError(f"The diagram and its files have more than {MAX_BYTES:,} bytes.", hint="Let it name fewer.")
+
+    def _data(self, path: str, node: PlanNode, way: tuple[str, ...]) -> None:
+        """A file that is read as it is there; one whose name is made while the run goes on is any that fits."""
+        if "{" in path or self._read(path, node, way) is None:
+            self._use(Use("read", as_pattern(path), node.label), way)
+
+    def _prompt(self, name: str, node: PlanNode, plan: Plan, way: tuple[str, ...]) -> None:
+        """The compiler has put the text of a prompt file into the plan. One beyond the diagram's own folder is the user's."""
+        source = Path(plan.source_path) if plan.source_path else None
+        files = PromptFiles(self.base, source)
+        if files.read(name)[0] is None:
+            return
+        path = files.path_of(name)
+        beside = source is not None and path is not None and path.is_relative_to(source.parent.resolve())
+        self._use(Use("brings" if beside else "read", files.relative(name) or name, node.label), way)
+
+    def _template(self, spec: TemplateJobNode, node: PlanNode, way: tuple[str, ...]) -> None:
+        if spec.preprocessor:
+            given = spec.preprocessor
+            module = given.rpartition(".")[0] if isinstance(given, str) else str(given.get("module") or "")
+            self._module(module, None, node, way)
+        if spec.template_content is None and spec.template_path:
+            if "{" in spec.template_path:
+                self._data(spec.template_path, node, way)
+                return
+            text = self._read(spec.template_path, node, way)
+            if text is None:
+                self._use(Use("read", as_pattern(spec.template_path), node.label), way)
+                return
+            self._includes(text.decode("utf-8", "replace"), node, way, set())
+        elif spec.template_content:
+            self._includes(spec.template_content, node, way, set())
+
+    def _includes(self, template: str, node: PlanNode, way: tuple[str, ...], seen: set[str]) -> None:
+        for name in _included(template):
+            if name is None:
+                self._use(Use("read", "**", node.label, "templates that are chosen while it runs"), way)
+            elif name not in seen:
+                seen.add(name)
+                if (text := self._read(name, node, way)) is not None:
+                    self._includes(text.decode("utf-8", "replace"), node, way, seen)
+                else:
+                    self._use(Use("read", as_pattern(name), node.label), way)
+
+    def _imports(self, code: str, file: str | None, node: PlanNode, way: tuple[str, ...]) -> None:
+        for module in _imported(code):
+            self._module(module, file, node, way)
+
+    def _module(self, module: str, file: str | None, node: PlanNode, way: tuple[str, ...]) -> None:
+        """Keep the files of a module that lies beside the code's file or below the base directory."""
+        first = module.partition(".")[0]
+        self.modules.add(first or "*")
+        if not first or first in sys.stdlib_module_names:
+            return
+        folders = [posixpath.dirname(posixpath.normpath(file))] if file else []
+        for folder in dict.fromkeys([*folders, ""]):
+            parts = module.split(".")
+            for depth in range(1, len(parts) + 1):
+                stem = posixpath.join(folder, *parts[:depth])
+                for name in (f"{stem}.py", f"{stem}/__init__.py"):
+                    known = name in self.files
+                    text = self._read(name, node, way)
+                    if text is not None and not known:
+                        self._imports(text.decode("utf-8", "replace"), name, node, way)
+
+
+def _included(template: str) -> Iterator[str | None]:
+    """Names of the templates that a template includes, extends or imports; None for one that is not written out."""
+    try:
+        tree = parse_file(template)
+    except (JinjaError, TemplateError, RecursionError):
+        return  # the run will say so
+    for found in tree.find_all((jinja.Include, jinja.Extends, jinja.Import, jinja.FromImport)):
+        wanted = found.template
+        if isinstance(wanted, jinja.Const):
+            values = wanted.value if isinstance(wanted.value, (list, tuple)) else [wanted.value]
+            yield from (str(value) for value in values)
+        elif isinstance(wanted, (jinja.List, jinja.Tuple)):
+            yield from (str(item.value) if isinstance(item, jinja.Const) else None for item in wanted.items)
+        else:
+            yield None
+
+
+def _imported(code: str) -> Iterator[str]:
+    """Dotted names of the modules that Python code imports, as far as its text says."""
+    try:
+        tree = ast.parse(f"async def _():\n{''.join(f' {line}' for line in code.splitlines(keepends=True))}\n pass")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        try:
+            tree = ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return  # it does not run either
+    for found in ast.walk(tree):
+        if isinstance(found, ast.Import):
+            yield from (alias.name for alias in found.names)
+        elif isinstance(found, ast.ImportFrom) and found.module:
+            yield found.module
+            yield from (f"{found.module}.{alias.name}" for alias in found.names)
