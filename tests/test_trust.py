@@ -267,16 +267,22 @@ def test_a_guest_spends_little(base: Path) -> None:
     ask = light(node("person_job", "Ask", person="A", default_prompt="Hi {{default}}"), persons={"A": {"service": "openai", "model": "gpt-5-nano"}})
     many = write(base, light(node("sub_diagram", "Sub", diagram_data=ask, batch=True, batch_input_key="items")))
     with Session(llm=scripted("Fine.")) as session:
-        run = session.start(many, inputs={"items": list(range(3))}, view=False)
+        gate = session.runtime.prepare(many).gate
+        assert gate.budget is not None
+        assert (gate.budget.usd, gate.budget.calls, gate.budget.tokens) == (0.10, 50, 200_000)
+        mine = Budget(calls=2)
+        run = session.start(many, inputs={"items": [1, 2]}, budget=mine, view=False)
         run.result(30)
-        assert run._execution is not None
-        budget = run._execution.options.budget
-        assert (budget.usd, budget.calls, budget.tokens) == (0.10, 50, 200_000)
-        mine = Budget(calls=7)
-        run = session.start(many, inputs={"items": [1]}, budget=mine, view=False)
-        run.result(30)
-        assert run._execution is not None
-        assert run._execution.options.budget is mine
+
+
+def test_the_budget_of_a_guest_is_that_of_the_whole_run(base: Path) -> None:
+    """Children that each ask a few times are refused together at the 51st call."""
+    ask = light(node("person_job", "Ask", person="A", default_prompt="Hi {{default}}"), persons={"A": {"service": "echo"}})
+    many = write(base, light(node("sub_diagram", "Sub", diagram_data=ask, batch=True, batch_input_key="items")))
+    with Session() as session:
+        assert session.run(many, inputs={"items": list(range(50))}, view=False).status == "completed"
+        with pytest.raises(dp.DipeoError, match="budget is used up"):
+            session.run(many, inputs={"items": list(range(51))}, view=False)
 
 
 def test_no_budget_asks_always(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
