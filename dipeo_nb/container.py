@@ -493,6 +493,7 @@ class Runtime(InitializationMixin):
             db=DBOperationsDomainService if own_db else None,
             decide=child,
             stamp=self.trust.stamp(decision),
+            made=self.trust.remember_made,
             base=self.settings.base_dir,
             model_chosen=chosen,
         )

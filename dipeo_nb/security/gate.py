@@ -40,6 +40,7 @@ GUEST_CALLS, GUEST_TOKENS = 50, 200_000
 """Calls of models, and their tokens, that a guest's run may take unasked, with its sub-diagrams."""
 PROGRAM_FILES = (".py", ".pyc", ".pyd", ".so", ".ipynb", ".sh", ".bash", ".js", ".mjs", ".cjs", ".ts", ".mts", ".cts")
 """Endings of files that programs run: written only where the list names them."""
+DIAGRAM_FILES = (".yaml", ".yml", ".json")
 _BEFORE: Collection[Kind] = ("code", "process", "function", "service", "diagram")
 """Kinds that are looked at before a node begins, since its handler need not use a service for them."""
 
@@ -76,6 +77,8 @@ class Gate:
     db: Callable[[FileSystemPort], DBOperationsPort] | None = None
     decide: Callable[[Diagram, Plan, Event | None], Gate] | None = None
     stamp: Callable[[str, Any], Mapping[str, str] | None] = lambda run_id, source: None
+    made: Callable[[bytes], None] = lambda data: None
+    """Remembers the content of a diagram that a guest was allowed to write among the user's files."""
     base: Path = Path()
     model_chosen: bool = False
     """Whether the user moved every person to a model: then what the persons' own models would do is not done."""
@@ -378,6 +381,15 @@ class _GuestFiles(_CheckedFiles):
         if self._wrote_like(name):
             return self._own()
         raise refusal("read", name)
+
+    def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
+        files = self._for(path, True)
+        if files is self._allowed and str(path).casefold().endswith(DIAGRAM_FILES):
+            self._gate.made(data)  # first: what is there and not remembered could be taken for the user's own
+        return files.write_bytes(path, data, create_only=create_only)
+
+    def write_text(self, path: str | Path, text: str, *, create_only: bool = False) -> int:
+        return self.write_bytes(path, text.encode(), create_only=create_only)
 
     @property
     def _brought(self) -> Mapping[str, bytes]:

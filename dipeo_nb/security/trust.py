@@ -181,6 +181,10 @@ class Trust:
                     return folder
         return None
 
+    def remember_made(self, data: bytes) -> None:
+        """Keep that a guest has written a diagram: it stays a guest, also in a trusted folder, until it is edited."""
+        self.store.add(GuestMade(digest=hashlib.sha256(data).hexdigest()))
+
     def _made_by_guest(self, text: str) -> bool:
         return self.store.find(GuestMade, digest=_digest(text)) is not None
 
