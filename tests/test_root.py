@@ -18,7 +18,7 @@ import pytest
 
 from dipeo_nb.common import walk
 from dipeo_nb.common.protected import ProtectedPlaces
-from dipeo_nb.common.root import Root, own_root
+from dipeo_nb.common.root import Root, own_root, private_root
 from dipeo_nb.errors import StorageError
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 
@@ -267,6 +267,24 @@ def test_names_that_the_user_opens(base: Path):
     for path in (".dipeo/x", ".env", "dipeo.toml", ".git/x"):
         with pytest.raises(StorageError, match="closed to diagrams"):
             files.write_text(path, "x")
+
+
+def test_a_folder_within_the_products_own(base: Path, handles: bool):
+    """Files in it are reached by its own root, with the same names closed as everywhere; what is beside it is not."""
+    root = private_root(Path(".dipeo/drafts/x"), base, protected=ProtectedPlaces([base / ".dipeo"]))
+    files = LocalFileSystemAdapter(root)
+    files.write_text("a/b.txt", "x")
+    assert (base / ".dipeo/drafts/x/a/b.txt").read_text() == files.read_text("a/b.txt") == "x"
+    assert [p.as_posix() for p in files.glob("**/*")] == ["a/b.txt"]
+    for path in ("../../runs.db", "a/.env", "dipeo.toml", "a/conftest.py", str(base / "d/s.txt"), "../y/b.txt"):
+        with pytest.raises(StorageError) as caught:
+            files.write_text(path, "x")
+        assert caught.value.facts["cause"] == "refused"
+    with pytest.raises(StorageError, match="base directory itself"):
+        files.rmdir(".", recursive=True)
+    seen: list[str] = []
+    files.restricted(lambda path, writing: seen.append(path)).read_text("a/b.txt")
+    assert seen == ["a/b.txt"]
 
 
 def test_a_failed_write_leaves_nothing(base: Path, handles: bool, monkeypatch: pytest.MonkeyPatch):

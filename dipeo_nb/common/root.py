@@ -81,8 +81,8 @@ class Root:
         """This folder, with a further rule.
 
         Args:
-            check: says why a path may not be used, or None; called with the path below the base, after links, and whether it
-                is to be written.
+            check: says why a path may not be used, or None; called with the path below the folder, after links, and whether
+                it is to be written.
         """
         before = self._rules.check
 
@@ -330,12 +330,16 @@ class Root:
             rules.check_name(real.relative_to(rules.base.path).parts[:depth], False, spot.shown)
 
 
-def private_root(folder: Path, base: Path) -> Root:
-    """A folder of the product itself: private, and reached through no link as far as it lies below *base*."""
+def private_root(folder: Path, base: Path, *, protected: ProtectedPlaces | None = None) -> Root:
+    """A folder of the product itself: private, and reached through no link as far as it lies below *base*.
+
+    Args:
+        protected: what is closed in the folder.
+    """
     place, above = Path(os.path.abspath(base / folder)), Path(os.path.abspath(base))
     if place != above and place.is_relative_to(above):
-        return Root(above, private=True).below(place.relative_to(above))
-    return Root(place, links=False, private=True)
+        return Root(above, private=True, protected=protected).below(place.relative_to(above))
+    return Root(place, links=False, private=True, protected=protected)
 
 
 def own_root(base: Path) -> Root:

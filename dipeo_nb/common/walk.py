@@ -175,7 +175,7 @@ class Rules:
 
     base: Base
     prefix: tuple[str, ...] = ()
-    """Folders below the base that no path leaves."""
+    """Folders below the base that no path leaves, and that are not protected themselves."""
     links: bool = True
     private: bool = False
     protected: ProtectedPlaces | None = None
@@ -185,7 +185,7 @@ class Rules:
 
     def check_name(self, parts: tuple[str, ...], writing: bool, shown: str) -> None:
         """Raises StorageError for a place that is protected by the name of its last component."""
-        if self.protected is None:
+        if self.protected is None or len(parts) <= len(self.prefix):
             return
         self.protected.check_name(parts[-1], writing, shown)
         if self.own and (() in self.own or tuple(map(folded, parts)) in self.own):
@@ -193,7 +193,7 @@ class Rules:
 
     def check_file(self, info: os.stat_result, parts: tuple[str, ...], writing: bool, shown: str) -> None:
         """Raises StorageError for what is protected under another name, or would be written into a folder of others."""
-        if self.protected is not None:
+        if self.protected is not None and len(parts) > len(self.prefix):
             self.protected.check_file(info, shown, self.base.path)
         if self.private and writing and stat.S_ISDIR(info.st_mode) and not _is_mine(info):
             where = self.base.path.joinpath(*parts)
@@ -201,7 +201,7 @@ class Rules:
 
     def check_path(self, parts: tuple[str, ...], writing: bool, shown: str) -> None:
         """Raises StorageError for a whole path that is not granted."""
-        if self.check is not None and (why := self.check("/".join(parts), writing)):
+        if self.check is not None and (why := self.check("/".join(parts[len(self.prefix) :]), writing)):
             raise refused(shown, why)
 
     def is_open(self, parts: tuple[str, ...], writing: bool = False) -> bool:
