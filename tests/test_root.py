@@ -202,6 +202,10 @@ def test_a_check_sees_where_a_path_leads(base: Path, handles: bool):
     assert seen[0] == ("d/nb.ipynb", True)
     with pytest.raises(StorageError, match="notebook"):
         files.rename("d/nb.txt", "d/nb.ipynb")
+    (base / "d/own.ipynb").write_text("{}")
+    for work in (lambda: files.rename("d", "e"), lambda: files.rmdir("d", recursive=True)):
+        with pytest.raises(StorageError, match="notebook"):
+            work()
     with pytest.raises(StorageError, match="second"):
         files.restricted(lambda path, writing: "the second rule").read_text("d/nb.txt")
 

@@ -30,9 +30,8 @@ TRIES = 3
 """How often a path is followed anew when something on the way was exchanged meanwhile."""
 _READING = walk.NO_LINK | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _CREATING = walk.NO_LINK | os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-
-
 _PIECE = 1 << 16
+"""Bytes read at once, at least."""
 
 
 class Root:
@@ -253,14 +252,15 @@ class Root:
         rules = self._rules
         if len(spot.parts) <= len(rules.prefix):
             raise refused(spot.shown, "it is the base directory itself")
-        if rules.protected is None:
+        if rules.protected is None and rules.check is None:
             return
         with spot.inside() as folder:
-            found = (parts for parts in walk.names_below(folder, spot.parts) if not rules.is_open(parts, writing=True))
-            if (inside := next(found, None)) is not None:
-                name = "/".join(inside)
-                hint = "Move or remove the folder yourself."
-                raise refused(spot.shown, f"it holds '{name}', which is protected", hint=hint)
+            for parts in walk.names_below(folder, spot.parts):
+                rules.check_path(parts, True, spot.shown)
+                if not rules.is_open(parts, writing=True):
+                    name = "/".join(parts)
+                    hint = "Move or remove the folder yourself."
+                    raise refused(spot.shown, f"it holds '{name}', which is protected", hint=hint)
 
     # The way to a place.
 
