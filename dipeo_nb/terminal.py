@@ -103,7 +103,8 @@ class Lines(View):
             case "node_output" if payload.get("kind") == "progress":
                 self._show_progress(label, payload)
             case "execution_log" if payload.get("level") in ("WARNING", "ERROR"):
-                say(f"  {payload['level'].lower()}: {label}: {one_line(payload.get('message'), 300)}")
+                where = f"{label}: " if label else ""
+                say(f"  {payload['level'].lower()}: {where}{one_line(payload.get('message'), 300)}")
             case "execution_completed" | "execution_error":
                 for name in self._again:
                     self._show_count(name)

@@ -239,7 +239,7 @@ class Journal:
             EventType.EXECUTION_LOG,
             None,
             {
-                "level": "ERROR",
+                "level": "WARNING" if error.facts.get("cause") == "read_only" else "ERROR",
                 "message": f"The run goes on but is not recorded: {error.message}",
                 "logger_name": "dipeo_nb",
                 "extra_fields": {"hint": error.hint},

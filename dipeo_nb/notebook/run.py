@@ -652,7 +652,10 @@ class Run:
         await self._runtime.initialize()
         while self._state.events <= seq and not self._finished.is_set():  # noqa: ASYNC110 - a queue per reader is dearer
             await asyncio.sleep(0.02)
-        return await self._runtime.services.store.events(self.id, after=seq, limit=PAGE)
+        stored = await self._runtime.services.store.events(self.id, after=seq, limit=PAGE)
+        if not stored and self._execution is not None:  # the rest of it is not recorded
+            return [event for event in self._execution.tail if event.seq > seq][:PAGE]
+        return stored
 
     # How it looks.
 

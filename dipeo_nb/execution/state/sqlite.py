@@ -132,6 +132,8 @@ class SqliteRunStore:
         self._one_waits = threading.Lock()
         self._pid = 0
         self._stored: dict[str, tuple[int, bool]] = {}
+        self._unwritable: StorageError | None = None
+        """Why nothing can be recorded here."""
         self._tokens: dict[str, int] = {}
         """Of the runs that this object began or claimed."""
 
@@ -153,6 +155,7 @@ class SqliteRunStore:
         if not events:
             return
         run_id = events[0].run_id
+        self._check_writable()
         stored, ended = self._stored.get(run_id) or self._count(run_id)
         check_order(events, stored, ended)
         last = events[-1]
@@ -179,6 +182,10 @@ class SqliteRunStore:
             self._stored[run_id] = (last.seq, False)
             if events[0].seq == 1:
                 self._tokens[run_id] = 1
+
+    def _check_writable(self) -> None:
+        if self._db and (error := self._unwritable) is not None:
+            raise StorageError(error.message, hint=error.hint, **error.facts) from error.__cause__
 
     def _token(self, events: Sequence[Event]) -> int | None:
         return 1 if events[0].seq == 1 else self._tokens.get(events[0].run_id)
@@ -285,6 +292,7 @@ class SqliteRunStore:
         await asyncio.to_thread(self._compact)
 
     def _compact(self) -> None:
+        self._check_writable()
         connection = self._connected()
         try:
             connection.execute(f"PRAGMA busy_timeout = {COMPACT_MS}")
@@ -314,6 +322,9 @@ class SqliteRunStore:
             try:
                 self._connection = self._connected()
             except (sqlite3.Error, OSError) as error:
+                if not _is_busy(error) and not self._can_be_written():
+                    self._open_to_read(error)
+                    return
                 # Changing to WAL needs the file alone and does not wait by itself (two processes that start at once).
                 if not _is_busy(error) or time.monotonic() > deadline:
                     raise self._failed("open", error) from error
@@ -321,8 +332,52 @@ class SqliteRunStore:
             else:
                 if self._pid != os.getpid():
                     self._tokens = {}
-                self._pid, self._stored, self._waiting = os.getpid(), {}, None
+                self._pid, self._stored, self._waiting, self._unwritable = os.getpid(), {}, None, None
                 return
+
+    def _can_be_written(self) -> bool:
+        """Whether the file, or the first folder on the way to it that exists, may be written."""
+        folder = next((p for p in self.path.parents if p.exists()), Path())
+        return os.access(folder, os.W_OK) and (not self.path.exists() or os.access(self.path, os.W_OK))
+
+    def _open_to_read(self, cause: Exception) -> None:
+        """The runs of a place that cannot be written can be looked at; nothing is recorded there."""
+        error = StorageError(
+            f"Run store {self.path}: the folder or the file may not be written.",
+            hint="Make it writable, or keep runs elsewhere: STATE_STORE_PATH=~/runs.db.",
+            operation="append",
+            path=str(self.path),
+            cause="read_only",
+        )
+        error.__cause__ = cause
+        try:
+            self._connection = self._connected_to_read()
+        except sqlite3.Error as found:
+            raise self._failed("open", found) from found
+        self._pid, self._stored, self._waiting, self._unwritable = os.getpid(), {}, None, error
+
+    def _connected_to_read(self) -> sqlite3.Connection:
+        problem: sqlite3.Error | None = None
+        # What is in a WAL file is seen without `immutable` alone, which needs its index file, or a folder to make that in.
+        places = [f"{self.path.absolute().as_uri()}?{how}" for how in ("mode=ro", "mode=ro&immutable=1")]
+        for place in places if self.path.exists() else [":memory:"]:
+            connection = sqlite3.connect(place, isolation_level=None, check_same_thread=False, uri=True)
+            try:
+                connection.execute("PRAGMA temp_store = MEMORY")
+                there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                if there and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                    raise sqlite3.DatabaseError("file is not a database of runs")
+                for statement in _SCHEMA.split(";"):
+                    words = statement.split()
+                    if words[:2] == ["CREATE", "TABLE"] and words[2] not in there:  # of an earlier version, or none at all
+                        connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+            except sqlite3.Error as error:
+                connection.close()
+                problem = error
+            else:
+                return close_with(self, connection)
+        assert problem is not None
+        raise problem
 
     def _connected(self) -> sqlite3.Connection:
         connection = connect(
@@ -397,6 +452,7 @@ class SqliteRunStore:
     @contextmanager
     def _transaction(self, operation: str) -> Iterator[sqlite3.Connection]:
         connection = self._db
+        self._check_writable()
         try:
             connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TOTAL_S * 1000)}")
             connection.execute("BEGIN IMMEDIATE")
