@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sqlite3
 import threading
@@ -24,8 +25,8 @@ from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
-from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, NodeMeta, NodeSpec, StartNode, register_node_spec
-from dipeo_nb.domain.ports import RunStore
+from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, NodeMeta, NodeSpec, StartNode, UserResponseNode, register_node_spec
+from dipeo_nb.domain.ports import Question, RunStore
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers
@@ -301,7 +302,10 @@ def test_characters_that_were_cut_in_two_are_whole_again():
     assert all(event.payload["message"] == "half \\ud83d" for event in of(execution, T.EXECUTION_LOG))
 
 
-# Stops at any moment.
+# Stops at any moment. There are few of them here; for 1,000 in all: DIPEO_STOPS=250 pytest tests/test_journal.py -k stops
+
+STOPS = int(os.environ.get("DIPEO_STOPS", "0"))
+"""Stops of each test; 0: as many as the test says."""
 
 
 def plan_of_talkers(width: int) -> Any:
@@ -310,7 +314,21 @@ def plan_of_talkers(width: int) -> Any:
     for i in range(width):
         nodes |= {f"a{i}": Chat(timeout=0.02 if i == 0 else None, on_error="continue"), f"c{i}": ConditionNode(expression="False")}
         arrows += [f"s -> a{i}", f"a{i} -> c{i}", f"c{i}[condfalse] -> a{i}"]
+    # Somebody who is asked and often answers late.
+    nodes |= {"q": UserResponseNode(prompt="?", timeout=0.004, default="late"), "cq": ConditionNode(expression="False")}
+    arrows += ["s -> q", "q -> cq", "cq[condfalse] -> q"]
     return plan_of(nodes, arrows)
+
+
+class Sometimes:
+    """Answers after a while, which may be too late."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    async def ask(self, question: Question) -> tuple[str, str]:
+        await asyncio.sleep(self._rng.random() * 0.008)
+        return "in time", "user"
 
 
 async def stopped(make: Callable[[], RunStore], runs: int, seed: int, pause: float = 0.02) -> None:
@@ -320,12 +338,14 @@ async def stopped(make: Callable[[], RunStore], runs: int, seed: int, pause: flo
         store, plan = runtime.services.store, plan_of_talkers(3)
         shown: list[int] = []
         runtime.services.bus.subscribe(lambda e: shown.append(e.seq))
-        for _ in range(runs):
+        for _ in range(STOPS or runs):
             shown.clear()
             RETURNED.clear()
             how = rng.choice(("stop", "timeout", "cancel"))
             at = rng.random() * pause
-            execution = runtime.execution(Prepared.own(plan, runtime.services), max_iterations=10**6, timeout=at if how == "timeout" else 60.0)
+            execution = runtime.execution(
+                Prepared.own(plan, runtime.services), max_iterations=10**6, timeout=at if how == "timeout" else 60.0, interaction=Sometimes(rng)
+            )
             task = asyncio.ensure_future(execution.run())
             await asyncio.sleep(at)
             if how == "stop":
@@ -363,6 +383,12 @@ def test_stops_at_any_moment_of_a_commit_in_memory():
     run_sync(stopped(Slow, 60, seed=1))
 
 
+def test_stops_with_a_file_of_its_own(tmp_path: Path):
+    """SQLite, 30 times."""
+    run_sync(stopped(lambda: SqliteRunStore(tmp_path / "r.db"), 30, seed=5))
+
+
+@pytest.mark.timeout(120 + 3 * STOPS)
 def test_stops_while_another_process_writes(tmp_path: Path):
     """The write lock of the SQLite file is held by somebody else half of the time."""
     path = tmp_path / "r.db"
@@ -389,6 +415,7 @@ def test_stops_while_another_process_writes(tmp_path: Path):
         holder.join()
 
 
+@pytest.mark.timeout(120 + 3 * STOPS)
 def test_stops_at_any_moment_on_a_server(postgres_server: PostgresProcess):
     """PostgreSQL, stopped 30 times."""
     url = postgres_server.schema()
