@@ -25,7 +25,15 @@ from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
-from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, NodeMeta, NodeSpec, StartNode, UserResponseNode, register_node_spec
+from dipeo_nb.domain.nodes import (
+    ConditionNode,
+    EndpointNode,
+    NodeMeta,
+    NodeSpec,
+    StartNode,
+    UserResponseNode,
+    register_node_spec,
+)
 from dipeo_nb.domain.ports import Question, RunStore
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.events.memory import InMemoryEventBus

@@ -374,3 +374,34 @@ def test_where_nobody_sits_every_way_of_waiting_fails_at_once(session: Session, 
     assert asyncio.run(follow())
     with pytest.raises(RunError, match="answers="):
         session.run(diagram, view=False)
+
+
+def test_state_is_a_snapshot(session: Session):
+    """What was read does not change under the reader, whatever the run does meanwhile; many readers at once see whole states."""
+    run = asking(session)
+    before, node = run.state, run.node("Colour")
+    assert (before.status, node.status) == ("running", "running")
+    seen = before.events
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not run.finished:
+                state = run.state
+                for part in (state.nodes, state.questions, state.outputs, state.persons):
+                    dict(part)
+                assert len(run.nodes) <= 4
+                run.conversation, run.outputs, run.question  # noqa: B018
+        except BaseException as error:
+            failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    run.answer("blue")
+    run.wait(30)
+    for reader in readers:
+        reader.join(30)
+    assert not failures
+    assert (before.status, before.events, node.status) == ("running", seen, "running")
+    assert (run.state.status, run.node("Colour").status) == ("completed", "completed")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,12 @@ class NodeState:
     """Usage and cost of the calls of the run in flight; accounted for when it ends, or is found to have been cut off."""
 
     __repr__ = bounded_repr
+
+
+def _copied(node: NodeState) -> NodeState:
+    made = copy.copy(node)
+    made.progress, made.children, made.paid = dict(node.progress), list(node.children), list(node.paid)
+    return made
 
 
 @dataclass(slots=True)
@@ -146,6 +153,17 @@ class RunState:
     def pending_question(self) -> Mapping[str, Any] | None:
         """The question that waits longest for an answer."""
         return next(iter(list(self.questions.values())), None)  # the loop thread changes it meanwhile
+
+    def snapshot(self) -> RunState:
+        """A copy that nothing changes any more. The caller sees to it that no event is applied meanwhile."""
+        copied = copy.copy(self)
+        copied.nodes = {node_id: _copied(node) for node_id, node in self.nodes.items()}
+        copied.persons = {name: copy.copy(spent) for name, spent in self.persons.items()}
+        for name in ("labels", "outputs", "questions"):
+            setattr(copied, name, dict(getattr(self, name)))
+        for name in ("order", "conversation", "turns"):
+            setattr(copied, name, list(getattr(self, name)))
+        return copied
 
     def report(self) -> dict[str, Any]:
         """The run in a few JSON values: what `run --json` prints and the server answers."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -88,6 +89,7 @@ class Journal:
         self._on_failure = on_failure
         self._pending: list[Event] = []
         self._lock = asyncio.Lock()
+        self._applying = threading.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._timed: asyncio.Task[None] | None = None
         self._streams: dict[str, dict[Any, tuple[Stream, Mapping[str, Any]]]] = {}
@@ -205,8 +207,14 @@ class Journal:
     def _apply(self, events: Sequence[Event]) -> None:
         self._committed = events[-1].seq
         apply = self.state.apply
-        for event in events:
-            apply(event)
+        with self._applying:
+            for event in events:
+                apply(event)
+
+    def snapshot(self) -> RunState:
+        """The state after some commit, as a copy. Any thread."""
+        with self._applying:
+            return self.state.snapshot()
 
     async def _not_stored(self, events: list[Event], error: Exception | asyncio.CancelledError) -> None:
         """What follows when the store did not take events: returns when the run goes on with them in memory."""

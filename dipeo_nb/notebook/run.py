@@ -251,8 +251,11 @@ class Run:
 
     @property
     def state(self) -> RunState:
-        """The fold over what is written so far."""
+        """The fold over what is written so far: a copy, which does not change while the run goes on."""
         self._attend()
+        execution = self._execution
+        if isinstance(execution, Execution) and not self._finished.is_set():
+            return execution.journal.snapshot()
         return self._state
 
     @property
@@ -269,7 +272,7 @@ class Run:
     @property
     def outputs(self) -> Mapping[str, Any]:
         """Endpoint label → value."""
-        return Outputs(self._state.outputs)
+        return Outputs(dict(self._state.outputs))
 
     @property
     def usage(self) -> TokenUsage:
@@ -283,7 +286,7 @@ class Run:
     @property
     def persons(self) -> Mapping[str, Spent]:
         """Label of each person that answered → usage, cost_usd, calls."""
-        return self._state.persons
+        return self.state.persons
 
     @property
     def error(self) -> Mapping[str, Any] | None:
@@ -293,7 +296,8 @@ class Run:
 
     @property
     def conversation(self) -> Conversation:
-        return Conversation(self._state.conversation, self._state.turns, self._state.labels)
+        state = self.state
+        return Conversation(state.conversation, state.turns, state.labels)
 
     @property
     def events(self) -> Events:
@@ -322,7 +326,7 @@ class Run:
         Raises:
             UnknownNodeError: there is none; the hint has the nearest.
         """
-        for node_id, node in list(self._state.nodes.items()):
+        for node_id, node in self.state.nodes.items():
             if reference in (node_id, self._state.label(node_id)):
                 return node
         raise no_node(reference, self._state.labels.values())
@@ -330,9 +334,10 @@ class Run:
     @property
     def nodes(self) -> Table:
         """One row per node, in the order they first ran: node, status, runs, seconds, tokens, cost_usd, output."""
+        state = self.state
         rows = (
             {
-                "node": self._state.label(i),
+                "node": state.label(i),
                 "status": str(n.status),
                 "runs": n.runs,
                 "seconds": round(n.duration_s, 3),
@@ -340,7 +345,7 @@ class Run:
                 "cost_usd": n.cost_usd,
                 "output": n.output,
             }
-            for i, n in static_view.in_order(self._state)
+            for i, n in static_view.in_order(state)
         )
         return Table(rows, _NODE_KINDS)
 
@@ -666,7 +671,7 @@ class Run:
         """
         self._attended = self._finished.is_set() or in_kernel()  # a live view will show the end
         if not in_kernel():
-            sys.stdout.write(static_view.plain(self._state, self._diagram) + "\n")
+            sys.stdout.write(static_view.plain(self.state, self._diagram) + "\n")
             return
         if self._finished.is_set() or self._diagram is None or not self._view:
             from IPython.display import display
@@ -716,7 +721,7 @@ class Run:
     @displayed
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """The static form of the run as far as it is."""
-        return static_view.bundle(self._state, self._diagram)
+        return static_view.bundle(self.state, self._diagram)
 
     @displayed
     def __repr__(self) -> str:
