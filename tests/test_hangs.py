@@ -102,17 +102,21 @@ HANGS: dict[str, tuple[str, str]] = {
     "the limit of a run": ("session.run(diagram('sleeps_on'), timeout=1)", "limit of 1 s"),
     "a thread that dies": ("session.run(diagram('waits_for_a_thread_that_dies'))", "the thread died"),
     "a run of another session": (
-        "run = session.start(ASK)\nwhile not run.question: time.sleep(0.05)\n"
-        "try:\n    dp.Session(settings=session.settings).resume(run.id)\nfinally:\n    run.stop(); run.wait(10)",
+        (
+            "run = session.start(ASK)\nwhile not run.question: time.sleep(0.05)\n"
+            "try:\n    dp.Session(settings=session.settings).resume(run.id)\nfinally:\n    run.stop(); run.wait(10)"
+        ),
         "still goes on in this process",
     ),
 }
 FINE = {
     "an event handler that exits": ("subscribe(lambda event: sys.exit(4))\nsession.run(diagram('waits_for_nothing')).status", "completed"),
     "answered from another thread": (
-        "run = session.start(ASK)\n"
-        "def answer():\n    while not run.question: time.sleep(0.02)\n    run.answer('Ada')\n"
-        "threading.Thread(target=answer).start()\nwhile not run.finished: time.sleep(0.02)\nrun.result().output",
+        (
+            "run = session.start(ASK)\n"
+            "def answer():\n    while not run.question: time.sleep(0.02)\n    run.answer('Ada')\n"
+            "threading.Thread(target=answer).start()\nwhile not run.finished: time.sleep(0.02)\nrun.result().output"
+        ),
         "Ada",
     ),
 }
