@@ -447,11 +447,12 @@ class _Compiler:
         if len(tests) == 1:
             # By far the most frequent form.
             first, second, test = operands[0], operands[1], tests[0]
+            inside = isinstance(node.ops[0], (ast.In, ast.NotIn))
 
             def run_one(scope: _Scope) -> Any:
                 a, b = first(scope), second(scope)
                 try:
-                    if type(a) not in ATOMS and type(b) not in ATOMS:
+                    if type(b) not in ATOMS and (inside or type(a) not in ATOMS):
                         scope.used(a, b)
                     return test(a, b)
                 except _FAILURES as error:

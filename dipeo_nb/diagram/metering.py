@@ -18,6 +18,8 @@ MAX_ROUNDS = 1_000_000
 """Rounds of all loops, and calls, of one evaluation."""
 MAX_WORK = 100_000_000
 """Characters and elements that one evaluation may go through."""
+ELEMENT = 8
+"""What an element costs, in characters."""
 QUICK_ROUNDS = 5_000
 QUICK_WORK = 2_000_000
 
@@ -132,8 +134,10 @@ def _weight(value: Any, known: dict[int, int], left: list[int]) -> int:
         if isinstance(value, str):  # a text view
             behind = getattr(value, "__dipeo_value__", None)
             return len(value) + 1 + (0 if behind is None or isinstance(behind, str) else _weight(behind, known, left))
-        if isinstance(value, (bytes, bytearray, range)):
+        if isinstance(value, (bytes, bytearray)):
             return len(value) + 1
+        if isinstance(value, range):
+            return ELEMENT * (1 + len(value))
         if not isinstance(value, (Mapping, list, tuple, set, frozenset)):
             return 1
     before = known.get(id(value))
@@ -146,7 +150,7 @@ def _weight(value: Any, known: dict[int, int], left: list[int]) -> int:
     if left[0] < 0:
         return _TOO_MUCH
     known[id(value)] = _OPEN
-    total = 1 + len(items)
+    total = ELEMENT * (1 + len(items))
     mapping = kind is dict or (kind is not list and isinstance(value, Mapping))
     for item in items:
         if type(item) is str:
