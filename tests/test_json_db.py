@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -358,3 +359,15 @@ def test_a_failed_write_keeps_the_old_file(db: DBOperationsDomainService, tmp_pa
         assert do(db, "d", "read") == {"a": 1}
     finally:
         (tmp_path / "dbs").chmod(0o700)
+
+
+def test_a_long_yaml_file_is_read_where_it_can_be_stopped(tmp_path: Path) -> None:
+    """Its value is the same as that of a short one, `keys` too; a mistake in it is the same error."""
+    (tmp_path / "long.yaml").write_text("".join(f"- {{n: {n}, day: 2025-01-01}}\n" for n in range(20_000)))
+    (tmp_path / "bad.yaml").write_text("- {\n" + "# filling\n" * 40_000)
+    db = DBOperationsDomainService(LocalFileSystemAdapter(tmp_path))
+    read = asyncio.run(db.execute_operation("long.yaml", "read"))
+    assert read["value"][19_999] == {"n": 19_999, "day": "2025-01-01"}
+    assert read["metadata"]["items_count"] == 20_000
+    with pytest.raises(ValidationError, match="is not YAML"):
+        asyncio.run(db.execute_operation("bad.yaml", "read"))

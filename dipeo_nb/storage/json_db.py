@@ -31,6 +31,7 @@ from dipeo_nb.storage.structured_text import (
     yaml_text,
     yaml_value,
 )
+from dipeo_nb.workers import WORKERS
 
 FORMATS = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".xml": "xml"}
 """Suffix → format; every other suffix is text."""
@@ -38,6 +39,8 @@ SUFFIXES = {"yaml": ".yaml", "csv": ".csv", "text": ".txt", "xml": ".xml"}
 """Format → suffix of a name that has none; `.json` for the others."""
 LOCK_TIMEOUT_S = 30.0
 """Seconds to wait for somebody else who changes the same file."""
+QUICK_YAML = 200_000
+"""Characters of a YAML text that is parsed where it is read."""
 FOLDER = "dbs"
 """Where databases are that are named without a folder."""
 
@@ -118,7 +121,13 @@ class DBOperationsDomainService:
             with self.locked(request.path):
                 return run(request)
 
-        result, facts = await asyncio.to_thread(work)
+        try:
+            result, facts = await asyncio.to_thread(work)
+        except _LongYamlError as long:
+            # A thread could not be stopped, and YAML takes a second for every few hundred kilobytes.
+            value = await WORKERS.call("dipeo_nb.storage.structured_text:yaml_value", long.text, request.path)
+            request = request._replace(parsed=(value,))
+            result, facts = await asyncio.to_thread(work)
         metadata = {"operation": operation, "file_path": request.path, **facts}
         return {"value": result, "metadata": metadata}
 
@@ -170,7 +179,12 @@ class DBOperationsDomainService:
             resolved = [list(r) for r in line_ranges(request.lines, total)]
             ranges = {"requested": request.lines, "resolved": resolved}
             return part, {**facts, "partial_content": True, "total_lines": total, "line_ranges": ranges}
-        body = parse(text, request.form if request.format else guessed(request.path, text), request.path)
+        if request.parsed is not None:
+            body = request.parsed[0]
+        elif request.form == "yaml" and len(text) > QUICK_YAML:
+            raise _LongYamlError(text)
+        else:
+            body = parse(text, request.form if request.format else guessed(request.path, text), request.path)
         if request.keys:
             return select_keys(body, request.keys, request.path), {**facts, "keys": request.keys}
         return body, {**facts, **_counted(body)}
@@ -311,6 +325,14 @@ class DBOperationsDomainService:
         return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
+class _LongYamlError(Exception):
+    """A YAML text that takes long to parse."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("the YAML is long")
+        self.text = text
+
+
 class _Stored(NamedTuple):
     """The content of a file."""
 
@@ -327,6 +349,8 @@ class DBRequest(NamedTuple):
     keys: list[str]
     lines: Any
     format: str | None
+    parsed: tuple[Any] | None = None
+    """The content, where it was parsed already."""
 
     @property
     def form(self) -> str:
