@@ -225,7 +225,7 @@ def validated(value: Any, response_format: Any) -> tuple[str, Any]:
     return json.dumps(value, ensure_ascii=False), value
 
 
-CHECK_S = 2.0
+CHECK_S = 5.0
 """Seconds that the check of an answer may take."""
 
 
