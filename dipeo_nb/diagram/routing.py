@@ -9,7 +9,7 @@ are drawn. Deterministic; cost grows with the number of arrows and with what sta
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 Point = tuple[float, float]
@@ -45,37 +45,24 @@ _LANE = 12.0
 _BEND, _CROSSING, _ALONG, _THROUGH_BOX, _MIXED_SIDE = 34.0, 30.0, 90.0, 800.0, 46.0
 _TRIES = 6000
 """Shapes looked at closely, for all arrows together; a route that crosses no box is always looked for."""
-_EXACT_LIMIT = 250
-"""Above this many arrows, arrows no longer mind each other, and fewer shapes are tried."""
 
 
-def route(
-    boxes: Sequence[Box],
-    links: Sequence[tuple[int, int]],
-    *,
-    taken: Iterable[Sequence[Point]] = (),
-    loops: bool = False,
-) -> list[tuple[Point, ...]]:
+def route(boxes: Sequence[Box], links: Sequence[tuple[int, int]]) -> list[tuple[Point, ...]]:
     """A polyline from border to border for each link.
 
     Args:
         boxes: must not overlap.
         links: (source, target) as indexes into *boxes*; source and target differ.
-        taken: polylines already drawn, to be kept away from.
-        loops: the links lead backwards; they then prefer to arch over or under the boxes.
     """
-    return _Router(boxes, tuple(taken), len(links), loops=loops).run(links)
+    return _Router(boxes, len(links)).run(links)
 
 
 class _Router:
-    def __init__(self, boxes: Sequence[Box], taken: Sequence[Sequence[Point]], count: int, *, loops: bool) -> None:
+    def __init__(self, boxes: Sequence[Box], count: int) -> None:
         self.boxes = boxes
-        self.taken = taken
-        self.exact = count <= _EXACT_LIMIT
         self.tries = max(24, min(400, _TRIES // max(1, count)))
-        self.loops = loops
         self.grid = _Grid(boxes)
-        self.lines = _Lines(taken)
+        self.lines = _Lines()
         self.top = min((b.y for b in boxes), default=0.0)
         self.bottom = max((b.bottom for b in boxes), default=0.0)
 
@@ -83,7 +70,7 @@ class _Router:
         order = sorted(range(len(links)), key=lambda i: (self._distance(*links[i]), i))
         sides = self._choose_sides(links, order)
         ports = self._give_ports(links, sides)
-        self.lines = _Lines(self.taken)
+        self.lines = _Lines()
         routes: list[tuple[Point, ...]] = [()] * len(links)
         for i in order:
             source, target = links[i]
@@ -105,18 +92,12 @@ class _Router:
         for i in order:
             source, target = links[i]
             a, b = self.boxes[source], self.boxes[target]
-            ends = [
-                (s, t, _middle(a, s), _middle(b, t))
-                for s in range(4)
-                for t in range(4)
-                if self.exact or _likely(a, b, s, t)
-            ]
+            ends = [(s, t, _middle(a, s), _middle(b, t)) for s in range(4) for t in range(4)]
             extra = [
-                _LEAVE_PRICE[s] * (not self.loops)
-                + _ENTER_PRICE[t] * (not self.loops)
+                _LEAVE_PRICE[s]
+                + _ENTER_PRICE[t]
                 + ((source, s) in entering) * _MIXED_SIDE
                 + ((target, t) in leaving) * _MIXED_SIDE
-                + (self.loops and not (s == t and s in (TOP, BOTTOM))) * 60
                 for s, t, _, _ in ends
             ]
             best, sketch = self._cheapest(source, target, ends, extra)
@@ -211,14 +192,13 @@ class _Router:
         for box in (a, b):
             xs |= {box.x - STUB - 6, box.right + STUB + 6}
             ys |= {box.y - STUB - 6, box.bottom + STUB + 6}
-        if self.exact:
-            # Over or under whatever stands between.
-            between = [self.boxes[n] for n in self.grid.near(left, self.top, right, self.bottom)]
-            ys |= {min(n.y for n in between) - STUB - 6, max(n.bottom for n in between) + STUB + 6}
-            xs |= {x + d for x in tuple(xs) for d in (-_LANE, _LANE)}
-            ys |= {y + d for y in tuple(ys) for d in (-_LANE, _LANE)}
+        # Over or under whatever stands between.
+        between = [self.boxes[n] for n in self.grid.near(left, self.top, right, self.bottom)]
+        ys |= {min(n.y for n in between) - STUB - 6, max(n.bottom for n in between) + STUB + 6}
+        xs |= {x + d for x in tuple(xs) for d in (-_LANE, _LANE)}
+        ys |= {y + d for y in tuple(ys) for d in (-_LANE, _LANE)}
         near = self.grid.near(left - 40, top - 40, right + 40, bottom + 40) - {source, target}
-        if len(near) <= (10 if self.exact else 4):
+        if len(near) <= 10:
             for n in near:
                 box = self.boxes[n]
                 xs |= {box.x - STUB - 6, box.right + STUB + 6}
@@ -231,28 +211,16 @@ class _Router:
             price += _THROUGH_BOX * self.grid.crossed(p, q)
             if price >= limit:
                 return price
-        if self.exact:
-            for p, q in itertools.pairwise(points):
-                price += self.lines.price(p, q)
-                if price >= limit:
-                    return price
+        for p, q in itertools.pairwise(points):
+            price += self.lines.price(p, q)
+            if price >= limit:
+                return price
         return price
 
 
 def _middle(box: Box, side: int) -> Point:
     dx, dy = _OUT[side]
     return box.x + box.w * (1 + dx) / 2, box.y + box.h * (1 + dy) / 2
-
-
-def _likely(a: Box, b: Box, s: int, t: int) -> bool:
-    """The few pairs of sides worth trying in a large graph."""
-    if (s, t) in ((RIGHT, LEFT), (TOP, TOP), (BOTTOM, BOTTOM)):
-        return True
-    if a.bottom < b.y:
-        return (s, t) in ((BOTTOM, TOP), (RIGHT, TOP), (BOTTOM, LEFT))
-    if b.bottom < a.y:
-        return (s, t) in ((TOP, BOTTOM), (RIGHT, BOTTOM), (TOP, LEFT))
-    return (s, t) == (LEFT, RIGHT)
 
 
 def _shapes(
@@ -336,11 +304,9 @@ class _Grid:
 class _Lines:
     """Horizontal and vertical lines already drawn, by bins of their fixed coordinate."""
 
-    def __init__(self, drawn: Iterable[Sequence[Point]]) -> None:
+    def __init__(self) -> None:
         self.across: dict[int, list[tuple[float, float, float]]] = {}
         self.down: dict[int, list[tuple[float, float, float]]] = {}
-        for points in drawn:
-            self.add(points)
 
     def add(self, points: Sequence[Point]) -> None:
         for (px, py), (qx, qy) in itertools.pairwise(points):
