@@ -345,6 +345,9 @@ class _Bands:
             s, t = link.source, link.target
             if self.way[e] != _DETOUR or self.band[t] != self.band[s] - 1:
                 continue
+            first = self.rows[self.band[s]][self.column[s]][0]
+            if link.space and first != s:
+                continue  # its label stands over the box, where something passes
             if s in highest and t in lowest and not self.above[s] and t not in self.loops:
                 self.way[e] = _DIRECT
                 highest.discard(s)
