@@ -330,15 +330,22 @@ class Settings(BaseModel):
 
     @property
     def own_places(self) -> tuple[Path, ...]:
-        """Files and folders that belong to the product, wherever they are: no diagram reaches them."""
+        """Files and folders that belong to the product, wherever they are: no diagram reaches them. What waits to be approved is
+        none of them."""
         config = Path(platformdirs.user_config_dir("dipeo-nb", appauthor=False))
-        places = [self.data_dir, self.cache_dir, config, self.recordings, self.base_dir / ".dipeo"]
-        blobs = self.blob_store
+        places = [self.data_dir, self.cache_dir, config, self.base_dir / ".dipeo"]
+
+        def used(name: str) -> Any:
+            return None if self.waits(name) else getattr(self, name)
+
+        if used("llm_recordings") is not None:
+            places.append(self.recordings)
+        blobs, store, conversations = used("blob_store"), used("state_store_path"), used("conversation_store")
         if blobs is not None and blobs.startswith("file://"):
             blobs = url2pathname(urlsplit(blobs).path)
-        places += [Path(place) for place in (self.run_store, blobs) if _is_path(place)]
-        if _is_path(self.conversation_store):
-            places.append(self.base_dir / self.conversation_store)
+        places += [Path(place) for place in (store, blobs) if _is_path(place)]
+        if _is_path(conversations):
+            places.append(self.base_dir / conversations)
         return tuple(place.expanduser().absolute() for place in places)
 
     @property

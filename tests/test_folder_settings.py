@@ -80,6 +80,10 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "host": ("0.0.0.0", "::"),
     "port": ("7", "8"),
     "serve_token": ("attackerknows", "attackerknowstoo"),
+    "cors_origins": ("https://evil.example", "https://evil2.example"),
+    "guest_budget": ("1000", "500"),
+    "open_places": (".github", ".ssh"),
+    "pass_env": ("AWS_*", "GH_PAT"),
     "log_level": ("DEBUG", "ERROR"),
     "trusted_folders": ("/", "/tmp"),
 }
