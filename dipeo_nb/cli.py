@@ -284,17 +284,19 @@ def inspect(file: File, as_json: AsJson = False, base_dir: BaseDir = None, forma
 @app.command()
 def trust(
     path: Annotated[str | None, typer.Argument(metavar="PATH", help="A folder, or a diagram as it is now.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="What is trusted.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="What is trusted; with PATH, the settings that the folder suggests.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Trust it no more.")] = False,
     base_dir: BaseDir = None,
 ) -> int:
     """Trust a folder with all below it, now and later, or exactly one diagram as it is now."""
+    from dipeo_nb.security.folder_settings import pending_settings, settings_listing
     from dipeo_nb.security.trust import Trust
 
     settings = _settings(base_dir)
     record = Trust(settings)
     if list_ or path is None:
-        for line in record.lines():
+        lines = record.lines() if path is None else settings_listing(path, settings=settings)
+        for line in lines:
             print(safe(line))
         return DONE
     if forget:
@@ -302,7 +304,11 @@ def trust(
         print(f"Forgotten: {gone}" if gone else f"{safe(path)} was not trusted.")
         return DONE
     if Path(path).expanduser().is_dir():
-        print(f"Trusted from now on: {safe(str(record.trust_folder(Path(path))))} with all below it")
+        shown = pending_settings(path, settings=settings)
+        folder = record.trust_folder(Path(path), shown=shown)
+        print(f"Trusted from now on: {safe(str(folder))} with all below it")
+        for setting in shown:
+            print(f"  and its setting {safe(str(setting))}")
         return DONE
     found = _loaded(path, None, settings).capabilities(base_dir=settings.base_dir)
     for line in found.uses.listing():
@@ -1025,6 +1031,8 @@ def _decided(runtime: Runtime, prepare: Callable[..., Answered], trust: bool | s
     Args:
         prepare: called with `trust`, and `by` for the record.
     """
+    from dipeo_nb.security.folder_settings import pending_settings
+
     try:
         return prepare(trust)
     except TrustError as error:
@@ -1032,12 +1040,15 @@ def _decided(runtime: Runtime, prepare: Callable[..., Answered], trust: bool | s
             raise
         say(error.message, *error.listing())
         folder = error.facts.get("folder")
+        shown = pending_settings(folder, settings=runtime.settings) if folder else ()
+        if shown:
+            say(f"With [f], these settings of {folder} have effect, too:", *(f"  {setting}" for setting in shown))
         choices = "[y] this, as it is now" + (f"   [f] everything in {folder}" if folder else "") + "   [N]"
         sys.stderr.write(f"\nCode can do everything that you can. Run it?  {choices} > ")
         sys.stderr.flush()
         answer = sys.stdin.readline().strip().lower()
         if folder and answer == "f":
-            runtime.trust.trust_folder(Path(folder))
+            runtime.trust.trust_folder(Path(folder), shown=shown)
             return prepare(trust)
         if answer not in ("y", "yes"):
             raise TrustError(error.message, hint=error.hint) from None  # the list has been shown

@@ -687,3 +687,20 @@ def test_values_are_shown_without_passwords(folder_value: str, folder: Path):
     shown = f"{caught.value}{settings.explain()!r}{settings.explain()._repr_html_()}{settings_listing(folder)}"
     assert "canary1" not in shown
     assert "evil.example" in shown or "h/?" in shown
+
+
+def test_trusting_a_folder_approves_its_settings(folder: Path):
+    """`dipeo-nb trust .` shows and approves them; --list tells their standing; --forget takes all of it back."""
+    write(folder, ".env", openai_base_url="https://proxy.example/v1")
+    assert "waiting" in cli(folder, "trust", ".", "--list").stdout
+    done = cli(folder, "trust", ".")
+    assert "OPENAI_BASE_URL=https://proxy.example/v1" in done.stdout
+    assert pending_settings(folder) == ()
+    assert "approved" in cli(folder, "trust", ".", "--list").stdout
+    assert "openai_base_url=https://proxy.example/v1" in cli(folder, "trust").stdout
+    write(folder, ".env", openai_base_url="https://evil.example/v1")
+    assert len(pending_settings(folder)) == 1  # also in a trusted folder
+    assert cli(folder, "trust", ".", "--forget").returncode == 0
+    assert "proxy.example" not in cli(folder, "trust").stdout
+    dp.Session().trust(".")
+    assert pending_settings(folder) == ()

@@ -77,10 +77,10 @@ def decline_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings
         store.add(Declined(of="settings", where=str(found.folder), digest=found.digest))
 
 
-def forget_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> bool:
-    """Take back what was said about the settings of a folder; whether anything was."""
+def forget_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> int:
+    """Take back what was said about the settings of a folder; how many records there were."""
     store, where = TrustStore((settings or get_settings()).data_dir), str(Path(folder).expanduser().resolve())
-    return bool(store.forget(SettingsTrust, folder=where) + store.forget(Declined, of="settings", where=where))
+    return store.forget(SettingsTrust, folder=where) + store.forget(Declined, of="settings", where=where)
 
 
 def settings_listing(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> list[str]:

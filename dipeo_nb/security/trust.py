@@ -13,7 +13,7 @@ import hmac
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,8 +28,9 @@ from dipeo_nb.domain.capabilities import ANY, Capabilities, Use, granted_by
 from dipeo_nb.domain.nodes import SubDiagramNode
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.errors import DiagramError, StorageError, TrustError, ValidationError
+from dipeo_nb.security.folder_settings import PendingSetting, approve_settings, forget_settings
 from dipeo_nb.security.gate import Level, beyond_guest
-from dipeo_nb.security.trust_store import DiagramTrust, FolderTrust, GuestMade, TrustStore
+from dipeo_nb.security.trust_store import DiagramTrust, FolderTrust, GuestMade, SettingsTrust, TrustStore
 
 Allow = Mapping[str, Any] | list[str] | tuple[str, ...]
 Say = bool | str | None
@@ -216,15 +217,20 @@ class Trust:
 
         yield from below(plan, 0)
 
-    def trust_folder(self, path: Path) -> Path:
-        """Trust everything below a folder from now on.
+    def trust_folder(self, path: Path, *, shown: Sequence[PendingSetting] | None = None) -> Path:
+        """Trust everything below a folder from now on, and the settings that it suggests, as they are now.
+
+        Args:
+            shown: the settings that the user has seen, when that was a moment ago.
 
         Raises:
             ValidationError: there is no such folder.
+            ConfigurationError: its files of settings cannot be read, or have changed since they were shown.
         """
         folder = path.expanduser().resolve()
         if not folder.is_dir():
             raise ValidationError(f"There is no folder {folder}.", hint="Name a folder, or a diagram.")
+        approve_settings(folder, settings=self._settings, shown=shown)
         self.store.add(FolderTrust(path=str(folder), inode=folder.stat().st_ino))
         return folder
 
@@ -238,8 +244,11 @@ class Trust:
     def forget(self, path: str) -> int:
         """Drop what was said about a folder or a diagram, by its path or its name; how many records there were."""
         folder = Path(path).expanduser().resolve()
-        return self.store.forget(FolderTrust, path=str(folder)) + self.store.forget(DiagramTrust, name=stem(path)) + (
-            self.store.forget(DiagramTrust, name=path) if stem(path) != path else 0
+        return (
+            self.store.forget(FolderTrust, path=str(folder))
+            + forget_settings(folder, settings=self._settings)
+            + self.store.forget(DiagramTrust, name=stem(path))
+            + (self.store.forget(DiagramTrust, name=path) if stem(path) != path else 0)
         )
 
     def lines(self) -> list[str]:
@@ -250,7 +259,13 @@ class Trust:
             for r in self.store.records()
             if isinstance(r, (FolderTrust, DiagramTrust))
         ]
-        return [*named, *kept]
+        approved = [
+            f"setting  {name}={value} of {r.folder}  {r.at}"
+            for r in self.store.records()
+            if isinstance(r, SettingsTrust)
+            for name, value in r.values
+        ]
+        return [*named, *kept, *approved]
 
     # Records of runs.
 
