@@ -831,32 +831,39 @@ class CodeResult(NamedTuple):
     """What further names it bound or deleted: see `execution.code_state.Change`."""
 
 
+@runtime_checkable
 class RunGate(Protocol):
     """What one run may do; `security.gate`."""
 
     @property
+    @abstractmethod
     def services(self) -> Services:
         """The services, as far as the run may use them."""
         ...
 
     @property
+    @abstractmethod
     def budget(self) -> Budget | None:
         """What the run may spend on models when nobody says more."""
         ...
 
     @property
+    @abstractmethod
     def stamp(self) -> Callable[[str, Any], Mapping[str, str] | None]:
         """What is recorded about the decision, given the run's id and its diagram."""
         ...
 
+    @abstractmethod
     def check(self, node: PlanNode, plan: Plan) -> None:
         """Raises NotGrantedError for a node that wants what was not granted."""
         ...
 
+    @abstractmethod
     def source(self, path: str, *, code: bool = False) -> bytes | None:
         """The bytes of a file that is run, as they were shown; None: read it. Raises NotGrantedError."""
         ...
 
+    @abstractmethod
     def child(self, document: Any, plan: Plan, record: Event | None = None) -> RunGate:
         """The gate of a sub-diagram; *record*: the first event of the run whose record it is from. Raises NotGrantedError."""
         ...
