@@ -39,6 +39,7 @@ from dipeo_nb.common.values import json_text
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.detect import available
 from dipeo_nb.diagram.document import load_named
+from dipeo_nb.diagram.fields import shorten
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import (
@@ -363,7 +364,7 @@ class RunServer:
         run_id = await self._known(request)
         last = request.headers.get("last-event-id") or request.query_params.get("after", "0")
         if not last.isascii() or not last.isdecimal() or int(last[:20]) > LAST_SEQ:
-            raise UserError(f"'{last}' is no number of an event.", hint="Say ?after=SEQ, with the last seq you have.")
+            raise UserError(f"'{shorten(last)}' is no number of an event.", hint="Say ?after=SEQ, with the last seq you have.")
         if run_id not in self._going:
             row = await self.runtime.services.store.run(run_id)
             if row is not None and row.status != Status.RUNNING and row.events <= int(last):
