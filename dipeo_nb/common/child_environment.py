@@ -63,9 +63,10 @@ def withheld(code: str, message: str, environment: Mapping[str, str], pass_env: 
         return ""  # it looks no variable up
     given = child_environment(environment, pass_env)
     missing = [name for name in environment if name not in given and len(name) > 2 and name not in _OF_SHELLS]
-    words = set(_WORD.findall(message))
-    named = next((name for name in missing if name in words), "")
-    return named or next((name for name in missing if name in code and _asks_for(code, name)), "")
+    for words in (set(_WORD.findall(message)), set(_LOOKED_UP.findall(code))):
+        if found := next((name for name in missing if name in words), ""):
+            return found
+    return ""
 
 
 def advice(name: str) -> str:
@@ -101,10 +102,7 @@ def without_user(url: str) -> str:
 
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LOOKED_UP = re.compile(r"""(?:["'$]|\$\{|\benv\.)([A-Za-z_][A-Za-z0-9_]*)""")
+"""A name as programs write one that they look up: `"NAME"`, `$NAME`, `${NAME}`, `env.NAME`."""
 _OF_SHELLS = frozenset(("PWD", "OLDPWD", "SHLVL", "HOSTNAME", "IFS", "PS4"))
 """Shells set these themselves."""
-
-
-def _asks_for(code: str, name: str) -> bool:
-    """Whether *code* has the name as programs write one that they look up: `"NAME"`, `$NAME`, `${NAME}`, `env.NAME`."""
-    return re.search(rf"""["']{name}["']|\$\{{?{name}\b|\benv\.{name}\b""", code) is not None
