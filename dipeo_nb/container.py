@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dipeo_nb.common import imports
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.root import Root, own_root
-from dipeo_nb.common.scrub import HIDDEN, redactor
+from dipeo_nb.common.scrub import HIDDEN, redact_logs_of_libraries, redactor
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
 from dipeo_nb.diagram.closure import Closure, closure, plan_digest
 from dipeo_nb.diagram.document import Diagram, load, load_text
@@ -190,6 +190,7 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
     for name, service in given.items():
         _check(name, service)
     redactor.add(*secret_values(settings))
+    redact_logs_of_libraries()
 
     def chosen(name: str, default: Callable[[], Any]) -> Any:
         if name not in given:

@@ -150,6 +150,19 @@ def test_log_lines_lose_their_secrets(caplog: pytest.LogCaptureFixture):
     assert "ValueError: [hidden]" in (caplog.records[0].exc_text or "")
 
 
+@pytest.mark.parametrize("name", ["httpx", "httpcore.http11", "openai._base_client", "anthropic", "google_genai.models", "botocore.auth"])
+def test_logs_of_libraries_lose_their_secrets(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """What a library logs of a request or an answer, on any of its loggers; loggers of others are left alone."""
+    caplog.set_level(logging.DEBUG)
+    with session(tmp_path):
+        logging.getLogger(name).debug("headers %r, key=%s", {"x-api-key": KNOWN}, SHAPED)
+        logging.getLogger("of.somebody.else").debug("kept %s", KNOWN)
+    said = [record.getMessage() for record in caplog.records if record.name in (name, "of.somebody.else")]
+    assert KNOWN not in said[0]
+    assert SHAPED not in said[0]
+    assert said[1] == f"kept {KNOWN}"
+
+
 def test_a_run_records_no_secret_and_works_with_the_real_one(tmp_path: Path):
     """Output, printed text, variables and files of the run hide it; the next node gets the value itself."""
     with session(tmp_path) as dp:

@@ -15,6 +15,8 @@ from dipeo_nb.common.scrub import redactor
 
 _HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters (C0 and C1) and those that change the direction of writing."""
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+"""The same without isolates and marks, which our own texts put around labels."""
 
 
 def visible(text: str) -> str:
@@ -39,8 +41,8 @@ R = TypeVar("R")
 
 
 def displayed(method: Callable[P, R]) -> Callable[P, R]:
-    """For a method that makes what is shown of an object (`__repr__`, `_repr_html_`, `_repr_mimebundle_`): without secrets, also in
-    the output that a notebook saves."""
+    """For a method that makes what is shown of an object (`__repr__`, `_repr_html_`, `_repr_mimebundle_`): without secrets and
+    control characters, also in the output that a notebook saves."""
 
     @functools.wraps(method)
     def clean(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -54,4 +56,6 @@ def _clean(shown: Any) -> Any:
         return {kind: item if str(kind).startswith("image/png") else _clean(item) for kind, item in shown.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(shown, tuple):
         return tuple(map(_clean, shown))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return redactor(shown)
+    if isinstance(shown, str):
+        return _STEERING.sub(_escape, redactor(shown))
+    return shown

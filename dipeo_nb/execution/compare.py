@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dipeo_nb.common.short_repr import bounded_repr
+from dipeo_nb.common.visible import displayed
 from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.metrics import money
@@ -77,6 +78,7 @@ class RunDiff:
         """The nodes that are not the same."""
         return tuple(node for node in self.nodes if node.change != "same")
 
+    @displayed
     def __str__(self) -> str:
         return "\n".join(_lines(self))
 

@@ -186,6 +186,7 @@ class Explanation:
             lines.append(" | ".join(safe(cell).replace("|", "\\|") for cell in cells))
         return "\n".join([safe(self.text), "", *(f"| {line} |" for line in lines)])
 
+    @displayed
     def __str__(self) -> str:
         return self.text
 
