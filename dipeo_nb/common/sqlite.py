@@ -32,6 +32,7 @@ def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection
     root = private_root(place.parent, base)
     with suppress(FileExistsError):
         root.create(place.name).close()
+    _close_to_others(root.path / place.name)
     _, before = root.look(place.name)
     connection = sqlite3.connect(root.path / place.name, **options)
     try:
@@ -46,6 +47,22 @@ def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection
         connection.close()
         raise
     return connection
+
+
+def _close_to_others(file: Path) -> None:
+    """Take the rights of others away from a file that an earlier version, a copy or a clone left open to them; and from our own
+    folder that it lies in. What belongs to somebody else is left as it is."""
+    if os.name != "posix":
+        return
+    for place, mode in ((file, 0o600), *(((file.parent, 0o700),) if file.parent.name == ".dipeo" else ())):
+        with suppress(OSError):  # a link, or gone: what opens it says so
+            handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                info = os.fstat(handle)
+                if info.st_uid == os.geteuid() and info.st_mode & 0o077:
+                    os.fchmod(handle, mode)
+            finally:
+                os.close(handle)
 
 
 def _refused(path: Path, why: str) -> StorageError:
