@@ -300,7 +300,8 @@ def test_a_stream_after_the_end(served: Served):
     """204 tells an EventSource that there is nothing to come; what is new is sent first."""
     run_id = served.start(diagram="hello")
     last = list(served.events(run_id))[-1]["id"]
-    for options in ({"headers": {"Last-Event-ID": last}}, {"params": {"after": str(int(last) + 7)}}):
+    newest: list[dict[str, Any]] = [{"headers": {"Last-Event-ID": last}}, {"params": {"after": str(int(last) + 7)}}]
+    for options in newest:
         answer = served.http.get(f"/runs/{run_id}/events", **options)
         assert (answer.status_code, answer.content) == (204, b"")
     assert [f["id"] for f in served.events(run_id, params={"after": int(last) - 1})] == [last]
@@ -312,7 +313,7 @@ def test_a_stream_after_the_end(served: Served):
 
 def test_every_error_is_json(served: Served):
     """Wrong paths, methods, names, sizes and hosts: a status that fits, a message and what to do."""
-    cases = [
+    cases: list[tuple[str, str, dict[str, Any], int]] = [
         ("GET", "/nope", {}, 404),
         ("PUT", "/runs", {}, 405),
         ("GET", "/runs/x/stop", {}, 405),
