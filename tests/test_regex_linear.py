@@ -108,6 +108,7 @@ MADE_AT_RUN_TIME = {
     "diagram/expressions.py": "signs of a table of two characters",
     "storage/cloud.py": "letters, digits and dashes, one of two",
     "storage/memory.py": "made of a glob",
+    "storage/patterns.py": "made of a glob, without any repetition within another",
 }
 """Files with patterns that are made of what a run brings → why they are linear."""
 BOUNDED = {"eyJ": "the first part of a token is followed for 300 characters at most"}
