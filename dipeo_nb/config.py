@@ -694,7 +694,7 @@ def _is_embedded(value: Any, folder: Path) -> bool:
 
 def _is_model_name(value: Any, folder: Path) -> bool:
     text = str(value)
-    return bool(re.fullmatch(r"[\w-]+(\.\d+)*[\w-]*", text)) and not (folder / text).exists()
+    return bool(re.fullmatch(r"[\w-]++(?:\.\d++)*+[\w-]*+", text)) and not (folder / text).exists()
 
 
 _HARMLESS: dict[str, Callable[[Any, Path], bool]] = {

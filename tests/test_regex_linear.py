@@ -111,7 +111,12 @@ MADE_AT_RUN_TIME = {
     "storage/patterns.py": "made of a glob, without any repetition within another",
 }
 """Files with patterns that are made of what a run brings → why they are linear."""
-BOUNDED = {"eyJ": "the first part of a token is followed for 300 characters at most"}
+BOUNDED = {
+    "(?P<quote>": "of a line, the last 200 characters are looked at",
+    "%%prompt": "of a line, the last 200 characters are looked at",
+    "(?P<parenthesis>": "formulas have 2,000 characters at most",
+    "eyJ": "the first part of a token is followed for 300 characters at most",
+}
 """What a pattern holds → why it is linear, though the test cannot see it with few repetitions."""
 USES = [use for use in _uses() if not any(text in use.pattern for text in BOUNDED)]
 

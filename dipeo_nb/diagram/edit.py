@@ -386,7 +386,7 @@ def _with_comment(value: str, comment: re.Match[str] | None) -> str:
     return f"{head}{comment[0]}{line_break}{body}"
 
 
-_COMMENT = re.compile(r"[ \t]+#[^\r\n]*(?=\r?\n|\Z)")
+_COMMENT = re.compile(r"(?<![ \t])[ \t]++#[^\r\n]*+(?=\r?\n|\Z)")
 """A comment at the end of a line."""
 
 

@@ -24,6 +24,8 @@ DIPEO_WORDS = {"models": (), "keys": ("set", "delete", "unlock"), "runs": (), "r
 """Words after `%dipeo` → words after those."""
 PROMPT_OPTIONS = ("--model", "--system", "--temperature", "--max-tokens")
 
+LOOKED_AT = 200
+"""Characters of a line, from its end, that are looked at."""
 _OBJECT = r"([A-Za-z_]\w*)(?:\.run)?"
 _QUOTED = r"(?P<quote>[\"'])(?P<text>(?:(?!(?P=quote)).)*)$"
 _NODE = re.compile(rf"{_OBJECT}\.node\(\s*{_QUOTED}")
@@ -58,6 +60,7 @@ def complete(line: str, names: Mapping[str, Any]) -> tuple[str, list[str]] | Non
         (_RUN, lambda m: _run_ids()),
         (_DIAGRAM, lambda m: _diagrams()),
     )
+    line = line[-LOOKED_AT:]
     for pattern, offered in sources:
         if found := pattern.search(line):
             text = found["text"]

@@ -42,7 +42,7 @@ _MATH = re.compile(
 """Mathematics as models write it, `$x$`, `$$x$$`, `\\(x\\)`, `\\[x\\]`, and every other dollar."""
 _COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|operatorname|mbox|textbf|textit)\*?\{[^{}]*\}|\\[A-Za-z]+")
 _INNER_DOLLAR = re.compile(r"(?<!\\)\$")
-_PROSE = re.compile(r"[A-Za-z]{2,}[,;:]?\s+[A-Za-z]{2,}")
+_PROSE = re.compile(r"(?<![A-Za-z])[A-Za-z]{2,}+[,;:]?\s++[A-Za-z]{2}")
 """Two words in a row: the dollars around them are prices, or names of variables of a shell."""
 _RISKY = re.compile(r"<[A-Za-z/!?]|javascript\\?:\S|&(?:#|colon|tab|newline)", re.IGNORECASE)
 

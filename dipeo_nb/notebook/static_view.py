@@ -309,7 +309,7 @@ def _row(label: str, node: NodeState) -> tuple[Any, ...]:
 
 
 def _td(cell: str, style: str) -> str:
-    breaks = ";overflow-wrap:anywhere" if _LONG_WORD.search(re.sub(r"<[^>]*>", " ", cell)) else ""
+    breaks = ";overflow-wrap:anywhere" if _LONG_WORD.search(re.sub(r"<[^<>]*+>", " ", cell)) else ""
     return f'<td dir="auto" style="{style}{breaks}">{cell}</td>'
 
 
