@@ -33,13 +33,13 @@ import platformdirs
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dipeo_nb.common import child_environment
 from dipeo_nb.common.secret_names import is_secret_name, looks_random, may_be_secret_name, secrets_of_text
@@ -95,7 +95,7 @@ def _is_url(text: str) -> bool:
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """Everything that can be configured; see each field for variable, unit and default.
 
     A field of which the folder suggests a value that nobody has approved has none: reading it raises SettingNotApprovedError.
@@ -107,7 +107,7 @@ class Settings(BaseModel):
         ConfigurationError: a value cannot be used, there is no such setting, or a file cannot be read.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=False)
 
     base_dir: AbsolutePath = _env("DIPEO_BASE_DIR", default=None, scope="personal")
     """Root of all relative names in diagrams (DIPEO_BASE_DIR; default: the current directory)."""
@@ -227,6 +227,18 @@ class Settings(BaseModel):
     _waiting: dict[str, Any] = PrivateAttr(default_factory=dict)
     """Values that the folder suggests; they have effect once they are approved."""
     _sources: _Sources = PrivateAttr()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What `_Sources` has chosen, and nothing else: where each value comes from decides what it may do."""
+        return (init_settings,)
 
     def __init__(self, **given: Any) -> None:
         sources = _Sources.read()

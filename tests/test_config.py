@@ -147,7 +147,7 @@ def test_the_base_directory_moves_everything(tmp_path: Path):
     }
     (base / "d.light.yaml").write_text(json.dumps(diagram))
     command = [sys.executable, "-m", "dipeo_nb", "run", "d", "--quiet"]
-    environment = {**os.environ, "DIPEO_BASE_DIR": str(base)}
+    environment = {**os.environ, "DIPEO_BASE_DIR": str(base), "DIPEO_TRUST": str(base)}
     subprocess.run(command, env=environment, cwd=here, check=True, capture_output=True)
     assert not list(here.iterdir())
     assert (base / "out/x.json").exists()

@@ -265,6 +265,7 @@ def test_keys_test_follows_the_table(
 
 def test_a_trusted_folders_key_goes_before_the_stored_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """Environment, .env, stored; without trust: environment, stored, .env."""
+    monkeypatch.delenv("DIPEO_TRUST", raising=False)
     asyncio.run(APIKeyService().set_api_key("openai", USERS))
     (folder / ".env").write_text(f"OPENAI_API_KEY={FOLDERS}\nGITHUB_TOKEN={FOLDERS}\n")
     reset_settings()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from dipeo_nb.common.scrub import logger
 from dipeo_nb.diagram.closure import Closure, closure, plan_digest
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.domain.budget import Budget
@@ -43,6 +44,8 @@ PROGRAM_FILES = (".py", ".pyc", ".pyd", ".so", ".ipynb", ".sh", ".bash", ".js", 
 DIAGRAM_FILES = (".yaml", ".yml", ".json")
 _BEFORE: Collection[Kind] = ("code", "process", "function", "service", "diagram")
 """Kinds that are looked at before a node begins, since its handler need not use a service for them."""
+
+_LOG = logger(__name__)
 
 
 class Level(enum.StrEnum):
@@ -363,6 +366,11 @@ class _GuestFiles(_CheckedFiles):
             if self._gate.drafts is None:
                 raise refusal("write", "files")
             self._drafts = self._gate.drafts()
+            _LOG.warning(
+                "This diagram is not trusted, so its files are written into %s; to have them where it names them, "
+                "say yes to it (--trust, trust=True), or trust its folder (dipeo-nb trust FOLDER).",
+                self._drafts.base_path,
+            )
         return self._drafts
 
     def _for(self, path: str | Path, writing: bool) -> FileSystemPort:
