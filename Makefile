@@ -70,7 +70,7 @@ redis: $(STAMP)
 	@sh scripts/redis.sh $(PY)
 
 test: $(STAMP) browser redis
-	$(PY) -m pytest tests --nbmake notebooks
+	@sh scripts/test.sh $(PY)
 
 quick: $(STAMP) redis
 	$(PY) -m pytest tests -q -m "not (slow or browser or model or wheel or process)"
