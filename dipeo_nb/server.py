@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, suppress
@@ -377,6 +378,10 @@ class RunServer:
                 yield _frame(event)
 
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]++\]|[^\[\]:/@\s]++)(?::\d++)?")
+"""A host, with a port or without."""
+
+
 class _Hosts:
     """Refuses requests for names that are not this server's, as DNS rebinding makes them."""
 
@@ -386,8 +391,8 @@ class _Hosts:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-            name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
-            if name.lower() not in self._hosts:
+            found = _HOST.fullmatch(host)
+            if found is None or found[1].lower() not in self._hosts:
                 hint = f"Ask for it as {', '.join(self._hosts)}."
                 await _error(400, "This server is not known by that name (Host).", hint)(scope, receive, send)
                 return

@@ -90,8 +90,9 @@ def finished_well(run: Run) -> None:
 def test_a_live_run_is_not_resumed_in_this_process(session: Session, base: Path):
     """By the session that has it, another one, a bare runtime, or one with a store of the same file by another name."""
     run = asking(session.start("ask.light.yaml"))
-    (base / "link").symlink_to(base / ".dipeo")
-    link = Settings(base_dir=base, STATE_STORE_PATH=str(base / "link" / "runs.db"))  # pyright: ignore[reportCallIssue]
+    elsewhere = base.parent / f"{base.name}-link"  # below the base directory a link would be refused
+    elsewhere.symlink_to(base / ".dipeo")
+    link = Settings(base_dir=base, STATE_STORE_PATH=str(elsewhere / "runs.db"))  # pyright: ignore[reportCallIssue]
     with Session(settings=Settings(base_dir=base)) as other, Session(settings=link) as third:
         for s in (session, other, third):
             assert "still goes on in this process" in refused(lambda s=s: s.resume(run.id))

@@ -58,7 +58,7 @@ def here(target: Served, text: str) -> str:
 
 
 TOKENS = (
-    "", "Bearer ", "Bearer wrong", "Basic TOKEN", "bearer  TOKEN", "Bearer TOKENx", "Bearer  TOKEN", "TOKEN TOKEN", "Bearer null",
+    "", "Bearer ", "Bearer wrong", "Basic TOKEN", "Bearer TOKENx", "TOKEN TOKEN", "Bearer null",
     "Bearer TOKEN,Bearer x", "Token TOKEN", 'Bearer "TOKEN"', "Bearer " + "x" * 5000, "Bearer \xe4\xf6", "Digest TOKEN",
 )  # fmt: skip
 ROUTES = (("GET", "/runs"), ("POST", "/runs"), ("GET", "/runs/x"), ("GET", "/runs/x/events"), ("POST", "/runs/x/stop"),

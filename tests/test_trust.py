@@ -500,7 +500,7 @@ def test_what_a_run_has_written_is_not_executed_in_it(session: Session, base: Pa
     write(base, "x = 1\n", "helper.py")
     path = write(base, light(*MADE[case]))
     with pytest.raises((NodeExecutionError, StorageError, dp.DiagramError)) as caught:
-        session.run(path, trust=True, which="made", n="made", view=False)
+        session.run(path, trust=True, inputs={"which": "made", "n": "made"}, view=False)
     assert not (base / MARK).exists()
     assert caught.value.hint
 

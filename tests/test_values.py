@@ -222,7 +222,7 @@ connections:
 def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Session, Path]]:
     base = tmp_path_factory.mktemp("ways")
     (base / "child.light.yaml").write_text(CHILD)
-    with Session(base, llm=scripted()) as session:
+    with Session(base, llm=scripted(), trust_base=True) as session:
         yield session, base
 
 
@@ -521,7 +521,7 @@ def test_depth_is_limited_where_every_reader_can_follow(session: Session):
 def test_an_input_without_a_form_is_refused_before_anything_runs(session: Session):
     """One error that names the place; no run is recorded."""
     with pytest.raises(ValidationError, match=r"The input x\.rows\[0\] is of type Node") as caught:
-        session.start(diagram(code("A", "return 1")), view=False, x={"rows": [value_kinds.Node()]})
+        session.start(diagram(code("A", "return x")), view=False, x={"rows": [value_kinds.Node()]})
     assert caught.value.hint
     assert len(session.runs()) == 0
 

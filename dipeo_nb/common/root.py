@@ -215,7 +215,8 @@ class Root:
 
         def done(spot: Spot) -> None:
             if spot.info is None:
-                assert spot.name is not None  # the base itself is made on the way
+                if spot.name is None:  # the base itself is made on the way, but for what stands there
+                    raise _error(errno.ENOTDIR)
                 name, folder = spot.at()
                 try:
                     os.mkdir(name, self._rules.folder_mode, dir_fd=folder)

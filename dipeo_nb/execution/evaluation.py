@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from dipeo_nb.common.values import is_plain, plain_value
 from dipeo_nb.diagram.expressions import evaluate
-from dipeo_nb.diagram.file_templates import render_file
 from dipeo_nb.diagram.metering import NotQuickError, quick
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.ports import TemplateProcessorPort, TemplateResult
@@ -118,6 +117,8 @@ async def file_text(
     template: str, names: Mapping[str, Any], *, load: Callable[[str], str | None], what: str, limit: float | None
 ) -> str:
     """The text of a template of a file (see `diagram.file_templates.render_file`). *load* may block."""
+    from dipeo_nb.diagram.file_templates import render_file  # only diagrams that make files need it
+
     known: dict[str, str | None] = {}
 
     def loaded(name: str) -> str | None:
@@ -180,6 +181,8 @@ def render_with(template: str, names: Mapping[str, Any], known: Mapping[str, str
             return known[name]
         needed.append(name)
         raise NodeExecutionError(f"{name} is needed")
+
+    from dipeo_nb.diagram.file_templates import render_file  # as above
 
     try:
         return {"text": render_file(template, names, load=load, what=what)}

@@ -36,6 +36,7 @@ def make_client(
     *,
     withheld: Collection[str] = (),
     whole: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _: None,
+    lines: bool = False,
     **options: Any,
 ) -> Any:
     """An `AsyncClient` for one server. Proxies and certificates of the environment count, but not for this machine. It follows no
@@ -46,13 +47,14 @@ def make_client(
         address: of the server.
         timeout: seconds that it may say nothing.
         withheld: names of headers that are taken off.
+        lines: its streams are lines of JSON, not events, whatever it calls them.
         whole: makes an event of an answer that comes in one JSON although a stream was asked for.
         options: further ones of the library's `AsyncClient`.
 
     Raises:
         ConfigurationError: a proxy or certificates that the environment names cannot be used.
     """
-    own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole}
+    own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole, "lines": lines}
     limits = library.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
     try:
         return client_class(library)(own, timeout=limits, trust_env=not is_local(address), follow_redirects=False, **options)
@@ -124,7 +126,10 @@ def client_class(library: Any) -> Any:
                 await self._read_whole(response)
             elif not response.is_closed:
                 plain = response.headers.get("content-encoding", "identity") == "identity"
-                response.stream = Stream(response.stream, cleaner_of(kind) if plain else None)
+                cleaner = None
+                if plain and (streamed or kind == "text/event-stream") and response.status_code == 200:
+                    cleaner = JsonLines() if self._own["lines"] else EventLines()
+                response.stream = Stream(response.stream, cleaner)
             if not stream:
                 await response.aread()
             return response
@@ -188,13 +193,6 @@ class Cleaner:
     def end(self) -> bytes:
         """What is left when no more comes."""
         raise NotImplementedError
-
-
-def cleaner_of(kind: str) -> Cleaner | None:
-    """For a content type; None where nothing is to be cleaned."""
-    if kind == "text/event-stream":
-        return EventLines()
-    return JsonLines() if kind in ("application/x-ndjson", "application/ndjson", "application/jsonl") else None
 
 
 def _escaped(data: bytes) -> bytes:

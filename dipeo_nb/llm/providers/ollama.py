@@ -109,7 +109,7 @@ class UnifiedOllamaClient(UnifiedClient):
 
         def connections(**options: Any) -> Any:
             ours = {name: value for name, value in options.items() if name not in ("timeout", "follow_redirects")}
-            return self.http(httpx, address, **ours)
+            return self.http(httpx, address, lines=True, **ours)
 
         # Said in any case: else the SDK sends OLLAMA_API_KEY to whatever server this is.
         return _client_class()(connections, address, auth=_authorized(key))
