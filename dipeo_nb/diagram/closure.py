@@ -27,7 +27,6 @@ from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.common.root import Root
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.document import Diagram
-from dipeo_nb.diagram.file_templates import parse_file
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.diagram.prompt_files import PromptFiles
 from dipeo_nb.domain.capabilities import Capabilities, Use, as_pattern, uses_of
@@ -319,6 +318,8 @@ class _Collector:
 
 def _included(template: str) -> Iterator[str | None]:
     """Names of the templates that a template includes, extends or imports; None for one that is not written out."""
+    from dipeo_nb.diagram.file_templates import parse_file  # only diagrams that make files need it
+
     try:
         tree = parse_file(template)
     except (JinjaError, TemplateError, RecursionError):

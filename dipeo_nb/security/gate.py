@@ -360,18 +360,26 @@ class _GuestFiles(_CheckedFiles):
         super().__init__(gate, files)
         self._allowed = _TrustedFiles(gate, files)
         self._drafts: FileSystemPort | None = None
+        self._said = False
 
     def _own(self) -> FileSystemPort:
         if self._drafts is None:
             if self._gate.drafts is None:
                 raise refusal("write", "files")
             self._drafts = self._gate.drafts()
+        return self._drafts
+
+    def _write_own(self) -> FileSystemPort:
+        """The folder to write into; said once."""
+        drafts = self._own()
+        if not self._said:
+            self._said = True
             _LOG.warning(
                 "This diagram is not trusted, so its files are written into %s; to have them where it names them, "
                 "say yes to it (--trust, trust=True), or trust its folder (dipeo-nb trust FOLDER).",
-                self._drafts.base_path,
+                drafts.base_path,
             )
-        return self._drafts
+        return drafts
 
     def _for(self, path: str | Path, writing: bool) -> FileSystemPort:
         gate = self._gate
@@ -381,7 +389,7 @@ class _GuestFiles(_CheckedFiles):
         if gate.granted.covers("write" if writing else "read", name):
             return self._allowed
         if writing:
-            return self._own()
+            return self._write_own()
         if name not in self._brought and (gate.granted.covers("write", name) or self._own().exists(path)):
             return self._allowed if gate.granted.covers("write", name) else self._own()
         if name in self._brought:
