@@ -151,7 +151,7 @@ def test_the_users_own_imports_are_as_they_were(folder: Path):
         for path in (folder / f"{name}.py", folder / name / "__init__.py"):
             path.unlink(missing_ok=True)
     (folder / "late.py").write_text("NAME = 'late'\n")
-    (folder / "inflection.py").write_text("NAME = 'mine'\n")
+    (folder / "seaborn.py").write_text("NAME = 'mine'\n")
     code = """
         import dipeo_nb as dp
         import mine, importlib
@@ -167,8 +167,8 @@ def test_the_users_own_imports_are_as_they_were(folder: Path):
         d = {"version": "light", "nodes": [{"label": "Start", "type": "start"}, {"label": "S", "type": "shout", "props": {"text": "!"}},
              {"label": "End", "type": "endpoint"}], "connections": [{"from": "Start", "to": "S"}, {"from": "S", "to": "End"}]}
         print(dp.run(d).outputs["End"])
-        import inflection
-        print(inflection.NAME)
+        import seaborn
+        print(seaborn.NAME)
     """
     assert python(folder, "-c", textwrap.dedent(code)).split() == ["late!", "mine"]
 

@@ -605,13 +605,13 @@ def test_a_folder_is_trusted_with_all_below_it(session: Session, base: Path) -> 
 
 def test_what_a_guest_wrote_is_no_ones_own_in_a_trusted_folder(session: Session, base: Path, tmp_path: Path) -> None:
     """A diagram that an untrusted one was allowed to write stays untrusted until somebody edits it."""
-    text = json.dumps(light(node("code_job", code="return 7")))
+    text = json.dumps(light(node("code_job", code="return 70")))
     path = write(tmp_path / "elsewhere", light(node("template_job", template_content=text, output_path="made.light.yaml")))
     assert session.run(path, allow={"write": "made.light.yaml"}, view=False).status == "completed"
     Trust(get_settings()).trust_folder(base)
     with pytest.raises(TrustError):
         session.run("made.light.yaml", view=False)
-    write(base, text.replace("return 7", "return 8"), "made.light.yaml")
+    write(base, text.replace("return 70", "return 8"), "made.light.yaml")
     assert session.run("made.light.yaml", view=False).output == 8
 
 
