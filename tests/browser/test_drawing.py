@@ -63,7 +63,7 @@ def show(page: Page, diagram: DomainDiagram, width: int, theme: str = "light") -
     page.add_script_tag(content=f"window.state = {json.dumps(state)};{MODEL}")
     page.add_script_tag(content=script, type="module")
     page.wait_for_function("() => window.live")
-    page.evaluate("() => { window.live.render({ model, el: document.getElementById('cell') }); }")
+    page.evaluate("() => { window.live.render({ model, el: document.getElementById('cell') }); sent.length = 0; }")  # its hello
     page.wait_for_timeout(50)
 
 
