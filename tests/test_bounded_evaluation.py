@@ -16,6 +16,7 @@ from dipeo_nb.execution.inputs import TextView
 from dipeo_nb.llm.structured import validated
 from dipeo_nb.workers import WORKERS
 
+pytestmark = pytest.mark.slow
 LIMIT = 30.0
 """Seconds of the node."""
 GUARD = 90.0

@@ -14,6 +14,7 @@ import pytest
 
 from tests.regex_steps import Steps, TooManyStepsError, attacks
 
+pytestmark = pytest.mark.slow
 PACKAGE = Path(__file__).parent.parent / "dipeo_nb"
 UNITS = 24
 """Repetitions of an attack's unit; compared with twice as many."""
