@@ -210,7 +210,7 @@ def _taken_apart(text: str, delimiter: str, path: str) -> _Table:
     except csv.Error as error:
         raise _not_csv(path, error) from None
     head, *rows = records
-    spaced = len(head.cells) > 1 and all(cell.startswith(" ") for cell in head.cells[1:])
+    spaced = len(head.cells) > 1 and all(cell.startswith(" ") and cell.strip() for cell in head.cells[1:])
     gap = " " if spaced else ""
     sample = [head, *rows[-20:]]
 
