@@ -12,17 +12,15 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from functools import cache
 from typing import Any, cast
-from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from dipeo_nb.config import is_loopback
 from dipeo_nb.errors import ConfigurationError
 
 CONNECT_TIMEOUT_S = 20.0
 """Seconds to reach a server."""
 ANSWER_LIMIT = 512 * 1024 * 1024
 """Bytes of one answer, images among them."""
-REFUSAL_LIMIT = 1024 * 1024
-"""Bytes of an error that are read."""
 
 
 class AnswerTooLargeError(OSError):
@@ -57,7 +55,7 @@ def make_client(
     own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole, "lines": lines}
     limits = library.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
     try:
-        return client_class(library)(own, timeout=limits, trust_env=not is_local(address), follow_redirects=False, **options)
+        return client_class(library)(own, timeout=limits, trust_env=not is_loopback(address), follow_redirects=False, **options)
     except (ValueError, ImportError) as error:
         proxies = {name: url for name, url in getproxies().items() if name != "no"}
         shown = ", ".join(f"{name}_proxy={_without_user(url)}" for name, url in sorted(proxies.items())) or "none"
@@ -71,11 +69,6 @@ def make_client(
             f"The certificates of the environment cannot be read: {error}.",
             hint="Correct SSL_CERT_FILE and SSL_CERT_DIR, or unset them.",
         ) from error
-
-
-def is_local(address: str) -> bool:
-    """Whether an address is of this machine."""
-    return urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _without_user(url: str) -> str:
