@@ -4,8 +4,9 @@ from dipeo_nb.common import imports
 
 imports.guard()  # before anything else is looked for
 
-import importlib  # noqa: E402
-from typing import TYPE_CHECKING, Any  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
+
+from dipeo_nb.common import lazy  # noqa: E402
 
 if TYPE_CHECKING:
     from dipeo_nb.common.cache import SingleFlightCache
@@ -22,8 +23,4 @@ _HOMES = {
 
 __all__ = ["AsyncFileLock", "CacheFileLock", "FileLock", "SingleFlightCache", "get_cache_lock_manager"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dipeo_nb.common' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"dipeo_nb.common.{_HOMES[name]}"), name)
+__getattr__ = lazy.attributes(__name__, _HOMES)

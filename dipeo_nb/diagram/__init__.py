@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dipeo_nb.common import lazy
 
 if TYPE_CHECKING:
     from dipeo_nb.diagram.detect import find
@@ -21,13 +22,7 @@ _HOMES = {
 
 __all__ = ["Diagram", "find", "from_model", "light_schema", "load", "load_text"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(import_module(f"dipeo_nb.diagram.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'dipeo_nb.diagram' has no attribute '{name}'")
+__getattr__ = lazy.attributes(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
