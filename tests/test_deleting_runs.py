@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +15,8 @@ from dipeo_nb.config import Settings
 from dipeo_nb.errors import StorageError, UserError
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
+from tests.parent_diagram import parent_of
+from tests.waiting import wait_until
 
 CHILD = """\
 version: light
@@ -30,22 +30,12 @@ connections:
   - {from: Big, to: Q}
   - {from: Q, to: E}
 """
-PARENT = """\
-version: light
-nodes:
-  - {label: S, type: start}
-  - {label: Sub, type: sub_diagram, props: {diagram_name: child.light.yaml}}
-  - {label: E, type: endpoint}
-connections:
-  - {from: S, to: Sub}
-  - {from: Sub, to: E}
-"""
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     (tmp_path / "child.light.yaml").write_text(CHILD)
-    (tmp_path / "parent.light.yaml").write_text(PARENT)
+    (tmp_path / "parent.light.yaml").write_text(parent_of("child.light.yaml"))
     return tmp_path
 
 
@@ -53,13 +43,6 @@ def base(tmp_path: Path) -> Path:
 def session(base: Path) -> Iterator[Session]:
     with Session(settings=Settings(base_dir=base)) as made:
         yield made
-
-
-def until(true: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 40
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def done(session: Session, diagram: str = "parent.light.yaml", size: int = 10) -> str:
@@ -70,7 +53,7 @@ def done(session: Session, diagram: str = "parent.light.yaml", size: int = 10) -
 
 def living(session: Session) -> Run:
     run = session.start("parent.light.yaml", inputs={"size": 10}, view=False)
-    until(lambda: run.question)
+    wait_until(lambda: run.question)
     return run
 
 

@@ -23,6 +23,8 @@ from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing.contracts.runs import ended, event, started
+from tests.parent_diagram import parent_of
+from tests.waiting import wait_until
 
 ASK = """\
 version: light
@@ -34,22 +36,12 @@ connections:
   - {from: S, to: Q}
   - {from: Q, to: E}
 """
-PARENT = """\
-version: light
-nodes:
-  - {label: S, type: start}
-  - {label: Sub, type: sub_diagram, props: {diagram_name: ask.light.yaml}}
-  - {label: E, type: endpoint}
-connections:
-  - {from: S, to: Sub}
-  - {from: Sub, to: E}
-"""
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     (tmp_path / "ask.light.yaml").write_text(ASK)
-    (tmp_path / "parent.light.yaml").write_text(PARENT)
+    (tmp_path / "parent.light.yaml").write_text(parent_of("ask.light.yaml"))
     return tmp_path
 
 
@@ -59,16 +51,8 @@ def session(base: Path) -> Iterator[Session]:
         yield made
 
 
-def until(true: Any, seconds: float = 40) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
-    return found
-
-
 def asking(run: Run) -> Run:
-    until(lambda: run.question)
+    wait_until(lambda: run.question)
     return run
 
 
@@ -255,7 +239,7 @@ def test_a_run_that_waits_beats(session: Session, base: Path, monkeypatch: pytes
             patch.setattr(sqlite, "_HOST", elsewhere)
             return session.runs()[0].status
 
-    until(lambda: status() == "running")
+    wait_until(lambda: status() == "running")
     finished_well(run)
 
 

@@ -27,25 +27,17 @@ from dipeo_nb.notebook import run as run_module
 from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
+from tests.parent_diagram import parent_of
 from tests.question_process import ASKING
+from tests.waiting import wait_until
 
 KILLS = int(os.environ.get("DIPEO_KILLS", "3"))
-PARENT = """\
-version: light
-nodes:
-  - {label: S, type: start}
-  - {label: Sub, type: sub_diagram, props: {diagram_name: ask.light.yaml}}
-  - {label: E, type: endpoint}
-connections:
-  - {from: S, to: Sub}
-  - {from: Sub, to: E}
-"""
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     (tmp_path / "ask.light.yaml").write_text(ASKING)
-    (tmp_path / "parent.light.yaml").write_text(PARENT)
+    (tmp_path / "parent.light.yaml").write_text(parent_of("ask.light.yaml"))
     return tmp_path
 
 
@@ -55,17 +47,9 @@ def session(base: Path) -> Iterator[Session]:
         yield made
 
 
-def until(true: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.005)
-    return found
-
-
 def asking(session: Session, diagram: str = "ask.light.yaml", **options: Any) -> Run:
     run = session.start(diagram, view=False, **options)
-    until(lambda: run.question)
+    wait_until(lambda: run.question)
     return run
 
 
@@ -112,7 +96,7 @@ def test_of_many_threads_one_answers(session: Session):
 def test_an_answer_to_a_question_that_is_over_raises(session: Session, end: str):
     diagram = ASKING.replace("timeout: 300, default: \"grey\"", "timeout: 0.2" if end == "timeout" else "timeout: 300")
     run = session.start(diagram, view=False)
-    request_id = until(lambda: run.question or (run.state.finished and {"request_id": "none"}))["request_id"]
+    request_id = wait_until(lambda: run.question or (run.state.finished and {"request_id": "none"}))["request_id"]
     if end == "stop":
         run.stop()
     assert run.wait(30)
@@ -154,7 +138,7 @@ def test_two_questions_want_a_name(session: Session):
     two = ASKING.replace("  - {label: E,", "  - {label: Size, type: user_response, props: {prompt: \"Size?\", timeout: 300}}\n  - {label: E,")
     two = two.replace("  - {from: Colour", "  - {from: Before, to: Size}\n  - {from: Size, to: E}\n  - {from: Colour")
     run = session.start(two, view=False)
-    until(lambda: len(run.state.questions) == 2)
+    wait_until(lambda: len(run.state.questions) == 2)
     with pytest.raises(UserError, match=r"'Colour', 'Size'|'Size', 'Colour'"):
         run_sync(session.runtime.answer(run.id, "x"))
     run_sync(session.runtime.answer(run.id, "L", node="Size"))
@@ -229,7 +213,7 @@ def test_killed_while_a_question_waits_and_answered_from_elsewhere(base: Path):
             if status == "interrupted":
                 resumed = session.resume(run_id, view=False)
                 if not first:
-                    until(lambda r=resumed: r.question)
+                    wait_until(lambda r=resumed: r.question)
                     with Runtime(Settings(base_dir=base)) as other:
                         run_sync(other.services.store.put_answer(run_id, resumed.question["request_id"], "amber"))  # pyright: ignore[reportOptionalSubscript]
                 assert resumed.wait(60)

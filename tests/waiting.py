@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from typing import TypeVar
+
+Found = TypeVar("Found")
 
 
 async def until(true: Callable[[], bool], *, seconds: float = 40) -> None:
@@ -11,3 +15,12 @@ async def until(true: Callable[[], bool], *, seconds: float = 40) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.002)
+
+
+def wait_until(true: Callable[[], Found], *, seconds: float = 40) -> Found:
+    """Wait, outside of an event loop, until something is so; what it gave then."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.005)
+    return found
