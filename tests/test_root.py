@@ -232,6 +232,20 @@ def test_second_names_of_protected_files(base: Path, links: int, handles: bool):
     assert root.read("d/twice.txt") == b"in"
 
 
+def test_a_created_file_is_open_while_its_draft_is_there(base: Path, handles: bool, monkeypatch: pytest.MonkeyPatch):
+    """Exclusive creation links the draft to the name: between the two steps, or after a kill there, the file is no secret."""
+    root = Root(base, protected=ProtectedPlaces([base.parent / "data"]))
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "unlink", lambda *_, **__: None)
+        root.write("d/new.txt", b"new", create_only=True)
+    assert os.stat(base / "d/new.txt").st_nlink == 2
+    assert root.read("d/new.txt") == b"new"
+    with pytest.raises(FileExistsError):
+        root.write("d/new.txt", b"other", create_only=True)
+    root.write("d/new.txt", b"newer")
+    assert root.read("d/new.txt") == b"newer"
+
+
 def test_a_second_mount_of_a_protected_folder(base: Path):
     """The folder is known by what it is, not by its name."""
     keys = base.parent / "data"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -17,6 +18,14 @@ _EXCLUSIVE = (
     os.O_WRONLY | os.O_CREAT | os.O_EXCL
     | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 )  # fmt: skip
+
+
+_DRAFT = re.compile(r"\..{1,40}\.[0-9a-f]{16}\.tmp", re.DOTALL)
+
+
+def is_draft(name: str) -> bool:
+    """Whether a file of this name is one that is being written, or that a writer which was killed has left."""
+    return _DRAFT.fullmatch(name) is not None
 
 
 def write_atomic(

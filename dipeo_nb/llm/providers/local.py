@@ -227,9 +227,9 @@ class _Model:
         parameters.n_parallel = PARALLEL
         parameters.n_batch = BATCH
         # Measured with the default model on two shared cores: one thread 95–135 tokens/s, two 65–80, as they wait for each
-        # other at every step and for whatever else wants a core. Reading a prompt is bound by arithmetic and may use all.
-        parameters.cpuparams.n_threads = max(1, cores // 2)
-        parameters.cpuparams_batch.n_threads = cores
+        # other at every step and for whatever else wants a core. Several generations at a time run on the threads of batches;
+        # with both cores wanted by others, five of them made 1.3 tokens/s on two threads and 13 on one.
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = max(1, cores // 2)
         parameters.verbosity = -1  # llama.cpp's own log does not belong into notebooks
         parameters.warmup = False
         # The library also listens on the loopback; nobody but us may use that.
