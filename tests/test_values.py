@@ -692,7 +692,7 @@ def test_arguments_that_cannot_be_decoded_do_not_fail_a_run(tmp_path: Path):
 def test_the_worker_loads_nothing_else_of_the_package(session: Session):
     """Its own files alone, by their paths: what the diagram brings cannot take their place."""
     found = session.run(diagram(code("A", "import sys\nreturn sorted(m for m in sys.modules if 'dipeo' in m)")), view=False)
-    assert found.output == ["__dipeo__", "_dipeo_code_objects", "_dipeo_code_processes", "_dipeo_code_worker", "_dipeo_values"]
+    assert found.output == ["__dipeo__", "_dipeo_code_modules", "_dipeo_code_objects", "_dipeo_code_processes", "_dipeo_code_worker", "_dipeo_values"]
 
 
 class Word(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePath
@@ -154,3 +155,12 @@ def refused(path: str, why: str, *, hint: str | None = None, reason: str = "name
         cause="refused",
         reason=reason,
     )
+
+
+def name_below(path: str, base: Path) -> str:
+    """How a path is called below a folder: without `.`, `..` and blanks around it, and relative also when it was absolute."""
+    name = posixpath.normpath(path.strip())
+    for folder in dict.fromkeys((str(base), os.path.realpath(base))):
+        if name.startswith(f"{folder}/"):
+            return name.removeprefix(f"{folder}/")
+    return name

@@ -23,6 +23,7 @@ from typing import Any
 from jinja2 import TemplateError as JinjaError
 from jinja2 import nodes as jinja
 
+from dipeo_nb.common.paths import name_below
 from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.common.root import Root
 from dipeo_nb.config import get_settings
@@ -214,6 +215,8 @@ class _Collector:
                 text = self._read(path, node, way) if path else None
                 if spec.language is SupportedLanguage.PYTHON:
                     self._imports(text.decode("utf-8", "replace") if text else spec.code or "", path if text else None, node, way)
+                elif spec.language is SupportedLanguage.TYPESCRIPT and path and text:
+                    self._scripts(text, path, node, way)
             case HookNode(hook_type=HookType.PYTHON) as spec:
                 path = str(spec.config.get("script") or spec.command or "")
                 text = self._read(path, node, way)
@@ -232,7 +235,7 @@ class _Collector:
 
     def _read(self, path: str, node: PlanNode, way: tuple[str, ...]) -> bytes | None:
         """A file that a node names, kept; None when it cannot be read, which its node will say."""
-        name = posixpath.normpath(path.strip())
+        name = name_below(path, self.base)
         if name in self.files:
             return self.files[name]
         try:
@@ -270,7 +273,7 @@ class _Collector:
         if spec.preprocessor:
             given = spec.preprocessor
             module = given.rpartition(".")[0] if isinstance(given, str) else str(given.get("module") or "")
-            self._module(module, None, node, way)
+            self._imports(f"import {module}", None, node, way)
         if spec.template_content is None and spec.template_path:
             if "{" in spec.template_path:
                 self._data(spec.template_path, node, way)
@@ -295,18 +298,24 @@ class _Collector:
                     self._use(Use("read", as_pattern(name), node.label), way)
 
     def _imports(self, code: str, file: str | None, node: PlanNode, way: tuple[str, ...]) -> None:
-        for module in _imported(code):
-            self._module(module, file, node, way)
+        """Keep the modules that Python code imports and that lie beside its file or below the base directory."""
+        place = posixpath.dirname(name_below(file, self.base)) if file else ""
+        for level, module in _imported(code):
+            if level:  # of the package that the file is in
+                folder = place
+                for _ in range(level - 1):
+                    folder = posixpath.dirname(folder)
+                self._module(module, [folder], node, way)
+                continue
+            first = module.partition(".")[0]
+            self.modules.add(first or "*")
+            if first and first not in sys.stdlib_module_names:
+                self._module(module, [place, ""], node, way)
 
-    def _module(self, module: str, file: str | None, node: PlanNode, way: tuple[str, ...]) -> None:
-        """Keep the files of a module that lies beside the code's file or below the base directory."""
-        first = module.partition(".")[0]
-        self.modules.add(first or "*")
-        if not first or first in sys.stdlib_module_names:
-            return
-        folders = [posixpath.dirname(posixpath.normpath(file))] if file else []
-        for folder in dict.fromkeys([*folders, ""]):
-            parts = module.split(".")
+    def _module(self, module: str, folders: list[str], node: PlanNode, way: tuple[str, ...]) -> None:
+        """Keep the files of a module, and of the packages that it is in, in each of these folders."""
+        parts = module.split(".")
+        for folder in dict.fromkeys(folders):
             for depth in range(1, len(parts) + 1):
                 stem = posixpath.join(folder, *parts[:depth])
                 for name in (f"{stem}.py", f"{stem}/__init__.py"):
@@ -314,6 +323,14 @@ class _Collector:
                     text = self._read(name, node, way)
                     if text is not None and not known:
                         self._imports(text.decode("utf-8", "replace"), name, node, way)
+
+    def _scripts(self, text: bytes, file: str, node: PlanNode, way: tuple[str, ...]) -> None:
+        """Keep the files that TypeScript imports by a relative name, as Node finds them."""
+        for found in _SCRIPT.finditer(text.decode("utf-8", "replace")):
+            name = posixpath.normpath(posixpath.join(posixpath.dirname(name_below(file, self.base)), found[1]))
+            known = name in self.files
+            if (inner := self._read(name, node, way)) is not None and not known:
+                self._scripts(inner, name, node, way)
 
 
 def _included(template: str) -> Iterator[str | None]:
@@ -335,8 +352,9 @@ def _included(template: str) -> Iterator[str | None]:
             yield None
 
 
-def _imported(code: str) -> Iterator[str]:
-    """Dotted names of the modules that Python code imports, as far as its text says."""
+def _imported(code: str) -> Iterator[tuple[int, str]]:
+    """(level of a relative import, else 0; dotted name) of the modules that Python code imports, as far as its text says: by
+    statements, by `import_module` and `__import__` of a name that is written out, and the names in `__all__` of a package."""
     try:
         tree = ast.parse(f"async def _():\n{''.join(f' {line}' for line in code.splitlines(keepends=True))}\n pass")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -345,8 +363,21 @@ def _imported(code: str) -> Iterator[str]:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return  # it does not run either
     for found in ast.walk(tree):
-        if isinstance(found, ast.Import):
-            yield from (alias.name for alias in found.names)
-        elif isinstance(found, ast.ImportFrom) and found.module:
-            yield found.module
-            yield from (f"{found.module}.{alias.name}" for alias in found.names)
+        match found:
+            case ast.Import(names):
+                yield from ((0, alias.name) for alias in names)
+            case ast.ImportFrom(module, names, level):
+                if module:
+                    yield level, module
+                yield from ((level, f"{module}.{alias.name}" if module else alias.name) for alias in names if alias.name != "*")
+            case ast.Call(ast.Name(called) | ast.Attribute(_, called), [ast.Constant(str() as name), *_]):
+                if called in ("import_module", "__import__") and (dotted := name.lstrip(".")):
+                    yield len(name) - len(dotted), dotted
+            case ast.Assign([ast.Name("__all__")], ast.List(items) | ast.Tuple(items)):
+                yield from ((1, item.value) for item in items if isinstance(item, ast.Constant) and isinstance(item.value, str))
+            case _:
+                pass
+
+
+_SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\brequire)[ \t]*\(?[ \t]*["'](\.{1,2}/[^"'\n]*)["']""")
+"""An import of TypeScript or JavaScript by a relative name."""

@@ -858,6 +858,12 @@ class RunGate(Protocol):
         """Raises NotGrantedError for a node that wants what was not granted."""
         ...
 
+    @property
+    @abstractmethod
+    def sources(self) -> Mapping[str, bytes] | None:
+        """The files that are run, as they were shown, by path below the base directory; None: those on the disk."""
+        ...
+
     @abstractmethod
     def source(self, path: str, *, code: bool = False) -> bytes | None:
         """The bytes of a file that is run, as they were shown; None: read it. Raises NotGrantedError."""
@@ -887,6 +893,7 @@ class CodeRunner(Protocol):
         view: Any = ...,
         shared: bool = True,
         file: Path | None = None,
+        modules: Mapping[str, bytes] | None = None,
         on_output: Callable[[str], None] | None = None,
         on_log: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> CodeResult:
@@ -901,6 +908,8 @@ class CodeRunner(Protocol):
             view: what earlier code of the run assigned (`execution.code_state.View`).
             shared: False gives the code a namespace of its own.
             file: where the code comes from; modules beside it can be imported.
+            modules: the files that can be imported of the base directory, by their paths below it, the same for all code of the
+                run: no other ones are then, and these as they are here. None: what lies there.
             on_output: told what the code prints, piece by piece.
             on_log: told what it logs, as payloads of `execution_log` events.
 

@@ -17,7 +17,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("_dipeo_code_worker", {path!r})
 sys.modules[spec.name] = module = module_from_spec(spec)
 spec.loader.exec_module(module)
-sys.meta_path.insert(0, module.restored({name!r}, {changes!r}))
+sys.meta_path.insert(0, module.restored({name!r}, {made!r}))
 """
 
 
@@ -47,9 +47,26 @@ class Patched:
         return spec
 
 
-def pickled_whole(modules):
-    """A patch of `cloudpickle.cloudpickle`: functions of *modules* are sent by value."""
-    return lambda cloudpickle: getattr(cloudpickle, "_PICKLE_BY_VALUE_MODULES", set()).update(modules)
+class ByValue:
+    """Makes every cloudpickle that is imported send the functions and classes of certain modules by value.
+
+    Args:
+        modules: their names; those of packages mean all that is in them.
+    """
+
+    def __init__(self, *modules) -> None:
+        self.modules = set(modules)
+        self.sets = []
+
+    def patch(self, cloudpickle) -> None:
+        known = getattr(cloudpickle, "_PICKLE_BY_VALUE_MODULES", set())
+        known.update(self.modules)
+        self.sets.append(known)
+
+    def add(self, module) -> None:
+        self.modules.add(module)
+        for known in self.sets:
+            known.add(module)
 
 
 class Handed:
@@ -67,7 +84,7 @@ def handed_on(path, changes):
 
     Args:
         path: of the worker's file.
-        changes: gives (the module's name, what makes it again) as texts.
+        changes: gives (the module's name, what makes it and its imports again) as texts.
     """
 
     def patch(spawn):
@@ -75,7 +92,7 @@ def handed_on(path, changes):
 
         def get_preparation_data(*arguments):
             name, made = changes()
-            text = _INSTALL.format(path=path, name=name, changes=made)
+            text = _INSTALL.format(path=path, name=name, made=made)
             return {**original(*arguments), "dipeo": Handed(text)}
 
         spawn.get_preparation_data = get_preparation_data

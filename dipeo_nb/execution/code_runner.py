@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +74,7 @@ class ProcessCodeRunner:
         view: View = EMPTY,
         shared: bool = True,
         file: Path | None = None,
+        modules: Mapping[str, bytes] | None = None,
         on_output: Callable[[str], None] | None = None,
         on_log: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> CodeResult:
@@ -102,6 +104,8 @@ class ProcessCodeRunner:
 
         worker = await self._acquire(view if shared else EMPTY)
         try:
+            if modules is not None:
+                request |= worker.given(modules, request["path"])
             worker.on_output = output
             async with asyncio.timeout(timeout):
                 answer = await worker.answer(request, view if shared else EMPTY, on_log)
@@ -201,6 +205,7 @@ class _Worker:
         self.busy = False
         self.ready = False
         """Whether the process has started."""
+        self._has_modules = False
         self._on_ready = on_ready
         self.on_output: Callable[[str], None] | None = None
         self._base_dir = base_dir
@@ -211,6 +216,15 @@ class _Worker:
         """Name → the `variables` of the change that it comes from; their identity counts."""
         self._alone: dict[str, Mapping[str, Any]] = {}
         """Those of `_has` that no other process can have."""
+
+    def given(self, modules: Mapping[str, bytes], folders: Sequence[str]) -> dict[str, Any]:
+        """The part of a request that says what the code may import; the files once only."""
+        part: dict[str, Any] = {"path": [os.path.realpath(folder) for folder in folders]}
+        if not self._has_modules:
+            self._has_modules = True
+            text = {name: data.decode("latin-1") for name, data in modules.items() if name.endswith(".py")}
+            part["modules"] = [os.path.realpath(self._base_dir), text]
+        return part
 
     @property
     def alive(self) -> bool:

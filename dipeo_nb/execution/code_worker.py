@@ -45,7 +45,7 @@ if __name__ != "_dipeo_code_worker":
         parse_structured,
         plain_value,
     )
-    from dipeo_nb.execution import code_objects, code_processes
+    from dipeo_nb.execution import code_modules, code_objects, code_processes
 else:  # started by its path: files of the diagram may hide the package, and are not to be imported here
     from importlib.util import module_from_spec, spec_from_file_location
 
@@ -58,6 +58,7 @@ else:  # started by its path: files of the diagram may hide the package, and are
         return module
 
     _values = _by_path("_dipeo_values", "..", "common", "values.py")
+    code_modules = _by_path("_dipeo_code_modules", "code_modules.py")
     code_objects = _by_path("_dipeo_code_objects", "code_objects.py")
     code_processes = _by_path("_dipeo_code_processes", "code_processes.py")
     UnsupportedValueError, error_text, MAX_ITERATED = (
@@ -899,9 +900,19 @@ def remember_source(filename, text):
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
 
 
-def restored(name, changes):
-    """A finder of the module *name*, which makes *changes* again when it is asked for. For processes that code starts."""
-    return code_processes.ByName(name, lambda name: Namespace(name).restore(json.loads(changes)))
+def restored(name, made):
+    """A finder of the module *name*, which makes it again when it is asked for. For processes that code starts.
+
+    Args:
+        made: as of `Worker.changes`.
+    """
+    changes, shown = json.loads(made)
+    if shown is not None:
+        base, files, roots = shown
+        modules = code_modules.ShownModules(base, files)
+        modules.roots = roots
+        modules.install()
+    return code_processes.ByName(name, lambda name: Namespace(name).restore(changes))
 
 
 class Worker:
@@ -913,10 +924,13 @@ class Worker:
         self.logged = Logged(send)
         self.namespace = Namespace(MODULE)
         self.folders = []
+        self.shown = None
+        """The modules that may be imported of the folders of the code; None: all that lie there."""
         self.at_work = self.namespace, {}
         """(names, request) of the code that is carried out."""
+        self.by_value = code_processes.ByValue(MODULE, ISOLATED)
         handed = {
-            "cloudpickle.cloudpickle": code_processes.pickled_whole((MODULE, ISOLATED)),
+            "cloudpickle.cloudpickle": self.by_value.patch,
             "multiprocessing.spawn": code_processes.handed_on(__file__, self.changes),
         }
         sys.meta_path.insert(0, code_processes.Patched(handed))
@@ -925,6 +939,9 @@ class Worker:
         shared = request["shared"]
         space = self.namespace if shared else Namespace(ISOLATED)
         space.forget(request["forget"])
+        if "modules" in request:
+            self.shown = code_modules.ShownModules(*request["modules"], on_load=self.by_value.add)
+            self.shown.install()
         self.search_in(request["path"])
         begun = False
         printed = Printed(self.send)
@@ -979,9 +996,10 @@ class Worker:
         self.send(answer)
 
     def changes(self):
-        """(name of the module, what makes it again) for a process that the code starts."""
+        """(name of the module, what makes it and its imports again) for a process that the code starts."""
         space, request = self.at_work
-        return space.module.__name__, json.dumps([space.whole(request)])
+        shown = None if self.shown is None else self.shown.as_values()
+        return space.module.__name__, json.dumps([[space.whole(request)], shown])
 
     def layers(self, space, request, names):
         """(inputs, variables of the run) by name, without those that code has assigned since."""
@@ -997,7 +1015,9 @@ class Worker:
     def search_in(self, folders):
         """Imports look into *folders*, and into those of earlier code, after everything that is installed."""
         ours = [*folders, *(f for f in self.folders if f not in folders)]
-        if ours != self.folders or not all(f in sys.path for f in ours):
+        if self.shown is not None:
+            self.shown.roots = self.folders = ours
+        elif ours != self.folders or not all(f in sys.path for f in ours):
             sys.path[:] = [*(f for f in sys.path if f not in self.folders), *ours]
             self.folders = ours
 
@@ -1023,6 +1043,8 @@ def described(error, request, lost):
     line = next(own, getattr(error, "lineno", None))
     message = error.msg if isinstance(error, SyntaxError) else error_text(error).partition(": ")[2]
     more = {}
+    if code_modules.HINT in getattr(error, "__notes__", ()):
+        more["hint"] = code_modules.HINT
     if isinstance(error, NameError) and error.name:
         more["name"] = error.name
         if error.name in lost:

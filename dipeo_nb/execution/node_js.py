@@ -36,6 +36,7 @@ if (typeof main !== "function") {
 const value = await main(inputs);
 writeFileSync(answer, JSON.stringify(value === undefined ? null : value) ?? "null");
 """
+_ENDINGS = (".ts", ".mts", ".cts", ".js", ".mjs", ".cjs", ".json")
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _RESERVED = frozenset(
     re.findall(
@@ -74,6 +75,7 @@ async def run_typescript(
     code: str,
     *,
     file: Path | None,
+    shown: tuple[str, Mapping[str, bytes]] | None = None,
     name: str,
     inputs: Mapping[str, Any],
     cwd: Path,
@@ -86,6 +88,10 @@ async def run_typescript(
 
     Code without `export` is the body of a function: it returns its value, and every input is a constant in it.
 
+    Args:
+        file: the file that the code stands in.
+        shown: (its path, files by path): they are run as they are here, whatever the disk has now, and it can import no other ones.
+
     Raises:
         CodeError: it threw, or its value is no JSON.
         NodeTimeoutError: it took longer than *timeout* seconds.
@@ -97,11 +103,12 @@ async def run_typescript(
     program, version = found
     strip = ["--experimental-strip-types"] if version < (23, 6) else []
     with scratch() as folder:
-        text = _module(code, name, inputs) if file is None else None
-        written = await asyncio.to_thread(_write, Path(folder), text)
+        files = {"code.ts": _module(code, name, inputs).encode()} if file is None else dict(shown[1]) if shown else {}
+        written = await asyncio.to_thread(_write, Path(folder), files)
+        module = written / (shown[0] if shown else "code.ts") if file is None or shown else file
         answer = Path(folder, "answer.json")
         done = await run_command(
-            [program, *strip, "--no-warnings", f"{folder}/runner.mjs", str(file or written), name, str(answer)],
+            [program, *strip, "--no-warnings", f"{folder}/runner.mjs", str(module), name, str(answer)],
             cwd=cwd,
             timeout=timeout,
             env=env,
@@ -114,11 +121,16 @@ async def run_typescript(
         return parse_json(await asyncio.to_thread(answer.read_text, "utf-8")), done.stdout
 
 
-def _write(folder: Path, code: str | None) -> Path:
+def _write(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write the runner, and these files of a program into a folder of their own, which is returned."""
     (folder / "runner.mjs").write_text(_RUNNER, encoding="utf-8")
-    if code is not None:
-        (folder / "code.ts").write_text(code, encoding="utf-8")
-    return folder / "code.ts"
+    program = folder / "program"
+    for name, data in files.items():
+        if name.endswith(_ENDINGS):
+            place = program / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+    return program
 
 
 def no_node() -> tuple[str, str]:

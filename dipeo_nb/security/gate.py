@@ -8,7 +8,6 @@ error of the node, never a question. Sub-diagrams get a gate from that of their 
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import inspect
 import posixpath
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from dipeo_nb.common.paths import name_below
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.diagram.closure import Closure, closure, plan_digest
 from dipeo_nb.diagram.document import Diagram
@@ -35,7 +35,7 @@ from dipeo_nb.domain.ports import (
     LLMServicePort,
     Services,
 )
-from dipeo_nb.errors import NotGrantedError, StorageError, TrustError
+from dipeo_nb.errors import NotGrantedError, TrustError
 
 GUEST_CALLS, GUEST_TOKENS = 50, 200_000
 """Calls of models, and their tokens, that a guest's run may take unasked, with its sub-diagrams."""
@@ -123,6 +123,11 @@ class Gate:
         if self.level is not Level.YOURS and not self.granted.covers(kind, what):
             raise refusal(kind, what)
 
+    @property
+    def sources(self) -> Mapping[str, bytes] | None:
+        """The files that are run, as they were when the run was prepared, by path below the base directory; None: those on the disk."""
+        return None if self.level is Level.YOURS or self.closure is None else self.closure.files
+
     def source(self, path: str, *, code: bool = False) -> bytes | None:
         """The bytes of a file that is run, as they were when the run was prepared; None: read it.
 
@@ -132,11 +137,11 @@ class Gate:
         Raises:
             NotGrantedError: the run has written it, or it was not there.
         """
-        if self.level is Level.YOURS or self.closure is None:
+        if self.sources is None:
             return None
-        name = posixpath.normpath(path.strip())
-        if name in self.closure.files:
-            return self.closure.files[name]
+        name = name_below(path, self.base)
+        if name in self.sources:
+            return self.sources[name]
         if code:
             raise NotGrantedError(
                 f"The code file '{path}' was not part of what was shown before the run.",
@@ -497,30 +502,9 @@ class _CheckedCode:
         gate = self._gate
         if not any(u.kind == "code" for u in gate.granted):
             raise refusal("code", options.get("filename", "Python"))
-        await asyncio.to_thread(self._unchanged)
         if self._runner is None:
             self._runner = self._make()
-        return await self._runner.run_python(code, **options)
-
-    def _unchanged(self) -> None:
-        """Modules are imported from the disk: they must be what was shown."""
-        gate = self._gate
-        assert gate.closure is not None
-        files = gate.services.files
-        for name, data in gate.closure.files.items():
-            if not name.endswith(".py"):
-                continue
-            try:
-                now = files.read_bytes(name) if not isinstance(files, _GuestFiles) else data
-            except StorageError:
-                now = None
-            if now != data:
-                raise NotGrantedError(
-                    f"The file '{name}' has changed since it was shown.",
-                    hint="Begin the run again, so that it is shown as it is now.",
-                    kind="code",
-                    what=name,
-                )
+        return await self._runner.run_python(code, modules=gate.sources, **options)
 
     async def cleanup(self) -> None:
         if self._runner is not None:

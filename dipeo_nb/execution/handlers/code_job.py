@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
+from dipeo_nb.common.paths import name_below
 from dipeo_nb.common.programs import find_program
 from dipeo_nb.common.values import parse_structured
 from dipeo_nb.config import missing_variable
@@ -106,10 +107,11 @@ def _advise(error: CodeError, context: NodeContext, spec: CodeJobNode, code: str
 
 
 async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: str, file: Path | None) -> Output:
-    files = context.services.files
+    files, sources = context.services.files, context.execution.gate.sources
     value, stdout = await node_js.run_typescript(
         code,
         file=file,
+        shown=None if file is None or sources is None else (name_below(name, files.base_path), sources),
         name=spec.function_name,
         inputs={**_names(context), "node_id": context.node.id, "globals": plain(context.execution.variables)},
         cwd=file.parent if file else files.base_path,
