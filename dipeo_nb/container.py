@@ -68,7 +68,7 @@ from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import check_services, checked_budget, checked_count, checked_mapping, checked_timeout
 from dipeo_nb.execution.questions import chosen, unanswered
-from dipeo_nb.execution.recovery import Recovered, holds_objects, recovered
+from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
@@ -79,6 +79,7 @@ from dipeo_nb.llm.service import LLMService
 from dipeo_nb.mixins import InitializationMixin
 from dipeo_nb.security.gate import GUEST_CALLS, GUEST_TOKENS, Gate, Level
 from dipeo_nb.security.keys import APIKeyChain
+from dipeo_nb.security.signatures import holds_objects
 from dipeo_nb.security.trust import Allow, Say, Trust
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.conversation import (
@@ -473,13 +474,14 @@ class Runtime(InitializationMixin):
             if record is None:
                 own = self.trust.owns(document)
             else:  # of a record: whatever file it says it is
-                own = self.trust.verified(record.payload, record.run_id) is Level.YOURS
+                own = self.trust.verified(record) is Level.YOURS
                 document = replace(document, path=None)
             if own:
                 return made
             digest = plan_digest(plan)
             if digest not in known:  # children of one kind share a gate, and so a budget
                 known[digest] = self.gate(document, plan, say=say, allow=allow, foreign=True, model=model, by=by)
+                known[digest].records = made.records
             return known[digest]
 
         known: dict[str, Gate] = {}
@@ -494,6 +496,7 @@ class Runtime(InitializationMixin):
             db=DBOperationsDomainService if own_db else None,
             decide=child,
             stamp=self.trust.stamp(decision),
+            signatures=self.trust.signatures,
             made=self.trust.remember_made,
             base=self.settings.base_dir,
             model_chosen=chosen,
@@ -852,23 +855,28 @@ class Runtime(InitializationMixin):
             TrustError: it is not, it wants more than a guest may do, and nobody says yes.
         """
         first = events[0]
-        level = self.trust.verified(first.payload, first.run_id)
+        level = self.trust.verified(first) if self.trust.signatures.hold(events) else None
         if level is Level.YOURS and trust is not False:
             own = replace(document, path=None)  # decided when it began, whatever stands in its file now
-            return self.gate(own, plan, say=trust, allow=allow, model=model)
+            gate = self.gate(own, plan, say=trust, allow=allow, model=model)
+            gate.records = "any" if trust is True else "own"
+            return gate
         if level is Level.TRUSTED and trust is None and allow is None:
             found = closure(document, base_dir=self.settings.base_dir, plan=plan)
             if first.payload["trust"]["digest"] == found.digest:
                 trust = found.code  # the yes of then holds for the rest of the run
         if level is None and trust is not True and (objects := holds_objects(events)):
             raise TrustError(
-                f"Run {first.run_id} was recorded elsewhere, and its record holds objects of code ({objects}), which only code makes anew.",
+                f"Run {first.run_id} was recorded elsewhere, or its record was changed; it holds objects of code ({objects}), which only "
+                "code makes anew.",
                 hint="Run the diagram again, or say yes to it with --trust (trust=True).",
             )
         chosen = model or first.payload.get("model")
         if level is None:
             document = replace(document, path=None)  # whatever file it says it is
-        return self.gate(document, plan, say=trust, allow=allow, foreign=True, model=chosen, by=by)
+        gate = self.gate(document, plan, say=trust, allow=allow, foreign=True, model=chosen, by=by)
+        gate.records = "any" if trust is True else "data" if level is None else "own"
+        return gate
 
     async def run(self, execution: Execution) -> Execution:
         """Initialise when needed, then run to the end."""

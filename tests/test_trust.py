@@ -25,11 +25,13 @@ from dipeo_nb.diagram.closure import closure
 from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.capabilities import as_pattern, origin_of_template, path_fits
-from dipeo_nb.domain.enums import NodeType
+from dipeo_nb.domain.enums import EventType, NodeType
+from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import NodeExecutionError, NotGrantedError, RunError, StorageError, TrustError, UserError
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.gate import Level
+from dipeo_nb.security.signatures import signed
 from dipeo_nb.security.trust import Trust
 from dipeo_nb.testing import scripted
 from tests.test_api_job import Server
@@ -672,22 +674,21 @@ def test_a_record_that_came_with_a_folder_is_foreign(base: Path, way: str, form:
 
 
 def test_what_is_signed_cannot_be_moved_or_changed(base: Path) -> None:
-    """The signature is of the level, the base directory, the run and its diagram."""
+    """The signature is of the whole event, its place and its run."""
     trust = Trust(get_settings())
     decision = trust.decide(Diagram(load_text(json.dumps(light())).model), load_text(json.dumps(light())).compile())
-    stamp = trust.stamp(decision)("exec_1", {"a": 1})
-    assert stamp is not None
-    assert trust.verified({"trust": stamp, "source": {"a": 1}}, "exec_1") is Level.YOURS
-    for payload, run_id in (
-        ({"trust": stamp, "source": {"a": 2}}, "exec_1"),
-        ({"trust": stamp, "source": {"a": 1}}, "exec_2"),
-        ({"trust": {**stamp, "level": "trusted"}, "source": {"a": 1}}, "exec_1"),
-        ({"trust": {**stamp, "mac": ""}, "source": {"a": 1}}, "exec_1"),
-        ({"trust": {**stamp, "base": "/"}, "source": {"a": 1}}, "exec_1"),
-        ({"trust": "yours", "source": {"a": 1}}, "exec_1"),
-        ({"source": {"a": 1}}, "exec_1"),
-    ):
-        assert trust.verified(payload, run_id) is None
+    stamp = trust.stamp(decision)
+    first = Event(1, EventType.EXECUTION_STARTED, "exec_1", 0.0, None, {"trust": stamp, "source": {"a": 1}, "variables": {"x": 1}})
+    event = signed(first, trust.signatures.of(first))
+    assert trust.verified(event) is Level.YOURS
+    assert trust.verified(event._replace(occurred_at=5.0)) is Level.YOURS
+    for change in (
+        {"source": {"a": 2}}, {"variables": {"x": 2}}, {"trust": {**stamp, "level": "trusted"}}, {"trust": {**stamp, "base": "/"}},
+        {"trust": "yours"}, {"trust": None}, {"mac": ""}, {"mac": None}, {"mac": "é"}, {"mac": event.payload["mac"].upper()}, {"more": 1},
+    ):  # fmt: skip
+        assert trust.verified(event._replace(payload={**event.payload, **change})) is None, change
+    for moved in (event._replace(run_id="exec_2"), event._replace(seq=2), event._replace(node_id="node_1"), first):
+        assert trust.verified(moved) is None
 
 
 # The command, and the number of questions of everyday journeys.

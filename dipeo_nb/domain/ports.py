@@ -849,8 +849,18 @@ class RunGate(Protocol):
 
     @property
     @abstractmethod
-    def stamp(self) -> Callable[[str, Any], Mapping[str, str] | None]:
-        """What is recorded about the decision, given the run's id and its diagram."""
+    def stamp(self) -> Mapping[str, str] | None:
+        """What is recorded about the decision."""
+        ...
+
+    @abstractmethod
+    def sign(self, event: Event) -> Event:
+        """An event of the run as it is recorded: with a signature, where a run could go on from it."""
+        ...
+
+    @abstractmethod
+    def admit(self, events: Sequence[Event]) -> None:
+        """Raises NotGrantedError when the run must not go on from these events of a record."""
         ...
 
     @abstractmethod

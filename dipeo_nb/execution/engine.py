@@ -155,6 +155,7 @@ class Execution:
             ),
             seq=recovered.seq if recovered else 0,
             interval=self.options.delta_interval,
+            sign=gate.sign,
             on_failure=self._wake,
         )
         self.log = ConversationLog() if log is None else log
@@ -941,7 +942,7 @@ class Execution:
             "labels": {n.id: n.label for n in self.plan.nodes},
             "model": self.options.model,
             "parent": self.options.parent_run_id,
-            "trust": self.gate.stamp(self.run_id, self.options.source),
+            "trust": self.gate.stamp,
             **({"resumed": self._recovered.seq} if self._recovered is not None else {}),
             **({"forked_from": dict(self.options.forked_from)} if self.options.forked_from else {}),
             "options": {

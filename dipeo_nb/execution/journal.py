@@ -59,6 +59,7 @@ class Journal:
     Args:
         seq: number of the last event that is stored already.
         interval: seconds between two commits of streamed text.
+        sign: gives an event as it is recorded.
         on_failure: called when a commit that nobody waits for has failed; `failure` says why.
     """
 
@@ -70,6 +71,7 @@ class Journal:
         *,
         seq: int = 0,
         interval: float,
+        sign: Callable[[Event], Event],
         on_failure: Callable[[], None],
     ) -> None:
         self.state = state
@@ -86,6 +88,7 @@ class Journal:
         self._store, self._bus = services.store, services.bus
         self._committed = seq
         self._interval = interval
+        self._sign = sign
         self._on_failure = on_failure
         self._pending: list[Event] = []
         self._lock = asyncio.Lock()
@@ -184,6 +187,7 @@ class Journal:
             events, self._pending = self._pending, []
             if not events:
                 return
+            events = list(map(self._sign, events))  # now, since their numbers may have changed until here
             token = run_log.enter(run_log.NOWHERE)  # may be called in the context of a node
             try:
                 if self.unrecorded is None:

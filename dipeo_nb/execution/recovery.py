@@ -67,17 +67,6 @@ class Recovered:
         return self.events[-1].seq
 
 
-def holds_objects(events: Sequence[Event]) -> str:
-    """Names of variables that the code of a run has set to objects, which only code makes anew; empty when there are none."""
-    names: set[str] = set()
-    for event in events:
-        meta: Any = event.payload.get("meta")
-        code: Any = meta.get("code") if isinstance(meta, Mapping) else None
-        for part in ("objects", "definitions") if isinstance(code, Mapping) else ():
-            names |= set(map(str, code.get(part) or ()))
-    return ", ".join(sorted(names)[:5])
-
-
 def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, Any], max_visits: int) -> Recovered:
     """The state at the end of *events*, the whole log of a run of *plan*.
 

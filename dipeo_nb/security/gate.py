@@ -11,10 +11,10 @@ from __future__ import annotations
 import enum
 import inspect
 import posixpath
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from dipeo_nb.common.paths import name_below
 from dipeo_nb.common.scrub import logger
@@ -36,6 +36,7 @@ from dipeo_nb.domain.ports import (
     Services,
 )
 from dipeo_nb.errors import NotGrantedError, TrustError
+from dipeo_nb.security.signatures import Signatures, holds_objects, signed
 
 GUEST_CALLS, GUEST_TOKENS = 50, 200_000
 """Calls of models, and their tokens, that a guest's run may take unasked, with its sub-diagrams."""
@@ -68,7 +69,9 @@ class Gate:
         drafts: makes the folder of a guest's files, when the first is written.
         db: makes the database service over checked files; None: the runtime's own is checked by name.
         decide: the gate of a sub-diagram that is not the user's own, in a run that is; raises TrustError.
-        stamp: what is recorded about the decision, given the run's id and its diagram.
+        stamp: what is recorded about the decision.
+        signatures: sign the record of the run, and tell whether other ones are of this user; None: nothing is signed.
+        records: `own` takes up records of this user only, `data` also other ones that hold no objects of code, `any` all.
     """
 
     level: Level
@@ -79,7 +82,9 @@ class Gate:
     drafts: Callable[[], FileSystemPort] | None = None
     db: Callable[[FileSystemPort], DBOperationsPort] | None = None
     decide: Callable[[Diagram, Plan, Event | None], Gate] | None = None
-    stamp: Callable[[str, Any], Mapping[str, str] | None] = lambda run_id, source: None
+    stamp: Mapping[str, str] | None = None
+    signatures: Signatures | None = None
+    records: Literal["own", "data", "any"] = "own"
     made: Callable[[bytes], None] = lambda data: None
     """Remembers the content of a diagram that a guest was allowed to write among the user's files."""
     base: Path = Path()
@@ -153,6 +158,27 @@ class Gate:
         if self._below(files.resolve(path)) in self.written:
             raise _made("a template", path)
         return None
+
+    def sign(self, event: Event) -> Event:
+        """An event of the run as it is recorded."""
+        return event if self.signatures is None else signed(event, self.signatures.of(event))
+
+    def admit(self, events: Sequence[Event]) -> None:
+        """Look whether a run may go on from these events of a record.
+
+        Raises:
+            NotGrantedError: they are not known to be of this user, and hold objects of code, or the run may do more than a guest.
+        """
+        if self.records == "any" or self.signatures is None or self.signatures.hold(events):
+            return
+        if (self.records == "data" or self.level is Level.GUEST) and not holds_objects(events):
+            return
+        raise NotGrantedError(
+            f"The record of run {events[0].run_id} is not as this user's runs have written it.",
+            hint="Run the diagram again; or look at it, and say yes with --trust (trust=True).",
+            kind="code",
+            what=events[0].run_id,
+        )
 
     def child(self, document: Diagram, plan: Plan, record: Event | None = None) -> Gate:
         """The gate of a sub-diagram: never wider than this one.

@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,11 +24,13 @@ from dipeo_nb.diagram.detect import DEMOS, stem
 from dipeo_nb.diagram.document import Diagram, load, saved_here
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.domain.capabilities import ANY, Capabilities, Use, granted_by
+from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import SubDiagramNode
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.errors import DiagramError, StorageError, TrustError, ValidationError
 from dipeo_nb.security.folder_settings import PendingSetting, approve_settings, forget_settings
 from dipeo_nb.security.gate import Level, beyond_guest
+from dipeo_nb.security.signatures import Signatures
 from dipeo_nb.security.trust_store import DiagramTrust, FolderTrust, GuestMade, SettingsTrust, TrustStore
 
 Allow = Mapping[str, Any] | list[str] | tuple[str, ...]
@@ -56,6 +57,7 @@ class Trust:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.store = TrustStore(settings.data_dir)
+        self.signatures = Signatures(self.store.signing_key)
         self.base = settings.base_dir.resolve()
 
     # Decisions.
@@ -269,39 +271,19 @@ class Trust:
 
     # Records of runs.
 
-    def stamp(self, decision: Decision) -> Callable[[str, Any], Mapping[str, str] | None]:
-        """What a run's record says about its decision, signed so that nobody else can write it."""
+    def stamp(self, decision: Decision) -> Mapping[str, str]:
+        """What the first event of a run's record says about its decision; its signature makes it certain."""
+        digest = decision.closure.digest if decision.closure else ""
+        return {"level": str(decision.level), "digest": digest, "base": str(self.base)}
 
-        def stamped(run_id: str, source: Any) -> Mapping[str, str] | None:
-            facts = {
-                "level": str(decision.level),
-                "digest": decision.closure.digest if decision.closure else "",
-                "base": str(self.base),
-            }
-            try:
-                return {**facts, "mac": self._mac(facts, run_id, source)}
-            except StorageError:
-                return None  # no folder for the secret: the record is as one of somebody else
-
-        return stamped
-
-    def verified(self, payload: Mapping[str, Any], run_id: str) -> Level | None:
-        """The level of a recorded run of this user in this base directory; None when the record is not known to be theirs."""
-        stamp = payload.get("trust")
-        if not isinstance(stamp, Mapping) or stamp.get("base") != str(self.base):
+    def verified(self, first: Event) -> Level | None:
+        """The level of a recorded run of this user in this base directory, by its first event; None when that is not known to be
+        theirs."""
+        stamp = first.payload.get("trust")
+        if not isinstance(stamp, Mapping) or stamp.get("base") != str(self.base) or not self.signatures.hold([first]):
             return None
-        facts = {name: str(stamp.get(name, "")) for name in ("level", "digest", "base")}
-        try:
-            expected = self._mac(facts, run_id, payload.get("source"))
-        except StorageError:
-            return None
-        if not hmac.compare_digest(expected, str(stamp.get("mac", ""))):
-            return None
-        return Level(facts["level"]) if facts["level"] in set(Level) else None
-
-    def _mac(self, facts: Mapping[str, str], run_id: str, source: Any) -> str:
-        text = json.dumps([dict(facts), run_id, source], sort_keys=True, ensure_ascii=True, default=str)
-        return hmac.new(self.store.signing_key(), text.encode(), hashlib.sha256).hexdigest()
+        level = stamp.get("level")
+        return Level(level) if level in set(Level) else None
 
 
 def _is_seen_later(use: Use, granted: Capabilities) -> bool:

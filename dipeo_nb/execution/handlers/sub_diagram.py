@@ -153,6 +153,7 @@ async def _ended(context: NodeContext) -> dict[int, _Ended]:
     found: dict[int, _Ended] = {}
     for index, run_id in known.items():
         events = await context.services.store.events(run_id)
+        context.execution.gate.admit(events)
         if events and events[-1].type is EventType.EXECUTION_COMPLETED:
             found[index] = _Ended(RunState.fold(events), _last_value(events))
     return found
@@ -213,6 +214,7 @@ class _Children:
         context = self._context
         services = context.services
         visits = context.execution.options.max_iterations
+        context.execution.gate.admit(events)
         recorded = events[0].payload["source"]
         plan, changed = source.plan, set[int]()
         if recorded != source.native:
