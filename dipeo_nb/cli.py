@@ -1016,42 +1016,68 @@ def _keyboard(feed: Feed) -> InteractionPort:
 
 def _prepare(runtime: Runtime, document: Diagram, order: _Order) -> Prepared:
     """The plan and what it may do; asks where somebody is there to be asked."""
+    from dipeo_nb.common.loop import run_sync
 
     def prepared(trust: bool | str | None, by: str = "") -> Prepared:
         return runtime.prepare(
             document, trust=trust, allow=order.allow, foreign=order.file == STDIN, model=order.model, by=by
         )
 
-    return _decided(runtime, prepared, order.trust, ask=order.questions)
+    def needed() -> SettingNotApprovedError | None:
+        try:
+            run_sync(runtime.check_settings(runtime.compile(document), model=order.model))
+        except SettingNotApprovedError as error:
+            return error
+        return None
+
+    return _decided(runtime, prepared, order.trust, ask=order.questions, needed=needed)
 
 
-def _decided(runtime: Runtime, prepare: Callable[..., Answered], trust: bool | str | None, *, ask: bool) -> Answered:
+def _decided(
+    runtime: Runtime,
+    prepare: Callable[..., Answered],
+    trust: bool | str | None,
+    *,
+    ask: bool,
+    needed: Callable[[], SettingNotApprovedError | None] = lambda: None,
+) -> Answered:
     """What *prepare* gives; asks once, where somebody is there to be asked, when it is refused for want of trust.
 
     Args:
         prepare: called with `trust`, and `by` for the record.
+        needed: the error of a setting that the run needs and that waits for a yes, too, so that one answer does for both.
     """
-    from dipeo_nb.security.folder_settings import pending_settings
+    from dipeo_nb.security import folder_settings
 
     try:
         return prepare(trust)
     except TrustError as error:
-        if not (ask and _interactive()) or "pin" not in error.facts:
+        if not (ask and _interactive()) or "pin" not in error.facts or error.facts["declined"]:
             raise
         say(error.message, *error.listing())
-        folder = error.facts.get("folder")
-        shown = pending_settings(folder, settings=runtime.settings) if folder else ()
-        if shown:
-            say(f"With [f], these settings of {folder} have effect, too:", *(f"  {setting}" for setting in shown))
+        folder = error.facts["folder"]
+        of_folder = error.facts["settings"]
+        waits = needed()
+        place = waits.facts["folder"] if waits is not None else None
+        declined = place is not None and folder_settings.declined_settings(place, settings=runtime.settings)
+        wanted = folder_settings.pending_settings(place, settings=runtime.settings) if place and not declined else ()
+        if wanted:
+            say(f"It needs these settings of {place}, which say where your words, keys and records go:", *(f"  {setting}" for setting in wanted))
+        if of_folder and (more := [setting for setting in of_folder if setting not in wanted]):
+            say(f"With [f], these settings of {folder} have effect, too:", *(f"  {setting}" for setting in more))
         choices = "[y] this, as it is now" + (f"   [f] everything in {folder}" if folder else "") + "   [N]"
-        sys.stderr.write(f"\nCode can do everything that you can. Run it?  {choices} > ")
+        sys.stderr.write(f"\nCode can do everything that you can. Run it?  {safe(choices)} > ")
         sys.stderr.flush()
         answer = sys.stdin.readline().strip().lower()
-        if folder and answer == "f":
-            runtime.trust.trust_folder(Path(folder), shown=shown)
-            return prepare(trust)
-        if answer not in ("y", "yes"):
+        chosen = folder if answer == "f" else None
+        if answer not in ("y", "yes") and chosen is None:
+            runtime.trust.decline(error.facts["digest"])
             raise TrustError(error.message, hint=error.hint) from None  # the list has been shown
+        if wanted and place is not None and place != chosen:
+            folder_settings.approve_settings(place, settings=runtime.settings, shown=wanted)
+        if chosen is not None:
+            runtime.trust.trust_folder(Path(chosen), shown=of_folder)
+            return prepare(trust)
         return prepare(error.facts["pin"], by="prompt")  # exactly what was shown
 
 
@@ -1328,8 +1354,8 @@ def _complain(error: DipeoError) -> None:
     for diagnostic in getattr(error, "diagnostics", ()):
         if str(diagnostic) not in error.message:  # the compiler's message lists the first ten itself
             say(f"  {diagnostic}")
-    if isinstance(error, TrustError):
-        say("It would run with your rights:", *error.listing())
+    if isinstance(error, TrustError) and (lines := error.listing()):
+        say("It would run with your rights:", *lines)
     if error.hint:
         say(f"hint: {error.hint}")
 

@@ -48,8 +48,8 @@ from __future__ import annotations
 import linecache
 import os
 import traceback
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from dipeo_nb.domain.diagnostics import Diagnostic
@@ -99,6 +99,12 @@ def _rebuild(cls: type[DipeoError], message: str, hint: str | None, facts: dict[
 def _printable(text: str) -> str:
     """A text of somebody else's for a terminal: what a screen does not show is written out; line breaks stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def _quoted(text: str) -> str:
+    """A text as a literal of Python in double quotes, with everything written out that a screen would not show."""
+    inside = _printable(text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t"))
+    return f'"{inside}"'
 
 
 def _line_of_caller(error: BaseException) -> str:
@@ -169,18 +175,57 @@ class TrustError(UserError):
     """A diagram wants more than an untrusted one may do, and nobody has said yes to it.
 
     `lines` are what it wants as a person reads it, `uses` the same as JSON values; `pin` is the code that says yes to exactly this;
-    `folder` is the folder that could be trusted instead, when its diagram lies below the base directory.
+    `folder` is the folder that could be trusted instead, when its diagram lies below the base directory, and `settings` are those
+    of that folder which wait for a yes and would get it, too.
     """
 
     code = "not_trusted"
+    shown: ClassVar[Callable[[TrustError], bool]] = staticmethod(lambda _: False)
+    """Shows the error as a panel where the user looks, and says whether it did; notebooks replace it."""
+    bundle: ClassVar[Callable[[TrustError], dict[str, str]]] = staticmethod(lambda error: {"text/plain": error.text()})
+    """The panel as a mimebundle; notebooks replace it."""
 
     def listing(self) -> list[str]:
         """The lines of what it wants; what a screen does not show is written out."""
         return [_printable(str(line)) for line in self.facts.get("lines", ())]
 
+    def ways(self) -> list[tuple[str, str]]:
+        """(what it means, the line of Python to copy) of each way to say yes; empty when there is none."""
+        found: list[tuple[str, str]] = []
+        function, first = self.facts.get("call", ("dp.run", self.facts.get("path")))
+        if self.facts.get("pin"):
+            given = "…" if first is None else _quoted(str(first))
+            found.append(("Exactly this, as it is now", f'{function}({given}, trust="{self.facts["pin"]}")'))
+        if self.facts.get("folder"):
+            found.append((f"Everything in {_printable(self.facts['folder'])}", f"dp.trust({_quoted(self.facts['folder'])})"))
+        return found
+
+    def settings_lines(self) -> list[str]:
+        """The settings of the folder that a yes to it approves."""
+        return [_printable(str(setting)) for setting in self.facts.get("settings", ())]
+
+    def text(self) -> str:
+        """All of it as plain text."""
+        lines = [f"{type(self).__name__}: {_printable(self.message)}", *self.listing()]
+        if ways := self.ways():
+            lines.append("To say yes, copy one of these lines:")
+            for meaning, line in ways:
+                lines += [f"  # {meaning}", f"  {line}"]
+            if settings := self.settings_lines():
+                lines += ["  # with these settings of the folder:", *(f"  #   {setting}" for setting in settings)]
+        elif self.hint:
+            lines.append(_printable(self.hint))
+        return "\n".join(lines)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return TrustError.bundle(self)
+
     def _render_traceback_(self) -> list[str]:
-        *lines, hint = super()._render_traceback_()
-        return [*lines, *self.listing(), hint]
+        if not TrustError.shown(self):
+            place = _line_of_caller(self)
+            return [*([place] if place else []), *self.text().splitlines()]
+        *lines, _ = super()._render_traceback_() if self.hint else [*super()._render_traceback_(), ""]
+        return [*lines, "The list of what it would do, and the lines that say yes, are above."]
 
 
 class DiagramError(UserError):

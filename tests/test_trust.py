@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -15,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pexpect
 import pytest
 
 import dipeo_nb as dp
@@ -691,25 +689,12 @@ def test_what_is_signed_cannot_be_moved_or_changed(base: Path) -> None:
         assert trust.verified(moved) is None
 
 
-# The command, and the number of questions of everyday journeys.
+# The command.
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dipeo_nb", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
-
-
-def asked(*arguments: str, answers: str = "") -> tuple[int, int | None, str]:
-    """(questions that a terminal shows, exit status, what it shows) of a command; each question is answered so."""
-    child = pexpect.spawn(sys.executable, ["-m", "dipeo_nb", *arguments], encoding="utf-8", timeout=60, dimensions=(50, 300))
-    questions, shown = 0, ""
-    while child.expect([r"Run it\?[^\n]*> ", pexpect.EOF]) == 0:
-        questions += 1
-        shown += child.before or ""
-        child.sendline(answers)
-    shown += child.before or ""
-    child.close()
-    return questions, child.exitstatus, shown
 
 
 def test_nobody_is_asked_without_a_terminal(base: Path) -> None:
@@ -724,30 +709,6 @@ def test_nobody_is_asked_without_a_terminal(base: Path) -> None:
     assert cli("run", str(path)).returncode == 2
     write(base, light(node("code_job", code="return 1 + 2")))
     assert cli("run", str(path), "--pin", pin).returncode == 2
-
-
-@pytest.mark.skipif(os.name == "nt", reason="not here: no terminals to drive on Windows")
-def test_questions_of_everyday_journeys(base: Path, tmp_path: Path) -> None:
-    """README walk 0, own new folder 1, pull 0, prompts only 0, a clone with code 1, a no runs nothing, cron none."""
-    code = light(node("code_job", code="return 1 + 1"))
-    talk = light(node("person_job", person="A", default_prompt="Hi"), persons={"A": {"service": "echo"}})
-    assert asked("run", "demo:debate", "--model", "echo", "--quiet")[:2] == (0, 0)
-    assert asked("run", str(write(base, talk, "talk.light.yaml")), "--quiet")[:2] == (0, 0)
-    path = str(write(base, code))
-    count, status, shown = asked("run", path, "--quiet", answers="")
-    assert (count, status) == (1, 2)
-    assert "return 1 + 1" in shown
-    assert asked("run", path, "--quiet", answers="y")[:2] == (1, 0)
-    assert asked("run", path, "--quiet")[:2] == (0, 0)
-    write(base, light(node("code_job", code="return 1 + 2")))
-    assert asked("run", path, "--quiet", answers="f")[:2] == (1, 0)
-    write(base, light(node("code_job", code="return 1 + 3")))  # a pull in a trusted folder
-    assert asked("run", path, "--quiet")[:2] == (0, 0)
-    assert asked("run", str(write(base, code, "new.light.yaml")), "--quiet")[:2] == (0, 0)
-    outside = str(write(tmp_path / "downloads", light(node("code_job", code="return 9"))))
-    count, status, shown = asked("run", outside, "--quiet", answers="f")
-    assert (count, status) == (1, 2)  # a folder elsewhere is not offered
-    assert cli("run", outside).returncode == 2
 
 
 @pytest.mark.parametrize("command", ["validate", "inspect", "convert", "render"])

@@ -405,6 +405,8 @@ class Run:
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         budget: Budget | None = None,
+        trust: bool | str | None = None,
+        allow: Mapping[str, Any] | None = None,
         view: bool = True,
         **variables: Any,
     ) -> Run:
@@ -416,6 +418,7 @@ class Run:
             inputs: with the keywords: inputs of the run that held secrets, which are not recorded; nothing else can be given.
             timeout: seconds for what is left.
             budget: what models may cost from now on: `dp.Budget(usd=0.1)`.
+            trust, allow: what a run that was recorded elsewhere may do; as of `dp.start`.
             view: False shows the run as a picture only, never live.
 
         Raises:
@@ -423,7 +426,15 @@ class Run:
             StorageError: it still goes on, here or in another process.
         """
         return self._of_session().resume(
-            self, answers=answers, inputs=inputs, timeout=timeout, budget=budget, view=view, **variables
+            self,
+            answers=answers,
+            inputs=inputs,
+            timeout=timeout,
+            budget=budget,
+            trust=trust,
+            allow=allow,
+            view=view,
+            **variables,
         )
 
     def fork(
@@ -438,6 +449,8 @@ class Run:
         timeout: float | None = None,
         max_iterations: int | None = None,
         budget: Budget | None = None,
+        trust: bool | str | None = None,
+        allow: Mapping[str, Any] | None = None,
         view: bool = True,
     ) -> Run:
         """Edit in the past: a new run that takes over what this one had done and does only the rest again.
@@ -456,6 +469,7 @@ class Run:
             timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
             max_iterations: visits of one node before its loop counts as endless.
             budget: what models may cost: `dp.Budget(usd=0.1)`.
+            trust, allow: what a run that was recorded elsewhere may do; as of `dp.start`.
             view: False shows the run as a picture only, never live.
 
         Raises:
@@ -463,7 +477,7 @@ class Run:
         """
         return self._of_session().fork(
             self, at=at, of=of, set=set, model=model, answers=answers, inputs=inputs, timeout=timeout,
-            max_iterations=max_iterations, budget=budget, view=view,
+            max_iterations=max_iterations, budget=budget, trust=trust, allow=allow, view=view,
         )  # fmt: skip
 
     def _of_session(self) -> Session:

@@ -53,6 +53,7 @@ from dipeo_nb.notebook.answer import Answer
 from dipeo_nb.notebook.calls import check_call, check_variables, checked_call
 from dipeo_nb.notebook.chat import LLM
 from dipeo_nb.notebook.history import EVENTS_READ, Runs
+from dipeo_nb.notebook.refusal import naming_the_call
 from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel, no_node
 
 P = ParamSpec("P")
@@ -128,6 +129,7 @@ class Session:
             return source
         return load_diagram(source, format=format, base_dir=self.settings.base_dir)
 
+    @naming_the_call
     def start(
         self,
         diagram: Source,
@@ -196,6 +198,7 @@ class Session:
         self._going[run.id] = run
         return run
 
+    @naming_the_call
     def resume(
         self,
         run_id: RunName,
@@ -205,6 +208,7 @@ class Session:
         timeout: float | None = None,
         budget: Budget | None = None,
         trust: bool | str | None = None,
+        allow: Mapping[str, Any] | None = None,
         view: bool = True,
         **variables: Any,
     ) -> Run:
@@ -219,7 +223,7 @@ class Session:
             inputs: with the keywords: inputs of the run that held secrets, which are not recorded; nothing else can be given.
             timeout: seconds for what is left.
             budget, view: as of `start`.
-            trust: as of `start`, for a run that was recorded elsewhere.
+            trust, allow: as of `start`, for a run that was recorded elsewhere.
 
         Raises:
             UserError: no such run, it is complete (see `fork`), it needs what is not recorded, or answers name no node that asks.
@@ -232,7 +236,7 @@ class Session:
         found = self._id(run_id)
         if given:
             _check_missing(given, run_sync(self.runtime.recorded(found))[1][0].payload.get("variables", {}))
-        recovery = run_sync(self.runtime.recover(found, variables=given, answers=answers, trust=trust))
+        recovery = run_sync(self.runtime.recover(found, variables=given, answers=answers, trust=trust, allow=allow))
         waiting = Answers()
         execution = self.runtime.execution(
             recovery.prepared,
@@ -247,6 +251,7 @@ class Session:
         )
         return self._begun(execution, waiting, recovery.document, view)
 
+    @naming_the_call
     @checked_call
     def fork(
         self,
@@ -262,6 +267,7 @@ class Session:
         max_iterations: int | None = None,
         budget: Budget | None = None,
         trust: bool | str | None = None,
+        allow: Mapping[str, Any] | None = None,
         view: bool = True,
     ) -> Run:
         """Edit in the past: a new run that takes over what the old one had done and does only the rest again.
@@ -276,7 +282,7 @@ class Session:
                 model it names has that one, also when the run moves all others.
             model: moves every other person, as of `start`; default: as the old run.
             inputs: variables of the run to change; the others stay.
-            answers, timeout, max_iterations, budget, trust, view: as of `start`.
+            answers, timeout, max_iterations, budget, trust, allow, view: as of `start`.
 
         Raises:
             UserError: no such run or node, nothing to do differently, or a change before `at` on which its run `of` depends.
@@ -299,7 +305,7 @@ class Session:
                 own.add(about[0].id)
         model = old_model if model is None else model
         plan = self.runtime.compile(document)
-        gate = self.runtime.regate(document, plan, events, trust=trust, model=model)
+        gate = self.runtime.regate(document, plan, events, trust=trust, allow=allow, model=model)
         check_answers(answers, plan, self.settings.base_dir)
         node = _node(plan, at)
         old = first.get("variables", {})
@@ -331,6 +337,7 @@ class Session:
         )
         return self._begun(execution, waiting, document, view)
 
+    @naming_the_call
     def run(
         self,
         diagram: Source,
@@ -359,7 +366,7 @@ class Session:
             timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
             max_iterations: visits of one node before its loop counts as endless.
             budget: what models may cost: `dp.Budget(usd=0.1)`, tokens, calls or seconds.
-            trust: allow the code of a diagram file outside the base directory.
+            trust, allow: what a diagram from elsewhere may do; as of `start`.
             view: False shows nothing meanwhile.
 
         Raises:
@@ -383,6 +390,7 @@ class Session:
             run.show()
         return run.result()
 
+    @naming_the_call
     async def arun(
         self,
         diagram: Source,

@@ -27,8 +27,9 @@ from dipeo_nb.domain.capabilities import ANY, Capabilities, Use, granted_by
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import SubDiagramNode
 from dipeo_nb.domain.plan import Plan
-from dipeo_nb.errors import DiagramError, StorageError, TrustError, ValidationError
-from dipeo_nb.security.folder_settings import PendingSetting, approve_settings, forget_settings
+from dipeo_nb.errors import ConfigurationError, DiagramError, StorageError, TrustError, ValidationError
+from dipeo_nb.security.changes import difference, parts_of, powers_of
+from dipeo_nb.security.folder_settings import PendingSetting, approve_settings, forget_settings, pending_settings
 from dipeo_nb.security.gate import Level, beyond_guest
 from dipeo_nb.security.signatures import Signatures
 from dipeo_nb.security.trust_store import DiagramTrust, FolderTrust, GuestMade, SettingsTrust, TrustStore
@@ -106,6 +107,8 @@ class Trust:
             return Decision(Level.TRUSTED, found, found.uses)
         if missing:
             what = "wants more than was allowed" if allow is not None else "wants more than to talk to models"
+            if allow is None and say is None and (earlier := self._earlier(found)) is not None:
+                what = f"has changed since your yes: {difference(earlier.parts, earlier.powers, found)}"
             raise self._refused(document, found, Capabilities(missing) if allow is not None else found.uses, f"'{document.name}' {what}")
         return Decision(Level.GUEST, found, granted)
 
@@ -115,9 +118,29 @@ class Trust:
 
     def remember(self, found: Closure, *, by: str) -> None:
         """Keep a yes to a closure."""
+        _DECLINED.discard((found.digest, self.base))
         if not self.knows(found):
-            listing = tuple(found.uses.listing()[:200])
-            self.store.add(DiagramTrust(digest=found.digest, base=str(self.base), name=found.name, listing=listing, by=by))
+            self.store.add(
+                DiagramTrust(
+                    digest=found.digest,
+                    base=str(self.base),
+                    name=found.name,
+                    listing=tuple(found.uses.listing()[:200]),
+                    by=by,
+                    path=_file_of(found),
+                    parts=parts_of(found),
+                    powers=powers_of(found.uses),
+                )
+            )
+
+    def decline(self, digest: str) -> None:
+        """Keep a no to a closure for this process, so that nobody is asked about it again; a yes undoes it."""
+        _DECLINED.add((digest, self.base))
+
+    def _earlier(self, found: Closure) -> DiagramTrust | None:
+        """The last yes to what was in the same file."""
+        path = _file_of(found)
+        return self.store.find(DiagramTrust, base=str(self.base), path=path) if path else None
 
     def _allowed(self, allow: Allow | None) -> Capabilities:
         if allow is None:
@@ -137,6 +160,10 @@ class Trust:
         place = document.path.resolve().parent if document.path is not None else None
         folder = place if place is not None and place.is_relative_to(self.base) else None
         trusted = f"; everything in {folder}: dipeo-nb trust {folder} (dp.trust)" if folder else ""
+        waiting: tuple[PendingSetting, ...] = ()
+        if folder is not None:
+            with contextlib.suppress(ConfigurationError):  # files of settings that cannot be read have no effect
+                waiting = pending_settings(folder, settings=self._settings)
         return TrustError(
             f"{why}{f' ({place})' if place else ''}.",
             hint=f"Read it (dipeo-nb inspect {name}). Then say yes to exactly this: --pin {found.code} (trust=\"{found.code}\"), "
@@ -146,6 +173,9 @@ class Trust:
             pin=found.code,
             digest=found.digest,
             folder=None if folder is None else str(folder),
+            path=None if document.path is None else str(document.path),
+            settings=waiting,
+            declined=(found.digest, self.base) in _DECLINED,
         )
 
     # The user's own.
@@ -284,6 +314,15 @@ class Trust:
             return None
         level = stamp.get("level")
         return Level(level) if level in set(Level) else None
+
+
+_DECLINED: set[tuple[str, Path]] = set()
+"""(digest of a closure, base directory) of what the user said no to in this process."""
+
+
+def _file_of(found: Closure) -> str:
+    path = next(iter(found.plans.values())).source_path
+    return os.path.abspath(path) if path else ""
 
 
 def _is_seen_later(use: Use, granted: Capabilities) -> bool:

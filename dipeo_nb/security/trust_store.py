@@ -43,6 +43,12 @@ class DiagramTrust:
     """What was shown when it was said, line by line; only for people, and to say what differs later."""
     by: str = ""
     """What said it: `prompt`, `--trust`, `dp.trust` …"""
+    path: str = ""
+    """The diagram's file, to find the earlier yes when it has changed; empty for text without a file."""
+    parts: tuple[tuple[str, str], ...] = ()
+    """(name, digest) of what can change on its own, to say what did; the digest of the whole decides."""
+    powers: tuple[str, ...] = ()
+    """What it may do, without how."""
     at: str = field(default_factory=_now)
 
 
