@@ -72,9 +72,14 @@ def show(error: TrustError) -> bool:
     """
     if not in_kernel():
         return False
+    from IPython.core.getipython import get_ipython
     from IPython.display import display
 
-    display(bundle(error), raw=True)
+    shell = get_ipython()
+    cell = getattr(shell, "execution_count", 0)
+    if error.__dict__.get("_shown_in") != cell:  # kernels ask for the lines of one error more than once
+        error.__dict__["_shown_in"] = cell
+        display(bundle(error), raw=True)
     return not unattended()
 
 
