@@ -513,6 +513,9 @@ def resume(
     pin: Pin = None,
     allow: Allowing = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    diagram: Annotated[
+        str | None, typer.Option("--diagram", metavar="FILE", help="What ran, when it held a credential and has moved since.")
+    ] = None,
 ) -> int:
     """Go on with a run that was cut off, failed or was stopped; what had finished is not done again.
 
@@ -525,10 +528,10 @@ def resume(
     with Runtime(_settings(base_dir)) as runtime:
         feed: Feed = queue.SimpleQueue()
         found = run_sync(runtime.summary(run_id)).run_id
-
+        document = None if diagram is None else _loaded(diagram, None, runtime.settings)
 
         def recover(said: bool | str | None, by: str = "") -> Recovery:
-            return run_sync(runtime.recover(found, variables=_inputs(input_ or ()), trust=said, allow=_allowed(allow), by=by))
+            return run_sync(runtime.recover(found, diagram=document, variables=_inputs(input_ or ()), trust=said, allow=_allowed(allow), by=by))
 
         recovery = _decided(runtime, recover, pin or (trust or None), ask=True)
         execution = runtime.execution(

@@ -53,6 +53,7 @@ from dipeo_nb.domain.ports import (
 )
 from dipeo_nb.errors import (
     ConfigurationError,
+    DiagramError,
     InvalidDiagramError,
     SettingNotApprovedError,
     StorageError,
@@ -764,11 +765,17 @@ class Runtime(InitializationMixin):
         replay = Replay(services, events, speed=speed, max_pause=max_pause, was_cut_off=cut_off)
         return Runtime(self.settings, services=services, borrowed=shared), replay
 
-    async def recorded(self, run_id: str) -> tuple[Diagram, list[Event]]:
+    async def recorded(self, run_id: str, diagram: Diagram | None = None) -> tuple[Diagram, list[Event]]:
         """The diagram that a run in the store is of, as it was, and the run's log.
 
+        A credential that stood in the diagram is not recorded: such a diagram is read from its file again, when that is
+        exactly what ran, as the signature of the record says.
+
+        Args:
+            diagram: what ran, for one that held a credential and was read from no file, or from one that has moved.
+
         Raises:
-            UserError: there is no such run, or its record has no diagram.
+            UserError: there is no such run, its record has no diagram, or what the record lacks is nowhere else.
         """
         await self.initialize()
         events = await self.services.store.events(run_id)
@@ -779,17 +786,39 @@ class Runtime(InitializationMixin):
             raise UserError(f"Run {run_id} was recorded without its diagram.", hint="Run the diagram again.")
         text = json.dumps(first["source"], ensure_ascii=False)
         if HIDDEN in text:
-            raise UserError(
-                f"The diagram of run {run_id} held a secret, which is not recorded.",
-                hint="Take the key out of the diagram (name it by `api_key_id` or a variable), and run it again.",
-            )
+            return await asyncio.to_thread(self._read_again, events[0], diagram), events
         document = load_text(text, format="native", path=first.get("diagram_id"), base_dir=self.settings.base_dir)
         return document, events
+
+    def _read_again(self, first: Event, given: Diagram | None) -> Diagram:
+        """The diagram of a run that held a credential: from its file, or as it is given again; exactly what ran."""
+        path = first.payload.get("diagram_id")
+        found, why = given, "and it came from no file"
+        if found is None and path:
+            try:
+                found = load(path, base_dir=self.settings.base_dir)
+            except (DiagramError, UserError, StorageError) as error:
+                why = f"and its file cannot be read: {error.message}"
+        if found is not None:
+            if self._ran(first, found):
+                return found
+            why = "and what was given is not what ran" if given is not None else f"and {path} is not what ran any more"
+        raise UserError(
+            f"The diagram of run {first.run_id} held a credential, which is not recorded, {why}.",
+            hint="Give it as it was: diagram= (--diagram FILE). Or take the key out of it (name it by `api_key_id` or a variable), "
+            "and begin a new run.",
+        )
+
+    def _ran(self, first: Event, document: Diagram) -> bool:
+        """Whether the record that begins so is of a run of this user, and of exactly this diagram."""
+        mark = self.trust.signatures.mark(json.loads(document.to_text("native")))
+        return self.trust.verified(first) is not None and mark is not None and mark == first.payload["trust"].get("whole")
 
     async def recover(
         self,
         run_id: str,
         *,
+        diagram: Diagram | None = None,
         variables: Mapping[str, Any] | None = None,
         answers: Mapping[str, Any] | None = None,
         trust: Say = None,
@@ -800,6 +829,7 @@ class Runtime(InitializationMixin):
         """Take over a run that was cut off, failed or was aborted; nothing of it runs yet.
 
         Args:
+            diagram: what ran, where the record lacks a part of it; see `recorded`.
             variables: values that were secrets and so are not recorded.
             answers: they must be for nodes that ask.
             trust, allow: as of `prepare`, for a record that is not known to be of this user.
@@ -810,7 +840,7 @@ class Runtime(InitializationMixin):
             UserError: there is no such run, it is complete, it needs what is not recorded, or an answer is for no node.
             StorageError: `going_on`: it goes on, here or in another process; the message says where.
         """
-        document, events = await self.recorded(run_id)
+        document, events = await self.recorded(run_id, diagram)
         plan = self.compile(document)
         gate = await asyncio.to_thread(self.regate, document, plan, events, trust=trust, allow=allow, model=model, by=by)
         await asyncio.to_thread(check_answers, answers, plan, self.settings.base_dir)

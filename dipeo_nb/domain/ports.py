@@ -847,10 +847,14 @@ class RunGate(Protocol):
         """What the run may spend on models when nobody says more."""
         ...
 
-    @property
     @abstractmethod
-    def stamp(self) -> Mapping[str, str] | None:
-        """What is recorded about the decision."""
+    def stamped(self, source: Mapping[str, Any] | None, *, whole: bool) -> Mapping[str, str] | None:
+        """What is recorded about the decision.
+
+        Args:
+            source: the diagram.
+            whole: it is recorded as it is; otherwise (it holds a credential) the stamp tells what exactly it was, without saying it.
+        """
         ...
 
     @abstractmethod

@@ -942,7 +942,7 @@ class Execution:
             "labels": {n.id: n.label for n in self.plan.nodes},
             "model": self.options.model,
             "parent": self.options.parent_run_id,
-            "trust": self.gate.stamp,
+            "trust": self.gate.stamped(self.options.source, whole=redactor(self.options.source) is self.options.source),
             **({"resumed": self._recovered.seq} if self._recovered is not None else {}),
             **({"forked_from": dict(self.options.forked_from)} if self.options.forked_from else {}),
             "options": {

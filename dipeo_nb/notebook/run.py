@@ -46,7 +46,7 @@ from dipeo_nb.notebook.tables import Events, Outputs, Table
 if TYPE_CHECKING:
     from dipeo_nb.container import Runtime
     from dipeo_nb.domain.budget import Budget
-    from dipeo_nb.notebook.session import GivenAnswer, Session
+    from dipeo_nb.notebook.session import GivenAnswer, Session, Source
     from dipeo_nb.notebook.view import LiveDisplay
 
 STOP_GRACE_S = 5.0
@@ -407,6 +407,7 @@ class Run:
         budget: Budget | None = None,
         trust: bool | str | None = None,
         allow: Mapping[str, Any] | None = None,
+        diagram: Source | None = None,
         view: bool = True,
         **variables: Any,
     ) -> Run:
@@ -419,6 +420,7 @@ class Run:
             timeout: seconds for what is left.
             budget: what models may cost from now on: `dp.Budget(usd=0.1)`.
             trust, allow: what a run that was recorded elsewhere may do; as of `dp.start`.
+            diagram: what ran, when it held a credential, which is not recorded, and is not in its file any more.
             view: False shows the run as a picture only, never live.
 
         Raises:
@@ -433,6 +435,7 @@ class Run:
             budget=budget,
             trust=trust,
             allow=allow,
+            diagram=diagram,
             view=view,
             **variables,
         )
@@ -451,6 +454,7 @@ class Run:
         budget: Budget | None = None,
         trust: bool | str | None = None,
         allow: Mapping[str, Any] | None = None,
+        diagram: Source | None = None,
         view: bool = True,
     ) -> Run:
         """Edit in the past: a new run that takes over what this one had done and does only the rest again.
@@ -470,6 +474,7 @@ class Run:
             max_iterations: visits of one node before its loop counts as endless.
             budget: what models may cost: `dp.Budget(usd=0.1)`.
             trust, allow: what a run that was recorded elsewhere may do; as of `dp.start`.
+            diagram: what ran, when it held a credential, which is not recorded, and is not in its file any more.
             view: False shows the run as a picture only, never live.
 
         Raises:
@@ -477,7 +482,7 @@ class Run:
         """
         return self._of_session().fork(
             self, at=at, of=of, set=set, model=model, answers=answers, inputs=inputs, timeout=timeout,
-            max_iterations=max_iterations, budget=budget, trust=trust, allow=allow, view=view,
+            max_iterations=max_iterations, budget=budget, trust=trust, allow=allow, diagram=diagram, view=view,
         )  # fmt: skip
 
     def _of_session(self) -> Session:

@@ -209,6 +209,7 @@ class Session:
         budget: Budget | None = None,
         trust: bool | str | None = None,
         allow: Mapping[str, Any] | None = None,
+        diagram: Source | None = None,
         view: bool = True,
         **variables: Any,
     ) -> Run:
@@ -224,6 +225,7 @@ class Session:
             timeout: seconds for what is left.
             budget, view: as of `start`.
             trust, allow: as of `start`, for a run that was recorded elsewhere.
+            diagram: what ran, when it held a credential, which is not recorded, and is not in its file any more.
 
         Raises:
             UserError: no such run, it is complete (see `fork`), it needs what is not recorded, or answers name no node that asks.
@@ -234,9 +236,10 @@ class Session:
         checked_budget(budget)
         given = {**variables, **checked_mapping(inputs, "inputs", "{'token': '…'}")}
         found = self._id(run_id)
+        document = None if diagram is None else self.load(diagram)
         if given:
-            _check_missing(given, run_sync(self.runtime.recorded(found))[1][0].payload.get("variables", {}))
-        recovery = run_sync(self.runtime.recover(found, variables=given, answers=answers, trust=trust, allow=allow))
+            _check_missing(given, run_sync(self.runtime.recorded(found, document))[1][0].payload.get("variables", {}))
+        recovery = run_sync(self.runtime.recover(found, diagram=document, variables=given, answers=answers, trust=trust, allow=allow))
         waiting = Answers()
         execution = self.runtime.execution(
             recovery.prepared,
@@ -268,6 +271,7 @@ class Session:
         budget: Budget | None = None,
         trust: bool | str | None = None,
         allow: Mapping[str, Any] | None = None,
+        diagram: Source | None = None,
         view: bool = True,
     ) -> Run:
         """Edit in the past: a new run that takes over what the old one had done and does only the rest again.
@@ -283,6 +287,7 @@ class Session:
             model: moves every other person, as of `start`; default: as the old run.
             inputs: variables of the run to change; the others stay.
             answers, timeout, max_iterations, budget, trust, allow, view: as of `start`.
+            diagram: what ran, as of `resume`.
 
         Raises:
             UserError: no such run or node, nothing to do differently, or a change before `at` on which its run `of` depends.
@@ -292,7 +297,7 @@ class Session:
         changes = checked_mapping(set, "set", "{'nodes.Judge.default_prompt': '…'}")
         inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
         found = self._id(run)
-        document, events = run_sync(self.runtime.recorded(found))
+        document, events = run_sync(self.runtime.recorded(found, None if diagram is None else self.load(diagram)))
         first = events[0].payload
         before = self.runtime.compile(document)
         old_model = first.get("model")

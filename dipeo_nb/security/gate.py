@@ -159,6 +159,12 @@ class Gate:
             raise _made("a template", path)
         return None
 
+    def stamped(self, source: Mapping[str, Any] | None, *, whole: bool) -> Mapping[str, str] | None:
+        """What is recorded about the decision; of a diagram that is not recorded whole, also what exactly it was."""
+        if whole or self.stamp is None or self.signatures is None or (mark := self.signatures.mark(source)) is None:
+            return self.stamp
+        return {**self.stamp, "whole": mark}
+
     def sign(self, event: Event) -> Event:
         """An event of the run as it is recorded."""
         return event if self.signatures is None else signed(event, self.signatures.of(event))

@@ -42,10 +42,16 @@ class Signatures:
         """The signature that an event is to carry; None for one that needs none, or when there is no secret."""
         if not _counts(event):
             return None
+        payload = {name: value for name, value in event.payload.items() if name != MAC}
+        return self.mark([event.run_id, event.seq, event.type, event.node_id, payload])
+
+    def mark(self, value: Any) -> str | None:
+        """A MAC over a JSON value; None when it has no form, or there is no secret."""
         try:
             if self._key is None:
                 self._key = self._make()
-            return hmac.digest(self._key, _text(event), hashlib.sha256).hex()
+            text = json.dumps(value, sort_keys=True, default=plain_value, separators=(",", ":")).encode()
+            return hmac.digest(self._key, text, hashlib.sha256).hex()
         except (StorageError, TypeError, ValueError, RecursionError):  # a payload without a form is refused where it is stored
             return None
 
@@ -78,9 +84,3 @@ def _counts(event: Event) -> bool:
     if event.type is EventType.NODE_OUTPUT:
         return event.payload.get("kind") in _KINDS
     return event.type not in _UNSIGNED
-
-
-def _text(event: Event) -> bytes:
-    payload = {name: value for name, value in event.payload.items() if name != MAC}
-    whole = [event.run_id, event.seq, event.type, event.node_id, payload]
-    return json.dumps(whole, sort_keys=True, default=plain_value, separators=(",", ":")).encode()

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
+from dipeo_nb.common.scrub import HIDDEN, redactor
 from dipeo_nb.diagram.closure import plan_digest
 from dipeo_nb.diagram.document import Diagram, load_text
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
@@ -35,6 +36,7 @@ from dipeo_nb.execution import batches, handlers, live
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Output, as_text, plain
+from dipeo_nb.execution.journal import legible
 from dipeo_nb.execution.memory import as_record
 from dipeo_nb.execution.nested import matched
 from dipeo_nb.execution.recovery import begun_work, changed_nodes, error_value, message_of, recovered, reusable
@@ -217,7 +219,7 @@ class _Children:
         context.execution.gate.admit(events)
         recorded = events[0].payload["source"]
         plan, changed = source.plan, set[int]()
-        if recorded != source.native:
+        if recorded not in (source.native, legible(redactor(source.native))):
             before = await asyncio.to_thread(_plan, context, _recorded(context, events, source.document))
             same = matched(before, source.plan)
             ids = {old.id: new.id for old, new in zip(before.nodes, same.nodes, strict=True)}
@@ -342,7 +344,12 @@ def _recorded(context: NodeContext, events: list[Event], current: Diagram | None
     """The diagram of a run, as it was."""
     first = events[0].payload
     path = first.get("diagram_id") if current is None else current.path
-    text = json.dumps(first["source"])
+    text = json.dumps(first["source"], ensure_ascii=False)
+    if current is None and HIDDEN in text:
+        raise UserError(
+            f"The sub-diagram '{first.get('diagram')}' held a credential, which is not recorded.",
+            hint="Bring its file back as it was, or take the key out of it (name it by `api_key_id` or a variable), and run it again.",
+        )
     return load_text(text, format="native", path=path, base_dir=context.services.files.base_path)
 
 
