@@ -105,6 +105,8 @@ def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
         return f"set {variable}"
     if service == "ollama":
         address = settings.peek(setting) or _OLLAMA
+        if settings.waits(setting):  # a look at what there is calls nobody whom only the folder names
+            return f"{settings.origin(setting).file} names {address}, which was not called: dipeo-nb trust ."
         return "" if _answers(str(address)) else f"no server at {address}: start it with `ollama serve`"
     if service.startswith("claude-code") and find_program("claude") is None and not _bundled():
         return "install the program `claude`"
