@@ -1,0 +1,169 @@
+"""When models are shut down by their providers, and what replaces them. The facts are data: `lifecycle.toml`.
+
+The table is about the providers' own servers. Gateways, clouds and one's own servers keep models as long as they like, so models
+there are not judged: `at_provider` tells.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, NamedTuple
+
+from dipeo_nb.common import clock
+from dipeo_nb.config import OWN_HOSTS, Settings, is_own_server
+from dipeo_nb.domain.chat import normalize_service
+
+SOON = 90
+"""Days before its end from which a model is warned about."""
+TABLES = {"claude-code": "anthropic", "claude-code-custom": "anthropic"}
+"""Service → the one whose models it uses, where that is another."""
+SERVERS = {
+    "openai": ("openai_base_url", "openai"),
+    "anthropic": ("anthropic_base_url", "anthropic"),
+    "gemini": ("google_base_url", "google"),
+    "claude-code": ("anthropic_base_url", "anthropic"),
+    "claude-code-custom": ("anthropic_base_url", "anthropic"),
+}
+"""Service → the setting that names another server, and the provider in `config.OWN_HOSTS`."""
+
+
+class Row(NamedTuple):
+    """What a provider has announced about a model."""
+
+    ends: date
+    """The first day on which calls fail."""
+    replacement: str | None
+    """The model that the provider recommends."""
+    url: str
+    """Where it was read."""
+    read: date
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """Where a model stands on a day."""
+
+    service: str
+    model: str
+    status: Literal["active", "ending", "ended"]
+    """`active`: no end is announced, or the model is not known."""
+    ends: date | None = None
+    """The first day on which calls fail."""
+    days_left: int | None = None
+    """Days until then; negative afterwards."""
+    replacement: str | None = None
+    """What to use instead, as `service:model`; it lives on that day, and lives longest of those that the providers' recommendations
+    lead to. None: nothing is recommended."""
+    url: str = ""
+    """Where that was read."""
+
+    @property
+    def soon(self) -> bool:
+        """Whether it has ended or ends within `SOON` days."""
+        return self.within(SOON)
+
+    def within(self, days: int) -> bool:
+        """Whether it has ended, or ends within so many days."""
+        return self.days_left is not None and self.days_left <= days
+
+    @property
+    def sentence(self) -> str:
+        """`gpt-5 is shut down on 2026-12-11 (13 days)`; empty for an active model."""
+        if self.ends is None or self.days_left is None:
+            return ""
+        if self.days_left > 0:
+            return f"{self.model} is shut down on {self.ends} ({_days(self.days_left)})"
+        when = f"{_days(-self.days_left)} ago" if self.days_left else "today"
+        return f"{self.model} was shut down on {self.ends} ({when})"
+
+    @property
+    def advice(self) -> str:
+        """What to do, as a clause: `replace it with openai:gpt-6-luna`; empty for an active model."""
+        if self.ends is None:
+            return ""
+        return f"replace it with {self.replacement}" if self.replacement else "choose another model; none is recommended"
+
+
+def lifecycle(service: str, model: str, on: date | None = None) -> Lifecycle:
+    """Where a model stands.
+
+    Args:
+        service: in any spelling.
+        model: a name or alias, also a fine-tuned version (`ft:NAME:…`) or with Google's `models/`.
+        on: the day; default: today.
+    """
+    service = normalize_service(service)
+    row = row_of(service, model)
+    if row is None:
+        return Lifecycle(service, model, "active")
+    left = (row.ends - (on or clock.today())).days
+    return Lifecycle(
+        service, model, "ending" if left > 0 else "ended", row.ends, left, _replacement(service, row), row.url
+    )
+
+
+def row_of(service: str, model: str) -> Row | None:
+    """What is announced about a model; None: nothing, or it is not known."""
+    return table(service).get(base_name(model))
+
+
+def table(service: str) -> Mapping[str, Row]:
+    """Models of a service by name, as far as their end is announced."""
+    return _tables().get(TABLES.get(service, service), {})
+
+
+def base_name(model: str) -> str:
+    """The name that the table has: in lower case, of a fine-tuned version that of the model it was made of."""
+    name = model.strip().lower().removeprefix("models/")
+    if name.startswith("ft:"):
+        name = name[3:].partition(":")[0]
+    return name
+
+
+def at_provider(service: str, base_url: str | None, settings: Settings) -> bool:
+    """Whether calls of a service go to the provider's own servers, whose dates the table has.
+
+    Args:
+        base_url: the server that a person or request names itself.
+        settings: may name another one.
+    """
+    found = SERVERS.get(normalize_service(service))
+    if found is None:
+        return False
+    setting, provider = found
+    url = base_url or settings.peek(setting)
+    return not url or is_own_server(str(url), OWN_HOSTS[provider])
+
+
+def _replacement(service: str, row: Row) -> str | None:
+    """The last one that recommendations lead to: what ends itself is replaced in turn."""
+    seen: set[str] = set()
+    name = row.replacement
+    while name and name not in seen and (following := row_of(service, name)) and following.replacement:
+        seen.add(name)
+        name = following.replacement
+    return f"{service}:{name}" if name else None
+
+
+def _days(count: int) -> str:
+    return f"{count} day{'' if count == 1 else 's'}"
+
+
+@cache
+def _tables() -> dict[str, dict[str, Row]]:
+    data = tomllib.loads(resources.files("dipeo_nb.domain").joinpath("lifecycle.toml").read_text("utf-8"))
+    sources: dict[str, dict[str, Any]] = data.pop("sources")
+    return {service: dict(_rows(rows, sources)) for service, rows in data.items()}
+
+
+def _rows(rows: list[dict[str, Any]], sources: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Row]]:
+    for row in rows:
+        source = sources[row["source"]]
+        found = Row(row["ends"], row.get("replacement"), source["url"], source["read"])
+        for name in row["models"]:
+            yield name, found
