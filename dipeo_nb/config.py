@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeGuard
@@ -36,15 +37,24 @@ from pydantic import (
     Field,
     PrivateAttr,
     SecretStr,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dipeo_nb.common import child_environment
+from dipeo_nb.common import child_environment, clock
 from dipeo_nb.common.secret_names import is_secret_name, looks_random, may_be_secret_name, secrets_of_text
 from dipeo_nb.common.settings_files import read_dotenv, read_toml
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
+
+DEFAULT_MODEL = "gpt-5-nano-2025-08-07"
+"""The default model, of OpenAI."""
+DEFAULT_MODEL_ENDS = date(2026, 12, 11)
+"""The day on which it is shut down (`domain/lifecycle.toml`)."""
+DEFAULT_MODEL_AFTER = "gpt-6-luna"
+"""The default model from that day on."""
 
 Scope = Literal["personal", "suggested", "harmless", "key"]
 """What a folder's file may do with a field."""
@@ -111,8 +121,9 @@ class Settings(BaseSettings):
 
     base_dir: AbsolutePath = _env("DIPEO_BASE_DIR", default=None, scope="personal")
     """Root of all relative names in diagrams (DIPEO_BASE_DIR; default: the current directory)."""
-    default_llm_model: str = _env("DIPEO_DEFAULT_LLM_MODEL", "DIPEO_LLM_DEFAULT_MODEL", default="gpt-5-nano-2025-08-07", scope="suggested")
-    """Model of a person that names none."""
+    default_llm_model: str = _env("DIPEO_DEFAULT_LLM_MODEL", "DIPEO_LLM_DEFAULT_MODEL", default=DEFAULT_MODEL, scope="suggested")
+    """Model of a person that names none: `model`, `service:model` or a service. The default is gpt-5-nano-2025-08-07 until
+    2026-12-11, when it is shut down, and its successor gpt-6-luna from then on."""
     llm_timeout: float = _env("DIPEO_LLM_TIMEOUT", "DIPEO_LLM_TIMEOUT_S", default=300.0, gt=0, scope="harmless")
     """Seconds for one model call."""
     llm_idle_timeout: float = _env("DIPEO_LLM_IDLE_TIMEOUT", default=60.0, gt=0, scope="harmless")
@@ -252,13 +263,17 @@ class Settings(BaseSettings):
         for name, origin in self._origins.items():
             if origin.suggestion:
                 self._waiting[name] = vars(self).pop(name)
+        if "default_llm_model" not in self._origins:
+            del vars(self)["default_llm_model"]  # it depends on the day on which it is read
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Fields of which only the folder has a value are not in the instance's dictionary, so they come here."""
+            """Fields of which only the folder has a value, and the default model, are not in the instance's dictionary."""
             if name in Settings.model_fields and name in self._waiting:
                 return self._approved(name)
+            if name == "default_llm_model" and name not in self._origins:
+                return default_model()
             return super().__getattr__(name)
 
     def _approved(self, name: str) -> Any:
@@ -286,6 +301,11 @@ class Settings(BaseSettings):
         return self._origins.get(name, DEFAULT)
 
     @property
+    def default_was_replaced(self) -> bool:
+        """Whether nothing names a default model, and the one of old has been shut down: its successor is the default now."""
+        return "default_llm_model" not in self._origins and clock.today() >= DEFAULT_MODEL_ENDS
+
+    @property
     def folder(self) -> Path:
         """The folder whose `.env` and `dipeo.toml` were read: the current directory when the settings were."""
         return self._sources.folder
@@ -307,6 +327,13 @@ class Settings(BaseSettings):
         copied._origins = {**self._origins, **dict.fromkeys(changes, GIVEN)}
         copied._waiting = {name: value for name, value in self._waiting.items() if name not in changes}
         return copied
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, handler: SerializerFunctionWrapHandler) -> Any:
+        whole = BaseModel.model_copy(self)
+        if "default_llm_model" not in self._origins:
+            vars(whole)["default_llm_model"] = default_model()
+        return handler(whole)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -377,6 +404,11 @@ class Settings(BaseSettings):
         if place is None:
             return self.base_dir / ".dipeo" / "runs.db"
         return None if place in (":memory:", "memory:") else place
+
+
+def default_model() -> str:
+    """The default model of today."""
+    return DEFAULT_MODEL_AFTER if clock.today() >= DEFAULT_MODEL_ENDS else DEFAULT_MODEL
 
 
 def _is_path(place: Path | str | None) -> TypeGuard[Path | str]:
@@ -771,7 +803,10 @@ def _explained(settings: Settings) -> Iterator[Setting]:
         standing = _standing(settings, origin)
         if ignored & {name, *variables} or ignored & {name.upper(), *(v.lower() for v in variables)}:
             standing = "; ".join(filter(None, (standing, "folder, ignored (personal)")))
-        yield Setting(name, shown, str(origin), variables, standing)
+        source = str(origin)
+        if name == "default_llm_model" and settings.default_was_replaced:
+            source = f"default since {DEFAULT_MODEL_ENDS}, when {DEFAULT_MODEL} was shut down"
+        yield Setting(name, shown, source, variables, standing)
 
 
 def _standing(settings: Settings, origin: Origin) -> str:

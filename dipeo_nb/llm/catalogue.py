@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import socket
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from dipeo_nb.common.programs import find_program
-from dipeo_nb.config import Settings, is_loopback
+from dipeo_nb.config import DEFAULT_MODEL, DEFAULT_MODEL_AFTER, DEFAULT_MODEL_ENDS, Settings, is_loopback
+from dipeo_nb.config import default_model as default_of_openai
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.ports import APIKeyPort
-from dipeo_nb.errors import ConfigurationError
+from dipeo_nb.errors import ConfigurationError, DipeoError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.capabilities import capabilities_of
 
@@ -28,6 +31,8 @@ PACKAGES = {
     "local": ("xllamacpp", "dipeo-nb[local]"),
 }
 """Service → (module it needs, what to install)."""
+BY_DEFAULT = "model_by_default"
+"""Key of `LLMRequest.context`: the model is the successor of the default model of old, which nobody chose."""
 CONNECT_S = 0.3
 """Seconds a server of this machine may take to be found."""
 _OLLAMA = "http://127.0.0.1:11434"
@@ -56,11 +61,43 @@ def named(model: str | None, settings: Settings) -> tuple[str, str]:
 
     Raises: as `parse_model`.
     """
-    service, found = parse_model(settings.default_llm_model if model is None else model, providers.services())
-    if service == "openai" and not found:  # said in so many words: not the default of another service
-        default, found = parse_model(settings.default_llm_model, providers.services())
-        found = found if default == service else str(Settings.model_fields["default_llm_model"].default)
-    return service, found or ""
+    if model is None:
+        if settings.default_was_replaced:
+            _say_replaced()
+        service, found = parse_model(settings.default_llm_model, providers.services())
+        return service, found or (default_of_openai() if service == "openai" else "")
+    service, found = parse_model(model, providers.services())
+    return service, found or model_of(service, settings)
+
+
+def model_of(service: str, settings: Settings) -> str:
+    """The model of a service that is named without one: that of the settings' default when it is of that service; empty when the
+    service has a default of its own. What only the folder suggests, and a default that names no model, does not count."""
+    if not settings.waits("default_llm_model"):
+        with contextlib.suppress(DipeoError):
+            default, name = parse_model(settings.default_llm_model, providers.services())
+            if default == service and name:
+                return name
+    return default_of_openai() if service == "openai" else ""
+
+
+def _say_replaced() -> None:
+    """Warn once in a process that the default model is another one than before."""
+    if DEFAULT_MODEL not in _said:
+        _said.add(DEFAULT_MODEL)
+        warnings.warn(
+            f"{DEFAULT_MODEL}, the default model, was shut down on {DEFAULT_MODEL_ENDS}; {DEFAULT_MODEL_AFTER} answers in its place. "
+            "Name a model (DIPEO_DEFAULT_LLM_MODEL, `model` of the person) to choose.",
+            DefaultModelWarning,
+            stacklevel=4,
+        )
+
+
+_said: set[str] = set()
+
+
+class DefaultModelWarning(UserWarning):
+    """The default model was shut down, and its successor is the default."""
 
 
 async def services(settings: Settings, keys: APIKeyPort) -> list[ServiceFacts]:

@@ -355,13 +355,16 @@ def active(settings: Settings) -> Recordings | None:
     return None if found is None or found.mode == "live" else found.hide(*secret_values(settings))
 
 
-async def through(recordings: Recordings | None, request: LLMRequest, call: Call) -> AsyncGenerator[StreamEvent]:
+async def through(
+    recordings: Recordings | None, request: LLMRequest, call: Call, *, earlier: LLMRequest | None = None
+) -> AsyncGenerator[StreamEvent]:
     """The events of one call of a model: the recorded ones, or those of *call*, which are recorded if the answer ends well.
 
     Args:
         recordings: see `active`; None makes the call and nothing else.
         request: as it goes to the client: service, model, base URL and parameters filled in.
         call: makes the call.
+        earlier: what the same call asked before the default model was another one; its recording counts, too.
 
     Raises:
         RecordingNotFoundError: mode `replay`, and the call is not recorded.
@@ -374,11 +377,15 @@ async def through(recordings: Recordings | None, request: LLMRequest, call: Call
                 yield event
         return
     asked = await asyncio.to_thread(recordings._ask, request)
-    if recordings.mode != "record" and (events := await recordings._replay(asked)) is not None:
-        async with contextlib.aclosing(events):
-            async for event in events:
-                yield event
-        return
+    if recordings.mode != "record":
+        events = await recordings._replay(asked)
+        if events is None and earlier is not None:
+            events = await recordings.replay(earlier)
+        if events is not None:
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    yield event
+            return
     if recordings.mode == "replay":
         raise await asyncio.to_thread(recordings._missing, asked)
     await asyncio.to_thread(recordings._open)

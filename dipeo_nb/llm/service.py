@@ -21,7 +21,7 @@ from typing import Any
 import stamina
 
 from dipeo_nb.common.root import own_root
-from dipeo_nb.config import Settings
+from dipeo_nb.config import DEFAULT_MODEL, Settings
 from dipeo_nb.domain.chat import (
     ChatMessage,
     LLMRequest,
@@ -52,6 +52,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm import batch, phases, providers, recording
 from dipeo_nb.llm.batch import BatchClient, BatchJob, BatchStore
 from dipeo_nb.llm.capabilities import capabilities_of
+from dipeo_nb.llm.catalogue import BY_DEFAULT, model_of, named
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
 from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import RetryConfig
@@ -335,7 +336,10 @@ class LLMService:
     def _recorded(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
         """The recorded answer, or that of `_live`. Which server is asked is part of what is asked."""
         addressed = replace(request, base_url=self._clients.base_url(request))
-        return recording.through(recording.active(self._settings), addressed, self._live)
+        earlier: LLMRequest | None = None
+        if request.context.get(BY_DEFAULT):
+            earlier = replace(addressed, model=DEFAULT_MODEL)
+        return recording.through(recording.active(self._settings), addressed, self._live, earlier=earlier)
 
     async def _live(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
         """The answer of the request's model, or of the first of its fallbacks that has one."""
@@ -455,10 +459,13 @@ class LLMService:
         """The request with its service by its own name, and a model: without one, the default of the settings, which may be of
         another service."""
         service = normalize_service(request.service or DEFAULT_MODEL_SERVICE)
-        if request.model or service != DEFAULT_MODEL_SERVICE:
+        if request.model:
             return replace(request, service=service)
-        service, model = parse_model(self._settings.default_llm_model, self.services)
-        return replace(request, service=service, model=model or "")
+        if service != DEFAULT_MODEL_SERVICE:
+            return replace(request, service=service, model=model_of(service, self._settings))
+        service, model = named(None, self._settings)
+        context = {**request.context, BY_DEFAULT: True} if self._settings.default_was_replaced else request.context
+        return replace(request, service=service, model=model, context=context)
 
     def _filled(self, request: LLMRequest) -> LLMRequest:
         """The request with defaults, checked."""

@@ -23,7 +23,7 @@ from dipeo_nb.errors import DipeoError, LLMError, UnsupportedError, ValidationEr
 from dipeo_nb.execution.options import checked_budget, checked_count, checked_flag, checked_number, checked_timeout
 from dipeo_nb.llm.batch import BatchJob
 from dipeo_nb.llm.capabilities import capabilities_of
-from dipeo_nb.llm.catalogue import named
+from dipeo_nb.llm.catalogue import BY_DEFAULT, named
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY, Messages, as_request
 from dipeo_nb.llm.core.types import ProviderCapabilities
 from dipeo_nb.llm.service import LLMService
@@ -61,6 +61,7 @@ class LLM:
     def __init__(self, runtime: Runtime, model: str | None = None, **defaults: Any) -> None:
         self._runtime = runtime
         self.service, self.model = named(model, runtime.settings)
+        self._by_default = model is None and runtime.settings.default_was_replaced
         self._defaults = _tidied(defaults)
         self.request("-")  # options are refused here and not at the first call
 
@@ -68,6 +69,10 @@ class LLM:
     def name(self) -> str:
         """`service:model`, or the service alone when its default model is meant."""
         return f"{self.service}:{self.model}" if self.model else self.service
+
+    @property
+    def _given(self) -> str | None:
+        return None if self._by_default else self.name
 
     @property
     def capabilities(self) -> ProviderCapabilities:
@@ -166,11 +171,13 @@ class LLM:
         """A conversation that remembers: `talk = model.conversation("Be brief.")`, `talk("Hi")`, `talk("And now?")`."""
         if system is not None:
             options["system"] = system
-        return Talk(LLM(self._runtime, self.name, **{**self._defaults, **options}))
+        return Talk(LLM(self._runtime, self._given, **{**self._defaults, **options}))
 
     def request(self, prompt: Messages, **options: Any) -> LLMRequest:
         """The request that `chat` would send."""
         merged = {**self._defaults, **_tidied(options)}
+        if self._by_default:
+            merged["context"] = {**merged.get("context", {}), BY_DEFAULT: True}
         return as_request(prompt, **{"service": self.service, "model": self.model, **merged})
 
     @property
@@ -183,10 +190,10 @@ class LLM:
                 "This model belongs to a session with services of its own, which do not leave their process; "
                 "make it there: Session(…).llm(…)."
             )
-        return _ready, (self.name, self._defaults)
+        return _ready, (self._given, self._defaults)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LLM:
-        return LLM(self._runtime, self.name, **self._defaults)  # the services are shared
+        return LLM(self._runtime, self._given, **self._defaults)  # the services are shared
 
     def __copy__(self) -> LLM:
         return self.__deepcopy__({})

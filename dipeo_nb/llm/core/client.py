@@ -14,6 +14,7 @@ from dipeo_nb.common.loop import iterate_sync, run_sync
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.config import Settings, ambient_headers, get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolResult
+from dipeo_nb.domain.lifecycle import lifecycle
 from dipeo_nb.errors import APIKeyNotFoundError, AuthError, ConfigurationError, LLMError, ValidationError
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.errors import Caller
@@ -223,6 +224,7 @@ class UnifiedClient:
             keyless=secret == NO_KEY,
             variable=self.key_variable,
             base_url_variable=self.base_url_variable,
+            lifecycle=lifecycle(self.provider, request.model),
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import SecretStr
 
+from dipeo_nb.domain.lifecycle import Lifecycle
 from dipeo_nb.errors import (
     AuthError,
     ContentFilteredError,
@@ -41,6 +42,8 @@ class Caller(NamedTuple):
     variable: str = ""
     """The variable that holds the key."""
     base_url_variable: str = ""
+    lifecycle: Lifecycle | None = None
+    """When the model is shut down, and what replaces it."""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -72,6 +75,8 @@ def status_error(
     retryable = {"true": True, "false": False}.get(asked or "")
     facts: dict[str, Any] = {**caller.facts, "status": status, "request_id": request_id, "retryable": retryable}
     base = caller.base_url_variable
+    if ended := _of_ended_model(caller, status, code, said):
+        return ProviderError(f"{name}: {said.rstrip('.')}. {ended[0]}", hint=ended[1], **facts)
     match status:
         case 401 | 403 if caller.keyless:
             return AuthError(
@@ -112,6 +117,28 @@ def status_error(
     hint = "Try again later." if status >= 500 else "Check the request; the message says what is wrong."
     after = retry_after(headers or {})  # 503 and 529 may say when
     return ProviderError(f"{name} answered {status}: {said}", hint=hint, retry_after=after, **facts)
+
+
+_GONE = (
+    "not found", "not exist", "deprecated", "retired", "shut down", "shutdown", "no longer", "discontinued", "decommissioned",
+    "not available", "unavailable", "not_found",
+)  # fmt: skip
+"""Words of providers for a model that they do not have (any more)."""
+
+
+def _of_ended_model(caller: Caller, status: int, code: str, said: str) -> tuple[str, str] | None:
+    """What to say (a sentence, a hint) when a server refuses a model whose end is announced; None when something else is wrong."""
+    known = caller.lifecycle
+    if known is None or known.ends is None or status not in (400, 403, 404, 410):
+        return None
+    low = f"{code} {said}".lower()
+    named = status != 403 and "model" in low and any(word in low for word in _GONE)
+    if code != "model_not_found" and not named and not (status in (404, 410) and known.status == "ended"):
+        return None
+    hint = f"{known.advice[0].upper()}{known.advice[1:]}."
+    if known.replacement:
+        hint += " `dipeo-nb models check --fix FILE` does that in a file; --model moves one run."
+    return f"{known.sentence}.", hint
 
 
 _SHORTER = "Remember less (at_most), ask for a shorter answer (max_tokens), or use a model with a larger context."
@@ -260,6 +287,7 @@ _IN_STREAM = {
     "authentication_error": 401,
     "permission_error": 403,
     "not_found_error": 404,
+    "model_not_found": 404,
 }
 """Providers' names of problems → the HTTP status that they stand for."""
 
