@@ -761,6 +761,9 @@ def _models(context: typer.Context, as_json: AsJson = False) -> None:
         ready = "yes" if row.ready else f"no: {row.why_not}"
         table.add_row(row.service, ready, row.key, row.model, ", ".join(row.abilities))
     new_console(stderr=False).print(table)
+    for row in rows:
+        if row.ends:
+            print(safe(f"{row.service}: {row.ends}.", 300))
 
 
 @models.command("list")
@@ -777,6 +780,52 @@ def models_list(as_json: AsJson = False) -> int:
         table.add_row(row.name, _megabytes(row.size), "yes" if row.path else "no", row.summary)
     new_console(stderr=False).print(table)
     return DONE
+
+
+@models.command("check")
+def models_check(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE]...", help="Diagrams, notebooks, Python files, other texts, folders. Default: this folder."),
+    ] = None,
+    within: Annotated[int, typer.Option("--within", metavar="DAYS", help="List what ends within so many days.")] = 90,
+    fix: Annotated[bool, typer.Option("--fix", help="Write the recommended replacements into the files.")] = False,
+    on: Annotated[str | None, typer.Option("--on", metavar="DATE", help="As of that day (2027-01-31); default: today.")] = None,
+    as_json: AsJson = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """List the models named in files and settings that their providers shut down soon, with what replaces them.
+
+    The exit code is 1 when there is one (with --fix: one that is left). Models on servers other than the provider's own are not
+    judged.
+    """
+    from datetime import date
+
+    from dipeo_nb.common import clock
+    from dipeo_nb.llm import model_check
+
+    settings = _settings(base_dir)
+    days = model_check.checked_within(within)
+    try:
+        day = clock.today() if on is None else date.fromisoformat(on)
+    except ValueError:
+        raise ValidationError(f"--on '{on}' is no date.", hint="Say e.g. --on 2027-01-31.") from None
+    with clock.on(day):
+        found = model_check.check(files or [str(settings.base_dir)], settings, within=days)
+        left = model_check.fix(found, settings) if fix else found
+    if as_json:
+        rows = [{**mention.report(), "fixed": mention not in left} for mention in found]
+        print(visible_json(json_text({"on": str(day), "within": days, "models": rows})))
+        return FAILED if left else DONE
+    for mention in found:
+        print(safe(f"{mention}{'' if mention in left else ' (replaced)'}", 500))
+    if not found:
+        print(f"No model that is named ends within {days} days.")
+    elif fix and left:
+        say(f"{_count(len(left), 'place')} left: change them by hand.")
+    elif not fix:
+        say(f"{_count(len(found), 'place')}. hint: --fix writes the replacements into the files")
+    return FAILED if left else DONE
 
 
 @models.command("pull")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from dipeo_nb import config
+from dipeo_nb.common import clock
 from tests.no_egress import loopback
 from tests.servers import mortal_postgres, mortal_redis, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
 
@@ -41,6 +43,13 @@ def only_loopback() -> Iterator[None]:
     undo = loopback.only()
     yield
     undo()
+
+
+@pytest.fixture(autouse=True)
+def fixed_day() -> Iterator[None]:
+    """Tests are not about the day on which they run: which models have ended by then is said by those that ask."""
+    with clock.on(date(2026, 6, 1)):
+        yield
 
 
 @pytest.fixture(autouse=True)

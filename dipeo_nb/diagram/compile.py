@@ -38,6 +38,7 @@ from dipeo_nb.domain.enums import (
     SupportedLanguage,
     TemplateEngine,
 )
+from dipeo_nb.domain.lifecycle import at_provider, lifecycle
 from dipeo_nb.domain.nodes import (
     MEMORY_VIEWS,
     CodeJobNode,
@@ -271,6 +272,7 @@ class _Compiler:
                     place=place,
                 )
             self.persons[person.id] = self.with_system_prompt(person)
+            self.check_model(person)
         for person, other in self.references.clashes():
             name = shorten(person.label)
             self.warn(
@@ -280,6 +282,22 @@ class _Compiler:
                 f"Rename one of them, or let nodes name ids, such as '{shorten(person.id)}'.",
                 place=self.source.person(person.id) if self.source else None,
             )
+
+    def check_model(self, person: DomainPerson) -> None:
+        """Warn of a model that its provider shuts down soon, or has shut down. Never an error: recordings answer for it, other
+        dates may hold for a server of one's own, and a run may move its persons to another model."""
+        llm = person.llm
+        found = lifecycle(llm.service, llm.model or "")
+        if not found.soon or not at_provider(llm.service, llm.base_url, get_settings()):
+            return
+        how = ": `dipeo-nb models check --fix FILE` does." if found.replacement else "."
+        self.warn(
+            "model-ends",
+            f"Person '{shorten(person.label)}': {found.sentence}.",
+            f"{found.advice[0].upper()}{found.advice[1:]}{how}",
+            place=self.source.person(person.id, "model") if self.source else None,
+            field="model",
+        )
 
     def with_system_prompt(self, person: DomainPerson) -> DomainPerson:
         name = person.llm.prompt_file

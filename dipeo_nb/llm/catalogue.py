@@ -16,6 +16,7 @@ from dipeo_nb.common.programs import find_program
 from dipeo_nb.config import DEFAULT_MODEL, DEFAULT_MODEL_AFTER, DEFAULT_MODEL_ENDS, Settings, is_loopback
 from dipeo_nb.config import default_model as default_of_openai
 from dipeo_nb.domain.chat import parse_model
+from dipeo_nb.domain.lifecycle import at_provider, lifecycle
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import ConfigurationError, DipeoError
 from dipeo_nb.llm import providers
@@ -52,6 +53,8 @@ class ServiceFacts(NamedTuple):
     """Its default model; empty when one must be named, or the provider has its own."""
     abilities: tuple[str, ...]
     """tools, web search, images, batch, and the best way to structured answers (`native`, `grammar` …)."""
+    ends: str = ""
+    """When the default model is shut down, in how many days, and what comes then; empty when no end is announced."""
 
 
 def named(model: str | None, settings: Settings) -> tuple[str, str]:
@@ -125,7 +128,17 @@ def _facts(service: str, settings: Settings, held: Mapping[str, Mapping[str, Any
         return ServiceFacts(service, False, f"cannot be loaded: {error}", "", "", abilities)
     key = f"{row['label']} {row['key']}" if row else ""
     why_not = _missing(service, kind, settings, bool(row))
-    return ServiceFacts(service, not why_not, why_not, key, default_model(service, settings), abilities)
+    model = default_model(service, settings)
+    return ServiceFacts(service, not why_not, why_not, key, model, abilities, _ends(service, model, settings))
+
+
+def _ends(service: str, model: str, settings: Settings) -> str:
+    found = lifecycle(service, model)
+    if found.ends is None or not at_provider(service, None, settings):
+        return ""
+    if model == DEFAULT_MODEL and settings.origin("default_llm_model").source == "default":
+        return f"{found.sentence}; {DEFAULT_MODEL_AFTER} is the default from then on"
+    return f"{found.sentence}; {found.advice}"
 
 
 def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:

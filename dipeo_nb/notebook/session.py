@@ -697,17 +697,17 @@ class LLMServices(list[catalogue.ServiceFacts]):
 
     @displayed
     def _repr_html_(self) -> str:
-        head = ("service", "ready", "key", "default model", "can")
+        head = ("service", "ready", "key", "default model", "can", "ends")
         return static_view.table(head, map(_service_row, self))
 
     @displayed
     def __repr__(self) -> str:
-        return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(_service_row(s), (18, 44, 40, 26, 0), strict=True)).rstrip() for s in self)  # fmt: skip
+        return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(_service_row(s), (18, 44, 40, 26, 60, 0), strict=True)).rstrip() for s in self)  # fmt: skip
 
 
 def _service_row(facts: catalogue.ServiceFacts) -> tuple[str, ...]:
     ready = "yes" if facts.ready else f"no: {facts.why_not}"
-    return facts.service, ready, facts.key, facts.model, ", ".join(facts.abilities)
+    return facts.service, ready, facts.key, facts.model, ", ".join(facts.abilities), facts.ends
 
 
 def _node(plan: Plan, reference: str | None) -> PlanNode | None:
