@@ -653,7 +653,13 @@ def carry_out(
         after: the log of a run that was cut off; it is resumed.
         options: more `RunOptions`.
     """
-    return asyncio.run(_carry_out(shape, decided, limit, after, options))
+    records: list[Record] = []
+
+    async def work() -> None:
+        records.append(await _carry_out(shape, decided, limit, after, options))
+
+    asyncio.run(work())  # it returns nothing: asyncio.run makes a text of its task, the whole result included
+    return records[0]
 
 
 async def _carry_out(

@@ -35,9 +35,19 @@ def guard(folder: str | os.PathLike[str] = "") -> None:
         _folders.add(os.path.realpath(folder))
     if _hook not in sys.path_hooks:
         sys.path_hooks.insert(0, _hook)
+    # Every runtime comes here: one stat a path, and its real path only where it is one of these folders.
+    guarded = {_identity(os.curdir), _identity(folder)} - {None}
     for path, finder in list(sys.path_importer_cache.items()):
-        if type(finder) is machinery.FileFinder and _is_guarded(path):
+        if type(finder) is machinery.FileFinder and _identity(path) in guarded and _is_guarded(path):
             del sys.path_importer_cache[path]
+
+
+def _identity(folder: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        info = os.stat(folder)
+    except (OSError, ValueError):
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _hook(path: str) -> _Finder:

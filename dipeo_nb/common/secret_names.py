@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -164,12 +165,15 @@ _ADDRESS = re.compile(r"""(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s
 
 
 def _words(name: str) -> Sequence[str]:
-    if len(name) > _LONGEST_NAME:
-        return ()
+    return _words_of(name) if len(name) <= _LONGEST_NAME else ()
+
+
+@lru_cache(maxsize=4096)  # every run asks for the same variables and fields
+def _words_of(name: str) -> Sequence[str]:
     words = [word.lower() for word in _PARTS.findall(name)]
     while len(words) > 1 and words[-1] in _BEHIND:
         words.pop()
-    return words
+    return tuple(words)
 
 
 def _of_basic(encoded: str) -> Iterator[str]:

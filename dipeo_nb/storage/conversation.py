@@ -453,7 +453,8 @@ class _File:
         return await asyncio.to_thread(self._run, operation, work)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._close)
+        if self._connection is not None or self._lock.locked():  # else nothing was opened: no thread for that
+            await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         with self._lock:
