@@ -20,6 +20,8 @@ LAB_STAMP := $(VENV)/.installed-lab
 BENCH_STAMP := $(BENCH_VENV)/.installed
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
 PIP_FLAGS := -qq --disable-pip-version-check
+# Tests start hundreds of processes: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install browser redis test quick check demo lab record bench clean constraints environment
 
@@ -73,7 +75,7 @@ test: $(STAMP) browser redis
 	@sh scripts/test.sh $(PY)
 
 quick: $(STAMP) redis
-	$(PY) -m pytest tests -q -m "not (slow or browser or model or wheel or process)"
+	$(PY) -m pytest tests --ignore=tests/browser -p no:nbmake -q -m "not (slow or browser or model or wheel or process)"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

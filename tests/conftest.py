@@ -100,7 +100,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-SERVERS = {"child", "mortal_postgres", "mortal_redis", "postgres_server", "redis_server", "s3_server"}
+SERVERS = {"child", "chrome", "mortal_postgres", "mortal_redis", "postgres_server", "redis_server", "s3_server"}
 """Fixtures that start processes."""
 STARTERS = {"subprocess", "pexpect", "nbclient", "ProcessCodeRunner", "uvicorn", "Session", "main"}
 """What modules import whose tests start processes: servers, kernels, commands, the workers of code jobs."""

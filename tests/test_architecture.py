@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,22 @@ def room(module: Path | str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    """The syntax tree of a file, the whole module first."""
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten() -> Iterator[None]:
+    """So many objects would slow down every collection of garbage in later tests."""
+    yield
+    nodes.cache_clear()
+
+
 def imports(file: Path) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import of this package in a file; importing a name counts as importing its module."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "dipeo_nb")
         elif isinstance(node, ast.ImportFrom):
@@ -81,7 +95,9 @@ def test_the_package_has_no_cycles() -> None:
 
 def _eager_imports(file: Path) -> Iterator[tuple[int, str]]:
     """Imports that run when the module is imported: at its top, not for type checkers only."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    module = nodes(file)[0]
+    assert isinstance(module, ast.Module)
+    for node in module.body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dipeo_nb"):
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
             yield node.lineno, node.module
@@ -92,7 +108,7 @@ def test_only_config_reads_the_environment() -> None:
     readers = {
         str(file.relative_to(PACKAGE))
         for file in FILES
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in nodes(file)
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and getattr(node.value, "id", "") == "os"
     }
     assert readers <= {"config.py"}
@@ -102,7 +118,7 @@ def test_handlers_reach_files_through_services_only() -> None:
     """What a node reads or writes goes through the file system that confines it: no handler opens a file by itself."""
     opening = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink", "mkdir", "rename", "replace", "touch"}
     for file in sorted(PACKAGE.glob("execution/handlers/*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             where = f"{file.name}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Import):
                 assert not {alias.name for alias in node.names} & {"os", "io", "tempfile", "glob"}, where

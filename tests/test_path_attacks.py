@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,24 @@ def _nodes(kind: str, **props: Any) -> dict[str, Any]:
     }
 
 
-async def _run(base: Path, diagram: dict[str, Any]) -> None:
-    """Run it; what made it fail is raised."""
+_runtime: ContextVar[Runtime] = ContextVar("_runtime")
+
+
+@asynccontextmanager
+async def one_runtime(base: Path) -> AsyncIterator[None]:
+    """All runs of a test share a runtime: it is their paths that are tried."""
     with own_places(base) as settings:
         async with Runtime(settings, store=InMemoryRunStore()) as runtime:
-            execution = runtime.execution(runtime.prepare(diagram))
-            await runtime.run(execution)
+            _runtime.set(runtime)
+            yield
+
+
+async def _run(base: Path, diagram: dict[str, Any]) -> None:
+    """Run it; what made it fail is raised."""
+    runtime = _runtime.get()
+    assert runtime.settings.base_dir == base
+    execution = runtime.execution(runtime.prepare(diagram))
+    await runtime.run(execution)
     if execution.error is not None:
         raise execution.error
 
@@ -268,7 +281,16 @@ def skipped(surface: str, path: str) -> bool:
     return path.startswith(LINKED) or any(part in path.casefold() for part in ("keys", "stores", "~1"))
 
 
-@pytest.mark.parametrize("surface", SURFACES)
+QUICK_NODES = ("db node: read", "db node: write", "hook: file")
+"""Of the surfaces that are nodes, those that `make quick` tries."""
+
+
+def _marked(surface: str) -> Any:
+    is_node = "_run" in SURFACES[surface].__code__.co_names
+    return pytest.param(surface, marks=[pytest.mark.slow] if is_node and surface not in QUICK_NODES else [])
+
+
+@pytest.mark.parametrize("surface", [_marked(surface) for surface in SURFACES])
 def test_every_attack_is_refused(base: Path, surface: str):
     """No spelling leaves the base directory, names a device or reaches what is protected: one typed error, its text fit for a
     screen, and no such file was read, written or removed."""
@@ -278,15 +300,16 @@ def test_every_attack_is_refused(base: Path, surface: str):
     refusals: dict[str, DipeoError] = {}
 
     async def attack() -> None:
-        for path in [*ATTACKS, *(RUN_BY_THEMSELVES if surface in WRITERS else ())]:
-            if skipped(surface, path):
-                continue
-            try:
-                await work(base, path.replace("{base}", str(base)))
-            except (StorageError, DiagramError, NodeExecutionError, ValidationError) as error:
-                refusals[path] = error
-            else:
-                missed.append(path)
+        async with one_runtime(base):
+            for path in [*ATTACKS, *(RUN_BY_THEMSELVES if surface in WRITERS else ())]:
+                if skipped(surface, path):
+                    continue
+                try:
+                    await work(base, path.replace("{base}", str(base)))
+                except (StorageError, DiagramError, NodeExecutionError, ValidationError) as error:
+                    refusals[path] = error
+                else:
+                    missed.append(path)
 
     asyncio.run(attack())
     assert missed == []

@@ -36,8 +36,8 @@ class Use(NamedTuple):
     """How it is used: match, search …"""
 
 
-def _calls(tree: ast.AST) -> Iterator[ast.Call]:
-    for node in ast.walk(tree):
+def _calls(nodes: list[ast.AST]) -> Iterator[ast.Call]:
+    for node in nodes:
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
@@ -59,19 +59,21 @@ def _text(node: ast.expr, names: dict[str, Any]) -> str | None:
 
 def _uses() -> Iterator[Use]:
     for file in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        if not any(_calls(tree)):
+        if " re\n" not in _TEXTS[file]:
+            continue
+        nodes = list(ast.walk(ast.parse(_TEXTS[file])))
+        if not any(_calls(nodes)):
             continue
         dotted = ".".join(("dipeo_nb", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         names = dict(vars(importlib.import_module(dotted)))
         assigned = {
             id(node.value): target.id
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Assign)
             for target in node.targets
             if isinstance(target, ast.Name)
         }
-        for call in _calls(tree):
+        for call in _calls(nodes):
             where = f"{file.relative_to(PACKAGE)}:{call.lineno}"
             pattern = _text(call.args[0], names)
             if pattern is None:
@@ -92,11 +94,12 @@ def _uses() -> Iterator[Use]:
 
 def _methods(name: str, file: Path) -> list[str]:
     """How a compiled expression is used, in its module or else elsewhere."""
-    own = re.findall(rf"\b{name}\.(\w+)\b", file.read_text(encoding="utf-8"))
-    return own or re.findall(rf"\b{name}\.(\w+)\(", _SOURCE)
+    own = re.findall(rf"\b{name}\.(\w+)\b", _TEXTS[file])
+    return own or [method for called, method in _METHOD_CALLS if called == name]
 
 
-_SOURCE = "\n".join(file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py"))
+_TEXTS = {file: file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")}
+_METHOD_CALLS = [found for text in _TEXTS.values() for found in re.findall(r"\b(\w+)\.(\w+)\(", text)]
 MADE_AT_RUN_TIME = {
     "common/child_environment.py": "a name between word boundaries",
     "execution/handlers/code_job.py": "a name between word boundaries",
