@@ -154,21 +154,6 @@ def test_the_base_directory_moves_everything(tmp_path: Path):
     assert (base / ".dipeo/runs.db").exists()
 
 
-def test_only_the_settings_read_the_environment():
-    """No other module of the package looks at os.environ or getenv."""
-    package = Path(dipeo_nb.__file__).parent
-    found = []
-    for file in package.rglob("*.py"):
-        if file == package / "config.py":
-            continue
-        found += [
-            f"{file.relative_to(package)}:{node.lineno}"
-            for node in ast.walk(ast.parse(file.read_text()))
-            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
-        ]
-    assert found == []
-
-
 def test_every_field_is_documented():
     """Each setting has a sentence under it, but for the keys, whose names say all."""
     tree = ast.parse(Path(dipeo_nb.__file__).with_name("config.py").read_text())

@@ -21,6 +21,7 @@ import threading
 import urllib.request
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -559,10 +560,14 @@ def _boto_of(region: str, endpoint: str | None, key_id: str | None, secret: Secr
     try:
         import boto3
         from botocore.config import Config
+        from botocore.session import Session
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
         raise MissingDependencyError.for_extra("boto3", "s3") from error
+    core = Session()
+    core.register_component("data_loader", _api_descriptions(core.get_config_variable("data_path")))
     session = boto3.Session(
+        botocore_session=core,
         aws_access_key_id=key_id,
         aws_secret_access_key=secret.get_secret_value() if secret is not None else None,
         region_name=region,
@@ -583,6 +588,14 @@ def _boto_of(region: str, endpoint: str | None, key_id: str | None, secret: Secr
         s3={"addressing_style": "path" if endpoint else "auto"},
     )
     return session.client("s3", endpoint_url=endpoint, config=config), credentials
+
+
+@cache
+def _api_descriptions(folders: str | None) -> Any:
+    """What botocore reads of the services of AWS, once for all stores: reading it takes a tenth of a second."""
+    from botocore.loaders import create_loader
+
+    return create_loader(folders)
 
 
 # Errors.
