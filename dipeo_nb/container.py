@@ -280,7 +280,7 @@ def _blobs(settings: Settings) -> BlobStorePort:
 
 def _bus(settings: Settings) -> EventBus:
     if settings.event_bus in ("memory", "memory:"):
-        return InMemoryEventBus(settings.event_queue_size)
+        return InMemoryEventBus(settings.event_queue_size, apart=True)
     url = settings.redis_url if settings.event_bus == "redis" else settings.event_bus
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigurationError(
@@ -289,7 +289,7 @@ def _bus(settings: Settings) -> EventBus:
         )
     from dipeo_nb.events.redis import RedisEventBus
 
-    return RedisEventBus(url, max_queue_size=settings.event_queue_size)
+    return RedisEventBus(url, max_queue_size=settings.event_queue_size, apart=True)
 
 
 def _telemetry(settings: Settings) -> Telemetry | None:
@@ -758,7 +758,7 @@ class Runtime(InitializationMixin):
         row = await self.summary(run_id)
         if row.status == Status.RUNNING:
             raise UserError(f"Run {row.run_id} still goes on.", hint="Open it: dp.open_run(…).")
-        services = replace(self.services, store=InMemoryRunStore(), bus=InMemoryEventBus())
+        services = replace(self.services, store=InMemoryRunStore(), bus=InMemoryEventBus(apart=True))
         events = await self.services.store.events(row.run_id)
         cut_off = row.status == Status.INTERRUPTED
         shared = set(Services.__dataclass_fields__) - {"store", "bus"}

@@ -106,7 +106,7 @@ def test_types_are_checked_before_and_during_the_run(tmp_path: Path):
 
 
 def test_async_functions_and_context(tmp_path: Path):
-    """Async ones run on the library's loop; `context` gives the services and a key for doing things once."""
+    """Async ones run on a loop of their own; `context` gives the services and a key for doing things once."""
     seen: list[Any] = []
 
     @dp.node(name="my_async")
@@ -115,6 +115,7 @@ def test_async_functions_and_context(tmp_path: Path):
         return context.node.label
 
     assert run(tmp_path, "my_async") == "Mine"
+    assert seen[0][0] == "dipeo-functions"
     assert seen[0][1].endswith(":node_1:1")
 
 

@@ -12,6 +12,7 @@ import atexit
 import concurrent.futures
 import concurrent.futures.thread
 import contextlib
+import inspect
 import os
 import queue
 import threading
@@ -33,14 +34,14 @@ class LoopThread:
     _current: LoopThread | None = None
     _lock = threading.Lock()
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "dipeo-loop") -> None:
         self.pid = os.getpid()
         self.closing = False
         """Whether what runs is cancelled because the loop ends, mostly with its process."""
         self.loop = asyncio.new_event_loop()
         self._closing = False
         self._submitted: weakref.WeakSet[concurrent.futures.Future[Any]] = weakref.WeakSet()
-        self.thread = threading.Thread(target=self._run, name="dipeo-loop", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
@@ -89,8 +90,17 @@ class LoopThread:
             self._fail_pending()
         return future
 
-    def close(self) -> None:
-        """Cancel what runs, then stop the loop. Called at exit; safe to call twice."""
+    def stop(self) -> None:
+        """Let the loop end. Any thread, the loop's own too; nothing is to run on it any more."""
+        self._closing = True
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def close(self, timeout: float = 5) -> None:
+        """Cancel what runs, then stop the loop. Called at exit; safe to call twice.
+
+        Args:
+            timeout: seconds to wait for what is cancelled, and then for the thread.
+        """
         if self.pid != os.getpid() or self.loop.is_closed() or not self.thread.is_alive():
             return
 
@@ -105,16 +115,21 @@ class LoopThread:
 
         with contextlib.suppress(concurrent.futures.TimeoutError):
             # A task that ignores its cancellation must not hold the interpreter's exit.
-            self.submit(cancel_all()).result(timeout=5)
-        self._closing = True
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(timeout=5)
+            self.submit(cancel_all()).result(timeout=timeout)
+        self.stop()
+        self.thread.join(timeout=timeout)
 
 
 def closing() -> bool:
     """Whether the library's loop is ending."""
     current = LoopThread._current
     return current is not None and current.closing
+
+
+def on_library_loop() -> bool:
+    """Whether this is the thread of the library's loop."""
+    current = LoopThread._current
+    return current is not None and threading.current_thread() is current.thread
 
 
 def submit(coro: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
@@ -147,6 +162,27 @@ async def run_on_loop(coro: Coroutine[Any, Any, T]) -> T:
     if threading.current_thread() is LoopThread.get().thread:
         return await coro
     return await wait_for_future(submit(coro))
+
+
+class OnLibraryLoop:
+    """An object whose asynchronous methods run on the library's loop, wherever they are awaited; all else is the object's own."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._of, name)
+        if inspect.iscoroutinefunction(value):
+            return lambda *args, **named: run_on_loop(value(*args, **named))
+        if inspect.isasyncgenfunction(value):
+            return lambda *args, **named: iterate_on_loop(value(*args, **named))
+        return value
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return OnLibraryLoop(self._of(*args, **named))
+
+    def __repr__(self) -> str:
+        return repr(self._of)
 
 
 async def wait_for_future(future: concurrent.futures.Future[T]) -> T:
@@ -240,11 +276,17 @@ async def _closable(items: AsyncIterator[T]) -> AsyncGenerator[T]:
 
 
 _before_exit: list[Callable[[], None]] = []
+_after_shutdown: list[Callable[[], None]] = []
 
 
 def before_exit(look: Callable[[], None]) -> None:
     """Have something called when the process ends, while everything on the loop still runs."""
     _before_exit.append(look)
+
+
+def after_shutdown(close: Callable[[], None]) -> None:
+    """Have something called whenever the loop thread has been closed."""
+    _after_shutdown.append(close)
 
 
 def shut_down() -> None:
@@ -254,6 +296,8 @@ def shut_down() -> None:
     current = LoopThread._current
     if current is not None:
         current.close()
+    for close in _after_shutdown:
+        close()
 
 
 # As thread pools do: before the `atexit` functions, among which are finalisers that close databases. What goes on is to

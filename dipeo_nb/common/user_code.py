@@ -4,18 +4,27 @@ Whatever such code raises is an ordinary failure of that call. `SystemExit` and 
 `StopIteration` cannot leave a coroutine, and `CancelledError` or `GeneratorExit` would pass for the end of somebody else's work.
 
 A plain function runs in a thread of its own, which is not waited for when its caller gives up and does not hold the exit of the
-process: Python cannot end a thread, and a pool of them would fill up with functions that never return.
+process: Python cannot end a thread, and a pool of them would fill up with functions that never return. An async function runs on
+the event loop of functions when its caller is on the library's (`common.function_loop`), else on its caller's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
+import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from typing import Any, TypeVar
+
+from dipeo_nb.common import function_loop
+from dipeo_nb.common.loop import on_library_loop
+from dipeo_nb.common.values import MAX_ITERATED
+
+T = TypeVar("T")
 
 ESCAPING = (SystemExit, KeyboardInterrupt, StopIteration, StopAsyncIteration, asyncio.CancelledError, GeneratorExit)
 """Exceptions that mean something else to whoever called than to the code that raised them."""
@@ -53,7 +62,7 @@ def contained() -> Iterator[None]:
         raise as_failure(error) from error
 
 
-async def awaited(work: Awaitable[Any]) -> Any:
+async def awaited(work: Awaitable[T]) -> T:
     """What an awaitable of user code gives. A cancellation of the caller stays one."""
     task = _current_task()
     before = task.cancelling() if task is not None else 0
@@ -76,12 +85,85 @@ async def awaited(work: Awaitable[Any]) -> Any:
 
 
 async def call(function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
-    """Call a user's function: an async one on this event loop, any other in a thread of its own. What a plain one returns is
-    awaited when it can be."""
-    if inspect.iscoroutinefunction(function):
-        return await awaited(function(*args, **named))
-    value = await in_thread(function, *args, **named)
-    return await awaited(value) if inspect.isawaitable(value) else value
+    """What a user's function gives; see `finished`."""
+    return await finished(functools.partial(function, *args), lambda: named)
+
+
+async def finished(
+    function: Callable[..., Any], arguments: Callable[[], Mapping[str, Any]], finish: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """What a user's function gives: an async one on the loop of functions, any other in a thread of its own. What a plain one
+    returns is awaited when it can be; what an async generator yields is a list.
+
+    Args:
+        arguments: gives them by name; both this and *finish* may run code of the user's, and do so where the function runs.
+        finish: makes the value of the call out of what the function gives.
+    """
+
+    async def finished_async() -> Any:
+        return finish(await _whole(function(**arguments())))
+
+    if is_async(function):
+        return await apart(finished_async)
+    unfinished: list[Any] = []
+
+    def finished_plain() -> Any:
+        value = function(**arguments())
+        if not inspect.isawaitable(value) and not inspect.isasyncgen(value):
+            return finish(value)
+        unfinished.append(value)
+        return None
+
+    async def rest() -> Any:
+        return finish(await _whole(unfinished[0]))
+
+    value = await in_thread(finished_plain)
+    return await apart(rest) if unfinished else value
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function, a partial of one, a method or an object that can be called is called."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    return getattr(inner, "__name__", None) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(inner).__name__).lower()
+
+
+def described_by(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What has the annotations and the docstring of something that can be called."""
+    if isinstance(function, functools.partial):
+        return described_by(function.func)
+    return function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
+
+
+def is_async(function: object) -> bool:
+    """Whether calling it begins asynchronous work, and nothing else: an async function or generator, a partial of one, an object
+    whose `__call__` is one."""
+    return any(
+        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+        for one in (function, type(function).__call__)
+    )
+
+
+async def _whole(value: Any) -> Any:
+    return await (_gathered(value) if inspect.isasyncgen(value) else value)
+
+
+async def _gathered(pieces: AsyncGenerator[Any, Any]) -> Any:
+    found: list[Any] = []
+    async with aclosing(pieces):
+        async for piece in pieces:
+            found.append(piece)
+            if len(found) > MAX_ITERATED:  # maybe without end: the conversion to a value refuses an iterator of that length
+                return iter(found)
+    return found
+
+
+async def apart(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What a coroutine with user code in it gives, on the loop of functions when this is the library's."""
+
+    async def contained_work() -> T:
+        return await awaited(work())
+
+    return await function_loop.run(contained_work) if on_library_loop() else await contained_work()
 
 
 async def in_thread(function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:

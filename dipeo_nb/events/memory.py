@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import functools
 import itertools
 import logging
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,7 +20,13 @@ from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
 from dipeo_nb.errors import EventBusError
 
 _LOG = logging.getLogger(__name__)
+_PATIENCE_S = 1.0
+"""Seconds that a publisher waits for plain handlers."""
 _RANK = {EventPriority.CRITICAL: 0, EventPriority.HIGH: 1, EventPriority.NORMAL: 2, EventPriority.LOW: 3}
+
+
+_HANDLING: ContextVar[_Subscriber | None] = ContextVar("dipeo_event_handler", default=None)
+"""Whose async handler is at work."""
 
 
 class _Queue:
@@ -94,6 +102,11 @@ class _Subscriber:
     dropped: int = 0
     failed: int = 0
 
+    @property
+    def ours(self) -> bool:
+        """Whether the handler is one of this package, which does not block."""
+        return str(getattr(self.handler, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+
     def wants(self, event: Event) -> bool:
         if self.run_id is not None and event.run_id != self.run_id:
             return False
@@ -107,6 +120,13 @@ class _Subscriber:
         except Exception as error:  # noqa: BLE001 - as with a handler
             self.fail(error, event)
             return False
+
+    def leave(self) -> None:
+        """Nothing comes any more. A handler that leaves finishes what it is doing."""
+        if self.queue is not None:
+            self.queue.close()
+        if self.task is not None and _HANDLING.get() is not self:
+            self.task.cancel()
 
     def fail(self, error: Exception, event: Event) -> None:
         """A subscriber must not stop the run it watches."""
@@ -129,14 +149,24 @@ class InMemoryEventBus:
     Args:
         max_queue_size: events that may wait for one async handler, unless its subscription says otherwise.
         overflow: what happens then, unless its subscription says otherwise.
+        apart: whether handlers, but for this package's own, are called apart from the event loop that publishes, so that one which
+            blocks does not hold it: async ones on the loop of functions, plain ones in a thread, one after the other. Publishers
+            wait up to a second for the plain ones. A handler then shares no asyncio primitive with that loop.
     """
 
-    def __init__(self, max_queue_size: int = 10_000, *, overflow: Overflow = "drop_oldest") -> None:
+    def __init__(self, max_queue_size: int = 10_000, *, overflow: Overflow = "drop_oldest", apart: bool = False) -> None:
         self._limit = max_queue_size
         self._overflow: Overflow = overflow
+        self._apart = apart
         self._subscribers: list[_Subscriber] = []
+        self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._published = 0
+        self._calls: deque[tuple[_Subscriber, Sequence[Event]]] = deque()
+        """What plain handlers of users are to be called with, apart from the library's loop."""
+        self._calling: asyncio.Task[None] | None = None
+        self._late = False
+        """Whether they take so long that publishers do not wait for them."""
 
     async def initialize(self) -> None:
         """Nothing to open."""
@@ -167,11 +197,20 @@ class InMemoryEventBus:
                 await full.roomy.wait()
             for subscriber in tuple(self._subscribers):
                 wanted = [event for event in events if subscriber.wants(event)]
-                if subscriber.queue is None:
-                    self._call(subscriber, wanted)
-                elif wanted:
+                if not wanted:
+                    continue
+                if subscriber.queue is not None:
                     self._enqueue(subscriber, subscriber.queue, wanted)
+                elif subscriber.ours or not self._apart:
+                    self._call(subscriber, wanted)
+                else:
+                    self._call_apart(subscriber, wanted)
         self._published += len(events)
+        if self._calling is not None and not self._late:
+            await asyncio.wait({self._calling}, timeout=_PATIENCE_S)
+            self._late = self._calling is not None
+            if self._late:
+                _LOG.warning("An event handler takes longer than %g s; runs do not wait for it any more", _PATIENCE_S)
 
     def subscribe(
         self,
@@ -185,9 +224,6 @@ class InMemoryEventBus:
         overflow: Overflow | None = None,
         on_error: Callable[[Exception], None] | None = None,
     ) -> Subscription:
-        is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-            getattr(handler, "__call__", None)  # noqa: B004 - an object whose __call__ is async
-        )
         subscriber = _Subscriber(
             id=next(self._ids),
             handler=handler,
@@ -197,25 +233,30 @@ class InMemoryEventBus:
             priority=priority,
             overflow=overflow or self._overflow,
             on_error=on_error,
-            queue=_Queue(max_queue_size or self._limit) if is_async else None,
+            queue=_Queue(max_queue_size or self._limit) if user_code.is_async(handler) else None,
         )
-        # A new list, so that a handler may subscribe and unsubscribe while events go round.
-        self._subscribers = sorted([*self._subscribers, subscriber], key=lambda s: (_RANK[s.priority], s.id))
+        with self._lock:
+            # A new list, so that a handler may subscribe and unsubscribe while events go round.
+            self._subscribers = sorted([*self._subscribers, subscriber], key=lambda s: (_RANK[s.priority], s.id))
         return Subscription(subscriber.id)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        for subscriber in self._subscribers:
-            if subscriber.id == subscription.id and subscriber.queue is not None:
-                subscriber.queue.close()
-                # A handler that leaves finishes what it is doing.
-                if subscriber.task is not None and subscriber.task is not _current_task():
-                    subscriber.task.cancel()
-        self._subscribers = [s for s in self._subscribers if s.id != subscription.id]
+        with self._lock:
+            leaving = [s for s in self._subscribers if s.id == subscription.id]
+            self._subscribers = [s for s in self._subscribers if s.id != subscription.id]
+        for subscriber in leaving:
+            loop = subscriber.task.get_loop() if subscriber.task is not None else None
+            if loop is None or loop is _running_loop():
+                subscriber.leave()
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(subscriber.leave)
 
     async def drain(self) -> None:
         for subscriber in self._subscribers:
             if subscriber.queue is not None:
                 await subscriber.queue.idle.wait()
+        if self._calling is not None:
+            await asyncio.wait({self._calling})
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -253,6 +294,26 @@ class InMemoryEventBus:
             else:
                 subscriber.delivered += 1
 
+    def _call_apart(self, subscriber: _Subscriber, events: Sequence[Event]) -> None:
+        """Have a handler called in a thread, after those that were to be called before."""
+        self._calls.append((subscriber, events))
+        if len(self._calls) > self._limit:
+            late, dropped = self._calls.popleft()
+            late.dropped += len(dropped)
+        if self._calling is None:
+            self._calling = asyncio.get_running_loop().create_task(self._called_apart())
+
+    async def _called_apart(self) -> None:
+        try:
+            while self._calls:
+                await user_code.in_thread(self._call_waiting)
+        finally:
+            self._calling, self._late = None, False
+
+    def _call_waiting(self) -> None:
+        while self._calls:
+            self._call(*self._calls.popleft())
+
     def _enqueue(self, subscriber: _Subscriber, queue: _Queue, events: Sequence[Event]) -> None:
         if subscriber.overflow == "error" and not queue.takes(len(events)):
             self.unsubscribe(Subscription(subscriber.id))
@@ -278,10 +339,8 @@ class InMemoryEventBus:
         while not queue.closed:
             event = await queue.get()
             try:
-                with user_code.contained():
-                    result = subscriber.handler(event)
-                if result is not None:
-                    await user_code.awaited(result)
+                handled = functools.partial(_handled, subscriber, event)
+                await (user_code.apart(handled) if self._apart else user_code.awaited(handled()))
             except Exception as error:  # noqa: BLE001 - told by `fail`
                 subscriber.fail(error, event)
             else:
@@ -290,9 +349,16 @@ class InMemoryEventBus:
                 queue.done()
 
 
-def _current_task() -> asyncio.Task[Any] | None:
+async def _handled(subscriber: _Subscriber, event: Event) -> None:
+    _HANDLING.set(subscriber)
+    result = subscriber.handler(event)
+    if result is not None:
+        await result
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        return asyncio.current_task()
+        return asyncio.get_running_loop()
     except RuntimeError:  # no loop runs in this thread
         return None
 

@@ -63,7 +63,7 @@ class RedisEventBus:
     Args:
         url: `redis://host:port/db`, `rediss://…` (TLS), `unix://…`; user and password may be in it and are never shown.
         prefix: beginning of all keys; buses with different ones never meet.
-        max_queue_size, overflow: as with `InMemoryEventBus`.
+        max_queue_size, overflow, apart: as with `InMemoryEventBus`.
         max_waiting: events kept for a server that is away; beyond, the oldest are dropped, counted as `lost` and logged.
         kept: events that the stream keeps, about.
     """
@@ -77,11 +77,13 @@ class RedisEventBus:
         overflow: Overflow = "drop_oldest",
         max_waiting: int = 100_000,
         kept: int = 100_000,
+        apart: bool = False,
     ) -> None:
         self._server = RedisServer(url, connections=CONNECTIONS)
         # In braces, so that a cluster keeps all keys in one place and a script may touch them together.
         self._prefix = f"{{{prefix}}}:events"
-        self._here = InMemoryEventBus(max_queue_size, overflow=overflow)
+        self._here = InMemoryEventBus(max_queue_size, overflow=overflow, apart=apart)
+        self._apart = apart
         self._max_waiting, self._kept = max_waiting, kept
         self._me = uuid.uuid4().hex
         self._outbox: deque[tuple[Event, bytes]] = deque()
@@ -200,7 +202,7 @@ class RedisEventBus:
             )  # fmt: skip
         position = self._position if after is None else _id(after)
         # What filters, calls and counts is a bus for this one alone; in that of the process it only has its place.
-        alone = InMemoryEventBus()
+        alone = InMemoryEventBus(apart=self._apart)
         alone.subscribe(handler, types=types, run_id=run_id, where=where, on_error=on_error)
         subscription = self._here.subscribe(_never, types=(), priority=priority)
         reader = self._readers[subscription.id] = _Reader(alone, group, position)

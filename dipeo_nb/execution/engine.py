@@ -14,9 +14,10 @@ Handlers hand each other the real values.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections import deque
-from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -264,17 +265,17 @@ class Execution:
     def hear(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
         """Record what code of a node has logged, as the payload of an `execution_log` event; too late, and it is ignored. Any
         thread."""
-        if self._loop is None:
-            return
-        if threading.get_ident() == self._thread:
-            self._hear(node, payload)
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._hear, node, payload)
-
-    def _hear(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
-        if self._hears:
+        if self._loop is not None and not self._elsewhere(self.hear, node, payload) and self._hears:
             self._emit(EventType.EXECUTION_LOG, node.id, payload)
             self.journal.flush_soon()
+
+    def _elsewhere(self, method: Callable[..., None], *args: Any) -> bool:
+        """Whether this is not the thread of the run's loop; then the method is called there."""
+        if self._loop is None or threading.get_ident() == self._thread:
+            return False
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(method, *args)
+        return True
 
     def signal(self, name: str, payload: Mapping[str, Any]) -> None:
         """Tell the run of an event from outside. Any thread; also before it waits for it."""
@@ -498,7 +499,9 @@ class Execution:
         return dict(signal.payload)
 
     def emit_delta(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
-        """Record a piece of output; it is committed and shown within `delta_interval`."""
+        """Record a piece of output; it is committed and shown within `delta_interval`. Any thread; too late, and it is ignored."""
+        if self._elsewhere(self.emit_delta, node, payload):
+            return
         self.journal.emit_delta(node.id, payload)
 
     async def record(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
@@ -521,7 +524,9 @@ class Execution:
         return self._outputs[index][run].body
 
     def emit_log(self, node: PlanNode | None, level: str, message: str, **extra: Any) -> None:
-        """Record a log line of the run."""
+        """Record a log line of the run. Any thread; too late, and it is ignored."""
+        if self._elsewhere(functools.partial(self.emit_log, **extra), node, level, message):
+            return
         message = redactor.text(message)
         self._emit(
             EventType.EXECUTION_LOG,
@@ -672,9 +677,10 @@ class Execution:
         except TimeoutError as error:
             if not scope.expired():
                 raise
+            notes = getattr(error.__cause__, "__notes__", ())
             raise NodeTimeoutError(
                 f"'{node.label}' took longer than its limit of {limit:g} s.",
-                hint="Give the node a larger `timeout`, or raise DIPEO_NODE_TIMEOUT.",
+                hint=" ".join(notes) or "Give the node a larger `timeout`, or raise DIPEO_NODE_TIMEOUT.",
                 node=node.label,
             ) from error
 

@@ -32,6 +32,7 @@ from dipeo_nb.domain.nodes import NodeMeta, NodeSpec, register_node_spec, spec
 from dipeo_nb.errors import NodeExecutionError, ValidationError
 from dipeo_nb.execution import handlers, run_log
 from dipeo_nb.execution.context import NodeContext
+from dipeo_nb.execution.function_context import FunctionContext
 from dipeo_nb.execution.inputs import Output, TextView, plain
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,14 +54,16 @@ def node(
 ) -> Any:
     """Make a function a node type; the function itself stays as it is. Defining it again replaces it.
 
-    Plain functions run in a worker thread, `async def` ones on the library's event loop. A parameter called `context` gets the
-    `NodeContext`: services, conversation, `idempotency_key`. What is returned becomes a plain value (docs/values.md); it is recorded,
-    so a resumed run does not call the function again.
+    A plain function runs in a thread of its own. `async def` ones share an event loop, which is neither the library's nor the
+    notebook's: one that blocks delays the others that are at work, but no run, limit or Stop; what is bound to an event loop
+    (clients, locks) is made in the functions, or at module level by what binds itself on first use. An async generator gives the
+    list of its items. A parameter called `context` gets the `NodeContext`: services, conversation, `idempotency_key`. What is
+    returned becomes a plain value (docs/values.md); it is recorded, so a resumed run does not call the function again.
 
     Args:
         name: the type in diagrams; default: the function's name.
-        timeout: seconds for one call; default: that of the settings. A plain function that is late is not waited for any more,
-            but Python cannot end its thread.
+        timeout: seconds for one call; default: that of the settings. A function that is late is cancelled when it is async and
+            awaits something; one that blocks is not waited for any more, but Python cannot end its thread.
         side_effects: whether calling it twice can do harm outside.
 
     Raises:
@@ -68,7 +71,7 @@ def node(
     """
 
     def decorate(made: Any) -> Any:
-        kind = name or made.__name__
+        kind = name or user_code.name_of(made)
         signature = inspect.signature(made)
         _check(kind, made, signature)
         hints = _hints(made)
@@ -102,17 +105,15 @@ class _Function:
         """Takes the only unlabelled input."""
 
     async def __call__(self, context: NodeContext) -> Output:
-        arguments = self._arguments(context)
-        if self._takes_context:
-            arguments["context"] = context
+        given = self._given(context)
+        own = {"context": FunctionContext.of(context)} if self._takes_context else {}
         context.acting = True
         with run_log.calling(context.execution, context.node):
-            if inspect.iscoroutinefunction(self._function):
-                value = await user_code.awaited(self._function(**arguments))
-                return await user_code.in_thread(_output, value)
-            return await user_code.in_thread(lambda: _output(self._function(**arguments)))
+            output = await user_code.finished(self._function, lambda: self._typed(given) | own, _output)
+        return output._replace(meta={**context.spent(), **output.meta}) if context.spent() else output
 
-    def _arguments(self, context: NodeContext) -> dict[str, Any]:
+    def _given(self, context: NodeContext) -> dict[str, Any]:
+        """Parameter → value, as the node and its inputs have it."""
         names = context.names
         arguments: dict[str, Any] = {}
         for parameter in self._parameters:
@@ -124,7 +125,7 @@ class _Function:
                         hint=f"Give the node a property '{parameter.name}', or label an arrow into it '{parameter.name}'.",
                     )
                 continue
-            arguments[parameter.name] = self._typed(parameter.name, value)
+            arguments[parameter.name] = value
         return arguments
 
     def _value(self, context: NodeContext, parameter: inspect.Parameter, names: Mapping[str, Any]) -> Any:
@@ -149,13 +150,13 @@ class _Function:
             return base64.b64decode(value[BASE64])
         return value
 
-    def _typed(self, name: str, value: Any) -> Any:
-        adapter = self._types.get(name)
-        if adapter is None:
-            return value
+    def _typed(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as the annotations have them. Validators are code of the user's."""
+        return {name: self._fitting(name, value) if name in self._types else value for name, value in given.items()}
+
+    def _fitting(self, name: str, value: Any) -> Any:
         try:
-            with user_code.contained():
-                return adapter.validate_python(value)
+            return self._types[name].validate_python(value)
         except PydanticValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, (name, *first["loc"])))
@@ -166,7 +167,7 @@ class _Function:
 
 
 def _output(value: Any) -> Output:
-    """What a function gave. Iterators run here, in the function's thread and time."""
+    """What a function gave. Iterators run here, where the function runs and in its time."""
     return value if isinstance(value, Output) else Output(plain_value(value, "result"))
 
 
@@ -184,7 +185,7 @@ def _spec_of(
         )
         hint = hints.get(parameter.name, Any)
         fields.append((parameter.name, _simple(hint), spec(None, doc=doc, template=text)))
-    summary = (inspect.getdoc(function) or f"The function {kind}").splitlines()[0]
+    summary = (inspect.getdoc(user_code.described_by(function)) or f"The function {kind}").splitlines()[0]
     meta = NodeMeta(kind, NodeCategory.COMPUTE, summary, outputs=("default", "error"), side_effects=side_effects)
     made = dataclasses.make_dataclass(
         f"{kind.title().replace('_', '')}Node",
@@ -220,11 +221,12 @@ def _adapter(hint: Any, config: ConfigDict) -> TypeAdapter[Any]:
 
 
 def _hints(function: Any) -> dict[str, Any]:
+    of = user_code.described_by(function)
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(of.__init__ if inspect.isclass(of) else of)
     except NameError as error:
         raise ValidationError(
-            f"An annotation of '{function.__name__}' names '{error.name}', which is not there.",
+            f"An annotation of '{user_code.name_of(function)}' names '{error.name}', which is not there.",
             hint="Define or import it above the function.",
         ) from None
 

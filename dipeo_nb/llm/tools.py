@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import re
@@ -40,7 +39,7 @@ def tool_of(function: Callable[..., Any], *, name: str | None = None, descriptio
     """
     if not callable(function):
         raise ValidationError(f"{function!r:.80} is no function.", hint="Give a Python function whose parameters have types.")
-    label = name or _name(function)
+    label = name or user_code.name_of(function)
     model = _arguments(function, label)
     try:
         schema = model.model_json_schema()
@@ -54,19 +53,6 @@ def tool_of(function: Callable[..., Any], *, name: str | None = None, descriptio
         part.pop("title", None)
     text = description or _parts(function)[0] or label
     return ToolConfig("function", label, text, schema, function=function)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """What a function, a partial of one, a method or an object that can be called is called."""
-    inner = function.func if isinstance(function, functools.partial) else function
-    return getattr(inner, "__name__", None) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(inner).__name__).lower()
-
-
-def _plain_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What has the annotations and the docstring."""
-    if isinstance(function, functools.partial):
-        return _plain_function(function.func)
-    return function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
 
 
 def tools_of(tools: Sequence[Any] | Any) -> tuple[ToolConfig, ...]:
@@ -117,24 +103,30 @@ async def run_tool(call: ToolCall, tools: Sequence[ToolConfig]) -> ToolResult:
     if call.unreadable is not None:
         said = f"The arguments are not a JSON object: {call.unreadable[:200]!r}. Call the tool again, with one."
         return ToolResult(call.id, said, is_error=True)
+    function, given = tool.function, to_json(dict(call.arguments))
     try:
-        model = _arguments(tool.function, call.name)
-        with user_code.contained():
-            # As JSON, where a strict class takes texts for dates and lists for tuples.
-            given = model.model_validate_json(to_json(dict(call.arguments)))
-    except PydanticValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return ToolResult(call.id, f"The arguments do not fit: {wrong}.", is_error=True)
-    except Exception as error:  # noqa: BLE001 - of a validator; the model gets it
-        return _failed(call, error)
-    arguments = {info.alias or name: getattr(given, name) for name, info in type(given).model_fields.items()}
-    try:
-        value = await user_code.call(tool.function, **arguments)
-        with user_code.contained():  # the value's own `__repr__` or iterator
-            text = _text(value)
+        # Validators, the function and the value's own `__repr__` are code of the user's.
+        text = await user_code.finished(function, lambda: _fitting(function, call.name, given), _text)
+    except _UnfitError as error:
+        return ToolResult(call.id, str(error), is_error=True)
     except Exception as error:  # noqa: BLE001 - the model gets it
         return _failed(call, error)
     return ToolResult(call.id, text[:RESULT_LIMIT])
+
+
+class _UnfitError(Exception):
+    """Arguments that the parameters do not take; the text says why."""
+
+
+def _fitting(function: Callable[..., Any], label: str, given: bytes) -> dict[str, Any]:
+    """Arguments as the parameters have them. They are read as JSON, where a strict class takes texts for dates and lists for
+    tuples."""
+    try:
+        fitting = _arguments(function, label).model_validate_json(given)
+    except PydanticValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise _UnfitError(f"The arguments do not fit: {wrong}.") from None
+    return {info.alias or name: getattr(fitting, name) for name, info in type(fitting).model_fields.items()}
 
 
 def _failed(call: ToolCall, error: Exception) -> ToolResult:
@@ -157,7 +149,7 @@ def _text(value: Any) -> str:
 
 def _arguments(function: Callable[..., Any], label: str) -> type[BaseModel]:
     """The parameters of a function as a pydantic class."""
-    of = _plain_function(function)
+    of = user_code.described_by(function)
     hints = typing.get_type_hints(of.__init__ if inspect.isclass(of) else of, include_extras=True)
     said = _parts(function)[1]
     fields: dict[str, Any] = {}
@@ -190,7 +182,7 @@ def _described(kind: Any) -> bool:
 
 def _parts(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """(what a docstring says before its `Args:` section, parameter → what that section says)."""
-    text = inspect.getdoc(_plain_function(function)) or inspect.getdoc(function) or ""
+    text = inspect.getdoc(user_code.described_by(function)) or inspect.getdoc(function) or ""
     before, _, after = text.partition("\nArgs:\n")
     if text.startswith("Args:\n"):
         before, after = "", text.removeprefix("Args:\n")
