@@ -391,6 +391,7 @@ def _runs(
         str | None, typer.Option("--parent", metavar="RUN", help="Only runs of sub-diagrams that this run began.")
     ] = None,
     nested: Annotated[bool, typer.Option("--nested", help="Also runs of sub-diagrams.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Whole ids and times.")] = False,
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
@@ -399,29 +400,33 @@ def _runs(
         return DONE
     from dipeo_nb.common.loop import run_sync
     from dipeo_nb.config import without_password
-    from dipeo_nb.container import run_store
+    from dipeo_nb.container import run_named, run_store
     from dipeo_nb.domain.enums import Status
+    from dipeo_nb.execution.run_list import recorded_states
 
     if status is not None and status not in set(Status):
         raise ValidationError(f"There is no status '{status}'.", hint=f"There are: {', '.join(Status)}.")
     settings = _settings(base_dir)
     place = settings.run_store
     rows: list[Any] = []
+    states: list[Any] = []
     if isinstance(place, str) or (place is not None and place.exists()):
 
-        async def read() -> list[Any]:
+        async def read() -> tuple[list[Any], list[Any]]:
             store = run_store(settings)
             await store.initialize()
             try:
-                return list(await store.runs(limit=limit, status=status, diagram=diagram, parent=parent, nested=nested))
+                whole = None if parent is None else (await run_named(store, parent)).run_id
+                found = await store.runs(limit=limit, status=status, diagram=diagram, parent=whole, nested=nested)
+                return list(found), [] if as_json else await recorded_states(store, found)
             finally:
                 await store.cleanup()
 
-        rows = run_sync(read())
+        rows, states = run_sync(read())
     if as_json:
         print(visible_json(json_text({"runs": [row._asdict() for row in rows]})))
     elif rows:
-        _show_runs(rows)
+        _show_runs(rows, states, full=full)
     else:
         print(
             f"No runs in {without_password(str(place))}."
@@ -1431,16 +1436,21 @@ def _show_outputs(state: RunState) -> None:
             print(_for_terminal(value if isinstance(value, str) else json_text(value, indent=2)))
 
 
-def _show_runs(rows: Sequence[Any]) -> None:
-    from datetime import datetime
+def _show_runs(rows: Sequence[RunSummary], states: Sequence[RunState | None], *, full: bool) -> None:
+    import time
+
+    from dipeo_nb.execution.run_list import listed
 
     console = new_console(stderr=False)
-    wide = console.width >= 100
-    table = new_table("run", "diagram", "status", "started", *(("took", "events") if wide else ()))
-    for row in rows:
-        began = f"{datetime.fromtimestamp(row.started_at).astimezone():%Y-%m-%d %H:%M}"
-        took = "" if row.duration_s is None else f"{row.duration_s:.1f} s"
-        table.add_row(row.run_id, safe(row.diagram, 40), row.status, began, *((took, str(row.events)) if wide else ()))
+    columns = ["run", "diagram", "status", "started"]
+    if full or console.width >= 80:
+        columns += ["took", "tokens", "cost"]
+    if full or console.width >= 110:
+        columns += ["model", "events"]
+    table = new_table(*columns)
+    for row, texts in zip(rows, listed(rows, states, time.time()), strict=True):
+        shown = texts._replace(run=row.run_id, started=texts.at) if full else texts
+        table.add_row(*(safe(getattr(shown, name), 60) for name in columns))
     console.print(table)
 
 

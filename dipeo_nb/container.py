@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import sys
 import time
 import uuid
 import warnings
@@ -22,6 +23,7 @@ from dipeo_nb.common.scrub import HIDDEN, redact_logs_of_libraries, redactor
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
 from dipeo_nb.diagram.closure import Closure, closure, plan_digest
 from dipeo_nb.diagram.document import Diagram, load, load_text
+from dipeo_nb.diagram.labels import clean
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import parse_model
@@ -73,6 +75,7 @@ from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
+from dipeo_nb.execution.run_list import PREFIX, ago, short_id, short_length
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
@@ -247,6 +250,29 @@ def _check(name: str, service: Any) -> None:
             f"{type(service).__name__} is no {port.__name__}: it lacks {', '.join(missing)}.",
             hint=f"Add them, or inherit {port.__name__}, which tells it when an instance is made.",
         )
+
+
+async def run_named(store: RunStore, run_id: str) -> RunSummary:
+    """The row of a run, by its id or an unmistakable beginning of it.
+
+    Raises:
+        UserError: no run, or several, of that id.
+    """
+    if (row := await store.run(run_id)) is not None:
+        return row
+    rows = await store.runs(limit=sys.maxsize, nested=True)
+    found = [r for r in rows if run_id and r.run_id.removeprefix(PREFIX).startswith(run_id.removeprefix(PREFIX))]
+    if not found:
+        raise UserError(f"There is no run '{clean(run_id, 80)}'.", hint="See dp.runs() (dipeo-nb runs).")
+    if len(found) > 1:
+        length = short_length(r.run_id for r in found)
+        names = [f"{short_id(r.run_id, length)} ({clean(r.diagram, 40)}, {ago(r.started_at, time.time())})" for r in found[:5]]
+        more = " …" if len(found) > len(names) else ""
+        raise UserError(
+            f"{len(found)} runs begin with '{clean(run_id, 80)}': {', '.join(names)}{more}.",
+            hint="Write more of the id; see dp.runs() (dipeo-nb runs).",
+        )
+    return found[0]
 
 
 def run_store(settings: Settings) -> RunStore:
@@ -605,15 +631,7 @@ class Runtime(InitializationMixin):
             UserError: no run, or several, of that id.
         """
         await self.initialize()
-        store = self.services.store
-        if (row := await store.run(run_id)) is not None:
-            return row
-        rows = await store.runs(limit=10_000, nested=True)
-        found = [r for r in rows if run_id and r.run_id.removeprefix("exec_").startswith(run_id.removeprefix("exec_"))]
-        if len(found) != 1:
-            many = f"{len(found)} runs begin with '{run_id}'" if found else f"There is no run '{run_id}'"
-            raise UserError(f"{many}.", hint="See dp.runs() (dipeo-nb runs).")
-        return found[0]
+        return await run_named(self.services.store, run_id)
 
     async def delete_runs(self, run_ids: Collection[str], *, give_back: bool = True) -> list[str]:
         """Forget runs, and the runs of their sub-diagrams.

@@ -415,7 +415,7 @@ def new_table(*columns: str) -> Table:
         # Where room is short free text wraps, so that names stay whole: they are for copying.
         table.add_column(
             name,
-            justify="right" if name in ("took", "events", "size") else "left",
+            justify="right" if name in ("took", "tokens", "cost", "events", "size") else "left",
             no_wrap=name not in ("diagram", "about"),
         )
     return table

@@ -350,10 +350,41 @@ def test_runs_lists_what_was_run(call: Call) -> None:
     rows = call("runs", "--json").json["runs"]
     assert [(r["run_id"], r["status"]) for r in rows] == [(second, "failed"), (first, "completed")]
     table = call("runs").out
-    assert first in table
-    assert second in table
+    for run_id in (first, second):
+        assert run_id not in table
+        assert run_id.removeprefix("exec_")[:8] in table
+    assert "just now" in table or " s ago" in table
+    full = call("runs", "--full").out
+    assert first in full
+    assert second in full
+    rights = [line.index(" tokens") + len(" tokens") for line in table.splitlines() if " tokens" in line]
+    (row,) = [line for line in table.splitlines() if first.removeprefix("exec_")[:8] in line]
+    assert row[rights[0] - 1].isdigit()
+    assert row[: rights[0] + 1].endswith(" ")
     assert [r["run_id"] for r in call("runs", "--json", "--status", "completed").json["runs"]] == [first]
     assert call("runs", "--status", "purple").code == 2
+
+
+def test_short_ids_name_runs_in_every_command(call: Call) -> None:
+    """What the list shows is taken by every command; a beginning of several runs is one clear error that names them."""
+    run_id = call("run", "hello.light.yaml", "--model", "echo", "--json", "--input", "name=Bo").json["run_id"]
+    call("run", "hello.light.yaml", "--model", "echo", "--json", "--input", "name=Ada")
+    short = run_id.removeprefix("exec_")[:8]
+    assert call("replay", short, "--speed", "1000").code == 0
+    assert call("explain", short).code == 0
+    assert call("diff", short, f"exec_{short}").code == 0
+    assert call("export", short, "-o", "out.json").code == 0
+    assert call("runs", "--parent", short, "--json").json == {"runs": []}
+    for refused in (("resume", short), ("answer", short, "x"), ("runs", "--parent", "nope"), ("replay", "nope")):
+        done = call(*refused)
+        assert done.code != 0
+        assert ("There is no run" in done.err) is ("nope" in refused)
+    several = call("runs", "delete", "exec_")
+    assert several.code != 0
+    assert "2 runs begin with 'exec_': " in several.err
+    assert short in several.err
+    assert call("runs", "delete", short).code == 0
+    assert [row["run_id"] for row in call("runs", "--json").json["runs"]] != [run_id]
 
 
 def test_schema_is_a_schema_that_takes_the_demo(call: Call) -> None:

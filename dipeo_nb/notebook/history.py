@@ -8,19 +8,13 @@ from datetime import UTC, datetime
 from typing import Any, SupportsIndex, overload
 
 from dipeo_nb.common.visible import displayed
-from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.errors import UserError
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.metrics import money
+from dipeo_nb.execution.run_list import listed, models
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.static_view import Figure, Titled
 from dipeo_nb.notebook.tables import dataframe, text_table
-
-EVENTS_READ = 20_000
-"""Events of the newest runs that are read for their tokens and costs; older runs show none."""
-SHORT_ID = 8
-"""Characters of an id shown, where they tell the runs apart."""
 
 Reader = Callable[[Sequence[RunSummary]], Sequence[RunState | None]]
 Deleter = Callable[[Sequence[RunSummary]], list[str]]
@@ -96,9 +90,13 @@ class Runs(list[RunSummary]):
     def _rows(self) -> list[tuple[Any, ...]]:
         shown = self[: static_view.ROW_LIMIT]
         states = [*shown._states(), *[None] * (len(self) - len(shown))]
-        width = _telling(row.run_id for row in self)
-        now = time.time()
-        return [_row(row, state, width, now) for row, state in zip(self, states, strict=True)]
+        return [
+            (
+                Titled(row.run, summary.run_id), row.diagram, row.status, Titled(row.started, row.at), Figure(row.took),
+                row.model, Figure(row.tokens), Figure(row.cost), summary.events,
+            )
+            for summary, row in zip(self, listed(self, states, time.time()), strict=True)
+        ]  # fmt: skip
 
     @displayed
     def _repr_html_(self) -> str:
@@ -112,44 +110,3 @@ class Runs(list[RunSummary]):
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
-
-
-def models(state: RunState) -> str:
-    """The model that the run moved its persons to, else those that answered."""
-    answered = dict.fromkeys(str(n.meta["model"]) for n in state.nodes.values() if n.meta.get("model"))
-    return state.model or ", ".join(answered)
-
-
-def ago(then: float, now: float) -> str:
-    """How long it is since then: `just now`, `5 min ago`, `yesterday`, a date."""
-    seconds = now - then
-    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h")):
-        if 0 <= seconds < limit:
-            return "just now" if seconds < 5 else f"{seconds // unit:.0f} {name} ago"
-    at = datetime.fromtimestamp(then).astimezone()
-    if 0 <= seconds < 2 * 86_400 and (datetime.fromtimestamp(now).astimezone().date() - at.date()).days == 1:
-        return "yesterday"
-    return f"{seconds // 86_400:.0f} days ago" if 0 <= seconds < 7 * 86_400 else f"{at:%Y-%m-%d}"
-
-
-def _telling(ids: Iterable[str]) -> int:
-    """Characters of the ids that tell them apart, `SHORT_ID` at least."""
-    bare = [i.removeprefix("exec_") for i in ids]
-    return next(n for n in range(SHORT_ID, 1000) if len({i[:n] for i in bare}) == len(set(bare)))
-
-
-def _row(row: RunSummary, state: RunState | None, width: int, now: float) -> tuple[Any, ...]:
-    look = status_look(row.status)
-    at = datetime.fromtimestamp(row.started_at).astimezone()
-    total = None if state is None else state.usage.total
-    return (
-        Titled(row.run_id.removeprefix("exec_")[:width], row.run_id),
-        clean(row.diagram, 60),
-        f"{look.glyph} {clean(row.status, 40)}",
-        Titled(ago(row.started_at, now), f"{at:%Y-%m-%d %H:%M:%S %Z}"),
-        None if row.duration_s is None else Figure(f"{row.duration_s:.1f} s"),
-        "" if state is None else clean(models(state), 40),
-        None if total is None else Figure(f"{total:,}"),
-        None if state is None or total is None else Figure("unknown" if state.cost_usd is None else money(state.cost_usd)),
-        row.events,
-    )

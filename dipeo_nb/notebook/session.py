@@ -46,13 +46,14 @@ from dipeo_nb.execution.options import (
 )
 from dipeo_nb.execution.recovery import changed_nodes, reusable
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
+from dipeo_nb.execution.run_list import recorded_states
 from dipeo_nb.llm import catalogue
 from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.answer import Answer
 from dipeo_nb.notebook.calls import check_call, check_variables, checked_call
 from dipeo_nb.notebook.chat import LLM
-from dipeo_nb.notebook.history import EVENTS_READ, Runs
+from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.refusal import naming_the_call
 from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel, no_node
 
@@ -461,7 +462,7 @@ class Session:
             limit: rows at most.
             status: only runs with that status.
             diagram: only runs of the diagram of that name.
-            parent: only the runs of sub-diagrams that the run of this id began.
+            parent: only the runs of sub-diagrams that the run of this id, or of a beginning of it, began.
             nested: also runs of sub-diagrams, which are left out otherwise.
         """
 
@@ -476,8 +477,9 @@ class Session:
 
         async def read() -> list[RunSummary]:
             await self.runtime.initialize()
+            whole = None if parent is None else (await self.runtime.summary(parent)).run_id
             return await self.runtime.services.store.runs(
-                limit=limit, status=status, diagram=diagram, parent=parent, nested=nested
+                limit=limit, status=status, diagram=diagram, parent=whole, nested=nested
             )
 
         return Runs(run_sync(read()), self._spent, self._delete)
@@ -490,11 +492,7 @@ class Session:
 
         async def read() -> list[RunState | None]:
             await self.runtime.initialize()
-            left, found = EVENTS_READ, list[RunState | None]()
-            for row in rows:
-                left -= row.events
-                found.append(RunState.fold(await self.runtime.services.store.events(row.run_id)) if left >= 0 else None)
-            return found
+            return await recorded_states(self.runtime.services.store, rows)
 
         return run_sync(read())
 
