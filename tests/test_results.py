@@ -15,8 +15,8 @@ import pytest
 
 import dipeo_nb as dp
 from dipeo_nb.cli import main
-from dipeo_nb.notebook import static_view
 from dipeo_nb.execution.run_list import ago
+from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.run import Run, RunResult
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.notebook.tables import Table, text_table
