@@ -14,6 +14,8 @@ from dipeo_nb.diagram.part import Link
 
 GAP = 40.0
 """Pixels at least between columns."""
+ROW_GAP = 28.0
+"""Pixels at least between boxes of a column."""
 PITCH = 12.0
 """Pixels from lane to lane. Lanes whose arrows leave a band upwards stand half a step beside the others, so that they
 never continue one that comes down from the band above."""
