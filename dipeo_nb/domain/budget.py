@@ -20,7 +20,8 @@ class Budget:
 
     Args:
         tokens: of all kinds together; the prompt of the next call is estimated at four characters a token.
-        usd: US dollars. Models whose price is unknown are then refused, as the limit could not be kept.
+        usd: US dollars. Models whose price is unknown are then refused, as the limit could not be kept; and so is every call after
+            one whose cost turned out to be unknown.
         calls: on the wire, repeated ones included.
         seconds: since the first call.
     """
@@ -32,6 +33,8 @@ class Budget:
     used_tokens: int = field(default=0, init=False)
     used_usd: float = field(default=0.0, init=False)
     used_calls: int = field(default=0, init=False)
+    unpriced_calls: int = field(default=0, init=False)
+    """Calls whose cost is unknown; `used_usd` does not count them."""
     _held: int = field(default=0, init=False, repr=False)
     """Tokens that calls going on may take."""
     _started: float | None = field(default=None, init=False, repr=False)
@@ -78,6 +81,10 @@ class Budget:
         for name, limit, needed, used in limits:
             if limit is not None and needed > limit:
                 raise self._exceeded(name, f"{used:,.6g} of {limit:,.6g} {name} are used")
+        if self.usd is not None and self.unpriced_calls:
+            raise self._exceeded(
+                "usd", f"what an earlier call cost is not known, so a limit of {self.usd:g} USD cannot be kept any longer"
+            )
         if self.usd is not None and self.used_usd >= self.usd:
             raise self._exceeded("usd", f"{self.used_usd:.6f} of {self.usd:g} USD are spent")
         self.used_calls += 1
@@ -92,9 +99,10 @@ class Budget:
         self._held -= held
 
     def charge(self, tokens: int | None, usd: float | None) -> None:
-        """Count what a call took; unknown amounts count nothing."""
+        """Count what a call took; None is an unknown amount."""
         self.used_tokens += tokens or 0
         self.used_usd += usd or 0.0
+        self.unpriced_calls += usd is None
 
     def _exceeded(self, kind: str, what: str) -> BudgetExceededError:
         return BudgetExceededError(

@@ -81,10 +81,31 @@ class ChatMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class BillItem:
+    """One position of a call's bill, as the provider counts it.
+
+    `TokenUsage` says what a reader wants to know; a bill needs more: how long a cache is kept, fees of built-in tools, tokens of
+    images, other models that were used, the class of service. One request of a provider is one item, as prices that depend on the
+    length of the prompt do so for each request.
+    """
+
+    units: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Amounts by the unit names of `genai-prices`; a total (`input_tokens`) includes its parts (`cache_read_tokens`). A unit that
+    the price list does not know makes the cost unknown."""
+    terms: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the price depends on besides: `{"service_tier": "flex"}`, `{"speed": "fast"}`, `{"inference_geo": "us"}`."""
+    model: str | None = None
+    """The model that the item is for; None: the one that was called."""
+    usd: float | None = None
+    """What the server itself says that it charges, in US dollars; then nothing else counts."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenUsage:
     """Tokens in disjoint buckets; None means unknown, never zero-by-default.
 
-    `input` excludes cached tokens, `output` excludes reasoning. `raw` is the provider's own record, verbatim.
+    `input` excludes cached tokens, `output` excludes reasoning. `raw` is the provider's own record, verbatim. `bill` is what the
+    cost is worked out from; empty: from the buckets.
     """
 
     input: int | None = None
@@ -93,6 +114,7 @@ class TokenUsage:
     cache_write: int | None = None
     reasoning: int | None = None
     raw: Mapping[str, Any] | None = None
+    bill: tuple[BillItem, ...] = field(default=(), compare=False)
 
     __repr__ = bounded_repr
 
@@ -114,6 +136,7 @@ class TokenUsage:
             both(self.cache_read, other.cache_read),
             both(self.cache_write, other.cache_write),
             both(self.reasoning, other.reasoning),
+            bill=(*self.bill, *other.bill),
         )
 
     def to_dict(self) -> dict[str, int]:
@@ -131,7 +154,19 @@ class TokenUsage:
     @classmethod
     def from_dict(cls, usage: Mapping[str, Any]) -> TokenUsage:
         """What `to_dict` made; what is missing is unknown."""
-        return cls(*(usage.get(k) for k in ("input", "output", "cache_read", "cache_write", "reasoning")))
+        get = usage.get
+        return cls(get("input"), get("output"), get("cache_read"), get("cache_write"), get("reasoning"))
+
+
+@dataclass(slots=True)
+class Meter:
+    """What a call has used so far, for a call that ends without an answer: its client notes what the provider has reported, the
+    service what all calls for one answer took."""
+
+    usage: TokenUsage | None = None
+    """None: nothing was reported."""
+    cost_usd: float | None = None
+    """What the service knows that it cost; None when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +203,15 @@ class LLMRequest:
     """What may be spent; checked before each call on the wire."""
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """For logs and fakes: person, node, run number. Never sent."""
+    meter: Meter | None = field(default=None, compare=False)
+    """Where it is kept what the call has used so far. Never sent."""
 
     __repr__ = bounded_repr
+
+    def note(self, usage: TokenUsage) -> None:
+        """Keep what the provider has reported so far; clients call it before the answer is complete."""
+        if self.meter is not None:
+            self.meter.usage = usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dipeo_nb.common.values import is_plain, plain_value, well_formed
 from dipeo_nb.diagram.metering import NotQuickError
 from dipeo_nb.diagram.templates import unfilled
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Meter, StreamEvent
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services, TemplateResult
 from dipeo_nb.errors import LLMConnectionError, LLMError, NodeExecutionError
@@ -230,7 +230,7 @@ class NodeContext:
     async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
         """Call a model, showing its text as it comes; usage and cost are charged to this node and the run's budget."""
         response: LLMResponse | None = None
-        request = replace(request, budget=self.execution.options.budget)
+        request = replace(request, budget=self.execution.options.budget, meter=(meter := Meter()))
         self._meta["person"] = request.context.get("person")
         for call in self._paid:  # should this one be cut off, what was paid before it is known
             self._delta("usage", "", data=call)
@@ -246,6 +246,11 @@ class NodeContext:
                 self.charge(
                     LLMResponse("", error.provider or "", error.model or "", error.usage, cost_usd=error.cost_usd)
                 )
+            raise
+        except BaseException:  # the run is stopped; what the call has taken until now is known
+            if meter.usage is not None:
+                self.charge(LLMResponse("", request.service, request.model, meter.usage, cost_usd=meter.cost_usd))
+                self._delta("usage", "", data=self._paid.pop())
             raise
         if response is None:
             raise LLMConnectionError(

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.root import Root
 from dipeo_nb.common.walk import Entry
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung, TokenUsage
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
 from dipeo_nb.llm.pricing import cost_usd
@@ -205,8 +205,12 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
                 answer = unladdered(answer, asked[item.id], item.rung)
             except LLMError as error:
                 answer = error
-            else:
-                cost = cost_usd(job.service, item.model, answer.usage, base_url=job.base_url, batch=True)
-                answer = replace(answer, cost_usd=cost)
+        usage = answer.usage or TokenUsage()
+        answered = answer.model or item.model
+        cost = cost_usd(job.service, answered, usage, base_url=job.base_url, batch=True, requested=item.model)
+        if isinstance(answer, LLMResponse):
+            answer = replace(answer, cost_usd=cost)
+        elif answer.usage is not None:  # a refusal, or an answer that does not fit, is paid for
+            answer.cost_usd, answer.charged = cost, True
         answers.append(answer)
     return answers

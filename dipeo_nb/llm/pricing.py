@@ -1,11 +1,20 @@
-"""What a call cost, from the dated, offline price list of `genai-prices`. Unknown is None, never 0."""
+"""What a call cost, from the dated, offline price list of `genai-prices`. Unknown is None: never 0, and never too little.
+
+A fee, a class of service or a kind of token that the list has no price for makes the cost of the call unknown.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 from urllib.parse import urlsplit
 
-from dipeo_nb.domain.chat import TokenUsage
+from dipeo_nb.domain.chat import BillItem, TokenUsage
+from dipeo_nb.llm.usage import of_buckets
 
 FREE = frozenset({"local", "echo"})
 """Services whose calls cost nothing. So do those of `ollama`, on a server of one's own; not its models at ollama.com, whose names
@@ -14,50 +23,135 @@ SELF_REPORTED = frozenset({"claude-code", "claude-code-custom"})
 """Services that say themselves what a call cost."""
 PROVIDERS = {"gemini": "google", "claude-code": "anthropic", "claude-code-custom": "anthropic"}
 """Service → provider id of the price list, where they differ."""
-LISTED_HOSTS = ("openai.com", "anthropic.com", "googleapis.com")
-"""Servers the list is about; what another server asks for a model of the same name is not known."""
+LISTED_HOSTS = frozenset({"api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com"})
+"""Servers the list is about; what another server asks for a model of the same name is not known. Regional servers ask more."""
+REPORTING_HOSTS = frozenset({"openrouter.ai", "api.x.ai"})
+"""Servers that say with each answer what they charge for it."""
+
+_AT_THE_TOTALS_PRICE = frozenset({
+    "cache_read_tokens", "cache_write_tokens", "output_reasoning_tokens", "input_image_tokens", "cache_image_read_tokens",
+})  # fmt: skip
+"""Parts that cost what their total costs where the list names no price for them. Any other part may cost more."""
+_GOOGLE_UNIFIED = frozenset({"input_audio_tokens", "cache_audio_read_tokens"})
+"""Parts for which Google's models ask what they ask for text, unless the list says otherwise."""
+_USUAL = {
+    "service_tier": {"", "auto", "default", "standard", "unspecified"},
+    "speed": {"", "standard"},
+    "inference_geo": {"", "global", "not_available"},
+}
+"""Terms under which the standard price holds."""
+_FACTORS = {("anthropic", "inference_geo", "us"): Decimal("1.1")}
+"""Terms that the list does not have, as (provider, term, value): what all tokens cost then, in standard prices
+(https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing). Fees of tools stay as they are."""
+_SNAPSHOT = re.compile(r"(-(\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4}|\d\d-\d\d|\d{3}|latest|preview|exp))*")
+"""What may follow a model's name in the name of one of its versions."""
 
 
 def cost_usd(
-    service: str, model: str, usage: TokenUsage, *, base_url: str | None = None, batch: bool = False
+    service: str,
+    model: str,
+    usage: TokenUsage,
+    *,
+    base_url: str | None = None,
+    batch: bool = False,
+    requested: str | None = None,
+    at: datetime | None = None,
 ) -> float | None:
-    """US dollars of a call; None when the price or the usage is unknown.
+    """US dollars of a call; None when a price or an amount is unknown.
 
     Args:
+        model: that answered.
         batch: whether the provider's batch API answered, which has prices of its own.
+        requested: the model that was asked for, whose price counts when *model* is a version of it that is not listed.
+        at: when the call was made; None: now.
     """
     if service in FREE or (service == "ollama" and _is_own(base_url) and not model.endswith("cloud")):
         return 0.0
-    if usage.input is None and usage.output is None:
-        return None
-    if base_url is not None and not _listed(base_url):
-        return None
+    host = None if base_url is None else urlsplit(base_url).hostname or ""
+    trusted = service in SELF_REPORTED or host in REPORTING_HOSTS
+    listed = host is None or host in LISTED_HOSTS
+    cost = Decimal(0)
+    for item in usage.bill or (of_buckets(usage),):
+        if item.usd is not None and (item.usd > 0 or trusted):  # gateways say 0 also of what they have no price for
+            cost += Decimal(str(item.usd))
+            continue
+        name = item.model or model
+        terms = {**item.terms, **({"processing": "batch"} if batch else {})}
+        price = _price(service, name, item.units, terms, at) if listed else None
+        if price is None and listed and item.model is None and requested and _is_version(name, requested):
+            price = _price(service, requested, item.units, terms, at)
+        if price is None:
+            return None
+        cost += price
+    return float(cost)
+
+
+def is_priced(service: str, model: str, *, base_url: str | None = None, tools: Collection[str] = ()) -> bool:
+    """Whether the cost of a call to that model will be known, with the built-in *tools* it may use."""
+    if service in SELF_REPORTED or (base_url is not None and urlsplit(base_url).hostname in REPORTING_HOSTS):
+        return True
+    searches = {"web_searches": 1} if {"web_search", "web_search_preview"} & set(tools) else {}
+    probe = TokenUsage(1, 1, bill=(BillItem({"input_tokens": 1, "output_tokens": 1, **searches}),))
+    return cost_usd(service, model, probe, base_url=base_url) is not None
+
+
+def _price(
+    service: str, model: str, units: Mapping[str, int], terms: Mapping[str, str], at: datetime | None
+) -> Decimal | None:
+    """The list price of an item of a bill; None when the list does not have all of it."""
     from genai_prices import Usage, calc_price  # only now: it brings an HTTP client along
+    from genai_prices.data_units import unit_data
 
-    cached, written = usage.cache_read or 0, usage.cache_write or 0
-    # The price list counts cached tokens within the input and reasoning within the output.
-    counted = Usage(
-        input_tokens=(usage.input or 0) + cached + written,
-        cache_read_tokens=cached,
-        cache_write_tokens=written,
-        output_tokens=(usage.output or 0) + (usage.reasoning or 0),
-    )
-    listed = PROVIDERS.get(service, service)
+    provider, when = PROVIDERS.get(service, service), at or datetime.now(UTC)
+    used = {unit: n for unit, n in units.items() if n > 0}
+    if not used.keys() <= unit_data.keys():
+        return None
+    special = {k: v for k, v in terms.items() if v.lower() not in _USUAL.get(k, ())}
+    factor = Decimal(1)
+    for term, value in list(special.items()):
+        if (known := _FACTORS.get((provider, term, value.lower()))) is not None:
+            factor *= known
+            del special[term]
+    name = model.removeprefix("models/")
+
+    def listed(part: Mapping[str, int]) -> Any:
+        return calc_price(
+            Usage(**part), name, provider_id=provider, genai_request_timestamp=when, price_context=special
+        )
+
     try:
-        price = calc_price(counted, model, provider_id=listed).total_price
-        if batch:
-            standard = price
-            price = calc_price(counted, model, provider_id=listed, price_context={"processing": "batch"}).total_price
-            if price == standard and price:
-                return None  # the list falls back to the standard price where it has none for batches
-        return float(price)
-    except LookupError:
+        whole = listed(used)
+        if not _has_terms(whole.model, special, when) or not _has_units(whole.model_price, used, unit_data, provider):
+            return None
+        if factor == 1:
+            return whole.total_price
+        fees = listed({u: n for u, n in used.items() if unit_data[u]["dimensions"]["family"] != "tokens"}).total_price
+        return (whole.total_price - fees) * factor + fees
+    except (LookupError, ValueError):  # no such model, or amounts that contradict each other
         return None
 
 
-def is_priced(service: str, model: str, *, base_url: str | None = None) -> bool:
-    """Whether the cost of a call to that model will be known."""
-    return service in SELF_REPORTED or cost_usd(service, model, TokenUsage(1, 1), base_url=base_url) is not None
+def _has_terms(model: Any, special: Mapping[str, str], when: datetime) -> bool:
+    """Whether the list has prices for these terms; where it has none, it gives the standard price."""
+    if len(special) > 1:
+        return False
+    return not special or any(
+        variant.when == special and (variant.constraint is None or variant.constraint.active(when))
+        for variant in model.price_variants or ()
+    )
+
+
+def _has_units(price: Any, used: Mapping[str, int], known: Mapping[str, Any], provider: str) -> bool:
+    """Whether a price covers all that was used; what it does not name, the list counts at the price of the total, or not at all."""
+    alike = _AT_THE_TOTALS_PRICE | (_GOOGLE_UNIFIED if provider == "google" else frozenset())
+    return all(getattr(price, known[unit]["price_key"]) is not None or unit in alike for unit in used)
+
+
+def _is_version(answered: str, requested: str) -> bool:
+    """Whether the model that answered is a version of the one that was asked for, e.g. `gpt-7-2027-01-01` of `gpt-7`."""
+    name = answered.removeprefix("models/")
+    base = requested.removeprefix("models/")
+    return name.startswith(base) and _SNAPSHOT.fullmatch(name[len(base) :]) is not None
 
 
 def _is_own(base_url: str | None) -> bool:
@@ -67,8 +161,3 @@ def _is_own(base_url: str | None) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return "." not in host or host.endswith((".local", ".localhost", ".internal", ".lan"))
-
-
-def _listed(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    return any(host == known or host.endswith(f".{known}") for known in LISTED_HOSTS)

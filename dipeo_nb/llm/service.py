@@ -22,10 +22,12 @@ import stamina
 
 from dipeo_nb.common.root import own_root
 from dipeo_nb.config import DEFAULT_MODEL, Settings
+from dipeo_nb.domain.budget import CHARACTERS_PER_TOKEN
 from dipeo_nb.domain.chat import (
     ChatMessage,
     LLMRequest,
     LLMResponse,
+    Meter,
     Rung,
     StreamEvent,
     TokenUsage,
@@ -95,6 +97,17 @@ class LLMService:
         await prepare(request.response_format)
         ladder = self._ladder(request)
         spent = _Spent()
+        try:
+            async with contextlib.aclosing(self._answered(request, asked, ladder, spent)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            spent.note(request.meter)
+
+    async def _answered(
+        self, request: LLMRequest, asked: LLMRequest, ladder: tuple[Rung, ...], spent: _Spent
+    ) -> AsyncGenerator[StreamEvent]:
+        """The events of an answer, its repairs and its rounds of tools included; what they take is added to *spent*."""
         started = repaired = False
         rounds = 0
         while True:
@@ -103,7 +116,7 @@ class LLMService:
             try:
                 response: LLMResponse | None = None
                 view = _Partial() if rung else None
-                async with contextlib.aclosing(self._recorded(wire)) as events:
+                async with contextlib.aclosing(self._recorded(wire, spent)) as events:
                     async for event in events:
                         match event.kind:
                             case "start" if started:
@@ -333,21 +346,26 @@ class LLMService:
 
     # One model call.
 
-    def _recorded(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
+    def _recorded(self, request: LLMRequest, spent: _Spent) -> AsyncGenerator[StreamEvent]:
         """The recorded answer, or that of `_live`. Which server is asked is part of what is asked."""
         addressed = replace(request, base_url=self._clients.base_url(request))
         earlier: LLMRequest | None = None
         if request.context.get(BY_DEFAULT):
             earlier = replace(addressed, model=DEFAULT_MODEL)
-        return recording.through(recording.active(self._settings), addressed, self._live, earlier=earlier)
+        store = recording.active(self._settings)
+        return recording.through(store, addressed, lambda asked: self._live(asked, spent), earlier=earlier)
 
-    async def _live(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
-        """The answer of the request's model, or of the first of its fallbacks that has one."""
+    async def _live(self, request: LLMRequest, spent: _Spent) -> AsyncGenerator[StreamEvent]:
+        """The answer of the request's model, or of the first of its fallbacks that has one.
+
+        Args:
+            spent: gets what those failed calls took whose errors are not raised; an answer and an error carry their own.
+        """
         for name, following in zip([None, *request.fallbacks], [*request.fallbacks, None], strict=True):
             spoken = False
             try:
                 candidate = request if name is None else self._fallback(request, name)
-                async with contextlib.aclosing(self._attempts(candidate)) as events:
+                async with contextlib.aclosing(self._attempts(candidate, spent)) as events:
                     async for event in events:
                         spoken = (spoken or event.kind in SPOKEN) and event.kind != "stream_restarted"
                         yield event
@@ -355,6 +373,8 @@ class LLMService:
             except (LLMError, APIKeyNotFoundError, MissingDependencyError) as error:
                 if following is None or isinstance(error, (StructureError, ContentFilteredError)):
                     raise
+                if isinstance(error, LLMError):
+                    spent.add_failed(error, request)
                 yield StreamEvent("error", error.message, data={"code": error.code, "fallback": following})
                 if spoken:
                     yield StreamEvent("stream_restarted", data={"reason": error.message})
@@ -367,7 +387,7 @@ class LLMService:
             replace(self._named(other), rung=rung if rung in ("grammar", "native", "json_mode") else request.rung)
         )
 
-    async def _attempts(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
+    async def _attempts(self, request: LLMRequest, spent: _Spent) -> AsyncGenerator[StreamEvent]:
         """The answer of one model; failures that may pass are tried again. A stream that had begun is restarted visibly."""
         assert request.timeout is not None
         limits: TimeLimits | None = None
@@ -381,13 +401,15 @@ class LLMService:
                 async with concurrency.slot() as ended:
                     limits = limits or TimeLimits(request.timeout, self._settings.llm_idle_timeout)
                     held = self._book(request)
+                    heard = _Heard()
                     try:
                         async with self._clients.client(request) as client:
-                            stream = limits.applied(client.stream(request), request)
+                            stream = limits.applied(client.stream(replace(request, meter=heard.meter)), request)
                             async with contextlib.aclosing(stream) as events:
                                 async for event in events:
+                                    heard.take(event)
                                     if event.response is not None:
-                                        event = replace(event, response=self._charged(event.response, request))
+                                        event = replace(event, response=self._charged(event.response, request, heard))
                                         ended(None)
                                         circuit.succeeded()
                                         yield event
@@ -396,14 +418,17 @@ class LLMService:
                                     yield event
                         raise broken_off(request)
                     except LLMError as error:
-                        if error.usage is not None:
-                            self._charge_failed(error, request)
+                        self._charge_failed(error, request, heard)
                         if isinstance(error, (StructureError, ContentFilteredError)):  # it answered
                             ended(None)
                             circuit.succeeded()
                             raise
                         ended(error)
                         circuit.failed(error)
+                        raise
+                    except BaseException:  # nobody waits for the answer any more
+                        if heard.begun and not heard.answered:
+                            spent.add(self._cut_off(request, heard))
                         raise
                     finally:
                         if request.budget is not None:
@@ -412,6 +437,7 @@ class LLMService:
                 wait = pause(error, attempt, self._retries)
                 if limits is None or wait is None or wait >= limits.left or getattr(error, "circuit_open", False):
                     raise
+                spent.add_failed(error, request)
                 yield StreamEvent(
                     "error", error.message, data={"code": error.code, "attempt": attempt, "retry_in_s": round(wait, 3)}
                 )
@@ -426,32 +452,44 @@ class LLMService:
             return 0
         size = sum(len(m.content) for m in request.messages)
         base_url = self._clients.base_url(request)
-        priced = request.budget.usd is None or is_priced(request.service, request.model, base_url=base_url)
+        tools = [tool.type for tool in request.tools]
+        priced = request.budget.usd is None or is_priced(request.service, request.model, base_url=base_url, tools=tools)
         return request.budget.before_call(
             size, answer=request.max_tokens or 0, model=request.model or request.service, priced=priced
         )
 
-    def _charged(self, response: LLMResponse, request: LLMRequest) -> LLMResponse:
+    def _charged(self, response: LLMResponse, request: LLMRequest, heard: _Heard) -> LLMResponse:
         """The response with its price, booked."""
         if response.cost_usd is None:
-            model = response.model or request.model
-            cost = self._price(request, model, response.usage)
-            if cost is None and request.model:
-                cost = self._price(request, request.model, response.usage)
-            response = replace(response, cost_usd=cost)
+            response = replace(response, cost_usd=self._price(request, response.model, response.usage))
         if request.budget is not None:
-            request.budget.charge(response.usage.total, response.cost_usd)
+            tokens = response.usage.total
+            request.budget.charge(heard.estimate(request).total if tokens is None else tokens, response.cost_usd)
         return response
 
-    def _price(self, request: LLMRequest, model: str, usage: TokenUsage) -> float | None:
-        return cost_usd(request.service, model, usage, base_url=self._clients.base_url(request))
+    def _price(self, request: LLMRequest, model: str | None, usage: TokenUsage) -> float | None:
+        asked, base_url = request.model, self._clients.base_url(request)
+        return cost_usd(request.service, model or asked, usage, base_url=base_url, requested=asked)
 
-    def _charge_failed(self, error: LLMError, request: LLMRequest) -> None:
-        """An answer that does not fit, or a refusal, was paid for all the same."""
-        usage = error.usage or TokenUsage()
-        error.cost_usd, error.charged = self._price(request, request.model, usage), True
+    def _charge_failed(self, error: LLMError, request: LLMRequest, heard: _Heard) -> None:
+        """A refusal and an answer that does not fit were paid for all the same, and so was what came of one that broke off."""
+        if error.usage is not None and error.usage.total is not None:
+            error.cost_usd, error.charged = self._price(request, error.model, error.usage), True
+            if request.budget is not None:
+                request.budget.charge(error.usage.total, error.cost_usd)
+        elif error.usage is not None or heard.begun:
+            paid = self._cut_off(request, heard)
+            error.usage, error.cost_usd, error.charged = paid.usage, paid.cost_usd, True
+
+    def _cut_off(self, request: LLMRequest, heard: _Heard) -> LLMResponse:
+        """A call whose end was not reported, booked: the tokens that were. Its cost is unknown, unless calls cost nothing; a budget
+        is charged with an estimate, so that its limits are kept."""
+        usage = heard.meter.usage or TokenUsage()
+        cost = self._price(request, request.model, TokenUsage())
         if request.budget is not None:
-            request.budget.charge(usage.total, error.cost_usd)
+            estimate = heard.estimate(request)
+            request.budget.charge(estimate.total, self._price(request, request.model, estimate))
+        return LLMResponse("", request.service, request.model, usage, cost_usd=cost)
 
     # What comes before.
 
@@ -577,6 +615,35 @@ async def _results(calls: Sequence[ToolCall], request: LLMRequest) -> AsyncGener
 
 
 @dataclass
+class _Heard:
+    """What came of one call."""
+
+    meter: Meter = field(default_factory=Meter)
+    """What the provider has reported so far."""
+    characters: int = 0
+    spoke: bool = False
+    answered: bool = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether the model has begun to work, which is paid for."""
+        return self.spoke or (self.meter.usage is not None and self.meter.usage.total is not None)
+
+    def take(self, event: StreamEvent) -> None:
+        self.answered = event.response is not None
+        if event.kind in ("text", "reasoning", "tool_call_start", "tool_call_delta"):
+            self.spoke = True
+            self.characters += len(event.text)
+
+    def estimate(self, request: LLMRequest) -> TokenUsage:
+        """The tokens of the call: those that were reported, for others what the texts are likely to have."""
+        known = self.meter.usage or TokenUsage()
+        put_in = sum(len(m.content) for m in request.messages) // CHARACTERS_PER_TOKEN
+        put_out = max(self.characters // CHARACTERS_PER_TOKEN - (known.reasoning or 0), known.output or 0)
+        return replace(known, input=put_in if known.input is None else known.input, output=put_out, bill=())
+
+
+@dataclass
 class _Spent:
     """What the calls for one answer took together."""
 
@@ -607,6 +674,11 @@ class _Spent:
             error.usage, error.cost_usd, error.charged = self.usage, self.cost, True
             error.cached, error.saved_usd = not self.live, self.saved
         return error
+
+    def note(self, meter: Meter | None) -> None:
+        """Leave with the caller what all calls took."""
+        if meter is not None and self.calls:
+            meter.usage, meter.cost_usd = self.usage, self.cost
 
     def total(self, response: LLMResponse) -> LLMResponse:
         return replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.errors import LLMConnectionError, LLMTimeoutError
 
 SPOKEN = frozenset({"text", "reasoning", "tool_call_start"})
@@ -90,6 +90,7 @@ class TimeLimits:
         return LLMTimeoutError(
             f"{request.service} ({request.model or 'default model'}): {what}.",
             hint="Raise DIPEO_LLM_IDLE_TIMEOUT, or try again." if idle else "Raise DIPEO_LLM_TIMEOUT.",
+            usage=TokenUsage(),  # the model may have worked on it all the time
             provider=request.service,
             model=request.model,
         )

@@ -248,7 +248,7 @@ def is_address(base_url: str) -> bool:
         return False
 
 
-_FIELDS = frozenset(f.name for f in fields(LLMRequest)) - {"messages"}
+_FIELDS = frozenset(f.name for f in fields(LLMRequest)) - {"messages", "meter"}
 
 
 def as_request(messages: Messages, *, service: str = "", **options: Any) -> LLMRequest:

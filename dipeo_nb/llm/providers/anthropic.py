@@ -18,6 +18,8 @@ from dipeo_nb.llm.core.errors import Caller, said_in_stream, stainless, translat
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
+from dipeo_nb.llm.usage import merged, record
+from dipeo_nb.llm.usage import of_anthropic as usage_of
 
 SERVER = "https://api.anthropic.com"
 MAX_TOKENS = 32_000
@@ -64,10 +66,13 @@ class UnifiedAnthropicClient(UnifiedClient):
             with translated(caller, stainless(_sdk(), caller)):
                 async with await client.messages.create(**body, stream=True) as events:
                     turn.begin(events.response.headers.get("request-id"))
-                    async for event in events:
-                        said = turn.take(event)
-                        if said is not None:
-                            yield said
+                    try:
+                        async for event in events:
+                            said = turn.take(event)
+                            if said is not None:
+                                yield said
+                    finally:
+                        request.note(turn.usage)
             if not turn.complete:
                 raise broken_off(request)
             if turn.stop_reason != "pause_turn":
@@ -126,7 +131,7 @@ class UnifiedAnthropicClient(UnifiedClient):
             return ProviderError(f"anthropic: the request was {result.type}.", hint="Submit it again.", **caller.facts)
         message = result.message
         blocks = [b.model_dump(mode="json", exclude_none=True) for b in message.content]
-        usage = usage_of(message.usage.model_dump(mode="json", exclude_none=True))
+        usage = usage_of(record(message.usage))
         try:
             return response_of(blocks, message.stop_reason, usage, request, message.model, message.id, caller)
         except LLMError as error:
@@ -353,13 +358,14 @@ class _Turn:
                 return self._stop(event.index)
             case "message_start":
                 self._model = event.message.model or self._model
-                self._usage |= _counts(event.message)
+                self._usage = merged(self._usage, record(getattr(event.message, "usage", None)))
             case "message_delta":
                 self.stop_reason = event.delta.stop_reason
-                self._usage |= _counts(event)
+                self._usage = merged(self._usage, record(getattr(event, "usage", None)))
             case "message_stop":
                 self.complete = True
                 self._spent.append(usage_of(self._usage))
+                self._usage = {}
             case _:
                 pass  # pings, and what later versions add
         return None
@@ -403,16 +409,14 @@ class _Turn:
     def response(self, caller: Caller) -> LLMResponse:
         """The finished answer."""
         return response_of(
-            self.blocks, self.stop_reason, self._total(), self._request, self._model, self._request_id, caller
+            self.blocks, self.stop_reason, self.usage, self._request, self._model, self._request_id, caller
         )
 
-    def _total(self) -> TokenUsage:
-        if len(self._spent) == 1:
-            return self._spent[0]
-        total = TokenUsage()
-        for usage in self._spent:
-            total = total + usage
-        return total
+    @property
+    def usage(self) -> TokenUsage:
+        """What all responses took so far."""
+        parts = [*self._spent, usage_of(self._usage)] if self._usage else self._spent
+        return parts[0] if len(parts) == 1 else sum(parts, TokenUsage())
 
 
 def response_of(
@@ -475,23 +479,3 @@ def _kept(block: Mapping[str, Any]) -> dict[str, Any]:
     """A block as it may be sent back."""
     given = {name: value for name, value in block.items() if name != UNREADABLE}
     return given | ({"input": {}} if "input" in given and not isinstance(given["input"], Mapping) else {})
-
-
-def _counts(message: Any) -> dict[str, Any]:
-    """What a message or an event says of tokens; some servers say nothing."""
-    usage = getattr(message, "usage", None)
-    return {} if usage is None else usage.model_dump(mode="json", exclude_none=True)
-
-
-def usage_of(raw: Mapping[str, Any]) -> TokenUsage:
-    """Anthropic counts cached input apart already; thinking is counted within the output where it is told."""
-    output = raw.get("output_tokens")
-    thinking = (raw.get("output_tokens_details") or {}).get("thinking_tokens")
-    return TokenUsage(
-        raw.get("input_tokens"),
-        output if output is None else output - (thinking or 0),
-        raw.get("cache_read_input_tokens"),
-        raw.get("cache_creation_input_tokens"),
-        thinking,
-        raw=dict(raw),
-    )

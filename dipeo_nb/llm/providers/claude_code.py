@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -18,14 +19,14 @@ from typing import Any, NamedTuple
 
 from dipeo_nb.common.root import private_root
 from dipeo_nb.config import OWN_HOSTS, claude_code_environment
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent
+from dipeo_nb.domain.chat import BillItem, ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.errors import LLMConnectionError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
-from dipeo_nb.llm.providers.anthropic import usage_of
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
+from dipeo_nb.llm.usage import merged, of_anthropic, record
 
 LIMITED = (ExecutionPhase.MEMORY_SELECTION, ExecutionPhase.DECISION_EVALUATION)
 """Phases that limit the answer themselves."""
@@ -82,10 +83,13 @@ class UnifiedClaudeCodeClient(UnifiedClient):
             async with self._pool.session(settings, history) as session:
                 if not session.ready:
                     yield StreamEvent("progress", "Starting Claude Code")
-                async with contextlib.aclosing(session.ask(history, prompt)) as messages:
-                    async for message in messages:
-                        for event in answer.take(message):
-                            yield event
+                try:
+                    async with contextlib.aclosing(session.ask(history, prompt)) as messages:
+                        async for message in messages:
+                            for event in answer.take(message):
+                                yield event
+                finally:
+                    request.note(answer.usage)
                 response = answer.finished(session)
                 session.turns = (*history, (prompt, response.text))
         yield StreamEvent("usage", data=response.usage.to_dict())
@@ -391,12 +395,18 @@ class _Answer:
         self._model = request.model
         self._error: str | None = None
         self._result: Any = None
+        self._counts: list[dict[str, Any]] = []
+        """What the events said of tokens, for each message of the turn; the result has the sum."""
 
     def take(self, message: Any) -> list[StreamEvent]:
         """What a message of the SDK means for the reader."""
         sdk = _sdk()
         if isinstance(message, sdk.StreamEvent):
             delta = message.event.get("delta") or {}
+            if message.event.get("type") == "message_start":
+                self._counts.append(record(record(message.event.get("message")).get("usage")))
+            elif message.event.get("type") == "message_delta" and self._counts:
+                self._counts[-1] = merged(self._counts[-1], record(message.event.get("usage")))
             if message.event.get("type") == "content_block_delta" and message.parent_tool_use_id is None:
                 if delta.get("type") == "text_delta":
                     self._streamed = True
@@ -410,6 +420,11 @@ class _Answer:
             self._result = message
         return []
 
+    @property
+    def usage(self) -> TokenUsage:
+        """What the turn took so far."""
+        return sum((of_anthropic(counts) for counts in self._counts if counts), TokenUsage())
+
     def finished(self, session: _Session) -> LLMResponse:
         """The response.
 
@@ -421,12 +436,14 @@ class _Answer:
             raise broken_off(self._request)
         session.session_id = result.session_id
         said = str(result.result or "; ".join(result.errors or ()) or result.subtype)
-        if result.is_error or self._error:
-            raise self._failure(result, said)
-        cost = None
+        cost, usage = None, of_anthropic(record(result.usage))
         if result.total_cost_usd is not None:
             cost, session.spent_usd = max(0.0, result.total_cost_usd - session.spent_usd), result.total_cost_usd
-        usage = usage_of(result.usage or {})
+            usage = replace(usage, bill=(BillItem(usd=cost),))
+        if result.is_error or self._error:
+            error = self._failure(result, said)
+            error.usage = usage if usage.total or cost else None
+            raise error
         text = str(result.result or "")
         structured = rung = None
         if self._request.response_format is not None:

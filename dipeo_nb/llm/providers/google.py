@@ -10,13 +10,23 @@ import re
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from pydantic import SecretStr
 from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.config import OWN_HOSTS
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
+from dipeo_nb.domain.chat import (
+    BillItem,
+    ChatMessage,
+    LLMRequest,
+    LLMResponse,
+    StreamEvent,
+    TokenUsage,
+    ToolCall,
+    ToolConfig,
+)
 from dipeo_nb.errors import (
     ContentFilteredError,
     LLMError,
@@ -30,6 +40,7 @@ from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, trans
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import name_of, parsed, schema_of
+from dipeo_nb.llm.usage import merged, of_google, record
 
 SERVER = "https://generativelanguage.googleapis.com/"
 API_VERSION = "v1beta"
@@ -74,10 +85,13 @@ class UnifiedGoogleClient(UnifiedClient):
         yield StreamEvent("start")
         answer = _Answer(request)
         with translated(caller := self.caller(request, secret), _vendor(caller)):
-            async with contextlib.aclosing(_chunks(client, call)) as chunks:
-                async for chunk in chunks:
-                    for event in answer.take(chunk):
-                        yield event
+            try:
+                async with contextlib.aclosing(_chunks(client, call)) as chunks:
+                    async for chunk in chunks:
+                        for event in answer.take(chunk):
+                            yield event
+            finally:
+                request.note(answer.usage)
         response = answer.finished()
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
@@ -503,16 +517,26 @@ class _Answer:
         self._texts: list[str] = []
         self._calls: list[ToolCall] = []
         self._outputs: list[Mapping[str, Any]] = []
-        self._usage = TokenUsage()
+        self._counts: dict[str, Any] = {}
+        self._queries: list[str] = []
+        """Searches that were made."""
+        self._tier: str | None = None
+        """The class of service, where the answer names it."""
+        self._grounded = False
+        """Whether the answer names pages that were found."""
+        self._maps = False
+        """Whether it names places of Google Maps, which have a fee of their own."""
         self._reason: str | None = None
         self._id: str | None = None
         self._model: str | None = None
 
     def take(self, chunk: Any) -> Iterator[StreamEvent]:
         self._id = chunk.response_id or self._id
+        if self._tier is None and chunk.sdk_http_response is not None:
+            self._tier = (chunk.sdk_http_response.headers or {}).get("x-gemini-service-tier")
         self._model = chunk.model_version or self._model
         if chunk.usage_metadata is not None:  # each is the sum so far
-            self._usage = _usage(chunk.usage_metadata)
+            self._counts = merged(self._counts, record(chunk.usage_metadata, by_alias=True))
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason is not None:
             reason = _word(chunk.prompt_feedback.block_reason)
             raise self._filtered(f"gemini blocked the prompt: {reason}.")
@@ -522,6 +546,16 @@ class _Answer:
             self._cite(candidate)
             if candidate.finish_reason is not None:
                 self._reason = _word(candidate.finish_reason)
+
+    @property
+    def usage(self) -> TokenUsage:
+        """What the answer took so far."""
+        images = sum(output["type"] == "image" for output in self._outputs)
+        old = re.match(r"(models/)?gemini-[12]\b", self._model or self._request.model) is not None
+        usage = of_google(
+            self._counts, queries=self._queries, grounded=self._grounded, per_prompt=old, images=images, tier=self._tier
+        )
+        return usage if not self._maps else replace(usage, bill=(*usage.bill, BillItem({"maps": 1})))
 
     def finished(self) -> LLMResponse:
         """The whole answer.
@@ -539,13 +573,16 @@ class _Answer:
             raise self._filtered(f"gemini stopped its answer: {reason}.")
         if reason not in COMPLETE:
             raise ProviderError(
-                f"gemini ended its answer with {reason}.", hint=_HINTS.get(reason, "Try again."), **self._facts
+                f"gemini ended its answer with {reason}.",
+                hint=_HINTS.get(reason, "Try again."),
+                usage=self.usage,
+                **self._facts,
             )
-        text, cut = "".join(self._texts), reason == "MAX_TOKENS"
+        text, cut, usage = "".join(self._texts), reason == "MAX_TOKENS", self.usage
         structured = rung = None
         if request.response_format is not None and not self._calls:
             structured = parsed(
-                text, request.response_format, provider="gemini", model=request.model, usage=self._usage, cut=cut
+                text, request.response_format, provider="gemini", model=request.model, usage=usage, cut=cut
             )
             rung = "json_mode" if request.rung == "json_mode" else "native"
         signed = any("thoughtSignature" in part or "functionCall" in part for part in self._parts)
@@ -553,7 +590,7 @@ class _Answer:
             text,
             "gemini",
             self._model or request.model,
-            self._usage,
+            usage,
             structured,
             tuple(self._calls),
             "length" if cut else "tool_calls" if self._calls else "stop",
@@ -594,6 +631,11 @@ class _Answer:
 
     def _cite(self, candidate: Any) -> None:
         grounding = candidate.grounding_metadata
+        if grounding is not None:
+            self._queries += [*(grounding.web_search_queries or ()), *(grounding.image_search_queries or ())]
+            for found in grounding.grounding_chunks or ():
+                self._grounded = self._grounded or found.web is not None or found.image is not None
+                self._maps = self._maps or found.maps is not None
         pages = [c.web for c in (grounding.grounding_chunks if grounding else None) or () if c.web is not None]
         quoted = (candidate.citation_metadata.citations if candidate.citation_metadata else None) or ()
         for page in (*pages, *quoted):
@@ -606,7 +648,7 @@ class _Answer:
         return {"provider": "gemini", "model": self._request.model, "request_id": self._id}
 
     def _filtered(self, message: str) -> ContentFilteredError:
-        return ContentFilteredError(message, hint="Change the prompt.", **self._facts)
+        return ContentFilteredError(message, hint="Change the prompt.", usage=self.usage, **self._facts)
 
 
 _HINTS = {
@@ -625,20 +667,6 @@ def _word(value: Any) -> str:
 
 def _thought(part: Mapping[str, Any]) -> bool:
     return bool(part.get("thought"))
-
-
-def _usage(usage: Any) -> TokenUsage:
-    """Google counts cached tokens within the prompt, but thoughts beside the answer; zeros are not sent."""
-    cached = usage.cached_content_token_count or 0
-    prompt = usage.prompt_token_count
-    return TokenUsage(
-        None if prompt is None else prompt - cached + (usage.tool_use_prompt_token_count or 0),
-        usage.candidates_token_count or 0,
-        cached,
-        None,
-        usage.thoughts_token_count or 0,
-        raw=usage.model_dump(mode="json", by_alias=True, exclude_none=True),
-    )
 
 
 # Failures.

@@ -33,6 +33,7 @@ from dipeo_nb.llm import model_store
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import parsed, schema_of
+from dipeo_nb.llm.usage import of_tokens, record
 
 CONTEXT = 8192
 """Tokens of context in all; each of the parallel generations has its share."""
@@ -95,7 +96,7 @@ class UnifiedLocalClient(UnifiedClient):
             async with contextlib.aclosing(model.generate(payload)) as chunks:
                 async for chunk in chunks:
                     if "usage" in chunk:
-                        usage = _usage(chunk["usage"])
+                        usage = of_tokens(record(chunk["usage"]))
                     for choice in chunk.get("choices", ()):
                         finish = choice.get("finish_reason") or finish
                         delta = choice.get("delta") or {}
@@ -155,11 +156,6 @@ def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
         else:
             result.append({"role": role, "content": message.content})
     return result
-
-
-def _usage(raw: Mapping[str, Any]) -> TokenUsage:
-    cached = (raw.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-    return TokenUsage(raw["prompt_tokens"] - cached, raw["completion_tokens"], cached, raw=dict(raw))
 
 
 def _response(request: LLMRequest, name: str, text: str, usage: TokenUsage, finish: str) -> LLMResponse:

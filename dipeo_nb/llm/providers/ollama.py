@@ -29,6 +29,7 @@ from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import parsed, schema_of
+from dipeo_nb.llm.usage import count
 
 LISTED = 12
 """Models of the server that an error names at most."""
@@ -473,7 +474,7 @@ def _usage(end: Any) -> TokenUsage:
         "eval_duration",
     )
     raw = {name: value for name in counts if (value := getattr(end, name)) is not None}
-    return TokenUsage(end.prompt_eval_count, end.eval_count, raw=raw)
+    return TokenUsage(count(end.prompt_eval_count), count(end.eval_count), raw=raw)
 
 
 # Failures.

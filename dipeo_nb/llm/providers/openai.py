@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from dipeo_nb.config import OWN_HOSTS
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolConfig
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import said_in_stream, stainless, status_error, translated
@@ -20,6 +20,7 @@ from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
 from dipeo_nb.llm.tools import call_of
+from dipeo_nb.llm.usage import of_openai
 
 SERVER = "https://api.openai.com/v1"
 BUILT_IN_TOOLS = ("web_search", "web_search_preview", "image_generation")
@@ -73,12 +74,17 @@ class UnifiedOpenAIClient(UnifiedClient):
                             yield StreamEvent("tool_call_end", name, data={"id": call_id, "arguments": event.arguments})
                         case "response.output_item.done":
                             items[event.output_index] = event.item
+                        case "response.in_progress" if getattr(event.response, "usage", None) is not None:
+                            request.note(of_openai(event.response))
                         case "response.completed" | "response.incomplete":
                             final = event.response
                         case "response.failed":
                             problem = getattr(event.response, "error", None)
                             words = str(getattr(problem, "message", None) or "the answer failed, no reason given")
-                            raise said_in_stream(caller, str(getattr(problem, "code", None) or "server_error"), words)
+                            failure = said_in_stream(caller, str(getattr(problem, "code", None) or "server_error"), words)
+                            if getattr(event.response, "usage", None) is not None:
+                                failure.usage = of_openai(event.response)
+                            raise failure
                         case "error":
                             raise said_in_stream(caller, str(event.code or ""), str(event.message))
                         case _:
@@ -360,7 +366,7 @@ def _response(final: Any, request: LLMRequest, facts: dict[str, Any], streamed: 
     texts: list[str] = []
     calls: list[ToolCall] = []
     outputs: list[Mapping[str, Any]] = []
-    usage = _usage(final.usage)
+    usage = of_openai(final)
     for item in final.output:  # reasoning may come before the message
         match item.type:
             case "message":
@@ -412,23 +418,3 @@ def _kept(item: Any) -> dict[str, Any] | None:
     fields = item.model_dump(mode="json", exclude_none=True)
     fields.pop("status", None)
     return None if fields.get("type") == "reasoning" and not fields.get("encrypted_content") else fields
-
-
-def _usage(usage: Any) -> TokenUsage:
-    """OpenAI counts cached tokens, read and written, within the input and reasoning within the output; our buckets are disjoint.
-    What a server does not say is unknown, and not 0."""
-    if usage is None:
-        return TokenUsage()
-    put_in, put_out = getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None)
-    inner, outer = getattr(usage, "input_tokens_details", None), getattr(usage, "output_tokens_details", None)
-    read, written = getattr(inner, "cached_tokens", None), getattr(inner, "cache_write_tokens", None)
-    reasoning = getattr(outer, "reasoning_tokens", None)
-    beside = put_out is not None and (reasoning or 0) > put_out  # as xAI counts
-    return TokenUsage(
-        None if put_in is None else max(0, put_in - (read or 0) - (written or 0)),
-        put_out if put_out is None or beside else put_out - (reasoning or 0),
-        read,
-        written,
-        reasoning,
-        raw=usage.model_dump(mode="json"),
-    )
