@@ -65,7 +65,8 @@ def cost_usd(
         requested: the model that was asked for, whose price counts when *model* is a version of it that is not listed.
         at: when the call was made; None: now.
     """
-    if service in FREE or (service == "ollama" and _is_own(base_url) and not model.endswith("cloud")):
+    hosted = model.endswith("cloud") or (requested or "").endswith("cloud")
+    if service in FREE or (service == "ollama" and _is_own(base_url) and not hosted):
         return 0.0
     host = None if base_url is None else urlsplit(base_url).hostname or ""
     trusted = service in SELF_REPORTED or host in REPORTING_HOSTS

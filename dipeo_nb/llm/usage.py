@@ -235,6 +235,8 @@ def of_anthropic(raw: Mapping[str, Any]) -> TokenUsage:
         **fees,
     }
     terms = {name: raw[name] for name in ("service_tier", "speed", "inference_geo") if isinstance(raw.get(name), str)}
+    if terms.get("service_tier") == "batch":
+        terms["processing"] = terms.pop("service_tier")
     return TokenUsage(put_in, said, read, written, thinking, dict(raw), (BillItem(units, terms, usd=_charged(raw)),))
 
 
