@@ -43,6 +43,9 @@ class NodeState:
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     usage: TokenUsage = field(default_factory=TokenUsage)
     cost_usd: float | None = None
+    """Sum of the prices of its calls; None without any, and when one is unknown (`cost_complete`)."""
+    cost_complete: bool = True
+    """False when the price of one of its calls is unknown."""
     retries: int = 0
     reused: bool = False
     """Whether its last run was taken over from the run that this one is a fork of."""
@@ -311,9 +314,11 @@ class RunState:
         if person := meta.get("person"):
             self.persons.setdefault(person, Spent()).add(spent, cost, meta.get("calls", 1))
         if cost is None:
-            self.cost_complete = False
+            self.cost_complete = node.cost_complete = False
+            node.cost_usd = None
         else:
-            node.cost_usd = (node.cost_usd or 0.0) + cost
+            if node.cost_complete:
+                node.cost_usd = (node.cost_usd or 0.0) + cost
             self._known_cost = (self._known_cost or 0.0) + cost
         self.cost_usd = self._known_cost if self.cost_complete else None
 

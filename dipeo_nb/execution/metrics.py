@@ -549,7 +549,7 @@ def _models(m: RunMetrics) -> str:
         most = max(spenders, key=lambda node: node.cost_usd or 0.0)
         text += f" '{most.label}' cost {(most.cost_usd or 0.0) / m.cost_usd:.0%} of it."
     dearest = max((run for run in m.runs if run.cost_usd), key=lambda run: run.cost_usd or 0.0, default=None)
-    if dearest is not None and m.calls > 1:
+    if dearest is not None and m.calls > 1 and m.cost_usd is not None:
         text += f" The most expensive answer was '{dearest.label}' #{dearest.run}, {money(dearest.cost_usd or 0.0)}."
     firsts = [node for node in m.nodes if node.first_text_s is not None]
     if firsts:
