@@ -19,6 +19,7 @@ from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.common.visible import visible
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.metrics import money
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -289,9 +290,8 @@ def summary(state: RunState) -> str:
     parts.append(f"{elapsed:.1f} s")
     if state.usage.total:
         parts.append(f"{state.usage.total} tokens")
-        parts.append(
-            "cost unknown" if state.cost_usd is None else f"${state.cost_usd:.4f}" if state.cost_usd else "free"
-        )
+    if state.usage.total or not state.cost_complete:
+        parts.append("cost unknown" if state.cost_usd is None else money(state.cost_usd) if state.cost_usd else "free")
     return " · ".join(parts)
 
 

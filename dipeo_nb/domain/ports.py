@@ -40,7 +40,8 @@ class LLMClient(Protocol):
     def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         """Answer *request* piece by piece; the last event is `end` with the whole response.
 
-        Cancelling the iteration stops the work and closes the connection.
+        Cancelling the iteration stops the work and closes the connection. What the provider reports of tokens before the end is
+        kept with `request.note`, so that an answer that breaks off is booked; one that failed for good carries it as `usage`.
 
         Raises:
             LLMError: a subclass for each cause; vendor errors never pass through.

@@ -600,8 +600,10 @@ def seconds(value: float) -> str:
 
 
 def money(usd: float) -> str:
-    """`$0.0012`, `$1.50`, `no cost`."""
-    return "no cost" if usd == 0 else f"${usd:.4f}" if usd < 1 else f"${usd:.2f}"
+    """`$0.0012`, `$1.50`, `under $0.0001`, `no cost`."""
+    if usd == 0:
+        return "no cost"
+    return "under $0.0001" if usd < 0.0001 else f"${usd:.4f}" if usd < 1 else f"${usd:.2f}"
 
 
 def _count(number: int, what: str) -> str:

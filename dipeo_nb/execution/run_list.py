@@ -87,7 +87,8 @@ def ago(then: float, now: float) -> str:
 def _listed(row: RunSummary, state: RunState | None, width: int, now: float) -> Listed:
     look = status_look(row.status)
     tokens = None if state is None else state.usage.total
-    cost = "" if state is None or tokens is None else "unknown" if state.cost_usd is None else money(state.cost_usd)
+    booked = state is not None and (tokens is not None or not state.cost_complete)
+    cost = "" if state is None or not booked else "unknown" if state.cost_usd is None else money(state.cost_usd)
     return Listed(
         run=short_id(row.run_id, width),
         diagram=clean(row.diagram, 60),

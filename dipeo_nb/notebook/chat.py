@@ -305,8 +305,8 @@ class Batch(list["Answer | LLMError"]):
 
     @property
     def cost_usd(self) -> float | None:
-        """Of all answers, in US dollars; None when one of them is unknown."""
-        costs = [item.cost_usd for item in self if isinstance(item, Answer)]
+        """Of all answers, and of errors that were paid for, in US dollars; None when one of them is unknown."""
+        costs = [item.cost_usd for item in self if isinstance(item, Answer) or item.charged]
         return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs)
 
     @displayed

@@ -269,6 +269,7 @@ def headline(state: RunState) -> str:
         parts.append(f"{state.duration_s:.1f} s")
     if (total := state.usage.total) is not None:
         parts.append(f"{total:,} tokens")
+    if total is not None or not state.cost_complete:
         parts.append(money(state.cost_usd))
     return ", ".join(parts)
 
