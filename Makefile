@@ -118,6 +118,7 @@ bench: $(BENCH_STAMP)
 # After a change of the dependencies: `make constraints environment`, then look at the difference.
 constraints: $(STAMP) $(BENCH_STAMP)
 	$(PY) scripts/make_constraints.py $(VENV) $(BENCH_VENV)
+	$(PY) scripts/check_lifecycle.py
 
 environment: $(STAMP)
 	$(PY) scripts/make_environment.py

@@ -141,13 +141,13 @@ class _Module(ModuleType):
 
 
 class _CallableModule(_Module):
-    """`dipeo_nb.llm` is the package of the providers and, as `dp.llm("openai:gpt-5-nano")`, what makes a model ready."""
+    """`dipeo_nb.llm` is the package of the providers and, as `dp.llm("openai:gpt-6-luna")`, what makes a model ready."""
 
     def __call__(self, model: str | None = None, **defaults: Any) -> "LLM":
         """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
 
         Args:
-            model: `openai:gpt-5-nano`, `anthropic`, `local` …; None: the settings' default (DIPEO_DEFAULT_LLM_MODEL).
+            model: `openai:gpt-6-luna`, `anthropic`, `local` …; None: the settings' default (DIPEO_DEFAULT_LLM_MODEL).
             defaults: options of its calls: system, tools, response_format, budget, fallbacks, temperature, max_tokens …
 
         Raises:

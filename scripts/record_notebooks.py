@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for `tests`: the servers are those that the clients are tested with
 
+from dipeo_nb.common.root import Root  # noqa: E402
 from dipeo_nb.config import get_settings, ollama_address  # noqa: E402
 from dipeo_nb.domain.chat import TokenUsage  # noqa: E402
 from dipeo_nb.llm.pricing import cost_usd  # noqa: E402
@@ -40,6 +41,9 @@ VARIABLES = {
 """Service → what names its server, and what holds its key."""
 USUAL = {"ollama": ollama_address("")}
 """Addresses of a reader who sets nothing; those of the other services are not part of a request."""
+
+ANSWERING = {"openai": "gpt-6-luna", "gemini": "gemini-3.5-flash-lite"}
+"""Service → the model that is to have answered; the servers give names of their own."""
 
 ROME = {"name": "Rome", "country": "Italy", "founded": -753}
 WEATHER = [("call_1", "weather", {"city": "Rome"}), ("call_2", "weather", {"city": "Oslo"})]
@@ -136,12 +140,14 @@ def execute(home: Path, variables: Mapping[str, str]) -> None:
 
 def settle(folder: Path, addresses: Mapping[str, str | None]) -> None:
     """Give the recordings the usual addresses and, as they now stand for the providers themselves, the list prices."""
+    root = Root(folder)
     for file in sorted(folder.iterdir()):
-        request, answers = read(file)
+        request, answers = read(root, file.name)
         if request.get("base_url") in addresses:
             usual = addresses[request["base_url"]]
             request = {k: usual if k == "base_url" else v for k, v in request.items() if k != "base_url" or usual}
         for response in (a["response"] for a in answers if "response" in a):
+            response["model"] = ANSWERING.get(response["provider"], response["model"])
             models = [
                 response["model"],
                 *([request.get("model", "")] if response["provider"] == request["service"] else []),

@@ -340,7 +340,7 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
     """Resolve `service:model`, `service` or `model` to (service, model or None). All names of models that users write go
     through here: those of runs, chats, fallbacks, settings, the command line and the server.
 
-    `local` → ("local", None); `openai:gpt-5` → ("openai", "gpt-5"); `gpt-5` → ("openai", "gpt-5"): a bare name goes to the
+    `local` → ("local", None); `openai:gpt-6-luna` → ("openai", "gpt-6-luna"); `gpt-6-luna` → the same: a bare name goes to the
     service that its family is known for. `llama3.2:3b` → ("ollama", "llama3.2:3b"): a name with a tag as Ollama writes them.
     Nothing else is guessed: a name of unknown family, and a service that is merely spelt like one, are refused.
 
@@ -354,11 +354,11 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
     """
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValidationError(
-            f"A model is named by a text, not by {type(text).__name__}.", hint="Say e.g. model='local' or 'openai:gpt-5-nano'."
+            f"A model is named by a text, not by {type(text).__name__}.", hint="Say e.g. model='local' or 'openai:gpt-6-luna'."
         )
     name = text.strip()
     if not name:
-        raise ConfigurationError("The model has no name.", hint="Say e.g. local, openai:gpt-5-nano or ollama:llama3.2.")
+        raise ConfigurationError("The model has no name.", hint="Say e.g. local, openai:gpt-6-luna or ollama:llama3.2.")
     services = {*map(str, LLMService), *known, *OWN_SERVICES}
     head, colon, tail = name.partition(":")
     service = normalize_service(head)
@@ -366,7 +366,7 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
         family = service == LLMService.OLLAMA and head.strip().lower() != service
         return service, name if family and tail else tail.strip() or None
     if normalize_service(name) in services:
-        return normalize_service(name), name if name[-1].isdigit() and name not in services else None  # `gpt-4` is a model, too
+        return normalize_service(name), name if name[-1].isdigit() and name not in services else None  # a name that ends in a digit is a model, too
     for beginning, service in _FAMILIES:
         if beginning.match(name) and (not colon or name[:3].lower() == "ft:" or service == LLMService.OLLAMA):
             return str(service), name

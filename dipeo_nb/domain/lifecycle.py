@@ -73,7 +73,7 @@ class Lifecycle:
 
     @property
     def sentence(self) -> str:
-        """`gpt-5 is shut down on 2026-12-11 (13 days)`; empty for an active model."""
+        """`NAME is shut down on 2026-12-11 (13 days)`; empty for an active model."""
         if self.ends is None or self.days_left is None:
             return ""
         if self.days_left > 0:

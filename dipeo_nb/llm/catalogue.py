@@ -58,7 +58,7 @@ class ServiceFacts(NamedTuple):
 
 
 def named(model: str | None, settings: Settings) -> tuple[str, str]:
-    """(service, model) of a name: `openai:gpt-5`, `anthropic`, `local`, `llama3.2:3b`; None is the settings' default.
+    """(service, model) of a name: `openai:gpt-6-luna`, `anthropic`, `local`, `llama3.2:3b`; None is the settings' default.
 
     The model is empty when only a service is named: it has a default of its own.
 

@@ -1,7 +1,7 @@
 """Which models a project names that end soon: in diagrams, notebooks, Python code, settings and other texts.
 
-What counts as naming a model: the model of a person in a diagram; in Python, a text that is nothing but a name (`"gpt-5"`,
-`"openai:gpt-5"`, a list of fallbacks), a diagram as a text, or `model: NAME` within a text; options of magics and commands
+What counts as naming a model: the model of a person in a diagram; in Python, a text that is nothing but a name (`"gpt-6-luna"`,
+`"openai:gpt-6-luna"`, a list of fallbacks), a diagram as a text, or `model: NAME` within a text; options of magics and commands
 (`--model NAME`); in other files, every word that is such a name. Names put together at run time cannot be seen.
 """
 
@@ -340,13 +340,22 @@ def _in_lines(text: str, mentions: Sequence[Mention]) -> str:
     for mention in mentions:
         for number in range((mention.line or 1) - 1, len(lines)):
             line = lines[number]
-            places = [w.start() for w in _WORD.finditer(line) if w[0].rstrip(".:-/") == mention.written]
+            places = _places(line, mention.written)
             for place in reversed(places):
                 line = f"{line[:place]}{mention.renamed}{line[place + len(mention.written) :]}"
             if places:
                 lines[number] = line
                 break
     return "".join(lines)
+
+
+def _places(line: str, name: str) -> list[int]:
+    """Where a name stands on a line: the places right behind a quote when there are some, as the others are prose then; else those
+    of fields and options `model`; else all."""
+    everywhere = [w.start() for w in _WORD.finditer(line) if w[0].rstrip(".:-/") == name]
+    quoted = [at for at in everywhere if at and line[at - 1] in "\"'"]
+    named = {m.start(1) for pattern in (_OPTION, _FIELD) for m in pattern.finditer(line)}
+    return quoted or [at for at in everywhere if at in named] or everywhere
 
 
 def checked_within(days: int) -> int:

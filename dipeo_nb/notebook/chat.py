@@ -46,7 +46,7 @@ TICK_S = 0.2
 
 
 class LLM:
-    """A model, ready to be asked: `dp.llm("openai:gpt-5-nano", temperature=0.2)`.
+    """A model, ready to be asked: `dp.llm("openai:gpt-6-luna", temperature=0.2)`.
 
     `chat`, `achat`, `stream`, `batch` and `conversation` take the options given here unless they are told otherwise:
     `system`, `tools` (Python functions, or `websearch`, `image`), `response_format` (a pydantic class or a JSON schema),

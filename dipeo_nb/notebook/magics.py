@@ -41,7 +41,7 @@ class DipeoMagics(Magics):
         `{{name}}` in the cell (and in TEXT and MODEL) is a variable of the notebook; `{{#if}}`, `{{#each}}` and the rest of
         the template language of diagrams work too. A name that is not there is an error.
 
-            --model, -m        openai:gpt-5-nano, anthropic, local …; default: DIPEO_DEFAULT_LLM_MODEL
+            --model, -m        openai:gpt-6-luna, anthropic, local …; default: DIPEO_DEFAULT_LLM_MODEL
             --system, -s       how the model is to behave
             --temperature, -t  a number
             --max-tokens       limit of the answer

@@ -573,7 +573,7 @@ class Session:
         """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
 
         Args:
-            model: `openai:gpt-5-nano`, `anthropic`, `local` …; None: the settings' default (DIPEO_DEFAULT_LLM_MODEL).
+            model: `openai:gpt-6-luna`, `anthropic`, `local` …; None: the settings' default (DIPEO_DEFAULT_LLM_MODEL).
             defaults: options of its calls; see `LLM`.
 
         Raises:

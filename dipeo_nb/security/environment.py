@@ -56,7 +56,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 class EnvironmentAPIKeyService:
     """`APIKeyPort` over the environment (and `.env`); read-only.
 
-    Keys are found by service, alias, name of a model (`gpt-5-nano`, `openai:gpt-5-nano`), and `env_SERVICE` or `folder_SERVICE`,
+    Keys are found by service, alias, name of a model (`gpt-6-luna`, `openai:gpt-6-luna`), and `env_SERVICE` or `folder_SERVICE`,
     the ids that lists give them. What the user has set goes before what came with the folder.
 
     Args:

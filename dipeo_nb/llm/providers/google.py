@@ -209,7 +209,7 @@ class UnifiedGoogleClient(UnifiedClient):
         """
         if not request.model:
             raise ValidationError(
-                "No model is named for gemini.", hint="Write gemini:NAME, as in gemini:gemini-2.5-flash."
+                "No model is named for gemini.", hint="Write gemini:NAME, as in gemini:gemini-3.5-flash-lite."
             )
         types = _sdk().types
         config: dict[str, Any] = {
