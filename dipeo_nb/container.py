@@ -79,7 +79,7 @@ from dipeo_nb.execution.run_list import PREFIX, ago, short_id, short_length
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
-from dipeo_nb.llm.service import LLMService
+from dipeo_nb.llm.service import DEFAULT_MODEL_SERVICE, LLMService
 from dipeo_nb.mixins import InitializationMixin
 from dipeo_nb.security.gate import GUEST_CALLS, GUEST_TOKENS, Gate, Level
 from dipeo_nb.security.keys import APIKeyChain
@@ -622,7 +622,10 @@ class Runtime(InitializationMixin):
             await check(parse_model(model, self.services.llm.services)[0])
             return
         for person in plan.persons.values():
-            await check(person.llm.service, base_url=person.llm.base_url, api_key_id=person.llm.api_key_id)
+            service = person.llm.service
+            if not person.llm.model and service == DEFAULT_MODEL_SERVICE and not person.llm.base_url:
+                service = parse_model(self.settings.default_llm_model, self.services.llm.services)[0]
+            await check(service, base_url=person.llm.base_url, api_key_id=person.llm.api_key_id)
 
     async def summary(self, run_id: str) -> RunSummary:
         """The row of a run, by its id or an unmistakable beginning of it.

@@ -501,7 +501,10 @@ class LLMService:
             return replace(request, service=service)
         if service != DEFAULT_MODEL_SERVICE:
             return replace(request, service=service, model=model_of(service, self._settings))
-        service, model = named(None, self._settings)
+        if request.base_url:  # a server that speaks like this service, so it stays the service
+            model = model_of(service, self._settings)
+        else:
+            service, model = named(None, self._settings)
         context = {**request.context, BY_DEFAULT: True} if self._settings.default_was_replaced else request.context
         return replace(request, service=service, model=model, context=context)
 

@@ -26,7 +26,7 @@ from dipeo_nb.domain.chat import Message, normalize_service, parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.selection import SYSTEM
-from dipeo_nb.errors import StorageError
+from dipeo_nb.errors import StorageError, UnknownModelError
 
 R = TypeVar("R")
 
@@ -376,7 +376,12 @@ def same_person(person_id: str) -> StorageError:
 def default_config() -> LLMConfig:
     """The default model of the settings."""
     default = get_settings().default_llm_model
-    service, model = parse_model(default, [normalize_service(default.partition(":")[0])] if ":" in default else ())
+    try:
+        service, model = parse_model(default)
+    except UnknownModelError:  # `service:model` of a third party: which there are, only the services know
+        if ":" not in default:
+            raise
+        service, model = parse_model(default, [normalize_service(default.partition(":")[0])])
     return LLMConfig(service=service, model=model)
 
 
