@@ -51,6 +51,8 @@ from dipeo_nb.terminal import (
 )
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from dipeo_nb.config import Settings
     from dipeo_nb.container import Prepared, Recovery, Runtime
     from dipeo_nb.diagram.document import Diagram
@@ -796,6 +798,7 @@ def models_check(
     within: Annotated[int, typer.Option("--within", metavar="DAYS", help="List what ends within so many days.")] = 90,
     fix: Annotated[bool, typer.Option("--fix", help="Write the recommended replacements into the files.")] = False,
     on: Annotated[str | None, typer.Option("--on", metavar="DATE", help="As of that day (2027-01-31); default: today.")] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask the providers whose keys are here for dates, too; that costs nothing.")] = False,
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
@@ -807,6 +810,7 @@ def models_check(
     from datetime import date
 
     from dipeo_nb.common import clock
+    from dipeo_nb.domain import lifecycle
     from dipeo_nb.llm import model_check
 
     settings = _settings(base_dir)
@@ -815,7 +819,7 @@ def models_check(
         day = clock.today() if on is None else date.fromisoformat(on)
     except ValueError:
         raise ValidationError(f"--on '{on}' is no date.", hint="Say e.g. --on 2027-01-31.") from None
-    with clock.on(day):
+    with clock.on(day), lifecycle.announced(_announced_ends(settings) if ask else {}):
         found = model_check.check(files or [str(settings.base_dir)], settings, within=days)
         left = model_check.fix(found, settings) if fix else found
     if as_json:
@@ -831,6 +835,31 @@ def models_check(
     elif not fix:
         say(f"{_count(len(found), 'place')}. hint: --fix writes the replacements into the files")
     return FAILED if left else DONE
+
+
+def _announced_ends(settings: Settings) -> dict[str, dict[str, date]]:
+    """What the providers say that can be asked; why one could not be is said on stderr."""
+    from dipeo_nb.common.loop import run_sync
+    from dipeo_nb.errors import APIKeyNotFoundError
+    from dipeo_nb.llm.service import LLMService
+    from dipeo_nb.security.keys import APIKeyChain
+
+    async def asked() -> dict[str, dict[str, date]]:
+        llm = LLMService(settings, APIKeyChain.of(settings))
+        found: dict[str, dict[str, date]] = {}
+        try:
+            for service in ("openai", "anthropic"):
+                try:
+                    found[service] = await llm.announced_ends(service)
+                except APIKeyNotFoundError:
+                    continue
+                except DipeoError as error:
+                    say(f"{service}: not asked. {safe(str(error), 300)}")
+        finally:
+            await llm.cleanup()
+        return found
+
+    return run_sync(asked())
 
 
 @models.command("pull")

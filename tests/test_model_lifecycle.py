@@ -549,6 +549,59 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["models", "check", "--on", "soon"]) == 2
 
 
+LISTED = {
+    "openai": [
+        {"id": "gpt-6-luna", "object": "model", "created": 0, "owned_by": "openai", "shutdown_date": "2027-01-05"},
+        {"id": "gpt-5", "object": "model", "created": 0, "owned_by": "openai", "shutdown_date": "2028-01-01"},
+        {"id": "gpt-6-sol", "object": "model", "created": 0, "owned_by": "openai", "shutdown_date": None},
+        {"id": "gpt-7", "object": "model", "created": 0, "owned_by": "openai", "shutdown_date": "soon"},
+        {"id": None, "object": "model", "created": 0, "owned_by": "openai", "shutdown_date": "2027-01-05"},
+    ],
+    "anthropic": [
+        {"id": "claude-sonnet-5", "type": "model", "display_name": "S", "created_at": "2026-01-01T00:00:00Z", "retires_at": "2027-02-03T00:00:00Z", "lifecycle": "deprecated"},
+        {"id": "claude-opus-5", "type": "model", "display_name": "O", "created_at": "2026-01-01T00:00:00Z", "retires_at": None, "lifecycle": "active"},
+    ],
+}  # fmt: skip
+"""Lists of models as the providers send them, with what cannot be used."""
+
+
+def test_the_providers_can_be_asked(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """--ask: what their lists of models say goes before the table, later dates as well as earlier ones; no call of a model."""
+    (folder / "a.py").write_text('models = ["gpt-6-luna", "gpt-5", "claude-sonnet-5", "claude-opus-5", "gpt-5-mini"]\n')
+    lists = {name: (lambda call, name=name: call.json(200, {"object": "list", "data": LISTED[name], "has_more": False})) for name in LISTED}
+    with ScriptedServer(lists["openai"]) as openai, ScriptedServer(lists["anthropic"]) as anthropic:
+        monkeypatch.setenv("OPENAI_BASE_URL", openai.url)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", anthropic.url.removesuffix("/v1"))
+        monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-test")
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "key-of-the-test")
+        reset_settings()
+        assert main(["models", "check", "a.py", "--ask", "--json"]) == 1
+        assert [len(server.seen) for server in (openai, anthropic)] == [1, 1]
+    rows = {m["model"]: (m["ends"], m["days_left"], m["replacement"]) for m in json.loads(capsys.readouterr().out)["models"]}
+    assert rows == {
+        "gpt-6-luna": ("2027-01-05", 38, None),
+        "claude-sonnet-5": ("2027-02-03", 67, None),
+        "gpt-5-mini": ("2026-12-11", 13, "openai:gpt-6.1-terra"),
+    }
+    assert main(["models", "check", "a.py"]) == 1  # what was asked is not kept
+    assert "gpt-6-luna" not in capsys.readouterr().out
+
+
+def test_a_provider_that_cannot_be_asked(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Is said on stderr; the table still answers. Without keys nobody is asked."""
+    (folder / "a.py").write_text('model = "gpt-5"\n')
+    assert main(["models", "check", "a.py", "--ask"]) == 1
+    assert "not asked" not in capsys.readouterr().err
+    with ScriptedServer(lambda call: call.error(401, "Incorrect API key provided.")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-test")
+        reset_settings()
+        assert main(["models", "check", "a.py", "--ask"]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith("openai: not asked. ")
+    assert "gpt-5 is shut down on 2026-12-11 (13 days)" in told.out
+
+
 def test_settings_that_name_an_ending_model(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """What somebody wrote there is found; the default of nobody's choice moves by itself."""
     assert found([]) == []

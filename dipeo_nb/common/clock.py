@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, date, datetime
@@ -16,7 +16,7 @@ def today() -> date:
 
 
 @contextmanager
-def on(day: date) -> Iterator[None]:
+def on(day: date) -> Generator[None]:
     """Take *day* for today within the block: in this thread, and in the tasks and library calls that begin within it."""
     before = _said.set(day)
     try:

@@ -7,7 +7,9 @@ there are not judged: `at_provider` tells.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -109,7 +111,43 @@ def lifecycle(service: str, model: str, on: date | None = None) -> Lifecycle:
 
 def row_of(service: str, model: str) -> Row | None:
     """What is announced about a model; None: nothing, or it is not known."""
-    return table(service).get(base_name(model))
+    name = base_name(model)
+    row = table(service).get(name)
+    ends = _announced.get().get(TABLES.get(service, service), {}).get(name)
+    if ends is None:
+        return row
+    return Row(ends, row.replacement if row else None, row.url if row else "", clock.today())
+
+
+@contextmanager
+def announced(ends: Mapping[str, Mapping[str, date]]) -> Generator[None]:
+    """Within the block, what the providers themselves say goes before the dates of the table.
+
+    Args:
+        ends: service → model → the first day on which calls fail.
+    """
+    before = _announced.set(ends)
+    try:
+        yield
+    finally:
+        _announced.reset(before)
+
+
+_announced: ContextVar[Mapping[str, Mapping[str, date]]] = ContextVar("dipeo_nb_announced_ends", default={})  # noqa: B039 - never changed
+
+
+def ends_of(models: Iterable[tuple[Any, Any]]) -> dict[str, date]:
+    """(name, day) of a provider's list of models as a mapping; what is no name or no day is left out.
+
+    Args:
+        models: days as dates, times, or texts that begin like `2026-12-11`.
+    """
+    found: dict[str, date] = {}
+    for name, day in models:
+        with suppress(ValueError):
+            if isinstance(name, str) and day:
+                found[base_name(name)] = date.fromisoformat(str(day)[:10])
+    return found
 
 
 def table(service: str) -> Mapping[str, Row]:

@@ -16,6 +16,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any
 
 import stamina
@@ -340,6 +341,18 @@ class LLMService:
             except AuthError:
                 return False
         return True
+
+    async def announced_ends(self, service: str) -> dict[str, date]:
+        """When models of a service are shut down, as its list of models says; asking costs nothing. Empty when it does not say.
+
+        Raises:
+            APIKeyNotFoundError: there is no key.
+            LLMError: the provider could not be asked.
+        """
+        request = LLMRequest(normalize_service(service), "", ())
+        async with self._clients.client(request) as client:
+            ask = getattr(client, "announced_ends", None)
+            return {} if ask is None else await ask()
 
     async def cleanup(self) -> None:
         await self._clients.cleanup()

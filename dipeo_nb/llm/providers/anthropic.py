@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any, cast
 
 from pydantic import SecretStr
 
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
+from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, stainless, translated
@@ -89,6 +91,15 @@ class UnifiedAnthropicClient(UnifiedClient):
         caller = self.caller(self.request("-"), secret)
         with translated(caller, stainless(_sdk(), caller)):
             await client.models.list(limit=1)
+
+    async def announced_ends(self) -> dict[str, date]:
+        """When models are retired, as the provider's list of models says; errors as `check_key`."""
+        secret = self.secret()
+        client = await self._client(secret)
+        caller = self.caller(self.request("-"), secret)
+        with translated(caller, stainless(_sdk(), caller)):
+            listed = await client.models.list(limit=1000)
+            return ends_of((m.id, getattr(m, "retires_at", None)) for m in listed.data or ())
 
     # The Message Batches API: answers within a day.
 

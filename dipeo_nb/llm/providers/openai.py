@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolConfig
+from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import said_in_stream, stainless, status_error, translated
@@ -104,6 +106,15 @@ class UnifiedOpenAIClient(UnifiedClient):
         caller = self.caller(self.request("-"), secret)
         with translated(caller, stainless(_sdk(), caller)):
             await client.models.list()
+
+    async def announced_ends(self) -> dict[str, date]:
+        """When models are shut down, as the provider's list of models says; errors as `check_key`."""
+        secret = self.secret()
+        client = await self._client(secret)
+        caller = self.caller(self.request("-"), secret)
+        with translated(caller, stainless(_sdk(), caller)):
+            listed = await client.models.list()
+            return ends_of((m.id, getattr(m, "shutdown_date", None)) for m in listed.data or ())
 
     # The batch API: a file of requests, and a file of answers within a day.
 
