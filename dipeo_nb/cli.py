@@ -1050,7 +1050,9 @@ def _carry_out(order: _Order) -> RunState:
     plan = prepared.plan
     run_sync(runtime.check_settings(plan, model=order.model))
     if not order.quiet:
-        _show_diagnostics([d for d in plan.diagnostics if d.severity != "info" and not _settled(d, order.variables)])
+        moved = "model-ends" if order.model is not None else ""  # nobody asks the models of the diagram
+        shown = [d for d in plan.diagnostics if d.severity != "info" and d.code != moved]
+        _show_diagnostics([d for d in shown if not _settled(d, order.variables)])
         _warn_of_unused(order.variables, plan, order.settings.base_dir)
     feed: Feed = queue.SimpleQueue()
     otherwise = _keyboard(feed) if order.questions else NoAnswers()

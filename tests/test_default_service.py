@@ -5,16 +5,15 @@ Every entry point asks the service of the default, by the model of the default, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import dipeo_nb as dp
 from dipeo_nb.cli import main
 from dipeo_nb.config import reset_settings
-from dipeo_nb.domain.chat import LLMRequest
+from dipeo_nb.domain.chat import LLMRequest, StreamEvent
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.providers.echo import EchoClient
 from dipeo_nb.storage.conversation import default_config
@@ -54,18 +53,18 @@ connections:
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """(service, model) of every request that reached a client; all of them answer like `echo`."""
     seen: list[tuple[str, str]] = []
 
     class Listening(EchoClient):
-        async def stream(self, request: LLMRequest) -> Any:
+        async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
             seen.append((request.service, request.model))
             async for event in super().stream(request):
                 yield event
 
     monkeypatch.setattr(providers, "create", lambda config, settings: Listening(config, settings=settings))
-    yield seen
+    return seen
 
 
 DEFAULTS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,15 @@ from dipeo_nb.config import (
     reset_settings,
 )
 from dipeo_nb.domain import lifecycle as table
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, ToolCall, ToolConfig, ToolResult
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolConfig, ToolResult
 from dipeo_nb.domain.lifecycle import Lifecycle, at_provider, lifecycle
 from dipeo_nb.errors import ProviderError, RecordingNotFoundError
-from dipeo_nb.llm import catalogue, model_check
+from dipeo_nb.llm import catalogue, model_check, providers
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.catalogue import DefaultModelWarning
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error
 from dipeo_nb.llm.pricing import is_priced
+from dipeo_nb.llm.providers.echo import EchoClient
 from dipeo_nb.llm.recorded import in_words, read
 from dipeo_nb.llm.recording import Recordings
 from dipeo_nb.llm.service import LLMService
@@ -331,6 +332,49 @@ def test_answers_of_the_default_of_old_replay(tmp_path: Path):
             session.chat("Say hello.", model="openai:gpt-6-luna", display=False)
 
 
+TWO = PLAIN.replace("Say hello.}}", "First.}}\n  - {label: Again, type: person_job, props: {person: Ada, default_prompt: Second.}}").replace(
+    "{from: Ask, to: End}", "{from: Ask, to: Again}\n  - {from: Again, to: End}"
+)
+
+
+@pytest.mark.filterwarnings("ignore::dipeo_nb.llm.catalogue.DefaultModelWarning")
+def test_a_run_goes_on_after_the_day(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Begun under the old default and resumed under its successor: what was done stays, the rest asks the successor. A fork reuses it."""
+    asked: list[tuple[str, str]] = []
+
+    class Once(EchoClient):
+        async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+            asked.append((request.model, request.messages[-1].content))
+            if request.model == DEFAULT_MODEL and "Second" in request.messages[-1].content:
+                raise ProviderError("It failed.", status=400)
+            async for event in super().stream(request):
+                yield event
+
+    monkeypatch.setattr(providers, "create", lambda config, settings: Once(config, settings=settings))
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-test")
+    reset_settings()
+    (tmp_path / "two.light.yaml").write_text(TWO)
+    with dp.Session(tmp_path) as session:
+        with pytest.raises(ProviderError) as caught:
+            session.run("two")
+        begun = str(caught.value.run_id)  # type: ignore[attr-defined]
+        assert asked == [(DEFAULT_MODEL, "First."), (DEFAULT_MODEL, "Second.")]
+        with clock.on(AFTER):
+            assert session.resume(begun).result().status == "completed"
+            assert asked[2:] == [(DEFAULT_MODEL_AFTER, "Second.")]
+            assert session.fork(begun, at="Again").result().status == "completed"
+            assert asked[3:] == [(DEFAULT_MODEL_AFTER, "Second.")]
+
+
+def test_the_command_line_warns_of_models_that_are_asked_only(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """A run that moves all persons says nothing of the diagram's models; `validate` does, and calls it valid."""
+    (folder / "d.light.yaml").write_text(DYING)
+    assert main(["validate", "d.light.yaml"]) == 0
+    assert capsys.readouterr().err.count("warning[model-ends]") == 2
+    assert main(["run", "d.light.yaml", "--model", "echo"]) == 0
+    assert "model-ends" not in capsys.readouterr().err
+
+
 # Recordings made before the tutorials moved to models that live on.
 
 BEFORE = ROOT / "tests" / "recordings_before"
@@ -547,6 +591,26 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["models", "check", "nowhere.light.yaml"]) == 2
     assert main(["models", "check", "--within", "-1"]) == 2
     assert main(["models", "check", "--on", "soon"]) == 2
+
+
+def test_other_texts_are_read_by_words(folder: Path):
+    """Settings files, documents, configurations of other programs, diagrams that cannot be read; in folders they do not count."""
+    texts = {
+        "dipeo.toml": 'llm_timeout = 3\n# default_llm_model = "openai:gpt-4o"\n',
+        ".env": "OTHER=1\nDIPEO_DEFAULT_LLM_MODEL=gpt-4o\n",
+        "notes.md": "We use\n`gpt-4o`.\n",
+        "compose.yaml": "services:\n  app: {environment: [MODEL=gpt-4o]}\n",
+        "broken.light.yaml": "version: light\npersons: {A: {model: gpt-4o}\n",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    for name in texts:
+        ((where, line, written),) = [row for row in found([name]) if not row[0].startswith("setting")]
+        assert (where, line, written.removeprefix("openai:")) == ("", 2, "gpt-4o"), name
+    assert [where for where, *_ in found(["."])] == ["setting default_llm_model (.env)"]
+    assert main(["models", "check", "--fix", *texts]) == 0
+    for name, text in texts.items():
+        assert (folder / name).read_text() == text.replace("gpt-4o", "gpt-6-luna")
 
 
 LISTED = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.diagram.source import read_file
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.lifecycle import SOON, Lifecycle, at_provider, lifecycle
-from dipeo_nb.errors import DipeoError, StorageError, ValidationError
+from dipeo_nb.errors import DiagramError, DipeoError, StorageError, ValidationError
 
 SUFFIXES = (".yaml", ".yml", ".json", ".ipynb", ".py")
 """Files of a folder that are looked into; files that are named are, whatever they are."""
@@ -76,7 +76,8 @@ def check(files: Sequence[str], settings: Settings, *, within: int = SOON) -> li
     Raises:
         StorageError, DiagramError: a file that is named cannot be read.
     """
-    found = [*_of_settings(settings)]
+    there = {Path(name).absolute() for name in files}
+    found = [*_of_settings(settings, there)]
     for name in files:
         for file in _files(name):
             found += _of_file(file, settings, named=str(file) == name)
@@ -160,12 +161,22 @@ def _of_file(path: Path, settings: Settings, *, named: bool) -> Iterator[Mention
         elif suffix == ".py":
             yield from (replace(m, file=file) for m in _of_python(text, settings))
         elif suffix in (".yaml", ".yml", ".json"):
-            yield from _of_diagram(load_text(text, path=path, base_dir=settings.base_dir), file, settings)
+            try:
+                document = load_text(text, path=path, base_dir=settings.base_dir)
+            except DiagramError:
+                if named:  # no diagram, or not one that can be read: its words
+                    yield from _words(file, text)
+                return
+            yield from _of_diagram(document, file, settings)
         else:
-            yield from (Mention(file, line, "", word, found) for line, word, found in named_in(text))
+            yield from _words(file, text)
     except DipeoError:
         if named:
             raise
+
+
+def _words(file: str, text: str) -> Iterator[Mention]:
+    return (Mention(file, line, "", word, found) for line, word, found in named_in(text))
 
 
 def _of_diagram(document: Diagram, file: str, settings: Settings) -> Iterator[Mention]:
@@ -279,11 +290,11 @@ def _shifted(mentions: Iterator[Mention], lines: int) -> Iterator[Mention]:
     return (replace(m, line=None if m.line is None else m.line + lines) for m in mentions)
 
 
-def _of_settings(settings: Settings) -> Iterator[Mention]:
-    """The models that settings name; the default of nobody's choice moves by itself."""
+def _of_settings(settings: Settings, files: Collection[Path] = ()) -> Iterator[Mention]:
+    """The models that settings name, but for those of *files*, which are looked into; the default of nobody's choice moves by itself."""
     for name in ("default_llm_model", "llm_fallbacks"):
         origin = settings.origin(name)
-        if origin.source == "default":
+        if origin.source == "default" or origin.file in files:
             continue
         for word in str(settings.peek(name)).split(","):
             found = _known(word.strip())
@@ -303,7 +314,10 @@ def _rewrite(file: str, mentions: Sequence[Mention], settings: Settings) -> bool
     elif path.suffix.lower() in (".yaml", ".yml", ".json"):
         if any(m.where.startswith("node ") for m in mentions):
             return False  # a diagram within a node of another one
-        changed = _in_diagram(load_text(text, path=path, base_dir=settings.base_dir), mentions)
+        try:
+            changed = _in_diagram(load_text(text, path=path, base_dir=settings.base_dir), mentions)
+        except DiagramError:
+            changed = _in_lines(text, mentions)
     else:
         changed = _in_lines(text, mentions)
     if changed is None or changed == text:
