@@ -176,7 +176,7 @@ def test_further_fields_are_merged_into_the_body():
 
 def test_a_model_must_be_named():
     """Gemini has no default model; the error shows how to name one."""
-    with ScriptedServer(says("ok")) as server, pytest.raises(ValidationError, match=r"gemini:gemini-2\.5-flash"):
+    with ScriptedServer(says("ok")) as server, pytest.raises(ValidationError, match=r"gemini:gemini-3\.5-flash-lite"):
         ask(server.url, model="")
     assert not server.seen
 
