@@ -686,6 +686,7 @@ def test_the_services_say_when_their_default_ends():
     with dp.override_settings(default_llm_model="anthropic:claude-opus-4-5"):
         rows = {row.service: row.ends for row in dp.Session(settings=get_settings()).services()}
         assert rows["anthropic"].endswith("(55 days); replace it with anthropic:claude-opus-5-5")
+        assert rows["openai"] == f"{DEFAULT_MODEL} is shut down on 2026-12-11 (13 days); gpt-6-luna is the default from then on"
 
 
 # Our own texts.

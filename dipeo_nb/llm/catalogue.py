@@ -136,7 +136,8 @@ def _ends(service: str, model: str, settings: Settings) -> str:
     found = lifecycle(service, model)
     if found.ends is None or not at_provider(service, None, settings):
         return ""
-    if model == DEFAULT_MODEL and settings.origin("default_llm_model").source == "default":
+    chosen = settings.origin("default_llm_model").source != "default" and DEFAULT_MODEL in str(settings.peek("default_llm_model"))
+    if model == DEFAULT_MODEL and not chosen:  # it moves by itself
         return f"{found.sentence}; {DEFAULT_MODEL_AFTER} is the default from then on"
     return f"{found.sentence}; {found.advice}"
 
@@ -168,6 +169,8 @@ def default_model(service: str, settings: Settings) -> str:
     chosen, model = parse_model(settings.peek("default_llm_model"), providers.services())
     if chosen == service and model:
         return model
+    if service == "openai":
+        return default_of_openai()
     if service == "local":
         return settings.peek("local_model")
     return str(getattr(providers.client_class(service), "default_model", "")) if _loads(service) else ""
