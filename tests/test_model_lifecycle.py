@@ -38,6 +38,7 @@ from dipeo_nb.llm.recording import Recordings
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
 from scripts import check_lifecycle
+from tests import wire_google
 from tests.contracts.llm_wires import WIRES, Wire
 from tests.llm_wire import ScriptedServer, request, run, says, settings_with
 
@@ -240,6 +241,28 @@ def test_only_refusals_of_the_model_name_it(day: date, model: str, status: int, 
         assert ("gpt-6.1-sol" in (error.hint or "")) is named
         streamed = said_in_stream(Caller("openai", model, lifecycle=lifecycle("openai", model)), code or str(status), words)
         assert ("gpt-6.1-sol" in (streamed.hint or "")) is (named and bool(code or status != 403))
+
+
+@pytest.mark.parametrize(
+    ("model", "time", "said"),
+    [
+        ("gemini-3.8-flash", "2026-12-20T00:00:00Z", ["gemini: gemini-3.8-flash is shut down on 2026-12-20 (22 days); choose another model; none is recommended."]),
+        ("gemini-2.5-flash", "2026-12-05T00:00:00Z", ["gemini: gemini-2.5-flash is shut down on 2026-12-05 (7 days); replace it with gemini:gemini-3.5-flash-lite."]),
+        ("gemini-3.7-flash", "2028-01-01T00:00:00Z", []),
+        ("gemini-3.7-flash", None, []),
+    ],
+)  # fmt: skip
+def test_what_an_answer_of_gemini_says(model: str, time: str | None, said: list[str]):
+    """Google's answers may say when their model is retired: that is said once, and goes before the table."""
+    table._warned.clear()
+    status = {"modelStatus": {"modelStage": "LEGACY", **({"retirementTime": time} if time else {})}}
+    events = [wire_google.chunk(wire_google.text("Hi"), finish="STOP") | status]
+    with ScriptedServer(wire_google.streams(*events), wire_google.streams(*events)) as server, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        settings = settings_with(google_base_url=server.url.removesuffix("/v1"), google_api_key="key-of-the-test")
+        for _ in range(2):
+            assert run(answered(settings, request(service="gemini", model=model))).text == "Hi"
+    assert [str(w.message) for w in warned if issubclass(w.category, table.ModelEndsWarning)] == said
 
 
 def test_an_error_before_it_is_asked_of_a_gateway_that_has_the_model():

@@ -7,6 +7,7 @@ there are not judged: `at_provider` tells.
 from __future__ import annotations
 
 import tomllib
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -161,6 +162,27 @@ def base_name(model: str) -> str:
     if name.startswith("ft:"):
         name = name[3:].partition(":")[0]
     return name
+
+
+def warn_of_end(service: str, model: str, day: Any) -> None:
+    """Warn once in a process that a model ends soon, when an answer of its provider says so.
+
+    Args:
+        day: when; as of `ends_of`.
+    """
+    said = {service: ends_of([(model, day)])}
+    with announced(said):
+        found = lifecycle(service, model)
+    if said[service] and found.soon and (service, model) not in _warned:
+        _warned.add((service, model))
+        warnings.warn(f"{service}: {found.sentence}; {found.advice}.", ModelEndsWarning, stacklevel=2)
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+class ModelEndsWarning(UserWarning):
+    """A model that answered is shut down soon, as its provider says."""
 
 
 def at_provider(service: str, base_url: str | None, settings: Settings) -> bool:

@@ -27,6 +27,7 @@ from dipeo_nb.domain.chat import (
     ToolCall,
     ToolConfig,
 )
+from dipeo_nb.domain.lifecycle import warn_of_end
 from dipeo_nb.errors import (
     ContentFilteredError,
     LLMError,
@@ -535,6 +536,8 @@ class _Answer:
         if self._tier is None and chunk.sdk_http_response is not None:
             self._tier = (chunk.sdk_http_response.headers or {}).get("x-gemini-service-tier")
         self._model = chunk.model_version or self._model
+        if chunk.model_status is not None:
+            warn_of_end("gemini", self._request.model, chunk.model_status.retirement_time)
         if chunk.usage_metadata is not None:  # each is the sum so far
             self._counts = merged(self._counts, record(chunk.usage_metadata, by_alias=True))
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason is not None:
