@@ -338,6 +338,8 @@ class Settings(BaseSettings):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, without_password(value) if isinstance(value, str) else value
+        if "default_llm_model" not in self._origins:
+            yield "default_llm_model", default_model()
 
     def explain(self) -> Explanation:
         """Every setting: its value (keys masked), where it came from, what it is worth, and its variables. A table in a notebook."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -287,6 +288,8 @@ def test_the_default_has_a_successor():
     with pytest.warns(DefaultModelWarning):
         assert defaults(DEFAULT_MODEL_ENDS, kept) == (DEFAULT_MODEL_AFTER, DEFAULT_MODEL_AFTER)
     assert kept.model_dump()["default_llm_model"] == DEFAULT_MODEL
+    assert f"default_llm_model='{DEFAULT_MODEL}'" in repr(kept)
+    assert pickle.loads(pickle.dumps(kept)) == kept == kept.model_copy()
 
 
 def test_explain_says_where_the_default_comes_from():
