@@ -75,7 +75,7 @@ test: $(STAMP) browser redis
 	@sh scripts/test.sh $(PY)
 
 quick: $(STAMP) redis
-	$(PY) -m pytest tests --ignore=tests/browser -p no:nbmake -q -m "not (slow or browser or model or wheel or process)"
+	@sh scripts/test.sh $(PY) quick
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -112,6 +112,7 @@ $(BENCH_STAMP): pyproject.toml constraints.txt $(STAMP)
 bench: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python -m tests.benchmarks.engine
 	$(BENCH_VENV)/bin/python -m tests.benchmarks.tokens
+	$(BENCH_VENV)/bin/python -m tests.benchmarks.peers
 	$(BENCH_VENV)/bin/python -m tests.benchmarks.storage
 	$(BENCH_VENV)/bin/python -m tests.benchmarks.events
 

@@ -2,7 +2,7 @@
 
 A server on the loopback, in a process of its own, sends 20,000 deltas at once. Each row times, in turn: the SDK alone, our
 client over it, the whole service, and (last row) a whole run: client → event → store → bus → a subscriber like the live view's.
-The rows show the median time for one event, and what ours adds to the SDK's.
+The rows show the median CPU time for one event, and what ours adds to the SDK's.
 
 Usage: python -m tests.benchmarks.tokens [--rounds N] [--only WORD]
 """
@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,12 @@ from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.memory import InMemoryAPIKeyService
 from dipeo_nb.testing import ScriptedClient
-from tests.llm_wire import answer
+from tests.llm_wire import delta, final, message
 
 COUNT = 20_000
 WORD = "word "
+MODEL, SMALL = "gpt-4o", "gpt-4o-mini"
+"""What is asked for a long answer, and for a word."""
 PROMPT = "Go on."
 
 
@@ -92,28 +96,51 @@ def _ollama() -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def _body(path: str) -> tuple[str, bytes]:
+def _chat(words: list[str], stream: bool) -> tuple[str, bytes]:
+    """An answer of OpenAI's Chat Completions API."""
+    head = {"id": "chat_1", "created": 1, "model": MODEL}
+    usage = {"prompt_tokens": 10, "completion_tokens": len(words), "total_tokens": len(words) + 10}
+    if not stream:
+        choice = {"index": 0, "message": {"role": "assistant", "content": "".join(words)}, "finish_reason": "stop"}
+        whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+        return "application/json", json.dumps(whole).encode()
+
+    def chunk(delta: dict[str, str], reason: str | None = None, **more: Any) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': [choice], **more})}\n\n"
+
+    pieces = [chunk({"role": "assistant", "content": word}) for word in words]
+    return "text/event-stream", "".join([*pieces, chunk({}, "stop", usage=usage), "data: [DONE]\n\n"]).encode()
+
+
+@cache
+def _body(path: str, model: str, stream: bool) -> tuple[str, bytes]:
+    """What is answered: `SMALL` says a word, every other model `COUNT` of them."""
+    words = ["word ", "text "] * (COUNT // 2) if model != SMALL else [WORD]  # a peer takes repeated pieces for a fault
+    if "chat/completions" in path:
+        return _chat(words, stream)
+    if "responses" in path and not stream:
+        return "application/json", json.dumps(final(message("".join(words)))["response"]).encode()
     if "responses" in path:
-        return "text/event-stream", _sse(answer((WORD * COUNT).strip()))
+        return "text/event-stream", _sse([*map(delta, words), final(message("".join(words)))])
     if "messages" in path:
         return "text/event-stream", _anthropic()
     if "streamGenerateContent" in path:
         return "text/event-stream", _google()
     if "tags" in path:
-        model = {
+        model_of_ollama = {
             "model": "llama3.2:latest",
             "name": "llama3.2:latest",
             "size": 1,
             "digest": "x",
             "modified_at": "2026-01-01T00:00:00Z",
         }
-        return "application/json", json.dumps({"models": [model]}).encode()
+        return "application/json", json.dumps({"models": [model_of_ollama]}).encode()
     return "application/x-ndjson", _ollama()
 
 
 async def serve() -> None:
-    """Answers whatever is asked by its path, for as long as stdin is open; prints its port first."""
-    bodies: dict[str, tuple[str, bytes]] = {}
+    """Answers whatever is asked, for as long as stdin is open; prints its port first."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -123,13 +150,13 @@ async def serve() -> None:
                 while (header := await reader.readline()).strip():
                     name, _, value = header.decode().partition(":")
                     size = int(value) if name.lower() == "content-length" else size
-                await reader.readexactly(size)
-                kind, body = bodies.setdefault(path, _body(path))
+                asked = json.loads(await reader.readexactly(size) or b"{}")
+                kind, body = _body(path, asked.get("model", ""), bool(asked.get("stream")))
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
                 writer.write(head.encode() + body)
                 await writer.drain()
-        except ConnectionError:
-            pass  # the reader has seen enough
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the reader has seen enough, or nobody asks any more
         finally:
             writer.close()
 
@@ -137,6 +164,21 @@ async def serve() -> None:
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
     server.close()
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of the server, which runs in a process of its own meanwhile."""
+    command = [sys.executable, "-m", "tests.benchmarks.tokens", "serve"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.stdin.close()
+        process.wait(10)
+        process.stdout.close()
 
 
 # The SDKs, used as leanly as is correct: text collected, usage kept.
@@ -230,9 +272,10 @@ ROWS = (
 
 
 async def microseconds(work: Callable[[str], Awaitable[int]], url: str) -> float:
-    started = time.perf_counter()
+    """CPU time of this process for one event: waiting for the server, and for a busy machine, does not count."""
+    started = time.process_time()
     count = await work(url)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     assert count == COUNT, f"{count} deltas instead of {COUNT}"
     return seconds / COUNT * 1e6
 
@@ -289,16 +332,8 @@ async def main() -> None:
     parser.add_argument("--only", default="", help="rows whose service holds this word")
     options = parser.parse_args()
     console = Console(width=118)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.tokens", "serve"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-        table = Table(title="µs an event, median of the rounds (goal: client at most 10 µs over the SDK)", min_width=80)
+    with server() as url:
+        table = Table(title="µs of CPU an event, median of the rounds (goal: client at most 10 µs over the SDK)", min_width=80)
         for column in ("", "SDK alone", "our client", "adds", "whole service", "adds"):
             table.add_column(column, justify="right" if column else "left")
         for row in ROWS:
@@ -315,11 +350,7 @@ async def main() -> None:
         console.print(table)
         if options.only in "whole way":
             times = [await microseconds(whole_way, url) for _ in range(options.rounds)]
-            console.print(f"whole way of a token in a run: {statistics.median(times):.1f} µs (goal: at most 40)")
-    finally:
-        assert server.stdin is not None
-        server.stdin.close()
-        server.wait(10)
+            console.print(f"whole way of a token in a run: {statistics.median(times):.1f} µs of CPU (goal: at most 40)")
 
 
 if __name__ == "__main__":
