@@ -416,12 +416,12 @@ def test_person_and_judge_files(tmp_path: Path) -> None:
 
 
 def test_text_format_files(tmp_path: Path) -> None:
-    """The text of text_format_file takes the place of text_format and is checked."""
+    """text_format is the text of text_format_file, which is checked; the name stays, for what the diagram is shown to bring."""
     write(tmp_path / "shape.py", "class A(BaseModel):\n    x: int\n")
     write(tmp_path / "bad.py", "import os\n")
     spec = plan(with_node(PERSON_JOB + "  text_format_file: shape.py\n"), base_dir=tmp_path).node("X").spec
     assert isinstance(spec, PersonJobNode)
-    assert (spec.text_format, spec.text_format_file) == ("class A(BaseModel):\n    x: int\n", None)
+    assert (spec.text_format, spec.text_format_file) == ("class A(BaseModel):\n    x: int\n", "shape.py")
     assert codes(with_node(PERSON_JOB + "  text_format_file: bad.py\n"), base_dir=tmp_path) == ["error:bad-text-format"]
     assert codes(with_node(PERSON_JOB + "  text_format_file: no.py\n"), base_dir=tmp_path) == ["error:file-not-found"]
 

@@ -30,7 +30,7 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.diagram.prompt_files import PromptFiles
-from dipeo_nb.domain.capabilities import Capabilities, Use, as_pattern, uses_of
+from dipeo_nb.domain.capabilities import Capabilities, Use, as_pattern, effects_of, uses_of
 from dipeo_nb.domain.enums import HookType, SupportedLanguage
 from dipeo_nb.domain.nodes import (
     CodeJobNode,
@@ -169,6 +169,8 @@ class _Collector:
         self.places: list[Path] = []
         self.uses: set[Use] = set()
         self.modules: set[str] = set()
+        self._folder: Path | None = None
+        """Of the diagram's file; files below it come with it, others are the user's."""
         self._size = 0
 
     def diagram(self, document: Diagram, plan: Plan, way: tuple[str, ...], depth: int) -> None:
@@ -181,12 +183,20 @@ class _Collector:
             raise ValidationError(f"More than {DEEPEST} diagrams are nested in '{plan.name}'.", hint="Nest them less deep.")
         self.plans[digest] = plan
         self._count(len(document.text))
+        around = self._folder
+        if document.path is not None:
+            self._folder = document.path.resolve().parent  # of one within another: that of the outer one
         for node in plan.nodes:
             for use in uses_of(node, plan):
                 self._use(use, way)
             self._files_of(node, plan, way)
             if isinstance(node.spec, SubDiagramNode):
                 self._nested(node, node.spec, plan, way, depth)
+        self._folder = around
+
+    def _is_beside(self, path: Path) -> bool:
+        """Whether a file, after links, lies in the folder of the diagram or below it."""
+        return self._folder is not None and path.is_relative_to(self._folder)
 
     def _use(self, use: Use, way: tuple[str, ...]) -> None:
         place = " › ".join((*way, use.node)) if use.node else use.node
@@ -194,7 +204,8 @@ class _Collector:
 
     def _nested(self, node: PlanNode, spec: SubDiagramNode, plan: Plan, way: tuple[str, ...], depth: int) -> None:
         name = (spec.diagram_name or "").strip()
-        if not spec.diagram_data and "{" in name:
+        field = "diagram_data" if spec.diagram_data else "diagram_name"
+        if (not spec.diagram_data and "{" in name) or "diagram" not in _effects(node, field):
             return
         try:
             document = nested_document(spec, name, source_path=plan.source_path, base_dir=self.base)
@@ -202,6 +213,8 @@ class _Collector:
         except (DiagramError, StorageError):
             return  # it may be there when its node is reached; what nobody was shown is not granted then
         self.links.add((plan_digest(plan), node.label, plan_digest(inner)))
+        if document.path is not None and not self._is_beside(document.path.resolve()):
+            self._use(Use("diagram", name, node.label), way)
         self.diagram(document, inner, (*way, node.label), depth + 1)
 
     # Files.
@@ -212,39 +225,44 @@ class _Collector:
                 line = (spec.code or "").strip()
                 named = bool(CODE_FILE.fullmatch(line))
                 path = line if named else None if spec.code else spec.file_path
-                text = self._read(path, node, way) if path else None
+                text = self._read(path, node, way, code=True) if path else None
                 if spec.language is SupportedLanguage.PYTHON:
                     self._imports(text.decode("utf-8", "replace") if text else spec.code or "", path if text else None, node, way)
                 elif spec.language is SupportedLanguage.TYPESCRIPT and path and text:
                     self._scripts(text, path, node, way)
             case HookNode(hook_type=HookType.PYTHON) as spec:
                 path = str(spec.config.get("script") or spec.command or "")
-                text = self._read(path, node, way)
+                text = self._read(path, node, way, code=True)
                 self._imports((text or b"").decode("utf-8", "replace"), path, node, way)
             case TemplateJobNode() as spec:
                 self._template(spec, node, way)
-            case JsonSchemaValidatorNode(json_schema=None, schema_path=str() as path):
+            case JsonSchemaValidatorNode(json_schema=None, schema_path=str() as path) if "brings" in _effects(node, "schema_path"):
                 self._data(path, node, way)
             case PersonJobNode() | ConditionNode() as spec:
                 for f in fields(spec):
                     name = getattr(spec, f.name)
-                    if f.metadata.get("effect") == "brings" and isinstance(name, str):
-                        self._prompt(name, node, plan, way)
+                    if "brings" in effects_of(f) and isinstance(name, str):
+                        self._prompt(name, node, plan, way, base_first=not f.metadata.get("prompt_file"))
             case _:
                 pass
 
-    def _read(self, path: str, node: PlanNode, way: tuple[str, ...]) -> bytes | None:
-        """A file that a node names, kept; None when it cannot be read, which its node will say."""
+    def _read(self, path: str, node: PlanNode, way: tuple[str, ...], *, code: bool = False) -> bytes | None:
+        """A file that a node names, kept; None when it cannot be read, which its node will say.
+
+        Args:
+            code: it is code, which is listed as such; else a file beyond the diagram's own folder is one of the user's.
+        """
         name = name_below(path, self.base)
         if name in self.files:
             return self.files[name]
         try:
             data = self.root.read(name, MAX_BYTES)
+            brought = code or self._is_beside(self.root.locate(name))
         except (OSError, StorageError, ValueError):
             return None
         self._count(len(data))
         self.files[name] = data
-        self._use(Use("brings", name, node.label), way)
+        self._use(Use("brings" if brought else "read", name, node.label), way)
         if len(self.files) > MAX_FILES:
             raise ValidationError(f"The diagram brings more than {MAX_FILES} files.", hint="Let it name fewer.")
         return data
@@ -259,14 +277,13 @@ class _Collector:
         if "{" in path or self._read(path, node, way) is None:
             self._use(Use("read", as_pattern(path), node.label), way)
 
-    def _prompt(self, name: str, node: PlanNode, plan: Plan, way: tuple[str, ...]) -> None:
+    def _prompt(self, name: str, node: PlanNode, plan: Plan, way: tuple[str, ...], *, base_first: bool) -> None:
         """The compiler has put the text of a prompt file into the plan. One beyond the diagram's own folder is the user's."""
-        source = Path(plan.source_path) if plan.source_path else None
-        files = PromptFiles(self.base, source)
-        if files.read(name)[0] is None:
+        files = PromptFiles(self.base, Path(plan.source_path) if plan.source_path else None)
+        if files.read(name, base_first=base_first)[0] is None:
             return
         path = files.path_of(name)
-        beside = source is not None and path is not None and path.is_relative_to(source.parent.resolve())
+        beside = path is not None and self._is_beside(path)
         self._use(Use("brings" if beside else "read", files.relative(name) or name, node.label), way)
 
     def _template(self, spec: TemplateJobNode, node: PlanNode, way: tuple[str, ...]) -> None:
@@ -274,7 +291,7 @@ class _Collector:
             given = spec.preprocessor
             module = given.rpartition(".")[0] if isinstance(given, str) else str(given.get("module") or "")
             self._imports(f"import {module}", None, node, way)
-        if spec.template_content is None and spec.template_path:
+        if spec.template_content is None and spec.template_path and "brings" in _effects(node, "template_path"):
             if "{" in spec.template_path:
                 self._data(spec.template_path, node, way)
                 return
@@ -320,7 +337,7 @@ class _Collector:
                 stem = posixpath.join(folder, *parts[:depth])
                 for name in (f"{stem}.py", f"{stem}/__init__.py"):
                     known = name in self.files
-                    text = self._read(name, node, way)
+                    text = self._read(name, node, way, code=True)
                     if text is not None and not known:
                         self._imports(text.decode("utf-8", "replace"), name, node, way)
 
@@ -329,8 +346,13 @@ class _Collector:
         for found in _SCRIPT.finditer(text.decode("utf-8", "replace")):
             name = posixpath.normpath(posixpath.join(posixpath.dirname(name_below(file, self.base)), found[1]))
             known = name in self.files
-            if (inner := self._read(name, node, way)) is not None and not known:
+            if (inner := self._read(name, node, way, code=True)) is not None and not known:
                 self._scripts(inner, name, node, way)
+
+
+def _effects(node: PlanNode, name: str) -> tuple[str, ...]:
+    """What a field says that it makes the node do."""
+    return next(effects_of(f) for f in fields(node.spec) if f.name == name)
 
 
 def _included(template: str) -> Iterator[str | None]:

@@ -440,7 +440,7 @@ class _Compiler:
                 )
 
     def check_text_format(self, node: DomainNode, spec: PersonJobNode) -> dict[str, Any]:
-        """Changes: the text of `text_format_file` takes the place of `text_format`."""
+        """Changes: `text_format` is the text of `text_format_file`."""
         shape_source, field, changes = spec.text_format, "text_format", {}
         if spec.text_format_file:
             field = "text_format_file"
@@ -448,7 +448,7 @@ class _Compiler:
             if text is None:
                 self.error(problem.code, problem.message, problem.hint, node=node, field=field)
                 return {}
-            shape_source, changes = text, {"text_format": text, "text_format_file": None}
+            shape_source, changes = text, {"text_format": text}
         if not shape_source:
             return changes
         if not isinstance(shape_source, (str, Mapping)):

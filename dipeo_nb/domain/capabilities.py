@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
 
@@ -25,13 +25,10 @@ from dipeo_nb.domain.nodes import (
     EndpointNode,
     HookNode,
     IntegratedApiNode,
-    JsonSchemaValidatorNode,
-    NodeSpec,
     PersonJobNode,
     StartNode,
     SubDiagramNode,
     TemplateJobNode,
-    TypescriptAstNode,
 )
 from dipeo_nb.domain.plan import Plan, PlanNode
 
@@ -203,75 +200,53 @@ def _host_fits(what: str, wanted: str) -> bool:
 
 
 def uses_of(node: PlanNode, plan: Plan) -> Iterator[Use]:
-    """What a node says it may do; files that it names are not looked at."""
-    spec = node.spec
+    """What a node says it may do; files that it names are not looked at.
+
+    What a field makes the node do is said by its `effect` (see `domain.nodes.spec`), and what that means for its value by `_BY_FIELD`,
+    where it is not a path or address by itself. `_BY_TYPE` has what no single field says.
+    """
     if node.type not in set(NodeType):
         yield Use("function", f"the node type '{node.type}'", node.label, "with values that the diagram chooses")
         return
-    by_field = _by_field(node, spec)
-    match spec:
-        case StartNode() if spec.trigger_mode is HookTriggerMode.HOOK:
-            yield Use("event", str(spec.hook_event or ""), node.label)
-        case EndpointNode():
-            if spec.save_to_file:
-                name = spec.file_name or f"output_{node.id}.json"
-                yield Use("write", as_pattern(name), node.label)
-        case PersonJobNode():
-            yield from by_field
-            yield from _of_person(plan, spec.person, node.label)
-            yield from _of_tools(spec.tools, node.label)
-        case ConditionNode():
-            if spec.condition_type == "llm_decision":
-                yield from by_field
-                yield from _of_person(plan, spec.person, node.label)
-        case CodeJobNode():
-            yield from _of_code(node, spec)
-        case ApiJobNode():
-            arrives = any((plan.edges[e].label or "").strip() == "url" for e in node.incoming)
-            yield Use("net", ANY if arrives else origin_of_template(spec.url), node.label)
-        case DbNode():
-            yield from _of_db(node, spec)
-        case HookNode():
-            yield from _of_hook(node, spec)
-        case TemplateJobNode():
-            yield from by_field
-            if spec.preprocessor:
-                yield Use("code", "a Python function", node.label, _one_line(spec.preprocessor))
-        case SubDiagramNode():
-            name = (spec.diagram_name or "").strip()
-            if not spec.diagram_data and "{" in name:
-                yield Use("diagram", ANY_DIAGRAM, node.label, name)
-        case IntegratedApiNode():
-            key = f"with the key {spec.api_key_id}" if spec.api_key_id else ""
-            yield Use("service", f"{spec.provider}.{spec.operation}", node.label, key)
-        case DiffPatchNode():
-            yield from by_field
-            if spec.backup and spec.target_path:
-                folder = spec.backup_dir or posixpath.dirname(spec.target_path)
-                name = posixpath.join(folder, f"{posixpath.basename(spec.target_path)}.backup.*")
-                yield Use("write", as_pattern(name), node.label)
-        case JsonSchemaValidatorNode() | TypescriptAstNode():
-            yield from by_field
-        case _:
-            yield from by_field
-
-
-def _by_field(node: PlanNode, spec: NodeSpec) -> list[Use]:
-    """The uses that the fields' `effect` names: paths that are read, written or both."""
-    found: list[Use] = []
+    spec = node.spec
     for f in fields(spec):
+        effects = effects_of(f)
+        if not effects:
+            continue
+        if (special := _BY_FIELD.get((node.type, f.name))) is not None:
+            yield from special(node, plan)
+            continue
         value = getattr(spec, f.name)
-        for effect in str(f.metadata.get("effect", "")).split():
-            if effect in ("read", "write") and value:
-                found += [Use(cast(Kind, effect), as_pattern(str(v)), node.label) for v in _listed(value)]
-    return found
+        for effect in effects if value else ():
+            if effect in ("read", "write"):
+                yield from (Use(cast(Kind, effect), as_pattern(str(v)), node.label) for v in _listed(value))
+    for rule in _BY_TYPE.get(node.type, ()):
+        yield from rule(node, plan)
+
+
+def effects_of(f: Field[Any]) -> tuple[str, ...]:
+    """What a field makes its node do: `read`, `write`, `net`, `code`, `process`, `diagram`, `brings`."""
+    return tuple(str(f.metadata.get("effect", "")).split())
 
 
 def _listed(value: Any) -> list[Any]:
     return cast(list[Any], value) if isinstance(value, list) else [value]
 
 
-def _of_person(plan: Plan, reference: str | None, label: str) -> Iterator[Use]:
+def _of_start(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    spec = cast(StartNode, node.spec)
+    if spec.trigger_mode is HookTriggerMode.HOOK:
+        yield Use("event", str(spec.hook_event or ""), node.label)
+
+
+def _of_endpoint(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    spec = cast(EndpointNode, node.spec)
+    if spec.save_to_file:
+        yield Use("write", as_pattern(spec.file_name or f"output_{node.id}.json"), node.label)
+
+
+def _of_person(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    label, reference = node.label, cast(PersonJobNode | ConditionNode, node.spec).person
     if reference is None:
         return
     people = plan.persons
@@ -293,7 +268,13 @@ def _of_person(plan: Plan, reference: str | None, label: str) -> Iterator[Use]:
         yield Use("model", f"{llm.service}:{llm.model or 'default'}", label, of_model=True)
 
 
-def _of_tools(tools: Any, label: str) -> Iterator[Use]:
+def _of_decision(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    if cast(ConditionNode, node.spec).condition_type == "llm_decision":
+        yield from _of_person(node, plan)
+
+
+def _of_tools(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    label, tools = node.label, cast(PersonJobNode, node.spec).tools
     for tool in _listed(tools) if tools else ():
         given = cast(Mapping[str, Any], tool) if isinstance(tool, Mapping) else {"type": str(tool)}
         kind = str(given.get("type", "none"))
@@ -307,15 +288,31 @@ def _of_tools(tools: Any, label: str) -> Iterator[Use]:
             yield Use("function", f"the tool '{given.get('name') or kind}'", label, _one_line(given))
 
 
-def _of_code(node: PlanNode, spec: CodeJobNode) -> Iterator[Use]:
-    text = spec.code or f"the file {spec.file_path}, function {spec.function_name}"
-    if spec.code and spec.file_path:
-        text += f"\n(file_path: {spec.file_path})"
-    what = f"{spec.language}, {len(text.splitlines())} lines" if spec.code else f"{spec.language}: {spec.file_path}"
-    yield Use("code", what, node.label, f"{text}" if spec.language is SupportedLanguage.PYTHON else f"[{spec.language}]\n{text}")
+def _of_code(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    spec = cast(CodeJobNode, node.spec)
+    if spec.code:
+        text = spec.code + (f"\n(file_path: {spec.file_path})" if spec.file_path else "")
+        yield Use("code", f"{spec.language}, {len(text.splitlines())} lines", node.label, _in_language(spec.language, text))
 
 
-def _of_db(node: PlanNode, spec: DbNode) -> Iterator[Use]:
+def _of_code_file(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    spec = cast(CodeJobNode, node.spec)
+    if spec.file_path and not spec.code:
+        text = f"the file {spec.file_path}, function {spec.function_name}"
+        yield Use("code", f"{spec.language}: {spec.file_path}", node.label, _in_language(spec.language, text))
+
+
+def _in_language(language: SupportedLanguage, text: str) -> str:
+    return text if language is SupportedLanguage.PYTHON else f"[{language}]\n{text}"
+
+
+def _of_url(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    arrives = any((plan.edges[e].label or "").strip() == "url" for e in node.incoming)
+    yield Use("net", ANY if arrives else origin_of_template(cast(ApiJobNode, node.spec).url), node.label)
+
+
+def _of_db(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    spec = cast(DbNode, node.spec)
     if spec.operation is DBOperation.PROMPT:
         return
     for given in _listed(spec.file or ""):
@@ -331,7 +328,25 @@ def _of_db(node: PlanNode, spec: DbNode) -> Iterator[Use]:
         yield from (Use(kind, pattern, node.label) for kind in kinds for pattern in names)
 
 
-def _of_hook(node: PlanNode, spec: HookNode) -> Iterator[Use]:
+def _of_command(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    if not _config_decides(cast(HookNode, node.spec)):
+        yield from _of_hook(node)
+
+
+def _of_config(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    if _config_decides(cast(HookNode, node.spec)):
+        yield from _of_hook(node)
+
+
+def _config_decides(spec: HookNode) -> bool:
+    """Whether the program, script or file of a hook is named in its config, and not by `command`."""
+    name = {HookType.PYTHON: "script", HookType.FILE: "file_path"}.get(spec.hook_type)
+    return not spec.command if name is None else bool(spec.config.get(name)) or not spec.command
+
+
+def _of_hook(node: PlanNode) -> Iterator[Use]:
+    """The program or script that it runs, or the file that it writes."""
+    spec = cast(HookNode, node.spec)
     config = spec.config
     match spec.hook_type:
         case HookType.SHELL:
@@ -343,17 +358,73 @@ def _of_hook(node: PlanNode, spec: HookNode) -> Iterator[Use]:
             yield Use("process", " ".join(words)[:60].splitlines()[0] if "".join(words) else "", node.label, _one_line(detail))
             if config.get("cwd"):
                 yield Use("read", as_pattern(str(config["cwd"])), node.label)
-        case HookType.HTTP:
-            wanted = config.get("subscribe_to")
-            if wanted:
-                yield Use("event", _one_line(wanted), node.label)
-            else:
-                yield Use("net", origin_of_template(str(spec.url or config.get("url") or "")), node.label)
         case HookType.PYTHON:
             script = str(config.get("script") or spec.command or "")
             yield Use("code", f"python: {script}", node.label, f"function {config.get('function') or 'hook'}")
+        case HookType.HTTP:
+            pass  # as its url says
         case _:
             yield Use("write", as_pattern(str(config.get("file_path") or spec.command or "")), node.label)
+
+
+def _of_web_hook(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    spec = cast(HookNode, node.spec)
+    if spec.hook_type is not HookType.HTTP:
+        return
+    if wanted := spec.config.get("subscribe_to"):
+        yield Use("event", _one_line(wanted), node.label)
+    else:
+        yield Use("net", origin_of_template(str(spec.url or spec.config.get("url") or "")), node.label)
+
+
+def _of_preprocessor(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    if given := cast(TemplateJobNode, node.spec).preprocessor:
+        yield Use("code", "a Python function", node.label, _one_line(given))
+
+
+def _of_sub_diagram(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    spec = cast(SubDiagramNode, node.spec)
+    name = (spec.diagram_name or "").strip()
+    if not spec.diagram_data and "{" in name:
+        yield Use("diagram", ANY_DIAGRAM, node.label, name)
+
+
+def _of_operation(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    spec = cast(IntegratedApiNode, node.spec)
+    key = f"with the key {spec.api_key_id}" if spec.api_key_id else ""
+    yield Use("service", f"{spec.provider}.{spec.operation}", node.label, key)
+
+
+def _of_backup(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    spec = cast(DiffPatchNode, node.spec)
+    if spec.backup and spec.target_path:
+        folder = spec.backup_dir or posixpath.dirname(spec.target_path)
+        name = posixpath.join(folder, f"{posixpath.basename(spec.target_path)}.backup.*")
+        yield Use("write", as_pattern(name), node.label)
+
+
+_Rule = Callable[[PlanNode, Plan], Iterator[Use]]
+_BY_FIELD: dict[tuple[str, str], _Rule] = {
+    ("endpoint", "file_name"): _of_endpoint,
+    ("code_job", "code"): _of_code,
+    ("code_job", "file_path"): _of_code_file,
+    ("api_job", "url"): _of_url,
+    ("db", "file"): _of_db,
+    ("hook", "url"): _of_web_hook,
+    ("hook", "command"): _of_command,
+    ("hook", "config"): _of_config,
+    ("template_job", "preprocessor"): _of_preprocessor,
+    ("sub_diagram", "diagram_name"): _of_sub_diagram,
+    ("diff_patch", "backup_dir"): _of_backup,
+}
+"""(node type, field with an `effect`) → the uses of it and of the fields that go with it."""
+_BY_TYPE: dict[str, tuple[_Rule, ...]] = {
+    "start": (_of_start,),
+    "person_job": (_of_person, _of_tools),
+    "condition": (_of_decision,),
+    "integrated_api": (_of_operation,),
+}
+"""Node type → the uses that no field with an `effect` says."""
 
 
 def _one_line(value: Any) -> str:

@@ -32,6 +32,8 @@ from dipeo_nb.domain.ports import (
     FileSystemPort,
     HTTPPort,
     HTTPResponse,
+    IntegrationPort,
+    IRBuilderPort,
     LLMServicePort,
     Services,
 )
@@ -239,6 +241,8 @@ class Gate:
             http=_CheckedHTTP(self, services.http),
             llm=_CheckedModels(self, services.llm),
             code=lambda: _CheckedCode(self, code),
+            integrations=None if services.integrations is None else _CheckedIntegrations(self, services.integrations),
+            ir=None if services.ir is None else _CheckedBuilder(self, services.ir),
         )
 
     def may_use(self, path: str, writing: bool) -> bool:
@@ -496,6 +500,34 @@ class _CheckedHTTP:
         if self._follows:
             options["allowed"] = lambda server: self._gate.granted.covers("net", server)
         return await self._http.request(method, url, **options)
+
+
+class _CheckedIntegrations:
+    """The operations of providers that are on the list."""
+
+    def __init__(self, gate: Gate, integrations: IntegrationPort) -> None:
+        self._gate = gate
+        self._integrations = integrations
+
+    def operations(self) -> Mapping[str, Sequence[str]]:
+        return self._integrations.operations()
+
+    async def execute(self, provider: str, operation: str, **options: Any) -> Any:
+        self._gate.require("service", f"{provider}.{operation}")
+        return await self._integrations.execute(provider, operation, **options)
+
+
+class _CheckedBuilder:
+    """A builder of intermediate forms, which reads its configuration by itself: from files on the list."""
+
+    def __init__(self, gate: Gate, builder: IRBuilderPort) -> None:
+        self._gate = gate
+        self._builder = builder
+
+    async def build(self, source: Any, options: Mapping[str, Any]) -> Any:
+        if path := options.get("config_path"):
+            self._gate.require("read", name_below(str(path), self._gate.base))
+        return await self._builder.build(source, options)
 
 
 class _CheckedModels:
