@@ -129,3 +129,117 @@ def test_handlers_reach_files_through_services_only() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
                 made = node.func.value.func
                 assert not (isinstance(made, ast.Name) and made.id == "Path" and node.func.attr in opening), where
+
+
+EFFECTS = {
+    "os", "io", "subprocess", "socket", "tempfile", "glob", "fileinput", "sqlite3", "ctypes", "multiprocessing", "httpx", "requests", "ssl",
+    "urllib.request", "http.client", "ftplib", "smtplib", "openai", "anthropic",
+}  # fmt: skip
+"""Modules by which a process reaches the world."""
+
+
+def test_handlers_import_no_effects() -> None:
+    """A handler has its run's services, and `execution.commands` for programs; nothing else reaches the world from there."""
+    for file in sorted(PACKAGE.glob("execution/handlers/*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            where = f"{file.name}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import):
+                assert not {alias.name for alias in node.names} & EFFECTS, where
+            elif isinstance(node, ast.ImportFrom):
+                names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                assert not names & (EFFECTS | {"asyncio.subprocess", "dipeo_nb.common.root", "dipeo_nb.integrations"}), where
+            elif isinstance(node, ast.Attribute):
+                assert node.attr not in ("create_subprocess_exec", "create_subprocess_shell", "open_connection"), where
+            elif isinstance(node, ast.Name):
+                assert node.id not in ("exec", "eval", "compile", "__import__"), where
+
+
+SERVICES = {
+    "api_job": {"http"}, "code_job": {"files"}, "condition": set(), "db": {"db", "files"}, "diff_patch": {"files"}, "endpoint": {"files"},
+    "hook": {"files", "http"}, "integrated_api": {"integrations"}, "ir_builder": {"ir"}, "json_schema_validator": {"db"}, "person_job": set(),
+    "start": set(), "sub_diagram": {"bus", "files", "store"}, "template_job": {"clock", "files"}, "typescript_ast": {"files", "typescript"},
+    "user_response": set(),
+}  # fmt: skip
+"""Handler → the services that it may use."""
+
+
+def test_handlers_use_the_services_of_their_kind() -> None:
+    """A handler that begins to use another one is looked at: whether the list of a diagram says so, and the gate checks it."""
+    for file in sorted(PACKAGE.glob("execution/handlers/[a-z]*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        named = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and ((isinstance(node.value, ast.Attribute) and node.value.attr == "services") or getattr(node.value, "id", "") == "services")
+        }
+        assert named == SERVICES[file.stem], file.stem
+
+
+def test_each_run_has_a_gate() -> None:
+    """Executions are made in two places, both of which hand over the gate that was decided for them."""
+    found: dict[str, list[ast.Call]] = {}
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "Execution":
+                found.setdefault(str(file.relative_to(PACKAGE)), []).append(node)
+    assert {name: [ast.unparse(call.args[1]) for call in calls] for name, calls in found.items()} == {
+        "container.py": ["gate"],
+        "execution/handlers/sub_diagram.py": ["source.gate"],
+    }
+
+
+OPENING_BY_NAME = {
+    "cli.py": "files that the user names",
+    "common/atomic.py": "writes for those who have checked the place",
+    "common/imports.py": "folders of the installation",
+    "common/locks.py": "locks of other packages, and of the user's own stores",
+    "common/protected.py": "looks at protected places themselves",
+    "common/root.py": "opens by handle",
+    "common/settings_files.py": "settings of the user and of the folder",
+    "common/sqlite.py": "checks a database before SQLite opens it",
+    "common/walk.py": "opens by handle",
+    "diagram/detect.py": "diagrams that come with the package",
+    "execution/code_worker.py": "the process of the code",
+    "execution/commands.py": "scratch folders of programs",
+    "execution/node_js.py": "scratch folders of programs",
+    "execution/state/sqlite.py": "facts of the machine",
+    "llm/model_store.py": "models in the user's cache",
+    "notebook/view.py": "files of the package",
+    "security/keystore.py": "the user's keys",
+    "security/trust.py": "diagrams that come with the package",
+    "security/trust_store.py": "the user's record of trust",
+    "storage/artifacts.py": "scratch folders of what is fetched",
+    "workers/child.py": "the null device",
+}
+"""Module → what it opens by name, of which no diagram chooses the place."""
+_BY_HANDLE = ("files", "_root", "storage", "file_system", "_for(", "super()", "self.read_bytes", "self.write_bytes", "root(", "store.", "locks.mkdir")
+
+
+def test_files_are_opened_by_handle() -> None:
+    """Files whose names diagrams choose are opened by `common.root` alone; other modules are in the table."""
+    system = {
+        "os": {"open", "fdopen", "mkdir", "makedirs", "remove", "unlink", "rename", "replace", "link", "symlink", "rmdir", "chmod", "scandir", "listdir", "walk"},
+        "shutil": {"copy", "copyfile", "copytree", "rmtree", "move"},
+        "tempfile": {"mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory"},
+    }  # fmt: skip
+    of_paths = {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "touch", "symlink_to", "hardlink_to", "rmdir", "mkdir", "iterdir", "rglob"}
+    found: set[str] = set()
+    for file in FILES:
+        name = str(file.relative_to(PACKAGE))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or name.startswith("testing/"):
+                continue
+            function = node.func
+            if isinstance(function, ast.Name):
+                opens = function.id == "open"
+            elif isinstance(function, ast.Attribute):
+                owner = getattr(function.value, "id", "")
+                named = function.attr in of_paths and not any(word in ast.unparse(function) for word in _BY_HANDLE)
+                opens = function.attr in system.get(owner, ()) or named
+            else:
+                opens = False
+            if opens:
+                found.add(name)
+    assert found <= OPENING_BY_NAME.keys(), "it opens files by name: let it use common.root, or say here why not"
+    assert not OPENING_BY_NAME.keys() - found, "these open none any more"
