@@ -197,7 +197,7 @@ def _product_folder(made: Repository) -> None:
             run.wait(60)
             print(run.id)
     """
-    env = {k: v for k, v in os.environ.items() if not k.startswith("DIPEO_")} | {"DIPEO_DATA_DIR": str(theirs), "STATE_STORE_PATH": ".dipeo/runs.db"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("DIPEO_")} | {"DIPEO_DATA_DIR": str(theirs)}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, env=env, cwd=made.folder.parent, timeout=120)
     assert done.returncode == 0, done.stderr
     made.mark.unlink()  # it ran at the attacker's

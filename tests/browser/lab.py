@@ -90,7 +90,7 @@ class Lab:
         ]  # fmt: skip
         self._log = (self._home / "server.log").open("wb")
         self._server = subprocess.Popen(
-            command, env=env, cwd=root, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            command, env=env, cwd=self._home, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             self._wait()
@@ -188,6 +188,19 @@ class Notebook:
                 continue  # Lab drops the command while it is still connecting to the kernel
             return
         raise AssertionError("the notebook does not start")
+
+    def run_cell(self, index: int) -> None:
+        """Run one code cell to its end, also after another one has failed."""
+        for _ in range(3):
+            self.page.evaluate(
+                "i => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = i;"
+                " return window.jupyterapp.commands.execute('notebook:run-cell'); }",
+                index,
+            )
+            if self.page.evaluate(f"i => {CELLS}[i].model.executionCount !== null", index):
+                return
+            self.page.wait_for_timeout(500)  # Lab drops the command while it is still connecting to the kernel
+        raise AssertionError(f"cell {index} does not run")
 
     def shut_down(self) -> None:
         """End the kernel."""
