@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipeo_nb.common import imports
 from dipeo_nb.common.loop import run_sync
-from dipeo_nb.common.root import Root, own_root
+from dipeo_nb.common.root import own_root, private_root
 from dipeo_nb.common.scrub import HIDDEN, redact_logs_of_libraries, redactor
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
 from dipeo_nb.diagram.closure import Closure, closure, plan_digest
@@ -536,9 +536,9 @@ class Runtime(InitializationMixin):
         name = f"{stem}-{found.digest[:8]}"
         base = self.settings.base_dir
         if os.access(base, os.W_OK):
-            root = Root(base).below(".dipeo").below("drafts").below(name)
+            root = own_root(base).below(Path("drafts", name))
         else:
-            root = Root(self.settings.data_dir).below("drafts").below(name)
+            root = private_root(Path("drafts", name), self.settings.data_dir)
         return LocalFileSystemAdapter(root, max_file_size=self.settings.max_file_size)
 
     def compile(self, document: Diagram) -> Plan:

@@ -38,12 +38,14 @@ class FileLock:
     Args:
         lock_file: its path; folders are made.
         timeout: seconds to wait; negative: for ever.
+        private: nobody else may open the file, so that no other user can keep the lock.
     """
 
-    def __init__(self, lock_file: str | os.PathLike[str], timeout: float = TIMEOUT_S) -> None:
+    def __init__(self, lock_file: str | os.PathLike[str], timeout: float = TIMEOUT_S, *, private: bool = False) -> None:
         self.lock_file = Path(lock_file)
         self.timeout = timeout
-        self._lock = filelock.FileLock(self.lock_file, timeout=timeout, poll_interval=POLL_S, thread_local=True)
+        mode = {"mode": 0o600} if private else {}
+        self._lock = filelock.FileLock(self.lock_file, timeout=timeout, poll_interval=POLL_S, thread_local=True, **mode)
 
     @property
     def is_locked(self) -> bool:

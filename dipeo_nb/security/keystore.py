@@ -139,6 +139,7 @@ class KeyFile:
         path = self.path.resolve()  # a link stays a link
         with self._told("written"):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _check_owner(path.parent, os.stat(path.parent))
         with _locked(path.with_name(f"{path.name}.lock")):
             document = self._load()
             if "encryption" in document and self._passphrase is None:
@@ -228,6 +229,7 @@ class KeyFile:
     def _close_to_others(self, file: int) -> None:
         if os.name == "nt":  # the user's folders are closed to others by their access lists
             return
+        _check_owner(self.path, os.fstat(file))
         if not stat.S_IMODE(os.fstat(file).st_mode) & 0o077:
             return
         with contextlib.suppress(OSError):  # looked at below
@@ -415,9 +417,17 @@ def _asked(what: str) -> Iterator[None]:
         ) from error
 
 
+def _check_owner(path: Path, facts: os.stat_result) -> None:
+    """Keys that somebody else has put there would send the user's words to an account of theirs."""
+    if os.name != "nt" and facts.st_uid != os.geteuid():
+        raise APIKeyError(
+            f"{path} belongs to another user.", hint="Move it away, or choose another folder with DIPEO_DATA_DIR.", path=str(path)
+        )
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
+    lock = FileLock(path, private=True)
     try:
         taken = lock.acquire()
     except OSError as error:

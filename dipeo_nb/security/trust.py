@@ -161,6 +161,8 @@ class Trust:
         folder = place if place is not None and place.is_relative_to(self.base) else None
         trusted = f"; everything in {folder}: dipeo-nb trust {folder} (dp.trust)" if folder else ""
         waiting: tuple[PendingSetting, ...] = ()
+        if folder is not None and _open_to_others(folder, self._trusted_above(folder) or folder):
+            why, folder, trusted = f"{why}; all users may write into {folder}, so it is nobody's", None, ""
         if folder is not None:
             with contextlib.suppress(ConfigurationError):  # files of settings that cannot be read have no effect
                 waiting = pending_settings(folder, settings=self._settings)
@@ -201,7 +203,8 @@ class Trust:
         if os.name == "nt":
             return not _downloaded(place)
         owners = {os.geteuid(), 0, folder.stat().st_uid}
-        return facts.st_uid in owners and not facts.st_mode & stat.S_IWOTH and not _downloaded(place)
+        mine = facts.st_uid in owners and not facts.st_mode & stat.S_IWOTH
+        return mine and not _open_to_others(place.parent, folder) and not _downloaded(place)
 
     def _trusted_above(self, place: Path) -> Path | None:
         named = {folder.expanduser().resolve() for folder in self._settings.trusted_folders}
@@ -256,12 +259,16 @@ class Trust:
             shown: the settings that the user has seen, when that was a moment ago.
 
         Raises:
-            ValidationError: there is no such folder.
+            ValidationError: there is no such folder, or all users may write into it.
             ConfigurationError: its files of settings cannot be read, or have changed since they were shown.
         """
         folder = path.expanduser().resolve()
         if not folder.is_dir():
             raise ValidationError(f"There is no folder {folder}.", hint="Name a folder, or a diagram.")
+        if _open_to_others(folder, folder):
+            raise ValidationError(
+                f"All users of this machine may write into {folder}, so what lies there is nobody's.", hint=f'chmod o-w "{folder}"'
+            )
         approve_settings(folder, settings=self._settings, shown=shown)
         self.store.add(FolderTrust(path=str(folder), inode=folder.stat().st_ino))
         return folder
@@ -338,6 +345,15 @@ def _digest(text: str) -> str:
 def _packaged() -> frozenset[str]:
     """Digests of the diagrams that come with this package."""
     return frozenset(_digest(path.read_text(encoding="utf-8")) for path in DEMOS.iterdir() if path.suffix in (".yaml", ".json"))
+
+
+def _open_to_others(folder: Path, upto: Path) -> bool:
+    """Whether all users may write into a folder, or one above it up to another: then diagrams, and the modules beside them, may be
+    anybody's."""
+    if os.name == "nt":
+        return False
+    places = [place for place in (folder, *folder.parents) if place.is_relative_to(upto)]
+    return any(place.stat().st_mode & stat.S_IWOTH for place in places)
 
 
 def _downloaded(path: Path) -> bool:

@@ -171,7 +171,7 @@ class TrustStore:
 
     def _change(self, changed: Callable[[Sequence[Any]], list[Any]]) -> None:
         self._prepare()
-        with self._errors(self.path, "written"), FileLock(self.path.with_name(f"{FILE_NAME}.lock")):
+        with self._errors(self.path, "written"), FileLock(self.path.with_name(f"{FILE_NAME}.lock"), private=True):
             entries = changed(self._read())
             rows = [entry if isinstance(entry, dict) else {"kind": entry.kind, **asdict(entry)} for entry in entries]
             text = json.dumps({"version": VERSION, "records": rows}, indent=1, ensure_ascii=False)

@@ -145,7 +145,7 @@ class DBOperationsDomainService:
             return
         name = hashlib.blake2b(str(target).encode(), digest_size=16).hexdigest()
         locks = own_root(self.file_system.base_path).below("locks")
-        lock = FileLock(locks.path / f"{name}.lock", timeout=LOCK_TIMEOUT_S)
+        lock = FileLock(locks.path / f"{name}.lock", timeout=LOCK_TIMEOUT_S, private=True)
         try:
             locks.mkdir()
             mine = lock.acquire()
