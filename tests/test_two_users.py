@@ -28,7 +28,7 @@ from dipeo_nb.domain.ports import Artifact
 from dipeo_nb.errors import APIKeyError, ConfigurationError, StorageError, TrustError, ValidationError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.session import Session
-from dipeo_nb.security.keystore import KeyFile
+from dipeo_nb.security.keystore import KeyFile, KeyFilePermissionWarning
 from dipeo_nb.security.trust import Trust
 from dipeo_nb.security.trust_store import GuestMade, TrustStore
 from tests.test_trust import light, marking, node, write
@@ -144,7 +144,8 @@ def test_stores_are_closed_to_others(place: Path, opened: bool) -> None:
             for path in (folder, *folder.rglob("*")):
                 if path.name != "signing.key":  # whoever could read that could sign
                     path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
-        fill(base)
+        with pytest.warns(KeyFilePermissionWarning):
+            fill(base)
     ours = [(str(path), path.is_dir()) for folder in (base / ".dipeo", place / "data") for path in (folder, *folder.rglob("*"))]
     names = " ".join(path for path, _ in ours)
     for part in ("runs.db", "conversations.db", "blobs", "batches", "recordings", "drafts", "trust.json", "signing.key", "apikeys.json"):
