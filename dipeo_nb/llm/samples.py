@@ -16,12 +16,31 @@ from typing import Any, cast
 
 ATTEMPTS = 60
 """Candidates that are tried for one value."""
+MOST = 100_000
+"""Characters and values of one candidate, and steps of its making, at most."""
 _DEEPEST = 24
 """Levels of nesting; recursion that does not end before is no candidate."""
 
 
 class ImpossibleError(ValueError):
     """No value was found that fits."""
+
+
+class TooLargeError(ImpossibleError):
+    """What would fit has more than `MOST` characters or parts."""
+
+
+class _Room:
+    """What one candidate may still take."""
+
+    def __init__(self) -> None:
+        self.left = MOST
+
+    def take(self, amount: int) -> None:
+        """Raises TooLargeError when so much is not left."""
+        self.left -= max(amount, 1)
+        if self.left < 0:
+            raise TooLargeError(f"the value would have more than {MOST:,} characters or parts")
 
 
 def candidates(schema: Mapping[str, Any] | bool, seed: str | None = None) -> Iterator[Any]:
@@ -35,6 +54,8 @@ def candidates(schema: Mapping[str, Any] | bool, seed: str | None = None) -> Ite
         rng = None if seed is None and attempt == 0 else random.Random(f"{seed}/{attempt}")
         try:
             yield _Maker(schema, rng).make(schema)
+        except TooLargeError:
+            return  # the others would be, too
         except ImpossibleError:
             continue
 
@@ -52,6 +73,40 @@ def sample(schema: Mapping[str, Any] | bool, seed: str | None = None) -> Any:
         if validator.is_valid(value):
             return value
     raise ImpossibleError("no value that fits was found")
+
+
+RISKY = frozenset({"pattern", "patternProperties", "propertyNames", "allOf", "oneOf", "not", "if"})
+"""Keywords that can make a short schema take long: expressions that try everything, choices that multiply."""
+_SIZES = ("minItems", "minLength", "minProperties")
+_QUICK_SIZE = 1_000
+"""Parts of a value that is made at once."""
+
+
+def is_risky(schema: Any) -> bool:
+    """Whether a schema, or one within it, has a keyword that can take long."""
+    waiting: list[Any] = [schema]
+    sizes = 1
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            node = cast(_Node, part)
+            for name in _SIZES:
+                size = node.get(name)
+                sizes *= max(size, 1) if isinstance(size, int) else 1
+            if sizes > _QUICK_SIZE or not RISKY.isdisjoint(node):
+                return True
+            waiting += node.values()
+        elif isinstance(part, list):
+            waiting += cast(list[Any], part)
+    return False
+
+
+def found(schema: _Node, seed: str | None = None) -> list[Any]:
+    """The first of the `candidates` that fits, alone in a list; an empty list when none does. For a worker process."""
+    try:
+        return [sample(schema, seed)]
+    except ImpossibleError:
+        return []
 
 
 FORMATS: Mapping[str, str] = {
@@ -89,8 +144,10 @@ class _Maker:
     def __init__(self, root: _Node | bool, rng: random.Random | None) -> None:
         self.root = root
         self.rng = rng
+        self.room = _Room()
 
     def make(self, node: Any, depth: int = 0) -> Any:
+        self.room.take(1)
         if node is True or node == {}:
             return self.choice(_ANYTHING)
         if not isinstance(node, Mapping) or depth > _DEEPEST:
@@ -128,6 +185,7 @@ class _Maker:
                 parts = node["allOf"]
                 node = {k: v for k, v in node.items() if k != "allOf"}
                 for part in parts:
+                    self.room.take(len(node))
                     node = _joined(node, part)
             elif "if" in node:
                 holds = self.rng is None or self.rng.random() < 0.5
@@ -153,6 +211,8 @@ class _Maker:
         for way in ways:
             try:
                 return way()
+            except TooLargeError:
+                raise
             except ImpossibleError:
                 continue
         raise ImpossibleError("none of the choices fits")
@@ -200,11 +260,12 @@ class _Maker:
 
     def name(self, node: _Node, number: int) -> str:
         """A further name, as the schema allows them."""
+        self.room.take(1)
         for pattern in node.get("patternProperties", {}):
-            return matching(pattern, self.rng, number)
+            return matching(pattern, self.rng, number, room=self.room)
         rule = node.get("propertyNames")
         if isinstance(rule, Mapping) and "pattern" in rule:
-            return matching(str(cast(_Node, rule)["pattern"]), self.rng, number)
+            return matching(str(cast(_Node, rule)["pattern"]), self.rng, number, room=self.room)
         return f"echo{number}"
 
     @staticmethod
@@ -241,6 +302,7 @@ class _Maker:
         value = self.make(rule, depth)
         own = self.rng
         for variant in range(ATTEMPTS):
+            self.room.take(len(others or ()))
             if others is None or not any(_same(value, other) for other in others):
                 break
             self.rng = random.Random(f"{variant}/{len(others)}")
@@ -283,10 +345,11 @@ class _Maker:
         low, high = node.get("minLength", 0), node.get("maxLength")
         if "pattern" in node:
             for extra in (0, *(2**n for n in range(12))):
-                made = matching(str(node["pattern"]), self.rng, extra, low)
+                made = matching(str(node["pattern"]), self.rng, extra, low, room=self.room)
                 if len(made) >= low and (high is None or len(made) <= high):
                     return made
             raise ImpossibleError("no text fits the pattern and the lengths")
+        self.room.take(low)
         form = FORMATS.get(str(node.get("format")))
         if form is not None and len(form) >= low and (high is None or len(form) <= high):
             return form
@@ -412,7 +475,7 @@ def _list(value: Any) -> list[Any]:
 # Patterns.
 
 
-def matching(pattern: str, rng: random.Random | None, extra: int = 0, least: int = 0) -> str:
+def matching(pattern: str, rng: random.Random | None, extra: int = 0, least: int = 0, *, room: _Room | None = None) -> str:
     """A text in which the pattern is found.
 
     Args:
@@ -427,8 +490,10 @@ def matching(pattern: str, rng: random.Random | None, extra: int = 0, least: int
     except (re.error, OverflowError, RecursionError) as error:
         raise ImpossibleError(f"'{pattern}' is no pattern: {error}") from None
     groups: dict[int, str] = {}
-    made = _written(parsed, rng, extra, groups)
+    room = room or _Room()
+    made = _written(parsed, rng, extra, groups, room)
     if len(made) < least and not pattern.endswith("$"):
+        room.take(least)
         made = made.ljust(least, "o")
     return made
 
@@ -440,9 +505,10 @@ _CATEGORIES = {
 _USUAL = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ _-.,;:!?/+*#@%&()[]{}<>|\\^$'\"~`=\t\n"
 
 
-def _written(parts: Any, rng: random.Random | None, extra: int, groups: dict[int, str]) -> str:
+def _written(parts: Any, rng: random.Random | None, extra: int, groups: dict[int, str], room: _Room) -> str:
     made: list[str] = []
     for operation, value in parts:
+        room.take(1)
         name = str(operation)
         match name:
             case "LITERAL":
@@ -455,18 +521,20 @@ def _written(parts: Any, rng: random.Random | None, extra: int, groups: dict[int
                 made.append(_one_of(value, rng))
             case "BRANCH":
                 branches = value[1]
-                made.append(_written(rng.choice(branches) if rng else branches[0], rng, extra, groups))
+                made.append(_written(rng.choice(branches) if rng else branches[0], rng, extra, groups, room))
             case "SUBPATTERN":
-                text = _written(value[-1], rng, extra, groups)
+                text = _written(value[-1], rng, extra, groups, room)
                 groups[value[0]] = text
                 made.append(text)
             case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
                 low, high, inner = value
                 times = min(int(low) + extra + (rng.randrange(3) if rng else 0), int(high))
-                made += [_written(inner, rng, extra, groups) for _ in range(times)]
+                room.take(times)
+                made += [_written(inner, rng, extra, groups, room) for _ in range(times)]
             case "ATOMIC_GROUP":
-                made.append(_written(value, rng, extra, groups))
+                made.append(_written(value, rng, extra, groups, room))
             case "GROUPREF":
+                room.take(len(groups.get(value, "")))
                 made.append(groups.get(value, ""))
             case "AT" | "ASSERT_NOT":
                 pass

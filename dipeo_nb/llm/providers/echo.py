@@ -18,24 +18,28 @@ a loop that waits for a no ends. The same seed and question give the same answer
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import re
 import struct
 import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.errors import UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
-from dipeo_nb.llm.samples import candidates, sample
+from dipeo_nb.llm.samples import candidates, is_risky, sample
 from dipeo_nb.llm.structured import name_of, prepare, schema_of, validated
+from dipeo_nb.workers import WORKERS
 
 ECHO_LIMIT = 200
 """Characters of the question that are repeated."""
+MAKE_S = 10.0
+"""Seconds that making up a value for a schema may take."""
 REMEMBERED = 5
 """Messages it selects when it is asked to select memories: the last ones listed."""
 PICTURE_SIDE = 64
@@ -50,7 +54,7 @@ class EchoClient(UnifiedClient):
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         await prepare({} if request.tools else request.response_format)
         calls = tuple(_calls(request))
-        text, structured = ("", None) if calls else _answer(request)
+        text, structured = ("", None) if calls else await _answer(request)
         yield StreamEvent("start")
         for word in words(text):
             yield StreamEvent("text", word)
@@ -101,12 +105,23 @@ def _seed(request: LLMRequest) -> str | None:
 # Text and structure.
 
 
-def _answer(request: LLMRequest) -> tuple[str, Any]:
+async def _answer(request: LLMRequest) -> tuple[str, Any]:
     shape = request.response_format
     if shape is None:
         return _echo(request), None
     problem = "no value fits"
-    for value in candidates(schema_of(shape), _seed(request)):
+    schema = schema_of(shape)
+    values: Iterable[Any] = candidates(schema, _seed(request))
+    if is_risky(schema):  # made and checked where it can be ended
+        try:
+            async with asyncio.timeout(MAKE_S):
+                values = await WORKERS.call("dipeo_nb.llm.samples:found", schema, _seed(request))
+        except TimeoutError:
+            values, problem = (), f"making one up takes longer than {MAKE_S:g} s"
+        if values and isinstance(shape, Mapping) and request.phase is not ExecutionPhase.MEMORY_SELECTION:
+            (value,) = values  # it was checked there
+            return json.dumps(value, ensure_ascii=False), value
+    for value in values:
         if request.phase is ExecutionPhase.MEMORY_SELECTION and isinstance(value, dict):
             value = {**cast(dict[str, Any], value), "message_ids": _listed(request)[-REMEMBERED:]}
         try:
