@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from dipeo_nb.diagram.drawing import draw
+from dipeo_nb.diagram.drawing import draw, overview
 from dipeo_nb.diagram.html import figure, findings, page
+from dipeo_nb.diagram.layout import place
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import Severity
@@ -98,6 +99,28 @@ def test_a_figure_is_an_image_with_words() -> None:
     assert kind == "data:image/svg+xml"
     assert base64.b64decode(data).decode() == svg
     assert 'src="data:image/png;base64,iVBO' in figure(b"\x89PNG\r\n", "x", width=200)
+
+
+def test_a_large_drawing_stands_below_its_overview() -> None:
+    """All of it at the width of the page, then at its own size in a pane; on a page of its own boxes lead to boxes."""
+    nodes = tuple(DomainNode(f"n{i}", "db", f"<Node> {i}") for i in range(60))
+    model = DomainDiagram(nodes, tuple(DomainArrow(f"a{i}", f"n{i}", f"n{i + 1}") for i in range(59)))
+    svg, small = draw(model), overview(model, place(model))
+    assert small is not None
+    fragment = Tags(figure(svg, "Large", overview=small))
+    assert fragment.tags == ["img", "details", "summary", "div", "img"]
+    first, pane, second = (value or "" for name, value in fragment.attributes if name == "style")
+    assert "max-width:100%" in first
+    assert "overflow:auto" in pane
+    assert "max-width:none" in second
+    html = page("Large", svg, overview=small)
+    attributes = Tags(html).attributes
+    targets = [value for name, value in attributes if name == "id"]
+    assert len(set(targets)) == 60
+    assert [f"#{target}" for target in targets] == [value for name, value in attributes if name == "href"]
+    for style in re.findall(r"<style>([^<]*)</style>", html):
+        assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in html
+    assert not [value for name, value in attributes if name == "style"]
 
 
 def test_findings_are_a_list_and_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from dipeo_nb.diagram.document import load
-from dipeo_nb.diagram.drawing import NodeLook, draw
-from dipeo_nb.diagram.labels import clean
+from dipeo_nb.diagram.drawing import NodeLook, draw, overview
+from dipeo_nb.diagram.labels import clean, measure
+from dipeo_nb.diagram.layout import place
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, Vec2
 from dipeo_nb.domain.enums import Status
 from tests import pictures
@@ -195,7 +197,26 @@ def test_large_diagrams(seed: int) -> None:
     arrows = tuple(
         DomainArrow(f"a{k}", f"n{s}", f"n{t}", label=rng.choice([None, "name"])) for k, (s, t) in enumerate(ends)
     )
-    check(DomainDiagram(nodes, arrows))
+    model = DomainDiagram(nodes, arrows)
+    check(model)
+    layout = place(model)
+    shown = overview(model, layout, status={"n3": NodeLook(Status.FAILED)})
+    assert shown is not None
+    size = float(re.search(r"-label\{font-size:([\d.]+)px;text-anchor", shown)[1])  # type: ignore[index]
+    boxes = re.findall(r"<g [^>]*data-node=[^>]*>.*?</g>", shown)
+    assert len(boxes) == 150
+    assert sum('data-status="failed"' in box for box in boxes) == 1
+    for width, smallest in SMALLEST.items():
+        assert size * width / layout.width >= smallest - 0.05
+    for box, rect in zip(boxes, layout.nodes.values(), strict=True):
+        lines = re.findall("<text[^>]*>([^<]*)", box)
+        assert lines
+        assert all(measure(line, size, bold=True) <= rect.w for line in lines)
+
+
+def test_a_drawing_that_fits_needs_no_overview() -> None:
+    model = of_shape("s > a; a > e")
+    assert overview(model, place(model)) is None
 
 
 HOSTILE_WORDS = {

@@ -200,7 +200,17 @@ class Diagram:
         """The drawing and all findings as a web page of its own."""
         from dipeo_nb.diagram.html import page
 
-        return redactor(page(self.name, self.svg(theme=theme), self._findings))
+        svg, overview = self._pictures(theme)
+        return redactor(page(self.name, svg, self._findings, overview=overview))
+
+    def _pictures(self, theme: str = "auto") -> tuple[str, str | None]:
+        """The drawing, and an overview of one that is wider than the page."""
+        from dipeo_nb.diagram.drawing import overview
+        from dipeo_nb.diagram.layout import place
+
+        layout = place(self.model)
+        whole = overview(self.model, layout, theme=theme, title=self.name)  # type: ignore[arg-type]
+        return self.svg(theme=theme, layout=layout), None if whole is None else redactor(whole)
 
     def mermaid(self) -> str:
         """The graph as Mermaid text."""
@@ -229,9 +239,9 @@ class Diagram:
 
         # HTML first: it is what every viewer prefers, and an <img> shows the drawing where scripts and styles are
         # stripped. Mermaid is left out: Lab would prefer HTML to it, others do not know it (`mermaid()` gives it).
-        svg = self.svg()
+        svg, overview = self._pictures()
         return {
-            "text/html": figure(svg, self.name) + findings(self._findings[:50]),
+            "text/html": figure(svg, self.name, overview=overview) + findings(self._findings[:50]),
             "image/svg+xml": svg,
             "text/plain": self.outline(),
         }

@@ -26,6 +26,7 @@ from dipeo_nb.diagram.layout import (
     CHAMFER,
     ICON_SPACE,
     LABEL_SIZE,
+    PAGE,
     ROUND,
     SUBTITLE_SIZE,
     Face,
@@ -60,6 +61,7 @@ def draw(
     width: int | None = None,
     live: bool = False,
     layout: Layout | None = None,
+    overview: float | None = None,
 ) -> str:
     """The diagram as SVG text.
 
@@ -72,6 +74,8 @@ def draw(
         live: for a page that holds `LIVE_CSS`: colours come from the page, all states are prepared, `theme` is not
             used.
         layout: of an earlier `place(diagram)`, to save doing it again.
+        overview: pixels of width at which it is to be taken in whole: labels are of a size that can be read there, as far as
+            boxes are large enough for them, and details are left out.
 
     Raises:
         ValidationError: an unknown theme, or a width that is not positive.
@@ -81,7 +85,9 @@ def draw(
     if width is not None and width <= 0:
         raise ValidationError(f"A drawing cannot be {width} pixels wide.", hint="Give a positive number.")
     name = title or (diagram.metadata.name if diagram.metadata else None) or "diagram"
-    brush = _Brush(diagram, layout or place(diagram), status, live)
+    brush = (_OverviewBrush if overview else _Brush)(diagram, layout or place(diagram), status, live)
+    if isinstance(brush, _OverviewBrush):
+        brush.scale = min(1.0, (overview or PAGE) / brush.layout.width)
     return brush.svg(name, theme, width)
 
 
@@ -101,7 +107,7 @@ class _Brush:
         lay = self.layout
         if not self.live:
             # Style sheets of several drawings on one page must not meet, so each has class names of its own.
-            seed = repr((sorted(lay.nodes), len(lay.edges), theme, name, lay.width, lay.height))
+            seed = repr((sorted(lay.nodes), len(lay.edges), theme, name, lay.width, lay.height, type(self).__name__))
             self.p = f"d{hashlib.sha256(seed.encode('utf-8', 'replace')).hexdigest()[:7]}-"
         wide, high = math.ceil(lay.width), math.ceil(lay.height)
         shown = width or wide
@@ -118,7 +124,7 @@ class _Brush:
             f"<title>{escape(clean(name))}</title><desc>{escape(self._description(spoken))}</desc>",
         ]
         if not self.live:
-            parts.append(f"<style>{_style(self.p, theme)}</style>")
+            parts.append(f"<style>{_style(self.p, theme)}{self._more_style()}</style>")
         parts.append(f'<rect class="{self.p}card" x=".5" y=".5" width="{wide - 1}" height="{high - 1}" rx="12"/>')
         arrows = {a.id: a for a in self.diagram.arrows}
         parts += [self._arrow(arrows[i], points) for i, points in lay.edges.items()]
@@ -128,6 +134,9 @@ class _Brush:
             parts.append(f'<text class="{self.p}sub" x="14" y="{high / 2 + 4:g}">empty</text>')
         parts.append("</svg>")
         return "".join(parts)
+
+    def _more_style(self) -> str:
+        return ""
 
     def _description(self, spoken: str) -> str:
         steps = [
@@ -240,6 +249,46 @@ class _Brush:
             f'<g class="{p}tag" data-of="{escape(clean(arrow_id))}"><rect x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.w)}" height="{_n(box.h)}" rx="9"/>'
             f"{texts}</g>"
         )
+
+
+class _OverviewBrush(_Brush):
+    """Draws for a smaller size: boxes with their labels, and lines."""
+
+    scale = 1.0
+    """Pixels that one of the layout is shown as."""
+
+    def _more_style(self) -> str:
+        return (
+            f".{self.p}label{{font-size:{_OVERVIEW_TEXT / self.scale:.1f}px;text-anchor:middle}}"
+            f".{self.p}box,.{self.p}line{{vector-effect:non-scaling-stroke}}"
+        )
+
+    def _tag(self, arrow_id: str, box: Box, branch: str, label: str) -> str:
+        return ""
+
+    def _node(self, node: DomainNode, box: Box, face: Face) -> str:
+        p, size = self.p, _OVERVIEW_TEXT / self.scale
+        look = self._look(node.id)
+        title = self.titles[node.id]
+        words = [title, *([labels.status_look(look.status).word] if look else [])]
+        state = f' data-status="{escape(clean(look.status, 40))}"' if look else ""
+        room = box.w - 6 / self.scale - (CHAMFER if node.type == "condition" else 0.0)
+        most = int(box.h / (size * 1.05))
+        lines = [] if not most else labels.wrap(title, room, size, bold=True) if most > 1 else [labels.fit(title, room, size, bold=True)]
+        first = box.h / 2 + size * (0.35 - 0.525 * (len(lines) - 1))
+        text = "".join(
+            f'<text class="{p}label" x="{_n(box.w / 2)}" y="{_n(first + 1.05 * size * i)}">{escape(line)}</text>'
+            for i, line in enumerate(lines)
+        )
+        return (
+            f'<g class="{p}node {p}c-{labels.category(node)}" data-node="{escape(clean(node.id))}"{state} '
+            f'transform="translate({_n(box.x)} {_n(box.y)})"><title>{escape(", ".join(isolate(w) for w in words))}</title>'
+            f"{_outline(node.type, box.w, box.h, p)}{text}</g>"
+        )
+
+
+_OVERVIEW_TEXT = 10.6
+"""Pixels of labels in an overview, as they are shown."""
 
 
 # ------------------------------------------------------------------------------------------------------ shapes
@@ -454,6 +503,15 @@ LIVE_CSS = _live_css()
 
 
 # --------------------------------------------------------------------------------------------------------- text
+
+
+def overview(
+    diagram: DomainDiagram, layout: Layout, *, status: Mapping[str, NodeLook] | None = None, theme: Theme = "auto", title: str | None = None
+) -> str | None:
+    """The whole of a drawing that is wider than the page, for the width of the page; None for one that fits."""
+    if layout.width <= PAGE:
+        return None
+    return draw(diagram, status=status, theme=theme, title=title, layout=layout, overview=PAGE)
 
 
 def text_tree(diagram: DomainDiagram, status: Mapping[str, NodeLook] | None = None, *, width: int = 100) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.visible import visible
 from dipeo_nb.diagram.labels import clean, escape
-from dipeo_nb.diagram.layout import PAGE
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity
 
@@ -29,6 +29,7 @@ def page(
     *,
     sections: Iterable[tuple[str, str | Sequence[Sequence[object]]]] = (),
     subtitle: str = "",
+    overview: str | None = None,
 ) -> str:
     """A standalone HTML page with a drawing.
 
@@ -39,14 +40,20 @@ def page(
         sections: (heading, content) shown below; content is text, shown as it stands with its line breaks, or rows of
             a table, the first of them its head.
         subtitle: one line under the heading.
+        overview: text of an overview of the drawing, shown above it; its boxes are links to theirs.
     """
     name = escape(clean(title)) or "diagram"
     # The only styles the page allows are the ones in it now.
-    styles = [_CSS, *re.findall(r"<style>([^<]*)</style>", svg)]
+    styles = [_CSS, *re.findall(r"<style>([^<]*)</style>", svg + (overview or ""))]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in styles)
     policy = f"default-src 'none'; img-src data:; style-src {hashes}; base-uri 'none'; form-action 'none'"
     # The drawing's own style attribute, which the policy would refuse, is in the page's style sheet.
-    drawing = re.sub(r'^(<svg [^>]*?) style="[^"]*"', r"\1", svg, count=1)
+    drawing = _without_style(svg)
+    above = ""
+    if overview is not None:
+        drawing = _numbered(drawing, r'<g id="node-{}" class="{}"')
+        linked = _numbered(_without_style(overview), r'<a href="#node-{}"><g class="{}"', r"</g></a>")
+        above = f"<div class=overview>{linked}</div>"
     under = f"<p class=sub>{escape(clean(subtitle))}</p>" if subtitle else ""
     rest = "".join(_section(heading, content) for heading, content in sections)
     return (
@@ -56,30 +63,55 @@ def page(
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{name}</title><style>{_CSS}</style></head>\n"
-        f'<body><main><h1>{name}</h1>{under}<div class=drawing tabindex=0 role=region aria-label="Drawing">{drawing}</div>'
+        f'<body><main><h1>{name}</h1>{under}{above}<div class=drawing tabindex=0 role=region aria-label="Drawing">{drawing}</div>'
         f"{findings(diagnostics)}{rest}</main></body></html>\n"
     )
 
 
-def figure(picture: str | bytes, alt: str, *, width: int | None = None) -> str:
+def _without_style(svg: str) -> str:
+    return re.sub(r'^(<svg [^>]*?) style="[^"]*"', r"\1", svg, count=1)
+
+
+def _numbered(svg: str, opening: str, closing: str = "") -> str:
+    """A drawing whose nodes begin with *opening*, given their number and class, and in an overview end with *closing*."""
+    numbers = itertools.count(1)
+    end = "(.*?)</g>" if closing else ""
+    return re.sub(
+        rf'<g class="([\w-]+-node [^"]*)"{end}',
+        lambda m: opening.format(next(numbers), m[1]) + (m[2] + closing if closing else ""),
+        svg,
+    )
+
+
+def figure(picture: str | bytes, alt: str, *, width: int | None = None, overview: str | None = None) -> str:
     """A fragment with a drawing as an image, for `text/html` of a notebook output.
 
     Args:
         picture: SVG text, or PNG bytes.
         alt: what the image shows, for those who cannot see it.
         width: pixels; default: the picture's own, never wider than the page.
+        overview: SVG text that shows all of a drawing which is wider than the page. The drawing itself then stands below it, in
+            a pane that is scrolled, instead of being made too small to be read.
     """
+    if overview is None:
+        return _image(picture, alt, width=width)
+    size = re.match(r'<svg [^>]*?width="(\d+)" height="(\d+)"', picture) if isinstance(picture, str) else None
+    high = f"height:min(70vh,{int(size[2]) + 20}px);" if size else "height:70vh;"
+    whole = _image(picture, f"{alt}, full size", shrinks=False)
+    return (
+        f"{_image(overview, alt)}<details open><summary>Full size (scroll to move about)</summary>"
+        f'<div style="overflow:auto;{high}resize:vertical" tabindex="0">{whole}</div></details>'
+    )
+
+
+def _image(picture: str | bytes, alt: str, *, width: int | None = None, shrinks: bool = True) -> str:
     kind, data = ("image/png", picture) if isinstance(picture, bytes) else ("image/svg+xml", _encoded(picture))
-    natural = re.match(r'<svg [^>]*?width="(\d+)"', picture) if isinstance(picture, str) and not width else None
-    large = natural is not None and int(natural[1]) > PAGE
     size = f' width="{int(width)}"' if width else ""
-    style = "max-width:none" if large else "max-width:100%;height:auto"
-    image = (
+    style = "max-width:100%;height:auto" if shrinks else "max-width:none"
+    return (
         f'<img src="data:{kind};base64,{base64.b64encode(data).decode("ascii")}" alt="{escape(clean(alt))}"{size} '
         f'style="{style}"/>'
     )
-    # A large drawing is moved about in a pane instead of being made too small to be read.
-    return f'<div style="overflow:auto;max-height:80vh" tabindex="0">{image}</div>' if large else image
 
 
 def _encoded(text: str) -> bytes:
@@ -133,6 +165,8 @@ main{max-width:1400px;margin:0 auto;padding:24px 20px 48px}
 h1{font-size:22px;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:16px;margin:28px 0 8px}
 .sub{color:var(--muted);margin:0 0 12px}
 .drawing{margin:14px 0;overflow:auto}.drawing svg{display:block;max-width:none}
+.overview{margin:14px 0}.overview svg{display:block;max-width:100%;height:auto}.overview a:hover,.overview a:focus{opacity:.6}
+.overview~.drawing{max-height:80vh}.drawing g:target{filter:drop-shadow(0 0 6px var(--info))}
 .findings{list-style:none;margin:12px 0;padding:0}
 .findings li{padding:6px 12px;margin:4px 0;background:var(--panel);border-left:4px solid var(--edge);border-radius:4px;
 overflow-wrap:anywhere}

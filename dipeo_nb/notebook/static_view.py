@@ -13,9 +13,10 @@ from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.short_repr import inert
 from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
-from dipeo_nb.diagram.drawing import NodeLook, draw, text_tree
+from dipeo_nb.diagram.drawing import NodeLook, draw, overview, text_tree
 from dipeo_nb.diagram.html import figure
 from dipeo_nb.diagram.labels import clean, status_look
+from dipeo_nb.diagram.layout import place
 from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.execution import metrics
@@ -67,8 +68,10 @@ def html(state: RunState, diagram: DomainDiagram | None) -> str:
     """Semantic HTML that stays readable where styles and scripts are stripped."""
     parts = [f"<section {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"]
     if diagram is not None:
-        svg = draw(diagram, status=looks(state), title=f"{state.diagram}, {state.status}")
-        parts.append(figure(svg, alt=f"Diagram {state.diagram}, {state.status}"))
+        shown, layout, title = looks(state), place(diagram), f"{state.diagram}, {state.status}"
+        svg = draw(diagram, status=shown, title=title, layout=layout)
+        whole = overview(diagram, layout, status=shown, title=title)
+        parts.append(figure(svg, alt=f"Diagram {title}", overview=whole))
     if state.error is not None:
         parts.append(failure(state.error))
     if state.outputs:
