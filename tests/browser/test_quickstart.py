@@ -250,3 +250,21 @@ def test_a_waiting_cell_asks_where_it_is_heard(desk: Desk, wait: str):
         view.page.keyboard.type("Bob")
         view.page.keyboard.press("Enter")
     expect(notebook.cell(0)).to_contain_text("got Bob", timeout=10_000)
+
+
+@pytest.mark.parametrize("end", ["stop", "deadline"])
+@pytest.mark.parametrize("wait", ["dp.run(diagram)", "await dp.arun(diagram)"])
+def test_the_end_of_a_question_releases_the_waiting_cell(desk: Desk, wait: str, end: str):
+    """Stop in the view and the question's own deadline end the cell that waits for an answer, and the next cell runs. (An input box
+    stays where it is: a kernel cannot take one back, and what is typed there goes nowhere.)"""
+    source = QUESTION.replace('name?"}', 'name?", timeout: 4}') if end == "deadline" else QUESTION
+    code = f"try:\n    {wait}\nexcept dp.DipeoError as error:\n    print('ended:', type(error).__name__)"
+    notebook = desk.cells(source + code, "print('next', 6 * 7)")
+    notebook.start_all()
+    cell = notebook.cell(0)
+    view, box = cell.locator(".dipeo-view"), cell.locator(".jp-Stdin-input")
+    if end == "stop":
+        expect(box.or_(view.locator(".dipeo-note", has_text="s left, then the run fails"))).to_be_visible(timeout=60_000)
+        view.get_by_role("button", name="Stop").click()
+    expect(cell).to_contain_text(f"ended: {'RunAbortedError' if end == 'stop' else 'NodeTimeoutError'}", timeout=60_000)
+    expect(notebook.cell(1)).to_contain_text("next 42", timeout=10_000)
