@@ -221,6 +221,30 @@ def test_a_cancelled_function_cleans_up(session: Session):
     assert ended == ["clean"]
 
 
+def test_a_loop_that_awaits_nothing_is_ended(session: Session):
+    """It would take the processor's time, and the interpreter's, for as long as the process lives."""
+    left: list[str] = []
+
+    @dp.node(name="spins", timeout=0.1)
+    async def spins() -> None:
+        try:
+            while True:
+                pass
+        finally:
+            left.append("ended")
+
+    with pytest.raises(NodeTimeoutError, match="limit of 0.1 s"):
+        session.run(_side_by_side("spins"))
+    wait_until(lambda: left == ["ended"])
+    wait_until(lambda: len(function_loop._LOOPS._loops) == 1 and not function_loop._LOOPS._loops[0].blocked)
+
+    @dp.node(name="after")
+    async def after() -> str:
+        return "fine"
+
+    assert session.run(_side_by_side("after")).output == "fine"
+
+
 def test_a_function_may_cancel_its_own_task(session: Session):
     @dp.node(name="cancels_itself")
     async def cancels_itself() -> None:

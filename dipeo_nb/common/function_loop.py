@@ -62,6 +62,16 @@ class _Loop(LoopThread):
             "write the function with `def`: it then has a thread of its own."
         )
 
+    def interrupt(self, task: asyncio.Task[Any] | None) -> bool:
+        """Raise CancelledError in a task at work, where it is; false when another task is. What does not come back to Python code
+        (`time.sleep`) meets it only when it does."""
+        import ctypes
+
+        if task is None or asyncio.current_task(self.loop) is not task:
+            return False
+        thread = ctypes.c_ulong(self.thread.ident or 0)
+        return ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(asyncio.CancelledError)) == 1
+
     def _run(self) -> None:
         super()._run()
         if self.ended:
@@ -189,7 +199,10 @@ class _Call:
         there.loop.call_soon_threadsafe(self._cancel)
         if not await self._heard(PATIENCE_S):
             _LOOPS.block(there)
-            return there.why
+            why = there.why
+            if there.interrupt(self._task):
+                await self._heard(PATIENCE_S)
+            return why
         if self._over:
             return None
         self._news.clear()

@@ -107,7 +107,7 @@ class _Brush:
         lay = self.layout
         if not self.live:
             # Style sheets of several drawings on one page must not meet, so each has class names of its own.
-            seed = repr((sorted(lay.nodes), len(lay.edges), theme, name, lay.width, lay.height, type(self).__name__))
+            seed = repr((sorted(lay.nodes), len(lay.edges), theme, name, lay.width, lay.height)) + self._more_style()
             self.p = f"d{hashlib.sha256(seed.encode('utf-8', 'replace')).hexdigest()[:7]}-"
         wide, high = math.ceil(lay.width), math.ceil(lay.height)
         shown = width or wide

@@ -62,8 +62,9 @@ def node(
 
     Args:
         name: the type in diagrams; default: the function's name.
-        timeout: seconds for one call; default: that of the settings. A function that is late is cancelled when it is async and
-            awaits something; one that blocks is not waited for any more, but Python cannot end its thread.
+        timeout: seconds for one call; default: that of the settings. A function that is late is cancelled when it is async, also in
+            a loop that awaits nothing. A plain one, and a call that does not return (`time.sleep`), is not waited for any more,
+            but Python cannot end its thread.
         side_effects: whether calling it twice can do harm outside.
 
     Raises:
