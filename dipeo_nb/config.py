@@ -45,6 +45,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dipeo_nb.common import child_environment, clock
+from dipeo_nb.common.printable import printable
 from dipeo_nb.common.secret_names import is_secret_name, looks_random, may_be_secret_name, secrets_of_text
 from dipeo_nb.common.settings_files import read_dotenv, read_toml
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
@@ -835,8 +836,7 @@ def _shown(value: Any) -> str:
     """A value on one line, without passwords and without what a terminal would obey."""
     if isinstance(value, tuple):
         return os.pathsep.join(map(str, value))
-    text = without_password(str(value))[:500]
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(without_password(str(value))[:500])
 
 
 def _more(info: Any) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def test_a_loop_that_awaits_nothing_is_ended(session: Session):
         finally:
             left.append("ended")
 
-    with pytest.raises(NodeTimeoutError, match="limit of 0.1 s"):
+    with pytest.raises(NodeTimeoutError, match=r"limit of 0\.1 s"):
         session.run(_side_by_side("spins"))
     wait_until(lambda: left == ["ended"])
     wait_until(lambda: len(function_loop._LOOPS._loops) == 1 and not function_loop._LOOPS._loops[0].blocked)

@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
 from typing import Any
 
+from dipeo_nb.common.printable import printable
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.diagram.source import DocumentPath, Reading
 from dipeo_nb.domain.chat import normalize_service
@@ -31,9 +32,7 @@ from dipeo_nb.domain.nodes import MEMORY_PROFILES, NODE_SPECS, NodeSpec, field_n
 
 def shorten(text: object, limit: int = 60) -> str:
     """Text for a message: one line, at most *limit* characters; what a screen does not show is written out."""
-    line: str = redactor(" ".join(str(text).split()))  # before it is cut: a piece of a secret would not be found any more
-    if not line.isprintable():
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    line = printable(redactor(" ".join(str(text).split())))  # before it is cut: a piece of a secret would not be found any more
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 

@@ -21,7 +21,6 @@ decides nor from what comes after it) brings *data* and starts nothing; nor does
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from dipeo_nb.domain.diagram import DomainArrow, DomainNode
@@ -155,11 +154,6 @@ def link(
             )
         )
     return tuple(plan_nodes), tuple(plan_edges)
-
-
-def with_limits(nodes: Iterable[PlanNode], limits: dict[int, int]) -> tuple[PlanNode, ...]:
-    """The same nodes with other run limits, by index."""
-    return tuple(replace(n, max_runs=limits[n.index]) if n.index in limits else n for n in nodes)
 
 
 def judged_by(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: PlanNode) -> list[PlanNode]:

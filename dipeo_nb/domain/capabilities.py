@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
 
 from dipeo_nb.common.addresses import origin_of
+from dipeo_nb.common.printable import printable
 from dipeo_nb.domain.enums import DBOperation, HookTriggerMode, HookType, NodeType, SupportedLanguage
 from dipeo_nb.domain.nodes import (
     ApiJobNode,
@@ -126,7 +127,7 @@ class Capabilities(frozenset[Use]):
 
 def shown(text: str) -> str:
     """A line with everything written out that a screen would not show, or would act on."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.expandtabs(4))
+    return printable(text.expandtabs(4))
 
 
 # Patterns.

@@ -133,11 +133,6 @@ class Plan:
 
     __repr__ = bounded_repr
 
-    @property
-    def all_reachable(self) -> bool:
-        """Whether every node can be reached from a root."""
-        return all(n.reachable for n in self.nodes)
-
     def node(self, reference: str) -> PlanNode:
         """The node with that id or label; KeyError if there is none."""
         if reference in self.by_id:
