@@ -21,6 +21,8 @@ from dipeo_nb.cli import main
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.container import Runtime
+from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import NodeTimeoutError, RunAbortedError, RunError, StorageError, UserError
 from dipeo_nb.execution.questions import unanswered
 from dipeo_nb.notebook import run as run_module
@@ -68,6 +70,22 @@ def test_the_first_answer_counts_and_the_second_raises(session: Session):
         with pytest.raises(RunError, match="waits for an answer"):
             run.answer("late", late)
     assert [e.payload["answer"] for e in run.events if e.type == "interactive_response"] == ["blue"]
+
+
+def test_an_answer_that_comes_as_soon_as_the_question_is_shown(session: Session):
+    """Before the node has begun to wait for it."""
+    runs: list[Run] = []
+    begun = threading.Event()
+
+    def reply(event: Event) -> None:
+        if event.type is EventType.INTERACTIVE_PROMPT:
+            begun.wait(30)
+            runs[0].answer("blue", request_id=event.payload["request_id"])
+
+    session.runtime.services.bus.subscribe(reply)
+    runs.append(session.start("ask.light.yaml", view=False))
+    begun.set()
+    assert "blue" in str(runs[0].result().output)
 
 
 def test_of_many_threads_one_answers(session: Session):

@@ -48,6 +48,9 @@ class Questions:
         self._store, self._run_id, self._port, self._elsewhere = store, run_id, port, elsewhere
         self._lock = threading.Lock()
         self._open: dict[str, asyncio.Future[Answered]] = {}
+        """Those that take an answer."""
+        self._waiting: dict[str, asyncio.Future[Answered]] = {}
+        """Those, and the ones whose answer is on its way."""
         self._asked_before = {_place(p): request_id for request_id, p in unanswered(before).items()}
         """Questions that a process asked which is gone."""
         self._left: list[str] = []
@@ -72,14 +75,15 @@ class Questions:
     # On the loop thread.
 
     def open(self, request_id: str) -> None:
-        """From here on the question can be answered; `asked` ends that."""
+        """From here on the question can be answered, also before `asked` is awaited, which gives the answer."""
         with self._lock:
-            self._open[request_id] = asyncio.get_running_loop().create_future()
+            self._open[request_id] = self._waiting[request_id] = asyncio.get_running_loop().create_future()
 
     def close(self, request_id: str) -> None:
         """The question is over."""
         with self._lock:
             self._open.pop(request_id, None)
+            self._waiting.pop(request_id, None)
 
     async def asked(self, question: Question, timeout: float | None) -> Answered:
         """The answer to an open question, whoever gives it.
@@ -88,7 +92,9 @@ class Questions:
             TimeoutError: there was none in time.
         """
         request_id = question.request_id
-        waiting = self._open[request_id]
+        waiting = self._waiting[request_id]
+        if request_id not in self._open:
+            return await waiting  # it was answered as soon as it was shown
         before = self._asked_before.pop((question.node_id, question.path), None)
         if (found := await self._look(request_id, before)) is not None:
             return found
