@@ -44,7 +44,7 @@ class FileLock:
     def __init__(self, lock_file: str | os.PathLike[str], timeout: float = TIMEOUT_S, *, private: bool = False) -> None:
         self.lock_file = Path(lock_file)
         self.timeout = timeout
-        mode = {"mode": 0o600} if private else {}
+        mode: dict[str, Any] = {"mode": 0o600} if private else {}
         self._lock = filelock.FileLock(self.lock_file, timeout=timeout, poll_interval=POLL_S, thread_local=True, **mode)
 
     @property
