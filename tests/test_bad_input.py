@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dipeo_nb.config import override_settings
 from dipeo_nb.diagram import load, load_text
 from dipeo_nb.diagram.source import MAX_BYTES
 from dipeo_nb.errors import DiagramError, DiagramFormatError, DiagramNotFoundError, UserError, ValidationError
+from tests.waiting import cpu_within
 
 GOOD = "version: light\nnodes:\n- {label: A, type: start}\n"
 
@@ -72,10 +72,8 @@ def test_huge_file_is_refused_before_reading(tmp_path: Path) -> None:
     path = tmp_path / "x.light.yaml"
     with path.open("wb") as file:
         file.truncate(100 * 1024 * 1024)
-    began = time.perf_counter()
-    with pytest.raises(DiagramFormatError, match=r"104,857,600 bytes.*10,485,760"):
+    with cpu_within(5), pytest.raises(DiagramFormatError, match=r"104,857,600 bytes.*10,485,760"):
         load(path)
-    assert time.perf_counter() - began < 1
 
 
 def test_smaller_limit_of_the_settings(tmp_path: Path) -> None:
@@ -182,9 +180,8 @@ def bomb(levels: int) -> str:
 
 def test_alias_bomb() -> None:
     """Aliases of aliases are counted, and refused long before they fill the memory."""
-    began = time.perf_counter()
-    assert "expand" in str(refused(bomb(9)))
-    assert time.perf_counter() - began < 2
+    with cpu_within(10):
+        assert "expand" in str(refused(bomb(9)))
 
 
 def test_aliases_within_reason_are_copies() -> None:
@@ -263,9 +260,8 @@ def test_many_bad_references_stay_quick() -> None:
     """Two thousand connections to nowhere among two thousand nodes take seconds at most, and one error each."""
     nodes = [{"label": f"Node number {i}", "type": "db"} for i in range(2000)]
     text = json.dumps({"version": "light", "nodes": nodes, "connections": [{"from": f"Nod number {i}", "to": "x_" * 50} for i in range(2000)]})
-    began = time.perf_counter()
-    diagram = load_text(text)
-    assert time.perf_counter() - began < 10
+    with cpu_within(20):
+        diagram = load_text(text)
     assert len(diagram.diagnostics) == 4000
 
 

@@ -344,9 +344,9 @@ def test_loading_is_fast() -> None:
         text = f"version: light\nnodes:\n{nodes}connections:\n{arrows}"
         best = 9.0
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.thread_time()
             load_text(text)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.thread_time() - began)
         return best
 
     assert seconds(2000) < 100 * seconds(100)

@@ -557,7 +557,7 @@ def test_it_is_waited_and_then_it_works():
     with ScriptedServer(busy, error(500, "oops"), says("Here.")) as server:
         before = time.monotonic()
         assert ask(server.url).text == "Here."
-        assert 0.2 <= time.monotonic() - before < 10
+        assert time.monotonic() - before >= 0.2
     assert len(server.seen) == 3
 
 

@@ -361,7 +361,7 @@ def test_retry_after_is_waited_for_and_then_it_works():
     ) as server:
         before = time.monotonic()
         assert ask(server.url).text == "Here."
-        assert 0.2 <= time.monotonic() - before < 10
+        assert time.monotonic() - before >= 0.2
     assert len(server.seen) == 3
 
 

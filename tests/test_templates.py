@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import time
 from dataclasses import dataclass
 
 import pytest
@@ -14,6 +13,7 @@ from dipeo_nb.diagram.templates import SimpleTemplateProcessor, check, resolve
 from dipeo_nb.domain.ports import TemplateProcessorPort
 from dipeo_nb.errors import TemplateError
 from dipeo_nb.execution.inputs import ConversationView, TextView
+from tests.waiting import cpu_within
 
 processor = SimpleTemplateProcessor()
 keeping = SimpleTemplateProcessor(keep_missing=True)
@@ -240,10 +240,8 @@ def test_bad_syntax(template: str, message: str, line: int) -> None:
 )
 def test_sandbox(template: str) -> None:
     """Templates read values; they do not reach Python's insides, change anything, or take all memory."""
-    start = time.perf_counter()
-    with pytest.raises(TemplateError):
+    with cpu_within(10), pytest.raises(TemplateError):
         render(template)
-    assert time.perf_counter() - start < 3
 
 
 def test_objects_print_as_json() -> None:

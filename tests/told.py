@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ class Told(ScriptedClient):
         super().__init__()
         self.events = list(events)
         self.closed = 0
+        self.waits = threading.Event()
+        """Set where it pauses for ever: all before has been taken."""
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         self.requests.append(request)
@@ -44,8 +47,11 @@ class Told(ScriptedClient):
                     yield event
                 elif isinstance(event, LLMError):
                     raise event
+                elif event >= 0:
+                    await asyncio.sleep(event)
                 else:
-                    await asyncio.sleep(event if event >= 0 else 3600)
+                    self.waits.set()
+                    await asyncio.sleep(3600)
         finally:
             self.closed += 1
 

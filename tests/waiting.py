@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Found = TypeVar("Found")
+
+
+@contextmanager
+def cpu_within(seconds: float) -> Iterator[None]:
+    """The work takes no more CPU time of this thread, whatever else the machine does; many times what it needs."""
+    began = time.thread_time()
+    yield
+    assert time.thread_time() - began < seconds
 
 
 async def until(true: Callable[[], bool], *, seconds: float = 40) -> None:

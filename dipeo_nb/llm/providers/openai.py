@@ -57,7 +57,7 @@ class UnifiedOpenAIClient(UnifiedClient):
         said: list[str] = []
         """The text that came."""
         with translated(caller, stainless(_sdk(), caller)):
-            async with await client.responses.create(**body, stream=True) as events:
+            async with await client.responses.create(stream=True, extra_body=as_sent(body)) as events:
                 request_id = events.response.headers.get("x-request-id")
                 async for event in events:
                     match event.type:
@@ -123,8 +123,9 @@ class UnifiedOpenAIClient(UnifiedClient):
         lines: list[str] = []
         for name, request in requests.items():
             body = self._body(request)
-            body |= body.pop("extra_body", {})
-            lines.append(json.dumps({"custom_id": name, "method": "POST", "url": "/v1/responses", "body": body}))
+            lines.append(
+                json.dumps({"custom_id": name, "method": "POST", "url": "/v1/responses", "body": as_sent(body)})
+            )
         async with self._batches() as client:
             file = await client.files.create(file=("batch.jsonl", "\n".join(lines).encode()), purpose="batch")
             made = await client.batches.create(input_file_id=file.id, endpoint="/v1/responses", completion_window="24h")
@@ -238,6 +239,12 @@ class UnifiedOpenAIClient(UnifiedClient):
                 else {"type": "function", "name": request.tool_choice}
             )
         return {**body, **({"extra_body": dict(self.config.extra_params)} if self.config.extra_params else {})}
+
+
+def as_sent(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a request. Given as `extra_body` it spares the SDK a search of each message for files to encode, which
+    finds nothing and takes as long as the rest of its work."""
+    return {**{name: value for name, value in body.items() if name != "extra_body"}, **body.get("extra_body", {})}
 
 
 def is_openai(base_url: str | None) -> bool:
