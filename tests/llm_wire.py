@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run *work* on a loop of its own, within a minute."""
-    return asyncio.run(asyncio.wait_for(work, 60))
+    """Run *work* on a loop of its own; the limit only ends what hangs."""
+    return asyncio.run(asyncio.wait_for(work, 300))
 
 
 def request(prompt: str = "Say hello.", *, service: str = "echo", model: str = "", **more: Any) -> LLMRequest:

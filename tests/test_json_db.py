@@ -311,15 +311,19 @@ def test_eight_processes_lose_nothing(tmp_path: Path, db: DBOperationsDomainServ
         assert [i["n"] for i in items if i["by"] == str(n)] == list(range(200))
 
 
+KILLS = int(os.environ.get("DIPEO_KILLS", "24"))
+"""Writers that are killed; a hundred take half a minute of CPU."""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="not here: no SIGKILL")
 def test_killed_writers_lose_nothing_acknowledged(tmp_path: Path, db: DBOperationsDomainService):
-    """kill -9 in the middle of appends, a hundred times: the file is whole, and what was acknowledged is in it."""
+    """kill -9 in the middle of appends, many times: the file is whole, and what was acknowledged is in it."""
     acknowledged: dict[str, int] = {}
     chance = random.Random(7)
     pending = {str(n): appender(tmp_path, str(n), 10_000) for n in range(4)}
     killed = 0
-    while killed < 100:
+    while killed < KILLS:
         for name, writer in list(pending.items()):
             assert writer.stdout is not None
             writer.stdout.readline()  # it is at work
@@ -331,7 +335,7 @@ def test_killed_writers_lose_nothing_acknowledged(tmp_path: Path, db: DBOperatio
             acknowledged[name] = int(rest[-1]) if rest and rest[-1].isdigit() else 0
             killed += 1
             del pending[name]
-            if killed + len(pending) < 100:
+            if killed + len(pending) < KILLS:
                 pending[str(killed + 3)] = appender(tmp_path, str(killed + 3), 10_000)
     items = do(db, "all", "read")
     seen: dict[str, list[int]] = {}
@@ -340,9 +344,9 @@ def test_killed_writers_lose_nothing_acknowledged(tmp_path: Path, db: DBOperatio
     for name, last in acknowledged.items():
         assert seen[name][: last + 1] == list(range(last + 1))
         assert len(seen[name]) <= last + 2  # one more may be written and not yet acknowledged
-    assert not [
-        p for p in (tmp_path / "dbs").iterdir() if p.name != "all.json" and time.time() - p.stat().st_mtime > 60
-    ]
+    written = (tmp_path / "dbs/all.json").stat().st_mtime
+    old = [p for p in (tmp_path / "dbs").iterdir() if written - p.stat().st_mtime > 120]
+    assert old == []
     json.loads((tmp_path / "dbs/all.json").read_text())
 
 

@@ -189,7 +189,7 @@ def test_prompts_reach_the_model_verbatim(tmp_path: Path):
 def test_long_prompts_and_answers():
     """Longer than an argument of a program may be, and than the SDK reads by default."""
     system = "Rule: be brief. " * 12_000
-    text = "word " * 300_000
+    text = ("w" * 99 + " ") * 15_000
 
     async def work(client: UnifiedClaudeCodeClient) -> str:
         return (await answer(client, "Write", system=system)).text

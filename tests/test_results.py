@@ -214,8 +214,8 @@ def test_slices_are_tables(session: Session):
 
 
 def test_every_repr_is_bounded(session: Session):
-    """A run with values of 3 MB, and names of 100 KB, takes little room in a notebook, in every form."""
-    big, long = "x" * 3_000_000, "N" * 100_000
+    """A run with values of 500 KB, and names of 50 KB, takes little room in a notebook, in every form."""
+    big, long = "x" * 500_000, "N" * 50_000
     diagram = dp.load(DIAGRAM).set("nodes.Writer.label", long).set("persons.Anna.system_prompt", big).set("name", long)
     with Session(session.settings.base_dir, llm=scripted(big)) as other:
         result = other.run(diagram, topic=big)
