@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session, default_session
 from dipeo_nb.testing import FailingClient, SlowClient, scripted
+from tests.waiting import wait_until
 
 WRITER = """
 version: light
@@ -69,14 +70,6 @@ connections:
 - {from: Start, to: Work}
 - {from: Work, to: End}
 """
-
-
-def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    """Wait for *condition*; fail when it does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -182,7 +175,7 @@ def test_diagrams_come_in_every_form(session: Session, tmp_path: Path):
 def test_start_returns_at_once_and_can_be_watched(slow: Session):
     """A started run goes on by itself; its state changes meanwhile."""
     run = slow.start(WRITER)
-    until(lambda: run.node("Writer").text.count("word") >= 3)
+    wait_until(lambda: run.node("Writer").text.count("word") >= 3)
     assert run.status == "running"
     assert not run.finished
     assert "running" in repr(run)
@@ -262,7 +255,7 @@ def test_result_waits_no_longer_than_told(slow: Session):
     run = slow.start(WRITER)
     with pytest.raises(TimeoutError, match="still"):
         run.result(0.1)
-    assert run.status == "running"
+    wait_until(lambda: run.status == "running")
     run.stop()
 
 
@@ -383,7 +376,7 @@ def test_closing_a_session_stops_its_runs(tmp_path: Path):
     """A closed session leaves no run behind; it opens again when it is used."""
     session = Session(tmp_path, llm=SlowClient("word " * 500, delay=0.02))
     run = session.start(WRITER)
-    until(lambda: run.status == "running")
+    wait_until(lambda: run.status == "running")
     session.close()
     assert run.status == "aborted"
     assert [r.status for r in session.runs()] == ["aborted"]
@@ -401,10 +394,10 @@ def test_given_answers(session: Session):
 def test_two_questions_wait_at_once(session: Session):
     """Questions of parallel nodes wait side by side; `run.question` shows one after the other."""
     run = session.start(QUESTION)
-    until(lambda: len(run.state.questions) == 2)
+    wait_until(lambda: len(run.state.questions) == 2)
     first = dict(run.question or {})
     run.answer("Ada")
-    until(lambda: (run.question or first)["request_id"] != first["request_id"])
+    wait_until(lambda: (run.question or first)["request_id"] != first["request_id"])
     run.answer("36")
     assert sorted(run.result(5).outputs.values()) == ["36", "Ada"]
     with pytest.raises(dp.RunError, match="No question"):
@@ -469,7 +462,7 @@ def test_open_run_of_a_live_run_is_that_run(slow: Session):
     """Opening a run that goes on in this session gives the live object."""
     run = slow.start(WRITER)
     assert slow.open_run(run.id) is run
-    until(lambda: run.state.events > 1)
+    wait_until(lambda: run.state.events > 1)
     assert slow.open_run(run.id[:20]) is run
     run.stop()
 
