@@ -23,6 +23,8 @@ class Witness(NamedTuple):
     """Whether a guest may do it, in a folder of its own or with files that the diagram brings."""
     first: Mapping[str, Any] = MappingProxyType({})
     """Properties of the start node."""
+    real: bool = False
+    """Whether its code is run in a process, which is watched, too."""
 
 
 def one(kind: str, does: tuple[str, str] | None, *, inputs: Mapping[str, Any] | None = None, guest: bool = False, **props: Any) -> Witness:
@@ -106,7 +108,7 @@ def wrappers(server: str) -> dict[str, tuple[Witness, ...]]:
 
 def unsound(world: World, witness: Witness) -> list[str]:
     """What is wrong with a witness: effects that were not shown or are not a guest's, or its own one is not to be had."""
-    world.real_code = False
+    world.real_code = witness.real
     data = light(witness.nodes)
     data["nodes"][0]["props"] |= witness.first
     world.names = {"talk"}
@@ -165,6 +167,7 @@ def mutants(server: str) -> Iterator[tuple[str, Callable[[], Any], tuple[Witness
     from dipeo_nb.domain import capabilities
     from dipeo_nb.domain.enums import NodeType
     from dipeo_nb.domain.nodes import NODE_SPECS
+    from dipeo_nb.security.gate import Gate
 
     known = fields(server)
     for kind, spec in NODE_SPECS.items():
@@ -184,6 +187,8 @@ def mutants(server: str) -> Iterator[tuple[str, Callable[[], Any], tuple[Witness
             kept = tuple(other for other in several if other is not rule)
             witness = rules(server)[kind, rule.__name__]
             yield f"rule {rule.__name__} of {kind}", lambda k=kind, r=kept: changed(capabilities._BY_TYPE, k, r), (witness,)
+    imports = Witness((node("code_job", "N", code="import helper\nreturn helper.x"),), ("code", "<N>"), real=True)
+    yield "modules as they were shown", lambda: changed(Gate, "sources", property(lambda gate: None)), (imports,)
     for name, witnesses in wrappers(server).items():
         yield f"wrapper of {name}", lambda n=name: without_wrapper(n), witnesses
 

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 BUILT_INTO = (
     *{os.path.realpath(place) for place in (sys.prefix, sys.base_prefix, os.path.dirname(os.__file__), Path(__file__).parents[1] / "dipeo_nb")},
-    "/dev/null", "/dev/urandom", "/proc/self/", "/etc/", "/usr/", "/lib", "/sys/",
+    "/dev/null", "/dev/urandom", "/proc/", "/etc/", "/usr/", "/lib", "/sys/",
 )  # fmt: skip
 """Places of the interpreter and the system."""
 DIAGRAM_ENDINGS = (".yaml", ".yml", ".json")
@@ -168,10 +168,23 @@ class Server:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
 
+_WATCHED = """
+import os, sys
+def _watch(event, args, opened=os.open({opened!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), write=os.write):
+    if event == "open" and isinstance(args[0], str) and args[0].startswith({base!r}) and args[0].endswith((".py", ".pyc", ".so")):
+        write(opened, (args[0] + chr(10)).encode())
+sys.addaudithook(_watch)
+del _watch
+"""
+"""What the process of code does first."""
+
+
 class World:
     """A folder that nobody has trusted, with what is in it and beside it, and a runtime whose services note what they are asked."""
 
     def __init__(self, folder: Path) -> None:
+        from dipeo_nb.execution import code_runner
+
         self.base = folder / "clone"
         self.recorder = Recorder()
         self.other = Server()
@@ -180,6 +193,9 @@ class World:
         os.environ.pop("DIPEO_TRUST", None)
         self.base.mkdir(parents=True)
         os.chdir(self.base)
+        self.opened = folder / "opened.txt"
+        """Files of modules below the base directory that processes of code have opened; all of them are to be had as they were shown."""
+        code_runner._LAUNCH = _WATCHED.format(base=str(self.base), opened=str(self.opened)) + code_runner._LAUNCH
         self.files = {
             "data/a.csv": "x,y\n1,2\n", "data/b.json": '{"k": 1}', "notes.json": '{"a": 1}', "secret.json": '{"s": 1}', "sub/c.txt": "c",
             ".env": "X=1", "dipeo.toml": "", ".git/config": "", "t.j2": "{% include 'part.j2' %}", "part.j2": "p {{default}}",
@@ -544,6 +560,9 @@ def observed(
     with world.recorder.recording() as seen:
         execution = world.runtime.execution(prepared, variables=inputs, timeout=20)
         run_sync(world.runtime.run(execution))
+    if world.opened.exists() and (opened := set(world.opened.read_text().split("\n")[:-1])):
+        problems.append(f"code has imported from the disk: {opened}")
+        world.opened.unlink()
     level = "trusted" if trust else "guest"
     world.unusable = _prompts(world, data)
     shown = prepared.gate.closure
@@ -573,7 +592,7 @@ def _is_own(world: World, kind: str, what: str) -> bool:
     data = os.path.join(os.path.dirname(world.base), "data")
     if what == data or what.startswith(f"{data}/"):
         return True
-    return kind != "write" and (what.startswith(BUILT_INTO) or (kind == "load" and "/" not in what)) and what not in ("/etc/passwd", "/etc/shadow")
+    return kind != "write" and (what.startswith(BUILT_INTO) or (kind == "load" and "/" not in what)) and not what.endswith(("/passwd", "/shadow", "/environ"))
 
 
 def _prompts(world: World, data: Any) -> set[str]:
@@ -683,7 +702,7 @@ def at_random(world: World, count: int, seed: int) -> dict[str, Any]:
         maker = Maker(chance, world)
         data, inputs, allow = maker.diagram(), maker.inputs(), chance.choice(ALLOWED)
         world.names = _names(data)
-        world.real_code = chance.random() < 0.05
+        world.real_code = chance.random() < 0.1
         for trust, allowed in ((True, None), (False, None), (None, allow)):
             try:
                 outcome = observed(world, data, inputs=inputs, trust=trust, allow=allowed)
