@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from dipeo_nb.common.root import Root
+from dipeo_nb.common.root import Root, own_root
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, StreamEvent
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import EventType, MessageType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Artifact
-from dipeo_nb.errors import RecordingError, StorageError
+from dipeo_nb.errors import APIKeyError, RecordingError, StorageError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.batch import BatchItem, BatchJob, BatchStore
 from dipeo_nb.llm.recording import Recordings, through
+from dipeo_nb.security.keystore import KeyFile, StoredKey
 from dipeo_nb.security.trust_store import DiagramTrust, TrustStore
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.conversation import SqliteConversationRepository, SqlitePersonRepository
@@ -122,6 +124,35 @@ async def _log_held(store: SqliteRunStore) -> Any:
     return [(e.seq, e.payload) for e in await store.events("r")]
 
 
+async def _append_row(db: DBOperationsDomainService, data: bytes, name: str) -> None:
+    await db.execute_operation("rows.csv", "append", {"name": name, "data": data.hex()})
+
+
+async def _rows_held(db: DBOperationsDomainService) -> Any:
+    return (await db.execute_operation("rows.csv", "read"))["value"]
+
+
+async def _own(root: Root, data: bytes, name: str) -> None:
+    await asyncio.to_thread(LocalFileSystemAdapter(root).write_bytes, f"drafts/{name}", data)
+
+
+def _own_held(root: Root) -> Any:
+    files = LocalFileSystemAdapter(root)
+    return {p.as_posix(): files.read_bytes(p) for p in files.glob("**/*")}
+
+
+async def _key(keys: KeyFile, data: bytes, name: str) -> None:
+    def change() -> None:
+        with keys.changing() as known:
+            known[name] = StoredKey(name, "openai", SecretStr(data.hex()))
+
+    await asyncio.to_thread(change)
+
+
+async def _keys_held(keys: KeyFile) -> Any:
+    return {name: key.secret and key.secret.get_secret_value() for name, key in keys.read().items()}
+
+
 async def _trust(trusted: TrustStore, data: bytes, name: str) -> None:
     await asyncio.to_thread(trusted.add, DiagramTrust(digest=name, base="", name=data.hex()))
 
@@ -185,6 +216,9 @@ SURFACES = [
     Surface("batches", lambda path: BatchStore(Root(path, links=False, private=True)), _batch, _batches_held),
     Surface("recordings", lambda path: Recordings(path, "record"), _record, _recorded),
     Surface("trust", TrustStore, _trust, _trust_held),
+    Surface("csv rows", lambda path: DBOperationsDomainService(LocalFileSystemAdapter(path)), _append_row, _rows_held),
+    Surface("own files", own_root, _own, lambda root: asyncio.to_thread(_own_held, root)),
+    Surface("keys", lambda path: KeyFile(path / "keys.json"), _key, _keys_held),
 ]
 each = pytest.mark.parametrize("surface", SURFACES, ids=lambda s: s.name)
 
@@ -203,8 +237,8 @@ async def closed(thing: Any) -> None:
 
 
 def cause_of(error: Any, surface: Surface) -> str | None:
-    """None for records of trust, whose errors say it in words."""
-    return None if surface.name == "trust" else error.facts["cause"]
+    """None for records of trust and keys, whose errors say it in words."""
+    return None if surface.name in ("trust", "keys") else error.facts["cause"]
 
 
 def files_in(path: Path) -> set[str]:
@@ -220,7 +254,7 @@ def test_a_full_disk(disk: Disk, surface: Surface):
         thing = await opened(surface, disk.path)
         before = await surface.held(thing)
         there = files_in(disk.path)
-        with pytest.raises((StorageError, RecordingError)) as caught:
+        with pytest.raises((StorageError, RecordingError, APIKeyError)) as caught:
             await surface.write(thing, LARGE, "new")
         assert caught.value.hint
         assert cause_of(caught.value, surface) in ("disk_full", None)
@@ -249,7 +283,7 @@ def test_a_disk_without_room_for_a_byte(disk: Disk, surface: Surface):
             for number in range(100):  # a database may have some room of its own
                 await surface.write(thing, b"x" * 1000, f"new{number}")
 
-        with pytest.raises((StorageError, RecordingError)) as caught:
+        with pytest.raises((StorageError, RecordingError, APIKeyError)) as caught:
             await write()
         assert caught.value.hint
         assert cause_of(caught.value, surface) in ("disk_full", None)
@@ -280,7 +314,7 @@ def test_a_disk_that_may_only_be_read(disk: Disk, surface: Surface):
                 await thing.initialize()
             await surface.write(thing, b"new", "new")
 
-        with pytest.raises((StorageError, RecordingError)) as caught:
+        with pytest.raises((StorageError, RecordingError, APIKeyError)) as caught:
             await write()
         assert caught.value.hint
         assert cause_of(caught.value, surface) in ("read_only", "permission", None)

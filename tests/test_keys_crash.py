@@ -19,8 +19,8 @@ from dipeo_nb.security.keys import APIKeyService
 from dipeo_nb.security.keystore import KeyFile
 from tests.conftest import NOT_HERE
 from tests.llm_wire import run
+from tests.test_storage_crash import KILLS
 
-KILLS = 100
 LONGEST_S = 0.01
 """Seconds a writer lives at most after its first acknowledgement."""
 

@@ -1,10 +1,11 @@
-"""`kill -9` in the middle of writing: old or new content, never a mix, and nothing lost that was acknowledged. 100 times each."""
+"""`kill -9` in the middle of writing: old or new content, never a mix, and nothing lost that was acknowledged."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -19,8 +20,12 @@ from dipeo_nb.common.locks import CacheFileLock
 from dipeo_nb.common.root import own_root
 from dipeo_nb.diagram.document import load_text
 from dipeo_nb.domain.chat import Message
-from dipeo_nb.domain.enums import MessageType
+from dipeo_nb.domain.enums import EventType, MessageType
+from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Artifact
+from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.llm.batch import BatchItem, BatchJob, BatchStore
+from dipeo_nb.security.trust_store import DiagramTrust, TrustStore
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.conversation import SqliteConversationRepository
 from dipeo_nb.storage.diagrams import DiagramService
@@ -29,7 +34,8 @@ from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
 from tests.conftest import NOT_HERE
 from tests.llm_wire import run
 
-KILLS = 100
+KILLS = int(os.environ.get("DIPEO_TEST_KILLS", "20"))
+"""Times that each of the first writers is killed, and that of keys; the others a quarter of that. 100 before a release."""
 LONGEST_S = 0.03
 """Seconds a writer lives at most after its first acknowledgement."""
 
@@ -279,7 +285,71 @@ def diagrams_held(folder: Path) -> list[int]:
     return run(go())
 
 
+def remember_trust(folder: Path, first: int, told: Connection) -> None:
+    """Remember that a diagram is trusted, one after another."""
+    store = TrustStore(folder / "data")
+    number = first
+    while True:
+        store.add(DiagramTrust(digest=f"{number:09d}" * 7, base="/b", parts=(("code of 'Clean'", str(number)),) * 50))
+        told.send((number, ""))
+        number += 1
+
+
+def trust_held(folder: Path) -> list[int]:
+    store = TrustStore(folder / "data")
+    assert all(path.stat().st_mode & 0o077 == 0 for path in store.folder.iterdir())
+    return [int(r.digest[:9]) for r in store.records() if isinstance(r, DiagramTrust)]
+
+
+def log_events(folder: Path, first: int, told: Connection) -> None:
+    """Append numbered events to the log of a run."""
+
+    async def go() -> None:
+        store = SqliteRunStore(folder / "r.db")
+        await store.initialize()
+        number = first
+        while True:
+            kind = EventType.EXECUTION_STARTED if number == 1 else EventType.EXECUTION_LOG
+            await store.append([Event(number, kind, "r", 0.0, None, {"diagram": "d", "labels": {}, "pad": content(number).hex()})])
+            told.send((number, ""))
+            number += 1
+
+    asyncio.run(go())
+
+
+def events_held(folder: Path) -> list[int]:
+    async def go() -> list[int]:
+        store = SqliteRunStore(folder / "r.db")
+        await store.initialize()
+        found = await store.events("r")
+        await store.cleanup()
+        assert all(number_of(bytes.fromhex(e.payload["pad"])) == e.seq for e in found)
+        return [e.seq for e in found]
+
+    return run(go())
+
+
+def save_batches(folder: Path, first: int, told: Connection) -> None:
+    """Save one batch job again and again, and others."""
+    batches = BatchStore(own_root(folder).below("batches"))
+    number = first
+    while True:
+        for name in ("same", f"n{number}"):
+            batches.save(BatchJob(name, "openai", "running", float(number), (BatchItem("1", content(number).hex()),)))
+        told.send((number, ""))
+        number += 1
+
+
+def batches_held(folder: Path) -> list[int]:
+    jobs = BatchStore(own_root(folder).below("batches")).jobs()
+    assert all(number_of(bytes.fromhex(job.items[0].model)) == job.created_at for job in jobs)
+    return sorted(int(job.id[1:]) for job in jobs if job.id != "same")
+
+
 WRITERS = {
+    "trust": (remember_trust, trust_held),
+    "runs": (log_events, events_held),
+    "batches": (save_batches, batches_held),
     "files of a cache": (cache_files, files_held),
     "own files": (own_files, own_files_held),
     "diagrams": (create_diagrams, diagrams_held),

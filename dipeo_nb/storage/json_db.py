@@ -41,6 +41,8 @@ LOCK_TIMEOUT_S = 30.0
 """Seconds to wait for somebody else who changes the same file."""
 QUICK_YAML = 200_000
 """Characters of a YAML text that is parsed where it is read."""
+LONG_TRIES = 5
+"""Times that a change of a longer one is worked out anew because somebody else has changed the file."""
 FOLDER = "dbs"
 """Where databases are that are named without a folder."""
 
@@ -121,13 +123,23 @@ class DBOperationsDomainService:
             with self.locked(request.path):
                 return run(request)
 
-        try:
-            result, facts = await asyncio.to_thread(work)
-        except _LongYamlError as long:
-            # A thread could not be stopped, and YAML takes a second for every few hundred kilobytes.
-            value = await WORKERS.call("dipeo_nb.storage.structured_text:yaml_value", long.text, request.path)
-            request = request._replace(parsed=(value,))
-            result, facts = await asyncio.to_thread(work)
+        for _ in range(LONG_TRIES):
+            try:
+                result, facts = await asyncio.to_thread(work)
+                break
+            except _LongYamlError as long:
+                # A thread could not be stopped, and YAML takes a second for every few hundred kilobytes. The lock is not held
+                # meanwhile; a file that somebody has changed since is worked out again.
+                done = await WORKERS.call(long.function, long.text, *long.arguments)
+                request = request._replace(worked_out=(long.text, done))
+        else:
+            raise StorageError(
+                f"Cannot change '{request.path}': it is changed faster than its {len(request.worked_out[0]):,} characters are worked out.",
+                hint="Keep what changes often in a smaller file, or as JSON.",
+                operation=operation,
+                path=request.path,
+                cause="unavailable",
+            )
         metadata = {"operation": operation, "file_path": request.path, **facts}
         return {"value": result, "metadata": metadata}
 
@@ -179,10 +191,8 @@ class DBOperationsDomainService:
             resolved = [list(r) for r in line_ranges(request.lines, total)]
             ranges = {"requested": request.lines, "resolved": resolved}
             return part, {**facts, "partial_content": True, "total_lines": total, "line_ranges": ranges}
-        if request.parsed is not None:
-            body = request.parsed[0]
-        elif request.form == "yaml" and len(text) > QUICK_YAML:
-            raise _LongYamlError(text)
+        if request.form == "yaml" and len(text) > QUICK_YAML:
+            body = request.of_long(text, "dipeo_nb.storage.structured_text:yaml_value", request.path)
         else:
             body = parse(text, request.form if request.format else guessed(request.path, text), request.path)
         if request.keys:
@@ -222,7 +232,7 @@ class DBOperationsDomainService:
         body = parse(text, request.form, request.path) if text.strip() else {}
         if request.form == "csv" and text.strip():
             csv_text.refuse_uneven(text, request.path)
-        _put_all(body, request)
+        _put_all(body, request.value, request.keys, request.path)
         return request.value, {**self._save(request, body), "keys": request.keys}
 
     # Files.
@@ -263,50 +273,28 @@ class DBOperationsDomainService:
 
     def _with_item(self, request: DBRequest, text: str) -> tuple[str, dict[str, Any]]:
         """A JSON or YAML text with another item, the others as they stand there; what is no list becomes the first item."""
+        if request.form == "yaml":
+            if len(text) > QUICK_YAML:
+                yaml_text([request.value], request.path)  # refused here, if at all
+                longer, facts = request.of_long(text, f"{__name__}:with_appended_yaml", request.value, request.path)
+                return longer, facts
+            return with_appended_yaml(text, request.value, request.path)
         old = parse(text, request.form, request.path)
         if isinstance(old, str) and request.form == "json" and _is_text(request.path):
             return _with_line(text, as_text(request.value, request.path)), {}
         if isinstance(old, list):
-            items: list[Any] = [*old, request.value]
-            if request.form == "json":
-                item = json_text(request.value, request.path)
-                return with_item(text, item, len(old)), {"items_count": len(items)}  # pyright: ignore[reportUnknownArgumentType]
-            longer = with_yaml_item(text, request.value, request.path)
-            if longer is not None:
-                return longer, {"items_count": len(items)}
-        else:
-            items = [request.value] if old is None or old == {} else [old, request.value]
-        if request.form == "yaml":
-            _refuse_to_lose_comments(text, request.path)
-            native = yaml_native(text, request.path)
-            items = (
-                [*native, request.value]
-                if isinstance(native, list)
-                else [native, request.value]
-                if len(items) > 1
-                else items
-            )
+            count = len(old) + 1  # pyright: ignore[reportUnknownArgumentType]
+            return with_item(text, json_text(request.value, request.path), count - 1), {"items_count": count}
+        items: list[Any] = [request.value] if old is None or old == {} else [old, request.value]
         return serialized(items, request.form, request.path), {"items_count": len(items)}
 
     def _update_yaml(self, request: DBRequest, text: str) -> dict[str, Any]:
-        """Single values are replaced where they stand, so that comments stay; else the whole is written anew."""
-        body = yaml_native(text, request.path)
-        body = {} if body is None else body
-        _put_all(body, request)
-        wanted = parse(serialized(body, "yaml", request.path), "yaml", request.path)
-        changed: str | None = text
-        for key in request.keys:
-            part = _part(request.value, key, several=len(request.keys) > 1)
-            changed = None if changed is None else with_yaml_scalar(changed, _steps(key) or [key], part, request.path)
-        if changed is not None:
-            try:
-                fits = parse(changed, "yaml", request.path) == wanted
-            except (ValidationError, StorageError):
-                fits = False
-            if fits:
-                return {**self._replace(request, b"", changed, _counted(body)), "keys": request.keys}
-        _refuse_to_lose_comments(text, request.path)
-        return {**self._save(request, body), "keys": request.keys}
+        if len(text) > QUICK_YAML:
+            yaml_text([request.value], request.path)  # refused here, if at all
+            changed, facts = request.of_long(text, f"{__name__}:with_updated_yaml", request.value, request.keys, request.path)
+        else:
+            changed, facts = with_updated_yaml(text, request.value, request.keys, request.path)
+        return {**self._replace(request, b"", changed, facts), "keys": request.keys}
 
     def _spliced(self, request: DBRequest, known: _Known) -> dict[str, Any]:
         """Append to a list that is known to be one, without reading its items."""
@@ -325,12 +313,52 @@ class DBOperationsDomainService:
         return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
-class _LongYamlError(Exception):
-    """A YAML text that takes long to parse."""
+def with_appended_yaml(text: str, value: Any, path: str) -> tuple[str, dict[str, Any]]:
+    """(text, facts) of a YAML list with another item, the others as they stand there; what is no list becomes the first item."""
+    old = yaml_value(text, path)
+    if isinstance(old, list):
+        count = len(old) + 1  # pyright: ignore[reportUnknownArgumentType]
+        longer = with_yaml_item(text, value, path)
+        if longer is not None:
+            return longer, {"items_count": count}
+    _refuse_to_lose_comments(text, path)
+    native = yaml_native(text, path)
+    before: list[Any] = native if isinstance(native, list) else [] if old is None or old == {} else [native]
+    items = [*before, value]
+    return serialized(items, "yaml", path), {"items_count": len(items)}
 
-    def __init__(self, text: str) -> None:
+
+def with_updated_yaml(text: str, value: Any, keys: list[str], path: str) -> tuple[str, dict[str, Any]]:
+    """(text, facts) of YAML with other values: single ones are replaced where they stand, so that comments stay; else the whole
+    is written anew."""
+    body = yaml_native(text, path)
+    body = {} if body is None else body
+    _put_all(body, value, keys, path)
+    whole = serialized(body, "yaml", path)
+    wanted = parse(whole, "yaml", path)
+    changed: str | None = text
+    for key in keys:
+        part = _part(value, key, several=len(keys) > 1)
+        changed = None if changed is None else with_yaml_scalar(changed, _steps(key) or [key], part, path)
+    if changed is not None:
+        try:
+            fits = parse(changed, "yaml", path) == wanted
+        except (ValidationError, StorageError):
+            fits = False
+        if fits:
+            return changed, _counted(body)
+    _refuse_to_lose_comments(text, path)
+    return whole, _counted(body)
+
+
+class _LongYamlError(Exception):
+    """A YAML text with which something takes long: *function* (`module:name`), called with it and *arguments*."""
+
+    def __init__(self, text: str, function: str, arguments: tuple[Any, ...]) -> None:
         super().__init__("the YAML is long")
         self.text = text
+        self.function = function
+        self.arguments = arguments
 
 
 class _Stored(NamedTuple):
@@ -349,8 +377,14 @@ class DBRequest(NamedTuple):
     keys: list[str]
     lines: Any
     format: str | None
-    parsed: tuple[Any] | None = None
-    """The content, where it was parsed already."""
+    worked_out: tuple[str, Any] = ("", None)
+    """(text, what was worked out of it elsewhere), of a long text."""
+
+    def of_long(self, text: str, function: str, *arguments: Any) -> Any:
+        """What a function makes of a long text. Raises _LongYamlError where that is not worked out yet."""
+        if self.worked_out[0] != text:
+            raise _LongYamlError(text, function, arguments)
+        return self.worked_out[1]
 
     @property
     def form(self) -> str:
@@ -489,12 +523,12 @@ def _at(value: Any, steps: Iterable[str | int]) -> Any:
     return value
 
 
-def _put_all(body: Any, request: DBRequest) -> None:
+def _put_all(body: Any, value: Any, keys: list[str], path: str) -> None:
     """Set what belongs to each key."""
     if not isinstance(body, (dict, list)):
-        raise ValidationError(f"'{request.path}' holds no mapping, so it cannot be updated by keys.", hint="Use write.")
-    for key in request.keys:
-        put(body, key, _part(request.value, key, several=len(request.keys) > 1))
+        raise ValidationError(f"'{path}' holds no mapping, so it cannot be updated by keys.", hint="Use write.")
+    for key in keys:
+        put(body, key, _part(value, key, several=len(keys) > 1))
 
 
 def _part(value: Any, key: str, *, several: bool) -> Any:
