@@ -307,6 +307,8 @@ def log_events(folder: Path, first: int, told: Connection) -> None:
     async def go() -> None:
         store = SqliteRunStore(folder / "r.db")
         await store.initialize()
+        if first > 1:
+            await store.claim("r")  # its process is gone
         number = first
         while True:
             kind = EventType.EXECUTION_STARTED if number == 1 else EventType.EXECUTION_LOG
