@@ -60,6 +60,8 @@ LAST_SEQ = 2**53
 """Numbers of events beyond are none."""
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request at most."""
+FRAMES = 32
+"""Events sent to a client before other work on the loop gets its turn."""
 END_S = 20.0
 """Seconds that runs have to end when the server does."""
 _LOG = logger(__name__)
@@ -374,8 +376,12 @@ class RunServer:
 
     async def _told(self, run_id: str, after: int) -> AsyncIterator[Mapping[str, Any]]:
         async with aclosing(self.runtime.router.events(run_id, after=after)) as events:
+            sent = 0
             async for event in events:
                 yield _frame(event)
+                sent += 1
+                if not sent % FRAMES:  # neither the log nor a client that has gone makes us wait, and others want their turn
+                    await asyncio.sleep(0)
 
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]++\]|[^\[\]:/@\s]++)(?::\d++)?")
