@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from typing import Any, cast
 
+from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.errors import LLMConnectionError, LLMTimeoutError
 
@@ -24,6 +27,66 @@ async def collected(events: AsyncIterator[StreamEvent], request: LLMRequest) -> 
     if response is None:
         raise broken_off(request)
     return response
+
+
+def words(value: Any) -> str:
+    """A text as a server sends it: empty where there is none, and such as UTF-8 can hold.
+
+    Raises:
+        TypeError: it is another value.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"a text is expected, not {type(value).__name__}")
+    return well_formed(value)
+
+
+def named(value: Any) -> str:
+    """As `words`, of what has to be there: the name of a tool, the id of a call.
+
+    Raises:
+        TypeError: it is another value, or empty.
+    """
+    if not (text := words(value)):
+        raise TypeError("a name is missing")
+    return text
+
+
+def batch_lines(data: bytes, requests: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(custom id, entry) of the lines of a batch's results that belong to *requests*. Only a line feed ends a line. Whose answer a
+    line is that cannot be read is not known: that answer is missing, the others are there."""
+    for line in data.split(b"\n"):
+        try:
+            entry = json.loads(line.decode(errors="replace"))
+        except (ValueError, RecursionError):
+            continue
+        name = cast("Mapping[str, Any]", entry).get("custom_id") if isinstance(entry, Mapping) else None
+        if isinstance(name, str) and name in requests:
+            yield name, cast("Mapping[str, Any]", entry)
+
+
+class TextPieces:
+    """A text that comes in pieces, which may end within a surrogate pair."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._half = ""
+
+    def add(self, piece: Any) -> str:
+        """What is complete with one more piece; see `words`."""
+        if isinstance(piece, str):
+            piece = self._half + piece
+            self._half = piece[-1] if "\ud800" <= piece[-1:] <= "\udbff" else ""
+            piece = piece[:-1] if self._half else piece
+        said = words(piece)
+        self._pieces.append(said)
+        return said
+
+    @property
+    def text(self) -> str:
+        """All that is complete."""
+        return "".join(self._pieces)
 
 
 def broken_off(request: LLMRequest) -> LLMConnectionError:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import SecretStr
 
+from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.lifecycle import Lifecycle
 from dipeo_nb.errors import (
     AuthError,
@@ -50,9 +51,9 @@ class Caller(NamedTuple):
         return {"provider": self.provider, "model": self.model}
 
     def harmless(self, text: str) -> str:
-        """*text* without the key."""
+        """*text* without the key, as UTF-8 can hold it."""
         value = self.secret.get_secret_value() if self.secret else ""
-        return text.replace(value, "…") if value else text
+        return well_formed(text.replace(value, "…") if value else text)
 
     def cause(self, error: Exception) -> Exception | None:
         """The vendor's error as a cause to show, unless the server repeated the key in it."""
@@ -195,11 +196,60 @@ def translated(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda
         raise mapped from caller.cause(error)
 
 
+class Progress:
+    """How far an answer was understood."""
+
+    begun = False
+    """Whether a part of it was: the server speaks the API, and another try may succeed."""
+
+
+@contextlib.contextmanager
+def reading(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda _: None, *, hint: str = "") -> Iterator[Progress]:
+    """`translated`, for code that reads an answer. The SDKs do not check what they pass on, so whatever fails there on a value of
+    another type than the API's, or on one that is missing, is an error of the server.
+
+    Args:
+        hint: what to check when nothing of the answer was understood.
+    """
+    progress = Progress()
+    try:
+        yield progress
+    except LLMError:
+        raise
+    except Exception as error:
+        what = _unreadable(error)
+        if what is None and isinstance(error, (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)):
+            what = "an answer of an unknown form"
+        mapped = vendor(error) or (what and unreadable(caller, what, hint=hint, begun=progress.begun)) or _general(caller, error)
+        if mapped is None:
+            raise
+        raise mapped from caller.cause(error)
+
+
+def unreadable(caller: Caller, what: str, *, hint: str = "", begun: bool = False) -> ProviderError:
+    """The error of an answer that cannot be used.
+
+    Args:
+        what: was sent.
+        begun: whether a part of it was understood.
+    """
+    check = hint or (f"Check {caller.base_url_variable}." if caller.base_url_variable else "Try again.")
+    return ProviderError(
+        f"{caller.provider} sent {what}.", hint="Try again." if begun else check, retryable=begun or None, **caller.facts
+    )
+
+
+def _unreadable(error: Exception) -> str | None:
+    """What came, by the error of a parser."""
+    if isinstance(error, (json.JSONDecodeError, UnicodeError)):
+        return "something that is not JSON"
+    return "JSON that is nested too deeply" if isinstance(error, RecursionError) else None
+
+
 def _general(caller: Caller, error: Exception) -> LLMError | None:
     package = type(error).__module__.partition(".")[0]
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
-        hint = f"Check {caller.base_url_variable}." if caller.base_url_variable else "Try again."
-        return ProviderError(f"{caller.provider} sent something that is not JSON.", hint=hint, **caller.facts)
+    if (what := _unreadable(error)) is not None:
+        return unreadable(caller, what)
     if package in HTTP_LIBRARIES:
         name = type(error).__name__
         if "Timeout" in name:
@@ -295,7 +345,7 @@ _IN_STREAM = {
 def said_in_stream(caller: Caller, code: str, said: str) -> LLMError:
     """The error of an answer that failed after it had begun; there is no status then, only the provider's *code*, which some
     servers make a status of."""
-    status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else _IN_STREAM.get(code, 400)
+    status = int(code) if re.fullmatch("[45][0-9]{2}", code) else _IN_STREAM.get(code, 400)
     error = status_error(caller, status, said, code=code)
     if status == 400 and type(error) is ProviderError:
         return ProviderError(f"{caller.provider}: {caller.harmless(said)}", hint="Try again.", **caller.facts)

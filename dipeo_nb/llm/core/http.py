@@ -8,6 +8,7 @@ U+2028 within a text. So a stream is brought into a form that all of them read, 
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from functools import cache
@@ -35,6 +36,8 @@ def make_client(
     withheld: Collection[str] = (),
     whole: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _: None,
     lines: bool = False,
+    typed: bool = False,
+    whole_texts: bool = False,
     **options: Any,
 ) -> Any:
     """An `AsyncClient` for one server. Proxies and certificates of the environment count, but not for this machine. It follows no
@@ -46,13 +49,15 @@ def make_client(
         timeout: seconds that it may say nothing.
         withheld: names of headers that are taken off.
         lines: its streams are lines of JSON, not events, whatever it calls them.
+        typed: events without a name have that of their `type`.
+        whole_texts: its reader refuses texts with half of a surrogate pair.
         whole: makes an event of an answer that comes in one JSON although a stream was asked for.
         options: further ones of the library's `AsyncClient`.
 
     Raises:
         ConfigurationError: a proxy or certificates that the environment names cannot be used.
     """
-    own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole, "lines": lines}
+    own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole, "lines": lines, "typed": typed, "whole_texts": whole_texts}
     limits = library.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
     try:
         return client_class(library)(own, timeout=limits, trust_env=not is_loopback(address), follow_redirects=False, **options)
@@ -121,7 +126,7 @@ def client_class(library: Any) -> Any:
                 plain = response.headers.get("content-encoding", "identity") == "identity"
                 cleaner = None
                 if plain and (streamed or kind == "text/event-stream") and response.status_code == 200:
-                    cleaner = JsonLines() if self._own["lines"] else EventLines()
+                    cleaner = JsonLines() if self._own["lines"] else EventLines(typed=self._own["typed"], whole=self._own["whole_texts"])
                 response.stream = Stream(response.stream, cleaner)
             if not stream:
                 await response.aread()
@@ -135,7 +140,7 @@ def client_class(library: Any) -> Any:
             event = None
             try:
                 body = json.loads(data)
-            except ValueError:
+            except (ValueError, RecursionError):
                 body = None
             if isinstance(body, Mapping):
                 event = self._own["whole"](cast("Mapping[str, Any]", body))
@@ -165,13 +170,14 @@ def _status_within(body: Any) -> int:
     for place in (error, body):
         for name in ("code", "status"):
             value = place.get(name) if isinstance(place, Mapping) else None  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
-            if isinstance(value, (int, str)) and str(value).isdecimal() and 400 <= int(value) < 600:
+            if isinstance(value, (int, str)) and re.fullmatch("[45][0-9]{2}", str(value)):
                 return int(value)
     return 400
 
 
 # Streams.
 
+_BOM = b"\xef\xbb\xbf"
 _SEPARATORS = {"\u2028": b"\\u2028", "\u2029": b"\\u2029", "\u0085": b"\\u0085"}
 """Characters that some readers take for the end of a line → how JSON writes them."""
 
@@ -188,7 +194,25 @@ class Cleaner:
         raise NotImplementedError
 
 
-def _escaped(data: bytes) -> bytes:
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
+"""Escape sequences of JSON: a surrogate pair, a half of one that stands alone, any other."""
+
+
+def _escaped(data: bytes, *, whole: bool = False) -> bytes:
+    """JSON that every reader of UTF-8 and of lines takes: bytes that are no UTF-8 are U+FFFD, as the standard of event streams has
+    it.
+
+    Args:
+        whole: halves of surrogate pairs are texts, too: their escape sequences. Else they may be joined with the next piece.
+    """
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        data = data.decode(errors="replace").encode()
+    if whole and (b"\\ud" in data or b"\\uD" in data):
+        data = _ESCAPES.sub(lambda found: b"\\" * (found["half"] is not None) + found[0], data)
     for character, escape in _SEPARATORS.items():
         data = data.replace(character.encode(), escape)
     return data
@@ -199,11 +223,16 @@ class JsonLines(Cleaner):
 
     def __init__(self) -> None:
         self._rest = b""
+        self._first = True
 
     def feed(self, data: bytes) -> bytes:
-        lines = (self._rest + data).split(b"\n")
+        self._rest += data
+        if self._first and len(self._rest) >= 3:
+            self._first = False
+            self._rest = self._rest.removeprefix(_BOM)
+        lines = self._rest.split(b"\n")
         self._rest = lines.pop()
-        return b"".join(_escaped(line) + b"\n" for line in lines if line.strip())
+        return b"".join(_escaped(line, whole=True) + b"\n" for line in lines if line.strip())
 
     def end(self) -> bytes:
         return self.feed(b"\n")
@@ -213,15 +242,16 @@ class EventLines(Cleaner):
     """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): each with its name and its data in one
     line; no comments, no numbers, no events without data."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, typed: bool = False, whole: bool = False) -> None:
         self._rest = b""
         self._first = True
+        self._typed, self._whole = typed, whole
 
     def feed(self, data: bytes) -> bytes:
         self._rest += data
         if self._first and len(self._rest) >= 3:
             self._first = False
-            self._rest = self._rest.removeprefix(b"\xef\xbb\xbf")
+            self._rest = self._rest.removeprefix(_BOM)
         if b"\r" in self._rest:
             held = self._rest.endswith(b"\r")  # its line feed may be next
             text = self._rest[:-1] if held else self._rest
@@ -230,28 +260,40 @@ class EventLines(Cleaner):
         if end < 0:
             return b""
         events, self._rest = self._rest[: end + 2], self._rest[end + 2 :]
-        return _plain_events(events)
+        return self._plain(events)
 
     def end(self) -> bytes:
-        rest = _plain_events(self._rest.replace(b"\r", b"\n") + b"\n\n")
+        rest = self._plain(self._rest.replace(b"\r", b"\n") + b"\n\n")
         data = rest.rpartition(b"data: ")[2].strip()
         try:  # an event that was cut off is none
             return rest if data == b"[DONE]" or json.loads(data) is not None else b""
-        except ValueError:
+        except (ValueError, RecursionError):
             return b""
 
+    def _plain(self, events: bytes) -> bytes:
+        found: list[bytes] = []
+        for event in events.split(b"\n\n"):
+            name, lines = b"", list[bytes]()
+            for line in event.split(b"\n"):
+                field, _, value = line.partition(b":")
+                if field == b"data":
+                    lines.append(value.removeprefix(b" "))
+                elif field == b"event":
+                    name = value.strip()
+            if lines and any(lines):
+                data = lines[0] if len(lines) == 1 else b" ".join(lines)  # within JSON, line breaks are blanks
+                data = _escaped(data, whole=self._whole)
+                if not name and self._typed:
+                    name = _type_of(data)
+                found.append((b"event: " + _escaped(name) + b"\n" if name else b"") + b"data: " + data + b"\n\n")
+        return b"".join(found)
 
-def _plain_events(events: bytes) -> bytes:
-    found: list[bytes] = []
-    for event in events.split(b"\n\n"):
-        name, lines = b"", list[bytes]()
-        for line in event.split(b"\n"):
-            field, _, value = line.partition(b":")
-            if field == b"data":
-                lines.append(value.removeprefix(b" "))
-            elif field == b"event":
-                name = value.strip()
-        if lines and any(lines):
-            data = lines[0] if len(lines) == 1 else b" ".join(lines)  # within JSON, line breaks are blanks
-            found.append((b"event: " + name + b"\n" if name else b"") + b"data: " + _escaped(data) + b"\n\n")
-    return b"".join(found)
+
+def _type_of(data: bytes) -> bytes:
+    """The `type` of an event; empty without one."""
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        return b""
+    kind = cast("dict[str, Any]", event).get("type") if isinstance(event, dict) else None
+    return kind.encode() if isinstance(kind, str) and re.fullmatch(r"[\w.]+", kind) else b""

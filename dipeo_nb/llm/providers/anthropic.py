@@ -16,9 +16,9 @@ from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEve
 from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
-from dipeo_nb.llm.core.errors import Caller, said_in_stream, stainless, translated
+from dipeo_nb.llm.core.errors import Caller, reading, said_by, said_in_stream, stainless, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
-from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
 from dipeo_nb.llm.usage import merged, record
 from dipeo_nb.llm.usage import of_anthropic as usage_of
@@ -64,13 +64,17 @@ class UnifiedAnthropicClient(UnifiedClient):
         body = self._body(request)
         yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
         turn = _Turn(request)
+        vendor = stainless(_sdk(), caller)
         for _ in range(PAUSES + 1):
-            with translated(caller, stainless(_sdk(), caller)):
-                async with await client.messages.create(**body, stream=True) as events:
+            with translated(caller, vendor):
+                opened = await client.messages.create(**body, stream=True)
+            with reading(caller, vendor) as progress:
+                async with opened as events:
                     turn.begin(events.response.headers.get("request-id"))
                     try:
                         async for event in events:
                             said = turn.take(event)
+                            progress.begun = True
                             if said is not None:
                                 yield said
                     finally:
@@ -80,7 +84,9 @@ class UnifiedAnthropicClient(UnifiedClient):
             if turn.stop_reason != "pause_turn":
                 break
             body["messages"] = [*body["messages"], {"role": "assistant", "content": list(map(_kept, turn.blocks))}]
-        response = turn.response(caller)
+        with reading(caller) as progress:
+            progress.begun = True
+            response = turn.response(caller)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
@@ -128,23 +134,27 @@ class UnifiedAnthropicClient(UnifiedClient):
         """The answers, and the errors, that there are."""
         found: dict[str, LLMResponse | LLMError] = {}
         async with self._batches() as batches:
-            async for entry in await batches.results(batch_id):
-                if (request := requests.get(entry.custom_id)) is not None:
-                    found[entry.custom_id] = self._batch_result(entry.result, request)
+            # The lines themselves: the SDK's reader ends at the first one that is damaged.
+            opened = await batches.with_raw_response.results(batch_id)
+            for name, entry in batch_lines(await opened.http_response.aread(), requests):
+                found[name] = self._batch_result(entry, requests[name])
         return found
 
-    def _batch_result(self, result: Any, request: LLMRequest) -> LLMResponse | LLMError:
+    def _batch_result(self, entry: Mapping[str, Any], request: LLMRequest) -> LLMResponse | LLMError:
         caller = self.caller(request)
-        if result.type == "errored":
-            problem = result.error.error
-            return said_in_stream(caller, problem.type, problem.message)
-        if result.type != "succeeded":
-            return ProviderError(f"anthropic: the request was {result.type}.", hint="Submit it again.", **caller.facts)
-        message = result.message
-        blocks = [b.model_dump(mode="json", exclude_none=True) for b in message.content]
-        usage = usage_of(record(message.usage))
         try:
-            return response_of(blocks, message.stop_reason, usage, request, message.model, message.id, caller)
+            with reading(caller):
+                result = entry["result"]
+                kind = named(result["type"])
+                if kind == "errored":
+                    return said_in_stream(caller, *said_by(result["error"]))
+                if kind != "succeeded":
+                    return ProviderError(f"anthropic: the request was {kind}.", hint="Submit it again.", **caller.facts)
+                message = result["message"]
+                blocks = list(map(record, message["content"]))
+                model, stop = words(message.get("model")) or request.model, words(message.get("stop_reason")) or None
+                usage = usage_of(record(message.get("usage")))
+                return response_of(blocks, stop, usage, request, model, words(message.get("id")) or None, caller)
         except LLMError as error:
             return error
 
@@ -173,7 +183,7 @@ class UnifiedAnthropicClient(UnifiedClient):
     def _connected(self, secret: SecretStr, base_url: str) -> Any:
         import httpx2  # the SDK's own library
 
-        http = self.http(httpx2, base_url)
+        http = self.http(httpx2, base_url, typed=True)
         return _sdk().AsyncAnthropic(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )
@@ -340,6 +350,7 @@ class _Turn:
         self._at: dict[int, dict[str, Any]] = {}
         """Blocks of the response that comes, by the server's numbers, which may have gaps."""
         self._json: dict[int, list[str]] = {}
+        self._texts: dict[int, TextPieces] = {}
         self._request_id: str | None = None
         self._model = request.model
         self._usage: dict[str, Any] = {}
@@ -348,7 +359,7 @@ class _Turn:
     def begin(self, request_id: str | None) -> None:
         """A (further) response begins."""
         self._request_id = request_id
-        self._at = {}
+        self._at, self._json, self._texts = {}, {}, {}
         self.complete = False
         self._usage = {}
 
@@ -358,20 +369,26 @@ class _Turn:
             case "content_block_delta":
                 return self._delta(event.index, event.delta)
             case "content_block_start":
-                block = event.content_block.model_dump(mode="json", exclude_none=True)
+                block = record(event.content_block)
+                kind = words(block["type"])
+                if kind == "tool_use":
+                    block |= {"id": named(block.get("id")), "name": named(block.get("name"))}
+                elif kind == "text":
+                    block["text"] = words(block.get("text"))
                 self._at[event.index] = block
+                self._texts[event.index] = TextPieces()
                 self.blocks.append(block)
-                if block["type"] == "tool_use":
+                if kind == "tool_use":
                     return StreamEvent("tool_call_start", block["name"], data={"id": block["id"]})
-                if block["type"] == "text" and block.get("text"):
+                if kind == "text" and block["text"]:
                     return StreamEvent("text", block["text"])
             case "content_block_stop":
                 return self._stop(event.index)
             case "message_start":
-                self._model = event.message.model or self._model
+                self._model = words(event.message.model) or self._model
                 self._usage = merged(self._usage, record(getattr(event.message, "usage", None)))
             case "message_delta":
-                self.stop_reason = event.delta.stop_reason
+                self.stop_reason = words(event.delta.stop_reason) or None
                 self._usage = merged(self._usage, record(getattr(event, "usage", None)))
             case "message_stop":
                 self.complete = True
@@ -384,20 +401,25 @@ class _Turn:
     def _delta(self, at: int, delta: Any) -> StreamEvent | None:
         block = self._at[at]
         match delta.type:
-            case "text_delta":
-                block["text"] = (block.get("text") or "") + delta.text
-                return StreamEvent("text", delta.text)
+            case "text_delta" if block["type"] == "text":
+                piece = self._texts[at].add(delta.text)
+                block["text"] += piece
+                return StreamEvent("text", piece)
             case "thinking_delta":
-                block["thinking"] = (block.get("thinking") or "") + delta.thinking
-                return StreamEvent("reasoning", delta.thinking)
+                piece = self._texts[at].add(delta.thinking)
+                block["thinking"] = words(block.get("thinking")) + piece
+                return StreamEvent("reasoning", piece)
             case "input_json_delta":
-                self._json.setdefault(at, []).append(delta.partial_json)
+                piece = words(delta.partial_json)
+                self._json.setdefault(at, []).append(piece)
                 if block["type"] == "tool_use":
-                    return StreamEvent("tool_call_delta", delta.partial_json, data={"id": block["id"]})
+                    return StreamEvent("tool_call_delta", piece, data={"id": block["id"]})
             case "signature_delta":
-                block["signature"] = delta.signature
+                block["signature"] = words(delta.signature)
+            case "text_delta":
+                raise TypeError(f"text in a block of type {block['type']}")
             case "citations_delta":
-                block.setdefault("citations", []).append(delta.citation.model_dump(mode="json", exclude_none=True))
+                block.setdefault("citations", []).append(record(delta.citation))
             case _:
                 pass
         return None
@@ -449,7 +471,7 @@ def response_of(
         raise ContentFilteredError(
             "The model refused to answer.", hint="Change the prompt.", request_id=request_id, usage=usage, **caller.facts
         )
-    text = "".join(b.get("text") or "" for b in blocks if b["type"] == "text")
+    text = "".join(words(b.get("text")) for b in blocks if b["type"] == "text")
     calls = tuple(_call(b) for b in blocks if b["type"] == "tool_use")
     finish = FINISH.get(stop_reason or "", stop_reason or "stop")
     structured = rung = None
@@ -474,7 +496,7 @@ def response_of(
         finish,
         request_id,
         rung=rung,
-        tool_outputs=tuple({"type": "citation", "url": c["url"], "title": c.get("title")} for c in cited),
+        tool_outputs=tuple({"type": "citation", "url": words(c["url"]), "title": words(c.get("title"))} for c in cited),
         raw={"provider": "anthropic", "content": list(map(_kept, blocks))} if calls else None,
     )
 
@@ -482,8 +504,8 @@ def response_of(
 def _call(block: Mapping[str, Any]) -> ToolCall:
     given = block.get("input")
     if UNREADABLE in block or not isinstance(given, Mapping):
-        return ToolCall(block["id"], block["name"], {}, str(block.get(UNREADABLE, given)))
-    return ToolCall(block["id"], block["name"], cast("Mapping[str, Any]", given))
+        return ToolCall(named(block.get("id")), named(block.get("name")), {}, str(block.get(UNREADABLE, given)))
+    return ToolCall(named(block.get("id")), named(block.get("name")), cast("Mapping[str, Any]", given))
 
 
 def _kept(block: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from dipeo_nb.domain.chat import BillItem, ChatMessage, LLMRequest, LLMResponse,
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.errors import LLMConnectionError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
-from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
-from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, reading, said_in_stream, status_error
+from dipeo_nb.llm.stream import TextPieces, broken_off, words
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
 from dipeo_nb.llm.usage import merged, of_anthropic, record
 
@@ -79,7 +79,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
         await asyncio.to_thread(_sdk)  # its import takes a second
         caller = self.caller(request, self.config.api_key or NO_KEY)
         answer = _Answer(request, caller)
-        with translated(caller, lambda error: _known(error, caller)):
+        with reading(caller, lambda error: _known(error, caller)) as progress:
             async with self._pool.session(settings, history) as session:
                 if not session.ready:
                     yield StreamEvent("progress", "Starting Claude Code")
@@ -88,6 +88,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
                         async for message in messages:
                             for event in answer.take(message):
                                 yield event
+                            progress.begun = True
                 finally:
                     request.note(answer.usage)
                 response = answer.finished(session)
@@ -292,9 +293,12 @@ class _Session:
                 while (turn := await self._asked.get()) is not None:
                     text, box = turn
                     await client.query(text)
+                    message: Any = None
                     async for message in client.receive_response():
                         box.put_nowait(message)
                     box.put_nowait(None)
+                    if not isinstance(message, _sdk().ResultMessage):
+                        return  # the program ended within the turn
         except Exception as error:  # noqa: BLE001 - raised to whoever asks
             self._failure = error
 
@@ -391,7 +395,7 @@ class _Answer:
     def __init__(self, request: LLMRequest, caller: Caller) -> None:
         self._request = request
         self._caller = caller
-        self._streamed = False
+        self._said, self._thoughts = TextPieces(), TextPieces()
         self._model = request.model
         self._error: str | None = None
         self._result: Any = None
@@ -402,19 +406,18 @@ class _Answer:
         """What a message of the SDK means for the reader."""
         sdk = _sdk()
         if isinstance(message, sdk.StreamEvent):
-            delta = message.event.get("delta") or {}
+            delta = record(message.event.get("delta"))
             if message.event.get("type") == "message_start":
                 self._counts.append(record(record(message.event.get("message")).get("usage")))
             elif message.event.get("type") == "message_delta" and self._counts:
                 self._counts[-1] = merged(self._counts[-1], record(message.event.get("usage")))
             if message.event.get("type") == "content_block_delta" and message.parent_tool_use_id is None:
                 if delta.get("type") == "text_delta":
-                    self._streamed = True
-                    return [StreamEvent("text", delta["text"])]
+                    return [StreamEvent("text", self._said.add(delta.get("text")))]
                 if delta.get("type") == "thinking_delta":
-                    return [StreamEvent("reasoning", delta["thinking"])]
+                    return [StreamEvent("reasoning", self._thoughts.add(delta.get("thinking")))]
         elif isinstance(message, sdk.AssistantMessage):
-            self._model = message.model or self._model
+            self._model = words(message.model) or self._model
             self._error = message.error or self._error
         elif isinstance(message, sdk.ResultMessage):
             self._result = message
@@ -434,8 +437,8 @@ class _Answer:
         result = self._result
         if result is None:
             raise broken_off(self._request)
-        session.session_id = result.session_id
-        said = str(result.result or "; ".join(result.errors or ()) or result.subtype)
+        session.session_id = words(result.session_id) or None
+        said = str(result.result or "; ".join(map(str, result.errors or ())) or result.subtype)
         cost, usage = None, of_anthropic(record(result.usage))
         if result.total_cost_usd is not None:
             cost, session.spent_usd = max(0.0, result.total_cost_usd - session.spent_usd), result.total_cost_usd
@@ -444,7 +447,7 @@ class _Answer:
             error = self._failure(result, said)
             error.usage = usage if usage.total or cost else None
             raise error
-        text = str(result.result or "")
+        text = words(result.result) or self._said.text
         structured = rung = None
         if self._request.response_format is not None:
             text = (
@@ -484,7 +487,7 @@ def _known(error: Any, caller: Caller) -> LLMError | None:
             hint='Run: pip install "dipeo-nb[claude-code]", or install Claude Code.',
             **caller.facts,
         )
-    if isinstance(error, sdk.ClaudeSDKError):
-        said = caller.harmless(str(error)).strip().splitlines()[0]
+    if isinstance(error, sdk.ClaudeSDKError) or type(error) is Exception:  # so the SDK says what its reader met
+        said = next(iter(caller.harmless(str(error)).strip()[:SAID_LIMIT].splitlines()), "no reason given")
         return LLMConnectionError(f"Claude Code ended: {said}", hint="Try again.", **caller.facts)
     return None

@@ -37,7 +37,7 @@ from dipeo_nb.errors import (
     ValidationError,
 )
 from dipeo_nb.llm.core.client import UnifiedClient
-from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
+from dipeo_nb.llm.core.errors import Caller, reading, said_in_stream, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import name_of, parsed, schema_of
@@ -53,6 +53,8 @@ OWN_ID = "gemini-"
 """Beginning of the ids given to calls that came without one; these are not sent back."""
 COMPLETE = frozenset({"STOP", "MAX_TOKENS", "FUNCTION_CALL"})
 """Reasons to end an answer that was given; Google says STOP after calls too, servers that imitate it FUNCTION_CALL."""
+PASSING = frozenset({"MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "OTHER"})
+"""Reasons that are a slip of the model: it seldom happens twice."""
 FILTERED = frozenset({
     "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR",
     "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
@@ -85,15 +87,16 @@ class UnifiedGoogleClient(UnifiedClient):
         call = self._call(request)
         yield StreamEvent("start")
         answer = _Answer(request)
-        with translated(caller := self.caller(request, secret), _vendor(caller)):
+        with reading(caller := self.caller(request, secret), _vendor(caller), hint=_HINT) as progress:
             try:
                 async with contextlib.aclosing(_chunks(client, call)) as chunks:
                     async for chunk in chunks:
                         for event in answer.take(chunk):
                             yield event
+                        progress.begun = True
             finally:
                 request.note(answer.usage)
-        response = answer.finished()
+            response = answer.finished()
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
@@ -148,14 +151,15 @@ class UnifiedGoogleClient(UnifiedClient):
 
     def _batch_result(self, result: Any, request: LLMRequest) -> LLMResponse | LLMError:
         caller = self.caller(request)
-        if result.error is not None:
-            status = _RPC_STATUS.get(result.error.code or 0, 500)
-            return status_error(caller, status, str(result.error.message or ""))
         answer = _Answer(request)
         try:
-            for _ in answer.take(result.response):
-                continue
-            return answer.finished()
+            with reading(caller):
+                if result.error is not None:
+                    status = _RPC_STATUS.get(result.error.code or 0, 500)
+                    return status_error(caller, status, str(result.error.message or ""))
+                for _ in answer.take(result.response):
+                    continue
+                return answer.finished()
         except LLMError as error:
             return error
 
@@ -189,7 +193,7 @@ class UnifiedGoogleClient(UnifiedClient):
         async def noted(response: Any) -> None:
             _opened.get([]).append(response)
 
-        http = self.http(httpx2, base_url, event_hooks={"request": [limited], "response": [noted]})
+        http = self.http(httpx2, base_url, whole_texts=True, event_hooks={"request": [limited], "response": [noted]})
         sdk = _sdk().Client(
             api_key=secret.get_secret_value(),
             vertexai=False,
@@ -578,6 +582,7 @@ class _Answer:
             raise ProviderError(
                 f"gemini ended its answer with {reason}.",
                 hint=_HINTS.get(reason, "Try again."),
+                retryable=reason in PASSING or None,
                 usage=self.usage,
                 **self._facts,
             )
@@ -682,17 +687,12 @@ def _vendor(caller: Caller) -> Callable[[Any], LLMError | None]:
     def vendor(error: Any) -> LLMError | None:
         if isinstance(error, errors.APIError):
             return _refused(error, caller)
-        if isinstance(error, errors.UnknownApiResponseError):
-            what = "something that is not JSON"
-        elif isinstance(error, (PydanticValidationError, AttributeError, TypeError)):
-            what = "an answer of an unknown form"
-        else:
-            return None
-        return ProviderError(
-            f"gemini sent {what}.", hint="Check that GOOGLE_BASE_URL speaks the Gemini API.", **caller.facts
-        )
+        return None
 
     return vendor
+
+
+_HINT = "Check that GOOGLE_BASE_URL speaks the Gemini API."
 
 
 def _refused(error: Any, caller: Caller) -> LLMError:

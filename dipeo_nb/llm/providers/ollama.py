@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any, ClassVar
 
 import httpx
-from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
 from dipeo_nb.errors import (
@@ -21,12 +20,11 @@ from dipeo_nb.errors import (
     LLMError,
     MissingDependencyError,
     ModelUnavailableError,
-    ProviderError,
     UnsupportedError,
     ValidationError,
 )
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
-from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
+from dipeo_nb.llm.core.errors import Caller, reading, said_in_stream, status_error, translated
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import parsed, schema_of
 from dipeo_nb.llm.usage import count
@@ -62,7 +60,8 @@ class UnifiedOllamaClient(UnifiedClient):
         client = await self._client()
         yield StreamEvent("start")
         answer = _Answer(request)
-        with translated(caller := self.caller(request, self.config.api_key), self._vendor(caller)):
+        hint = f"Check that an Ollama server runs at {self.base_url()} (OLLAMA_HOST, without /v1)."
+        with reading(caller := self.caller(request, self.config.api_key), self._vendor(caller), hint=hint) as progress:
             name = full_name(request.model)
             known = name in self._present
             if not known:
@@ -70,6 +69,7 @@ class UnifiedOllamaClient(UnifiedClient):
                     yield event
             try:
                 async for event in _events(client, body, answer):
+                    progress.begun = True
                     yield event
             except _sdk().ResponseError as error:
                 if error.status_code != 404 or not known:
@@ -78,8 +78,9 @@ class UnifiedOllamaClient(UnifiedClient):
                 async for event in self._fetched(request.model, caller):
                     yield event
                 async for event in _events(client, body, answer):
+                    progress.begun = True
                     yield event
-        response = answer.finished()
+            response = answer.finished()
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
@@ -135,12 +136,6 @@ class UnifiedOllamaClient(UnifiedClient):
                     f"No Ollama server answers at {address}.",
                     hint="Start it with: ollama serve (from https://ollama.com/download), set OLLAMA_HOST if it runs elsewhere, "
                     "or use the embedded model: --model local.",
-                    **caller.facts,
-                )
-            if isinstance(error, (PydanticValidationError, AttributeError, TypeError)):
-                return ProviderError(
-                    "ollama sent an answer of an unknown form.",
-                    hint=f"Check that an Ollama server runs at {address} (OLLAMA_HOST, without /v1).",
                     **caller.facts,
                 )
             return None

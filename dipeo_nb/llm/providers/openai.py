@@ -15,14 +15,14 @@ from pydantic import SecretStr
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolConfig
 from dipeo_nb.domain.lifecycle import ends_of
-from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
+from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
-from dipeo_nb.llm.core.errors import said_in_stream, stainless, status_error, translated
+from dipeo_nb.llm.core.errors import reading, said_by, said_in_stream, stainless, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
-from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
 from dipeo_nb.llm.tools import call_of
-from dipeo_nb.llm.usage import of_openai
+from dipeo_nb.llm.usage import of_openai, record
 
 SERVER = "https://api.openai.com/v1"
 BUILT_IN_TOOLS = ("web_search", "web_search_preview", "image_generation")
@@ -54,26 +54,27 @@ class UnifiedOpenAIClient(UnifiedClient):
         """Item id → (call id, name of the tool)."""
         items: dict[int, Any] = {}
         """Finished items of the output, by their place: some servers leave them out of the final response."""
-        said: list[str] = []
-        """The text that came."""
-        with translated(caller, stainless(_sdk(), caller)):
-            async with await client.responses.create(stream=True, extra_body=as_sent(body)) as events:
+        said, thoughts = TextPieces(), TextPieces()
+        vendor = stainless(_sdk(), caller)
+        with translated(caller, vendor):
+            opened = await client.responses.create(stream=True, extra_body=as_sent(body))
+        with reading(caller, vendor) as progress:
+            async with opened as events:
                 request_id = events.response.headers.get("x-request-id")
                 async for event in events:
                     match event.type:
                         case "response.output_text.delta":
-                            said.append(event.delta)
-                            yield StreamEvent("text", event.delta)
+                            yield StreamEvent("text", said.add(event.delta))
                         case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-                            yield StreamEvent("reasoning", event.delta)
+                            yield StreamEvent("reasoning", thoughts.add(event.delta))
                         case "response.output_item.added" if event.item.type == "function_call":
-                            calls[event.item.id] = event.item.call_id, event.item.name
-                            yield StreamEvent("tool_call_start", event.item.name, data={"id": event.item.call_id})
+                            calls[event.item.id] = call_id, name = named(event.item.call_id), named(event.item.name)
+                            yield StreamEvent("tool_call_start", name, data={"id": call_id})
                         case "response.function_call_arguments.delta" if event.item_id in calls:
-                            yield StreamEvent("tool_call_delta", event.delta, data={"id": calls[event.item_id][0]})
+                            yield StreamEvent("tool_call_delta", words(event.delta), data={"id": calls[event.item_id][0]})
                         case "response.function_call_arguments.done" if event.item_id in calls:
                             call_id, name = calls[event.item_id]
-                            yield StreamEvent("tool_call_end", name, data={"id": call_id, "arguments": event.arguments})
+                            yield StreamEvent("tool_call_end", name, data={"id": call_id, "arguments": words(event.arguments)})
                         case "response.output_item.done":
                             items[event.output_index] = event.item
                         case "response.in_progress" if getattr(event.response, "usage", None) is not None:
@@ -82,20 +83,21 @@ class UnifiedOpenAIClient(UnifiedClient):
                             final = event.response
                         case "response.failed":
                             problem = getattr(event.response, "error", None)
-                            words = str(getattr(problem, "message", None) or "the answer failed, no reason given")
-                            failure = said_in_stream(caller, str(getattr(problem, "code", None) or "server_error"), words)
+                            reason = str(getattr(problem, "message", None) or "the answer failed, no reason given")
+                            failure = said_in_stream(caller, str(getattr(problem, "code", None) or "server_error"), reason)
                             if getattr(event.response, "usage", None) is not None:
                                 failure.usage = of_openai(event.response)
                             raise failure
                         case "error":
                             raise said_in_stream(caller, str(event.code or ""), str(event.message))
                         case _:
-                            continue
-        if final is None:
-            raise broken_off(request)
-        if not final.output and items:
-            final.output = [items[at] for at in sorted(items)]
-        response = response_of(final, request, request_id, "".join(said))
+                            pass
+                    progress.begun = progress.begun or final is None
+            if final is None:
+                raise broken_off(request)
+            if items and not getattr(final, "output", None):
+                final.output = [items[at] for at in sorted(items)]
+            response = response_of(final, request, request_id, said.text)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
@@ -149,27 +151,22 @@ class UnifiedOpenAIClient(UnifiedClient):
         async with self._batches() as client:
             batch = await client.batches.retrieve(batch_id)
             for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-                text = (await client.files.content(file)).text
-                for line in filter(str.strip, text.split("\n")):  # nothing else ends a line of JSON
-                    try:
-                        entry = json.loads(line)
-                        name = entry["custom_id"]
-                    except (ValueError, KeyError, TypeError):
-                        continue  # whose answer it was is not known; it is missing, then
-                    if (request := requests.get(name)) is not None:
-                        found[name] = self._batch_result(entry, request)
+                for name, entry in batch_lines((await client.files.content(file)).content, requests):
+                    found[name] = self._batch_result(entry, requests[name])
         return found
 
     def _batch_result(self, entry: Mapping[str, Any], request: LLMRequest) -> LLMResponse | LLMError:
         caller = self.caller(request)
-        answer = entry.get("response") or {}
-        body = answer.get("body") or {}
-        if entry.get("error") or answer.get("status_code", 500) >= 400:
-            said = entry.get("error") or body.get("error") or {}
-            status = answer.get("status_code") or 500
-            return status_error(caller, status, str(said.get("message", "")), code=str(said.get("code") or ""))
         try:
-            return response_of(_sdk().types.responses.Response.construct(**body), request, answer.get("request_id"))
+            with reading(caller):
+                answer = entry.get("response") or {}
+                body = answer.get("body") or {}
+                status = answer.get("status_code") or 500
+                if entry.get("error") or status >= 400:
+                    code, said = said_by({"error": entry.get("error") or body.get("error")})
+                    return status_error(caller, status, said, code=code)
+                final = _sdk().types.responses.Response.construct(**body)
+                return response_of(final, request, words(answer.get("request_id")) or None)
         except LLMError as error:
             return error
 
@@ -366,44 +363,35 @@ def response_of(final: Any, request: LLMRequest, request_id: str | None, streame
     Raises:
         ContentFilteredError: refused or filtered.
         StructureError: it does not fit the requested structure.
-        ProviderError: the server sent something else (the SDK does not check).
+
+    It is for use within `reading`: an object of another form is an AttributeError, TypeError or ValueError.
     """
-    facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id}
-    try:
-        return _response(final, request, facts, streamed)
-    except (AttributeError, TypeError) as error:
-        raise ProviderError(
-            "openai sent an answer of an unknown form.",
-            hint="Check that OPENAI_BASE_URL speaks the Responses API.",
-            **facts,
-        ) from error
-
-
-def _response(final: Any, request: LLMRequest, facts: dict[str, Any], streamed: str) -> LLMResponse:
-    facts["request_id"] = facts["request_id"] or final.id
+    facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id or words(final.id) or None}
+    if not isinstance(final.output, list) and not streamed:
+        raise TypeError("the response has no output")
     texts: list[str] = []
     calls: list[ToolCall] = []
     outputs: list[Mapping[str, Any]] = []
     usage = of_openai(final)
-    for item in final.output:  # reasoning may come before the message
+    for item in final.output or ():  # reasoning may come before the message
         match item.type:
             case "message":
-                for part in item.content:
+                for part in item.content or ():
                     if part.type == "refusal":
                         raise ContentFilteredError(
                             f"The model refused: {part.refusal}", hint="Change the prompt.", usage=usage, **facts
                         )
-                    texts.append(part.text or "")
+                    texts.append(words(part.text))
                     outputs += [
-                        {"type": "citation", "url": a.url, "title": a.title}
+                        {"type": "citation", "url": words(a.url), "title": words(a.title)}
                         for a in getattr(part, "annotations", None) or ()
                         if a.type == "url_citation"
                     ]
             case "function_call":
-                calls.append(call_of(item.call_id, item.name, item.arguments))
+                calls.append(call_of(named(item.call_id), named(item.name), words(item.arguments)))
             case "image_generation_call" if item.result:
-                kind = getattr(item, "output_format", None) or "png"
-                outputs.append({"type": "image", "media_type": f"image/{kind}", "data": item.result})
+                kind = words(getattr(item, "output_format", None)) or "png"
+                outputs.append({"type": "image", "media_type": f"image/{kind}", "data": words(item.result)})
             case _:
                 continue
     text = "".join(texts) or ("" if calls else streamed)
@@ -419,11 +407,11 @@ def _response(final: Any, request: LLMRequest, facts: dict[str, Any], streamed: 
     return LLMResponse(
         text,
         "openai",
-        str(final.model or request.model),
+        words(final.model) or request.model,
         usage,
         structured,
         tuple(calls),
-        "length" if cut else "tool_calls" if calls else (reason or "stop"),
+        "length" if cut else "tool_calls" if calls else (words(reason) or "stop"),
         facts["request_id"],
         rung=rung,
         tool_outputs=tuple(outputs),
@@ -433,6 +421,6 @@ def _response(final: Any, request: LLMRequest, facts: dict[str, Any], streamed: 
 
 def _kept(item: Any) -> dict[str, Any] | None:
     """An output item as it may be sent back; None for thoughts that only a server that stored them could find again."""
-    fields = item.model_dump(mode="json", exclude_none=True)
+    fields = record(item)
     fields.pop("status", None)
     return None if fields.get("type") == "reasoning" and not fields.get("encrypted_content") else fields
