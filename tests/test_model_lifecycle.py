@@ -721,6 +721,7 @@ EXEMPT = {
     "README.md": {DEFAULT_MODEL},  # the documented default, and its end
     "dipeo_nb/config.py": {DEFAULT_MODEL},
     "dipeo_nb/domain/enums.py": {"gpt-4", "gpt-3.5"},  # names that DiPeO's own diagrams have as services
+    "dipeo_nb/llm/usage.py": {"gpt-4"},  # the beginning of names whose searches have another price
     "dipeo_nb/llm/capabilities.toml": {"gpt-4o", "gpt-4.1", "gemini-2.5-flash-image"},  # beginnings of names, by which models are known
 }
 """File → names in it that may end soon, with the reason."""
