@@ -92,7 +92,7 @@ async def _artifact_held(store: ArtifactStoreAdapter) -> Any:
     return [ref async for ref in _refs(store)]
 
 
-async def _refs(store: ArtifactStoreAdapter) -> Any:
+async def _refs(store: ArtifactStoreAdapter) -> AsyncIterator[Any]:
     for name in ("old", "new"):
         for ref in await store.list_versions(name):
             yield ref.name, ref.version, ref.size
