@@ -11,6 +11,7 @@ import resource
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import pytest
 
 from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.sqlite import connect
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import StorageError
@@ -338,3 +340,27 @@ def test_an_unstorable_payload_leaves_nothing(tmp_path: Path):
     run_sync(store.append([Event(2, T.NODE_STARTED, "r", 0, "n", {})]))
     assert len(run_sync(store.events("r"))) == 2
     run_sync(store.cleanup())
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644], ids=oct)
+def test_a_second_connection_leaves_the_locks_of_the_first(tmp_path: Path, mode: int):
+    """Else another process, when it closes the file, deletes the log that the connections here go on writing to."""
+    path = tmp_path / "runs.db"
+    first = connect(path, None, isolation_level=None)
+    first.execute("PRAGMA journal_mode = WAL")
+    first.execute("CREATE TABLE t (x)")
+    path.chmod(mode)
+    second = connect(path, None, isolation_level=None)
+    second.execute("INSERT INTO t VALUES (1)")
+    assert path.stat().st_mode & 0o777 == 0o600
+    count = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(*c.execute('SELECT count(*) FROM t').fetchone()); c.close()"
+
+    def elsewhere() -> int:
+        return int(subprocess.run([sys.executable, "-c", count, str(path)], capture_output=True, text=True, check=True).stdout)
+
+    assert elsewhere() == 1
+    second.close()
+    assert elsewhere() == 1
+    first.execute("INSERT INTO t VALUES (2)")
+    assert elsewhere() == 2
+    first.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
+import threading
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 
 from dipeo_nb.common.root import private_root
 from dipeo_nb.errors import StorageError
+
+_creating = threading.Lock()
 
 
 def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection:
@@ -30,7 +34,7 @@ def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection
         place = Path(os.path.realpath(place))  # links that the user made
         base = place.parent
     root = private_root(place.parent, base)
-    with suppress(FileExistsError):
+    with _creating, suppress(FileExistsError):  # nobody here opens it before the handle that made it is closed
         root.create(place.name).close()
     _close_to_others(root.path / place.name)
     _, before = root.look(place.name)
@@ -51,18 +55,32 @@ def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection
 
 def _close_to_others(file: Path) -> None:
     """Take the rights of others away from a file that an earlier version, a copy or a clone left open to them; and from our own
-    folder that it lies in. What belongs to somebody else is left as it is."""
+    folder that it lies in. What belongs to somebody else is left as it is.
+
+    Nothing here opens the file: closing any handle of it would take away the locks of all connections that this process has to it
+    (https://sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread doing close()"), and another process
+    would then delete the write-ahead log that they use.
+    """
     if os.name != "posix":
         return
     for place, mode in ((file, 0o600), *(((file.parent, 0o700),) if file.parent.name == ".dipeo" else ())):
-        with suppress(OSError):  # a link, or gone: what opens it says so
-            handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                info = os.fstat(handle)
-                if info.st_uid == os.geteuid() and info.st_mode & 0o077:
-                    os.fchmod(handle, mode)
-            finally:
-                os.close(handle)
+        with suppress(OSError):  # it is gone: what opens it says so
+            info = os.lstat(place)
+            if not stat.S_ISLNK(info.st_mode) and info.st_uid == os.geteuid() and info.st_mode & 0o077:
+                _set_mode(place, mode, info)
+
+
+def _set_mode(place: Path, mode: int, info: os.stat_result) -> None:
+    """Change the mode of what was looked at, and of nothing that took its place."""
+    if os.chmod in os.supports_follow_symlinks:
+        os.chmod(place, mode, follow_symlinks=False)
+        return
+    handle = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)  # of the place alone: it holds and cancels no locks
+    try:
+        if os.path.samestat(os.fstat(handle), info):
+            os.chmod(f"/proc/self/fd/{handle}", mode)
+    finally:
+        os.close(handle)
 
 
 def _refused(path: Path, why: str) -> StorageError:
