@@ -74,7 +74,7 @@ def damaged(random: Random, events: Sequence[Any], render: Render, harmless: Cal
         return Damaged(split(random, harmless(random, events)), len(events), False, True, "written otherwise")
     story: list[str] = []
     intact = len(events)
-    mine: list[Any] = copy.deepcopy(list(events))
+    mine: list[Any] = [copy.deepcopy(event) for event in events]
     for _ in range(random.choice((0, 1, 1, 2, 3))):
         if mine:
             at, said = _wrong_events(random, mine)
@@ -83,7 +83,7 @@ def damaged(random: Random, events: Sequence[Any], render: Render, harmless: Cal
     texts = list(map(render, mine))
     data = b"".join(texts)
     if not story or random.random() < 0.25:
-        data, at, said = _wrong_bytes(random, data)
+        data, at, said = wrong_bytes(random, data)
         story.append(said)
         ends = [sum(map(len, texts[: n + 1])) for n in range(len(texts))]
         intact = min(intact, sum(end <= at for end in ends))
@@ -159,7 +159,7 @@ def dumps(value: Any, **options: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _wrong_bytes(random: Random, data: bytes) -> tuple[bytes, int, str]:
+def wrong_bytes(random: Random, data: bytes) -> tuple[bytes, int, str]:
     """(bytes, place, what) of something wrong with the bytes from there on."""
     at = random.randrange(len(data)) if data else 0
     more = random.choice((b"\xff", b"\x00", b"\xed\xa0\x80", b"\n", b"\r", b"\n\n", b"data: ", b"{", b"}", b'"', b"\\", b"\xef\xbb\xbf",

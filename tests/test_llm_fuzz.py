@@ -24,20 +24,21 @@ from pydantic import SecretStr
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolConfig
 from dipeo_nb.errors import LLMError
 from dipeo_nb.llm.core.client import UnifiedClient
-from dipeo_nb.llm.core.types import AdapterConfig
+from dipeo_nb.llm.core.retry import pause, transient
+from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
 from dipeo_nb.llm.providers.anthropic import UnifiedAnthropicClient
 from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient
 from dipeo_nb.llm.providers.google import UnifiedGoogleClient
 from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from tests import recorded_streams as recorded
-from tests.fuzzed_streams import Damaged, damaged, dumps, otherwise_events, otherwise_lines
+from tests.fuzzed_streams import Damaged, damaged, dumps, otherwise_events, otherwise_lines, split, wrong_bytes
 from tests.recorded_streams import Recording
 
 CASES = int(os.environ.get("FUZZ_CASES", "150"))
 SEED = os.environ.get("FUZZ_SEED", "1")
 ONLY = os.environ.get("FUZZ_CASE")
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 """Seconds after which a case hangs."""
 WEATHER = ToolConfig("function", "weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})
 OWN_IDS = re.compile(r"(call_|gemini-)[0-9a-f]{12}")
@@ -352,6 +353,7 @@ async def fuzzed(provider: Provider, case: Callable[[Random, int, list[str]], Aw
 
 
 @pytest.mark.timeout(max(120, CASES))
+@pytest.mark.filterwarnings("ignore:.* is not a valid:UserWarning")  # google-genai, of words that it does not know
 @pytest.mark.parametrize("kind", PROVIDERS, ids=lambda kind: kind.name)
 def test_damaged_streams(kind: type[Provider], monkeypatch: pytest.MonkeyPatch):
     """Only errors of ours, no hang, no text lost that had arrived; what is only written otherwise says the same."""
@@ -378,6 +380,93 @@ def test_damaged_streams(kind: type[Provider], monkeypatch: pytest.MonkeyPatch):
             check(found, arrived, own_end=kind in (OpenAI, ClaudeCode))
             if sent.harmless:
                 assert found.comparable() == usual[recording.name]
+
+        await fuzzed(provider, case)
+
+    asyncio.run(go())
+
+
+@pytest.mark.timeout(max(120, CASES))
+@pytest.mark.parametrize("kind", PROVIDERS[:4], ids=lambda kind: kind.name)
+def test_what_comes_instead_of_a_stream(kind: type[Provider]):
+    """Whole answers, errors and other programs' pages, with every status, as they are and damaged."""
+
+    async def go() -> None:
+        provider = kind(Server())
+        bodies = [*map(dumps, provider.whole), *recorded.ERROR_BODIES]
+
+        async def case(random: Random, number: int, story: list[str]) -> None:
+            body = random.choice(bodies)
+            status, kept = random.choice(recorded.STATUSES), random.random() < 0.5
+            if not kept:
+                body = wrong_bytes(random, body)[0]
+            sort = random.choice(("application/json", "text/html", "text/plain", provider.kind, ""))
+            headers = random.choice(WAITS)
+            story.append(f"{status} {sort} {headers} {body!r:.200}")
+            provider.server.reply = Reply(split(random, body), sort, status, headers=headers)
+            found = await asked(provider, provider.recordings[0])
+            check(found, "", own_end=True)
+            if found.error is not None:
+                pauses(found.error)
+
+        await fuzzed(provider, case)
+
+    asyncio.run(go())
+
+
+WAITS: Sequence[dict[str, str]] = (
+    {},
+    *({"retry-after": value} for value in ("0", "-5", "nan", "inf", "1e400", "soon", "Thu, 01 Jan 1970 00:00:00 GMT", "3", "")),
+    *({"retry-after-ms": value} for value in ("0", "-1", "250", "x")),
+    *({"x-ratelimit-reset": value, "x-ratelimit-remaining": "0"} for value in ("1796000000", "1796000000000", "6m0s", "-1", "")),
+    *({"x-should-retry": value} for value in ("true", "false", "maybe")),
+)
+"""What servers ask to wait, in words and in nonsense."""
+
+
+def pauses(error: LLMError) -> None:
+    """The pause before another try is none, or one that can be waited and is no hammering."""
+    wait = pause(error, 1, RetryConfig())
+    assert wait is None or 0.05 <= wait <= 2 * RetryConfig().max_delay, (wait, error)
+    if wait is not None:
+        assert transient(error)
+
+
+@pytest.mark.timeout(max(120, CASES))
+@pytest.mark.parametrize("kind", [OpenAI, Anthropic], ids=lambda kind: kind.name)
+def test_damaged_results_of_batches(kind: type[Provider]):
+    """A line that cannot be read costs its own answer only."""
+    lines = recorded.OPENAI_BATCH if kind is OpenAI else recorded.ANTHROPIC_BATCH
+    request = LLMRequest(kind.client.provider, kind.model, (ChatMessage("user", "Hi"),))
+    if kind is OpenAI:
+        job = {"id": "b", "object": "batch", "status": "completed", "output_file_id": "f", "error_file_id": None}
+    else:
+        counts = {"succeeded": 2, "errored": 1, "canceled": 0, "expired": 0, "processing": 0}
+        url = "http://127.0.0.1:9/v1/messages/batches/b/results"
+        job = {"id": "b", "type": "message_batch", "processing_status": "ended", "request_counts": counts, "results_url": url}
+
+    async def go() -> None:
+        provider = kind(Server())
+        client: Any = provider.made
+        provider.server.asked["/batches/b"] = Reply((dumps(job),), "application/json")
+
+        async def case(random: Random, _: int, story: list[str]) -> None:
+            sent = damaged(random, lines, lambda line: dumps(line) + b"\n", otherwise_lines)
+            story.append(sent.story)
+            provider.server.reply = Reply(sent.pieces, "application/x-jsonl", breaks=sent.breaks)
+            try:
+                found: dict[str, Any] = await client.batch_results("b", dict.fromkeys("abc", request))
+            except LLMError:
+                assert sent.breaks
+                return
+            assert set(found) <= set("abc")
+            for answer in found.values():
+                check(Outcome([], *((None, answer) if isinstance(answer, LLMError) else (answer, None))), "", own_end=True)
+            for name in "abc"[: sent.intact]:
+                assert name in found
+            if sent.harmless:
+                assert [type(answer) for answer in (found["a"], found["b"], found["c"])][::2] == [LLMResponse] * 2
+                assert isinstance(found["b"], LLMError)
 
         await fuzzed(provider, case)
 

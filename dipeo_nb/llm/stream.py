@@ -56,7 +56,7 @@ def named(value: Any) -> str:
 def batch_lines(data: bytes, requests: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(custom id, entry) of the lines of a batch's results that belong to *requests*. Only a line feed ends a line. Whose answer a
     line is that cannot be read is not known: that answer is missing, the others are there."""
-    for line in data.split(b"\n"):
+    for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
         try:
             entry = json.loads(line.decode(errors="replace"))
         except (ValueError, RecursionError):
