@@ -13,7 +13,7 @@ from genai_prices import data_snapshot
 from pydantic import SecretStr
 
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.chat import BillItem, LLMRequest, LLMResponse, StreamEvent, TokenUsage
+from dipeo_nb.domain.chat import BillItem, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolConfig
 from dipeo_nb.errors import (
     BudgetExceededError,
     ContentFilteredError,
@@ -32,7 +32,7 @@ from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
 from tests import wire_anthropic
 from tests.bills import PRICES
-from tests.llm_wire import Call, ScriptedServer, delta, final, request, run, settings_with
+from tests.llm_wire import Call, Reply, ScriptedServer, delta, final, request, run, settings_with
 from tests.waiting import wait_until
 
 MODEL = "claude-opus-5-5"
@@ -136,6 +136,33 @@ def test_what_a_model_took_before_its_fallback_answered_is_part_of_the_cost():
     assert answer.cost_usd == pytest.approx(lost + _price(TokenUsage(1000, 50)))
     assert answer.usage.total == budget.used_tokens == 42 + 1050
     assert budget.used_usd == pytest.approx(answer.cost_usd)
+
+
+@pytest.mark.usefixtures("listed")
+def test_a_repair_and_a_round_of_tools_cost_all_their_answers():
+    """An answer that does not fit and the one after it; a call of a tool that cannot be read, and what the model said of it."""
+
+    def said(*blocks: Any, reason: str = "end_turn") -> Reply:
+        last, stop = wire_anthropic.end(reason)
+        return lambda call: call.stream(
+            [wire_anthropic.start(model=MODEL, usage=INPUT), *blocks, {**last, "usage": {"output_tokens": 50}}, stop]
+        )
+
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    both = pytest.approx(2 * _price(TokenUsage(1000, 50)))
+    for first, last, more in [
+        (said(*wire_anthropic.text("No idea.")), said(*wire_anthropic.text('{"n": 3}')), {"response_format": schema, "rung": "prompt"}),
+        (
+            said(*wire_anthropic.block(0, {"type": "tool_use", "id": "t", "name": "f", "input": {}},
+                                       {"type": "input_json_delta", "partial_json": '{"x": "'}), reason="tool_use"),
+            said(*wire_anthropic.text("Never mind.")),
+            {"tools": [ToolConfig("function", "f", "F.", function=lambda x: x)]},
+        ),
+    ]:  # fmt: skip
+        budget = Budget(usd=1.0)
+        with ScriptedServer(first, last) as server:
+            answer = _serviced(server, request(service="anthropic", model=MODEL, budget=budget, **more))
+        assert (answer.cost_usd, answer.usage.total, budget.used_usd, budget.used_tokens) == (both, 2100, both, 2100)
 
 
 @pytest.mark.usefixtures("listed")
@@ -270,14 +297,14 @@ def test_answers_that_are_errors_are_paid_for(serve: Serve, error: LLMError, kno
     assert budget.used_tokens == (1050 if known else 2)  # "Say hello." is ten characters
 
 
-def test_a_stopped_run_has_what_its_call_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stopped_run_has_what_its_call_took_also_when_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The input of a call that was going on is paid for: in the run's usage, and in what is read of it later."""
     text = (
         "persons:\n  A: {service: anthropic, model: claude-opus-5-5}\n"
         "nodes:\n- {label: Start, type: start}\n- {label: Ask, type: person_job, props: {person: A, default_prompt: Hi}}\n"
         "- {label: End, type: endpoint}\nconnections:\n- {from: Start, to: Ask}\n- {from: Ask, to: End}\n"
     )
-    with ScriptedServer(_silent) as server:
+    with ScriptedServer(_silent, _good) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url.removesuffix("/v1"))
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-x")
         session = Session(tmp_path)
@@ -290,6 +317,11 @@ def test_a_stopped_run_has_what_its_call_took(tmp_path: Path, monkeypatch: pytes
             assert started.metrics.usage.input == 1000
             with Session(tmp_path) as other:
                 assert other.open_run(started.id).usage.input == 1000
+            done = started.resume(view=False)
+            assert done.wait(20)
+            assert (done.status, done.usage.input, done.usage.output, done.cost) == ("completed", 2000, 51, None)
+            assert (done.metrics.usage, done.metrics.cost_usd) == (done.usage, None)
+            assert done.node("Ask").cost_usd is None
         finally:
             session.close()
 
