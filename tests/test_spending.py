@@ -176,6 +176,25 @@ def test_silence_may_have_been_work():
 
 
 @pytest.mark.usefixtures("listed")
+@pytest.mark.parametrize(("begins", "known"), [(True, False), (False, True)])
+def test_an_answer_that_was_being_thought_of_may_be_paid_for(begins: bool, known: bool):
+    """A connection that is lost after the model began, before it said anything; one that is lost before costs nothing."""
+
+    def lost(call: Call) -> None:
+        call.headers(content_type="text/event-stream", connection="close")
+        if begins:
+            response = final(status="in_progress", model="gpt-5-nano", usage=None)["response"]
+            call.events([{"type": "response.created", "response": response, "sequence_number": 0}])
+        call.break_off()
+
+    good: Reply = lambda call: call.stream([delta("Hi"), final(model="gpt-5-nano")])  # noqa: E731
+    with ScriptedServer(lost, good) as server:
+        answer = _serviced(server, request(service="openai", model="gpt-5-nano"))
+    assert answer.usage.total == 42
+    assert (answer.cost_usd is not None) == known
+
+
+@pytest.mark.usefixtures("listed")
 def test_a_server_that_refuses_at_once_costs_nothing():
     """Overload, a wrong key and no connection are not work."""
     with ScriptedServer(wire_anthropic.error(529, "busy"), _good) as server:

@@ -43,6 +43,7 @@ from dipeo_nb.errors import (
     ConfigurationError,
     ContentFilteredError,
     ContextLengthError,
+    LLMConnectionError,
     LLMError,
     LLMTimeoutError,
     MissingDependencyError,
@@ -490,7 +491,7 @@ class LLMService:
             error.cost_usd, error.charged = self._price(request, error.model, error.usage), True
             if request.budget is not None:
                 request.budget.charge(error.usage.total, error.cost_usd)
-        elif error.usage is not None or heard.begun:
+        elif error.usage is not None or heard.gave or (heard.begun and isinstance(error, LLMConnectionError)):
             paid = self._cut_off(request, heard)
             error.usage, error.cost_usd, error.charged = paid.usage, paid.cost_usd, True
 
@@ -635,14 +636,19 @@ class _Heard:
     """What came of one call."""
 
     meter: Meter = field(default_factory=Meter)
-    """What the provider has reported so far."""
+    """What the provider has reported so far; a usage without counts: that the model works."""
     characters: int = 0
     spoke: bool = False
     answered: bool = False
 
     @property
     def begun(self) -> bool:
-        """Whether the model has begun to work, which is paid for."""
+        """Whether the model had begun to work. It may do so in vain, when the server then refuses."""
+        return self.spoke or self.meter.usage is not None
+
+    @property
+    def gave(self) -> bool:
+        """Whether there is something that is paid for: a piece of an answer, or a count of tokens."""
         return self.spoke or (self.meter.usage is not None and self.meter.usage.total is not None)
 
     def take(self, event: StreamEvent) -> None:

@@ -156,7 +156,10 @@ def _tools(final: Any) -> tuple[dict[str, int], list[BillItem]]:
     fees: dict[str, int] = {}
     searches = _first(_part(used, "web_search"), "num_requests")
     if searches is None:
-        searches = sum(_is_search(item) for item in output)
+        made = list(filter(_is_search, output))
+        searches = len(made)
+        if any(len(_list(_get(_get(item, "action"), "queries"))) > 1 for item in made):
+            fees["searches_of_several_queries"] = searches
     if searches:
         fees[_search_unit(final, model)] = searches
     fees |= _some(storage_searches=kinds.count("file_search_call"))

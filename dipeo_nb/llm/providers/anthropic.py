@@ -78,7 +78,8 @@ class UnifiedAnthropicClient(UnifiedClient):
                             if said is not None:
                                 yield said
                     finally:
-                        request.note(turn.usage)
+                        if (usage := turn.usage).total is not None:
+                            request.note(usage)
             if not turn.complete:
                 raise broken_off(request)
             if turn.stop_reason != "pause_turn":
@@ -365,6 +366,8 @@ class _Turn:
 
     def take(self, event: Any) -> StreamEvent | None:
         """What an event of the API means for the reader."""
+        if (usage := getattr(event, "usage", None)) is not None:  # of message_delta; elsewhere on servers that imitate it
+            self._usage = merged(self._usage, record(usage))
         match event.type:
             case "content_block_delta":
                 return self._delta(event.index, event.delta)
@@ -389,7 +392,6 @@ class _Turn:
                 self._usage = merged(self._usage, record(getattr(event.message, "usage", None)))
             case "message_delta":
                 self.stop_reason = words(event.delta.stop_reason) or None
-                self._usage = merged(self._usage, record(getattr(event, "usage", None)))
             case "message_stop":
                 self.complete = True
                 self._spent.append(usage_of(self._usage))

@@ -90,7 +90,8 @@ class UnifiedClaudeCodeClient(UnifiedClient):
                                 yield event
                             progress.begun = True
                 finally:
-                    request.note(answer.usage)
+                    if (usage := answer.usage).total is not None:
+                        request.note(usage)
                 response = answer.finished(session)
                 session.turns = (*history, (prompt, response.text))
         yield StreamEvent("usage", data=response.usage.to_dict())

@@ -95,7 +95,8 @@ class UnifiedGoogleClient(UnifiedClient):
                             yield event
                         progress.begun = True
             finally:
-                request.note(answer.usage)
+                if (usage := answer.usage).total is not None:
+                    request.note(usage)
             response = answer.finished()
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)

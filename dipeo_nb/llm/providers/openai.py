@@ -77,8 +77,8 @@ class UnifiedOpenAIClient(UnifiedClient):
                             yield StreamEvent("tool_call_end", name, data={"id": call_id, "arguments": words(event.arguments)})
                         case "response.output_item.done":
                             items[event.output_index] = event.item
-                        case "response.in_progress" if getattr(event.response, "usage", None) is not None:
-                            request.note(of_openai(event.response))
+                        case "response.created" | "response.in_progress":
+                            request.note(of_openai(event.response))  # mostly that it works, without any count
                         case "response.completed" | "response.incomplete":
                             final = event.response
                         case "response.failed":
