@@ -174,7 +174,7 @@ class PersonJobNode(NodeSpec):
     )
     batch_parallel: bool = True
     max_concurrent: int = spec(10, minimum=1)
-    temperature: float | None = None
+    temperature: float | None = spec(None, minimum=0, maximum=2)
     max_tokens: int | None = spec(None, minimum=1)
 
 

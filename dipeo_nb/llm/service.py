@@ -55,6 +55,7 @@ from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
 from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import RetryConfig
+from dipeo_nb.llm.options import adapted, check_options
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.pricing import cost_usd, is_priced
 from dipeo_nb.llm.stream import SPOKEN, TimeLimits, broken_off, collected
@@ -105,7 +106,7 @@ class LLMService:
                 async with contextlib.aclosing(self._recorded(wire)) as events:
                     async for event in events:
                         match event.kind:
-                            case "start" if started:
+                            case "start" if started and not (event.data or {}).get("notice"):
                                 continue
                             case "start":
                                 started = True
@@ -342,7 +343,11 @@ class LLMService:
         for name, following in zip([None, *request.fallbacks], [*request.fallbacks, None], strict=True):
             spoken = False
             try:
-                candidate = request if name is None else self._fallback(request, name)
+                candidate = request
+                if name is not None:
+                    candidate, left_out = self._fallback(request, name)
+                    if left_out:
+                        yield StreamEvent("start", data={"notice": f"{name} takes no {', no '.join(left_out)}; left out."})
                 async with contextlib.aclosing(self._attempts(candidate)) as events:
                     async for event in events:
                         spoken = (spoken or event.kind in SPOKEN) and event.kind != "stream_restarted"
@@ -355,13 +360,14 @@ class LLMService:
                 if spoken:
                     yield StreamEvent("stream_restarted", data={"reason": error.message})
 
-    def _fallback(self, request: LLMRequest, name: str) -> LLMRequest:
+    def _fallback(self, request: LLMRequest, name: str) -> tuple[LLMRequest, list[str]]:
+        """The request as it goes to another model, and the options that this one does not take."""
         service, model = parse_model(name, self.services)
-        other = replace(request, service=service, model=model or "", base_url=None, api_key_id=None)
+        other = self._named(replace(request, service=service, model=model or "", base_url=None, api_key_id=None))
+        other, left_out = adapted(request, other)
         rung = capabilities_of(service, other.model).structured[0] if request.response_format is not None else None
-        return self._filled(
-            replace(self._named(other), rung=rung if rung in ("grammar", "native", "json_mode") else request.rung)
-        )
+        rung = rung if rung in ("grammar", "native", "json_mode") else request.rung
+        return self._filled(replace(other, rung=rung)), left_out
 
     async def _attempts(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
         """The answer of one model; failures that may pass are tried again. A stream that had begun is restarted visibly."""
@@ -500,6 +506,7 @@ class LLMService:
 
 def _check_able(request: LLMRequest) -> None:
     """Refuses before the call what the model cannot do."""
+    check_options(request)
     able = capabilities_of(request.service, request.model)
     name = f"{request.service}:{request.model}" if request.model else request.service
     for tool in request.tools:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -20,9 +21,18 @@ from dipeo_nb.common.root import private_root
 from dipeo_nb.config import OWN_HOSTS, claude_code_environment
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.enums import ExecutionPhase
-from dipeo_nb.errors import LLMConnectionError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
+from dipeo_nb.domain.request_options import Reasoning, merged
+from dipeo_nb.errors import (
+    LLMConnectionError,
+    LLMError,
+    MissingDependencyError,
+    ProviderError,
+    UnsupportedError,
+    ValidationError,
+)
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
+from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.anthropic import usage_of
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
@@ -72,10 +82,10 @@ class UnifiedClaudeCodeClient(UnifiedClient):
         self._pool = _Pool()
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        await asyncio.to_thread(_sdk)  # its import takes a second
         settings = self._session_settings(request)
         history, prompt = turns_of(request.messages)
         yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
-        await asyncio.to_thread(_sdk)  # its import takes a second
         caller = self.caller(request, self.config.api_key or NO_KEY)
         answer = _Answer(request, caller)
         with translated(caller, lambda error: _known(error, caller)):
@@ -105,7 +115,13 @@ class UnifiedClaudeCodeClient(UnifiedClient):
         return f"{self.provider} takes no {' and no '.join(left_out)}; left out."
 
     def _session_settings(self, request: LLMRequest) -> _SessionSettings:
-        """What a session is started with."""
+        """What a session is started with.
+
+        Raises:
+            UnsupportedError: it does not take an option, or has no such tool or structure.
+            ValidationError: `extra` is no field of the program's options, or one that is set here.
+        """
+        check_options(request)
         tools: list[str] = []
         for tool in request.tools:
             if tool.type not in ("web_search", "web_search_preview"):
@@ -140,7 +156,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
             shape,
             self.settings.base_dir / ".dipeo" / "claude-code",
             tuple(sorted(environment.items())),
-            tuple(sorted(self.config.extra_params.items())),
+            json.dumps(_program_options(merged(self.config.extra_params, request.extra), request.reasoning), sort_keys=True),
         )
 
 
@@ -156,6 +172,32 @@ def _sdk() -> Any:
     except ImportError as error:
         raise MissingDependencyError.for_extra("claude-agent-sdk", "claude-code") from error
     return claude_agent_sdk
+
+
+_OWN_OPTIONS = frozenset({
+    "system_prompt", "verbatim_prompts", "max_buffer_size", "model", "tools", "allowed_tools", "permission_mode", "setting_sources",
+    "strict_mcp_config", "include_partial_messages", "output_format", "cwd", "env", "resume", "fork_session",
+})  # fmt: skip
+"""Options of the program that a session is started with."""
+
+
+def _program_options(extra: Mapping[str, Any], reasoning: Reasoning | None) -> dict[str, Any]:
+    """Further options of the program, how much it thinks among them.
+
+    Raises:
+        ValidationError: there is no such option, or it is one of `_OWN_OPTIONS`.
+    """
+    known = {field.name for field in dataclasses.fields(_sdk().ClaudeAgentOptions)}
+    for name in extra:
+        if name in _OWN_OPTIONS or name not in known:
+            why = "is set by this package" if name in _OWN_OPTIONS else "is no option of Claude Code"
+            raise ValidationError(f"extra= cannot hold '{name}': it {why}.", hint="It takes fields of ClaudeAgentOptions, such as betas.")
+    thinking: dict[str, Any] = {}
+    if reasoning == "none":
+        thinking = {"thinking": {"type": "disabled"}}
+    elif reasoning is not None:
+        thinking = {"effort": nearest_effort(reasoning, ("low", "medium", "high", "xhigh", "max"))}
+    return {**thinking, **extra}
 
 
 def turns_of(messages: Sequence[ChatMessage]) -> tuple[Turns, str]:
@@ -191,7 +233,8 @@ class _SessionSettings(NamedTuple):
     schema: str | None
     folder: Path
     environment: tuple[tuple[str, str], ...]
-    extra: tuple[tuple[str, Any], ...]
+    extra: str
+    """Further options of the program, in JSON."""
 
     def __repr__(self) -> str:  # the environment holds the key
         return f"_SessionSettings(model={self.model!r}, tools={self.tools!r})"
@@ -215,9 +258,8 @@ class _SessionSettings(NamedTuple):
             env=dict(self.environment),
             resume=fork,
             fork_session=fork is not None,
-            **dict(self.extra),
+            **json.loads(self.extra),
         )
-
 
     def _system_prompt(self) -> Any:
         """The prompt itself, or the file that holds a long one."""

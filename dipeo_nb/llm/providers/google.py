@@ -17,6 +17,7 @@ from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
+from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import (
     ContentFilteredError,
     LLMError,
@@ -28,11 +29,14 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
+from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import name_of, parsed, schema_of
 
 SERVER = "https://generativelanguage.googleapis.com/"
 API_VERSION = "v1beta"
+THOUGHT = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 24576}
+"""Efforts as budgets of tokens, for models that know no levels."""
 SEARCH_TOOLS = ("web_search", "web_search_preview")
 UNSIGNED = b"skip_thought_signature_validator"
 """Stands for the signature of a call that another model made: Gemini 3 refuses unsigned ones
@@ -197,6 +201,7 @@ class UnifiedGoogleClient(UnifiedClient):
             raise ValidationError(
                 "No model is named for gemini.", hint="Write gemini:NAME, as in gemini:gemini-2.5-flash."
             )
+        check_options(request)
         types = _sdk().types
         config: dict[str, Any] = {
             "system_instruction": _system(request.messages),
@@ -207,10 +212,13 @@ class UnifiedGoogleClient(UnifiedClient):
         }
         if request.temperature is not None and self.capabilities(request.model).supports_temperature:
             config["temperature"] = request.temperature
-        if _shows_thoughts(request.model):
-            config["thinking_config"] = {"include_thoughts": True}
-        if self.config.extra_params:
-            config["http_options"] = {"extra_body": dict(self.config.extra_params)}
+        config |= {name: value for name, value in (("top_p", request.top_p), ("seed", request.seed)) if value is not None}
+        if request.stop:
+            config["stop_sequences"] = list(request.stop)
+        if thinking := self._thinking(request):
+            config["thinking_config"] = thinking
+        if extra := merged(self.config.extra_params, request.extra):
+            config["http_options"] = {"extra_body": extra}
         contents = list(_contents(request, types))
         if not contents:  # instructions alone are no conversation
             contents = [{"role": "user", "parts": [{"text": config.pop("system_instruction")}]}]
@@ -222,6 +230,23 @@ class UnifiedGoogleClient(UnifiedClient):
                 f"gemini has no such setting: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}.",
                 hint="Check the settings of the tools.",
             ) from error
+
+    def _thinking(self, request: LLMRequest) -> dict[str, Any]:
+        """Whether thoughts are shown, and how much is thought.
+
+        Raises:
+            UnsupportedError: the model cannot be kept from thinking.
+        """
+        thinking: dict[str, Any] = {"include_thoughts": True} if _shows_thoughts(request.model) else {}
+        wanted, way = request.reasoning, self.capabilities(request.model).reasoning
+        if wanted is None or way is None:
+            return thinking
+        if wanted == "none" and (way == "level" or "-pro" in request.model):
+            raise _unsupported(request, f"{request.model} always thinks.", "Take reasoning='minimal' or 'low'.")
+        if way == "level":
+            level = nearest_effort(wanted, ("minimal", "low", "medium", "high", "xhigh"))
+            return {**thinking, "thinking_level": level.upper()}
+        return {**thinking, "thinking_budget": THOUGHT[wanted]}
 
     def _structure(self, request: LLMRequest) -> dict[str, Any]:
         if (rung := self.rung(request)) is None:

@@ -14,6 +14,7 @@ import httpx
 from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
+from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import (
     AuthError,
     ContextLengthError,
@@ -27,6 +28,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error, translated
+from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import parsed, schema_of
 
@@ -39,7 +41,7 @@ class UnifiedOllamaClient(UnifiedClient):
 
     A model that the server does not have is fetched first, once for all calls that wait for it, with `progress` events.
     What does not fit into the model's context is an error (`truncate: false`), not silently left out as Ollama would.
-    `config.extra_params` are fields of the request: `{"options": {"num_ctx": 16384}}`, `{"think": False}`, `{"keep_alive": "1h"}`.
+    `extra` of a request holds further fields of it: `{"options": {"num_ctx": 16384}}`, `{"keep_alive": "1h"}`.
     """
 
     provider = "ollama"
@@ -158,9 +160,14 @@ class UnifiedOllamaClient(UnifiedClient):
                 "No model is named for ollama.",
                 hint="Write ollama:NAME, as in ollama:llama3.2; `ollama list` shows them.",
             )
-        options = {"temperature": request.temperature, "num_predict": request.max_tokens}
-        more = dict(self.config.extra_params)
-        options |= more.pop("options", {})
+        check_options(request)
+        options = {
+            "temperature": request.temperature,
+            "num_predict": request.max_tokens,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            "stop": list(request.stop) or None,
+        }
         body: dict[str, Any] = {
             "model": request.model,
             "messages": list(_messages(request.messages)),
@@ -170,6 +177,9 @@ class UnifiedOllamaClient(UnifiedClient):
         }
         if options := {k: v for k, v in options.items() if v is not None}:
             body["options"] = options
+        if request.reasoning is not None:
+            thinks = request.reasoning != "none"
+            body["think"] = nearest_effort(request.reasoning, ("low", "medium", "high")) if thinks else False
         if tools := _tools(request):
             body["tools"] = tools
         if (rung := self.rung(request)) is not None:
@@ -180,7 +190,7 @@ class UnifiedOllamaClient(UnifiedClient):
                     "Leave out rung (then structure is asked for in words), or do the tools in a node before.",
                 )
             body["format"] = "json" if rung == "json_mode" else schema_of(request.response_format)
-        return body | more
+        return merged(body, merged(self.config.extra_params, request.extra))
 
 
 # The SDK.
@@ -495,7 +505,7 @@ def _refused(error: Any, caller: Caller) -> LLMError:
         return ContextLengthError(
             f"ollama: {caller.harmless(said)}",
             hint="Remember less (at_most), or give models more context: OLLAMA_CONTEXT_LENGTH=16384 ollama serve, "
-            "or extra_params={'options': {'num_ctx': 16384}}.",
+            "or extra={'options': {'num_ctx': 16384}} (in a diagram: `extra` of the person).",
             status=400,
             **caller.facts,
         )

@@ -13,10 +13,12 @@ from pydantic import SecretStr
 
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
+from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import said_in_stream, stainless, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
+from dipeo_nb.llm.options import check_options
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
 from dipeo_nb.llm.tools import call_of
@@ -195,7 +197,12 @@ class UnifiedOpenAIClient(UnifiedClient):
         return self.capabilities(request.model).supports_temperature
 
     def _body(self, request: LLMRequest) -> dict[str, Any]:
-        """The request on the wire."""
+        """The request on the wire.
+
+        Raises:
+            UnsupportedError: the model does not take an option, or cannot give that structure or tool.
+        """
+        check_options(request)
         theirs = is_openai(self.config.base_url)
         system = "developer" if theirs else "system"
         body: dict[str, Any] = {
@@ -207,6 +214,10 @@ class UnifiedOpenAIClient(UnifiedClient):
             body["max_output_tokens"] = request.max_tokens
         if request.temperature is not None and self._takes_temperature(request):
             body["temperature"] = request.temperature
+        if request.top_p is not None:
+            body["top_p"] = request.top_p
+        if request.reasoning is not None and self.capabilities(request.model).reasoning is not None:
+            body["reasoning"] = {"effort": request.reasoning}
         if (rung := self.rung(request)) is not None:
             body["text"] = {"format": {"type": "json_object"} if rung == "json_mode" else _format(request)}
         if request.tools:
@@ -220,7 +231,8 @@ class UnifiedOpenAIClient(UnifiedClient):
                 if request.tool_choice in ("auto", "required", "none")
                 else {"type": "function", "name": request.tool_choice}
             )
-        return {**body, **({"extra_body": dict(self.config.extra_params)} if self.config.extra_params else {})}
+        extra = merged(self.config.extra_params, request.extra)
+        return {**body, "extra_body": {name: merged(body.get(name), value) for name, value in extra.items()}} if extra else body
 
 
 def is_openai(base_url: str | None) -> bool:
