@@ -358,7 +358,7 @@ def test_a_guest_gains_no_powers_by_further_fields(tmp_path: Path, monkeypatch: 
         assert not service.requests
         assert session.run(path, view=False, model="echo").status == "completed"
         assert dict(service.requests[-1].extra) == {}
-        assert session.run(path, view=False, allow=["service=ollama.mcp_servers"]).status == "completed"
+        assert session.run(path, view=False, allow={"service": "ollama.mcp_servers"}).status == "completed"
         assert session.run(path, view=False, trust=True).status == "completed"
         assert dict(service.requests[-1].extra) == extra
         path.write_text(text.replace("evil", "worse"))

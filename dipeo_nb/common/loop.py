@@ -117,6 +117,12 @@ def closing() -> bool:
     return current is not None and current.closing
 
 
+def on_loop() -> bool:
+    """Whether this is the thread of the library's loop."""
+    current = LoopThread._current
+    return current is not None and threading.current_thread() is current.thread
+
+
 def submit(coro: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
     """Start *coro* on the library's loop; returns at once."""
     return LoopThread.get().submit(coro)

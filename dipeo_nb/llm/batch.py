@@ -19,6 +19,7 @@ from dipeo_nb.common.walk import Entry
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
+from dipeo_nb.llm.endings import ended
 from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.llm.structured import laddered, schema_of, unladdered
 
@@ -207,6 +208,9 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
                 answer = error
             else:
                 cost = cost_usd(job.service, item.model, answer.usage, base_url=job.base_url, batch=True)
-                answer = replace(answer, cost_usd=cost)
+                try:
+                    answer = ended(replace(answer, cost_usd=cost), asked[item.id])
+                except LLMError as error:
+                    answer = error
         answers.append(answer)
     return answers

@@ -243,6 +243,7 @@ def _response_words(response: LLMResponse, events: Sequence[StreamEvent]) -> dic
             "usage": _usage_words(response.usage),
             "cost_usd": response.cost_usd,
             "raw": response.raw,
+            "warnings": list(response.warnings),
         }
     )
     return words if value is None else {**words, "structured": value}  # an empty list is a value, too
@@ -267,6 +268,7 @@ def _response(words: Mapping[str, Any], events: Sequence[StreamEvent], request: 
         cached=True,
         saved_usd=words.get("cost_usd"),
         raw=words.get("raw"),
+        warnings=tuple(words.get("warnings", ())),
     )
 
 

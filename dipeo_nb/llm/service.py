@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from typing import Any
 import stamina
 
 from dipeo_nb.common.root import own_root
+from dipeo_nb.common.values import is_plain, well_formed
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import (
     ChatMessage,
@@ -30,6 +32,7 @@ from dipeo_nb.domain.chat import (
     StreamEvent,
     TokenUsage,
     ToolCall,
+    ToolResult,
     normalize_service,
     parse_model,
 )
@@ -40,6 +43,7 @@ from dipeo_nb.errors import (
     ConfigurationError,
     ContentFilteredError,
     ContextLengthError,
+    EmptyAnswerError,
     LLMError,
     LLMTimeoutError,
     MissingDependencyError,
@@ -55,17 +59,29 @@ from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
 from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import RetryConfig
+from dipeo_nb.llm.endings import empty_error, ended
 from dipeo_nb.llm.options import adapted, check_options
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.pricing import cost_usd, is_priced
 from dipeo_nb.llm.stream import SPOKEN, TimeLimits, broken_off, collected
-from dipeo_nb.llm.structured import ANSWER_TOOL, in_prose, laddered, partial, prepare, repair_request, unladdered
+from dipeo_nb.llm.structured import (
+    ANSWER_TOOL,
+    in_prose,
+    laddered,
+    partial,
+    prepare,
+    repair_request,
+    schema_of,
+    unladdered,
+)
 from dipeo_nb.llm.tools import run_tool
 
 DEFAULT_MODEL_SERVICE = "openai"
 """Service of the settings' default model; other services have a default of their own."""
 PROMPT_LIMIT = 10_000_000
 """Characters of one request at most."""
+REFUSALS_KEPT = 256
+"""Refused ways to structure that are remembered."""
 PARTIAL_S = 1 / 20
 """Seconds between two views of a structured answer that is still coming."""
 
@@ -84,6 +100,8 @@ class LLMService:
         self._settings = settings
         self._clients = clients or ClientManager(settings, keys)
         self._retries = retries or RetryConfig(max_attempts=settings.llm_max_retries + 1)
+        self._refused: dict[tuple[str, ...], None] = {}
+        """Ways to structure that servers refused; see `_refusal`."""
 
     @property
     def services(self) -> Sequence[str]:
@@ -93,6 +111,9 @@ class LLMService:
         """As `LLMServicePort.stream`."""
         request = asked = self._filled(phases.shaped(self._named(request)))
         await prepare(request.response_format)
+        for tool in request.tools:
+            if tool.function is None and tool.parameters:
+                await prepare(tool.parameters)
         ladder = self._ladder(request)
         spent = _Spent()
         started = repaired = False
@@ -131,7 +152,7 @@ class LLMService:
             except StructureError as error:
                 spent.add_failed(error, request)
                 if request.allow_prose and error.repairable:
-                    response = spent.total(in_prose(error, request))
+                    response = ended(spent.total(in_prose(error, request)), request)
                     yield StreamEvent("usage", data=response.usage.to_dict())
                     yield StreamEvent("end", response=response)
                     return
@@ -147,12 +168,16 @@ class LLMService:
                 if len(ladder) < 2 or not _refuses_structure(error):
                     spent.within(error)
                     raise
+                self._remember(request, ladder[0], error)
                 ladder = ladder[1:]
                 yield StreamEvent("error", error.message, data={"code": error.code, "rung": ladder[0]})
                 continue
             calls = response.tool_calls
             if not calls or not _ours(calls, request):
-                response = spent.total(response)
+                try:
+                    response = ended(spent.total(response), request)
+                except EmptyAnswerError as error:
+                    raise spent.within(error) from None
                 yield StreamEvent("usage", data=response.usage.to_dict())
                 yield StreamEvent("end", response=response)
                 return
@@ -225,6 +250,8 @@ class LLMService:
                 "Batch APIs are not recorded, so they cannot be replayed.", hint="Use batch(), or DIPEO_LLM_MODE=live."
             )
         filled = [self._filled(phases.shaped(self._named(r))) for r in requests]
+        for request in filled:
+            await prepare(request.response_format)
         rungs: list[Rung | None] = [next(iter(self._ladder(r)), None) for r in filled]
         async with self._clients.client(filled[0]) as client:
             able = batch.batch_client(client, filled[0].service)
@@ -339,7 +366,9 @@ class LLMService:
         return recording.through(recording.active(self._settings), addressed, self._live)
 
     async def _live(self, request: LLMRequest) -> AsyncGenerator[StreamEvent]:
-        """The answer of the request's model, or of the first of its fallbacks that has one."""
+        """The answer of the request's model, or of the first of its fallbacks that has one. What an answer without a word took
+        is counted with that of the next model."""
+        spent = _Spent()
         for name, following in zip([None, *request.fallbacks], [*request.fallbacks, None], strict=True):
             spoken = False
             try:
@@ -350,6 +379,13 @@ class LLMService:
                         yield StreamEvent("start", data={"notice": f"{name} takes no {', no '.join(left_out)}; left out."})
                 async with contextlib.aclosing(self._attempts(candidate)) as events:
                     async for event in events:
+                        if event.response is not None:
+                            empty = empty_error(event.response, candidate) if following is not None else None
+                            if spent.calls or empty is not None:
+                                spent.add(event.response)
+                            if empty is not None:
+                                raise empty
+                            event = replace(event, response=spent.total(event.response)) if spent.calls else event
                         spoken = (spoken or event.kind in SPOKEN) and event.kind != "stream_restarted"
                         yield event
                 return
@@ -477,6 +513,10 @@ class LLMService:
                 hint="Remember less (memorize_to, at_most), or shorten the inputs.",
             )
         settings = self._settings
+        if not all(is_plain(m.content) for m in request.messages):  # half characters cannot be sent
+            whole = (m if is_plain(m.content) else replace(m, content=well_formed(m.content)) for m in request.messages)
+            request = replace(request, messages=tuple(whole))
+        request = _answered(request)
         filled = replace(
             request,
             timeout=settings.llm_timeout if request.timeout is None else request.timeout,
@@ -501,7 +541,44 @@ class LLMService:
             return ()
         if request.rung is not None:
             return (request.rung,)
-        return capabilities_of(request.service, request.model).structured
+        ladder = capabilities_of(request.service, request.model).structured
+        if not self._refused:
+            return ladder
+
+        def refused(rung: Rung) -> bool:
+            return not self._refused.keys().isdisjoint((self._refusal(request, rung), self._refusal(request, rung, schema=True)))
+
+        return tuple([rung for rung in ladder if not refused(rung)]) or ladder[-1:]
+
+    def _remember(self, request: LLMRequest, rung: Rung, error: LLMError) -> None:
+        """A server refused a way to structure: for that schema, if it says so, else for all."""
+        if error.status is None:
+            return  # refused before the call, which costs nothing
+        said = error.message.lower()
+        of_schema = "schema" in said and any(word in said for word in ("invalid", "not a valid", "not permitted", "must be", "is required"))
+        self._refused[self._refusal(request, rung, schema=of_schema)] = None
+        if len(self._refused) > REFUSALS_KEPT:
+            del self._refused[next(iter(self._refused))]
+
+    def _refusal(self, request: LLMRequest, rung: Rung, *, schema: bool = False) -> tuple[str, ...]:
+        """What a refusal is remembered by: model, server, way to structure, and the schema when it is to blame."""
+        text = json.dumps(schema_of(request.response_format), sort_keys=True, default=str) if schema else ""
+        return request.service, str(self._clients.base_url(request)), request.model, rung, text
+
+
+def _answered(request: LLMRequest) -> LLMRequest:
+    """The request with a result for every call of a tool: providers refuse a conversation that leaves one open."""
+    results = {m.tool_result.call_id for m in request.messages if m.tool_result is not None}
+    if all(call.id in results for m in request.messages for call in m.tool_calls):
+        return request
+    messages: list[ChatMessage] = []
+    for message in request.messages:
+        messages.append(message)
+        for call in message.tool_calls:
+            if call.id not in results:
+                said = "This call was not answered."
+                messages.append(ChatMessage("tool", said, call.name, tool_result=ToolResult(call.id, said, is_error=True)))
+    return replace(request, messages=tuple(messages))
 
 
 def _check_able(request: LLMRequest) -> None:

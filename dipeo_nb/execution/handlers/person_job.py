@@ -13,7 +13,7 @@ from dipeo_nb.domain import selection
 from dipeo_nb.domain.chat import ChatMessage, LLMResponse, Message, ToolConfig
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import ExecutionPhase
-from dipeo_nb.domain.nodes import PersonJobNode
+from dipeo_nb.domain.nodes import FUNCTION_TOOLS, PersonJobNode
 from dipeo_nb.errors import LLMError, NodeExecutionError, TemplateError
 from dipeo_nb.execution import batches, memory
 from dipeo_nb.execution.context import NodeContext
@@ -55,7 +55,22 @@ async def _answer(
             context={"person": person.label, "node": context.node.label, "run": context.run},
         )
     )
+    if response.tool_calls:
+        _unanswered(context, response)
     return _output(context, person, prompt, response, heard)
+
+
+def _unanswered(context: NodeContext, response: LLMResponse) -> None:
+    """Say that the model called functions that nobody runs.
+
+    Raises:
+        NodeExecutionError: and it said nothing besides.
+    """
+    called = ", ".join(sorted({f"'{call.name}'" for call in response.tool_calls}))
+    message = f"The model called {called}, and no function runs in a diagram."
+    if not response.text.strip():
+        raise NodeExecutionError(f"{message} It said nothing besides.", hint=FUNCTION_TOOLS)
+    context.execution.emit_log(context.node, "WARNING", f"{message} {FUNCTION_TOOLS}")
 
 
 def _template(context: NodeContext, spec: PersonJobNode) -> str:
@@ -89,6 +104,7 @@ def _output(
         "is_structured": structured is not None,
         "rung": response.rung,
         "finish_reason": response.finish_reason,
+        **({"warnings": list(response.warnings)} if response.warnings else {}),
         **context.spent(),
     }
     conversation = execution.log.conversation(

@@ -42,6 +42,7 @@ FINISH = {
     "tool_use": "tool_calls",
 }
 """Anthropic's stop reasons → ours."""
+FULL = "The answer ended where the model's context is full; remember less, or shorten the inputs."
 
 
 class UnifiedAnthropicClient(UnifiedClient):
@@ -53,6 +54,7 @@ class UnifiedAnthropicClient(UnifiedClient):
     base_url_setting = "anthropic_base_url"
     base_url_example = "http://localhost:8080"
     hosts = OWN_HOSTS["anthropic"]
+    added_paths = ("/messages", "/v1")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -286,13 +288,18 @@ def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
             continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = list(_blocks(message))
+        if not blocks:
+            continue
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         else:
             turns.append({"role": role, "content": blocks})
     if not turns or turns[0]["role"] == "assistant":
         turns.insert(0, {"role": "user", "content": [{"type": "text", "text": "Continue."}]})
-    return [t for t in turns if t["content"]]
+    last = turns[-1]["content"][-1]
+    if turns[-1]["role"] == "assistant" and last["type"] == "text":  # the beginning of an answer must not end in blanks
+        turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip()}
+    return turns
 
 
 def _blocks(message: ChatMessage) -> Iterator[dict[str, Any]]:
@@ -509,6 +516,7 @@ def response_of(
         rung=rung,
         tool_outputs=tuple({"type": "citation", "url": c["url"], "title": c.get("title")} for c in cited),
         raw={"provider": "anthropic", "content": list(map(_kept, blocks))} if calls else None,
+        warnings=(FULL,) if stop_reason == "model_context_window_exceeded" else (),
     )
 
 

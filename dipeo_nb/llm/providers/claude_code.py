@@ -75,6 +75,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
     base_url_variable = "ANTHROPIC_BASE_URL"
     base_url_setting = "anthropic_base_url"
     hosts = OWN_HOSTS["anthropic"]
+    added_paths = ("/messages", "/v1")
     own_login = True
 
     def __init__(self, *args: Any, **options: Any) -> None:

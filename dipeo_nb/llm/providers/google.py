@@ -64,6 +64,7 @@ class UnifiedGoogleClient(UnifiedClient):
     base_url_setting = "google_base_url"
     base_url_example = "http://localhost:8080"
     hosts = OWN_HOSTS["google"]
+    added_paths = ("/openai", "/v1beta", "/v1")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -344,7 +345,7 @@ def _shows_thoughts(model: str) -> bool:
 
 def _system(messages: Sequence[ChatMessage]) -> str | None:
     """The instructions; Gemini knows them for the whole conversation only."""
-    return "\n\n".join(m.content for m in messages if m.role == "system") or None
+    return "\n\n".join(m.content for m in messages if m.role == "system" and m.content.strip()) or None
 
 
 def _contents(request: LLMRequest, types: Any) -> Iterator[Any]:
@@ -361,19 +362,25 @@ def _contents(request: LLMRequest, types: Any) -> Iterator[Any]:
         names |= {call.id: call.name for call in message.tool_calls}
         if message.raw is not None and message.raw.get("provider") == UnifiedGoogleClient.provider:
             # Signatures are bytes, which only JSON carries as base64.
-            parts = [types.Part.model_validate_json(json.dumps(part)) for part in message.raw["content"]]
+            parts = [types.Part.model_validate_json(json.dumps(part)) for part in message.raw["content"] if not _is_blank(part)]
             yield types.Content(role="model", parts=parts)
         elif message.role == "assistant":
-            yield {"role": "model", "parts": _said(message, request.model)}
-        elif message.role != "system":
+            if parts := _said(message, request.model):  # a turn without parts is refused, and so is a blank part
+                yield {"role": "model", "parts": parts}
+        elif message.role != "system" and message.content.strip():
             yield {"role": "user", "parts": [{"text": message.content}]}
     if results:
         yield {"role": "user", "parts": results}
 
 
+def _is_blank(part: Mapping[str, Any]) -> bool:
+    """Whether a part of a turn says nothing and is not signed: such parts are refused."""
+    return part.keys() <= {"text", "thought"} and not str(part.get("text", "")).strip()
+
+
 def _said(message: ChatMessage, model: str) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
-    if message.content or not message.tool_calls:
+    if message.content.strip():
         parts.append({"text": message.content})
     for index, call in enumerate(message.tool_calls):
         part: dict[str, Any] = {"function_call": {**_id(call.id), "name": call.name, "args": dict(call.arguments)}}

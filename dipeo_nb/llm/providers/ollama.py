@@ -49,6 +49,7 @@ class UnifiedOllamaClient(UnifiedClient):
     base_url_variable = "OLLAMA_HOST"
     base_url_setting = "ollama_host"
     base_url_example = "http://localhost:11434"
+    added_paths = ("/chat/completions", "/chat", "/api", "/v1")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -399,6 +400,15 @@ def _unsupported(request: LLMRequest, message: str, hint: str) -> UnsupportedErr
 # The answer.
 
 
+_COMPLETE = (None, "", "stop", "length")
+
+
+def _ended_otherwise(reason: str) -> str:
+    if reason in ("load", "unload"):
+        return f"Ollama gave no answer: it only {reason}ed the model (done_reason '{reason}'), as it does without a prompt."
+    return f"Ollama ended its answer with '{reason}'."
+
+
 class _Answer:
     """An answer while it comes."""
 
@@ -456,6 +466,7 @@ class _Answer:
             "length" if cut else "tool_calls" if self._calls else "stop",
             rung=rung,
             raw=self._raw(text) if self._calls and self._thoughts else None,
+            warnings=() if end.done_reason in _COMPLETE else (_ended_otherwise(end.done_reason),),
         )
 
     def _raw(self, text: str) -> dict[str, Any]:

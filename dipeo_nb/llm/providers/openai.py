@@ -35,6 +35,7 @@ class UnifiedOpenAIClient(UnifiedClient):
     base_url_variable = "OPENAI_BASE_URL"
     base_url_setting = "openai_base_url"
     hosts = OWN_HOSTS["openai"]
+    added_paths = ("/responses", "/chat/completions", "/chat")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -292,7 +293,7 @@ def _items(message: ChatMessage, system: str) -> Iterator[dict[str, Any]]:
             "output": message.tool_result.content,
         }
         return
-    if message.content or not message.tool_calls:
+    if message.content.strip():  # a blank message says nothing
         yield {"role": system if message.role == "system" else message.role, "content": message.content}
     for call in message.tool_calls:
         yield {
