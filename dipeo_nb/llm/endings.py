@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse
 from dipeo_nb.errors import EmptyAnswerError
+from dipeo_nb.llm.capabilities import capabilities_of
 
 _COMPLETE = frozenset({"stop", "tool_calls", "length"})
 
@@ -21,9 +22,10 @@ def empty_error(response: LLMResponse, request: LLMRequest) -> EmptyAnswerError 
         return EmptyAnswerError(f"{name} gave no answer: {response.warnings[0]}", hint="Remember less (at_most), or shorten the inputs.", **facts, **spent)
     limit = f"its limit of {request.max_tokens:,} tokens" if request.max_tokens else "its limit of tokens"
     thought = f" ({response.usage.reasoning:,} of them on thinking)" if response.usage.reasoning else ""
+    less = ", or let it think less: reasoning='low'" if capabilities_of(request.service, request.model).reasoning else ""
     return EmptyAnswerError(
         f"{name} reached {limit}{thought} before it gave an answer.",
-        hint="Raise max_tokens (of the call, the node or the person; DIPEO_LLM_MAX_TOKENS), or let it think less: reasoning='low'.",
+        hint=f"Raise max_tokens (of the call, the node or the person; DIPEO_LLM_MAX_TOKENS){less}.",
         **facts,
         **spent,
     )

@@ -58,7 +58,7 @@ def adapter_of(response_format: Any) -> TypeAdapter[Any]:
     except Exception as error:  # pydantic has several, and Python's own for what is no type
         kind = response_format if isinstance(response_format, type) else type(response_format)
         raise ValidationError(
-            f"A response format is a type or a JSON schema, not {kind.__name__}.",
+            f"A response format is a type or a JSON schema, not {kind.__name__}: {(str(error).splitlines() or [''])[0][:200].rstrip('.')}.",
             hint="Give a subclass of pydantic.BaseModel, list[…] of one, a dataclass, a Literal, or a dict such as "
             "{'type': 'object', 'properties': {…}}.",
         ) from error
@@ -427,11 +427,15 @@ def _found(text: str) -> tuple[list[Any], str]:
         try:
             return [_loaded(_LANGUAGE.sub("", whole))], ""
         except (ValueError, RecursionError) as error:
-            problem = problem or f"it is not JSON ({error})"
+            problem = problem or _broken(error)
     values, broken = _values_within(text)
     if not values and not broken and any(sign in text for sign in "{["):
         broken = problem
     return ([], broken) if broken else (values, "" if values else "it holds no JSON")
+
+
+def _broken(error: ValueError | RecursionError) -> str:
+    return "it is nested too deep" if isinstance(error, RecursionError) else f"it is not JSON ({error})"
 
 
 def _loaded(text: str) -> Any:
@@ -459,7 +463,7 @@ def _values_within(text: str) -> tuple[list[Any], str]:
             value, at = decoder.raw_decode(text, place.start())
         except (ValueError, RecursionError) as error:
             if _JSON_LIKE.match(text, place.start()):
-                return [], f"it is not JSON ({error})"
+                return [], _broken(error)
             at = place.end()
         else:
             found.append((at - place.start(), value))
