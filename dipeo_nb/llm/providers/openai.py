@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -223,7 +223,7 @@ class UnifiedOpenAIClient(UnifiedClient):
             body["text"] = {"format": {"type": "json_object"} if rung == "json_mode" else _format(request)}
         if request.tools:
             body["tools"] = [_tool(t, request.model) for t in request.tools]
-            if not self._takes_temperature(request):
+            if not self._takes_temperature(request) or "reasoning" in body:
                 # Nothing is stored there, so what a reasoning model thought before its calls travels with them.
                 body["include"] = ["reasoning.encrypted_content"]
         if request.tool_choice is not None:
@@ -416,15 +416,30 @@ def _response(final: Any, request: LLMRequest, facts: dict[str, Any], streamed: 
         facts["request_id"],
         rung=rung,
         tool_outputs=tuple(outputs),
-        raw={"provider": "openai", "content": list(filter(None, map(_kept, final.output)))} if calls else None,
+        raw={"provider": "openai", "content": _kept(final.output)} if calls else None,
     )
 
 
-def _kept(item: Any) -> dict[str, Any] | None:
-    """An output item as it may be sent back; None for thoughts that only a server that stored them could find again."""
-    fields = item.model_dump(mode="json", exclude_none=True)
-    fields.pop("status", None)
-    return None if fields.get("type") == "reasoning" and not fields.get("encrypted_content") else fields
+def _kept(output: Sequence[Any]) -> list[dict[str, Any]]:
+    """The items of a turn as they may be sent back. Thoughts that only a server that stored them could find again are left out; what
+    was said and called after them then loses its id, by which a server would ask for them."""
+    items = [item.model_dump(mode="json", exclude_none=True, exclude={"status"}) for item in output]
+    for item in items:
+        if item.get("type") == "function_call" and call_of("", "", item.get("arguments") or "").unreadable is not None:
+            item["arguments"] = "{}"  # some servers read what is sent back
+    kept = [item for item in items if item.get("type") != "reasoning" or item.get("encrypted_content")]
+    if len(kept) == len(items):
+        return kept
+    found: list[dict[str, Any]] = []
+    for item in kept:
+        if item.get("type") == "message":
+            text = "".join(part.get("text") or "" for part in item.get("content") or ())
+            found += [{"role": "assistant", "content": text}] if text.strip() else []
+        elif item.get("type") == "function_call":
+            found.append({name: value for name, value in item.items() if name != "id"})
+        else:
+            found.append(item)
+    return found
 
 
 def _usage(usage: Any) -> TokenUsage:
