@@ -64,7 +64,7 @@ class UnifiedGoogleClient(UnifiedClient):
     base_url_setting = "google_base_url"
     base_url_example = "http://localhost:8080"
     hosts = OWN_HOSTS["google"]
-    added_paths = ("/openai", "/v1beta", "/v1")
+    added_paths = ("/openai", "/v1beta")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
