@@ -33,6 +33,7 @@
             ├── AuthError, RateLimitError, ContextLengthError, ContentFilteredError,
             │   LLMTimeoutError, LLMConnectionError, UnsupportedError, ProviderError
             ├── UnknownModelError         (an UnsupportedError and a UserError) no such service or model
+            ├── EmptyAnswerError          (a ProviderError) the limit of tokens was reached before the first word
             ├── StructureError            (a ProviderError) the answer does not fit the requested structure
             ├── RecordingError            a recorded answer cannot be read or written
             │   └── RecordingNotFoundError    (replay) there is none for this call
@@ -449,6 +450,12 @@ class ProviderError(LLMError):
 
     code = "llm_provider"
     retry_after: float | None = None
+
+
+class EmptyAnswerError(ProviderError):
+    """The model reached its limit of tokens before it gave an answer: it thought too long, or its context is full."""
+
+    code = "llm_empty_answer"
 
 
 class StructureError(ProviderError):

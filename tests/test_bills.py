@@ -19,7 +19,7 @@ from dipeo_nb.llm.providers.anthropic import UnifiedAnthropicClient
 from dipeo_nb.llm.providers.google import UnifiedGoogleClient
 from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
-from dipeo_nb.llm.usage import count, merged, of_anthropic, of_google, of_openai
+from dipeo_nb.llm.usage import count, merged_counts, of_anthropic, of_google, of_openai
 from tests import wire_anthropic, wire_google, wire_ollama
 from tests.bills import ANTHROPIC, AT, GOOGLE, OLLAMA, OPENAI, PRICES, Bill
 from tests.llm_wire import Reply, ScriptedServer, delta, final, message, request, run
@@ -250,7 +250,7 @@ def test_what_is_said_many_times_counts_once(steps: list[dict[str, Any]], last: 
     """Cumulative records of a stream, whatever they leave out, come to the largest that was said: not to a sum, and not to less."""
     so_far: dict[str, Any] = {}
     for step in [*steps, last, last]:
-        so_far = merged(so_far, step)
+        so_far = merged_counts(so_far, step)
     largest = {
         name: max(n for step in [*steps, last] if (n := step.get(name)) is not None)
         for name in {name for step in [*steps, last] for name, n in step.items() if n is not None}

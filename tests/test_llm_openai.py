@@ -33,6 +33,7 @@ from dipeo_nb.llm.core.errors import retry_after
 from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from dipeo_nb.llm.service import LLMService
+from dipeo_nb.llm.tools import tools_of
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
 from tests.llm_wire import (
     Call,
@@ -583,3 +584,39 @@ def test_a_real_server_answers():
     assert response is not None
     assert "".join(e.text for e in events if e.kind == "text") == response.text != ""
     assert (response.usage.total or 0) > 12
+
+
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "weather", "arguments": '{"city": "Bern"}'}
+THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": []}
+SIGNED = {**THOUGHT, "encrypted_content": "xyz"}
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "expected"),
+    [
+        ("gpt-5-nano", [SIGNED, CALL], [SIGNED, CALL]),
+        ("my-deployment", [SIGNED, CALL], [SIGNED, CALL]),
+        ("my-deployment", [THOUGHT, CALL], [{k: v for k, v in CALL.items() if k != "id"}]),
+        ("gpt-5-nano", [THOUGHT, message("Let me see."), CALL], [{"role": "assistant", "content": "Let me see."}, {k: v for k, v in CALL.items() if k != "id"}]),
+        ("gpt-5-nano", [{**THOUGHT, "encrypted_content": ""}, message(" "), CALL], [{k: v for k, v in CALL.items() if k != "id"}]),
+        ("gpt-oss-120b", [{**THOUGHT, "content": [{"type": "reasoning_text", "text": "hm"}]}, CALL], [{k: v for k, v in CALL.items() if k != "id"}]),
+        ("qwen3", [{**CALL, "arguments": '{"city": "Par'}], [{**CALL, "arguments": "{}"}]),
+    ],
+    ids=["own", "gateway", "gateway, not signed", "with words", "blank", "open", "unreadable"],
+)  # fmt: skip
+def test_a_turn_goes_back_as_it_may(model: str, said: list[Any], expected: list[Any]):
+    """Nothing is stored at the server: thoughts go back only when they are signed; without them, nothing asks for them by its id."""
+
+    def weather(city: str) -> str:
+        """The weather."""
+        return "warm"
+
+    first = [{"type": "response.output_item.done", "output_index": n, "item": item, "sequence_number": n} for n, item in enumerate(said)]
+    with ScriptedServer(lambda call: call.stream([*first, final(*said)]), says("Warm.")) as server:
+        config = settings_with(openai_base_url=server.url, openai_api_key=SecretStr("sk-test"))
+        service = LLMService(config, EnvironmentAPIKeyService(config))
+        answer = run(service.complete(request("Weather?", service="openai", model=model, tools=tools_of([weather]))))
+        sent = server.seen[-1].body["input"]
+    assert answer.text == "Warm."
+    assert sent[1:-1] == expected
+    assert sent[-1]["call_id"] == "c1"

@@ -170,7 +170,7 @@ def test_json_is_found(text: str):
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("", "no JSON"), ("none", "no JSON"), ('{"size": "big"}', "size"), ("{}", "size"), ("[" * 100_000, "no JSON")],
+    [("", "no JSON"), ("none", "no JSON"), ('{"size": "big"}', "size"), ("{}", "size"), ("[" * 100_000, "nested too deep")],
     ids=["empty", "words", "wrong", "missing", "deep"],
 )
 def test_what_does_not_fit_says_where(text: str, problem: str):
@@ -199,3 +199,53 @@ def test_the_final_value_counts(text: str):
     """Of several fenced values the last one is the answer; a model's thoughts are none."""
     schema = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
     assert parsed(text, schema, provider="x", model="m") == {"answer": 2}
+
+
+YEAR = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
+LIST = {"type": "array"}
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "value"),
+    [
+        ('{"year": 4,}', YEAR, {"year": 4}),
+        ('So: {"year": 4, "more": ["x",],} Good?', YEAR, {"year": 4, "more": ["x"]}),
+        ('{"year": 4, "more": "a\nb,]"}', YEAR, {"year": 4, "more": "a\nb,]"}),
+        ('{"year": 4, "more": ",}"}', YEAR, {"year": 4, "more": ",}"}),
+        ("[1, 2,\n]", LIST, [1, 2]),
+        ('See [1] and {x}: {"year": 4}', YEAR, {"year": 4}),
+        ('First {"wrong": [1]}, then {"year": 7}', YEAR, {"year": 7}),
+        ('{"year": 4}\n{"year": 4}', YEAR, {"year": 4}),
+        ('```json\n{"year": 3}\n``` and not {"year": 9}', YEAR, {"year": 3}),
+        ('<thinking>{"year": 1}</thinking> {"year": 5}', YEAR, {"year": 5}),
+        ('\ufeff{"year": 4}', YEAR, {"year": 4}),
+        ('{"year": 4, "more": "}"} }', YEAR, {"year": 4, "more": "}"}),
+    ],
+)  # fmt: skip
+def test_slips_of_models_are_forgiven(text: str, schema: Any, value: Any):
+    """Commas at the end, line breaks in texts, words and other brackets around."""
+    assert parsed(text, schema, provider="p", model="m") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "problem"),
+    [
+        ('{"year": "old", "tags": ["a", "b"]}', YEAR, "year: 'old' is not of type 'integer'"),
+        ('Well: {"year": "old", "tags": ["a", "b"]}', YEAR, "year: 'old' is not of type 'integer'"),
+        ('{"error": "no data", "years": [2019, 2020]}', LIST, "is not of type 'array'"),
+        ('Sorry: {"error": "no data", "years": [2019, 2020]}', LIST, "is not of type 'array'"),
+        ('{"items": [1, 2], "x": oops}', LIST, "not JSON"),
+        ('[{"year": 1}, {"year": 2', YEAR, "not JSON"),
+        ('{"year": 4}\n{"year": 5}', YEAR, "2 different answers"),
+        ("The lists are [1, 2] and [3].", LIST, "2 different answers"),
+        ('<think>perhaps {"year": 1}', YEAR, "only thoughts"),
+        ("{'year': 4}", YEAR, "not JSON"),
+        ("none", YEAR, "no JSON"),
+        ('{"a": ' * 100_000, YEAR, "nested too deep"),
+    ],
+)
+def test_the_problem_that_is_named_is_the_right_one(text: str, schema: Any, problem: str):
+    """That of the whole answer: never of a part of it, and a part is not the answer."""
+    with pytest.raises(StructureError) as caught:
+        parsed(text, schema, provider="p", model="m")
+    assert problem in caught.value.problem

@@ -135,7 +135,7 @@ def plan_digest(plan: Plan) -> str:
         ),
         "persons": sorted(
             [p.label, p.llm.service, p.llm.model or "", p.llm.base_url or "", p.llm.api_key_id or "", p.llm.system_prompt or "",
-             json.dumps([p.llm.temperature, p.llm.max_tokens])]
+             json.dumps([p.llm.temperature, p.llm.max_tokens, *filter(None, [p.llm.own_options])], sort_keys=True)]
             for p in plan.persons.values()
         ),
     }  # fmt: skip

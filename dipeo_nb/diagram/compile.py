@@ -40,6 +40,7 @@ from dipeo_nb.domain.enums import (
 )
 from dipeo_nb.domain.lifecycle import at_provider, lifecycle
 from dipeo_nb.domain.nodes import (
+    FUNCTION_TOOLS,
     MEMORY_VIEWS,
     CodeJobNode,
     ConditionNode,
@@ -411,6 +412,7 @@ class _Compiler:
                 "Add `default_prompt`, or label an incoming arrow `prompt`.",
                 node=node,
             )
+        self.check_tools(node, spec)
         for reference in (spec.ignore_person or "").split(","):
             if (word := reference.strip()) and not self.references.ids(word):
                 self.warn(
@@ -438,6 +440,20 @@ class _Compiler:
                     node=node,
                     field="memorize_to",
                 )
+
+    def check_tools(self, node: DomainNode, spec: PersonJobNode) -> None:
+        for tool in spec.tools if isinstance(spec.tools, list) else [spec.tools]:
+            if not isinstance(tool, Mapping) or tool.get("type") != "function" or tool.get("enabled") is False:
+                continue
+            inner = tool.get("function")
+            name = tool.get("name") or (inner.get("name") if isinstance(inner, Mapping) else None) or "without a name"
+            self.warn(
+                "function-tool",
+                f"The tool '{shorten(str(name))}' is a function, and no function runs in a diagram: a call of it is not answered.",
+                FUNCTION_TOOLS,
+                node=node,
+                field="tools",
+            )
 
     def check_text_format(self, node: DomainNode, spec: PersonJobNode) -> dict[str, Any]:
         """Changes: `text_format` is the text of `text_format_file`."""

@@ -214,7 +214,7 @@ def _edited_person(diagram: Diagram, person: DomainPerson, field: str, value: An
                     if node_path:
                         edits.append(Edit(node_path, label))
         return _apply(diagram, edits)
-    words = (*fields.PERSON_TEXTS, *fields.PERSON_NUMBERS, "service")
+    words = (*fields.PERSON_TEXTS, *fields.PERSON_NUMBERS, *fields.PERSON_OPTIONS, "service")
     if field not in words and field not in person.llm.extra:
         raise ValidationError(
             f"A person has no property '{shorten(field)}'.",

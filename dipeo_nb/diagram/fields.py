@@ -26,6 +26,8 @@ from dipeo_nb.domain.diagram import (
 )
 from dipeo_nb.domain.enums import OWN_SERVICES, SERVICE_ALIASES, LLMService
 from dipeo_nb.domain.nodes import MEMORY_PROFILES, NODE_SPECS, NodeSpec, field_names
+from dipeo_nb.domain.request_options import checked_option
+from dipeo_nb.errors import ValidationError
 
 # ------------------------------------------------------------------------------------------------------- words
 
@@ -359,9 +361,11 @@ def unique_labels(nodes: Sequence[DomainNode], reading: Reading, at: Callable[[i
 
 PERSON_TEXTS = ("model", "api_key_id", "system_prompt", "prompt_file", "base_url")
 PERSON_NUMBERS = ("temperature", "max_tokens")
+PERSON_OPTIONS = ("top_p", "stop", "seed", "reasoning", "extra")
+"""Further options of the model; see `LLMRequest`."""
 _ONE_TURN = ("max_turns", "maxTurns")
 """What upstream's persons of Claude Code have: a limit of the turns of one answer."""
-_PERSON_WORDS = (*PERSON_TEXTS, *PERSON_NUMBERS, "service", "id", "label", "type", "name", "llm_config")
+_PERSON_WORDS = (*PERSON_TEXTS, *PERSON_NUMBERS, *PERSON_OPTIONS, "service", "id", "label", "type", "name", "llm_config")
 
 
 def service_name(value: str) -> str:
@@ -402,15 +406,23 @@ def person(
         value = settings.get(key)
         if value is None:
             continue
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            numbers[key] = int(value) if key == "max_tokens" else float(value)
-        else:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
             _wrong_person_field(key, "a number", value, label, reading, where(key))
+            continue
+        number = int(value) if key == "max_tokens" and float(value).is_integer() else value
+        if (checked := _checked(key, number, label, reading, where(key))) is not None:
+            numbers[key] = checked if key == "max_tokens" else float(checked)
+    options: dict[str, Any] = {}
+    for key in PERSON_OPTIONS:
+        value = settings.get(key)
+        if value is not None and value != "" and (checked := _checked(key, value, label, reading, where(key))) is not None:
+            options["passthrough" if key == "extra" else key] = checked
     llm = LLMConfig(
         service=_service(settings.get("service"), label, reading, where("service")),
         extra={k: v for k, v in settings.items() if k not in _PERSON_WORDS},
         **texts,
         **numbers,
+        **options,
     )
     for key in llm.extra:
         if key in _ONE_TURN:
@@ -425,10 +437,21 @@ def person(
             "unknown-property",
             f"'{shorten(key)}' is not a property of a person (person '{shorten(label)}'); it is kept and has no effect.",
             *where(key),
-            hint=did_you_mean(key, _PERSON_WORDS, f"A person takes {', '.join(PERSON_TEXTS + PERSON_NUMBERS)}."),
+            hint=did_you_mean(key, _PERSON_WORDS, f"A person takes {', '.join(PERSON_TEXTS + PERSON_NUMBERS + PERSON_OPTIONS)}."),
             field=key,
         )
     return DomainPerson(given_id or default_id(name or label), label, llm)
+
+
+def _checked(key: str, value: Any, label: str, reading: Reading, at: DocumentPath) -> Any:
+    """The value of an option of the person's model; None, with an error, when it cannot be one."""
+    try:
+        return checked_option(key, value)
+    except ValidationError as error:
+        reading.error(
+            "wrong-option", f"Person '{shorten(label)}': {shorten(error.message, 300)}", *at, hint=error.hint or "", field=key
+        )
+        return None
 
 
 def _wrong_person_field(key: str, wanted: str, value: Any, label: str, reading: Reading, at: DocumentPath) -> None:
@@ -578,7 +601,7 @@ def written_persons(
 def llm_settings(llm: LLMConfig) -> dict[str, Any]:
     """The settings of a person in wire spelling; `service` always, the others when set."""
     values = {key: getattr(llm, key) for key in ("service", *PERSON_TEXTS, *PERSON_NUMBERS)}
-    return {k: v for k, v in values.items() if v is not None} | dict(llm.extra)
+    return {k: v for k, v in values.items() if v is not None} | llm.own_options | dict(llm.extra)
 
 
 # ---------------------------------------------------------------------------------------------------- metadata

@@ -15,6 +15,7 @@ from dipeo_nb.diagram.connections import CONTENT_TYPE_ALIASES
 from dipeo_nb.diagram.fields import PERSON_NUMBERS, PERSON_TEXTS, vocabulary
 from dipeo_nb.domain.enums import SERVICE_ALIASES, ContentType, HandleLabel, LLMService
 from dipeo_nb.domain.nodes import MEMORY_PROFILES, NODE_SPECS, NodeSpec
+from dipeo_nb.domain.request_options import EFFORTS
 
 SCHEMA_ID = "https://dipeo-nb.invalid/light.schema.json"
 """Only a name: nothing is fetched from it."""
@@ -228,6 +229,11 @@ def _person() -> dict[str, Any]:
         },
         **{name: {"type": ["string", "null"]} for name in PERSON_TEXTS},
         **{name: {"type": ["number", "null"]} for name in PERSON_NUMBERS},
+        "top_p": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        "stop": {"anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": "string"}}]},
+        "seed": {"type": ["integer", "null"]},
+        "reasoning": {"enum": [*EFFORTS, None], "description": "How much the model thinks before it answers."},
+        "extra": {"type": ["object", "null"], "description": "Further fields of the provider's request."},
     }
     return {
         "type": ["object", "null"],

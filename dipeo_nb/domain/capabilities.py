@@ -32,6 +32,7 @@ from dipeo_nb.domain.nodes import (
     TemplateJobNode,
 )
 from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.domain.request_options import beyond_wording
 
 Kind = Literal["code", "process", "read", "write", "net", "service", "model", "diagram", "function", "event", "brings"]
 """What a use is of. `brings` is a file that comes with the diagram: it is part of what was shown and needs no grant."""
@@ -263,6 +264,8 @@ def _of_person(node: PlanNode, plan: Plan) -> Iterator[Use]:
         yield Use("read", llm.model, label, "as a model", of_model=True)
     if llm.base_url:
         yield Use("net", origin(llm.base_url), label, "as a model's server", of_model=True)
+    for path, value in beyond_wording(llm.passthrough):
+        yield Use("service", model_field(llm.service, path), label, value, of_model=True)
     if llm.api_key_id:
         yield Use("model", f"{llm.service}:{llm.model or 'default'}", label, f"with the key {llm.api_key_id}", of_model=True)
     else:
@@ -272,6 +275,11 @@ def _of_person(node: PlanNode, plan: Plan) -> Iterator[Use]:
 def _of_decision(node: PlanNode, plan: Plan) -> Iterator[Use]:
     if cast(ConditionNode, node.spec).condition_type == "llm_decision":
         yield from _of_person(node, plan)
+
+
+def model_field(service: str, path: str) -> str:
+    """A field of a model's request that does more than shape the words of an answer, as it stands in a listing."""
+    return f"{service}.{path}"
 
 
 def _of_tools(node: PlanNode, plan: Plan) -> Iterator[Use]:

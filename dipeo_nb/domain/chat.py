@@ -14,6 +14,7 @@ from typing import Any, Literal
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.enums import OWN_SERVICES, SERVICE_ALIASES, ExecutionPhase, LLMService, MessageType
+from dipeo_nb.domain.request_options import OPTIONS, Reasoning, checked_option
 from dipeo_nb.errors import ConfigurationError, UnknownModelError, ValidationError
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -171,15 +172,20 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class LLMRequest:
-    """One call of a model."""
+    """One call of a model. Its options are checked when it is made.
+
+    Raises:
+        ValidationError: an option has the wrong type or is out of range, or `extra` names what the request says itself.
+    """
 
     service: str
     """A service name such as `openai` or `local` (see `LLMService`; third parties add more)."""
     model: str
     messages: Sequence[ChatMessage]
     temperature: float | None = None
+    """From 0, the likeliest words, to 2."""
     max_tokens: int | None = None
-    """Limit of the answer in tokens."""
+    """Limit of the answer in tokens; what a model thinks before it counts, too."""
     response_format: Any = None
     """A pydantic model class, or a JSON schema; None for text."""
     rung: Rung | None = None
@@ -203,6 +209,19 @@ class LLMRequest:
     """What may be spent; checked before each call on the wire."""
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """For logs and fakes: person, node, run number. Never sent."""
+    top_p: float | None = None
+    """Only the likeliest words that make up this share (from 0 to 1) are chosen from."""
+    stop: Sequence[str] = ()
+    """Texts at which the answer ends, without them; one text is taken, too."""
+    seed: int | None = None
+    """The same seed makes the same choices, as far as the server can."""
+    reasoning: Reasoning | None = None
+    """How much the model thinks first: `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`. A model that has fewer steps takes
+    the nearest one; `none` is refused by models that always think."""
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further fields of the provider's request, sent as they are: `{"options": {"num_ctx": 16384}}` for ollama, `{"top_k": 40}` …
+    For claude-code, further fields of `ClaudeAgentOptions`."""
+
     meter: Meter | None = field(default=None, compare=False)
     """Where it is kept what the call has used so far. Never sent."""
 
@@ -212,6 +231,16 @@ class LLMRequest:
         """Keep what the provider has reported so far; clients call it before the answer is complete."""
         if self.meter is not None:
             self.meter.usage = usage
+
+    def __post_init__(self) -> None:
+        for name, usual in _USUAL.items():
+            value = getattr(self, name)
+            if value is not usual and value != usual and (checked := checked_option(name, value)) is not value:
+                object.__setattr__(self, name, checked)
+
+
+_USUAL: Mapping[str, Any] = {name: checked_option(name, None) for name in OPTIONS}
+"""What options are that nobody gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +268,8 @@ class LLMResponse:
     """What a recorded answer would have cost."""
     raw: Mapping[str, Any] | None = None
     """The turn in the provider's own form, for `ChatMessage.raw`: `{"provider": …, "content": […]}`; None when text says all."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with an answer that is one all the same: it was cut off, it is empty."""
 
     __repr__ = bounded_repr
 
@@ -276,7 +307,7 @@ class StreamEvent:
 
     | kind | text | data |
     |---|---|---|
-    | start | | notice: something the user should know; cached: true for a recorded answer |
+    | start | | notice: something the user should know (a further start has nothing else); cached: true for a recorded answer |
     | text, reasoning | the piece | |
     | tool_call_start | name of the tool | id |
     | tool_call_delta | a piece of the arguments (JSON) | id |

@@ -6,12 +6,14 @@ arrow names its nodes and handles separately instead of through handle ids. `han
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dipeo_nb.common.short_repr import bounded_repr
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.domain.enums import HandleDirection, HandleLabel
+from dipeo_nb.domain.request_options import Reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,24 @@ class LLMConfig:
     base_url: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Keys we do not know, kept for round trips."""
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    reasoning: Reasoning | None = None
+    passthrough: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """`extra` in files: further fields of the provider's request (see `LLMRequest.extra`)."""
 
     __repr__ = bounded_repr
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", tuple(self.stop))
+
+    @property
+    def own_options(self) -> dict[str, Any]:
+        """The options that belong to the model that is named, by their names in files; those that are set."""
+        values: dict[str, Any] = {"top_p": self.top_p, "stop": list(self.stop), "seed": self.seed, "reasoning": self.reasoning}
+        given = {**values, "extra": dict(self.passthrough)}
+        return {name: value for name, value in given.items() if value not in (None, [], {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +110,24 @@ class DomainPerson:
     llm: LLMConfig = field(default_factory=LLMConfig)
 
     __repr__ = bounded_repr
+
+    def asked(self, messages: Sequence[ChatMessage], **more: Any) -> LLMRequest:
+        """A request to the person's model: where it is, its key, how it samples and thinks.
+
+        Args:
+            more: further fields of the request, and others than the person's.
+        """
+        llm = self.llm
+        given: dict[str, Any] = {
+            "top_p": llm.top_p,
+            "stop": llm.stop,
+            "seed": llm.seed,
+            "reasoning": llm.reasoning,
+            "extra": llm.passthrough,
+            "api_key_id": llm.api_key_id,
+            "base_url": llm.base_url,
+        }
+        return LLMRequest(llm.service, llm.model or "", messages, **{**given, **more})
 
     def facet(self, name: str, *, system_prompt: str | None = None) -> DomainPerson:
         """A side of the person that does one job, such as `selector`: the same model under the id `<id>.__<name>`, with a

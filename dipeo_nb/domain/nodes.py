@@ -136,6 +136,13 @@ MEMORY_VIEWS = (
 """What `memorize_to` can name; any other text is a criterion in words, by which a model selects."""
 
 
+FUNCTION_TOOLS = (
+    "Call it in a code_job, or in a node of your own (@dp.node), and give its result to the prompt; or ask in Python, which runs "
+    "functions: dp.chat(prompt, tools=[function])."
+)
+"""Where functions run that models want called: diagrams have built-in tools only."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonJobNode(NodeSpec):
     META: ClassVar = NodeMeta(
@@ -174,7 +181,7 @@ class PersonJobNode(NodeSpec):
     )
     batch_parallel: bool = True
     max_concurrent: int = spec(10, minimum=1)
-    temperature: float | None = None
+    temperature: float | None = spec(None, minimum=0, maximum=2)
     max_tokens: int | None = spec(None, minimum=1)
 
 

@@ -260,6 +260,8 @@ class NodeContext:
                 hint="Run it again.",
             )
         self.charge(response)
+        for warning in response.warnings:
+            self.execution.emit_log(self.node, "WARNING", warning, finish_reason=response.finish_reason)
         if request.model and request.model != response.model:
             self._meta["requested_model"] = request.model
         return response if is_plain(response.text) else replace(response, text=well_formed(response.text))

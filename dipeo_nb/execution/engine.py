@@ -166,6 +166,8 @@ class Execution:
         """Global variables: start data under run inputs, then what nodes publish."""
         self._shares_code = code_state.any_shares(plan)
         self._assigned: dict[int, code_state.View] = {}
+        self._moved: set[str] = set()
+        """Persons whose own options were left out, which was said."""
         """What code had assigned when a node last finished or passed its output on, by node; empty without such code."""
         self._scheduler = schedule.initial()
         self._ticks: deque[schedule.Tick] = deque()
@@ -416,6 +418,10 @@ class Execution:
             return person
         service, model = parse_model(self.options.model, self.services.llm.services)
         llm = person.llm
+        if llm.own_options and person.id not in self._moved:
+            self._moved.add(person.id)
+            left = ", ".join(llm.own_options)
+            self.emit_log(None, "INFO", f"'{person.label}' is moved to {self.options.model}; left out, as of its own model: {left}.")
         moved = LLMConfig(
             service=service,
             model=model,

@@ -19,6 +19,7 @@ from dipeo_nb.common.walk import Entry
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung, TokenUsage
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
+from dipeo_nb.llm.endings import ended
 from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.llm.structured import laddered, schema_of, unladdered
 
@@ -209,7 +210,10 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
         answered = answer.model or item.model
         cost = cost_usd(job.service, answered, usage, base_url=job.base_url, batch=True, requested=item.model)
         if isinstance(answer, LLMResponse):
-            answer = replace(answer, cost_usd=cost)
+            try:
+                answer = ended(replace(answer, cost_usd=cost), asked[item.id])
+            except LLMError as error:
+                answer = error
         elif answer.usage is not None:  # a refusal, or an answer that does not fit, is paid for
             answer.cost_usd, answer.charged = cost, True
         answers.append(answer)

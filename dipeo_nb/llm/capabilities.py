@@ -31,5 +31,8 @@ def capabilities_of(service: str, model: str = "") -> ProviderCapabilities:
     for family in sorted(families, key=len):
         facts |= table["models"][family]
     facts["structured"] = tuple(facts.get("structured", ("prompt",)))
+    if "options" in facts:
+        facts["options"] = tuple(facts["options"])
+    facts["reasoning"] = facts.get("reasoning", "effort") or None
     facts["streaming_modes"] = tuple(map(StreamingMode, facts.get("streaming_modes", ("sse",))))
     return ProviderCapabilities(service, model, **facts)

@@ -44,7 +44,7 @@ def content_key(request: LLMRequest, secrets: Iterable[str] = ()) -> str:
     """64 hexadecimal digits that are equal for requests that ask the same of the same model, in any process.
 
     What counts: service, model, base URL, messages, tools, tool choice, the response's schema, the way to structure, and
-    the parameters (temperature, max_tokens). What does not: keys, budget, fallbacks, timeout, context, Python's order of
+    the parameters (temperature, max_tokens, top_p, stop, seed, reasoning, extra). What does not: keys, budget, fallbacks, timeout, context, Python's order of
     dictionaries. Secrets are taken out first, as files do not have them.
     """
     return key_of(in_words(request, secrets))
@@ -59,6 +59,11 @@ def in_words(request: LLMRequest, secrets: Iterable[str] = ()) -> Words:
         "base_url": request.base_url,
         "temperature": None if request.temperature is None else float(request.temperature),
         "max_tokens": request.max_tokens,
+        "top_p": None if request.top_p is None else float(request.top_p),
+        "stop": list(request.stop),
+        "seed": request.seed,
+        "reasoning": request.reasoning,
+        "extra": request.extra,
         "messages": [
             {
                 "role": m.role,
@@ -238,6 +243,7 @@ def _response_words(response: LLMResponse, events: Sequence[StreamEvent]) -> dic
             "usage": _usage_words(response.usage),
             "cost_usd": response.cost_usd,
             "raw": response.raw,
+            "warnings": list(response.warnings),
         }
     )
     return words if value is None else {**words, "structured": value}  # an empty list is a value, too
@@ -262,6 +268,7 @@ def _response(words: Mapping[str, Any], events: Sequence[StreamEvent], request: 
         cached=True,
         saved_usd=words.get("cost_usd"),
         raw=words.get("raw"),
+        warnings=tuple(words.get("warnings", ())),
     )
 
 

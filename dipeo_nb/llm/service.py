@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from typing import Any
 import stamina
 
 from dipeo_nb.common.root import own_root
+from dipeo_nb.common.values import is_plain, well_formed
 from dipeo_nb.config import DEFAULT_MODEL, Settings
 from dipeo_nb.domain.budget import CHARACTERS_PER_TOKEN
 from dipeo_nb.domain.chat import (
@@ -33,6 +35,7 @@ from dipeo_nb.domain.chat import (
     StreamEvent,
     TokenUsage,
     ToolCall,
+    ToolResult,
     normalize_service,
     parse_model,
 )
@@ -43,6 +46,7 @@ from dipeo_nb.errors import (
     ConfigurationError,
     ContentFilteredError,
     ContextLengthError,
+    EmptyAnswerError,
     LLMConnectionError,
     LLMError,
     LLMTimeoutError,
@@ -60,16 +64,29 @@ from dipeo_nb.llm.catalogue import BY_DEFAULT, model_of, named
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
 from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import RetryConfig
+from dipeo_nb.llm.endings import empty_error, ended
+from dipeo_nb.llm.options import adapted, check_options
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.pricing import cost_usd, is_priced
 from dipeo_nb.llm.stream import SPOKEN, TimeLimits, broken_off, collected
-from dipeo_nb.llm.structured import ANSWER_TOOL, in_prose, laddered, partial, prepare, repair_request, unladdered
+from dipeo_nb.llm.structured import (
+    ANSWER_TOOL,
+    in_prose,
+    laddered,
+    partial,
+    prepare,
+    repair_request,
+    schema_of,
+    unladdered,
+)
 from dipeo_nb.llm.tools import run_tool
 
 DEFAULT_MODEL_SERVICE = "openai"
 """Service of the settings' default model; other services have a default of their own."""
 PROMPT_LIMIT = 10_000_000
 """Characters of one request at most."""
+REFUSALS_KEPT = 256
+"""Refused ways to structure that are remembered."""
 PARTIAL_S = 1 / 20
 """Seconds between two views of a structured answer that is still coming."""
 
@@ -88,6 +105,8 @@ class LLMService:
         self._settings = settings
         self._clients = clients or ClientManager(settings, keys)
         self._retries = retries or RetryConfig(max_attempts=settings.llm_max_retries + 1)
+        self._refused: dict[tuple[str, ...], None] = {}
+        """Ways to structure that servers refused; see `_refusal`."""
 
     @property
     def services(self) -> Sequence[str]:
@@ -97,6 +116,9 @@ class LLMService:
         """As `LLMServicePort.stream`."""
         request = asked = self._filled(phases.shaped(self._named(request)))
         await prepare(request.response_format)
+        for tool in request.tools:
+            if tool.function is None and tool.parameters:
+                await prepare(tool.parameters)
         ladder = self._ladder(request)
         spent = _Spent()
         try:
@@ -121,7 +143,7 @@ class LLMService:
                 async with contextlib.aclosing(self._recorded(wire, spent)) as events:
                     async for event in events:
                         match event.kind:
-                            case "start" if started:
+                            case "start" if started and not (event.data or {}).get("notice"):
                                 continue
                             case "start":
                                 started = True
@@ -146,7 +168,7 @@ class LLMService:
             except StructureError as error:
                 spent.add_failed(error, request)
                 if request.allow_prose and error.repairable:
-                    response = spent.total(in_prose(error, request))
+                    response = ended(spent.total(in_prose(error, request)), request)
                     yield StreamEvent("usage", data=response.usage.to_dict())
                     yield StreamEvent("end", response=response)
                     return
@@ -162,12 +184,16 @@ class LLMService:
                 if len(ladder) < 2 or not _refuses_structure(error):
                     spent.within(error)
                     raise
+                self._remember(request, ladder[0], error)
                 ladder = ladder[1:]
                 yield StreamEvent("error", error.message, data={"code": error.code, "rung": ladder[0]})
                 continue
             calls = response.tool_calls
             if not calls or not _ours(calls, request):
-                response = spent.total(response)
+                try:
+                    response = ended(spent.total(response), request)
+                except EmptyAnswerError as error:
+                    raise spent.within(error) from None
                 yield StreamEvent("usage", data=response.usage.to_dict())
                 yield StreamEvent("end", response=response)
                 return
@@ -240,6 +266,8 @@ class LLMService:
                 "Batch APIs are not recorded, so they cannot be replayed.", hint="Use batch(), or DIPEO_LLM_MODE=live."
             )
         filled = [self._filled(phases.shaped(self._named(r))) for r in requests]
+        for request in filled:
+            await prepare(request.response_format)
         rungs: list[Rung | None] = [next(iter(self._ladder(r)), None) for r in filled]
         async with self._clients.client(filled[0]) as client:
             able = batch.batch_client(client, filled[0].service)
@@ -378,9 +406,15 @@ class LLMService:
         for name, following in zip([None, *request.fallbacks], [*request.fallbacks, None], strict=True):
             spoken = False
             try:
-                candidate = request if name is None else self._fallback(request, name)
+                candidate = request
+                if name is not None:
+                    candidate, left_out = self._fallback(request, name)
+                    if left_out:
+                        yield StreamEvent("start", data={"notice": f"{name} takes no {', no '.join(left_out)}; left out."})
                 async with contextlib.aclosing(self._attempts(candidate, spent)) as events:
                     async for event in events:
+                        if event.response is not None and following is not None and (empty := empty_error(event.response, candidate)):
+                            raise empty
                         spoken = (spoken or event.kind in SPOKEN) and event.kind != "stream_restarted"
                         yield event
                 return
@@ -393,13 +427,14 @@ class LLMService:
                 if spoken:
                     yield StreamEvent("stream_restarted", data={"reason": error.message})
 
-    def _fallback(self, request: LLMRequest, name: str) -> LLMRequest:
+    def _fallback(self, request: LLMRequest, name: str) -> tuple[LLMRequest, list[str]]:
+        """The request as it goes to another model, and the options that this one does not take."""
         service, model = parse_model(name, self.services)
-        other = replace(request, service=service, model=model or "", base_url=None, api_key_id=None)
+        other = self._named(replace(request, service=service, model=model or "", base_url=None, api_key_id=None))
+        other, left_out = adapted(request, other)
         rung = capabilities_of(service, other.model).structured[0] if request.response_format is not None else None
-        return self._filled(
-            replace(self._named(other), rung=rung if rung in ("grammar", "native", "json_mode") else request.rung)
-        )
+        rung = rung if rung in ("grammar", "native", "json_mode") else request.rung
+        return self._filled(replace(other, rung=rung)), left_out
 
     async def _attempts(self, request: LLMRequest, spent: _Spent) -> AsyncGenerator[StreamEvent]:
         """The answer of one model; failures that may pass are tried again. A stream that had begun is restarted visibly."""
@@ -533,6 +568,10 @@ class LLMService:
                 hint="Remember less (memorize_to, at_most), or shorten the inputs.",
             )
         settings = self._settings
+        if not all(is_plain(m.content) for m in request.messages):  # half characters cannot be sent
+            whole = (m if is_plain(m.content) else replace(m, content=well_formed(m.content)) for m in request.messages)
+            request = replace(request, messages=tuple(whole))
+        request = _answered(request)
         filled = replace(
             request,
             timeout=settings.llm_timeout if request.timeout is None else request.timeout,
@@ -557,11 +596,49 @@ class LLMService:
             return ()
         if request.rung is not None:
             return (request.rung,)
-        return capabilities_of(request.service, request.model).structured
+        ladder = capabilities_of(request.service, request.model).structured
+        if not self._refused:
+            return ladder
+
+        def refused(rung: Rung) -> bool:
+            return not self._refused.keys().isdisjoint((self._refusal(request, rung), self._refusal(request, rung, schema=True)))
+
+        return tuple([rung for rung in ladder if not refused(rung)]) or ladder[-1:]
+
+    def _remember(self, request: LLMRequest, rung: Rung, error: LLMError) -> None:
+        """A server refused a way to structure: for that schema, if it says so, else for all."""
+        if error.status is None:
+            return  # refused before the call, which costs nothing
+        said = error.message.lower()
+        of_schema = "schema" in said and any(word in said for word in ("invalid", "not a valid", "not permitted", "must be", "is required"))
+        self._refused[self._refusal(request, rung, schema=of_schema)] = None
+        if len(self._refused) > REFUSALS_KEPT:
+            del self._refused[next(iter(self._refused))]
+
+    def _refusal(self, request: LLMRequest, rung: Rung, *, schema: bool = False) -> tuple[str, ...]:
+        """What a refusal is remembered by: model, server, way to structure, and the schema when it is to blame."""
+        text = json.dumps(schema_of(request.response_format), sort_keys=True, default=str) if schema else ""
+        return request.service, str(self._clients.base_url(request)), request.model, rung, text
+
+
+def _answered(request: LLMRequest) -> LLMRequest:
+    """The request with a result for every call of a tool: providers refuse a conversation that leaves one open."""
+    results = {m.tool_result.call_id for m in request.messages if m.tool_result is not None}
+    if all(call.id in results for m in request.messages for call in m.tool_calls):
+        return request
+    messages: list[ChatMessage] = []
+    for message in request.messages:
+        messages.append(message)
+        for call in message.tool_calls:
+            if call.id not in results:
+                said = "This call was not answered."
+                messages.append(ChatMessage("tool", said, call.name, tool_result=ToolResult(call.id, said, is_error=True)))
+    return replace(request, messages=tuple(messages))
 
 
 def _check_able(request: LLMRequest) -> None:
     """Refuses before the call what the model cannot do."""
+    check_options(request)
     able = capabilities_of(request.service, request.model)
     name = f"{request.service}:{request.model}" if request.model else request.service
     for tool in request.tools:

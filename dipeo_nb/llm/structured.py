@@ -12,7 +12,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
 from functools import lru_cache
@@ -58,7 +58,7 @@ def adapter_of(response_format: Any) -> TypeAdapter[Any]:
     except Exception as error:  # pydantic has several, and Python's own for what is no type
         kind = response_format if isinstance(response_format, type) else type(response_format)
         raise ValidationError(
-            f"A response format is a type or a JSON schema, not {kind.__name__}.",
+            f"A response format is a type or a JSON schema, not {kind.__name__}: {(str(error).splitlines() or [''])[0][:200].rstrip('.')}.",
             hint="Give a subclass of pydantic.BaseModel, list[…] of one, a dataclass, a Literal, or a dict such as "
             "{'type': 'object', 'properties': {…}}.",
         ) from error
@@ -161,19 +161,19 @@ def parsed(
     Raises:
         StructureError: there is no JSON, or it does not fit; the message says where.
     """
-    problem = ""
-    for candidate in _candidates(text):
+    found, problem = _found(text)
+    fitting: dict[str, Any] = {}
+    for value in found:
         try:
-            value = json.loads(candidate)
-        except (ValueError, RecursionError):
-            continue
-        try:
-            return validated(value, response_format)[1]
+            written, instance = validated(value, response_format)
         except ValueError as error:
-            problem = problem or str(error)  # that of the likeliest place
-        if candidate is text or candidate == text.strip():
-            break  # all of it is JSON: a part of it is not the answer
-    problem = problem or "it holds no JSON"
+            problem = problem or str(error)  # that of the likeliest value
+        else:
+            fitting.setdefault(written, instance)
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    if fitting:
+        problem = f"it holds {len(fitting)} different answers, and one is asked for"
     if cut:
         problem = "it was cut off at its limit of tokens"
     raise StructureError(
@@ -331,9 +331,66 @@ def partial(text: str) -> Any:
 
 
 async def prepare(response_format: Any) -> None:
-    """Load what checks JSON schemas, off the event loop: its import takes most of a second."""
-    if isinstance(response_format, Mapping) and "jsonschema" not in sys.modules:
+    """Load what checks JSON schemas, off the event loop, as its import takes most of a second; and check the schema itself.
+
+    Raises:
+        ValidationError: it is no JSON schema, or refers to what it does not hold.
+    """
+    if not isinstance(response_format, Mapping):
+        return
+    if "jsonschema" not in sys.modules:
         await asyncio.to_thread(importlib.import_module, "jsonschema")
+    try:
+        text = json.dumps(response_format, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValidationError(f"The JSON schema holds what JSON cannot: {error}.", hint="Use texts, numbers, booleans, lists and dicts.") from None
+    if text not in _right:
+        await asyncio.to_thread(_check_schema, text)
+        _right.add(text)
+
+
+_right: set[str] = set()
+"""JSON schemas that were found to be right."""
+
+
+def _check_schema(text: str) -> None:
+    from jsonschema import SchemaError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    schema = json.loads(text)
+    try:
+        with metered():
+            validator(schema)
+    except (SchemaError, TooLargeError) as error:
+        place = ".".join(map(str, getattr(error, "absolute_path", ()))) or "the schema"
+        said = str(getattr(error, "message", error))[:200]
+        raise ValidationError(
+            f"The structure that is asked for is no JSON schema: {place}: {said}.",
+            hint="Correct it; types are object, array, string, number, integer, boolean and null.",
+        ) from None
+    resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except (Unresolvable, ValueError):
+            raise ValidationError(
+                f"The JSON schema refers to '{reference[:200]}', which it does not hold.",
+                hint="Write it below '$defs', and refer to it as '#/$defs/Name'; nothing is fetched from elsewhere.",
+            ) from None
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _references(item)
+    elif isinstance(node, dict) and not ("$id" in node and not str(node["$id"]).startswith("#") and "$ref" not in node):
+        if isinstance(reference := node.get("$ref"), str):
+            yield reference
+        for name, value in node.items():
+            if name not in ("enum", "const", "default", "examples"):
+                yield from _references(list(value.values()) if name in ("properties", "$defs", "definitions") and isinstance(value, dict) else value)
 
 
 def repair_request(request: LLMRequest, error: StructureError) -> LLMRequest:
@@ -346,13 +403,68 @@ def repair_request(request: LLMRequest, error: StructureError) -> LLMRequest:
     return replace(request, messages=[*request.messages, *said, ChatMessage("user", ask)])
 
 
-def _candidates(text: str) -> list[str]:
-    """Where the value may be, likeliest first: the last fence is the final answer, and thoughts are none."""
-    text = text.rpartition("</think>")[2]
-    found = [text.strip()]
-    found += reversed(text.split("```")[1::2])
-    for opening, closing in ("{}", "[]"):
-        start, end = text.find(opening), text.rfind(closing)
-        if 0 <= start < end:
-            found.append(text[start : end + 1])
-    return [re.sub(r"\A(?:json|JSON)?\s*\n", "", one) for one in found]
+_THOUGHTS = re.compile(r"</(?:think|thinking|thought|reasoning)>")
+_THINKING = re.compile(r"\s*+<(?:think|thinking|thought|reasoning)>")
+_COMMAS = re.compile(r'("(?:[^"\\]|\\.)*+")|,(?=\s*+[}\]])', re.DOTALL)
+_LANGUAGE = re.compile(r"\A(?:json|JSON)?[ \t\r]*+\n")
+_OPENING = re.compile(r"[{\[]")
+_JSON_LIKE = re.compile(r'\{\s*+"|\[\s*+[{"\[]')
+_PLACES = 200
+"""Places of a text where JSON is looked for, at most."""
+
+
+def _found(text: str) -> tuple[list[Any], str]:
+    """(JSON values in an answer that may be what was asked for, the likeliest first; why there are none).
+
+    When all of it is JSON, or the last code fence is, only that counts: a part of it is not the answer, and thoughts are none.
+    """
+    end = max((match.end() for match in _THOUGHTS.finditer(text)), default=0)
+    text = text[end:].strip().lstrip("\ufeff")
+    if not end and _THINKING.match(text):
+        return [], "it holds only thoughts"
+    problem = ""
+    for whole in (text, *reversed(text.split("```")[1::2])):
+        try:
+            return [_loaded(_LANGUAGE.sub("", whole))], ""
+        except (ValueError, RecursionError) as error:
+            problem = problem or _broken(error)
+    values, broken = _values_within(text)
+    if not values and not broken and any(sign in text for sign in "{["):
+        broken = problem
+    return ([], broken) if broken else (values, "" if values else "it holds no JSON")
+
+
+def _broken(error: ValueError | RecursionError) -> str:
+    return "it is nested too deep" if isinstance(error, RecursionError) else f"it is not JSON ({error})"
+
+
+def _loaded(text: str) -> Any:
+    """A JSON value; commas at the end of lists and objects, and line breaks in texts, are forgiven."""
+    try:
+        return json.loads(text, strict=False)
+    except ValueError:
+        return json.loads(_COMMAS.sub(lambda match: match[1] or "", text), strict=False)
+
+
+def _values_within(text: str) -> tuple[list[Any], str]:
+    """(the objects and lists between words, none inside another, the longest first; what is wrong with one that is none).
+
+    What stands inside a broken object or list is not the answer.
+    """
+    decoder = json.JSONDecoder(strict=False)
+    text = _COMMAS.sub(lambda match: match[1] or "", text)
+    found: list[tuple[int, Any]] = []
+    at = 0
+    for _ in range(_PLACES):
+        place = _OPENING.search(text, at)
+        if place is None:
+            break
+        try:
+            value, at = decoder.raw_decode(text, place.start())
+        except (ValueError, RecursionError) as error:
+            if _JSON_LIKE.match(text, place.start()):
+                return [], _broken(error)
+            at = place.end()
+        else:
+            found.append((at - place.start(), value))
+    return [value for _, value in sorted(found, key=lambda item: -item[0])], ""

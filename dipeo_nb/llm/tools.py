@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, create_model
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import to_json
 
@@ -150,10 +150,16 @@ def _text(value: Any) -> str:
 def _arguments(function: Callable[..., Any], label: str) -> type[BaseModel]:
     """The parameters of a function as a pydantic class."""
     of = user_code.described_by(function)
-    hints = typing.get_type_hints(of.__init__ if inspect.isclass(of) else of, include_extras=True)
+    try:
+        hints = typing.get_type_hints(of.__init__ if inspect.isclass(of) else of, include_extras=True)
+        parameters = inspect.signature(function).parameters.values()
+    except (NameError, TypeError, ValueError) as error:  # a name that is not defined; a built-in that does not say what it takes
+        raise ValidationError(
+            f"What the tool '{label}' takes is not known: {error}.", hint="Give a Python function whose parameters have types."
+        ) from error
     said = _parts(function)[1]
     fields: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise ValidationError(
                 f"The tool '{label}' takes {parameter}, which a model cannot fill.",
@@ -172,8 +178,11 @@ def _arguments(function: Callable[..., Any], label: str) -> type[BaseModel]:
         fields[f"{_FIELD}{len(fields)}"] = (kind, Field(default, alias=parameter.name))
     try:
         return create_model(label, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
-    except NameError as error:
-        raise ValidationError(f"The tool '{label}' has a parameter that cannot be used: {error}.") from error
+    except (NameError, TypeError, PydanticUserError) as error:
+        raise ValidationError(
+            f"The tool '{label}' has a parameter that cannot be used: {str(error).splitlines()[0]}",
+            hint="Use str, int, float, bool, lists, dicts, enums, Literal or pydantic models.",
+        ) from error
 
 
 def _described(kind: Any) -> bool:

@@ -43,13 +43,13 @@ def record(value: Any, *, by_alias: bool = False) -> dict[str, Any]:
     return {}
 
 
-def merged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def merged_counts(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Two cumulative records of one answer as one: a count never shrinks, and what the later one leaves out stays."""
     result = dict(before)
     for name, value in after.items():
         known = result.get(name)
         if isinstance(known, Mapping) and isinstance(value, Mapping):
-            result[name] = merged(cast("Mapping[str, Any]", known), cast("Mapping[str, Any]", value))
+            result[name] = merged_counts(cast("Mapping[str, Any]", known), cast("Mapping[str, Any]", value))
         elif (old := count(known)) is not None:
             new = count(value)
             result[name] = old if new is None else max(old, new)

@@ -319,7 +319,7 @@ class TextDisplay:
     def finish(self, answer: Answer) -> None:
         self.changed()
         self._break()
-        for notice in answer.notices:
+        for notice in (*answer.warnings, *answer.notices):
             sys.stderr.write(f"{inert(notice)}\n")
         sys.stderr.write(f"{inert(summary(answer))}\n")
 
@@ -375,6 +375,7 @@ def facts(answer: Answer) -> dict[str, Any]:
         "finish_reason": answer.finish_reason,
         "cached": answer.cached,
         "stopped": answer.stopped,
+        **({"warnings": list(answer.warnings)} if answer.warnings else {}),
     }
 
 
@@ -385,7 +386,8 @@ def markdown(answer: Answer) -> str:
         parts.append(
             f"<details><summary>{_small('Reasoning')}</summary>\n\n{safe(answer.reasoning.strip())}\n\n</details>"
         )
-    lines = [f"ℹ {notice}" for notice in answer.notices] + [_use(use) for use in answer.tools_used]
+    lines = [f"⚠ {warning}" for warning in answer.warnings] + [f"ℹ {notice}" for notice in answer.notices]
+    lines += [_use(use) for use in answer.tools_used]
     if lines:
         parts.append(_small(*lines))
     if answer.structured is not None:
@@ -403,7 +405,7 @@ def plain(answer: Answer) -> str:
     """The finished answer as lines of text."""
     text = answer.text if answer.structured is None else json.dumps(_value(answer.structured), indent=2, ensure_ascii=False, default=str)  # fmt: skip
     calls = [_use(ToolUse(call.name, call.arguments)) for call in answer.tool_calls]
-    return inert("\n".join(filter(None, (text, *calls, f"({summary(answer)})"))))
+    return inert("\n".join(filter(None, (text, *calls, *(f"⚠ {warning}" for warning in answer.warnings), f"({summary(answer)})"))))
 
 
 def _small(*lines: str) -> str:

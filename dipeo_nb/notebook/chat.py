@@ -20,7 +20,7 @@ from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfi
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.ports import LLMServicePort
 from dipeo_nb.errors import DipeoError, LLMError, UnsupportedError, ValidationError
-from dipeo_nb.execution.options import checked_budget, checked_count, checked_flag, checked_number, checked_timeout
+from dipeo_nb.execution.options import checked_budget, checked_flag
 from dipeo_nb.llm.batch import BatchJob
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.catalogue import BY_DEFAULT, named
@@ -50,8 +50,8 @@ class LLM:
 
     `chat`, `achat`, `stream`, `batch` and `conversation` take the options given here unless they are told otherwise:
     `system`, `tools` (Python functions, or `websearch`, `image`), `response_format` (a pydantic class or a JSON schema),
-    `budget`, `fallbacks` (names of models), `temperature`, `max_tokens`, `timeout` (seconds) and the other fields of
-    `LLMRequest`.
+    `budget`, `fallbacks` (names of models), `temperature`, `max_tokens`, `top_p`, `stop`, `seed`, `reasoning` (`low` …), `extra`
+    (further fields of the provider's request), `timeout` (seconds) and the other fields of `LLMRequest`.
 
     Raises:
         UnsupportedError: there is no such service; the message lists the choices.
@@ -496,9 +496,6 @@ def _tidied(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as users write them → as a request has them; those that are None are not given."""
     given = {name: value for name, value in options.items() if value is not None}
     checked_budget(given.get("budget"))
-    checked_timeout(given.get("timeout"))
-    checked_count(given.get("max_tokens"), "max_tokens")
-    checked_number(given.get("temperature"), "temperature")
     if "phase" in given and given["phase"] not in set(ExecutionPhase):
         raise ValidationError(f"There is no phase {given['phase']!r:.80}.", hint=f"There are: {', '.join(ExecutionPhase)}.")
     for name in ("system", "model"):

@@ -12,7 +12,7 @@ from typing import Any
 
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import Diagram
-from dipeo_nb.diagram.fields import PERSON_NUMBERS, PERSON_TEXTS
+from dipeo_nb.diagram.fields import PERSON_NUMBERS, PERSON_OPTIONS, PERSON_TEXTS
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.llm import catalogue, model_store, providers
 from dipeo_nb.notebook import session
@@ -100,7 +100,7 @@ def _paths(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
         known = [f.name for f in fields(kind)] if kind is not None else list(node.data)
         yield from (f"nodes.{node.label}.{name}" for name in ("label", *known) if not name.startswith("resolved_"))
     for person in model.persons:
-        yield from (f"persons.{person.label}.{name}" for name in ("service", *PERSON_TEXTS, *PERSON_NUMBERS))
+        yield from (f"persons.{person.label}.{name}" for name in ("service", *PERSON_TEXTS, *PERSON_NUMBERS, *PERSON_OPTIONS))
 
 
 def _models() -> Iterable[str]:

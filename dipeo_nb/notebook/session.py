@@ -605,7 +605,8 @@ class Session:
             budget: what it may cost: `dp.Budget(usd=0.01)`; shared by all calls that are given the same one.
             fallbacks: models asked in turn when this one cannot answer.
             display: False shows nothing; True also streams to a terminal; None: in notebooks only.
-            options: temperature, max_tokens, timeout (seconds) and the other fields of `LLMRequest`.
+            options: temperature, max_tokens, top_p, stop, seed, reasoning, extra (further fields of the provider's request), timeout
+                (seconds) and the other fields of `LLMRequest`.
 
         Raises:
             LLMError, BudgetExceededError, APIKeyNotFoundError: why there is no answer; `error.answer` has what had come.

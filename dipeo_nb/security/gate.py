@@ -21,7 +21,7 @@ from dipeo_nb.common.scrub import logger
 from dipeo_nb.diagram.closure import Closure, closure, plan_digest
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.capabilities import ANY_DIAGRAM, ANYWHERE, Capabilities, Kind, Use, origin, uses_of
+from dipeo_nb.domain.capabilities import ANY_DIAGRAM, ANYWHERE, Capabilities, Kind, Use, model_field, origin, uses_of
 from dipeo_nb.domain.chat import LLMRequest, StreamEvent
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
@@ -37,6 +37,7 @@ from dipeo_nb.domain.ports import (
     LLMServicePort,
     Services,
 )
+from dipeo_nb.domain.request_options import beyond_wording
 from dipeo_nb.errors import NotGrantedError, TrustError
 from dipeo_nb.security.signatures import Signatures, holds_objects, signed
 
@@ -543,6 +544,8 @@ class _CheckedModels:
     def _admitted(self, request: LLMRequest) -> LLMRequest:
         if request.base_url:
             self._gate.require("net", origin(request.base_url))
+        for path, _ in beyond_wording(request.extra):
+            self._gate.require("service", model_field(request.service, path))
         if request.budget is None and self._gate.budget is not None:
             return replace(request, budget=self._gate.budget)
         return request

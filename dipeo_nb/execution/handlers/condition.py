@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from dipeo_nb.diagram import graph
 from dipeo_nb.diagram.expressions import parse
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest
+from dipeo_nb.domain.chat import ChatMessage
 from dipeo_nb.domain.decision import DECISION_SCHEMA, DEFAULT_DECISION, decided, decision_prompt
 from dipeo_nb.domain.enums import ConditionType, ExecutionPhase
 from dipeo_nb.domain.nodes import ConditionNode
@@ -107,16 +107,13 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
     heard = await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)
     messages += [*heard.messages, ChatMessage("user", prompt)]
     response = await context.complete(
-        LLMRequest(
-            service=person.llm.service,
-            model=person.llm.model or "",
-            messages=messages,
+        person.asked(
+            messages,
             max_tokens=person.llm.max_tokens,
             response_format=DECISION_SCHEMA,
             allow_prose=True,
             phase=ExecutionPhase.DECISION_EVALUATION,
-            api_key_id=person.llm.api_key_id,
-            base_url=person.llm.base_url,
+            stop=(),  # it could cut the decision
             context={"person": person.label, "node": context.node.label, "run": context.run},
         )
     )

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from dipeo_nb.common.values import plain_value
 from dipeo_nb.diagram.text_format import response_model
 from dipeo_nb.domain import selection
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, ToolConfig
+from dipeo_nb.domain.chat import ChatMessage, LLMResponse, Message, ToolConfig
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import ExecutionPhase
-from dipeo_nb.domain.nodes import PersonJobNode
+from dipeo_nb.domain.nodes import FUNCTION_TOOLS, PersonJobNode
 from dipeo_nb.errors import LLMError, NodeExecutionError, TemplateError
 from dipeo_nb.execution import batches, memory
 from dipeo_nb.execution.context import NodeContext
@@ -45,21 +45,32 @@ async def _answer(
     # The compiler has read a text_format_file into text_format.
     shape = response_model(spec.text_format) if spec.text_format else None
     response = await context.complete(
-        LLMRequest(
-            service=person.llm.service,
-            model=person.llm.model or "",
-            messages=messages,
+        person.asked(
+            messages,
             temperature=_first(spec.temperature, person.llm.temperature),
             max_tokens=_first(spec.max_tokens, person.llm.max_tokens),
             response_format=shape,
             tools=tools(spec.tools),
             phase=ExecutionPhase.DIRECT_EXECUTION,
-            api_key_id=person.llm.api_key_id,
-            base_url=person.llm.base_url,
             context={"person": person.label, "node": context.node.label, "run": context.run},
         )
     )
+    if response.tool_calls:
+        _unanswered(context, response)
     return _output(context, person, prompt, response, heard)
+
+
+def _unanswered(context: NodeContext, response: LLMResponse) -> None:
+    """Say that the model called functions that nobody runs.
+
+    Raises:
+        NodeExecutionError: and it said nothing besides.
+    """
+    called = ", ".join(sorted({f"'{call.name}'" for call in response.tool_calls}))
+    message = f"The model called {called}, and no function runs in a diagram."
+    if not response.text.strip():
+        raise NodeExecutionError(f"{message} It said nothing besides.", hint=FUNCTION_TOOLS)
+    context.execution.emit_log(context.node, "WARNING", f"{message} {FUNCTION_TOOLS}")
 
 
 def _template(context: NodeContext, spec: PersonJobNode) -> str:
@@ -93,6 +104,7 @@ def _output(
         "is_structured": structured is not None,
         "rung": response.rung,
         "finish_reason": response.finish_reason,
+        **({"warnings": list(response.warnings)} if response.warnings else {}),
         **context.spent(),
     }
     conversation = execution.log.conversation(
@@ -183,10 +195,8 @@ async def _select(
         return [], "score"
     selector = person.facet("selector")
     candidates = selection.ranked(log, context.execution.now())
-    request = LLMRequest(
-        service=selector.llm.service,
-        model=selector.llm.model or "",
-        messages=[
+    request = selector.asked(
+        [
             ChatMessage(
                 "user",
                 selection.selection_prompt(candidates, criterion=criterion, task=task, at_most=at_most, names=names),
@@ -195,8 +205,7 @@ async def _select(
         response_format=selection.SELECTION_SCHEMA,
         allow_prose=True,
         phase=ExecutionPhase.MEMORY_SELECTION,
-        api_key_id=person.llm.api_key_id,
-        base_url=person.llm.base_url,
+        stop=(),  # it could cut the ids
         context={"person": person.label, "facet": selector.id, "node": context.node.label, "run": context.run},
     )
     try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import functools
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from dipeo_nb.common.loop import iterate_sync, run_sync
+from dipeo_nb.common.loop import iterate_on_loop, iterate_sync, on_library_loop, run_on_loop, run_sync
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.config import Settings, ambient_headers, get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolResult
@@ -21,7 +24,10 @@ from dipeo_nb.llm.core.errors import Caller
 from dipeo_nb.llm.core.http import make_client
 from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import AdapterConfig, ProviderCapabilities, RetryConfig
+from dipeo_nb.llm.endings import ended
 from dipeo_nb.llm.stream import TimeLimits, collected
+from dipeo_nb.llm.structured import prepare
+from dipeo_nb.llm.tools import call_of
 
 Messages = LLMRequest | str | Sequence[ChatMessage | Mapping[str, Any]]
 """A whole request, one user message, or messages as `ChatMessage` or `{"role": …, "content": …}`."""
@@ -49,7 +55,21 @@ class UnifiedClient:
     """The variable that names another server."""
     base_url_setting: ClassVar[str] = ""
     """The field of the settings that holds it."""
+    added_paths: ClassVar[tuple[str, ...]] = ()
+    """Ends of addresses that the provider's SDK adds itself."""
     base_url_example: ClassVar[str] = "http://localhost:8080/v1"
+    _ON_LOOP: ClassVar = ("cleanup", "check_key", "submit_batch", "poll_batch", "cancel_batch", "batch_results")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Connections belong to one event loop: what a provider does runs on the library's, whichever loop it is called from."""
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if "stream" in own:
+            cls.stream = _streamed_on_loop(own["stream"])
+        for name in cls._ON_LOOP:
+            if inspect.iscoroutinefunction(own.get(name)):
+                setattr(cls, name, _run_on_loop(own[name]))
+
     own_login: ClassVar[bool] = False
     """Whether the provider's program has a login of the user's own, which it uses where no key is given."""
     hosts: ClassVar[tuple[str, ...]] = ()
@@ -81,7 +101,10 @@ class UnifiedClient:
             LLMError: the last failure; transient ones are repeated first.
             ValidationError: there is no message, or an option is unknown.
         """
-        request = self.request(messages, **options)
+        return await run_on_loop(self._answered(self.request(messages, **options)))
+
+    async def _answered(self, request: LLMRequest) -> LLMResponse:
+        await prepare(request.response_format)
         timeout = request.timeout or self.settings.llm_timeout
         limits = TimeLimits(timeout, self.settings.llm_idle_timeout)
         policy = RetryConfig(
@@ -90,7 +113,7 @@ class UnifiedClient:
         attempt = 1
         while True:
             try:
-                return await collected(limits.applied(self.stream(request), request), request)
+                return ended(await collected(limits.applied(self.stream(request), request), request), request)
             except LLMError as error:
                 wait = pause(error, attempt, policy)
                 if wait is None or wait >= limits.left:
@@ -105,16 +128,18 @@ class UnifiedClient:
 
         `LLMService.batch` uses the provider's own batch API where there is one.
         """
+        return await run_on_loop(self._answers([self.request(messages, **options) for messages in batch], max_concurrent))
+
+    async def _answers(self, requests: Sequence[LLMRequest], max_concurrent: int) -> list[LLMResponse | LLMError]:
         turns = asyncio.Semaphore(max_concurrent)
 
-        async def one(messages: Messages) -> LLMResponse | LLMError:
+        async def one(request: LLMRequest) -> LLMResponse | LLMError:
             async with turns:
                 try:
-                    return await self.async_chat(messages, **options)
+                    return await self._answered(request)
                 except LLMError as error:
                     return error
 
-        requests = [self.request(messages, **options) for messages in batch]
         return list(await asyncio.gather(*map(one, requests)))
 
     def chat(self, messages: Messages, **options: Any) -> LLMResponse:
@@ -196,6 +221,9 @@ class UnifiedClient:
             ConfigurationError: it is no http(s) address.
         """
         address = self.config.base_url
+        if address is not None:
+            for added in self.added_paths:  # an address with them is a common slip
+                address = address.rstrip("/").removesuffix(added)
         if address is not None and not is_address(address):
             example = f" Set e.g. {self.base_url_variable}={self.base_url_example}." if self.base_url_variable else ""
             raise ConfigurationError(
@@ -226,6 +254,24 @@ class UnifiedClient:
             base_url_variable=self.base_url_variable,
             lifecycle=lifecycle(self.provider, request.model),
         )
+
+
+def _streamed_on_loop(method: Callable[..., AsyncIterator[StreamEvent]]) -> Callable[..., AsyncIterator[StreamEvent]]:
+    @functools.wraps(method)
+    def stream(self: Any, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        events = method(self, request)
+        return events if on_library_loop() else iterate_on_loop(events)
+
+    return stream
+
+
+def _run_on_loop(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    @functools.wraps(method)
+    def called(self: Any, *args: Any, **options: Any) -> Coroutine[Any, Any, Any]:
+        work = method(self, *args, **options)
+        return work if on_library_loop() else run_on_loop(work)
+
+    return called
 
 
 def _named(character: str) -> str:
@@ -284,18 +330,74 @@ def as_request(messages: Messages, *, service: str = "", **options: Any) -> LLMR
 
 
 def as_message(value: ChatMessage | Mapping[str, Any] | str) -> ChatMessage:
-    """A message out of a text (the user's), a mapping with role and content, or a message."""
+    """A message out of a text (the user's), a mapping with role and content, or a message.
+
+    A mapping may have the form of OpenAI's chats: `content` None or a list of parts of text, calls as `{"id", "function": {"name",
+    "arguments": JSON}}`.
+
+    Raises:
+        ValidationError: it is none, or has parts that are no text.
+    """
     if isinstance(value, ChatMessage):
         return value
     if isinstance(value, str):
         return ChatMessage("user", value)
-    role = {"developer": "system", "model": "assistant"}.get(str(value.get("role")), value.get("role"))
-    content = value.get("content", "")
-    if role not in ("system", "user", "assistant", "tool") or not isinstance(content, str):
-        raise ValidationError(
-            f"A message is a role and a text, not {str(dict(value))[:120]}.",
-            hint="Write {'role': 'user', 'content': '…'}; roles: system, user, assistant, tool.",
-        )
-    calls = tuple(ToolCall(c["id"], c["name"], c.get("arguments", {})) for c in value.get("tool_calls") or ())
+    if not isinstance(value, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _no_message(repr(value))
+    role = {"developer": "system", "model": "assistant", "function": "tool"}.get(str(value.get("role")), value.get("role"))
+    if role not in ("system", "user", "assistant", "tool"):
+        raise _no_message(str(dict(value)))
+    content = _text_of(value.get("content"), value)
+    calls = tuple(_call_of(call, value) for call in value.get("tool_calls") or ())
     result = ToolResult(str(value["tool_call_id"]), content) if role == "tool" and "tool_call_id" in value else None
     return ChatMessage(role, content, value.get("name"), calls, result)
+
+
+_TEXT_PARTS = ("text", "input_text", "output_text")
+
+
+def _text_of(content: Any, message: Mapping[str, Any]) -> str:
+    """The text of a message's content."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
+        raise _no_message(str(dict(message)))
+    texts: list[str] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        text = part if isinstance(part, str) else part.get("text") if kind in _TEXT_PARTS else None
+        if not isinstance(text, str):
+            raise ValidationError(
+                f"A message has a part of type '{kind or type(part).__name__}'; only parts of text can be sent.",
+                hint="Leave it out, or put what it says into words.",
+            )
+        texts.append(text)
+    return "".join(texts)
+
+
+def _call_of(call: Any, message: Mapping[str, Any]) -> ToolCall:
+    """A call of a tool, in our form or in OpenAI's."""
+    if isinstance(call, ToolCall):
+        return call
+    inner = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
+        raise ValidationError(
+            f"A call of a tool has an id, a name and arguments, not {str(call)[:120]}.",
+            hint="Write {'id': 'c1', 'name': 'weather', 'arguments': {'city': 'Bern'}}.",
+        )
+    given = inner.get("arguments") or {}
+    call_id = str(call.get("id") or inner["name"])
+    if isinstance(given, str):
+        return call_of(call_id, inner["name"], given)
+    if not isinstance(given, Mapping):
+        return ToolCall(call_id, inner["name"], {}, json.dumps(given, default=str))
+    return ToolCall(call_id, inner["name"], dict(given))
+
+
+def _no_message(shown: str) -> ValidationError:
+    return ValidationError(
+        f"A message is a role and a text, not {shown[:120]}.",
+        hint="Write {'role': 'user', 'content': '…'}; roles: system, user, assistant, tool.",
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationInfo, field_validator
 
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import (
@@ -26,6 +26,7 @@ from dipeo_nb.domain.chat import (
     normalize_service,
 )
 from dipeo_nb.domain.enums import ExecutionPhase, LLMService, ToolType
+from dipeo_nb.domain.request_options import checked_option
 
 T = TypeVar("T")
 
@@ -57,8 +58,8 @@ class AdapterConfig(BaseModel):
     ambient_headers: bool = True
     """Whether headers that variables of the provider's SDK name (`OPENAI_CUSTOM_HEADERS`) may go to the server."""
     temperature: float | None = None
-    max_tokens: int | None = Field(default=None, gt=0)
-    timeout: float | None = Field(default=None, gt=0)
+    max_tokens: int | None = None
+    timeout: float | None = None
     """Seconds for one call; None: DIPEO_LLM_TIMEOUT."""
     max_retries: int = Field(default=3, ge=0)
     retry_delay: float = Field(default=0.5, ge=0)
@@ -68,7 +69,17 @@ class AdapterConfig(BaseModel):
     execution_phase: ExecutionPhase = ExecutionPhase.DEFAULT
     streaming_mode: StreamingMode = StreamingMode.SSE
     extra_params: Mapping[str, Any] = Field(default_factory=dict)
-    """Further fields of the provider's request, sent as they are."""
+    """Further fields of the provider's request, sent as they are; `extra` of a request goes before."""
+
+    @field_validator("temperature", "max_tokens", "timeout", mode="before")
+    @classmethod
+    def _checked(cls, value: Any, info: ValidationInfo) -> Any:
+        return checked_option(str(info.field_name), value)
+
+    @field_validator("extra_params", mode="before")
+    @classmethod
+    def _checked_extra(cls, value: Any) -> Any:
+        return checked_option("extra", value)
 
     @field_validator("provider_type")
     @classmethod
@@ -105,6 +116,11 @@ class ProviderCapabilities:
     supports_temperature: bool = True
     supports_system_prompt: bool = True
     supports_batch: bool = False
+    options: tuple[str, ...] = ("stop", "top_p", "seed")
+    """Which of these options it takes."""
+    reasoning: str | None = "effort"
+    """How it is told how much to think: `effort` in words, `adaptive` (Claude: an effort, and it thinks as it sees fit), `budget` in
+    tokens, `level` (Gemini), `think` (Ollama); None: it cannot be told."""
     structured: tuple[Rung, ...] = ("prompt",)
     """Ways to structured output, best first."""
     max_context_length: int | None = None

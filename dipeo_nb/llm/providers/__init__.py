@@ -14,12 +14,13 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pydantic import SecretStr
+from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain.chat import normalize_service
 from dipeo_nb.domain.enums import OWN_SERVICES, LLMService
 from dipeo_nb.domain.ports import LLMClient
-from dipeo_nb.errors import ConfigurationError, UnsupportedError
+from dipeo_nb.errors import ConfigurationError, UnsupportedError, ValidationError
 from dipeo_nb.llm.core.types import AdapterConfig
 
 BUILT_IN = {
@@ -102,14 +103,26 @@ def create(config: AdapterConfig, settings: Settings) -> LLMClient:
 def create_adapter(
     provider: str, model_name: str = "", api_key: str | None = None, base_url: str | None = None, **options: Any
 ) -> LLMClient:
-    """A client by the seed's signature (infra-spec §8.2); *options* are further fields of `AdapterConfig`."""
-    config = AdapterConfig(
-        provider_type=provider,
-        model=model_name,
-        api_key=None if api_key is None else SecretStr(api_key),
-        base_url=base_url,
-        **options,
-    )
+    """A client by the seed's signature; *options* are further fields of `AdapterConfig`.
+
+    Raises:
+        ValidationError: there is no such option, or it has the wrong type or is out of range.
+        UnsupportedError: there is no such service.
+    """
+    try:
+        config = AdapterConfig(
+            provider_type=provider,
+            model=model_name,
+            api_key=None if api_key is None else SecretStr(api_key),
+            base_url=base_url,
+            **options,
+        )
+    except PydanticValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        raise ValidationError(
+            f"A client's option {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}.",
+            hint=f"It has: {', '.join(sorted(AdapterConfig.model_fields))}.",
+        ) from None
     return create(config, get_settings())
 
 

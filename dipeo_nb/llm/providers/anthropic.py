@@ -14,18 +14,24 @@ from pydantic import SecretStr
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
 from dipeo_nb.domain.lifecycle import ends_of
+from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, reading, said_by, said_in_stream, stainless, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
+from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
-from dipeo_nb.llm.usage import merged, record
+from dipeo_nb.llm.usage import merged_counts, record
 from dipeo_nb.llm.usage import of_anthropic as usage_of
 
 SERVER = "https://api.anthropic.com"
 MAX_TOKENS = 32_000
 """Limit of an answer when the request names none, as far as the model can; the API wants one."""
+LEAST_THOUGHT = 1024
+"""Tokens that a budget of thoughts has at least."""
+THOUGHT = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32768}
+"""Efforts as budgets of tokens, for models that know no efforts; half of the limit of the answer at most."""
 SEARCH_TOOL = "web_search_20250305"
 """The version of the built-in search that all models with it take."""
 UNREADABLE = "dipeo_unreadable"
@@ -40,6 +46,7 @@ FINISH = {
     "tool_use": "tool_calls",
 }
 """Anthropic's stop reasons → ours."""
+FULL = "The answer ended where the model's context is full; remember less, or shorten the inputs."
 
 
 class UnifiedAnthropicClient(UnifiedClient):
@@ -51,6 +58,7 @@ class UnifiedAnthropicClient(UnifiedClient):
     base_url_setting = "anthropic_base_url"
     base_url_example = "http://localhost:8080"
     hosts = OWN_HOSTS["anthropic"]
+    added_paths = ("/messages", "/v1")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -202,27 +210,69 @@ class UnifiedAnthropicClient(UnifiedClient):
         return " ".join(notices)
 
     def _body(self, request: LLMRequest) -> dict[str, Any]:
-        """The request on the wire."""
+        """The request on the wire.
+
+        Raises:
+            UnsupportedError: the model does not take an option, or cannot give that structure or tool.
+        """
+        check_options(request)
         able = self.capabilities(request.model)
         body: dict[str, Any] = {
             "model": request.model,
             "max_tokens": request.max_tokens or min(MAX_TOKENS, able.max_output_tokens or MAX_TOKENS),
             "messages": _messages(request.messages),
         }
+        thinks = self._think(request, body)
         if system := "\n\n".join(m.content for m in request.messages if m.role == "system" and m.content.strip()):
             body["system"] = system
-        extra: dict[str, Any] = dict(self.config.extra_params)
-        if request.temperature is not None and able.supports_temperature:
-            extra["temperature"] = request.temperature  # the SDK has no name for it any more
+        if request.stop:
+            body["stop_sequences"] = list(request.stop)
+        sampling: dict[str, Any] = {}  # the SDK has no names for these any more
+        if request.temperature is not None and able.supports_temperature and not thinks:
+            sampling["temperature"] = request.temperature
+        if request.top_p is not None:
+            sampling["top_p"] = request.top_p
         if self.rung(request) is not None:
-            body["output_config"] = {"format": {"type": "json_schema", "schema": _schema(request)}}
+            shape = {"format": {"type": "json_schema", "schema": _schema(request)}}
+            body["output_config"] = {**body.get("output_config", {}), **shape}
         if request.tools:
             body["tools"] = [_tool(t, request.model) for t in request.tools]
         if request.tool_choice is not None:
             kinds = {"auto": "auto", "required": "any", "none": "none"}
             kind = kinds.get(request.tool_choice)
             body["tool_choice"] = {"type": kind} if kind else {"type": "tool", "name": request.tool_choice}
+            if thinks and kind not in ("auto", "none"):  # a model that thinks cannot be made to call a tool
+                body["tool_choice"] = {"type": "auto"}
+        extra = merged(self.config.extra_params, request.extra)
+        extra = {**sampling, **{name: merged(body.get(name), value) for name, value in extra.items()}}
         return {**body, "extra_body": extra} if extra else body
+
+    def _think(self, request: LLMRequest, body: dict[str, Any]) -> bool:
+        """Say how much the model is to think; whether it thinks now where it otherwise would not.
+
+        Raises:
+            UnsupportedError: the limit of the answer leaves no room for thoughts.
+        """
+        wanted, way = request.reasoning, self.capabilities(request.model).reasoning
+        if wanted is None or way is None:
+            return False
+        if wanted == "none":
+            body["thinking"] = {"type": "disabled"}
+            return False
+        if way == "adaptive":
+            body["thinking"] = {"type": "adaptive"}
+            body["output_config"] = {"effort": nearest_effort(wanted, ("low", "medium", "high", "xhigh", "max"))}
+            return True
+        room = body["max_tokens"] // 2
+        if room < LEAST_THOUGHT:
+            raise UnsupportedError(
+                f"{request.model} thinks with {LEAST_THOUGHT:,} tokens at least, and max_tokens={body['max_tokens']} limits both.",
+                hint=f"Raise max_tokens to {2 * LEAST_THOUGHT:,} or more, or leave reasoning out.",
+                provider="anthropic",
+                model=request.model,
+            )
+        body["thinking"] = {"type": "enabled", "budget_tokens": min(THOUGHT[wanted], room)}
+        return True
 
 
 def _sdk() -> Any:
@@ -265,13 +315,18 @@ def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
             continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = list(_blocks(message))
+        if not blocks:
+            continue
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         else:
             turns.append({"role": role, "content": blocks})
     if not turns or turns[0]["role"] == "assistant":
         turns.insert(0, {"role": "user", "content": [{"type": "text", "text": "Continue."}]})
-    return [t for t in turns if t["content"]]
+    last = turns[-1]["content"][-1]
+    if turns[-1]["role"] == "assistant" and last["type"] == "text":  # the beginning of an answer must not end in blanks
+        turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip()}
+    return turns
 
 
 def _blocks(message: ChatMessage) -> Iterator[dict[str, Any]]:
@@ -367,7 +422,7 @@ class _Turn:
     def take(self, event: Any) -> StreamEvent | None:
         """What an event of the API means for the reader."""
         if (usage := getattr(event, "usage", None)) is not None:  # of message_delta; elsewhere on servers that imitate it
-            self._usage = merged(self._usage, record(usage))
+            self._usage = merged_counts(self._usage, record(usage))
         match event.type:
             case "content_block_delta":
                 return self._delta(event.index, event.delta)
@@ -389,7 +444,7 @@ class _Turn:
                 return self._stop(event.index)
             case "message_start":
                 self._model = words(event.message.model) or self._model
-                self._usage = merged(self._usage, record(getattr(event.message, "usage", None)))
+                self._usage = merged_counts(self._usage, record(getattr(event.message, "usage", None)))
             case "message_delta":
                 self.stop_reason = words(event.delta.stop_reason) or None
             case "message_stop":
@@ -500,6 +555,7 @@ def response_of(
         rung=rung,
         tool_outputs=tuple({"type": "citation", "url": words(c["url"]), "title": words(c.get("title"))} for c in cited),
         raw={"provider": "anthropic", "content": list(map(_kept, blocks))} if calls else None,
+        warnings=(FULL,) if stop_reason == "model_context_window_exceeded" else (),
     )
 
 

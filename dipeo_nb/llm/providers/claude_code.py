@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
@@ -21,12 +22,21 @@ from dipeo_nb.common.root import private_root
 from dipeo_nb.config import OWN_HOSTS, claude_code_environment
 from dipeo_nb.domain.chat import BillItem, ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.domain.enums import ExecutionPhase
-from dipeo_nb.errors import LLMConnectionError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
+from dipeo_nb.domain.request_options import Reasoning, merged
+from dipeo_nb.errors import (
+    LLMConnectionError,
+    LLMError,
+    MissingDependencyError,
+    ProviderError,
+    UnsupportedError,
+    ValidationError,
+)
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, reading, said_in_stream, status_error
+from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, broken_off, words
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
-from dipeo_nb.llm.usage import merged, of_anthropic, record
+from dipeo_nb.llm.usage import merged_counts, of_anthropic, record
 
 LIMITED = (ExecutionPhase.MEMORY_SELECTION, ExecutionPhase.DECISION_EVALUATION)
 """Phases that limit the answer themselves."""
@@ -66,6 +76,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
     base_url_variable = "ANTHROPIC_BASE_URL"
     base_url_setting = "anthropic_base_url"
     hosts = OWN_HOSTS["anthropic"]
+    added_paths = ("/messages", "/v1")
     own_login = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -73,10 +84,10 @@ class UnifiedClaudeCodeClient(UnifiedClient):
         self._pool = _Pool()
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        await asyncio.to_thread(_sdk)  # its import takes a second
         settings = self._session_settings(request)
         history, prompt = turns_of(request.messages)
         yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
-        await asyncio.to_thread(_sdk)  # its import takes a second
         caller = self.caller(request, self.config.api_key or NO_KEY)
         answer = _Answer(request, caller)
         with reading(caller, lambda error: _known(error, caller)) as progress:
@@ -111,7 +122,13 @@ class UnifiedClaudeCodeClient(UnifiedClient):
         return f"{self.provider} takes no {' and no '.join(left_out)}; left out."
 
     def _session_settings(self, request: LLMRequest) -> _SessionSettings:
-        """What a session is started with."""
+        """What a session is started with.
+
+        Raises:
+            UnsupportedError: it does not take an option, or has no such tool or structure.
+            ValidationError: `extra` is no field of the program's options, or one that is set here.
+        """
+        check_options(request)
         tools: list[str] = []
         for tool in request.tools:
             if tool.type not in ("web_search", "web_search_preview"):
@@ -146,7 +163,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
             shape,
             self.settings.base_dir / ".dipeo" / "claude-code",
             tuple(sorted(environment.items())),
-            tuple(sorted(self.config.extra_params.items())),
+            json.dumps(_program_options(merged(self.config.extra_params, request.extra), request.reasoning), sort_keys=True),
         )
 
 
@@ -162,6 +179,32 @@ def _sdk() -> Any:
     except ImportError as error:
         raise MissingDependencyError.for_extra("claude-agent-sdk", "claude-code") from error
     return claude_agent_sdk
+
+
+_OWN_OPTIONS = frozenset({
+    "system_prompt", "verbatim_prompts", "max_buffer_size", "model", "tools", "allowed_tools", "permission_mode", "setting_sources",
+    "strict_mcp_config", "include_partial_messages", "output_format", "cwd", "env", "resume", "fork_session",
+})  # fmt: skip
+"""Options of the program that a session is started with."""
+
+
+def _program_options(extra: Mapping[str, Any], reasoning: Reasoning | None) -> dict[str, Any]:
+    """Further options of the program, how much it thinks among them.
+
+    Raises:
+        ValidationError: there is no such option, or it is one of `_OWN_OPTIONS`.
+    """
+    known = {field.name for field in dataclasses.fields(_sdk().ClaudeAgentOptions)}
+    for name in extra:
+        if name in _OWN_OPTIONS or name not in known:
+            why = "is set by this package" if name in _OWN_OPTIONS else "is no option of Claude Code"
+            raise ValidationError(f"extra= cannot hold '{name}': it {why}.", hint="It takes fields of ClaudeAgentOptions, such as betas.")
+    thinking: dict[str, Any] = {}
+    if reasoning == "none":
+        thinking = {"thinking": {"type": "disabled"}}
+    elif reasoning is not None:
+        thinking = {"effort": nearest_effort(reasoning, ("low", "medium", "high", "xhigh", "max"))}
+    return {**thinking, **extra}
 
 
 def turns_of(messages: Sequence[ChatMessage]) -> tuple[Turns, str]:
@@ -197,7 +240,8 @@ class _SessionSettings(NamedTuple):
     schema: str | None
     folder: Path
     environment: tuple[tuple[str, str], ...]
-    extra: tuple[tuple[str, Any], ...]
+    extra: str
+    """Further options of the program, in JSON."""
 
     def __repr__(self) -> str:  # the environment holds the key
         return f"_SessionSettings(model={self.model!r}, tools={self.tools!r})"
@@ -221,9 +265,8 @@ class _SessionSettings(NamedTuple):
             env=dict(self.environment),
             resume=fork,
             fork_session=fork is not None,
-            **dict(self.extra),
+            **json.loads(self.extra),
         )
-
 
     def _system_prompt(self) -> Any:
         """The prompt itself, or the file that holds a long one."""
@@ -411,7 +454,7 @@ class _Answer:
             if message.event.get("type") == "message_start":
                 self._counts.append(record(record(message.event.get("message")).get("usage")))
             elif message.event.get("type") == "message_delta" and self._counts:
-                self._counts[-1] = merged(self._counts[-1], record(message.event.get("usage")))
+                self._counts[-1] = merged_counts(self._counts[-1], record(message.event.get("usage")))
             if message.event.get("type") == "content_block_delta" and message.parent_tool_use_id is None:
                 if delta.get("type") == "text_delta":
                     return [StreamEvent("text", self._said.add(delta.get("text")))]

@@ -28,6 +28,7 @@ from dipeo_nb.domain.chat import (
     ToolConfig,
 )
 from dipeo_nb.domain.lifecycle import warn_of_end
+from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import (
     ContentFilteredError,
     LLMError,
@@ -39,12 +40,15 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, reading, said_in_stream, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
+from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import name_of, parsed, schema_of
-from dipeo_nb.llm.usage import merged, of_google, record
+from dipeo_nb.llm.usage import merged_counts, of_google, record
 
 SERVER = "https://generativelanguage.googleapis.com/"
 API_VERSION = "v1beta"
+THOUGHT = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 24576}
+"""Efforts as budgets of tokens, for models that know no levels."""
 SEARCH_TOOLS = ("web_search", "web_search_preview")
 UNSIGNED = b"skip_thought_signature_validator"
 """Stands for the signature of a call that another model made: Gemini 3 refuses unsigned ones
@@ -74,6 +78,7 @@ class UnifiedGoogleClient(UnifiedClient):
     base_url_setting = "google_base_url"
     base_url_example = "http://localhost:8080"
     hosts = OWN_HOSTS["google"]
+    added_paths = ("/openai", "/v1beta")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -217,6 +222,7 @@ class UnifiedGoogleClient(UnifiedClient):
             raise ValidationError(
                 "No model is named for gemini.", hint="Write gemini:NAME, as in gemini:gemini-3.5-flash-lite."
             )
+        check_options(request)
         types = _sdk().types
         config: dict[str, Any] = {
             "system_instruction": _system(request.messages),
@@ -227,10 +233,13 @@ class UnifiedGoogleClient(UnifiedClient):
         }
         if request.temperature is not None and self.capabilities(request.model).supports_temperature:
             config["temperature"] = request.temperature
-        if _shows_thoughts(request.model):
-            config["thinking_config"] = {"include_thoughts": True}
-        if self.config.extra_params:
-            config["http_options"] = {"extra_body": dict(self.config.extra_params)}
+        config |= {name: value for name, value in (("top_p", request.top_p), ("seed", request.seed)) if value is not None}
+        if request.stop:
+            config["stop_sequences"] = list(request.stop)
+        if thinking := self._thinking(request):
+            config["thinking_config"] = thinking
+        if extra := merged(self.config.extra_params, request.extra):
+            config["http_options"] = {"extra_body": extra}
         contents = list(_contents(request, types))
         if not contents:  # instructions alone are no conversation
             contents = [{"role": "user", "parts": [{"text": config.pop("system_instruction")}]}]
@@ -242,6 +251,23 @@ class UnifiedGoogleClient(UnifiedClient):
                 f"gemini has no such setting: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}.",
                 hint="Check the settings of the tools.",
             ) from error
+
+    def _thinking(self, request: LLMRequest) -> dict[str, Any]:
+        """Whether thoughts are shown, and how much is thought.
+
+        Raises:
+            UnsupportedError: the model cannot be kept from thinking.
+        """
+        thinking: dict[str, Any] = {"include_thoughts": True} if _shows_thoughts(request.model) else {}
+        wanted, way = request.reasoning, self.capabilities(request.model).reasoning
+        if wanted is None or way is None:
+            return thinking
+        if wanted == "none" and (way == "level" or "-pro" in request.model):
+            raise _unsupported(request, f"{request.model} always thinks.", "Take reasoning='minimal' or 'low'.")
+        if way == "level":
+            level = nearest_effort(wanted, ("minimal", "low", "medium", "high", "xhigh"))
+            return {**thinking, "thinking_level": level.upper()}
+        return {**thinking, "thinking_budget": THOUGHT[wanted]}
 
     def _structure(self, request: LLMRequest) -> dict[str, Any]:
         if (rung := self.rung(request)) is None:
@@ -339,7 +365,7 @@ def _shows_thoughts(model: str) -> bool:
 
 def _system(messages: Sequence[ChatMessage]) -> str | None:
     """The instructions; Gemini knows them for the whole conversation only."""
-    return "\n\n".join(m.content for m in messages if m.role == "system") or None
+    return "\n\n".join(m.content for m in messages if m.role == "system" and m.content.strip()) or None
 
 
 def _contents(request: LLMRequest, types: Any) -> Iterator[Any]:
@@ -356,19 +382,25 @@ def _contents(request: LLMRequest, types: Any) -> Iterator[Any]:
         names |= {call.id: call.name for call in message.tool_calls}
         if message.raw is not None and message.raw.get("provider") == UnifiedGoogleClient.provider:
             # Signatures are bytes, which only JSON carries as base64.
-            parts = [types.Part.model_validate_json(json.dumps(part)) for part in message.raw["content"]]
+            parts = [types.Part.model_validate_json(json.dumps(part)) for part in message.raw["content"] if not _is_blank(part)]
             yield types.Content(role="model", parts=parts)
         elif message.role == "assistant":
-            yield {"role": "model", "parts": _said(message, request.model)}
-        elif message.role != "system":
+            if parts := _said(message, request.model):  # a turn without parts is refused, and so is a blank part
+                yield {"role": "model", "parts": parts}
+        elif message.role != "system" and message.content.strip():
             yield {"role": "user", "parts": [{"text": message.content}]}
     if results:
         yield {"role": "user", "parts": results}
 
 
+def _is_blank(part: Mapping[str, Any]) -> bool:
+    """Whether a part of a turn says nothing and is not signed: such parts are refused."""
+    return part.keys() <= {"text", "thought"} and not str(part.get("text", "")).strip()
+
+
 def _said(message: ChatMessage, model: str) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
-    if message.content or not message.tool_calls:
+    if message.content.strip():
         parts.append({"text": message.content})
     for index, call in enumerate(message.tool_calls):
         part: dict[str, Any] = {"function_call": {**_id(call.id), "name": call.name, "args": dict(call.arguments)}}
@@ -544,7 +576,7 @@ class _Answer:
         if chunk.model_status is not None:
             warn_of_end("gemini", self._request.model, chunk.model_status.retirement_time)
         if chunk.usage_metadata is not None:  # each is the sum so far
-            self._counts = merged(self._counts, record(chunk.usage_metadata, by_alias=True))
+            self._counts = merged_counts(self._counts, record(chunk.usage_metadata, by_alias=True))
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason is not None:
             reason = _word(chunk.prompt_feedback.block_reason)
             raise self._filtered(f"gemini blocked the prompt: {reason}.")

@@ -21,6 +21,7 @@ from typing import Any
 from dipeo_nb.common import loop as library_loop
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage
+from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import (
     ContextLengthError,
     LLMError,
@@ -31,6 +32,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.llm import model_store
 from dipeo_nb.llm.core.client import UnifiedClient
+from dipeo_nb.llm.options import check_options
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import parsed, schema_of
 from dipeo_nb.llm.usage import of_tokens, record
@@ -76,7 +78,7 @@ class UnifiedLocalClient(UnifiedClient):
                 provider=self.provider,
                 model=request.model,
             )
-        payload = _payload(request)
+        payload = _payload(request, merged(self.config.extra_params, request.extra))
         yield StreamEvent("start")
         name = request.model or self.settings.local_model
         steps: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
@@ -128,7 +130,8 @@ class UnifiedLocalClient(UnifiedClient):
 # The request and the answer in llama.cpp's words.
 
 
-def _payload(request: LLMRequest) -> dict[str, Any]:
+def _payload(request: LLMRequest, extra: Mapping[str, Any]) -> dict[str, Any]:
+    check_options(request)
     structured = request.response_format is not None
     payload: dict[str, Any] = {
         "messages": _messages(request.messages),
@@ -140,10 +143,13 @@ def _payload(request: LLMRequest) -> dict[str, Any]:
     }
     if request.temperature is not None:
         payload["temperature"] = request.temperature
+    payload |= {name: value for name, value in (("top_p", request.top_p), ("seed", request.seed)) if value is not None}
+    if request.stop:
+        payload["stop"] = list(request.stop)
     if structured:
         schema = {"name": "answer", "schema": schema_of(request.response_format)}
         payload["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return payload
+    return merged(payload, extra)
 
 
 def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:

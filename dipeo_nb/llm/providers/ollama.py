@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import httpx
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall, ToolConfig
+from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import (
     AuthError,
     ContextLengthError,
@@ -25,6 +26,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, reading, said_in_stream, status_error, translated
+from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.structured import parsed, schema_of
 from dipeo_nb.llm.usage import count
@@ -38,7 +40,7 @@ class UnifiedOllamaClient(UnifiedClient):
 
     A model that the server does not have is fetched first, once for all calls that wait for it, with `progress` events.
     What does not fit into the model's context is an error (`truncate: false`), not silently left out as Ollama would.
-    `config.extra_params` are fields of the request: `{"options": {"num_ctx": 16384}}`, `{"think": False}`, `{"keep_alive": "1h"}`.
+    `extra` of a request holds further fields of it: `{"options": {"num_ctx": 16384}}`, `{"keep_alive": "1h"}`.
     """
 
     provider = "ollama"
@@ -46,6 +48,7 @@ class UnifiedOllamaClient(UnifiedClient):
     base_url_variable = "OLLAMA_HOST"
     base_url_setting = "ollama_host"
     base_url_example = "http://localhost:11434"
+    added_paths = ("/chat/completions", "/chat", "/api", "/v1")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -154,9 +157,14 @@ class UnifiedOllamaClient(UnifiedClient):
                 "No model is named for ollama.",
                 hint="Write ollama:NAME, as in ollama:llama3.2; `ollama list` shows them.",
             )
-        options = {"temperature": request.temperature, "num_predict": request.max_tokens}
-        more = dict(self.config.extra_params)
-        options |= more.pop("options", {})
+        check_options(request)
+        options = {
+            "temperature": request.temperature,
+            "num_predict": request.max_tokens,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            "stop": list(request.stop) or None,
+        }
         body: dict[str, Any] = {
             "model": request.model,
             "messages": list(_messages(request.messages)),
@@ -166,6 +174,9 @@ class UnifiedOllamaClient(UnifiedClient):
         }
         if options := {k: v for k, v in options.items() if v is not None}:
             body["options"] = options
+        if request.reasoning is not None:
+            thinks = request.reasoning != "none"
+            body["think"] = nearest_effort(request.reasoning, ("low", "medium", "high")) if thinks else False
         if tools := _tools(request):
             body["tools"] = tools
         if (rung := self.rung(request)) is not None:
@@ -176,7 +187,7 @@ class UnifiedOllamaClient(UnifiedClient):
                     "Leave out rung (then structure is asked for in words), or do the tools in a node before.",
                 )
             body["format"] = "json" if rung == "json_mode" else schema_of(request.response_format)
-        return body | more
+        return merged(body, merged(self.config.extra_params, request.extra))
 
 
 # The SDK.
@@ -385,6 +396,15 @@ def _unsupported(request: LLMRequest, message: str, hint: str) -> UnsupportedErr
 # The answer.
 
 
+_COMPLETE = (None, "", "stop", "length")
+
+
+def _ended_otherwise(reason: str) -> str:
+    if reason in ("load", "unload"):
+        return f"Ollama gave no answer: it only {reason}ed the model (done_reason '{reason}'), as it does without a prompt."
+    return f"Ollama ended its answer with '{reason}'."
+
+
 class _Answer:
     """An answer while it comes."""
 
@@ -442,6 +462,7 @@ class _Answer:
             "length" if cut else "tool_calls" if self._calls else "stop",
             rung=rung,
             raw=self._raw(text) if self._calls and self._thoughts else None,
+            warnings=() if end.done_reason in _COMPLETE else (_ended_otherwise(end.done_reason),),
         )
 
     def _raw(self, text: str) -> dict[str, Any]:
@@ -491,7 +512,7 @@ def _refused(error: Any, caller: Caller) -> LLMError:
         return ContextLengthError(
             f"ollama: {caller.harmless(said)}",
             hint="Remember less (at_most), or give models more context: OLLAMA_CONTEXT_LENGTH=16384 ollama serve, "
-            "or extra_params={'options': {'num_ctx': 16384}}.",
+            "or extra={'options': {'num_ctx': 16384}} (in a diagram: `extra` of the person).",
             status=400,
             **caller.facts,
         )

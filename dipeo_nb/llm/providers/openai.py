@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,10 +15,12 @@ from pydantic import SecretStr
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolConfig
 from dipeo_nb.domain.lifecycle import ends_of
+from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import reading, said_by, said_in_stream, stainless, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
+from dipeo_nb.llm.options import check_options
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
 from dipeo_nb.llm.tools import call_of
@@ -36,6 +38,7 @@ class UnifiedOpenAIClient(UnifiedClient):
     base_url_variable = "OPENAI_BASE_URL"
     base_url_setting = "openai_base_url"
     hosts = OWN_HOSTS["openai"]
+    added_paths = ("/responses", "/chat/completions", "/chat")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -210,7 +213,12 @@ class UnifiedOpenAIClient(UnifiedClient):
         return self.capabilities(request.model).supports_temperature
 
     def _body(self, request: LLMRequest) -> dict[str, Any]:
-        """The request on the wire."""
+        """The request on the wire.
+
+        Raises:
+            UnsupportedError: the model does not take an option, or cannot give that structure or tool.
+        """
+        check_options(request)
         theirs = is_openai(self.config.base_url)
         system = "developer" if theirs else "system"
         body: dict[str, Any] = {
@@ -222,11 +230,15 @@ class UnifiedOpenAIClient(UnifiedClient):
             body["max_output_tokens"] = request.max_tokens
         if request.temperature is not None and self._takes_temperature(request):
             body["temperature"] = request.temperature
+        if request.top_p is not None:
+            body["top_p"] = request.top_p
+        if request.reasoning is not None and self.capabilities(request.model).reasoning is not None:
+            body["reasoning"] = {"effort": request.reasoning}
         if (rung := self.rung(request)) is not None:
             body["text"] = {"format": {"type": "json_object"} if rung == "json_mode" else _format(request)}
         if request.tools:
             body["tools"] = [_tool(t, request.model) for t in request.tools]
-            if not self._takes_temperature(request):
+            if not self._takes_temperature(request) or "reasoning" in body:
                 # Nothing is stored there, so what a reasoning model thought before its calls travels with them.
                 body["include"] = ["reasoning.encrypted_content"]
         if request.tool_choice is not None:
@@ -235,7 +247,8 @@ class UnifiedOpenAIClient(UnifiedClient):
                 if request.tool_choice in ("auto", "required", "none")
                 else {"type": "function", "name": request.tool_choice}
             )
-        return {**body, **({"extra_body": dict(self.config.extra_params)} if self.config.extra_params else {})}
+        extra = merged(self.config.extra_params, request.extra)
+        return {**body, "extra_body": {name: merged(body.get(name), value) for name, value in extra.items()}} if extra else body
 
 
 def as_sent(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,7 +314,7 @@ def _items(message: ChatMessage, system: str) -> Iterator[dict[str, Any]]:
             "output": message.tool_result.content,
         }
         return
-    if message.content or not message.tool_calls:
+    if message.content.strip():  # a blank message says nothing
         yield {"role": system if message.role == "system" else message.role, "content": message.content}
     for call in message.tool_calls:
         yield {
@@ -415,12 +428,28 @@ def response_of(final: Any, request: LLMRequest, request_id: str | None, streame
         facts["request_id"],
         rung=rung,
         tool_outputs=tuple(outputs),
-        raw={"provider": "openai", "content": list(filter(None, map(_kept, final.output)))} if calls else None,
+        raw={"provider": "openai", "content": _kept(final.output)} if calls else None,
     )
 
 
-def _kept(item: Any) -> dict[str, Any] | None:
-    """An output item as it may be sent back; None for thoughts that only a server that stored them could find again."""
-    fields = record(item)
-    fields.pop("status", None)
-    return None if fields.get("type") == "reasoning" and not fields.get("encrypted_content") else fields
+def _kept(output: Sequence[Any]) -> list[dict[str, Any]]:
+    """The items of a turn as they may be sent back. Thoughts that only a server that stored them could find again are left out; what
+    was said and called after them then loses its id, by which a server would ask for them."""
+    items = [record(item) for item in output]
+    for item in items:
+        item.pop("status", None)
+        if item.get("type") == "function_call" and call_of("", "", item.get("arguments") or "").unreadable is not None:
+            item["arguments"] = "{}"  # some servers read what is sent back
+    kept = [item for item in items if item.get("type") != "reasoning" or item.get("encrypted_content")]
+    if len(kept) == len(items):
+        return kept
+    found: list[dict[str, Any]] = []
+    for item in kept:
+        if item.get("type") == "message":
+            text = "".join(part.get("text") or "" for part in item.get("content") or ())
+            found += [{"role": "assistant", "content": text}] if text.strip() else []
+        elif item.get("type") == "function_call":
+            found.append({name: value for name, value in item.items() if name != "id"})
+        else:
+            found.append(item)
+    return found

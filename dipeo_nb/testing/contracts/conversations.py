@@ -15,7 +15,9 @@ from dipeo_nb.testing.contracts.promises import BrokenPromiseError, Contract, pr
 
 NOT_JSON = {"object": {"x": object()}, "nan": {"x": float("nan")}, "text": {"x": "\ud800"}}
 """Values that could not be read back."""
-FULL = LLMConfig("anthropic", "claude-x", "key", "Be brief.", "prompt.txt", 0.5, 100, "http://x", {"top_k": [1]})
+FULL = LLMConfig(
+    "anthropic", "claude-x", "key", "Be brief.", "prompt.txt", 0.5, 100, "http://x", {"top_k": [1]}, 0.9, ("END",), 7, "low", {"a": {"b": 1}}
+)
 """A person's model with every field set."""
 
 

@@ -1,0 +1,67 @@
+"""Which options of an answer a model takes, and what is done with those that it does not: refused, or left out for another model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dipeo_nb.domain.chat import LLMRequest
+from dipeo_nb.domain.request_options import EFFORTS, Reasoning
+from dipeo_nb.errors import UnsupportedError
+from dipeo_nb.llm.capabilities import capabilities_of
+
+_OTHERS = {
+    "stop": "anthropic, gemini, ollama and the embedded model take it",
+    "top_p": "models that do not reason take it",
+    "seed": "gemini, ollama and the embedded model take it",
+    "reasoning": "models that think before they answer take it",
+}
+
+
+def refused_options(request: LLMRequest) -> list[str]:
+    """The options of a request that its model does not take, of `stop`, `top_p`, `seed` and `reasoning`."""
+    able = capabilities_of(request.service, request.model)
+    found: list[str] = []
+    if request.stop and "stop" not in able.options:
+        found.append("stop")
+    if request.top_p is not None and "top_p" not in able.options:
+        found.append("top_p")
+    if request.seed is not None and "seed" not in able.options:
+        found.append("seed")
+    if request.reasoning is not None and able.reasoning is None and request.reasoning != "none":
+        found.append("reasoning")  # not to think is no more than it does
+    return found
+
+
+def check_options(request: LLMRequest) -> None:
+    """See to it that the model takes the options of a request.
+
+    Raises:
+        UnsupportedError: it does not; the message names the first that it does not take.
+    """
+    for name in refused_options(request):
+        raise UnsupportedError(
+            f"{request.service}{f':{request.model}' if request.model else ''} takes no {name}.",
+            hint=f"Leave {name} out, or use another model: {_OTHERS[name]}.",
+            provider=request.service,
+            model=request.model,
+        )
+
+
+def adapted(request: LLMRequest, other: LLMRequest) -> tuple[LLMRequest, list[str]]:
+    """(*other*, a request for another model, without what that model does not take; what was left out).
+
+    Args:
+        request: the one that the options were given for. `extra` means nothing to another service.
+    """
+    left_out = refused_options(other)
+    none: dict[str, Any] = {"stop": (), "top_p": None, "seed": None, "reasoning": None, "extra": {}}
+    if request.extra and request.service != other.service:
+        left_out.append("extra")
+    return replace(other, **{name: none[name] for name in left_out}) if left_out else other, left_out
+
+
+def nearest_effort(wanted: Reasoning, steps: tuple[str, ...]) -> str:
+    """The effort of *steps*, least first, that is nearest to *wanted*; the greater one of two."""
+    place = EFFORTS.index(wanted)
+    return min(steps, key=lambda step: (abs(EFFORTS.index(step) - place), -EFFORTS.index(step)))
