@@ -300,7 +300,7 @@ def said_by(body: Any) -> tuple[str, str]:
     if isinstance(body, str):
         try:
             body = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return "", "" if body.lstrip().startswith("<") else body
     if isinstance(body, list) and body:
         body = cast("list[Any]", body)[0]
@@ -316,7 +316,10 @@ def said_by(body: Any) -> tuple[str, str]:
     if isinstance(said, list):
         parts = cast("list[Any]", said)
         said = "; ".join(str(cast("Mapping[str, Any]", p).get("msg", p)) if isinstance(p, Mapping) else str(p) for p in parts)
-    return str(code), said if isinstance(said, str) else json.dumps(said)
+    try:
+        return str(code), said if isinstance(said, str) else json.dumps(said)
+    except RecursionError:
+        return "", ""
 
 
 def _page(response: Any) -> str:

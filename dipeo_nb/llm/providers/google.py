@@ -41,7 +41,7 @@ from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, reading, said_in_stream, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
-from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.stream import broken_off, named
 from dipeo_nb.llm.structured import name_of, parsed, schema_of
 from dipeo_nb.llm.usage import merged_counts, of_google, record
 
@@ -645,7 +645,7 @@ class _Answer:
         self._keep(part.model_dump(mode="json", by_alias=True, exclude_none=True))
         if part.function_call is not None:
             call = part.function_call
-            given = ToolCall(call.id or f"{OWN_ID}{uuid.uuid4().hex[:12]}", call.name or "", dict(call.args or {}))
+            given = ToolCall(call.id or f"{OWN_ID}{uuid.uuid4().hex[:12]}", named(call.name), dict(call.args or {}))
             self._calls.append(given)
             arguments = json.dumps(given.arguments, ensure_ascii=False)
             yield StreamEvent("tool_call_start", given.name, data={"id": given.id})

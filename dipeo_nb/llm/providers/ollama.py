@@ -27,7 +27,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, reading, said_in_stream, status_error, translated
 from dipeo_nb.llm.options import check_options, nearest_effort
-from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.stream import broken_off, named
 from dipeo_nb.llm.structured import parsed, schema_of
 from dipeo_nb.llm.usage import count
 
@@ -425,7 +425,7 @@ class _Answer:
             yield StreamEvent("text", message.content)
         for said in message.tool_calls or ():
             # Ids are ours: the SDK drops Ollama's, and older servers have none.
-            call = ToolCall(f"call_{uuid.uuid4().hex[:12]}", said.function.name, dict(said.function.arguments))
+            call = ToolCall(f"call_{uuid.uuid4().hex[:12]}", named(said.function.name), dict(said.function.arguments))
             self._calls.append(call)
             arguments = json.dumps(call.arguments, ensure_ascii=False)
             yield StreamEvent("tool_call_start", call.name, data={"id": call.id})

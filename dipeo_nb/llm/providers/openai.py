@@ -93,6 +93,8 @@ class UnifiedOpenAIClient(UnifiedClient):
                             raise failure
                         case "error":
                             raise said_in_stream(caller, str(event.code or ""), str(event.message))
+                        case kind if not isinstance(kind, str) and not progress.begun:
+                            raise TypeError("an event of another API")
                         case _:
                             pass
                     progress.begun = progress.begun or final is None

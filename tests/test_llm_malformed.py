@@ -1,0 +1,125 @@
+"""Malformed answers through the whole service: they are repeated, go to fallbacks, count for the circuit, and show no text twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dipeo_nb.domain.chat import Budget, ChatMessage, LLMRequest, LLMResponse, StreamEvent
+from dipeo_nb.errors import LLMError, ProviderError
+from dipeo_nb.llm.core.types import RetryConfig
+from dipeo_nb.llm.service import LLMService
+from dipeo_nb.security.keys import EnvironmentAPIKeyService
+from tests import llm_wire as openai
+from tests import wire_google as google
+from tests.llm_wire import Call, Reply, ScriptedServer, delta, final, message, run, settings_with
+
+FAST = RetryConfig(max_attempts=3, initial_delay=0.01, max_delay=0.02)
+
+
+def sends(*texts: str) -> Reply:
+    """A stream of these events, verbatim."""
+
+    def reply(call: Call) -> None:
+        call.headers(content_type="text/event-stream", connection="close")
+        for text in texts:
+            call.send(f"data: {text}\n\n")
+
+    return reply
+
+
+HELLO = json.dumps(delta("Hello"))
+MALFORMED = {
+    "no JSON": sends(HELLO, "{nonsense"),
+    "text that is a number": sends(HELLO, json.dumps({**delta(""), "delta": 5})),
+    "no object": sends(HELLO, "[1]"),
+    "nested deeply": sends(HELLO, "[" * 50_000 + "]" * 50_000),
+    "an item that is none": sends(HELLO, json.dumps({"type": "response.output_item.added", "item": None})),
+    "a response that is none": sends(HELLO, json.dumps({"type": "response.completed", "response": 7})),
+}
+
+
+def asked(server: ScriptedServer, service: str = "openai", **options: Any) -> tuple[list[StreamEvent], LLMResponse | LLMError]:
+    settings = settings_with(openai_base_url=server.url, google_base_url=server.url.removesuffix("/v1"))
+
+    async def go() -> tuple[list[StreamEvent], LLMResponse | LLMError]:
+        made = LLMService(settings, EnvironmentAPIKeyService(settings), retries=FAST)
+        events: list[StreamEvent] = []
+        try:
+            request = LLMRequest(service, "m", (ChatMessage("user", "Hi"),), **options)
+            async for event in made.stream(request):
+                events.append(event)  # noqa: PERF401 - kept when the stream fails
+        except LLMError as error:
+            return events, error
+        finally:
+            await made.cleanup()
+        assert events[-1].response is not None
+        return events, events[-1].response
+
+    return run(go())
+
+
+def shown(events: list[StreamEvent]) -> str:
+    """The text that a reader sees in the end: `stream_restarted` takes back what came before."""
+    text = ""
+    for event in events:
+        text = "" if event.kind == "stream_restarted" else text + event.text * (event.kind == "text")
+    return text
+
+
+@pytest.mark.parametrize("reply", MALFORMED.values(), ids=MALFORMED)
+def test_another_try_follows_what_had_begun_well(reply: Reply):
+    budget = Budget(tokens=100_000)
+    with ScriptedServer(reply, openai.says("Hello world")) as server:
+        events, answer = asked(server, budget=budget)
+    assert isinstance(answer, LLMResponse)
+    assert answer.text == shown(events) == "Hello world"
+    assert [e.kind for e in events if e.kind in ("error", "stream_restarted")] == ["error", "stream_restarted"]
+    assert budget.used_tokens >= 42
+
+
+@pytest.mark.parametrize("reply", MALFORMED.values(), ids=MALFORMED)
+def test_a_fallback_follows_a_server_that_never_says_anything_else(reply: Reply):
+    with ScriptedServer(reply) as server:
+        events, answer = asked(server, fallbacks=["echo"])
+    assert len(server.seen) == FAST.max_attempts
+    assert isinstance(answer, LLMResponse)
+    assert answer.provider == "echo"
+    assert answer.text == shown(events)
+
+
+def test_a_server_of_another_kind_is_asked_once():
+    """Nothing of its answer was understood: another try would not be either, and the hint says what to check."""
+    with ScriptedServer(sends('{"choices": [{"delta": {"content": "Hello"}}]}')) as server:
+        _, answer = asked(server)
+    assert len(server.seen) == 1
+    assert isinstance(answer, ProviderError)
+    assert "OPENAI_BASE_URL" in (answer.hint or "")
+
+
+@pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL"])
+def test_a_call_that_gemini_wrote_badly_is_asked_for_again(reason: str):
+    """A bounded number of times."""
+    badly: Callable[[Call], None] = google.streams(google.chunk(google.text("I look.")), google.chunk(finish=reason))
+    with ScriptedServer(badly, google.says("Sun")) as server:
+        events, answer = asked(server, "gemini")
+        assert isinstance(answer, LLMResponse)
+        assert shown(events) == answer.text == "Sun"
+    with ScriptedServer(badly) as server:
+        _, answer = asked(server, "gemini")
+        assert isinstance(answer, ProviderError)
+        assert reason in answer.message
+        assert len(server.seen) == FAST.max_attempts
+
+
+def test_halves_of_a_character_are_joined():
+    """Gateways that cut texts by UTF-16 send the halves of a surrogate pair in two pieces; one alone is its escape sequence."""
+    pieces = [{**delta(""), "delta": half} for half in ("Hi \ud83d", "\ude00", "\udc00!")]
+    with ScriptedServer(lambda c: c.stream([*pieces, final(message("Hi \ud83d\ude00\udc00!"))])) as server:
+        events, answer = asked(server)
+    assert isinstance(answer, LLMResponse)
+    assert [e.text for e in events if e.kind == "text"] == ["Hi ", "😀", "\\udc00!"]
+    assert answer.text == "Hi 😀\\udc00!"
