@@ -351,7 +351,8 @@ def said_in_stream(caller: Caller, code: str, said: str) -> LLMError:
     status = int(code) if re.fullmatch("[45][0-9]{2}", code) else _IN_STREAM.get(code, 400)
     error = status_error(caller, status, said, code=code)
     if status == 400 and type(error) is ProviderError:
-        return ProviderError(f"{caller.provider}: {caller.harmless(said)}", hint="Try again.", **caller.facts)
+        said = caller.harmless(said).strip()[:SAID_LIMIT] or "no reason given"
+        return ProviderError(f"{caller.provider}: {said}", hint="Try again.", **caller.facts)
     return error
 
 

@@ -482,7 +482,7 @@ class _Answer:
         if result is None:
             raise broken_off(self._request)
         session.session_id = words(result.session_id) or None
-        said = str(result.result or "; ".join(map(str, result.errors or ())) or result.subtype)
+        said = str(result.result or "; ".join(map(str, result.errors or ())) or result.subtype)[:SAID_LIMIT]
         cost, usage = None, of_anthropic(record(result.usage))
         if result.total_cost_usd is not None:
             cost, session.spent_usd = max(0.0, result.total_cost_usd - session.spent_usd), result.total_cost_usd

@@ -25,7 +25,7 @@ from dipeo_nb.errors import (
     ValidationError,
 )
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
-from dipeo_nb.llm.core.errors import Caller, reading, said_in_stream, status_error, translated
+from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, reading, said_in_stream, status_error, translated
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import broken_off, named
 from dipeo_nb.llm.structured import parsed, schema_of
@@ -497,7 +497,7 @@ def _usage(end: Any) -> TokenUsage:
 
 
 def _refused(error: Any, caller: Caller) -> LLMError:
-    said = str(error.error)
+    said = str(error.error)[:SAID_LIMIT]
     if error.status_code < 0:  # said within the stream: the request was taken, then the server failed
         return said_in_stream(caller, "server_error", said)
     low = said.lower()

@@ -18,7 +18,7 @@ from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
-from dipeo_nb.llm.core.errors import reading, said_by, said_in_stream, stainless, status_error, translated
+from dipeo_nb.llm.core.errors import SAID_LIMIT, reading, said_by, said_in_stream, stainless, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
@@ -394,7 +394,7 @@ def response_of(final: Any, request: LLMRequest, request_id: str | None, streame
                 for part in item.content or ():
                     if part.type == "refusal":
                         raise ContentFilteredError(
-                            f"The model refused: {part.refusal}", hint="Change the prompt.", usage=usage, **facts
+                            f"The model refused: {words(part.refusal)[:SAID_LIMIT]}", hint="Change the prompt.", usage=usage, **facts
                         )
                     texts.append(words(part.text))
                     outputs += [
