@@ -608,8 +608,10 @@ def _prompts(world: World, data: Any) -> set[str]:
             try:
                 load(inner, base_dir=world.base).compile(base_dir=world.base)
             except DipeoError:
-                found |= {value for n in inner["nodes"] for name, value in n.get("props", {}).items() if name.endswith("_file") and isinstance(value, str)}
-    return found | {f"prompts/{name}" for name in found}
+                given = [pair for n in inner["nodes"] for pair in n.get("props", {}).items()]
+                found |= {value for name, value in given if name.endswith(("_file", "_path")) and isinstance(value, str) and "\0" not in value}
+    found |= {f"prompts/{name}" for name in found}
+    return found | {os.path.relpath(os.path.realpath(world.base / name), world.base) for name in found}
 
 
 def may(world: World, effect: Effect, found: Any, *, guest: bool, granted: Any) -> bool:
