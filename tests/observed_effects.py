@@ -554,6 +554,9 @@ def observed(
             prepared = world.runtime.prepare(path, trust=trust, allow=allow)
         except TrustError:
             prepared = None
+    if prepared is None:  # a refusal says which settings of the folder wait for a yes, too
+        read -= {Effect("read", os.path.join(world.base, name)) for name in (".env", "dipeo.toml")}
+        read -= {Effect("read", os.path.join(os.path.dirname(world.base), "config/dipeo-nb/config.toml"))}
     problems = [f"while it was looked at: {effect}" for effect in sorted(read) if not may_look(world, effect)]
     if prepared is None:
         return Outcome(problems, read, True)
