@@ -23,6 +23,8 @@ from typing import Any, TypeVar
 from dipeo_nb.common.scrub import logger
 
 T = TypeVar("T")
+CLOSE_S = 5.0
+"""Seconds that a reader who leaves waits for an iterator on the library's loop to be closed."""
 FAILURES = 100
 """Errors of the loop itself after which it counts as broken."""
 _LOG = logger(__name__)
@@ -233,12 +235,15 @@ async def iterate_on_loop(items: AsyncIterator[T]) -> AsyncGenerator[T]:
         return
     here = asyncio.get_running_loop()
     pipe: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
+    begun = False
 
     def put(item: tuple[T] | None) -> None:
         with contextlib.suppress(RuntimeError):  # the other loop is closed: nobody listens any more
             here.call_soon_threadsafe(pipe.put_nowait, item)
 
     async def pump() -> None:
+        nonlocal begun
+        begun = True
         try:
             async with contextlib.aclosing(_closable(items)) as own:
                 async for item in own:
@@ -262,6 +267,11 @@ async def iterate_on_loop(items: AsyncIterator[T]) -> AsyncGenerator[T]:
     finally:
         if not future.done():
             future.cancel()
+            if begun:  # leave when the iterator is closed, as it would be on its own loop
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSE_S):
+                        while await pipe.get() is not None:
+                            pass
 
 
 async def _closable(items: AsyncIterator[T]) -> AsyncGenerator[T]:
