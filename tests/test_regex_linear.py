@@ -54,6 +54,8 @@ def _text(node: ast.expr, names: dict[str, Any]) -> str | None:
         value = eval(compile(ast.Expression(node), "<pattern>", "eval"), names)
     except NameError:
         return None
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
     return value if isinstance(value, str) else None
 
 

@@ -401,5 +401,5 @@ def _imported(code: str) -> Iterator[tuple[int, str]]:
                 pass
 
 
-_SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\brequire)[ \t]*\(?[ \t]*["'](\.{1,2}/[^"'\n]*)["']""")
+_SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\brequire)[ \t]*(?:\([ \t]*)?["'](\.{1,2}/[^"'\n]*)["']""")
 """An import of TypeScript or JavaScript by a relative name."""

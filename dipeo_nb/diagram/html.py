@@ -68,6 +68,9 @@ def page(
     )
 
 
+_NODE = re.compile(r'<g class="([\w-]+-node [^"]*)"')
+
+
 def _without_style(svg: str) -> str:
     return re.sub(r'^(<svg [^>]*?) style="[^"]*"', r"\1", svg, count=1)
 
@@ -75,12 +78,15 @@ def _without_style(svg: str) -> str:
 def _numbered(svg: str, opening: str, closing: str = "") -> str:
     """A drawing whose nodes begin with *opening*, given their number and class, and in an overview end with *closing*."""
     numbers = itertools.count(1)
-    end = "(.*?)</g>" if closing else ""
-    return re.sub(
-        rf'<g class="([\w-]+-node [^"]*)"{end}',
-        lambda m: opening.format(next(numbers), m[1]) + (m[2] + closing if closing else ""),
-        svg,
-    )
+
+    def begun(match: re.Match[str]) -> str:
+        return opening.format(next(numbers), match[1])
+
+    if not closing:
+        return _NODE.sub(begun, svg)
+    *groups, rest = svg.split("</g>")
+    found = (_NODE.subn(begun, group) for group in groups)
+    return "".join(text + (closing if nodes else "</g>") for text, nodes in found) + rest
 
 
 def figure(picture: str | bytes, alt: str, *, width: int | None = None, overview: str | None = None) -> str:

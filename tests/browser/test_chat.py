@@ -177,7 +177,7 @@ def test_the_embedded_model_streams(desk: Desk, page: Page):
     assert len(seen) > 4
     notebook.wait()
     expect(shown).to_have_count(1)
-    expect(shown.locator("small")).to_contain_text("local:")
+    expect(shown.locator("small").last).to_contain_text("local:")
 
 
 def test_everything_that_can_happen(desk: Desk, page: Page, shots: Path):
