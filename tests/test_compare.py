@@ -9,6 +9,7 @@ import pytest
 
 from dipeo_nb.cli import main
 from dipeo_nb.notebook.session import Session
+from tests.waiting import wait_until
 
 DIAGRAM = """
 version: light
@@ -79,12 +80,13 @@ def test_runs_that_are_the_same(session: Session):
 def test_what_never_ran_cost_nothing(session: Session):
     """A run that was stopped before any model was asked has no unknown cost, and nodes without models no tokens."""
     run = session.start(DIAGRAM.replace("type: person_job, person: Anna, default_prompt", "type: user_response, prompt"))
+    wait_until(lambda: run.question)
     run.stop()
     run.wait(10)
     text = str(session.diff(run, session.run(DIAGRAM)))
     assert "nothing → no cost" in text
     assert "unknown" not in text
-    assert "tokens" not in next(line for line in text.splitlines() if line.startswith("  Start"))
+    assert "tokens" not in next(line for line in text.splitlines() if line.startswith("  Letter"))
 
 
 @pytest.mark.parametrize(("new", "code"), [("Be brief.", 0), ("Be long.", 1)])
