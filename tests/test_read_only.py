@@ -98,7 +98,7 @@ def test_recorded_runs_can_be_looked_at(place: Place, capsys: pytest.CaptureFixt
             assert error.value.facts["cause"] == "read_only"
         assert dp.start("d.light.yaml", answers={"Q": "new"}, view=False).result(30).output == "new"
     assert main(["runs", "--base-dir", str(place.path)]) == 0
-    assert recorded.id[:12] in capsys.readouterr().out
+    assert recorded.id.removeprefix("exec_")[:8] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
