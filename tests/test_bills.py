@@ -166,6 +166,84 @@ def test_a_version_has_the_price_of_its_model(answered: str, asked: str, known: 
     assert cost == (pytest.approx(0.00009) if known else None)
 
 
+NAMES = [
+    ("openai", "gpt-5-nano", True),
+    ("openai", "GPT-5-NANO", True),
+    ("openai", "gpt-5-nano-2025-08-07", True),
+    ("openai", "gpt-5-nano-turbo", False),
+    ("openai", "gpt-5-nano-2025-08-07-turbo", False),
+    ("openai", "gpt-4o-realtime-preview-2024-10-01", True),
+    ("openai", "gpt-4o-realtime-large", False),
+    ("openai", "gpt-6-luna-2027-01-02", True),
+    ("openai", "ft:gpt-4o-mini-2024-07-18:org::abc", True),
+    ("openai", "ft:gpt-3.5-turbo-0125:org", True),
+    ("openai", "ft:gpt-3.5-turbo-huge:org", False),
+    ("anthropic", "claude-sonnet-4-5-20250929", True),
+    ("anthropic", "claude-sonnet-4-5-fast", False),
+    ("anthropic", "claude-sonnet-4-20250514", True),
+    ("anthropic", "claude-opus-5-20270101", True),
+    ("anthropic", "claude-3-5-sonnet-pro", False),
+    ("gemini", "models/gemini-2.5-pro", True),
+    ("gemini", "gemini-2.5-pro-preview-06-05", True),
+    ("gemini", "gemini-2.5-pro-max", False),
+    ("gemini", "gemini-2.0-flash-001", True),
+    ("gemini", "gemini-3.8-flash-large", False),
+    ("gemini", "gemini-4-argon-2-max", False),
+    ("gemini", "gemini-4-argon-20270102", True),
+    ("gemini", "my-gemini-1.5-flash", False),
+]
+
+
+@pytest.mark.parametrize(("service", "model", "known"), NAMES)
+def test_a_model_that_is_merely_named_like_another_has_no_price(service: str, model: str, known: bool):
+    """The list finds models by how their names begin; a larger model with a longer name may cost more."""
+    from genai_prices.types import (
+        ClauseAnd,
+        ClauseContains,
+        ClauseEquals,
+        ClauseOr,
+        ClauseRegex,
+        ClauseStartsWith,
+        ModelInfo,
+        Provider,
+    )
+
+    matches: dict[str, dict[str, Any]] = {  # as the list has them
+        "openai": {
+            "gpt-5-nano": ClauseOr([ClauseEquals("gpt-5-nano"), ClauseStartsWith("gpt-5-nano-")]),
+            "gpt-4o-realtime-preview": ClauseStartsWith("gpt-4o-realtime"),
+            "gpt-6-luna": ClauseOr([ClauseEquals("gpt-6-luna"), ClauseRegex(r"^gpt-6-luna-\d{4}-\d{2}-\d{2}$")]),
+            "ft:gpt-4o-mini": ClauseStartsWith("ft:gpt-4o-mini-2024-"),
+            "ft:gpt-3.5-turbo-": ClauseStartsWith("ft:gpt-3.5-turbo"),
+        },
+        "anthropic": {
+            "claude-3-5-sonnet": ClauseOr([ClauseStartsWith("claude-3-5-sonnet"), ClauseStartsWith("claude-3.5-sonnet")]),
+            "claude-sonnet-4-5": ClauseStartsWith("claude-sonnet-4-5"),
+            "claude-sonnet-4-0": ClauseOr([ClauseStartsWith("claude-sonnet-4-2025"), ClauseStartsWith("claude-sonnet-4@")]),
+            "claude-opus-5": ClauseOr([ClauseEquals("claude-opus-5"), ClauseRegex(r"^claude-opus-5[-@]\d{8}$")]),
+        },
+        "google": {
+            "gemini-2.5-pro": ClauseAnd([ClauseStartsWith("gemini-2.5-pro"), ClauseRegex("^(?!.*-[tT][tT][sS](?:$|-))")]),
+            "gemini-2.0-flash": ClauseOr([ClauseContains("gemini-2.0-flash-0"), ClauseContains("gemini-2.0-flash-exp")]),
+            "gemini-3.8-flash": ClauseStartsWith("gemini-3.8-flash"),
+            "gemini-4-argon": ClauseRegex(r"^gemini-4-argon-\d"),
+            "gemini-1.5-flash": ClauseContains("gemini-1.5-flash"),
+        },
+    }
+    price = PRICES[0].models[0].prices
+    listed = [
+        Provider(name, name, "x", models=[ModelInfo(id=known, match=match, prices=price) for known, match in models.items()])
+        for name, models in matches.items()
+    ]
+    data_snapshot.set_custom_snapshot(data_snapshot.DataSnapshot(listed, from_auto_update=False))
+    assert (cost_usd(service, model, TokenUsage(1000, 1000), at=AT) is not None) == known
+
+
+def test_the_names_are_many():
+    assert len(NAMES) == 24
+    assert sum(known for *_, known in NAMES) == 14
+
+
 def test_prices_of_tools_are_asked_for_before_the_call():
     """A budget in dollars needs the price of what the model may use."""
     assert is_priced("openai", "gpt-5-nano", tools=["web_search"])

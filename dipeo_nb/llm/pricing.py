@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -45,6 +45,8 @@ _FACTORS = {("anthropic", "inference_geo", "us"): Decimal("1.1")}
 (https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing). Fees of tools stay as they are."""
 _SNAPSHOT = re.compile(r"(-(\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4}|\d\d-\d\d|\d{3}|latest|preview|exp))*")
 """What may follow a model's name in the name of one of its versions."""
+_DATED = re.compile(r"([-@](\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4}|\d\d-\d\d|\d{3,4}|0\d?|latest|preview|exp|)|\[1m\])+$")
+"""How the name of a version, or the beginning of such names, may end."""
 
 
 def cost_usd(
@@ -122,6 +124,8 @@ def _price(
 
     try:
         whole = listed(used)
+        if not _is_listed(name, whole.model):
+            return None
         if not _has_terms(whole.model, special, when) or not _has_units(whole.model_price, used, unit_data, provider):
             return None
         if factor == 1:
@@ -130,6 +134,37 @@ def _price(
         return (whole.total_price - fees) * factor + fees
     except (LookupError, ValueError):  # no such model, or amounts that contradict each other
         return None
+
+
+def _is_listed(name: str, model: Any) -> bool:
+    """Whether the list means that model: one of its names, or a version of it. It also takes every name that begins like one of
+    them, such as those of larger models that came later."""
+    text = name.lower()
+    if text.startswith("ft:"):
+        text = "ft:" + text[3:].partition(":")[0]
+    stem = _DATED.sub("", text)
+    return any(
+        literal == text or _DATED.sub("", literal) == stem if literal is not None else _begins(pattern, text)
+        for literal, pattern in ((model.id.lower(), ""), *_names(model.match))
+    )
+
+
+def _begins(pattern: str, name: str) -> bool:
+    """Whether a name is what a pattern matches, or a version of that."""
+    found = re.match(pattern, name)
+    return found is not None and found.end() > 0 and _DATED.sub("", name[found.end() :]) == ""
+
+
+def _names(clause: Any) -> Iterator[tuple[str | None, str]]:
+    """The names by which the list finds a model, each as (text, "") or (None, regular expression)."""
+    (kind, value), = vars(clause).items()
+    if kind in ("or_", "and_"):
+        for part in value:
+            yield from _names(part)
+    elif kind == "regex":
+        yield None, value
+    else:
+        yield value.lower(), ""
 
 
 def _has_terms(model: Any, special: Mapping[str, str], when: datetime) -> bool:
