@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dipeo_nb.cli import main
+from dipeo_nb.execution.compare import cost_in_words
 from dipeo_nb.notebook.session import Session
 from tests.waiting import wait_until
 
@@ -94,3 +95,12 @@ def test_the_exit_code_says_whether_something_differs(session: Session, tmp_path
     """Persons count."""
     runs = session.run(DIAGRAM).id, session.run(DIAGRAM.replace("Be brief.", new)).id
     assert main(["diff", *runs, "--base-dir", str(tmp_path)]) == code
+
+
+@pytest.mark.parametrize(
+    ("cost", "tokens", "expected"),
+    [(None, 0, "unknown cost"), (None, 5, "unknown cost"), (0.0, 0, "nothing"), (0.0, 5, "no cost"), (0.5, 0, "$0.5000"), (0.5, 5, "$0.5000")],
+)
+def test_an_unknown_cost_is_never_nothing(cost: float | None, tokens: int, expected: str):
+    """Also where the provider reported no tokens at all."""
+    assert cost_in_words(cost, tokens) == expected

@@ -344,3 +344,11 @@ def test_a_real_server_answers():
     assert response is not None
     assert "".join(e.text for e in events if e.kind == "text") == response.text != ""
     assert (response.usage.total or 0) > 5
+
+
+@pytest.mark.parametrize(("model", "extra"), [("claude-sonnet-4-5", {}), ("claude-opus-4-6", {"thinking": {"type": "enabled", "budget_tokens": 1024}})])
+@pytest.mark.filterwarnings("error")
+def test_a_model_that_ends_still_answers_where_warnings_are_errors(model: str, extra: dict[str, Any]):
+    """What the SDK warns of is said in the answer's notice instead."""
+    with ScriptedServer(wire.says("Hello.")) as server:
+        assert ask(server, said(model=model, extra=extra)).text == "Hello."

@@ -620,3 +620,29 @@ def test_a_turn_goes_back_as_it_may(model: str, said: list[Any], expected: list[
     assert answer.text == "Warm."
     assert sent[1:-1] == expected
     assert sent[-1]["call_id"] == "c1"
+
+
+@pytest.mark.parametrize(("following", "kept"), [("gpt-5-nano", True), ("gpt-6-sol", False), ("gpt-4o", False)])
+def test_sealed_thoughts_go_back_only_to_the_model_that_had_them(following: str, kept: bool):
+    """Another model cannot open them, and one that does not reason refuses them: here a fallback between two rounds of tools."""
+
+    def weather(city: str) -> str:
+        """The weather."""
+        return "warm"
+
+    first = [{"type": "response.output_item.done", "output_index": n, "item": item, "sequence_number": n} for n, item in enumerate([SIGNED, CALL])]
+    replies: list[Reply] = [lambda call: call.stream([*first, final(SIGNED, CALL)]), lambda call: call.error(500, "down"), says("Warm.")]
+    with ScriptedServer(*replies) as server:
+        config = settings_with(openai_base_url=server.url, openai_api_key=SecretStr("sk-test"))
+        service = LLMService(config, EnvironmentAPIKeyService(config), retries=RetryConfig(1))
+        asked = request("Weather?", service="openai", model="gpt-5-nano", tools=tools_of([weather]), fallbacks=[f"openai:{following}"])
+        assert run(service.complete(asked)).text == "Warm."
+        sent = [seen.body["input"][1:-1] for seen in server.seen[1:]]
+    assert sent == [[SIGNED, CALL], [SIGNED, CALL] if kept else [{k: v for k, v in CALL.items() if k != "id"}]]
+
+
+def test_turns_recorded_before_go_back_whole():
+    """They do not say which model they are of."""
+    turn = ChatMessage("assistant", "", raw={"provider": "openai", "content": [SIGNED, CALL]})
+    client = UnifiedOpenAIClient(AdapterConfig(provider_type="openai", api_key=SecretStr(KEY)))
+    assert client._body(LLMRequest("openai", "gpt-6-sol", (turn,)))["input"] == [SIGNED, CALL]

@@ -19,6 +19,7 @@ from dipeo_nb.domain.request_options import EFFORTS, beyond_wording, checked_ext
 from dipeo_nb.errors import NotGrantedError, TrustError, UnsupportedError, ValidationError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.core.types import AdapterConfig
+from dipeo_nb.llm.options import adapted, check_options
 from dipeo_nb.llm.recording import content_key
 from dipeo_nb.security.gate import Gate, Level
 from dipeo_nb.testing import scripted
@@ -136,7 +137,11 @@ def body(service: str, model: str, **options: Any) -> dict[str, Any]:
 SAID: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("openai", "gpt-4o", {"top_p": 0.5}, {"top_p": 0.5}),
     ("openai", "gpt-5-nano", {"reasoning": "low"}, {"reasoning": {"effort": "low"}}),
-    ("openai", "gpt-5-nano", {"reasoning": "max"}, {"reasoning": {"effort": "max"}}),
+    ("openai", "gpt-5-nano", {"reasoning": "max"}, {"reasoning": {"effort": "high"}}),
+    ("openai", "gpt-5.1", {"reasoning": "minimal"}, {"reasoning": {"effort": "low"}}),
+    ("openai", "gpt-5.1", {"reasoning": "none"}, {"reasoning": {"effort": "none"}}),
+    ("openai", "o3", {"reasoning": "xhigh"}, {"reasoning": {"effort": "high"}}),
+    ("openai", "gpt-6-sol", {"reasoning": "max"}, {"reasoning": {"effort": "max"}}),
     ("openai", "gpt-5-nano", {"reasoning": "low", "extra": {"reasoning": {"summary": "auto"}}}, {"reasoning": {"effort": "low", "summary": "auto"}}),
     ("openai", "gpt-5-nano", {"extra": {"text": {"verbosity": "low"}, "store": True}}, {"text": {"verbosity": "low"}, "store": True}),
     ("openai", "qwen3", {"extra": {"seed": 7, "chat_template_kwargs": {"enable_thinking": False}}}, {"seed": 7, "chat_template_kwargs": {"enable_thinking": False}}),
@@ -173,7 +178,7 @@ def test_options_are_said_in_the_providers_words(service: str, model: str, optio
 
 def test_every_service_says_its_options():
     assert {row[0] for row in SAID} == {"openai", "anthropic", "gemini", "ollama", "local", "claude-code"}
-    assert len(SAID) == 28
+    assert len(SAID) == 32
 
 
 NOT_TAKEN: list[tuple[str, str, dict[str, Any]]] = [
@@ -181,6 +186,8 @@ NOT_TAKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("openai", "gpt-4o", {"seed": 1}),
     ("openai", "gpt-5-nano", {"top_p": 0.5}),
     ("openai", "gpt-4o", {"reasoning": "low"}),
+    ("openai", "gpt-5-nano", {"reasoning": "none"}),
+    ("openai", "o3-mini", {"reasoning": "none"}),
     ("anthropic", "claude-opus-4-8", {"top_p": 0.5}),
     ("anthropic", "claude-sonnet-4-5", {"seed": 1}),
     ("anthropic", "claude-3-5-haiku", {"reasoning": "low"}),
@@ -213,7 +220,7 @@ def test_claude_code_keeps_its_own_options(extra: dict[str, Any]):
 @pytest.mark.parametrize("effort", EFFORTS)
 def test_every_effort_has_its_words(effort: Any):
     """All efforts reach every model that can be told; only those that always think refuse to be kept from it."""
-    for service, model in (("openai", "gpt-5"), ("anthropic", "claude-opus-5"), ("anthropic", "claude-haiku-4-5"), ("gemini", "gemini-2.5-flash"), ("ollama", "x")):  # fmt: skip
+    for service, model in (("openai", "gpt-6-sol"), ("anthropic", "claude-opus-5"), ("anthropic", "claude-haiku-4-5"), ("gemini", "gemini-2.5-flash"), ("ollama", "x")):  # fmt: skip
         assert body(service, model, reasoning=effort)
 
 
@@ -224,6 +231,17 @@ def test_options_are_part_of_what_is_recorded():
     keys = [content_key(plain), *(content_key(replace(plain, **more)) for more in others)]
     assert len(set(keys)) == len(keys)
     assert keys[0] == content_key(replace(plain, stop=(), extra={}))
+
+
+@pytest.mark.parametrize("model", ["gemini:gemini-3-flash", "gemini:gemini-2.5-pro", "openai:o3", "openai:gpt-5-nano"])
+def test_a_fallback_that_always_thinks_is_asked_all_the_same(model: str):
+    """Not to think is left out for it, instead of refused."""
+    service, _, name = model.partition(":")
+    asked = request("Hi.", service="anthropic", model="claude-opus-4-8", reasoning="none")
+    found, left_out = adapted(asked, replace(asked, service=service, model=name))
+    assert left_out == ["reasoning"]
+    assert found.reasoning is None
+    check_options(found)
 
 
 def test_a_fallback_is_asked_without_what_it_does_not_take(tmp_path: Path):

@@ -100,7 +100,7 @@ def compare(before: RunState, after: RunState) -> RunDiff:
         nodes,
         (before.duration_s, after.duration_s),
         (before.usage.total or 0, after.usage.total or 0),
-        (before.cost_usd, after.cost_usd),
+        (_cost(before), _cost(after)),
         (before.model, after.model),
         tuple(_person_changes(before, after)),
         tuple(_arrow_changes(before, after)),
@@ -224,7 +224,7 @@ def _node(
         pair(lambda node: as_text(node.output), ""),
         pair(lambda node: node.duration_s, 0.0),
         pair(lambda node: node.usage.total or 0, 0),
-        pair(lambda node: node.cost_usd, None),
+        pair(lambda node: node.cost_usd if "cost_usd" in node.meta else 0.0, 0.0),
         pair(lambda node: node.meta.get("model"), None),
     )
 
@@ -263,15 +263,20 @@ def _lines(diff: RunDiff) -> Iterator[str]:
 def _numbers(item: RunDiff | NodeDiff) -> str:
     """Seconds, and what models took; nothing is said of tokens and money where no model was asked."""
     parts = [f"{item.seconds[0]:.1f} → {item.seconds[1]:.1f} s"]
-    if any(item.tokens):
+    if any(item.tokens) or any(cost != 0 for cost in item.cost_usd):
         parts.append(f"{item.tokens[0]} → {item.tokens[1]} tokens")
         parts.append(" → ".join(cost_in_words(*one) for one in zip(item.cost_usd, item.tokens, strict=True)))
     return ", ".join(parts)
 
 
+def _cost(run: RunState) -> float | None:
+    """What a run cost; None when that is not known. One that asked no model cost nothing."""
+    return run.cost_usd or 0.0 if run.cost_complete else None
+
+
 def cost_in_words(cost: float | None, tokens: int) -> str:
-    """What tokens cost: unknown only where there were any."""
-    return "nothing" if not tokens else "unknown cost" if cost is None else money(cost)
+    """What tokens cost; an unknown cost stays unknown also where no tokens were counted."""
+    return "unknown cost" if cost is None else "nothing" if not tokens and not cost else money(cost)
 
 
 def model_in_words(model: str | None) -> str:

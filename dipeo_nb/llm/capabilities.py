@@ -31,8 +31,9 @@ def capabilities_of(service: str, model: str = "") -> ProviderCapabilities:
     for family in sorted(families, key=len):
         facts |= table["models"][family]
     facts["structured"] = tuple(facts.get("structured", ("prompt",)))
-    if "options" in facts:
-        facts["options"] = tuple(facts["options"])
+    for name in ("options", "efforts"):
+        if name in facts:
+            facts[name] = tuple(facts[name])
     facts["reasoning"] = facts.get("reasoning", "effort") or None
     facts["streaming_modes"] = tuple(map(StreamingMode, facts.get("streaming_modes", ("sse",))))
     return ProviderCapabilities(service, model, **facts)

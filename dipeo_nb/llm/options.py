@@ -28,8 +28,9 @@ def refused_options(request: LLMRequest) -> list[str]:
         found.append("top_p")
     if request.seed is not None and "seed" not in able.options:
         found.append("seed")
-    if request.reasoning is not None and able.reasoning is None and request.reasoning != "none":
-        found.append("reasoning")  # not to think is no more than it does
+    none = able.always_thinks if request.reasoning == "none" else able.reasoning is None
+    if request.reasoning is not None and none:  # a model that does not think can be asked not to
+        found.append("reasoning")
     return found
 
 
@@ -40,9 +41,11 @@ def check_options(request: LLMRequest) -> None:
         UnsupportedError: it does not; the message names the first that it does not take.
     """
     for name in refused_options(request):
+        model = f"{request.service}{f':{request.model}' if request.model else ''}"
+        thinks = name == "reasoning" and request.reasoning == "none"
         raise UnsupportedError(
-            f"{request.service}{f':{request.model}' if request.model else ''} takes no {name}.",
-            hint=f"Leave {name} out, or use another model: {_OTHERS[name]}.",
+            f"{model} always thinks." if thinks else f"{model} takes no {name}.",
+            hint="Take reasoning='low'." if thinks else f"Leave {name} out, or use another model: {_OTHERS[name]}.",
             provider=request.service,
             model=request.model,
         )

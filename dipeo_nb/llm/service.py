@@ -74,7 +74,7 @@ from dipeo_nb.llm.structured import (
     in_prose,
     laddered,
     partial,
-    prepare,
+    prepare_request,
     repair_request,
     schema_of,
     unladdered,
@@ -115,10 +115,7 @@ class LLMService:
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         """As `LLMServicePort.stream`."""
         request = asked = self._filled(phases.shaped(self._named(request)))
-        await prepare(request.response_format)
-        for tool in request.tools:
-            if tool.function is None and tool.parameters:
-                await prepare(tool.parameters)
+        await prepare_request(request)
         ladder = self._ladder(request)
         spent = _Spent()
         try:
@@ -267,7 +264,7 @@ class LLMService:
             )
         filled = [self._filled(phases.shaped(self._named(r))) for r in requests]
         for request in filled:
-            await prepare(request.response_format)
+            await prepare_request(request)
         rungs: list[Rung | None] = [next(iter(self._ladder(r)), None) for r in filled]
         async with self._clients.client(filled[0]) as client:
             able = batch.batch_client(client, filled[0].service)

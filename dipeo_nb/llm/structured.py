@@ -349,6 +349,18 @@ async def prepare(response_format: Any) -> None:
         _right.add(text)
 
 
+async def prepare_request(request: LLMRequest) -> None:
+    """`prepare` for all schemas of a request: that of its answer, and those of tools that the caller runs.
+
+    Raises:
+        ValidationError: one is no JSON schema, or refers to what it does not hold.
+    """
+    await prepare(request.response_format)
+    for tool in request.tools:
+        if tool.function is None and tool.parameters:
+            await prepare(tool.parameters)
+
+
 _right: set[str] = set()
 """JSON schemas that were found to be right."""
 

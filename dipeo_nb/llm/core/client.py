@@ -26,7 +26,7 @@ from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import AdapterConfig, ProviderCapabilities, RetryConfig
 from dipeo_nb.llm.endings import ended
 from dipeo_nb.llm.stream import TimeLimits, collected
-from dipeo_nb.llm.structured import prepare
+from dipeo_nb.llm.structured import prepare_request
 from dipeo_nb.llm.tools import call_of
 
 Messages = LLMRequest | str | Sequence[ChatMessage | Mapping[str, Any]]
@@ -104,7 +104,7 @@ class UnifiedClient:
         return await run_on_loop(self._answered(self.request(messages, **options)))
 
     async def _answered(self, request: LLMRequest) -> LLMResponse:
-        await prepare(request.response_format)
+        await prepare_request(request)
         timeout = request.timeout or self.settings.llm_timeout
         limits = TimeLimits(timeout, self.settings.llm_idle_timeout)
         policy = RetryConfig(

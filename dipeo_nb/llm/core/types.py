@@ -121,6 +121,10 @@ class ProviderCapabilities:
     reasoning: str | None = "effort"
     """How it is told how much to think: `effort` in words, `adaptive` (Claude: an effort, and it thinks as it sees fit), `budget` in
     tokens, `level` (Gemini), `think` (Ollama); None: it cannot be told."""
+    efforts: tuple[str, ...] = ()
+    """The efforts that it has, least first; empty: all, or not known."""
+    always_thinks: bool = False
+    """Whether it cannot be kept from thinking."""
     structured: tuple[Rung, ...] = ("prompt",)
     """Ways to structured output, best first."""
     max_context_length: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, cast
@@ -192,6 +193,8 @@ class UnifiedAnthropicClient(UnifiedClient):
     def _connected(self, secret: SecretStr, base_url: str) -> Any:
         import httpx2  # the SDK's own library
 
+        # Notices of the answer and diagnostics say when models end; under `-W error` the SDK's warning would cost the answer.
+        warnings.filterwarnings("ignore", "(The model 'claude|Using Claude ).* is deprecated", Warning)
         http = self.http(httpx2, base_url, typed=True)
         return _sdk().AsyncAnthropic(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http

@@ -253,17 +253,11 @@ class UnifiedGoogleClient(UnifiedClient):
             ) from error
 
     def _thinking(self, request: LLMRequest) -> dict[str, Any]:
-        """Whether thoughts are shown, and how much is thought.
-
-        Raises:
-            UnsupportedError: the model cannot be kept from thinking.
-        """
+        """Whether thoughts are shown, and how much is thought."""
         thinking: dict[str, Any] = {"include_thoughts": True} if _shows_thoughts(request.model) else {}
         wanted, way = request.reasoning, self.capabilities(request.model).reasoning
         if wanted is None or way is None:
             return thinking
-        if wanted == "none" and (way == "level" or "-pro" in request.model):
-            raise _unsupported(request, f"{request.model} always thinks.", "Take reasoning='minimal' or 'low'.")
         if way == "level":
             level = nearest_effort(wanted, ("minimal", "low", "medium", "high", "xhigh"))
             return {**thinking, "thinking_level": level.upper()}

@@ -15,12 +15,12 @@ from pydantic import SecretStr
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolConfig
 from dipeo_nb.domain.lifecycle import ends_of
-from dipeo_nb.domain.request_options import merged
+from dipeo_nb.domain.request_options import EFFORTS, merged
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import SAID_LIMIT, reading, said_by, said_in_stream, stainless, status_error, translated
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
-from dipeo_nb.llm.options import check_options
+from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
 from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
 from dipeo_nb.llm.tools import call_of
@@ -225,7 +225,7 @@ class UnifiedOpenAIClient(UnifiedClient):
         system = "developer" if theirs else "system"
         body: dict[str, Any] = {
             "model": request.model,
-            "input": [item for m in request.messages for item in _items(m, system)],
+            "input": [item for m in request.messages for item in _items(m, system, request.model)],
             "store": False,  # nothing of a run is kept elsewhere
         }
         if request.max_tokens is not None:
@@ -234,8 +234,8 @@ class UnifiedOpenAIClient(UnifiedClient):
             body["temperature"] = request.temperature
         if request.top_p is not None:
             body["top_p"] = request.top_p
-        if request.reasoning is not None and self.capabilities(request.model).reasoning is not None:
-            body["reasoning"] = {"effort": request.reasoning}
+        if request.reasoning is not None and (able := self.capabilities(request.model)).reasoning is not None:
+            body["reasoning"] = {"effort": nearest_effort(request.reasoning, able.efforts or EFFORTS)}
         if (rung := self.rung(request)) is not None:
             body["text"] = {"format": {"type": "json_object"} if rung == "json_mode" else _format(request)}
         if request.tools:
@@ -304,10 +304,11 @@ def _batch_status(batch: Any) -> BatchStatus:
 # The request.
 
 
-def _items(message: ChatMessage, system: str) -> Iterator[dict[str, Any]]:
-    """A message as items of `input`."""
+def _items(message: ChatMessage, system: str, model: str) -> Iterator[dict[str, Any]]:
+    """A message as items of `input`. The sealed thoughts of another model are left out: models that do not reason refuse them."""
     if message.raw is not None and message.raw.get("provider") == UnifiedOpenAIClient.provider:
-        yield from message.raw["content"]
+        items = message.raw["content"]
+        yield from items if message.raw.get("model") in (None, model) else _without_thoughts(items)
         return
     if message.tool_result is not None:
         yield {
@@ -430,7 +431,7 @@ def response_of(final: Any, request: LLMRequest, request_id: str | None, streame
         facts["request_id"],
         rung=rung,
         tool_outputs=tuple(outputs),
-        raw={"provider": "openai", "content": _kept(final.output)} if calls else None,
+        raw={"provider": "openai", "model": request.model, "content": _kept(final.output)} if calls else None,
     )
 
 
@@ -442,7 +443,16 @@ def _kept(output: Sequence[Any]) -> list[dict[str, Any]]:
         item.pop("status", None)
         if item.get("type") == "function_call" and call_of("", "", item.get("arguments") or "").unreadable is not None:
             item["arguments"] = "{}"  # some servers read what is sent back
-    kept = [item for item in items if item.get("type") != "reasoning" or item.get("encrypted_content")]
+    return items if all(item.get("encrypted_content") for item in items if item.get("type") == "reasoning") else _without_thoughts(items, sealed=False)
+
+
+def _without_thoughts(items: Sequence[dict[str, Any]], *, sealed: bool = True) -> list[dict[str, Any]]:
+    """The items of a turn without thoughts, and what follows them without ids.
+
+    Args:
+        sealed: whether those that hold their own text, encrypted, are left out as well.
+    """
+    kept = [item for item in items if item.get("type") != "reasoning" or (item.get("encrypted_content") and not sealed)]
     if len(kept) == len(items):
         return kept
     found: list[dict[str, Any]] = []
