@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from dipeo_nb import config
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, TokenUsage
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, TokenUsage, ToolConfig
 from dipeo_nb.errors import (
     ConfigurationError,
     LLMError,
@@ -29,7 +29,9 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.llm import recording
 from dipeo_nb.llm.batch import BatchJob
+from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.pricing import cost_usd
+from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
@@ -504,3 +506,18 @@ def test_a_batch_has_prices_of_its_own(service: str, model: str):
     assert cost_usd(service, model, usage, batch=True) == pytest.approx(standard / 2)
     assert cost_usd(service, "no-such-model", usage, batch=True) is None
     assert cost_usd("openai", "davinci-002", usage, batch=True) is None
+
+
+def test_schemas_of_tools_are_checked_before_a_batch_is_submitted(tmp_path: Path):
+    """As for other calls: the provider would refuse it up to a day later. The public clients check them, too."""
+    tool = ToolConfig("function", "weather", "Tell the weather.", {"type": "objekt"})
+    asked = openai_words.request("Hi.", service="openai", model="gpt-4o", tools=[tool])
+    with ScriptedServer() as server:
+        settings = settings_with(base_dir=tmp_path, openai_base_url=server.url, openai_api_key=SecretStr(KEY))
+        service = LLMService(settings, EnvironmentAPIKeyService(settings))
+        with pytest.raises(ValidationError, match="schema"):
+            run(service.submit_batch([asked]))
+        client = UnifiedOpenAIClient(AdapterConfig(provider_type="openai", base_url=server.url, api_key=SecretStr(KEY)))
+        with pytest.raises(ValidationError, match="schema"):
+            client.chat("Hi.", model="gpt-4o", tools=[tool])
+        assert server.seen == []

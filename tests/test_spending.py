@@ -28,6 +28,7 @@ from dipeo_nb.llm.batch import BatchItem, BatchJob
 from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
 from dipeo_nb.llm.providers import claude_code
 from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient
+from dipeo_nb.llm.recording import recording
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
@@ -137,6 +138,30 @@ def test_what_a_model_took_before_its_fallback_answered_is_part_of_the_cost():
     assert answer.cost_usd == pytest.approx(lost + _price(TokenUsage(1000, 50)))
     assert answer.usage.total == budget.used_tokens == 42 + 1050
     assert budget.used_usd == pytest.approx(answer.cost_usd)
+
+
+@pytest.mark.usefixtures("listed")
+def test_a_recording_holds_what_failed_attempts_and_models_took(tmp_path: Path):
+    """A replay has the same tokens as the live answer, and saves all that it cost; each answer is recorded with its own."""
+    failed = final(status="failed", model="gpt-5-nano", error={"code": "invalid_prompt", "message": "no"})
+
+    def first(call: Call) -> None:
+        call.stream([delta("Hi"), failed])
+
+    asked = request(service="openai", model="gpt-5-nano", fallbacks=[f"anthropic:{MODEL}"])
+    with ScriptedServer(first, _good, _good) as server:
+        with recording(tmp_path / "r", mode="record"):
+            live = _serviced(server, asked)
+            plain = _serviced(server, request(service="anthropic", model=MODEL))
+        with recording(tmp_path / "r", mode="replay"):
+            again = _serviced(server, asked)
+            plain_again = _serviced(server, request(service="anthropic", model=MODEL))
+        assert len(server.seen) == 3
+    assert live.usage.total == 42 + 1050
+    assert again.usage.to_dict() == live.usage.to_dict()
+    assert again.cached
+    assert (again.cost_usd, again.saved_usd) == (0.0, live.cost_usd)
+    assert plain_again.saved_usd == plain.cost_usd == pytest.approx(_price(TokenUsage(1000, 50)))
 
 
 @pytest.mark.usefixtures("listed")

@@ -356,7 +356,12 @@ def active(settings: Settings) -> Recordings | None:
 
 
 async def through(
-    recordings: Recordings | None, request: LLMRequest, call: Call, *, earlier: LLMRequest | None = None
+    recordings: Recordings | None,
+    request: LLMRequest,
+    call: Call,
+    *,
+    earlier: LLMRequest | None = None,
+    whole: Callable[[LLMResponse], LLMResponse] = lambda response: response,
 ) -> AsyncGenerator[StreamEvent]:
     """The events of one call of a model: the recorded ones, or those of *call*, which are recorded if the answer ends well.
 
@@ -365,6 +370,7 @@ async def through(
         request: as it goes to the client: service, model, base URL and parameters filled in.
         call: makes the call.
         earlier: what the same call asked before the default model was another one; its recording counts, too.
+        whole: the response as it is recorded, with what else it took.
 
     Raises:
         RecordingNotFoundError: mode `replay`, and the call is not recorded.
@@ -394,7 +400,7 @@ async def through(
         async with contextlib.aclosing(_closable(call(request))) as events:
             async for event in events:
                 if event.response is not None:
-                    await asyncio.to_thread(recordings._keep, asked, tape, event.response)
+                    await asyncio.to_thread(recordings._keep, asked, tape, whole(event.response))
                 elif event.kind != "progress":  # a model being fetched, a turn being waited for: nothing of the answer
                     tape.append(event)
                 yield event

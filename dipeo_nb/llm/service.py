@@ -392,7 +392,22 @@ class LLMService:
         if request.context.get(BY_DEFAULT):
             earlier = replace(addressed, model=DEFAULT_MODEL)
         store = recording.active(self._settings)
-        return recording.through(store, addressed, lambda asked: self._live(asked, spent), earlier=earlier)
+        if store is None:
+            return recording.through(None, addressed, lambda asked: self._live(asked, spent))
+        return self._kept(store, addressed, earlier, spent)
+
+    async def _kept(
+        self, store: recording.Recordings, request: LLMRequest, earlier: LLMRequest | None, spent: _Spent
+    ) -> AsyncGenerator[StreamEvent]:
+        """As `recording.through`; what failed attempts and models took is recorded with the answer, as replays do not repeat them."""
+        failed = _Spent()
+        events = recording.through(store, request, lambda asked: self._live(asked, failed), earlier=earlier, whole=failed.including)
+        try:
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    yield event
+        finally:
+            spent.merge(failed)
 
     async def _live(self, request: LLMRequest, spent: _Spent) -> AsyncGenerator[StreamEvent]:
         """The answer of the request's model, or of the first of its fallbacks that has one.
@@ -756,6 +771,27 @@ class _Spent:
         self.cost = None if self.cost is None or response.cost_usd is None else self.cost + response.cost_usd
         if response.saved_usd is not None:
             self.saved = (self.saved or 0.0) + response.saved_usd
+
+    def merge(self, other: _Spent) -> None:
+        """Add what further calls took."""
+        if not other.calls:
+            return
+        self.usage = self.usage + other.usage if self.calls else other.usage
+        self.calls, self.live = self.calls + other.calls, self.live + other.live
+        self.cost = None if self.cost is None or other.cost is None else self.cost + other.cost
+        if other.saved is not None:
+            self.saved = (self.saved or 0.0) + other.saved
+
+    def including(self, response: LLMResponse) -> LLMResponse:
+        """A response as if it had taken these calls, too."""
+        if not self.calls:
+            return response
+        known = self.cost is not None and response.cost_usd is not None
+        return replace(
+            response,
+            usage=self.usage + response.usage,
+            cost_usd=(self.cost or 0.0) + (response.cost_usd or 0.0) if known else None,
+        )
 
     def add_failed(self, error: LLMError, request: LLMRequest) -> None:
         """An answer that does not fit; one that was counted already (by its response) is not counted twice."""
