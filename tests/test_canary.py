@@ -20,6 +20,10 @@ from dipeo_nb.llm.service import LLMService
 from dipeo_nb.llm.tools import tools_of
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from tests import llm_wire as openai
+from tests import wire_anthropic as anthropic
+from tests import wire_google as google
+from tests import wire_ollama as ollama
 from tests.contracts.llm_wires import WIRES
 from tests.llm_wire import Call, run, settings_with
 
@@ -135,3 +139,48 @@ def test_no_key_comes_out(
     assert any(p.parent.name == "recordings" for p in files)
     for path in files:
         assert leaks(path.read_bytes().decode("utf-8", "replace")) == [], path
+
+
+HOSTILE = {
+    "openai": lambda key: lambda call: call.stream(
+        [openai.delta("Hi"), openai.final(openai.message("Hi"), status="incomplete", incomplete_details={"reason": key}, model=key, service_tier=key)]
+    ),
+    "anthropic": lambda key: anthropic.streams(anthropic.start(model=key), *anthropic.text("Hi"), *anthropic.end(key)),
+    "gemini": lambda key: google.streams(google.chunk(google.text("Hi"), finish=key)),
+    "ollama": lambda key: ollama.lines(ollama.chunk("Hi"), ollama.end(key)),
+}
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.service)
+@pytest.mark.filterwarnings("error")
+def test_no_key_comes_out_of_what_a_server_says_about_an_answer(wire: Any, tmp_path: Path):
+    """It names the key as the model, as the reason of the end, and as the terms of its bill; `extra` holds it, too."""
+    key = CANARIES[wire.key_setting or "openai_api_key"]
+    url_of = {name: SecretStr(k) for name, k in CANARIES.items()}
+    shown: list[str] = []
+    with wire.server(*[HOSTILE[wire.service](key)] * 3) as server:
+        settings = settings_with(base_dir=tmp_path, **url_of, **{wire.url_setting: server.url.removesuffix("/v1") + wire.path})
+        service = LLMService(settings, EnvironmentAPIKeyService(settings), retries=RetryConfig(1))
+        with recording(tmp_path / "recordings", mode="record"):
+            try:
+                asked = LLMRequest(wire.service, wire.model, (ChatMessage("user", "hi"),), extra={"user": key})
+                answer = run(service.complete(asked))
+                shown += [repr(answer), str(answer.warnings), repr(answer.usage.bill)]
+                assert any("[hidden]" in warning for warning in answer.warnings)
+            except DipeoError as error:
+                shown.append(told(error))
+        with Session(settings=settings, llm=service) as session:
+            diagram = {
+                "version": "light",
+                "persons": {"Ada": {"service": wire.service, "model": wire.model}},
+                "nodes": [{"label": "S", "type": "start"}, {"label": "Say", "type": "person_job", "props": {"person": "Ada", "default_prompt": "hi"}}],
+                "connections": [{"from": "S", "to": "Say"}],
+            }
+            try:
+                shown.append(repr(list(session.run(diagram, view=False).events)))
+            except DipeoError as error:
+                shown.append(told(error))
+    assert len(shown) >= 2
+    assert leaks("\n".join(shown)) == []
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or leaks(path.read_bytes().decode("utf-8", "replace")) == [], path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dipeo_nb.common.scrub import redactor
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse
 from dipeo_nb.errors import EmptyAnswerError
 from dipeo_nb.llm.capabilities import capabilities_of
@@ -29,6 +30,18 @@ def empty_error(response: LLMResponse, request: LLMRequest) -> EmptyAnswerError 
         **facts,
         **spent,
     )
+
+
+def without_keys(response: LLMResponse, request: LLMRequest) -> LLMResponse:
+    """The response with no key in what the server says about it: the model, how it ended, warnings, the terms of its bill."""
+    usage = response.usage
+    if response.model == request.model and response.finish_reason in _COMPLETE and not response.warnings and not any(item.terms for item in usage.bill):
+        return response
+    said = response.model, response.finish_reason, response.warnings, [dict(item.terms) for item in usage.bill]
+    if (clean := redactor(said)) == said:
+        return response
+    bill = tuple(replace(item, terms=terms) for item, terms in zip(usage.bill, clean[3], strict=True))
+    return replace(response, model=clean[0], finish_reason=clean[1], warnings=tuple(clean[2]), usage=replace(usage, bill=bill))
 
 
 def ended(response: LLMResponse, request: LLMRequest) -> LLMResponse:

@@ -23,6 +23,7 @@ from typing import Any
 import stamina
 
 from dipeo_nb.common.root import own_root
+from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.values import is_plain, well_formed
 from dipeo_nb.config import DEFAULT_MODEL, Settings
 from dipeo_nb.domain.budget import CHARACTERS_PER_TOKEN
@@ -64,7 +65,7 @@ from dipeo_nb.llm.catalogue import BY_DEFAULT, model_of, named
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
 from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import RetryConfig
-from dipeo_nb.llm.endings import empty_error, ended
+from dipeo_nb.llm.endings import empty_error, ended, without_keys
 from dipeo_nb.llm.options import adapted, check_options
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.pricing import cost_usd, is_priced
@@ -479,6 +480,7 @@ class LLMService:
                                     yield event
                         raise broken_off(request)
                     except LLMError as error:
+                        redactor.error(error)
                         self._charge_failed(error, request, heard)
                         if isinstance(error, (StructureError, ContentFilteredError)):  # it answered
                             ended(None)
@@ -520,13 +522,13 @@ class LLMService:
         )
 
     def _charged(self, response: LLMResponse, request: LLMRequest, heard: _Heard) -> LLMResponse:
-        """The response with its price, booked."""
+        """The response with its price, booked. What the server says about it (not the answer itself) may repeat a key."""
         if response.cost_usd is None:
             response = replace(response, cost_usd=self._price(request, response.model, response.usage))
         if request.budget is not None:
             tokens = response.usage.total
             request.budget.charge(heard.estimate(request).total if tokens is None else tokens, response.cost_usd)
-        return response
+        return without_keys(response, request)
 
     def _price(self, request: LLMRequest, model: str | None, usage: TokenUsage) -> float | None:
         asked, base_url = request.model, self._clients.base_url(request)

@@ -24,7 +24,7 @@ from dipeo_nb.llm.core.errors import Caller
 from dipeo_nb.llm.core.http import make_client
 from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import AdapterConfig, ProviderCapabilities, RetryConfig
-from dipeo_nb.llm.endings import ended
+from dipeo_nb.llm.endings import ended, without_keys
 from dipeo_nb.llm.stream import TimeLimits, collected
 from dipeo_nb.llm.structured import prepare_request
 from dipeo_nb.llm.tools import call_of
@@ -113,8 +113,9 @@ class UnifiedClient:
         attempt = 1
         while True:
             try:
-                return ended(await collected(limits.applied(self.stream(request), request), request), request)
+                return ended(without_keys(await collected(limits.applied(self.stream(request), request), request), request), request)
             except LLMError as error:
+                redactor.error(error)
                 wait = pause(error, attempt, policy)
                 if wait is None or wait >= limits.left:
                     raise

@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import uuid
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -200,6 +201,8 @@ class UnifiedGoogleClient(UnifiedClient):
             _opened.get([]).append(response)
 
         http = self.http(httpx2, base_url, whole_texts=True, event_hooks={"request": [limited], "response": [noted]})
+        # Values that the SDK does not know yet are legal; under `-W error` its warning of them would cost the answer.
+        warnings.filterwarnings("ignore", ".* is not a valid ", UserWarning, r"google\.genai\._common")
         sdk = _sdk().Client(
             api_key=secret.get_secret_value(),
             vertexai=False,
