@@ -7,7 +7,7 @@ import gzip
 import zlib
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2
 import pytest
 
 from dipeo_nb.errors import IntegrationError
@@ -19,7 +19,7 @@ BARE = zlib.compressobj(wbits=-zlib.MAX_WBITS)
 TEXT = b"some words " * 500
 
 
-class _Pieces(httpx.AsyncByteStream):
+class _Pieces(httpx2.AsyncByteStream):
     def __init__(self, pieces: list[bytes], pause: float = 0.0) -> None:
         self.pieces, self.pause = pieces, pause
 
@@ -30,12 +30,12 @@ class _Pieces(httpx.AsyncByteStream):
 
 
 def _fetched(encoding: str | None, body: list[bytes], *, pause: float = 0.0, timeout: float = 20.0) -> bytes:
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         assert request.headers["accept-encoding"] == "gzip, deflate"
         headers = {} if encoding is None else {"Content-Encoding": encoding}
-        return httpx.Response(200, headers=headers, stream=_Pieces(body, pause))
+        return httpx2.Response(200, headers=headers, stream=_Pieces(body, pause))
 
-    client = HTTPClient(max_size=LIMIT, transport=httpx.MockTransport(answer))
+    client = HTTPClient(max_size=LIMIT, transport=httpx2.MockTransport(answer))
     return asyncio.run(client.request("GET", "https://host/x", max_retries=0, timeout=timeout)).content
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 ACCEPT_ENCODING = "gzip, deflate"
 """The encodings that are understood here; servers are told so."""
@@ -27,7 +27,7 @@ class BodyError(Exception):
         self.message = message
 
 
-async def read_body(answer: httpx.Response, limit: int) -> bytes:
+async def read_body(answer: httpx2.Response, limit: int) -> bytes:
     """The decoded body of an answer that is being streamed.
 
     Raises:

@@ -10,14 +10,14 @@ import socket
 import ssl
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import httpx2
 
 from dipeo_nb.common.addresses import is_private, names_this_network, origin
 from dipeo_nb.errors import IntegrationError
 from dipeo_nb.integrations.http import NEXT_ADDRESS_S, not_allowed
 
 
-class CheckedTransport(httpx.AsyncBaseTransport):
+class CheckedTransport(httpx2.AsyncBaseTransport):
     """For one request and its redirects.
 
     Args:
@@ -29,13 +29,13 @@ class CheckedTransport(httpx.AsyncBaseTransport):
     def __init__(self, context: ssl.SSLContext, *, listed_only: bool) -> None:
         self._context = context
         self._listed_only = listed_only
-        self._direct = httpx.AsyncHTTPTransport(verify=context)
-        self._proxied: dict[str, httpx.AsyncHTTPTransport] = {}
+        self._direct = httpx2.AsyncHTTPTransport(verify=context)
+        self._proxied: dict[str, httpx2.AsyncHTTPTransport] = {}
         self._first: str | None = None
         """The server that was called first."""
         self._began_private = False
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         host = request.url.raw_host.decode("ascii")
         server = origin(request.url.scheme, host, request.url.port)
         proxy = _proxy_for(request.url)
@@ -67,17 +67,17 @@ class CheckedTransport(httpx.AsyncBaseTransport):
             return names_this_network(host)
         return self._began_private or server == self._first
 
-    async def _call(self, request: httpx.Request, addresses: list[str]) -> httpx.Response:
+    async def _call(self, request: httpx2.Request, addresses: list[str]) -> httpx2.Response:
         """Try the addresses in their order."""
         *others, last = addresses
         for address in others:
             try:
                 return await self._direct.handle_async_request(_to(request, address, NEXT_ADDRESS_S))
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
                 continue  # the next one may be reached
         return await self._direct.handle_async_request(_to(request, last, None))
 
-    async def _resolved(self, request: httpx.Request, *, required: bool) -> list[str]:
+    async def _resolved(self, request: httpx2.Request, *, required: bool) -> list[str]:
         """The addresses of the host; none where a proxy resolves the name and this machine cannot."""
         host, port = request.url.raw_host.decode("ascii"), request.url.port or 0
         timeout = request.extensions.get("timeout", {}).get("connect")
@@ -86,21 +86,21 @@ class CheckedTransport(httpx.AsyncBaseTransport):
                 found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except TimeoutError:
             if required:
-                raise httpx.ConnectTimeout("its name is not resolved in time", request=request) from None
+                raise httpx2.ConnectTimeout("its name is not resolved in time", request=request) from None
             return []
         except (OSError, UnicodeError) as error:
             if required:
-                raise httpx.ConnectError(f"its name is not known ({error})", request=request) from None
+                raise httpx2.ConnectError(f"its name is not known ({error})", request=request) from None
             return []
         return list(dict.fromkeys(str(info[4][0]).partition("%")[0] for info in found))
 
-    def _via(self, proxy: str) -> httpx.AsyncHTTPTransport:
+    def _via(self, proxy: str) -> httpx2.AsyncHTTPTransport:
         if proxy not in self._proxied:
-            self._proxied[proxy] = httpx.AsyncHTTPTransport(verify=self._context, proxy=httpx.Proxy(proxy))
+            self._proxied[proxy] = httpx2.AsyncHTTPTransport(verify=self._context, proxy=httpx2.Proxy(proxy))
         return self._proxied[proxy]
 
 
-def _to(request: httpx.Request, address: str, connect_s: float | None) -> httpx.Request:
+def _to(request: httpx2.Request, address: str, connect_s: float | None) -> httpx2.Request:
     """The same request, sent to an address; certificate and Host stay those of the name."""
     host = request.url.raw_host.decode("ascii")
     extensions = dict(request.extensions)
@@ -110,7 +110,7 @@ def _to(request: httpx.Request, address: str, connect_s: float | None) -> httpx.
         limits = dict(extensions.get("timeout", {}))
         limits["connect"] = min(limits.get("connect") or connect_s, connect_s)
         extensions["timeout"] = limits
-    return httpx.Request(
+    return httpx2.Request(
         request.method,
         request.url.copy_with(host=address),
         headers=request.headers,
@@ -119,7 +119,7 @@ def _to(request: httpx.Request, address: str, connect_s: float | None) -> httpx.
     )
 
 
-def _proxy_for(url: httpx.URL) -> str | None:
+def _proxy_for(url: httpx2.URL) -> str | None:
     """The proxy that the user's environment names for an address."""
     proxies = getproxies()
     found = proxies.get(url.scheme) or proxies.get("all")

@@ -28,7 +28,7 @@ from dipeo_nb.integrations.body import ACCEPT_ENCODING, BodyError, read_body
 if TYPE_CHECKING:  # takes 0.1 s to import; only runs that call a server pay for it
     import ssl
 
-    import httpx
+    import httpx2
 
 RETRIED = frozenset((429, 500, 502, 503, 504))
 """Answers that are asked for again (diagram-spec §3.8)."""
@@ -48,14 +48,14 @@ _LOG = logger(__name__)
 
 
 class HTTPClient:
-    """`HTTPPort` over httpx. Keeps no cookies.
+    """`HTTPPort` over httpx2. Keeps no cookies.
 
     Args:
         max_size: bytes of an answer at most.
         transport: for tests; default: the network.
     """
 
-    def __init__(self, *, max_size: int = 50_000_000, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, *, max_size: int = 50_000_000, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self._max_size = max_size
         self._transport = transport
         self._ssl: ssl.SSLContext | None = None
@@ -77,7 +77,7 @@ class HTTPClient:
         allowed: Callable[[str], bool] | None = None,
     ) -> HTTPResponse:
         """See `domain.ports.HTTPPort`."""
-        import httpx
+        import httpx2
 
         method = method.upper()
         address = _checked(url)
@@ -94,9 +94,9 @@ class HTTPClient:
         def again(error: Exception) -> bool | float:
             if isinstance(error, _AgainError):
                 return True if error.wait is None else error.wait
-            if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+            if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
                 return True  # nothing was sent
-            return isinstance(error, httpx.TransportError) and method in IDEMPOTENT
+            return isinstance(error, httpx2.TransportError) and method in IDEMPOTENT
 
         tries = stamina.retry_context(
             on=again,
@@ -115,15 +115,15 @@ class HTTPClient:
                             async with asyncio.timeout(timeout):
                                 response = await self._followed(client, first, attempts, allowed)
                         except TimeoutError:  # each piece came in time, all of them did not
-                            raise httpx.ReadTimeout("") from None
+                            raise httpx2.ReadTimeout("") from None
                         if response.status in RETRIED and attempts <= max_retries:
                             raise _AgainError(_retry_after(response.headers.get("retry-after")))
                         return response
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise _failed(address, error, timeout, attempts) from None
-        except httpx.InvalidURL:  # not the first one, which was checked
+        except httpx2.InvalidURL:  # not the first one, which was checked
             raise _redirect_error(first, NO_SERVER, "Check the address.") from None
-        except httpx.DecodingError as error:
+        except httpx2.DecodingError as error:
             raise IntegrationError(
                 f"{method} {_shown(address)}: {error}.",
                 hint="Check the address.",
@@ -133,22 +133,22 @@ class HTTPClient:
         raise AssertionError("the last attempt returns or raises")
 
     @asynccontextmanager
-    async def _client(self, timeout: float, *, listed_only: bool) -> AsyncIterator[httpx.AsyncClient]:
-        import httpx
+    async def _client(self, timeout: float, *, listed_only: bool) -> AsyncIterator[httpx2.AsyncClient]:
+        import httpx2
 
         transport = self._transport
         if transport is None:
             if self._ssl is None:
-                self._ssl = await asyncio.to_thread(httpx.create_ssl_context)
+                self._ssl = await asyncio.to_thread(httpx2.create_ssl_context)
             from dipeo_nb.integrations.checked_transport import CheckedTransport
 
             transport = CheckedTransport(self._ssl, listed_only=listed_only)
         own = {"Accept-Encoding": ACCEPT_ENCODING}
-        async with httpx.AsyncClient(timeout=timeout, follow_redirects=False, transport=transport, headers=own) as client:
+        async with httpx2.AsyncClient(timeout=timeout, follow_redirects=False, transport=transport, headers=own) as client:
             yield client
 
     async def _followed(
-        self, client: httpx.AsyncClient, first: _Message, attempts: int, allowed: Callable[[str], bool] | None
+        self, client: httpx2.AsyncClient, first: _Message, attempts: int, allowed: Callable[[str], bool] | None
     ) -> HTTPResponse:
         """The answer to a message, after the redirects on the way to it.
 
@@ -172,9 +172,9 @@ class HTTPClient:
 
     async def _once(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         method: str,
-        address: httpx.URL,
+        address: httpx2.URL,
         headers: Mapping[str, str] | None,
         params: Mapping[str, Any] | None,
         body: Mapping[str, Any],
@@ -204,7 +204,7 @@ class _Message(NamedTuple):
     """What is sent to a server."""
 
     method: str
-    address: httpx.URL
+    address: httpx2.URL
     headers: Mapping[str, str]
     body: Mapping[str, Any]
 
@@ -214,12 +214,12 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 def _redirected(first: _Message, last: _Message, status: int, target: str) -> _Message:
     """The message that a redirect asks for (RFC 9110 §15.4); to another server without what was meant for the first."""
-    import httpx
+    import httpx2
 
     try:
         address = last.address.join(target)
         there = _origin(address)
-    except (httpx.InvalidURL, ValueError):
+    except (httpx2.InvalidURL, ValueError):
         raise _redirect_error(first, NO_SERVER, "Check the address.") from None
     method, headers, body = last.method, last.headers, last.body
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
@@ -302,15 +302,15 @@ def _headers(given: Mapping[str, str]) -> dict[str, str]:
     return dict(given)
 
 
-def _checked(url: str) -> httpx.URL:
-    import httpx
+def _checked(url: str) -> httpx2.URL:
+    import httpx2
 
     hint = "Write it whole: https://host/path."
     shown = redactor.text(url)[:200]
     try:
-        address = httpx.URL(url.strip())
+        address = httpx2.URL(url.strip())
         port = address.port
-    except (httpx.InvalidURL, ValueError) as error:
+    except (httpx2.InvalidURL, ValueError) as error:
         raise ValidationError(f"'{shown}' is no address: {error}.", hint=hint) from None
     if address.scheme not in PORTS or not address.host:
         raise ValidationError(f"'{shown}' is no address of a web server.", hint=hint)
@@ -319,12 +319,12 @@ def _checked(url: str) -> httpx.URL:
     return address
 
 
-def _origin(address: httpx.URL) -> str:
+def _origin(address: httpx2.URL) -> str:
     """The server, as the library will call it: a second parser could see another one."""
     return origin(address.scheme, address.raw_host.decode("ascii"), address.port)
 
 
-def _shown(address: httpx.URL) -> str:
+def _shown(address: httpx2.URL) -> str:
     """An address as messages show it: without name, password and query, where keys hide."""
     return str(address.copy_with(userinfo=b"", query=None, fragment=None))
 
@@ -343,12 +343,12 @@ def _retry_after(value: str | None) -> float | None:
     return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
-def _failed(address: httpx.URL, error: httpx.TransportError, timeout: float, attempts: int) -> IntegrationError:
-    import httpx
+def _failed(address: httpx2.URL, error: httpx2.TransportError, timeout: float, attempts: int) -> IntegrationError:
+    import httpx2
 
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx2.TimeoutException):
         what, hint = f"did not answer within {timeout:g} s", "Try again, or give the node a larger `timeout` (seconds)."
-    elif isinstance(error, httpx.ConnectError):
+    elif isinstance(error, httpx2.ConnectError):
         what, hint = "cannot be reached", "Check the address and the network."
     elif "location header" in str(error):
         what, hint = NO_SERVER, "Check the address."
