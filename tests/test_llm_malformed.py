@@ -6,10 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import anyio
+import httpx
 import pytest
+from pydantic import SecretStr
 
 from dipeo_nb.domain.chat import Budget, ChatMessage, LLMRequest, LLMResponse, StreamEvent
-from dipeo_nb.errors import LLMError, ProviderError
+from dipeo_nb.errors import LLMConnectionError, LLMError, LLMTimeoutError, ProviderError, RateLimitError
+from dipeo_nb.llm.core.errors import Caller, reading, translated
 from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.keys import EnvironmentAPIKeyService
@@ -123,3 +127,34 @@ def test_halves_of_a_character_are_joined():
     assert isinstance(answer, LLMResponse)
     assert [e.text for e in events if e.kind == "text"] == ["Hi ", "😀", "\\udc00!"]
     assert answer.text == "Hi 😀\\udc00!"
+
+
+GROUPED: list[tuple[list[Exception], type[LLMError]]] = [
+    ([httpx.ReadTimeout("slow")], LLMTimeoutError),
+    ([ConnectionResetError("gone")], LLMConnectionError),
+    ([anyio.BrokenResourceError()], LLMConnectionError),
+    ([json.JSONDecodeError("x", "y", 0)], ProviderError),
+    ([RuntimeError("of the SDK"), httpx.ReadTimeout("slow")], LLMTimeoutError),
+    ([RuntimeError("of the SDK")], LLMConnectionError),
+    ([ConnectionResetError("gone"), RateLimitError("slow down", provider="p")], RateLimitError),
+]
+
+
+@pytest.mark.parametrize("entry", [reading, translated])
+@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize(("errors", "kind"), GROUPED)
+def test_groups_of_errors_from_task_groups_are_one_of_ours(entry: Any, levels: int, errors: list[Exception], kind: type[LLMError]):
+    group = ExceptionGroup("unhandled errors in a TaskGroup", errors)
+    for _ in range(levels - 1):
+        group = ExceptionGroup("unhandled errors in a TaskGroup", [group])
+    with pytest.raises(LLMError) as raised, entry(Caller("p", "m")):
+        raise group
+    assert type(raised.value) is kind
+    assert raised.value.provider == "p"
+
+
+def test_a_group_whose_error_repeats_the_key_is_no_cause():
+    with pytest.raises(LLMError) as raised, reading(Caller("p", "m", SecretStr("sk-canary"))):
+        raise ExceptionGroup("unhandled errors", [ConnectionError("refused sk-canary")])
+    assert raised.value.__cause__ is None
+    assert "sk-canary" not in str(raised.value)

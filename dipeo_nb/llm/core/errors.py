@@ -26,7 +26,7 @@ from dipeo_nb.errors import (
     RateLimitError,
 )
 
-HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "h11")
+HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "h11", "anyio")
 """Packages whose exceptions mean a broken connection."""
 SAID_LIMIT = 500
 """Characters of a provider's own words that are repeated."""
@@ -57,7 +57,8 @@ class Caller(NamedTuple):
 
     def cause(self, error: Exception) -> Exception | None:
         """The vendor's error as a cause to show, unless the server repeated the key in it."""
-        return error if self.harmless(str(error)) == str(error) else None
+        said = [str(e) for e in (error, *_leaves(error))]
+        return error if all(self.harmless(text) == text for text in said) else None
 
 
 def status_error(
@@ -190,7 +191,7 @@ def translated(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda
     except LLMError:
         raise
     except Exception as error:
-        mapped = vendor(error) or _general(caller, error)
+        mapped = _of_any(caller, error, lambda inner: vendor(inner) or _general(caller, inner))
         if mapped is None:
             raise
         raise mapped from caller.cause(error)
@@ -217,13 +218,42 @@ def reading(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda _:
     except LLMError:
         raise
     except Exception as error:
-        what = _unreadable(error)
-        if what is None and isinstance(error, (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)):
-            what = "an answer of an unknown form"
-        mapped = vendor(error) or (what and unreadable(caller, what, hint=hint, begun=progress.begun)) or _general(caller, error)
+
+        def known(inner: Exception) -> LLMError | None:
+            what = _unreadable(inner)
+            if what is None and isinstance(inner, (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)):
+                what = "an answer of an unknown form"
+            unread = unreadable(caller, what, hint=hint, begun=progress.begun) if what else None
+            return vendor(inner) or unread or _general(caller, inner)
+
+        mapped = _of_any(caller, error, known)
         if mapped is None:
             raise
         raise mapped from caller.cause(error)
+
+
+def _of_any(caller: Caller, error: Exception, known: Callable[[Exception], LLMError | None]) -> LLMError | None:
+    """*error* as ours. A group, which only the task groups of SDKs raise, is the first of its errors that is known."""
+    if not isinstance(error, ExceptionGroup):
+        return known(error)
+    inner = _leaves(cast(Exception, error))
+    if (ours := next((e for e in inner if isinstance(e, LLMError)), None)) is not None:
+        return ours
+    return next(filter(None, map(known, inner)), None) or _broke(caller, inner[0])
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    """The errors within groups, and within groups in them; *error* itself when it is no group."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    group = cast("ExceptionGroup[Exception]", error)
+    return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+
+
+def _broke(caller: Caller, error: Exception) -> LLMConnectionError:
+    return LLMConnectionError(
+        f"The connection to {caller.provider} broke: {type(error).__name__}.", hint="Try again.", **caller.facts
+    )
 
 
 def unreadable(caller: Caller, what: str, *, hint: str = "", begun: bool = False) -> ProviderError:
@@ -256,9 +286,7 @@ def _general(caller: Caller, error: Exception) -> LLMError | None:
             return too_slow(caller)
         if "Connect" in name:
             return broken_connection(caller, error)
-        return LLMConnectionError(
-            f"The connection to {caller.provider} broke: {name}.", hint="Try again.", **caller.facts
-        )
+        return _broke(caller, error)
     if isinstance(error, (ConnectionError, OSError)):
         return broken_connection(caller, error)
     return None
