@@ -294,6 +294,8 @@ class _Session:
         self._fork = fork.session_id if fork else None
         self._asked: asyncio.Queue[tuple[str, asyncio.Queue[Any]] | None] = asyncio.Queue()
         self._failure: Exception | None = None
+        self._closing = False
+        """Whether the SDK is ending the process."""
         self._task = asyncio.create_task(self._live(), name="dipeo-claude-code")
 
     @property
@@ -319,7 +321,7 @@ class _Session:
                     return
                 yield message
         finally:
-            if not complete:
+            if not complete and not self._closing:  # a cancellation within the SDK's closing would leave things open
                 self._task.cancel()
 
     async def close(self) -> None:
@@ -334,15 +336,18 @@ class _Session:
         try:
             async with _sdk().ClaudeSDKClient(self.settings.options(self._fork)) as client:
                 self.ready = True
-                while (turn := await self._asked.get()) is not None:
-                    text, box = turn
-                    await client.query(text)
-                    message: Any = None
-                    async for message in client.receive_response():
-                        box.put_nowait(message)
-                    box.put_nowait(None)
-                    if not isinstance(message, _sdk().ResultMessage):
-                        return  # the program ended within the turn
+                try:
+                    while (turn := await self._asked.get()) is not None:
+                        text, box = turn
+                        await client.query(text)
+                        message: Any = None
+                        async for message in client.receive_response():
+                            box.put_nowait(message)
+                        box.put_nowait(None)
+                        if not isinstance(message, _sdk().ResultMessage):
+                            return  # the program ended within the turn
+                finally:
+                    self._closing = True
         except Exception as error:  # noqa: BLE001 - raised to whoever asks
             self._failure = error
 
