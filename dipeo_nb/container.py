@@ -26,7 +26,7 @@ from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.chat import parse_model
+from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, parse_model
 from dipeo_nb.domain.diagnostics import has_errors
 from dipeo_nb.domain.enums import Severity, Status
 from dipeo_nb.domain.events import Event, RunSummary
@@ -79,7 +79,7 @@ from dipeo_nb.execution.run_list import PREFIX, ago, short_id, short_length
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
-from dipeo_nb.llm.service import DEFAULT_MODEL_SERVICE, LLMService
+from dipeo_nb.llm.service import LLMService
 from dipeo_nb.mixins import InitializationMixin
 from dipeo_nb.security.gate import GUEST_CALLS, GUEST_TOKENS, Gate, Level
 from dipeo_nb.security.keys import APIKeyChain

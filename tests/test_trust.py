@@ -298,6 +298,21 @@ def test_no_budget_asks_always(base: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert session.run(free, view=False).status == "completed"
 
 
+@pytest.mark.parametrize(("default", "asked"), [("echo", False), ("local", False), ("openai:gpt-5-nano", True), ("gpt-5-nano", True)])
+def test_no_budget_asks_about_the_default_model(base: Path, monkeypatch: pytest.MonkeyPatch, default: str, asked: bool) -> None:
+    """A person that names no model has the default one, which may be free."""
+    monkeypatch.setenv("DIPEO_GUEST_BUDGET", "0")
+    monkeypatch.setenv("DIPEO_DEFAULT_LLM_MODEL", default)
+    reset_settings()
+    path = write(base, light(node("person_job", "Ask", person="A", default_prompt="Hi"), persons={"A": {}}))
+    with Runtime() as runtime:
+        if asked:
+            with pytest.raises(TrustError):
+                runtime.prepare(path)
+        else:
+            runtime.prepare(path)
+
+
 # A yes, and what ends it.
 
 BEGIN: dict[str, Any] = {
@@ -364,6 +379,52 @@ def test_a_change_asks_again(agreed: Path, case: str) -> None:
     CHANGES[case](agreed.parent)
     with Runtime() as runtime, pytest.raises(TrustError):
         runtime.prepare(agreed)
+
+
+SCRIPTS: dict[str, tuple[dict[str, Any], str]] = {
+    "source": (node("code_job", language="bash", code="source ./lib.sh\necho done"), "lib.sh"),
+    "dot, no ending": (node("code_job", language="bash", code=". ./lib && echo done"), "lib"),
+    "dot, ending of data": (node("code_job", language="bash", code=". ./settings.conf"), "settings.conf"),
+    "quoted": (node("code_job", language="bash", code='source "lib.sh"'), "lib.sh"),
+    "folder of the script": (node("code_job", language="bash", code='. "$(dirname "$0")/lib.sh"'), "lib.sh"),
+    "program": (node("code_job", language="bash", code="true; ./tool x"), "tool"),
+    "Python of bash": (node("code_job", language="bash", code="python sub/work.py data.csv"), "sub/work.py"),
+    "file that reads another": (node("code_job", language="bash", file_path="sub/run.sh"), "sub/lib.sh"),
+    "through two": (node("code_job", language="bash", code="sh sub/run.sh"), "sub/lib.sh"),
+    "hook": (node("hook", hook_type="shell", command="sh deploy.sh"), "deploy.sh"),
+    "hook with arguments": (node("hook", hook_type="shell", config={"command": "sh", "args": ["deploy"]}), "deploy"),
+    "hook elsewhere": (node("hook", hook_type="shell", config={"command": "./deploy.sh", "cwd": "sub"}), "sub/deploy.sh"),
+    "module of a script": (node("hook", hook_type="shell", command="python go.py"), "helper.py"),
+}
+
+
+@pytest.mark.parametrize("case", SCRIPTS)
+def test_scripts_of_shells_are_in_a_yes(base: Path, case: str) -> None:
+    """A script that a shell reads or runs is listed, and a change of it asks again; one of its data does not."""
+    assert len(SCRIPTS) == 13
+    given, name = SCRIPTS[case]
+    for file in ("lib.sh", "sub/lib.sh", "helper.py", "data.csv", name):
+        write(base, "# before\n", file)
+    write(base, ". ./lib.sh\n", "sub/run.sh")
+    write(base, "import helper\n", "go.py")
+    path = write(base, light(given))
+    with Runtime() as runtime:
+        runtime.prepare(path, trust=True)
+        write(base, "1,2\n", "data.csv")
+        runtime.prepare(path)
+        write(base, "touch ran.txt\n", name)
+        with pytest.raises(TrustError) as caught:
+            runtime.prepare(path)
+    assert name in "\n".join(caught.value.listing())
+
+
+def test_one_line_is_one_line(base: Path) -> None:
+    """The list of a diagram's code counts in English."""
+    path = write(base, light(node("code_job", code="return 1"), node("code_job", "More", code="x = 1\nreturn x")))
+    listing = "\n".join(closure(load(path), base_dir=base).uses.listing())
+    assert "python, 1 line" in listing
+    assert "1 lines" not in listing
+    assert "python, 2 lines" in listing
 
 
 LOOKS: dict[str, Callable[[Path], None]] = {

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import TemplateError as JinjaError
 from jinja2 import nodes as jinja
@@ -230,6 +230,13 @@ class _Collector:
                     self._imports(text.decode("utf-8", "replace") if text else spec.code or "", path if text else None, node, way)
                 elif spec.language is SupportedLanguage.TYPESCRIPT and path and text:
                     self._scripts(text, path, node, way)
+                elif spec.language is SupportedLanguage.BASH:
+                    script = text.decode("utf-8", "replace") if text else spec.code or ""
+                    self._programs(script, posixpath.dirname(name_below(path, self.base)) if path and text else "", node, way, set())
+            case HookNode(hook_type=HookType.SHELL) as spec:
+                words = [spec.command or spec.config.get("command") or "", *_words(spec.config.get("args"))]
+                folder = name_below(str(spec.config.get("cwd") or ""), self.base)
+                self._programs("\n".join(map(str, words)), folder, node, way, set())
             case HookNode(hook_type=HookType.PYTHON) as spec:
                 path = str(spec.config.get("script") or spec.command or "")
                 text = self._read(path, node, way, code=True)
@@ -349,6 +356,42 @@ class _Collector:
             if (inner := self._read(name, node, way, code=True)) is not None and not known:
                 self._scripts(inner, name, node, way)
 
+    def _programs(self, text: str, folder: str, node: PlanNode, way: tuple[str, ...], seen: set[str]) -> None:
+        """Keep the scripts that a shell script runs or reads, as far as its text writes their names out.
+
+        Args:
+            folder: that of the script, or where it runs.
+            seen: names that were looked for.
+        """
+        for found in _PROGRAM.finditer(text):
+            word = found[2]
+            if not (found[1] or word.endswith(_CODE_SUFFIXES) or (word.startswith("./") and "." not in word[2:])):
+                continue
+            for place in dict.fromkeys((folder, "")):
+                # What comes before a "/" may be an expression, as in "$(dirname "$0")/lib.sh".
+                name = posixpath.normpath(posixpath.join(place, word.lstrip("/")))
+                if name in seen:
+                    continue
+                seen.add(name)
+                if len(seen) > MAX_FILES:
+                    raise ValidationError(f"A script names more than {MAX_FILES} others.", hint="Let it name fewer.")
+                known = name in self.files
+                inner = self._read(name, node, way, code=True)
+                if inner is None or known:
+                    continue
+                read, beside = inner.decode("utf-8", "replace"), posixpath.dirname(name)
+                if name.endswith(".py"):
+                    self._imports(read, name, node, way)
+                elif name.endswith(_NODE_SUFFIXES):
+                    self._scripts(inner, name, node, way)
+                else:
+                    self._programs(read, beside, node, way, seen)
+
+
+def _words(given: object) -> list[object]:
+    """Arguments of a command, which are a list or one text."""
+    return list(cast(list[object], given)) if isinstance(given, (list, tuple)) else [given] if given else []
+
 
 def _effects(node: PlanNode, name: str) -> tuple[str, ...]:
     """What a field says that it makes the node do."""
@@ -403,3 +446,11 @@ def _imported(code: str) -> Iterator[tuple[int, str]]:
 
 _SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\brequire)[ \t]*(?:\([ \t]*)?["'](\.{1,2}/[^"'\n]*)["']""")
 """An import of TypeScript or JavaScript by a relative name."""
+
+_NODE_SUFFIXES = (".ts", ".mts", ".cts", ".js", ".mjs", ".cjs")
+_CODE_SUFFIXES = (".sh", ".bash", ".zsh", ".ksh", ".py", ".rb", ".pl", ".lua", ".r", ".R", ".awk", ".sed", *_NODE_SUFFIXES)
+"""Endings of files that a shell script runs; files of other kinds are data, which may change from run to run."""
+_PROGRAM = re.compile(
+    r"""(?:(?<![\w./-])(source|\.|(?:ba|z|k|da)?sh|python3?|node|ruby|perl|make[ \t]+-f)[ \t\n]+["']?)?(?<![\w./@%+~-])([\w./@%+~-]+)"""
+)
+"""A word that may be the name of a file, and the program before it that would run or read it as code."""

@@ -301,7 +301,8 @@ def _of_code(node: PlanNode, plan: Plan) -> Iterator[Use]:
     spec = cast(CodeJobNode, node.spec)
     if spec.code:
         text = spec.code + (f"\n(file_path: {spec.file_path})" if spec.file_path else "")
-        yield Use("code", f"{spec.language}, {len(text.splitlines())} lines", node.label, _in_language(spec.language, text))
+        count = len(text.splitlines())
+        yield Use("code", f"{spec.language}, {count} line{'' if count == 1 else 's'}", node.label, _in_language(spec.language, text))
 
 
 def _of_code_file(node: PlanNode, plan: Plan) -> Iterator[Use]:

@@ -365,6 +365,8 @@ _OLLAMA_TAG = re.compile(
     r"(?=[\w.\-]+\Z)(?:latest|v?\d[\w.\-]*|[\w.\-]*\d[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+)"
 )
 """How the tag of an Ollama model looks: `latest`, `8b`, `7b-instruct`, `q4_K_M`."""
+DEFAULT_MODEL_SERVICE = "openai"
+"""Service of the settings' default model; other services have a default of their own."""
 
 
 def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None]:

@@ -28,6 +28,7 @@ from dipeo_nb.common.values import is_plain, well_formed
 from dipeo_nb.config import DEFAULT_MODEL, Settings
 from dipeo_nb.domain.budget import CHARACTERS_PER_TOKEN
 from dipeo_nb.domain.chat import (
+    DEFAULT_MODEL_SERVICE,
     ChatMessage,
     LLMRequest,
     LLMResponse,
@@ -82,8 +83,6 @@ from dipeo_nb.llm.structured import (
 )
 from dipeo_nb.llm.tools import run_tool
 
-DEFAULT_MODEL_SERVICE = "openai"
-"""Service of the settings' default model; other services have a default of their own."""
 PROMPT_LIMIT = 10_000_000
 """Characters of one request at most."""
 REFUSALS_KEPT = 256

@@ -22,7 +22,7 @@ from dipeo_nb.diagram.closure import Closure, closure, plan_digest
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.capabilities import ANY_DIAGRAM, ANYWHERE, Capabilities, Kind, Use, model_field, origin, uses_of
-from dipeo_nb.domain.chat import LLMRequest, StreamEvent
+from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, LLMRequest, StreamEvent
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import (
@@ -578,11 +578,12 @@ class _CheckedCode:
             await self._runner.cleanup()
 
 
-def beyond_guest(uses: Capabilities, *, paid: bool = True, model_chosen: bool = False) -> list[Use]:
+def beyond_guest(uses: Capabilities, *, paid: bool = True, free_default: bool = False, model_chosen: bool = False) -> list[Use]:
     """The uses that an untrusted diagram is not granted unasked.
 
     Args:
         paid: whether models may be called within the budget.
+        free_default: the model of a person that names none costs nothing.
     """
     found: list[Use] = []
     for use in uses:
@@ -592,6 +593,8 @@ def beyond_guest(uses: Capabilities, *, paid: bool = True, model_chosen: bool = 
             case "brings" | "event" | "write":
                 continue  # what it writes goes into a folder of its own
             case "model" if paid or use.what.partition(":")[0] in FREE:
+                continue
+            case "model" if free_default and use.what == f"{DEFAULT_MODEL_SERVICE}:default":
                 continue
             case "read" if any(w.kind == "write" and w.what == use.what and w.node != use.node for w in uses):
                 continue  # it reads what it has written

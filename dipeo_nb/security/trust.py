@@ -24,13 +24,21 @@ from dipeo_nb.diagram.detect import DEMOS, stem
 from dipeo_nb.diagram.document import Diagram, load, saved_here
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.domain.capabilities import ANY, Capabilities, Use, granted_by
+from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import SubDiagramNode
 from dipeo_nb.domain.plan import Plan
-from dipeo_nb.errors import ConfigurationError, DiagramError, StorageError, TrustError, ValidationError
+from dipeo_nb.errors import (
+    ConfigurationError,
+    DiagramError,
+    StorageError,
+    TrustError,
+    UnknownModelError,
+    ValidationError,
+)
 from dipeo_nb.security.changes import difference, parts_of, powers_of
 from dipeo_nb.security.folder_settings import PendingSetting, approve_settings, forget_settings, pending_settings
-from dipeo_nb.security.gate import Level, beyond_guest
+from dipeo_nb.security.gate import FREE, Level, beyond_guest
 from dipeo_nb.security.signatures import Signatures
 from dipeo_nb.security.trust_store import DiagramTrust, FolderTrust, GuestMade, SettingsTrust, TrustStore
 
@@ -101,7 +109,10 @@ class Trust:
                 self.remember(found, by=by)
             return Decision(Level.TRUSTED, found, found.uses)
         granted = self._allowed(allow)
-        wanted = beyond_guest(found.uses, paid=self._settings.guest_budget > 0, model_chosen=model_chosen)
+        paid = self._settings.guest_budget > 0
+        wanted = beyond_guest(
+            found.uses, paid=paid, free_default=not paid and self._default_is_free(), model_chosen=model_chosen
+        )
         missing = [use for use in wanted if not granted.includes(use) and not _is_seen_later(use, granted)]
         if say is not False and allow is None and self.knows(found):
             return Decision(Level.TRUSTED, found, found.uses)
@@ -111,6 +122,15 @@ class Trust:
                 what = f"has changed since your yes: {difference(earlier.parts, earlier.powers, found)}"
             raise self._refused(document, found, Capabilities(missing) if allow is not None else found.uses, f"'{document.name}' {what}")
         return Decision(Level.GUEST, found, granted)
+
+    def _default_is_free(self) -> bool:
+        """Whether the model of persons that name none costs nothing; a folder's that waits for a yes does not count."""
+        if self._settings.waits("default_llm_model"):
+            return False
+        try:
+            return parse_model(self._settings.default_llm_model)[0] in FREE
+        except UnknownModelError:
+            return False  # of a service that somebody added
 
     def knows(self, found: Closure) -> bool:
         """Whether somebody has said yes to exactly this, here."""
