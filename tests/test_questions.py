@@ -114,7 +114,9 @@ def test_of_many_threads_one_answers(session: Session):
 def test_an_answer_to_a_question_that_is_over_raises(session: Session, end: str):
     diagram = ASKING.replace("timeout: 300, default: \"grey\"", "timeout: 0.2" if end == "timeout" else "timeout: 300")
     run = session.start(diagram, view=False)
-    request_id = wait_until(lambda: run.question or (run.state.finished and {"request_id": "none"}))["request_id"]
+    question = wait_until(lambda: run.question or ({"request_id": "none"} if run.state.finished else None))
+    assert question is not None
+    request_id = question["request_id"]
     if end == "stop":
         run.stop()
     assert run.wait(30)

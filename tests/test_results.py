@@ -19,7 +19,7 @@ from dipeo_nb.execution.run_list import ago
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.run import Run, RunResult
 from dipeo_nb.notebook.session import Session
-from dipeo_nb.notebook.tables import Table, text_table
+from dipeo_nb.notebook.tables import Outputs, Table, text_table
 from dipeo_nb.testing import scripted
 
 DIAGRAM = """
@@ -259,8 +259,10 @@ def test_tables_stay_on_one_line_and_are_no_mathematics(session: Session):
     with Session(session.settings.base_dir, llm=scripted(EVIL)) as other:
         result = other.run(DIAGRAM)
         again = other.run(DIAGRAM, topic="dogs")
+        outputs = result.outputs
+        assert isinstance(outputs, Outputs)
         forms = [
-            result._repr_html_(), result.run._repr_mimebundle_()["text/html"], result.nodes._repr_html_(), result.outputs._repr_html_(),
+            result._repr_html_(), result.run._repr_mimebundle_()["text/html"], result.nodes._repr_html_(), outputs._repr_html_(),
             result.conversation._repr_html_(), result.conversation.turns._repr_html_(), result.explain()._repr_html_(),
             result.events._repr_html_(), other.runs()._repr_html_(), other.diff(result, again)._repr_html_(),
             static_view.failure({"type": "E", "message": EVIL, "hint": EVIL, "traceback": EVIL}),
