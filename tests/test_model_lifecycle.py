@@ -722,7 +722,9 @@ EXEMPT = {
     "dipeo_nb/config.py": {DEFAULT_MODEL},
     "dipeo_nb/domain/enums.py": {"gpt-4", "gpt-3.5"},  # names that DiPeO's own diagrams have as services
     "dipeo_nb/llm/usage.py": {"gpt-4"},  # the beginning of names whose searches have another price
-    "dipeo_nb/llm/capabilities.toml": {"gpt-4o", "gpt-4.1", "gemini-2.5-flash-image"},  # beginnings of names, by which models are known
+    "dipeo_nb/llm/capabilities.toml": {  # beginnings of names, by which models are known
+        "gpt-4o", "gpt-4.1", "gpt-5", "gpt-5.1-codex-max", "gemini-2.5-flash-image", "gemini-2.5-pro",
+    },
 }
 """File → names in it that may end soon, with the reason."""
 TABLES = ("dipeo_nb/domain/lifecycle.toml", "CHANGELOG.md")

@@ -16,9 +16,13 @@ from dipeo_nb.common.loop import LoopThread, run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import ToolCall
 from dipeo_nb.errors import NodeExecutionError, NodeTimeoutError, RunTimeoutError
+from dipeo_nb.llm.service import LLMService
 from dipeo_nb.llm.structured import validated
 from dipeo_nb.llm.tools import run_tool, tool_of
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from tests.llm_wire import ScriptedServer, delta, final, request, settings_with
+from tests.waiting import until
 
 
 def _stop_iteration() -> None:
@@ -260,3 +264,32 @@ def test_a_value_whose_iterator_exits(session: Session):
 
     with pytest.raises(NodeExecutionError, match="later"):
         session.run(_diagram("exits_later"), timeout=30)
+
+
+@pytest.mark.parametrize("service", ["echo", "openai"])
+def test_a_validator_that_blocks_holds_no_loop(service: str):
+    """The class of an answer may take its time: other work of the loop goes on meanwhile."""
+    begun, free = threading.Event(), threading.Event()
+
+    class Slow(BaseModel):
+        n: int
+
+        @field_validator("n")
+        @classmethod
+        def wait(cls, value: int) -> int:
+            begun.set()
+            assert free.wait(40), "the loop was held"
+            return value
+
+    async def go(settings: Settings) -> Any:
+        calls = LLMService(settings, EnvironmentAPIKeyService(settings))
+        asked = asyncio.ensure_future(calls.complete(request(service=service, model="gpt-6-luna", response_format=Slow)))
+        await until(begun.is_set)
+        free.set()
+        answer = await asked
+        await calls.cleanup()
+        return answer.structured
+
+    with ScriptedServer(lambda call: call.stream([delta('{"n": 3}'), final()])) as server:
+        found = run_sync(go(settings_with(openai_api_key="sk-test", openai_base_url=server.url)))
+    assert isinstance(found, Slow)

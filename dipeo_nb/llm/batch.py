@@ -6,6 +6,7 @@ restarted finds it in `jobs()` and goes on with `poll` and `collect`. The file h
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, Unsuppo
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
 from dipeo_nb.llm.endings import ended
 from dipeo_nb.llm.pricing import cost_usd
-from dipeo_nb.llm.structured import laddered, schema_of, unladdered
+from dipeo_nb.llm.structured import laddered, made, schema_of, unladdered
 
 OVER: frozenset[BatchState] = frozenset({"completed", "failed", "cancelled", "expired"})
 """States that do not change any more."""
@@ -203,7 +204,7 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
             )
         elif isinstance(answer, LLMResponse):
             try:
-                answer = unladdered(answer, asked[item.id], item.rung)
+                answer = await made(functools.partial(unladdered, answer, asked[item.id], item.rung), asked[item.id])
             except LLMError as error:
                 answer = error
         usage = answer.usage or TokenUsage()

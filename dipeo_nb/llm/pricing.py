@@ -45,7 +45,7 @@ _FACTORS = {("anthropic", "inference_geo", "us"): Decimal("1.1")}
 (https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing). Fees of tools stay as they are."""
 _SNAPSHOT = re.compile(r"(-(\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4}|\d\d-\d\d|\d{3}|latest|preview|exp))*")
 """What may follow a model's name in the name of one of its versions."""
-_DATED = re.compile(r"([-@](\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4}|\d\d-\d\d|\d{3,4}|0\d?|latest|preview|exp|)|\[1m\])+$")
+_DATED = re.compile(r"([-@](\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4}|\d\d-\d\d|\d{3,4}|0\d?|latest|preview|exp|)|\[1m\]){1,4}$")
 """How the name of a version, or the beginning of such names, may end."""
 
 

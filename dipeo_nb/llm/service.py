@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -75,6 +76,7 @@ from dipeo_nb.llm.structured import (
     ANSWER_TOOL,
     in_prose,
     laddered,
+    made,
     partial,
     prepare_request,
     repair_request,
@@ -161,7 +163,7 @@ class LLMService:
                 if response is None:
                     raise broken_off(request)
                 spent.add(response)
-                response = unladdered(response, asked, rung)
+                response = await made(functools.partial(unladdered, response, asked, rung), asked)
             except StructureError as error:
                 spent.add_failed(error, request)
                 if request.allow_prose and error.repairable:

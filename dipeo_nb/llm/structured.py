@@ -12,11 +12,11 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
@@ -30,6 +30,8 @@ from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Rung, Tok
 from dipeo_nb.errors import StructureError, ValidationError
 from dipeo_nb.llm.samples import resolved
 from dipeo_nb.workers import WORKERS
+
+T = TypeVar("T")
 
 # Schemas.
 
@@ -279,6 +281,13 @@ def laddered(request: LLMRequest, rung: Rung | None) -> LLMRequest:
     if rung == "json_mode":
         return replace(request, messages=messages, rung=rung)
     return replace(request, messages=messages, response_format=None, rung=None)
+
+
+async def made(make: Callable[[], T], request: LLMRequest) -> T:
+    """What *make* gives. It validates an answer, which may be work of a class of the user's: then it has a thread of its own."""
+    if request.response_format is None or isinstance(request.response_format, Mapping):
+        return make()
+    return await user_code.in_thread(make)
 
 
 def unladdered(response: LLMResponse, request: LLMRequest, rung: Rung | None) -> LLMResponse:

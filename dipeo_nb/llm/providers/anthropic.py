@@ -22,7 +22,7 @@ from dipeo_nb.llm.core.errors import Caller, reading, said_by, said_in_stream, s
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
-from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
+from dipeo_nb.llm.structured import is_object, made, name_of, parsed, schema_of
 from dipeo_nb.llm.usage import merged_counts, record
 from dipeo_nb.llm.usage import of_anthropic as usage_of
 
@@ -96,7 +96,7 @@ class UnifiedAnthropicClient(UnifiedClient):
             body["messages"] = [*body["messages"], {"role": "assistant", "content": list(map(_kept, turn.blocks))}]
         with reading(caller) as progress:
             progress.begun = True
-            response = turn.response(caller)
+            response = await made(lambda: turn.response(caller), request)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 

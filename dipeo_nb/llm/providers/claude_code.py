@@ -35,7 +35,7 @@ from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, reading, said_in_stream, status_error
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, broken_off, words
-from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of
+from dipeo_nb.llm.structured import is_object, made, name_of, parsed, schema_of
 from dipeo_nb.llm.usage import merged_counts, of_anthropic, record
 
 LIMITED = (ExecutionPhase.MEMORY_SELECTION, ExecutionPhase.DECISION_EVALUATION)
@@ -103,7 +103,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
                 finally:
                     if (usage := answer.usage).total is not None:
                         request.note(usage)
-                response = answer.finished(session)
+                response = await made(lambda: answer.finished(session), request)
                 session.turns = (*history, (prompt, response.text))
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -33,7 +34,7 @@ from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.errors import UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.samples import candidates, is_risky, sample
-from dipeo_nb.llm.structured import name_of, prepare, schema_of, validated
+from dipeo_nb.llm.structured import made, name_of, prepare, schema_of, validated
 from dipeo_nb.workers import WORKERS
 
 ECHO_LIMIT = 200
@@ -125,7 +126,7 @@ async def _answer(request: LLMRequest) -> tuple[str, Any]:
         if request.phase is ExecutionPhase.MEMORY_SELECTION and isinstance(value, dict):
             value = {**cast(dict[str, Any], value), "message_ids": _listed(request)[-REMEMBERED:]}
         try:
-            return validated(value, shape)
+            return await made(functools.partial(validated, value, shape), request)
         except ValueError as error:
             problem = str(error)
     raise UnsupportedError(

@@ -43,7 +43,7 @@ from dipeo_nb.llm.core.errors import Caller, reading, said_in_stream, status_err
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import broken_off, named
-from dipeo_nb.llm.structured import name_of, parsed, schema_of
+from dipeo_nb.llm.structured import made, name_of, parsed, schema_of
 from dipeo_nb.llm.usage import merged_counts, of_google, record
 
 SERVER = "https://generativelanguage.googleapis.com/"
@@ -103,7 +103,7 @@ class UnifiedGoogleClient(UnifiedClient):
             finally:
                 if (usage := answer.usage).total is not None:
                     request.note(usage)
-            response = answer.finished()
+            response = await made(answer.finished, request)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 

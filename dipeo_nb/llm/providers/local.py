@@ -34,7 +34,7 @@ from dipeo_nb.llm import model_store
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.options import check_options
 from dipeo_nb.llm.stream import broken_off
-from dipeo_nb.llm.structured import parsed, schema_of
+from dipeo_nb.llm.structured import made, parsed, schema_of
 from dipeo_nb.llm.usage import of_tokens, record
 
 CONTEXT = 8192
@@ -111,7 +111,7 @@ class UnifiedLocalClient(UnifiedClient):
             self._turns.release()
         if finish is None:
             raise broken_off(request)
-        response = _response(request, name, "".join(text), usage, finish)
+        response = await made(lambda: _response(request, name, "".join(text), usage, finish), request)
         yield StreamEvent("usage", data=usage.to_dict())
         yield StreamEvent("end", response=response)
 

@@ -28,7 +28,7 @@ from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, reading, said_in_stream, status_error, translated
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import broken_off, named
-from dipeo_nb.llm.structured import parsed, schema_of
+from dipeo_nb.llm.structured import made, parsed, schema_of
 from dipeo_nb.llm.usage import count
 
 LISTED = 12
@@ -83,7 +83,7 @@ class UnifiedOllamaClient(UnifiedClient):
                 async for event in _events(client, body, answer):
                     progress.begun = True
                     yield event
-            response = answer.finished()
+            response = await made(answer.finished, request)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 

@@ -22,7 +22,7 @@ from dipeo_nb.llm.core.errors import SAID_LIMIT, reading, said_by, said_in_strea
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
-from dipeo_nb.llm.structured import is_object, name_of, parsed, schema_of, strict_schema
+from dipeo_nb.llm.structured import is_object, made, name_of, parsed, schema_of, strict_schema
 from dipeo_nb.llm.tools import call_of
 from dipeo_nb.llm.usage import of_openai, record
 
@@ -102,7 +102,7 @@ class UnifiedOpenAIClient(UnifiedClient):
                 raise broken_off(request)
             if items and not getattr(final, "output", None):
                 final.output = [items[at] for at in sorted(items)]
-            response = response_of(final, request, request_id, said.text)
+            response = await made(lambda: response_of(final, request, request_id, said.text), request)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
