@@ -120,8 +120,12 @@ TEXT = "".join(f"line {n}\n" for n in range(1, 11))
         ({"start": 2, "end": 3}, [2, 3]),
         ({"from": 9}, [9, 10]),
         ([{"start": 1, "end": 2}, "2:3"], [1, 2, 3]),
+        ({"start": None, "end": 2}, [1, 2]),
+        ({"end": 1}, [1]),
         ("8:2000", [8, 9, 10]),
         (11, []),
+        ("11:", []),
+        ({"start": 11}, []),
     ],
 )
 def test_lines_select(db: DBOperationsDomainService, lines: Any, numbers: list[int]):
@@ -134,15 +138,32 @@ def test_lines_select(db: DBOperationsDomainService, lines: Any, numbers: list[i
     assert done["metadata"]["line_ranges"]["requested"] == lines
 
 
-@pytest.mark.parametrize("lines", [0, "5:3", "a", 1.5, None, True, {"start": 0}, "1:x"])
+@pytest.mark.parametrize("lines", [":", {"start": 1}, {"end": 3}, "3:", 1])
+def test_an_empty_file_has_no_lines(db: DBOperationsDomainService, lines: Any):
+    """Every range of a file without lines is empty, however it is written."""
+    db.file_system.write_text("t.txt", "")
+    assert do(db, "t.txt", "read", lines=lines) == ""
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        0, "5:3", "a", 1.5, True, "1:x", "1:0", float("inf"), float("nan"), "1e999", {"start": 0}, {"end": 0}, {"start": 3, "end": 0},
+        {"from": -1}, {"start": ""}, {}, {"begin": 3}, {"start": 1, "stop": 3},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_bad_lines_are_refused(db: DBOperationsDomainService, lines: Any):
     """What is no range is refused with how one looks."""
     db.file_system.write_text("t.txt", TEXT)
-    if lines is None:
-        assert do(db, "t.txt", "read", lines=None) == TEXT
-        return
     with pytest.raises(ValidationError, match="not a line range"):
-        do(db, "t.txt", "read", lines=lines if lines != {"start": 0} else {"start": -1})
+        do(db, "t.txt", "read", lines=lines)
+
+
+def test_no_lines_named_is_all_of_them(db: DBOperationsDomainService):
+    """`None` reads the whole file."""
+    db.file_system.write_text("t.txt", TEXT)
+    assert do(db, "t.txt", "read", lines=None) == TEXT
 
 
 # Writing.

@@ -141,12 +141,12 @@ def test_setting_replaces_and_takes_ids_of_diagrams():
     assert (secret(keys, "openai"), secret(keys, "APIKEY_52609F"), secret(keys, "github")) == (CANARY, OTHER, OTHER)
 
 
-@pytest.mark.parametrize("key", ["", "  ", "two words", "two\nlines", "a\0b", "x" * 9000], ids=ascii)
-def test_what_is_no_key_is_refused(key: str, file: Path):
-    """Empty, several words, control characters, too long: refused, and not repeated."""
+@pytest.mark.parametrize("key", ["", "  ", "two words", "two\nlines", "a\0b", "x" * 9000, None, 5], ids=ascii)
+def test_what_is_no_key_is_refused(key: Any, file: Path):
+    """Empty, several words, control characters, too long, no text (an unset variable): refused, and not repeated."""
     with pytest.raises(ValidationError, match="no API key") as caught:
         run(APIKeyService().set_api_key("openai", key))
-    assert not key.strip() or key not in str(caught.value)
+    assert not str(key).strip() or str(key) not in str(caught.value)
     assert not file.exists()
 
 

@@ -349,7 +349,8 @@ def _row(store: KeyStore, name: str, key: StoredKey) -> dict[str, Any]:
 
 
 def _secret(key: str | SecretStr) -> SecretStr:
-    text = (key.get_secret_value() if isinstance(key, SecretStr) else key).strip()
+    given: object = key.get_secret_value() if isinstance(key, SecretStr) else key
+    text = given.strip() if isinstance(given, str) else ""  # None, say, of an environment variable that is not set
     if not text or len(text) > LONGEST or not text.isprintable() or " " in text:
         raise ValidationError(
             "That is no API key: it is empty, longer than "

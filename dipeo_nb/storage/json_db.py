@@ -610,8 +610,9 @@ def line_ranges(lines: Any, total: int) -> list[tuple[int, int]]:
     """
     try:
         if isinstance(lines, Mapping):
-            first, last = lines.get("start", lines.get("from")), lines.get("end", lines.get("to"))
-            ranges = [(_whole(first or 1), _whole(last or total))]
+            if not lines or not lines.keys() <= {"start", "from", "end", "to"}:
+                raise ValueError("other names")
+            ranges = [_range(lines.get("start", lines.get("from")), lines.get("end", lines.get("to")), total)]
         elif isinstance(lines, tuple) and len(lines) == 2:
             ranges = [(_whole(lines[0]), _whole(lines[1]))]
         elif isinstance(lines, (list, tuple)):
@@ -620,16 +621,22 @@ def line_ranges(lines: Any, total: int) -> list[tuple[int, int]]:
             return [r for part in lines.split(",") for r in line_ranges(part.strip(), total)]
         elif isinstance(lines, str) and ":" in lines:
             first, _, last = lines.partition(":")
-            ranges = [(_whole(first or 1), _whole(last or max(total, 1)))]
+            ranges = [_range(first or None, last or None, total)]
         else:
             ranges = [(_whole(lines), _whole(lines))]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValidationError(
             f"'{lines}' is not a line range.", hint="Write 5, 1:120, '5,10:20' or {start: 1, end: 20}."
         ) from None
     if any(a < 1 or b < a for a, b in ranges):
         raise ValidationError(f"'{lines}' is not a line range.", hint="Lines count from 1, and ranges go upwards.")
     return ranges
+
+
+def _range(first: Any, last: Any, total: int) -> tuple[int, int]:
+    """The range between two ends, either of which may be None: the first line, the last one (none when *first* is after it)."""
+    start = 1 if first is None else _whole(first)
+    return start, max(start, total) if last is None else _whole(last)
 
 
 def _whole(value: Any) -> int:
