@@ -332,7 +332,7 @@ class ArtifactRef(NamedTuple):
     name: str
     version: str
     uri: str
-    """`artifact:name@version`"""
+    """`artifact:name@version`; `%` and `@` within the two are written `%25` and `%40`."""
     size: int
     """Bytes."""
     created: float
@@ -356,6 +356,7 @@ class ArtifactStorePort(Protocol):
 
         Raises:
             StorageError: `refused` (name, version or tag), `not_json` (metadata).
+            ValidationError: the tags are one string, not several.
         """
         ...
 
@@ -388,7 +389,7 @@ class ArtifactStorePort(Protocol):
 
     @abstractmethod
     async def tag(self, ref: ArtifactRef, tags: Iterable[str]) -> None:
-        """Add *tags*. Raises StorageError `not_found`, `refused`."""
+        """Add *tags*. Raises StorageError `not_found`, `refused`; ValidationError when they are one string, not several."""
         ...
 
     @abstractmethod

@@ -74,7 +74,7 @@ class ArtifactStoreAdapter:
 
     async def push(self, artifact: Artifact) -> ArtifactRef:
         name, version = _checked(artifact.name), _checked(artifact.version)
-        tags = [_checked(tag) for tag in artifact.tags]
+        tags = _checked_tags(artifact.tags)
         metadata = _plain(artifact)
         before = await self._record(name, version)
         data = f"artifacts/data/{name}/@/{uuid.uuid4().hex}"
@@ -135,7 +135,7 @@ class ArtifactStoreAdapter:
         await self._blobs.put(_stage_key(name, stage), json.dumps(fact, ensure_ascii=False).encode())
 
     async def tag(self, ref: ArtifactRef, tags: Iterable[str]) -> None:
-        checked = [_checked(tag) for tag in tags]
+        checked = _checked_tags(tags)
         await self._mark(*await self._known(ref), checked)
 
     async def find_by_tag(self, tag: str) -> Sequence[ArtifactRef]:
@@ -310,6 +310,12 @@ def _checked(text: str) -> str:
     return text
 
 
+def _checked_tags(tags: Iterable[str]) -> list[str]:
+    if isinstance(tags, str):  # its letters would be the tags
+        raise ValidationError(f"Tags are a list, not the text '{tags[:120]}'.", hint=f"Write [{tags[:120]!r}].")
+    return [_checked(tag) for tag in tags]
+
+
 def _plain(artifact: Artifact) -> Any:
     try:
         return json.loads(json.dumps(dict(artifact.metadata), allow_nan=False))
@@ -323,7 +329,12 @@ def _plain(artifact: Artifact) -> Any:
 def _ref(record: dict[str, Any]) -> ArtifactRef:
     name, version = record["name"], record["version"]
     facts = record["size"], record["created"], record["metadata"], record["sha256"]
-    return ArtifactRef(name, version, f"artifact:{name}@{version}", *facts)
+    return ArtifactRef(name, version, f"artifact:{_in_uri(name)}@{_in_uri(version)}", *facts)
+
+
+def _in_uri(text: str) -> str:
+    """*text* with the separator and the escape character escaped, so that no two artifacts have the same URI."""
+    return text.replace("%", "%25").replace("@", "%40")
 
 
 def _newest_first(refs: list[ArtifactRef]) -> list[ArtifactRef]:

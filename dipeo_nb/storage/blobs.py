@@ -47,7 +47,7 @@ def bad_key(key: str, why: str) -> StorageError:
 
 
 def not_found(key: str, version: str | None = None) -> StorageError:
-    which = f" in version {version}" if version else ""
+    which = f" in version '{version}'" if version is not None else ""
     return StorageError(
         f"There is no blob '{key}'{which}.", hint="List the store to see what is there.",
         operation="get", path=key, cause="not_found",
@@ -154,7 +154,7 @@ class InMemoryBlobAdapter:
         kept = self._blobs.get(checked_key(key), {})
         if not kept or (version is not None and version not in kept):
             raise not_found(key, version)
-        return io.BytesIO(kept[version or next(reversed(kept))][0])
+        return io.BytesIO(kept[next(reversed(kept)) if version is None else version][0])
 
     async def exists(self, key: str, version: str | None = None) -> bool:
         kept = self._blobs.get(checked_key(key), {})

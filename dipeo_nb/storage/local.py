@@ -285,7 +285,7 @@ class LocalBlobAdapter:
 
         def opened() -> BinaryIO:
             for _ in range(3):  # a version may be deleted between the two looks
-                name = version or self._current(folder)
+                name = self._current(folder) if version is None else version
                 if name is None or not _is_version(name):
                     break
                 with contextlib.suppress(FileNotFoundError):
@@ -298,7 +298,7 @@ class LocalBlobAdapter:
         folder = self._folder(key)
 
         def there() -> bool:
-            name = version or self._current(folder)
+            name = self._current(folder) if version is None else version
             return name is not None and _is_version(name) and self._root.exists(folder / f"{name}.json")
 
         return await self._run("exists", key, there)

@@ -132,6 +132,24 @@ class ArtifactStoreContract(Contract):
             same(list(await store.find_by_tag(tag)), [again], f"the tag {tag!r} of a version that was pushed again")
 
     @promise
+    async def test_one_string_is_no_list_of_tags(self, store: ArtifactStorePort) -> None:
+        """A string given as the tags is refused: its letters are not meant. Nothing is stored."""
+        with refusal("pushing with a string as the tags", ValidationError):
+            await store.push(Artifact("m", "1", b"1", tags="abc"))  # pyright: ignore[reportArgumentType]
+        same(list(await store.list_versions("m")), [], "the versions after a push that was refused")
+        ref = await store.push(Artifact("m", "1", b"1"))
+        with refusal("tagging with a string as the tags", ValidationError):
+            await store.tag(ref, "abc")
+        same(list(await store.find_by_tag("a")), [], "the versions with the first letter of that string as their tag")
+
+    @promise
+    async def test_each_version_has_its_own_uri(self, store: ArtifactStorePort) -> None:
+        """`@` and `%` within a name or a version do not make two versions one URI."""
+        places = [("p@1", "2"), ("p", "1@2"), ("p%401", "2"), ("p%2540", "1"), ("p%40", "1"), ("p@", "1")]
+        uris = [(await store.push(Artifact(name, version, b""))).uri for name, version in places]
+        same(len(set(uris)), len(places), f"different URIs of {len(places)} versions: {uris}")
+
+    @promise
     async def test_what_is_not_there(self, store: ArtifactStorePort) -> None:
         """Pulling, promoting and tagging a version that was never pushed is `not_found`."""
         with refusal("pulling what was never pushed", cause="not_found"):
