@@ -448,13 +448,18 @@ def _unknown(run_id: str) -> UserError:
 
 
 async def _body(request: Any) -> bytes:
+    from starlette.requests import ClientDisconnect
+
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > BODY_LIMIT:
-            raise UserError(
-                f"The request has more than {BODY_LIMIT:,} bytes.", hint="Send less; put data into files.", cause="too_large"
-            )
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > BODY_LIMIT:
+                raise UserError(
+                    f"The request has more than {BODY_LIMIT:,} bytes.", hint="Send less; put data into files.", cause="too_large"
+                )
+    except ClientDisconnect:  # an answer that nobody reads, instead of a traceback in the log
+        raise UserError("The request ended before its body did.", hint="Send it again.") from None
     return bytes(body)
 
 

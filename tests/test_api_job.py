@@ -205,6 +205,7 @@ def test_broken_connections(tmp_path: Path, server: Server):
         ({"url": "ftp://x/y"}, ValidationError, "no address of a web server"),
         ({"url": "/relative"}, ValidationError, "no address of a web server"),
         ({"url": "http://[::1"}, ValidationError, "no address"),
+        ({"url": "http://h/\x00"}, ValidationError, "at position 9. Write it whole"),
         ({"url": "file:///etc/passwd"}, ValidationError, "no address of a web server"),
         ({"url": "http://127.0.0.1:9/"}, IntegrationError, "cannot be reached"),
         ({"url": "URL", "headers": "[1]"}, NodeExecutionError, "`headers` is list, not a mapping"),

@@ -9,7 +9,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from starlette.requests import Request
 
+from dipeo_nb import server
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.errors import UserError
 from tests.test_server import HELLO, Served
 
 CANARY = "canary-7Hq2Lx9Pz4"
@@ -25,11 +29,11 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (outside / "secret.light.yaml").write_text(HELLO.replace("Hello {{name}}", CANARY))
     (base / "link.light.yaml").symlink_to(outside / "secret.light.yaml")
     (base / "folder").symlink_to(outside)
-    server = Served(base, "--port", "0", DIPEO_LLM_MODE="live")
-    yield server
-    server.http.close()
-    server.process.terminate()
-    server.process.communicate(timeout=30)
+    served = Served(base, "--port", "0", DIPEO_LLM_MODE="live")
+    yield served
+    served.http.close()
+    served.process.terminate()
+    served.process.communicate(timeout=30)
 
 
 def ask(
@@ -146,6 +150,18 @@ def test_methods(target: Served, method: str, path: str):
     """Other methods than those that there are do nothing, and no page elsewhere is allowed to ask (CORS)."""
     status, text = ask(target, method, path, headers={"Origin": "http://evil.test"})
     assert 400 <= status < 500, text
+
+
+def test_a_client_that_leaves_within_a_body_is_no_defect():
+    """Its order is a client's mistake: the server logs no traceback for it."""
+    pieces = iter(({"type": "http.request", "body": b'{"dia', "more_body": True}, {"type": "http.disconnect"}))
+
+    async def receive() -> dict[str, Any]:
+        return next(pieces)
+
+    request = Request({"type": "http", "method": "POST", "path": "/runs", "headers": []}, receive)
+    with pytest.raises(UserError, match="ended before its body did"):
+        run_sync(server._body(request))
 
 
 def test_the_server_lives(target: Served):

@@ -311,7 +311,7 @@ def _checked(url: str) -> httpx2.URL:
         address = httpx2.URL(url.strip())
         port = address.port
     except (httpx2.InvalidURL, ValueError) as error:
-        raise ValidationError(f"'{shown}' is no address: {error}.", hint=hint) from None
+        raise ValidationError(f"'{shown}' is no address: {str(error).rstrip('.')}.", hint=hint) from None
     if address.scheme not in PORTS or not address.host:
         raise ValidationError(f"'{shown}' is no address of a web server.", hint=hint)
     if port is not None and not 0 < port < 65536:
