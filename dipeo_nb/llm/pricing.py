@@ -45,8 +45,10 @@ _FACTORS = {("anthropic", "inference_geo", "us"): Decimal("1.1")}
 (https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing). Fees of tools stay as they are."""
 _SNAPSHOT = re.compile(r"(-(\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4}|\d\d-\d\d|\d{3}|latest|preview|exp))*")
 """What may follow a model's name in the name of one of its versions."""
-_DATED = re.compile(r"([-@](\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4}|\d\d-\d\d|\d{3,4}|0\d?|latest|preview|exp|)|\[1m\]){1,4}$")
+_SUFFIX = re.compile(r"([-@](\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4}|\d\d-\d\d|\d{3,4}|0\d?|latest|preview|exp|)|\[1m\])$")
 """How the name of a version, or the beginning of such names, may end."""
+_SUFFIXES = 4
+"""Of these a name may have."""
 
 
 def cost_usd(
@@ -142,17 +144,23 @@ def _is_listed(name: str, model: Any) -> bool:
     text = name.lower()
     if text.startswith("ft:"):
         text = "ft:" + text[3:].partition(":")[0]
-    stem = _DATED.sub("", text)
+    stem = _undated(text)
     return any(
-        literal == text or _DATED.sub("", literal) == stem if literal is not None else _begins(pattern, text)
+        literal == text or _undated(literal) == stem if literal is not None else _begins(pattern, text)
         for literal, pattern in ((model.id.lower(), ""), *_names(model.match))
     )
+
+
+def _undated(name: str) -> str:
+    for _ in range(_SUFFIXES):
+        name = _SUFFIX.sub("", name)
+    return name
 
 
 def _begins(pattern: str, name: str) -> bool:
     """Whether a name is what a pattern matches, or a version of that."""
     found = re.match(pattern, name)
-    return found is not None and found.end() > 0 and _DATED.sub("", name[found.end() :]) == ""
+    return found is not None and found.end() > 0 and _undated(name[found.end() :]) == ""
 
 
 def _names(clause: Any) -> Iterator[tuple[str | None, str]]:
