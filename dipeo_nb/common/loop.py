@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import collections
 import concurrent.futures
 import concurrent.futures.thread
 import contextlib
@@ -18,13 +19,17 @@ import queue
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from dipeo_nb.common.scrub import logger
 
 T = TypeVar("T")
 CLOSE_S = 5.0
 """Seconds that a reader who leaves waits for an iterator on the library's loop to be closed."""
+TICK_S = 0.2
+"""Seconds after which a wait for the library's loop looks up."""
+BURST = 64
+"""Items that are taken from the library's loop in a row at most."""
 FAILURES = 100
 """Errors of the loop itself after which it counts as broken."""
 _LOG = logger(__name__)
@@ -192,7 +197,7 @@ async def wait_for_future(future: concurrent.futures.Future[T]) -> T:
     waiter = asyncio.ensure_future(asyncio.wrap_future(future))
     try:
         while not waiter.done():
-            await asyncio.wait({waiter}, timeout=0.2)
+            await asyncio.wait({waiter}, timeout=TICK_S)
         return waiter.result()
     except asyncio.CancelledError:
         future.cancel()
@@ -233,45 +238,72 @@ async def iterate_on_loop(items: AsyncIterator[T]) -> AsyncGenerator[T]:
             async for item in own:
                 yield item
         return
-    here = asyncio.get_running_loop()
-    pipe: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
-    begun = False
-
-    def put(item: tuple[T] | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the other loop is closed: nobody listens any more
-            here.call_soon_threadsafe(pipe.put_nowait, item)
+    pipe = _Pipe[T]()
+    begun = complete = False
 
     async def pump() -> None:
-        nonlocal begun
+        nonlocal begun, complete
         begun = True
         try:
             async with contextlib.aclosing(_closable(items)) as own:
                 async for item in own:
-                    put((item,))
+                    pipe.put((item,))
+            complete = True
         finally:
-            put(None)
+            pipe.put(None)
 
     future = submit(pump())
     try:
-        while True:
-            waiter = asyncio.ensure_future(pipe.get())
-            try:
-                while not waiter.done():  # the ticks let a kernel's Stop through, as in `wait_for_future`
-                    await asyncio.wait({waiter}, timeout=0.2)
-            finally:
-                waiter.cancel()
-            if (item := waiter.result()) is None:
-                break
+        while (item := await pipe.get()) is not None:
             yield item[0]
-        await asyncio.wrap_future(future)
+        if not complete:
+            await asyncio.wrap_future(future)
     finally:
-        if not future.done():
+        if not complete and not future.done():
             future.cancel()
             if begun:  # leave when the iterator is closed, as it would be on its own loop
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CLOSE_S):
                         while await pipe.get() is not None:
                             pass
+
+
+class _Pipe(Generic[T]):
+    """Items from the library's loop to the running one. That loop is woken only when it has taken all that came before: waking
+    it costs more than an item."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: collections.deque[tuple[T] | None] = collections.deque()
+        self._waking = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._in_a_row = 0
+
+    def put(self, item: tuple[T] | None) -> None:
+        """Add an item, on the library's loop; None is the end."""
+        self._items.append(item)
+        if not self._waking:
+            self._waking = True
+            with contextlib.suppress(RuntimeError):  # the other loop is closed: nobody listens any more
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False  # before the items are looked at, so that none that comes later is missed
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> tuple[T] | None:
+        """The next item, on the running loop; others there have their turn at least once in `BURST` items."""
+        self._in_a_row += 1
+        if self._in_a_row >= BURST:
+            self._in_a_row = 0
+            await asyncio.sleep(0)
+        while not self._items:
+            self._in_a_row = 0
+            self._waiter = self._loop.create_future()
+            # The ticks let a kernel's Stop through, as in `wait_for_future`.
+            await asyncio.wait({self._waiter}, timeout=TICK_S)
+        return self._items.popleft()
 
 
 async def _closable(items: AsyncIterator[T]) -> AsyncGenerator[T]:
