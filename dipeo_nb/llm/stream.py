@@ -124,26 +124,29 @@ class TimeLimits:
             LLMTimeoutError: a limit was passed.
         """
         first = True
+        timer = _Timer()
         try:
             while True:
                 left = self.left
                 limit = left if first else min(left, self.idle)
-                scope = asyncio.timeout(max(limit, 0.0))
+                timer.start(limit)
                 try:
-                    async with scope:
-                        event = await anext(events)
+                    event = await anext(events)
                 except StopAsyncIteration:
                     return
-                except TimeoutError as error:
-                    if not scope.expired():  # not ours: a client let one of its own through
+                except (asyncio.CancelledError, TimeoutError):
+                    if not timer.stop():  # not ours: somebody else cancelled, or a client let one of its own through
                         raise
-                    raise self._error(request, idle=limit < left) from error
+                    raise self._error(request, idle=limit < left) from TimeoutError()
+                finally:
+                    timer.stop()
                 if event.kind == "progress":
                     self._deadline = self._time() + self.total
                 elif event.kind != "start":
                     first = False
                 yield event
         finally:
+            timer.close()
             close = getattr(events, "aclose", None)
             if close is not None:
                 await close()
@@ -157,3 +160,51 @@ class TimeLimits:
             provider=request.service,
             model=request.model,
         )
+
+
+class _Timer:
+    """As `asyncio.timeout`, for many waits one after another: the timer of the event loop is set once and moves along, as setting
+    and cancelling one for each piece of an answer costs more than passing the piece on."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+        self._until = 0.0
+        self._task: asyncio.Task[Any] | None = None
+        """That waits; None between the waits."""
+        self._cancelling = 0
+        self._expired = False
+
+    def start(self, seconds: float) -> None:
+        """Begin a wait of the current task, which is cancelled when it takes longer."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelling = task, task.cancelling()
+        self._until = self._loop.time() + max(seconds, 0.0)
+        if self._handle is None or self._handle.when() > self._until:
+            self.close()
+            self._handle = self._loop.call_at(self._until, self._due)
+
+    def stop(self) -> bool:
+        """End the wait. Whether it took too long, and that alone cancelled it; a second call says False."""
+        task, self._task = self._task, None
+        if task is None or not self._expired:
+            return False
+        self._expired = False
+        return task.uncancel() <= self._cancelling
+
+    def close(self) -> None:
+        """Give the timer of the event loop back."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _due(self) -> None:
+        self._handle = None  # without a wait, the next one sets it anew
+        if self._task is None:
+            return
+        if self._loop.time() < self._until:
+            self._handle = self._loop.call_at(self._until, self._due)
+        else:
+            self._expired = True
+            self._task.cancel()

@@ -207,14 +207,17 @@ def _escaped(data: bytes, *, whole: bool = False) -> bytes:
     Args:
         whole: halves of surrogate pairs are texts, too: their escape sequences. Else they may be joined with the next piece.
     """
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        data = data.decode(errors="replace").encode()
+    plain = data.isascii()  # most are, and the searches take as long as all else here
+    if not plain:
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            data = data.decode(errors="replace").encode()
     if whole and (b"\\ud" in data or b"\\uD" in data):
         data = _ESCAPES.sub(lambda found: b"\\" * (found["half"] is not None) + found[0], data)
-    for character, escape in _SEPARATORS.items():
-        data = data.replace(character.encode(), escape)
+    if not plain:
+        for character, escape in _SEPARATORS.items():
+            data = data.replace(character.encode(), escape)
     return data
 
 
