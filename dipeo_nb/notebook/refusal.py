@@ -26,7 +26,7 @@ LONGEST_LINE = 2_000
 """Characters of one line."""
 _BOX = (
     "border:1px solid var(--jp-border-color1,#bdbdbd);border-left:4px solid var(--jp-warn-color1,#f57c00);border-radius:3px;"
-    "padding:0.6em 1em;margin:0.3em 0;max-width:60em;color:var(--jp-ui-font-color1,inherit);background:var(--jp-layout-color1,transparent)"
+    "padding:0.6em 1em;margin:0.3em 0;max-width:60em;overflow-wrap:anywhere;color:var(--jp-ui-font-color1,inherit);background:var(--jp-layout-color1,transparent)"
 )
 _CODE = (
     "margin:0.2em 0 0.6em;padding:0.5em 0.7em;white-space:pre-wrap;overflow-wrap:anywhere;text-align:left;"
