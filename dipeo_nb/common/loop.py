@@ -269,12 +269,13 @@ async def iterate_on_loop(items: AsyncIterator[T]) -> AsyncGenerator[T]:
 
 
 class _Pipe(Generic[T]):
-    """Items from the library's loop to the running one. That loop is woken only when it has taken all that came before: waking
-    it costs more than an item."""
+    """Items from the library's loop to the running one. That loop is woken once for all items of a step of the library's loop, as
+    waking it costs more than an item; at least once in `BURST` items."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._items: collections.deque[tuple[T] | None] = collections.deque()
+        self._unannounced = 0
         self._waking = False
         self._waiter: asyncio.Future[None] | None = None
         self._in_a_row = 0
@@ -282,10 +283,18 @@ class _Pipe(Generic[T]):
     def put(self, item: tuple[T] | None) -> None:
         """Add an item, on the library's loop; None is the end."""
         self._items.append(item)
-        if not self._waking:
+        self._unannounced += 1
+        if item is None or self._unannounced >= BURST:
+            self._announce()
+        elif self._unannounced == 1:
+            asyncio.get_running_loop().call_soon(self._announce)
+
+    def _announce(self) -> None:
+        if self._unannounced and not self._waking:
             self._waking = True
             with contextlib.suppress(RuntimeError):  # the other loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(self._wake)
+        self._unannounced = 0
 
     def _wake(self) -> None:
         self._waking = False  # before the items are looked at, so that none that comes later is missed
