@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,3 +24,13 @@ async def uncancelled(work: Awaitable[T]) -> T:
     if not future.cancelled():
         future.exception()  # else asyncio complains that nobody asked for it
     raise cancelled
+
+
+@contextlib.asynccontextmanager
+async def closing_iterator(items: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]:
+    """Close *items* on leaving, if it can be closed: `contextlib.aclosing` for iterators that need not be generators."""
+    try:
+        yield items
+    finally:
+        if (close := getattr(items, "aclose", None)) is not None:
+            await close()

@@ -21,6 +21,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Generic, TypeVar
 
+from dipeo_nb.common.aio import closing_iterator
 from dipeo_nb.common.scrub import logger
 
 T = TypeVar("T")
@@ -234,7 +235,7 @@ def iterate_sync(items: AsyncIterator[T]) -> Iterator[T]:
 async def iterate_on_loop(items: AsyncIterator[T]) -> AsyncGenerator[T]:
     """The items of an async iterator that lives on the library's loop, on any other loop; as `iterate_sync` otherwise."""
     if threading.current_thread() is LoopThread.get().thread:
-        async with contextlib.aclosing(_closable(items)) as own:
+        async with closing_iterator(items) as own:
             async for item in own:
                 yield item
         return
@@ -245,7 +246,7 @@ async def iterate_on_loop(items: AsyncIterator[T]) -> AsyncGenerator[T]:
         nonlocal begun, complete
         begun = True
         try:
-            async with contextlib.aclosing(_closable(items)) as own:
+            async with closing_iterator(items) as own:
                 async for item in own:
                     pipe.put((item,))
             complete = True
@@ -313,17 +314,6 @@ class _Pipe(Generic[T]):
             # The ticks let a kernel's Stop through, as in `wait_for_future`.
             await asyncio.wait({self._waiter}, timeout=TICK_S)
         return self._items.popleft()
-
-
-async def _closable(items: AsyncIterator[T]) -> AsyncGenerator[T]:
-    """An async iterator as a generator whose closing closes it."""
-    try:
-        async for item in items:
-            yield item
-    finally:
-        close = getattr(items, "aclose", None)
-        if close is not None:
-            await close()
 
 
 _before_exit: list[Callable[[], None]] = []

@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from dipeo_nb.common.aio import closing_iterator
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.root import Root, private_root
 from dipeo_nb.config import Settings, get_settings, secret_values
@@ -378,7 +379,7 @@ async def through(
         LLMError: those of *call*.
     """
     if recordings is None or recordings.mode == "live":
-        async with contextlib.aclosing(_closable(call(request))) as events:
+        async with closing_iterator(call(request)) as events:
             async for event in events:
                 yield event
         return
@@ -397,7 +398,7 @@ async def through(
     await asyncio.to_thread(recordings._open)
     tape: list[StreamEvent] = []
     try:
-        async with contextlib.aclosing(_closable(call(request))) as events:
+        async with closing_iterator(call(request)) as events:
             async for event in events:
                 if event.response is not None:
                     await asyncio.to_thread(recordings._keep, asked, tape, whole(event.response))
@@ -408,17 +409,6 @@ async def through(
         if _is_answer(error, request):
             await asyncio.to_thread(recordings._keep, asked, tape, error)
         raise
-
-
-async def _closable(events: AsyncIterator[StreamEvent]) -> AsyncGenerator[StreamEvent]:
-    """Any iterator as a generator whose closing closes it."""
-    try:
-        async for event in events:
-            yield event
-    finally:
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()
 
 
 def _is_answer(error: LLMError, request: LLMRequest) -> bool:

@@ -87,8 +87,7 @@ class UnifiedAnthropicClient(UnifiedClient):
                             if said is not None:
                                 yield said
                     finally:
-                        if (usage := turn.usage).total is not None:
-                            request.note(usage)
+                        request.note(turn.usage)
             if not turn.complete:
                 raise broken_off(request)
             if turn.stop_reason != "pause_turn":

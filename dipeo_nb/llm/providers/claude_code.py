@@ -101,8 +101,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
                                 yield event
                             progress.begun = True
                 finally:
-                    if (usage := answer.usage).total is not None:
-                        request.note(usage)
+                    request.note(answer.usage)
                 response = await made(lambda: answer.finished(session), request)
                 session.turns = (*history, (prompt, response.text))
         yield StreamEvent("usage", data=response.usage.to_dict())

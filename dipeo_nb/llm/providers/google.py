@@ -101,8 +101,7 @@ class UnifiedGoogleClient(UnifiedClient):
                             yield event
                         progress.begun = True
             finally:
-                if (usage := answer.usage).total is not None:
-                    request.note(usage)
+                request.note(answer.usage)
             response = await made(answer.finished, request)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
