@@ -252,6 +252,8 @@ def llama_server() -> str:
     parameters.model.path = embedded_model()
     parameters.n_ctx = 4096
     parameters.n_parallel = 2
+    # One thread: two that share a busy core wait for each other at every step, which makes an answer take minutes.
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
     parameters.verbosity = -1
     parameters.warmup = False
     server = xllamacpp.Server(parameters)

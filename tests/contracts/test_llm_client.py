@@ -102,6 +102,8 @@ WIRE_OF = {wire.service: wire for wire in WIRES}
 
 
 class TestLLMClients(LLMClientContract):
+    timeout = 300.0  # a real model may have a busy machine
+
     @pytest.fixture(autouse=True, params=CLIENTS)
     def adapter(self, request: pytest.FixtureRequest) -> Iterator[None]:
         with request.param() as made:

@@ -108,7 +108,7 @@ class LLMClientContract(Contract):
         async for event in stream:
             if event.kind == "text":
                 break
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(self.timeout / 2):  # less than the long story takes
             await stream.aclose()
             events = await events_of(client, self.request(client))
         same(events[-1].kind, "end", "the last event of the call after one that was left")
