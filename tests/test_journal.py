@@ -396,7 +396,7 @@ def test_stops_with_a_file_of_its_own(tmp_path: Path):
     run_sync(stopped(lambda: SqliteRunStore(tmp_path / "r.db"), 30, seed=5))
 
 
-@pytest.mark.timeout(120 + 3 * STOPS)
+@pytest.mark.timeout(1200 + 3 * STOPS)
 def test_stops_while_another_process_writes(tmp_path: Path):
     """The write lock of the SQLite file is held by somebody else half of the time."""
     path = tmp_path / "r.db"
@@ -423,7 +423,7 @@ def test_stops_while_another_process_writes(tmp_path: Path):
         holder.join()
 
 
-@pytest.mark.timeout(120 + 3 * STOPS)
+@pytest.mark.timeout(1200 + 3 * STOPS)
 def test_stops_at_any_moment_on_a_server(postgres_server: PostgresProcess):
     """PostgreSQL, stopped 30 times."""
     url = postgres_server.schema()

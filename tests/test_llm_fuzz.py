@@ -352,7 +352,7 @@ async def fuzzed(provider: Provider, case: Callable[[Random, int, list[str]], Aw
         await provider.made.cleanup()
 
 
-@pytest.mark.timeout(max(600, CASES))
+@pytest.mark.timeout(max(1200, CASES))
 @pytest.mark.filterwarnings("ignore:.* is not a valid:UserWarning")  # google-genai, of words that it does not know
 @pytest.mark.parametrize("kind", PROVIDERS, ids=lambda kind: kind.name)
 def test_damaged_streams(kind: type[Provider], monkeypatch: pytest.MonkeyPatch):
@@ -386,7 +386,7 @@ def test_damaged_streams(kind: type[Provider], monkeypatch: pytest.MonkeyPatch):
     asyncio.run(go())
 
 
-@pytest.mark.timeout(max(600, CASES))
+@pytest.mark.timeout(max(1200, CASES))
 @pytest.mark.parametrize("kind", PROVIDERS[:4], ids=lambda kind: kind.name)
 def test_what_comes_instead_of_a_stream(kind: type[Provider]):
     """Whole answers, errors and other programs' pages, with every status, as they are and damaged."""
@@ -432,7 +432,7 @@ def pauses(error: LLMError) -> None:
         assert transient(error)
 
 
-@pytest.mark.timeout(max(600, CASES))
+@pytest.mark.timeout(max(1200, CASES))
 @pytest.mark.parametrize("kind", [OpenAI, Anthropic], ids=lambda kind: kind.name)
 def test_damaged_results_of_batches(kind: type[Provider]):
     """A line that cannot be read costs its own answer only."""

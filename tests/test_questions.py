@@ -198,7 +198,7 @@ def test_another_process_is_answered(base: Path):
         end(child)
 
 
-@pytest.mark.timeout(120 + 20 * KILLS)
+@pytest.mark.timeout(1200 + 20 * KILLS)
 def test_killed_while_a_question_waits_and_answered_from_elsewhere(base: Path):
     """The process that asks is killed; the question is there with its form; the answer is given before or after a new process goes
     on, which may be killed in turn; the run completes with that answer and one final event."""

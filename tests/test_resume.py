@@ -76,7 +76,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[
 
 @needs_fork
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_killed_at_every_commit(tmp_path: Path, uninterrupted: Any):
     """A process that dies right after any commit of a run with a loop, a batch of sub-diagrams, a shared one and persons:
     resumed in another process, log and state in the end are those of the run that nothing disturbed, and no node that was
@@ -95,7 +94,7 @@ def test_killed_at_every_commit(tmp_path: Path, uninterrupted: Any):
                 continue  # the last commit was the end
             assert dp.open_run(run_id).status == Status.INTERRUPTED, number
             run = dp.resume(run_id, view=False)
-            run.result(timeout=60)
+            run.result(timeout=600)
             assert finished(run.events) == log, number
             assert told(RunState.fold(run.events)) == told(run.state) == state, number
             assert [e.seq for e in run.events] == list(range(1, len(run.events) + 1))
@@ -139,7 +138,7 @@ def test_killed_three_times(tmp_path: Path, uninterrupted: Any):
         assert (again, how) == (run_id, "killed")
     with durable_run.session(base) as dp:
         run = dp.resume(run_id, view=False)
-        run.result(timeout=60)
+        run.result(timeout=600)
         assert run.state.resumed == 3
         assert finished(run.events) == log
         assert told(run.state) == state

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-pytestmark = [pytest.mark.wheel, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.wheel, pytest.mark.slow]
 
 HELLO = """\
 version: light

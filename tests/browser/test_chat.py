@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.lab import Lab, Notebook
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser]
 _numbers = count()
 SETUP = '''
 import dipeo_nb as dp

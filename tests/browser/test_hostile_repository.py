@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.lab import Lab, Notebook
 from tests.hostile_repository import HIDDEN_NAME, Repository, hostile_repository
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser]
 CELLS = (
     "import dipeo_nb as dp\nlooks = dp.load('looks.light.yaml')\nlooks",
     "looks.mermaid()[:0] or looks.check()[:0] or [d.name for d in map(dp.load, ('code.light.yaml', HIDDEN_NAME))]",

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.lab import Lab, Notebook
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser]
 _numbers = count()
 SAID = (
     r"The basic plan costs $5 a month and the big one $10; run `echo $HOME and $PATH`, df$x + df$y, US$5. "
