@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nbclient
 import nbformat
-import pytest
 
 LIMIT_S = 20
 SETUP = '''
