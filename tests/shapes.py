@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.nodes import ConditionNode, NodeMeta, NodeSpec, PersonJobNode, StartNode, register_node_spec
+from dipeo_nb.domain.plan import Plan
 from dipeo_nb.errors import DipeoError
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
@@ -47,8 +49,8 @@ Given = dict[str, list[dict[str, Any]]]
 """Node → for each of its runs, the inputs by name."""
 
 
-def run(text: str, decisions: Mapping[str, str]) -> tuple[Given, DipeoError | None, dict[str, str]]:
-    """(what every run of every node was given, why the run failed, statuses of nodes that did not simply complete)."""
+def drawn(text: str) -> Plan:
+    """The plan of a graph in this notation."""
     nodes: dict[str, NodeSpec] = {}
     arrows: list[str] = []
     for arrow in text.split(";"):
@@ -67,11 +69,18 @@ def run(text: str, decisions: Mapping[str, str]) -> tuple[Given, DipeoError | No
         into = "[first]" if right[4] == "^" else ""
         label = f" : {right[5]}" if right[5] else ""
         arrows.append(f"{left[2]}{handle} -> {right[2]}{into}{label}")
-    return asyncio.run(_run(plan_of(nodes, arrows), {name: list(word) for name, word in decisions.items()}))
+    return plan_of(nodes, arrows)
 
 
-async def _run(plan: Any, decisions: dict[str, list[str]]) -> tuple[Given, DipeoError | None, dict[str, str]]:
-    given: Given = {}
+@contextmanager
+def scripted_handlers(decisions: Mapping[str, str], given: Given, *, seconds: float = 0) -> Iterator[None]:
+    """Handlers for such plans.
+
+    Args:
+        decisions: condition → its branch in each of its runs, T or F.
+        given: receives what every run of every node was given.
+        seconds: what a run of a node takes that is not a start or a condition.
+    """
 
     def kept(context: NodeContext) -> None:
         given.setdefault(context.node.label, []).append({k: plain(v) for k, v in context.inputs.values.items()})
@@ -82,27 +91,37 @@ async def _run(plan: Any, decisions: dict[str, list[str]]) -> tuple[Given, Dipeo
 
     async def work(context: NodeContext) -> Output:
         kept(context)
-        return await note(context)
+        await asyncio.sleep(seconds)
+        return Output(f"{context.node.label}{context.run}")
 
     def decide(context: NodeContext) -> Output:
         kept(context)
-        word = decisions[context.node.label].pop(0)
-        body = context.inputs.body
-        return Output(plain(body), handles=("condtrue" if word == "T" else "condfalse",))
+        word = decisions[context.node.label][context.run - 1]
+        return Output(plain(context.inputs.body), handles=("condtrue" if word == "T" else "condfalse",))
 
     real = handlers.get
 
     def chosen(kind: str) -> Any:
         return {"start": start, "condition": decide, "test_note": work, "person_job": work}.get(kind) or real(kind)
 
-    settings = get_settings()
-    async with Runtime(settings, llm=scripted(), store=InMemoryRunStore()) as runtime:
+    handlers.get = chosen  # the engine asks this module for every node
+    try:
+        yield
+    finally:
+        handlers.get = real
+
+
+def run(text: str, decisions: Mapping[str, str]) -> tuple[Given, DipeoError | None, dict[str, str]]:
+    """(what every run of every node was given, why the run failed, statuses of nodes that did not simply complete)."""
+    return asyncio.run(_run(drawn(text), decisions))
+
+
+async def _run(plan: Plan, decisions: Mapping[str, str]) -> tuple[Given, DipeoError | None, dict[str, str]]:
+    given: Given = {}
+    async with Runtime(get_settings(), llm=scripted(), store=InMemoryRunStore()) as runtime:
         execution = runtime.execution(Prepared.own(plan, runtime.services))
-        handlers.get = chosen  # the engine asks this module for every node
-        try:
+        with scripted_handlers(decisions, given):
             await runtime.run(execution)
-        finally:
-            handlers.get = real
     statuses = {
         execution.state.label(i): str(n.status) for i, n in execution.state.nodes.items() if n.status != "completed"
     }
