@@ -4,6 +4,7 @@
 #   make test    every test, browser, model and wheel included      make check   ruff, pyright, rules of the package
 #   make quick   the tests that need less than a minute together
 #   make lab     JupyterLab on notebooks/                           make bench   speed against peers
+#   make golden  the golden files of tests/golden anew, after a change of behaviour that is meant
 #   make record  the recorded answers of notebooks/02_llm.ipynb anew, from scripted servers
 #
 # PYTHON=/path/to/python3.12 chooses the interpreter (beside a .venv of another version, in .venv-3.12). Targets are incremental; `make clean` starts over.
@@ -23,7 +24,7 @@ PIP_FLAGS := -qq --disable-pip-version-check
 # Tests start hundreds of processes: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install browser redis test quick check demo lab record bench clean constraints environment
+.PHONY: help install browser redis test quick check demo lab golden record bench clean constraints environment
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -96,6 +97,10 @@ demo: $(DEMO_STAMP)
 
 lab: $(LAB_STAMP)
 	$(PY) -m jupyter lab notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)
+
+# What runs, checks, drawings and helps give; tests/test_goldens.py compares. Then look at `git diff tests/golden`.
+golden: $(STAMP)
+	@$(PY) -m tests.golden
 
 # The notebooks run on these in `make test` (notebooks/conftest.py): no key, no provider.
 record: $(STAMP)

@@ -29,13 +29,14 @@ def main() -> int:
         if arguments.folder is not None:
             if arguments.out is None or not arguments.folder.is_dir():
                 parser.error("give a folder that exists, and --out FILE")
-            texts = cases.texts_of(arguments.folder)
-            parts = {"runs": cases.diagrams(texts), "findings": cases.findings(arguments.folder), "drawings": cases.drawings(texts)}
+            folder, out = arguments.folder.resolve(), arguments.out.resolve()
+            texts = cases.texts_of(folder)
+            parts = {"runs": cases.diagrams(texts), "findings": cases.findings(folder), "drawings": cases.drawings(texts)}
             found = {f"{name} of {case}": text for name, part in parts.items() for case, text in part.items()}
-            arguments.out.write_text(written(found), encoding="utf-8")
+            out.write_text(written(found), encoding="utf-8")
             print(f"Written: {arguments.out}", file=sys.stderr)
             return 0
-        target = arguments.out or cases.HERE
+        target = (arguments.out or cases.HERE).resolve()
         target.mkdir(parents=True, exist_ok=True)
         for name, part in cases.goldens().items():
             (target / f"{name}.txt").write_text(written(part), encoding="utf-8")

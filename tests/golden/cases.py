@@ -48,8 +48,11 @@ def repository() -> Texts:
 
 def texts_of(folder: Path) -> Texts:
     """All diagrams below a folder."""
-    paths = sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES)
-    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    return {name: (folder / name).read_text(encoding="utf-8") for name in _files(folder)}
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in SUFFIXES)
 
 
 def _in_notebook(path: Path) -> Iterator[str]:
@@ -75,11 +78,10 @@ def diagrams(texts: Texts) -> Cases:
     for name, text in texts.items():
         with own_folder() as folder:
             (folder / "settings.txt").write_text("debug = yes\n", encoding="utf-8")
-            for other, haiku in texts.items():  # for those that run it by its name
-                if other == "guide 1":
-                    (folder / "haiku.light.yaml").write_text(haiku, encoding="utf-8")
+            if name.startswith("guide"):  # one of them runs the first
+                (folder / "haiku.light.yaml").write_text(texts["guide 1"], encoding="utf-8")
             try:
-                cases[name] = runs.of_diagram(load_text(text), again=not name.startswith("guide"))
+                cases[name] = runs.of_diagram(load_text(text), again=name.endswith(SUFFIXES))
             except DipeoError as error:
                 cases[name] = f"refused: {error.message}"
     return cases
@@ -121,18 +123,22 @@ def findings(folder: Path) -> Cases:
     """What `validate --json` says of each file, and its exit code."""
     cases: Cases = {}
     with own_folder() as base:
-        shutil.copytree(folder, base / "bad")
-        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in SUFFIXES)
-        for name in names:
-            code, output = _command("validate", f"bad/{name}", "--json")
-            cases[name] = f"{output.rstrip()}\nexit code {code}".replace(',{"severity"', ',\n{"severity"').replace(', {"severity"', ',\n{"severity"').replace(str(base), "BASE")
+        shutil.copytree(folder, base, dirs_exist_ok=True)
+        for name in _files(folder):
+            code, output = _command("validate", name, "--json")
+            lines = output.rstrip().replace('{"severity"', '\n{"severity"')
+            cases[name] = f"{lines}\nexit code {code}".replace(str(base), "BASE")
     return cases
 
 
 def helps() -> Cases:
     """`--help` of each command and group."""
     with own_folder():
-        return {" ".join(("dipeo-nb", *path)): _command(*path, "--help")[1].rstrip() for path in _commands()}
+        return {" ".join(("dipeo-nb", *path)): _without_padding(_command(*path, "--help")[1]) for path in _commands()}
+
+
+def _without_padding(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
 
 
 def _commands() -> Iterable[tuple[str, ...]]:

@@ -48,7 +48,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+        except Exception as error:  # raised where it is awaited
             future.set_exception(error)
         return future
 
