@@ -185,15 +185,20 @@ def _runtime(*, ids: int = 0) -> Runtime:
 
 
 async def _first_half(runtime: Runtime, run_id: str) -> list[Event]:
-    """What was stored when half of the commits were made."""
+    """What was stored when half of the commits were made; half of the events where there are sub-diagrams."""
     store = runtime.services.store
     assert isinstance(store, CommitStore)
     commits = store.began[run_id]
+    if len(store.began) > 1:
+        return await store.events(run_id, limit=commits[-1] // 2)
     return await store.events(run_id, limit=commits[len(commits) // 2] - 1)
 
 
 async def _lines(runtime: Runtime, before: Sequence[Event] = ()) -> list[str]:
-    """All runs of a runtime, in the order in which they began; without what was there *before*."""
+    """All runs of a runtime, in the order in which they began; without what was there *before*.
+
+    Commits are not marked where there are sub-diagrams: which events of parent and child come together depends on Python's version.
+    """
     store = runtime.services.store
     assert isinstance(store, CommitStore)
     lines: list[str] = []
@@ -204,7 +209,8 @@ async def _lines(runtime: Runtime, before: Sequence[Event] = ()) -> list[str]:
             lines.append(f"-- resumed after event {len(before)}")
         elif row.parent_run_id:
             lines.append(f"-- run {row.run_id}, part of {row.parent_run_id}")
-        lines += _written(events, len(before) if begun else 0, set(store.began[row.run_id]))
+        commits = store.began[row.run_id] if len(store.began) == 1 else ()
+        lines += _written(events, len(before) if begun else 0, commits)
         lines.append(f"= {_json(RunState.fold(events).report())}")
     return [_portable(line, runtime.settings) for line in lines]
 
@@ -248,4 +254,9 @@ def _portable(line: str, settings: Settings) -> str:
     """Without what differs from machine to machine, and shorter."""
     line = line.replace(str(settings.base_dir), "BASE")
     line = re.sub(r'"(mac|whole)":"[0-9a-f]{64}"', r'"\1":"…"', line)
+    line = re.sub(r'"traceback":"(?:[^"\\]|\\.)*"', lambda found: _MARKS.sub("", found[0]), line)
     return re.sub(r"exec_0+", "exec_", line)
+
+
+_MARKS = re.compile(r"\\n *[~^]+(?=\\n)|\. Did you mean: '[^']*'\?")
+"""What versions of Python put in tracebacks in different ways."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import selectors
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -11,7 +13,9 @@ from dipeo_nb.common.loop import LoopThread
 
 T = TypeVar("T")
 PATIENCE_S = 60.0
-"""Real seconds to wait for a process that gives no sign; then time goes on."""
+"""Real seconds to wait for a process or thread that gives no sign; then time goes on."""
+WORKER = re.compile("dipeo-(?!loop)")
+"""Names of threads that work for the library's loop."""
 
 
 class _Selector(selectors.DefaultSelector):
@@ -23,18 +27,26 @@ class _Selector(selectors.DefaultSelector):
     """How many are at work."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        outside = timeout != 0 and self._outside()
         ready = super().select(0)
+        if outside and not ready:
+            ready = super().select(PATIENCE_S)
         if ready or timeout == 0:
             return ready
-        outside = self.processes > 0 or len(self.get_map()) > 1  # the first file is the loop's own, which wakes it
-        if timeout is None or (outside and (ready := super().select(PATIENCE_S))):
-            return ready or super().select(timeout)
+        if timeout is None:
+            return super().select()
         self.elapsed += timeout
         return []
 
+    def _outside(self) -> bool:
+        """Whether processes or threads work for the loop."""
+        files = len(self.get_map()) > 1  # the first one is the loop's own, which wakes it
+        return files or self.processes > 0 or any(WORKER.match(thread.name) for thread in threading.enumerate())
+
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Timers fire in their order and cost no time; processes take none of it. What is meant for threads runs at once."""
+    """Timers fire in their order and cost no time; processes and threads take none of it. What is meant for a pool of threads runs
+    at once."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
