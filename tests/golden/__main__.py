@@ -31,7 +31,7 @@ def main() -> int:
                 parser.error("give a folder that exists, and --out FILE")
             folder, out = arguments.folder.resolve(), arguments.out.resolve()
             texts = cases.texts_of(folder)
-            parts = {"runs": cases.diagrams(texts), "findings": cases.findings(folder), "drawings": cases.drawings(texts)}
+            parts = {"runs": cases.diagrams(texts, folder), "findings": cases.findings(folder), "drawings": cases.drawings(texts)}
             found = {f"{name} of {case}": text for name, part in parts.items() for case, text in part.items()}
             out.write_text(written(found), encoding="utf-8")
             print(f"Written: {arguments.out}", file=sys.stderr)

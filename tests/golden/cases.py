@@ -72,14 +72,15 @@ def shapes() -> Cases:
     return {case.name: runs.of_shape(case) for case in SHAPES}
 
 
-def diagrams(texts: Texts) -> Cases:
-    """The runs of diagrams, each in a folder of its own."""
+def diagrams(texts: Texts, beside: Path) -> Cases:
+    """The runs of diagrams, each in a copy of a folder: what they read, and which diagrams they run.
+
+    Diagrams that are files are also resumed and forked.
+    """
     cases: Cases = {}
     for name, text in texts.items():
-        with own_folder() as folder:
-            (folder / "settings.txt").write_text("debug = yes\n", encoding="utf-8")
-            if name.startswith("guide"):  # one of them runs the first
-                (folder / "haiku.light.yaml").write_text(texts["guide 1"], encoding="utf-8")
+        with own_folder() as base:
+            shutil.copytree(beside, base, dirs_exist_ok=True)
             try:
                 cases[name] = runs.of_diagram(load_text(text), again=name.endswith(SUFFIXES))
             except DipeoError as error:
@@ -183,7 +184,7 @@ def goldens() -> dict[str, Cases]:
     texts = repository()
     return {
         "shapes": shapes(),
-        "runs": diagrams(texts),
+        "runs": diagrams(texts, HERE / "diagrams"),
         "drawings": drawings(texts | shape_texts()),
         "help": helps(),
         "findings": findings(BAD),

@@ -41,7 +41,7 @@ def difference(name: str, expected: str, found: str) -> str:
         if len(changes) > SHOWN_LINES:
             lines.append(f"  … {len(changes) - SHOWN_LINES} more lines")
     if len(changed) > SHOWN_CASES:
-        lines.append(f"… and {', '.join(changed[SHOWN_CASES:])}")
+        lines.append(f"… and {len(changed) - SHOWN_CASES} more cases")
     if not changed:
         lines.append("The order of the cases, or the end of the file.")
     return "\n".join([*lines, NEXT])
