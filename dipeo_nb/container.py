@@ -912,7 +912,7 @@ class Runtime(InitializationMixin):
             gate = self.gate(own, plan, say=trust, allow=allow, model=model)
             gate.records = "any" if trust is True else "own"
             return gate
-        if level is Level.TRUSTED and trust is None and allow is None:
+        if level is Level.TRUSTED and trust is None:
             found = closure(document, base_dir=self.settings.base_dir, plan=plan)
             if first.payload["trust"]["digest"] == found.digest:
                 trust = found.code  # the yes of then holds for the rest of the run

@@ -11,17 +11,29 @@ from __future__ import annotations
 import enum
 import inspect
 import posixpath
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+import shlex
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast, get_args
 
 from dipeo_nb.common.paths import name_below
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.diagram.closure import Closure, closure, plan_digest
+from dipeo_nb.diagram.detect import stem
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.capabilities import ANY_DIAGRAM, ANYWHERE, Capabilities, Kind, Use, model_field, origin, uses_of
+from dipeo_nb.domain.capabilities import (
+    ANY_DIAGRAM,
+    ANYWHERE,
+    Capabilities,
+    Kind,
+    Use,
+    model_field,
+    origin,
+    path_fits,
+    uses_of,
+)
 from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, LLMRequest, StreamEvent
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
@@ -117,7 +129,12 @@ class Gate:
         if self.level is Level.YOURS or (node.index in self._looked_at and self._is_own(plan)):
             return
         for use in uses_of(node, plan):
-            if use.kind in _BEFORE and not (use.of_model and self.model_chosen) and not self.granted.includes(use):
+            if (
+                use.kind in _BEFORE
+                and not (use.of_model and self.model_chosen)
+                and not self.granted.includes(use)
+                and not seen_later(use, self.granted)
+            ):
                 raise refusal(use.kind, use.what)
         if self._is_own(plan):
             self._looked_at.add(node.index)
@@ -211,23 +228,53 @@ class Gate:
                     kind="diagram",
                     what=plan.name,
                 ) from error
+        assert self.closure is not None
         if plan_digest(plan) in self._plans:
             return self
         if document.path is not None and self._below(document.path) in self.written:
             raise _made("a diagram", plan.name)
-        if not self.granted.covers("diagram", ANY_DIAGRAM):
+        place = None if document.path is None else self._below(document.path)
+        if not self.granted.covers("diagram", ANY_DIAGRAM) and not (place and self._may_run(place)):
+            name = plan.name if place is None else posixpath.join(posixpath.dirname(place), stem(place))
             raise NotGrantedError(
                 f"The diagram '{plan.name}' was not part of what was shown before the run, or has changed since.",
-                hint="Begin the run again, so that it is shown; or trust the folder: dipeo-nb trust FOLDER.",
+                hint=f"Begin the run again, so that it is shown; allow it ({granting([Use('diagram', name)])}); "
+                "or trust the folder: dipeo-nb trust FOLDER.",
                 kind="diagram",
                 what=plan.name,
             )
         found = closure(document, base_dir=self.base, plan=plan)
-        for use in found.uses:
-            if use.kind not in ("brings", "model", "event") and not self.granted.includes(use):
-                raise refusal(use.kind, use.what)
+        for name in found.files:
+            if self._below(self.base / name) in self.written:
+                raise _made("a part of a diagram", name)
+        wanted = (
+            beyond_guest(found.uses, model_chosen=self.model_chosen)
+            if self.level is Level.GUEST
+            else [u for u in found.uses if u.kind not in ("brings", "model", "event") and not (u.of_model and self.model_chosen)]
+        )
+        any_diagram = self.granted.covers("diagram", ANY_DIAGRAM)
+        missing = [
+            u
+            for u in wanted
+            if not self.granted.includes(u) and not seen_later(u, self.granted) and not (u.kind == "diagram" and any_diagram)
+        ]
+        if missing:
+            raise refusal_of_all(missing, plan.name)
+        shown = self.closure
+        # A file that both name is the one that was shown before the run.
+        self.closure = replace(
+            shown,
+            files={**found.files, **shown.files},
+            uses=Capabilities(shown.uses | found.uses),
+            modules=shown.modules | found.modules,
+        )
         self._plans |= set(found.plans)
         return self
+
+    def _may_run(self, place: str) -> bool:
+        """Whether a diagram that is chosen while the run goes on was allowed by its path, with or without its suffix."""
+        names = (place, posixpath.join(posixpath.dirname(place), stem(place)))
+        return any(u.kind == "diagram" and any(path_fits(name, u.what) for name in names) for u in self.granted)
 
     # Services.
 
@@ -286,13 +333,47 @@ def refusal(kind: str, what: str) -> NotGrantedError:
         "code": f"run code ({what})", "process": f"run a program ({what})", "service": f"use {what}",
         "function": f"call {what}", "diagram": f"run {what}",
     }  # fmt: skip
-    value = f"={what}" if kind in ("read", "write", "net", "service") and what not in ("*", ANYWHERE) else ""
     return NotGrantedError(
         f"This diagram was not allowed to {words.get(kind, f'{kind} {what}')}.",
-        hint=f"Allow exactly that with --allow {kind}{value} (allow=), or see all it wants: dipeo-nb inspect FILE.",
+        hint=f"Allow exactly that with {granting([Use(cast(Kind, kind), what)])}, or see all it wants: dipeo-nb inspect FILE.",
         kind=kind,
         what=what,
     )
+
+
+def refusal_of_all(uses: Sequence[Use], diagram: str) -> NotGrantedError:
+    """The error of a sub-diagram that was chosen while the run went on, with what grants all that it wants."""
+    first = Capabilities(uses).of(*(kind for kind in get_args(Kind)))
+    found = refusal(first[0].kind, first[0].what)
+    return NotGrantedError(
+        f"The diagram '{diagram}' was chosen while the run went on, and wants more than was allowed: "
+        f"{'; '.join(f'{use.kind} {use.line}' for use in first[:5])}{' …' if len(first) > 5 else ''}.",
+        hint=f"Allow exactly that with {granting(first)}, beside what the run was given already.",
+        kind=found.facts["kind"],
+        what=found.facts["what"],
+    )
+
+
+def granting(uses: Iterable[Use]) -> str:
+    """The option of the command line, and the argument, that allow some uses: `--allow code,read=a.csv (allow={'code': True, …})`."""
+    valued: dict[str, list[str]] = {}
+    for use in uses:
+        named = use.kind in ("read", "write", "net", "service", "diagram") and use.what not in ("*", ANYWHERE, ANY_DIAGRAM)
+        valued.setdefault(use.kind, []).append(use.what if named else "")
+    valued = {kind: [] if "" in values else list(dict.fromkeys(values)) for kind, values in valued.items()}
+    mapping = {kind: values[0] if len(values) == 1 else values or True for kind, values in valued.items()}
+    argument = f"allow={mapping}"
+    parts = [f"{kind}={value}" if value else kind for kind, values in valued.items() for value in values or ("",)]
+    if any("," in part or not part.isprintable() or part != part.strip() for part in parts):
+        return argument  # a comma would end the name on a command line, and what follows it would be allowed as well
+    return f"--allow {shlex.quote(','.join(parts))} ({argument})"
+
+
+def seen_later(use: Use, granted: Capabilities) -> bool:
+    """Whether something of that kind is allowed, and only the run will show whether this is."""
+    if use.kind == "diagram" and use.what == ANY_DIAGRAM:
+        return any(u.kind == "diagram" for u in granted)
+    return use.kind in ("read", "write", "net") and "*" in use.what and any(u.kind == use.kind for u in granted)
 
 
 def _made(what: str, name: str) -> NotGrantedError:

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dipeo_nb.config import Settings
 from dipeo_nb.diagram.closure import Closure, closure
 from dipeo_nb.diagram.detect import DEMOS, stem
 from dipeo_nb.diagram.document import Diagram, load, saved_here
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
-from dipeo_nb.domain.capabilities import ANY, Capabilities, Use, granted_by
+from dipeo_nb.domain.capabilities import ANY, Capabilities, Kind, granted_by
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import SubDiagramNode
@@ -38,7 +38,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.security.changes import difference, parts_of, powers_of
 from dipeo_nb.security.folder_settings import PendingSetting, approve_settings, forget_settings, pending_settings
-from dipeo_nb.security.gate import FREE, Level, beyond_guest
+from dipeo_nb.security.gate import FREE, Level, beyond_guest, granting, seen_later
 from dipeo_nb.security.signatures import Signatures
 from dipeo_nb.security.trust_store import DiagramTrust, FolderTrust, GuestMade, SettingsTrust, TrustStore
 
@@ -99,28 +99,31 @@ class Trust:
                 self.decide(inner, inner_plan, say=say, allow=allow, model_chosen=model_chosen, by=by)
             return Decision(Level.YOURS)
         found = closure(document, base_dir=self.base, plan=plan)
+        granted = self._allowed(allow)
         if say is True:
             self.remember(found, by=by or "trust=True")
-            return Decision(Level.TRUSTED, found, found.uses)
+            return Decision(Level.TRUSTED, found, Capabilities(found.uses | granted))
         if isinstance(say, str):
             if not hmac.compare_digest(say.strip().lower().encode(), found.code.encode()):
                 raise self._refused(document, found, found.uses, f"'{document.name}' is not what the code {say[:40]!r} was given for")
             if by:
                 self.remember(found, by=by)
-            return Decision(Level.TRUSTED, found, found.uses)
-        granted = self._allowed(allow)
+            return Decision(Level.TRUSTED, found, Capabilities(found.uses | granted))
         paid = self._settings.guest_budget > 0
         wanted = beyond_guest(
             found.uses, paid=paid, free_default=not paid and self._default_is_free(), model_chosen=model_chosen
         )
-        missing = [use for use in wanted if not granted.includes(use) and not _is_seen_later(use, granted)]
+        missing = [use for use in wanted if not granted.includes(use) and not seen_later(use, granted)]
         if say is not False and allow is None and self.knows(found):
             return Decision(Level.TRUSTED, found, found.uses)
         if missing:
             what = "wants more than was allowed" if allow is not None else "wants more than to talk to models"
             if allow is None and say is None and (earlier := self._earlier(found)) is not None:
                 what = f"has changed since your yes: {difference(earlier.parts, earlier.powers, found)}"
-            raise self._refused(document, found, Capabilities(missing) if allow is not None else found.uses, f"'{document.name}' {what}")
+            besides = "" if allow is None else granting(Capabilities(missing).of(*get_args(Kind)))
+            raise self._refused(
+                document, found, Capabilities(missing) if allow is not None else found.uses, f"'{document.name}' {what}", besides
+            )
         return Decision(Level.GUEST, found, granted)
 
     def _default_is_free(self) -> bool:
@@ -175,7 +178,7 @@ class Trust:
         # Code can do everything that a program can.
         return Capabilities({*granted, *granted_by(["process"])}) if granted.covers("code", ANY) else granted
 
-    def _refused(self, document: Diagram, found: Closure, uses: Capabilities, why: str) -> TrustError:
+    def _refused(self, document: Diagram, found: Closure, uses: Capabilities, why: str, besides: str = "") -> TrustError:
         name = document.path.name if document.path is not None else "FILE"
         place = document.path.resolve().parent if document.path is not None else None
         folder = place if place is not None and place.is_relative_to(self.base) else None
@@ -189,7 +192,7 @@ class Trust:
         return TrustError(
             f"{why}{f' ({place})' if place else ''}.",
             hint=f"Read it (dipeo-nb inspect {name}). Then say yes to exactly this: --pin {found.code} (trust=\"{found.code}\"), "
-            f"remembered: --trust (trust=True){trusted}.",
+            f"remembered: --trust (trust=True){trusted}{f'; or allow that, too: {besides}' if besides else ''}.",
             lines=tuple(uses.listing()),
             uses=uses.report(),
             pin=found.code,
@@ -350,11 +353,6 @@ _DECLINED: set[tuple[str, Path]] = set()
 def _file_of(found: Closure) -> str:
     path = next(iter(found.plans.values())).source_path
     return os.path.abspath(path) if path else ""
-
-
-def _is_seen_later(use: Use, granted: Capabilities) -> bool:
-    """Whether something of that kind is allowed, and only the run will show whether this is."""
-    return use.kind in ("read", "write", "net") and "*" in use.what and any(u.kind == use.kind for u in granted)
 
 
 def _digest(text: str) -> str:
