@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from dipeo_nb.common import AsyncFileLock, CacheFileLock, FileLock, SingleFlightCache, get_cache_lock_manager
-from dipeo_nb.errors import StorageError
+from dipeo_nb.domain.ports import Artifact
+from dipeo_nb.errors import APIKeyError, StorageError
+from dipeo_nb.security.keystore import KeyFile
+from dipeo_nb.security.trust_store import DiagramTrust, TrustStore
+from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
+from dipeo_nb.storage.json_db import DBOperationsDomainService
+from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
 from tests.llm_wire import run
 
 
@@ -346,3 +357,116 @@ def test_only_the_holder_gives_an_async_lock_back(tmp_path: Path):
         await lock.release()
 
     run(go())
+
+
+# Where the system cannot lock.
+
+
+async def _with(lock: Any) -> None:
+    async with lock:
+        pass
+
+
+def _in(lock: Any) -> None:
+    with lock:
+        pass
+
+
+def _key(folder: Path) -> None:
+    with KeyFile(folder / "keys.json").changing():
+        pass
+
+
+LOCKING: dict[str, Callable[[Path], Any]] = {
+    "a lock": lambda folder: _in(FileLock(folder / "x.lock")),
+    "an async lock": lambda folder: run(_with(AsyncFileLock(folder / "x.lock"))),
+    "a database": lambda folder: run(
+        DBOperationsDomainService(LocalFileSystemAdapter(folder)).execute_operation("q.json", "append", 1)
+    ),
+    "a blob": lambda folder: run(LocalBlobAdapter(folder).put("k", b"1")),
+    "an artifact": lambda folder: run(ArtifactStoreAdapter(LocalBlobAdapter(folder)).push(Artifact("m", "1", b"1"))),
+    "keys": _key,
+    "trust": lambda folder: TrustStore(folder).add(DiagramTrust(digest="d", base="/b")),
+}
+"""Everything that takes a lock of the system."""
+NO_LOCK = {
+    errno.ENOLCK: "unsupported",
+    errno.EOPNOTSUPP: "unsupported",
+    errno.ESTALE: "unavailable",
+    errno.EIO: "failed",
+}
+"""What a system says that has no locks -> the cause."""
+NO_LOCK_FILE = {
+    errno.EACCES: "permission",
+    errno.EROFS: "read_only",
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EMFILE: "failed",
+}
+"""What it says where the file of a lock cannot be made -> the cause."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="not here: Windows has no flock")
+@pytest.mark.parametrize("number", [*NO_LOCK, *NO_LOCK_FILE], ids=errno.errorcode.get)
+@pytest.mark.parametrize("locking", LOCKING.values(), ids=LOCKING)
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locking: Callable[[Path], Any], number: int
+):
+    """One error of ours, with the cause and what to do; nothing was written, and it works once there are locks."""
+    import fcntl
+
+    opened = os.open
+
+    def refuses(handle: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def opens(path: Any, *args: Any, **options: Any) -> int:
+        if os.fspath(path).endswith(".lock"):
+            raise OSError(number, os.strerror(number), path)
+        return opened(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        if number in NO_LOCK:
+            patch.setattr(fcntl, "flock", refuses)
+        else:
+            patch.setattr(os, "open", opens)
+        with pytest.raises((StorageError, APIKeyError)) as caught:
+            locking(tmp_path)
+    assert caught.value.hint
+    if isinstance(caught.value, StorageError):
+        assert caught.value.facts["cause"] == {**NO_LOCK, **NO_LOCK_FILE}[number]
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    locking(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("disk I/O error", "failed"), ("database or disk is full", "disk_full"), ("locking protocol", "unsupported"),
+        ("unable to open database file", "permission"), ("attempt to write a readonly database", "read_only"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["read", "write", "aread", "awrite"])
+def test_files_of_a_cache_that_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, text: str, cause: str
+):
+    """Its locks are SQLite's: what SQLite says is an error of ours, what the block raises is not touched."""
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise sqlite3.OperationalError(text)
+
+    def use() -> None:
+        place = getattr(CacheFileLock(tmp_path), way)("k.txt")
+        run(_with(place)) if way.startswith("a") else _in(place)
+
+    with monkeypatch.context() as patch:
+        for kind in (filelock.ReadWriteLock, filelock.AsyncReadWriteLock):
+            patch.setattr(kind, "acquire_read", refuses)
+            patch.setattr(kind, "acquire_write", refuses)
+        with pytest.raises(StorageError) as caught:
+            use()
+    assert caught.value.facts["cause"] == cause
+    assert caught.value.hint
+    use()
+    with pytest.raises(sqlite3.OperationalError, match="its own"), CacheFileLock(tmp_path).write("k.txt"):
+        raise sqlite3.OperationalError("its own")

@@ -23,6 +23,11 @@ CAUSES = {
     errno.ENOLCK: ("unsupported", "The file system has no locks.", "Use a folder on a local disk."),
     errno.ENOTSUP: ("unsupported", "The file system cannot do that.", "Use a folder on a local disk."),
     errno.EOPNOTSUPP: ("unsupported", "The file system cannot do that.", "Use a folder on a local disk."),
+    errno.ENOSYS: ("unsupported", "The file system cannot do that.", "Use a folder on a local disk."),
+    errno.ESTALE: ("unavailable", "Its server has lost it.", "Try again, or use a folder on a local disk."),
+    errno.EIO: ("failed", "The disk does not answer as it should.", "Check the disk, or use another folder."),
+    errno.EMFILE: ("failed", "This process has too many files open.", "Close some, or raise the limit (ulimit -n)."),
+    errno.ENFILE: ("failed", "The machine has too many files open.", "End programs that you do not need."),
 }
 """Number of an error → (cause, what is wrong, what to do)."""
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +19,7 @@ from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.paths import refused
 from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.common.root import Root
+from dipeo_nb.common.sqlite import failed_database
 from dipeo_nb.errors import StorageError
 
 TIMEOUT_S = 30.0
@@ -39,10 +41,19 @@ class FileLock:
         lock_file: its path; folders are made.
         timeout: seconds to wait; negative: for ever.
         private: nobody else may open the file, so that no other user can keep the lock.
+        subject: what is locked, for messages; default: the lock's own file.
     """
 
-    def __init__(self, lock_file: str | os.PathLike[str], timeout: float = TIMEOUT_S, *, private: bool = False) -> None:
+    def __init__(
+        self,
+        lock_file: str | os.PathLike[str],
+        timeout: float = TIMEOUT_S,
+        *,
+        private: bool = False,
+        subject: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.lock_file = Path(lock_file)
+        self.subject = os.fspath(lock_file if subject is None else subject)
         self.timeout = timeout
         mode: dict[str, Any] = {"mode": 0o600} if private else {}
         self._lock = filelock.FileLock(self.lock_file, timeout=timeout, poll_interval=POLL_S, thread_local=True, **mode)
@@ -53,21 +64,27 @@ class FileLock:
         return self._lock.is_locked
 
     def acquire(self, blocking: bool = True) -> bool:
-        """Take the lock. False when it could not be had in time, or at once with blocking=False."""
-        self.lock_file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=blocking)
-        except filelock.Timeout:
-            return False
+        """Take the lock. False when it could not be had in time, or at once with blocking=False.
+
+        Raises:
+            StorageError: it cannot be locked: `unsupported` (the file system has no locks), `read_only`, `permission`, `disk_full` …
+        """
+        with _errors("lock", self.subject):
+            self.lock_file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=blocking)
+            except filelock.Timeout:
+                return False
         return True
 
     def release(self) -> None:
-        """Give the lock back; as often as it was taken. Without having it, nothing happens."""
-        self._lock.release()
+        """Give the lock back; as often as it was taken. Without having it, nothing happens. Raises StorageError as `acquire`."""
+        with _errors("unlock", self.subject):
+            self._lock.release()
 
     def __enter__(self) -> FileLock:
         if not self.acquire():
-            raise _late(self.lock_file, self.timeout)
+            raise _late(self.subject, self.timeout)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -88,26 +105,26 @@ class AsyncFileLock:
 
     async def acquire(self, blocking: bool = True) -> bool:
         """As `FileLock.acquire`."""
-        self.lock_file.parent.mkdir(parents=True, exist_ok=True)
+        with _errors("lock", self.lock_file):
+            self.lock_file.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.lock_file, thread_local=False)
         clock = asyncio.get_running_loop().time
         deadline = clock() + self.timeout if self.timeout >= 0 else float("inf")
         while True:
-            try:
+            with _errors("lock", self.lock_file), contextlib.suppress(filelock.Timeout):
                 lock.acquire(blocking=False)  # a system call that returns at once
-            except filelock.Timeout:
-                if not blocking or clock() >= deadline:
-                    return False
-                await asyncio.sleep(POLL_S)
-            else:
                 self._held[asyncio.current_task()] = lock
                 return True
+            if not blocking or clock() >= deadline:
+                return False
+            await asyncio.sleep(POLL_S)
 
     async def release(self) -> None:
-        """Give the lock back. Without having it, nothing happens."""
+        """Give the lock back. Without having it, nothing happens. Raises StorageError as `acquire`."""
         lock = self._held.pop(asyncio.current_task(), None)
         if lock is not None:
-            lock.release()
+            with _errors("unlock", self.lock_file):
+                lock.release()
 
     async def __aenter__(self) -> AsyncFileLock:
         if not await self.acquire():
@@ -150,10 +167,17 @@ class CacheFileLock:
             StorageError: `refused` (the name leads out of the folder, or is protected), or the lock cannot be made.
         """
         target = self._path(name)
-        lock = filelock.ReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
+        lock_file = self._lock_file(target)
+        with _errors("lock", target, self.timeout):
+            lock = filelock.ReadWriteLock(lock_file, timeout=self.timeout, is_singleton=False)
         try:
-            with _in_time(target, self.timeout), lock.read_lock(timeout=self.timeout):
+            with _errors("lock", target, self.timeout):
+                lock.acquire_read(timeout=self.timeout)
+            try:
                 yield target
+            finally:
+                with _errors("unlock", target):
+                    lock.release()
         finally:
             lock.close()
 
@@ -162,15 +186,22 @@ class CacheFileLock:
         """The path of an empty temporary file; what is in it at the end of the block becomes the file. Raises as `read`, and
         when the disk is full or may not be written."""
         target = self._path(name, writing=True)
-        lock = filelock.ReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
+        lock_file = self._lock_file(target)
+        with _errors("lock", target, self.timeout):
+            lock = filelock.ReadWriteLock(lock_file, timeout=self.timeout, is_singleton=False)
         try:
-            with _in_time(target, self.timeout), lock.write_lock(timeout=self.timeout):
+            with _errors("lock", target, self.timeout):
+                lock.acquire_write(timeout=self.timeout)
+            try:
                 draft = self._draft(target)
                 try:
                     yield self._place(draft)
                     self._finish(draft, target)
                 finally:
                     self._forget(draft)
+            finally:
+                with _errors("unlock", target):
+                    lock.release()
         finally:
             lock.close()
 
@@ -178,11 +209,17 @@ class CacheFileLock:
     async def aread(self, name: str) -> AsyncIterator[Path]:
         """`read` for coroutines."""
         target = self._path(name)
-        lock = filelock.AsyncReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
+        lock_file = self._lock_file(target)
+        with _errors("lock", target, self.timeout):
+            lock = filelock.AsyncReadWriteLock(lock_file, timeout=self.timeout, is_singleton=False)
         try:
-            with _in_time(target, self.timeout):
-                async with lock.read_lock(timeout=self.timeout):
-                    yield target
+            with _errors("lock", target, self.timeout):
+                await lock.acquire_read(timeout=self.timeout)
+            try:
+                yield target
+            finally:
+                with _errors("unlock", target):
+                    await lock.release()
         finally:
             await lock.close()
 
@@ -190,16 +227,22 @@ class CacheFileLock:
     async def awrite(self, name: str) -> AsyncIterator[Path]:
         """`write` for coroutines."""
         target = self._path(name, writing=True)
-        lock = filelock.AsyncReadWriteLock(self._lock_file(target), timeout=self.timeout, is_singleton=False)
+        lock_file = self._lock_file(target)
+        with _errors("lock", target, self.timeout):
+            lock = filelock.AsyncReadWriteLock(lock_file, timeout=self.timeout, is_singleton=False)
         try:
-            with _in_time(target, self.timeout):
-                async with lock.write_lock(timeout=self.timeout):
-                    draft = await asyncio.to_thread(self._draft, target)
-                    try:
-                        yield self._place(draft)
-                        await asyncio.to_thread(self._finish, draft, target)
-                    finally:
-                        await asyncio.to_thread(self._forget, draft)
+            with _errors("lock", target, self.timeout):
+                await lock.acquire_write(timeout=self.timeout)
+            try:
+                draft = await asyncio.to_thread(self._draft, target)
+                try:
+                    yield self._place(draft)
+                    await asyncio.to_thread(self._finish, draft, target)
+                finally:
+                    await asyncio.to_thread(self._forget, draft)
+            finally:
+                with _errors("unlock", target):
+                    await lock.release()
         finally:
             await lock.close()
 
@@ -256,14 +299,25 @@ def get_cache_lock_manager(cache_dir: str | os.PathLike[str] | None = None) -> C
 
 
 @contextlib.contextmanager
-def _in_time(path: Path, timeout: float) -> Iterator[None]:
+def _errors(operation: str, subject: str | os.PathLike[str], timeout: float | None = None) -> Iterator[None]:
+    """What the system, or the library of locks, says about a lock as an error of ours.
+
+    Args:
+        timeout: seconds that were waited; None: a lock that was not had in time is left to the caller.
+    """
     try:
         yield
     except filelock.Timeout as error:
-        raise _late(path, timeout) from error
+        if timeout is None:
+            raise
+        raise _late(subject, timeout) from error
+    except sqlite3.Error as error:
+        raise failed_database(operation, os.fspath(subject), error) from error
+    except OSError as error:
+        raise failed(operation, os.fspath(subject), error) from error
 
 
-def _late(path: Path, timeout: float) -> TimeoutError:
+def _late(subject: str | os.PathLike[str], timeout: float) -> TimeoutError:
     return TimeoutError(
-        f"{path} was locked by somebody else for {timeout:g} s. Wait for it to end, or raise the timeout."
+        f"{os.fspath(subject)} was locked by somebody else for {timeout:g} s. Wait for it to end, or raise the timeout."
     )

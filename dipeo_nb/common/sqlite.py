@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import threading
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,29 @@ def _refused(path: Path, why: str) -> StorageError:
     return StorageError(
         f"{path} {why}.", hint="Move it away, or use another file.", operation="open", path=str(path), cause="refused"
     )
+
+
+CAUSES: Mapping[str, tuple[str, str]] = {
+    "full|No space": ("disk_full", "Free some disk space; what was stored before is safe."),
+    "readonly|read-only|Read-only": ("read_only", "Make the file and its folder writable, or use another file."),
+    "Permission|unable to open": ("permission", "Make the file and its folder accessible, or use another file."),
+    "not a database|malformed": (
+        "corrupt",
+        "The file is damaged or no database; it is left as it is. Use another one.",
+    ),
+    "locking protocol|No locks": ("unsupported", "The file system has no locks; use a folder on a local disk."),
+    "locked|busy": ("unavailable", "Another process holds the file; end it and try again."),
+}
+"""Words of an error -> (cause, what to do)."""
+
+
+def failed_database(operation: str, path: str | Path, error: Exception) -> StorageError:
+    """An error of SQLite, or of opening its file, as ours."""
+    text = str(error)
+    unknown = ("failed", "Check the file and its folder.")
+    known = (facts for words, facts in CAUSES.items() if any(word in text for word in words.split("|")))
+    cause, hint = next(known, unknown)
+    return StorageError(f"Cannot {operation} {path}: {text}.", hint=hint, operation=operation, path=str(path), cause=cause)
 
 
 def close_with(owner: object, connection: sqlite3.Connection) -> sqlite3.Connection:

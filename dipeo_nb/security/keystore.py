@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.config import Settings
-from dipeo_nb.errors import APIKeyError, MissingDependencyError
+from dipeo_nb.errors import APIKeyError, MissingDependencyError, StorageError
 
 FILE_NAME = "apikeys.json"
 SCRYPT = {"n": 2**17, "r": 8, "p": 1}
@@ -430,8 +430,9 @@ def _locked(path: Path) -> Iterator[None]:
     lock = FileLock(path, private=True)
     try:
         taken = lock.acquire()
-    except OSError as error:
-        raise _unlockable(path, error) from error
+    except StorageError as error:
+        hint = f"{error.hint} Or choose another folder with DIPEO_DATA_DIR."
+        raise APIKeyError(error.message, hint=hint, path=str(path)) from error
     if not taken:
         raise APIKeyError(
             f"{path} was locked by another process for {lock.timeout:g} s.",

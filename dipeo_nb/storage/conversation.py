@@ -15,12 +15,12 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.sqlite import close_with, connect
+from dipeo_nb.common.sqlite import close_with, connect, failed_database
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import Message, normalize_service, parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -480,7 +480,7 @@ class _File:
                         connection.execute("ROLLBACK")
                     raise
             except (sqlite3.Error, OSError) as error:
-                raise self._failed(operation, error) from error
+                raise failed_database(operation, self.path, error) from error
             return result
 
     def _opened(self) -> sqlite3.Connection:
@@ -534,27 +534,6 @@ class _File:
 
     def _refused(self, why: str, hint: str) -> StorageError:
         return StorageError(f"{self.path} {why}.", hint=hint, operation="open", path=str(self.path), cause="refused")
-
-    def _failed(self, operation: str, error: Exception) -> StorageError:
-        text = str(error)
-        unknown = ("failed", "Check the file and its folder.")
-        known = (facts for words, facts in _CAUSES.items() if any(word in text for word in words.split("|")))
-        cause, hint = next(known, unknown)
-        return StorageError(
-            f"Cannot {operation} {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path), cause=cause
-        )
-
-
-_CAUSES: Mapping[str, tuple[str, str]] = {
-    "full|No space": ("disk_full", "Free some disk space; what was stored before is safe."),
-    "readonly|read-only|Read-only": ("read_only", "Make the file and its folder writable, or use another file."),
-    "Permission|unable to open": ("permission", "Make the file and its folder accessible, or use another file."),
-    "not a database|malformed": (
-        "corrupt",
-        "The file is damaged or no database; it is left as it is. Use another one.",
-    ),
-    "locked|busy": ("unavailable", "Another process holds the file; end it and try again."),
-}
 
 
 def _is_busy(error: BaseException) -> bool:

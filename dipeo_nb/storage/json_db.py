@@ -157,13 +157,12 @@ class DBOperationsDomainService:
             return
         name = hashlib.blake2b(str(target).encode(), digest_size=16).hexdigest()
         locks = own_root(self.file_system.base_path).below("locks")
-        lock = FileLock(locks.path / f"{name}.lock", timeout=LOCK_TIMEOUT_S, private=True)
+        lock = FileLock(locks.path / f"{name}.lock", timeout=LOCK_TIMEOUT_S, private=True, subject=path)
         try:
             locks.mkdir()
-            mine = lock.acquire()
         except OSError as error:
             raise failed("change", path, error) from error
-        if not mine:
+        if not lock.acquire():
             raise StorageError(
                 f"Cannot change '{path}': another process has held it for {LOCK_TIMEOUT_S:g} s.",
                 hint="End that process, or try again later.",

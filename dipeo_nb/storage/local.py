@@ -409,7 +409,7 @@ class LocalBlobAdapter:
     def _locked(self, folder: PurePosixPath) -> FileLock:
         self._root.mkdir("locks")
         name = hashlib.sha256(str(folder).encode()).hexdigest()[:4]
-        return FileLock(self._root.path / "locks" / f"{name}.lock", private=True)
+        return FileLock(self._root.path / "locks" / f"{name}.lock", private=True, subject=self._root.path / folder)
 
     def _tidy(self, folder: PurePosixPath) -> None:
         """Remove folders that are empty now, up to the root."""
