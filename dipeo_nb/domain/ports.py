@@ -289,7 +289,7 @@ class BlobStorePort(Protocol):
         ...
 
     async def versions(self, key: str) -> Sequence[BlobVersion]:
-        """Newest first; empty when there is no such key.
+        """Newest first; empty when there is no such key. What is put right now is listed as the current one, or not yet.
 
         Raises StorageError `unsupported` where the store has no versions; so does this default.
         """
@@ -351,11 +351,17 @@ class ArtifactStorePort(Protocol):
     """
 
     @abstractmethod
-    async def push(self, artifact: Artifact) -> ArtifactRef:
+    async def push(self, artifact: Artifact, *, create_only: bool = False) -> ArtifactRef:
         """Store a version; one that is there already is replaced, and is then the newest. Its tags are added to those it has.
 
+        Of several pushes that make the same version at the same time, one succeeds.
+
+        Args:
+            create_only: a version that is there already is an error.
+
         Raises:
-            StorageError: `refused` (name, version or tag), `not_json` (metadata).
+            StorageError: `exists` (create_only and there is one, or another push made it meanwhile), `refused` (name, version
+                or tag), `not_json` (metadata). Nothing of the push is left then.
             ValidationError: the tags are one string, not several.
         """
         ...

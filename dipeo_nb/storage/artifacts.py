@@ -5,7 +5,7 @@
 | `artifacts/data/<name>/@/<random>` | the content of one push |
 | `artifacts/versions/<name>/@/<version>` | the record (JSON) that names that content; writing it is what makes a push seen |
 | `artifacts/stages/<name>/@/<stage>` | which version the stage is at |
-| `artifacts/tags/<tag>/@/<name>/@/<version>` | nothing: that it is there is the tag |
+| `artifacts/tags/<tag>/@/<name>/@/<version>` | that it is there is the tag; it says which push made it |
 
 Each fact is a blob of its own, written whole: there is no list that two processes could read, change and write back.
 """
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
+import inspect
 import json
 import shutil
 import sys
@@ -72,27 +74,33 @@ class ArtifactStoreAdapter:
         finally:
             await self._blobs.cleanup()
 
-    async def push(self, artifact: Artifact) -> ArtifactRef:
+    async def push(self, artifact: Artifact, *, create_only: bool = False) -> ArtifactRef:
         name, version = _checked(artifact.name), _checked(artifact.version)
         tags = _checked_tags(artifact.tags)
         metadata = _plain(artifact)
+        key = _version_key(name, version)
         before = await self._record(name, version)
+        if before is not None and create_only:
+            raise _is_there(name, version)
         data = f"artifacts/data/{name}/@/{uuid.uuid4().hex}"
+        marks: dict[str, str] = {}
         try:
             checksum, size = await self._put_data(data, artifact.data)
             record = {
                 "name": name, "version": version, "data": data, "size": size, "sha256": checksum,
-                "created": time.time(), "metadata": metadata,
+                "created": time.time(), "metadata": metadata, "tags": tags,
             }  # fmt: skip
-            await self._mark(name, version, tags)
-            await self._blobs.put(_version_key(name, version), json.dumps(record, ensure_ascii=False).encode())
-        except BaseException:
+            await self._mark(name, version, tags, data, marks)
+            await self._put_record(key, record, create_only=before is None)
+        except BaseException as error:
             with contextlib.suppress(StorageError):  # the first error is the one that tells
                 await self._blobs.delete(data)
+            if isinstance(error, StorageError) and error.facts.get("cause") == "exists":
+                await self._unmark(name, version, marks)
+                raise _is_there(name, version) from error
             raise
         if before is not None:
-            with contextlib.suppress(StorageError):  # pushed it is; what stays behind only takes room
-                await self._blobs.delete(before["data"])
+            await self._remove_replaced(key, before, record)
         return _ref(record)
 
     async def pull(self, ref: ArtifactRef, folder: Path | None = None) -> Path:
@@ -136,7 +144,9 @@ class ArtifactStoreAdapter:
 
     async def tag(self, ref: ArtifactRef, tags: Iterable[str]) -> None:
         checked = _checked_tags(tags)
-        await self._mark(*await self._known(ref), checked)
+        name, version = await self._known(ref)
+        for tag in checked:
+            await self._blobs.put(_tag_key(tag, name, version), b"")
 
     async def find_by_tag(self, tag: str) -> Sequence[ArtifactRef]:
         prefix = _tag_key(_checked(tag), "", "").removesuffix("/@/")
@@ -173,11 +183,50 @@ class ArtifactStoreAdapter:
             await self._blobs.put(key, cast(BinaryIO, _SeenFile(data, seen)))
         return seen.digest.hexdigest(), seen.size
 
-    async def _mark(self, name: str, version: str, tags: Iterable[str]) -> None:
+    async def _mark(self, name: str, version: str, tags: Iterable[str], pushed: str, marks: dict[str, str]) -> None:
+        """Add tags of a push; *marks* gets the blobs that were put, with their versions, which are this push's own."""
         for tag in tags:
             key = _tag_key(tag, name, version)
             if not await self._blobs.exists(key):
-                await self._blobs.put(key, b"")
+                marks[key] = await self._blobs.put(key, pushed.encode())
+
+    async def _unmark(self, name: str, version: str, marks: dict[str, str]) -> None:
+        """Take the tags of a push back that another one was faster than, but for those that the other has, too."""
+        record = await self._record(name, version)
+        kept = {_tag_key(tag, name, version) for tag in (record or {}).get("tags", ())}
+        for key in marks.keys() - kept:
+            await self._blobs.delete(key, marks[key])
+
+    async def _put_record(self, key: str, record: dict[str, Any], *, create_only: bool) -> None:
+        """Make a push seen. Raises StorageError `exists`: create_only, and another push was faster."""
+        text = json.dumps(record, ensure_ascii=False).encode()
+        if create_only and self._creates:
+            await self._blobs.put(key, text, create_only=True)
+        else:
+            await self._blobs.put(key, text)
+
+    @functools.cached_property
+    def _creates(self) -> bool:
+        """Whether the blob store knows `create_only`, which stores of earlier versions of the port do not."""
+        return "create_only" in inspect.signature(self._blobs.put).parameters
+
+    async def _remove_replaced(self, key: str, before: dict[str, Any], record: dict[str, Any]) -> None:
+        """Drop what the current record of a version has replaced, that of pushes that were made meanwhile, too.
+
+        A blob's version that is listed and not current was current before, so its content is nobody's any more. Where a store
+        has no versions, each push drops its own content when it was replaced by then.
+        """
+        with contextlib.suppress(StorageError):  # pushed it is; what stays behind only takes room
+            await self._blobs.delete(before["data"])
+            current = await self._json(key)
+            if current is not None and current["data"] != record["data"]:
+                await self._blobs.delete(record["data"])
+            for old in await self._blobs.versions(key):
+                if not old.current:
+                    replaced = await self._json(key, old.version)
+                    if replaced is not None:
+                        await self._blobs.delete(replaced["data"])
+                    await self._blobs.delete(key, old.version)
 
     async def _content(self, name: str, version: str) -> tuple[dict[str, Any], BinaryIO]:
         """The record of a version and its open content."""
@@ -213,9 +262,9 @@ class ArtifactStoreAdapter:
     async def _record(self, name: str, version: str) -> dict[str, Any] | None:
         return await self._json(_version_key(name, version))
 
-    async def _json(self, key: str) -> dict[str, Any] | None:
+    async def _json(self, key: str, version: str | None = None) -> dict[str, Any] | None:
         try:
-            file = await self._blobs.get(key)
+            file = await (self._blobs.get(key) if version is None else self._blobs.get(key, version))
         except StorageError as error:
             if error.facts.get("cause") == "not_found":
                 return None
@@ -339,6 +388,13 @@ def _in_uri(text: str) -> str:
 
 def _newest_first(refs: list[ArtifactRef]) -> list[ArtifactRef]:
     return sorted(refs, key=lambda ref: (ref.created, ref.version), reverse=True)
+
+
+def _is_there(name: str, version: str) -> StorageError:
+    return StorageError(
+        f"There is an artifact '{name}' in version '{version}' already: another push of it came first.",
+        hint="Give this one another version; or push again, to replace it.", operation="push", path=name, cause="exists",
+    )  # fmt: skip
 
 
 def _no_version(name: str, version: str) -> StorageError:

@@ -331,7 +331,17 @@ class LocalBlobAdapter:
 
     async def versions(self, key: str) -> Sequence[BlobVersion]:
         folder = self._folder(key)
-        return await self._run("versions", key, lambda: self._versions(folder, key))
+
+        def listed() -> list[BlobVersion]:
+            if self._current(folder) is None:
+                return []
+            try:
+                with self._locked(folder):  # a version has its record a moment before it is the current one
+                    return self._versions(folder, key)
+            except (OSError, StorageError):  # where nothing can be locked, nothing can be put
+                return self._versions(folder, key)
+
+        return await self._run("versions", key, listed)
 
     async def presign_url(self, key: str, operation: str = "GET", expires_in: int = 3600) -> str:
         """A file URL; it does not expire."""

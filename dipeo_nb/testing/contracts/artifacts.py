@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dipeo_nb.domain.ports import Artifact, ArtifactRef, ArtifactStorePort
-from dipeo_nb.errors import ValidationError
+from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.testing.contracts.blobs import BAD_KEYS
 from dipeo_nb.testing.contracts.promises import Contract, named, promise, refusal, same, that
 
@@ -246,7 +246,7 @@ class ArtifactStoreContract(Contract):
                     that(path.read_bytes() in contents, "a reader sees a content that nobody pushed")
 
         await asyncio.gather(
-            *(store.push(Artifact("m", "0", bytes([n]) * 1000)) for n in range(10)),
+            *(store.push(Artifact("m", "0", bytes([n]) * 1000)) for n in range(10)),  # in place of the one that is there
             *(store.push(Artifact("m", f"v{n}", b"x")) for n in range(10)),
             *(store.tag(ref, [f"t{n}"]) for n in range(10)),
             *(store.promote(ref, "prod") for _ in range(5)),
@@ -255,6 +255,31 @@ class ArtifactStoreContract(Contract):
         same(len(await store.list_versions("m")), 11, "the number of versions after pushes at once")
         for n in range(10):
             same(versions(await store.find_by_tag(f"t{n}")), ["0"], f"the versions with the tag t{n}, given at once")
+
+    @promise
+    async def test_one_of_several_makes_a_version(self, store: ArtifactStorePort) -> None:
+        """Of pushes that make a version at the same time one succeeds, whole and with its tags alone; create_only refuses one
+        that is there."""
+
+        async def push(number: int) -> ArtifactRef | None:
+            try:
+                return await store.push(Artifact("m", "1", b"%d" % number, {"n": number}, (f"t{number}", "all")))
+            except StorageError as error:
+                same(error.facts.get("cause"), "exists", "the cause of a push that was not the first")
+                return None
+
+        made = [ref for ref in await asyncio.gather(*(push(n) for n in range(12))) if ref is not None]
+        same(len(made), 1, "the number of pushes that made the version")
+        (ref,) = made
+        winner = ref.metadata["n"]
+        same((await store.pull(ref)).read_bytes(), b"%d" % winner, "the content of the version")
+        same(list(await store.find_by_tag("all")), [ref], "the versions with the tag that all gave")
+        tagged = [n for n in range(12) if await store.find_by_tag(f"t{n}")]
+        same(tagged, [winner], "the pushes whose tags are there")
+        with refusal("pushing with create_only what is there", cause="exists"):
+            await store.push(Artifact("m", "1", b"other", tags=("other",)), create_only=True)
+        same(await store.get_latest("m"), ref, "the version after a push that was refused")
+        same(list(await store.find_by_tag("other")), [], "the versions with the tag of a push that was refused")
 
     @promise
     async def test_what_was_pushed_outlives_the_object(self, store: ArtifactStorePort) -> None:
