@@ -647,38 +647,26 @@ class Runtime(InitializationMixin):
             The ids of all that were deleted.
 
         Raises:
-            StorageError: `going_on`, one of them lives, here or elsewhere: nothing was deleted.
+            StorageError: `going_on`, one of them lives, here or elsewhere, or is a part of one that does: nothing was deleted.
         """
         await self.initialize()
         store = self.services.store
-        families = {run_id: await self._family(run_id) for run_id in run_ids}
-        found = [row for family in families.values() for row in family]
-        for row in found:
-            if (here := live.holder(store, row.run_id)) is not None:
-                raise live.going_on(row.run_id, here, operation="delete")
-            if row.status == Status.RUNNING:
-                raise StorageError(
-                    f"Run {row.run_id} still goes on in another process; nothing was deleted.",
-                    hint="Wait for it, or stop it where it runs.",
-                    operation="delete",
-                    run_id=row.run_id,
-                    cause="going_on",
-                )
-        deleted = list(dict.fromkeys(row.run_id for row in reversed(found)))  # children before their parents
-        for run_id in deleted:
-            await store.delete(run_id)
-        if deleted and give_back:
-            await store.compact()
-        return deleted
+        related = [found for run_id in run_ids for found in await self._related(run_id)]
+        # What this process has of them does not live: it would be reserved.
+        with live.reserved(store, dict.fromkeys(related), "delete"):
+            return await store.delete(*run_ids, mine=True, compact=give_back)
 
-    async def _family(self, run_id: str) -> list[RunSummary]:
-        """A run and all runs of sub-diagrams below it, parents first."""
+    async def _related(self, run_id: str) -> list[str]:
+        """A run with all runs of sub-diagrams below it, and those above it."""
         store = self.services.store
         row = await store.run(run_id)
-        family = [row] if row is not None else []
-        for member in family:  # grows meanwhile
-            family += await store.runs(parent=member.run_id, limit=1_000_000)
-        return family
+        related = [row.run_id] if row is not None else []
+        for member in related:  # grows meanwhile
+            related += [part.run_id for part in await store.runs(parent=member, limit=1_000_000) if part.run_id not in related]
+        while row is not None and row.parent_run_id is not None and row.parent_run_id not in related:
+            related.append(row.parent_run_id)
+            row = await store.run(row.parent_run_id)
+        return related
 
     async def prune(
         self,

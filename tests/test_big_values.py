@@ -215,10 +215,10 @@ def test_a_value_that_many_nodes_hand_on_is_kept_once(store: RunStore):
                 assert events[0].payload["variables"] == {"given": value}
                 assert (await store.events(run, after=50, limit=2))[1].payload["text"] == BIG
             assert 200_000 <= await size_of(store) < 400_000
-            await store.delete("r")
+            await store.delete("r", mine=True)
             assert 100_000 <= await size_of(store) < 200_000
             assert (await store.events("other"))[-1].payload["output"] == value
-            await store.delete("other")
+            await store.delete("other", mine=True)
             assert await size_of(store) == 0
         finally:
             await store.cleanup()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,12 @@ import pytest
 from dipeo_nb.cli import main
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
+from dipeo_nb.domain.enums import EventType
 from dipeo_nb.errors import StorageError, UserError
+from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.testing.contracts.runs import ended, event, started
 from tests.parent_diagram import parent_of
 from tests.waiting import wait_until
 
@@ -133,3 +138,88 @@ def test_pruning(session: Session, base: Path, capsys: pytest.CaptureFixture[str
 def test_unknown_ids(session: Session, base: Path):
     assert main(["runs", "delete", "nothing", "--base-dir", str(base)]) == 2
     assert run_sync(session.runtime.delete_runs(["nothing"])) == []
+
+
+OWNER = """
+import asyncio, sys, time
+from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.testing.contracts.runs import started
+
+async def main(path):
+    store = SqliteRunStore(path)
+    await store.append([started("theirs")])
+    await store.append([started("part", parent="theirs")])
+    print("begun", flush=True)
+    time.sleep(100)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_a_run_of_another_process_is_not_deleted(tmp_path: Path, child: Callable[..., subprocess.Popen[str]]):
+    """Whatever this process says of its own; when that process is gone, the run may go, and the file is as small as before."""
+    path = tmp_path / "runs.db"
+    store = SqliteRunStore(path)
+    run_sync(store.append([started("big"), *(event(n, run="big", text="x" * 100_000) for n in range(2, 40)), ended(40, "big")]))
+    other = child(OWNER, str(path))
+    assert other.stdout is not None and other.stdout.readline() == "begun\n"
+    for asked in ("theirs", "part"):
+        with pytest.raises(StorageError, match=f"process {other.pid} on .*nothing was deleted") as error:
+            run_sync(store.delete("big", asked, mine=True))
+        assert error.value.facts["cause"] == "going_on"
+    assert len(run_sync(store.runs(nested=True))) == 3
+    other.kill()
+    other.wait()
+    run_sync(store.compact())
+    before = path.stat().st_size
+    assert before > 100_000
+    assert sorted(run_sync(store.delete("big", "theirs"))) == ["big", "part", "theirs"]
+    assert path.stat().st_size < before / 2
+    run_sync(store.cleanup())
+
+
+def test_another_process_that_writes_does_not_hold_the_loop(tmp_path: Path):
+    """Claims, answers and deletions wait for it, like events, while others on the loop go on."""
+    path = tmp_path / "runs.db"
+    store = SqliteRunStore(path)
+    run_sync(store.append([started(), event(2, EventType.EXECUTION_ERROR, status="failed")]))
+    run_sync(store.append([started("gone"), ended(2, "gone")]))
+    lock = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    async def go() -> None:
+        lock.execute("BEGIN IMMEDIATE")
+        works = [
+            asyncio.ensure_future(work)
+            for work in (store.claim("r1"), store.put_answer("r1", "q", "yes"), store.drop_answer("r1", "p"), store.delete("gone"))
+        ]
+        done, _ = await asyncio.wait(works, timeout=0.3)
+        assert not done
+        lock.execute("COMMIT")
+        await asyncio.gather(*works)
+
+    run_sync(go())
+    lock.close()
+    assert run_sync(store.answers("r1")) == {"q": "yes"}
+    assert run_sync(store.run("gone")) is None
+    run_sync(store.append([event(3)]))
+    run_sync(store.cleanup())
+
+
+def test_a_run_is_not_taken_over_while_it_is_deleted(session: Session, monkeypatch: pytest.MonkeyPatch):
+    run = session.start("child.light.yaml", inputs={"size": 10}, view=False)
+    wait_until(lambda: run.question)
+    run.stop()
+    run.wait(30)
+    store, refused = session.runtime.services.store, []
+    delete = store.delete
+
+    async def slow(*run_ids: str, **options: bool) -> list[str]:
+        try:
+            await session.runtime.recover(run.id)
+        except StorageError as error:
+            refused.append(error.facts["cause"])
+        return await delete(*run_ids, **options)
+
+    monkeypatch.setattr(store, "delete", slow)
+    assert run_sync(session.runtime.delete_runs([run.id])) == [run.id]
+    assert refused == ["going_on"]

@@ -591,8 +591,19 @@ class RunStore(Protocol):
         ...
 
     @abstractmethod
-    async def delete(self, run_id: str) -> None:
-        """Forget a run; unknown ones are ignored."""
+    async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
+        """Forget runs with the runs of their sub-diagrams, all of them or none; unknown ones are ignored.
+
+        Args:
+            mine: also runs that this process began or claimed and that have no final event: the caller knows that they do not go on.
+            compact: give their space back at once, see `compact`.
+
+        Returns:
+            The ids of all that are gone.
+
+        Raises:
+            StorageError: `going_on`, one of them lives, or is a part of a run that does; its `run_id` says which.
+        """
         ...
 
     async def compact(self) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from dipeo_nb.domain.ports import RunStore
@@ -30,11 +32,12 @@ def _key(store: RunStore, run_id: str) -> _Key:
     return _Key(getattr(store, "place", None) or id(store), run_id)
 
 
-def enter(store: RunStore, run_id: str, holder: Any, *, instead_of: Any = None) -> None:
+def enter(store: RunStore, run_id: str, holder: Any, *, instead_of: Any = None, operation: str = "claim") -> None:
     """Take a run for *holder*.
 
     Args:
         instead_of: who may have it already, and hands it over.
+        operation: what for, in the error.
 
     Raises:
         StorageError: `going_on`, it lives here already.
@@ -43,7 +46,7 @@ def enter(store: RunStore, run_id: str, holder: Any, *, instead_of: Any = None) 
     with _lock:
         current = _holders.get(key)
         if current is not None and current is not holder and current is not instead_of:
-            raise going_on(run_id, current)
+            raise going_on(run_id, current, operation=operation)
         _holders[key] = holder
 
 
@@ -53,6 +56,29 @@ def leave(store: RunStore, run_id: str, holder: Any) -> None:
     with _lock:
         if _holders.get(key) is holder:
             del _holders[key]
+
+
+class _Reservation:
+    """Holds runs that nobody may take over for a while."""
+
+
+@contextmanager
+def reserved(store: RunStore, run_ids: Iterable[str], operation: str) -> Iterator[None]:
+    """Keep everybody in this process from taking these runs over meanwhile.
+
+    Raises:
+        StorageError: `going_on`, one of them lives here.
+    """
+    reservation = _Reservation()
+    taken: list[str] = []
+    try:
+        for run_id in run_ids:
+            enter(store, run_id, reservation, operation=operation)
+            taken.append(run_id)
+        yield
+    finally:
+        for run_id in taken:
+            leave(store, run_id, reservation)
 
 
 def holder(store: RunStore, run_id: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
@@ -93,10 +93,18 @@ class InMemoryRunStore:
     async def beat(self, run_id: str) -> bool:
         return True  # nobody else has this object
 
-    async def delete(self, run_id: str) -> None:
-        self._runs.pop(run_id, None)
-        self._shared.pop(run_id, None)
-        self._answers.pop(run_id, None)
+    async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
+        parents = {run_id: log[0].payload.get("parent") for run_id, log in self._runs.items()}
+        going = [
+            run_id for run_id, log in self._runs.items() if self._summary(log).status == Status.RUNNING or run_id in self._claimed
+        ]
+        family, above = relatives(parents, run_ids)
+        check_delete([] if mine else going, family, above)
+        for run_id in family:
+            del self._runs[run_id], self._shared[run_id]
+            self._answers.pop(run_id, None)
+            self._claimed.discard(run_id)
+        return family
 
     @staticmethod
     def _summary(log: list[Event]) -> RunSummary:
@@ -138,6 +146,58 @@ def check_claim(run_id: str, status: str | None, mine: bool, holder: str = "") -
     else:
         return
     raise StorageError(message, hint=hint, operation="claim", run_id=run_id, cause=cause)
+
+
+def relatives(parents: Mapping[str, str | None], run_ids: Iterable[str]) -> tuple[list[str], set[str]]:
+    """Which runs are deleted with *run_ids*, and which ones they are parts of.
+
+    Args:
+        parents: run → the run that it is a part of, of all runs that may be concerned.
+
+    Returns:
+        Those of *run_ids* that there are with all below them, parts first; all above them that are not among these.
+    """
+    parts: dict[str, list[str]] = {}
+    for run_id, parent in parents.items():
+        if parent is not None:
+            parts.setdefault(parent, []).append(run_id)
+    family = dict.fromkeys(run_id for run_id in run_ids if run_id in parents)
+    waiting = list(family)
+    for run_id in waiting:  # grows meanwhile
+        new = [part for part in parts.get(run_id, ()) if part not in family]
+        family.update(dict.fromkeys(new))
+        waiting += new
+    above: set[str] = set()
+    for run_id in family:
+        parent = parents[run_id]
+        while parent is not None and parent in parents and parent not in family and parent not in above:
+            above.add(parent)
+            parent = parents[parent]
+    return waiting[::-1], above
+
+
+def check_delete(going: Iterable[str], family: Iterable[str], above: Iterable[str], holder: str = "") -> None:
+    """The rules of `RunStore.delete`.
+
+    Args:
+        going: runs that go on.
+        family, above: see `relatives`.
+        holder: who has them, in words.
+
+    Raises:
+        StorageError: `going_on`; nothing may be deleted.
+    """
+    going, family, above = set(going), set(family), set(above)
+    where = f" in {holder}" if holder else ""
+    if living := sorted(going & family):
+        message = f"Run {living[0]} still goes on{where}; nothing was deleted."
+    elif living := sorted(going & above):
+        message = f"Run {living[0]} still goes on{where}, of which these runs are a part; nothing was deleted."
+    else:
+        return
+    raise StorageError(
+        message, hint="Wait for it, or stop it where it runs.", operation="delete", run_id=living[0], cause="going_on"
+    )
 
 
 def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:

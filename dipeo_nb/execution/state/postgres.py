@@ -24,7 +24,15 @@ from dipeo_nb.common.scrub import logger, place_of
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import MissingDependencyError, StorageError
-from dipeo_nb.execution.state.memory import answered, check_claim, check_order, final_status, taken_over
+from dipeo_nb.execution.state.memory import (
+    answered,
+    check_claim,
+    check_delete,
+    check_order,
+    final_status,
+    relatives,
+    taken_over,
+)
 from dipeo_nb.execution.state.rows import batch_of, chosen, events_of
 
 SCHEMA_VERSION = 3
@@ -102,6 +110,16 @@ WITH held AS (
 )
 SELECT * FROM rows
 """
+_RELATED = """
+WITH RECURSIVE below AS (
+    SELECT unnest(%s::text[]) AS run_id
+    UNION SELECT runs.run_id FROM dipeo_runs runs JOIN below ON runs.parent_run_id = below.run_id
+), above AS (
+    SELECT unnest(%s::text[]) AS run_id
+    UNION SELECT runs.parent_run_id FROM dipeo_runs runs JOIN above USING (run_id) WHERE runs.parent_run_id IS NOT NULL
+), related AS (SELECT run_id FROM below UNION SELECT run_id FROM above)
+"""
+"""Runs, given twice, with all below and above them."""
 T = TypeVar("T")
 
 
@@ -312,14 +330,29 @@ class PostgresRunStore:
 
         await self._patiently("answer", drop)
 
-    async def delete(self, run_id: str) -> None:
-        async def forget(connection: Any) -> None:
-            async with connection.transaction():
-                for table in ("dipeo_events", "dipeo_blobs", "dipeo_answers", "dipeo_runs"):
-                    await connection.execute(f"DELETE FROM {table} WHERE run_id = %s", (run_id,))
+    async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
+        names = list(run_ids)
 
-        await self._patiently("delete", forget)
-        self._stored.pop(run_id, None)
+        async def forget(connection: Any) -> list[str]:
+            async with connection.transaction():
+                query = "SELECT run_id FROM dipeo_runs WHERE run_id IN (SELECT run_id FROM related) ORDER BY run_id FOR UPDATE"
+                await connection.execute(f"{_RELATED} {query}", (names, names))  # nobody claims one of them, or appends to it, from now on
+                query = "SELECT run_id, parent_run_id, owner FROM dipeo_runs WHERE run_id IN (SELECT run_id FROM related)"
+                rows = await (await connection.execute(f"{_RELATED} {query}", (names, names))).fetchall()
+                family, above = relatives({row[0]: row[1] for row in rows}, names)
+                query = f"{_ROWS} WHERE run_id = ANY(%s) AND status = 'running'"
+                going = {row[0] for row in await (await connection.execute(query, ([row[0] for row in rows],))).fetchall()}
+                for run_id, _, owner in rows:
+                    if run_id in going and not (mine and owner == self._owner):
+                        check_delete([run_id], family, above, await self._holder_of(connection, owner))
+                for table in ("dipeo_events", "dipeo_blobs", "dipeo_answers", "dipeo_runs"):
+                    await connection.execute(f"DELETE FROM {table} WHERE run_id = ANY(%s)", (family,))
+                return family
+
+        deleted = await self._patiently("delete", forget)
+        for run_id in deleted:
+            self._stored.pop(run_id, None)
+        return deleted
 
     # The tables.
 

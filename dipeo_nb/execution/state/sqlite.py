@@ -13,15 +13,15 @@ its own transaction: who was thought dead, and is not, cannot write any more.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.operations import logged
@@ -29,9 +29,18 @@ from dipeo_nb.common.sqlite import close_with, connect
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state.memory import answered, check_claim, check_order, final_status, taken_over
+from dipeo_nb.execution.state.memory import (
+    answered,
+    check_claim,
+    check_delete,
+    check_order,
+    final_status,
+    relatives,
+    taken_over,
+)
 from dipeo_nb.execution.state.rows import Batch, batch_of, chosen, events_of
 
+T = TypeVar("T")
 SCHEMA_VERSION = 4
 """`PRAGMA user_version` of the files this version writes."""
 APPLICATION_ID = 0x44495045
@@ -161,14 +170,7 @@ class SqliteRunStore:
         last = events[-1]
         try:
             batch = batch_of(events)
-            try:
-                _write(self._db, events, batch, self._token(events))
-            except sqlite3.OperationalError as error:
-                if not _is_busy(error):
-                    raise
-                # Another process is writing: wait for it off the loop, so that other runs go on.
-                work = asyncio.get_running_loop().run_in_executor(None, self._write_patiently, events, batch)
-                await uncancelled(work)
+            await self._transaction("append", lambda connection: _write(connection, events, batch, self._token(events)))
         except (StorageError, asyncio.CancelledError):
             self._stored.pop(run_id, None)  # how much is stored is looked up by the next append
             raise
@@ -240,9 +242,9 @@ class SqliteRunStore:
         return _summary(rows[0]) if rows else None
 
     async def claim(self, run_id: str, *, mine: bool = False) -> None:
-        with self._transaction("claim") as connection:
+        def take(connection: sqlite3.Connection) -> int:
             rows = connection.execute(f"{_SELECT_RUNS} WHERE run_id = ?", (run_id,)).fetchall()
-            own = bool(rows) and rows[0][7] == _HOST and rows[0][8] == os.getpid()
+            own = bool(rows) and _is_own(rows[0])
             holder = _holder(*rows[0][7:9]) if rows else ""
             check_claim(run_id, _summary(rows[0]).status if rows else None, mine and own, holder)
             held = connection.execute("SELECT token FROM leases WHERE run_id = ?", (run_id,)).fetchone()
@@ -252,6 +254,9 @@ class SqliteRunStore:
                 "UPDATE runs SET status = ?, ended_at = NULL, host = ?, pid = ?, process_start = ? WHERE run_id = ?",
                 (str(Status.RUNNING), _HOST, os.getpid(), process_start(os.getpid()) or "", run_id),
             )
+            return token
+
+        token = await self._transaction("claim", take)
         self._stored.pop(run_id, None)
         self._tokens[run_id] = token
 
@@ -267,24 +272,39 @@ class SqliteRunStore:
             return True  # whether it is still ours shows at the next beat, or at the next append
 
     async def put_answer(self, run_id: str, request_id: str, answer: str) -> None:
-        with self._transaction("answer") as connection:
+        def put(connection: sqlite3.Connection) -> None:
             row = (run_id, request_id, answer)
             if not connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", row).rowcount:
                 raise answered(run_id, request_id)
+
+        await self._transaction("answer", put)
 
     async def answers(self, run_id: str) -> dict[str, str]:
         return dict(self._read("SELECT request_id, answer FROM answers WHERE run_id = ?", (run_id,)))
 
     async def drop_answer(self, run_id: str, request_id: str) -> None:
-        with self._transaction("answer") as connection:
-            connection.execute("DELETE FROM answers WHERE run_id = ? AND request_id = ?", (run_id, request_id))
+        query = "DELETE FROM answers WHERE run_id = ? AND request_id = ?"
+        await self._transaction("answer", lambda connection: connection.execute(query, (run_id, request_id)))
 
-    async def delete(self, run_id: str) -> None:
-        with self._transaction("delete") as connection:
+    async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
+        def forget(connection: sqlite3.Connection) -> list[str]:
+            rows = {row[0]: row for row in connection.execute(_RELATED, (json.dumps(run_ids), json.dumps(run_ids)))}
+            family, above = relatives({run_id: row[6] for run_id, row in rows.items()}, run_ids)
+            for row in rows.values():
+                if _summary(row).status == Status.RUNNING and not (mine and _is_own(row)):
+                    check_delete([row[0]], family, above, _holder(*row[7:9]))
             for table in ("events", "event_blobs", "blobs", "leases", "answers", "runs"):
-                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
-        self._stored.pop(run_id, None)
-        self._tokens.pop(run_id, None)
+                connection.execute(f"DELETE FROM {table} WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(family),))
+            return family
+
+        # Off the loop, as a large run takes its time.
+        deleted = await self._transaction("delete", forget, inline=False)
+        for run_id in deleted:
+            self._stored.pop(run_id, None)
+            self._tokens.pop(run_id, None)
+        if deleted and compact:
+            await self.compact()
+        return deleted
 
     async def compact(self) -> None:
         """Give the space of deleted runs back to the file system; what other processes do meanwhile only waits, or keeps it from
@@ -299,8 +319,11 @@ class SqliteRunStore:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.OperationalError as error:
-            if not _is_busy(error):  # else somebody reads or writes all the time: the space is used again later
-                raise self._failed("compact", error) from error
+            # Somebody reads or writes all the time, or there is no room for the copy that this makes: the space stays in the file,
+            # and what is recorded next uses it.
+            failed = self._failed("compact", error)
+            if not _is_busy(error) and failed.facts["cause"] != "disk_full":
+                raise failed from error
         finally:
             connection.close()
 
@@ -431,7 +454,26 @@ class SqliteRunStore:
 
     # Writing.
 
-    def _write_patiently(self, events: Sequence[Event], batch: Batch) -> None:
+    async def _transaction(self, operation: str, work: Callable[[sqlite3.Connection], T], *, inline: bool = True) -> T:
+        """What *work* gives, done whole or not at all.
+
+        Args:
+            inline: on the loop's thread, which takes less than another thread would, unless another process is writing.
+
+        Raises:
+            StorageError: the store refuses, or *work* does.
+        """
+        self._check_writable()
+        try:
+            if inline:
+                return _whole(self._db, work)
+        except sqlite3.Error as error:
+            if not _is_busy(error):
+                raise self._failed(operation, error) from error
+        # Another process's write is waited for off the loop, so that other runs go on.
+        return await uncancelled(asyncio.get_running_loop().run_in_executor(None, self._patiently, operation, work))
+
+    def _patiently(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
         deadline = time.monotonic() + BUSY_TOTAL_S
         pause = 0.005
         while True:
@@ -440,32 +482,12 @@ class SqliteRunStore:
                 with self._one_waits:
                     if self._waiting is None:
                         self._waiting = self._connected()
-                    _write(self._waiting, events, batch, self._token(events))
-            except sqlite3.OperationalError as error:
+                    return _whole(self._waiting, work)
+            except sqlite3.Error as error:
                 if not _is_busy(error) or time.monotonic() > deadline:
-                    raise self._failed("append", error) from error
+                    raise self._failed(operation, error) from error
                 time.sleep(pause)
                 pause = min(pause * 2, 0.2)
-            else:
-                return
-
-    @contextmanager
-    def _transaction(self, operation: str) -> Iterator[sqlite3.Connection]:
-        connection = self._db
-        self._check_writable()
-        try:
-            connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TOTAL_S * 1000)}")
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise self._failed(operation, error) from error
-            raise
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_INLINE_MS}")
 
     # Reading.
 
@@ -498,8 +520,21 @@ class SqliteRunStore:
         return StorageError(f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path), cause=cause)
 
 
+def _whole(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """What *work* gives, in a transaction of its own."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
 def _write(connection: sqlite3.Connection, events: Sequence[Event], batch: Batch, token: int | None) -> None:
-    """All of it, or nothing.
+    """Store events, within a transaction.
 
     Args:
         token: the fencing token of the run that the writer has; None: it neither began nor claimed it.
@@ -508,56 +543,49 @@ def _write(connection: sqlite3.Connection, events: Sequence[Event], batch: Batch
         StorageError: `going_on`, another has it now.
     """
     first, last = events[0], events[-1]
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if first.seq != 1:
-            _check_lease(connection, first.run_id, token)
+    if first.seq != 1:
+        _check_lease(connection, first.run_id, token)
+    connection.executemany(
+        "INSERT INTO events (run_id, seq, type, occurred_at, node_id, payload) VALUES (?, ?, ?, ?, ?, ?)",
+        [(first.run_id, *row) for row in batch.events],
+    )
+    if batch.blobs:
         connection.executemany(
-            "INSERT INTO events (run_id, seq, type, occurred_at, node_id, payload) VALUES (?, ?, ?, ?, ?, ?)",
-            [(first.run_id, *row) for row in batch.events],
+            "INSERT OR IGNORE INTO blobs (run_id, hash, value) VALUES (?, ?, ?)",
+            [(first.run_id, name, text) for name, text in batch.blobs.items()],
         )
-        if batch.blobs:
-            connection.executemany(
-                "INSERT OR IGNORE INTO blobs (run_id, hash, value) VALUES (?, ?, ?)",
-                [(first.run_id, name, text) for name, text in batch.blobs.items()],
-            )
-            connection.executemany(
-                "INSERT INTO event_blobs (run_id, seq, hash) VALUES (?, ?, ?)",
-                [(first.run_id, seq, name) for seq, names in batch.references.items() for name in names],
-            )
-        if first.seq == 1:
-            connection.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?)",
-                (
-                    first.run_id,
-                    str(first.payload.get("diagram", "")),
-                    str(Status.RUNNING),
-                    first.occurred_at,
-                    last.seq,
-                    time.time(),
-                    first.payload.get("parent"),
-                    _HOST,
-                    os.getpid(),
-                    process_start(os.getpid()) or "",
-                ),
-            )
-            connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (first.run_id, token))
-        if last.type in FINAL_EVENTS:
-            connection.execute(
-                "UPDATE runs SET status = ?, ended_at = ?, events = ?, last_at = ? WHERE run_id = ?",
-                (final_status(last), last.occurred_at, last.seq, time.time(), last.run_id),
-            )
-            connection.execute("DELETE FROM leases WHERE run_id = ?", (last.run_id,))
-        elif first.seq != 1:
-            connection.execute(
-                "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ?",
-                (last.seq, time.time(), last.run_id),
-            )
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+        connection.executemany(
+            "INSERT INTO event_blobs (run_id, seq, hash) VALUES (?, ?, ?)",
+            [(first.run_id, seq, name) for seq, names in batch.references.items() for name in names],
+        )
+    if first.seq == 1:
+        connection.execute(
+            "INSERT INTO runs VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?)",
+            (
+                first.run_id,
+                str(first.payload.get("diagram", "")),
+                str(Status.RUNNING),
+                first.occurred_at,
+                last.seq,
+                time.time(),
+                first.payload.get("parent"),
+                _HOST,
+                os.getpid(),
+                process_start(os.getpid()) or "",
+            ),
+        )
+        connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (first.run_id, token))
+    if last.type in FINAL_EVENTS:
+        connection.execute(
+            "UPDATE runs SET status = ?, ended_at = ?, events = ?, last_at = ? WHERE run_id = ?",
+            (final_status(last), last.occurred_at, last.seq, time.time(), last.run_id),
+        )
+        connection.execute("DELETE FROM leases WHERE run_id = ?", (last.run_id,))
+    elif first.seq != 1:
+        connection.execute(
+            "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ?",
+            (last.seq, time.time(), last.run_id),
+        )
 
 
 def _check_lease(connection: sqlite3.Connection, run_id: str, token: int | None) -> None:
@@ -578,6 +606,24 @@ def _holder(host: str, pid: int) -> str:
 
 
 _SELECT_RUNS = "SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id, host, pid, process_start, last_at FROM runs"
+
+
+_RELATED = f"""
+WITH RECURSIVE below(run_id) AS (
+    SELECT value FROM json_each(?)
+    UNION SELECT runs.run_id FROM runs JOIN below ON runs.parent_run_id = below.run_id
+), above(run_id) AS (
+    SELECT value FROM json_each(?)
+    UNION SELECT runs.parent_run_id FROM runs JOIN above USING (run_id) WHERE runs.parent_run_id IS NOT NULL
+)
+{_SELECT_RUNS} WHERE run_id IN (SELECT run_id FROM below UNION SELECT run_id FROM above)
+"""
+"""Runs, given twice as a JSON array, with all below and above them."""
+
+
+def _is_own(row: tuple[Any, ...]) -> bool:
+    """Whether a row of `_SELECT_RUNS` is of a run that this process has."""
+    return row[7] == _HOST and row[8] == os.getpid()
 
 
 def _summary(row: tuple[Any, ...]) -> RunSummary:

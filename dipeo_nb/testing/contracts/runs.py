@@ -146,13 +146,66 @@ class RunStoreContract(Contract):
 
     @promise
     async def test_forgetting(self, store: RunStore) -> None:
-        """A deleted run is gone with its events; unknown ones are ignored; its id may be used again."""
-        await store.append([started()])
-        await store.delete("r1")
-        await store.delete("never")
+        """A deleted run is gone with its events and answers; unknown ones are ignored; its id may be used again."""
+        await store.append([started(), ended(2)])
+        same(await store.delete("r1", "never"), ["r1"], "the runs that delete says are gone")
+        same(await store.delete("r1"), [], "the runs that are gone when one is deleted twice")
+        same(await store.delete(), [], "the runs that are gone when none is named")
         same(await store.runs(), [], "the runs after the only one was deleted")
+        same(await store.run("r1"), None, "the row of a deleted run")
         same(await store.events("r1"), [], "the events of a deleted run")
         await store.append([started()])
+
+    @promise
+    async def test_forgetting_families(self, store: RunStore) -> None:
+        """The runs of sub-diagrams go with their parents, to any depth, and no others; a part may go alone."""
+        for run, parent in (("p", None), ("c", "p"), ("d", "c"), ("e", "c"), ("q", None), ("f", "q"), ("lone", "unknown")):
+            await store.append([started(run, parent=parent), ended(2, run)])
+        same(sorted(await store.delete("c", "e")), ["c", "d", "e"], "the runs that are gone with 'c'")
+        same(sorted(await store.delete("p", "lone")), ["lone", "p"], "the runs that are gone with 'p' and a part of an unknown one")
+        same(sorted(r.run_id for r in await store.runs(nested=True)), ["f", "q"], "the runs that are left")
+
+    @promise
+    async def test_living_runs_stay(self, store: RunStore) -> None:
+        """A run that goes on is not deleted, nor one that is a part of it, nor one that it is a part of, nor what is asked for with
+        them; one that was claimed goes on. Who knows that those of this process do not go on, can delete them."""
+        await store.append([started("done"), ended(2, "done")])
+        await store.append([started("p")])
+        await store.append([started("c", parent="p"), ended(2, "c")])
+        await store.append([started("top"), event(2, T.EXECUTION_ERROR, "top", status="failed")])
+        await store.append([started("part", parent="top")])
+        await store.append([started("again"), event(2, T.EXECUTION_ERROR, "again", status="failed")])
+        await store.claim("again")
+        for asked, living in (("p", "p"), ("c", "p"), ("top", "part"), ("part", "part"), ("again", "again")):
+            with refusal(f"deleting {asked!r}, while {living!r} goes on", says="still goes on", cause="going_on") as found:
+                await store.delete("done", asked)
+            same(found[0].facts.get("run_id"), living, "the run_id of the error")
+        same(len(await store.runs(nested=True)), 6, "the number of runs after all deletions were refused")
+        same(len(await store.events("done")), 2, "the number of events of a run that was to be deleted with a living one")
+        await store.append([event(2, run="p"), ended(3, "p")])
+        same(sorted(await store.delete("p")), ["c", "p"], "the runs that are gone when the living one has ended")
+        same(sorted(await store.delete("top", "again", mine=True)), ["again", "part", "top"], "the runs of this process that are gone")
+
+    @promise
+    async def test_forgetting_while_others_are_at_work(self, store: RunStore) -> None:
+        """Deleting runs hinders neither those who read them nor those who write others; it gives space back or leaves it for later."""
+        for run in "abcdef":
+            await store.append([started(run), *(event(n, run=run, text="x" * 2000) for n in range(2, 40)), ended(40, run)])
+        await store.append([started("w")])
+
+        async def read() -> None:
+            while rows := [row for row in await store.runs() if row.run_id != "w"]:
+                for row in rows:
+                    seen = [e.seq for e in await store.events(row.run_id)]
+                    that(seen in ([], list(range(1, 41))), f"a run that is being deleted has the events {seen}")
+                await asyncio.sleep(0)
+
+        async def write() -> None:
+            for seq in range(2, 40):
+                await store.append([event(seq, run="w")])
+
+        await asyncio.gather(read(), write(), *(store.delete(run) for run in "abcdef"), store.delete("a", "b"))
+        same([e.seq for e in await store.events("w")], list(range(1, 40)), "the events of a run that was written meanwhile")
 
     @promise
     async def test_a_cancelled_append_is_whole(self, store: RunStore) -> None:
