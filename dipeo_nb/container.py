@@ -394,7 +394,7 @@ class Runtime(InitializationMixin):
         self.services = services
         self.replaced = frozenset(given)
         """Names of the services that were given, instead of what the settings say."""
-        self.router = MessageRouter(self.services.store, self.services.bus)
+        self.router = MessageRouter(self.services.store, self.services.bus, apart=True)
         self.trust = Trust(self.settings)
         self._telemetry = _telemetry(self.settings)
         self._traced: Subscription | None = None

@@ -162,7 +162,8 @@ def test_a_run_of_another_process_is_not_deleted(tmp_path: Path, child: Callable
     store = SqliteRunStore(path)
     run_sync(store.append([started("big"), *(event(n, run="big", text="x" * 100_000) for n in range(2, 40)), ended(40, "big")]))
     other = child(OWNER, str(path))
-    assert other.stdout is not None and other.stdout.readline() == "begun\n"
+    assert other.stdout is not None
+    assert other.stdout.readline() == "begun\n"
     for asked in ("theirs", "part"):
         with pytest.raises(StorageError, match=f"process {other.pid} on .*nothing was deleted") as error:
             run_sync(store.delete("big", asked, mine=True))

@@ -121,6 +121,19 @@ async def finished(
     return await apart(rest) if unfinished else value
 
 
+def plain_bool(value: object) -> bool:
+    """The truth of what a predicate gave. What is to be awaited has none.
+
+    Raises:
+        TypeError: it has none; or whatever its own `__bool__` raises.
+    """
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError("the predicate gave something to await; write it with `def`, so that it answers at once")
+    return bool(value)
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """What a function, a partial of one, a method or an object that can be called is called."""
     inner = function.func if isinstance(function, functools.partial) else function

@@ -696,9 +696,13 @@ class EventBus(Protocol):
         in `stats`, and stays subscribed.
 
         Args:
-            types, run_id, where: only these types, this run, events for which *where* is true.
+            types, run_id, where: only these types, this run, events for which *where*, a plain function, is true. One that raises is
+                treated as a handler that does.
             max_queue_size, overflow: events that may wait for an async handler, and what then; default: the bus's own.
             on_error: called with what the handler raised, or with the EventBusError that ends the subscription.
+
+        Raises:
+            EventBusError: `invalid`, *where* is an async function.
         """
         ...
 

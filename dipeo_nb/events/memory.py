@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from dipeo_nb.common import user_code
@@ -22,6 +22,10 @@ from dipeo_nb.errors import EventBusError
 _LOG = logging.getLogger(__name__)
 _PATIENCE_S = 1.0
 """Seconds that a publisher waits for plain handlers."""
+CLEANUP_S = 5.0
+"""Seconds that `cleanup` waits for a handler that does not return."""
+CHOSEN = 100
+"""Events that a predicate is asked about at a time, apart from the event loop."""
 _RANK = {EventPriority.CRITICAL: 0, EventPriority.HIGH: 1, EventPriority.NORMAL: 2, EventPriority.LOW: 3}
 
 
@@ -51,6 +55,13 @@ class _Queue:
         """Whether *count* more fit; a batch that is larger than the queue fits an empty one."""
         return not self._events or len(self._events) + count <= self.limit
 
+    def waiting(self, most: int) -> list[Event]:
+        """What waits, as `get` would give it one by one."""
+        found: list[Event] = []
+        while self._events and len(found) < most:
+            found.append(self._taken())
+        return found
+
     def put(self, event: Event) -> None:
         number = next(self._numbers)
         self._events[number] = event
@@ -68,6 +79,9 @@ class _Queue:
         while not self._events:
             self._filled.clear()
             await self._filled.wait()
+        return self._taken()
+
+    def _taken(self) -> Event:
         _, event = self._events.popitem(last=False)
         self._of_rank[_RANK[event.priority]].popleft()
         self.roomy.set()
@@ -97,29 +111,35 @@ class _Subscriber:
     overflow: Overflow
     on_error: Callable[[Exception], None] | None
     queue: _Queue | None
+    apart: bool
+    """Whether what the subscriber gave is called apart from the event loop that publishes."""
+    loop: asyncio.AbstractEventLoop | None = None
+    """The loop that publishes; known when *apart*."""
     task: asyncio.Task[None] | None = None
+    reports: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
+    """Calls of *on_error* under way, when *apart*."""
     delivered: int = 0
     dropped: int = 0
     failed: int = 0
 
-    @property
-    def ours(self) -> bool:
-        """Whether the handler is one of this package, which does not block."""
-        return str(getattr(self.handler, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+    def fits(self, event: Event) -> bool:
+        """Whether an event is of the run and the types that the subscriber named."""
+        return (self.run_id is None or event.run_id == self.run_id) and (self.types is None or event.type in self.types)
 
-    def wants(self, event: Event) -> bool:
-        if self.run_id is not None and event.run_id != self.run_id:
-            return False
-        if self.types is not None and event.type not in self.types:
-            return False
+    def chooses(self, event: Event) -> bool:
+        """What the subscriber's predicate says. One that fails chooses nothing."""
         if self.where is None:
             return True
         try:
             with user_code.contained():
-                return self.where(event)
+                return user_code.plain_bool(self.where(event))
         except Exception as error:  # noqa: BLE001 - as with a handler
             self.fail(error, event)
             return False
+
+    def chosen(self, events: Sequence[Event]) -> list[bool]:
+        """What `chooses` says of each."""
+        return [self.chooses(event) for event in events]
 
     def leave(self) -> None:
         """Nothing comes any more. A handler that leaves finishes what it is doing."""
@@ -135,12 +155,32 @@ class _Subscriber:
         self.tell(error)
 
     def tell(self, error: Exception) -> None:
-        if self.on_error is not None:
-            try:
-                with user_code.contained():
-                    self.on_error(error)
-            except Exception:  # noqa: BLE001 - as with a handler
-                _LOG.exception("An event handler's on_error failed")
+        """Have *on_error* called: at once, or apart."""
+        if self.on_error is None:
+            return
+        if self.apart and self.loop is not None:
+            if _running_loop() is self.loop:
+                self._report(error)
+            elif not self.loop.is_closed():
+                self.loop.call_soon_threadsafe(self._report, error)
+            return
+        try:
+            with user_code.contained():
+                self.on_error(error)
+        except Exception:  # noqa: BLE001 - as with a handler
+            _LOG.exception("An event handler's on_error failed")
+
+    def _report(self, error: Exception) -> None:
+        task = asyncio.get_running_loop().create_task(self._reported(error))
+        self.reports.add(task)
+        task.add_done_callback(self.reports.discard)
+
+    async def _reported(self, error: Exception) -> None:
+        assert self.on_error is not None
+        try:
+            await user_code.call(self.on_error, error)
+        except Exception:  # noqa: BLE001 - as with a handler
+            _LOG.exception("An event handler's on_error failed")
 
 
 class InMemoryEventBus:
@@ -150,8 +190,9 @@ class InMemoryEventBus:
         max_queue_size: events that may wait for one async handler, unless its subscription says otherwise.
         overflow: what happens then, unless its subscription says otherwise.
         apart: whether handlers, but for this package's own, are called apart from the event loop that publishes, so that one which
-            blocks does not hold it: async ones on the loop of functions, plain ones in a thread, one after the other. Publishers
-            wait up to a second for the plain ones. A handler then shares no asyncio primitive with that loop.
+            blocks does not hold it: async ones on the loop of functions, plain ones in a thread, one after the other; and so are
+            predicates and *on_error*. Publishers wait up to a second for the plain ones. A handler then shares no asyncio primitive
+            with that loop, and what waits for an async one counts before its predicate has seen it.
     """
 
     def __init__(self, max_queue_size: int = 10_000, *, overflow: Overflow = "drop_oldest", apart: bool = False) -> None:
@@ -172,11 +213,29 @@ class InMemoryEventBus:
         """Nothing to open."""
 
     async def cleanup(self) -> None:
-        await self.drain()
-        for subscriber in self._subscribers:
+        subscribers = self._subscribers
+        if not await self._drained():
+            _LOG.warning("An event handler has not returned for %g s; it is not waited for any more", CLEANUP_S)
+        for subscriber in subscribers:
             self.unsubscribe(Subscription(subscriber.id))
-            if subscriber.task is not None:
-                await asyncio.gather(subscriber.task, return_exceptions=True)
+        self._calls.clear()
+        left = [task for s in subscribers for task in (s.task, *s.reports) if task is not None]
+        if self._calling is not None:
+            left.append(self._calling)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _drained(self) -> bool:
+        """Drain; False when nothing comes of it for a while."""
+        draining = asyncio.ensure_future(self.drain())
+        try:
+            handled = -1
+            while not draining.done() and handled != (handled := sum(s.delivered + s.failed for s in self._subscribers)):
+                await asyncio.wait({draining}, timeout=CLEANUP_S)
+            return draining.done()
+        finally:
+            draining.cancel()
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -196,15 +255,18 @@ class InMemoryEventBus:
                 full.roomy.clear()
                 await full.roomy.wait()
             for subscriber in tuple(self._subscribers):
-                wanted = [event for event in events if subscriber.wants(event)]
-                if not wanted:
+                fitting = [event for event in events if subscriber.fits(event)]
+                if not fitting:
                     continue
+                if subscriber.apart:
+                    subscriber.loop = asyncio.get_running_loop()
                 if subscriber.queue is not None:
+                    wanted = fitting if subscriber.apart else [event for event in fitting if subscriber.chooses(event)]
                     self._enqueue(subscriber, subscriber.queue, wanted)
-                elif subscriber.ours or not self._apart:
-                    self._call(subscriber, wanted)
+                elif subscriber.apart:
+                    self._call_apart(subscriber, fitting)
                 else:
-                    self._call_apart(subscriber, wanted)
+                    self._call(subscriber, fitting)
         self._published += len(events)
         if self._calling is not None and not self._late:
             await asyncio.wait({self._calling}, timeout=_PATIENCE_S)
@@ -224,6 +286,12 @@ class InMemoryEventBus:
         overflow: Overflow | None = None,
         on_error: Callable[[Exception], None] | None = None,
     ) -> Subscription:
+        if where is not None and user_code.is_async(where):
+            raise EventBusError(
+                "where= is an async function; whether an event is wanted has to be known at once.",
+                hint="Write it with `def`, or let the handler decide.",
+                cause="invalid",
+            )
         subscriber = _Subscriber(
             id=next(self._ids),
             handler=handler,
@@ -234,6 +302,7 @@ class InMemoryEventBus:
             overflow=overflow or self._overflow,
             on_error=on_error,
             queue=_Queue(max_queue_size or self._limit) if user_code.is_async(handler) else None,
+            apart=self._apart and not _is_ours(handler),
         )
         with self._lock:
             # A new list, so that a handler may subscribe and unsubscribe while events go round.
@@ -257,6 +326,8 @@ class InMemoryEventBus:
                 await subscriber.queue.idle.wait()
         if self._calling is not None:
             await asyncio.wait({self._calling})
+        if reports := [task for subscriber in self._subscribers for task in subscriber.reports]:
+            await asyncio.wait(reports)
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -280,12 +351,17 @@ class InMemoryEventBus:
             queue = subscriber.queue
             if queue is None or subscriber.overflow != "block" or queue.takes(len(events)):
                 continue
-            if not queue.takes(sum(subscriber.wants(event) for event in events)):
+            fitting = [event for event in events if subscriber.fits(event)]
+            if not queue.takes(len(fitting)) and (
+                subscriber.apart or not queue.takes(sum(subscriber.chooses(event) for event in fitting))
+            ):
                 return queue
         return None
 
     def _call(self, subscriber: _Subscriber, events: Sequence[Event]) -> None:
         for event in events:
+            if not subscriber.chooses(event):
+                continue
             try:
                 with user_code.contained():
                     subscriber.handler(event)
@@ -338,15 +414,29 @@ class InMemoryEventBus:
     async def _serve(self, subscriber: _Subscriber, queue: _Queue) -> None:
         while not queue.closed:
             event = await queue.get()
-            try:
-                handled = functools.partial(_handled, subscriber, event)
-                await (user_code.apart(handled) if self._apart else user_code.awaited(handled()))
-            except Exception as error:  # noqa: BLE001 - told by `fail`
-                subscriber.fail(error, event)
-            else:
-                subscriber.delivered += 1
-            finally:
-                queue.done()
+            if subscriber.where is None or not subscriber.apart:
+                await self._handle(subscriber, queue, event)
+                continue
+            events = [event, *queue.waiting(CHOSEN - 1)]
+            chosen = await user_code.in_thread(subscriber.chosen, events)
+            for event, wanted in zip(events, chosen, strict=True):
+                if queue.closed:
+                    return
+                if wanted:
+                    await self._handle(subscriber, queue, event)
+                else:
+                    queue.done()
+
+    async def _handle(self, subscriber: _Subscriber, queue: _Queue, event: Event) -> None:
+        try:
+            handled = functools.partial(_handled, subscriber, event)
+            await (user_code.apart(handled) if self._apart else user_code.awaited(handled()))
+        except Exception as error:  # noqa: BLE001 - told by `fail`
+            subscriber.fail(error, event)
+        else:
+            subscriber.delivered += 1
+        finally:
+            queue.done()
 
 
 async def _handled(subscriber: _Subscriber, event: Event) -> None:
@@ -354,6 +444,11 @@ async def _handled(subscriber: _Subscriber, event: Event) -> None:
     result = subscriber.handler(event)
     if result is not None:
         await result
+
+
+def _is_ours(handler: EventHandler) -> bool:
+    """Whether a handler is one of this package, which does not block."""
+    return str(getattr(handler, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

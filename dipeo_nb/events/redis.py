@@ -23,7 +23,7 @@ from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
 from dipeo_nb.errors import DipeoError, EventBusError
-from dipeo_nb.events.memory import InMemoryEventBus, check_events
+from dipeo_nb.events.memory import CLEANUP_S, InMemoryEventBus, check_events
 
 BLOCK_MS = 2000
 """Milliseconds that one reading waits for news."""
@@ -128,7 +128,11 @@ class RedisEventBus:
         readers, self._readers = list(self._readers.values()), {}
         for reader in readers:
             reader.close()
-        await asyncio.gather(*(reader.task for reader in readers if reader.task), return_exceptions=True)
+        if reading := [reader.task for reader in readers if reader.task]:
+            _, stuck = await asyncio.wait(reading, timeout=CLEANUP_S)
+            for task in stuck:  # in a handler that does not return
+                task.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
         if self._tasks and not await self.flush(FLUSH_S):
             _LOG.warning(
                 "%s did not take the last %d events; the run store has them", self._server.place, len(self._outbox)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from dipeo_nb.common import user_code
 from dipeo_nb.domain.ports import InteractionPort, Question
 from dipeo_nb.errors import RunError
 from dipeo_nb.execution.nested import question_names
@@ -38,7 +39,7 @@ class GivenAnswers:
                 # The last answer serves every further question.
                 return (left.pop(0) if len(left) > 1 else left[0]), "answers"
         if self._fallback is not None:
-            return await self._fallback.ask(question)
+            return await asked_of(self._fallback, question)
         raise nobody(question)
 
 
@@ -85,6 +86,27 @@ class NoAnswers:
         if question.default is None:
             raise nobody(question)
         return question.default, "default"
+
+
+async def asked_of(port: InteractionPort, question: Question) -> tuple[str, str]:
+    """What a port answers. One that users wrote is called as all their code is: whatever it does, it holds nobody else.
+
+    Raises:
+        RunError: its answer is none.
+    """
+    if type(port).__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return await port.ask(question)
+    answer: object = await user_code.call(port.ask, question)
+    match answer:
+        case (str() as text, str() as source):
+            return text, source
+        case _:
+            raise RunError(
+                f"{type(port).__name__}.ask answered '{question.label}' with {type(answer).__name__}, not with (text, source).",
+                hint='Return e.g. ("yes", "user").',
+                node=question.label,
+                run_id=question.run_id,
+            )
 
 
 def no_question(name: str | None, run_id: str, waiting: Sequence[str] = ()) -> RunError:

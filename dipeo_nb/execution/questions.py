@@ -18,7 +18,7 @@ from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import InteractionPort, Question, RunStore
 from dipeo_nb.errors import StorageError, UserError
-from dipeo_nb.execution.interaction import no_question
+from dipeo_nb.execution.interaction import asked_of, no_question
 from dipeo_nb.execution.nested import question_names
 
 POLL_S = 0.25
@@ -100,7 +100,7 @@ class Questions:
             return found
         asking: list[asyncio.Future[Answered]] = [waiting]
         if self._port is not None:
-            asking.append(asyncio.ensure_future(self._port.ask(question)))
+            asking.append(asyncio.ensure_future(asked_of(self._port, question)))
         if self._elsewhere:
             asking.append(asyncio.ensure_future(self._from_elsewhere(request_id)))
         try:

@@ -42,6 +42,8 @@ class MessageRouter:
         idle_s: seconds after which, when the bus was silent, the store is looked at: for a run of a process that does not share
             the bus, or that is gone.
         begin_s: seconds that a run may take to appear in the store.
+        apart: whether handlers are called apart from the event loop, so that one which blocks does not hold it: async ones on the
+            loop of functions, plain ones in a thread. A handler then shares no asyncio primitive with that loop.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class MessageRouter:
         timeout: float = 30.0,
         idle_s: float = 0.5,
         begin_s: float = 10.0,
+        apart: bool = False,
     ) -> None:
+        self._apart = apart
         self._store, self._bus = store, bus
         self._queue_size, self._max_failures = queue_size, max_failures
         self._timeout, self._idle_s, self._begin_s = timeout, idle_s, begin_s
@@ -89,7 +93,7 @@ class MessageRouter:
         """Make a connection known; it gets nothing yet.
 
         Args:
-            handler: plain or async; an async one has `timeout` seconds for each event.
+            handler: plain or async; it has `timeout` seconds for each event, unless it is plain and not called apart.
             on_removed: hears of the last error when the connection is removed because it failed too often.
 
         Raises:
@@ -213,10 +217,7 @@ class MessageRouter:
             begun = time.monotonic()
             try:
                 async with asyncio.timeout(self._timeout):
-                    with user_code.contained():
-                        result = connection.handler(event)
-                    if inspect.isawaitable(result):
-                        await user_code.awaited(result)
+                    await self._called(connection.handler, event)
             except Exception as error:
                 connection.failed += 1
                 connection.failed_in_a_row += 1
@@ -236,10 +237,18 @@ class MessageRouter:
         await _ended(list(connection.tasks.values()))
         if connection.on_removed is not None:
             try:
-                with user_code.contained():
-                    connection.on_removed(error)
+                await self._called(connection.on_removed, error)
             except Exception:  # noqa: BLE001 - as with a handler
                 _LOG.exception("The on_removed of connection %s failed", connection.id)
+
+    async def _called(self, function: Callable[[Any], Any], argument: object) -> None:
+        if self._apart:
+            await user_code.call(function, argument)
+            return
+        with user_code.contained():
+            result = function(argument)
+        if inspect.isawaitable(result):
+            await user_code.awaited(result)
 
     # Followers.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import stamina
 
+from dipeo_nb.common import user_code
 from dipeo_nb.errors import ConfigurationError, IntegrationError, ServiceError, ValidationError
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -24,7 +25,8 @@ class BaseProvider:
             async def create_issue(self, project: str, summary: str) -> str: ...
 
     The `config` of a node gives the arguments. An operation that takes `resource_id`, `api_key_id` or `idempotency_key` gets those of
-    the node, too. Errors are ServiceErrors; one with a `status` of `TRANSIENT` is tried again.
+    the node, too. Errors are ServiceErrors; one with a `status` of `TRANSIENT` is tried again. Operations and `cleanup` run on the event
+    loop of functions, so that one which blocks does not hold runs.
     """
 
     name: ClassVar[str]
@@ -94,7 +96,7 @@ class IntegratedApiService:
             async for attempt in stamina.retry_context(on=_is_transient, attempts=max_retries + 1, timeout=None):
                 with attempt:
                     async with asyncio.timeout(timeout):
-                        return await method(**arguments)
+                        return await user_code.call(method, **arguments)
         except TimeoutError as error:
             raise IntegrationError(
                 f"{provider}.{operation} took too long{'' if timeout is None else f' (limit: {timeout:g} s)'}.", hint="Raise the timeout of the node."
@@ -127,7 +129,7 @@ class IntegratedApiService:
 
     async def cleanup(self) -> None:
         """Close the providers that can be closed, all of them."""
-        closing = [close() for p in self._providers.values() if (close := getattr(p, "cleanup", None)) is not None]
+        closing = [user_code.call(close) for p in self._providers.values() if (close := getattr(p, "cleanup", None)) is not None]
         failed = [r for r in await asyncio.gather(*closing, return_exceptions=True) if isinstance(r, BaseException)]
         if failed:
             raise failed[0]

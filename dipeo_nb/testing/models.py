@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dipeo_nb.common import user_code
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.errors import LLMError, ProviderError, StructureError
 from dipeo_nb.llm.providers.echo import EchoClient, counted, words
@@ -26,7 +27,7 @@ __all__ = ["EchoClient", "FailingClient", "ScriptedClient", "SlowClient", "scrip
 
 Answer = Any
 """A text; a value (dict, list, pydantic instance …) for a structured answer; an exception to raise; or a function of the
-request that gives one of these."""
+request, plain or async, that gives one of these."""
 Script = Answer | Sequence[Answer] | Mapping[str, Answer | Sequence[Answer]]
 
 
@@ -52,6 +53,8 @@ class ScriptedClient:
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         self.requests.append(request)
         answer = self._next(request)
+        if callable(answer) and not isinstance(answer, type):
+            answer = await user_code.call(answer, request)
         if isinstance(answer, BaseException):
             raise answer
         yield StreamEvent("start")
@@ -91,8 +94,7 @@ class ScriptedClient:
         node, person = str(request.context.get("node")), str(request.context.get("person"))
         for label in (node, person, "*"):
             if turns := self._script.get(label):
-                answer = turns.pop(0) if len(turns) > 1 else turns[0]
-                return answer(request) if callable(answer) and not isinstance(answer, type) else answer
+                return turns.pop(0) if len(turns) > 1 else turns[0]
         raise ProviderError(
             f"The script has no answer for node '{node}', person '{person}'.",
             hint=f"It has: {', '.join(self._script)}. Add the label, or '*' for all others.",
