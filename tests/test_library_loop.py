@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator
 
@@ -13,10 +14,10 @@ from dipeo_nb.common.loop import BURST, LoopThread, iterate_on_loop
 MANY = 40 * BURST
 
 
-async def numbers(pauses_after: int, closed: list[str], error: Exception | None = None) -> AsyncIterator[int]:
-    """`MANY` numbers, in bursts of *pauses_after*; notes the thread that it is closed on."""
+async def numbers(pauses_after: int, closed: list[str], error: Exception | None = None, *, many: int = MANY) -> AsyncIterator[int]:
+    """*many* numbers, in bursts of *pauses_after*; notes the thread that it is closed on."""
     try:
-        for n in range(MANY):
+        for n in range(many):
             if n % pauses_after == 0:
                 await asyncio.sleep(0)
             yield n
@@ -96,7 +97,8 @@ def test_leaving_early_waits_for_the_closing():
     closed: list[str] = []
 
     async def read() -> list[str]:
-        events = iterate_on_loop(numbers(MANY, closed))
+        # So many that it never ends of itself: its own closing would be what is cut off then.
+        events = iterate_on_loop(numbers(BURST, closed, many=sys.maxsize))
         async for n in events:
             if n == 3:
                 break

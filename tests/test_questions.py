@@ -250,7 +250,13 @@ def test_killed_while_a_question_waits_and_answered_from_elsewhere(base: Path):
 
 
 @pytest.fixture
-def cell(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+def closed() -> list[str]:
+    """What was said about input boxes whose questions were over."""
+    return []
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch, closed: list[str]) -> threading.Event:
     """input() of a kernel: polls in the main thread until somebody types, which nobody does."""
     reading = threading.Event()
 
@@ -263,6 +269,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     monkeypatch.setattr("builtins.input", read)
     monkeypatch.setattr(run_module, "in_kernel", lambda: True)
     monkeypatch.setattr(run_module, "unattended", lambda: False)
+    monkeypatch.setattr(run_module, "hide_box", closed.append)
     return reading
 
 
@@ -277,49 +284,55 @@ def later(event: threading.Event, work: Callable[[], Any]) -> threading.Thread:
     return thread
 
 
-def test_stop_releases_a_waiting_cell(session: Session, cell: threading.Event):
+def test_stop_releases_a_waiting_cell(session: Session, cell: threading.Event, closed: list[str]):
     run = session.start("ask.light.yaml", view=False)
     thread = later(cell, run.stop)
     with pytest.raises(RunAbortedError):
         run.result(60)
     thread.join()
+    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
 
 
-def test_the_deadline_of_a_question_releases_a_waiting_cell(session: Session, cell: threading.Event):
+def test_the_deadline_of_a_question_releases_a_waiting_cell(session: Session, cell: threading.Event, closed: list[str]):
     with pytest.raises(NodeTimeoutError):
         session.run(ASKING.replace("timeout: 300, default: \"grey\"", "timeout: 0.3"), view=False)
     assert cell.is_set()
+    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
 
 
-def test_the_limit_of_the_run_releases_a_waiting_cell(session: Session, cell: threading.Event):
+def test_the_limit_of_the_run_releases_a_waiting_cell(session: Session, cell: threading.Event, closed: list[str]):
     with pytest.raises(RunError, match="limit"):
         session.run("ask.light.yaml", timeout=1, view=False)
     assert cell.is_set()
+    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
 
 
-def test_an_answer_from_elsewhere_releases_a_waiting_cell(session: Session, cell: threading.Event):
+def test_an_answer_from_elsewhere_releases_a_waiting_cell(session: Session, cell: threading.Event, closed: list[str]):
     run = session.start("ask.light.yaml", view=False)
     thread = later(cell, lambda: run.answer("from a form"))
     assert run.result(60).output == "from a form"
     thread.join()
+    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
 
 
-def test_a_form_that_gets_through_takes_over(session: Session, cell: threading.Event):
+def test_a_form_that_gets_through_takes_over(session: Session, cell: threading.Event, closed: list[str]):
     run = session.start("ask.light.yaml", view=False)
     answers = run._answers
     assert answers is not None
 
     def form() -> None:
         answers.form_got_through()
-        time.sleep(0.05)
+        while not closed:
+            time.sleep(0.01)
         run.answer("clicked")
 
     thread = later(cell, form)
     assert run.result(60).output == "clicked"
     thread.join()
+    assert [said.split("” ")[1] for said in closed] == ["is asked in the form of the view now."]
 
 
-def test_ctrl_c_is_still_the_users(session: Session, cell: threading.Event):
+def test_ctrl_c_is_still_the_users(session: Session, cell: threading.Event, closed: list[str]):
     import signal
 
     run = session.start("ask.light.yaml", view=False)
@@ -329,12 +342,13 @@ def test_ctrl_c_is_still_the_users(session: Session, cell: threading.Event):
     thread.join()
     assert run.status == "aborted"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
 
 
 def test_releasing_at_any_moment_never_reaches_the_caller(monkeypatch: pytest.MonkeyPatch):
     """200 answers that come while, before or after the question is over: a line or the end, and no stray interrupt."""
     random.seed(11)
-    reader = CellInput()
+    reader = CellInput(request_s=0)
 
     def read(prompt: str) -> str:
         time.sleep(random.random() * 0.002)

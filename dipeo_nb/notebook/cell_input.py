@@ -11,20 +11,38 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from html import escape
 from types import FrameType
 from typing import Any
 
+REQUEST_S = 0.3
+"""Seconds that a request for a line has to leave the kernel. Released before, nobody could tell whether there is an input box."""
+
 
 class QuestionOverError(Exception):
-    """The question was over before it was answered here."""
+    """The question was over before it was answered here.
+
+    Args:
+        open_box: whether whoever sits there still sees a box for a line.
+    """
+
+    def __init__(self, *, open_box: bool) -> None:
+        super().__init__()
+        self.open_box = open_box
 
 
 class CellInput:
-    """Reads one line at a time, in the main thread."""
+    """Reads one line at a time, in the main thread.
 
-    def __init__(self) -> None:
+    Args:
+        request_s: seconds of reading before `release` ends it.
+    """
+
+    def __init__(self, request_s: float = REQUEST_S) -> None:
+        self._request_s = request_s
         self._lock = threading.Lock()
         self._reading: str | None = None
+        self._since = 0.0
         self._over = False
 
     def read(self, prompt: str, key: str, waits: Callable[[], bool]) -> str:
@@ -42,7 +60,7 @@ class CellInput:
         if threading.current_thread() is not threading.main_thread():
             return input(prompt)
         with self._lock:
-            self._reading, self._over = key, False
+            self._reading, self._since, self._over = key, time.monotonic(), False
         before: Any = signal.getsignal(signal.SIGINT)
 
         def interrupted(number: int, frame: FrameType | None) -> None:
@@ -50,12 +68,16 @@ class CellInput:
                 raise KeyboardInterrupt
             before(number, frame)
 
+        box_open, text = False, ""
         try:
             signal.signal(signal.SIGINT, interrupted)
             try:
-                if not waits():
-                    raise QuestionOverError
-                text = input(prompt)
+                if waits():
+                    box_open = True
+                    text = input(prompt)
+                    box_open = False
+                else:
+                    self._over = True
             finally:
                 self._reading = None  # from here on nobody signals
                 with self._lock:
@@ -64,12 +86,12 @@ class CellInput:
                     time.sleep(0)  # the signal is there, and is taken here
         except KeyboardInterrupt:
             if self._over:
-                raise QuestionOverError from None
+                raise QuestionOverError(open_box=box_open) from None
             raise
         finally:
             signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
         if self._over:
-            raise QuestionOverError
+            raise QuestionOverError(open_box=False)
         return text
 
     def release(self, key: str) -> None:
@@ -77,9 +99,39 @@ class CellInput:
         with self._lock:
             if self._reading != key or self._over:
                 return
+            too_early = self._since + self._request_s - time.monotonic()
+            if too_early > 0:
+                again = threading.Timer(too_early, self.release, (key,))
+                again.daemon = True
+                again.start()
+                return
             self._over = True
             main = threading.main_thread().ident
             if hasattr(signal, "pthread_kill") and main is not None:
                 signal.pthread_kill(main, signal.SIGINT)
             else:
                 _thread.interrupt_main()
+
+
+_boxes: tuple[Any, int] = (None, 0)
+"""A request to execute a cell, and how many input boxes of dead questions that cell has."""
+
+
+def hide_box(why: str) -> None:
+    """Say in the running cell why its open input box is over, and hide the box.
+
+    A kernel cannot take back an input box. JupyterLab leaves it below the outputs until the cell runs again, and what is typed there
+    would answer the *next* question. So the message brings a style that hides the first boxes of this cell, as many as are over: boxes
+    that were answered are gone, and one that is open comes behind them. Other front ends show the message.
+    """
+    global _boxes
+    from IPython.core.getipython import get_ipython
+    from IPython.display import display
+
+    shell: Any = get_ipython()
+    cell = shell.get_parent().get("header", {}).get("msg_id")
+    _boxes = (cell, _boxes[1] + 1 if _boxes[0] == cell else 1)
+    mark = f"dipeo-over-{time.time_ns():x}"
+    hidden = f".jp-OutputArea:has(> .jp-OutputArea-child .{mark}) > :nth-child(-n+{_boxes[1]} of .jp-OutputArea-stdin-item)"
+    html = f'<div class="mathjax_ignore tex2jax_ignore {mark}">{escape(why)}<style>{hidden}{{display:none}}</style></div>'
+    display({"text/html": html, "text/plain": why}, raw=True)

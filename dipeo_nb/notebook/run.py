@@ -37,7 +37,7 @@ from dipeo_nb.execution.metrics import RunMetrics, measure, told
 from dipeo_nb.execution.options import checked_number
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.notebook import static_view
-from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError
+from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError, hide_box
 from dipeo_nb.notebook.conversation import Conversation, Turns
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
 from dipeo_nb.notebook.safe_markdown import safe
@@ -858,8 +858,14 @@ class Answers:
                 raise EOFError
             prompt = f"{question.prompt} " if default is None else f"{question.prompt} [{default}] "
             text = self._input.read(prompt, request_id, lambda: request_id in self._waiting)
-        except QuestionOverError:
-            return
+        except QuestionOverError as over:
+            if over.open_box:
+                form = request_id in self._waiting
+                _close_box(question, "is asked in the form of the view now" if form else "needs no answer any more")
+        except KeyboardInterrupt:
+            if in_kernel():
+                _close_box(question, "needs no answer any more")
+            raise
         except (EOFError, NotImplementedError) as error:
             # StdinNotImplementedError of a kernel without a front end (nbclient, nbmake) is a NotImplementedError.
             if default is not None:
@@ -891,6 +897,15 @@ class Answers:
             if question.request_id in self._waiting:
                 return question
         return None
+
+
+def _close_box(question: Question, why: str) -> None:
+    """Say why a question is over that somebody still sees: below a cell, or at the end of a terminal's line."""
+    said = f"“{clean(question.prompt, 200)}” {why}."
+    if in_kernel():
+        hide_box(said)
+    else:
+        sys.stdout.write(f"\n{said}\n")
 
 
 def no_node(reference: Any, labels: Iterable[str]) -> UnknownNodeError:

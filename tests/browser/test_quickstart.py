@@ -255,8 +255,8 @@ def test_a_waiting_cell_asks_where_it_is_heard(desk: Desk, wait: str):
 @pytest.mark.parametrize("end", ["stop", "deadline"])
 @pytest.mark.parametrize("wait", ["dp.run(diagram)", "await dp.arun(diagram)"])
 def test_the_end_of_a_question_releases_the_waiting_cell(desk: Desk, wait: str, end: str):
-    """Stop in the view and the question's own deadline end the cell that waits for an answer, and the next cell runs. (An input box
-    stays where it is: a kernel cannot take one back, and what is typed there goes nowhere.)"""
+    """Stop in the view and the question's own deadline end the cell that waits for an answer, and the next cell runs; no input box
+    stays."""
     source = QUESTION.replace('name?"}', 'name?", timeout: 4}') if end == "deadline" else QUESTION
     code = f"try:\n    {wait}\nexcept dp.DipeoError as error:\n    print('ended:', type(error).__name__)"
     notebook = desk.cells(source + code, "print('next', 6 * 7)")
@@ -268,3 +268,50 @@ def test_the_end_of_a_question_releases_the_waiting_cell(desk: Desk, wait: str, 
         view.get_by_role("button", name="Stop").click()
     expect(cell).to_contain_text(f"ended: {'RunAbortedError' if end == 'stop' else 'NodeTimeoutError'}", timeout=60_000)
     expect(notebook.cell(1)).to_contain_text("next 42", timeout=10_000)
+    expect(box).to_be_hidden()
+
+
+def test_no_input_box_outlives_its_question(desk: Desk, page: Page, shots: Path):
+    """Without a view a cell asks in the notebook's own input boxes. One whose question is over goes, with a word why, whoever ended
+    it; the next question of the cell gets its answer; what is typed meanwhile is no command of the notebook."""
+    timed = QUESTION.replace('name?"}', 'name?", timeout: 2}') + """
+for _ in range(2):
+    try:
+        dp.run(diagram, view=False)
+    except dp.DipeoError as error:
+        print('ended:', type(error).__name__)
+print('got', dp.run(diagram.set('nodes.name.prompt', 'Which city?').set('nodes.name.timeout', 300), view=False).output)
+"""
+    stopped = """
+import threading
+run = dp.start(diagram.set('nodes.name.timeout', 300), view=False)
+threading.Timer(1.5, run.stop).start()
+try:
+    run.result()
+except dp.RunError:
+    print(run.status)
+"""
+    notebook = desk.cells(timed, stopped, "dp.run(diagram.set('nodes.name.timeout', 300), view=False)")
+    notebook.start_all()
+    boxes, over = page.locator(".jp-Stdin-input:visible"), "name?” needs no answer any more"
+    first, second, third = (notebook.cell(n) for n in range(3))
+    expect(boxes).to_have_count(1, timeout=60_000)
+    boxes.click()
+    page.keyboard.type("x")
+    expect(first).to_contain_text(over, timeout=20_000)
+    page.keyboard.type("xdd")  # cuts and deletes cells when it reaches Lab
+    city = first.locator(".jp-OutputArea-stdin-item:visible", has_text="Which city?")
+    expect(city).to_be_visible(timeout=20_000)
+    expect(first.get_by_text(over)).to_have_count(2)
+    expect(boxes).to_have_count(1)
+    page.screenshot(path=shots / "question-over.png")
+    city.locator("input").fill("Rome")
+    city.locator("input").press("Enter")
+    expect(first).to_contain_text("got Rome", timeout=10_000)
+    expect(second).to_contain_text("aborted", timeout=20_000)
+    expect(second.get_by_text(over)).to_have_count(1)
+    expect(boxes).to_have_count(1, timeout=20_000)
+    notebook.interrupt()
+    expect(third.get_by_text(over)).to_have_count(1, timeout=20_000)
+    expect(boxes).to_have_count(0)
+    assert page.locator(".jp-Notebook .jp-Cell").count() == 3
