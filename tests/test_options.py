@@ -12,9 +12,9 @@ import pytest
 
 import dipeo_nb as dp
 from dipeo_nb.cli import main
+from dipeo_nb.common.calls import nearest_option
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.errors import ConfigurationError, UnknownModelError, UnknownNodeError, UserError, ValidationError
-from dipeo_nb.execution.options import nearest_option
 from dipeo_nb.execution.used_names import UsedNames
 from dipeo_nb.notebook.calls import UnusedInputWarning
 from dipeo_nb.notebook.session import Session
@@ -75,6 +75,12 @@ WRONG = [
     ({"time_out": 3}, ValidationError, "Did you mean timeout="),
     ({"max_iter": 3}, ValidationError, "Did you mean max_iterations="),
     ({"input": {}}, ValidationError, "Did you mean inputs="),
+    ({"trust": 5}, ValidationError, "neither True nor False, nor a code"),
+    ({"allow": 5}, ValidationError, "allow= takes a mapping, not 5"),
+    ({"allow": "read=x"}, ValidationError, "allow= takes a mapping"),
+    ({"allow": {"read": 5}}, ValidationError, "'read': 5, which names nothing"),
+    ({"allow": {5: "x"}}, ValidationError, "allow= has 5"),
+    ({"alow": {}}, ValidationError, "Did you mean allow="),
 ]
 
 
@@ -89,7 +95,7 @@ def test_wrong_options_of_a_run_are_refused_before_it(session: Session, options:
 
 def test_there_are_as_many_wrong_options_as_were_thought_of():
     """The table above is whole."""
-    assert len(WRONG) == 29
+    assert len(WRONG) == 35
 
 
 def test_wrong_options_of_other_functions(session: Session):
@@ -139,11 +145,38 @@ def test_wrong_options_of_other_functions(session: Session):
         (lambda: dp.Budget(usd="much"), "usd='much'"),  # type: ignore[arg-type]
         (lambda: dp.Budget(calls=-1), "calls=-1"),
         (lambda: Session(5), "base_dir=5"),  # type: ignore[arg-type]
+        (lambda: Session(base_dri="."), r"Session\(\) has no option 'base_dri'. Did you mean base_dir="),
+        (lambda: Session(lm=None), "Did you mean llm="),
+        (lambda: Session(settings={}), "settings= takes Settings, not dict"),  # type: ignore[arg-type]
+        (lambda: session.runs(nested="no"), "nested='no' is neither"),  # type: ignore[arg-type]
+        (lambda: session.trust(5), "5 is no folder"),  # type: ignore[arg-type]
+        (lambda: session.trust(".", forgt=True), "Did you mean forget="),  # type: ignore[call-arg]
+        (lambda: session.runs().delete("all"), r"delete\(\): too many positional"),  # type: ignore[call-arg]
+        (lambda: session.chat("Hi", model="echo", temprature=1), "Did you mean temperature="),
+        (lambda: session.llm("echo", sytem="x"), "Did you mean system="),
+        (lambda: session.llm("echo").batch(["Hi"], fallback=["local"]), "Did you mean fallbacks="),
+        (lambda: session.llm("echo").conversation(max_token=3), "Did you mean max_tokens="),
+        (lambda: session.chat("Hi", model="echo", tools=["websaerch"]), "Did you mean 'websearch'"),
+        (lambda: done.run.fork(modle="echo"), "Did you mean model="),  # type: ignore[call-arg]
+        (lambda: done.run.fork(at="Reply", trust=5), "trust=5"),  # type: ignore[arg-type]
+        (lambda: done.run.resume(anwers={}), "Did you mean answers="),
+        (lambda: done.run.result(timeot=3), "Did you mean timeout="),  # type: ignore[call-arg]
+        (lambda: done.run.wait(time=3), "Did you mean timeout="),  # type: ignore[call-arg]
+        (lambda: done.run.answer(), "missing a required argument: 'text'"),  # type: ignore[call-arg]
+        (lambda: done.outputs["Ende"], "Did you mean 'End'"),
+        (lambda: session.load("asking").save(fromat="light"), "Did you mean format="),  # type: ignore[call-arg]
+        (lambda: session.load("asking").to_text(fmt="light"), "Did you mean format="),  # type: ignore[call-arg]
+        (lambda: session.load("asking").set("nodes.Reply"), "missing a required argument: 'value'"),  # type: ignore[call-arg]
+        (lambda: session.load("asking").png(widht=3), "Did you mean width="),  # type: ignore[call-arg]
+        (lambda: dp.tool(nam="x"), "Did you mean name="),  # type: ignore[call-arg]
+        (lambda: dp.node(timout=3), "Did you mean timeout="),  # type: ignore[call-overload]
+        (lambda: dp.recording("r", mod="replay"), "Did you mean mode="),  # type: ignore[call-arg]
+        (lambda: dp.Budget(us=1), r"Budget\(\) has no option 'us'. Did you mean usd="),  # type: ignore[call-arg]
     ]
     for call, words in calls:
         with pytest.raises(UserError, match=words):
             call()
-    assert len(calls) == 43
+    assert len(calls) == 70
     assert len(session.runs()) == 1
 
 

@@ -530,7 +530,7 @@ def test_services_can_be_replaced(tmp_path: Path):
     with Session(tmp_path, llm=scripted("x"), store=store) as session:
         session.run(WRITER)
     assert (tmp_path / "elsewhere.db").exists()
-    with pytest.raises(TypeError, match="lmm"):
+    with pytest.raises(ConfigurationError, match="Did you mean llm="):
         Session(tmp_path, lmm=scripted())
 
 

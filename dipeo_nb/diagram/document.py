@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.visible import displayed
 from dipeo_nb.config import get_settings
@@ -72,6 +73,7 @@ class Diagram:
 
     # -------------------------------------------------------------------------------------- text and editing
 
+    @checked_call
     def to_text(self, format: str | None = None) -> str:
         """The diagram as text: in its own format the text as it is, else written anew.
 
@@ -87,6 +89,7 @@ class Diagram:
         model = formats.executable.self_contained(self.compile()) if wanted == "executable" else self.model
         return formats.write(model, wanted)
 
+    @checked_call
     def save(self, path: str | os.PathLike[str] | None = None, format: str | None = None) -> Path:
         """Write the diagram to a file, all or nothing, and return its path.
 
@@ -119,6 +122,7 @@ class Diagram:
             ) from exc
         return target
 
+    @checked_call
     def set(self, path: str, value: Any) -> Diagram:
         """Another diagram with one value changed; this one and its file stay as they are.
 
@@ -137,6 +141,7 @@ class Diagram:
 
     # --------------------------------------------------------------------------------------------- compiling
 
+    @checked_call
     def compile(self, *, base_dir: Path | None = None) -> Plan:
         """The plan that a run follows.
 
@@ -147,6 +152,7 @@ class Diagram:
 
         return compile_diagram(self.model, **self._compile_arguments(base_dir))
 
+    @checked_call
     def check(self, *, base_dir: Path | None = None) -> tuple[Diagnostic, ...]:
         """All findings of reading and compiling, in file order; never raises for a bad diagram."""
         from dipeo_nb.diagram.compile import check_diagram
@@ -184,6 +190,7 @@ class Diagram:
                 raise ValidationError(f"A drawing has no option '{name:.80}'.", hint=did_you_mean(name, known, f"It takes {', '.join(known)}."))
         return redactor(draw(self.model, **{"title": self.name, **options}))
 
+    @checked_call
     def png(self, *, width: int | None = None, theme: Literal["light", "dark"] = "light") -> bytes:
         """The drawing as PNG; *width* in pixels.
 
@@ -196,6 +203,7 @@ class Diagram:
 
         return svg_to_png(self.svg(theme=theme), width=width, theme=theme)
 
+    @checked_call
     def html(self, *, theme: str = "auto") -> str:
         """The drawing and all findings as a web page of its own."""
         from dipeo_nb.diagram.html import page
@@ -218,6 +226,7 @@ class Diagram:
 
         return redactor(to_mermaid(self.model))
 
+    @checked_call
     def outline(self, *, lines: int = 100) -> str:
         """The diagram as text: nodes with their arrows, then the findings; at most about *lines* lines."""
         from dipeo_nb.diagram.drawing import clean, text_tree

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
+from dipeo_nb.common.calls import check_call
 from dipeo_nb.errors import BudgetExceededError, ConfigurationError, ValidationError
 
 CHARACTERS_PER_TOKEN = 4
@@ -38,6 +40,10 @@ class Budget:
     _held: int = field(default=0, init=False, repr=False)
     """Tokens that calls going on may take."""
     _started: float | None = field(default=None, init=False, repr=False)
+
+    def __new__(cls, *args: Any, **limits: Any) -> Self:
+        check_call("Budget", _SIGNATURE, (cls, *args), limits)
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         for name in ("tokens", "usd", "calls", "seconds"):
@@ -110,3 +116,6 @@ class Budget:
             hint=f"Raise the budget ({kind}), or ask for less.",
             limit=kind,
         )
+
+
+_SIGNATURE = inspect.signature(Budget.__init__)

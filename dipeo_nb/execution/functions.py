@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.common import user_code
+from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.values import BASE64, plain_value
 from dipeo_nb.domain.enums import NodeCategory, NodeType
 from dipeo_nb.domain.nodes import NodeMeta, NodeSpec, register_node_spec, spec
@@ -49,6 +50,7 @@ def node(function: F, /) -> F: ...
 def node(*, name: str | None = None, timeout: float | None = None, side_effects: bool = True) -> Callable[[F], F]: ...
 
 
+@checked_call
 def node(
     function: Any = None, /, *, name: str | None = None, timeout: float | None = None, side_effects: bool = True
 ) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 from dipeo_nb.domain.budget import Budget
@@ -136,29 +137,26 @@ def check_services(plan: Plan, model: str | None, own_models: Collection[str], s
         )
 
 
-def nearest_option(word: str, options: Iterable[str]) -> str | None:
-    """The option that *word* is a slip of the pen for; None when it is a word of its own."""
-    plain = word.lower().replace("_", "")
-    for option in options:
-        known = option.replace("_", "")
-        if plain == known or (len(plain) >= 6 and known.startswith(plain)):
-            return option
-        if _distance(plain[:40], known) <= (1 if len(known) < 6 else 2):
-            return option
-    return None
+def checked_trust(trust: Any, allow: Any) -> None:
+    """See to it that what a diagram from elsewhere may do is said in a form that can be meant.
 
-
-def _distance(a: str, b: str) -> int:
-    """Letters to insert, drop, change or swap with the next one."""
-    rows = [list(range(len(b) + 1))]
-    for i, x in enumerate(a, 1):
-        row = [i]
-        for j, y in enumerate(b, 1):
-            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (x != y)))
-            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
-                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
-        rows.append(row)
-    return rows[-1][-1]
+    Raises:
+        ValidationError: `trust` is no bool or code, or `allow` is no mapping of kinds to True or texts.
+    """
+    if trust is not None and not isinstance(trust, (bool, str)):
+        raise ValidationError(
+            f"trust={_shown(trust)} is neither True nor False, nor a code.", hint="Say trust=True, or trust='CODE' as the error shows it."
+        )
+    if allow is None:
+        return
+    example = "{'read': 'data/*.csv', 'net': 'api.x.org', 'code': True}"
+    hint = f"Say e.g. allow={example}."
+    if isinstance(allow, str) or not isinstance(allow, (Mapping, Collection)):
+        raise ValidationError(f"allow= takes a mapping, not {_shown(allow)}.", hint=hint)
+    for kind, what in allow.items() if isinstance(allow, Mapping) else ((kind, True) for kind in allow):
+        names = what if isinstance(what, (list, tuple, set, frozenset)) else (what,)
+        if not isinstance(kind, str) or not all(name is None or isinstance(name, (bool, str, PathLike)) for name in names):
+            raise ValidationError(f"allow= has {_shown(kind)}: {_shown(what)}, which names nothing.", hint=hint)
 
 
 def _shown(value: Any) -> str:

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dipeo_nb.common.aio import closing_iterator
+from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.root import Root, private_root
 from dipeo_nb.config import Settings, get_settings, secret_values
@@ -318,6 +319,7 @@ def _without(those: tuple[Recordings, ...], one: Recordings) -> tuple[Recordings
     return those[:last] + those[last + 1 :]
 
 
+@checked_call
 def recording(path: str | os.PathLike[str] | None = None, mode: Mode = "auto") -> Recordings:
     """Record and replay the calls of models: `with dp.recording("recordings"): …`, or `.start()` … `.stop()` for many cells.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import re
@@ -71,8 +72,10 @@ def tools_of(tools: Sequence[Any] | Any) -> tuple[ToolConfig, ...]:
         elif callable(tool):
             made.append(tool_of(tool))
         else:
+            near = next(iter(difflib.get_close_matches(tool[:40], BUILT_IN, n=1)), None) if isinstance(tool, str) else None
+            guess = f"Did you mean '{near}'? " if near else ""
             raise ValidationError(
-                f"{tool!r} is no tool.", hint=f"Give a Python function, or one of {', '.join(sorted(BUILT_IN))}."
+                f"{tool!r:.80} is no tool.", hint=f"{guess}Give a Python function, or one of {', '.join(sorted(BUILT_IN))}."
             )
     names = [t.name or t.type for t in made]
     if twice := sorted({n for n in names if names.count(n) > 1}):

@@ -1,63 +1,25 @@
-"""How the functions that users type look at what they are given, before anything happens."""
+"""Inputs of runs that were given as keywords, looked at before anything happens."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
+from dipeo_nb.common.calls import nearest_option
 from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.errors import ValidationError
-from dipeo_nb.execution.options import nearest_option
 from dipeo_nb.execution.used_names import UsedNames
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class UnusedInputWarning(UserWarning):
     """An input of a run that nothing in its diagram names: it is probably misspelt."""
-
-
-def checked_call(method: Callable[P, T]) -> Callable[P, T]:
-    """*method*, which refuses calls that do not fit its signature, with the nearest of its options; Python's own error names none
-    and shows our frames."""
-    signature = inspect.signature(method)
-
-    @functools.wraps(method)
-    def call(*args: P.args, **given: P.kwargs) -> T:
-        check_call(method.__name__, signature, args, given)
-        return method(*args, **given)
-
-    return call
-
-
-def check_call(name: str, signature: inspect.Signature, args: Sequence[Any], given: Mapping[str, Any]) -> None:
-    """See to it that a call fits a signature.
-
-    Raises:
-        ValidationError: an option is unknown, or an argument is missing or too many.
-    """
-    try:
-        signature.bind(*args, **given)
-    except TypeError as error:
-        options = [p.name for p in signature.parameters.values() if p.name != "self"]
-        unknown = next((option for option in given if option not in signature.parameters), None)
-        if unknown is None:
-            raise ValidationError(f"{name}(): {error}.", hint=f"It takes {', '.join(options)}.") from None
-        near = nearest_option(unknown, options) or nearest(unknown, options)
-        guess = f"Did you mean {near}=? " if near else ""
-        raise ValidationError(
-            f"{name}() has no option '{unknown:.80}'.", hint=f"{guess}It takes {', '.join(options)}."
-        ) from None
 
 
 def check_variables(variables: Mapping[str, Any], plan: Plan, base_dir: Path, options: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
 from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.common.visible import displayed
@@ -326,6 +327,7 @@ def _ready(name: str, defaults: Mapping[str, Any]) -> LLM:
     return llm(name, **defaults)
 
 
+@checked_call
 def tool(function: Callable[..., Any] | None = None, *, name: str | None = None, description: str | None = None) -> Any:
     """A tool for models out of a typed Python function: `tools=[dp.tool(f, name="weather")]`, or as a decorator.
 

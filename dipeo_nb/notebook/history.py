@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, SupportsIndex, overload
 
+from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.visible import displayed
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.errors import UserError
@@ -39,6 +40,7 @@ class Runs(list[RunSummary]):
         super().__init__(rows)
         self._read, self._delete = read, delete
 
+    @checked_call
     def delete(self) -> list[str]:
         """Forget these runs, with those of their sub-diagrams: `dp.runs(status="failed").delete()`; their ids.
 

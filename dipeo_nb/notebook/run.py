@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb import errors
+from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, before_exit, run_on_loop, run_sync, submit
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.common.short_repr import short_repr
@@ -440,6 +441,7 @@ class Run:
             **variables,
         )
 
+    @checked_call
     def fork(
         self,
         *,
@@ -492,6 +494,7 @@ class Run:
             return default_session()
         return self._session
 
+    @checked_call
     def answer(self, text: str, request_id: str | None = None) -> None:
         """Answer the waiting question (or the one named). Any thread; the first answer counts.
 
@@ -525,6 +528,7 @@ class Run:
             raise RunError("The run does not wait for anything here.", hint="Start or resume it first.", run_id=self.id)
         self._execution.signal(name, payload)
 
+    @checked_call
     def result(self, timeout: float | None = None) -> RunResult:
         """Wait for the end, in this thread; questions are asked with input() meanwhile. Ctrl-C or Stop aborts the run.
 
@@ -553,6 +557,7 @@ class Run:
             raise
         return self._outcome()
 
+    @checked_call
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end without raising what went wrong; False when *timeout* seconds were not enough.
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from dipeo_nb.common.calls import check_call, checked_call, did_you_mean_option, nearest_option
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.common.values import same
@@ -42,7 +43,7 @@ from dipeo_nb.execution.options import (
     checked_mapping,
     checked_text,
     checked_timeout,
-    nearest_option,
+    checked_trust,
 )
 from dipeo_nb.execution.recovery import changed_nodes, reusable
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
@@ -51,7 +52,7 @@ from dipeo_nb.llm import catalogue
 from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.answer import Answer
-from dipeo_nb.notebook.calls import check_call, check_variables, checked_call
+from dipeo_nb.notebook.calls import check_variables
 from dipeo_nb.notebook.chat import LLM
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.refusal import naming_the_call
@@ -68,6 +69,10 @@ RunName = str | Run | RunResult | RunSummary
 """A run, its result, its row in `dp.runs()`, its id, or an unmistakable beginning of that."""
 
 
+_SERVICES = tuple(Services.__dataclass_fields__)
+_SESSION_OPTIONS = ("base_dir", "settings", "services", "trust_base")
+
+
 class Session:
     """Loads and runs diagrams with one set of settings and services.
 
@@ -79,7 +84,7 @@ class Session:
         replaced: replaces single services by name: `llm=`, `store=`, `files=` …
 
     Raises:
-        ConfigurationError: there is no such folder.
+        ConfigurationError: there is no such folder, or no such option or service.
     """
 
     def __init__(
@@ -91,6 +96,13 @@ class Session:
         trust_base: bool = False,
         **replaced: Any,
     ) -> None:
+        if unknown := [name for name in replaced if name not in _SERVICES]:
+            known = f"It takes {', '.join(_SESSION_OPTIONS)}, and services by name: {', '.join(_SERVICES)}."
+            raise ConfigurationError(
+                f"Session() has no option '{unknown[0]:.80}'.", hint=did_you_mean_option(unknown[0], (*_SESSION_OPTIONS, *_SERVICES), known)
+            )
+        if settings is not None and not isinstance(settings, Settings):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"settings= takes Settings, not {type(settings).__name__}.", hint="Say e.g. dp.Settings(base_dir='…').")
         settings = settings or get_settings()
         if base_dir is not None:
             if not isinstance(base_dir, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -168,6 +180,7 @@ class Session:
                 such model, or an option cannot be meant.
         """
         checked_flag(view, "view")
+        checked_trust(trust, allow)
         inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
         document = self.load(diagram)
         prepared = self.runtime.prepare(document, trust=trust, allow=allow, model=model)
@@ -233,6 +246,7 @@ class Session:
             StorageError: it still goes on, here or in another process.
         """
         checked_flag(view, "view")
+        checked_trust(trust, allow)
         checked_timeout(timeout)  # before the run is taken over
         checked_budget(budget)
         given = {**variables, **checked_mapping(inputs, "inputs", "{'token': '…'}")}
@@ -294,6 +308,7 @@ class Session:
             UserError: no such run or node, nothing to do differently, or a change before `at` on which its run `of` depends.
         """
         checked_flag(view, "view")
+        checked_trust(trust, allow)
         checked_count(of, "of")
         changes = checked_mapping(set, "set", "{'nodes.Judge.default_prompt': '…'}")
         inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
@@ -440,6 +455,9 @@ class Session:
         Raises:
             UserError: there is no such folder or diagram.
         """
+        checked_flag(forget, "forget")
+        if not isinstance(path, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValidationError(f"{path!r:.80} is no folder or diagram.", hint="Give its path.")
         trust = self.runtime.trust
         if forget:
             trust.forget(os.fspath(path))
@@ -467,6 +485,7 @@ class Session:
         """
 
         checked_count(limit, "limit")
+        checked_flag(nested, "nested")
         if status is not None and status not in set(Status):
             near = nearest(status, Status) if isinstance(status, str) else None
             guess = f"Did you mean '{near}'? " if near else ""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, SupportsIndex, overload
 
 from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.common.visible import displayed
+from dipeo_nb.diagram.fields import did_you_mean
+from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.events import Event
-from dipeo_nb.errors import MissingDependencyError
+from dipeo_nb.errors import MissingDependencyError, UnknownNodeError
 from dipeo_nb.notebook import static_view
 
 TEXT_ROWS = 40
@@ -68,6 +71,11 @@ class Table(list[Mapping[str, Any]]):
 
 class Outputs(dict[str, Any]):
     """Endpoint label → value; shown as a table."""
+
+    def __missing__(self, label: Any) -> Any:
+        known = [clean(own, 60) for own in islice(self, 20)]
+        hint = did_you_mean(label, known, f"Those reached: {', '.join(known) or 'none'}.")
+        raise UnknownNodeError(f"There is no output {short_repr(label, 80)}.", hint=hint)
 
     @displayed
     def _repr_html_(self) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from dipeo_nb.common.calls import did_you_mean_option
 from dipeo_nb.common.loop import iterate_on_loop, iterate_sync, on_library_loop, run_on_loop, run_sync
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.config import Settings, ambient_headers, get_settings
@@ -296,6 +297,8 @@ def is_address(base_url: str) -> bool:
 
 
 _FIELDS = frozenset(f.name for f in fields(LLMRequest)) - {"messages", "meter"}
+_INTERNAL = frozenset({"allow_prose", "context", "phase", "rung"})
+"""Fields that the package sets itself, and recommends to nobody."""
 
 
 def as_request(messages: Messages, *, service: str = "", **options: Any) -> LLMRequest:
@@ -309,8 +312,9 @@ def as_request(messages: Messages, *, service: str = "", **options: Any) -> LLMR
     """
     system = options.pop("system", None)
     if unknown := sorted(set(options) - _FIELDS):
+        known = sorted({*_FIELDS, "system"} - _INTERNAL)
         raise ValidationError(
-            f"A request has no option {', '.join(unknown)}.", hint=f"It has: {', '.join(sorted(_FIELDS))}, system."
+            f"A request has no option {', '.join(unknown)}.", hint=did_you_mean_option(unknown[0], known, f"It has: {', '.join(known)}.")
         )
     if isinstance(messages, LLMRequest):
         asked = replace(messages, **options)
