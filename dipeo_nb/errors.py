@@ -16,6 +16,7 @@
     │   │   ├── ExpressionError           an expression of a condition could not be evaluated
     │   │   ├── TemplateError             a prompt or path template could not be rendered
     │   │   └── CodeError                 the code of a code_job raised; carries its own traceback
+    │   │       └── ValidatorCodeError        (also an LLMError) so did a validator of yours that read an answer
     │   ├── NodeTimeoutError          a node was slower than its time limit
     │   ├── RunTimeoutError           the run was slower than its time limit
     │   ├── MaxIterationsError        a loop did not end within its limit
@@ -482,6 +483,13 @@ class RecordingNotFoundError(RecordingError):
 
     code = "llm_recording_not_found"
     nearest: Any = None
+
+
+class ValidatorCodeError(CodeError, LLMError):
+    """A validator of the class that was asked for raised neither ValueError nor AssertionError, by which it would say that the answer
+    does not fit: a failure of the user's code, not of the provider. The answer was paid for; nothing is asked again."""
+
+    code = "validator_code_error"
 
 
 class ToolLoopError(LLMError):

@@ -14,15 +14,18 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import os
 import re
+import sys
 import threading
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
 from dipeo_nb.common import function_loop
 from dipeo_nb.common.loop import on_library_loop
-from dipeo_nb.common.values import MAX_ITERATED
+from dipeo_nb.common.values import MAX_ITERATED, error_text
 
 T = TypeVar("T")
 
@@ -47,6 +50,22 @@ def as_failure(error: BaseException) -> Exception:
     if isinstance(error, Exception) and not isinstance(error, ESCAPING):
         return error
     return UserCodeError(error)
+
+
+def failure_text(error: BaseException) -> str:
+    """`Type: message` of what user code raised."""
+    return str(error) if isinstance(error, UserCodeError) else error_text(error)
+
+
+def own_traceback(error: BaseException, *packages: str) -> str:
+    """The traceback of what user code raised, from its first frame outside this package and the folders of *packages*."""
+    raised = error.__cause__ if isinstance(error, UserCodeError) and error.__cause__ is not None else error
+    folders = tuple(os.path.dirname(str(sys.modules[name].__file__)) + os.sep for name in ("dipeo_nb", *packages))
+    shown = traceback.TracebackException.from_exception(raised)
+    frames = list(shown.stack)
+    first = next((at for at, frame in enumerate(frames) if not frame.filename.startswith(folders)), len(frames))
+    shown.stack = traceback.StackSummary.from_list(frames[first:])
+    return "".join(shown.format(chain=False))
 
 
 @contextmanager

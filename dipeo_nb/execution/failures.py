@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dipeo_nb.common.user_code import UserCodeError
-from dipeo_nb.common.values import UnsupportedValueError, error_text
+from dipeo_nb.common.user_code import failure_text
+from dipeo_nb.common.values import UnsupportedValueError
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import DeadlockError, DipeoError, MaxIterationsError, NodeExecutionError, RunError
 from dipeo_nb.execution.schedule import Finish
@@ -21,7 +21,7 @@ def as_run_error(error: BaseException, node: PlanNode | None) -> DipeoError:
         ours: DipeoError = NodeExecutionError(f"The {error.message}", hint=error.hint, place=error.place)
         ours.__cause__ = error
     elif not isinstance(error, DipeoError):
-        ours = NodeExecutionError(str(error) if isinstance(error, UserCodeError) else error_text(error))
+        ours = NodeExecutionError(failure_text(error))
         ours.__cause__ = error
     else:
         ours = error

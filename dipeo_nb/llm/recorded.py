@@ -228,8 +228,13 @@ def _said(events: Iterable[StreamEvent]) -> str:
 
 
 def _response_words(response: LLMResponse, events: Sequence[StreamEvent]) -> dict[str, Any]:
-    value = response.structured
-    value = to_jsonable_python(value, by_alias=True, round_trip=True)
+    try:
+        value = to_jsonable_python(response.structured, by_alias=True, round_trip=True)
+    except ValueError as error:  # pydantic's, of a type without JSON or of a serializer that raised
+        raise RecordingError(
+            f"The answer cannot be recorded, as a {type(response.structured).__name__} cannot be written as JSON: {error}.",
+            hint="Correct its serializers, or record nothing: DIPEO_LLM_MODE=live.",
+        ) from error
     words = _given(
         {
             "provider": response.provider,

@@ -59,6 +59,7 @@ from dipeo_nb.errors import (
     ToolLoopError,
     UnsupportedError,
     ValidationError,
+    ValidatorCodeError,
 )
 from dipeo_nb.llm import batch, phases, providers, recording
 from dipeo_nb.llm.batch import BatchClient, BatchJob, BatchStore
@@ -89,6 +90,8 @@ PROMPT_LIMIT = 10_000_000
 """Characters of one request at most."""
 REFUSALS_KEPT = 256
 """Refused ways to structure that are remembered."""
+ANSWERED = (StructureError, ContentFilteredError, ValidatorCodeError)
+"""Errors that are about an answer: the model gave one, and the server works."""
 PARTIAL_S = 1 / 20
 """Seconds between two views of a structured answer that is still coming."""
 
@@ -433,7 +436,7 @@ class LLMService:
                         yield event
                 return
             except (LLMError, APIKeyNotFoundError, MissingDependencyError) as error:
-                if following is None or isinstance(error, (StructureError, ContentFilteredError)):
+                if following is None or isinstance(error, ANSWERED):
                     raise
                 if isinstance(error, LLMError):
                     spent.add_failed(error, request)
@@ -483,7 +486,7 @@ class LLMService:
                     except LLMError as error:
                         redactor.error(error)
                         self._charge_failed(error, request, heard)
-                        if isinstance(error, (StructureError, ContentFilteredError)):  # it answered
+                        if isinstance(error, ANSWERED):
                             ended(None)
                             circuit.succeeded()
                             raise
@@ -679,7 +682,7 @@ def _check_able(request: LLMRequest) -> None:
 
 def _refuses_structure(error: LLMError) -> bool:
     """Whether a server refused the way to structure, not the request as such."""
-    if isinstance(error, (StructureError, ContextLengthError, ContentFilteredError)):
+    if isinstance(error, (*ANSWERED, ContextLengthError)):
         return False
     if isinstance(error, UnsupportedError):
         return True

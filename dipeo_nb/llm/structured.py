@@ -27,7 +27,7 @@ from dipeo_nb.diagram.metering import NotQuickError, metered, quick
 from dipeo_nb.diagram.schema_check import validator
 from dipeo_nb.diagram.values import TooLargeError
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Rung, TokenUsage, ToolConfig
-from dipeo_nb.errors import StructureError, ValidationError
+from dipeo_nb.errors import StructureError, ValidationError, ValidatorCodeError
 from dipeo_nb.llm.samples import resolved
 from dipeo_nb.workers import WORKERS
 
@@ -45,7 +45,11 @@ def schema_of(response_format: Any) -> dict[str, Any]:
     if isinstance(response_format, Mapping):
         return dict(response_format)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
     if isinstance(response_format, type) and issubclass(response_format, BaseModel):
-        return response_format.model_json_schema()
+        try:
+            with user_code.contained():
+                return response_format.model_json_schema()
+        except Exception as error:  # pydantic has several, and the class may have code of its own
+            raise _no_format(response_format, error) from error
     return adapter_of(response_format).json_schema()
 
 
@@ -56,14 +60,20 @@ def adapter_of(response_format: Any) -> TypeAdapter[Any]:
         ValidationError: pydantic does not know it.
     """
     try:
-        return _adapter(response_format)
+        with user_code.contained():
+            return _adapter(response_format)
     except Exception as error:  # pydantic has several, and Python's own for what is no type
-        kind = response_format if isinstance(response_format, type) else type(response_format)
-        raise ValidationError(
-            f"A response format is a type or a JSON schema, not {kind.__name__}: {(str(error).splitlines() or [''])[0][:200].rstrip('.')}.",
-            hint="Give a subclass of pydantic.BaseModel, list[…] of one, a dataclass, a Literal, or a dict such as "
-            "{'type': 'object', 'properties': {…}}.",
-        ) from error
+        raise _no_format(response_format, error) from error
+
+
+def _no_format(response_format: Any, error: Exception) -> ValidationError:
+    kind = response_format if isinstance(response_format, type) else type(response_format)
+    said = (user_code.failure_text(error).splitlines() or [""])[0][:200].rstrip(".")
+    return ValidationError(
+        f"A response format is a type or a JSON schema, which {kind.__name__} is not: {said}.",
+        hint="Give a subclass of pydantic.BaseModel whose fields JSON can carry, list[…] of one, a dataclass, a Literal, or a dict such as "
+        "{'type': 'object', 'properties': {…}}.",
+    )
 
 
 @lru_cache(maxsize=256)
@@ -162,6 +172,7 @@ def parsed(
 
     Raises:
         StructureError: there is no JSON, or it does not fit; the message says where.
+        ValidatorCodeError: a validator of the user's failed.
     """
     found, problem = _found(text)
     fitting: dict[str, Any] = {}
@@ -170,6 +181,9 @@ def parsed(
             written, instance = validated(value, response_format)
         except ValueError as error:
             problem = problem or str(error)  # that of the likeliest value
+        except ValidatorCodeError as error:
+            error.provider, error.model, error.usage = provider, model, usage
+            raise
         else:
             fitting.setdefault(written, instance)
     if len(fitting) == 1:
@@ -206,25 +220,43 @@ def in_prose(error: StructureError, request: LLMRequest) -> LLMResponse:
 
 
 def validated(value: Any, response_format: Any) -> tuple[str, Any]:
-    """(JSON text, value) of a value that fits; ValueError with the place when it does not."""
+    """(JSON text, value) of a value that fits.
+
+    Raises:
+        ValueError: it does not; the message says where.
+        ValidatorCodeError: a validator of the user's failed.
+    """
     if not isinstance(response_format, Mapping):
-        adapter = adapter_of(response_format)
-        try:
-            with user_code.contained():
-                if isinstance(value, BaseModel) or dataclasses.is_dataclass(value) or isinstance(value, Enum):
-                    instance = adapter.validate_python(value)
-                else:  # as JSON, where a strict class takes texts for dates and lists for tuples
-                    instance = adapter.validate_json(to_json(value, inf_nan_mode="constants"))
-        except PydanticValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}") from None
-        except user_code.UserCodeError as error:
-            raise ValueError(f"a validator of {name_of(response_format)} raised {error}") from error
-        return adapter.dump_json(instance).decode(), instance
+        return _instance(value, response_format)
     problem = _problem(schema_of(response_format), value)
     if problem is not None:
         raise ValueError(problem)
     return json.dumps(value, ensure_ascii=False), value
+
+
+def _instance(value: Any, response_format: Any) -> tuple[str, Any]:
+    """As `validated`, of a type."""
+    adapter = adapter_of(response_format)
+    given: bytes | None = None
+    if not (isinstance(value, BaseModel) or dataclasses.is_dataclass(value) or isinstance(value, Enum)):
+        given = to_json(value, inf_nan_mode="constants")  # as JSON, where a strict class takes texts for dates and lists for tuples
+    try:
+        with user_code.contained():
+            instance = adapter.validate_python(value) if given is None else adapter.validate_json(given)
+    except PydanticValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}") from None
+    except Exception as error:
+        raise ValidatorCodeError(
+            f"A validator of {name_of(response_format)} failed: {user_code.failure_text(error)}.",
+            hint="Correct it. For an answer that does not fit, raise ValueError: then the model is asked once more.",
+            traceback=user_code.own_traceback(error, "pydantic"),
+        ) from error
+    try:
+        with user_code.contained():
+            return adapter.dump_json(instance).decode(), instance
+    except Exception:  # noqa: BLE001 - serializers of the user's, and types that have no JSON: the answer fits all the same
+        return to_json(value, fallback=repr).decode(), instance
 
 
 CHECK_S = 5.0

@@ -15,7 +15,7 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import to_json
 
 from dipeo_nb.common import user_code
-from dipeo_nb.common.values import UnsupportedValueError, error_text, json_text, plain_value, well_formed
+from dipeo_nb.common.values import UnsupportedValueError, json_text, plain_value, well_formed
 from dipeo_nb.domain.chat import ToolCall, ToolConfig, ToolResult
 from dipeo_nb.errors import ValidationError
 
@@ -133,8 +133,7 @@ def _fitting(function: Callable[..., Any], label: str, given: bytes) -> dict[str
 
 
 def _failed(call: ToolCall, error: Exception) -> ToolResult:
-    text = str(error) if isinstance(error, user_code.UserCodeError) else error_text(error)
-    return ToolResult(call.id, text, is_error=True)
+    return ToolResult(call.id, user_code.failure_text(error), is_error=True)
 
 
 def _text(value: Any) -> str:
