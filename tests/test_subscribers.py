@@ -293,7 +293,7 @@ def test_operations_of_providers_that_block(tmp_path: Any):
     }
     with (
         Session(settings=Settings(base_dir=tmp_path), integrations=IntegratedApiService(Jira())) as session,
-        pytest.raises((NodeTimeoutError, NodeExecutionError), match="too long|longer"),
+        pytest.raises((NodeTimeoutError, NodeExecutionError), match=r"too long|longer"),
     ):
         session.run(diagram, timeout=20)
 
