@@ -7,9 +7,13 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.lab import Lab, browser, chromium
+
+PATIENCE_MS = 120_000
+"""How long a test waits for what it expects: long enough for a machine with eight other busy processes."""
+expect.set_options(timeout=PATIENCE_MS)
 
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 """Where screenshots of the last run are kept for people to look at."""
@@ -28,6 +32,7 @@ def page(chrome: Browser) -> Iterator[Page]:
     """A fresh page that fails the test on errors of scripts and on requests that leave the machine."""
     context = chrome.new_context(viewport={"width": 1280, "height": 1000})
     opened = context.new_page()
+    opened.set_default_timeout(PATIENCE_MS)
     errors: list[str] = []
     strangers: list[str] = []
     opened.on("pageerror", lambda error: errors.append(f"{error.message}\n{error.stack}"))

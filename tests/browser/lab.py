@@ -109,7 +109,7 @@ class Lab:
             f"{self.base}/lab/workspaces/{workspace}/tree/{notebook}?token={self.token}&reset",
             wait_until="domcontentloaded",
         )
-        page.wait_for_function(READY, timeout=60_000)
+        page.wait_for_function(READY)
         return Notebook(page)
 
     def close(self) -> None:
@@ -117,11 +117,11 @@ class Lab:
         try:
             request = urllib.request.Request(f"{self.base}/api/shutdown?token={self.token}", method="POST")
             urllib.request.urlopen(request, timeout=5).read()
-            self._server.wait(10)
+            self._server.wait(60)
         except Exception:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._server.pid, signal.SIGKILL)
-            self._server.wait(10)
+            self._server.wait(60)
         self._log.close()
         shutil.rmtree(self._home, ignore_errors=True)
 
@@ -170,13 +170,13 @@ class Notebook:
         """Lab's own Stop: interrupt the kernel."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:interrupt-kernel'); }")
 
-    def wait(self, timeout: float = 120.0) -> None:
+    def wait(self, timeout: float = 600.0) -> None:
         """Wait until every cell has finished; *timeout* in seconds."""
         self.page.wait_for_function(FINISHED, timeout=timeout * 1000)
 
     def wait_busy(self, index: int) -> None:
         """Wait until the code cell *index* is running."""
-        self.page.wait_for_function(f"i => {CELLS}[i].model.executionState === 'running'", arg=index, timeout=60_000)
+        self.page.wait_for_function(f"i => {CELLS}[i].model.executionState === 'running'", arg=index)
 
     def start_all(self) -> None:
         """Run every cell; returns when the first one has begun."""

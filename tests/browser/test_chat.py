@@ -114,13 +114,12 @@ def test_an_answer_streams_and_stays(desk: Desk, page: Page, shots: Path):
     notebook = desk.cells(SETUP, "answer = slow.chat('Tell me of the fox.')\nanswer", "print(answer.usage.output)")
     notebook.start_all()
     shown = notebook.output(1)
-    expect(shown).to_contain_text("jumps over", timeout=60_000)
+    expect(shown).to_contain_text("jumps over")
     seen = [shown.inner_text()]
     for _ in range(3):
         page.wait_for_function(
             "n => document.querySelectorAll('.jp-Cell')[1].querySelector('.jp-OutputArea-output').innerText.length > n + 40",
             arg=len(seen[-1]),
-            timeout=15_000,
         )
         seen.append(shown.inner_text())
         expect(shown).to_have_count(1)
@@ -157,9 +156,9 @@ def test_stop_ends_the_answer(desk: Desk, code: str):
     notebook = desk.cells(SETUP, code)
     notebook.start_all()
     shown = notebook.output(1).first
-    expect(shown).to_contain_text("jumps over", timeout=60_000)
+    expect(shown).to_contain_text("jumps over")
     notebook.interrupt()
-    expect(shown.locator("small")).to_contain_text("stopped", timeout=5_000)
+    expect(shown.locator("small")).to_contain_text("stopped")
     expect(shown).to_contain_text("jumps over")
     expect(shown).not_to_contain_text("13")
 
@@ -188,12 +187,12 @@ def test_everything_that_can_happen(desk: Desk, page: Page, shots: Path):
                           "%dipeo models")  # fmt: skip
     notebook.start_all()
     shown = notebook.output(1)
-    expect(shown).to_contain_text("40 of 98 MB", timeout=60_000)
+    expect(shown).to_contain_text("40 of 98 MB")
     expect(shown).to_contain_text("I have a tool for that")
     page.screenshot(path=shots / "chat-progress.png")
-    expect(shown.locator("strong")).to_have_text("12 °C", timeout=10_000)
+    expect(shown.locator("strong")).to_have_text("12 °C")
     table = notebook.output(2).locator("td")
-    expect(table).to_have_text(["city", "Oslo"], timeout=10_000)
+    expect(table).to_have_text(["city", "Oslo"])
     notebook.wait()
     expect(table).to_have_text(["city", "Oslo", "temperature", "12", "tags", '["rain", "wind"]'])
     expect(shown).to_contain_text('weather(city="Oslo", unit="C") → 12 degrees, *light* rain')

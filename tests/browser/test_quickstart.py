@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.browser.lab import Lab, Notebook
 
@@ -92,14 +93,14 @@ def desk(lab: Lab, page: Page) -> Iterator[Desk]:
 def live_view(notebook: Notebook, cell: int = 1) -> Locator:
     """The live view of a cell, as soon as its Writer is at work."""
     view = notebook.cell(cell).locator(".dipeo-view")
-    expect(view.locator('.dp-node[data-status="running"] .dp-label')).to_have_text("Writer", timeout=60_000)
+    expect(view.locator('.dp-node[data-status="running"] .dp-label')).to_have_text("Writer")
     return view
 
 
 def picture(notebook: Notebook, cell: int, status: str) -> Locator:
     """The picture a view turns into at the end."""
     image = notebook.cell(cell).locator(f"img[alt$=', {status}']")
-    expect(image).to_be_visible(timeout=15_000)
+    expect(image).to_be_visible()
     return image
 
 
@@ -121,8 +122,8 @@ def test_quickstart(lab: Lab, desk: Desk, page: Page, shots: Path):
     notebook = desk.file("quickstart.ipynb")
     notebook.start_all()
     view = notebook.cell(at).locator(".dipeo-view")
-    expect(view.locator('.dp-node[data-status="completed"]').first).to_be_visible(timeout=90_000)
-    expect(view.locator(".dipeo-text")).not_to_be_empty(timeout=60_000)
+    expect(view.locator('.dp-node[data-status="completed"]').first).to_be_visible()
+    expect(view.locator(".dipeo-text")).not_to_be_empty()
     view.scroll_into_view_if_needed()
     no_text_leaves_its_box(view)
     page.screenshot(path=shots / "quickstart-live.png")
@@ -150,7 +151,7 @@ def test_live_view_streams_and_stops(desk: Desk, page: Page, shots: Path):
         page.screenshot(path=shots / f"live-{theme}.png")
     before = len(view.locator(".dipeo-text").inner_text())
     page.wait_for_function(
-        "n => document.querySelector('.dipeo-text').textContent.length > n", arg=before, timeout=10_000
+        "n => document.querySelector('.dipeo-text').textContent.length > n", arg=before
     )
     view.get_by_role("button", name="Stop").click()
     picture(notebook, 1, "aborted")
@@ -164,7 +165,7 @@ def test_stop_works_while_the_cell_blocks(desk: Desk):
     notebook = desk.cells(SLOW, code)
     notebook.start_all()
     live_view(notebook).get_by_role("button", name="Stop").click()
-    expect(notebook.cell(1)).to_contain_text("ended: RunAbortedError", timeout=10_000)
+    expect(notebook.cell(1)).to_contain_text("ended: RunAbortedError")
 
 
 @pytest.mark.parametrize("wait", ["await run", "run.result()"])
@@ -210,7 +211,7 @@ def test_a_second_view_of_a_running_run_is_right_at_once(desk: Desk):
     notebook = desk.cells(SLOW, LIVE, "import time; time.sleep(1)", "run", "time.sleep(1)", "run.stop()")
     notebook.start_all()
     late = notebook.cell(3).locator(".dipeo-view")
-    expect(late.locator(".dipeo-text")).to_contain_text("the quick brown fox jumps over the lazy dog", timeout=60_000)
+    expect(late.locator(".dipeo-text")).to_contain_text("the quick brown fox jumps over the lazy dog")
     expect(late.locator(".dipeo-clock")).not_to_have_text("0.0 s")
     picture(notebook, 1, "aborted")
     picture(notebook, 3, "aborted")
@@ -221,14 +222,14 @@ def test_a_question_is_a_form_in_the_view(desk: Desk, page: Page, shots: Path):
     notebook = desk.cells(QUESTION + "run = dp.start(diagram)\nrun")
     notebook.start_all()
     view = notebook.cell(0).locator(".dipeo-view")
-    expect(view.locator(".dipeo-prompt")).to_have_text("What is <b>your</b> name?", timeout=60_000)
+    expect(view.locator(".dipeo-prompt")).to_have_text("What is <b>your</b> name?")
     expect(view.locator(".dipeo-note")).to_contain_text("s left, then the run fails")
     page.screenshot(path=shots / "question.png")
     box = view.get_by_role("textbox", name="What is <b>your</b> name?")
     box.click()
     page.keyboard.type("Ada x")
     page.keyboard.press("Enter")
-    expect(notebook.output(0)).to_contain_text("Ada x", timeout=10_000)
+    expect(notebook.output(0)).to_contain_text("Ada x")
     picture(notebook, 0, "completed")
 
 
@@ -238,18 +239,20 @@ def test_a_waiting_cell_asks_where_it_is_heard(desk: Desk, wait: str):
     notebook = desk.cells(QUESTION + f"result = {wait}\nprint('got', result.output)")
     notebook.start_all()
     view, box = notebook.cell(0).locator(".dipeo-view"), notebook.cell(0).locator(".jp-Stdin-input")
-    form = view.locator(".dipeo-note", has_text="s left, then the run fails")
-    expect(box.or_(form)).to_be_visible(timeout=60_000)
+    field = view.get_by_role("textbox", name="What is <b>your</b> name?")
+    expect(box.or_(field).first).to_be_visible()
+    try:
+        if field.is_visible():
+            field.fill("Bob", timeout=10_000)
+            field.press("Enter", timeout=10_000)
+    except PlaywrightTimeoutError:  # a page that is too slow to be heard gives way to the box
+        expect(box).to_be_visible()
     if box.is_visible():
         expect(view.locator(".dipeo-note")).to_contain_text("in the box below the cell")
         expect(view.locator(".dipeo-fields")).to_be_hidden()
         box.fill("Bob")
         box.press("Enter")
-    else:
-        view.get_by_role("textbox", name="What is <b>your</b> name?").click()
-        view.page.keyboard.type("Bob")
-        view.page.keyboard.press("Enter")
-    expect(notebook.cell(0)).to_contain_text("got Bob", timeout=10_000)
+    expect(notebook.cell(0)).to_contain_text("got Bob")
 
 
 @pytest.mark.parametrize("end", ["stop", "deadline"])
@@ -264,10 +267,10 @@ def test_the_end_of_a_question_releases_the_waiting_cell(desk: Desk, wait: str, 
     cell = notebook.cell(0)
     view, box = cell.locator(".dipeo-view"), cell.locator(".jp-Stdin-input")
     if end == "stop":
-        expect(box.or_(view.locator(".dipeo-note", has_text="s left, then the run fails"))).to_be_visible(timeout=60_000)
+        expect(box.or_(view.locator(".dipeo-note", has_text="s left, then the run fails"))).to_be_visible()
         view.get_by_role("button", name="Stop").click()
-    expect(cell).to_contain_text(f"ended: {'RunAbortedError' if end == 'stop' else 'NodeTimeoutError'}", timeout=60_000)
-    expect(notebook.cell(1)).to_contain_text("next 42", timeout=10_000)
+    expect(cell).to_contain_text(f"ended: {'RunAbortedError' if end == 'stop' else 'NodeTimeoutError'}")
+    expect(notebook.cell(1)).to_contain_text("next 42")
     expect(box).to_be_hidden()
 
 
@@ -295,23 +298,23 @@ except dp.RunError:
     notebook.start_all()
     boxes, over = page.locator(".jp-Stdin-input:visible"), "name?” needs no answer any more"
     first, second, third = (notebook.cell(n) for n in range(3))
-    expect(boxes).to_have_count(1, timeout=60_000)
+    expect(boxes).to_have_count(1)
     boxes.click()
     page.keyboard.type("x")
-    expect(first).to_contain_text(over, timeout=20_000)
+    expect(first).to_contain_text(over)
     page.keyboard.type("xdd")  # cuts and deletes cells when it reaches Lab
     city = first.locator(".jp-OutputArea-stdin-item:visible", has_text="Which city?")
-    expect(city).to_be_visible(timeout=20_000)
+    expect(city).to_be_visible()
     expect(first.get_by_text(over)).to_have_count(2)
     expect(boxes).to_have_count(1)
     page.screenshot(path=shots / "question-over.png")
     city.locator("input").fill("Rome")
     city.locator("input").press("Enter")
-    expect(first).to_contain_text("got Rome", timeout=10_000)
-    expect(second).to_contain_text("aborted", timeout=20_000)
+    expect(first).to_contain_text("got Rome")
+    expect(second).to_contain_text("aborted")
     expect(second.get_by_text(over)).to_have_count(1)
-    expect(boxes).to_have_count(1, timeout=20_000)
+    expect(boxes).to_have_count(1)
     notebook.interrupt()
-    expect(third.get_by_text(over)).to_have_count(1, timeout=20_000)
+    expect(third.get_by_text(over)).to_have_count(1)
     expect(boxes).to_have_count(0)
     assert page.locator(".jp-Notebook .jp-Cell").count() == 3

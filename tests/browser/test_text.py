@@ -62,7 +62,7 @@ def test_dollars_in_tables_and_answers(notebook: Notebook, page: Page, shots: Pa
     """No table holds mathematics; an answer holds that which was written as such, and its prices as text. A word of 400 letters
     makes nothing wider than the page."""
     chat = notebook.output(len(TABLES) + 1).first
-    expect(chat.locator("mjx-container")).to_have_count(3, timeout=30_000)
+    expect(chat.locator("mjx-container")).to_have_count(3)
     expect(chat).to_contain_text("The basic plan costs $5 a month and the big one $10; run echo $HOME and $PATH, df$x + df$y, US$5.")
     expect(chat).to_contain_text("and red.")
     for number, what in enumerate(TABLES, 1):
