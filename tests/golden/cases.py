@@ -17,7 +17,7 @@ import typer
 
 from dipeo_nb import cli
 from dipeo_nb.config import reset_settings
-from dipeo_nb.diagram.document import Diagram, load_text
+from dipeo_nb.diagram.document import Diagram, from_model, load_text
 from dipeo_nb.errors import DipeoError
 from tests.golden import runs
 from tests.test_pictures import of_shape
@@ -115,8 +115,6 @@ def _drawn(texts: Texts) -> Iterator[tuple[str, Diagram]]:
 
 def shape_texts() -> Texts:
     """The shapes as diagrams."""
-    from dipeo_nb.diagram.document import from_model
-
     return {f"shape {case.name}": from_model(of_shape(case.arrows)).text for case in SHAPES}
 
 
