@@ -11,11 +11,13 @@ import ast
 import base64
 import enum
 import hashlib
+import itertools
 import json
 import posixpath
 import re
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +32,8 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.diagram.prompt_files import PromptFiles
+from dipeo_nb.diagram.shell_words import NODE_SUFFIXES, mentioned
+from dipeo_nb.diagram.shell_words import folders as entered_folders
 from dipeo_nb.domain.capabilities import Capabilities, Use, as_pattern, effects_of, uses_of
 from dipeo_nb.domain.enums import HookType, SupportedLanguage
 from dipeo_nb.domain.nodes import (
@@ -236,7 +240,8 @@ class _Collector:
             case HookNode(hook_type=HookType.SHELL) as spec:
                 words = [spec.command or spec.config.get("command") or "", *_words(spec.config.get("args"))]
                 folder = name_below(str(spec.config.get("cwd") or ""), self.base)
-                self._programs("\n".join(map(str, words)), folder, node, way, set())
+                text = shlex.join(map(str, words)) if len(words) > 1 else str(words[0])
+                self._programs(text, folder, node, way, set())
             case HookNode(hook_type=HookType.PYTHON) as spec:
                 path = str(spec.config.get("script") or spec.command or "")
                 text = self._read(path, node, way, code=True)
@@ -363,15 +368,8 @@ class _Collector:
             folder: that of the script, or where it runs.
             seen: names that were looked for.
         """
-        for found in _PROGRAM.finditer(text):
-            word = found[2]
-            if not (found[1] or word.endswith(_CODE_SUFFIXES) or (word.startswith("./") and "." not in word[2:])):
-                continue
-            for place in dict.fromkeys((folder, "")):
-                # What comes before a "/" may be an expression, as in "$(dirname "$0")/lib.sh".
-                name = posixpath.normpath(posixpath.join(place, word.lstrip("/")))
-                if name in seen:
-                    continue
+        for name in script_names(text, (folder, ""), self.base):
+            if name not in seen:
                 seen.add(name)
                 if len(seen) > MAX_FILES:
                     raise ValidationError(f"A script names more than {MAX_FILES} others.", hint="Let it name fewer.")
@@ -382,10 +380,29 @@ class _Collector:
                 read, beside = inner.decode("utf-8", "replace"), posixpath.dirname(name)
                 if name.endswith(".py"):
                     self._imports(read, name, node, way)
-                elif name.endswith(_NODE_SUFFIXES):
+                elif name.endswith(NODE_SUFFIXES):
                     self._scripts(inner, name, node, way)
                 else:
                     self._programs(read, beside, node, way, seen)
+
+
+def script_names(text: str, folders: Iterable[str], base: Path) -> Iterator[str]:
+    """Paths below the base directory that may be the files of code which a shell text names, were they looked for in these folders, or in
+    those that it goes into."""
+    places = dict.fromkeys(folders)
+    places |= dict.fromkeys(posixpath.join(place, name_below(entered, base)) for entered in entered_folders(text) for place in list(places))
+    for word, is_module in mentioned(text):
+        if is_module:
+            stem = word.replace(".", "/")
+            names = [f"{stem}.py", f"{stem}/__main__.py", f"{stem}/__init__.py"]
+            names += [f"{parent}/__init__.py" for parent in itertools.accumulate(stem.split("/")[:-1], "{}/{}".format)]
+        elif posixpath.isabs(word) and Path(word).is_relative_to(base):
+            yield name_below(word, base)
+            continue
+        else:
+            names = [word.lstrip("/")]  # what comes before a "/" may be an expansion, as in "$(dirname "$0")/lib.sh"
+        for folder in places:
+            yield from (posixpath.normpath(posixpath.join(folder, name)) for name in names)
 
 
 def _words(given: object) -> list[object]:
@@ -446,11 +463,3 @@ def _imported(code: str) -> Iterator[tuple[int, str]]:
 
 _SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\brequire)[ \t]*(?:\([ \t]*)?["'](\.{1,2}/[^"'\n]*)["']""")
 """An import of TypeScript or JavaScript by a relative name."""
-
-_NODE_SUFFIXES = (".ts", ".mts", ".cts", ".js", ".mjs", ".cjs")
-_CODE_SUFFIXES = (".sh", ".bash", ".zsh", ".ksh", ".py", ".rb", ".pl", ".lua", ".r", ".R", ".awk", ".sed", *_NODE_SUFFIXES)
-"""Endings of files that a shell script runs; files of other kinds are data, which may change from run to run."""
-_PROGRAM = re.compile(
-    r"""(?:(?<![\w./-])(source|\.|(?:ba|z|k|da)?sh|python3?|node|ruby|perl|make[ \t]+-f)[ \t\n]+["']?)?(?<![\w./@%+~-])([\w./@%+~-]+)"""
-)
-"""A word that may be the name of a file, and the program before it that would run or read it as code."""

@@ -907,6 +907,11 @@ class RunGate(Protocol):
         ...
 
     @abstractmethod
+    def check_unchanged(self, names: Iterable[str]) -> None:
+        """Raises NotGrantedError when a file of `sources` is not on the disk as it was shown."""
+        ...
+
+    @abstractmethod
     def child(self, document: Any, plan: Plan, record: Event | None = None) -> RunGate:
         """The gate of a sub-diagram; *record*: the first event of the run whose record it is from. Raises NotGrantedError."""
         ...

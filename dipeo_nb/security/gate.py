@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast, get_args
 
 from dipeo_nb.common.paths import name_below
+from dipeo_nb.common.root import Root
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.diagram.closure import Closure, closure, plan_digest
 from dipeo_nb.diagram.detect import stem
@@ -178,6 +179,28 @@ class Gate:
         if self._below(files.resolve(path)) in self.written:
             raise _made("a template", path)
         return None
+
+    def check_unchanged(self, names: Iterable[str]) -> None:
+        """Look whether files that were shown are on the disk what they were then.
+
+        Raises:
+            NotGrantedError: one is not.
+        """
+        if self.sources is None:
+            return
+        root = Root(self.base)
+        for name in names:
+            try:
+                same = root.read(name, len(self.sources[name])) == self.sources[name]
+            except OSError:
+                same = False
+            if not same:
+                raise NotGrantedError(
+                    f"The file '{name}' has changed since it was shown.",
+                    hint="Begin the run again, so that it is shown as it is now; or trust the folder: dipeo-nb trust FOLDER.",
+                    kind="code",
+                    what=name,
+                )
 
     def stamped(self, source: Mapping[str, Any] | None, *, whole: bool) -> Mapping[str, str] | None:
         """What is recorded about the decision; of a diagram that is not recorded whole, also what exactly it was."""

@@ -20,6 +20,7 @@ from dipeo_nb.execution import node_js
 from dipeo_nb.execution.commands import base_dir, run_command, tail
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, as_text, plain, unparsed
+from dipeo_nb.execution.shown_scripts import as_shown
 
 TIMEOUT = None  # the code has its own limit, which also kills the worker
 CODE_TIMEOUT = 30.0
@@ -127,14 +128,18 @@ async def _shell(context: NodeContext, spec: CodeJobNode, code: str, name: str, 
     """Inputs are variables of the environment, never part of the text: `INPUT_name`, and their names in `INPUT_KEYS`."""
     given = {key: value for key, value in _names(context).items() if key.isidentifier()}
     names = {f"INPUT_{key}": as_text(value) for key, value in given.items()}
-    done = await run_command(
-        [_SHELLS[spec.language], "-c", code, name],
-        cwd=file.parent if file else context.services.files.base_path,
-        timeout=_limit(spec),
-        env={**base_dir(context.services.files), **names, "INPUT_KEYS": ",".join(given)},
-        pass_env=context.execution.options.pass_env,
-        on_output=lambda text: _printed(context, text),
-    )
+    services, cwd = context.services, file.parent if file else context.services.files.base_path
+    with as_shown(context.execution.gate, services.files.base_path, cwd) as scripts:
+        if scripts is not None:
+            code = await asyncio.to_thread(scripts.text, code, name_below(name, services.files.base_path) if file else None)
+        done = await run_command(
+            [_SHELLS[spec.language], "-c", code, file.name if file else name],
+            cwd=cwd,
+            timeout=_limit(spec),
+            env={**base_dir(services.files), **names, "INPUT_KEYS": ",".join(given)},
+            pass_env=context.execution.options.pass_env,
+            on_output=lambda text: _printed(context, text),
+        )
     if done.status:
         raise CodeError(
             f"The script ended with exit status {done.status}: {tail(done.stderr) or 'it said nothing on stderr'}",

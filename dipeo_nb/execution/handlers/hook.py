@@ -30,6 +30,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.handlers.api_job import answer_of, beginning, in_a_line
 from dipeo_nb.execution.inputs import Inputs, Output, as_text, plain
 from dipeo_nb.execution.shell_text import ShellText, runs_code
+from dipeo_nb.execution.shown_scripts import as_shown
 
 HOOK_TIMEOUT = 60.0
 """Seconds when the node names none (spec default); for an event, how long it is waited for."""
@@ -81,21 +82,26 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
         f"DIPEO_INPUT_{k.upper()}": json_text(v) for k, v in _inputs(context).items() if k.isidentifier()
     }
     own = _mapping(spec, "env")
-    if args:
-        words = _arguments(context, [command, *map(str, args)])
-    else:
-        text = context.render_shell(command) if _is_template(command) else ShellText(command, {})
-        words, inputs = ["sh", "-c", text.command], {**inputs, **text.environment}
-    done = await run_command(
-        words,
-        cwd=files.resolve(context.render(cwd)) if cwd else files.base_path,
-        timeout=_limit(spec),
-        env={**base_dir(files), **inputs, **{name: context.render(str(value)) for name, value in own.items()}},
-        pass_env=context.execution.options.pass_env,
-        on_output=lambda text: context.execution.emit_delta(
-            context.node, {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
-        ),
-    )
+    folder = files.resolve(context.render(cwd)) if cwd else files.base_path
+    with as_shown(context.execution.gate, files.base_path, folder) as scripts:
+        if args:
+            words = _arguments(context, [command, *map(str, args)])
+            if scripts is not None:
+                words = await asyncio.to_thread(scripts.words, words)
+        else:
+            text = context.render_shell(command) if _is_template(command) else ShellText(command, {})
+            line = text.command if scripts is None else await asyncio.to_thread(scripts.text, text.command)
+            words, inputs = ["sh", "-c", line], {**inputs, **text.environment}
+        done = await run_command(
+            words,
+            cwd=folder,
+            timeout=_limit(spec),
+            env={**base_dir(files), **inputs, **{name: context.render(str(value)) for name, value in own.items()}},
+            pass_env=context.execution.options.pass_env,
+            on_output=lambda text: context.execution.emit_delta(
+                context.node, {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
+            ),
+        )
     if done.status:
         raise CodeError(
             f"The command ended with exit status {done.status}: {tail(done.stderr) or 'it said nothing on stderr'}",
