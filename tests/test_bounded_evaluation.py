@@ -50,6 +50,8 @@ TEMPLATES = [
     "{{ range(10**9) | list }}", "{{ big.encode().center(10**9) }}", "{{ n.to_bytes(3000000000, 'big') }}",
     "{{ n.to_bytes(length=3000000000, byteorder='big') }}", "{{ s.center(10**9) }}", "{{ s.ljust(10**9) }}", "{{ s.zfill(10**9) }}",
     "{{ s.encode().ljust(10**9) }}", "{{ s.expandtabs(10**9) }}", "{{ ('\\t' * 9000).expandtabs(10**9) }}",
+    "{{ big | batch(1) | list | length }}", "{{ big | batch(linecount=1) | list | length }}", "{{ bl | groupby(0) | list }}",
+    "{{ bl | groupby('k', default=0) | list | length }}", "{{ big.translate({120: 'y'}) | length }}",
     "{{ l | batch(10**8, 'x') | list | length }}", "{{ l | slice(10**8) | list | length }}", "{{ l | slice(99999) | list | length }}",
     "{{ big | wordwrap(1) }}", "{{ t | wordwrap(5) }}", "{{ big | replace('x', big) }}", "{{ big.replace('x', s) }}",
     "{{ big.encode().replace(s.encode()[:1], big.encode()) | length }}", "{{ big.translate({120: big}) | length }}",
@@ -230,3 +232,10 @@ def test_patterns_that_look_around_are_checked_where_they_can_be_killed() -> Non
         validated("a" * 40 + "!", {"type": "string", "pattern": SLOW_PATTERN})
     assert validated("aaa", {"type": "string", "pattern": r"^(?!b)a+$"})[1] == "aaa"
     assert _quickly({"pattern": SLOW_PATTERN}, "a" * 40 + "!", False) is None
+
+
+@pytest.mark.parametrize("template", ["{{ big | batch(1) | list }}", "{{ bl | groupby(0) | list }}", "{{ big.translate({120: 'y'}) }}"])
+def test_filters_that_make_much_of_little_are_not_quick(template: str) -> None:
+    """They give up before they begin, so the loop is not held up."""
+    with quick(), pytest.raises(NotQuickError):
+        SimpleTemplateProcessor().process(template, {"big": "x" * 1_000_000, "bl": list(range(200_000))})

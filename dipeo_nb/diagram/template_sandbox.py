@@ -183,7 +183,7 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
             return super().call(context, obj, *(self.counted(value, 0) for value in args[:1]))
         if owner is None or not (type(owner) in _BUILT_IN or isinstance(owner, _OWNERS)):
             return super().call(context, obj, *args, **kwargs)
-        account.weigh(owner)
+        account.weigh(owner, 10 if getattr(obj, "__name__", "") == "translate" else 1)
         if args or kwargs:
             args = tuple(gathered(value) for value in args)
             checked_method(owner, getattr(obj, "__name__", ""), (*args, *kwargs.values()))
@@ -285,7 +285,10 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _CONTEXTS = {"environment": "environment", "eval_context": "eval_ctx"}
-_EXPENSIVE = {"urlize": 60, "striptags": 60, "wordwrap": 200, "pprint": 30, "title": 10, "tojson": 4, "json": 4, "sort": 4, "unique": 4}
+_EXPENSIVE = {
+    "urlize": 60, "striptags": 60, "wordwrap": 400, "pprint": 30, "batch": 20, "title": 10, "groupby": 10, "sort": 10, "unique": 10,
+    "tojson": 4, "json": 4, "slice": 4, "sum": 4, "max": 4, "min": 4, "dictsort": 4,
+}  # fmt: skip
 """Filters that take much longer for each character or element than others."""
 
 
@@ -294,6 +297,8 @@ def _check_filter(name: str, args: tuple[Any, ...], account: Meter) -> None:
     numbers = [abs(value) for value in args[1:] if isinstance(value, int)]
     if name in ("batch", "slice") and max(numbers, default=0) > MAX_PARTS:
         raise TooLargeError(f"{name} makes at most {MAX_PARTS:,} parts")
+    if name == "batch" and isinstance(args[0], (str, bytes, list, tuple, range, Mapping, set, frozenset)):
+        account.turn(len(args[0]) // max([*numbers, 1]))  # pyright: ignore[reportUnknownArgumentType]
     if name == "round" and max(numbers, default=0) > MAX_PLACES:
         raise TooLargeError(f"round takes at most {MAX_PLACES:,} digits")
     if name in ("replace", "join") and len(args) > 1:
