@@ -12,7 +12,7 @@ import pytest
 
 from dipeo_nb.container import Prepared
 from dipeo_nb.diagram.shell_words import commands, invocations, moves
-from dipeo_nb.errors import NotGrantedError
+from dipeo_nb.errors import CodeError, NotGrantedError
 from dipeo_nb.notebook.session import Session
 from tests.test_shown_modules import _output, base, files, session
 from tests.test_trust import MARK, light, node, write
@@ -99,7 +99,7 @@ def test_what_was_shown_runs(session: Session, base: Path, case: str) -> None:
     assert not (base / MARK).exists()
 
 
-@pytest.mark.parametrize("case", CERTAIN)
+@pytest.mark.parametrize("case", [case for case, (made, contents, _) in CERTAIN.items() if "$0" in f"{made}{contents}" or "argv" in f"{contents}"])
 def test_a_trusted_folder_says_the_same(session: Session, base: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """There, scripts are run as they are on the disk."""
     made, contents, printed = CERTAIN[case]
@@ -133,6 +133,43 @@ def test_what_may_be_meant_is_compared(session: Session, base: Path, case: str) 
     with pytest.raises(NotGrantedError, match="has changed since it was shown") as caught:
         _output(session, ready)
     assert caught.value.facts["what"] == name
+    assert not (base / MARK).exists()
+
+
+ENVIRONMENTS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
+    "read by bash as it starts": (hook("bash -c true", env={"BASH_ENV": "lib.sh"}), {"lib.sh": "true"}, "lib.sh"),
+    "program by PATH": (hook("tool", env={"PATH": "bin:/usr/bin:/bin"}), {"bin/tool": "#!/bin/sh\n"}, "bin/tool"),
+    "program by an absolute PATH": (hook("tool", env={"PATH": "{base}/bin:/usr/bin:/bin"}), {"bin/tool": "#!/bin/sh\n"}, "bin/tool"),
+    "program that is new": (hook("true; ls -d .", env={"PATH": "bin:/usr/bin:/bin"}), {"bin/tool": "#!/bin/sh\n"}, "bin/ls"),
+    "module": (hook("python3 -c 'import helper'", env={"PYTHONPATH": "lib"}), {"lib/helper.py": "x = 1"}, "lib/helper.py"),
+    "module that is new": (hook("python3 -c 'import json'", env={"PYTHONPATH": "lib"}), {"lib/helper.py": "x = 1"}, "lib/json.py"),
+    "an option of Node": (hook("true", env={"NODE_OPTIONS": "--require ./lib.js"}), {"lib.js": "1"}, "lib.js"),
+    "in another folder": (hook("bash -c true", cwd="sub", env={"BASH_ENV": "lib.sh"}), {"sub/lib.sh": "true"}, "sub/lib.sh"),
+}
+"""Case → (node, files, the file that is made or changed after the yes)."""
+
+
+@pytest.mark.parametrize("case", ENVIRONMENTS)
+def test_what_variables_name_is_compared(session: Session, base: Path, case: str) -> None:
+    made, contents, name = ENVIRONMENTS[case]
+    if "{base}" in str(made):
+        made["props"]["config"]["env"]["PATH"] = f"{base}/bin:/usr/bin:/bin"
+    _output(session, prepared(session, base, made, contents))
+    ready = prepared(session, base, made, contents)
+    (base / name).write_text(f"#!/bin/sh\ntouch {base / MARK}")
+    (base / name).chmod(0o755)
+    with pytest.raises(NotGrantedError, match=r"has changed since it was shown|was not part of what was shown"):
+        _output(session, ready)
+    assert not (base / MARK).exists()
+
+
+@pytest.mark.parametrize("command", ["sh out/data.txt", ". out/data.txt", "cd out && sh data.txt", "./out/data.txt", "bash -c 'sh out/data.txt'"])
+def test_what_the_run_has_written_is_no_program(session: Session, base: Path, command: str) -> None:
+    """Whatever its ending; the list has that it is written, and that it is run, but not what it would be."""
+    write_it = node("template_job", "Write", template_content=f"touch {base / MARK}", output_path="out/data.txt")
+    path = write(base, light(write_it, hook(command)))
+    with pytest.raises((NotGrantedError, CodeError)):
+        session.run(path, trust=True, view=False)
     assert not (base / MARK).exists()
 
 

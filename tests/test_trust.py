@@ -608,6 +608,22 @@ def test_servers_on_the_list_only(session: Session, base: Path) -> None:
         server.http.server_close()
 
 
+def test_another_name_of_a_server_is_another_server(session: Session, base: Path) -> None:
+    """Servers of many names go by the header Host."""
+    server = Server()
+    try:
+        for name in ("Host", "host"):
+            path = write(base, light(node("api_job", url=f"{server.url}/x", headers={name: "elsewhere.example.org"})))
+            with pytest.raises(NotGrantedError, match=r"http://elsewhere\.example\.org"):
+                session.run(path, trust=True, view=False)
+        host = server.url.partition("://")[2]
+        path = write(base, light(node("api_job", url=f"{server.url}/x", headers={"Host": host})))
+        assert session.run(path, trust=True, view=False).status == "completed"
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+
+
 # Whose it is.
 
 

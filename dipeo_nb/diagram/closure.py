@@ -32,7 +32,7 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.diagram.prompt_files import PromptFiles
-from dipeo_nb.diagram.shell_words import NODE_SUFFIXES, mentioned
+from dipeo_nb.diagram.shell_words import CODE_SUFFIXES, NODE_SUFFIXES, mentioned
 from dipeo_nb.diagram.shell_words import folders as entered_folders
 from dipeo_nb.domain.capabilities import Capabilities, Use, as_pattern, effects_of, uses_of
 from dipeo_nb.domain.enums import HookType, SupportedLanguage
@@ -242,6 +242,8 @@ class _Collector:
                 folder = name_below(str(spec.config.get("cwd") or ""), self.base)
                 text = shlex.join(map(str, words)) if len(words) > 1 else str(words[0])
                 self._programs(text, folder, node, way, set())
+                for name in environment_names(spec.config.get("env"), folder, self.root, self.base):
+                    self._read(name, node, way, code=True)
             case HookNode(hook_type=HookType.PYTHON) as spec:
                 path = str(spec.config.get("script") or spec.command or "")
                 text = self._read(path, node, way, code=True)
@@ -403,6 +405,28 @@ def script_names(text: str, folders: Iterable[str], base: Path) -> Iterator[str]
             names = [word.lstrip("/")]  # what comes before a "/" may be an expansion, as in "$(dirname "$0")/lib.sh"
         for folder in places:
             yield from (posixpath.normpath(posixpath.join(folder, name)) for name in names)
+
+
+def environment_names(env: object, folder: str, root: Root, base: Path) -> Iterator[str]:
+    """Paths of the files that variables of a program's environment name, and of the programs and modules in the folders that they name:
+    `BASH_ENV=lib.sh`, `PATH=bin:/usr/bin`, `PYTHONPATH=lib`."""
+    if not isinstance(env, Mapping):
+        return
+    for variable, value in cast(Mapping[object, object], env).items():
+        for part in filter(None, re.split(r"[\s:;,=]+", str(value))):
+            name = posixpath.normpath(posixpath.join(folder, name_below(part, base)))
+            if name.startswith(("/", "..")):
+                continue  # beyond the base directory; `/usr/bin` is the system's
+            try:
+                entries = root.listdir(name)
+            except OSError:
+                yield name
+                continue
+            except StorageError:
+                continue  # closed, or beyond the base directory by a link
+            for entry in entries:
+                if str(variable) == "PATH" or entry.name.endswith((*CODE_SUFFIXES, ".so", ".pm")):
+                    yield posixpath.normpath(posixpath.join(name, entry.name))
 
 
 def _words(given: object) -> list[object]:

@@ -907,8 +907,8 @@ class RunGate(Protocol):
         ...
 
     @abstractmethod
-    def check_unchanged(self, names: Iterable[str]) -> None:
-        """Raises NotGrantedError when a file of `sources` is not on the disk as it was shown."""
+    def check_programs(self, names: Iterable[str], *, env: Mapping[str, str] | None = None, folder: str = "") -> None:
+        """Raises NotGrantedError when files that a program may run, by name or by a variable, are not as they were shown."""
         ...
 
     @abstractmethod

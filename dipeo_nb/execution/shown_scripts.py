@@ -41,7 +41,7 @@ def as_shown(gate: RunGate, base: Path, folder: Path) -> Iterator[ShownScripts |
         folder: where the node's text runs.
     """
     sources = gate.sources
-    if not sources or os.name == "nt":
+    if sources is None or os.name == "nt":
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="dipeo-") as place:
@@ -66,24 +66,25 @@ class ShownScripts:
         self._copies: dict[tuple[str, bool, bool], Path | None] = {}
         self._uncertain: set[str] = set()
 
-    def text(self, text: str, script: str | None = None) -> str:
+    def text(self, text: str, script: str | None = None, *, env: Mapping[str, str] | None = None) -> str:
         """A text whose scripts are what was shown.
 
         Args:
             script: the file that the text is from, below the base directory.
+            env: variables that the diagram sets for it.
 
         Raises:
-            NotGrantedError: a file that it may run without saying so for certain has changed.
+            NotGrantedError: a file that it may run without saying so for certain has changed, or the run has written it.
         """
         folder = self._cwd if script is None else posixpath.dirname(script)
         made = self._written(text, folder, moved=False)
-        self._gate.check_unchanged(sorted(self._uncertain))
+        self._gate.check_programs(sorted(self._uncertain), env=env, folder=self._cwd)
         return made
 
-    def words(self, words: Sequence[str]) -> list[str]:
+    def words(self, words: Sequence[str], *, env: Mapping[str, str] | None = None) -> list[str]:
         """A program and its arguments, whose scripts are what was shown; see `text`."""
         line = shlex.join(words)
-        made = self.text(line)
+        made = self.text(line, env=env)
         return list(words) if made == line else ["sh", "-c", f"exec {made}"]
 
     def _written(self, text: str, folder: str, *, moved: bool) -> str:
@@ -199,9 +200,9 @@ class ShownScripts:
     def _look_at(self, text: str, folder: str, seen: set[str]) -> None:
         """Note the files that a text may run, and those that these may run."""
         for name in script_names(text, (folder, self._cwd, ""), self._base):
+            self._uncertain.add(name)  # one that was not shown may have been written by the run
             if name in self._sources and name not in seen:
                 seen.add(name)
-                self._uncertain.add(name)
                 self._look_at(self._sources[name].decode("utf-8", "replace"), posixpath.dirname(name), seen)
 
 

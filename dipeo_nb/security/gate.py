@@ -20,7 +20,7 @@ from typing import IO, Any, Literal, cast, get_args
 from dipeo_nb.common.paths import name_below
 from dipeo_nb.common.root import Root
 from dipeo_nb.common.scrub import logger
-from dipeo_nb.diagram.closure import Closure, closure, plan_digest
+from dipeo_nb.diagram.closure import Closure, closure, environment_names, plan_digest
 from dipeo_nb.diagram.detect import stem
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.domain.budget import Budget
@@ -51,7 +51,7 @@ from dipeo_nb.domain.ports import (
     Services,
 )
 from dipeo_nb.domain.request_options import beyond_wording
-from dipeo_nb.errors import NotGrantedError, TrustError
+from dipeo_nb.errors import NotGrantedError, StorageError, TrustError
 from dipeo_nb.security.signatures import Signatures, holds_objects, signed
 
 GUEST_CALLS, GUEST_TOKENS = 50, 200_000
@@ -169,38 +169,50 @@ class Gate:
         if name in self.sources:
             return self.sources[name]
         if code:
-            raise NotGrantedError(
-                f"The code file '{path}' was not part of what was shown before the run.",
-                hint="Begin the run again with that file in place, so that it is shown; or trust the folder: dipeo-nb trust FOLDER.",
-                kind="code",
-                what=path,
-            )
+            raise _unshown(path)
         files = self.services.files
         if self._below(files.resolve(path)) in self.written:
             raise _made("a template", path)
         return None
 
-    def check_unchanged(self, names: Iterable[str]) -> None:
-        """Look whether files that were shown are on the disk what they were then.
+    def check_programs(self, names: Iterable[str], *, env: Mapping[str, str] | None = None, folder: str = "") -> None:
+        """Look whether files that a program may run are what was shown.
+
+        Args:
+            names: paths below the base directory; those that are no files do not matter.
+            env: variables for the program; files and folders that they name are looked at, too.
+            folder: where it runs, below the base directory.
 
         Raises:
-            NotGrantedError: one is not.
+            NotGrantedError: one has changed, was not there, or was written by this run.
         """
-        if self.sources is None:
+        sources = self.sources
+        if sources is None:
             return
         root = Root(self.base)
         for name in names:
-            try:
-                same = root.read(name, len(self.sources[name])) == self.sources[name]
-            except OSError:
-                same = False
-            if not same:
-                raise NotGrantedError(
-                    f"The file '{name}' has changed since it was shown.",
-                    hint="Begin the run again, so that it is shown as it is now; or trust the folder: dipeo-nb trust FOLDER.",
-                    kind="code",
-                    what=name,
-                )
+            self._check_program(name, root, sources)
+        for name in environment_names(env, folder, root, self.base):
+            if name not in sources and (self.base / name).is_file():
+                raise _unshown(name)
+            self._check_program(name, root, sources)
+
+    def _check_program(self, name: str, root: Root, sources: Mapping[str, bytes]) -> None:
+        if self.written and self._below(self.base / name) in self.written:
+            raise _made("a program", name)
+        if name not in sources:
+            return
+        try:
+            same = root.read(name, len(sources[name])) == sources[name]
+        except (OSError, StorageError):
+            same = False
+        if not same:
+            raise NotGrantedError(
+                f"The file '{name}' has changed since it was shown.",
+                hint="Begin the run again, so that it is shown as it is now; or trust the folder: dipeo-nb trust FOLDER.",
+                kind="code",
+                what=name,
+            )
 
     def stamped(self, source: Mapping[str, Any] | None, *, whole: bool) -> Mapping[str, str] | None:
         """What is recorded about the decision; of a diagram that is not recorded whole, also what exactly it was."""
@@ -397,6 +409,15 @@ def seen_later(use: Use, granted: Capabilities) -> bool:
     if use.kind == "diagram" and use.what == ANY_DIAGRAM:
         return any(u.kind == "diagram" for u in granted)
     return use.kind in ("read", "write", "net") and "*" in use.what and any(u.kind == use.kind for u in granted)
+
+
+def _unshown(path: str) -> NotGrantedError:
+    return NotGrantedError(
+        f"The code file '{path}' was not part of what was shown before the run.",
+        hint="Begin the run again with that file in place, so that it is shown; or trust the folder: dipeo-nb trust FOLDER.",
+        kind="code",
+        what=path,
+    )
 
 
 def _made(what: str, name: str) -> NotGrantedError:
@@ -602,6 +623,9 @@ class _CheckedHTTP:
 
     async def request(self, method: str, url: str, **options: Any) -> HTTPResponse:
         self._gate.require("net", origin(url))
+        for name, value in (options.get("headers") or {}).items():
+            if str(name).lower() == "host":  # servers of many names, such as CDNs, go by it
+                self._gate.require("net", origin(f"{url.partition('://')[0]}://{value}"))
         if self._follows:
             options["allowed"] = lambda server: self._gate.granted.covers("net", server)
         return await self._http.request(method, url, **options)

@@ -81,22 +81,22 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
     inputs = {
         f"DIPEO_INPUT_{k.upper()}": json_text(v) for k, v in _inputs(context).items() if k.isidentifier()
     }
-    own = _mapping(spec, "env")
+    own = {name: context.render(str(value)) for name, value in _mapping(spec, "env").items()}
     folder = files.resolve(context.render(cwd)) if cwd else files.base_path
     with as_shown(context.execution.gate, files.base_path, folder) as scripts:
         if args:
             words = _arguments(context, [command, *map(str, args)])
             if scripts is not None:
-                words = await asyncio.to_thread(scripts.words, words)
+                words = await asyncio.to_thread(scripts.words, words, env=own)
         else:
             text = context.render_shell(command) if _is_template(command) else ShellText(command, {})
-            line = text.command if scripts is None else await asyncio.to_thread(scripts.text, text.command)
+            line = text.command if scripts is None else await asyncio.to_thread(scripts.text, text.command, env=own)
             words, inputs = ["sh", "-c", line], {**inputs, **text.environment}
         done = await run_command(
             words,
             cwd=folder,
             timeout=_limit(spec),
-            env={**base_dir(files), **inputs, **{name: context.render(str(value)) for name, value in own.items()}},
+            env={**base_dir(files), **inputs, **own},
             pass_env=context.execution.options.pass_env,
             on_output=lambda text: context.execution.emit_delta(
                 context.node, {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
