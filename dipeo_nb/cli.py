@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from dipeo_nb.common.disk_errors import CAUSES
 from dipeo_nb.common.values import json_text
 from dipeo_nb.common.visible import visible, visible_json
 from dipeo_nb.dipeo_words import advice, translated
@@ -130,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if given.debug:
             raise
-        say(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        known = CAUSES.get(error.errno or 0)
+        lines = [f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}"]
+        say(*lines, *([] if known is None else [f"hint: {known[2]}"]))
         return FAILED
     except Exception as error:
         if given.debug:

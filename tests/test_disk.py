@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from dipeo_nb.cli import main
 from dipeo_nb.common.root import Root, own_root
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, StreamEvent
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -323,3 +325,39 @@ def test_a_disk_that_may_only_be_read(disk: Disk, surface: Surface):
         await closed(thing)
 
     asyncio.run(go())
+
+
+WRITING = {
+    "render": ["render", "d.light.yaml", "-o", "disk/out.svg"],
+    "convert": ["convert", "d.light.yaml", "-o", "disk/out.native.json"],
+    "export": ["export", "RUN", "-o", "disk/out.jsonl"],
+}
+"""Commands that write a file of the user's."""
+
+
+@pytest.mark.parametrize("words", WRITING.values(), ids=WRITING)
+def test_commands_say_that_the_disk_is_full(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+):
+    """Two lines, what is wrong and what to do; the file that was there is whole, and the same command works when there is room."""
+    monkeypatch.chdir(tmp_path)
+    out = Path(words[-1])
+    out.write_text("old")
+    Path("d.light.yaml").write_text("version: light\nnodes:\n- {label: s, type: start}\n- {label: e, type: endpoint}\nconnections:\n- {from: s, to: e}\n")
+    assert main(["run", "d.light.yaml"]) == 0
+    capsys.readouterr()
+    assert main(["runs", "--json"]) == 0
+    run_id = json.loads(capsys.readouterr().out)["runs"][0]["run_id"]
+    words = [run_id if word == "RUN" else word for word in words]
+    with (disk.path / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 512)
+    assert main(words) != 0
+    said = capsys.readouterr()
+    assert "No space left on device" in said.out + said.err
+    assert "hint: Free some space" in said.out + said.err
+    assert out.read_text() == "old"
+    assert sorted(p.name for p in disk.path.iterdir()) == sorted(["filler", out.name])
+    (disk.path / "filler").unlink()
+    assert main(words) == 0
+    assert len(out.read_text()) > 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import AsyncIterator, Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,19 @@ import pytest
 
 from dipeo_nb.common.locks import CacheFileLock
 from dipeo_nb.common.root import own_root
-from dipeo_nb.diagram.document import load_text
-from dipeo_nb.domain.chat import Message
+from dipeo_nb.diagram.document import load, load_text
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, StreamEvent
+from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import EventType, MessageType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Artifact
+from dipeo_nb.errors import RecordingNotFoundError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.batch import BatchItem, BatchJob, BatchStore
+from dipeo_nb.llm.recording import Recordings, through
 from dipeo_nb.security.trust_store import DiagramTrust, TrustStore
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
-from dipeo_nb.storage.conversation import SqliteConversationRepository
+from dipeo_nb.storage.conversation import SqliteConversationRepository, SqlitePersonRepository
 from dipeo_nb.storage.diagrams import DiagramService
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
@@ -175,7 +180,10 @@ def test_kill_9_while_pushing_artifacts(tmp_path: Path):
 
 def write_files(folder: Path, first: int, told: Connection) -> None:
     """Replace one file for ever, and create another for each number."""
-    files = LocalFileSystemAdapter(folder)
+    write_files_in(LocalFileSystemAdapter(folder), first, told)
+
+
+def write_files_in(files: LocalFileSystemAdapter, first: int, told: Connection) -> None:
     number = first
     while True:
         files.write_bytes("same.bin", content(number))
@@ -348,7 +356,150 @@ def batches_held(folder: Path) -> list[int]:
     return sorted(int(job.id[1:]) for job in jobs if job.id != "same")
 
 
+def record_answers(folder: Path, first: int, told: Connection) -> None:
+    """Record an answer of a model to the same words again and again, and to others."""
+
+    async def go() -> None:
+        recordings = Recordings(folder / "recorded", "record")
+        number = first
+        while True:
+            for words in ("same", f"n{number}"):
+                async for _ in through(recordings, asked(words), answering(number)):
+                    pass
+            told.send((number, ""))
+            number += 1
+
+    asyncio.run(go())
+
+
+def answering(number: int) -> Callable[[LLMRequest], AsyncIterator[StreamEvent]]:
+    async def call(request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        yield StreamEvent("end", response=LLMResponse(content(number).hex(), "echo", "m"))
+
+    return call
+
+
+def asked(words: str) -> LLMRequest:
+    return LLMRequest("echo", "m", [ChatMessage("user", words)])
+
+
+def recorded(folder: Path) -> list[int]:
+    """The numbers of the answers that are replayed; what is there is a recording, or no file of one."""
+
+    async def call(request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        raise AssertionError("replaying calls nobody")
+        yield
+
+    async def answer(words: str) -> int:
+        events = [event async for event in through(Recordings(folder / "recorded", "replay"), asked(words), call)]
+        assert events[-1].response is not None
+        return number_of(bytes.fromhex(events[-1].response.text))
+
+    async def go() -> list[int]:
+        await answer("same")
+        found: list[int] = []
+        with contextlib.suppress(RecordingNotFoundError):
+            while True:
+                found.append(await answer(f"n{len(found) + 1}"))
+        return found
+
+    return run(go())
+
+
+def save_persons(folder: Path, first: int, told: Connection) -> None:
+    """Save one person again and again, and others."""
+
+    async def go() -> None:
+        persons = SqlitePersonRepository(folder / "p.db")
+        number = first
+        while True:
+            for name in ("same", f"n{number}"):
+                model = LLMConfig(service="openai", model="m", system_prompt=content(number).hex())
+                await persons.save(DomainPerson(name, str(number), model))
+            told.send((number, ""))
+            number += 1
+
+    asyncio.run(go())
+
+
+def persons_held(folder: Path) -> list[int]:
+    async def go() -> list[int]:
+        persons = SqlitePersonRepository(folder / "p.db")
+        found = await persons.get_all()
+        await persons.cleanup()
+        assert all(number_of(bytes.fromhex(p.llm.system_prompt or "")) == int(p.label) for p in found.values())
+        return sorted(int(name[1:]) for name in found if name != "same")
+
+    return run(go())
+
+
+def promote_versions(folder: Path, first: int, told: Connection) -> None:
+    """Push versions, and move one stage from each to the next."""
+
+    async def go() -> None:
+        store = ArtifactStoreAdapter(LocalBlobAdapter(folder))
+        number = first
+        while True:
+            await store.promote(await store.push(Artifact("m", str(number), content(number))), "prod")
+            told.send((number, ""))
+            number += 1
+
+    asyncio.run(go())
+
+
+def promoted(folder: Path) -> list[int]:
+    """The numbers up to that of the version that the stage is at."""
+
+    async def go() -> list[int]:
+        store = ArtifactStoreAdapter(LocalBlobAdapter(folder))
+        ref = await store.get_latest("m", "prod")
+        assert ref is not None
+        async with store.pulled(ref) as path:
+            number = number_of(path.read_bytes())
+        assert number == int(ref.version)
+        pushed = {int(one.version) for one in await store.list_versions("m")}
+        await store.cleanup()
+        assert pushed - set(range(1, number + 1)) <= {number + 1}
+        return list(range(1, number + 1))
+
+    return run(go())
+
+
+def save_documents(folder: Path, first: int, told: Connection) -> None:
+    """Save a diagram to the same file again and again, and to others, as notebooks and commands do."""
+    number = first
+    while True:
+        document = load_text(f"nodes:\n- {{label: s, type: start, custom_data: {{n: {number}, pad: '{content(number).hex()}'}}}}\n")
+        for name in ("same", f"n{number}"):
+            document.save(folder / f"{name}.light.yaml")
+        told.send((number, ""))
+        number += 1
+
+
+def documents_held(folder: Path) -> list[int]:
+    found: dict[str, int] = {}
+    for path in folder.glob("*.yaml"):
+        data = load(path, base_dir=folder).nodes[0].data["custom_data"]
+        found[path.name.partition(".")[0]] = data["n"]
+        assert number_of(bytes.fromhex(data["pad"])) == data["n"]
+    return sorted(number for name, number in found.items() if name != "same")
+
+
+def write_drafts(folder: Path, first: int, told: Connection) -> None:
+    """Write files of a guest, below the product's own folder."""
+    write_files_in(LocalFileSystemAdapter(own_root(folder).below("drafts/guest")), first, told)
+
+
+def drafts_held(folder: Path) -> list[int]:
+    return files_held(folder / ".dipeo" / "drafts" / "guest")
+
+
 WRITERS = {
+    "recordings": (record_answers, recorded),
+    "persons": (save_persons, persons_held),
+    "stages": (promote_versions, promoted),
+    "saved diagrams": (save_documents, documents_held),
+    "drafts": (write_drafts, drafts_held),
     "trust": (remember_trust, trust_held),
     "runs": (log_events, events_held),
     "batches": (save_batches, batches_held),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.calls import checked_call
+from dipeo_nb.common.disk_errors import CAUSES
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.visible import displayed
 from dipeo_nb.config import get_settings
@@ -114,11 +115,14 @@ class Diagram:
                 _saved.add(hashlib.sha256(data).digest())
         except (OSError, ValueError) as exc:
             reason = getattr(exc, "strerror", None) or str(exc)
+            unknown = ("failed", "", "Check that the folder exists and may be written to.")
+            cause, _, hint = CAUSES.get(getattr(exc, "errno", None) or 0, unknown)
             raise StorageError(
                 f"The diagram cannot be written to '{shorten(target, 200)}': {reason}.",
-                hint="Check that the folder exists and may be written to.",
+                hint=unknown[2] if cause == "not_found" else hint,
                 operation="write",
                 path=str(target),
+                cause=cause,
             ) from exc
         return target
 
