@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dipeo_nb.common import imports
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.open_on_use import OpenOnUse, service_of
 from dipeo_nb.common.root import own_root, private_root
 from dipeo_nb.common.scrub import HIDDEN, redact_logs_of_libraries, redactor
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
@@ -388,18 +389,35 @@ class Runtime(InitializationMixin):
             services = build(self.settings, **overrides)
         else:
             given = set(Services.__dataclass_fields__) - set(borrowed)
+            services = replace(services, **{name: service_of(getattr(services, name)) for name in given})
             for name in given:
                 if (service := getattr(services, name)) is not None:
                     _check(name, service)
-        self.services = services
         self.replaced = frozenset(given)
         """Names of the services that were given, instead of what the settings say."""
-        self.router = MessageRouter(self.services.store, self.services.bus, apart=True)
+        self.router = MessageRouter(services.store, services.bus, apart=True)
         self.trust = Trust(self.settings)
         self._telemetry = _telemetry(self.settings)
         self._traced: Subscription | None = None
         self._parts = _parts(services, given, borrowed)
         self._opened: list[_Part] = []
+        self.services = self._opened_on_use(services)
+
+    def _opened_on_use(self, services: Services) -> Services:
+        """The services, of which those that were given, or work with a given one, are opened when somebody uses them first."""
+        own = {id(getattr(services, name)) for name in ("store", "bus") if name not in self.replaced}  # they open themselves
+        given = {id(part.service) for part in self._parts if part.at_once} - own
+        given |= {id(getattr(services, name)) for name in self.replaced}
+        stand_ins: dict[int, OpenOnUse] = {}
+
+        def stand_in(service: Any) -> Any:
+            if id(service) not in given or not hasattr(service, "initialize"):
+                return service
+            return stand_ins.setdefault(
+                id(service), OpenOnUse(service, lambda: self.is_initialized, self.ensure_initialized)
+            )
+
+        return replace(services, **{name: stand_in(getattr(services, name)) for name in _OPENING})
 
     async def initialize(self) -> None:
         """Open the run store, the bus and every service that was given, each once, those that others need first; our own

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,17 +16,20 @@ import psutil
 import pytest
 
 from dipeo_nb import errors
-from dipeo_nb.config import get_settings, reset_settings
+from dipeo_nb.config import Settings, get_settings, reset_settings
 from dipeo_nb.container import Runtime, build
 from dipeo_nb.domain import ports
-from dipeo_nb.domain.chat import Message
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, Message
 from dipeo_nb.domain.enums import MessageType
-from dipeo_nb.domain.ports import Services
+from dipeo_nb.domain.ports import Artifact, Services
 from dipeo_nb.errors import ConfigurationError, DipeoError, StorageError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
-from dipeo_nb.storage.conversation import InMemoryConversationRepository
+from dipeo_nb.storage.conversation import InMemoryConversationRepository, InMemoryPersonRepository
+from dipeo_nb.storage.json_db import DBOperationsDomainService
+from dipeo_nb.storage.memory import InMemoryFileSystem
 from dipeo_nb.storage.redis import RedisConversationRepository
 from dipeo_nb.testing import scripted
 from tests.llm_wire import run
@@ -454,3 +460,143 @@ def test_what_a_port_does_by_itself():
         await store.cleanup()
 
     run(go())
+
+
+# Services that are used before anything has run.
+
+
+class Connecting:
+    """Stands before an adapter of ours, as one of somebody else's that works between `initialize` and `cleanup` only."""
+
+    def __init__(self, adapter: Any) -> None:
+        self._adapter = adapter
+        self.calls: list[str] = []
+
+    @property
+    def connection(self) -> Any:
+        if self.calls.count("initialize") == self.calls.count("cleanup"):
+            raise RuntimeError("not connected")
+        return self._adapter
+
+    async def initialize(self) -> None:
+        self.calls.append("initialize")
+
+    async def cleanup(self) -> None:
+        self.calls.append("cleanup")
+
+
+class OwnBlobs(Connecting):
+    async def put(self, key: str, data: Any, metadata: Any = None, *, create_only: bool = False) -> str:
+        return await self.connection.put(key, data, metadata, create_only=create_only)
+
+    async def get(self, key: str, version: str | None = None) -> Any:
+        return await self.connection.get(key, version)
+
+    async def exists(self, key: str, version: str | None = None) -> bool:
+        return await self.connection.exists(key, version)
+
+    async def delete(self, key: str, version: str | None = None) -> None:
+        await self.connection.delete(key, version)
+
+    async def list(self, prefix: str = "", limit: int = 1000) -> AsyncIterator[str]:
+        async for key in self.connection.list(prefix, limit):
+            yield key
+
+    async def versions(self, key: str) -> Any:
+        return await self.connection.versions(key)
+
+    async def presign_url(self, key: str, operation: str = "GET", expires_in: int = 3600) -> str:
+        return await self.connection.presign_url(key, operation, expires_in)
+
+
+class AnyMethod(Connecting):
+    """Every method of the adapter, as a plain function that gives its coroutine."""
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._adapter, name)
+
+        def later(*args: Any, **options: Any) -> Any:
+            async def work() -> Any:
+                assert self.connection is not None
+                return await method(*args, **options)
+
+            return work()
+
+        return later
+
+
+async def _listed(services: Services) -> list[str]:
+    return [key async for key in services.blobs.list()]
+
+
+FIRST_USES: dict[str, tuple[str, Callable[[], Any], Callable[[Services], Awaitable[Any]]]] = {
+    "blobs": ("blobs", lambda: OwnBlobs(InMemoryBlobAdapter()), lambda s: s.blobs.put("k", b"1")),
+    "a list of blobs": ("blobs", lambda: OwnBlobs(InMemoryBlobAdapter()), _listed),
+    "artifacts over blobs": (
+        "blobs", lambda: OwnBlobs(InMemoryBlobAdapter()), lambda s: s.artifacts.push(Artifact("m", uuid.uuid4().hex, b"1")),
+    ),
+    "artifacts": (
+        "artifacts", lambda: AnyMethod(ArtifactStoreAdapter(InMemoryBlobAdapter())), lambda s: s.artifacts.list_versions("m"),
+    ),
+    "conversations": (
+        "conversations", lambda: AnyMethod(InMemoryConversationRepository()), lambda s: s.conversations.get_messages(),
+    ),
+    "persons": ("persons", lambda: AnyMethod(InMemoryPersonRepository()), lambda s: s.persons.get_all()),
+    "run store": ("store", lambda: AnyMethod(InMemoryRunStore()), lambda s: s.store.runs()),
+    "db": (
+        "db", lambda: AnyMethod(DBOperationsDomainService(InMemoryFileSystem())),
+        lambda s: s.db.execute_operation("q", "append", 1),
+    ),
+    "llm": ("llm", lambda: AnyMethod(build().llm), lambda s: s.llm.complete(LLMRequest("echo", "m", [ChatMessage("user", "x")]))),
+    "keys": ("keys", lambda: AnyMethod(build().keys), lambda s: s.keys.list_api_keys()),
+}  # fmt: skip
+"""What is used -> (the service that is given, makes it, uses it)."""
+
+
+@pytest.mark.parametrize(("name", "make", "use"), FIRST_USES.values(), ids=FIRST_USES)
+def test_a_service_is_opened_when_it_is_first_used(
+    tmp_path: Path, name: str, make: Callable[[], Any], use: Callable[[Services], Awaitable[Any]]
+):
+    """Before the first run, by several at once, and again after the runtime was closed; once each time."""
+    adapter = make()
+    runtime = Runtime(Settings(base_dir=tmp_path), **{name: adapter})
+    shown = getattr(runtime.services, name)
+    assert isinstance(shown, type(adapter))
+    assert repr(shown) == repr(adapter)
+
+    async def go() -> None:
+        await asyncio.gather(*(use(runtime.services) for _ in range(5)))
+        assert adapter.calls == ["initialize"]
+        await use(runtime.services)
+        await runtime.cleanup()
+        assert adapter.calls == ["initialize", "cleanup"]
+        await use(runtime.services)
+        await runtime.cleanup()
+        assert adapter.calls == ["initialize", "cleanup"] * 2
+
+    asyncio.run(go())
+
+
+def test_a_service_that_cannot_be_opened_says_so_when_it_is_used(tmp_path: Path):
+    """Its own error, each time; nothing was done, and nothing stays open."""
+
+    class Refusing(OwnBlobs):
+        async def initialize(self) -> None:
+            raise StorageError("The server is not there.", operation="initialize")
+
+    adapter = Refusing(InMemoryBlobAdapter())
+    runtime = Runtime(Settings(base_dir=tmp_path), blobs=adapter)
+
+    async def go() -> None:
+        for _ in range(2):
+            with pytest.raises(StorageError, match="not there"):
+                await runtime.services.blobs.put("k", b"1")
+            with pytest.raises(StorageError, match="not there"):
+                await _listed(runtime.services)
+        await runtime.cleanup()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a coroutine that nobody waits for
+        asyncio.run(go())
+        gc.collect()
+    assert adapter.calls == []

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.open_on_use import service_of
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import StorageError
 
@@ -29,7 +30,7 @@ _holders: weakref.WeakValueDictionary[_Key, Any] = weakref.WeakValueDictionary()
 
 def _key(store: RunStore, run_id: str) -> _Key:
     # The same record opened twice is one record; two records in memory are two, also with equal ids.
-    return _Key(getattr(store, "place", None) or id(store), run_id)
+    return _Key(getattr(store, "place", None) or id(service_of(store)), run_id)
 
 
 def enter(store: RunStore, run_id: str, holder: Any, *, instead_of: Any = None, operation: str = "claim") -> None:
