@@ -118,7 +118,7 @@ def test_a_subscriber_that_blocks_holds_nobody(session: Session, kind: str):
     run_sync(subscribe())
     run = session.start(DIAGRAM, view=False, trust=True)
     assert run.result(30).output == 1
-    wait_until(lambda: seen[-1:] == [run.events[-1].seq])
+    wait_until(lambda: seen == [one.seq for one in run.events])
     session.close()
     assert seen == [one.seq for one in run.events]
 
@@ -262,7 +262,7 @@ def test_ports_of_questions(session: Session, kind: str):
         execution = runtime.execution(prepared, interaction=port)
         work = asyncio.ensure_future(runtime.run(execution))
         if outcome == "aborted":
-            await until(lambda: execution.state.questions)
+            await until(lambda: bool(execution.state.questions))
             execution.stop()
         await work
         return execution

@@ -166,6 +166,8 @@ class _Call:
         """The loop that is to begin it; None when it has begun, or is given up."""
         self._there: _Loop | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._beginning: asyncio.Task[Any] | None = None
+        """Kept here, since an event loop does not."""
         self._ask()
 
     # Here.
@@ -230,12 +232,18 @@ class _Call:
     # There.
 
     def _begin(self, loop: _Loop) -> None:
+        self._beginning = loop.loop.create_task(self._begun(loop))
+
+    async def _begun(self, loop: _Loop) -> Any:
+        # Only now, as another task may block the loop before this one has its first turn.
         with self._lock:
             if self._asked is not loop:
-                return
+                return None
             self._asked, self._there = None, loop
-        self._task = loop.loop.create_task(self._work())
+            self._task = asyncio.current_task()
+        assert self._task is not None
         self._task.add_done_callback(self._ended)
+        return await self._work()
 
     def _cancel(self) -> None:
         assert self._task is not None
