@@ -698,7 +698,8 @@ def serve(
     ] = None,
     base_dir: BaseDir = None,
 ) -> int:
-    """Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed.
+    """Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed, or that of
+    DIPEO_SERVE_TOKEN.
 
     POST /runs {"diagram": NAME, "inputs": {…}} starts a run; GET /runs/ID/events follows it from any event on; GET /runs and
     /runs/ID look; POST /runs/ID/stop and /answer.
@@ -711,8 +712,9 @@ def serve(
 
     def ready(server: RunServer, listening: int) -> None:
         name = "127.0.0.1" if settings.host in ("localhost", "::1") else host or settings.host
-        say(f"Listening at http://{name}:{listening}", "Ctrl-C ends it.")
-        print(server.token, flush=True)
+        say(f"Listening at http://{name}:{listening}", "Ctrl-C ends it." if token is None else "Its token is that of DIPEO_SERVE_TOKEN.")
+        if token is None:  # what somebody has set, they know
+            print(server.token, flush=True)
 
     token = settings.serve_token.get_secret_value() if settings.serve_token else None
     listen(

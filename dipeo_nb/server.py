@@ -36,6 +36,7 @@ from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.common.loop import submit
 from dipeo_nb.common.scrub import logger, redactor
+from dipeo_nb.common.server_connections import protocol
 from dipeo_nb.common.values import json_text
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.detect import available
@@ -189,7 +190,7 @@ class RunServer:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             given = given.strip() if scheme.lower() == "bearer" else request.query_params.get("token", "")
             if not secrets.compare_digest(given.encode(), self.token.encode()):
-                hint = "Send the token that `dipeo-nb serve` printed: Authorization: Bearer TOKEN."
+                hint = "Send the token that `dipeo-nb serve` printed, or has from DIPEO_SERVE_TOKEN: Authorization: Bearer TOKEN."
                 return JSONResponse({"error": {"message": "The token is missing or wrong.", "hint": hint}}, 401)
             try:
                 return await handle(request)
@@ -490,7 +491,13 @@ def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, r
             hint="Choose another port: --port N (DIPEO_PORT), 0 for any free one.",
         ) from error
     config = uvicorn.Config(
-        server.app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
+        server.app,
+        http=protocol(),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
     )
     web = uvicorn.Server(config)
 

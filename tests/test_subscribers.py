@@ -165,6 +165,7 @@ class _NoTruth:
 def test_predicates_that_have_no_answer(apart: bool):
     """An async one is refused at once; one that gives a coroutine, or what is neither true nor false, fails."""
     errors: list[str] = []
+    wrongs: list[Callable[[Event], Any]] = [lambda one: asks(one), lambda _: _NoTruth()]
 
     async def asks(one: Event) -> bool:
         return True
@@ -173,7 +174,7 @@ def test_predicates_that_have_no_answer(apart: bool):
         async with InMemoryEventBus(apart=apart) as bus:
             with pytest.raises(EventBusError, match="async"):
                 bus.subscribe(print, where=asks)  # pyright: ignore[reportArgumentType]
-            for wrong in (lambda one: asks(one), lambda _: _NoTruth()):
+            for wrong in wrongs:
                 bus.subscribe(fail, where=wrong, on_error=lambda error: errors.append(str(error)))
             await bus.publish(event(1))
             await bus.drain()
@@ -188,9 +189,13 @@ def test_a_handler_that_takes_its_time_gets_everything_at_the_end():
     """`cleanup` waits as long as something is handled."""
     got: list[int] = []
 
+    def slowly(one: Event) -> None:
+        time.sleep(0.03)
+        got.append(one.seq)
+
     async def go() -> None:
         async with InMemoryEventBus(apart=True) as bus:
-            bus.subscribe(lambda one: (time.sleep(0.03), got.append(one.seq)))
+            bus.subscribe(slowly)
             await bus.publish_batch([event(n) for n in range(1, 11)])
 
     run_sync(go())
@@ -205,7 +210,8 @@ def test_connections_that_block_are_removed(session: Session, monkeypatch: pytes
     got: list[int] = []
 
     async def follow(run_id: str) -> None:
-        for handler in (block, wait_for_ever):
+        blocking: list[Callable[..., Any]] = [block, wait_for_ever]
+        for handler in blocking:
 
             def hear(error: Exception, name: str = handler.__name__) -> None:
                 removed.add(name)
