@@ -36,7 +36,8 @@ def names(tmp_path: Path) -> Iterator[dict[str, Any]]:
     (tmp_path / "deep" / "other.light.yaml").write_text(DIAGRAM)
     with dp.override_settings(base_dir=tmp_path):
         result = dp.run("say", view=False)
-        yield {"d": dp.load("say"), "r": result, "run": result.run, "dp": dp, "number": 5}
+        asking = dp.load(DIAGRAM.replace("label: Write it, type: person_job", "label: Colour, type: user_response").replace("Write it", "Colour"))
+        yield {"d": dp.load("say"), "asking": asking, "r": result, "run": result.run, "dp": dp, "number": 5}
 
 
 OFFERED = [
@@ -57,6 +58,14 @@ OFFERED = [
     ('d.set("persons.Anna.mo', ["persons.Anna.model"]),
     ('run.fork(set={"persons.Anna.ser', ["persons.Anna.service"]),
     ('run.fork(set={"name": "x", "persons.Anna.ser', ["persons.Anna.service"]),
+    ('dp.run(asking, model="echo", answers={"', ["Colour"]),
+    ('dp.start(asking, answers={"Colour": "grey", "', ["Colour"]),
+    ('dp.run(d, answers={"', []),
+    ('dp.runs(status="fa', ["failed"]),
+    ('dp.runs(5, status="inter', ["interrupted"]),
+    ('dp.load("say", format="li', ["light"]),
+    ('d.save("x.json", format="na', ["native"]),
+    ('dp.chat("Hi", reasoning="mi', ["minimal"]),
     ("%dipeo ", list(DIPEO_WORDS)),
     ("%dipeo keys d", ["delete"]),
     ("%%prompt --m", ["--model", "--max-tokens"]),
@@ -72,7 +81,7 @@ def test_what_is_offered(names: dict[str, Any], at: int):
     assert found is not None
     assert found[1] == expected
     assert all(word.startswith(found[0]) for word in found[1])
-    assert len(OFFERED) == 21
+    assert len(OFFERED) == 29
 
 
 @pytest.mark.parametrize("line", ['dp.open_run("', 'dp.resume("exec_', 'dp.diff(run, "', "%dipeo replay "])

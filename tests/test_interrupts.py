@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 import dipeo_nb as dp
 from dipeo_nb.errors import RunInterruptedError
+from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
 
 CODE = """
@@ -97,6 +99,35 @@ def test_interrupts_are_shown_in_two_lines(tmp_path: Path):
         assert len(lines) == 2
         assert run.id in lines[0]
         assert "dp.resume" in lines[1]
+
+
+@pytest.mark.parametrize("call", ["run", "arun"])
+def test_an_interrupt_while_the_view_is_made_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str):
+    """The first view takes a second to load; whoever interrupts there leaves no run behind."""
+
+    def show(run: Run) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "show", show)
+    monkeypatch.setattr("dipeo_nb.notebook.session.in_kernel", lambda: True)
+    with Session(tmp_path) as session, pytest.raises(KeyboardInterrupt) as caught:
+        asyncio.run(session.arun(SLOW)) if call == "arun" else session.run(SLOW)
+    with Session(tmp_path) as session:
+        (row,) = session.runs()
+        assert row.status == "aborted"
+        assert row.run_id in caught.value._render_traceback_()[0]  # type: ignore[attr-defined]
+
+
+def test_an_interrupt_before_anything_runs_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Loading and checking a diagram can be interrupted, too; our frames help nobody."""
+
+    def prepare(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dipeo_nb.container.Runtime.prepare", prepare)
+    with dp.override_settings(base_dir=tmp_path), pytest.raises(KeyboardInterrupt) as caught:
+        dp.run(SLOW, view=False)
+    assert caught.value._render_traceback_() == ["\x1b[31mKeyboardInterrupt\x1b[0m: dp.run() was interrupted."]  # type: ignore[attr-defined]
 
 
 def terminal(folder: Path) -> pexpect.spawn:

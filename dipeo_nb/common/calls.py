@@ -14,14 +14,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def checked_call(function: Callable[P, T]) -> Callable[P, T]:
+def checked_call(function: Callable[P, T], name: str | None = None) -> Callable[P, T]:
     """*function*, which refuses calls that do not fit its signature, with the nearest of its options; Python's own error names none
-    and shows our frames."""
+    and shows our frames.
+
+    Args:
+        name: how users call it; default: its name.
+    """
     signature = inspect.signature(function)
+    called = name or function.__name__
 
     @functools.wraps(function)
     def call(*args: P.args, **given: P.kwargs) -> T:
-        check_call(function.__name__, signature, args, given)
+        check_call(called, signature, args, given)
         return function(*args, **given)
 
     return call

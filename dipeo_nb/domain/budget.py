@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Real
-from typing import Any, Self
+from typing import Any
 
-from dipeo_nb.common.calls import check_call
+from dipeo_nb.common.calls import checked_call
 from dipeo_nb.errors import BudgetExceededError, ConfigurationError, ValidationError
 
 CHARACTERS_PER_TOKEN = 4
@@ -40,10 +39,6 @@ class Budget:
     _held: int = field(default=0, init=False, repr=False)
     """Tokens that calls going on may take."""
     _started: float | None = field(default=None, init=False, repr=False)
-
-    def __new__(cls, *args: Any, **limits: Any) -> Self:
-        check_call("Budget", _SIGNATURE, (cls, *args), limits)
-        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         for name in ("tokens", "usd", "calls", "seconds"):
@@ -118,4 +113,4 @@ class Budget:
         )
 
 
-_SIGNATURE = inspect.signature(Budget.__init__)
+Budget.__init__ = checked_call(Budget.__init__, "Budget")

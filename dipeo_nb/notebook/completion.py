@@ -13,7 +13,9 @@ from typing import Any
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.fields import PERSON_NUMBERS, PERSON_OPTIONS, PERSON_TEXTS
+from dipeo_nb.domain.enums import NodeType, Status
 from dipeo_nb.domain.nodes import NODE_SPECS
+from dipeo_nb.domain.request_options import EFFORTS
 from dipeo_nb.llm import catalogue, model_store, providers
 from dipeo_nb.notebook import session
 from dipeo_nb.notebook.run import Run, RunResult
@@ -36,6 +38,10 @@ _SET = re.compile(rf"(?:{_OBJECT}\.set\(\s*|{_FORK}\bset\s*=\s*\{{(?:.*,)?\s*){_
 _MODEL = re.compile(rf"(?:\bmodel\s*=\s*|\bllm\(\s*){_QUOTED}")
 _RUN = re.compile(rf"\b(?:open_run|resume|fork|replay|diff)\((?:[^()]*,)?\s*{_QUOTED}")
 _DIAGRAM = re.compile(rf"\b(?:load|run|arun|start)\(\s*{_QUOTED}")
+_ANSWER = re.compile(rf"\b(?:run|arun|start)\(\s*{_OBJECT}\s*,.*\banswers\s*=\s*\{{(?:.*,)?\s*{_QUOTED}")
+_STATUS = re.compile(rf"\bruns\((?:.*,)?\s*status\s*=\s*{_QUOTED}")
+_FORMAT = re.compile(rf"\b(?:load|save|to_text)\(.*,?\s*format\s*=\s*{_QUOTED}")
+_EFFORT = re.compile(rf"\breasoning\s*=\s*{_QUOTED}")
 _MAGIC = re.compile(r"^\s*%dipeo\s+(?:(?P<word>\w+)\s+)?(?P<text>\S*)$")
 _PROMPT = re.compile(r"^\s*%%prompt\s+(?:.*\s)?(?P<text>\S*)$")
 _PROMPT_MODEL = re.compile(r"^\s*%%prompt\s+(?:.*\s)?(?:--model|-m)[\s=](?P<text>\S*)$")
@@ -56,6 +62,10 @@ def complete(line: str, names: Mapping[str, Any]) -> tuple[str, list[str]] | Non
         (_AT, lambda m: _labels(names, m)),
         (_OUTPUT, lambda m: _outputs(names, m)),
         (_SET, lambda m: _paths(names, m)),
+        (_ANSWER, lambda m: _asking(names, m)),
+        (_STATUS, lambda m: map(str, Status)),
+        (_FORMAT, lambda m: detect.FORMATS),
+        (_EFFORT, lambda m: EFFORTS),
         (_MODEL, lambda m: _models()),
         (_RUN, lambda m: _run_ids()),
         (_DIAGRAM, lambda m: _diagrams()),
@@ -81,6 +91,12 @@ def _object(names: Mapping[str, Any], found: re.Match[str]) -> Any:
 def _labels(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
     value = _object(names, found)
     return list(value._state.labels.values()) if isinstance(value, Run) else ()
+
+
+def _asking(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
+    """Labels of the nodes that ask."""
+    value = _object(names, found)
+    return [node.label for node in value.model.nodes if node.type == NodeType.USER_RESPONSE] if isinstance(value, Diagram) else ()
 
 
 def _outputs(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:

@@ -549,11 +549,7 @@ class Run:
                     ask()
             concurrent.futures.wait(self._displays, timeout=STOP_GRACE_S)
         except KeyboardInterrupt as interrupt:
-            self.stop("interrupted")
-            self._finished.wait(STOP_GRACE_S)
-            concurrent.futures.wait(self._displays, timeout=STOP_GRACE_S)
-            self._attended = True
-            self._show_shortly(interrupt)
+            self._interrupted(interrupt)
             raise
         return self._outcome()
 
@@ -619,6 +615,14 @@ class Run:
                     await asyncio.sleep(TICK_S)
             raise
         return self._outcome()
+
+    def _interrupted(self, interrupt: BaseException) -> None:
+        """The user interrupted what waits for the run: it ends, and its views with it."""
+        self.stop("interrupted")
+        self._finished.wait(STOP_GRACE_S)
+        concurrent.futures.wait(self._displays, timeout=STOP_GRACE_S)
+        self._attended = True
+        self._show_shortly(interrupt)
 
     def _show_shortly(self, interrupt: BaseException) -> None:
         short(interrupt, f"Run {self.id} was stopped.", f"dp.resume('{self.id}') goes on with it.")

@@ -55,6 +55,7 @@ from dipeo_nb.notebook.answer import Answer
 from dipeo_nb.notebook.calls import check_variables
 from dipeo_nb.notebook.chat import LLM
 from dipeo_nb.notebook.history import Runs
+from dipeo_nb.notebook.interrupts import short
 from dipeo_nb.notebook.refusal import naming_the_call
 from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel, no_node
 
@@ -407,9 +408,13 @@ class Session:
             view=view,
             **variables,
         )
-        if view and in_kernel():
-            run.show()
-        return run.result()
+        try:
+            if view and in_kernel():
+                run.show()
+            return run.result()
+        except KeyboardInterrupt as interrupt:
+            run._interrupted(interrupt)  # also while the view was made, which takes a second for the first one
+            raise
 
     @naming_the_call
     async def arun(
@@ -441,8 +446,12 @@ class Session:
             view=view,
             **variables,
         )
-        if view and in_kernel():
-            run.show()
+        try:
+            if view and in_kernel():
+                run.show()
+        except KeyboardInterrupt as interrupt:
+            run._interrupted(interrupt)
+            raise
         return await run
 
     @checked_call
@@ -790,7 +799,12 @@ def _of_default(method: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
     @functools.wraps(method)
     def call(*args: P.args, **options: P.kwargs) -> T:
         check_call(method.__name__, signature, args, options)
-        return method(default_session(), *args, **options)
+        try:
+            return method(default_session(), *args, **options)
+        except KeyboardInterrupt as interrupt:
+            if not hasattr(interrupt, "_render_traceback_"):
+                short(interrupt, f"dp.{method.__name__}() was interrupted.")
+            raise
 
     call.__signature__ = signature  # type: ignore[attr-defined]
     call.__qualname__ = method.__name__
