@@ -121,10 +121,10 @@ def _wrong_events(random: Random, events: list[Any]) -> tuple[int, str]:
             events[at] = _deep(random)
             return at, f"event {at} nested deeply"
         case _:
-            return at, f"event {at}: {_wrong_value(random, events, at)}"
+            return at, f"event {at}: {wrong_value(random, events, at)}"
 
 
-def _wrong_value(random: Random, events: list[Any], at: int) -> str:
+def wrong_value(random: Random, events: list[Any], at: int) -> str:
     """Something wrong at a place within an event."""
     places = list(_places(events[at]))
     if not places:

@@ -7,6 +7,7 @@ which `FUZZ_CASE=NUMBER` repeats alone.
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import functools
 import json
@@ -32,7 +33,16 @@ from dipeo_nb.llm.providers.google import UnifiedGoogleClient
 from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from tests import recorded_streams as recorded
-from tests.fuzzed_streams import Damaged, damaged, dumps, otherwise_events, otherwise_lines, split, wrong_bytes
+from tests.fuzzed_streams import (
+    Damaged,
+    damaged,
+    dumps,
+    otherwise_events,
+    otherwise_lines,
+    split,
+    wrong_bytes,
+    wrong_value,
+)
 from tests.recorded_streams import Recording
 
 CASES = int(os.environ.get("FUZZ_CASES", "40"))
@@ -467,6 +477,39 @@ def test_damaged_results_of_batches(kind: type[Provider]):
             if sent.harmless:
                 assert [type(answer) for answer in (found["a"], found["b"], found["c"])][::2] == [LLMResponse] * 2
                 assert isinstance(found["b"], LLMError)
+
+        await fuzzed(provider, case)
+
+    asyncio.run(go())
+
+
+@pytest.mark.timeout(max(600, CASES))
+@pytest.mark.filterwarnings("ignore:.* is not a valid:UserWarning")
+def test_damaged_answers_in_a_batch_of_gemini():
+    """There the answers stand in one JSON: what is wrong with one of them costs that one."""
+    request = LLMRequest("gemini", Google.model, (ChatMessage("user", "Hi"),))
+
+    async def go() -> None:
+        provider = Google(Server())
+        client: Any = provider.made
+
+        async def case(random: Random, _: int, story: list[str]) -> None:
+            entries = [copy.deepcopy(entry) for entry in recorded.GOOGLE_BATCH]
+            at = random.randrange(3)
+            story.append(f"{at}: {wrong_value(random, entries, at)}")
+            listed = {"inlinedResponses": {"inlinedResponses": entries}}
+            job = {"name": "batches/b", "metadata": {"state": "BATCH_STATE_SUCCEEDED", "output": listed}}
+            provider.server.reply = Reply(split(random, dumps(job)), "application/json")
+            if "deep" in story[0]:  # no part of a JSON that is nested too deep can be read
+                with pytest.raises(LLMError, match="too deep"):
+                    await client.poll_batch("batches/b")
+                return
+            assert (await client.poll_batch("batches/b")).state == "completed"
+            found: dict[str, Any] = await client.batch_results("batches/b", dict.fromkeys("abc", request))
+            for answer in found.values():
+                check(Outcome([], *((None, answer) if isinstance(answer, LLMError) else (answer, None))), "", own_end=True)
+            for name, kind in zip("abc", (LLMResponse, LLMError, LLMResponse), strict=True):
+                assert isinstance(found.get(name, "missing"), kind) or name == "abc"[at]
 
         await fuzzed(provider, case)
 

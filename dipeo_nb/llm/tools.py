@@ -7,7 +7,8 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, create_model
@@ -15,7 +16,7 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import to_json
 
 from dipeo_nb.common import user_code
-from dipeo_nb.common.values import UnsupportedValueError, json_text, plain_value, well_formed
+from dipeo_nb.common.values import UnsupportedValueError, is_plain, json_text, plain_value, well_formed
 from dipeo_nb.domain.chat import ToolCall, ToolConfig, ToolResult
 from dipeo_nb.errors import ValidationError
 
@@ -94,6 +95,18 @@ def call_of(call_id: str, name: str, text: str) -> ToolCall:
     if isinstance(value, dict):
         return ToolCall(call_id, name, cast("dict[str, Any]", value))
     return ToolCall(call_id, name, {}, text)
+
+
+def call_id_of(given: Any, taken: Collection[str], prefix: str = "call_") -> str:
+    """The id of a call, by which its result is told to the model: what the server gave, or one of ours when it gave none, or that of
+    another call.
+
+    Args:
+        taken: ids of the other calls of the turn.
+    """
+    if isinstance(given, str) and given and given not in taken and is_plain(given):
+        return given
+    return f"{prefix}{uuid.uuid4().hex[:12]}"
 
 
 async def run_tool(call: ToolCall, tools: Sequence[ToolConfig]) -> ToolResult:

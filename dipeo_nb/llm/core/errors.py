@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -30,6 +31,10 @@ HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "h11", 
 """Packages whose exceptions mean a broken connection."""
 SAID_LIMIT = 500
 """Characters of a provider's own words that are repeated."""
+
+
+class ForeignAnswerError(Exception):
+    """Something came with status 200 that is no answer of the API: of a proxy, a login, another program. The text says what."""
 
 
 class Caller(NamedTuple):
@@ -72,6 +77,8 @@ def status_error(
 ) -> LLMError:
     """The error of an HTTP status and what the provider said; *code* is its own name for the problem."""
     said = caller.harmless(said).strip()[:SAID_LIMIT] or "no reason given"
+    if said.startswith("<"):
+        said = _PAGE
     name, low = caller.provider, f"{code} {said}".lower()
     asked = {str(k).lower(): str(v).lower() for k, v in (headers or {}).items()}.get("x-should-retry")
     retryable = {"true": True, "false": False}.get(asked or "")
@@ -79,7 +86,17 @@ def status_error(
     base = caller.base_url_variable
     if ended := _of_ended_model(caller, status, code, said):
         return ProviderError(f"{name}: {said.rstrip('.')}. {ended[0]}", hint=ended[1], **facts)
+    filtered = any(words in low for words in _FILTERED)
     match status:
+        case 301 | 302 | 303 | 307 | 308:
+            to = _place({str(k).lower(): str(v) for k, v in (headers or {}).items()}.get("location", ""))
+            return ProviderError(
+                f"{name}: the server sends its callers elsewhere{f', to {caller.harmless(to)}' if to else ''}; the key does not go along.",
+                hint=f"Set {base} to that address, if you trust it." if base else "Check the address of the server.",
+                **facts,
+            )
+        case 403 if filtered:  # a gateway's moderation
+            return ContentFilteredError(f"{name}: {said}", hint="Change the prompt.", **facts)
         case 401 | 403 if caller.keyless:
             return AuthError(
                 f"The server wants a key: {said}",
@@ -94,6 +111,8 @@ def status_error(
         case 401 | 403:
             fix = f"Set a valid {caller.variable}" if caller.variable else "Check the key"
             return AuthError(f"{name} refused the key: {said}", hint=f"{fix}, or run with --model local.", **facts)
+        case 402:
+            return ProviderError(f"{name}: {said}", hint="Check plan and billing, or run with --model local.", **facts)
         case 413:
             return ContextLengthError(f"{name}: {said}", hint=_SHORTER, **facts)
         case 429 if "request too large" in low:  # one request takes more than a minute's limit: waiting does not help
@@ -112,9 +131,9 @@ def status_error(
         case 404:
             server = f" and {base}" if base else ""
             return ProviderError(f"{name}: {said}", hint=f"Check the model's name ('{caller.model}'){server}.", **facts)
-    if code == "context_length_exceeded" or any(words in low for words in _TOO_LONG):
+    if _TOO_LONG.search(low):
         return ContextLengthError(f"{name}: {said}", hint=_SHORTER, **facts)
-    if any(words in low for words in _FILTERED):
+    if filtered:
         return ContentFilteredError(f"{name}: {said}", hint="Change the prompt.", **facts)
     hint = "Try again later." if status >= 500 else "Check the request; the message says what is wrong."
     after = retry_after(headers or {})  # 503 and 529 may say when
@@ -144,22 +163,21 @@ def _of_ended_model(caller: Caller, status: int, code: str, said: str) -> tuple[
 
 
 _SHORTER = "Remember less (at_most), ask for a shorter answer (max_tokens), or use a model with a larger context."
-_TOO_LONG = (
-    "context length",
-    "context window",
-    "context size",
-    "context limit",
-    "exceed_context_size",
-    "prompt is too long",
-    "input is too long",
-    "context_length",
-    "maximum context",
-    "input token count",
-    "tokens must be <=",  # TGI
-    "request_too_large",
-    "request too large",
+_TOO_LONG = re.compile(
+    "context length|context window|context size|context limit|context_length|exceed_context_size|maximum context|prompt is too long|"
+    "input is too long|longer than the maximum model length|maximum prompt length|input token count|too many (?:input )?tokens|"
+    "model token limit|range of input length|exceeds max length|reduce the length of|string_above_max_length|"
+    "request_too_large|request too large|"
+    # TGI
+    "tokens`? must be <=|`inputs` must have less than"
 )
-_FILTERED = ("content_filter", "content_policy", "content filter", "content management policy", "safety system")
+"""How servers say that a request does not fit."""
+_FILTERED = (
+    "content_filter", "content_policy", "content filter", "content management policy", "safety system", "policy_violation", "bio_policy",
+    "usage policy", "usage policies", "was flagged",
+)  # fmt: skip
+"""How they say that its content is not allowed. `invalid_prompt` alone says neither: OpenAI means this by it, gateways any prompt
+that is not right."""
 
 
 def broken_connection(caller: Caller, error: BaseException) -> LLMConnectionError:
@@ -271,6 +289,8 @@ def unreadable(caller: Caller, what: str, *, hint: str = "", begun: bool = False
 
 def _unreadable(error: Exception) -> str | None:
     """What came, by the error of a parser."""
+    if isinstance(error, ForeignAnswerError):
+        return f"{error}, not an answer of the API"
     if isinstance(error, (json.JSONDecodeError, UnicodeError)):
         return "something that is not JSON"
     return "JSON that is nested too deeply" if isinstance(error, RecursionError) else None
@@ -313,7 +333,8 @@ def stainless(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
                 request_id=error.request_id,
             )
         if isinstance(error, sdk.APIConnectionError):
-            return broken_connection(caller, error.__cause__ or error)
+            cause = error.__cause__ or error
+            return _general(caller, cause) if isinstance(cause, ForeignAnswerError) else broken_connection(caller, cause)
         if isinstance(error, sdk.APIError):
             code, said = said_by(error.body)
             return said_in_stream(caller, str(getattr(error, "code", "") or code), said or str(error.message))
@@ -339,7 +360,7 @@ def said_by(body: Any) -> tuple[str, str]:
     inner: Mapping[str, Any] = cast("Mapping[str, Any]", error) if isinstance(error, Mapping) else outer
     metadata = inner.get("metadata")
     kind = cast("Mapping[str, Any]", metadata).get("error_type") if isinstance(metadata, Mapping) else None
-    code = inner.get("code") or kind or inner.get("type") or ""
+    code = inner.get("code") or kind or inner.get("type") or inner.get("status") or ""
     said: Any = error if isinstance(error, str) else inner.get("message") or inner.get("detail") or ""
     if isinstance(said, list):
         parts = cast("list[Any]", said)
@@ -350,33 +371,77 @@ def said_by(body: Any) -> tuple[str, str]:
         return "", ""
 
 
+_PAGE = "a web page came, not an answer of the API"
+
+
 def _page(response: Any) -> str:
     """What is said of an answer that is a web page: a proxy's, or that of another program."""
-    kind = response.headers.get("content-type", "")
-    return "a web page came, not an answer of the API" if kind.startswith("text/html") else ""
+    is_page = response.headers.get("content-type", "").startswith("text/html") or response.text[:100].lstrip().startswith("<")
+    return _PAGE if is_page else ""
 
 
-_IN_STREAM = {
+def _place(address: str) -> str:
+    """An address without what may be secret in it."""
+    try:
+        parts = urlsplit(address)
+        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}" if parts.hostname else parts.path
+    except ValueError:
+        return ""
+
+
+_STATUSES = {
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "unauthenticated": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "not_found": 404,
+    "request_too_large": 413,
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
+    "resource_exhausted": 429,
+    "insufficient_quota": 429,
     "server_error": 500,
     "api_error": 500,
     "internal_server_error": 500,
-    "timeout_error": 504,
+    "internal": 500,
     "provider_unavailable": 502,
+    "unavailable": 503,
+    "service_unavailable": 503,
+    "slow_down": 503,
+    "timeout_error": 504,
+    "vector_store_timeout": 504,
+    "deadline_exceeded": 504,
     "overloaded_error": 529,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "model_not_found": 404,
+    "overloaded": 529,
 }
-"""Providers' names of problems → the HTTP status that they stand for."""
+"""Providers' names of problems (of google.rpc as well) → the HTTP status that they stand for."""
+_SAYING = (
+    ("overloaded", 529),
+    ("too many requests", 429),
+    ("rate limit", 429),
+    ("temporarily unavailable", 503),
+    ("service unavailable", 503),
+)
+"""Words of errors without a name → the status that they stand for."""
+
+
+def status_named(code: str, said: str) -> int | None:
+    """The HTTP status of an error that came without one, by its name, or by its words when it has none."""
+    if re.fullmatch("[45][0-9]{2}", code):
+        return int(code)
+    if (status := _STATUSES.get(code.lower())) is not None or code not in ("", "error"):
+        return status
+    return next((status for words, status in _SAYING if words in said.lower()), None)
 
 
 def said_in_stream(caller: Caller, code: str, said: str) -> LLMError:
     """The error of an answer that failed after it had begun; there is no status then, only the provider's *code*, which some
     servers make a status of."""
-    status = int(code) if re.fullmatch("[45][0-9]{2}", code) else _IN_STREAM.get(code, 400)
+    status = status_named(code, said) or 400
     error = status_error(caller, status, said, code=code)
     if status == 400 and type(error) is ProviderError:
         said = caller.harmless(said).strip()[:SAID_LIMIT] or "no reason given"

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from functools import cache
+import zlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, cast
 from urllib.request import getproxies
 
 from dipeo_nb.config import is_loopback
 from dipeo_nb.errors import ConfigurationError
+from dipeo_nb.llm.core.errors import ForeignAnswerError, said_by, status_named
 
 CONNECT_TIMEOUT_S = 20.0
 """Seconds to reach a server."""
@@ -34,9 +36,10 @@ def make_client(
     timeout: float,
     *,
     withheld: Collection[str] = (),
-    whole: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _: None,
+    whole: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]] | None] | None = None,
     lines: bool = False,
     typed: bool = False,
+    bare: bool = False,
     whole_texts: bool = False,
     **options: Any,
 ) -> Any:
@@ -50,14 +53,16 @@ def make_client(
         withheld: names of headers that are taken off.
         lines: its streams are lines of JSON, not events, whatever it calls them.
         typed: events without a name have that of their `type`.
+        bare: its reader knows neither names of events nor `[DONE]`.
         whole_texts: its reader refuses texts with half of a surrogate pair.
-        whole: makes an event of an answer that comes in one JSON although a stream was asked for.
+        whole: makes events of an answer that comes in one JSON although a stream was asked for; None of what is no answer.
         options: further ones of the library's `AsyncClient`.
 
     Raises:
         ConfigurationError: a proxy or certificates that the environment names cannot be used.
     """
-    own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole, "lines": lines, "typed": typed, "whole_texts": whole_texts}
+    cleaner = JsonLines if lines else partial(EventLines, typed=typed, bare=bare, whole=whole_texts)
+    own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole, "cleaner": cleaner, "lines": lines}
     limits = library.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
     try:
         return client_class(library)(own, timeout=limits, trust_env=not is_loopback(address), follow_redirects=False, **options)
@@ -87,21 +92,33 @@ def client_class(library: Any) -> Any:
     class Stream(library.AsyncByteStream):
         """The bytes of an answer, limited and cleaned."""
 
-        def __init__(self, stream: Any, cleaner: Cleaner | None) -> None:
-            self._stream, self._cleaner = stream, cleaner
+        def __init__(self, stream: Any, cleaner: Cleaner | None, unpack: Callable[[bytes], bytes] | None = None) -> None:
+            self._stream, self._cleaner, self._unpack = stream, cleaner, unpack
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             size = 0
+            begins, read = b"", False
+            unpack: Callable[[bytes], bytes] | None = self._unpack
             async for data in self._stream:
+                if unpack is not None:
+                    try:
+                        data = unpack(data)
+                    except zlib.error as error:
+                        raise library.DecodingError(f"its answer cannot be unpacked: {error}") from error
                 size += len(data)
                 if size > ANSWER_LIMIT:
                     raise AnswerTooLargeError(f"it sends more than {ANSWER_LIMIT:,} bytes")
                 if self._cleaner is not None:
+                    begins = begins or data[:20].lstrip()
                     data = self._cleaner.feed(data)
                 if data:
+                    read = True
                     yield data
             if self._cleaner is not None and (rest := self._cleaner.end()):
+                read = True
                 yield rest
+            if not read and begins.startswith(b"<"):
+                raise ForeignAnswerError("a web page")
 
         async def aclose(self) -> None:
             await self._stream.aclose()
@@ -120,35 +137,43 @@ def client_class(library: Any) -> Any:
             options["follow_redirects"] = False
             response = await super().send(request, stream=True, **options)
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if streamed and response.status_code == 200 and kind == "application/json":
-                await self._read_whole(response)
-            elif not response.is_closed:
-                plain = response.headers.get("content-encoding", "identity") == "identity"
-                cleaner = None
-                if plain and (streamed or kind == "text/event-stream") and response.status_code == 200:
-                    cleaner = JsonLines() if self._own["lines"] else EventLines(typed=self._own["typed"], whole=self._own["whole_texts"])
-                response.stream = Stream(response.stream, cleaner)
+            if streamed and response.is_success and kind == "text/html":
+                await response.aclose()
+                raise ForeignAnswerError("a web page")
+            if not response.is_closed:
+                unpack = _unpacker(response.headers)
+                plain = unpack is not None or response.headers.get("content-encoding", "identity") == "identity"
+                if unpack is not None:
+                    del response.headers["content-encoding"]
+                if streamed and response.is_success and kind == "application/json":
+                    await self._read_whole(response, unpack)
+                else:
+                    clean = plain and (streamed or kind == "text/event-stream") and response.is_success
+                    response.stream = Stream(response.stream, self._own["cleaner"]() if clean else None, unpack)
             if not stream:
                 await response.aread()
             return response
 
-        async def _read_whole(self, response: Any) -> None:
-            """What came is no stream: an error with the wrong status, or the answer in one piece."""
-            limited = Stream(response.stream, None)
+        async def _read_whole(self, response: Any, unpack: Callable[[bytes], bytes] | None) -> None:
+            """What came is no stream: an error with the wrong status, or the answer in one piece, or in a list of them."""
+            limited = Stream(response.stream, None, unpack)
             data = b"".join([piece async for piece in limited])
             await response.aclose()
-            event = None
             try:
                 body = json.loads(data)
             except (ValueError, RecursionError):
                 body = None
-            if isinstance(body, Mapping):
-                event = self._own["whole"](cast("Mapping[str, Any]", body))
-            if event is not None:
+            parts = cast("list[Any]", body) if isinstance(body, list) else [body]
+            events_of: Callable[[Any], Sequence[Mapping[str, Any]] | None] = self._own["whole"] or (lambda _: None)
+            answers = [events_of(part) if isinstance(part, Mapping) else None for part in parts]
+            events = [event for found in answers if found is not None for event in found]
+            if answers and None not in answers:
                 response.headers["content-type"] = "text/event-stream"
-                data = b"data: " + json.dumps(event).encode() + b"\n\n"
-            else:
-                response.status_code = _status_within(body)
+                data = b"".join(_written(event, line=self._own["lines"]) for event in events)
+            elif data.strip():
+                if (status := status_within(parts[0] if parts else None)) is None:
+                    raise ForeignAnswerError("something that is not JSON" if body is None else "JSON of another kind")
+                response.status_code = status
             response.headers.pop("content-length", None)
             response.stream = library.ByteStream(data)
             response.is_closed = response.is_stream_consumed = False
@@ -156,7 +181,31 @@ def client_class(library: Any) -> Any:
     return Client
 
 
+def _written(event: Mapping[str, Any], *, line: bool) -> bytes:
+    """An event of a stream as it is sent: as a line of JSON, or a server-sent event."""
+    data = json.dumps(event).encode()
+    kind = event.get("type")
+    return data + b"\n" if line else (f"event: {kind}\n".encode() if isinstance(kind, str) and kind.isascii() else b"") + b"data: " + data + b"\n\n"
+
+
+def _unpacker(headers: Any) -> Callable[[bytes], bytes] | None:
+    """What unpacks a body that came packed although nobody asked for that; None for one that is not, or in another way."""
+    if headers.get("content-encoding", "").strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        return None
+    made: list[Any] = []
+
+    def unpack(data: bytes) -> bytes:
+        if not made:  # `deflate` should have a header (RFC 9110, section 8.4.1.2), and often has none
+            has_header = data[:1] == b"\x1f" or (data[:1] == b"\x78" and data[1:2] in b"\x01\x5e\x9c\xda")
+            made.append(zlib.decompressobj(zlib.MAX_WBITS | 32 if has_header else -zlib.MAX_WBITS))
+        return made[0].decompress(data)
+
+    return unpack
+
+
 def _asks_for_stream(request: Any) -> bool:
+    if request.url.path.endswith(":streamGenerateContent"):  # Gemini says it in the address
+        return True
     try:
         content = request.content
     except Exception:  # noqa: BLE001 - the libraries' RequestNotRead: a body that is streamed itself
@@ -164,15 +213,16 @@ def _asks_for_stream(request: Any) -> bool:
     return b'"stream":true' in content or b'"stream": true' in content
 
 
-def _status_within(body: Any) -> int:
-    """The HTTP status that a JSON error says it has; 400 without any."""
+def status_within(body: Any) -> int | None:
+    """The HTTP status that a JSON error says it has, as a number or by its name; 400 without any. None of what says no error."""
     error = body.get("error") if isinstance(body, Mapping) else None
     for place in (error, body):
         for name in ("code", "status"):
             value = place.get(name) if isinstance(place, Mapping) else None  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
             if isinstance(value, (int, str)) and re.fullmatch("[45][0-9]{2}", str(value)):
                 return int(value)
-    return 400
+    code, said = said_by(body)
+    return status_named(code, said) or (400 if said or error is not None else None)
 
 
 # Streams.
@@ -200,7 +250,7 @@ _ESCAPES = re.compile(
 """Escape sequences of JSON: a surrogate pair, a half of one that stands alone, any other."""
 
 
-def _escaped(data: bytes, *, whole: bool = False) -> bytes:
+def escaped(data: bytes, *, whole: bool = False) -> bytes:
     """JSON that every reader of UTF-8 and of lines takes: bytes that are no UTF-8 are U+FFFD, as the standard of event streams has
     it.
 
@@ -235,7 +285,7 @@ class JsonLines(Cleaner):
             self._rest = self._rest.removeprefix(_BOM)
         lines = self._rest.split(b"\n")
         self._rest = lines.pop()
-        return b"".join(_escaped(line, whole=True) + b"\n" for line in lines if line.strip())
+        return b"".join(escaped(line, whole=True) + b"\n" for line in lines if line.strip())
 
     def end(self) -> bytes:
         return self.feed(b"\n")
@@ -245,10 +295,10 @@ class EventLines(Cleaner):
     """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): each with its name and its data in one
     line; no comments, no numbers, no events without data."""
 
-    def __init__(self, *, typed: bool = False, whole: bool = False) -> None:
+    def __init__(self, *, typed: bool = False, bare: bool = False, whole: bool = False) -> None:
         self._rest = b""
         self._first = True
-        self._typed, self._whole = typed, whole
+        self._typed, self._bare, self._whole = typed, bare, whole
 
     def feed(self, data: bytes) -> bytes:
         self._rest += data
@@ -281,14 +331,16 @@ class EventLines(Cleaner):
                 field, _, value = line.partition(b":")
                 if field == b"data":
                     lines.append(value.removeprefix(b" "))
-                elif field == b"event":
+                elif field == b"event" and not self._bare:
                     name = value.strip()
             if lines and any(lines):
                 data = lines[0] if len(lines) == 1 else b" ".join(lines)  # within JSON, line breaks are blanks
-                data = _escaped(data, whole=self._whole)
+                if self._bare and data.strip() == b"[DONE]":
+                    continue
+                data = escaped(data, whole=self._whole)
                 if not name and self._typed:
                     name = _type_of(data)
-                found.append((b"event: " + _escaped(name) + b"\n" if name else b"") + b"data: " + data + b"\n\n")
+                found.append((b"event: " + escaped(name) + b"\n" if name else b"") + b"data: " + data + b"\n\n")
         return b"".join(found)
 
 

@@ -23,6 +23,7 @@ from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
 from dipeo_nb.llm.structured import is_object, made, name_of, parsed, schema_of
+from dipeo_nb.llm.tools import call_id_of
 from dipeo_nb.llm.usage import merged_counts, record
 from dipeo_nb.llm.usage import of_anthropic as usage_of
 
@@ -160,7 +161,10 @@ class UnifiedAnthropicClient(UnifiedClient):
                 if kind != "succeeded":
                     return ProviderError(f"anthropic: the request was {kind}.", hint="Submit it again.", **caller.facts)
                 message = result["message"]
-                blocks = list(map(record, message["content"]))
+                blocks: list[dict[str, Any]] = []
+                for block in map(record, message["content"]):
+                    given = {"id": call_id_of(block.get("id"), _ids(blocks), "toolu_")} if block["type"] == "tool_use" else {}
+                    blocks.append({**block, **given})
                 model, stop = words(message.get("model")) or request.model, words(message.get("stop_reason")) or None
                 usage = usage_of(record(message.get("usage")))
                 return response_of(blocks, stop, usage, request, model, words(message.get("id")) or None, caller)
@@ -194,7 +198,7 @@ class UnifiedAnthropicClient(UnifiedClient):
 
         # Notices of the answer and diagnostics say when models end; under `-W error` the SDK's warning would cost the answer.
         warnings.filterwarnings("ignore", "(The model 'claude|Using Claude ).* is deprecated", Warning)
-        http = self.http(httpx2, base_url, typed=True)
+        http = self.http(httpx2, base_url, typed=True, whole=_as_events)
         return _sdk().AsyncAnthropic(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )
@@ -275,6 +279,19 @@ class UnifiedAnthropicClient(UnifiedClient):
             )
         body["thinking"] = {"type": "enabled", "budget_tokens": min(THOUGHT[wanted], room)}
         return True
+
+
+def _as_events(body: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    """The events of an answer that came whole."""
+    blocks = body.get("content")
+    if body.get("type") != "message" or not isinstance(blocks, list):
+        return None
+    found: list[Mapping[str, Any]] = [{"type": "message_start", "message": {**body, "content": [], "stop_reason": None}}]
+    for index, block in enumerate(cast("list[Any]", blocks)):
+        found.append({"type": "content_block_start", "index": index, "content_block": block})
+        found.append({"type": "content_block_stop", "index": index})
+    end = {"stop_reason": body.get("stop_reason"), "stop_sequence": body.get("stop_sequence")}
+    return [*found, {"type": "message_delta", "delta": end, "usage": body.get("usage")}, {"type": "message_stop"}]
 
 
 def _sdk() -> Any:
@@ -432,7 +449,7 @@ class _Turn:
                 block = record(event.content_block)
                 kind = words(block["type"])
                 if kind == "tool_use":
-                    block |= {"id": named(block.get("id")), "name": named(block.get("name"))}
+                    block |= {"id": call_id_of(block.get("id"), _ids(self.blocks), "toolu_"), "name": named(block.get("name"))}
                 elif kind == "text":
                     block["text"] = words(block.get("text"))
                 self._at[event.index] = block
@@ -561,11 +578,16 @@ def response_of(
     )
 
 
+def _ids(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of the calls of a turn."""
+    return [block["id"] for block in blocks if block["type"] == "tool_use"]
+
+
 def _call(block: Mapping[str, Any]) -> ToolCall:
     given = block.get("input")
     if UNREADABLE in block or not isinstance(given, Mapping):
-        return ToolCall(named(block.get("id")), named(block.get("name")), {}, str(block.get(UNREADABLE, given)))
-    return ToolCall(named(block.get("id")), named(block.get("name")), cast("Mapping[str, Any]", given))
+        return ToolCall(block["id"], named(block.get("name")), {}, str(block.get(UNREADABLE, given)))
+    return ToolCall(block["id"], named(block.get("name")), cast("Mapping[str, Any]", given))
 
 
 def _kept(block: Mapping[str, Any]) -> dict[str, Any]:

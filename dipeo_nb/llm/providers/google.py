@@ -7,12 +7,11 @@ import base64
 import contextlib
 import json
 import re
-import uuid
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from pydantic import SecretStr
 from pydantic import ValidationError as PydanticValidationError
@@ -39,11 +38,13 @@ from dipeo_nb.errors import (
     ValidationError,
 )
 from dipeo_nb.llm.core.client import UnifiedClient
-from dipeo_nb.llm.core.errors import Caller, reading, said_in_stream, status_error, translated
+from dipeo_nb.llm.core.errors import Caller, reading, said_by, said_in_stream, status_error, translated
+from dipeo_nb.llm.core.http import escaped
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
-from dipeo_nb.llm.stream import broken_off, named
+from dipeo_nb.llm.stream import broken_off, named, words
 from dipeo_nb.llm.structured import made, name_of, parsed, schema_of
+from dipeo_nb.llm.tools import call_id_of
 from dipeo_nb.llm.usage import merged_counts, of_google, record
 
 SERVER = "https://generativelanguage.googleapis.com/"
@@ -132,42 +133,58 @@ class UnifiedGoogleClient(UnifiedClient):
 
     async def poll_batch(self, batch_id: str) -> BatchStatus:
         """How far it is."""
-        async with self._batches() as batches:
-            return _batch_status(await batches.get(name=batch_id))
+        return _status_of(await self._job(batch_id), batch_id)
 
     async def cancel_batch(self, batch_id: str) -> BatchStatus:
         """Stop it; what is done stays."""
         async with self._batches() as batches:
             await batches.cancel(name=batch_id)
-            return _batch_status(await batches.get(name=batch_id))
+        return _status_of(await self._job(batch_id), batch_id)
 
     async def batch_results(
         self, batch_id: str, requests: Mapping[str, LLMRequest]
     ) -> dict[str, LLMResponse | LLMError]:
         """The answers, and the errors, that there are; in the order of the requests where they carry no id."""
-        async with self._batches() as batches:
-            job = await batches.get(name=batch_id)
-        answers = (job.dest.inlined_responses if job.dest is not None else None) or []
+        entries = _within(await self._job(batch_id), "metadata", "output", "inlinedResponses", "inlinedResponses")
         found: dict[str, LLMResponse | LLMError] = {}
-        for name, answer in zip(requests, answers, strict=False):
-            key = (answer.metadata or {}).get("key", name)
+        for name, entry in zip(requests, entries if isinstance(entries, list) else (), strict=False):
+            key = _within(entry, "metadata", "key")
+            key = key if isinstance(key, str) else name
             if (request := requests.get(key)) is not None:
-                found[key] = self._batch_result(answer, request)
+                found[key] = self._batch_result(entry, request)
         return found
 
-    def _batch_result(self, result: Any, request: LLMRequest) -> LLMResponse | LLMError:
+    def _batch_result(self, entry: Any, request: LLMRequest) -> LLMResponse | LLMError:
         caller = self.caller(request)
         answer = _Answer(request)
         try:
             with reading(caller):
-                if result.error is not None:
-                    status = _RPC_STATUS.get(result.error.code or 0, 500)
-                    return status_error(caller, status, str(result.error.message or ""))
-                for _ in answer.take(result.response):
+                if (error := entry.get("error")) is not None:
+                    code, said = said_by({"error": error})
+                    return status_error(caller, _RPC_STATUS.get(int(code or 0), 500), said)
+                # As the SDK does, which leaves out what it does not know yet.
+                response = _sdk().types.GenerateContentResponse._from_response(response=entry["response"], kwargs={})
+                for _ in answer.take(response):
                     continue
                 return answer.finished()
         except LLMError as error:
             return error
+
+    async def _job(self, batch_id: str) -> Any:
+        """What the server says of a batch, as it came: the SDK reads all of its answers or, when one is malformed, none."""
+        responses: list[Any] = []
+        token = _opened.set(responses)
+        try:
+            with reading(self.caller(self.request("-"))):
+                try:
+                    async with self._batches() as batches:
+                        await batches.get(name=batch_id)
+                except Exception:
+                    if not any(response.is_success for response in responses):
+                        raise
+                return json.loads(escaped(responses[-1].content, whole=True))
+        finally:
+            _opened.reset(token)
 
     @contextlib.asynccontextmanager
     async def _batches(self) -> AsyncIterator[Any]:
@@ -199,7 +216,7 @@ class UnifiedGoogleClient(UnifiedClient):
         async def noted(response: Any) -> None:
             _opened.get([]).append(response)
 
-        http = self.http(httpx2, base_url, whole_texts=True, event_hooks={"request": [limited], "response": [noted]})
+        http = self.http(httpx2, base_url, bare=True, whole=_as_events, whole_texts=True, event_hooks={"request": [limited], "response": [noted]})
         # Values that the SDK does not know yet are legal; under `-W error` its warning of them would cost the answer.
         warnings.filterwarnings("ignore", ".* is not a valid ", UserWarning, r"google\.genai\._common")
         sdk = _sdk().Client(
@@ -279,6 +296,11 @@ class UnifiedGoogleClient(UnifiedClient):
         return {"response_mime_type": "application/json", **schema}
 
 
+def _as_events(body: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    """The events of an answer that came whole."""
+    return [body] if "candidates" in body or "promptFeedback" in body or "usageMetadata" in body else None
+
+
 def _sdk() -> Any:
     try:
         import google.genai.errors
@@ -341,6 +363,21 @@ def _batch_status(job: Any) -> BatchStatus:
     stats = job.completion_stats
     counts = (stats.successful_count or 0, stats.failed_count or 0) if stats is not None else (0, 0)
     return BatchStatus(job.name, _BATCH_STATES.get(word, "running"), *counts)
+
+
+def _status_of(job: Any, batch_id: str) -> BatchStatus:
+    """As `_batch_status`, of a batch as it came."""
+    word = str(_within(job, "metadata", "state") or "").removeprefix("JOB_STATE_").removeprefix("BATCH_STATE_")
+    counts = (_within(job, "metadata", "batchStats", f"{kind}RequestCount") for kind in ("successful", "failed"))
+    done = [int(n) if isinstance(n, (int, str)) and str(n).isdecimal() else 0 for n in counts]  # JSON writes 64 bits as text
+    return BatchStatus(batch_id, _BATCH_STATES.get(word, "running"), *done)
+
+
+def _within(value: Any, *path: str) -> Any:
+    """What stands at a place within objects; None where it does not."""
+    for name in path:
+        value = cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _is_generation_3(model: str) -> bool:
@@ -638,24 +675,26 @@ class _Answer:
         )
 
     def _part(self, part: Any) -> Iterator[StreamEvent]:
-        self._keep(part.model_dump(mode="json", by_alias=True, exclude_none=True))
-        if part.function_call is not None:
-            call = part.function_call
-            given = ToolCall(call.id or f"{OWN_ID}{uuid.uuid4().hex[:12]}", named(call.name), dict(call.args or {}))
+        if (call := part.function_call) is not None:
+            given = ToolCall(call_id_of(call.id, [c.id for c in self._calls], OWN_ID), named(call.name), dict(call.args or {}))
+            call.id = call.id if given.id == call.id else None
+            self._keep(_as_sent(part))
             self._calls.append(given)
             arguments = json.dumps(given.arguments, ensure_ascii=False)
             yield StreamEvent("tool_call_start", given.name, data={"id": given.id})
             yield StreamEvent("tool_call_delta", arguments, data={"id": given.id})
             yield StreamEvent("tool_call_end", given.name, data={"id": given.id, "arguments": arguments})
-        elif part.inline_data is not None and part.inline_data.data and not part.thought:
+            return
+        self._keep(_as_sent(part))
+        if part.inline_data is not None and part.inline_data.data and not part.thought:
             kind = part.inline_data.mime_type or "application/octet-stream"
             data = base64.b64encode(part.inline_data.data).decode()
             self._outputs.append({"type": kind.partition("/")[0], "media_type": kind, "data": data})
         elif part.text and part.thought:
-            yield StreamEvent("reasoning", part.text)
+            yield StreamEvent("reasoning", words(part.text))
         elif part.text:
-            self._texts.append(part.text)
-            yield StreamEvent("text", part.text)
+            self._texts.append(text := words(part.text))
+            yield StreamEvent("text", text)
 
     def _keep(self, part: dict[str, Any]) -> None:
         """Pieces of one text become one part; signed ones stay alone, as Google asks."""
@@ -702,6 +741,11 @@ def _word(value: Any) -> str:
     return str(getattr(value, "value", value))
 
 
+def _as_sent(part: Any) -> dict[str, Any]:
+    """A part in the API's own form."""
+    return part.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
 def _thought(part: Mapping[str, Any]) -> bool:
     return bool(part.get("thought"))
 
@@ -730,9 +774,9 @@ def _refused(error: Any, caller: Caller) -> LLMError:
     inner: Any = body.get("error") if isinstance(body.get("error"), Mapping) else body
     found: Any = inner.get("details")
     details = [d for d in found if isinstance(d, Mapping)] if isinstance(found, list) else []
-    said = str(error.message or inner.get("message") or "")
+    said = said_by(error.details)[1] or str(error.message or "")
     if not isinstance(error.code, int):
-        return said_in_stream(caller, "", said)
+        return said_in_stream(caller, str(error.status or ""), said)
     status, code = error.code, str(error.status or "")
     reasons = {d.get("reason") for d in details}
     if status == 400 and "API_KEY_INVALID" in reasons:  # Google's way to say 401

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -25,12 +24,15 @@ from dipeo_nb.errors import (
     ValidationError,
 )
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
-from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, reading, said_in_stream, status_error, translated
+from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, reading, said_by, said_in_stream, status_error, translated
 from dipeo_nb.llm.options import check_options, nearest_effort
-from dipeo_nb.llm.stream import broken_off, named
+from dipeo_nb.llm.stream import broken_off, named, words
 from dipeo_nb.llm.structured import made, parsed, schema_of
+from dipeo_nb.llm.tools import call_id_of, call_of
 from dipeo_nb.llm.usage import count
 
+NO_OBJECT = "dipeo_no_object"
+"""Where arguments of a call stand that are no object."""
 LISTED = 12
 """Models of the server that an error names at most."""
 
@@ -114,7 +116,7 @@ class UnifiedOllamaClient(UnifiedClient):
 
         def connections(**options: Any) -> Any:
             ours = {name: value for name, value in options.items() if name not in ("timeout", "follow_redirects")}
-            return self.http(httpx, address, lines=True, **ours)
+            return self.http(httpx, address, lines=True, whole=lambda body: [body] if "message" in body else None, **ours)
 
         # Said in any case: else the SDK sends OLLAMA_API_KEY to whatever server this is.
         return _client_class()(connections, address, auth=_authorized(key))
@@ -218,7 +220,17 @@ def _client_class() -> Any:
             super(sdk.AsyncClient, self).__init__(connections, address, **options)
 
         async def chat_as_it_is(self, body: Mapping[str, Any]) -> AsyncIterator[Any]:
-            return await self._request(sdk.ChatResponse, "POST", "/api/chat", json=body, stream=True)
+            return await self._request(_line, "POST", "/api/chat", json=body, stream=True)
+
+    def _line(**line: Any) -> Any:
+        """A line of an answer. Arguments of a call that are no object, which the SDK's class refuses, are put into one."""
+        message = line.get("message")
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        for call in calls if isinstance(calls, list) else ():
+            function = call.get("function") if isinstance(call, dict) else None
+            if isinstance(function, dict) and not isinstance(function.get("arguments"), dict):
+                function["arguments"] = {NO_OBJECT: function.get("arguments")}
+        return sdk.ChatResponse(**line)
 
     return Client
 
@@ -417,17 +429,16 @@ class _Answer:
 
     def take(self, chunk: Any) -> Iterator[StreamEvent]:
         message = chunk.message
-        if message.thinking:
-            self._thoughts.append(message.thinking)
-            yield StreamEvent("reasoning", message.thinking)
-        if message.content:
-            self._text.append(message.content)
-            yield StreamEvent("text", message.content)
+        if thought := words(message.thinking):
+            self._thoughts.append(thought)
+            yield StreamEvent("reasoning", thought)
+        if text := words(message.content):
+            self._text.append(text)
+            yield StreamEvent("text", text)
         for said in message.tool_calls or ():
-            # Ids are ours: the SDK drops Ollama's, and older servers have none.
-            call = ToolCall(f"call_{uuid.uuid4().hex[:12]}", named(said.function.name), dict(said.function.arguments))
+            call = _call(said.function)
             self._calls.append(call)
-            arguments = json.dumps(call.arguments, ensure_ascii=False)
+            arguments = json.dumps(call.arguments, ensure_ascii=False) if call.unreadable is None else call.unreadable
             yield StreamEvent("tool_call_start", call.name, data={"id": call.id})
             yield StreamEvent("tool_call_delta", arguments, data={"id": call.id})
             yield StreamEvent("tool_call_end", call.name, data={"id": call.id, "arguments": arguments})
@@ -472,6 +483,15 @@ class _Answer:
         return {"provider": "ollama", "content": [turn]}
 
 
+def _call(function: Any) -> ToolCall:
+    """A call of a tool. Its id is ours: the SDK drops Ollama's, and older servers have none."""
+    call_id, given = call_id_of(None, ()), dict(function.arguments)
+    if given.keys() != {NO_OBJECT}:
+        return ToolCall(call_id, named(function.name), given)
+    text = given[NO_OBJECT]
+    return call_of(call_id, named(function.name), text if isinstance(text, str) else "" if text is None else json.dumps(text))
+
+
 async def _events(client: Any, body: Mapping[str, Any], answer: _Answer) -> AsyncGenerator[StreamEvent]:
     async with contextlib.aclosing(await client.chat_as_it_is(body)) as chunks:
         async for chunk in chunks:
@@ -497,7 +517,7 @@ def _usage(end: Any) -> TokenUsage:
 
 
 def _refused(error: Any, caller: Caller) -> LLMError:
-    said = str(error.error)[:SAID_LIMIT]
+    said = (said_by({"error": error.error})[1] or str(error.error))[:SAID_LIMIT]
     if error.status_code < 0:  # said within the stream: the request was taken, then the server failed
         return said_in_stream(caller, "server_error", said)
     low = said.lower()

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import date
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
 from dipeo_nb.llm.structured import is_object, made, name_of, parsed, schema_of, strict_schema
-from dipeo_nb.llm.tools import call_of
+from dipeo_nb.llm.tools import call_id_of, call_of
 from dipeo_nb.llm.usage import of_openai, record
 
 SERVER = "https://api.openai.com/v1"
@@ -71,7 +72,9 @@ class UnifiedOpenAIClient(UnifiedClient):
                         case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
                             yield StreamEvent("reasoning", thoughts.add(event.delta))
                         case "response.output_item.added" if event.item.type == "function_call":
-                            calls[event.item.id] = call_id, name = named(event.item.call_id), named(event.item.name)
+                            progress.begun = True
+                            call_id, name = call_id_of(event.item.call_id, {c for c, _ in calls.values()}), named(event.item.name)
+                            calls[event.item.id] = call_id, name
                             yield StreamEvent("tool_call_start", name, data={"id": call_id})
                         case "response.function_call_arguments.delta" if event.item_id in calls:
                             yield StreamEvent("tool_call_delta", words(event.delta), data={"id": calls[event.item_id][0]})
@@ -102,7 +105,8 @@ class UnifiedOpenAIClient(UnifiedClient):
                 raise broken_off(request)
             if items and not getattr(final, "output", None):
                 final.output = [items[at] for at in sorted(items)]
-            response = await made(lambda: response_of(final, request, request_id, said.text), request)
+            ids = {item: call_id for item, (call_id, _) in calls.items()}
+            response = await made(lambda: response_of(final, request, request_id, said.text, ids), request)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
@@ -199,7 +203,7 @@ class UnifiedOpenAIClient(UnifiedClient):
     def _connected(self, secret: SecretStr, base_url: str) -> Any:
         import httpx2  # the SDK's own library
 
-        http = self.http(httpx2, base_url, whole=_as_event)
+        http = self.http(httpx2, base_url, whole=_as_events)
         return _sdk().AsyncOpenAI(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )
@@ -268,9 +272,9 @@ def is_openai(base_url: str | None) -> bool:
     return address.scheme == "https" and (host == "openai.com" or host.endswith(".openai.com"))
 
 
-def _as_event(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The event of an answer that came whole."""
-    return {"type": "response.completed", "response": body} if body.get("object") == "response" else None
+def _as_events(body: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    """The events of an answer that came whole."""
+    return [{"type": "response.completed", "response": body}] if body.get("object") == "response" else None
 
 
 def _sdk() -> Any:
@@ -370,11 +374,14 @@ def _tool(tool: ToolConfig, model: str) -> dict[str, Any]:
 # The answer.
 
 
-def response_of(final: Any, request: LLMRequest, request_id: str | None, streamed: str = "") -> LLMResponse:
+def response_of(
+    final: Any, request: LLMRequest, request_id: str | None, streamed: str = "", ids: Mapping[Any, str] = MappingProxyType({})
+) -> LLMResponse:
     """A finished Responses API object as ours.
 
     Args:
         streamed: the text that came before it, which counts when the object has none.
+        ids: those that calls had while they came, by their items' ids.
 
     Raises:
         ContentFilteredError: refused or filtered.
@@ -404,7 +411,8 @@ def response_of(final: Any, request: LLMRequest, request_id: str | None, streame
                         if a.type == "url_citation"
                     ]
             case "function_call":
-                calls.append(call_of(named(item.call_id), named(item.name), words(item.arguments)))
+                item.call_id = call_id_of(item.call_id or ids.get(item.id), {call.id for call in calls})
+                calls.append(call_of(item.call_id, named(item.name), words(item.arguments)))
             case "image_generation_call" if item.result:
                 kind = words(getattr(item, "output_format", None)) or "png"
                 outputs.append({"type": "image", "media_type": f"image/{kind}", "data": words(item.result)})
