@@ -1,4 +1,4 @@
-"""What day it is, for everything that depends on it; tests and `models check --on` say another day."""
+"""What day and time it is, for everything that depends on it; tests and `models check --on` say another day."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ _said: ContextVar[date | None] = ContextVar("dipeo_nb_today", default=None)
 def today() -> date:
     """The date, in UTC."""
     return _said.get() or datetime.now(UTC).date()
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
 
 
 @contextmanager

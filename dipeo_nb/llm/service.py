@@ -16,7 +16,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
@@ -106,10 +106,12 @@ class LLMService:
         *,
         clients: ClientManager | None = None,
         retries: RetryConfig | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._settings = settings
         self._clients = clients or ClientManager(settings, keys)
         self._retries = retries or RetryConfig(max_attempts=settings.llm_max_retries + 1)
+        self._sleep = sleep
         self._refused: dict[tuple[str, ...], None] = {}
         """Ways to structure that servers refused; see `_refusal`."""
 
@@ -511,7 +513,7 @@ class LLMService:
                 if spoken:
                     yield StreamEvent("stream_restarted", data={"reason": error.message})
             attempt += 1
-            await asyncio.sleep(wait)
+            await self._sleep(wait)
 
     def _book(self, request: LLMRequest) -> int:
         """Tokens that the call holds of the budget until it is charged."""

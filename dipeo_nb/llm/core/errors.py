@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from dipeo_nb.common import clock
 from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.lifecycle import Lifecycle
 from dipeo_nb.errors import (
@@ -452,19 +453,19 @@ def said_in_stream(caller: Caller, code: str, said: str) -> LLMError:
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """Seconds that a provider asks to wait, None when it does not.
 
-    `Retry-After` in either of its forms (RFC 9110 §10.2.3) or in milliseconds first; else the latest of the reset headers of
+    `Retry-After` in either of its forms (RFC 9110 §10.2.3), as a time since 1970 or in milliseconds first; else the latest of the reset headers of
     limits that are used up: `x-ratelimit-reset-*` (OpenAI: durations such as `6m0s`), `anthropic-ratelimit-*-reset` (RFC 3339).
     """
     low = {str(k).lower(): str(v) for k, v in headers.items()}
-    now = now or datetime.now(UTC)
+    now = now or clock.now()
     if (wait := _seconds(low.get("retry-after-ms"), 1000)) is not None:
         return wait
     value = low.get("retry-after")
     if value is not None:
-        if (wait := _seconds(value)) is not None:
+        if (wait := _reset(value, now)) is not None:
             return wait
         with contextlib.suppress(ValueError, TypeError):
-            return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
+            return _left(parsedate_to_datetime(value), now)
     waits: list[float] = []
     for name, value in low.items():
         if name.startswith("x-ratelimit-reset"):
@@ -511,6 +512,11 @@ def _duration(value: str) -> float | None:
 
 def _until(value: str, now: datetime) -> float | None:
     try:
-        return max(0.0, (datetime.fromisoformat(value) - now).total_seconds())
-    except (ValueError, TypeError):
-        return None
+        return _left(datetime.fromisoformat(value), now)
+    except ValueError:
+        return _reset(value, now)
+
+
+def _left(then: datetime, now: datetime) -> float:
+    """Seconds until a time, which is in UTC when it does not say."""
+    return max(0.0, ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds())
