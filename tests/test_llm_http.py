@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic import SecretStr
 
@@ -19,7 +22,7 @@ from dipeo_nb.errors import (
     RateLimitError,
 )
 from dipeo_nb.llm.core.errors import Caller, retry_after, said_by, said_in_stream, status_error
-from dipeo_nb.llm.core.http import EventLines, JsonLines
+from dipeo_nb.llm.core.http import DRAIN_S, EventLines, JsonLines, events_of
 from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
 from dipeo_nb.llm.providers.anthropic import UnifiedAnthropicClient
@@ -85,6 +88,65 @@ def test_the_end_of_a_stream():
     assert read(sse(EVENTS[0]) + b"data: [DONE]\n\n") == [EVENTS[0], b"[DONE]"]
     assert read(sse(EVENTS[0]) + b"data: [DONE]") == [EVENTS[0], b"[DONE]"]
     assert EventLines().feed(b"data: {nonsense\n\n") == b"data: {nonsense\n\n"
+
+
+def objects(data: bytes, sizes: random.Random | None = None) -> list[Any]:
+    """The events that a reader of ours sees, when the bytes come in pieces."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        left = data
+        while left:
+            size = sizes.randint(1, 40) if sizes else len(left)
+            yield left[:size]
+            left = left[size:]
+
+    async def go() -> list[Any]:
+        response = httpx2.Response(200, content=pieces())
+        found = [event async for event in events_of(response)]
+        assert response.is_closed
+        return found
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("form", STREAMS)
+def test_our_own_reader_reads_all_forms_of_event_streams(form: str):
+    """As the SDKs get to see them; half of a surrogate pair and bytes that are no UTF-8 are for whoever takes the text."""
+    assert objects(STREAMS[form]) == EVENTS
+    for seed in range(5):
+        assert objects(STREAMS[form], random.Random(seed)) == EVENTS
+
+
+def test_what_our_own_reader_refuses():
+    assert objects(b'data: {"a": "\xff"}\n\n') == [{"a": "\ufffd"}]
+    assert objects(rb'data: {"a": "\ud83d"}' + b"\n\n") == [{"a": "\ud83d"}]
+    with pytest.raises(ValueError, match="Expecting"):
+        objects(b"data: {nonsense\n\n" + sse(EVENTS[0]))
+    for other in (b"[1]", b"1", b'"text"', b"null"):
+        with pytest.raises(TypeError, match="no object"):
+            objects(b"data: " + other + b"\n\n")
+
+
+def test_a_stream_that_says_it_is_done():
+    """What follows is read, as the connection can only then be used again; nobody waits long for it."""
+    assert objects(sse(EVENTS[0]) + b"data: [DONE]\n\n" + sse(EVENTS[1])) == [EVENTS[0]]
+    read_on: list[str] = []
+
+    async def pieces(rest: float) -> AsyncIterator[bytes]:
+        yield sse(EVENTS[0]) + b"data: [DONE]\n\n"
+        await asyncio.sleep(rest)
+        read_on.append("the rest")
+        yield b": bye\n\n"
+
+    async def go(rest: float) -> None:
+        response = httpx2.Response(200, content=pieces(rest))
+        assert [event async for event in events_of(response)] == [EVENTS[0]]
+        assert response.is_closed
+
+    asyncio.run(go(0))
+    assert read_on == ["the rest"]
+    asyncio.run(asyncio.wait_for(go(600), DRAIN_S + 30))
+    assert read_on == ["the rest"]
 
 
 def test_lines_of_json():

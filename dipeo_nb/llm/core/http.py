@@ -7,11 +7,13 @@ U+2028 within a text. So a stream is brought into a form that all of them read, 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, cast
 from urllib.request import getproxies
@@ -24,6 +26,10 @@ CONNECT_TIMEOUT_S = 20.0
 """Seconds to reach a server."""
 ANSWER_LIMIT = 512 * 1024 * 1024
 """Bytes of one answer, images among them."""
+DRAIN_S = 0.1
+"""Seconds that are waited for the end of a stream that has said that it is done, so that its connection can be used again."""
+DONE = b"[DONE]"
+"""The data of the event by which many servers end a stream."""
 
 
 class AnswerTooLargeError(OSError):
@@ -41,6 +47,7 @@ def make_client(
     typed: bool = False,
     bare: bool = False,
     whole_texts: bool = False,
+    unread: bool = False,
     **options: Any,
 ) -> Any:
     """An `AsyncClient` for one server. Proxies and certificates of the environment count, but not for this machine. It follows no
@@ -55,13 +62,14 @@ def make_client(
         typed: events without a name have that of their `type`.
         bare: its reader knows neither names of events nor `[DONE]`.
         whole_texts: its reader refuses texts with half of a surrogate pair.
+        unread: its streams are for `events_of`, which reads them as they come.
         whole: makes events of an answer that comes in one JSON although a stream was asked for; None of what is no answer.
         options: further ones of the library's `AsyncClient`.
 
     Raises:
         ConfigurationError: a proxy or certificates that the environment names cannot be used.
     """
-    cleaner = JsonLines if lines else partial(EventLines, typed=typed, bare=bare, whole=whole_texts)
+    cleaner = _no_cleaner if unread else JsonLines if lines else partial(EventLines, typed=typed, bare=bare, whole=whole_texts)
     own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole, "cleaner": cleaner, "lines": lines}
     limits = library.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
     try:
@@ -203,6 +211,10 @@ def _unpacker(headers: Any) -> Callable[[bytes], bytes] | None:
     return unpack
 
 
+def _no_cleaner() -> None:
+    """What is to be read as it comes."""
+
+
 def _asks_for_stream(request: Any) -> bool:
     if request.url.path.endswith(":streamGenerateContent"):  # Gemini says it in the address
         return True
@@ -291,16 +303,16 @@ class JsonLines(Cleaner):
         return self.feed(b"\n")
 
 
-class EventLines(Cleaner):
-    """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): each with its name and its data in one
-    line; no comments, no numbers, no events without data."""
+class Events:
+    """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), piece by piece: (name, data) of each that
+    has data, which is one line."""
 
-    def __init__(self, *, typed: bool = False, bare: bool = False, whole: bool = False) -> None:
+    def __init__(self) -> None:
         self._rest = b""
         self._first = True
-        self._typed, self._bare, self._whole = typed, bare, whole
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """What is complete with *data*."""
         self._rest += data
         if self._first and len(self._rest) >= 3:
             self._first = False
@@ -311,36 +323,58 @@ class EventLines(Cleaner):
             self._rest = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + b"\r" * held
         end = self._rest.rfind(b"\n\n")
         if end < 0:
-            return b""
+            return []
         events, self._rest = self._rest[: end + 2], self._rest[end + 2 :]
-        return self._plain(events)
+        return _read(events)
+
+    def end(self) -> list[tuple[bytes, bytes]]:
+        """What is left when no more comes; an event that was cut off is none."""
+        rest = _read(self._rest.replace(b"\r", b"\n"))
+        try:
+            return rest if rest and (rest[-1][1].strip() == DONE or json.loads(rest[-1][1]) is not None) else []
+        except (ValueError, RecursionError):
+            return []
+
+
+def _read(events: bytes) -> list[tuple[bytes, bytes]]:
+    found: list[tuple[bytes, bytes]] = []
+    for event in events.split(b"\n\n"):
+        name, lines = b"", list[bytes]()
+        for line in event.split(b"\n"):
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                lines.append(value.removeprefix(b" "))
+            elif field == b"event":
+                name = value.strip()
+        if lines and any(lines):
+            found.append((name, lines[0] if len(lines) == 1 else b" ".join(lines)))  # within JSON, line breaks are blanks
+    return found
+
+
+class EventLines(Cleaner):
+    """Server-sent events, each with its name and its data in one line; no comments, no numbers, no events without data."""
+
+    def __init__(self, *, typed: bool = False, bare: bool = False, whole: bool = False) -> None:
+        self._events = Events()
+        self._typed, self._bare, self._whole = typed, bare, whole
+
+    def feed(self, data: bytes) -> bytes:
+        return self._plain(self._events.feed(data))
 
     def end(self) -> bytes:
-        rest = self._plain(self._rest.replace(b"\r", b"\n") + b"\n\n")
-        data = rest.rpartition(b"data: ")[2].strip()
-        try:  # an event that was cut off is none
-            return rest if data == b"[DONE]" or json.loads(data) is not None else b""
-        except (ValueError, RecursionError):
-            return b""
+        return self._plain(self._events.end())
 
-    def _plain(self, events: bytes) -> bytes:
+    def _plain(self, events: Iterable[tuple[bytes, bytes]]) -> bytes:
         found: list[bytes] = []
-        for event in events.split(b"\n\n"):
-            name, lines = b"", list[bytes]()
-            for line in event.split(b"\n"):
-                field, _, value = line.partition(b":")
-                if field == b"data":
-                    lines.append(value.removeprefix(b" "))
-                elif field == b"event" and not self._bare:
-                    name = value.strip()
-            if lines and any(lines):
-                data = lines[0] if len(lines) == 1 else b" ".join(lines)  # within JSON, line breaks are blanks
-                if self._bare and data.strip() == b"[DONE]":
+        for name, data in events:
+            if self._bare:
+                if data.strip() == DONE:
                     continue
-                data = escaped(data, whole=self._whole)
-                if not name and self._typed:
-                    name = _type_of(data)
-                found.append((b"event: " + escaped(name) + b"\n" if name else b"") + b"data: " + data + b"\n\n")
+                name = b""
+            data = escaped(data, whole=self._whole)
+            if not name and self._typed:
+                name = _type_of(data)
+            found.append((b"event: " + escaped(name) + b"\n" if name else b"") + b"data: " + data + b"\n\n")
         return b"".join(found)
 
 
@@ -352,3 +386,53 @@ def _type_of(data: bytes) -> bytes:
         return b""
     kind = cast("dict[str, Any]", event).get("type") if isinstance(event, dict) else None
     return kind.encode() if isinstance(kind, str) and re.fullmatch(r"[\w.]+", kind) else b""
+
+
+async def events_of(response: Any) -> AsyncGenerator[dict[str, Any]]:
+    """The events of a stream, each the JSON object that it holds. The response is closed at the end, whatever the end is.
+
+    Args:
+        response: of a client that was made with *unread*.
+
+    Raises:
+        ValueError: one is no JSON.
+        TypeError: one is JSON, but no object.
+        AnswerTooLargeError: there is more than `ANSWER_LIMIT`.
+        ForeignAnswerError: it is no stream of events, but a web page.
+    """
+    events = Events()
+    size, begins, read = 0, b"", False
+    async with contextlib.aclosing(response):
+        pieces = response.aiter_bytes()
+        async for piece in pieces:
+            size += len(piece)
+            begins = begins or piece[:20].lstrip()
+            if size > ANSWER_LIMIT:  # what was compressed may be larger than what was sent
+                raise AnswerTooLargeError(f"it sends more than {ANSWER_LIMIT:,} bytes")
+            for _, data in events.feed(piece):
+                if data.startswith(DONE):
+                    await _drained(pieces)
+                    return
+                read = True
+                yield _object(data)
+        for _, data in events.end():
+            if data.strip() != DONE:
+                read = True
+                yield _object(data)
+        if not read and begins.startswith(b"<"):
+            raise ForeignAnswerError("a web page")
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    value = json.loads(data.decode(errors="replace"))
+    if not isinstance(value, dict):
+        raise TypeError("an event is no object")
+    return cast("dict[str, Any]", value)
+
+
+async def _drained(pieces: AsyncIterator[bytes]) -> None:
+    """Read what is left, which says nothing any more."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in pieces:
+                pass

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import date
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -20,6 +20,7 @@ from dipeo_nb.domain.request_options import EFFORTS, merged
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import SAID_LIMIT, reading, said_by, said_in_stream, stainless, status_error, translated
+from dipeo_nb.llm.core.http import events_of
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
@@ -61,41 +62,44 @@ class UnifiedOpenAIClient(UnifiedClient):
         said, thoughts = TextPieces(), TextPieces()
         vendor = stainless(_sdk(), caller)
         with translated(caller, vendor):
-            opened = await client.responses.create(stream=True, extra_body=as_sent(body))
+            opened = await _opened(client, {**as_sent(body), "stream": True})
         with reading(caller, vendor) as progress:
-            async with opened as events:
-                request_id = events.response.headers.get("x-request-id")
+            request_id = opened.headers.get("x-request-id")
+            async with contextlib.aclosing(events_of(opened)) as events:
                 async for event in events:
-                    match event.type:
+                    if error := event.get("error"):
+                        raise said_in_stream(caller, *_error_of(error))
+                    match event.get("type"):
                         case "response.output_text.delta":
-                            yield StreamEvent("text", said.add(event.delta))
+                            yield StreamEvent("text", said.add(event.get("delta")))
                         case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-                            yield StreamEvent("reasoning", thoughts.add(event.delta))
-                        case "response.output_item.added" if event.item.type == "function_call":
+                            yield StreamEvent("reasoning", thoughts.add(event.get("delta")))
+                        case "response.output_item.added" if (item := event["item"]).get("type") == "function_call":
                             progress.begun = True
-                            call_id, name = call_id_of(event.item.call_id, {c for c, _ in calls.values()}), named(event.item.name)
-                            calls[event.item.id] = call_id, name
+                            call_id, name = call_id_of(item.get("call_id"), {c for c, _ in calls.values()}), named(item.get("name"))
+                            calls[item.get("id")] = call_id, name
                             yield StreamEvent("tool_call_start", name, data={"id": call_id})
-                        case "response.function_call_arguments.delta" if event.item_id in calls:
-                            yield StreamEvent("tool_call_delta", words(event.delta), data={"id": calls[event.item_id][0]})
-                        case "response.function_call_arguments.done" if event.item_id in calls:
-                            call_id, name = calls[event.item_id]
-                            yield StreamEvent("tool_call_end", name, data={"id": call_id, "arguments": words(event.arguments)})
+                        case "response.function_call_arguments.delta" if event.get("item_id") in calls:
+                            yield StreamEvent("tool_call_delta", words(event.get("delta")), data={"id": calls[event["item_id"]][0]})
+                        case "response.function_call_arguments.done" if event.get("item_id") in calls:
+                            call_id, name = calls[event["item_id"]]
+                            yield StreamEvent("tool_call_end", name, data={"id": call_id, "arguments": words(event.get("arguments"))})
                         case "response.output_item.done":
-                            items[event.output_index] = event.item
+                            items[event.get("output_index", len(items))] = event["item"]
                         case "response.created" | "response.in_progress":
-                            request.note(of_openai(event.response))  # mostly that it works, without any count
+                            request.note(of_openai(event["response"]))  # mostly that it works, without any count
                         case "response.completed" | "response.incomplete":
-                            final = event.response
+                            final = event["response"]
                         case "response.failed":
-                            problem = getattr(event.response, "error", None)
-                            reason = str(getattr(problem, "message", None) or "the answer failed, no reason given")
-                            failure = said_in_stream(caller, str(getattr(problem, "code", None) or "server_error"), reason)
-                            if getattr(event.response, "usage", None) is not None:
-                                failure.usage = of_openai(event.response)
+                            answer = event["response"]
+                            problem = answer.get("error") or {}
+                            reason = str(problem.get("message") or "the answer failed, no reason given")
+                            failure = said_in_stream(caller, str(problem.get("code") or "server_error"), reason)
+                            if answer.get("usage") is not None:
+                                failure.usage = of_openai(answer)
                             raise failure
                         case "error":
-                            raise said_in_stream(caller, str(event.code or ""), str(event.message))
+                            raise said_in_stream(caller, str(event.get("code") or ""), str(event.get("message")))
                         case kind if not isinstance(kind, str) and not progress.begun:
                             raise TypeError("an event of another API")
                         case _:
@@ -103,8 +107,8 @@ class UnifiedOpenAIClient(UnifiedClient):
                     progress.begun = progress.begun or final is None
             if final is None:
                 raise broken_off(request)
-            if items and not getattr(final, "output", None):
-                final.output = [items[at] for at in sorted(items)]
+            if items and not final.get("output"):
+                final["output"] = [items[at] for at in sorted(items)]
             ids = {item: call_id for item, (call_id, _) in calls.items()}
             response = await made(lambda: response_of(final, request, request_id, said.text, ids), request)
         yield StreamEvent("usage", data=response.usage.to_dict())
@@ -174,8 +178,7 @@ class UnifiedOpenAIClient(UnifiedClient):
                 if entry.get("error") or status >= 400:
                     code, said = said_by({"error": entry.get("error") or body.get("error")})
                     return status_error(caller, status, said, code=code)
-                final = _sdk().types.responses.Response.construct(**body)
-                return response_of(final, request, words(answer.get("request_id")) or None)
+                return response_of(body, request, words(answer.get("request_id")) or None)
         except LLMError as error:
             return error
 
@@ -203,7 +206,7 @@ class UnifiedOpenAIClient(UnifiedClient):
     def _connected(self, secret: SecretStr, base_url: str) -> Any:
         import httpx2  # the SDK's own library
 
-        http = self.http(httpx2, base_url, whole=_as_events)
+        http = self.http(httpx2, base_url, whole=_as_events, unread=True)
         return _sdk().AsyncOpenAI(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )
@@ -261,6 +264,20 @@ def as_sent(body: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a request. Given as `extra_body` it spares the SDK a search of each message for files to encode, which
     finds nothing and takes as long as the rest of its work."""
     return {**{name: value for name, value in body.items() if name != "extra_body"}, **body.get("extra_body", {})}
+
+
+async def _opened(client: Any, body: Mapping[str, Any]) -> Any:
+    """The response of the server, whose stream is not read yet. The SDK's own reader makes a checked object of every event, which
+    takes longer than all else, and fails on legal streams."""
+    import httpx2
+
+    return await client.post("/responses", cast_to=httpx2.Response, body=body, stream=True, stream_cls=_sdk().AsyncStream)
+
+
+def _error_of(error: Any) -> tuple[str, str]:
+    """(code, words) of an error that comes as an event."""
+    code, said = said_by(error)
+    return code, said or "An error occurred during streaming"
 
 
 def is_openai(base_url: str | None) -> bool:
@@ -375,11 +392,16 @@ def _tool(tool: ToolConfig, model: str) -> dict[str, Any]:
 
 
 def response_of(
-    final: Any, request: LLMRequest, request_id: str | None, streamed: str = "", ids: Mapping[Any, str] = MappingProxyType({})
+    sent: Mapping[str, Any],
+    request: LLMRequest,
+    request_id: str | None,
+    streamed: str = "",
+    ids: Mapping[Any, str] = MappingProxyType({}),
 ) -> LLMResponse:
     """A finished Responses API object as ours.
 
     Args:
+        sent: its JSON.
         streamed: the text that came before it, which counts when the object has none.
         ids: those that calls had while they came, by their items' ids.
 
@@ -387,39 +409,41 @@ def response_of(
         ContentFilteredError: refused or filtered.
         StructureError: it does not fit the requested structure.
 
-    It is for use within `reading`: an object of another form is an AttributeError, TypeError or ValueError.
+    It is for use within `reading`: an object of another form is an AttributeError, LookupError, TypeError or ValueError.
     """
-    facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id or words(final.id) or None}
-    if not isinstance(final.output, list) and not streamed:
+    final: dict[str, Any] = without_nulls(sent)
+    facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id or words(final.get("id")) or None}
+    output = final.get("output")
+    if not isinstance(output, list) and not streamed:
         raise TypeError("the response has no output")
     texts: list[str] = []
     calls: list[ToolCall] = []
     outputs: list[Mapping[str, Any]] = []
     usage = of_openai(final)
-    for item in final.output or ():  # reasoning may come before the message
-        match item.type:
+    for item in output or ():  # reasoning may come before the message
+        match item.get("type"):
             case "message":
-                for part in item.content or ():
-                    if part.type == "refusal":
+                for part in item.get("content") or ():
+                    if part.get("type") == "refusal":
                         raise ContentFilteredError(
-                            f"The model refused: {words(part.refusal)[:SAID_LIMIT]}", hint="Change the prompt.", usage=usage, **facts
+                            f"The model refused: {words(part.get('refusal'))[:SAID_LIMIT]}", hint="Change the prompt.", usage=usage, **facts
                         )
-                    texts.append(words(part.text))
+                    texts.append(words(part.get("text")))
                     outputs += [
-                        {"type": "citation", "url": words(a.url), "title": words(a.title)}
-                        for a in getattr(part, "annotations", None) or ()
-                        if a.type == "url_citation"
+                        {"type": "citation", "url": words(a.get("url")), "title": words(a.get("title"))}
+                        for a in part.get("annotations") or ()
+                        if a.get("type") == "url_citation"
                     ]
             case "function_call":
-                item.call_id = call_id_of(item.call_id or ids.get(item.id), {call.id for call in calls})
-                calls.append(call_of(item.call_id, named(item.name), words(item.arguments)))
-            case "image_generation_call" if item.result:
-                kind = words(getattr(item, "output_format", None)) or "png"
-                outputs.append({"type": "image", "media_type": f"image/{kind}", "data": words(item.result)})
+                item["call_id"] = call_id_of(item.get("call_id") or ids.get(item.get("id")), {call.id for call in calls})
+                calls.append(call_of(item["call_id"], named(item.get("name")), words(item.get("arguments"))))
+            case "image_generation_call" if item.get("result"):
+                kind = words(item.get("output_format")) or "png"
+                outputs.append({"type": "image", "media_type": f"image/{kind}", "data": words(item.get("result"))})
             case _:
                 continue
     text = "".join(texts) or ("" if calls else streamed)
-    reason = getattr(getattr(final, "incomplete_details", None), "reason", None)
+    reason = (final.get("incomplete_details") or {}).get("reason")
     if reason == "content_filter":
         raise ContentFilteredError("The provider filtered the answer.", hint="Change the prompt.", usage=usage, **facts)
     cut = reason == "max_output_tokens"
@@ -431,7 +455,7 @@ def response_of(
     return LLMResponse(
         text,
         "openai",
-        words(final.model) or request.model,
+        words(final.get("model")) or request.model,
         usage,
         structured,
         tuple(calls),
@@ -439,8 +463,17 @@ def response_of(
         facts["request_id"],
         rung=rung,
         tool_outputs=tuple(outputs),
-        raw={"provider": "openai", "model": request.model, "content": _kept(final.output)} if calls else None,
+        raw={"provider": "openai", "model": request.model, "content": _kept(output or ())} if calls else None,
     )
+
+
+def without_nulls(value: Any) -> Any:
+    """JSON without the fields that are null, which say as much as missing ones."""
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in cast("dict[str, Any]", value).items() if inner is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in cast("list[Any]", value)]
+    return value
 
 
 def _kept(output: Sequence[Any]) -> list[dict[str, Any]]:
