@@ -164,7 +164,7 @@ class MissingDependencyError(ConfigurationError):
     code = "missing_dependency"
 
     @classmethod
-    def for_extra(cls, package: str, extra: str) -> MissingDependencyError:
+    def for_extra(cls, package: str, *, extra: str) -> MissingDependencyError:
         """The error for an optional *package* that the *extra* of this distribution brings."""
         return cls(
             f"This needs the package '{package}', which is not installed.",

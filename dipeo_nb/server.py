@@ -134,7 +134,7 @@ class RunServer:
             from starlette.middleware.cors import CORSMiddleware
             from starlette.routing import Route
         except ImportError as error:
-            raise MissingDependencyError.for_extra(error.name or "starlette", "serve") from error
+            raise MissingDependencyError.for_extra(error.name or "starlette", extra="serve") from error
         self.runtime = runtime
         self.token = token or secrets.token_urlsafe(24)
         redactor.add(self.token)
@@ -479,7 +479,7 @@ def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, r
     try:
         import uvicorn
     except ImportError as error:
-        raise MissingDependencyError.for_extra(error.name or "uvicorn", "serve") from error
+        raise MissingDependencyError.for_extra(error.name or "uvicorn", extra="serve") from error
     local = host in ("127.0.0.1", "localhost", "::1")
     server = RunServer(runtime, token=token) if local else RunServer(runtime, token=token, hosts=())
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -91,6 +93,23 @@ def test_the_package_has_no_cycles() -> None:
 
     for name in graph:
         visit(name, ())
+
+
+def test_extras_are_those_that_bring_the_package() -> None:
+    """An error that names an extra to install names one that there is, and that brings what is missing."""
+    extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    calls = [
+        node
+        for file in FILES
+        for node in nodes(file)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "for_extra"
+    ]
+    assert calls
+    for call in calls:
+        package, extra = call.args[0], ast.literal_eval(call.keywords[0].value)
+        if isinstance(package, ast.BoolOp):  # the name in the ImportError, else this one
+            package = package.values[-1]
+        assert ast.literal_eval(package) in {re.split(r"[\[>=<]", requirement)[0] for requirement in extras[extra]}
 
 
 def _eager_imports(file: Path) -> Iterator[tuple[int, str]]:

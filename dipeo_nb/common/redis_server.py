@@ -61,7 +61,7 @@ class RedisServer:
         try:
             from redis.asyncio import BlockingConnectionPool, Redis
         except ImportError as error:
-            raise MissingDependencyError.for_extra("redis", "redis") from error
+            raise MissingDependencyError.for_extra("redis", extra="redis") from error
         # More callers at once wait for a connection, instead of an error.
         pool = BlockingConnectionPool.from_url(
             self._url, max_connections=self._connections, timeout=ANSWER_S,

@@ -38,7 +38,7 @@ class Telemetry:
         try:
             from opentelemetry import trace
         except ImportError as error:
-            raise MissingDependencyError.for_extra("otel", "opentelemetry-sdk") from error
+            raise MissingDependencyError.for_extra("opentelemetry-sdk", extra="otel") from error
         self._trace = trace
         self._own: Any = None
         if provider is None:
@@ -185,7 +185,7 @@ def _exporting() -> Any:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise MissingDependencyError.for_extra("otel", "opentelemetry-exporter-otlp-proto-http") from error
+        raise MissingDependencyError.for_extra("opentelemetry-exporter-otlp-proto-http", extra="otel") from error
     resource = Resource.create()
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):  # nobody has named it
         resource = resource.merge(Resource({"service.name": "dipeo_nb"}))

@@ -385,7 +385,7 @@ def _backend(needed: bool) -> Any:
         import keyring
     except ModuleNotFoundError as error:
         if needed:
-            raise MissingDependencyError.for_extra("keyring", "keys") from error
+            raise MissingDependencyError.for_extra("keyring", extra="keys") from error
         return None
     try:
         backend = keyring.get_keyring()
@@ -529,7 +529,7 @@ def _fernet(facts: Mapping[str, Any], passphrase: SecretStr) -> Any:
         from cryptography.fernet import Fernet
         from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
     except ModuleNotFoundError as error:
-        raise MissingDependencyError.for_extra("cryptography", "keys") from error
+        raise MissingDependencyError.for_extra("cryptography", extra="keys") from error
     kdf = Scrypt(base64.b64decode(facts["salt"]), length=32, n=facts["n"], r=facts["r"], p=facts["p"])
     return Fernet(
         base64.urlsafe_b64encode(kdf.derive(passphrase.get_secret_value().encode("utf-8", "surrogateescape")))

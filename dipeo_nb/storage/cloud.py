@@ -528,7 +528,7 @@ def _clients_of(
         import obstore
         import obstore.store
     except ImportError as error:
-        raise MissingDependencyError.for_extra("obstore", "s3") from error
+        raise MissingDependencyError.for_extra("obstore", extra="s3") from error
     config: dict[str, Any] = {}
     boto = None
     if scheme == "s3":
@@ -563,7 +563,7 @@ def _boto_of(region: str, endpoint: str | None, key_id: str | None, secret: Secr
         from botocore.session import Session
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
-        raise MissingDependencyError.for_extra("boto3", "s3") from error
+        raise MissingDependencyError.for_extra("boto3", extra="s3") from error
     core = Session()
     core.register_component("data_loader", _api_descriptions(core.get_config_variable("data_path")))
     session = boto3.Session(

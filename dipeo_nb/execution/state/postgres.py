@@ -498,5 +498,5 @@ def _imported() -> tuple[Any, Any]:
         import psycopg
         import psycopg_pool
     except ImportError as error:
-        raise MissingDependencyError.for_extra("postgres", "psycopg") from error
+        raise MissingDependencyError.for_extra("psycopg", extra="postgres") from error
     return psycopg, psycopg_pool

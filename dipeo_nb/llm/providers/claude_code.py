@@ -176,7 +176,7 @@ def _sdk() -> Any:
     try:
         import claude_agent_sdk
     except ImportError as error:
-        raise MissingDependencyError.for_extra("claude-agent-sdk", "claude-code") from error
+        raise MissingDependencyError.for_extra("claude-agent-sdk", extra="claude-code") from error
     return claude_agent_sdk
 
 

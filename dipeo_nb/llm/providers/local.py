@@ -326,7 +326,7 @@ def _library() -> Any:
     try:
         import xllamacpp
     except ImportError as error:
-        raise MissingDependencyError.for_extra("xllamacpp", "local") from error
+        raise MissingDependencyError.for_extra("xllamacpp", extra="local") from error
     return xllamacpp
 
 
