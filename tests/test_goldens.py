@@ -24,7 +24,7 @@ def record(*arguments: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of what is found now."""
     folder = tmp_path_factory.mktemp("golden")
