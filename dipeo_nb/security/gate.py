@@ -363,13 +363,8 @@ class Gate:
 
 def refusal(kind: str, what: str) -> NotGrantedError:
     """The error of a use that was not granted, with what grants it."""
-    words = {
-        "read": f"read '{what}'", "write": f"write '{what}'", "net": f"call {'any server' if what == '*' else what}",
-        "code": f"run code ({what})", "process": f"run a program ({what})", "service": f"use {what}",
-        "function": f"call {what}", "diagram": f"run {what}",
-    }  # fmt: skip
     return NotGrantedError(
-        f"This diagram was not allowed to {words.get(kind, f'{kind} {what}')}.",
+        f"This diagram was not allowed to {_deed(kind, what)}.",
         hint=f"Allow exactly that with {granting([Use(cast(Kind, kind), what)])}, or see all it wants: dipeo-nb inspect FILE.",
         kind=kind,
         what=what,
@@ -378,15 +373,23 @@ def refusal(kind: str, what: str) -> NotGrantedError:
 
 def refusal_of_all(uses: Sequence[Use], diagram: str) -> NotGrantedError:
     """The error of a sub-diagram that was chosen while the run went on, with what grants all that it wants."""
-    first = Capabilities(uses).of(*(kind for kind in get_args(Kind)))
-    found = refusal(first[0].kind, first[0].what)
+    ordered = Capabilities(uses).of(*get_args(Kind))
+    deeds = "; ".join(dict.fromkeys(_deed(use.kind, use.what) for use in ordered[:5]))
     return NotGrantedError(
-        f"The diagram '{diagram}' was chosen while the run went on, and wants more than was allowed: "
-        f"{'; '.join(f'{use.kind} {use.line}' for use in first[:5])}{' …' if len(first) > 5 else ''}.",
-        hint=f"Allow exactly that with {granting(first)}, beside what the run was given already.",
-        kind=found.facts["kind"],
-        what=found.facts["what"],
+        f"The diagram '{diagram}', which was chosen while the run went on, was not allowed to {deeds}{' …' if len(ordered) > 5 else ''}.",
+        hint=f"Allow exactly that with {granting(ordered)}, beside what the run was given already.",
+        kind=ordered[0].kind,
+        what=ordered[0].what,
     )
+
+
+def _deed(kind: str, what: str) -> str:
+    words = {
+        "read": f"read '{what}'", "write": f"write '{what}'", "net": f"call {'any server' if what == '*' else what}",
+        "code": f"run code ({what})", "process": f"run a program ({what})", "service": f"use {what}",
+        "function": f"call {what}", "diagram": f"run {what}",
+    }  # fmt: skip
+    return words.get(kind, f"{kind} {what}")
 
 
 def granting(uses: Iterable[Use]) -> str:
