@@ -77,7 +77,7 @@ class _Start(BaseModel):
     inputs: dict[str, Any] = {}
     model: str | None = None
     answers: dict[str, str | list[str]] = {}
-    timeout: float | None = Field(default=None, gt=0)
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class _Answer(BaseModel):
@@ -97,7 +97,7 @@ class _Resume(BaseModel):
 
     inputs: dict[str, Any] = {}
     answers: dict[str, str | list[str]] = {}
-    timeout: float | None = Field(default=None, gt=0)
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class _Signal(BaseModel):

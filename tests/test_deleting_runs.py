@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.errors import StorageError, UserError
+from dipeo_nb.execution.state import sqlite
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
@@ -142,6 +144,7 @@ def test_unknown_ids(session: Session, base: Path):
 
 OWNER = """
 import asyncio, sys, time
+from dipeo_nb.execution.state import sqlite
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.testing.contracts.runs import started
 
@@ -224,3 +227,26 @@ def test_a_run_is_not_taken_over_while_it_is_deleted(session: Session, monkeypat
     monkeypatch.setattr(store, "delete", slow)
     assert run_sync(session.runtime.delete_runs([run.id])) == [run.id]
     assert refused == ["going_on"]
+
+
+@pytest.mark.parametrize("why", ["database or disk is full", "database is locked"])
+def test_space_that_cannot_be_given_back_now_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str):
+    """The copy that this makes may find no room, or others who write all the time; the runs are gone nevertheless."""
+
+    class Refusing(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if sql == "VACUUM":
+                raise sqlite3.OperationalError(why)
+            return super().execute(sql, *values)
+
+    connect = sqlite.connect
+    monkeypatch.setattr(sqlite, "connect", lambda *args, **options: connect(*args, factory=Refusing, **options))
+    store = SqliteRunStore(tmp_path / "runs.db")
+    batch = [started("r"), *(event(n, run="r", text="x" * 100_000) for n in range(2, 20)), ended(20, "r")]
+    run_sync(store.append(batch))
+    run_sync(store.cleanup())
+    size = (tmp_path / "runs.db").stat().st_size
+    assert run_sync(store.delete("r")) == ["r"]
+    run_sync(store.append(batch))
+    run_sync(store.cleanup())
+    assert (tmp_path / "runs.db").stat().st_size <= size + 50_000

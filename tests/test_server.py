@@ -213,6 +213,8 @@ def test_nothing_without_the_token(served: Served):
         ("{", 422, "JSON"),
         ({}, 422, "diagram"),
         ({"diagram": "hello", "odd": 1}, 422, "odd"),
+        ('{"diagram": "hello", "timeout": Infinity}', 422, "timeout"),
+        ('{"diagram": "hello", "timeout": 1e999}', 422, "timeout"),
         ({"diagram": "nothing"}, 404, "no diagram 'nothing'"),
         ({"diagram": "../../etc/passwd"}, 404, "passwd"),
         ({"diagram": "/etc/hostname"}, 404, "hostname"),
