@@ -21,6 +21,7 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.open_on_use import OpenOnUse, service_of
 from dipeo_nb.common.root import own_root, private_root
 from dipeo_nb.common.scrub import HIDDEN, redact_logs_of_libraries, redactor
+from dipeo_nb.common.values import well_formed
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
 from dipeo_nb.diagram.closure import Closure, closure, plan_digest
 from dipeo_nb.diagram.document import Diagram, load, load_text
@@ -29,7 +30,7 @@ from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, parse_model
 from dipeo_nb.domain.diagnostics import has_errors
-from dipeo_nb.domain.enums import Severity, Status
+from dipeo_nb.domain.enums import EventType, Severity, Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import (
@@ -77,7 +78,7 @@ from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.run_list import PREFIX, ago, short_id, short_length
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.memory import InMemoryRunStore, answered
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
 from dipeo_nb.llm.service import LLMService
@@ -108,6 +109,10 @@ class _Part(NamedTuple):
     """Whether it is opened with the runtime; otherwise it opens itself when it is first used."""
 
 
+TAKEN_S = 2.0
+"""Seconds that who answers a run of another process waits to hear that it has the answer."""
+TAKEN_POLL_S = 0.1
+"""Seconds between two looks."""
 _OPENING = (
     "store", "bus", "clock", "keys", "files", "db", "http", "templates", "code", "blobs", "artifacts", "conversations",
     "persons", "integrations", "typescript", "ir", "llm",
@@ -749,7 +754,7 @@ class Runtime(InitializationMixin):
         Raises:
             RunError: no such question waits, or not any more.
             UserError: there is no such run, or several questions could be meant.
-            StorageError: it is answered already.
+            StorageError: it is answered already, or somebody else's answer was first.
         """
         row = await self.summary(run_id)
         store = self.services.store
@@ -760,14 +765,35 @@ class Runtime(InitializationMixin):
                 f"Run {row.run_id} is a part of run {row.parent_run_id}, which asks for it.",
                 hint=f"Answer there: dipeo-nb answer {row.parent_run_id} NODE=TEXT.",
             )
-        waiting = unanswered(await store.events(row.run_id))
+        events = await store.events(row.run_id)
+        waiting = unanswered(events)
         chosen_id = chosen(waiting, row.run_id, node=node, request_id=request_id)
         here = live.holder(store, row.run_id)
         if isinstance(here, Execution):
             here.answer(chosen_id, text)
         else:
             await store.put_answer(row.run_id, chosen_id, text)
+            if row.status == Status.RUNNING:
+                await self._taken(row.run_id, chosen_id, text, after=events[-1].seq)
         return row
+
+    async def _taken(self, run_id: str, request_id: str, text: str, *, after: int) -> None:
+        """Wait, a little while, until the process that has the run has taken an answer.
+
+        Raises:
+            StorageError: another answer was first.
+        """
+        store = self.services.store
+        for _ in range(int(TAKEN_S / TAKEN_POLL_S)):
+            for event in await store.events(run_id, after=after):
+                after = event.seq
+                if event.type is EventType.INTERACTIVE_RESPONSE and event.payload["request_id"] == request_id:
+                    await store.drop_answer(run_id, request_id)
+                    recorded = event.payload["answer"]
+                    if recorded != well_formed(text) and HIDDEN not in recorded:
+                        raise answered(run_id, request_id)
+                    return
+            await asyncio.sleep(TAKEN_POLL_S)
 
     async def replay(
         self, run_id: str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S

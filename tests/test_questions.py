@@ -144,6 +144,31 @@ def test_answered_from_the_command_line(session: Session, base: Path, capsys: py
     assert main(["answer", "nothing", "Colour=red", "--base-dir", str(base)]) == 2
 
 
+@pytest.mark.parametrize(("theirs", "refused"), [("red", True), ("blue", False)])
+def test_answered_here_while_an_answer_comes_from_elsewhere(
+    session: Session, monkeypatch: pytest.MonkeyPatch, theirs: str, refused: bool
+):
+    """One counts; whoever gave the other one learns it, unless they say the same."""
+    run = asking(session)
+    runtime, store = session.runtime, session.runtime.services.store
+    monkeypatch.setattr("dipeo_nb.container.live.holder", lambda *_: None)  # as another process sees it
+    put = store.put_answer
+
+    async def put_late(run_id: str, request_id: str, answer: str) -> None:
+        run.answer("blue")
+        await put(run_id, request_id, answer)
+
+    monkeypatch.setattr(store, "put_answer", put_late)
+    if refused:
+        with pytest.raises(StorageError, match="answered already") as error:
+            run_sync(runtime.answer(run.id, theirs))
+        assert error.value.facts["cause"] == "answered"
+    else:
+        run_sync(runtime.answer(run.id, theirs))
+    assert run.result(30).output == "blue"
+    assert run_sync(store.answers(run.id)) == {}
+
+
 @pytest.mark.parametrize("name", ["Colour", "Sub/Colour"])
 def test_a_question_of_a_sub_diagram(session: Session, base: Path, name: str):
     run = asking(session, "parent.light.yaml")
