@@ -12,11 +12,13 @@ from typing import Any
 
 import pandas
 import pytest
+from IPython.lib.pretty import pretty
 
 import dipeo_nb as dp
 from dipeo_nb.cli import main
 from dipeo_nb.execution.run_list import ago
 from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook.conversation import Conversation
 from dipeo_nb.notebook.run import Run, RunResult
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.notebook.tables import Outputs, Table, text_table
@@ -224,15 +226,18 @@ def test_every_repr_is_bounded(session: Session):
             result.events[0], list(result.events)[-1], result.metrics, result.explain(), result.outputs, result.run.state,
             result.node(long), other.runs(), list(other.runs()), other.diff(result, result), diagram, diagram.nodes,
             diagram.persons, diagram.arrows, result.run.persons, other.llm("openai:m"), other.chat(big, display=False),
-            other.llm("openai:m").batch([big, big]),
+            other.llm("openai:m").batch([big, big]), result.conversation[-1], result.conversation[-2:], result.conversation.turns[0],
+            result.conversation.turns[:1],
         ]  # fmt: skip
         for one in shown:
-            if type(one) is dict:  # a row of a table is the user's own value
-                continue
             assert len(repr(one)) < 40_000, type(one)
+            assert len(pretty(one)) < 40_000, type(one)
             html = getattr(one, "_repr_html_", None)
             assert html is None or len(html()) < 100_000, type(one)
-        assert len(shown) == 25
+        assert len(shown) == 29
+        assert result.conversation[-1]["content"] == big, "what is shown is cut, not what is there"
+        assert isinstance(result.conversation[:1], Conversation)
+        assert dict(result.nodes[0])["node"] == result.nodes[0]["node"]
 
 
 def test_text_tables_are_aligned():

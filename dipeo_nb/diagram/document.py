@@ -253,8 +253,9 @@ class Diagram:
         # HTML first: it is what every viewer prefers, and an <img> shows the drawing where scripts and styles are
         # stripped. Mermaid is left out: Lab would prefer HTML to it, others do not know it (`mermaid()` gives it).
         svg, overview = self._pictures()
+        shown = figure(svg, self.name, overview=overview) + findings(self._findings[:50])
         return {
-            "text/html": figure(svg, self.name, overview=overview) + findings(self._findings[:50]),
+            "text/html": f'<div class="mathjax_ignore tex2jax_ignore">{shown}</div>',  # the names in findings hold no mathematics
             "image/svg+xml": svg,
             "text/plain": self.outline(),
         }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 from dipeo_nb.common.visible import displayed
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.notebook import static_view
-from dipeo_nb.notebook.tables import dataframe
+from dipeo_nb.notebook.tables import Row, dataframe
 
 SHOWN = 40
 """Messages or turns in text form."""
@@ -28,8 +28,16 @@ class Conversation(list[Mapping[str, Any]]):
         turns: Iterable[Mapping[str, Any]] = (),
         labels: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(messages)
+        super().__init__(map(Row, messages))
         self._turns, self._labels = list(turns), labels or {}
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Conversation: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return Conversation(found, self._turns, self._labels) if isinstance(index, slice) else found
 
     @property
     def turns(self) -> Turns:
@@ -78,6 +86,17 @@ class Conversation(list[Mapping[str, Any]]):
 
 class Turns(list[Mapping[str, Any]]):
     """What each person saw when it spoke; see `Conversation.turns`."""
+
+    def __init__(self, turns: Iterable[Mapping[str, Any]] = ()) -> None:
+        super().__init__(map(Row, turns))
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Turns: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return Turns(found) if isinstance(index, slice) else found
 
     def to_dataframe(self) -> Any:
         """One row per turn as a pandas DataFrame; `saw` counts the messages.

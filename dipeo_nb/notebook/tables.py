@@ -23,6 +23,17 @@ TEXT_CELL = 60
 _DTYPES = {int: "Int64", float: "Float64", bool: "boolean", str: "string"}
 
 
+class Row(dict[str, Any]):
+    """A mapping that is shown in bounds; its values may be of any size."""
+
+    @displayed
+    def __repr__(self) -> str:
+        return short_repr(dict(self), 2_000)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # IPython would write all of it
+
+
 class Table(list[Mapping[str, Any]]):
     """Rows with the same keys; shown as a table, and a DataFrame by `to_dataframe()`."""
 
@@ -31,7 +42,7 @@ class Table(list[Mapping[str, Any]]):
     DataFrame, whatever is missing."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]] = (), kinds: Mapping[str, type] | None = None) -> None:
-        super().__init__(rows)
+        super().__init__(map(Row, rows))
         if kinds is not None:
             self.kinds = kinds
 
@@ -69,7 +80,7 @@ class Table(list[Mapping[str, Any]]):
         printer.text(repr(self))  # IPython would write a list
 
 
-class Outputs(dict[str, Any]):
+class Outputs(Row):
     """Endpoint label → value; shown as a table."""
 
     def __missing__(self, label: Any) -> Any:
@@ -80,13 +91,6 @@ class Outputs(dict[str, Any]):
     @displayed
     def _repr_html_(self) -> str:
         return static_view.table(("endpoint", "value"), self.items()) if self else static_view.note("no outputs")
-
-    @displayed
-    def __repr__(self) -> str:
-        return short_repr(dict(self), 2_000)
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(repr(self))  # IPython would write a mapping of any size
 
 
 class Events(list[Event]):

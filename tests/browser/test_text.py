@@ -38,7 +38,9 @@ connections:
 result = session.run(D, view=False)
 other = session.run(D.replace("right", "wrong"), view=False)
 """
+BROKEN = "session.load(D + '- {from: Price, to: The $5 one and the $10 one}')"
 TABLES = (
+    BROKEN,
     "result", "result.run", "result.nodes", "result.outputs", "result.conversation", "session.diff(result, other)", "session.runs()",
     "result.explain()", "result.events", "session.llm('openai:m').batch(['$1 or $2?'])",
 )  # fmt: skip
@@ -69,13 +71,15 @@ def test_dollars_in_tables_and_answers(notebook: Notebook, page: Page, shots: Pa
         output = notebook.output(number).last
         output.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
         expect(output.locator("mjx-container"), what).to_have_count(0)
+        if what == BROKEN:
+            expect(output).to_contain_text("The $5 one and the $10 one")
         if what in ("result", "result.run", "result.nodes", "result.outputs", "result.conversation"):
             expect(output, what).to_contain_text("costs $5 a month and the big one $10")
         overflow = output.evaluate("one => one.scrollWidth - one.clientWidth")
         assert overflow <= 1, f"{what} is {overflow} px too wide"
     for theme in ("dark", "light"):
         notebook.theme(theme)
-        for number in (2, 6, 7, len(TABLES) + 1):
+        for number in (3, 7, 8, len(TABLES) + 1):
             notebook.output(number).last.scroll_into_view_if_needed()
             page.wait_for_timeout(200)
             page.screenshot(path=shots / f"text-{number}-{theme}.png")
