@@ -6,6 +6,8 @@ import asyncio
 import datetime
 import json
 import random
+import re
+import traceback
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +15,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
+from dipeo_nb.common.scrub import redactor
 from dipeo_nb.errors import (
     AuthError,
     ConfigurationError,
@@ -26,6 +29,7 @@ from dipeo_nb.llm.core.http import DRAIN_S, EventLines, JsonLines, events_of
 from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
 from dipeo_nb.llm.providers.anthropic import UnifiedAnthropicClient
+from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient
 from dipeo_nb.llm.providers.google import UnifiedGoogleClient
 from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
@@ -265,16 +269,25 @@ def test_headers_of_the_environment_go_where_they_may(allowed: bool, monkeypatch
 
 @pytest.mark.parametrize(
     "key",
-    ["sk-proj-AAAABBBBCCCC\nEEEEFFFFGGGG1", "sk-…abcdef1234567890", "“sk-abcdef1234567890”", "sk abcdef 123456789"],
+    [
+        "sk-proj-AAAABBBBCCCC\nEEEEFFFFGGGG1", "sk-…abcdef1234567890", "“sk-abcdef1234567890”", "sk abcdef 123456789",
+        "sk-proj-AAAABBBBCCCC\tEEEEFFFFGGGG1", "sk-proj-AAAABBBBCCCC\r\nX-Other: EEEEFFFFGGGG1", "sk-proj-AAAABBBBключEEEEFFFFGGGG1",
+        '"sk-abcdef1234567890"', "'sk-abcdef1234567890'", "b'sk-abcdef1234567890'", "`sk-abcdef1234567890`", "sk-abcdef\x0012345678901",
+        "sk-abcdef\xa012345678901", "sk-abcdef\u200b12345678901", "sk-abcdef\udce912345678901", "Bearer sk-abcdef1234567890", "sk-abc\x1b[0mdef12345678",
+    ],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "client", [UnifiedOpenAIClient, UnifiedAnthropicClient, UnifiedGoogleClient, UnifiedOllamaClient, UnifiedClaudeCodeClient]
 )
-@pytest.mark.parametrize("client", [UnifiedOpenAIClient, UnifiedAnthropicClient, UnifiedGoogleClient])
 def test_a_key_that_cannot_be_sent(client: Any, key: str):
     """Is refused before anything is sent, and shown in no form."""
     made = client(AdapterConfig(provider_type=client.provider, model="m", api_key=SecretStr(key)))
     with pytest.raises(AuthError, match="cannot be sent") as caught:
         made.chat("Hi")
-    shown = f"{caught.value!r} {caught.value} {caught.value.facts}"
-    assert not any(piece in shown for piece in (key, repr(key), *key.split()))
+    shown = "".join(traceback.format_exception(caught.value)) + f"{caught.value!r} {caught.value.facts} {redactor.text(key)}"
+    pieces = (piece for piece in re.split(r"[^\w-]+", key) if len(piece) >= 6 and piece != "Bearer")
+    assert not any(piece in shown for piece in (repr(key)[1:-1], *pieces))
 
 
 def test_redirects_are_not_followed():

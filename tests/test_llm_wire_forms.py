@@ -108,7 +108,7 @@ FOREIGN = {
     "a page with 502": Foreign(raw(HTML, 502, content_type="text/html"), ProviderError, 3, "502: a web page came"),
     "a page without a type": Foreign(raw(HTML, 502), ProviderError, 3, "502: a web page came"),
     "a redirect": Foreign(
-        raw(b"", 307, location="https://user:secret@new.example:8443/v1?key=secret"), ProviderError, 1, "elsewhere, to https://new.example:8443/v1;"
+        raw(b"", 307, location="https://user:secret@new.example:8443/v1?key=secret"), ProviderError, 1, "elsewhere (307), to https://new.example:8443/v1;"
     ),
     "other JSON": Foreign(raw(b'{"hello": "world"}', content_type="application/json"), ProviderError, 1, "not an answer of the API"),
     "null": Foreign(raw(b"null", content_type="application/json"), ProviderError, 1, "not an answer of the API"),

@@ -146,12 +146,12 @@ def _forms(secret: str) -> Iterator[str]:
     yield secret
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield quote(secret, safe="")
-    yield quote(secret)
-    yield quote_plus(secret)
+    data = secret.encode("utf-8", "surrogatepass")  # variables that are no UTF-8 hold halves of surrogate pairs
+    yield quote(data, safe="")
+    yield quote(data)
+    yield quote_plus(data)
     yield html.escape(secret)
     yield repr(secret)[1:-1]
-    data = secret.encode("utf-8", "surrogatepass")
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + data)
         start = (0, 2, 3)[before]  # characters that also depend on what stands before

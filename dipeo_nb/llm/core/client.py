@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar
@@ -185,27 +186,36 @@ class UnifiedClient:
 
     # For subclasses.
 
+    def given_key(self) -> SecretStr | None:
+        """The key that was given; None without one.
+
+        Raises:
+            AuthError: it cannot be right: an HTTP header holds visible ASCII characters (RFC 9110, section 5.5), and no key has quotes.
+        """
+        text = self.config.api_key.get_secret_value().strip() if self.config.api_key is not None else ""
+        if not text:
+            return None
+        redactor.add(text)  # from here on it stands in no event and no log line
+        if (wrong := next((at for at, c in enumerate(text) if not "!" <= c <= "~" or c in _QUOTES), None)) is not None:
+            redactor.add(*re.split(rf"[\s{_QUOTES}]+", text))
+            raise AuthError(
+                f"The API key for '{self.provider}' cannot be sent: character {wrong + 1} of {len(text)} is {_named(text[wrong])}.",
+                hint=f"Copy it again, in one piece and without quotes, to {self.key_variable or 'the settings'}, or with "
+                f"`dipeo-nb keys set {self.provider}`.",
+                provider=self.provider,
+                model=self.config.model,
+            )
+        return SecretStr(text)
+
     def secret(self) -> SecretStr:
         """The key.
 
         Raises:
             APIKeyNotFoundError: there is none, and the provider's own server wants one.
-            AuthError: it cannot be sent: an HTTP header holds visible ASCII characters (RFC 9110, section 5.5).
+            AuthError: see `given_key`.
         """
-        if self.config.api_key is not None and (text := self.config.api_key.get_secret_value().strip()):
-            redactor.add(text)  # from here on it stands in no event and no log line
-            if (wrong := next((at for at, c in enumerate(text) if not "!" <= c <= "~"), None)) is not None:
-                for piece in text.split():
-                    redactor.add(piece)
-                raise AuthError(
-                    f"The API key for '{self.provider}' cannot be sent: character {wrong + 1} of {len(text)} is "
-                    f"{_named(text[wrong])}.",
-                    hint=f"Copy it again, in one piece and without quotes, to {self.key_variable or 'the settings'}, or with "
-                    f"`dipeo-nb keys set {self.provider}`.",
-                    provider=self.provider,
-                    model=self.config.model,
-                )
-            return SecretStr(text)
+        if (given := self.given_key()) is not None:
+            return given
         if self.config.base_url is not None:
             return NO_KEY  # a server of one's own may need none
         raise APIKeyNotFoundError(
@@ -276,8 +286,13 @@ def _run_on_loop(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..
     return called
 
 
+_QUOTES = "\"'`"
+
+
 def _named(character: str) -> str:
     """What a character of a key is, without showing it."""
+    if character in _QUOTES:
+        return "a quotation mark"
     if character in "\r\n":
         return "a line break"
     return "a blank" if character.isspace() else "not an ASCII character" if character > "~" else "a control character"

@@ -92,7 +92,7 @@ def status_error(
         case 301 | 302 | 303 | 307 | 308:
             to = _place({str(k).lower(): str(v) for k, v in (headers or {}).items()}.get("location", ""))
             return ProviderError(
-                f"{name}: the server sends its callers elsewhere{f', to {caller.harmless(to)}' if to else ''}; the key does not go along.",
+                f"{name}: the server sends its callers elsewhere ({status}){f', to {caller.harmless(to)}' if to else ''}; the key does not go along.",
                 hint=f"Set {base} to that address, if you trust it." if base else "Check the address of the server.",
                 **facts,
             )
@@ -321,7 +321,7 @@ def stainless(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
             return too_slow(caller)
         if isinstance(error, sdk.APIStatusError):
             code, said = said_by(error.body)
-            said = said or _page(error.response) or str(error.message)
+            said = said or _page(error) or str(error.message)
             code = str(getattr(error, "code", None) or code)
             if error.status_code < 300:  # an error within a stream that had begun well
                 return said_in_stream(caller, code, said)
@@ -375,10 +375,10 @@ def said_by(body: Any) -> tuple[str, str]:
 _PAGE = "a web page came, not an answer of the API"
 
 
-def _page(response: Any) -> str:
+def _page(error: Any) -> str:
     """What is said of an answer that is a web page: a proxy's, or that of another program."""
-    is_page = response.headers.get("content-type", "").startswith("text/html") or response.text[:100].lstrip().startswith("<")
-    return _PAGE if is_page else ""
+    is_page = isinstance(error.body, str) and error.body.lstrip().startswith("<")
+    return _PAGE if is_page or error.response.headers.get("content-type", "").startswith("text/html") else ""
 
 
 def _place(address: str) -> str:

@@ -149,7 +149,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
                     model=request.model,
                 )
             shape = json.dumps(schema, sort_keys=True)
-        secret = self.config.api_key
+        secret = self.given_key()
         environment = claude_code_environment(
             key=secret.get_secret_value() if secret and secret != NO_KEY else None,
             base_url=self.base_url(),

@@ -102,7 +102,8 @@ class UnifiedOllamaClient(UnifiedClient):
 
     async def _client(self) -> Any:
         if self._sdk is None:
-            self.base_url()
+            self.base_url()  # what is wrong with it, or with the key, is said before anything is asked
+            self.given_key()
             await asyncio.to_thread(_sdk)
             if self._sdk is None:  # another call may have made it meanwhile
                 self._sdk = self._connected()
@@ -111,7 +112,7 @@ class UnifiedOllamaClient(UnifiedClient):
     def _connected(self) -> Any:
         address = self.base_url()
         assert address is not None
-        secret = self.config.api_key
+        secret = self.given_key()
         key = secret.get_secret_value() if secret is not None and secret != NO_KEY else ""
 
         def connections(**options: Any) -> Any:
