@@ -645,8 +645,8 @@ class Runtime(InitializationMixin):
             await check(parse_model(model, self.services.llm.services)[0])
             return
         for person in plan.persons.values():
-            service = person.llm.service
-            if not person.llm.model and service == DEFAULT_MODEL_SERVICE and not person.llm.base_url:
+            service = person.llm.service or DEFAULT_MODEL_SERVICE
+            if person.llm.follows_default:
                 service = parse_model(self.settings.default_llm_model, self.services.llm.services)[0]
             await check(service, base_url=person.llm.base_url, api_key_id=person.llm.api_key_id)
 

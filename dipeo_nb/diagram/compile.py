@@ -27,6 +27,7 @@ from dipeo_nb.diagram.python_code import code_hint, code_problem, module_names
 from dipeo_nb.diagram.source import SourceMap
 from dipeo_nb.diagram.specs import Problem, build_spec, shape
 from dipeo_nb.diagram.text_format import answer_shape
+from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE
 from dipeo_nb.domain.diagnostics import Diagnostic, has_errors
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, DomainPerson
 from dipeo_nb.domain.enums import (
@@ -288,8 +289,9 @@ class _Compiler:
         """Warn of a model that its provider shuts down soon, or has shut down. Never an error: recordings answer for it, other
         dates may hold for a server of one's own, and a run may move its persons to another model."""
         llm = person.llm
-        found = lifecycle(llm.service, llm.model or "")
-        if not found.soon or not at_provider(llm.service, llm.base_url, get_settings()):
+        service = llm.service or DEFAULT_MODEL_SERVICE
+        found = lifecycle(service, llm.model or "")
+        if not found.soon or not at_provider(service, llm.base_url, get_settings()):
             return
         how = ": `dipeo-nb models check --fix FILE` does." if found.replacement else "."
         self.warn(

@@ -417,8 +417,11 @@ def person(
         value = settings.get(key)
         if value is not None and value != "" and (checked := _checked(key, value, label, reading, where(key))) is not None:
             options["passthrough" if key == "extra" else key] = checked
+    service = _service(settings.get("service"), label, reading, where("service"))
+    if not service and (texts.get("model") or texts.get("base_url")):  # those say that it is not the settings' default model
+        service = LLMService.OPENAI.value
     llm = LLMConfig(
-        service=_service(settings.get("service"), label, reading, where("service")),
+        service=service,
         extra={k: v for k, v in settings.items() if k not in _PERSON_WORDS},
         **texts,
         **numbers,
@@ -466,7 +469,7 @@ def _wrong_person_field(key: str, wanted: str, value: Any, label: str, reading: 
 
 def _service(value: Any, label: str, reading: Reading, at: DocumentPath) -> str:
     if value is None or value == "":
-        return LLMService.OPENAI.value
+        return ""
     text = as_text(value, reading, *at)
     if text is None:
         _wrong_person_field("service", "text", value, label, reading, at)
@@ -599,9 +602,9 @@ def written_persons(
 
 
 def llm_settings(llm: LLMConfig) -> dict[str, Any]:
-    """The settings of a person in wire spelling; `service` always, the others when set."""
+    """The settings of a person in wire spelling; those that are set."""
     values = {key: getattr(llm, key) for key in ("service", *PERSON_TEXTS, *PERSON_NUMBERS)}
-    return {k: v for k, v in values.items() if v is not None} | llm.own_options | dict(llm.extra)
+    return {k: v for k, v in values.items() if v is not None and (v or k != "service")} | llm.own_options | dict(llm.extra)
 
 
 # ---------------------------------------------------------------------------------------------------- metadata

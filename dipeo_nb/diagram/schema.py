@@ -224,8 +224,8 @@ def _person() -> dict[str, Any]:
     settings: dict[str, Any] = {
         "service": {
             "anyOf": [{"enum": [*LLMService, *SERVICE_ALIASES]}, {"type": "string"}],
-            "default": LLMService.OPENAI.value,
-            "description": "Which service answers.",
+            "description": "Which service answers, with its default model when none is named; that of the settings' default model "
+            "when nothing is named.",
         },
         **{name: {"type": ["string", "null"]} for name in PERSON_TEXTS},
         **{name: {"type": ["number", "null"]} for name in PERSON_NUMBERS},

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 from dipeo_nb.common.addresses import origin_of
 from dipeo_nb.common.printable import printable
+from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE
 from dipeo_nb.domain.enums import DBOperation, HookTriggerMode, HookType, NodeType, SupportedLanguage
 from dipeo_nb.domain.nodes import (
     ApiJobNode,
@@ -41,6 +42,8 @@ ANY = "*"
 """Any server."""
 ANYWHERE = "**"
 """Any file below the base directory."""
+DEFAULT_MODEL_USE = "the default model"
+"""The model of a person that names none."""
 ANY_DIAGRAM = "a diagram that is chosen or made while it runs"
 
 
@@ -258,6 +261,7 @@ def _of_person(node: PlanNode, plan: Plan) -> Iterator[Use]:
     if person is None:
         return
     llm = person.llm
+    model = DEFAULT_MODEL_USE if llm.follows_default else f"{llm.service or DEFAULT_MODEL_SERVICE}:{llm.model or 'default'}"
     if llm.service == "claude-code":
         yield Use("process", "Claude Code", label, of_model=True)
     if llm.service == "local" and llm.model and ("/" in llm.model or "\\" in llm.model or llm.model.endswith(".gguf")):
@@ -267,9 +271,9 @@ def _of_person(node: PlanNode, plan: Plan) -> Iterator[Use]:
     for path, value in beyond_wording(llm.passthrough):
         yield Use("service", model_field(llm.service, path), label, value, of_model=True)
     if llm.api_key_id:
-        yield Use("model", f"{llm.service}:{llm.model or 'default'}", label, f"with the key {llm.api_key_id}", of_model=True)
+        yield Use("model", model, label, f"with the key {llm.api_key_id}", of_model=True)
     else:
-        yield Use("model", f"{llm.service}:{llm.model or 'default'}", label, of_model=True)
+        yield Use("model", model, label, of_model=True)
 
 
 def _of_decision(node: PlanNode, plan: Plan) -> Iterator[Use]:

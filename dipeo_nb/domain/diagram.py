@@ -71,9 +71,10 @@ class DomainHandle:
 class LLMConfig:
     """How a person reaches its model. `service` is normalised (aliases applied) by the readers."""
 
-    service: str = "openai"
+    service: str = ""
+    """Empty: that of the settings' default model, where neither a model nor a server is named; else OpenAI."""
     model: str | None = None
-    """None: the default model of the settings."""
+    """None: the default model of the service."""
     api_key_id: str | None = None
     system_prompt: str | None = None
     prompt_file: str | None = None
@@ -94,6 +95,11 @@ class LLMConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", tuple(self.stop))
+
+    @property
+    def follows_default(self) -> bool:
+        """Whether the settings' default model answers: neither a service nor a model nor a server is named."""
+        return not (self.service or self.model or self.base_url)
 
     @property
     def own_options(self) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def check_services(plan: Plan, model: str | None, own_models: Collection[str], s
     used = {getattr(node.spec, "person", None) for node in plan.nodes}
     for person in plan.persons.values():
         moved = model is not None and person.id not in own_models
-        if moved or person.llm.service in known or not used & {person.id, person.label}:
+        if moved or not person.llm.service or person.llm.service in known or not used & {person.id, person.label}:
             continue
         try:
             parse_model(f"{person.llm.service}:{person.llm.model or ''}", services)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from dipeo_nb.common.programs import find_program
 from dipeo_nb.config import DEFAULT_MODEL, DEFAULT_MODEL_AFTER, DEFAULT_MODEL_ENDS, Settings, is_loopback
 from dipeo_nb.config import default_model as default_of_openai
-from dipeo_nb.domain.chat import parse_model
+from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, parse_model
 from dipeo_nb.domain.lifecycle import at_provider, lifecycle
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import ConfigurationError, DipeoError
@@ -64,24 +64,33 @@ def named(model: str | None, settings: Settings) -> tuple[str, str]:
 
     Raises: as `parse_model`.
     """
-    if model is None:
-        if settings.default_was_replaced:
-            _say_replaced()
-        service, found = parse_model(settings.default_llm_model, providers.services())
-        return service, found or (default_of_openai() if service == "openai" else "")
-    service, found = parse_model(model, providers.services())
+    service, found = parse_model(settings.default_llm_model if model is None else model, providers.services())
+    if model is None and settings.default_was_replaced:
+        found = None
     return service, found or model_of(service, settings)
 
 
 def model_of(service: str, settings: Settings) -> str:
     """The model of a service that is named without one: that of the settings' default when it is of that service; empty when the
     service has a default of its own. What only the folder suggests, and a default that names no model, does not count."""
-    if not settings.waits("default_llm_model"):
+    if is_successor(service, settings):
+        _say_replaced()
+    return _chosen(service, settings) or (default_of_openai() if service == DEFAULT_MODEL_SERVICE else "")
+
+
+def is_successor(service: str, settings: Settings) -> bool:
+    """Whether the default model of a service is the successor of the one that was shut down, which nobody chose."""
+    return service == DEFAULT_MODEL_SERVICE and default_of_openai() == DEFAULT_MODEL_AFTER and not _chosen(service, settings)
+
+
+def _chosen(service: str, settings: Settings) -> str:
+    """The settings' default model when it is of that service; empty when it is not, or names no model, or nobody approved it."""
+    if not (settings.default_was_replaced or settings.waits("default_llm_model")):
         with contextlib.suppress(DipeoError):
-            default, name = parse_model(settings.default_llm_model, providers.services())
-            if default == service and name:
-                return name
-    return default_of_openai() if service == "openai" else ""
+            default, model = parse_model(settings.default_llm_model, providers.services())
+            if default == service and model:
+                return model
+    return ""
 
 
 def _say_replaced() -> None:

@@ -64,7 +64,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm import batch, phases, providers, recording
 from dipeo_nb.llm.batch import BatchClient, BatchJob, BatchStore
 from dipeo_nb.llm.capabilities import capabilities_of
-from dipeo_nb.llm.catalogue import BY_DEFAULT, model_of, named
+from dipeo_nb.llm.catalogue import BY_DEFAULT, is_successor, model_of, named
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
 from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import RetryConfig
@@ -563,19 +563,16 @@ class LLMService:
     # What comes before.
 
     def _named(self, request: LLMRequest) -> LLMRequest:
-        """The request with its service by its own name, and a model: without one, the default of the settings, which may be of
-        another service."""
-        service = normalize_service(request.service or DEFAULT_MODEL_SERVICE)
-        if request.model:
-            return replace(request, service=service)
-        if service != DEFAULT_MODEL_SERVICE:
-            return replace(request, service=service, model=model_of(service, self._settings))
-        if request.base_url:  # a server that speaks like this service, so it stays the service
-            model = model_of(service, self._settings)
-        else:
+        """The request with its service by its own name, and a model: without one, the default of its service. Without a service, a
+        model and a server it is the default of the settings."""
+        if not (request.service or request.model or request.base_url):
             service, model = named(None, self._settings)
-        context = {**request.context, BY_DEFAULT: True} if self._settings.default_was_replaced else request.context
-        return replace(request, service=service, model=model, context=context)
+        else:
+            service = normalize_service(request.service or DEFAULT_MODEL_SERVICE)
+            model = request.model or model_of(service, self._settings)
+        if request.model or not is_successor(service, self._settings):
+            return replace(request, service=service, model=model)
+        return replace(request, service=service, model=model, context={**request.context, BY_DEFAULT: True})
 
     def _filled(self, request: LLMRequest) -> LLMRequest:
         """The request with defaults, checked."""

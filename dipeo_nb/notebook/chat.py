@@ -17,14 +17,15 @@ from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_
 from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.common.visible import displayed
 from dipeo_nb.diagram.labels import clean
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfig
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfig, parse_model
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.ports import LLMServicePort
 from dipeo_nb.errors import DipeoError, LLMError, UnsupportedError, ValidationError
 from dipeo_nb.execution.options import checked_budget, checked_flag
+from dipeo_nb.llm import providers
 from dipeo_nb.llm.batch import BatchJob
 from dipeo_nb.llm.capabilities import capabilities_of
-from dipeo_nb.llm.catalogue import BY_DEFAULT, named
+from dipeo_nb.llm.catalogue import BY_DEFAULT, is_successor, named
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY, Messages, as_request
 from dipeo_nb.llm.core.types import ProviderCapabilities
 from dipeo_nb.llm.service import LLMService
@@ -62,7 +63,9 @@ class LLM:
     def __init__(self, runtime: Runtime, model: str | None = None, **defaults: Any) -> None:
         self._runtime = runtime
         self.service, self.model = named(model, runtime.settings)
-        self._by_default = model is None and runtime.settings.default_was_replaced
+        self._asked = model
+        unnamed = model is None or parse_model(model, providers.services())[1] is None
+        self._by_default = unnamed and is_successor(self.service, runtime.settings)
         self._defaults = _tidied(defaults)
         self.request("-")  # options are refused here and not at the first call
 
@@ -73,7 +76,7 @@ class LLM:
 
     @property
     def _given(self) -> str | None:
-        return None if self._by_default else self.name
+        return self._asked if self._by_default else self.name
 
     @property
     def capabilities(self) -> ProviderCapabilities:

@@ -27,6 +27,7 @@ from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.capabilities import (
     ANY_DIAGRAM,
     ANYWHERE,
+    DEFAULT_MODEL_USE,
     Capabilities,
     Kind,
     Use,
@@ -725,7 +726,7 @@ def beyond_guest(uses: Capabilities, *, paid: bool = True, free_default: bool = 
                 continue  # what it writes goes into a folder of its own
             case "model" if paid or use.what.partition(":")[0] in FREE:
                 continue
-            case "model" if free_default and use.what == f"{DEFAULT_MODEL_SERVICE}:default":
+            case "model" if free_default and use.what == DEFAULT_MODEL_USE:
                 continue
             case "read" if any(w.kind == "write" and w.what == use.what and w.node != use.node for w in uses):
                 continue  # it reads what it has written

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from dipeo_nb.common.operations import logged
 from dipeo_nb.common.sqlite import close_with, connect, failed_database
 from dipeo_nb.config import get_settings
-from dipeo_nb.domain.chat import Message, normalize_service, parse_model
+from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, Message, normalize_service, parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.selection import SYSTEM
@@ -399,8 +399,12 @@ def person_of(label: str, person_id: str, llm: str) -> DomainPerson:
 
 
 def of_service(persons: Iterable[DomainPerson], service: str) -> list[DomainPerson]:
-    wanted = normalize_service(service)
-    return [person for person in persons if normalize_service(person.llm.service) == wanted]
+    wanted, default = normalize_service(service), default_config().service
+
+    def serving(llm: LLMConfig) -> str:
+        return default if llm.follows_default else normalize_service(llm.service or DEFAULT_MODEL_SERVICE)
+
+    return [person for person in persons if serving(person.llm) == wanted]
 
 
 def _not_json(what: str, name: str, error: Exception) -> StorageError:

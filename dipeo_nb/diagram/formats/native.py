@@ -274,7 +274,7 @@ def written_persons(people: Iterable[DomainPerson]) -> list[dict[str, Any]]:
             "id": p.id,
             "label": p.label,
             "type": "person",
-            # The model is a required text on the wire; an empty one says "the default".
+            # Both are required texts on the wire; empty ones say "the default".
             "llm_config": {"service": p.llm.service, "model": "", **fields.llm_settings(p.llm)},
         }
         for p in people
