@@ -24,6 +24,7 @@ from dipeo_nb.errors import (
     ProviderError,
     RateLimitError,
 )
+from dipeo_nb.integrations.http import HTTPClient
 from dipeo_nb.llm.core.errors import Caller, retry_after, said_by, said_in_stream, status_error
 from dipeo_nb.llm.core.http import DRAIN_S, EventLines, JsonLines, events_of
 from dipeo_nb.llm.core.retry import pause, transient
@@ -253,6 +254,25 @@ def test_the_environment(client: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
         mounts("https://models.example.com")
+
+
+def test_the_environment_means_the_same_to_api_jobs(monkeypatch: pytest.MonkeyPatch):
+    """This machine is called without a proxy; a proxy and certificates that cannot be used are the same clear word."""
+
+    def ask(url: str) -> Any:
+        return asyncio.run(HTTPClient().request("GET", url, max_retries=0, timeout=5))
+
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with ScriptedServer(lambda call: call.json(200, {"direct": True})) as server:
+        assert json.loads(ask(server.url).content) == {"direct": True}
+    monkeypatch.setenv("HTTP_PROXY", "socks://me:canary-password@10.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="proxy") as caught:
+        ask("http://models.example.com")
+    assert "canary-password" not in str(caught.value)
+    monkeypatch.delenv("HTTP_PROXY")
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+        ask("https://models.example.com")
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
 from dipeo_nb.common.addresses import is_private, names_this_network, origin
+from dipeo_nb.common.http_environment import proxy_for, usable_environment
 from dipeo_nb.errors import IntegrationError
 from dipeo_nb.integrations.http import NEXT_ADDRESS_S, not_allowed
 
@@ -38,7 +38,7 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         host = request.url.raw_host.decode("ascii")
         server = origin(request.url.scheme, host, request.url.port)
-        proxy = _proxy_for(request.url)
+        proxy = proxy_for(request.url.scheme, request.url.host)
         # A proxy resolves names itself; where addresses matter, ours are an indication at least.
         found = await self._resolved(request, required=proxy is None) if proxy is None or self._listed_only else []
         private = {address for address in found if is_private(address)}
@@ -96,7 +96,8 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
 
     def _via(self, proxy: str) -> httpx2.AsyncHTTPTransport:
         if proxy not in self._proxied:
-            self._proxied[proxy] = httpx2.AsyncHTTPTransport(verify=self._context, proxy=httpx2.Proxy(proxy))
+            with usable_environment():
+                self._proxied[proxy] = httpx2.AsyncHTTPTransport(verify=self._context, proxy=httpx2.Proxy(proxy))
         return self._proxied[proxy]
 
 
@@ -117,12 +118,3 @@ def _to(request: httpx2.Request, address: str, connect_s: float | None) -> httpx
         stream=request.stream,
         extensions=extensions,
     )
-
-
-def _proxy_for(url: httpx2.URL) -> str | None:
-    """The proxy that the user's environment names for an address."""
-    proxies = getproxies()
-    found = proxies.get(url.scheme) or proxies.get("all")
-    if not found or proxy_bypass(url.host):
-        return None
-    return found if "://" in found else f"http://{found}"

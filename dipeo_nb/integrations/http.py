@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import stamina
 
 from dipeo_nb.common.addresses import PORTS, origin
+from dipeo_nb.common.http_environment import usable_environment
 from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.secret_names import may_be_secret_name
 from dipeo_nb.common.values import finite
@@ -139,7 +140,8 @@ class HTTPClient:
         transport = self._transport
         if transport is None:
             if self._ssl is None:
-                self._ssl = await asyncio.to_thread(httpx2.create_ssl_context)
+                with usable_environment():
+                    self._ssl = await asyncio.to_thread(httpx2.create_ssl_context)
             from dipeo_nb.integrations.checked_transport import CheckedTransport
 
             transport = CheckedTransport(self._ssl, listed_only=listed_only)

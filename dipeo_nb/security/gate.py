@@ -36,7 +36,7 @@ from dipeo_nb.domain.capabilities import (
     path_fits,
     uses_of,
 )
-from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, LLMRequest, StreamEvent
+from dipeo_nb.domain.chat import LLMRequest, StreamEvent
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import (

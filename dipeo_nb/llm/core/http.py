@@ -11,15 +11,13 @@ import asyncio
 import contextlib
 import json
 import re
-import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, cast
-from urllib.request import getproxies
 
+from dipeo_nb.common.http_environment import usable_environment
 from dipeo_nb.config import is_loopback
-from dipeo_nb.errors import ConfigurationError
 from dipeo_nb.llm.core.errors import ForeignAnswerError, said_by, status_named
 
 CONNECT_TIMEOUT_S = 20.0
@@ -72,25 +70,8 @@ def make_client(
     cleaner = _no_cleaner if unread else JsonLines if lines else partial(EventLines, typed=typed, bare=bare, whole=whole_texts)
     own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole, "cleaner": cleaner, "lines": lines}
     limits = library.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
-    try:
+    with usable_environment():
         return client_class(library)(own, timeout=limits, trust_env=not is_loopback(address), follow_redirects=False, **options)
-    except (ValueError, ImportError) as error:
-        proxies = {name: url for name, url in getproxies().items() if name != "no"}
-        shown = ", ".join(f"{name}_proxy={_without_user(url)}" for name, url in sorted(proxies.items())) or "none"
-        install = " Run: pip install socksio" if isinstance(error, ImportError) else ""
-        raise ConfigurationError(
-            f"The proxy of the environment cannot be used ({shown}).",
-            hint=f"Proxies are http://host:port, https://… or socks5://…; for none, unset the variable.{install}",
-        ) from None
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"The certificates of the environment cannot be read: {error}.",
-            hint="Correct SSL_CERT_FILE and SSL_CERT_DIR, or unset them.",
-        ) from error
-
-
-def _without_user(url: str) -> str:
-    return f"{url.partition('://')[0]}://{url.rpartition('@')[2].removeprefix(url.partition('://')[0] + '://')}"
 
 
 @cache
