@@ -706,13 +706,27 @@ def test_settings_that_name_an_ending_model(folder: Path, monkeypatch: pytest.Mo
 
 def test_the_services_say_when_their_default_ends():
     """`dipeo-nb models` and `%dipeo models`: days left, and what comes then."""
-    rows = {row.service: row.ends for row in dp.Session().services()}
+    rows = {row.service: row.ends for row in dp.Session().models()}
     assert rows["openai"] == f"{DEFAULT_MODEL} is shut down on 2026-12-11 (13 days); gpt-6-luna is the default from then on"
     assert rows["local"] == rows["anthropic"] == ""
     with dp.override_settings(default_llm_model="anthropic:claude-opus-4-5"):
-        rows = {row.service: row.ends for row in dp.Session(settings=get_settings()).services()}
+        rows = {row.service: row.ends for row in dp.Session(settings=get_settings()).models()}
         assert rows["anthropic"].endswith("(55 days); replace it with anthropic:claude-opus-5-5")
         assert rows["openai"] == f"{DEFAULT_MODEL} is shut down on 2026-12-11 (13 days); gpt-6-luna is the default from then on"
+
+
+def test_models_of_the_facade():
+    """`dp.models()` is the table of `%dipeo models`: a list of rows, shown as a table, and a DataFrame."""
+    found = dp.models()
+    assert [row.service for row in found] == [row.service for row in dp.Session().models()]
+    html = found._repr_html_()
+    for text in (repr(found), html):
+        assert "2026-12-11" in text
+        assert "local" in text
+    frame = found.to_dataframe()
+    assert list(frame["service"]) == [row.service for row in found]
+    assert list(frame["ready"]) == [row.ready for row in found]
+    assert frame.set_index("service").loc["openai", "ends"].startswith(DEFAULT_MODEL)
 
 
 # Our own texts.

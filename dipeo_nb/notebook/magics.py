@@ -180,7 +180,7 @@ def _rendered(template: str, names: Mapping[str, Any]) -> str:
 
 def _models(words: list[str]) -> Any:
     _nothing_more("models", words)
-    return session.default_session().services()
+    return session.default_session().models()
 
 
 def _keys(words: list[str]) -> Any:

@@ -58,6 +58,7 @@ from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.interrupts import short
 from dipeo_nb.notebook.refusal import naming_the_call
 from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel, no_node
+from dipeo_nb.notebook.tables import dataframe
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -676,10 +677,12 @@ class Session:
             **options,
         )
 
-    def services(self) -> LLMServices:
-        """What models there are to talk to: one row per LLM service, with what it lacks and what it can do."""
-        found = run_sync(catalogue.services(self.settings, self.runtime.services.keys))
-        return LLMServices(found)
+    def models(self) -> LLMServices:
+        """What models there are to talk to: one row per LLM service, with its default model and when that is shut down, what it
+        lacks and what it can do. Asks nobody but this machine, and calls no model."""
+        return LLMServices(run_sync(catalogue.services(self.settings, self.runtime.services.keys)))
+
+    services = models
 
     def close(self) -> None:
         """Stop the runs that still go on and close the session's services. A closed session opens again when it is used."""
@@ -726,6 +729,15 @@ class LLMServices(list[catalogue.ServiceFacts]):
     def _repr_html_(self) -> str:
         head = ("service", "ready", "key", "default model", "can", "ends")
         return static_view.table(head, map(_service_row, self))
+
+    def to_dataframe(self) -> Any:
+        """One row per service as a pandas DataFrame, with the fields of a row as columns.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        rows = [{**facts._asdict(), "abilities": ", ".join(facts.abilities)} for facts in self]
+        return dataframe(rows, {name: bool if name == "ready" else str for name in catalogue.ServiceFacts._fields})
 
     @displayed
     def __repr__(self) -> str:
@@ -817,6 +829,7 @@ run = _of_default(Session.run)
 trust = _of_default(Session.trust)
 arun = _of_default(Session.arun)
 runs = _of_default(Session.runs)
+models = _of_default(Session.models)
 open_run = _of_default(Session.open_run)
 resume = _of_default(Session.resume)
 fork = _of_default(Session.fork)
