@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -17,6 +18,8 @@ import psutil
 import pytest
 
 from dipeo_nb import cli
+from dipeo_nb.cli.group import COMMANDS, loaded
+from dipeo_nb.diagram.detect import DEMOS
 from dipeo_nb.terminal import safe
 
 HELLO = """\
@@ -394,7 +397,7 @@ def test_schema_is_a_schema_that_takes_the_demo(call: Call) -> None:
 
     printed = call("schema").json
     jsonschema.Draft202012Validator.check_schema(printed)
-    jsonschema.validate(yaml.safe_load(cli.demo_diagram().read_text()), printed)
+    jsonschema.validate(yaml.safe_load((DEMOS / "debate.light.yaml").read_text()), printed)
 
 
 def test_models_are_listed(call: Call) -> None:
@@ -435,6 +438,12 @@ def test_a_hostile_label_is_shown_harmless(call: Call) -> None:
     done = call("run", "evil.light.yaml", "--model", "echo", "--input", "name=Bo")
     assert done.code == 0
     assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    """The table from which `--help` lists the commands, and the help of each."""
+    assert inspect.cleandoc(loaded(name).help).partition("\n\n")[0].replace("\n", " ") == COMMANDS[name].help
 
 
 def test_help_and_first_run_import_nothing_heavy(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ DRIVER = """
             events.append([event, repr(args[1:3])[:200], ""])
     sys.addaudithook(watch)
     from dipeo_nb import cli
+    from dipeo_nb.cli import consent
 
     class Keys(io.StringIO):
         questions = 0
@@ -42,7 +43,7 @@ DRIVER = """
         def isatty(self):
             return True
 
-    cli._interactive = lambda: True
+    consent.interactive = lambda: True
     done = []
     for command in json.load(sys.stdin):
         sys.stdin, sys.stdout, sys.stderr = Keys(), Screen(), Screen()

@@ -18,6 +18,7 @@ import pytest
 
 import dipeo_nb as dp
 from dipeo_nb import cli
+from dipeo_nb.cli import consent
 from dipeo_nb.config import FolderSettingWarning, get_settings, reset_settings
 from dipeo_nb.diagram.document import load_text
 from dipeo_nb.errors import ConfigurationError, RunError, TrustError
@@ -69,7 +70,7 @@ class Desk:
                 return f"{answer}\n"
 
         reset_settings()
-        self._patch.setattr(cli, "_interactive", lambda: there)
+        self._patch.setattr(consent, "interactive", lambda: there)
         self._patch.setattr(sys, "stdin", Keys())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FolderSettingWarning)

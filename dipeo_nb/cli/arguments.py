@@ -1,0 +1,127 @@
+"""What the user wrote on the command line, as values."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.diagram.document import Diagram, load, load_text
+from dipeo_nb.domain.plan import Plan
+from dipeo_nb.errors import ConfigurationError, ValidationError
+from dipeo_nb.execution.nested import askers
+from dipeo_nb.terminal import safe
+
+STDIN = "-"
+"""The name of a diagram that comes through a pipe."""
+
+
+def settings_for(base_dir: str | None) -> Settings:
+    """The settings, with another base directory if one is given."""
+    settings = get_settings()
+    _log_from(settings.log_level)
+    name, path = ("DIPEO_BASE_DIR", settings.base_dir) if base_dir is None else ("--base-dir", Path(base_dir))
+    if not path.is_dir():
+        raise ConfigurationError(f"{name} {path} is not a folder.", hint="Name a folder that exists.")
+    return settings.model_copy(update={"base_dir": path.resolve()})
+
+
+def _log_from(level: str) -> None:
+    """What the package logs goes to stderr, from this level on."""
+    logger = logging.getLogger("dipeo_nb")
+    logger.setLevel(level)
+    if not any(type(handler) is logging.StreamHandler for handler in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+
+
+def load_diagram(file: str, format: str | None, settings: Settings) -> Diagram:
+    """The diagram of a file, of a name, or of stdin."""
+    if file != STDIN:
+        return load(file, format=format, base_dir=settings.base_dir)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValidationError("Nothing comes through a pipe.", hint="Say e.g. `cat diagram.yaml | dipeo-nb validate -`.")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValidationError(f"What comes through the pipe is not UTF-8: {error.reason}.", hint="Convert it first.") from error
+    return load_text(text, format=format, base_dir=settings.base_dir)
+
+
+def parse_inputs(given: Sequence[str]) -> dict[str, Any]:
+    """`k=v` pairs; a value is JSON if it parses, else text."""
+    values: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ValidationError(
+                f"--input '{text}' is not NAME=VALUE.", hint="Say e.g. --input topic='tabs or spaces'."
+            )
+        try:
+            values[name.strip()] = json.loads(value)
+        except (ValueError, RecursionError):
+            values[name.strip()] = value
+    return values
+
+
+def parse_inputs_file(given: str | None) -> dict[str, Any]:
+    """The JSON object that *given* is, or that the file of that name holds."""
+    if given is None:
+        return {}
+    hint = 'It must be one JSON object, e.g. {"topic": "tabs or spaces"}, or a file that holds one.'
+    here = given.lstrip().startswith(("{", "[", '"'))
+    name = "--inputs" if here else f"--inputs {given}"
+    try:
+        data = json.loads(given if here else Path(given).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValidationError(f"{name} cannot be read: {error.strerror or error}.", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise ValidationError(f"{name} is not JSON: {error}.", hint=hint) from error
+    if not isinstance(data, dict):
+        raise ValidationError(f"{name} holds {_json_kind(data)}, not an object.", hint=hint)
+    return data
+
+
+def _json_kind(value: object) -> str:
+    kinds = {list: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number", type(None): "null"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def parse_answers(given: Sequence[str], plan: Plan, base_dir: Path) -> dict[str, list[str]]:
+    """`NODE=TEXT` pairs by node, also of sub-diagrams; labels may hold `=`, so the longest name that fits wins."""
+    answers: dict[str, list[str]] = {}
+    if not given:
+        return answers
+    asking = askers(plan, base_dir)
+    for text in given:
+        ends = (at for at in range(len(text) - 1, -1, -1) if text[at] == "=")
+        at = next((at for at in ends if asking.known(text[:at])), -1)
+        if at < 0 and asking.open:
+            at = text.find("=")
+        if at < 0:
+            hint = "Leave --answer out."
+            if asking.names:
+                names = ", ".join(f"'{safe(name, 60)}'" for name in asking.names)
+                close = safe(asking.suggestion(text.partition("=")[0]))
+                hint = f"{close}It has: {names}. Say e.g. --answer '{safe(asking.names[0], 60)}=yes'."
+            raise ValidationError(f"--answer '{text}' names no user_response node of this diagram in the form NODE=TEXT.", hint=hint)
+        answers.setdefault(text[:at], []).append(text[at + 1 :])
+    return answers
+ALLOWED_KINDS = ("read", "write", "net", "code", "process", "service", "function", "diagram", "model", "event")
+
+
+def parse_permissions(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """`--allow read=a,write=b/,code` as single permissions; a value that lists several paths repeats the kind."""
+    if not given:
+        return None
+    parts: list[str] = []
+    for text in given:
+        for part in text.split(","):
+            kind = parts[-1].partition("=")[0] if parts and "=" not in part and part.strip() not in ALLOWED_KINDS else ""
+            parts.append(f"{kind}={part.strip()}" if kind else part.strip())
+    return tuple(parts)

@@ -1,0 +1,56 @@
+"""The commands of `dipeo-nb`, whose modules are imported when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class Entry(NamedTuple):
+    module: str
+    """Where the command is, in this package."""
+    help: str
+    """The first paragraph of its help, which `dipeo-nb --help` lists."""
+
+
+COMMANDS = {
+    "run": Entry("run", "Run a diagram; its outputs go to stdout, progress to stderr."),
+    "validate": Entry("diagrams", "Check a diagram and say what is wrong, where, and what to do. Nothing is run."),
+    "inspect": Entry("diagrams", "List all that a run of a diagram may do, with its sub-diagrams and files, and the code that pins it. Nothing is run."),
+    "trust": Entry("diagrams", "Trust a folder with all below it, now and later, or exactly one diagram as it is now."),
+    "convert": Entry("diagrams", "Write a diagram in another format; a file appears whole or not at all."),
+    "render": Entry("diagrams", "Draw a diagram."),
+    "resume": Entry("run", "Go on with a run that was cut off, failed or was stopped; what had finished is not done again."),
+    "answer": Entry("history", "Answer a question of a run that waits for one, here or in another process or machine."),
+    "replay": Entry("run", "Show a recorded run again as it happened; nothing is called and nothing is recorded."),
+    "diff": Entry("history", "Say what is different between two runs: model, inputs, the diagram, what every node did. Exit code 1: something is."),
+    "explain": Entry("history", "Say in words and a table where the time and the money of a run went."),
+    "export": Entry("history", "Write a recorded run to a file of its own."),
+    "serve": Entry("serve", "Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed, or that of DIPEO_SERVE_TOKEN."),
+    "schema": Entry("diagrams", "Print the JSON Schema of the light format, for editors."),
+    "demo": Entry("demo", "Run the packaged debate of three persons, on a small model in this machine by default."),
+    "models": Entry("models", "Services of language models: what is ready, keys, defaults; `list` and `pull`: the embedded models."),
+    "keys": Entry("keys", "API keys: which are there and where from, masked; store, delete and test them."),
+    "runs": Entry("history", "The recorded runs: list them, newest first; `delete` and `prune` some."),
+}
+
+
+class CommandGroup(TyperGroup):
+    """Lists the commands from the table; imports the module of the one that is called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands.update({name: TyperCommand(name, help=entry.help) for name, entry in COMMANDS.items()})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and loaded(command.name or ""), rest
+
+
+def loaded(name: str) -> Any:
+    """The command (a group for `models`, `keys` and `runs`), imported."""
+    module = importlib.import_module(f"dipeo_nb.cli.{COMMANDS[name].module}")
+    return typer.main.get_group(module.app).commands[name]

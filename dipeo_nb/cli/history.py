@@ -1,0 +1,252 @@
+"""`dipeo-nb runs`, `answer`, `diff`, `explain` and `export`: work on recorded runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dipeo_nb.cli.arguments import settings_for
+from dipeo_nb.cli.exit_codes import ExitCode
+from dipeo_nb.cli.group import COMMANDS
+from dipeo_nb.cli.options import AsJson, BaseDir, RunId
+from dipeo_nb.cli.output import count, for_terminal
+from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.values import json_text
+from dipeo_nb.common.visible import visible_json
+from dipeo_nb.config import without_password
+from dipeo_nb.container import Runtime, run_named, run_store
+from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.events import Event, RunSummary
+from dipeo_nb.errors import ValidationError
+from dipeo_nb.execution.compare import compare
+from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.metrics import measure, told
+from dipeo_nb.execution.nested import question_names
+from dipeo_nb.execution.questions import path_of, unanswered
+from dipeo_nb.execution.run_list import listed, recorded_states
+from dipeo_nb.execution.state.blobs import lines
+from dipeo_nb.terminal import new_console, new_table, safe, say
+
+app = typer.Typer()
+runs = typer.Typer(help=COMMANDS["runs"].help, no_args_is_help=False)
+app.add_typer(runs, name="runs")
+
+
+@runs.callback(invoke_without_command=True)
+def _runs(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Newest runs shown.")] = 20,
+    status: Annotated[
+        str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")
+    ] = None,
+    diagram: Annotated[str | None, typer.Option("--diagram", help="Only runs of this diagram, by name.")] = None,
+    parent: Annotated[
+        str | None, typer.Option("--parent", metavar="RUN", help="Only runs of sub-diagrams that this run began.")
+    ] = None,
+    nested: Annotated[bool, typer.Option("--nested", help="Also runs of sub-diagrams.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Whole ids and times.")] = False,
+    as_json: AsJson = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """List the recorded runs, newest first; `delete` and `prune` some."""
+    if context.invoked_subcommand is not None:
+        return ExitCode.DONE
+    if status is not None and status not in set(Status):
+        raise ValidationError(f"There is no status '{status}'.", hint=f"There are: {', '.join(Status)}.")
+    settings = settings_for(base_dir)
+    place = settings.run_store
+    rows: list[Any] = []
+    states: list[Any] = []
+    if isinstance(place, str) or (place is not None and place.exists()):
+
+        async def read() -> tuple[list[Any], list[Any]]:
+            store = run_store(settings)
+            await store.initialize()
+            try:
+                whole = None if parent is None else (await run_named(store, parent)).run_id
+                found = await store.runs(limit=limit, status=status, diagram=diagram, parent=whole, nested=nested)
+                return list(found), [] if as_json else await recorded_states(store, found)
+            finally:
+                await store.cleanup()
+
+        rows, states = run_sync(read())
+    if as_json:
+        print(visible_json(json_text({"runs": [row._asdict() for row in rows]})))
+    elif rows:
+        _show_runs(rows, states, full=full)
+    else:
+        print(
+            f"No runs in {without_password(str(place))}."
+            if place is not None
+            else "Runs are kept in memory only (STATE_STORE_PATH is :memory:)."
+        )
+    return ExitCode.DONE
+
+
+@runs.command("delete")
+def runs_delete(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or their beginnings.")],
+    as_json: AsJson = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """Forget runs, and those of their sub-diagrams. Refused, all of it, while one of them goes on."""
+    async def delete(runtime: Runtime) -> list[str]:
+        return await runtime.delete_runs([(await runtime.summary(given)).run_id for given in run_ids])
+
+    with Runtime(settings_for(base_dir)) as runtime:
+        deleted = run_sync(delete(runtime))
+    return _report_deleted(deleted, as_json)
+
+
+@runs.command("prune")
+def runs_prune(
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="TIME", help="Runs that ended longer ago: 30d, 12h, 90m, 45s.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="Leave the N newest runs, whatever else.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    as_json: AsJson = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """Forget old runs with those of their sub-diagrams; those that go on are left alone. Conditions must hold together."""
+    if status is not None and status not in set(Status):
+        raise ValidationError(f"There is no status '{status}'.", hint=f"There are: {', '.join(Status)}.")
+    with Runtime(settings_for(base_dir)) as runtime:
+        found = run_sync(runtime.prune(older_than=_seconds(older_than), keep=keep, status=status, dry_run=dry_run))
+    if dry_run and not as_json:
+        for run_id in found:
+            print(run_id)
+        say(f"{count(len(found), 'run')} would be deleted")
+        return ExitCode.DONE
+    return _report_deleted(found, as_json)
+
+
+def _report_deleted(run_ids: Sequence[str], as_json: bool) -> int:
+    if as_json:
+        print(json_text({"deleted": run_ids}))
+    else:
+        print(f"Deleted: {count(len(run_ids), 'run')}")
+    return ExitCode.DONE
+
+
+def _seconds(given: str | None) -> float | None:
+    """A time such as `30d`."""
+    if given is None:
+        return None
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+    number, unit = given.strip()[:-1], given.strip()[-1:].lower()
+    if unit not in units or not number.replace(".", "", 1).isascii() or not number.replace(".", "", 1).isdecimal():
+        raise ValidationError(f"--older-than '{given}' is no time.", hint="Say a number and a unit: 30d, 12h, 90m, 45s.")
+    return float(number) * units[unit]
+
+
+def _show_runs(rows: Sequence[RunSummary], states: Sequence[RunState | None], *, full: bool) -> None:
+    console = new_console(stderr=False)
+    columns = ["run", "diagram", "status", "started"]
+    if full or console.width >= 80:
+        columns += ["took", "tokens", "cost"]
+    if full or console.width >= 110:
+        columns += ["model", "events"]
+    table = new_table(*columns)
+    for row, texts in zip(rows, listed(rows, states, time.time()), strict=True):
+        shown = texts._replace(run=row.run_id, started=texts.at) if full else texts
+        table.add_row(*(safe(getattr(shown, name), 60) for name in columns))
+    console.print(table)
+
+
+@app.command()
+def answer(
+    run_id: RunId,
+    answer: Annotated[
+        str, typer.Argument(metavar="[NODE=]TEXT", help="The answer; NODE is a label, or SUB/NODE. Without it: the only question.")
+    ],
+    base_dir: BaseDir = None,
+) -> int:
+    """Answer a question of a run that waits for one, here or in another process or machine.
+
+    A run that was interrupted takes the answer when it is resumed.
+    """
+    with Runtime(settings_for(base_dir)) as runtime:
+        row, node = run_sync(_answered(runtime, run_id, answer))
+    print(f"Answered: {safe(node, 60)} of {row.run_id}")
+    if row.status == "interrupted":
+        say("The run was interrupted.", f"hint: dipeo-nb resume {row.run_id} goes on with the answer.")
+    return ExitCode.DONE
+
+
+async def _answered(runtime: Runtime, run_id: str, given: str) -> tuple[RunSummary, str]:
+    """Give the answer of `NODE=TEXT`, or of a bare TEXT; the row of the run, and the node that asked."""
+    row = await runtime.summary(run_id)
+    waiting = unanswered(await runtime.services.store.events(row.run_id))
+    # Labels may hold `=`, so the longest name that fits wins.
+    for at in (at for at in range(len(given) - 1, -1, -1) if given[at] == "="):
+        name = given[:at]
+        if any(name == p["node_id"] or name in question_names(path_of(p)) for p in waiting.values()):
+            return await runtime.answer(row.run_id, given[at + 1 :], node=name), name
+    if "=" in given:  # the name of a question that is over, or never was
+        await runtime.answer(row.run_id, given, node=given.partition("=")[0])
+    name = "/".join(path_of(next(iter(waiting.values())))) if waiting else ""
+    return await runtime.answer(row.run_id, given), name
+
+
+@app.command()
+def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
+    """Say what is different between two runs: model, inputs, the diagram, what every node did. Exit code 1: something is."""
+    states = _recorded_states(base_dir, before, after)
+    found = compare(*(state for state, _ in states))
+    print(for_terminal(str(found)))
+    return ExitCode.FAILED if found.different else ExitCode.DONE
+
+
+@app.command()
+def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
+    """Say in words and a table where the time and the money of a run went."""
+    ((state, events),) = _recorded_states(base_dir, run_id)
+    metrics = replace(measure(events), status=str(state.status))
+    console = new_console(stderr=False)
+    console.print(safe(" ".join(told(metrics))))
+    if rows := metrics.rows:
+        table = new_table(*rows[0])
+        for row in rows:
+            table.add_row(*(safe("" if value is None else value, 60) for value in row.values()))
+        console.print(table)
+    return ExitCode.DONE
+
+
+@app.command()
+def export(
+    run_id: RunId,
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", metavar="FILE", help="FILE.jsonl: its events, a line each; FILE.json: its report."),
+    ],
+    base_dir: BaseDir = None,
+) -> int:
+    """Write a recorded run to a file of its own."""
+    ((state, events),) = _recorded_states(base_dir, run_id)
+    match Path(out).suffix.lower():
+        case ".jsonl":
+            text = "".join(f"{line}\n" for line in lines(events))
+        case ".json":
+            text = json_text(state.report(), indent=2) + "\n"
+        case other:
+            raise ValidationError(f"A run is not written as '{other}'.", hint="Say -o FILE.jsonl or FILE.json.")
+    write_atomic(Path(out), text.encode())
+    return ExitCode.DONE
+
+
+def _recorded_states(base_dir: str | None, *run_ids: str) -> list[tuple[RunState, list[Event]]]:
+    async def read(runtime: Runtime, run_id: str) -> tuple[RunState, list[Event]]:
+        row = await runtime.summary(run_id)
+        events = await runtime.services.store.events(row.run_id)
+        return RunState.fold(events), events
+
+    with Runtime(settings_for(base_dir)) as runtime:
+        return [run_sync(read(runtime, run_id)) for run_id in run_ids]
