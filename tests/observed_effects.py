@@ -19,7 +19,7 @@ import threading
 import types
 import typing
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,7 +37,7 @@ class Effect(NamedTuple):
     """One thing that the process did."""
 
     kind: str
-    """read, write, list, net, name (an address looked up), process, load; and what the services of the harness were asked for:
+    """read, write, list, net, name (an address looked up), host (a name that a server was called by), process, load; and what the services of the harness were asked for:
     code, service, function, model."""
     what: str
 
@@ -143,11 +143,12 @@ class Recorder:
 
 
 class Server:
-    """A server of this machine; `/redirect` leads to *other*."""
+    """A server of this machine; `/redirect` leads to *other*. *note* is told the names that it was called by."""
 
-    def __init__(self, other: str = "") -> None:
+    def __init__(self, other: str = "", note: Callable[[str, str], None] = lambda kind, what: None) -> None:
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
+                note("host", str(self.headers.get("host")))
                 self.rfile.read(int(self.headers.get("content-length") or 0))
                 moved = other and self.path.startswith("/redirect")
                 self.send_response(307 if moved else 200)
@@ -187,8 +188,8 @@ class World:
 
         self.base = folder / "clone"
         self.recorder = Recorder()
-        self.other = Server()
-        self.server = Server(f"{self.other.url}/moved")
+        self.other = Server(note=self.recorder.note)
+        self.server = Server(f"{self.other.url}/moved", self.recorder.note)
         os.environ |= {"DIPEO_BASE_DIR": str(self.base), "DIPEO_DATA_DIR": str(folder / "data"), "XDG_CONFIG_HOME": str(folder / "config")}
         os.environ.pop("DIPEO_TRUST", None)
         self.base.mkdir(parents=True)
@@ -204,6 +205,8 @@ class World:
             "../evil.light.yaml": json.dumps(light([])), "mod.py": "def prepare(names):\n    return {}\ndef hook(inputs):\n    return 1\n",
             "talk.light.yaml": json.dumps(light([node("person_job", "T", person="A", default_prompt="Hi")])),
             "code.light.yaml": json.dumps(light([node("code_job", "C", code="return 1")])),
+            "filed.light.yaml": json.dumps(light([node("code_job", "C", file_path="work.py"), node("template_job", "W", template_path="t.j2")])),
+            "work.sh": "true\n",
             "writer.light.yaml": json.dumps(light([node("template_job", "W", template_content="w", output_path="from_child.txt")])),
         }  # fmt: skip
         self.reset()
@@ -364,19 +367,20 @@ NAMES = (
     "{{path}}", "/etc/passwd", "BASE/notes.json", "NOTES.JSON", "made.json", "made.txt", "made.py", "made.light.yaml", "{which}/{which}",
     "nowhere/x.txt", "bare", "s.json", "helper.py", "work.py", "{which}.json", "~/x", "http://127.0.0.1:9/x", "a\u0000b", "  notes.json ",
 )  # fmt: skip
-DIAGRAMS = ("talk", "code", "writer", "talk.light.yaml", "{which}", "../evil", "linked/evil", "nowhere", "code.light.yaml", "made", "{path}")
+DIAGRAMS = ("talk", "filed", "code", "writer", "talk.light.yaml", "{which}", "../evil", "linked/evil", "nowhere", "code.light.yaml", "made", "{path}")
 TEXTS = (
     "Hi {{which}}", "{{default}}", "{% include 'part.j2' %}", "{% include path %}", "{% import 't.j2' as t %}", "{% extends '../outside.txt' %}",
     "{% include ['nowhere', 'secret.json'] %}", "{{ cycler.__init__.__globals__ }}", "text",
 )  # fmt: skip
 INPUTS = {
-    "which": ("a", "b", "../secret", "../../outside", ".env", "*", "code", "talk", "secret", "data"),
+    "which": ("a", "b", "../secret", "../../outside", ".env", "*", "code", "filed", "talk", "secret", "data"),
     "path": ("notes.json", "../outside.txt", ".env", "/etc/passwd", "secret.json", "link.txt", "part.j2", "helper.py", "code.light.yaml"),
     "host": ("127.0.0.1", "localhost"),
 }
 ALLOWED: tuple[dict[str, Any], ...] = (
     {"read": "data/*"}, {"read": True}, {"write": "made.json"}, {"write": True}, {"net": True}, {"code": True}, {"process": True},
     {"read": "notes.json", "write": "sub/"}, {"service": True}, {"function": True}, {"diagram": True}, {"read": True, "write": True, "net": True},
+    {"diagram": "filed", "code": True}, {"diagram": "talk"},
     {"code": True, "read": True, "write": True, "net": True, "process": True, "service": True, "function": True, "diagram": True},
 )  # fmt: skip
 
@@ -466,6 +470,8 @@ class Maker:
                 props = {"language": language, "code": code} if self.chance.random() < 0.7 else {"file_path": pick(("work.py", "helper.py", *NAMES))}
             case "api_job":
                 props = {"url": pick(self.urls()), "method": pick(("GET", "POST")), "timeout": 1}
+                if self.chance.random() < 0.3:
+                    props["headers"] = {pick(("Host", "host")): pick(("elsewhere.example.org", "{{host}}"))}
             case "db":
                 props |= {"data": {"v": 1}, "collection": None, "query": None}
                 if self.gentle:
@@ -510,7 +516,8 @@ class Maker:
         kind = pick(("shell", "http", "python", "file"))
         match kind:
             case "shell":
-                config = pick(({"command": "true"}, {"command": "echo", "args": ["{{which}}"]}, {"command": "true", "cwd": pick(("sub", "..", ".git"))}))
+                config = pick(({"command": "true"}, {"command": "echo", "args": ["{{which}}"]}, {"command": "true", "cwd": pick(("sub", "..", ".git"))},
+                    {"command": pick(("sh work.sh", "./work.sh", ". ./work.sh", "sh made.txt", "python3 work.py")), "env": {"BASH_ENV": "work.sh"}}))
             case "http":
                 config = pick(({"url": pick(self.urls()), "timeout": 1}, {"url": pick(self.urls()), "method": "GET", "timeout": 1}))
             case "python":
@@ -626,13 +633,13 @@ def may(world: World, effect: Effect, found: Any, *, guest: bool, granted: Any) 
     code = any(use.kind in ("code", "process") for use in uses)
     if kind in ("read", "write", "list"):
         return _may_touch(world, kind, what, found, uses, guest=guest, code=code)
-    if kind in ("net", "name"):
+    if kind in ("net", "name", "host"):
         if what.startswith("unix:"):
             return False
         hosts = [u.what.replace("localhost", "127.0.0.1") for u in uses if u.kind == "net"]
         wanted = what.replace("localhost", "127.0.0.1")
         named = [host.partition("://")[2] for host in hosts]
-        return ANY in hosts or (wanted in named if kind == "net" else any(wanted == host.rpartition(":")[0].strip("[]") for host in named))
+        return ANY in hosts or (wanted in named if kind != "name" else any(wanted == host.rpartition(":")[0].strip("[]") for host in named))
     if kind == "process":
         return "dipeo_nb.workers.child" in what or what.endswith("--version") or code
     if kind == "load":

@@ -128,7 +128,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_there_is_a_case_for_every_field():
     """A new setting needs a hostile value here, so that its scope is thought about."""
     assert set(HOSTILE) == set(Settings.model_fields)
-    assert len(CASES) >= 200
+    assert len(set(CASES)) >= 200
     assert len(CASES) == 8 * len(HOSTILE)
 
 

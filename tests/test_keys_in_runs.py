@@ -125,7 +125,7 @@ def test_no_key_comes_out(
 ):
     """Displays of the diagram before it runs, of the run, its result, its record, its export, the comparison; files; logs; streams."""
     keys = canaries(place)
-    assert len(keys) == 20
+    assert len(set(keys)) == 20
     assert len(PLACES) >= 12
     caplog.set_level(logging.DEBUG)
     source = diagram(place, keys)

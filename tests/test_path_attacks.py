@@ -313,6 +313,7 @@ def test_every_attack_is_refused(base: Path, surface: str):
 
     asyncio.run(attack())
     assert missed == []
+    assert len(refusals) >= 150  # were tried here, and none twice
     for path, error in refusals.items():
         text = str(error)
         assert not {"\0", "\x1b"} & set(text), path

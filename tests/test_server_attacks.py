@@ -94,7 +94,7 @@ METHODS = (("DELETE", "/runs"), ("PUT", "/runs"), ("PATCH", "/runs/x"), ("TRACE"
 
 def test_the_table_is_long_enough():
     """Fifty at least; each is a test below."""
-    assert len(TOKENS) + len(NAMES) + len(IDS) + len(BODIES) + len(HOSTS) + len(NUMBERS) + len(METHODS) >= 100
+    assert sum(len({str(case) for case in cases}) for cases in (TOKENS, NAMES, IDS, BODIES, HOSTS, NUMBERS, METHODS)) >= 100
 
 
 @pytest.mark.parametrize("token", TOKENS, ids=range(len(TOKENS)))

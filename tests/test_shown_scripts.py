@@ -163,6 +163,17 @@ def test_what_variables_name_is_compared(session: Session, base: Path, case: str
     assert not (base / MARK).exists()
 
 
+def test_variables_of_other_names_hold_data(session: Session, base: Path) -> None:
+    """Texts that happen to hold the name of a file, as answers of models may."""
+    files(base, {"src/new.py": "x = 1"})
+    ready = prepared(session, base, hook("echo $NOTE", env={"NOTE": "{{note}}"}), {})
+    from dipeo_nb.common.loop import run_sync
+
+    execution = session.runtime.execution(ready, variables={"note": "look at src/new.py in src"})
+    run_sync(session.runtime.run(execution))
+    assert execution.result() == "look at src/new.py in src"
+
+
 @pytest.mark.parametrize("command", ["sh out/data.txt", ". out/data.txt", "cd out && sh data.txt", "./out/data.txt", "bash -c 'sh out/data.txt'"])
 def test_what_the_run_has_written_is_no_program(session: Session, base: Path, command: str) -> None:
     """Whatever its ending; the list has that it is written, and that it is run, but not what it would be."""

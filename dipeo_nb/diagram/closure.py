@@ -409,11 +409,12 @@ def script_names(text: str, folders: Iterable[str], base: Path) -> Iterator[str]
 
 def environment_names(env: object, folder: str, root: Root, base: Path) -> Iterator[str]:
     """Paths of the files that variables of a program's environment name, and of the programs and modules in the folders that they name:
-    `BASH_ENV=lib.sh`, `PATH=bin:/usr/bin`, `PYTHONPATH=lib`."""
+    `BASH_ENV=lib.sh`, `PATH=bin:/usr/bin`, `PYTHONPATH=lib`. Variables of other names hold data."""
     if not isinstance(env, Mapping):
         return
     for variable, value in cast(Mapping[object, object], env).items():
-        for part in filter(None, re.split(r"[\s:;,=]+", str(value))):
+        parts = re.split(r"[\s:;,=]+", str(value)) if _STEERS.search(str(variable)) else ()
+        for part in filter(None, parts):
             name = posixpath.normpath(posixpath.join(folder, name_below(part, base)))
             if name.startswith(("/", "..")):
                 continue  # beyond the base directory; `/usr/bin` is the system's
@@ -485,5 +486,7 @@ def _imported(code: str) -> Iterator[tuple[int, str]]:
                 pass
 
 
+_STEERS = re.compile(r"(?:PATH|LIB|OPTS?|OPTIONS|PRELOAD|ENV|STARTUP|EDITOR|PAGER|SHELL|COMMAND|CMD|FLAGS)\Z")
+"""Names of variables that make programs run or load files."""
 _SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\brequire)[ \t]*(?:\([ \t]*)?["'](\.{1,2}/[^"'\n]*)["']""")
 """An import of TypeScript or JavaScript by a relative name."""

@@ -12,6 +12,7 @@ import enum
 import inspect
 import posixpath
 import shlex
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,6 +112,7 @@ class Gate:
     """Paths below the base directory that this run has written; they are data, and never run by it."""
     _plans: set[str] = field(default_factory=set[str])
     _looked_at: set[int] = field(default_factory=set[int])
+    _admitting: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         if self.level is Level.YOURS:
@@ -279,6 +281,12 @@ class Gate:
                 kind="diagram",
                 what=plan.name,
             )
+        with self._admitting:  # children are begun by several threads
+            return self._admitted(document, plan)
+
+    def _admitted(self, document: Diagram, plan: Plan) -> Gate:
+        """This gate, with what a diagram brings that was chosen while the run went on."""
+        assert self.closure is not None
         found = closure(document, base_dir=self.base, plan=plan)
         for name in found.files:
             if self._below(self.base / name) in self.written:
