@@ -6,7 +6,6 @@ A run's own conversation is part of its event log; these repositories are for wh
 from __future__ import annotations
 
 import asyncio
-import copy
 import dataclasses
 import itertools
 import json
@@ -15,7 +14,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,8 +33,10 @@ APPLICATION_ID = 0x44495052
 """`PRAGMA application_id` ("DIPR"): tells these files from other SQLite files."""
 SCHEMA_VERSION = 1
 """`PRAGMA user_version` of the files this version writes."""
-MANY = 500
-"""Messages that are worked on at once on the event loop."""
+MANY = 200
+"""Messages, or entries of metadata, that are worked on at once on the event loop."""
+MUCH = 1_000_000
+"""Characters that are."""
 BUSY_S = 30.0
 """Seconds after which another process's write counts as stuck."""
 
@@ -58,7 +59,7 @@ class InMemoryConversationRepository:
     async def add_message(
         self, message: Message, execution_id: str | None = None, node_id: str | None = None
     ) -> Message:
-        kept = prepared(message, execution_id, node_id)
+        kept = await kept_form(message, execution_id, node_id)
         with self._lock:
             if (execution_id, kept.id) in self._ids:
                 raise same_id(kept.id, execution_id)
@@ -166,7 +167,7 @@ class SqliteConversationRepository:
     async def add_message(
         self, message: Message, execution_id: str | None = None, node_id: str | None = None
     ) -> Message:
-        kept = prepared(message, execution_id, node_id)
+        kept = await kept_form(message, execution_id, node_id)
         row = (execution_id, *encoded(kept))
 
         def insert(connection: sqlite3.Connection) -> None:
@@ -296,14 +297,23 @@ def prepared(message: Message, execution_id: str | None, node_id: str | None) ->
     metadata = {**message.metadata, **{name: value for name, value in stamps.items() if value is not None}}
     try:
         plain = json.loads(json.dumps(metadata, allow_nan=False))
-        (message.content + json.dumps(plain, ensure_ascii=False)).encode()  # lone surrogates cannot be stored
+        for text in (message.content, json.dumps(plain, ensure_ascii=False)):
+            if not str.isascii(text):
+                str.encode(text)  # lone surrogates cannot be stored
     except (TypeError, ValueError) as error:
         raise _not_json("message", message.id or "without id", error) from error
     return dataclasses.replace(message, id=message.id or uuid.uuid4().hex, node_id=node, metadata=plain)
 
 
 def copied(message: Message) -> Message:
-    return dataclasses.replace(message, metadata=copy.deepcopy(dict(message.metadata)) if message.metadata else {})
+    return dataclasses.replace(message, metadata=_copied(message.metadata))
+
+
+def _copied(value: Any) -> Any:
+    """A copy of JSON."""
+    if isinstance(value, Mapping):
+        return {name: _copied(item) for name, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    return [_copied(item) for item in value] if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType]
 
 
 def last(messages: list[Message], limit: int | None) -> list[Message]:
@@ -333,6 +343,13 @@ def history(messages: Iterable[Message], person_id: str) -> list[dict[str, Any]]
 async def history_of(messages: list[Message], person_id: str) -> list[dict[str, Any]]:
     """`history`, without holding the event loop up."""
     return await _in_parts(messages, lambda part: history(part, person_id))
+
+
+async def kept_form(message: Message, execution_id: str | None, node_id: str | None) -> Message:
+    """`prepared`, without holding the event loop up for a large message."""
+    if len(str(message.content)) <= MUCH and len(message.metadata) <= MANY:
+        return prepared(message, execution_id, node_id)
+    return await asyncio.to_thread(prepared, message, execution_id, node_id)
 
 
 async def _in_parts(messages: list[Message], work: Callable[[list[Message]], list[R]]) -> list[R]:

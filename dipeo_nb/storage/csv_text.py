@@ -224,7 +224,7 @@ def _taken_apart(text: str, delimiter: str, path: str) -> _Table:
 
 def _records(text: str, delimiter: str) -> list[_Record]:
     """The records that are not empty lines; strict: raises csv.Error for what no writer of CSV writes."""
-    lines = io.StringIO(text, newline="").readlines()
+    lines = [line for line in io.StringIO(text, newline="")]  # noqa: C416 - list() would hold the event loop up
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     found: list[_Record] = []
     begin = 0

@@ -43,6 +43,8 @@ QUICK_YAML = 200_000
 """Characters of a YAML text that is parsed where it is read."""
 LONG_TRIES = 5
 """Times that a change of a longer one is worked out anew because somebody else has changed the file."""
+LINES_AT_ONCE = 200_000
+"""Characters that are searched for lines at once, at least."""
 FOLDER = "dbs"
 """Where databases are that are named without a folder."""
 
@@ -588,7 +590,13 @@ def _index(items: list[Any], step: str | int, key: str) -> int:
 
 def lines_of(text: str) -> list[str]:
     """The lines of a text with their ends, as editors count them: \\n, \\r\\n and \\r end one, nothing else does."""
-    return _LINE.findall(text)
+    found: list[str] = []
+    begin = 0
+    while begin < len(text):  # in parts: the search holds the interpreter, and with it the event loop
+        end = text.find("\n", begin + LINES_AT_ONCE) + 1 or len(text)
+        found += _LINE.findall(text, begin, end)
+        begin = end
+    return found
 
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")

@@ -11,7 +11,7 @@ from dipeo_nb.common.operations import logged
 from dipeo_nb.common.redis_server import RedisServer, trouble
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.errors import StorageError
-from dipeo_nb.storage.conversation import decoded, encoded, history_of, prepared, same_id
+from dipeo_nb.storage.conversation import decoded, encoded, history_of, kept_form, same_id
 
 R = TypeVar("R")
 
@@ -77,7 +77,7 @@ class RedisConversationRepository:
     async def add_message(
         self, message: Message, execution_id: str | None = None, node_id: str | None = None
     ) -> Message:
-        kept = prepared(message, execution_id, node_id)
+        kept = await kept_form(message, execution_id, node_id)
         execution = _execution(execution_id)
         text = json.dumps(encoded(kept), ensure_ascii=False)
         keys, values = self._keys(execution), (kept.id, uuid.uuid4().hex, text, execution)

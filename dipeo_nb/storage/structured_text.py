@@ -16,7 +16,9 @@ from uuid import UUID
 
 import yaml
 from pydantic_core import PydanticSerializationError, from_json, to_json
+from yaml.composer import Composer
 
+from dipeo_nb.common import stepwise_json
 from dipeo_nb.errors import StorageError, ValidationError
 
 try:
@@ -24,6 +26,19 @@ try:
 except ImportError:  # PyYAML built without libyaml: slower, the same values
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
+
+
+class _StepwiseLoader(Composer, _Loader):  # pyright: ignore[reportGeneralTypeIssues]
+    """Makes the nodes of a text one by one in Python, from the events of libyaml, whose own composer holds the interpreter (and
+    with it the event loop) for the whole text."""
+
+    def __init__(self, text: str) -> None:
+        _Loader.__init__(self, text)
+        Composer.__init__(self)
+
+
+QUICK = 10_000
+"""Characters of a YAML text that the composer of libyaml works on at once."""
 MAX_DEPTH = 200
 """Levels of lists and mappings within each other; other parsers of JSON have limits of this size, too."""
 MAX_VALUES = 10_000_000
@@ -42,8 +57,8 @@ def json_value(text: str, path: str) -> Any:
         ValidationError: it is none; the message says where.
     """
     try:
-        return from_json(text, cache_strings="keys")
-    except ValueError:
+        return stepwise_json.loads(text) if len(text) > stepwise_json.LARGE else from_json(text, cache_strings="keys")
+    except (ValueError, RecursionError):
         pass  # the standard library says where, and reads a little more
     try:
         return json.loads(text)
@@ -64,7 +79,8 @@ def yaml_value(text: str, path: str) -> Any:
     """
     value = yaml_native(text, path)
     try:
-        return json.loads(json.dumps(value, default=str))
+        plain = json.dumps(value, default=str) if len(text) <= QUICK else "".join(json.JSONEncoder(default=str).iterencode(value))
+        return json.loads(plain) if len(plain) <= QUICK else stepwise_json.loads(plain)
     except (TypeError, ValueError) as error:
         raise ValidationError(f"'{path}' is no YAML that JSON can hold: {error}.", hint="Correct the file.") from None
     except RecursionError:
@@ -75,7 +91,7 @@ def yaml_native(text: str, path: str) -> Any:
     """The value of a YAML text with YAML's own types; errors as of `yaml_value`."""
     try:
         _refuse_depth(text, path)
-        loader = _Loader(text)
+        loader: Any = (_Loader if len(text) <= QUICK else _StepwiseLoader)(text)
         try:
             node = loader.get_single_node()
             if node is None:
@@ -154,10 +170,14 @@ def json_text(value: Any, path: str) -> str:
     """
     try:
         if _is_plain(value, path):
-            return to_json(value, indent=2).decode()
+            return _written(value)
     except PydanticSerializationError:
         pass  # a surrogate in a text; what follows says which
-    return to_json(_held(value, path, "JSON"), indent=2).decode()
+    return _written(_held(value, path, "JSON"))
+
+
+def _written(value: Any) -> str:
+    return stepwise_json.dumps(value) if stepwise_json.is_large(value) else to_json(value, indent=2).decode()
 
 
 def yaml_text(value: Any, path: str) -> str:

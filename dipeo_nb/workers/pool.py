@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dipeo_nb import errors
+from dipeo_nb.common.stepwise_json import LARGE, loads
 from dipeo_nb.config import code_environment
 from dipeo_nb.errors import DipeoError, NodeExecutionError
 from dipeo_nb.workers.child import HEAD, read
@@ -150,12 +151,13 @@ class _Job:
 
     def __init__(self, pool: WorkerPool, function: str, arguments: tuple[Any, ...]) -> None:
         self._pool = pool
-        self._request = pickle.dumps((function, arguments), protocol=pickle.HIGHEST_PROTOCOL)
+        self._call = function, arguments
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
         self.cancelled = False
 
     def run(self) -> Any:
+        request = pickle.dumps(self._call, protocol=pickle.HIGHEST_PROTOCOL)  # in the thread: there may be much of it
         while not self._pool._room.acquire(timeout=0.1):  # pyright: ignore[reportPrivateUsage]
             if self.cancelled:
                 raise NodeExecutionError("The work was cancelled.", hint="Try again.")
@@ -166,7 +168,7 @@ class _Job:
                 if self.cancelled:
                     worker.kill()
             try:
-                answer = worker.ask(self._request)
+                answer = worker.ask(request)
             except BaseException:
                 worker.kill()
                 raise
@@ -223,7 +225,7 @@ class _Worker:
                 "The work was ended by the system: it needed too much memory, or the interpreter crashed.",
                 hint="Give it less data, or do it in a code_job.",
             )
-        return json.loads(answer)
+        return json.loads(answer) if len(answer) <= LARGE else loads(answer.decode())
 
     def kill(self) -> None:
         """End it. Safe to call twice, from any thread."""
