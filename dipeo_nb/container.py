@@ -918,7 +918,7 @@ class Runtime(InitializationMixin):
         except BaseException as error:
             live.leave(store, run_id, found)
             if isinstance(error, StorageError) and error.facts.get("cause") == "completed":
-                raise UserError(error.message, hint=error.hint) from None
+                raise UserError(error.message, hint=error.hint, cause="completed") from None
             raise
 
     def regate(

@@ -33,7 +33,7 @@ from dipeo_nb.execution.state.memory import (
     relatives,
     taken_over,
 )
-from dipeo_nb.execution.state.rows import batch_of, chosen, events_of
+from dipeo_nb.execution.state.rows import batch_of, chosen, events_of, storable
 
 SCHEMA_VERSION = 3
 """In `dipeo_schema`."""
@@ -445,6 +445,9 @@ class PostgresRunStore:
             pause = min(pause * 2, 1.0)
 
     async def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if not storable(values):
+            return []
+
         async def ask(connection: Any) -> list[tuple[Any, ...]]:
             return await (await connection.execute(query, values)).fetchall()
 

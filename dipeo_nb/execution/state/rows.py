@@ -65,6 +65,19 @@ def events_of(
     ]
 
 
+def storable(values: Iterable[object]) -> bool:
+    """Whether there can be rows with these values: text with NUL (which PostgreSQL refuses) or half a pair of surrogates is in none."""
+    return not any(isinstance(value, str) and ("\0" in value or not _encodes(value)) for value in values)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def chosen(mark: str, *, parent: str | None, nested: bool, **columns: str | None) -> tuple[str, list[str]]:
     """The condition of `RunStore.runs` in SQL ("" for none), and its values.
 

@@ -38,7 +38,7 @@ from dipeo_nb.execution.state.memory import (
     relatives,
     taken_over,
 )
-from dipeo_nb.execution.state.rows import Batch, batch_of, chosen, events_of
+from dipeo_nb.execution.state.rows import Batch, batch_of, chosen, events_of, storable
 
 T = TypeVar("T")
 SCHEMA_VERSION = 4
@@ -492,6 +492,8 @@ class SqliteRunStore:
     # Reading.
 
     def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if not storable(values):
+            return []
         try:
             return self._db.execute(query, values).fetchall()
         except (sqlite3.Error, OverflowError) as error:

@@ -145,6 +145,14 @@ class RunStoreContract(Contract):
         same([r.run_id for r in await store.runs(parent="c", diagram="d", status="running")], ["d"], "what all filters leave")
 
     @promise
+    async def test_ids_that_no_run_has(self, store: RunStore) -> None:
+        """Whatever is asked for, also what no store can hold, is a run that is not there."""
+        for run_id in ("", "\0", "\ud83d", "' OR 1=1", "x" * 10_000):
+            same(await store.run(run_id), None, f"run({run_id[:10]!a})")
+            same(await store.events(run_id), [], f"events({run_id[:10]!a})")
+            same(await store.runs(diagram=run_id, status=run_id), [], f"the runs of the diagram {run_id[:10]!a}")
+
+    @promise
     async def test_forgetting(self, store: RunStore) -> None:
         """A deleted run is gone with its events and answers; unknown ones are ignored; its id may be used again."""
         await store.append([started(), ended(2)])
