@@ -366,6 +366,22 @@ def test_runs_lists_what_was_run(call: Call) -> None:
     assert row[: rights[0] + 1].endswith(" ")
     assert [r["run_id"] for r in call("runs", "--json", "--status", "completed").json["runs"]] == [first]
     assert call("runs", "--status", "purple").code == 2
+    for command in (("runs",), ("runs", "prune", "--older-than", "1d")):
+        refused = call(*command, "--status", "complted")
+        assert (refused.code, "Did you mean 'completed'" in refused.err) == (2, True)
+
+
+def test_a_key_of_a_misspelt_service_is_remarked_on(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Any service may have a key; one that is nearly called as a service of models is probably meant for that."""
+    monkeypatch.setenv("DIPEO_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+    for name, remark in (("opnai", "If you mean 'openai'"), ("openai", None), ("slack", None)):
+        monkeypatch.setattr("sys.stdin", io.StringIO("sk-0123456789abcdef\n"))
+        done = call("keys", "set", name)
+        assert done.code == 0
+        assert ("If you mean" in done.err) == (remark is not None)
+        assert remark is None or remark in done.err
 
 
 def test_short_ids_name_runs_in_every_command(call: Call) -> None:

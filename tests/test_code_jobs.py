@@ -415,8 +415,9 @@ def test_what_was_defined_anew_does_not_take_the_place_of_the_old(
     ids=["links to parents", "shared parts"],
 )
 def test_variables_with_parts_in_many_places(tmp_path: Path, make: str, use: str, expected: list[Any]):
-    """Looking for changes in them takes no longer than they are large."""
-    made = diagram("Start > Make > Use > End", Make={"code": make, "timeout": 20}, Use={"code": use, "timeout": 20})
+    """Looking for changes in them takes no longer than they are large; what templates see of them, no longer than the most values
+    that they may have, which is seconds of work on an idle machine."""
+    made = diagram("Start > Make > Use > End", Make={"code": make, "timeout": 120}, Use={"code": use, "timeout": 120})
     with Session(tmp_path, llm=scripted()) as dp:
         run = dp.start(made, view=False)
         assert run.result().outputs == {"End": expected}

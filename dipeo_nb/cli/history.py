@@ -21,6 +21,7 @@ from dipeo_nb.common.values import json_text
 from dipeo_nb.common.visible import visible_json
 from dipeo_nb.config import without_password
 from dipeo_nb.container import Runtime, run_named, run_store
+from dipeo_nb.diagram.fields import did_you_mean
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.errors import ValidationError
@@ -57,8 +58,7 @@ def _runs(
     """List the recorded runs, newest first; `delete` and `prune` some."""
     if context.invoked_subcommand is not None:
         return ExitCode.DONE
-    if status is not None and status not in set(Status):
-        raise ValidationError(f"There is no status '{status}'.", hint=f"There are: {', '.join(Status)}.")
+    _check_status(status)
     settings = settings_for(base_dir)
     place = settings.run_store
     rows: list[Any] = []
@@ -116,8 +116,7 @@ def runs_prune(
     base_dir: BaseDir = None,
 ) -> int:
     """Forget old runs with those of their sub-diagrams; those that go on are left alone. Conditions must hold together."""
-    if status is not None and status not in set(Status):
-        raise ValidationError(f"There is no status '{status}'.", hint=f"There are: {', '.join(Status)}.")
+    _check_status(status)
     with Runtime(settings_for(base_dir)) as runtime:
         found = run_sync(runtime.prune(older_than=_seconds(older_than), keep=keep, status=status, dry_run=dry_run))
     if dry_run and not as_json:
@@ -126,6 +125,11 @@ def runs_prune(
         say(f"{count(len(found), 'run')} would be deleted")
         return ExitCode.DONE
     return _report_deleted(found, as_json)
+
+
+def _check_status(status: str | None) -> None:
+    if status is not None and status not in set(Status):
+        raise ValidationError(f"There is no status '{status:.80}'.", hint=did_you_mean(status, Status, f"There are: {', '.join(Status)}."))
 
 
 def _report_deleted(run_ids: Sequence[str], as_json: bool) -> int:
