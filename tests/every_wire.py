@@ -104,7 +104,7 @@ def through_service(
         made = LLMService(settings, EnvironmentAPIKeyService(settings), retries=retries)
         events: list[StreamEvent] = []
         try:
-            request = LLMRequest(wire.service, wire.model, (ChatMessage("user", "Hi"),), **options)
+            request = LLMRequest(wire.service, wire.model, **{"messages": (ChatMessage("user", "Hi"),), **options})
             async for event in made.stream(request):
                 events.append(event)  # noqa: PERF401 - kept when the stream fails
         except DipeoError as error:

@@ -20,6 +20,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.anthropic import UnifiedAnthropicClient
 from tests import wire_anthropic as wire
+from tests.every_wire import WIRES, through_service
 from tests.llm_wire import Reply, ScriptedServer, events_of, llama_server, request, run
 
 MODEL = "claude-sonnet-5"
@@ -352,3 +353,24 @@ def test_a_model_that_ends_still_answers_where_warnings_are_errors(model: str, e
     """What the SDK warns of is said in the answer's notice instead."""
     with ScriptedServer(wire.says("Hello.")) as server:
         assert ask(server, said(model=model, extra=extra)).text == "Hello."
+
+
+def test_thoughts_of_a_conversation_that_has_changed_are_left_out():
+    """Claude refuses them; the rest of the turn goes, once more and without them."""
+    call = {"type": "tool_use", "id": "t1", "name": "weather", "input": {}}
+    thoughts = [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, {"type": "redacted_thinking", "data": "d"}]
+    messages = (
+        ChatMessage("user", "Weather?"),
+        ChatMessage("assistant", "", tool_calls=(ToolCall("t1", "weather", {}),), raw={"provider": "anthropic", "content": [*thoughts, call]}),
+        ChatMessage("tool", "sunny", tool_result=ToolResult("t1", "sunny")),
+    )
+    said = "messages.1.content.0: Invalid `signature` in `thinking` block. The block is bound to a different conversation. Remove the block."
+    with ScriptedServer(wire.error(400, said), wire.says("Sunny.")) as server:
+        _, found = through_service(server, WIRES[1], messages=messages)
+    assert isinstance(found, LLMResponse), found
+    first, second = (seen.body["messages"][1]["content"] for seen in server.seen)
+    assert (first, second) == ([*thoughts, call], [call])
+    with ScriptedServer(wire.error(400, said)) as server:
+        _, found = through_service(server, WIRES[1], messages=messages)
+        assert len(server.seen) == 2
+    assert "bound to a different conversation" in str(found)

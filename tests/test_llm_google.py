@@ -323,6 +323,23 @@ def test_parallel_calls_go_round_with_their_signatures():
     }
 
 
+@pytest.mark.parametrize("of", [NEW, MODEL, None])
+def test_signatures_go_back_only_to_the_model_that_gave_them(of: str | None):
+    """Another one (a fallback, a person's new model) gets the turn without, with the mark for unsigned calls; recordings of before name none."""
+    part = function_call("weather", {"city": "Rome"}, id="c1", thoughtSignature="c2lnbmVk")
+    raw = {"provider": "gemini", "content": [text("Hm.", thought=True), part], **({"model": of} if of else {})}
+    messages = (
+        ChatMessage("user", "Weather?"),
+        ChatMessage("assistant", "", tool_calls=(ToolCall("c1", "weather", {"city": "Rome"}),), raw=raw),
+        ChatMessage("tool", "sunny", tool_result=ToolResult("c1", "sunny")),
+    )
+    with ScriptedServer(says("Sunny.")) as server:
+        stream(server.url, LLMRequest("google", NEW, messages))
+    parts = server.seen[0].body["contents"][1]["parts"]
+    mark = base64.urlsafe_b64encode(b"skip_thought_signature_validator").decode()
+    assert parts == (raw["content"] if of != MODEL else [{**part, "thoughtSignature": mark}])
+
+
 @pytest.mark.parametrize(("model", "signed"), [(MODEL, False), (NEW, True), ("gemini-flash-latest", True)])
 def test_calls_of_another_model_are_told(model: str, signed: bool):
     """A history of another provider has calls and results; Gemini 3 gets the mark that it wants for unsigned calls."""

@@ -48,6 +48,9 @@ FINISH = {
     "tool_use": "tool_calls",
 }
 """Anthropic's stop reasons → ours."""
+BOUND = "bound to a different conversation"
+"""Words of the refusal of thoughts whose conversation has changed before them since: by other instructions or tools, or a shorter memory
+(https://platform.claude.com/docs/en/build-with-claude/preserved-thinking)."""
 FULL = "The answer ended where the model's context is full; remember less, or shorten the inputs."
 
 
@@ -76,8 +79,15 @@ class UnifiedAnthropicClient(UnifiedClient):
         turn = _Turn(request)
         vendor = stainless(_sdk(), caller)
         for _ in range(PAUSES + 1):
-            with translated(caller, vendor):
-                opened = await client.messages.create(**body, stream=True)
+            try:
+                with translated(caller, vendor):
+                    opened = await client.messages.create(**body, stream=True)
+            except LLMError as error:
+                if error.status != 400 or BOUND not in error.message:
+                    raise
+                body["messages"] = _without_thoughts(body["messages"])
+                with translated(caller, vendor):
+                    opened = await client.messages.create(**body, stream=True)
             with reading(caller, vendor) as progress:
                 async with opened as events:
                     turn.begin(events.response.headers.get("request-id"))
@@ -346,6 +356,13 @@ def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     if turns[-1]["role"] == "assistant" and last["type"] == "text":  # the beginning of an answer must not end in blanks
         turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip()}
     return turns
+
+
+def _without_thoughts(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Turns without thoughts: none of them may be left out alone."""
+    thoughts = ("thinking", "redacted_thinking")
+    found = [{**turn, "content": [block for block in turn["content"] if block["type"] not in thoughts]} for turn in turns]
+    return [turn for turn in found if turn["content"]]
 
 
 def _blocks(message: ChatMessage) -> Iterator[dict[str, Any]]:

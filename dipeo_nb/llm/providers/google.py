@@ -413,9 +413,10 @@ def _contents(request: LLMRequest, types: Any) -> Iterator[Any]:
             yield {"role": "user", "parts": results}
             results = []
         names |= {call.id: call.name for call in message.tool_calls}
-        if message.raw is not None and message.raw.get("provider") == UnifiedGoogleClient.provider:
+        raw = message.raw if message.raw is not None and message.raw.get("provider") == UnifiedGoogleClient.provider else None
+        if raw is not None and raw.get("model") in (None, request.model):  # another model does not know the signatures
             # Signatures are bytes, which only JSON carries as base64.
-            parts = [types.Part.model_validate_json(json.dumps(part)) for part in message.raw["content"] if not _is_blank(part)]
+            parts = [types.Part.model_validate_json(json.dumps(part)) for part in raw["content"] if not _is_blank(part)]
             yield types.Content(role="model", parts=parts)
         elif message.role == "assistant":
             if parts := _said(message, request.model):  # a turn without parts is refused, and so is a blank part
@@ -671,7 +672,7 @@ class _Answer:
             self._id,
             rung=rung,
             tool_outputs=tuple(self._outputs),
-            raw={"provider": "gemini", "content": self._parts} if signed else None,
+            raw={"provider": "gemini", "model": request.model, "content": self._parts} if signed else None,
         )
 
     def _part(self, part: Any) -> Iterator[StreamEvent]:
