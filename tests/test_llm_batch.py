@@ -7,15 +7,16 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel, SecretStr
 
 from dipeo_nb import config
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, TokenUsage, ToolConfig
+from dipeo_nb.common.scrub import redactor
+from dipeo_nb.domain.chat import BillItem, ChatMessage, LLMRequest, LLMResponse, TokenUsage, ToolConfig
 from dipeo_nb.errors import (
     ConfigurationError,
     LLMError,
@@ -27,8 +28,8 @@ from dipeo_nb.errors import (
     UserError,
     ValidationError,
 )
-from dipeo_nb.llm import recording
-from dipeo_nb.llm.batch import BatchJob
+from dipeo_nb.llm import batch, recording
+from dipeo_nb.llm.batch import BatchItem, BatchJob
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
@@ -328,7 +329,7 @@ def test_fifty_items_with_three_failures(kind: type[Provider], tmp_path: Path):
 SUBMIT = """
 import asyncio, os, sys
 from dipeo_nb.config import get_settings
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest
+from dipeo_nb.domain.chat import BillItem, ChatMessage, LLMRequest
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
@@ -521,3 +522,22 @@ def test_schemas_of_tools_are_checked_before_a_batch_is_submitted(tmp_path: Path
         with pytest.raises(ValidationError, match="schema"):
             client.chat("Hi.", model="gpt-4o", tools=[tool])
         assert server.seen == []
+
+
+def test_no_key_in_what_a_batch_says():
+    """What a server says about answers (the model, how they ended, terms of the bill) and in errors may repeat a key, as elsewhere."""
+    key = "sk-canary-of-batches-0123456789"
+    redactor.add(key)
+    usage = TokenUsage(1, 1, bill=(BillItem({"input_tokens": 1}, {"service_tier": key}),))
+
+    class Repeating:
+        async def batch_results(self, batch_id: str, requests: Mapping[str, LLMRequest]) -> dict[str, LLMResponse | LLMError]:
+            answer = LLMResponse("Hi", "openai", f"gpt-{key}", usage, finish_reason=key, warnings=(f"limit of {key}",))
+            return {"0": answer, "1": ProviderError(f"openai: wrong key {key}", provider="openai")}
+
+    items = tuple(BatchItem(name, "gpt-x") for name in "01")
+    job = BatchJob("b", "openai", "completed", 0.0, items)
+    said = run(batch.collect(cast(Any, Repeating()), job))
+    assert isinstance(said[0], LLMResponse)
+    assert said[0].text == "Hi"
+    assert key not in repr(said) + str(said[1]) + repr([item.terms for item in said[0].usage.bill])

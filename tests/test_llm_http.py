@@ -16,6 +16,8 @@ import pytest
 from pydantic import SecretStr
 
 from dipeo_nb.common.scrub import redactor
+from dipeo_nb.config import get_settings
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.errors import (
     AuthError,
     ConfigurationError,
@@ -34,6 +36,8 @@ from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient
 from dipeo_nb.llm.providers.google import UnifiedGoogleClient
 from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
+from dipeo_nb.llm.service import LLMService
+from dipeo_nb.security.memory import InMemoryAPIKeyService
 from tests.llm_wire import Call, ScriptedServer, run
 
 KEY = "sk-canary-0123456789abcdefghij"
@@ -273,6 +277,45 @@ def test_the_environment_means_the_same_to_api_jobs(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
         ask("https://models.example.com")
+
+
+@pytest.mark.parametrize(
+    ("header", "said", "cost"),
+    [
+        ("0.00123", {}, 0.00123),
+        ("4.5e-06", {}, 4.5e-06),
+        ("0.5", {"cost": 0.25}, 0.25),  # the usage is nearer to the bill
+        ("0.0", {}, None),  # gateways say 0 of what they have no price for
+        ("", {}, None),
+        ("-1", {}, None),
+        ("nan", {}, None),
+        ("inf", {}, None),
+        ("free", {}, None),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_a_gateway_says_in_a_header_that_an_answer_cost(header: str, said: dict[str, float], cost: float | None, whole: bool):
+    """It counts for an answer that came whole; the header of a stream was sent before the answer was there."""
+    answer = {**ANSWER, "usage": {**ANSWER["usage"], **said}}
+
+    def reply(call: Call) -> None:
+        if whole:
+            call.json(200, answer, x_litellm_response_cost=header)
+        else:
+            call.stream([{"type": "response.completed", "response": answer}], x_litellm_response_cost=header)
+
+    async def go(url: str) -> Any:
+        service = LLMService(get_settings(), InMemoryAPIKeyService({"openai": KEY}))
+        try:
+            request = LLMRequest("openai", "gpt-x", (ChatMessage("user", "Hi"),), base_url=url)
+            return await service.complete(request)
+        finally:
+            await service.cleanup()
+
+    with ScriptedServer(reply) as server:
+        response = run(go(server.url))
+    assert response.cost_usd == (cost if whole else said.get("cost"))
+    assert response.usage.total == 5
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -16,11 +16,12 @@ from typing import Any, Protocol, cast
 
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.root import Root
+from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.walk import Entry
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung, TokenUsage
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
-from dipeo_nb.llm.endings import ended
+from dipeo_nb.llm.endings import ended, without_keys
 from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.llm.structured import laddered, made, schema_of, unladdered
 
@@ -212,10 +213,12 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
         cost = cost_usd(job.service, answered, usage, base_url=job.base_url, batch=True, requested=item.model)
         if isinstance(answer, LLMResponse):
             try:
-                answer = ended(replace(answer, cost_usd=cost), asked[item.id])
+                answer = ended(without_keys(replace(answer, cost_usd=cost), asked[item.id]), asked[item.id])
             except LLMError as error:
                 answer = error
         elif answer.usage is not None:  # a refusal, or an answer that does not fit, is paid for
             answer.cost_usd, answer.charged = cost, True
+        if isinstance(answer, LLMError):
+            redactor.error(answer)
         answers.append(answer)
     return answers

@@ -24,6 +24,8 @@ CONNECT_TIMEOUT_S = 20.0
 """Seconds to reach a server."""
 ANSWER_LIMIT = 512 * 1024 * 1024
 """Bytes of one answer, images among them."""
+COST_HEADER = "x-litellm-response-cost"
+"""Header in which LiteLLM's proxy says what an answer cost, in US dollars."""
 DRAIN_S = 0.1
 """Seconds that are waited for the end of a stream that has said that it is done, so that its connection can be used again."""
 DONE = b"[DONE]"
@@ -152,6 +154,8 @@ def client_class(library: Any) -> Any:
                 body = json.loads(data)
             except (ValueError, RecursionError):
                 body = None
+            if isinstance(body, dict):
+                body = _with_cost(cast("dict[str, Any]", body), response.headers)
             parts = cast("list[Any]", body) if isinstance(body, list) else [body]
             events_of: Callable[[Any], Sequence[Mapping[str, Any]] | None] = self._own["whole"] or (lambda _: None)
             answers = [events_of(part) if isinstance(part, Mapping) else None for part in parts]
@@ -194,6 +198,16 @@ def _unpacker(headers: Any) -> Callable[[bytes], bytes] | None:
 
 def _no_cleaner() -> None:
     """What is to be read as it comes."""
+
+
+def _with_cost(body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    """An answer that came whole, with what its gateway says in a header that it cost; what the usage says itself goes before that.
+    The header of a stream is sent before there is anything to charge for, so it says nothing."""
+    usage = body.get("usage")
+    with contextlib.suppress(ValueError):
+        if isinstance(usage, dict) and COST_HEADER in headers:
+            return {**body, "usage": {"cost": float(headers[COST_HEADER]), **cast("dict[str, Any]", usage)}}
+    return body
 
 
 def _asks_for_stream(request: Any) -> bool:
