@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import json
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -17,12 +19,14 @@ from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers import anthropic as anthropic_client
 from dipeo_nb.llm.providers import openai as openai_client
 from dipeo_nb.llm.providers.anthropic import UnifiedAnthropicClient
+from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.llm.tools import call_of, run_tool, tool_of, tools_of
 from dipeo_nb.security.keys import EnvironmentAPIKeyService
 from tests import wire_anthropic as wire
-from tests.llm_wire import USAGE, Call, Reply, ScriptedServer, delta, final, message, run, settings_with
+from tests import wire_ollama
+from tests.llm_wire import USAGE, Call, Reply, ScriptedServer, delta, final, message, run, says, settings_with
 
 T = TypeVar("T")
 KEY = "sk-canary-0123456789abcdefghij"
@@ -348,3 +352,34 @@ def test_all_callables_and_names_are_tools():
     assert bound.name == "weather"
     assert run(run_tool(call_of("c", "weather", "{}"), [bound])).content == "Sun in Rome"
     assert openai_client.call_of("c", "f", "").arguments == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply"),
+    [
+        (UnifiedOpenAIClient, says("Hi there.")),
+        (UnifiedAnthropicClient, wire.says("Hi there.")),
+        (UnifiedOllamaClient, wire_ollama.says("Hi there.")),
+    ],
+    ids=["openai", "anthropic", "ollama"],
+)
+def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(kind: Any, reply: Reply):
+    """The answer is whole when the server has said so; some gateways leave the stream open then."""
+    answered_all = threading.Event()
+
+    def lingering(call: Call) -> None:
+        reply(call)
+        answered_all.wait(60)
+
+    async def ask(made: Any) -> LLMResponse:
+        try:
+            return await made.async_chat("Hi")
+        finally:
+            answered_all.set()
+
+    async def within_time(made: Any) -> LLMResponse:
+        async with asyncio.timeout(30):
+            return await ask(made)
+
+    script = wire_ollama.Ollama(lingering, models=("m:latest",)) if kind is UnifiedOllamaClient else lingering
+    assert with_client(kind, script, within_time).text == "Hi there."

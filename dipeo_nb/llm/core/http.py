@@ -406,7 +406,7 @@ async def events_of(response: Any) -> AsyncGenerator[dict[str, Any]]:
                 raise AnswerTooLargeError(f"it sends more than {ANSWER_LIMIT:,} bytes")
             for _, data in events.feed(piece):
                 if data.startswith(DONE):
-                    await _drained(pieces)
+                    await drained(pieces)
                     return
                 read = True
                 yield _object(data)
@@ -425,9 +425,10 @@ def _object(data: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-async def _drained(pieces: AsyncIterator[bytes]) -> None:
-    """Read what is left, which says nothing any more."""
+async def drained(items: AsyncIterator[Any]) -> None:
+    """Read what is left of a stream that has said all, so that its connection can be used again. A server that leaves it open is
+    not waited for."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(DRAIN_S):
-            async for _ in pieces:
+            async for _ in items:
                 pass

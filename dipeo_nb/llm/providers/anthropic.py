@@ -19,6 +19,7 @@ from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import Caller, reading, said_by, said_in_stream, stainless, translated
+from dipeo_nb.llm.core.http import drained
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
@@ -97,6 +98,9 @@ class UnifiedAnthropicClient(UnifiedClient):
                             progress.begun = True
                             if said is not None:
                                 yield said
+                            if event.type == "message_stop":
+                                await drained(events)
+                                break
                     finally:
                         request.note(turn.usage)
             if not turn.complete:

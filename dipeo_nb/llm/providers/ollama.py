@@ -25,6 +25,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, reading, said_by, said_in_stream, status_error, translated
+from dipeo_nb.llm.core.http import drained
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import broken_off, named, words
 from dipeo_nb.llm.structured import made, parsed, schema_of
@@ -498,6 +499,9 @@ async def _events(client: Any, body: Mapping[str, Any], answer: _Answer) -> Asyn
         async for chunk in chunks:
             for event in answer.take(chunk):
                 yield event
+            if chunk.done:
+                await drained(chunks)
+                break
 
 
 def _usage(end: Any) -> TokenUsage:

@@ -20,7 +20,7 @@ from dipeo_nb.domain.request_options import EFFORTS, merged
 from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, UnsupportedError
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import SAID_LIMIT, reading, said_by, said_in_stream, stainless, status_error, translated
-from dipeo_nb.llm.core.http import events_of
+from dipeo_nb.llm.core.http import drained, events_of
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
@@ -90,6 +90,8 @@ class UnifiedOpenAIClient(UnifiedClient):
                             request.note(of_openai(event["response"]))  # mostly that it works, without any count
                         case "response.completed" | "response.incomplete":
                             final = event["response"]
+                            await drained(events)
+                            break
                         case "response.failed":
                             answer = event["response"]
                             problem = answer.get("error") or {}
@@ -104,7 +106,7 @@ class UnifiedOpenAIClient(UnifiedClient):
                             raise TypeError("an event of another API")
                         case _:
                             pass
-                    progress.begun = progress.begun or final is None
+                    progress.begun = True
             if final is None:
                 raise broken_off(request)
             if items and not final.get("output"):
