@@ -228,8 +228,8 @@ class LLMRequest:
     __repr__ = bounded_repr
 
     def note(self, usage: TokenUsage) -> None:
-        """Keep what the provider has reported so far; clients call it before the answer is complete. Nothing reported changes nothing."""
-        if self.meter is not None and usage.total is not None:
+        """Keep what the provider has reported so far; clients call it before the answer is complete."""
+        if self.meter is not None:
             self.meter.usage = usage
 
     def __post_init__(self) -> None:

@@ -102,7 +102,8 @@ class UnifiedAnthropicClient(UnifiedClient):
                                 await drained(events)
                                 break
                     finally:
-                        request.note(turn.usage)
+                        if (usage := turn.usage).total is not None:
+                            request.note(usage)
             if not turn.complete:
                 raise broken_off(request)
             if turn.stop_reason != "pause_turn":

@@ -101,7 +101,8 @@ class UnifiedClaudeCodeClient(UnifiedClient):
                                 yield event
                             progress.begun = True
                 finally:
-                    request.note(answer.usage)
+                    if (usage := answer.usage).total is not None:
+                        request.note(usage)
                 response = await made(lambda: answer.finished(session), request)
                 session.turns = (*history, (prompt, response.text))
         yield StreamEvent("usage", data=response.usage.to_dict())

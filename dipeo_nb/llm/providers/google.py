@@ -102,7 +102,8 @@ class UnifiedGoogleClient(UnifiedClient):
                             yield event
                         progress.begun = True
             finally:
-                request.note(answer.usage)
+                if (usage := answer.usage).total is not None:
+                    request.note(usage)
             response = await made(answer.finished, request)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
