@@ -19,7 +19,7 @@ from typing import Any
 import nbformat
 
 from tests.test_rendering_attacks import MARKDOWN, PAGES, TERMINAL
-from tests.test_trust import light, node
+from tests.untrusted import light, node
 
 LOOKALIKES = (
     "yaml", "openai", "anthropic", "httpx", "jinja2", "anywidget", "ruamel", "typer", "sitecustomize", "usercustomize", "dipeo_words",

@@ -15,7 +15,7 @@ from dipeo_nb.domain.capabilities import Use
 from dipeo_nb.errors import NodeExecutionError, NotGrantedError, RunError, TrustError, UserError
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.gate import granting
-from tests.test_trust import MARK, base, light, marking, node, session, write
+from tests.untrusted import MARK, base, light, marking, node, session, write
 
 __all__ = ["base", "session"]  # fixtures
 

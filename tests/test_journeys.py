@@ -27,7 +27,7 @@ from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.folder_settings import declined_settings
 from dipeo_nb.security.trust import Trust
 from tests.test_rendering_attacks import HARMFUL, PAGES, live
-from tests.test_trust import light, node, write
+from tests.untrusted import light, node, write
 
 CODE = node("code_job", "Clean", code="return 1 + 1")
 ASK = node("person_job", "Ask", person="A", default_prompt="Hi")

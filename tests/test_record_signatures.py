@@ -17,7 +17,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import NodeExecutionError, RunError, TrustError
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
-from tests.test_trust import light, node
+from tests.untrusted import light, node
 
 CODE = "class Point:\n    x = 1\np = Point()\nn = 1\nreturn n"
 INNER = light(node("code_job", "Inner", code=CODE), node("code_job", "Stop", code="open('go')\nreturn p.x"))

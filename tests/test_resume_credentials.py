@@ -13,7 +13,7 @@ from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.errors import RunError, TrustError, UserError
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
-from tests.test_trust import light, node, write
+from tests.untrusted import light, node, write
 
 KEY = "sk-" + "a1B2" * 8
 OTHER = "sk-" + "c3D4" * 8

@@ -4,38 +4,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dipeo_nb.config import reset_settings
 from dipeo_nb.diagram.closure import closure
 from dipeo_nb.diagram.document import load
 from dipeo_nb.errors import CodeError, NodeExecutionError, RunError, TrustError
 from dipeo_nb.execution import node_js
 from dipeo_nb.notebook.session import Session
-from dipeo_nb.testing import scripted
-from tests.test_trust import light, node, write
+from tests.untrusted import base, light, node, session, write
 
-
-@pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The base directory, which nobody has trusted."""
-    folder = tmp_path / "clone"
-    folder.mkdir()
-    monkeypatch.delenv("DIPEO_TRUST")
-    monkeypatch.setenv("DIPEO_BASE_DIR", str(folder))
-    monkeypatch.chdir(folder)
-    reset_settings()
-    return folder
-
-
-@pytest.fixture
-def session(base: Path) -> Iterator[Session]:
-    with Session(llm=scripted("Fine.")) as made:
-        yield made
+__all__ = ["base", "session"]  # fixtures
 
 
 def files(base: Path, contents: Mapping[str, str]) -> None:

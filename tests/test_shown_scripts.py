@@ -15,7 +15,7 @@ from dipeo_nb.diagram.shell_words import commands, invocations, moves
 from dipeo_nb.errors import CodeError, NotGrantedError
 from dipeo_nb.notebook.session import Session
 from tests.test_shown_modules import _output, base, files, session
-from tests.test_trust import MARK, light, node, write
+from tests.untrusted import MARK, light, node, write
 
 __all__ = ["base", "session"]  # fixtures
 

@@ -9,8 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,65 +32,12 @@ from dipeo_nb.security.signatures import signed
 from dipeo_nb.security.trust import Trust
 from dipeo_nb.testing import scripted
 from tests.test_api_job import Server
+from tests.untrusted import KINDS, MARK, base, code_files, light, marking, node, session, write
 
-MARK = "ran.txt"
+__all__ = ["base", "session"]  # fixtures
 
+# Code without a yes, in each way it can hide.
 
-def light(*nodes: dict[str, Any], persons: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A chain of these nodes as a light diagram."""
-    chain = [{"label": "Start", "type": "start"}, *nodes, {"label": "End", "type": "endpoint"}]
-    arrows = [{"from": a["label"], "to": b["label"]} for a, b in pairwise(chain)]
-    return {"version": "light", "persons": dict(persons or {}), "nodes": chain, "connections": arrows}
-
-
-def node(kind: str, label: str = "Work", **props: Any) -> dict[str, Any]:
-    return {"label": label, "type": kind, "props": props}
-
-
-def marking() -> str:
-    """Python code whose running leaves a file."""
-    return f"open({MARK!r}, 'w').write('x')\nreturn 1"
-
-
-@pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cloned folder: the base directory, which nobody has trusted."""
-    folder = tmp_path / "clone"
-    folder.mkdir()
-    monkeypatch.delenv("DIPEO_TRUST")
-    monkeypatch.setenv("DIPEO_BASE_DIR", str(folder))
-    monkeypatch.chdir(folder)
-    reset_settings()
-    return folder
-
-
-@pytest.fixture
-def session(base: Path) -> Iterator[Session]:
-    with Session(llm=scripted("Fine.")) as made:
-        yield made
-
-
-def write(folder: Path, data: Mapping[str, Any] | str, name: str = "d.light.yaml") -> Path:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(data if isinstance(data, str) else json.dumps(data))
-    return path
-
-
-# Code without a yes: each kind, in each way it can hide.
-
-KINDS: dict[str, dict[str, Any]] = {
-    "python": node("code_job", code=marking()),
-    "bash": node("code_job", language="bash", code=f"echo x > {MARK}"),
-    "shell": node("code_job", language="shell", code=f"echo x > {MARK}"),
-    "file": node("code_job", file_path="evil.py"),
-    "line that names a file": node("code_job", code="evil.py"),
-    "shell hook": node("hook", hook_type="shell", command=f"touch {MARK}"),
-    "shell hook in config": node("hook", hook_type="shell", config={"command": f"touch {MARK}"}),
-    "shell hook with args": node("hook", hook_type="shell", config={"command": "touch", "args": [MARK]}),
-    "python hook": node("hook", hook_type="python", config={"script": "evil_hook.py"}),
-    "preprocessor": node("template_job", template_content="x", preprocessor="evil_module.prepare"),
-}
 FORMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "direct": lambda n: light(n),
     "without a type": lambda n: light({k: v for k, v in n.items() if k != "type"}),
@@ -119,13 +65,6 @@ CODE_CASES = [
     for form in (*FORMS, *NAMED)
     if not (kind == "file" and form.endswith("without a type"))  # a path alone says nothing about the type
 ]
-
-
-def code_files(folder: Path) -> None:
-    """The files that the kinds of code name."""
-    write(folder, f"open({MARK!r}, 'w').write('x')\ndef main(**kw):\n    return 1\n", "evil.py")
-    write(folder, f"def hook(*a, **kw):\n    open({MARK!r}, 'w').write('x')\n    return 1\n", "evil_hook.py")
-    write(folder, f"def prepare(names):\n    open({MARK!r}, 'w').write('x')\n    return {{}}\n", "evil_module.py")
 
 
 def hostile(folder: Path, kind: str, form: str) -> Path:

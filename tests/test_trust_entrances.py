@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 
-from dipeo_nb.config import reset_settings
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import load, load_text
 from dipeo_nb.domain.enums import NodeType
@@ -24,22 +23,12 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.server import RunServer
 from dipeo_nb.testing import scripted
-from tests.test_trust import KINDS, MARK, code_files, light, node, write
+from tests.untrusted import KINDS, MARK, base, code_files, light, node, write
+
+__all__ = ["base"]  # a fixture
 
 SHORT = ("python", "shell hook", "preprocessor")
 """Kinds of code, one of each way to run it."""
-
-
-@pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The base directory, which nobody has trusted."""
-    folder = tmp_path / "clone"
-    folder.mkdir()
-    monkeypatch.delenv("DIPEO_TRUST")
-    monkeypatch.setenv("DIPEO_BASE_DIR", str(folder))
-    monkeypatch.chdir(folder)
-    reset_settings()
-    return folder
 
 
 @pytest.fixture

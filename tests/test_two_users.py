@@ -31,7 +31,7 @@ from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.keystore import KeyFile, KeyFilePermissionWarning
 from dipeo_nb.security.trust import Trust
 from dipeo_nb.security.trust_store import GuestMade, TrustStore
-from tests.test_trust import light, marking, node, write
+from tests.untrusted import light, marking, node, write
 
 ADA, BOB = 54_321, 54_322
 """Users that have no account: files and processes need none."""
