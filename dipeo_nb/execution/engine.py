@@ -165,9 +165,9 @@ class Execution:
         self.variables: dict[str, Any] = dict(self.options.variables)
         """Global variables: start data under run inputs, then what nodes publish."""
         self._shares_code = code_state.any_shares(plan)
-        self._assigned: dict[int, code_state.View] = {}
         self._moved: set[str] = set()
         """Persons whose own options were left out, which was said."""
+        self._assigned: dict[int, code_state.View] = {}
         """What code had assigned when a node last finished or passed its output on, by node; empty without such code."""
         self._scheduler = schedule.initial()
         self._ticks: deque[schedule.Tick] = deque()
@@ -178,6 +178,8 @@ class Execution:
         self._wakeup: asyncio.Event = asyncio.Event()
         self._finish: schedule.Finish | None = None
         self._failure: DipeoError | None = None
+        self._begin = 0.0
+        """When `run` began, on the monotonic clock."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
         self._hears = False
