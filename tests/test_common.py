@@ -18,6 +18,7 @@ import filelock
 import pytest
 
 from dipeo_nb.common import AsyncFileLock, CacheFileLock, FileLock, SingleFlightCache, get_cache_lock_manager
+from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.domain.ports import Artifact
 from dipeo_nb.errors import APIKeyError, StorageError
 from dipeo_nb.security.keystore import KeyFile
@@ -470,3 +471,32 @@ def test_files_of_a_cache_that_cannot_be_locked(
     use()
     with pytest.raises(sqlite3.OperationalError, match="its own"), CacheFileLock(tmp_path).write("k.txt"):
         raise sqlite3.OperationalError("its own")
+
+
+def test_work_on_many_items_is_limited_and_in_order():
+    """So many at a time, results as the items; the first error is raised, and nothing goes on behind it."""
+    busy: list[int] = []
+    most = ended = 0
+
+    async def work(number: int) -> int:
+        nonlocal most, ended
+        busy.append(number)
+        most = max(most, len(busy))
+        try:
+            await asyncio.sleep(0.001 * (5 - number % 5))
+            if number == 100:
+                raise ValueError("a bad one")
+        finally:
+            busy.remove(number)
+            ended += 1
+        return number
+
+    async def go() -> None:
+        assert await gather_limited(work, range(20), 3) == list(range(20))
+        assert most == 3
+        with pytest.raises(ValueError, match="a bad one"):
+            await gather_limited(work, range(99, 500), 3)
+        assert busy == []
+        assert ended < 30
+
+    asyncio.run(go())

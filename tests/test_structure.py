@@ -21,10 +21,10 @@ LONG: dict[str, int] = {
     "execution/handlers/sub_diagram.py": 520, "execution/metrics.py": 619, "execution/state/postgres.py": 505,
     "execution/state/sqlite.py": 678, "llm/core/errors.py": 522, "llm/providers/anthropic.py": 618,
     "llm/providers/claude_code.py": 542, "llm/providers/google.py": 797, "llm/providers/ollama.py": 554,
-    "llm/providers/openai.py": 510, "llm/samples.py": 569, "llm/service.py": 859, "llm/structured.py": 523,
-    "mixins.py": 538, "notebook/answer.py": 506, "notebook/chat.py": 535, "notebook/run.py": 956,
+    "llm/providers/openai.py": 510, "llm/samples.py": 569, "llm/service.py": 858, "llm/structured.py": 523,
+    "mixins.py": 538, "notebook/answer.py": 506, "notebook/chat.py": 533, "notebook/run.py": 956,
     "notebook/session.py": 871, "security/gate.py": 747, "security/keystore.py": 557, "server.py": 527,
-    "storage/cloud.py": 748, "storage/conversation.py": 561, "storage/json_db.py": 653, "storage/local.py": 605,
+    "storage/cloud.py": 747, "storage/conversation.py": 561, "storage/json_db.py": 653, "storage/local.py": 605,
 }  # fmt: skip
 MOST_FIELDS = 25
 """Of a class: attributes that are declared in it, or stored on `self`."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 async def uncancelled(work: Awaitable[T]) -> T:
@@ -24,6 +25,23 @@ async def uncancelled(work: Awaitable[T]) -> T:
     if not future.cancelled():
         future.exception()  # else asyncio complains that nobody asked for it
     raise cancelled
+
+
+async def gather_limited(work: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int) -> list[R]:
+    """What *work* gives for each item, in their order, at most *limit* of them at a time. The first error ends the others."""
+    turns = asyncio.Semaphore(limit)
+
+    async def one(item: T) -> R:
+        async with turns:
+            return await work(item)
+
+    tasks = [asyncio.ensure_future(one(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

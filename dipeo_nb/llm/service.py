@@ -23,6 +23,7 @@ from typing import Any
 
 import stamina
 
+from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.root import own_root
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.values import is_plain, well_formed
@@ -239,16 +240,14 @@ class LLMService:
 
         `submit_batch` uses the provider's own batch API, which is cheaper and takes up to a day.
         """
-        turns = asyncio.Semaphore(max_concurrent)
 
-        async def one(request: LLMRequest) -> LLMResponse | LLMError:
-            async with turns:
-                try:
-                    return await self.complete(request)
-                except LLMError as error:
-                    return error
+        async def answer(request: LLMRequest) -> LLMResponse | LLMError:
+            try:
+                return await self.complete(request)
+            except LLMError as error:
+                return error
 
-        return list(await asyncio.gather(*map(one, requests)))
+        return await gather_limited(answer, requests, max_concurrent)
 
     # Batches at the providers.
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
 from dipeo_nb.common.short_repr import short_repr
@@ -472,16 +473,13 @@ async def _all(service: LLMServicePort, requests: Sequence[LLMRequest]) -> list[
 
 
 async def _gathered(service: LLMServicePort, requests: Sequence[LLMRequest]) -> list[Any]:
-    turns = asyncio.Semaphore(BATCH_CONCURRENCY)
+    async def answer(request: LLMRequest) -> Any:
+        try:
+            return await service.complete(request)
+        except LLMError as error:
+            return error
 
-    async def one(request: LLMRequest) -> Any:
-        async with turns:
-            try:
-                return await service.complete(request)
-            except LLMError as error:
-                return error
-
-    return list(await asyncio.gather(*map(one, requests)))
+    return await gather_limited(answer, requests, BATCH_CONCURRENCY)
 
 
 def _several(prompts: Any) -> Sequence[Messages]:

@@ -29,6 +29,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.operations import logged
 from dipeo_nb.common.root import Root
@@ -250,13 +251,7 @@ class ArtifactStoreAdapter:
         return name, version
 
     async def _refs(self, places: Iterable[tuple[str, str]]) -> list[ArtifactRef]:
-        gate = asyncio.Semaphore(_CONCURRENT)
-
-        async def one(name: str, version: str) -> dict[str, Any] | None:
-            async with gate:
-                return await self._record(name, version)
-
-        records = await asyncio.gather(*(one(*place) for place in places))
+        records = await gather_limited(lambda place: self._record(*place), places, _CONCURRENT)
         return [_ref(record) for record in records if record is not None]
 
     async def _record(self, name: str, version: str) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import stamina
 from pydantic import SecretStr
 
+from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.ports import BlobData, BlobStorePort, BlobVersion
@@ -314,22 +315,20 @@ class S3Adapter:
         path = self._path(key)
         boto = await self._boto("versions", "list versions")
         found = await self._thread("versions", key, lambda: list(self._listed(boto, path)))
-        gate = asyncio.Semaphore(16)
 
         async def described(row: dict[str, Any]) -> BlobVersion | None:
-            async with gate:
-                try:
-                    meta, attributes = await self._head(key, row["VersionId"])
-                except StorageError as error:
-                    if error.facts.get("cause") == "not_found":  # deleted between the two looks
-                        return None
-                    raise
+            try:
+                meta, attributes = await self._head(key, row["VersionId"])
+            except StorageError as error:
+                if error.facts.get("cause") == "not_found":  # deleted between the two looks
+                    return None
+                raise
             created = cast(datetime, row["LastModified"]).timestamp()
             return BlobVersion(
                 key, row["VersionId"], meta["size"], created, bool(row["IsLatest"]), _metadata(attributes)
             )
 
-        rows = await asyncio.gather(*(described(row) for row in found))
+        rows = await gather_limited(described, found, 16)
         return [row for row in rows if row is not None]
 
     async def presign_url(self, key: str, operation: str = "GET", expires_in: int = 3600) -> str:

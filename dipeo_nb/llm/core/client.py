@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.calls import did_you_mean_option
 from dipeo_nb.common.loop import iterate_on_loop, iterate_sync, on_library_loop, run_on_loop, run_sync
 from dipeo_nb.common.scrub import redactor
@@ -134,16 +135,13 @@ class UnifiedClient:
         return await run_on_loop(self._answers([self.request(messages, **options) for messages in batch], max_concurrent))
 
     async def _answers(self, requests: Sequence[LLMRequest], max_concurrent: int) -> list[LLMResponse | LLMError]:
-        turns = asyncio.Semaphore(max_concurrent)
+        async def answer(request: LLMRequest) -> LLMResponse | LLMError:
+            try:
+                return await self._answered(request)
+            except LLMError as error:
+                return error
 
-        async def one(request: LLMRequest) -> LLMResponse | LLMError:
-            async with turns:
-                try:
-                    return await self._answered(request)
-                except LLMError as error:
-                    return error
-
-        return list(await asyncio.gather(*map(one, requests)))
+        return await gather_limited(answer, requests, max_concurrent)
 
     def chat(self, messages: Messages, **options: Any) -> LLMResponse:
         """`async_chat`, blocking."""
