@@ -318,3 +318,40 @@ def test_a_scripted_model_that_blocks():
         return (await client.complete(LLMRequest("scripted", "m", []))).text
 
     assert run_sync(go()) == "later"
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest"])
+def test_a_bus_is_used_from_two_loops(apart: bool, overflow: Any) -> None:
+    """A cell of a notebook drains, and publishes to, the bus on whose handlers the library's loop works: neither waits for ever, and
+    every event is handled before `drain` returns."""
+    bus = InMemoryEventBus(apart=apart)
+    handled: list[int] = []
+    reported: list[Exception] = []
+
+    async def slowly(event: Event) -> None:
+        await asyncio.sleep(0.02)
+        handled.append(event.seq)
+        if event.seq == 1:
+            raise ValueError("no")
+
+    bus.subscribe(slowly, overflow=overflow, max_queue_size=2 if overflow == "block" else 100, on_error=reported.append)
+    seen: list[int] = []
+    bus.subscribe(lambda event: seen.append(event.seq))
+
+    async def publish(numbers: range) -> None:
+        for number in numbers:
+            await bus.publish(event(number))
+
+    async def cell() -> None:
+        async with asyncio.timeout(60):
+            await bus.drain()
+            assert handled == [1, 2, 3]
+            await publish(range(4, 9))
+            await bus.drain()
+            assert handled == seen == list(range(1, 9))
+            assert len(reported) == 1
+
+    run_sync(publish(range(1, 4)))
+    asyncio.run(cell())
+    run_sync(bus.cleanup())

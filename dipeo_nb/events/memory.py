@@ -8,7 +8,7 @@ import itertools
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -38,6 +38,8 @@ class _Queue:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where the handler's task is; whoever waits elsewhere does so there (`_on`)."""
         self.unfinished = 0
         self.closed = False
         self._events: OrderedDict[int, Event] = OrderedDict()
@@ -86,6 +88,14 @@ class _Queue:
         self._of_rank[_RANK[event.priority]].popleft()
         self.roomy.set()
         return event
+
+    async def until_roomy(self, count: int) -> None:
+        while not self.closed and not self.takes(count):
+            self.roomy.clear()
+            await self.roomy.wait()
+
+    async def until_idle(self) -> None:
+        await self.idle.wait()
 
     def done(self) -> None:
         self.unfinished -= 1
@@ -222,9 +232,7 @@ class InMemoryEventBus:
         left = [task for s in subscribers for task in (s.task, *s.reports) if task is not None]
         if self._calling is not None:
             left.append(self._calling)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*(_on(task.get_loop(), functools.partial(_ended, task)) for task in left))
 
     async def _drained(self) -> bool:
         """Drain; False when nothing comes of it for a while."""
@@ -252,8 +260,8 @@ class InMemoryEventBus:
         if self._subscribers:
             # Nothing is handed out before everybody can take everything; from there on nothing can interrupt.
             while (full := self._full(events)) is not None:
-                full.roomy.clear()
-                await full.roomy.wait()
+                queue, count = full
+                await _on(queue.loop, functools.partial(queue.until_roomy, count))
             for subscriber in tuple(self._subscribers):
                 fitting = [event for event in events if subscriber.fits(event)]
                 if not fitting:
@@ -268,8 +276,8 @@ class InMemoryEventBus:
                 else:
                     self._call(subscriber, fitting)
         self._published += len(events)
-        if self._calling is not None and not self._late:
-            await asyncio.wait({self._calling}, timeout=_PATIENCE_S)
+        if (calling := self._calling) is not None and not self._late:
+            await _on(calling.get_loop(), functools.partial(asyncio.wait, {calling}, timeout=_PATIENCE_S))
             self._late = self._calling is not None
             if self._late:
                 _LOG.warning("An event handler takes longer than %g s; runs do not wait for it any more", _PATIENCE_S)
@@ -323,11 +331,10 @@ class InMemoryEventBus:
     async def drain(self) -> None:
         for subscriber in self._subscribers:
             if subscriber.queue is not None:
-                await subscriber.queue.idle.wait()
-        if self._calling is not None:
-            await asyncio.wait({self._calling})
-        if reports := [task for subscriber in self._subscribers for task in subscriber.reports]:
-            await asyncio.wait(reports)
+                await _on(subscriber.queue.loop, subscriber.queue.until_idle)
+        calling = {self._calling} if self._calling is not None else set[asyncio.Task[None]]()
+        for task in calling.union(*(subscriber.reports for subscriber in self._subscribers)):
+            await _on(task.get_loop(), functools.partial(asyncio.wait, {task}))
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -345,17 +352,18 @@ class InMemoryEventBus:
             ],
         }
 
-    def _full(self, events: Sequence[Event]) -> _Queue | None:
-        """The queue of a subscriber whom the publisher waits for."""
+    def _full(self, events: Sequence[Event]) -> tuple[_Queue, int] | None:
+        """The queue of a subscriber whom the publisher waits for, and how many events it is to take."""
         for subscriber in self._subscribers:
             queue = subscriber.queue
             if queue is None or subscriber.overflow != "block" or queue.takes(len(events)):
                 continue
             fitting = [event for event in events if subscriber.fits(event)]
-            if not queue.takes(len(fitting)) and (
-                subscriber.apart or not queue.takes(sum(subscriber.chooses(event) for event in fitting))
-            ):
-                return queue
+            count = len(fitting)
+            if not queue.takes(count) and not subscriber.apart:
+                count = sum(subscriber.chooses(event) for event in fitting)
+            if not queue.takes(count):
+                return queue, count
         return None
 
     def _call(self, subscriber: _Subscriber, events: Sequence[Event]) -> None:
@@ -391,6 +399,9 @@ class InMemoryEventBus:
             self._call(*self._calls.popleft())
 
     def _enqueue(self, subscriber: _Subscriber, queue: _Queue, events: Sequence[Event]) -> None:
+        if queue.loop is not None and queue.loop is not _running_loop() and queue.loop.is_running():
+            queue.loop.call_soon_threadsafe(self._enqueue, subscriber, queue, events)
+            return
         if subscriber.overflow == "error" and not queue.takes(len(events)):
             self.unsubscribe(Subscription(subscriber.id))
             error = EventBusError(
@@ -402,7 +413,8 @@ class InMemoryEventBus:
             subscriber.tell(error)
             return
         if subscriber.task is None:
-            subscriber.task = asyncio.get_running_loop().create_task(self._serve(subscriber, queue))
+            queue.loop = asyncio.get_running_loop()
+            subscriber.task = queue.loop.create_task(self._serve(subscriber, queue))
         for event in events:
             queue.put(event)
             if subscriber.overflow == "drop_oldest" and len(queue) > queue.limit:
@@ -444,6 +456,19 @@ async def _handled(subscriber: _Subscriber, event: Event) -> None:
     result = subscriber.handler(event)
     if result is not None:
         await result
+
+
+async def _on(loop: asyncio.AbstractEventLoop | None, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Await *work* on a loop, whichever the caller's own is."""
+    if loop is None or not loop.is_running() or loop is asyncio.get_running_loop():
+        await work()
+    else:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _is_ours(handler: EventHandler) -> bool:
