@@ -161,6 +161,38 @@ def test_two_that_publish_see_each_other_and_themselves_once(redis_server: str):
             assert [seq for of, seq in seen if of == run] == list(range(1, 101)), "each run in its order"
 
 
+def test_a_bus_is_used_from_two_loops(redis_server: str):
+    """A cell of a notebook publishes to, reads from and flushes a bus that the library's loop has opened."""
+    bus = RedisEventBus(redis_server, prefix=f"test-{uuid.uuid4().hex}")
+    seen: list[int] = []
+    followed: list[int] = []
+
+    async def follow(event: Event) -> None:
+        followed.append(event.seq)
+
+    async def publish(*seqs: int) -> None:
+        for seq in seqs:
+            await bus.publish(event(seq))
+
+    async def cell() -> None:
+        async with asyncio.timeout(60):
+            bus.subscribe(follow, after="0")
+            await publish(3, 4)
+            assert await bus.flush()
+            await bus.drain()
+            assert seen == [1, 2, 3, 4]
+            while followed != [1, 2, 3, 4]:
+                await asyncio.sleep(0.01)
+
+    run_sync(bus.initialize())
+    try:
+        bus.subscribe(lambda event: seen.append(event.seq))
+        run_sync(publish(1, 2))
+        asyncio.run(cell())
+    finally:
+        run_sync(bus.cleanup())
+
+
 def test_every_type_comes_through_the_server_as_it_was(redis_server: str):
     """Row S82: text of any script, numbers, nested values, no node."""
     sent = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,6 +25,13 @@ async def uncancelled(work: Awaitable[T]) -> T:
     if not future.cancelled():
         future.exception()  # else asyncio complains that nobody asked for it
     raise cancelled
+
+
+async def on_loop(loop: asyncio.AbstractEventLoop | None, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Await *work* on an event loop, whichever the caller's own is; on the caller's when that one is None or does not run."""
+    if loop is None or not loop.is_running() or loop is asyncio.get_running_loop():
+        return await work()
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
 
 async def gather_limited(work: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int) -> list[R]:

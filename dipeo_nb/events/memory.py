@@ -8,12 +8,13 @@ import itertools
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from dipeo_nb.common import user_code
+from dipeo_nb.common.aio import on_loop
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
@@ -39,7 +40,7 @@ class _Queue:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.loop: asyncio.AbstractEventLoop | None = None
-        """Where the handler's task is; whoever waits elsewhere does so there (`_on`)."""
+        """Where the handler's task is; whoever waits elsewhere does so there (`on_loop`)."""
         self.unfinished = 0
         self.closed = False
         self._events: OrderedDict[int, Event] = OrderedDict()
@@ -232,7 +233,7 @@ class InMemoryEventBus:
         left = [task for s in subscribers for task in (s.task, *s.reports) if task is not None]
         if self._calling is not None:
             left.append(self._calling)
-        await asyncio.gather(*(_on(task.get_loop(), functools.partial(_ended, task)) for task in left))
+        await asyncio.gather(*(on_loop(task.get_loop(), functools.partial(_ended, task)) for task in left))
 
     async def _drained(self) -> bool:
         """Drain; False when nothing comes of it for a while."""
@@ -261,7 +262,7 @@ class InMemoryEventBus:
             # Nothing is handed out before everybody can take everything; from there on nothing can interrupt.
             while (full := self._full(events)) is not None:
                 queue, count = full
-                await _on(queue.loop, functools.partial(queue.until_roomy, count))
+                await on_loop(queue.loop, functools.partial(queue.until_roomy, count))
             for subscriber in tuple(self._subscribers):
                 fitting = [event for event in events if subscriber.fits(event)]
                 if not fitting:
@@ -277,7 +278,7 @@ class InMemoryEventBus:
                     self._call(subscriber, fitting)
         self._published += len(events)
         if (calling := self._calling) is not None and not self._late:
-            await _on(calling.get_loop(), functools.partial(asyncio.wait, {calling}, timeout=_PATIENCE_S))
+            await on_loop(calling.get_loop(), functools.partial(asyncio.wait, {calling}, timeout=_PATIENCE_S))
             self._late = self._calling is not None
             if self._late:
                 _LOG.warning("An event handler takes longer than %g s; runs do not wait for it any more", _PATIENCE_S)
@@ -331,10 +332,10 @@ class InMemoryEventBus:
     async def drain(self) -> None:
         for subscriber in self._subscribers:
             if subscriber.queue is not None:
-                await _on(subscriber.queue.loop, subscriber.queue.until_idle)
+                await on_loop(subscriber.queue.loop, subscriber.queue.until_idle)
         calling = {self._calling} if self._calling is not None else set[asyncio.Task[None]]()
         for task in calling.union(*(subscriber.reports for subscriber in self._subscribers)):
-            await _on(task.get_loop(), functools.partial(asyncio.wait, {task}))
+            await on_loop(task.get_loop(), functools.partial(asyncio.wait, {task}))
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -456,14 +457,6 @@ async def _handled(subscriber: _Subscriber, event: Event) -> None:
     result = subscriber.handler(event)
     if result is not None:
         await result
-
-
-async def _on(loop: asyncio.AbstractEventLoop | None, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    """Await *work* on a loop, whichever the caller's own is."""
-    if loop is None or not loop.is_running() or loop is asyncio.get_running_loop():
-        await work()
-    else:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import groupby
 from typing import Any, Self
 
+from dipeo_nb.common.aio import on_loop
 from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.common.redis_server import RedisServer, trouble
 from dipeo_nb.common.scrub import logger
@@ -90,6 +92,8 @@ class RedisEventBus:
         self._filled = asyncio.Event()
         self._sent = asyncio.Event()
         self._position = "0-0"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where the bus was opened; what it does for callers on other loops is done there."""
         self._tasks: list[asyncio.Task[None]] = []
         self._readers: dict[int, _Reader] = {}
         self._published = self._lost = 0
@@ -119,6 +123,7 @@ class RedisEventBus:
             await self._server.close()
             raise self._failed("open", error) from error
         self._position = last[0][0].decode() if last else "0-0"
+        self._loop = asyncio.get_running_loop()
         self._start(self._send())
         self._start(self._receive())
 
@@ -161,6 +166,9 @@ class RedisEventBus:
             message = error.message if isinstance(error, DipeoError) else f"An event cannot be sent: {error}."
             hint = error.hint if isinstance(error, DipeoError) else "Publish JSON values."
             raise EventBusError(f"{message} Nothing was published.", hint=hint, cause="invalid") from error
+        await on_loop(self._loop, functools.partial(self._publish, events, bodies))
+
+    async def _publish(self, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
         await self._here.publish_batch(events)
         # From here on nothing can interrupt: all of the batch waits for the server, next to each other.
         self._published += len(events)
@@ -210,8 +218,16 @@ class RedisEventBus:
         alone.subscribe(handler, types=types, run_id=run_id, where=where, on_error=on_error)
         subscription = self._here.subscribe(_never, types=(), priority=priority)
         reader = self._readers[subscription.id] = _Reader(alone, group, position)
-        reader.task = asyncio.get_running_loop().create_task(self._read(reader))
-        reader.task.add_done_callback(_told)
+
+        def read() -> None:
+            reader.task = asyncio.get_running_loop().create_task(self._read(reader))
+            reader.task.add_done_callback(_told)
+
+        here = asyncio.get_running_loop()
+        if self._loop is None or self._loop is here or not self._loop.is_running():
+            read()
+        else:
+            self._loop.call_soon_threadsafe(read)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -224,11 +240,10 @@ class RedisEventBus:
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Wait until the server has everything that was published here; False when *timeout* seconds were not enough."""
-        if not self._outbox:
-            return True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._sent.wait()
+        if self._outbox:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await on_loop(self._loop, self._sent.wait)
         return not self._outbox
 
     def stats(self) -> dict[str, Any]:
@@ -421,8 +436,8 @@ class _Reader:
     def close(self) -> None:
         """End it; a handler that is called just now finishes, and its event counts as handled."""
         self.closed = True
-        if self.task is not None and not self._busy:
-            self.task.cancel()
+        if self.task is not None and not self._busy and not (loop := self.task.get_loop()).is_closed():
+            loop.call_soon_threadsafe(self.task.cancel)
 
     async def handle(self, fields: dict[bytes, bytes]) -> None:
         """Return when the handler has."""
