@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from dipeo_nb.common import cancellable
+
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 _EXCLUSIVE = (
@@ -67,6 +69,7 @@ def replacing(
         FileExistsError: create_only, and there is one.
         OSError: the folder is missing or read-only, the disk is full. The old content is then still there, and no
             temporary file is left.
+        WorkCancelledError: see `common.cancellable`; as after an OSError.
     """
     draft, handle = _draft(path, mode, dir_fd)
     try:
@@ -76,10 +79,11 @@ def replacing(
             yield file
             file.flush()
             os.fsync(handle)
-        if create_only:
-            _create(draft, path, dir_fd)
-        else:
-            os.replace(draft, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        with cancellable.commit():
+            if create_only:
+                _create(draft, path, dir_fd)
+            else:
+                os.replace(draft, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(draft, dir_fd=dir_fd)

@@ -8,7 +8,8 @@ import hashlib
 import os
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,8 +64,9 @@ class FileLock:
         """Whether this thread has it."""
         return self._lock.is_locked
 
-    def acquire(self, blocking: bool = True) -> bool:
-        """Take the lock. False when it could not be had in time, or at once with blocking=False.
+    def acquire(self, blocking: bool = True, cancelled: Callable[[], bool] | None = None) -> bool:
+        """Take the lock. False when it could not be had in time, at once with blocking=False, or before
+        *cancelled*, which is asked meanwhile, was true.
 
         Raises:
             StorageError: it cannot be locked: `unsupported` (the file system has no locks), `read_only`, `permission`, `disk_full` …
@@ -72,10 +74,19 @@ class FileLock:
         with _errors("lock", self.subject):
             self.lock_file.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire(blocking=blocking)
+                self._lock.acquire(blocking=blocking and cancelled is None)
             except filelock.Timeout:
-                return False
+                return blocking and cancelled is not None and self._waited(cancelled)
         return True
+
+    def _waited(self, cancelled: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + self.timeout if self.timeout >= 0 else float("inf")
+        while not cancelled() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            with contextlib.suppress(filelock.Timeout):
+                self._lock.acquire(blocking=False)
+                return True
+        return False
 
     def release(self) -> None:
         """Give the lock back; as often as it was taken. Without having it, nothing happens. Raises StorageError as `acquire`."""

@@ -1,5 +1,6 @@
 """Large JSON in steps: C code holds the interpreter for as long as it works, so a thread that parses or writes much at once stops
-all others, the event loop's, too. Here it writes a bounded part at a time, and calls back for each part that it parses."""
+all others, the event loop's, too. Here it writes a bounded part at a time, and calls back for each part that it parses. Between two
+parts it can be cancelled (`common.cancellable`)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic_core import to_json
+
+from dipeo_nb.common.cancellable import check
 
 LARGE = 500_000
 """Characters of a text from which it is parsed in steps."""
@@ -28,14 +31,17 @@ def loads(text: str) -> Any:
 
 
 def _same(value: dict[str, Any]) -> dict[str, Any]:
+    check()
     return value
 
 
 def _integer(text: str) -> int:
+    check()
     return int(text)
 
 
 def _float(text: str) -> float:
+    check()
     return float(text)
 
 
@@ -71,6 +77,7 @@ def _count(value: Any, limit: int) -> int:
 
 def _parts(value: Any, newline: str) -> Iterator[str]:
     """The pieces of a text; *newline* has the indentation of the value."""
+    check()
     if not is_large(value):
         yield _written(value, newline)
     elif isinstance(value, str):
@@ -83,6 +90,7 @@ def _parts(value: Any, newline: str) -> Iterator[str]:
         is_mapping = isinstance(value, Mapping)
         yield "{" if is_mapping else "["
         for n, part in enumerate(_groups(value)):
+            check()
             if n:
                 yield ","
             yield inner

@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from dipeo_nb.common.cancellable import check
 from dipeo_nb.errors import StorageError, ValidationError
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -59,7 +60,11 @@ def rows_of(text: str, path: str) -> list[dict[str, str]]:
     try:
         with _any_size(text):
             reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiters(text)[0])
-            return [{k: v for k, v in row.items() if k is not None} for row in reader]  # pyright: ignore[reportUnnecessaryComparison]
+            rows: list[dict[str, str]] = []
+            for row in reader:
+                check()
+                rows.append({k: v for k, v in row.items() if k is not None})  # pyright: ignore[reportUnnecessaryComparison]
+            return rows
     except csv.Error as error:
         raise _not_csv(path, error) from None
 
@@ -224,12 +229,16 @@ def _taken_apart(text: str, delimiter: str, path: str) -> _Table:
 
 def _records(text: str, delimiter: str) -> list[_Record]:
     """The records that are not empty lines; strict: raises csv.Error for what no writer of CSV writes."""
-    lines = [line for line in io.StringIO(text, newline="")]  # noqa: C416 - list() would hold the event loop up
+    lines: list[str] = []
+    for line in io.StringIO(text, newline=""):  # list() would hold the event loop up
+        check()
+        lines.append(line)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     found: list[_Record] = []
     begin = 0
     with _any_size(text):
         for cells in reader:
+            check()
             whole = "".join(lines[begin : reader.line_num])
             begin = reader.line_num
             raw = whole.rstrip("\r\n")
@@ -301,6 +310,7 @@ class _Written(float):
 
 
 def _line(cells: Iterable[Any], delimiter: str, gap: str, quoting: int) -> str:
+    check()
     out = [_written(cell, delimiter, quoting) for cell in cells]
     return f"{delimiter}{gap}".join(out) or ('""' if out else "")  # an empty line would be no row
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import date, datetime
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.cancellable import check, in_thread, is_cancelled
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.common.operations import logged
 from dipeo_nb.common.root import own_root
+from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage import csv_text
@@ -127,7 +129,7 @@ class DBOperationsDomainService:
 
         for _ in range(LONG_TRIES):
             try:
-                result, facts = await asyncio.to_thread(work)
+                result, facts = await in_thread(work)
                 break
             except _LongYamlError as long:
                 # A thread could not be stopped, and YAML takes a second for every few hundred kilobytes. The lock is not held
@@ -164,7 +166,8 @@ class DBOperationsDomainService:
             locks.mkdir()
         except OSError as error:
             raise failed("change", path, error) from error
-        if not lock.acquire():
+        if not lock.acquire(cancelled=is_cancelled):
+            check()
             raise StorageError(
                 f"Cannot change '{path}': another process has held it for {LOCK_TIMEOUT_S:g} s.",
                 hint="End that process, or try again later.",
@@ -259,7 +262,9 @@ class DBOperationsDomainService:
         return facts
 
     def _replace(self, request: DBRequest, mark: bytes, text: str, facts: dict[str, Any]) -> dict[str, Any]:
-        size = self.file_system.write_bytes(request.path, mark + encoded(text, request.path))
+        data = mark + encoded(text, request.path)
+        check()  # a file system of somebody else may know nothing of cancellation
+        size = self.file_system.write_bytes(request.path, data)
         self._known.pop(request.path, None)
         return {"size": size, "format": request.form, **facts}
 
@@ -301,6 +306,7 @@ class DBOperationsDomainService:
         """Append to a list that is known to be one, without reading its items."""
         data = self.file_system.read_bytes(request.path)
         item = json_text(request.value, request.path).replace("\n", "\n  ")
+        check()
         size = self.file_system.write_bytes(request.path, b"".join((data[:-3], f",\n  {item}\n]\n".encode())))
         self._known[request.path] = _Known(self._signature(request.path), known.items + 1)
         return {"size": size, "format": request.form, "items_count": known.items + 1}
@@ -495,7 +501,7 @@ def key_list(keys: Any) -> list[str]:
     return [str(k).strip() for k in parts if str(k).strip()]
 
 
-_STEP = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
+_STEP = re.compile(r"([^.\[\]]+)|\[(-?\d{1,18})\]")
 
 
 def _steps(key: str) -> list[str | int]:
@@ -529,6 +535,7 @@ def _put_all(body: Any, value: Any, keys: list[str], path: str) -> None:
     if not isinstance(body, (dict, list)):
         raise ValidationError(f"'{path}' holds no mapping, so it cannot be updated by keys.", hint="Use write.")
     for key in keys:
+        check()
         put(body, key, _part(value, key, several=len(keys) > 1))
 
 
@@ -540,7 +547,7 @@ def _part(value: Any, key: str, *, several: bool) -> Any:
         raise ValidationError("Several `keys` need a mapping of values.", hint="Update one key, or give a mapping.")
     last = key.rpartition(".")[2]
     if key not in value and last not in value:
-        raise ValidationError(f"The mapping has no value for '{key}'.", hint=f"It has: {', '.join(map(str, value))}.")
+        raise ValidationError(f"The mapping has no value for '{key:.200}'.", hint=f"It has: {short_repr(list(value))}.")
     return value[key] if key in value else value[last]
 
 
@@ -562,7 +569,7 @@ def put(body: Any, key: str, value: Any) -> None:
             body = inner
         if not isinstance(body, (dict, list)):
             raise ValidationError(
-                f"'{key}' leads through {body!r} at '{following}'.", hint="Correct the path, or write the whole."
+                f"'{key:.200}' leads through {short_repr(body)} at '{following!s:.60}'.", hint="Correct the path, or write the whole."
             )
     if isinstance(body, list):
         body[_index(body, last, key)] = value
@@ -572,7 +579,19 @@ def put(body: Any, key: str, value: Any) -> None:
 
 def _named(body: Mapping[Any, Any], step: str | int) -> Any:
     """The name in a mapping that a step means; YAML has others than texts."""
-    return next((name for name in body if str(name) == str(step)), str(step)) if str(step) not in body else str(step)
+    text = str(step)
+    if text in body or not any(name in body for name in _meant(text)):
+        return text
+    check()  # each name of the mapping is looked at
+    return next((name for name in body if str(name) == text), text)
+
+
+def _meant(text: str) -> Iterator[Any]:
+    """The names other than texts that look like this one."""
+    yield from {"None": [None], "True": [True], "False": [False]}.get(text, [])
+    for kind in (int, float, date.fromisoformat, datetime.fromisoformat):
+        with suppress(ValueError):
+            yield kind(text)
 
 
 def _index(items: list[Any], step: str | int, key: str) -> int:
@@ -581,7 +600,7 @@ def _index(items: list[Any], step: str | int, key: str) -> int:
     except ValueError:
         index = len(items)
     if not -len(items) <= index < len(items):
-        raise ValidationError(f"'{key}' names no item of the list at '{step}'.", hint="Correct the path.")
+        raise ValidationError(f"'{key:.200}' names no item of the list at '{step!s:.60}'.", hint="Correct the path.")
     return index
 
 
@@ -593,6 +612,7 @@ def lines_of(text: str) -> list[str]:
     found: list[str] = []
     begin = 0
     while begin < len(text):  # in parts: the search holds the interpreter, and with it the event loop
+        check()
         end = text.find("\n", begin + LINES_AT_ONCE) + 1 or len(text)
         found += _LINE.findall(text, begin, end)
         begin = end
@@ -605,8 +625,22 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 def select_lines(text: str, lines: Any) -> str:
     """The lines of 1-based inclusive ranges, each once, in the order they are asked for."""
     content = lines_of(text)
-    wanted = [n for first, last in line_ranges(lines, len(content)) for n in range(first, min(last, len(content)) + 1)]
-    return "".join(content[n - 1] for n in dict.fromkeys(wanted))
+    free = list(range(len(content) + 2))  # of a line that is taken already: one further on, where the search goes on
+
+    def next_free(n: int) -> int:
+        while free[n] != n:
+            free[n] = n = free[free[n]]
+        return n
+
+    wanted: list[str] = []
+    for first, last in line_ranges(lines, len(content)):
+        check()
+        n = next_free(min(first, len(content) + 1))
+        while n <= min(last, len(content)):
+            wanted.append(content[n - 1])
+            free[n] = n + 1
+            n = next_free(n + 1)
+    return "".join(wanted)
 
 
 def line_ranges(lines: Any, total: int) -> list[tuple[int, int]]:
@@ -631,12 +665,12 @@ def line_ranges(lines: Any, total: int) -> list[tuple[int, int]]:
             ranges = [_range(first or None, last or None, total)]
         else:
             ranges = [(_whole(lines), _whole(lines))]
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         raise ValidationError(
-            f"'{lines}' is not a line range.", hint="Write 5, 1:120, '5,10:20' or {start: 1, end: 20}."
+            f"{short_repr(lines)} is not a line range.", hint="Write 5, 1:120, '5,10:20' or {start: 1, end: 20}."
         ) from None
     if any(a < 1 or b < a for a, b in ranges):
-        raise ValidationError(f"'{lines}' is not a line range.", hint="Lines count from 1, and ranges go upwards.")
+        raise ValidationError(f"{short_repr(lines)} is not a line range.", hint="Lines count from 1, and ranges go upwards.")
     return ranges
 
 

@@ -18,7 +18,8 @@ import yaml
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from yaml.composer import Composer
 
-from dipeo_nb.common import stepwise_json
+from dipeo_nb.common import stepwise_json, stepwise_yaml
+from dipeo_nb.common.cancellable import check
 from dipeo_nb.errors import StorageError, ValidationError
 
 try:
@@ -35,6 +36,10 @@ class _StepwiseLoader(Composer, _Loader):  # pyright: ignore[reportGeneralTypeIs
     def __init__(self, text: str) -> None:
         _Loader.__init__(self, text)
         Composer.__init__(self)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        check()
+        return super().compose_node(parent, index)
 
 
 QUICK = 10_000
@@ -116,6 +121,7 @@ def _refuse_depth(text: str, path: str) -> None:
     """The composer of libyaml recurses without a limit; the events before it do not."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
+        check()
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -184,7 +190,7 @@ def yaml_text(value: Any, path: str) -> str:
     """A value as YAML; dates, bytes, infinities and names of any kind are YAML's own. Raises as `json_text`."""
     _is_plain(value, path)  # refuses what is too large
     try:
-        return yaml.safe_dump(_held(value, path, "YAML"), allow_unicode=True, sort_keys=False)
+        return stepwise_yaml.dumps(_held(value, path, "YAML"))
     except yaml.YAMLError as error:
         raise _not_held(path, "$", f"no value of YAML ({error})", "YAML") from error
 
@@ -201,6 +207,7 @@ def _is_plain(value: Any, path: str) -> bool:
     for _ in range(MAX_DEPTH + 1):
         below: dict[int, tuple[Any, int]] = {}
         for holder, times in level.values():
+            check()
             for item in holder.values() if isinstance(holder, Mapping) else holder:  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
                 count += times
                 kind = type(item)
@@ -231,6 +238,7 @@ def _held(value: Any, path: str, form: str) -> Any:
     around: set[int] = set()
 
     def copied(value: Any, place: str) -> Any:
+        check()
         if isinstance(value, Enum):
             value = value.value
         if value is None or isinstance(value, bool):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
 
+from dipeo_nb.common.cancellable import in_thread
 from dipeo_nb.common.values import parse_json
 from dipeo_nb.domain.enums import DBOperation
 from dipeo_nb.domain.nodes import DbNode
@@ -13,6 +14,8 @@ from dipeo_nb.errors import NodeExecutionError, StorageError, ValidationError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
 
+QUICK = 100_000
+"""Characters of a text that is parsed on the event loop."""
 VALUE_NAMES = ("generated_code", "content", "value")
 """Inputs that hold what is to be written, in this order, before the first input of any name."""
 
@@ -84,7 +87,7 @@ async def _content(context: NodeContext, spec: DbNode, path: str) -> tuple[Any, 
     body = done["value"]
     if spec.serialize_json and isinstance(body, str) and spec.lines is None:
         try:
-            body = parse_json(body)
+            body = await in_thread(parse_json, body) if len(body) > QUICK else parse_json(body)
         except ValueError as error:
             raise NodeExecutionError(
                 f"'{path}' is not JSON: {error}.", hint="Correct the file, or remove serialize_json."

@@ -6,11 +6,11 @@ All hunks or none, unless the mode is `force`; the file is written whole, after 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import posixpath
 from typing import Any, cast
 
+from dipeo_nb.common.cancellable import in_thread
 from dipeo_nb.domain.enums import PatchMode
 from dipeo_nb.domain.nodes import DiffPatchNode
 from dipeo_nb.errors import NodeExecutionError, StorageError
@@ -24,7 +24,7 @@ async def run(context: NodeContext) -> Output:
     target = _path(context, spec.target_path or "")
     if not target:
         raise NodeExecutionError("The node has no `target_path`.", hint="Name the file to patch.")
-    return await asyncio.to_thread(_patch_file, context, spec, target, _diff(context, spec))
+    return await in_thread(_patch_file, context, spec, target, _diff(context, spec))
 
 
 def _path(context: NodeContext, template: str) -> str:

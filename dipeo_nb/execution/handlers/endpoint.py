@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from pathlib import PurePosixPath
 from typing import Any, cast
 
-import yaml
-
+from dipeo_nb.common import stepwise_yaml
+from dipeo_nb.common.cancellable import in_thread
 from dipeo_nb.common.values import json_text
 from dipeo_nb.domain.nodes import EndpointNode
 from dipeo_nb.execution.context import NodeContext
@@ -28,8 +27,11 @@ async def _save(context: NodeContext, spec: EndpointNode, value: Any, plain_text
     name = spec.file_name or f"output_{context.node.id}.json"
     path = context.file_name(name)
     form = spec.file_format or SUFFIX_FORMATS.get(PurePosixPath(path).suffix.lower(), "txt")
-    text = written(value, form, plain_text)
-    size = await asyncio.to_thread(context.services.files.write_text, path, text)
+
+    def save() -> int:
+        return context.services.files.write_text(path, written(value, form, plain_text))
+
+    size = await in_thread(save)
     return Output(value, meta={"saved_to": path, "bytes": size})
 
 
@@ -38,5 +40,5 @@ def written(value: Any, form: str, text: str) -> str:
     if form == "json":
         return json_text(value, indent=2) + "\n"
     if form == "yaml":
-        return yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
+        return stepwise_yaml.dumps(value)
     return text

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, cast
 
-import yaml
-
+from dipeo_nb.common import stepwise_yaml
+from dipeo_nb.common.cancellable import in_thread
 from dipeo_nb.common.scrub import place_of, redactor
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.config import missing_variable
@@ -220,16 +220,20 @@ async def _file(context: NodeContext, spec: HookNode) -> Output:
     suffixes = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
     form = str(spec.config.get("format") or suffixes.get(PurePosixPath(path).suffix.lower(), "text")).lower()
     value = _inputs(context)
-    match form:
-        case "json":
-            text = json_text(value, indent=2) + "\n"
-        case "yaml" | "yml":
-            text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
-        case "text" | "txt":
-            text = as_text(plain(context.inputs.body))
-        case _:
-            raise NodeExecutionError(f"'{form}' is no format of a file hook.", hint="Use json, yaml or text.")
-    size = await asyncio.to_thread(context.services.files.write_text, path, text)
+
+    def write() -> int:
+        match form:
+            case "json":
+                text = json_text(value, indent=2) + "\n"
+            case "yaml" | "yml":
+                text = stepwise_yaml.dumps(value)
+            case "text" | "txt":
+                text = as_text(plain(context.inputs.body))
+            case _:
+                raise NodeExecutionError(f"'{form}' is no format of a file hook.", hint="Use json, yaml or text.")
+        return context.services.files.write_text(path, text)
+
+    size = await in_thread(write)
     return Output({"path": path, "bytes": size}, f"Wrote {path} ({size} bytes)", meta={"path": path})
 
 

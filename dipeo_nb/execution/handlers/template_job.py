@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
+from dipeo_nb.common.cancellable import in_thread
 from dipeo_nb.domain.enums import TemplateEngine
 from dipeo_nb.domain.nodes import TemplateJobNode
 from dipeo_nb.errors import NodeExecutionError, StorageError, TemplateError
@@ -45,7 +46,7 @@ async def run(context: NodeContext) -> Output:
     if not spec.output_path:
         return Output(made)
     path = await _path(context, spec.output_path, names)
-    written = await asyncio.to_thread(_write, context, path, made)
+    written = await in_thread(_write, context, path, made)
     return Output(made, meta={"path": path, "bytes": len(made.encode()), "written": written})
 
 
