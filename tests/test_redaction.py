@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipeo_nb.common.scrub import HIDDEN, Redactor, logger, redactor
+from dipeo_nb.common.scrub import HIDDEN, Redactor, logger, redactor, scrubbed
 from dipeo_nb.config import get_settings
 from dipeo_nb.errors import DipeoError, StorageError
 from dipeo_nb.mixins import LoggingMixin
@@ -128,6 +129,39 @@ def test_a_cause_that_cannot_be_mended_is_cut_off():
     error.__cause__ = Stubborn()
     redactor.error(error)
     assert error.__cause__ is None
+
+
+def test_errors_that_carry_much_keep_the_beginning(monkeypatch: pytest.MonkeyPatch):
+    """Of the texts that belong to an error and to its causes nothing long is looked through or kept, and no half of a secret."""
+    looked_through: list[int] = []
+    monkeypatch.setattr(Redactor, "text", lambda self, words: looked_through.append(len(words)) or scrubbed(words, self.known))
+    long = "é " * 500_000
+    causes: list[BaseException] = []
+    for broken in (lambda: json.loads(f'["{long}" 1]'), lambda: (b"x " * 500_000 + b"\xff").decode()):
+        with pytest.raises(ValueError, match="Expecting|utf-8") as caught:
+            broken()
+        causes.append(caught.value)
+    told = 0
+    for cut in range(9_950, 10_000):  # around the place of the cut
+        cause = ValueError(f"{'x' * (cut - 1)} {KNOWN} {long}")
+        error = StorageError(f"{'y' * (cut - 1)} {SHAPED} {long}", operation="get")
+        error.__cause__ = cause
+        redactor.error(error)
+        assert error.__cause__ is cause
+        told += KNOWN[:6] in str(cause) or SHAPED[:6] in str(error)
+        assert len(str(cause)) < 20_000
+        assert len(str(error)) < 20_000
+    assert told == 0
+    for cause in causes:
+        error = StorageError("No.", operation="get")
+        error.__context__ = cause
+        redactor.error(error)
+        assert error.__context__ is cause  # its traceback is of use
+    many = StorageError("No.", operation="get")
+    many.__cause__ = ValueError({str(n): n for n in range(200_000)})
+    redactor.error(many)
+    assert many.__cause__ is None
+    assert max(looked_through) < 150_000
 
 
 def test_log_lines_lose_their_secrets(caplog: pytest.LogCaptureFixture):

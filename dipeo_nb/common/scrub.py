@@ -96,6 +96,8 @@ SHORTEST_SHAPE = 15
 """Characters of the shortest text that `_SHAPES` finds."""
 LONGEST_HELD = 8192
 """Characters of a stream held back at most."""
+LONGEST_CARRIED = 100_000
+"""Characters and values that belong to an error at most."""
 _MARKS = (
     "sk-", "AIza", "xox", "AKIA", "ASIA", "eyJ", "github_pat_", "PRIVATE KEY-----",
     *(f"{kind}{dash}" for kind in ("gsk", "xai", "hf", "ghp", "gho", "ghs", "glpat", "pplx", "r8") for dash in "_-"),
@@ -210,19 +212,22 @@ class Redactor:
     def error(self, error: BaseException) -> None:
         """Take the secrets out of an exception, out of what it carries, and out of its causes.
 
-        A cause that shows a secret still (its text is not in its arguments) is cut off.
+        Looking through a long text (the whole file that is no JSON, for example) would hold up the event loop, so of one that
+        is longer than `LONGEST_CARRIED` only the beginning is kept. A cause that shows a secret still (its text is not in its
+        arguments), or carries too much still, is cut off.
         """
         seen: set[int] = set()
         waiting: list[BaseException] = [error]
         while waiting:
             node = waiting.pop()
             seen.add(id(node))
+            self._shortened(node)
             self._mended(node)
             for link in ("__cause__", "__context__"):
                 cause = getattr(node, link)
                 if cause is None or id(cause) in seen:
                     continue
-                if self._mended(cause):
+                if self._shortened(cause) and self._mended(cause):
                     waiting.append(cause)
                 else:
                     setattr(node, link, None)
@@ -279,6 +284,21 @@ class Redactor:
         if isinstance(value, Mapping):
             return {self(name): self(item) for name, item in value.items()}
         return tuple(map(self, value)) if isinstance(value, tuple) else [self(item) for item in value]
+
+    def _shortened(self, error: BaseException) -> bool:
+        """Cut the long texts that an exception carries. Whether what it carries is short now."""
+        if _carries_little(error):
+            return True
+        error.args = tuple(map(self._beginning, error.args))
+        for name, value in vars(error).items():
+            vars(error)[name] = self._beginning(value)
+        return _carries_little(error)
+
+    def _beginning(self, value: Any) -> Any:
+        if type(value) is not str or len(value) <= LONGEST_CARRIED // 10:
+            return b"" if type(value) is bytes else value
+        begin = value[: LONGEST_CARRIED // 10]
+        return f"{begin[: self.unfinished(begin)]}…"  # half a secret would not be found
 
     def _mended(self, error: BaseException) -> bool:
         """Take the secrets out of one exception. False: it shows one still."""
@@ -412,6 +432,24 @@ def logger(name: str) -> logging.Logger:
     found = logging.getLogger(name)
     found.addFilter(_FILTER)  # again is fine
     return found
+
+
+def _carries_little(error: BaseException) -> bool:
+    left = LONGEST_CARRIED
+    waiting: list[Any] = [error.args, vars(error)]
+    while waiting and left > 0:
+        value = waiting.pop()
+        if isinstance(value, (str, bytes, bytearray)):
+            left -= len(value)
+        elif isinstance(value, Mapping):
+            left -= len(value)  # pyright: ignore[reportUnknownArgumentType]
+            if left > 0:
+                waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            left -= len(value)  # pyright: ignore[reportUnknownArgumentType]
+            if left > 0:
+                waiting += value
+    return left > 0
 
 
 def _words_of(error: BaseException) -> str:

@@ -131,11 +131,12 @@ class DBOperationsDomainService:
             try:
                 result, facts = await in_thread(work)
                 break
-            except _LongYamlError as long:
-                # A thread could not be stopped, and YAML takes a second for every few hundred kilobytes. The lock is not held
-                # meanwhile; a file that somebody has changed since is worked out again.
-                done = await WORKERS.call(long.function, long.text, *long.arguments)
-                request = request._replace(worked_out=(long.text, done))
+            except _LongYamlError as error:
+                long = error  # what is raised below has nothing to do with it
+            # A thread could not be stopped, and YAML takes a second for every few hundred kilobytes. The lock is not held
+            # meanwhile; a file that somebody has changed since is worked out again.
+            done = await WORKERS.call(long.function, long.text, *long.arguments)
+            request = request._replace(worked_out=(long.text, done))
         else:
             raise StorageError(
                 f"Cannot change '{request.path}': it is changed faster than its {len(request.worked_out[0]):,} characters are worked out.",
