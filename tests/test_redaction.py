@@ -138,7 +138,7 @@ def test_errors_that_carry_much_keep_the_beginning(monkeypatch: pytest.MonkeyPat
     long = "é " * 500_000
     causes: list[BaseException] = []
     for broken in (lambda: json.loads(f'["{long}" 1]'), lambda: (b"x " * 500_000 + b"\xff").decode()):
-        with pytest.raises(ValueError, match="Expecting|utf-8") as caught:
+        with pytest.raises(ValueError, match=r"Expecting|utf-8") as caught:
             broken()
         causes.append(caught.value)
     told = 0
