@@ -75,8 +75,12 @@ class DipeoError(Exception):
         self.facts = facts
         for name, value in facts.items():
             setattr(self, name, value)
-        between = "" if message[-1:].isspace() else " "
-        super().__init__(f"{message}{between}{hint}" if hint else message)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        # Not the text of the arguments: a hint may be given when more is known than where the error was raised.
+        between = "" if self.message[-1:].isspace() else " "
+        return f"{self.message}{between}{self.hint}" if self.hint else self.message
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the line of the cell, what is wrong and what to do, instead of our own frames."""
@@ -141,9 +145,6 @@ class UnknownNodeError(UserError, KeyError):
     """A run or a diagram has no node of that label or id."""
 
     code = "unknown_node"
-
-    def __str__(self) -> str:
-        return Exception.__str__(self)  # a KeyError shows the repr of its text
 
 
 class ConfigurationError(UserError):

@@ -454,3 +454,102 @@ def test_long_yaml_that_others_change_meanwhile(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StorageError, match="changed faster"):
         run(db.execute_operation("l.yaml", "append", {"n": "never"}))
     assert "never" not in path.read_text()
+
+
+JSON_LINES: list[tuple[bytes, Any, bytes]] = [
+    (b'{"a":1}\n', {"b": [1, {"c": 2}]}, b'{"a":1}\n{"b":[1,{"c":2}]}\n'),
+    (b'{"a":1}', {"b": 2}, b'{"a":1}\n{"b":2}\n'),
+    (b'{"a":1}\r\n', {"b": "1\n2"}, b'{"a":1}\r\n{"b":"1\\n2"}\r\n'),
+    (b'\xef\xbb\xbf{"a":1}\n', {"b": "\u00e9\u2028"}, '\ufeff{"a":1}\n{"b":"\u00e9\u2028"}\n'.encode()),
+    (b"", {"b": 2}, b'{"b":2}\n'),
+    (b"\xef\xbb\xbf", {"b": 2}, b'\xef\xbb\xbf{"b":2}\n'),
+    (b"[1]\n[2]\n", [3], b"[1]\n[2]\n[3]\n"),
+    (b"1\n", None, b"1\nnull\n"),
+    (b"1\n", "two\nlines", b'1\n"two\\nlines"\n'),
+    (b"1\n", "5", b'1\n"5"\n'),
+    (b'{"a": 1}\n', '{"a": 2}', b'{"a": 1}\n{"a": 2}\n'),
+    (b'{"a": 1}\r\n', '{"a": 2}\n{"a": 3}\n', b'{"a": 1}\r\n{"a": 2}\r\n{"a": 3}\r\n'),
+    (b"{\n", [], b"{\n[]\n"),
+]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.ndjson", "X.JSONL"])
+@pytest.mark.parametrize("format", [None, "json"])
+@pytest.mark.parametrize(("before", "value", "after"), JSON_LINES)
+def test_json_lines_get_a_line(
+    db: DBOperationsDomainService, tmp_path: Path, name: str, format: str | None, before: bytes, value: Any, after: bytes
+):
+    """A value is one line of JSON, with its end, in the manner of the file."""
+    assert len(JSON_LINES) == 13
+    (tmp_path / name).write_bytes(before)
+    do(db, name, "append", value, format=format)
+    assert (tmp_path / name).read_bytes() == after
+
+
+def test_json_lines_are_written_and_refused(db: DBOperationsDomainService, tmp_path: Path):
+    do(db, "x.jsonl", "write", [{"a": 1}, [2, 3], "x"])
+    text = '{"a":1}\n[2,3]\n"x"\n'
+    assert (tmp_path / "x.jsonl").read_text() == text
+    assert do(db, "x.jsonl", "read") == text
+    assert do(db, "x.jsonl", "read", lines="2") == "[2,3]\n"
+    with pytest.raises(StorageError, match="nan"):
+        do(db, "x.jsonl", "append", float("nan"))
+    assert (tmp_path / "x.jsonl").read_text() == text
+
+
+@pytest.mark.parametrize(("before", "value", "after"), [
+    (b"- a: 1\r\n- a: 2\r\n", {"a": 3, "b": 4}, b"- a: 1\r\n- a: 2\r\n- a: 3\r\n  b: 4\r\n"),
+    (b"  - 1\r\n  - 2", "x", b"  - 1\r\n  - 2\r\n  - x\r\n"),
+    (b"# c\r\n- 1 # d\r\n", 2, b"# c\r\n- 1 # d\r\n- 2\r\n"),
+    (b"- 1\n", "a\nb", b"- 1\n- 'a\n\n  b'\n"),
+])  # fmt: skip
+def test_yaml_gets_an_item_with_its_own_line_ends(
+    db: DBOperationsDomainService, tmp_path: Path, before: bytes, value: Any, after: bytes
+):
+    (tmp_path / "x.yaml").write_bytes(before)
+    do(db, "x.yaml", "append", value)
+    assert (tmp_path / "x.yaml").read_bytes() == after
+    assert do(db, "x.yaml", "read")[-1] == value
+
+
+def test_ranges_and_keys_in_any_number_are_quick(db: DBOperationsDomainService, tmp_path: Path):
+    """Lines that are named many times, and names that are not there, are not looked for again and again."""
+    total = 20_000
+    (tmp_path / "x.txt").write_text("".join(f"{n}\n" for n in range(1, total + 1)))
+    lines = [f"{n}:" for n in range(total, 0, -1)]
+    assert do(db, "x.txt", "read", lines=["3", *lines]) == "3\n" + "".join(f"{n}\n" for n in range(total, 0, -1) if n != 3)
+    keys = [f"k{n}" for n in range(total)]
+    do(db, "x.json", "write", {f"old{n}": n for n in range(total)})
+    do(db, "x.json", "update", dict.fromkeys(keys, 1), keys=keys)
+    assert len(do(db, "x.json", "read")) == 2 * total
+
+
+@pytest.mark.parametrize("lines", [f"{'9' * 5000}:1", "x" * 9_000, [[["a"] * 900] * 900]])
+def test_errors_of_lines_are_short(db: DBOperationsDomainService, tmp_path: Path, lines: Any):
+    (tmp_path / "x.txt").write_text("a\n")
+    with pytest.raises(ValidationError) as caught:
+        do(db, "x.txt", "read", lines=lines)
+    assert len(str(caught.value)) < 1_500
+
+
+@pytest.mark.parametrize("key", [f"l[{'9' * 5000}]", "a." * 5000 + "b", "[0]" * 5000, "s.x", "l.x"])
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_absurd_keys_are_refused(db: DBOperationsDomainService, tmp_path: Path, key: str, suffix: str):
+    """The error is short, and the file is the old one."""
+    do(db, f"x{suffix}", "write", {"s": "long " * 5000, "l": list(range(5000))})
+    before = (tmp_path / f"x{suffix}").read_bytes()
+    assert do(db, f"x{suffix}", "read", keys=key) is None
+    with pytest.raises((ValidationError, StorageError)) as caught:
+        do(db, f"x{suffix}", "update", 1, keys=key)
+    assert len(str(caught.value)) < 1_500
+    assert (tmp_path / f"x{suffix}").read_bytes() == before
+
+
+def test_a_short_yaml_that_stands_for_much_is_refused(db: DBOperationsDomainService, tmp_path: Path):
+    """Aliases of aliases; what is used a few times is read."""
+    nine = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 7)]
+    (tmp_path / "x.yaml").write_text("\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x]", *nine]))
+    with pytest.raises(StorageError, match="aliases"):
+        do(db, "x.yaml", "read")
+    (tmp_path / "x.yaml").write_text("\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x]", *nine[:2]]))
+    assert len(do(db, "x.yaml", "read")["a2"]) == 9

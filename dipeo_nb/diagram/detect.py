@@ -35,7 +35,8 @@ DEMO_PREFIX = "demo:"
 
 
 def check_format(name: str) -> str | None:
-    """A format given by name: `light`, `native`, `readable`, `executable`; `json` means native, `yaml` any of the two YAML ones.
+    """A format given by name: `light`, `native`, `readable`, `executable`; `json` means native, `yaml` and `yml` any of the
+    two YAML ones.
 
     Raises:
         ValidationError: another name.
@@ -43,7 +44,7 @@ def check_format(name: str) -> str | None:
     text = str(name).lower()
     if text in FORMATS:
         return text
-    if text in ("json", "yaml"):
+    if text in ("json", "yaml", "yml"):
         return "native" if text == "json" else None
     raise ValidationError(
         f"'{shorten(name)}' is not a diagram format.",

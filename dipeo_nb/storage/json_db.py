@@ -24,6 +24,7 @@ from dipeo_nb.storage import csv_text
 from dipeo_nb.storage.local import decoded, encoded
 from dipeo_nb.storage.structured_text import (
     has_comments,
+    json_line,
     json_text,
     json_value,
     with_item,
@@ -35,7 +36,9 @@ from dipeo_nb.storage.structured_text import (
 )
 from dipeo_nb.workers import WORKERS
 
-FORMATS = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".xml": "xml"}
+FORMATS = {
+    ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".xml": "xml", ".jsonl": "jsonl", ".ndjson": "jsonl",
+}  # fmt: skip
 """Suffix → format; every other suffix is text."""
 SUFFIXES = {"yaml": ".yaml", "csv": ".csv", "text": ".txt", "xml": ".xml"}
 """Format → suffix of a name that has none; `.json` for the others."""
@@ -223,6 +226,8 @@ class DBOperationsDomainService:
                 facts: dict[str, Any] = {"items_count": count}
             case "json" | "yaml":
                 text, facts = self._with_item(request, stored.text)
+            case "jsonl":
+                text, facts = _with_line(stored.text, _json_lines(request.value, request.path), whole=True), {}
             case _:
                 text, facts = _with_line(stored.text, as_text(request.value, request.path)), {}
         return request.value, self._replace(request, stored.mark, text, facts)
@@ -271,6 +276,8 @@ class DBOperationsDomainService:
 
     def _begin(self, request: DBRequest, mark: bytes) -> dict[str, Any]:
         """Append to nothing."""
+        if request.form == "jsonl":
+            return self._replace(request, mark, _json_lines(request.value, request.path), {})
         if request.form in ("text", "xml"):
             return self._replace(request, mark, as_text(request.value, request.path), {})
         if request.form == "csv":
@@ -396,8 +403,9 @@ class DBRequest(NamedTuple):
 
     @property
     def form(self) -> str:
-        """json, yaml, csv, xml or text."""
-        return self.format or FORMATS.get(PurePosixPath(self.path).suffix.lower(), "text")
+        """json, jsonl (a value of JSON in each line), yaml, csv, xml or text."""
+        named = FORMATS.get(PurePosixPath(self.path).suffix.lower(), "text")
+        return named if named == "jsonl" and self.format == "json" else self.format or named
 
 
 def path_of(name: str, format: str | None = None, *, reading: bool = False) -> str:
@@ -425,7 +433,7 @@ def _counted(content: Any) -> dict[str, Any]:
 def guessed(path: str, text: str) -> str:
     """The format of a file: by its suffix; a text that looks like JSON is tried as JSON."""
     form = FORMATS.get(PurePosixPath(path).suffix.lower(), "text")
-    return "json-if-it-is" if form == "text" and text.lstrip()[:1] in ("{", "[") else form
+    return "json-if-it-is" if form in ("text", "jsonl") and text.lstrip()[:1] in ("{", "[") else form
 
 
 def parse(text: str, form: str, path: str) -> Any:
@@ -435,11 +443,11 @@ def parse(text: str, form: str, path: str) -> Any:
         ValidationError: a .json or .yaml file that is none, with the place.
     """
     match form:
-        case "json" | "json-if-it-is":
+        case "json" | "json-if-it-is" | "jsonl":
             try:
                 return json_value(text, path)
             except ValidationError:
-                if form == "json-if-it-is" or _is_text(path):
+                if form != "json" or _is_text(path):
                     return text
                 raise
         case "yaml":
@@ -460,6 +468,9 @@ def serialized(value: Any, form: str, path: str) -> str:
         return value if isinstance(value, str) else yaml_text(value, path)
     if form == "csv":
         return value if isinstance(value, str) else csv_text.text_of(value, path)
+    if form == "jsonl":
+        items: list[Any] = value if isinstance(value, list) else [value]
+        return value if isinstance(value, str) else "".join(f"{json_line(item, path)}\n" for item in items)
     if form == "json" and not _is_text(path):
         return json_text(value, path) + "\n"
     return as_text(value, path)
@@ -475,10 +486,27 @@ def _is_text(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() not in ("", ".json")
 
 
-def _with_line(text: str, line: str) -> str:
-    """A text with another line, under its own kind of line ends."""
+def _with_line(text: str, line: str, *, whole: bool = False) -> str:
+    """A text with another line (*whole*: or several, with their ends), under its own kind of line ends."""
     newline = "\r\n" if "\r\n" in text else "\r" if "\r" in text and "\n" not in text else "\n"
-    return text + ("" if text.endswith(("\n", "\r")) else newline) + line
+    return text + ("" if text.endswith(("\n", "\r")) else newline) + (line.replace("\n", newline) if whole else line)
+
+
+def _json_lines(value: Any, path: str) -> str:
+    """A value as a line of JSON; a text that is lines of lists and mappings in JSON as it is."""
+    if isinstance(value, str):
+        lines = [line.rstrip("\r\n") for line in lines_of(value) if line.strip()]
+        if lines and all(line.lstrip()[0] in "[{" and _is_json(line, path) for line in lines):
+            return "".join(f"{line}\n" for line in lines)
+    return f"{json_line(value, path)}\n"
+
+
+def _is_json(text: str, path: str) -> bool:
+    try:
+        json_value(text, path)
+    except ValidationError:
+        return False
+    return True
 
 
 def _refuse_to_lose_comments(text: str, path: str) -> None:

@@ -50,6 +50,10 @@ MAX_VALUES = 10_000_000
 """Values in one text, those that aliases of YAML repeat counted each time."""
 MAX_EXPANDED = 50 * 1024 * 1024
 """Characters of all scalars of a YAML text, those that aliases repeat counted each time."""
+SHORT_MEANS = 1_000_000
+"""Values, or characters, that also a short YAML text may stand for."""
+MAX_RATIO = 10
+"""Values, or characters, that a longer one may stand for, for each of its own characters."""
 
 
 # Reading.
@@ -101,7 +105,7 @@ def yaml_native(text: str, path: str) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _refuse_bombs(node, path)
+            _refuse_bombs(node, path, max(SHORT_MEANS, len(text) * MAX_RATIO))
             return loader.construct_document(node)  # pyright: ignore[reportUnknownMemberType]
         finally:
             loader.dispose()
@@ -130,8 +134,9 @@ def _refuse_depth(text: str, path: str) -> None:
             depth -= 1
 
 
-def _refuse_bombs(node: yaml.Node, path: str) -> None:
+def _refuse_bombs(node: yaml.Node, path: str, limit: int) -> None:
     """Count what a text means once every alias is replaced by what it stands for; each node is looked at once."""
+    most_values, most_characters = min(MAX_VALUES, limit), min(MAX_EXPANDED, limit)
     sizes: dict[int, tuple[int, int] | None] = {}
 
     def size(node: Any) -> tuple[int, int]:
@@ -148,9 +153,9 @@ def _refuse_bombs(node: yaml.Node, path: str) -> None:
                 for part in item if isinstance(item, tuple) else (item,):  # pyright: ignore[reportUnknownVariableType]
                     more = size(part)
                     values, characters = values + more[0], characters + more[1]
-        if values > MAX_VALUES or characters > MAX_EXPANDED:
+        if values > most_values or characters > most_characters:
             raise StorageError(
-                f"Cannot read '{path}': its aliases stand for more than {MAX_VALUES:,} values or {MAX_EXPANDED:,} characters.",
+                f"Cannot read '{path}': its aliases stand for more than {most_values:,} values or {most_characters:,} characters.",
                 hint="Use fewer aliases.", operation="read", path=path, cause="too_large",
             )  # fmt: skip
         sizes[key] = values, characters
@@ -180,6 +185,12 @@ def json_text(value: Any, path: str) -> str:
     except PydanticSerializationError:
         pass  # a surrogate in a text; what follows says which
     return _written(_held(value, path, "JSON"))
+
+
+def json_line(value: Any, path: str) -> str:
+    """A value as JSON in one line. Raises as `json_text`."""
+    text = json_text(value, path)
+    return text if "\n" not in text else _compact(text) if len(text) > stepwise_json.LARGE else to_json(from_json(text)).decode()
 
 
 def _written(value: Any) -> str:
@@ -336,9 +347,10 @@ def with_yaml_item(text: str, value: Any, path: str) -> str | None:
     node = yaml.compose(text, Loader=_Loader)
     if not isinstance(node, yaml.SequenceNode) or node.flow_style or not node.value:
         return None
+    newline = "\r\n" if "\r\n" in text else "\n"
     indent = " " * node.start_mark.column
-    item = yaml_text([value], path).replace("\n", f"\n{indent}").rstrip(" ")
-    before = text if text.endswith("\n") else f"{text}\n"
+    item = yaml_text([value], path).replace("\n", f"{newline}{indent}").rstrip(" ")
+    before = text if text.endswith("\n") else f"{text}{newline}"
     after = f"{before}{indent}{item}"
     try:
         fits = yaml_value(after, path) == [*yaml_value(text, path), yaml_value(item, path)[0]]
