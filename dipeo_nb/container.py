@@ -250,7 +250,11 @@ def _check(name: str, service: Any) -> None:
         return
     if isinstance(service, type):
         raise ConfigurationError(f"{name}= is a class.", hint=f"Give an instance: {name}={service.__name__}(…).")
-    missing = sorted(method for method in port.__abstractmethods__ if not hasattr(service, method))
+    missing = sorted(
+        method
+        for method in port.__abstractmethods__
+        if not (hasattr(service, method) if isinstance(getattr(port, method), property) else callable(getattr(service, method, None)))
+    )
     if missing:
         raise ConfigurationError(
             f"{type(service).__name__} is no {port.__name__}: it lacks {', '.join(missing)}.",

@@ -399,6 +399,10 @@ def test_a_service_that_lacks_methods_of_its_port_is_refused():
             ConfigurationError, match=r"Half is no BlobStorePort.*delete, exists, get, list, presign_url"
         ):
             make()
+    blobs: Any = InMemoryBlobAdapter()
+    blobs.presign_url = None
+    with pytest.raises(ConfigurationError, match=r"InMemoryBlobAdapter is no BlobStorePort: it lacks presign_url\."):
+        build(blobs=blobs)
     with pytest.raises(ConfigurationError, match=r"blobs= is a class.*blobs=InMemoryBlobAdapter"):
         build(blobs=InMemoryBlobAdapter)
 

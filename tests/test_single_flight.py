@@ -100,8 +100,9 @@ def test_a_cache_of_size_0_keeps_nothing(ttl: float | None):
         assert len(cache) == 0
 
     run(go())
-    with pytest.raises(ValueError, match="maxsize"):
-        SingleFlightCache(maxsize=-1)
+    for size in (-1, None, "8", 1.5):
+        with pytest.raises(ValueError, match="maxsize is .*whole number"):
+            SingleFlightCache(maxsize=size)  # type: ignore[arg-type]
 
 
 def test_an_error_while_keeping_the_value_reaches_the_callers():

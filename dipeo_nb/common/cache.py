@@ -35,8 +35,8 @@ class SingleFlightCache(Generic[T]):
     def __init__(
         self, ttl: float | None = None, maxsize: int = 1024, *, timer: Callable[[], float] = time.monotonic
     ) -> None:
-        if maxsize < 0:
-            raise ValueError(f"maxsize is {maxsize}; give 0 (keep nothing) or more")
+        if not isinstance(maxsize, int) or maxsize < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"maxsize is {maxsize!r}; give a whole number: 0 (keep nothing) or more")
         self._values: LRUCache[Hashable, T] | TTLCache[Hashable, T] = (
             LRUCache(maxsize) if ttl is None else TTLCache(maxsize, ttl, timer)
         )
