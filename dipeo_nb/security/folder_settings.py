@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dipeo_nb.common.paths import from_home
 from dipeo_nb.config import Approval, Settings, Suggestions, folder_suggestions, get_settings, use_approvals
 from dipeo_nb.errors import ConfigurationError
 from dipeo_nb.security.trust_store import Declined, FolderTrust, SettingsTrust, TrustStore
@@ -79,7 +80,7 @@ def decline_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings
 
 def forget_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> int:
     """Take back what was said about the settings of a folder; how many records there were."""
-    store, where = TrustStore((settings or get_settings()).data_dir), str(Path(folder).expanduser().resolve())
+    store, where = TrustStore((settings or get_settings()).data_dir), str(from_home(folder).resolve())
     return store.forget(SettingsTrust, folder=where) + store.forget(Declined, of="settings", where=where)
 
 
@@ -117,7 +118,7 @@ def is_trusted_folder(settings: Settings) -> bool:
 
 
 def _suggestions(folder: str | os.PathLike[str]) -> Suggestions:
-    return folder_suggestions(Path(folder).expanduser())
+    return folder_suggestions(from_home(folder))
 
 
 def _pending(found: Suggestions, store: TrustStore) -> tuple[PendingSetting, ...]:

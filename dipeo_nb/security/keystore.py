@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.locks import FileLock
+from dipeo_nb.common.paths import from_home
 from dipeo_nb.config import Settings
 from dipeo_nb.errors import APIKeyError, MissingDependencyError, StorageError
 
@@ -88,7 +89,7 @@ class KeyFile:
     name = "key file"
 
     def __init__(self, path: Path, *, passphrase: SecretStr | None = None, keep_out: Path | None = None) -> None:
-        self.path = Path(path).expanduser()
+        self.path = from_home(path)
         self._passphrase = passphrase if passphrase and passphrase.get_secret_value() else None
         self._keep_out = keep_out
         self._derived: tuple[object, Any] = (None, None)

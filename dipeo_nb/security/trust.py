@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+from dipeo_nb.common.paths import from_home
 from dipeo_nb.config import Settings
 from dipeo_nb.diagram.closure import Closure, closure
 from dipeo_nb.diagram.detect import DEMOS, stem
@@ -285,7 +286,7 @@ class Trust:
             ValidationError: there is no such folder, or all users may write into it.
             ConfigurationError: its files of settings cannot be read, or have changed since they were shown.
         """
-        folder = path.expanduser().resolve()
+        folder = from_home(path).resolve()
         if not folder.is_dir():
             raise ValidationError(f"There is no folder {folder}.", hint="Name a folder, or a diagram.")
         if _open_to_others(folder, folder):
@@ -298,14 +299,14 @@ class Trust:
 
     def trust(self, path: Path) -> None:
         """Trust a folder, or a diagram as it is now in this base directory."""
-        if path.expanduser().is_dir():
+        if from_home(path).is_dir():
             self.trust_folder(path)
         else:
-            self.remember(load(path.expanduser(), base_dir=self.base).capabilities(base_dir=self.base), by="dp.trust")
+            self.remember(load(from_home(path), base_dir=self.base).capabilities(base_dir=self.base), by="dp.trust")
 
     def forget(self, path: str) -> int:
         """Drop what was said about a folder or a diagram, by its path or its name; how many records there were."""
-        folder = Path(path).expanduser().resolve()
+        folder = from_home(path).resolve()
         return (
             self.store.forget(FolderTrust, path=str(folder))
             + forget_settings(folder, settings=self._settings)
