@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from dipeo_nb.common.scrub import HIDDEN, Redactor, logger, redactor, scrubbed
 from dipeo_nb.config import get_settings
-from dipeo_nb.errors import DipeoError, StorageError
+from dipeo_nb.errors import DipeoError, StorageError, UnknownNodeError
 from dipeo_nb.mixins import LoggingMixin
 from dipeo_nb.notebook.session import Session
 
@@ -220,3 +221,14 @@ def test_a_failed_run_tells_no_secret(tmp_path: Path):
     stored = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()).decode("utf-8", "replace")
     assert KNOWN not in stored
     assert SHAPED not in stored
+
+
+@pytest.mark.parametrize("kind", [StorageError, UnknownNodeError])
+def test_a_hint_given_later_is_shown_and_kept(kind: type[DipeoError]):
+    """Also in another process."""
+    error = kind("It is not there.")
+    assert str(error) == "It is not there."
+    error.hint = "Look elsewhere."
+    again = pickle.loads(pickle.dumps(error))
+    assert str(error) == str(again) == "It is not there. Look elsewhere."
+    assert type(again) is kind

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pytest
 from pydantic import BaseModel
 
+from dipeo_nb import storage
 from dipeo_nb.domain import ports
 from dipeo_nb.domain.ports import BlobStorePort, FileSystemPort
 from dipeo_nb.errors import DiagramNotFoundError, StorageError
@@ -84,6 +85,7 @@ def test_the_seeds_classes_are_where_it_says(path: str):
 MOVED = {
     **{path.replace("dipeo.", "dipeo_nb.", 1): home for path, home in MODULES.items() if home != path.replace("dipeo.", "dipeo_nb.", 1)},
     "dipeo_nb.infrastructure.database": "dipeo_nb.storage.json_db",
+    "dipeo_nb.infrastructure.events": "dipeo_nb.events",
     "dipeo_nb.common.utils.cache": "dipeo_nb.common.cache",
     "dipeo_nb.common.utils.locks": "dipeo_nb.common.locks",
     "dipeo_nb.shared.drivers.utils.cache": "dipeo_nb.common.cache",
@@ -111,7 +113,7 @@ def test_paths_of_upstream_lead_to_the_modules():
             else:
                 raise AssertionError(missing)
     """
-    assert len(MOVED) == 27
+    assert len(MOVED) == 28
     command = [sys.executable, "-c", textwrap.dedent(code), json.dumps(MOVED)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -125,6 +127,19 @@ def test_packages_have_the_names_of_their_services():
 
     for found in (InMemoryEventBus, BaseProvider, IntegratedApiService, APIKeyService, EnvironmentAPIKeyService):
         assert isinstance(found, type)
+    for name in storage.__all__:
+        assert isinstance(getattr(storage, name), type)
+    assert storage.LocalBlobAdapter is importlib.import_module("dipeo_nb.storage.local").LocalBlobAdapter
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = storage.Nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["SingleFlightCache", "FileLock", "AsyncFileLock", "CacheFileLock"])
+def test_the_package_of_utilities_has_its_names(name: str):
+    """With a warning that says where they are."""
+    utilities = importlib.import_module("dipeo_nb.common.utils")
+    with pytest.warns(DeprecationWarning, match="dipeo_nb.common"):
+        assert getattr(utilities, name) is getattr(importlib.import_module("dipeo_nb.common"), name)
 
 
 @pytest.mark.parametrize(("name", "now"), ports.FORMER_NAMES.items())

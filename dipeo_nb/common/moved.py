@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -50,3 +50,20 @@ class MovedModules(Loader):
 
         public = getattr(real, "__all__", None) or [name for name in vars(real) if not name.startswith("_")]
         vars(module).update({"__getattr__": attribute, "__all__": list(public), "__doc__": real.__doc__})
+
+
+def moved_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose names are elsewhere now.
+
+    Args:
+        package: its full name.
+        homes: name → full name of the module that has it.
+    """
+
+    def attribute(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        warnings.warn(f"{package}.{name} is deprecated; import it from {homes[name]}.", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return attribute

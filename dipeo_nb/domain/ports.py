@@ -1231,6 +1231,7 @@ class Services:
 
 FORMER_NAMES = {
     "ApiInvoker": "IntegrationPort",
+    "ApiProvider": "IntegrationPort",
     "ApiProviderRegistry": "IntegrationPort",
     "EventStore": "RunStore",
     "ExecutionStateRepository": "RunStore",

@@ -6,6 +6,7 @@ MovedModules(
     __name__,
     {
         "config": "dipeo_nb.config",
+        "events": "dipeo_nb.events",
         "common.utils.cache": "dipeo_nb.common.cache",
         "common.utils.locks": "dipeo_nb.common.locks",
         "storage.local": "dipeo_nb.storage.local",
