@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
@@ -174,6 +176,92 @@ def test_concurrency_keeps_its_limit_and_forgets_the_cancelled():
     most, done = run(go())
     assert most <= 3
     assert done >= 40
+
+
+def test_event_loops_share_a_limit():
+    """Calls of two loops that fill one limit all end: a slot freed in one loop wakes the other, which sleeps until it is woken."""
+    limit = AdaptiveLimit(1)
+    limit.limit = 1.0
+    together = threading.Barrier(2)
+    done: list[int] = []
+
+    async def calls(name: int) -> None:
+        async def call() -> None:
+            async with limit.slot():
+                await asyncio.sleep(0)
+            done.append(name)
+
+        together.wait(10)
+        await asyncio.wait_for(asyncio.gather(*(call() for _ in range(100))), 20)
+
+    threads = [threading.Thread(target=asyncio.run, args=(calls(name),), daemon=True) for name in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert Counter(done) == {0: 100, 1: 100}
+    assert limit._working == 0
+
+
+def test_a_slot_freed_in_another_thread_wakes_an_idle_loop():
+    """The waiting loop has nothing else to do, so only the wake-up from the other thread can make it go on."""
+    limit = AdaptiveLimit(1)
+    holding, waiting = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        async with limit.slot():
+            holding.set()
+            await asyncio.to_thread(waiting.wait, 10)
+            while not limit._waiting:
+                await asyncio.sleep(0.001)
+
+    async def wait() -> bool:
+        waiting.set()
+        async with limit.slot():
+            return True
+
+    holder = threading.Thread(target=asyncio.run, args=(hold(),), daemon=True)
+    holder.start()
+    assert holding.wait(10)
+    ended: list[bool] = []
+    waiter = threading.Thread(target=lambda: ended.append(asyncio.run(wait())), daemon=True)
+    waiter.start()
+    waiter.join(10)
+    assert ended == [True]
+    holder.join(10)
+
+
+def test_a_loop_that_was_closed_while_it_waited_keeps_no_slot():
+    """A call whose loop is gone is passed over; the next one in the queue gets the slot."""
+    limit = AdaptiveLimit(1)
+    gone = asyncio.new_event_loop()
+
+    async def use() -> None:
+        async with limit.slot():
+            pass
+
+    async def go() -> None:
+        async with limit.slot():
+            left = use()
+            await asyncio.to_thread(_started_and_left, gone, left)
+            behind = asyncio.create_task(use())
+            while len(limit._waiting) < 2:
+                await asyncio.sleep(0)
+        await asyncio.wait_for(behind, 10)
+        left.close()
+
+    run(go())
+    assert limit._working == 0
+
+
+def _started_and_left(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+    """Take the first step of *work* in *loop*, then close the loop."""
+
+    async def first_step() -> None:
+        work.send(None)
+
+    loop.run_until_complete(first_step())
+    loop.close()
 
 
 # Fallbacks.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from dipeo_nb.errors import LLMConnectionError, LLMError, RateLimitError
 from dipeo_nb.llm.core.retry import transient
@@ -35,9 +37,10 @@ class CircuitBreaker:
 
     def before_call(self, model: str) -> None:
         """Raises LLMConnectionError while the server is left alone."""
-        if self._open_until is None:
+        open_until = self._open_until  # read once: a call in another thread may close the circuit meanwhile
+        if open_until is None:
             return
-        left = self._open_until - self._clock()
+        left = open_until - self._clock()
         if left > 0:
             raise LLMConnectionError(
                 f"{self._provider} failed {self._failures} times in a row and is left alone for {left:.0f} s more. "
@@ -62,10 +65,32 @@ class CircuitBreaker:
             self._open_until = self._clock() + REST_S
 
 
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """A call that waits for a slot, in an event loop that may be another one than that of the call which ends."""
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[None]
+    given: bool = False
+
+    def give(self) -> bool:
+        """Wake the waiting call; whether its loop is still there."""
+        try:
+            self.loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def _wake(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
 class AdaptiveLimit:
     """Calls to one server at the same time: grows with each success until the first 429, is halved by it, then grows slowly.
 
-    After the first 429 a limit of n grows by one with every n successes (additive increase, multiplicative decrease).
+    After the first 429 a limit of n grows by one with every n successes (additive increase, multiplicative decrease). Calls of
+    several event loops may share one limit.
     """
 
     def __init__(self, at_first: int = AT_FIRST) -> None:
@@ -73,44 +98,62 @@ class AdaptiveLimit:
         self._cut_once = False
         self._working = 0
         self._generation = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[_Turn] = deque()
+        self._lock = threading.RLock()
+        """Reentrant: a call that is collected as garbage gives its slot back in whatever thread collects it."""
 
     @contextlib.asynccontextmanager
     async def slot(self) -> AsyncIterator[Callable[[LLMError | None], None]]:
         """One call; the function it gives is told how the call ended: None, or the error."""
-        if self._working >= int(self.limit) or self._waiting:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
+        turn = self._turn()
+        if turn is not None:
             try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._working -= 1  # the turn was given, and is not taken
-                    self._wake()
-                elif turn in self._waiting:
-                    self._waiting.remove(turn)
+                await turn.future
+            except BaseException:
+                self._give_up(turn)
                 raise
-        else:
-            self._working += 1
         generation = self._generation
         try:
             yield lambda error: self._ended(error, generation)
         finally:
+            self._release()
+
+    def _turn(self) -> _Turn | None:
+        """A place in the queue; None: a slot was free and is taken."""
+        with self._lock:
+            if self._working < int(self.limit) and not self._waiting:
+                self._working += 1
+                return None
+            loop = asyncio.get_running_loop()
+            turn = _Turn(loop, loop.create_future())
+            self._waiting.append(turn)
+            return turn
+
+    def _give_up(self, turn: _Turn) -> None:
+        with self._lock:
+            if turn.given:
+                self._release()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+
+    def _release(self) -> None:
+        with self._lock:
             self._working -= 1
             self._wake()
 
     def _ended(self, error: LLMError | None, generation: int) -> None:
-        if isinstance(error, RateLimitError):
-            if generation == self._generation:  # one cut for all calls that were refused together
-                self._generation += 1
-                self._cut_once = True
-                self.limit = max(1.0, min(self.limit, self._working) / 2)
-        elif error is None:
-            self.limit = min(AT_MOST, self.limit + (1 / self.limit if self._cut_once else 1))
+        with self._lock:
+            if isinstance(error, RateLimitError):
+                if generation == self._generation:  # one cut for all calls that were refused together
+                    self._generation += 1
+                    self._cut_once = True
+                    self.limit = max(1.0, min(self.limit, self._working) / 2)
+            elif error is None:
+                self.limit = min(AT_MOST, self.limit + (1 / self.limit if self._cut_once else 1))
 
     def _wake(self) -> None:
         while self._waiting and self._working < int(self.limit):
             turn = self._waiting.popleft()
-            if not turn.done():
+            if turn.give():
+                turn.given = True
                 self._working += 1
-                turn.set_result(None)
