@@ -362,6 +362,26 @@ def answer(tokens: int, cost: float | None = None) -> Any:
 
 
 @pytest.mark.parametrize(
+    ("used", "characters", "words"),
+    [
+        (0, 1_000_000, "too large for the budget, which allows 200,000 tokens: it takes about 250,000 tokens"),
+        (190_000, 44_000, "too large for the budget, of which 10,000 of 200,000 tokens are left: it takes about 11,000 tokens"),
+        (200_000, 4, "The budget is used up: 200,000 of 200,000 tokens are used"),
+        (200_001, 0, "The budget is used up: 200,001 of 200,000 tokens are used"),
+    ],
+)
+def test_a_budget_says_whether_it_is_used_up_or_the_prompt_is_too_large(used: int, characters: int, words: str):
+    """What is said is what has to be changed: nothing was used when one prompt alone is more than the budget allows."""
+    budget = Budget(tokens=200_000)
+    budget.charge(used, 0.0)
+    with pytest.raises(BudgetExceededError) as caught:
+        budget.before_call(characters, model="m", priced=True)
+    assert words in caught.value.message
+    assert caught.value.facts["limit"] == "tokens"
+    assert budget.used_calls == 0
+
+
+@pytest.mark.parametrize(
     ("budget", "tokens", "cost", "calls"),
     [
         (Budget(calls=2), 1, None, 2),

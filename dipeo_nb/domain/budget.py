@@ -81,6 +81,8 @@ class Budget:
         )
         for name, limit, needed, used in limits:
             if limit is not None and needed > limit:
+                if name == "tokens" and used < limit:
+                    raise self._too_large(max(estimate, 1), int(used), limit)
                 raise self._exceeded(name, f"{used:,.6g} of {limit:,.6g} {name} are used")
         if self.usd is not None and self.unpriced_calls:
             raise self._exceeded(
@@ -104,6 +106,15 @@ class Budget:
         self.used_tokens += tokens or 0
         self.used_usd += usd or 0.0
         self.unpriced_calls += usd is None
+
+    def _too_large(self, estimate: int, used: int, limit: float) -> BudgetExceededError:
+        """A prompt that takes more than what is left."""
+        left = f"which allows {limit:,.6g} tokens" if not used else f"of which {limit - used:,.6g} of {limit:,.6g} tokens are left"
+        return BudgetExceededError(
+            f"The next prompt is too large for the budget, {left}: it takes about {estimate:,} tokens. The call was not made.",
+            hint="Raise the budget (tokens), or shorten the prompt.",
+            limit="tokens",
+        )
 
     def _exceeded(self, kind: str, what: str) -> BudgetExceededError:
         return BudgetExceededError(
