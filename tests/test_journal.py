@@ -37,7 +37,7 @@ from dipeo_nb.domain.nodes import (
 from dipeo_nb.domain.ports import Question, RunStore
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.events.memory import InMemoryEventBus
-from dipeo_nb.execution import handlers
+from dipeo_nb.execution import handlers, journal
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import Output
@@ -162,6 +162,40 @@ def test_a_bus_that_fails_does_not_fail_the_run():
 
     execution = run(CHAIN, InMemoryRunStore(), bus=Deaf())
     assert execution.state.status == "completed"
+
+
+@pytest.mark.parametrize("how", ["stop", "timeout"])
+@pytest.mark.parametrize("room", [1, 2, 4, 100])
+def test_a_subscriber_that_takes_no_events_does_not_keep_a_run_from_ending(room: int, how: str, monkeypatch: pytest.MonkeyPatch):
+    """A subscriber that holds publishers up holds them at the start, in the middle or at the end of a run, until the run is stopped
+    or meets its time limit; its record is whole."""
+    monkeypatch.setattr(journal, "HURRIED_S", 0.02)
+
+    async def go() -> Execution:
+        bus = InMemoryEventBus()
+
+        async def never(event: Event) -> None:
+            await asyncio.Event().wait()
+
+        subscription = bus.subscribe(never, max_queue_size=room, overflow="block")
+        async with Runtime(Settings(), llm=scripted(), store=InMemoryRunStore(), bus=bus) as runtime:
+            limit = 0.1 if how == "timeout" else None
+            execution = runtime.execution(Prepared.own(CHAIN, runtime.services), timeout=limit)
+            going = asyncio.create_task(execution.run())
+            await asyncio.sleep(0.05)
+            if how == "stop":
+                execution.stop()
+            await asyncio.wait_for(going, 20)
+            bus.unsubscribe(subscription)
+            return execution
+
+    execution = run_sync(go())
+    events = run_sync(execution.services.store.events(execution.run_id))
+    assert [e.seq for e in events] == list(range(1, len(events) + 1))
+    assert [e.type in FINAL_EVENTS for e in events] == [False] * (len(events) - 1) + [True]
+    assert execution.state.finished
+    if room < 4:
+        assert execution.state.status == ("aborted" if how == "stop" else "failed")
 
 
 def test_a_run_that_failed_with_its_store_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -319,6 +319,7 @@ class Execution:
             self._fail(failure)
             self._cancel_work()
             self._wake()
+        self.journal.hurry()  # also when only the end is left to be recorded, or shown
 
     def _fail(self, failure: DipeoError) -> None:
         """Why the run fails; what comes first counts."""
@@ -361,9 +362,10 @@ class Execution:
         beating = loop.create_task(self._beat())
         with run_log.listening():
             try:
-                await self.journal.commit()
-                self._stoppable = self._hears = True
+                self._stoppable = True
                 timer = loop.call_later(self.options.timeout, self._out_of_time)
+                await self.journal.commit()
+                self._hears = True
                 if self._stop_reason is not None:
                     self._abort()  # stopped before it began
                 await self._drive()
@@ -373,13 +375,13 @@ class Execution:
             except Exception as error:  # noqa: BLE001 - whatever went wrong, the run has an end
                 self._fail(as_run_error(error, None))
             self._stoppable = False
-            if timer is not None:
-                timer.cancel()
             await self._end_of_work()
             self._hears = False
             try:
                 await self._write_end()
             finally:
+                if timer is not None:
+                    timer.cancel()
                 beating.cancel()
                 live.leave(self.services.store, self.run_id, self)
         return self.state

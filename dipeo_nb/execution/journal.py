@@ -31,6 +31,10 @@ UNWRITABLE = frozenset({"disk_full", "read_only"})
 """Causes of a StorageError after which a run goes on in memory: the run is worth more than its record."""
 
 
+HURRIED_S = 2.0
+"""Seconds that a commit waits for those who watch once the run was stopped or met its time limit."""
+
+
 class Timeline:
     """The times of a run: the wall clock read once, and monotonic time from there on.
 
@@ -98,6 +102,8 @@ class Journal:
         self._streams: dict[str, dict[Any, tuple[Stream, Mapping[str, Any]]]] = {}
         """Texts that come in pieces, by node; each with the payload of its latest piece."""
         self._unpublished = 0
+        self._publishing: asyncio.Timeout | None = None
+        self._hurried = False
         self._ended = False
 
     @property
@@ -199,14 +205,25 @@ class Journal:
                     self.tail.extend(events)
                 self._apply(events)
                 try:
-                    await self._bus.publish_batch(events)
+                    async with asyncio.timeout(HURRIED_S if self._hurried else None) as self._publishing:
+                        await self._bus.publish_batch(events)
                 except Exception as error:  # noqa: BLE001 - see below
                     # They are stored, so whoever watches can catch up from there; a run does not fail for those who watch it.
                     if not self._unpublished:
-                        _LOG.warning("Run %s: %s", self.state.run_id, error)
+                        slow = f"a subscriber of its events took none for {HURRIED_S:g} s and is not waited for, as the run ends"
+                        _LOG.warning("Run %s: %s", self.state.run_id, error if str(error) else slow)
                     self._unpublished += len(events)
+                finally:
+                    self._publishing = None
             finally:
                 run_log.leave(token)
+
+    def hurry(self) -> None:
+        """The run ends before its time: subscribers that take no events hold it up no longer than a moment. On the loop's thread."""
+        if not self._hurried:
+            self._hurried = True
+            if self._publishing is not None:
+                self._publishing.reschedule(asyncio.get_running_loop().time() + HURRIED_S)
 
     def _apply(self, events: Sequence[Event]) -> None:
         self._committed = events[-1].seq
