@@ -180,6 +180,32 @@ def test_who_was_thought_dead_cannot_write(path: Path, monkeypatch: pytest.Monke
     run_sync(go())
 
 
+@pytest.mark.parametrize("ended_there", [False, True])
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_who_comes_back_late_is_told_of_the_takeover(path: Path, monkeypatch: pytest.MonkeyPatch, more: int, ended_there: bool):
+    """However much the other machine has written, or ended: that it took the run over is said at every attempt, not that numbers of
+    events do not fit."""
+
+    async def go() -> None:
+        first = await opened(path)
+        await first.append([started(), event(2)])
+        await asyncio.to_thread(_age, path)
+        monkeypatch.setattr(sqlite, "_HOST", "elsewhere:1:2")
+        second = await opened(path)
+        await second.claim("r1")
+        written = [*map(event, range(3, 3 + more)), *([ended(3 + more)] if ended_there else [])]
+        await second.append(written)
+        monkeypatch.undo()
+        for late in ([event(3)], [ended(3)], [event(3), ended(4)]):
+            with pytest.raises(StorageError, match=r"was taken over by process .* on elsewhere"):
+                await first.append(late)
+        assert [e.seq for e in await second.events("r1")] == list(range(1, 3 + len(written)))
+        await first.cleanup()
+        await second.cleanup()
+
+    run_sync(go())
+
+
 def _age(path: Path) -> None:
     connection = sqlite3.connect(path)
     with connection:

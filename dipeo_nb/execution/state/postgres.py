@@ -198,7 +198,12 @@ class PostgresRunStore:
             return
         first, last = events[0], events[-1]
         stored, ended = self._stored.get(first.run_id) or await self._count(first.run_id)
-        check_order(events, stored, ended)
+        try:
+            check_order(events, stored, ended)
+        except StorageError:
+            if first.seq != 1 and not await self.beat(first.run_id):
+                raise taken_over(first.run_id, "another process") from None
+            raise
         batch = batch_of(events)
         columns = [list(column) for column in zip(*batch.events, strict=True)]
         tried = False

@@ -166,7 +166,11 @@ class SqliteRunStore:
         run_id = events[0].run_id
         self._check_writable()
         stored, ended = self._stored.get(run_id) or self._count(run_id)
-        check_order(events, stored, ended)
+        try:
+            check_order(events, stored, ended)
+        except StorageError:
+            self._check_held(events)  # what another wrote meanwhile is in the way: that it was taken over is the reason
+            raise
         last = events[-1]
         try:
             batch = batch_of(events)
@@ -188,6 +192,15 @@ class SqliteRunStore:
     def _check_writable(self) -> None:
         if self._db and (error := self._unwritable) is not None:
             raise StorageError(error.message, hint=error.hint, **error.facts) from error.__cause__
+
+    def _check_held(self, events: Sequence[Event]) -> None:
+        """Raises StorageError when the run that these events go on with was taken over."""
+        run_id = events[0].run_id
+        if run_id in self._tokens and events[0].seq != 1:
+            try:
+                _check_lease(self._db, run_id, self._tokens[run_id])
+            except sqlite3.Error as error:
+                raise self._failed("append", error) from error
 
     def _token(self, events: Sequence[Event]) -> int | None:
         return 1 if events[0].seq == 1 else self._tokens.get(events[0].run_id)
