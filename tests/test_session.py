@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import builtins
+import collections.abc
 import inspect
 import subprocess
 import sys
 import threading
 import time
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +138,27 @@ def test_functions_have_the_signature_of_the_methods():
     assert options[:3] == ["diagram", "model", "answers"]
     assert "self" not in options
     assert dp.start.__doc__ == Session.start.__doc__
+
+
+CLASSES = {"ChatMessage", "LLMRequest", "Path", "RunSummary", "os"}
+"""Classes beside those of `dp` that parameters may be of."""
+
+
+@pytest.mark.parametrize("owner", [dp, dp.Session, dp.Run, dp.RunResult], ids=lambda owner: owner.__name__)
+def test_signatures_name_types_that_can_be_looked_up(owner: Any):
+    """`dp.run?` shows classes and forms of types, never the name of an alias that is known inside the package alone."""
+    functions = [getattr(owner, name) for name in getattr(owner, "__all__", None) or dir(owner) if name[0] != "_"]
+    known = [builtins, collections.abc, typing, dp]
+    looked_at = 0
+    for function in filter(inspect.isroutine, functions):
+        for parameter in inspect.signature(function).parameters.values():
+            if not isinstance(parameter.annotation, str):
+                continue
+            names = {node.id for node in ast.walk(ast.parse(parameter.annotation)) if isinstance(node, ast.Name)}
+            unknown = {name for name in names - CLASSES if not any(hasattr(place, name) for place in known)}
+            assert not unknown, f"{function.__qualname__}({parameter})"
+            looked_at += 1
+    assert looked_at >= {dp: 60, dp.Session: 60, dp.Run: 20, dp.RunResult: 1}[owner]
 
 
 # Running.

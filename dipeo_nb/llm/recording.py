@@ -321,7 +321,9 @@ def _without(those: tuple[Recordings, ...], one: Recordings) -> tuple[Recordings
 
 
 @checked_call
-def recording(path: str | os.PathLike[str] | None = None, mode: Mode = "auto") -> Recordings:
+def recording(
+    path: str | os.PathLike[str] | None = None, mode: Literal["live", "record", "replay", "auto"] = "auto"
+) -> Recordings:
     """Record and replay the calls of models: `with dp.recording("recordings"): …`, or `.start()` … `.stop()` for many cells.
 
     Everything called within (`dp.chat`, `dp.llm`, runs started there) uses the folder; of nested ones the inner one counts.

@@ -84,7 +84,7 @@ class LLM:
         """What the model can do."""
         return capabilities_of(self.service, self.model)
 
-    def chat(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
+    def chat(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
         """Ask and wait for the answer; it shows in the cell while it comes. Stop or Ctrl-C ends the call.
 
         Args:
@@ -112,7 +112,7 @@ class LLM:
             raise
         return future.result()
 
-    async def achat(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
+    async def achat(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
         """As `chat`, awaited; several at once with `asyncio.gather`, each with an output of its own."""
         call = _Call(self._service, self.request(prompt, **options), self.name, display)
         call.show()
@@ -130,13 +130,13 @@ class LLM:
             short(stop, "The call was stopped; the error's `answer` has what had come.")
             raise
 
-    def stream(self, prompt: Messages, **options: Any) -> EventStream:
+    def stream(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, **options: Any) -> EventStream:
         """The events of an answer as they come, for `for` and for `async for`; nothing is displayed. Leaving the loop early
         ends the call. The last event, `end`, has the whole response."""
         request = self.request(prompt, **options)
         return EventStream(lambda: self._service.stream(request))
 
-    def batch(self, prompts: Sequence[Messages], **options: Any) -> Batch:
+    def batch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> Batch:
         """The answers to many prompts, in their order; one that failed is the error itself, and the others are there.
 
         `submit` is the cheaper way for those who can wait.
@@ -147,7 +147,7 @@ class LLM:
             short(interrupt, "The batch was stopped.")
             raise
 
-    async def abatch(self, prompts: Sequence[Messages], **options: Any) -> Batch:
+    async def abatch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> Batch:
         """As `batch`, awaited."""
         requests = [self.request(prompt, **options) for prompt in _several(prompts)]
         future = submit(_all(self._service, requests))
@@ -156,7 +156,7 @@ class LLM:
             answers = await wait_for_future(future)
         return Batch(answers, [request.messages[-1].content for request in requests])
 
-    def submit(self, prompts: Sequence[Messages], **options: Any) -> Submitted:
+    def submit(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> Submitted:
         """Hand prompts to the provider's own batch API: half the price, an answer within a day, and the kernel may end
         meanwhile (`submitted` finds the job again).
 
@@ -178,7 +178,7 @@ class LLM:
             options["system"] = system
         return Talk(LLM(self._runtime, self._given, **{**self._defaults, **options}))
 
-    def request(self, prompt: Messages, **options: Any) -> LLMRequest:
+    def request(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, **options: Any) -> LLMRequest:
         """The request that `chat` would send."""
         merged = {**self._defaults, **_tidied(options)}
         if self._by_default:
@@ -240,12 +240,12 @@ class Talk:
         self.messages: list[ChatMessage] = []
         self.answers: list[Answer] = []
 
-    def __call__(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
+    def __call__(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
         """Say something and wait for the answer; see `LLM.chat`."""
         said = self._turn(prompt)
         return self._kept(said, self.llm.chat([*self.messages, *said], display=display, **options))
 
-    async def asay(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
+    async def asay(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
         """As calling it, awaited."""
         said = self._turn(prompt)
         return self._kept(said, await self.llm.achat([*self.messages, *said], display=display, **options))
@@ -261,7 +261,7 @@ class Talk:
         costs = [answer.cost_usd for answer in self.answers]
         return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs)
 
-    def _turn(self, prompt: Messages) -> list[ChatMessage]:
+    def _turn(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest) -> list[ChatMessage]:
         return list(as_request(prompt).messages)
 
     def _kept(self, said: list[ChatMessage], answer: Answer) -> Answer:

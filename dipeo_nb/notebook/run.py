@@ -45,9 +45,12 @@ from dipeo_nb.notebook.safe_markdown import safe
 from dipeo_nb.notebook.tables import Events, Outputs, Table
 
 if TYPE_CHECKING:
+    import os
+
     from dipeo_nb.container import Runtime
+    from dipeo_nb.diagram.document import Diagram
     from dipeo_nb.domain.budget import Budget
-    from dipeo_nb.notebook.session import GivenAnswer, Session, Source
+    from dipeo_nb.notebook.session import Session
     from dipeo_nb.notebook.view import LiveDisplay
 
 STOP_GRACE_S = 5.0
@@ -402,13 +405,13 @@ class Run:
     def resume(
         self,
         *,
-        answers: GivenAnswer | None = None,
+        answers: Mapping[str, str | Sequence[str]] | None = None,
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         budget: Budget | None = None,
         trust: bool | str | None = None,
         allow: Mapping[str, Any] | None = None,
-        diagram: Source | None = None,
+        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any] | None = None,
         view: bool = True,
         **variables: Any,
     ) -> Run:
@@ -449,14 +452,14 @@ class Run:
         of: int = 1,
         set: Mapping[str, Any] | None = None,
         model: str | None = None,
-        answers: GivenAnswer | None = None,
+        answers: Mapping[str, str | Sequence[str]] | None = None,
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_iterations: int | None = None,
         budget: Budget | None = None,
         trust: bool | str | None = None,
         allow: Mapping[str, Any] | None = None,
-        diagram: Source | None = None,
+        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any] | None = None,
         view: bool = True,
     ) -> Run:
         """Edit in the past: a new run that takes over what this one had done and does only the rest again.

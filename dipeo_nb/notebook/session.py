@@ -26,6 +26,7 @@ from dipeo_nb.diagram.document import load as load_diagram
 from dipeo_nb.diagram.edit import person_of
 from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.domain.budget import Budget
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.domain.plan import Plan, PlanNode
@@ -50,7 +51,6 @@ from dipeo_nb.execution.recovery import changed_nodes, reusable
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
 from dipeo_nb.execution.run_list import recorded_states
 from dipeo_nb.llm import catalogue
-from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.answer import Answer
 from dipeo_nb.notebook.calls import check_variables
@@ -64,12 +64,6 @@ from dipeo_nb.notebook.tables import dataframe
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Source = Diagram | str | os.PathLike[str] | Mapping[str, Any]
-"""A diagram, a path or name, the text of a diagram, or a mapping."""
-GivenAnswer = Mapping[str, str | Sequence[str]]
-"""Node label → answer, or list of answers for a node that asks several times."""
-RunName = str | Run | RunResult | RunSummary
-"""A run, its result, its row in `dp.runs()`, its id, or an unmistakable beginning of that."""
 
 
 _SERVICES = tuple(Services.__dataclass_fields__)
@@ -125,7 +119,7 @@ class Session:
         self._going: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 
     @checked_call
-    def load(self, source: Source, *, format: str | None = None) -> Diagram:
+    def load(self, source: Diagram | str | os.PathLike[str] | Mapping[str, Any], *, format: str | None = None) -> Diagram:
         """Read a diagram from a path, a name, a text or a mapping.
 
             d = dp.load("debate.light.yaml")        # a file, or the name of one: dp.load("debate")
@@ -148,10 +142,10 @@ class Session:
     @naming_the_call
     def start(
         self,
-        diagram: Source,
+        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any],
         *,
         model: str | None = None,
-        answers: GivenAnswer | None = None,
+        answers: Mapping[str, str | Sequence[str]] | None = None,
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_iterations: int | None = None,
@@ -218,15 +212,15 @@ class Session:
     @naming_the_call
     def resume(
         self,
-        run_id: RunName,
+        run_id: Run | RunResult | RunSummary | str,
         *,
-        answers: GivenAnswer | None = None,
+        answers: Mapping[str, str | Sequence[str]] | None = None,
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         budget: Budget | None = None,
         trust: bool | str | None = None,
         allow: Mapping[str, Any] | None = None,
-        diagram: Source | None = None,
+        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any] | None = None,
         view: bool = True,
         **variables: Any,
     ) -> Run:
@@ -276,20 +270,20 @@ class Session:
     @checked_call
     def fork(
         self,
-        run: RunName,
+        run: Run | RunResult | RunSummary | str,
         *,
         at: str | None = None,
         of: int = 1,
         set: Mapping[str, Any] | None = None,
         model: str | None = None,
-        answers: GivenAnswer | None = None,
+        answers: Mapping[str, str | Sequence[str]] | None = None,
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_iterations: int | None = None,
         budget: Budget | None = None,
         trust: bool | str | None = None,
         allow: Mapping[str, Any] | None = None,
-        diagram: Source | None = None,
+        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any] | None = None,
         view: bool = True,
     ) -> Run:
         """Edit in the past: a new run that takes over what the old one had done and does only the rest again.
@@ -364,10 +358,10 @@ class Session:
     @naming_the_call
     def run(
         self,
-        diagram: Source,
+        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any],
         *,
         model: str | None = None,
-        answers: GivenAnswer | None = None,
+        answers: Mapping[str, str | Sequence[str]] | None = None,
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_iterations: int | None = None,
@@ -421,10 +415,10 @@ class Session:
     @naming_the_call
     async def arun(
         self,
-        diagram: Source,
+        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any],
         *,
         model: str | None = None,
-        answers: GivenAnswer | None = None,
+        answers: Mapping[str, str | Sequence[str]] | None = None,
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_iterations: int | None = None,
@@ -527,7 +521,7 @@ class Session:
         return run_sync(read())
 
     @checked_call
-    def open_run(self, run_id: RunName) -> Run:
+    def open_run(self, run_id: Run | RunResult | RunSummary | str) -> Run:
         """A run by its id or an unmistakable beginning of it: the live one when it goes on here, else the recorded one.
 
         Raises:
@@ -548,7 +542,7 @@ class Session:
 
     @checked_call
     def replay(
-        self, run_id: RunName, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S, view: bool = True
+        self, run_id: Run | RunResult | RunSummary | str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S, view: bool = True
     ) -> Run:
         """Show a recorded run again as it happened: the same events in the same order, without a single call.
 
@@ -571,7 +565,7 @@ class Session:
         return Run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view, session=self)
 
     @checked_call
-    def diff(self, before: RunName, after: RunName) -> Differences:
+    def diff(self, before: Run | RunResult | RunSummary | str, after: Run | RunResult | RunSummary | str) -> Differences:
         """What is different between two runs: the model, inputs, the diagram (nodes, persons, arrows), and what every node did.
 
         Args:
@@ -582,12 +576,12 @@ class Session:
         """
         return Differences(compare(*(self._state(run) for run in (before, after))))
 
-    def _state(self, run: RunName) -> RunState:
+    def _state(self, run: Run | RunResult | RunSummary | str) -> RunState:
         if isinstance(run, (Run, RunResult)):
             return run.state if isinstance(run, Run) else run.run.state
         return self.open_run(self._id(run)).state
 
-    def _id(self, run: RunName) -> str:
+    def _id(self, run: Run | RunResult | RunSummary | str) -> str:
         """The whole id of a run that is named by itself, its result, its row in `runs()`, its id or a beginning of that.
 
         Raises:
@@ -613,7 +607,7 @@ class Session:
 
     def chat(
         self,
-        prompt: Messages,
+        prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest,
         *,
         model: str | None = None,
         system: str | None = None,
@@ -655,7 +649,7 @@ class Session:
 
     async def achat(
         self,
-        prompt: Messages,
+        prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest,
         *,
         model: str | None = None,
         system: str | None = None,
