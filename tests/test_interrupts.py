@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pexpect
@@ -13,6 +14,7 @@ import pytest
 
 import dipeo_nb as dp
 from dipeo_nb.errors import RunInterruptedError
+from dipeo_nb.notebook.calls import RunGoesOnWarning
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
 
@@ -116,6 +118,35 @@ def test_an_interrupt_while_the_view_is_made_stops_the_run(tmp_path: Path, monke
         (row,) = session.runs()
         assert row.status == "aborted"
         assert row.run_id in caught.value._render_traceback_()[0]  # type: ignore[attr-defined]
+
+
+def test_a_cell_that_runs_again_names_the_run_that_it_started_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The earlier run goes on and pays, and no view shows it any more; several runs of one execution, or of other cells, are meant."""
+    here = ("a", "1")
+    monkeypatch.setattr("dipeo_nb.notebook.run.current_cell", lambda: here)
+
+    def start() -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            runs.append(session.start(SLOW, view=False))
+        return [str(w.message) for w in caught if w.category is RunGoesOnWarning]
+
+    with Session(tmp_path) as session:
+        runs: list[Run] = []
+        assert start() == []
+        assert start() == []
+        here = ("b", "2")
+        assert start() == []
+        here = ("a", "3")
+        said = start()
+        assert sorted(said) == sorted(f"This cell has started a run before that still goes on: dp.open_run('{r.id}').stop() ends it." for r in runs[:2])
+        for run in runs:
+            run.stop()
+        for run in runs:
+            assert run.wait(20)
+        here = ("a", "4")
+        assert start() == []
+        runs[-1].stop()
 
 
 def test_an_interrupt_before_anything_runs_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

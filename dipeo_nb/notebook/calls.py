@@ -22,6 +22,10 @@ class UnusedInputWarning(UserWarning):
     """An input of a run that nothing in its diagram names: it is probably misspelt."""
 
 
+class RunGoesOnWarning(UserWarning):
+    """A notebook cell starts a run, and one that it started before still goes on."""
+
+
 def check_variables(variables: Mapping[str, Any], plan: Plan, base_dir: Path, options: Iterable[str]) -> None:
     """Look at the inputs that came as keywords: one that nothing in the diagram names is a slip of the pen for an option, which
     is refused, or for another input, which is warned about.

@@ -38,6 +38,7 @@ from dipeo_nb.execution.metrics import RunMetrics, measure, told
 from dipeo_nb.execution.options import checked_number
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook.calls import RunGoesOnWarning, warn
 from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError, hide_box
 from dipeo_nb.notebook.conversation import Conversation, Turns
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
@@ -238,6 +239,8 @@ class Run:
         self._diagram = diagram
         self._state = state
         self._view = view
+        self._cell = None if execution is None else current_cell()
+        """The notebook cell that began it, and the execution of that cell."""
         self._finished = threading.Event()
         self._displays: list[concurrent.futures.Future[None]] = []
         self._future: concurrent.futures.Future[None] | None = None
@@ -789,6 +792,26 @@ def _say_unattended(run: Run) -> None:
             f"Run {state.run_id} ({clean(state.diagram, 80)}) failed and nobody asked for its result: {why}\n"
             f"See dp.open_run('{state.run_id}'); `await run` or run.result() raises it."
         )
+
+
+def check_cell() -> None:
+    """Warn about runs that an earlier execution of this notebook cell has started: they go on, and nobody sees them any more."""
+    here = current_cell()
+    for run in list(_BEGUN):
+        if here is not None and run._cell is not None and run._cell[0] == here[0] and run._cell != here and not run.finished:
+            warn(
+                f"This cell has started a run before that still goes on: dp.open_run('{run.id}').stop() ends it.",
+                RunGoesOnWarning,
+            )
+
+
+def current_cell() -> tuple[str, str] | None:
+    """The notebook cell that is being executed, and this execution of it; None where the front end names no cell."""
+    if not in_kernel():
+        return None
+    request = sys.modules["IPython"].get_ipython().get_parent()
+    cell, execution = request.get("metadata", {}).get("cellId"), request.get("header", {}).get("msg_id")
+    return (cell, execution) if cell and execution else None
 
 
 def _at_exit() -> None:

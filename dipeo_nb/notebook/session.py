@@ -58,7 +58,7 @@ from dipeo_nb.notebook.chat import LLM
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.interrupts import short
 from dipeo_nb.notebook.refusal import naming_the_call
-from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, in_kernel, no_node
+from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, check_cell, in_kernel, no_node
 from dipeo_nb.notebook.tables import dataframe
 
 P = ParamSpec("P")
@@ -183,6 +183,7 @@ class Session:
         prepared = self.runtime.prepare(document, trust=trust, allow=allow, model=model)
         check_answers(answers, prepared.plan, self.settings.base_dir)
         check_variables(variables, prepared.plan, self.settings.base_dir, _START_OPTIONS)
+        check_cell()
         waiting = Answers()
         execution = self.runtime.execution(
             prepared,
