@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dipeo_nb.diagram import find, load, load_text
-from dipeo_nb.diagram.detect import detect, format_of_name, stem
+from dipeo_nb.diagram.detect import check_format, detect, format_of_name, stem
 from dipeo_nb.errors import DiagramFormatError, DiagramNotFoundError, ValidationError
 
 
@@ -109,3 +109,9 @@ def test_an_unknown_name_says_where_it_was_looked_up(tmp_path: Path) -> None:
     (tmp_path / "debate.light.yaml").write_text("nodes: []")
     with pytest.raises(DiagramNotFoundError, match="Did you mean 'debate'"):
         load("debat", base_dir=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "found"), [("yml", None), ("YAML", None), ("Json", "native"), ("readable", "readable")])
+def test_formats_by_names(name: str, found: str | None):
+    """`yml` and `yaml` are any of the two YAML formats."""
+    assert check_format(name) == found
