@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +40,14 @@ class Place:
 
     def close(self) -> None:
         subprocess.run(["mount", "-o", "remount,ro", self.path], check=True, capture_output=True)
+
+    def fill(self) -> Path:
+        """Take the last byte of room; the file that has it."""
+        filler = self.path / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 65_536)
+        return filler
 
 
 @pytest.fixture
@@ -99,6 +109,75 @@ def test_recorded_runs_can_be_looked_at(place: Place, capsys: pytest.CaptureFixt
         assert dp.start("d.light.yaml", answers={"Q": "new"}, view=False).result(30).output == "new"
     assert main(["runs", "--base-dir", str(place.path)]) == 0
     assert recorded.id.removeprefix("exec_")[:8] in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_when_the_store_is_opened(place: Place, capsys: pytest.CaptureFixture[str]):
+    """SQLite has no room for the index of its WAL, without which it opens nothing to write: recorded runs can be looked at, new runs
+    go on in memory, deleting is one error, and all is well in the same session as soon as there is room."""
+    with session(place) as dp:
+        recorded = [dp.start("d.light.yaml", answers={"Q": colour}, view=False) for colour in ("red", "blue")]
+        assert [run.result(30).output for run in recorded] == ["red", "blue"]
+    filler = place.fill()
+    with session(place) as dp:
+        assert {row.run_id for row in dp.runs()} == {run.id for run in recorded}
+        assert dp.open_run(recorded[0].id).outputs == {"E": "red"}
+        run = dp.start("d.light.yaml", answers={"Q": "green"}, view=False)
+        assert run.result(30).output == "green"
+        logged = [e.payload for e in run.events if e.type == "execution_log"]
+        assert [("no room" in payload["message"], payload["level"]) for payload in logged] == [(True, "ERROR")]
+        for refused in (lambda: dp.runs().delete(), lambda: run_sync(dp.runtime.services.store.compact())):
+            with pytest.raises(StorageError, match="no room") as error:
+                refused()
+            assert error.value.facts["cause"] == "disk_full"
+            assert "Free some disk space" in error.value.hint
+        assert main(["runs", "prune", "--keep", "1", "--base-dir", str(place.path)]) == 1
+        assert capsys.readouterr().err.count("error: Run store") == 1
+        filler.unlink()
+        again = dp.start("d.light.yaml", answers={"Q": "grey"}, view=False)
+        assert again.result(30).output == "grey"
+        assert {row.run_id for row in dp.runs()} == {run.id for run in (*recorded, again)}
+        assert len(dp.runs().delete()) == 3
+
+
+def test_deleting_on_a_disk_that_has_become_full(place: Place):
+    """The store is open already, and its WAL cannot grow: one error, and every run is there still."""
+    with session(place) as dp:
+        runs = [dp.start("d.light.yaml", answers={"Q": "red" * 20_000}, view=False) for _ in range(3)]
+        for run in runs:
+            run.result(30)
+        filler = place.fill()
+        with pytest.raises(StorageError) as error:
+            dp.runs().delete()
+        assert error.value.facts["cause"] == "disk_full"
+        assert "Free some" in error.value.hint
+        assert len(dp.runs()) == 3
+        filler.unlink()
+        assert len(dp.runs().delete()) == 3
+        assert dp.runs() == []
+
+
+def test_an_error_of_a_full_disk_by_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """SQLite reports an I/O error where the file system has no room; with room it is one of the disk."""
+    store = SqliteRunStore(tmp_path / "runs.db")
+    run_sync(store.initialize())
+    run_sync(store.cleanup())
+    monkeypatch.setattr(SqliteRunStore, "_connected", refuse_to_connect)
+    with pytest.raises(StorageError) as error:
+        run_sync(store.initialize())
+    assert error.value.facts["cause"] == "failed"
+    monkeypatch.setattr("dipeo_nb.execution.state.sqlite.ROOM_B", float("inf"))
+    run_sync(store.initialize())
+    assert run_sync(store.runs()) == []
+    with pytest.raises(StorageError) as error:
+        run_sync(store.delete("r"))
+    assert error.value.facts["cause"] == "disk_full"
+    monkeypatch.undo()
+    assert run_sync(store.delete("r")) == []
+    run_sync(store.cleanup())
+
+
+def refuse_to_connect(store: SqliteRunStore) -> sqlite3.Connection:
+    raise sqlite3.OperationalError("disk I/O error")
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)

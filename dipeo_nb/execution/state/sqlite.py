@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import platform
+import shutil
 import sqlite3
 import threading
 import time
@@ -51,6 +52,8 @@ BUSY_TOTAL_S = 30.0
 """Seconds after which another process's write counts as stuck."""
 COMPACT_MS = 5000
 """Milliseconds that giving space back waits for other processes."""
+ROOM_B = 65_536
+"""Bytes without which SQLite can open no file to write: the index of the WAL begins with 32 KiB."""
 HEARTBEAT_AGE_S = 120.0
 """Seconds without a heartbeat after which a run of another machine counts as interrupted."""
 
@@ -190,6 +193,9 @@ class SqliteRunStore:
                 self._tokens[run_id] = 1
 
     def _check_writable(self) -> None:
+        if self._unwritable is not None and self._unwritable.facts["cause"] == "disk_full" and self._connection is not None:
+            self._connection.close()  # there may be room by now
+            self._connection = None
         if self._db and (error := self._unwritable) is not None:
             raise StorageError(error.message, hint=error.hint, **error.facts) from error.__cause__
 
@@ -358,8 +364,9 @@ class SqliteRunStore:
             try:
                 self._connection = self._connected()
             except (sqlite3.Error, OSError) as error:
-                if not _is_busy(error) and not self._can_be_written():
-                    self._open_to_read(error)
+                full = self._failed("open", error).facts["cause"] == "disk_full"
+                if full or (not _is_busy(error) and not self._can_be_written()):
+                    self._open_to_read(error, full=full)
                     return
                 # Changing to WAL needs the file alone and does not wait by itself (two processes that start at once).
                 if not _is_busy(error) or time.monotonic() > deadline:
@@ -376,14 +383,16 @@ class SqliteRunStore:
         folder = next((p for p in self.path.parents if p.exists()), Path())
         return os.access(folder, os.W_OK) and (not self.path.exists() or os.access(self.path, os.W_OK))
 
-    def _open_to_read(self, cause: Exception) -> None:
-        """The runs of a place that cannot be written can be looked at; nothing is recorded there."""
+    def _open_to_read(self, cause: Exception, *, full: bool) -> None:
+        """The runs of a place that cannot be written, or has no room, can be looked at; nothing is recorded there."""
+        what = "there is no room on the disk" if full else "the folder or the file may not be written"
+        remedy = "Free some disk space" if full else "Make it writable"
         error = StorageError(
-            f"Run store {self.path}: the folder or the file may not be written.",
-            hint="Make it writable, or keep runs elsewhere: STATE_STORE_PATH=~/runs.db.",
+            f"Run store {self.path}: {what}.",
+            hint=f"{remedy}, or keep runs elsewhere: STATE_STORE_PATH=~/runs.db.",
             operation="append",
             path=str(self.path),
-            cause="read_only",
+            cause="disk_full" if full else "read_only",
         )
         error.__cause__ = cause
         try:
@@ -520,7 +529,7 @@ class SqliteRunStore:
         text = str(error)
         hint = "Check the file and its folder, or use another one (STATE_STORE_PATH)."
         cause = "failed"
-        if "full" in text or getattr(error, "errno", None) == 28:
+        if "full" in text or getattr(error, "errno", None) == 28 or ("disk I/O error" in text and self._has_no_room(error)):
             cause, hint = "disk_full", "Free some disk space; what was stored before is safe."
         elif "readonly" in text or "read-only" in text or isinstance(error, PermissionError):
             cause, hint = "read_only", "Make the file and its folder writable, or use another one (STATE_STORE_PATH)."
@@ -533,6 +542,16 @@ class SqliteRunStore:
         elif _is_busy(error):
             hint = "Another process holds the file; end it and try again."
         return StorageError(f"Run store {self.path}: {text}.", hint=hint, operation=operation, path=str(self.path), cause=cause)
+
+
+    def _has_no_room(self, error: Exception) -> bool:
+        """Whether an I/O error comes of a full disk: SQLite says so where it cannot make the index of the WAL larger."""
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE":
+            return True
+        try:
+            return shutil.disk_usage(self.path.parent).free < ROOM_B
+        except OSError:
+            return False
 
 
 def _whole(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
