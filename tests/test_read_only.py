@@ -18,6 +18,7 @@ from dipeo_nb.config import Settings
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.session import Session
+from tests.waiting import wait_until
 
 DIAGRAM = """\
 version: light
@@ -129,7 +130,7 @@ def test_a_disk_that_is_full_when_the_store_is_opened(place: Place, capsys: pyte
             with pytest.raises(StorageError, match="no room") as error:
                 refused()
             assert error.value.facts["cause"] == "disk_full"
-            assert "Free some disk space" in error.value.hint
+            assert "Free some disk space" in str(error.value)
         assert main(["runs", "prune", "--keep", "1", "--base-dir", str(place.path)]) == 1
         assert capsys.readouterr().err.count("error: Run store") == 1
         filler.unlink()
@@ -149,7 +150,7 @@ def test_deleting_on_a_disk_that_has_become_full(place: Place):
         with pytest.raises(StorageError) as error:
             dp.runs().delete()
         assert error.value.facts["cause"] == "disk_full"
-        assert "Free some" in error.value.hint
+        assert "Free some" in str(error.value)
         assert len(dp.runs()) == 3
         filler.unlink()
         assert len(dp.runs().delete()) == 3
@@ -174,6 +175,44 @@ def test_an_error_of_a_full_disk_by_any_name(tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     assert run_sync(store.delete("r")) == []
     run_sync(store.cleanup())
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced by a copy", "its folder moved"])
+def test_a_run_store_that_is_taken_away(tmp_path: Path, how: str):
+    """What is written to the open file would be found nowhere: runs go on in memory and say so, nothing is deleted, and a session
+    that opens the place anew records there."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    path = folder / "runs.db"
+    settings = Settings(base_dir=tmp_path, state_store_path=str(path))
+    (tmp_path / "d.light.yaml").write_text(DIAGRAM)
+    with Session(settings=settings) as dp:
+        dp.start("d.light.yaml", answers={"Q": "red"}, view=False).result(30)
+        going = dp.start("d.light.yaml", view=False)
+        wait_until(lambda: going.question is not None)
+        if how == "its folder moved":
+            folder.rename(tmp_path / "elsewhere")
+        elif how == "replaced by a copy":
+            shutil.copy(path, folder / "copy.db")
+            (folder / "copy.db").replace(path)
+        else:
+            for file in list(folder.iterdir()):
+                file.unlink() if how == "deleted" else file.rename(folder / f"old-{file.name}")
+        going.answer("blue")
+        for run, output in ((going, "blue"), (dp.start("d.light.yaml", answers={"Q": "green"}, view=False), "green")):
+            assert run.result(30).output == output
+            (logged,) = [e.payload["message"] for e in run.events if e.type == "execution_log"]
+            assert "not recorded" in logged
+            assert "moved, replaced or deleted" in logged
+        with pytest.raises(StorageError, match="moved, replaced or deleted"):
+            dp.runs().delete()
+    for file in (path.with_name("runs.db-wal"), path.with_name("runs.db-shm")):
+        file.unlink(missing_ok=True)
+    with Session(settings=settings) as dp:
+        again = dp.start("d.light.yaml", answers={"Q": "grey"}, view=False)
+        assert again.result(30).output == "grey"
+        assert again.id in {row.run_id for row in dp.runs()}
+        assert not [e for e in again.events if e.type == "execution_log"]
 
 
 def refuse_to_connect(store: SqliteRunStore) -> sqlite3.Connection:

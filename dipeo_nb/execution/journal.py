@@ -27,7 +27,7 @@ from dipeo_nb.execution.fold import RunState
 _LOG = logger(__name__)
 STREAMED = ("text", "reasoning", "stdout")
 """Kinds of output that come in pieces of one text."""
-UNWRITABLE = frozenset({"disk_full", "read_only"})
+UNWRITABLE = frozenset({"disk_full", "read_only", "moved"})
 """Causes of a StorageError after which a run goes on in memory: the run is worth more than its record."""
 
 
@@ -86,7 +86,7 @@ class Journal:
         """Number of the last event."""
         self.failure: Exception | None = None
         self.unrecorded: StorageError | None = None
-        """Why the run is not recorded to its end: the disk is full, or may not be written. Then it goes on in memory."""
+        """Why the run is not recorded to its end: the disk is full, may not be written, or the file is gone. Then it goes on in memory."""
         self.tail: list[Event] = []
         """Events that are in memory only."""
         self._store, self._bus = services.store, services.bus

@@ -146,6 +146,8 @@ class SqliteRunStore:
         self._stored: dict[str, tuple[int, bool]] = {}
         self._unwritable: StorageError | None = None
         """Why nothing can be recorded here."""
+        self._opened: tuple[int, int] | None = None
+        """Which file is open: what is written to one that is at its place no more would be found nowhere."""
         self._tokens: dict[str, int] = {}
         """Of the runs that this object began or claimed."""
 
@@ -198,6 +200,14 @@ class SqliteRunStore:
             self._connection = None
         if self._db and (error := self._unwritable) is not None:
             raise StorageError(error.message, hint=error.hint, **error.facts) from error.__cause__
+        if self._unwritable is None and _identity(self.path) != self._opened:
+            raise StorageError(
+                f"Run store {self.path}: the file was moved, replaced or deleted while it was open.",
+                hint="Put it back, or start the process (the kernel) anew; that makes a new file if there is none.",
+                operation="append",
+                path=str(self.path),
+                cause="moved",
+            )
 
     def _check_held(self, events: Sequence[Event]) -> None:
         """Raises StorageError when the run that these events go on with was taken over."""
@@ -376,6 +386,7 @@ class SqliteRunStore:
                 if self._pid != os.getpid():
                     self._tokens = {}
                 self._pid, self._stored, self._waiting, self._unwritable = os.getpid(), {}, None, None
+                self._opened = _identity(self.path)
                 return
 
     def _can_be_written(self) -> bool:
@@ -653,6 +664,15 @@ WITH RECURSIVE below(run_id) AS (
 {_SELECT_RUNS} WHERE run_id IN (SELECT run_id FROM below UNION SELECT run_id FROM above)
 """
 """Runs, given twice as a JSON array, with all below and above them."""
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at a path; None: there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_own(row: tuple[Any, ...]) -> bool:
