@@ -510,6 +510,24 @@ def test_failures_are_told_apart(answer: Reply, kind: type[LLMError], tries: int
     assert caught.hint
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "the runner has stopped", "code": 500},
+        {"type": "api_error", "message": "the runner has stopped"},
+        {"detail": "the runner has stopped"},
+        "the runner has stopped",
+    ],
+)
+def test_an_error_within_a_stream_has_the_words_of_the_server(error: Any):
+    """Also where it is an object, as servers beside Ollama's own send it."""
+    caught, _ = failing(ollama := Ollama(lines(chunk("Once "), {"error": error})))
+    assert isinstance(caught, ProviderError)
+    assert "the runner has stopped" in str(caught)
+    assert "form" not in str(caught)
+    assert ollama.times("/api/chat") == 4
+
+
 def test_retry_after_is_read():
     """A server (or what stands before it) that asks to wait is heard, though the SDK's error does not say it."""
     caught, _ = failing(Ollama(lambda c: c.json(429, {"error": "busy"}, retry_after="74.5")))

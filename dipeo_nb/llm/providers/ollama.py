@@ -222,7 +222,21 @@ def _client_class() -> Any:
             super(sdk.AsyncClient, self).__init__(connections, address, **options)
 
         async def chat_as_it_is(self, body: Mapping[str, Any]) -> AsyncIterator[Any]:
-            return await self._request(_line, "POST", "/api/chat", json=body, stream=True)
+            return self._lines(body)
+
+        async def _lines(self, body: Mapping[str, Any]) -> AsyncGenerator[Any]:
+            # As `AsyncClient._request` does, whose errors within a stream can only be texts.
+            async with self._client.stream("POST", "/api/chat", json=body) as response:
+                try:
+                    response.raise_for_status()
+                except httpx.HTTPStatusError as error:
+                    await response.aread()
+                    raise sdk.ResponseError(response.text, response.status_code) from error
+                async for line in response.aiter_lines():
+                    part = json.loads(line)
+                    if error := part.get("error"):
+                        raise sdk.ResponseError(json.dumps({"error": error}))
+                    yield _line(**part)
 
     def _line(**line: Any) -> Any:
         """A line of an answer. Arguments of a call that are no object, which the SDK's class refuses, are put into one."""
