@@ -36,6 +36,13 @@ class LLMClient(Protocol):
         """Service name, e.g. `openai`."""
         ...
 
+    async def prepare(self) -> None:
+        """Load what a first call needs, such as the provider's package: the time limit of a call does not count it. Default: nothing.
+
+        Raises:
+            MissingDependencyError: the provider's package is not installed.
+        """
+
     @abstractmethod
     def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         """Answer *request* piece by piece; the last event is `end` with the whole response.

@@ -458,7 +458,7 @@ class LLMService:
         """The answer of one model; failures that may pass are tried again. A stream that had begun is restarted visibly."""
         assert request.timeout is not None
         limits: TimeLimits | None = None
-        """From the first turn on: waiting for it is not the call's fault."""
+        """From the first turn on, once the client is ready: waiting for either is not the call's fault."""
         circuit, concurrency = self._clients.guards(request)
         attempt = 1
         while True:
@@ -466,11 +466,14 @@ class LLMService:
             try:
                 circuit.before_call(request.model)
                 async with concurrency.slot() as ended:
-                    limits = limits or TimeLimits(request.timeout, self._settings.llm_idle_timeout)
                     held = self._book(request)
                     heard = _Heard()
                     try:
                         async with self._clients.client(request) as client:
+                            # A registered client may be older than this method, or no subclass of the port.
+                            if (prepare := getattr(client, "prepare", None)) is not None:
+                                await prepare()
+                            limits = limits or TimeLimits(request.timeout, self._settings.llm_idle_timeout)
                             stream = limits.applied(client.stream(replace(request, meter=heard.meter)), request)
                             async with contextlib.aclosing(stream) as events:
                                 async for event in events:

@@ -88,6 +88,9 @@ class UnifiedClient:
         """As `LLMClient.stream`: one attempt, errors as ours."""
         raise NotImplementedError(f"{type(self).__name__} has no stream()")
 
+    async def prepare(self) -> None:
+        """As `LLMClient.prepare`."""
+
     async def cleanup(self) -> None:
         """Close connections. Safe to call twice."""
 
@@ -108,6 +111,7 @@ class UnifiedClient:
 
     async def _answered(self, request: LLMRequest) -> LLMResponse:
         await prepare_request(request)
+        await self.prepare()
         timeout = request.timeout or self.settings.llm_timeout
         limits = TimeLimits(timeout, self.settings.llm_idle_timeout)
         policy = RetryConfig(

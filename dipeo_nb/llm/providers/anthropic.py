@@ -194,6 +194,10 @@ class UnifiedAnthropicClient(UnifiedClient):
         with translated(caller, stainless(_sdk(), caller)):
             yield client.messages.batches
 
+    async def prepare(self) -> None:
+        if self._sdk is None:
+            await asyncio.to_thread(_sdk)  # its import takes up to a second
+
     async def cleanup(self) -> None:
         client, self._sdk = self._sdk, None
         if client is not None:

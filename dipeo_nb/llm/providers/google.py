@@ -194,6 +194,10 @@ class UnifiedGoogleClient(UnifiedClient):
         with translated(caller := self.caller(self.request("-"), secret), _vendor(caller)):
             yield client.aio.batches
 
+    async def prepare(self) -> None:
+        if self._sdk is None:
+            await asyncio.to_thread(_sdk)  # its import takes up to a second
+
     async def cleanup(self) -> None:
         http, self._sdk, self._http = self._http, None, None
         if http is not None:

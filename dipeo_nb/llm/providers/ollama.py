@@ -96,6 +96,10 @@ class UnifiedOllamaClient(UnifiedClient):
         with translated(caller := self.caller(self.request("-"), self.config.api_key), self._vendor(caller)):
             await client.list()
 
+    async def prepare(self) -> None:
+        if self._sdk is None:
+            await asyncio.to_thread(_sdk)  # its import takes up to a second
+
     async def cleanup(self) -> None:
         client, self._sdk = self._sdk, None
         if client is not None:

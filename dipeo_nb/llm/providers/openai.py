@@ -192,6 +192,10 @@ class UnifiedOpenAIClient(UnifiedClient):
         with translated(caller, stainless(_sdk(), caller)):
             yield client
 
+    async def prepare(self) -> None:
+        if self._sdk is None:
+            await asyncio.to_thread(_sdk)  # its import takes up to a second
+
     async def cleanup(self) -> None:
         client, self._sdk = self._sdk, None
         if client is not None:
