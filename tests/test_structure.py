@@ -18,7 +18,7 @@ LONG: dict[str, int] = {
     "diagram/drawing.py": 577, "diagram/expressions.py": 824, "diagram/fields.py": 706, "diagram/graph.py": 630,
     "diagram/pydantic_source.py": 792, "diagram/source.py": 713, "diagram/templates.py": 731, "domain/ports.py": 1258,
     "errors.py": 505, "execution/code_worker.py": 1101, "execution/engine.py": 971,
-    "execution/handlers/sub_diagram.py": 520, "execution/metrics.py": 619, "execution/state/postgres.py": 510,
+    "execution/handlers/sub_diagram.py": 520, "execution/metrics.py": 619, "execution/state/postgres.py": 516,
     "execution/state/sqlite.py": 730, "llm/core/errors.py": 522, "llm/providers/anthropic.py": 622,
     "llm/providers/claude_code.py": 542, "llm/providers/google.py": 801, "llm/providers/ollama.py": 572,
     "llm/providers/openai.py": 514, "llm/samples.py": 569, "llm/service.py": 861, "llm/structured.py": 523,

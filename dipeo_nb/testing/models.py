@@ -50,6 +50,9 @@ class ScriptedClient:
         self._script = {str(label): _turns(answers) for label, answers in by_label.items()}
         self.requests: list[LLMRequest] = []
 
+    async def prepare(self) -> None:
+        """Nothing to load."""
+
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         self.requests.append(request)
         answer = self._next(request)

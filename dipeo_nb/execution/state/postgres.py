@@ -140,6 +140,8 @@ class PostgresRunStore:
         self._keeper: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._stored: dict[str, tuple[int, bool]] = {}
+        self._held: set[str] = set()
+        """Runs that were begun or claimed here."""
 
     def __repr__(self) -> str:
         return f"PostgresRunStore({self.place!r})"
@@ -201,7 +203,7 @@ class PostgresRunStore:
         try:
             check_order(events, stored, ended)
         except StorageError:
-            if first.seq != 1 and not await self.beat(first.run_id):
+            if first.seq != 1 and first.run_id in self._held and not await self.beat(first.run_id):
                 raise taken_over(first.run_id, "another process") from None
             raise
         batch = batch_of(events)
@@ -253,8 +255,11 @@ class PostgresRunStore:
             raise
         if last.type in FINAL_EVENTS:
             self._stored.pop(first.run_id, None)
+            self._held.discard(first.run_id)
         else:
             self._stored[first.run_id] = (last.seq, False)
+            if first.seq == 1:
+                self._held.add(first.run_id)
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         rows = await self._read(
@@ -307,6 +312,7 @@ class PostgresRunStore:
 
         await self._patiently("claim", take)
         self._stored.pop(run_id, None)
+        self._held.add(run_id)
 
     async def compact(self) -> None:
         """The server's autovacuum does it."""
