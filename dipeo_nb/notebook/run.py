@@ -809,7 +809,10 @@ def current_cell() -> tuple[str, str] | None:
     """The notebook cell that is being executed, and this execution of it; None where the front end names no cell."""
     if not in_kernel():
         return None
-    request = sys.modules["IPython"].get_ipython().get_parent()
+    get_parent = getattr(sys.modules["IPython"].get_ipython(), "get_parent", None)  # other kernels may have none
+    if get_parent is None:
+        return None
+    request = get_parent()
     cell, execution = request.get("metadata", {}).get("cellId"), request.get("header", {}).get("msg_id")
     return (cell, execution) if cell and execution else None
 
