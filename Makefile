@@ -82,7 +82,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/pyright --warnings --pythonpath $(PY)
 	$(PY) scripts/make_environment.py --check
-	$(PY) -m pytest -q tests/test_architecture.py tests/test_environment.py
+	$(PY) -m pytest -q tests/test_architecture.py tests/test_structure.py tests/test_environment.py
 
 demo: $(DEMO_STAMP)
 	$(BIN)/dipeo-nb demo
