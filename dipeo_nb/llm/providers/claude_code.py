@@ -296,11 +296,18 @@ class _Session:
         self._failure: Exception | None = None
         self._closing = False
         """Whether the SDK is ending the process."""
+        self._left = False
+        """Whether a turn was left before its end, which ends the session."""
         self._task = asyncio.create_task(self._live(), name="dipeo-claude-code")
 
     @property
     def alive(self) -> bool:
         return not self._task.done()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may have another turn: its process neither ended nor is it about to."""
+        return self.alive and not self._left and not self._closing
 
     async def ask(self, history: Turns, prompt: str) -> AsyncGenerator[Any]:
         """The SDK's messages of one turn. Leaving early ends the session: what it would remember is not known."""
@@ -308,12 +315,12 @@ class _Session:
         box: asyncio.Queue[Any] = asyncio.Queue()
         self._asked.put_nowait((text, box))
         complete = False
+        waiting: asyncio.Future[Any] | None = None
         try:
             while True:
                 waiting = asyncio.ensure_future(box.get())
                 await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
                 if not waiting.done():
-                    waiting.cancel()
                     raise self._failure or LLMConnectionError("Claude Code ended.", hint="Try again.")
                 message = waiting.result()
                 if message is None:
@@ -321,8 +328,12 @@ class _Session:
                     return
                 yield message
         finally:
-            if not complete and not self._closing:  # a cancellation within the SDK's closing would leave things open
-                self._task.cancel()
+            if waiting is not None:
+                waiting.cancel()
+            if not complete:
+                self._left = True
+                if not self._closing:  # a cancellation within the SDK's closing would leave things open
+                    self._task.cancel()
 
     async def close(self) -> None:
         """End the process."""
@@ -379,7 +390,7 @@ class _Pool:
             finally:
                 session.busy = False
                 session.used = asyncio.get_running_loop().time()
-                if session.alive and session.ready:
+                if session.usable and session.ready:
                     self._prepare_spare(settings)
 
     async def close(self) -> None:
@@ -390,7 +401,7 @@ class _Pool:
     async def _found(self, settings: _SessionSettings, history: Turns) -> _Session:
         """The session that holds the conversation so far; else a spare one; else a fork or a new one."""
         self._sweep()
-        alike = [s for s in self._sessions if s.settings == settings]
+        alike = [s for s in self._sessions if s.settings == settings and s.usable]
         for session in alike:
             if not session.busy and session.turns == history:  # its own conversation, or a spare for a new one
                 return session
@@ -405,19 +416,19 @@ class _Pool:
 
     def _prepare_spare(self, settings: _SessionSettings) -> None:
         """Start a session ahead for the next new conversation of this kind, if there is room."""
-        if any(s.settings == settings and not s.turns and not s.busy for s in self._sessions):
+        if any(s.settings == settings and not s.turns and not s.busy and s.usable for s in self._sessions):
             return
         if len(self._sessions) + len(self._ending) < SESSIONS:
             self._sessions.append(spare := _Session(settings))
             spare.used = asyncio.get_running_loop().time()
 
     def _sweep(self) -> None:
-        """Forget sessions that ended; end those that were idle for long."""
+        """Forget sessions that ended; end those that cannot be used any more, or were idle for long."""
         now = asyncio.get_running_loop().time()
         for session in list(self._sessions):
             if not session.alive:
                 self._sessions.remove(session)
-            elif not session.busy and session.used and now - session.used > IDLE_S:
+            elif not session.busy and (not session.usable or (session.used and now - session.used > IDLE_S)):
                 self._end(session)
 
     async def _make_room(self) -> None:
