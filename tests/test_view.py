@@ -412,7 +412,7 @@ def test_a_live_view_freezes_to_the_static_form(tmp_path: Path):
         "other = session.run(D)\nother.output",
         "session.run(D, view=False).output",
         # On a busy machine a cell waits no longer than STOP_GRACE_S for the last picture, which comes later then.
-        "import concurrent.futures\nconcurrent.futures.wait([*run._displays, *other.run._displays])",
+        "import concurrent.futures\nconcurrent.futures.wait([*run._displays, *other.run._displays])\nimport time\ntime.sleep(2)",
     )
     for outputs in (started, blocking):
         (frozen,) = [o for o in outputs if o.output_type == "display_data"]
