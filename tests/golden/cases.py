@@ -13,9 +13,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import typer
-
 from dipeo_nb import cli
+from dipeo_nb.cli.group import COMMANDS, loaded
 from dipeo_nb.config import reset_settings
 from dipeo_nb.diagram.document import Diagram, from_model, load_text
 from dipeo_nb.errors import DipeoError
@@ -146,7 +145,9 @@ def _commands() -> Iterable[tuple[str, ...]]:
         for name, part in sorted(getattr(command, "commands", {}).items()):
             yield from below(part, (*path, name))
 
-    return below(typer.main.get_command(cli.app), ())
+    yield ()
+    for name in sorted(COMMANDS):
+        yield from below(loaded(name), (name,))
 
 
 def _command(*arguments: str) -> tuple[int, str]:

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from dipeo_nb.common import function_loop
 from dipeo_nb.common.loop import LoopThread
 
 T = TypeVar("T")
 PATIENCE_S = 60.0
 """Real seconds to wait for a process or thread that gives no sign; then time goes on."""
-WORKER = re.compile("dipeo-(?!loop)")
-"""Names of threads that work for the library's loop."""
+WORKER = re.compile("dipeo-(?!loop|functions)")
+"""Names of threads that work for the library's loop; that of users' async functions stays, and is at work while it has calls."""
 
 
 class _Selector(selectors.DefaultSelector):
@@ -41,7 +42,8 @@ class _Selector(selectors.DefaultSelector):
     def _outside(self) -> bool:
         """Whether processes or threads work for the loop."""
         files = len(self.get_map()) > 1  # the first one is the loop's own, which wakes it
-        return files or self.processes > 0 or any(WORKER.match(thread.name) for thread in threading.enumerate())
+        functions = any(loop.calls for loop in function_loop._LOOPS._loops)
+        return files or functions or self.processes > 0 or any(WORKER.match(thread.name) for thread in threading.enumerate())
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
