@@ -11,17 +11,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from dipeo_nb.domain.chat import Budget, ChatMessage, LLMRequest, LLMResponse, StreamEvent
-from dipeo_nb.errors import LLMConnectionError, LLMError, LLMTimeoutError, ProviderError, RateLimitError
+from dipeo_nb.domain.chat import Budget, LLMResponse, StreamEvent
+from dipeo_nb.errors import DipeoError, LLMConnectionError, LLMError, LLMTimeoutError, ProviderError, RateLimitError
 from dipeo_nb.llm.core.errors import Caller, reading, translated
-from dipeo_nb.llm.core.types import RetryConfig
-from dipeo_nb.llm.service import LLMService
-from dipeo_nb.security.keys import EnvironmentAPIKeyService
 from tests import llm_wire as openai
 from tests import wire_google as google
-from tests.llm_wire import Call, Reply, ScriptedServer, delta, final, message, run, settings_with
-
-FAST = RetryConfig(max_attempts=3, initial_delay=0.01, max_delay=0.02)
+from tests.every_wire import FAST, WIRES, through_service
+from tests.llm_wire import Call, Reply, ScriptedServer, delta, final, message
 
 
 def sends(*texts: str) -> Reply:
@@ -46,24 +42,8 @@ MALFORMED = {
 }
 
 
-def asked(server: ScriptedServer, service: str = "openai", **options: Any) -> tuple[list[StreamEvent], LLMResponse | LLMError]:
-    settings = settings_with(openai_base_url=server.url, google_base_url=server.url.removesuffix("/v1"))
-
-    async def go() -> tuple[list[StreamEvent], LLMResponse | LLMError]:
-        made = LLMService(settings, EnvironmentAPIKeyService(settings), retries=FAST)
-        events: list[StreamEvent] = []
-        try:
-            request = LLMRequest(service, "m", (ChatMessage("user", "Hi"),), **options)
-            async for event in made.stream(request):
-                events.append(event)  # noqa: PERF401 - kept when the stream fails
-        except LLMError as error:
-            return events, error
-        finally:
-            await made.cleanup()
-        assert events[-1].response is not None
-        return events, events[-1].response
-
-    return run(go())
+def asked(server: ScriptedServer, service: str = "openai", **options: Any) -> tuple[list[StreamEvent], LLMResponse | DipeoError]:
+    return through_service(server, next(wire for wire in WIRES if wire.service == service), **options)
 
 
 def shown(events: list[StreamEvent]) -> str:
