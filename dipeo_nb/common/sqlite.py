@@ -7,14 +7,15 @@ import sqlite3
 import stat
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dipeo_nb.common.root import private_root
 from dipeo_nb.errors import StorageError
 
+T = TypeVar("T")
 _creating = threading.Lock()
 
 
@@ -52,6 +53,19 @@ def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection
         connection.close()
         raise
     return connection
+
+
+def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], begin: str = "BEGIN IMMEDIATE") -> T:
+    """What *work* gives, in a transaction of its own; when it fails, nothing of it stays."""
+    connection.execute(begin)
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
 
 
 def _close_to_others(file: Path) -> None:

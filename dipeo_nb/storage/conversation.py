@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.sqlite import close_with, connect, failed_database
+from dipeo_nb.common.sqlite import close_with, connect, failed_database, in_transaction
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, Message, normalize_service, parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -491,18 +491,9 @@ class _File:
     def _run(self, operation: str, work: Callable[[sqlite3.Connection], R]) -> R:
         with self._lock:
             try:
-                connection = self._opened()
-                connection.execute("BEGIN" if operation in ("read", "open") else "BEGIN IMMEDIATE")
-                try:
-                    result = work(connection)
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
+                return in_transaction(self._opened(), work, "BEGIN" if operation in ("read", "open") else "BEGIN IMMEDIATE")
             except (sqlite3.Error, OSError) as error:
                 raise failed_database(operation, self.path, error) from error
-            return result
 
     def _opened(self) -> sqlite3.Connection:
         # A connection must not cross a fork (https://sqlite.org/howtocorrupt.html §2.6).

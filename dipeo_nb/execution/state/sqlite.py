@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.sqlite import close_with, connect
+from dipeo_nb.common.sqlite import close_with, connect, in_transaction
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.errors import StorageError
@@ -499,7 +499,7 @@ class SqliteRunStore:
         self._check_writable()
         try:
             if inline:
-                return _whole(self._db, work)
+                return in_transaction(self._db, work)
         except sqlite3.Error as error:
             if not _is_busy(error):
                 raise self._failed(operation, error) from error
@@ -515,7 +515,7 @@ class SqliteRunStore:
                 with self._one_waits:
                     if self._waiting is None:
                         self._waiting = self._connected()
-                    return _whole(self._waiting, work)
+                    return in_transaction(self._waiting, work)
             except sqlite3.Error as error:
                 if not _is_busy(error) or time.monotonic() > deadline:
                     raise self._failed(operation, error) from error
@@ -563,19 +563,6 @@ class SqliteRunStore:
             return shutil.disk_usage(self.path.parent).free < ROOM_B
         except OSError:
             return False
-
-
-def _whole(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    """What *work* gives, in a transaction of its own."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        result = work(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return result
 
 
 def _write(connection: sqlite3.Connection, events: Sequence[Event], batch: Batch, token: int | None) -> None:
