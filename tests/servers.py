@@ -238,6 +238,11 @@ class PostgresProcess:
         with suppress(FileNotFoundError):  # a killed one leaves it; the next one must not take another program for it
             (self._home / "data" / "postmaster.pid").unlink()
 
+    @property
+    def user(self) -> int:
+        """Number of the user it runs as."""
+        return os.getuid() if self._user is None else self._user
+
     def schema(self) -> str:
         """The URL of a fresh, empty place."""
         import psycopg

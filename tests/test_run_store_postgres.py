@@ -277,3 +277,52 @@ def test_a_session_on_it(postgres_server: PostgresProcess, monkeypatch: pytest.M
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert run.id in done.stdout
+
+
+FILLING = """
+version: light
+metadata: {name: Filling}
+nodes:
+- {label: Start, type: start}
+- {label: Fill, type: code_job, language: python, code: "import random\\nresult = random.Random(7).randbytes(400_000).hex()"}
+- {label: Again, type: code_job, language: python, code: "result = text[::-1]"}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Fill}
+- {from: Fill, to: Again, label: text}
+- {from: Again, to: End}
+"""
+"""Writes more than the small disk holds, which PostgreSQL cannot compress away."""
+
+
+def test_a_full_disk_of_the_server_leaves_the_run_in_memory(mortal_postgres: PostgresProcess, tmp_path: Path):
+    """The run ends as it would have, and says that it is not recorded; what was stored before is resumed once there is space."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size=1m,uid={mortal_postgres.user},mode=700", "tmpfs", str(disk)]
+    mounted = subprocess.run(command, check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"not here: small disks need the right to mount ({mounted.stderr.strip()})")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)  # the server runs as another user
+    try:
+        with psycopg.connect(mortal_postgres.url, autocommit=True) as connection:
+            connection.execute(f"CREATE TABLESPACE small LOCATION '{disk}'")
+        url = f"{mortal_postgres.schema()}%20-c%20default_tablespace%3Dsmall"
+        with dp.Session(tmp_path, settings=Settings(state_store_path=url), trust_base=True) as session:
+            run = session.run(FILLING, view=False).run
+            assert len(run.outputs["End"]) == 800_000
+            assert [e.seq for e in run.events] == list(range(1, len(run.events) + 1))
+            assert run.events[-1].type is T.EXECUTION_COMPLETED
+            lines = [e.payload["message"] for e in run.events if e.type is T.EXECUTION_LOG]
+            (said,) = [line for line in lines if "not recorded" in line]
+            assert "space" in said
+        with dp.Session(tmp_path, settings=Settings(state_store_path=url), trust_base=True) as session:
+            assert [r.status for r in session.runs()] == ["interrupted"]
+            subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True, capture_output=True)
+            assert session.resume(run.id, view=False).result().outputs == run.outputs
+        with dp.Session(tmp_path, settings=Settings(state_store_path=url), trust_base=True) as session:
+            assert session.open_run(run.id).outputs == run.outputs
+    finally:
+        mortal_postgres.kill()
+        subprocess.run(["umount", "-l", disk], check=True, capture_output=True)
