@@ -4,6 +4,7 @@
 #   make test    every test, browser, model and wheel included      make check   ruff, pyright, rules of the package
 #   make quick   the tests that need less than a minute together
 #   make lab     JupyterLab on notebooks/                           make bench   speed against peers
+#   make bench-compare BASE=COMMIT   the speed of two commits, in turn
 #   make golden  the golden files of tests/golden anew, after a change of behaviour that is meant
 #   make record  the recorded answers of notebooks/02_llm.ipynb anew, from scripted servers
 #
@@ -24,7 +25,7 @@ PIP_FLAGS := -qq --disable-pip-version-check
 # Tests start hundreds of processes: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install browser redis test quick check demo lab golden record bench clean constraints environment
+.PHONY: help install browser redis test quick check demo lab golden record bench bench-compare clean constraints environment
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -114,12 +115,13 @@ $(BENCH_STAMP): pyproject.toml constraints.txt $(STAMP)
 	@$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[bench]'
 	@touch $@
 
+# All rows in one table, and in benchmarks.json; BENCH="engine --rounds 3" chooses.
 bench: $(BENCH_STAMP)
-	$(BENCH_VENV)/bin/python -m tests.benchmarks.engine
-	$(BENCH_VENV)/bin/python -m tests.benchmarks.tokens
-	$(BENCH_VENV)/bin/python -m tests.benchmarks.peers
-	$(BENCH_VENV)/bin/python -m tests.benchmarks.storage
-	$(BENCH_VENV)/bin/python -m tests.benchmarks.events
+	$(BENCH_VENV)/bin/python -m tests.benchmarks $(BENCH)
+
+# Two commits in turn: make bench-compare BASE=v0.1 [HEAD=branch] [BENCH="--groups engine --only loop"]
+bench-compare: $(BENCH_STAMP)
+	$(BENCH_VENV)/bin/python -m tests.benchmarks.compare $(BASE) $(or $(HEAD),HEAD) $(BENCH)
 
 # After a change of the dependencies: `make constraints environment`, then look at the difference.
 constraints: $(STAMP) $(BENCH_STAMP)

@@ -1,32 +1,21 @@
-"""The engine against its peers, on nodes that do nothing: `make bench`.
+"""The engine against its peers, on nodes that do nothing.
 
-Every row runs its contenders in turn, round after round, so that a noisy machine is noisy for all of them alike; the
-table shows the median of the rounds (five unless --rounds says otherwise), the fastest, and how many times slower than us
-a contender is. Nothing is asserted about time: the exit status is 0 when all of it ran.
-
-Usage: python -m tests.benchmarks.engine [--rounds N] [--only WORD]
+Usage: python -m tests.benchmarks.engine [--rounds N] [--only WORD] [--ours] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import gc
 import operator
-import statistics
 import tempfile
 import time
 import uuid
-import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypedDict
-
-from rich.console import Console
-from rich.table import Table
 
 from dipeo_nb.config import get_settings
 from dipeo_nb.container import Prepared, Runtime
@@ -39,11 +28,8 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from tests.benchmarks.harness import OURS, Goal, Row, Run, main
 from tests.graphs import plan_of
-
-Run = Callable[[], Awaitable[Any]]
-Make = Callable[[AsyncExitStack, int], Awaitable[Run]]
-
 
 # Ours.
 
@@ -272,6 +258,40 @@ async def burr_loop(stack: AsyncExitStack, n: int) -> Run:
     return run
 
 
+async def burr_hooked_loop(stack: AsyncExitStack, n: int) -> Run:
+    """Each step is seen before and after, as a subscriber of ours sees it."""
+    from burr.core import ApplicationBuilder, State, action, default, expr
+    from burr.lifecycle import PostRunStepHookAsync, PreRunStepHookAsync
+
+    @action(reads=["x"], writes=["x"])
+    async def a(state: State) -> State:
+        return state.update(x=state["x"] + 1)
+
+    @action(reads=["x"], writes=[])
+    async def b(state: State) -> State:
+        return state
+
+    @action(reads=["x"], writes=[])
+    async def end(state: State) -> State:
+        return state
+
+    class Hook(PreRunStepHookAsync, PostRunStepHookAsync):
+        seen = 0
+
+        async def pre_run_step(self, **given: Any) -> None:
+            self.seen += 1
+
+        async def post_run_step(self, **given: Any) -> None:
+            self.seen += 1
+
+    async def run() -> None:
+        builder = ApplicationBuilder().with_actions(a=a, b=b, end=end).with_state(x=0).with_entrypoint("a").with_hooks(Hook())
+        builder = builder.with_transitions(("a", "b", default), ("b", "a", expr(f"x<{n}")), ("b", "end", default))
+        await builder.build().arun(halt_after=["end"])
+
+    return run
+
+
 async def bare_loop(stack: AsyncExitStack, n: int) -> Run:
     async def a(x: int) -> int:
         return x + 1
@@ -308,89 +328,32 @@ async def bare_sleeping_fan(stack: AsyncExitStack, n: int) -> Run:
     return run
 
 
-# The table.
-
-OURS = "dipeo_nb"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A shape and who runs it; `per` divides the time: by steps, or by nothing for a whole run."""
-
-    title: str
-    n: int
-    unit: str
-    contenders: dict[str, Make]
-    goal: str
-    clock: Callable[[], float] = time.perf_counter
-
-    def show(self, seconds: float) -> str:
-        return f"{seconds * 1e3:.1f} ms" if self.unit == "run" else f"{seconds / self.n * 1e6:,.1f} µs"
-
-
+LANGGRAPH, BURR, HOOKED = "LangGraph", "Burr (records nothing)", "Burr with hooks"
 ROWS = [
     Row(
         "loop of 2 nodes and a condition, in memory", 1000, "round",
-        {OURS: our_loop, "LangGraph": langgraph_loop, "LangGraph, streamed": langgraph_streamed_loop, "Burr": burr_loop,
-         "bare asyncio": bare_loop},
-        "≤ 60 µs, ≥ 10× LangGraph, ≥ 2× Burr",
+        {OURS: our_loop, LANGGRAPH: langgraph_loop, "LangGraph, streamed": langgraph_streamed_loop, BURR: burr_loop,
+         HOOKED: burr_hooked_loop, "bare asyncio": bare_loop},
+        Goal(42, {LANGGRAPH: 9.5, BURR: 1.5, HOOKED: 2.8}),
     ),
+    Row("the same loop, 50,000 rounds", 50_000, "round", {OURS: our_loop}, Goal(55)),
     Row(
-        "the same, ten times as long", 10_000, "round", {OURS: our_loop}, "as above: cost grows linearly",
+        "the same loop, durable: SQLite, a commit per step", 300, "round",
+        {OURS: our_durable_loop, "LangGraph, SQLite": langgraph_durable_loop}, Goal(140, {"LangGraph, SQLite": 10.5}),
     ),
-    Row(
-        "the same, durable: SQLite, a commit per step", 300, "round",
-        {OURS: our_durable_loop, "LangGraph": langgraph_durable_loop}, "≤ 450 µs, ≥ 10× LangGraph",
-    ),
-    Row("chain of 500", 500, "node", {OURS: our_chain, "LangGraph": langgraph_chain}, "≤ 25 µs"),
+    Row("chain of 500", 500, "node", {OURS: our_chain, LANGGRAPH: langgraph_chain}, Goal(16)),
     Row(
         "fan-out of 1,000, then join", 1000, "branch",
-        {OURS: our_fan, "LangGraph": langgraph_fan, "bare TaskGroup": bare_fan}, "≤ 30 µs",
+        {OURS: our_fan, LANGGRAPH: langgraph_fan, "bare TaskGroup": bare_fan}, Goal(18),
     ),
     Row(
-        "fan-out of 200 that sleep 10 ms", 200, "run",
-        {OURS: our_sleeping_fan, "LangGraph": langgraph_sleeping_fan, "bare TaskGroup": bare_sleeping_fan}, "≤ 20 ms",
+        "fan-out of 200 that sleep 10 ms, wall time", 200, "run",
+        {OURS: our_sleeping_fan, LANGGRAPH: langgraph_sleeping_fan, "bare TaskGroup": bare_sleeping_fan},
+        Goal(20), "ms", time.perf_counter,
     ),
 ]  # fmt: skip
-
-
-async def measure(row: Row, rounds: int) -> dict[str, list[float]]:
-    """Seconds per contender and round, interleaved, after one round that does not count."""
-    async with AsyncExitStack() as stack:
-        runs = {name: await make(stack, row.n) for name, make in row.contenders.items()}
-        taken: dict[str, list[float]] = {name: [] for name in runs}
-        for number in range(rounds + 1):
-            for name, run in runs.items():
-                gc.collect()
-                begin = row.clock()
-                await run()
-                if number:
-                    taken[name].append(row.clock() - begin)
-        return taken
-
-
-async def main(rows: list[Row], about: str) -> None:
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="rows whose title holds this word")
-    options = parser.parse_args()
-    console = Console(width=118)
-    for row in rows:
-        if options.only not in row.title:
-            continue
-        taken = await measure(row, options.rounds)
-        base = statistics.median(taken[OURS])
-        console.print(f"\n[bold]{row.title}[/bold] (goal: {row.goal})")
-        table = Table(min_width=80)
-        for column in ("", f"median a {row.unit}", "fastest", "against ours"):
-            table.add_column(column, justify="right" if column else "left")
-        for name, seconds in taken.items():
-            middle = statistics.median(seconds)
-            ratio = "" if name == OURS else f"{middle / base:.2f}×"
-            table.add_row(name, row.show(middle), row.show(min(seconds)), ratio)
-        console.print(table)
+GROUP = "engine"
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # peers warn about their own dependencies
-    asyncio.run(main(ROWS, "The engine against its peers."))
+    main(GROUP, ROWS, "The engine against its peers.")

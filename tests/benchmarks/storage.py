@@ -1,34 +1,27 @@
-"""Caches, and files as a database, against their peers: `make bench`.
+"""Caches, locks, files as a database and S3, against their peers.
 
-Contenders take turns; the table shows the median of the rounds and the ratio to ours.
-
-Usage: python -m tests.benchmarks.storage [--rounds N] [--only WORD]
+Usage: python -m tests.benchmarks.storage [--rounds N] [--only WORD] [--ours] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import statistics
 import tempfile
 import time
 import uuid
-import warnings
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from dipeo_nb.common import AsyncFileLock, FileLock, SingleFlightCache
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalFileSystemAdapter
+from tests.benchmarks.harness import OURS, Goal, Make, Row, Run, main
 from tests.servers import S3Server, s3_running
 
 Contender = Callable[[], Awaitable[float]]
-"""Runs once and says how many seconds one operation took."""
+"""Runs once and returns how many seconds one operation took."""
 CALLERS, KEYS = 10_000, 100
 RECORDS = 10_000
 
@@ -193,54 +186,39 @@ def record(n: int) -> dict[str, Any]:
     return {"id": n, "name": f"person {n}", "tags": ["a", "b", "c"], "score": n / 7}
 
 
-async def measured(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            taken[name].append(await contender())
-    return {name: statistics.median(times) for name, times in taken.items()}
+def each(contender: Contender) -> Make:
+    async def make(stack: AsyncExitStack, n: int) -> Run:
+        return contender
+
+    return make
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description="Storage against its peers.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="rows whose title holds this word")
-    options = parser.parse_args()
-    rows: dict[str, dict[str, Contender]] = {
-        "single flight: 10,000 callers on 100 keys, a call (goal: at par with async-lru)": {
-            "dipeo_nb": ours_cached,
-            "async-lru (unsafe when cancelled)": async_lru_cached,
-        },
-        "JSON DB: one more of 10,000 records, synced to disk (goal: ≥ 10× TinyDB, which does not sync)": {
-            "dipeo_nb": ours_appended,
-            "TinyDB": tinydb_inserted,
-        },
-        "lock: taken and given back": {"dipeo_nb": our_lock, "bare filelock": filelock_lock},
-        "async lock: taken and given back": {"dipeo_nb": our_async_lock, "bare filelock": filelock_async_lock},
-    }
-    with ExitStack() as stack:
-        if options.only in (title := "S3: put and get of 1 MB, ten at once (goal: ≥ 0.9× of bare obstore)"):
-            server = stack.enter_context(s3_running(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
-            rows[title] = {
-                "dipeo_nb": lambda: ours_in_s3(server),
-                "bare obstore": lambda: obstore_in_s3(server),
-            }
-        await show({title: row for title, row in rows.items() if options.only in title}, options.rounds)
+async def rows(stack: AsyncExitStack) -> list[Row]:
+    """All rows, with the S3 server that the last one asks."""
+    server = stack.enter_context(s3_running(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+
+    def row(title: str, ours: Contender, peer: str, theirs: Contender, goal: Goal | None = None) -> Row:
+        return Row(title, 1, "call", {OURS: each(ours), peer: each(theirs)}, goal or Goal())
+
+    return [
+        row(
+            "single flight: 10,000 callers on 100 keys", ours_cached, "async-lru (unsafe when cancelled)", async_lru_cached,
+            Goal(within={"async-lru (unsafe when cancelled)": 1.0}),
+        ),
+        row(
+            "JSON DB: one more of 10,000 records, synced", ours_appended, "TinyDB, not synced", tinydb_inserted,
+            Goal(faster={"TinyDB, not synced": 10}),
+        ),
+        row("lock: taken and given back", our_lock, "filelock", filelock_lock),
+        row("async lock: taken and given back", our_async_lock, "filelock", filelock_async_lock),
+        row(
+            "S3: put and get of 1 MB, ten at once", lambda: ours_in_s3(server), "obstore", lambda: obstore_in_s3(server),
+            Goal(within={"obstore": 1 / 0.9}),
+        ),
+    ]  # fmt: skip
 
 
-async def show(rows: dict[str, dict[str, Contender]], rounds: int) -> None:
-    console = Console(width=118)
-    for title, contenders in rows.items():
-        found = await measured(contenders, rounds)
-        table = Table(title=title, min_width=80)
-        for column in ("", "median", "against ours"):
-            table.add_column(column, justify="right" if column else "left")
-        base = next(iter(found.values()))
-        for name, seconds in found.items():
-            table.add_row(name, f"{seconds * 1e6:,.1f} µs", f"{seconds / base:.2f}×")
-        console.print(table)
-
+GROUP = "storage"
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    asyncio.run(main())
+    main(GROUP, rows, "Storage against its peers.")

@@ -1,32 +1,26 @@
-"""A token's way, against the leanest correct use of each SDK: `make bench`.
+"""Tokens and calls: ours against the providers' SDKs, and against other libraries over OpenAI's.
 
-A server on the loopback, in a process of its own, sends 20,000 deltas at once. Each row times, in turn: the SDK alone, our
-client over it, the whole service, and (last row) a whole run: client → event → store → bus → a subscriber like the live view's.
-The rows show the median CPU time for one event, and what ours adds to the SDK's.
+A server on the loopback, in a process of its own, sends 20,000 deltas at once, or one word, in the API that it is asked by. What is
+measured is the CPU time of this process.
 
-Usage: python -m tests.benchmarks.tokens [--rounds N] [--only WORD]
+Usage: python -m tests.benchmarks.llm [--rounds N] [--only WORD] [--ours] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import statistics
+import os
 import subprocess
 import sys
 import tempfile
-import time
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
 
 from dipeo_nb.config import get_settings
 from dipeo_nb.container import Runtime
@@ -36,6 +30,7 @@ from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.memory import InMemoryAPIKeyService
 from dipeo_nb.testing import ScriptedClient
+from tests.benchmarks.harness import OURS, Goal, Make, Row, Run, main
 from tests.llm_wire import delta, final, message
 
 COUNT = 20_000
@@ -43,6 +38,19 @@ WORD = "word "
 MODEL, SMALL = "gpt-4o", "gpt-4o-mini"
 """What is asked for a long answer, and for a word."""
 PROMPT = "Go on."
+CALLS = 200
+AT_ONCE = 20
+KEY = "x"
+ASKED: Any = [{"role": "user", "content": PROMPT}]
+
+Count = Callable[[str], Awaitable[int]]
+"""URL of the server → how many deltas came."""
+Stream = Callable[[str], AsyncIterator[str]]
+"""Model → the pieces of its answer."""
+Ask = Callable[[str], Awaitable[str]]
+"""Model → its answer."""
+Client = Callable[[AsyncExitStack, str], Awaitable[tuple[Stream, Ask]]]
+"""URL of the server → how to ask it."""
 
 
 # The server.
@@ -169,7 +177,7 @@ async def serve() -> None:
 @contextmanager
 def server() -> Iterator[str]:
     """The URL of the server, which runs in a process of its own meanwhile."""
-    command = [sys.executable, "-m", "tests.benchmarks.tokens", "serve"]
+    command = [sys.executable, "-m", "tests.benchmarks.llm", "serve"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -235,49 +243,210 @@ async def sdk_ollama(url: str) -> int:
     return count
 
 
-class Row:
-    """One provider: its service, its model, the SDK alone, where its server is."""
+# Ours, over each of them.
 
-    def __init__(self, service: str, model: str, sdk: Callable[[str], Awaitable[int]], path: str = "") -> None:
-        self.service, self.model, self.sdk, self.path = service, model, sdk, path
 
-    def request(self, url: str) -> LLMRequest:
-        messages = (ChatMessage("user", PROMPT),)
-        return LLMRequest(self.service, self.model, messages, base_url=url + self.path, timeout=120)
+def _request(service: str, model: str, url: str) -> LLMRequest:
+    return LLMRequest(service, model, (ChatMessage("user", PROMPT),), base_url=url, timeout=120)
 
-    async def client(self, url: str) -> int:
-        config = AdapterConfig(provider_type=self.service, base_url=url + self.path, api_key=SecretStr("x"))
+
+def our_client(service: str, model: str, path: str = "") -> Count:
+    async def count(url: str) -> int:
+        config = AdapterConfig(provider_type=service, base_url=url + path, api_key=SecretStr(KEY))
         client = providers.create(config, get_settings())
-        count = 0
-        async for event in client.stream(self.request(url)):
-            count += event.kind == "text"
+        seen = 0
+        async for event in client.stream(_request(service, model, url + path)):
+            seen += event.kind == "text"
         await client.cleanup()
-        return count
+        return seen
 
-    async def through_service(self, url: str) -> int:
-        service = LLMService(get_settings(), InMemoryAPIKeyService({self.service: "x"}))
-        count = 0
-        async for event in service.stream(self.request(url)):
-            count += event.kind == "text"
-        await service.cleanup()
-        return count
+    return count
 
 
-ROWS = (
-    Row("openai", "gpt-4o", sdk_openai, "/v1"),
-    Row("anthropic", "claude-sonnet-5", sdk_anthropic),
-    Row("gemini", "gemini-2.5-flash", sdk_google),
-    Row("ollama", "llama3.2", sdk_ollama),
-)
+def our_service(service: str, model: str, path: str = "") -> Count:
+    async def count(url: str) -> int:
+        served = LLMService(get_settings(), InMemoryAPIKeyService({service: KEY}))
+        seen = 0
+        async for event in served.stream(_request(service, model, url + path)):
+            seen += event.kind == "text"
+        await served.cleanup()
+        return seen
+
+    return count
 
 
-async def microseconds(work: Callable[[str], Awaitable[int]], url: str) -> float:
-    """CPU time of this process for one event: waiting for the server, and for a busy machine, does not count."""
-    started = time.process_time()
-    count = await work(url)
-    seconds = time.process_time() - started
-    assert count == COUNT, f"{count} deltas instead of {COUNT}"
-    return seconds / COUNT * 1e6
+def counted(work: Count, url: str) -> Make:
+    async def make(stack: AsyncExitStack, n: int) -> Run:
+        async def run() -> None:
+            seen = await work(url)
+            assert seen == n, f"{seen} deltas instead of {n}"
+
+        return run
+
+    return make
+
+
+# Other libraries, over OpenAI's API.
+
+
+async def ours(stack: AsyncExitStack, url: str) -> tuple[Stream, Ask]:
+    service = LLMService(get_settings(), InMemoryAPIKeyService({"openai": KEY}))
+    stack.push_async_callback(service.cleanup)
+
+    def request(model: str) -> LLMRequest:
+        return LLMRequest("openai", model, (ChatMessage("user", PROMPT),), base_url=f"{url}/v1", timeout=120)
+
+    async def stream(model: str) -> AsyncIterator[str]:
+        async for event in service.stream(request(model)):
+            if event.kind == "text":
+                yield event.text
+
+    async def ask(model: str) -> str:
+        return (await service.complete(request(model))).text
+
+    return stream, ask
+
+
+async def _openai(stack: AsyncExitStack, url: str) -> Any:
+    import openai
+
+    return await stack.enter_async_context(openai.AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0))
+
+
+async def sdk_responses(stack: AsyncExitStack, url: str) -> tuple[Stream, Ask]:
+    client = await _openai(stack, url)
+
+    async def stream(model: str) -> AsyncIterator[str]:
+        async with await client.responses.create(model=model, input=ASKED, stream=True) as events:
+            async for event in events:
+                if event.type == "response.output_text.delta":
+                    yield event.delta
+
+    async def ask(model: str) -> str:
+        return (await client.responses.create(model=model, input=ASKED)).output_text
+
+    return stream, ask
+
+
+async def sdk_chat(stack: AsyncExitStack, url: str) -> tuple[Stream, Ask]:
+    client = await _openai(stack, url)
+
+    async def stream(model: str) -> AsyncIterator[str]:
+        async with await client.chat.completions.create(model=model, messages=ASKED, stream=True) as chunks:
+            async for chunk in chunks:
+                if text := chunk.choices[0].delta.content:
+                    yield text
+
+    async def ask(model: str) -> str:
+        return (await client.chat.completions.create(model=model, messages=ASKED)).choices[0].message.content
+
+    return stream, ask
+
+
+def _pydantic_ai(kind: str) -> Client:
+    async def make(stack: AsyncExitStack, url: str) -> tuple[Stream, Ask]:
+        from pydantic_ai import direct
+        from pydantic_ai.messages import ModelRequest, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+        from pydantic_ai.models import openai as models
+        from pydantic_ai.providers.openai import OpenAIProvider
+
+        provider = OpenAIProvider(openai_client=await _openai(stack, url))
+        known: Any = {name: getattr(models, kind)(name, provider=provider) for name in (MODEL, SMALL)}
+        messages = [ModelRequest.user_text_prompt(PROMPT)]
+
+        async def stream(model: str) -> AsyncIterator[str]:
+            async with direct.model_request_stream(known[model], messages) as events:
+                async for event in events:
+                    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                        yield event.delta.content_delta
+                    elif isinstance(event, PartStartEvent) and isinstance(event.part, TextPart) and event.part.content:
+                        yield event.part.content
+
+        async def ask(model: str) -> str:
+            part = (await direct.model_request(known[model], messages)).parts[0]
+            assert isinstance(part, TextPart)
+            return part.content
+
+        return stream, ask
+
+    return make
+
+
+async def litellm_chat(stack: AsyncExitStack, url: str) -> tuple[Stream, Ask]:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else its import asks a server
+    import litellm
+
+    options: Any = {"messages": ASKED, "api_key": KEY, "api_base": f"{url}/v1", "max_retries": 0}
+
+    async def stream(model: str) -> AsyncIterator[str]:
+        chunks: Any = await litellm.acompletion(f"openai/{model}", stream=True, **options)
+        async for chunk in chunks:
+            if text := chunk.choices[0].delta.content:
+                yield text
+
+    async def ask(model: str) -> str:
+        answer: Any = await litellm.acompletion(f"openai/{model}", **options)
+        return answer.choices[0].message.content
+
+    return stream, ask
+
+
+async def any_llm_chat(stack: AsyncExitStack, url: str) -> tuple[Stream, Ask]:
+    from any_llm import AnyLLM
+
+    client: Any = AnyLLM.create("openai", api_key=KEY, api_base=f"{url}/v1")
+
+    async def stream(model: str) -> AsyncIterator[str]:
+        async for chunk in await client.acompletion(model=model, messages=ASKED, stream=True):
+            if text := chunk.choices[0].delta.content:
+                yield text
+
+    async def ask(model: str) -> str:
+        return (await client.acompletion(model=model, messages=ASKED)).choices[0].message.content
+
+    return stream, ask
+
+
+CLIENTS: dict[str, Client] = {
+    OURS: ours,
+    "openai, Responses": sdk_responses,
+    "openai, Chat Completions": sdk_chat,
+    "pydantic-ai, Responses": _pydantic_ai("OpenAIResponsesModel"),
+    "pydantic-ai, Chat Completions": _pydantic_ai("OpenAIChatModel"),
+    "litellm, Chat Completions": litellm_chat,
+    "any-llm, Chat Completions": any_llm_chat,
+}
+
+
+def tokens(client: Client, url: str) -> Make:
+    async def make(stack: AsyncExitStack, n: int) -> Run:
+        stream, _ = await client(stack, url)
+
+        async def run() -> None:
+            count = 0
+            async for text in stream(MODEL):
+                count += len(text) == len(WORD)
+            assert count == n, f"{count} pieces instead of {n}"
+
+        return run
+
+    return make
+
+
+def calls(client: Client, url: str, at_once: int) -> Make:
+    async def make(stack: AsyncExitStack, n: int) -> Run:
+        _, ask = await client(stack, url)
+
+        async def some() -> None:
+            for _ in range(n // at_once):
+                assert await ask(SMALL) == WORD
+
+        async def run() -> None:
+            await asyncio.gather(*(some() for _ in range(at_once)))
+
+        return run
+
+    return make
 
 
 # The whole way.
@@ -326,33 +495,45 @@ async def whole_way(_: str) -> int:
         return seen
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description="A token's way against the SDKs.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="rows whose service holds this word")
-    options = parser.parse_args()
-    console = Console(width=118)
-    with server() as url:
-        table = Table(title="µs of CPU an event, median of the rounds (goal: client at most 10 µs over the SDK)", min_width=80)
-        for column in ("", "SDK alone", "our client", "adds", "whole service", "adds"):
-            table.add_column(column, justify="right" if column else "left")
-        for row in ROWS:
-            if options.only not in row.service:
-                continue
-            ways = (row.sdk, row.client, row.through_service)
-            taken: list[list[float]] = [[] for _ in ways]
-            for _ in range(options.rounds):
-                for way, times in zip(ways, taken, strict=True):
-                    times.append(await microseconds(way, url))
-            sdk, client, service = map(statistics.median, taken)
-            cells = (sdk, client, client - sdk, service, service - sdk)
-            table.add_row(row.service, *(f"{value:.1f}" for value in cells))
-        console.print(table)
-        if options.only in "whole way":
-            times = [await microseconds(whole_way, url) for _ in range(options.rounds)]
-            console.print(f"whole way of a token in a run: {statistics.median(times):.1f} µs of CPU (goal: at most 40)")
+PROVIDERS: dict[str, tuple[str, Count, str]] = {
+    "openai": (MODEL, sdk_openai, "/v1"),
+    "anthropic": ("claude-sonnet-5", sdk_anthropic, ""),
+    "gemini": ("gemini-2.5-flash", sdk_google, ""),
+    "ollama": ("llama3.2", sdk_ollama, ""),
+}
+"""Service → its model, its SDK, where its API is."""
+RESPONSES = "openai, Responses"
 
+
+async def rows(stack: AsyncExitStack) -> list[Row]:
+    """All rows, with the server that they ask."""
+    url = stack.enter_context(server())
+
+    def row(title: str, n: int, per: str, goal: Goal, work: Callable[[Client], Make]) -> Row:
+        return Row(title, n, per, {name: work(client) for name, client in CLIENTS.items()}, goal)
+
+    streamed = [
+        Row(
+            f"streamed token, {service}", COUNT, "token",
+            {OURS: counted(our_service(service, model, path), url), "our client alone": counted(our_client(service, model, path), url),
+             "SDK": counted(sdk, url)},
+            Goal(over={"SDK": 10}),
+        )
+        for service, (model, sdk, path) in PROVIDERS.items()
+    ]  # fmt: skip
+    return [
+        *streamed,
+        Row("whole way of a token: client, event, store, bus, subscriber", COUNT, "token", {OURS: counted(whole_way, url)}, Goal(40)),
+        row("streamed token, libraries", COUNT, "token", Goal(over={RESPONSES: 10}), lambda c: tokens(c, url)),
+        row("short call, one after another", CALLS, "call", Goal(within={RESPONSES: 1.2}), lambda c: calls(c, url, 1)),
+        row(f"short call, {AT_ONCE} at once", CALLS, "call", Goal(within={RESPONSES: 1.2}), lambda c: calls(c, url, AT_ONCE)),
+    ]  # fmt: skip
+
+
+GROUP = "llm"
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    asyncio.run(serve() if sys.argv[1:] == ["serve"] else main())
+    if sys.argv[1:] == ["serve"]:
+        asyncio.run(serve())
+    else:
+        main(GROUP, rows, "Tokens and calls against the SDKs and other libraries.")
