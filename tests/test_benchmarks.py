@@ -93,4 +93,4 @@ def test_results_are_saved_and_shown(tmp_path: Path):
 def test_every_group_can_be_imported(group: str):
     """Without the peers, which only `make bench` installs."""
     module = importlib.import_module(f"tests.benchmarks.{group}")
-    assert module.GROUP == group
+    assert group == module.GROUP
