@@ -395,6 +395,61 @@ def test_structure_comes_back_as_asked(kind: type[Provider]):
         assert isinstance(answer, StructureError)
 
 
+class Altered(Call):
+    """Sends other bytes in place of the text `Answer 1`."""
+
+    other = ""
+
+    def headers(self, status: int = 200, **headers: str) -> None:
+        kept = {name: value for name, value in headers.items() if name != "content_length"}
+        super().headers(status, **kept, connection="close")
+
+    def json(self, status: int, body: Any, **headers: str) -> None:
+        self.headers(status, content_type="application/json", **headers)
+        self.send(json.dumps(body))
+
+    def send(self, text: str) -> None:
+        super().send(text.replace('"Answer 1"', self.other))
+
+
+UNREADABLE = {
+    "nested too deep": "[" * 100_000 + "]" * 100_000,
+    "objects nested too deep": '{"a":' * 50_000 + "1" + "}" * 50_000,
+    "nested almost too deep": "[" * 800 + "]" * 800,
+    "no JSON": "{nonsense]}",
+    "nothing": "",
+    "a wrong escape sequence": r'"Answer \x"',
+    "an open text": r'"Answer\t 1',
+    "a bare tab": '"Answer\t1"',
+    "a number": "7",
+    "an object": '{"text": "Answer 1"}',
+    "a list": '["Answer 1"]',
+    "a number out of range": "1e999",
+}
+
+
+@pytest.mark.parametrize("other", UNREADABLE.values(), ids=UNREADABLE)
+def test_an_answer_that_cannot_be_read_costs_itself_only(kind: type[Provider], other: str):
+    """Whether each answer is a line of its own, or all of them are one JSON."""
+    provider = kind(looks=1)
+
+    def reply(call: Call) -> None:
+        altered = Altered(call._handler, call._server, call.seen)
+        altered.other = other
+        provider(altered)
+
+    with ScriptedServer(reply) as server:
+        here = At(provider, server)
+        job = here.do(lambda s: s.submit_batch(here.requests(9)))
+        job = here.do(lambda s: s.poll_batch(job))
+        assert job.state == "completed"
+        answers = here.do(lambda s: s.collect_batch(job))
+    texts = [answer.text if isinstance(answer, LLMResponse) else type(answer).__name__ for answer in answers]
+    assert texts == [f"Answer {n}" if n not in (1, 7) else texts[n] for n in range(9)]
+    assert isinstance(answers[1], LLMError)
+    assert isinstance(answers[7], RateLimitError)
+
+
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
 def test_jobs_that_end_otherwise(kind: type[Provider], end: str):
     """Cancelled and expired jobs are told apart; every request that has no answer is an error that says so."""

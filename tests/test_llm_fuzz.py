@@ -500,10 +500,6 @@ def test_damaged_answers_in_a_batch_of_gemini():
             listed = {"inlinedResponses": {"inlinedResponses": entries}}
             job = {"name": "batches/b", "metadata": {"state": "BATCH_STATE_SUCCEEDED", "output": listed}}
             provider.server.reply = Reply(split(random, dumps(job)), "application/json")
-            if "deep" in story[0]:  # no part of a JSON that is nested too deep can be read
-                with pytest.raises(LLMError, match="too deep"):
-                    await client.poll_batch("batches/b")
-                return
             assert (await client.poll_batch("batches/b")).state == "completed"
             found: dict[str, Any] = await client.batch_results("batches/b", dict.fromkeys("abc", request))
             for answer in found.values():

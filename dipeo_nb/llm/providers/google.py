@@ -150,7 +150,10 @@ class UnifiedGoogleClient(UnifiedClient):
         found: dict[str, LLMResponse | LLMError] = {}
         for name, entry in zip(requests, entries if isinstance(entries, list) else (), strict=False):
             key = _within(entry, "metadata", "key")
-            key = key if isinstance(key, str) else name
+            if not isinstance(key, str):
+                key = name
+                if key in found:
+                    continue
             if (request := requests.get(key)) is not None:
                 found[key] = self._batch_result(entry, request)
         return found
@@ -172,7 +175,7 @@ class UnifiedGoogleClient(UnifiedClient):
             return error
 
     async def _job(self, batch_id: str) -> Any:
-        """What the server says of a batch, as it came: the SDK reads all of its answers or, when one is malformed, none."""
+        """What the server says of a batch, as `_readable` reads it: the SDK reads all of its answers or, when one is malformed, none."""
         responses: list[Any] = []
         token = _opened.set(responses)
         try:
@@ -183,7 +186,7 @@ class UnifiedGoogleClient(UnifiedClient):
                 except Exception:
                     if not any(response.is_success for response in responses):
                         raise
-                return json.loads(escaped(responses[-1].content, whole=True))
+                return _readable(escaped(responses[-1].content, whole=True).decode("utf-8-sig"))
         finally:
             _opened.reset(token)
 
@@ -376,6 +379,69 @@ def _status_of(job: Any, batch_id: str) -> BatchStatus:
     counts = (_within(job, "metadata", "batchStats", f"{kind}RequestCount") for kind in ("successful", "failed"))
     done = [int(n) if isinstance(n, (int, str)) and str(n).isdecimal() else 0 for n in counts]  # JSON writes 64 bits as text
     return BatchStatus(batch_id, _BATCH_STATES.get(word, "running"), *done)
+
+
+def _readable(text: str) -> Any:
+    """The JSON of a batch. When it cannot be read as a whole: its state, and those of its answers that can be read alone; of the others
+    which request they are of, where that is known.
+
+    Raises:
+        ValueError, RecursionError: its state cannot be read either.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        listed = _LISTED.search(text)
+        answers, end = _entries(text, listed.end()) if listed else ([], 0)
+        beside = text[: listed.start()] + text[end:] if listed else text
+        state, stats = _STATE.search(beside), _STATS.search(beside)
+        if state is None:
+            raise
+        output = {"inlinedResponses": {"inlinedResponses": [entry for entry in answers if _within(entry, "metadata", "key")]}}
+        return {"metadata": {"state": state[1], "batchStats": json.loads(stats[1]) if stats else None, "output": output}}
+
+
+def _entries(text: str, at: int) -> tuple[list[Any], int]:
+    """The objects of a JSON array whose content begins at *at*, and where the array ends; of one that cannot be read its `metadata`,
+    if that can be."""
+    found: list[Any] = []
+    while (begins := _NEXT.match(text, at)) is not None:
+        at = begins.end()
+        try:
+            entry, end = _DECODER.raw_decode(text, at)
+        except RecursionError:
+            entry, end = None, _end_of(text, at)
+        except ValueError:  # where it ends is not known: the next one may begin within it
+            following = _ENTRY.search(text, at)
+            entry, end = None, following.start() if following else len(text)
+        if entry is None:
+            key = _KEY_FIRST.match(text, at, end) or _KEY_LAST.search(text, at, end)
+            entry = {"metadata": {"key": key[1]}} if key else {}
+        found.append(entry)
+        at = end
+    return found, at
+
+
+def _end_of(text: str, at: int) -> int:
+    """Where the JSON object or array ends that begins at *at*."""
+    depth = 0
+    for token in _TOKENS.finditer(text, at):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if depth == 0:
+            return token.end()
+    return len(text)
+
+
+_DECODER = json.JSONDecoder()
+_LISTED = re.compile(r'"inlinedResponses"\s*:\s*\[')
+_STATE = re.compile(r'"state"\s*:\s*"(\w+)"')
+_STATS = re.compile(r'"batchStats"\s*:\s*(\{(?:\s*"\w+"\s*:\s*"?\d+"?\s*,?)*\})')
+_NEXT = re.compile(r"\s*,?\s*(?=\{)")
+_ENTRY = re.compile(r',\s*\{\s*"(?:metadata|response|error)"\s*:')
+_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+"""What the structure of a JSON is seen by; texts, so that nothing in them is taken for it."""
+_KEY = r'"metadata"\s*:\s*\{\s*"key"\s*:\s*"([^"\\]*)"\s*\}'
+_KEY_FIRST, _KEY_LAST = re.compile(rf"\{{\s*{_KEY}"), re.compile(rf"{_KEY}\s*\}}\Z")
 
 
 def _within(value: Any, *path: str) -> Any:
