@@ -46,9 +46,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from dipeo_nb.common import child_environment, clock
 from dipeo_nb.common.paths import from_home
-from dipeo_nb.common.printable import printable
 from dipeo_nb.common.secret_names import is_secret_name, looks_random, may_be_secret_name, secrets_of_text
 from dipeo_nb.common.settings_files import read_dotenv, read_toml
+from dipeo_nb.common.text import printable
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError, UserError
 
 DEFAULT_MODEL = "gpt-5-nano-2025-08-07"

@@ -37,11 +37,11 @@ from pydantic import ValidationError as PydanticValidationError
 from dipeo_nb.common.loop import submit
 from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.server_connections import protocol
+from dipeo_nb.common.text import shorten
 from dipeo_nb.common.values import json_text
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.detect import available
 from dipeo_nb.diagram.document import load_named
-from dipeo_nb.diagram.fields import shorten
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import (

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.text import money, visible
 from dipeo_nb.common.values import json_text, well_formed
-from dipeo_nb.common.visible import visible
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.metrics import money
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import dipeo_nb as dp
+from dipeo_nb.common.text import money
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
-from dipeo_nb.execution.metrics import RunMetrics, measure, money, seconds, told
+from dipeo_nb.execution.metrics import RunMetrics, measure, seconds, told
 from dipeo_nb.testing import scripted
 
 

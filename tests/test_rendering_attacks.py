@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dipeo_nb.common.visible import visible, visible_json
+from dipeo_nb.common.text import visible, visible_json
 from dipeo_nb.diagram.document import Diagram, load
 from dipeo_nb.notebook import safe_markdown
 from dipeo_nb.notebook.session import Session

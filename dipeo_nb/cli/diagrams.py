@@ -17,8 +17,8 @@ from dipeo_nb.cli.options import AsJson, BaseDir, File, Format
 from dipeo_nb.cli.output import count, print_diagnostics
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.paths import from_home
+from dipeo_nb.common.text import visible, visible_json
 from dipeo_nb.common.values import json_text
-from dipeo_nb.common.visible import visible, visible_json
 from dipeo_nb.config import Settings
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.detect import check_format, format_of_name

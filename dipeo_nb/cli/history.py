@@ -17,11 +17,10 @@ from dipeo_nb.cli.options import AsJson, BaseDir, RunId
 from dipeo_nb.cli.output import count, for_terminal
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.text import did_you_mean, visible_json
 from dipeo_nb.common.values import json_text
-from dipeo_nb.common.visible import visible_json
 from dipeo_nb.config import without_password
 from dipeo_nb.container import Runtime, run_named, run_store
-from dipeo_nb.diagram.fields import did_you_mean
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.errors import ValidationError

@@ -15,8 +15,8 @@ from dipeo_nb.cli.options import AsJson
 from dipeo_nb.cli.prompts import ask_hidden, interactive
 from dipeo_nb.common.calls import nearest_option
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.text import visible_json
 from dipeo_nb.common.values import json_text
-from dipeo_nb.common.visible import visible_json
 from dipeo_nb.errors import DipeoError, ValidationError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.service import LLMService

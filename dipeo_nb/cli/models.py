@@ -16,8 +16,8 @@ from dipeo_nb.cli.options import AsJson, BaseDir
 from dipeo_nb.cli.output import count
 from dipeo_nb.common import clock
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.text import visible_json
 from dipeo_nb.common.values import json_text
-from dipeo_nb.common.visible import visible_json
 from dipeo_nb.config import Settings
 from dipeo_nb.domain import lifecycle
 from dipeo_nb.errors import APIKeyNotFoundError, DipeoError, ValidationError

@@ -41,12 +41,11 @@ from dipeo_nb.cli.output import print_diagnostics, print_outputs, print_tracebac
 from dipeo_nb.cli.prompts import interactive
 from dipeo_nb.cli.signals import handling, hangup
 from dipeo_nb.common.loop import run_sync, submit
+from dipeo_nb.common.text import nearest, visible_json
 from dipeo_nb.common.values import json_text
-from dipeo_nb.common.visible import visible_json
 from dipeo_nb.config import Settings
 from dipeo_nb.container import Prepared, Recovery, Runtime
 from dipeo_nb.diagram.document import Diagram
-from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan

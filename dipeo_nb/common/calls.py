@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+from dipeo_nb.common.text import nearest
 from dipeo_nb.errors import ValidationError
 
 P = ParamSpec("P")
@@ -52,7 +52,7 @@ def check_call(name: str, signature: inspect.Signature, args: Sequence[Any], giv
 def did_you_mean_option(word: str, options: Iterable[str], known: str) -> str:
     """A hint: the option that *word* was probably meant to be, if any, then the sentence *known*."""
     options = list(options)
-    near = nearest_option(word, options) or next(iter(difflib.get_close_matches(word[:100], options, n=1)), None)
+    near = nearest_option(word, options) or nearest(word, options)
     return f"Did you mean {near}=? {known}" if near else known
 
 

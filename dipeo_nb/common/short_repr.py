@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import reprlib
 from typing import Any
 
@@ -48,17 +47,3 @@ def bounded_repr(self: Any) -> str:
     )
     text = f"{type(self).__name__}({shown})"
     return text if len(text) <= REPR_LIMIT else f"{text[: REPR_LIMIT - 2]}…)"
-
-
-_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,1000}(?:\x07|\x1b\\)|[PX^_][^\x1b]{0,1000}\x1b\\|[ -/]*[0-~])")
-"""What steers a terminal: colours, the cursor, titles, links."""
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def inert(text: str) -> str:
-    """Text that steers neither a terminal nor the direction of what stands around it; line breaks and tabs stay."""
-    if text.isascii() and text.isprintable():
-        return text
-    if "\x1b" in text:
-        text = _SEQUENCES.sub("", text)
-    return _CONTROLS.sub("", text.replace("\r\n", "\n"))

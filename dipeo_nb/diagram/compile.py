@@ -16,10 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+from dipeo_nb.common.text import nearest, shorten
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import expressions, graph, templates
 from dipeo_nb.diagram.credentials import of_node
-from dipeo_nb.diagram.fields import PersonNames, nearest, shorten
+from dipeo_nb.diagram.fields import PersonNames
 from dipeo_nb.diagram.given_names import CODE_FILE, SPECIAL_NAMES, GivenNames
 from dipeo_nb.diagram.loop_checks import check_loops
 from dipeo_nb.diagram.prompt_files import PromptFiles

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dipeo_nb.diagram.fields import as_text, did_you_mean, shorten
+from dipeo_nb.common.text import did_you_mean, shorten
+from dipeo_nb.diagram.fields import as_text
 from dipeo_nb.diagram.source import DocumentPath, Reading
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainHandle, DomainNode, handle_id
 from dipeo_nb.domain.enums import ContentType, HandleDirection, HandleLabel

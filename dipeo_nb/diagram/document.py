@@ -17,11 +17,10 @@ from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.disk_errors import CAUSES
 from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.scrub import redactor
-from dipeo_nb.common.visible import displayed
+from dipeo_nb.common.text import did_you_mean, displayed, shorten
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect, edit, formats
 from dipeo_nb.diagram.credentials import credentials_of
-from dipeo_nb.diagram.fields import did_you_mean, shorten
 from dipeo_nb.diagram.formats import yaml_text
 from dipeo_nb.diagram.source import SourceMap, parse, read_file, size_limit, text_of
 from dipeo_nb.domain.diagnostics import Diagnostic

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram import connections, fields, formats
-from dipeo_nb.diagram.fields import did_you_mean, shorten
 from dipeo_nb.diagram.formats.yaml_text import dump, dump_flow
 from dipeo_nb.diagram.source import DocumentPath, SourceMap, Spot, parse
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, DomainPerson

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn
 
+from dipeo_nb.common.text import known_names, nearest
 from dipeo_nb.diagram.expression_values import (
     BINARY,
     DATE_FIELDS,
@@ -35,7 +36,6 @@ from dipeo_nb.diagram.expression_values import (
     record_fields,
     text_of,
 )
-from dipeo_nb.diagram.fields import known_names, nearest
 from dipeo_nb.diagram.metering import ATOMS, new_meter
 from dipeo_nb.diagram.values import MAX_SIZE, TooLargeError, checked_binary, checked_method, plain
 from dipeo_nb.errors import ExpressionError

@@ -5,7 +5,6 @@ Readers turn every accepted spelling into the canonical one here; writers turn i
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,8 +12,7 @@ from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from dipeo_nb.common.printable import printable
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram.source import DocumentPath, Reading
 from dipeo_nb.domain.chat import normalize_service
 from dipeo_nb.domain.diagram import (
@@ -30,36 +28,6 @@ from dipeo_nb.domain.request_options import checked_option
 from dipeo_nb.errors import ValidationError
 
 # ------------------------------------------------------------------------------------------------------- words
-
-
-def shorten(text: object, limit: int = 60) -> str:
-    """Text for a message: one line, at most *limit* characters; what a screen does not show is written out."""
-    line = printable(redactor(" ".join(str(text).split())))  # before it is cut: a piece of a secret would not be found any more
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
-
-
-def nearest(word: object, candidates: Iterable[str]) -> str | None:
-    """The candidate spelled most like *word*, if any comes close."""
-    # Bounded, since the comparison is quadratic and the words are the user's.
-    text = str(word)[:100]
-    choices = {c[:100].lower(): c for c in list(candidates)[:1000]}
-    word_form = text.lower()
-    found = difflib.get_close_matches(word_form, choices, n=1, cutoff=0.6)
-    if not found and len(word_form) > 2:
-        found = [c for c in choices if c.startswith(word_form) or (len(c) > 2 and word_form.startswith(c))]
-    return choices[found[0]] if found else None
-
-
-def known_names(names: Iterable[object]) -> str:
-    """The names that can be written in a template or an expression, for a message: the first 30 of them."""
-    written = sorted(name for name in map(str, names) if name.isidentifier())
-    return ", ".join(written[:30]) or "none"
-
-
-def did_you_mean(word: object, candidates: Iterable[str], otherwise: str) -> str:
-    """A hint: the nearest correct spelling, else *otherwise*."""
-    choice = nearest(word, candidates)
-    return f"Did you mean '{shorten(choice)}'?" if choice else otherwise
 
 
 def as_text(value: Any, reading: Reading, *at: str | int) -> str | None:

@@ -14,7 +14,7 @@ from jinja2 import FunctionLoader, StrictUndefined, TemplateNotFound, UndefinedE
 
 from jinja2.exceptions import SecurityError, TemplateError as JinjaError, TemplateSyntaxError  # isort: skip
 
-from dipeo_nb.diagram.fields import known_names
+from dipeo_nb.common.text import known_names
 from dipeo_nb.diagram.metering import NotQuickError, meter, metered
 from dipeo_nb.diagram.template_sandbox import Counted, SandboxEnvironment, gathered, make_environment
 from dipeo_nb.diagram.templates import Names, check_filters, names_of

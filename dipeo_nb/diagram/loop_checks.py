@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from dipeo_nb.common.text import shorten
 from dipeo_nb.diagram import graph
-from dipeo_nb.diagram.fields import shorten
 from dipeo_nb.domain.enums import ConditionType, Severity
 from dipeo_nb.domain.nodes import ConditionNode
 from dipeo_nb.domain.plan import PlanEdge, PlanNode

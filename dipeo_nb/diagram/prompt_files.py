@@ -14,8 +14,8 @@ from typing import NamedTuple
 from dipeo_nb.common.paths import refuse_unseen
 from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.common.root import Root
+from dipeo_nb.common.text import nearest, shorten
 from dipeo_nb.config import get_settings
-from dipeo_nb.diagram.fields import nearest, shorten
 from dipeo_nb.errors import StorageError
 
 

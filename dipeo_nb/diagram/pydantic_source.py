@@ -21,7 +21,7 @@ from typing import Any, ForwardRef, Literal, NoReturn, cast
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
-from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.common.text import nearest
 from dipeo_nb.errors import ValidationError
 
 MAX_DEPTH = 50

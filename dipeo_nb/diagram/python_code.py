@@ -7,7 +7,7 @@ import warnings
 from functools import lru_cache
 from typing import NamedTuple
 
-from dipeo_nb.diagram.fields import shorten
+from dipeo_nb.common.text import shorten
 
 
 class CodeProblem(NamedTuple):

@@ -26,7 +26,7 @@ from jinja2 import ChainableUndefined, Environment, Template, TemplateSyntaxErro
 from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
 
-from dipeo_nb.diagram.fields import known_names, nearest
+from dipeo_nb.common.text import known_names, nearest
 from dipeo_nb.diagram.metering import Meter, NotQuickError, metered
 from dipeo_nb.diagram.template_sandbox import (
     CLOSE,

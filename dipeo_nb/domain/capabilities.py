@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
 
 from dipeo_nb.common.addresses import origin_of
-from dipeo_nb.common.printable import printable
+from dipeo_nb.common.text import printable
 from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE
 from dipeo_nb.domain.enums import DBOperation, HookTriggerMode, HookType, NodeType, SupportedLanguage
 from dipeo_nb.domain.nodes import (

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
+from dipeo_nb.common.text import nearest
 from dipeo_nb.common.values import parse_structured
-from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.diagram.values import plain as unviewed
 from dipeo_nb.domain.nodes import PersonJobNode, SubDiagramNode
 from dipeo_nb.errors import NodeExecutionError

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dipeo_nb.common.short_repr import bounded_repr
-from dipeo_nb.common.visible import displayed
+from dipeo_nb.common.text import displayed, money
 from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
-from dipeo_nb.execution.metrics import money
 
 
 @dataclass(frozen=True, slots=True)

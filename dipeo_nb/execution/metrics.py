@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.short_repr import bounded_repr
+from dipeo_nb.common.text import money
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
@@ -597,13 +598,6 @@ def seconds(value: float) -> str:
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def money(usd: float) -> str:
-    """`$0.0012`, `$1.50`, `under $0.0001`, `no cost`."""
-    if usd == 0:
-        return "no cost"
-    return "under $0.0001" if usd < 0.0001 else f"${usd:.4f}" if usd < 1 else f"${usd:.2f}"
 
 
 def _count(number: int, what: str) -> str:

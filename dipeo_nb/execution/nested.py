@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.common.text import nearest
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import SubDiagramNode

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from dipeo_nb.common.text import money
 from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.metrics import money
 
 EVENTS_READ = 20_000
 """Events of the newest runs that are read for their models, tokens and costs; older runs show none."""

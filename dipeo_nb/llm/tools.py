@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import re
@@ -16,6 +15,7 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import to_json
 
 from dipeo_nb.common import user_code
+from dipeo_nb.common.text import nearest
 from dipeo_nb.common.values import UnsupportedValueError, is_plain, json_text, plain_value, well_formed
 from dipeo_nb.domain.chat import ToolCall, ToolConfig, ToolResult
 from dipeo_nb.errors import ValidationError
@@ -73,7 +73,7 @@ def tools_of(tools: Sequence[Any] | Any) -> tuple[ToolConfig, ...]:
         elif callable(tool):
             made.append(tool_of(tool))
         else:
-            near = next(iter(difflib.get_close_matches(tool[:40], BUILT_IN, n=1)), None) if isinstance(tool, str) else None
+            near = nearest(tool, BUILT_IN) if isinstance(tool, str) else None
             guess = f"Did you mean '{near}'? " if near else ""
             raise ValidationError(
                 f"{tool!r:.80} is no tool.", hint=f"{guess}Give a Python function, or one of {', '.join(sorted(BUILT_IN))}."

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from dipeo_nb.common.short_repr import bounded_repr, inert
-from dipeo_nb.common.visible import displayed
+from dipeo_nb.common.short_repr import bounded_repr
+from dipeo_nb.common.text import displayed, inert
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import LLMResponse, StreamEvent
 from dipeo_nb.notebook.run import in_kernel

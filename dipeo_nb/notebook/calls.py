@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dipeo_nb.common.calls import nearest_option
-from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.common.text import nearest
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.execution.used_names import UsedNames

@@ -16,7 +16,7 @@ from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
 from dipeo_nb.common.short_repr import short_repr
-from dipeo_nb.common.visible import displayed
+from dipeo_nb.common.text import displayed
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent, ToolConfig, parse_model
 from dipeo_nb.domain.enums import ExecutionPhase

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex, overload
 
-from dipeo_nb.common.visible import displayed
+from dipeo_nb.common.text import displayed
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.tables import Row, dataframe

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, SupportsIndex, overload
 
 from dipeo_nb.common.calls import checked_call
-from dipeo_nb.common.visible import displayed
+from dipeo_nb.common.text import displayed
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.errors import UserError
 from dipeo_nb.execution.fold import RunState

@@ -16,7 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
 from dipeo_nb.common.loop import run_sync
-from dipeo_nb.diagram.fields import nearest
+from dipeo_nb.common.text import nearest
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.errors import TemplateError, ValidationError
 from dipeo_nb.notebook import session

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, ParamSpec, TypeVar
 
+from dipeo_nb.common.text import printable
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.errors import TrustError
 from dipeo_nb.notebook.run import Run, RunResult, in_kernel, unattended
@@ -86,7 +87,7 @@ def show(error: TrustError) -> bool:
 def _line(text: str) -> str:
     """A text of somebody else's on one line, without what would change how the page reads."""
     shown = clean(text, LONGEST_LINE) if len(text) > LONGEST_LINE else text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+    return printable(shown)
 
 
 def naming_the_call(method: Callable[P, T]) -> Callable[P, T]:

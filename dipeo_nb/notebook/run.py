@@ -20,9 +20,8 @@ from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, before_exit, run_on_loop, run_sync, submit
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.common.short_repr import short_repr
+from dipeo_nb.common.text import displayed, nearest
 from dipeo_nb.common.values import json_text
-from dipeo_nb.common.visible import displayed
-from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.diagram import DomainDiagram

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from dipeo_nb.common.short_repr import inert
+from dipeo_nb.common.text import inert
 
 _DOLLAR = "<span>&#36;</span>"
 """A dollar that is no mathematics: where it stands alone in an element, no renderer of mathematics takes it for a delimiter."""

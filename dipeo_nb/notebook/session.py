@@ -17,14 +17,13 @@ from dipeo_nb.common.calls import check_call, checked_call, did_you_mean_option,
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.scrub import HIDDEN
+from dipeo_nb.common.text import displayed, nearest
 from dipeo_nb.common.values import same
-from dipeo_nb.common.visible import displayed
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.document import load as load_diagram
 from dipeo_nb.diagram.edit import person_of
-from dipeo_nb.diagram.fields import nearest
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.domain.enums import Status
@@ -63,7 +62,6 @@ from dipeo_nb.notebook.tables import dataframe
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
 
 
 _SERVICES = tuple(Services.__dataclass_fields__)

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 from dipeo_nb.common.scrub import redactor
-from dipeo_nb.common.short_repr import inert
+from dipeo_nb.common.text import inert, money
 from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
 from dipeo_nb.diagram.drawing import NodeLook, draw, overview, text_tree
@@ -19,7 +19,6 @@ from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.diagram.layout import place
 from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.domain.diagram import DomainDiagram
-from dipeo_nb.execution import metrics
 from dipeo_nb.execution.compare import NodeDiff, RunDiff, cost_in_words, model_in_words, words
 from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
@@ -275,11 +274,6 @@ def headline(state: RunState) -> str:
     if total is not None or not state.cost_complete:
         parts.append(money(state.cost_usd))
     return ", ".join(parts)
-
-
-def money(cost: float | None) -> str:
-    """US dollars; an unknown price is said, not hidden."""
-    return "cost unknown" if cost is None else metrics.money(cost)
 
 
 def shown(value: Any, limit: int = CELL_LIMIT) -> str:

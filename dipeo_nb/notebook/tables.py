@@ -8,8 +8,7 @@ from itertools import islice
 from typing import Any, SupportsIndex, overload
 
 from dipeo_nb.common.short_repr import short_repr
-from dipeo_nb.common.visible import displayed
-from dipeo_nb.diagram.fields import did_you_mean
+from dipeo_nb.common.text import did_you_mean, displayed
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import MissingDependencyError, UnknownNodeError

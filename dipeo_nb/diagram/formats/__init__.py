@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dipeo_nb.common.text import shorten
 from dipeo_nb.diagram import fields
 from dipeo_nb.diagram.formats import executable, light, native, readable
 from dipeo_nb.diagram.source import Document, Reading, SourceMap
@@ -50,7 +51,7 @@ def read(document: Document, format: str) -> tuple[DomainDiagram, tuple[Diagnost
                 Diagnostic(
                     Severity.WARNING,
                     "duplicate-key",
-                    f"'{fields.shorten(key)}' stands twice in one mapping; the last one counts.",
+                    f"'{shorten(key)}' stands twice in one mapping; the last one counts.",
                     "Remove one of the two.",
                     source.file,
                     line,

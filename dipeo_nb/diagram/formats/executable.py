@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram import connections, fields
 from dipeo_nb.diagram.connections import References
 from dipeo_nb.diagram.formats.native import collection, read_nodes, written_node, written_persons
@@ -73,10 +74,10 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
     for key in item.keys() - EDGE_KEYS:
         reading.warn(
             "unknown-property",
-            f"'{fields.shorten(key)}' is not a part of an edge; it has no effect.",
+            f"'{shorten(key)}' is not a part of an edge; it has no effect.",
             *at,
             key,
-            hint=fields.did_you_mean(key, EDGE_KEYS, f"An edge takes {', '.join(sorted(EDGE_KEYS))}."),
+            hint=did_you_mean(key, EDGE_KEYS, f"An edge takes {', '.join(sorted(EDGE_KEYS))}."),
             field=key,
         )
     source, target = ends

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram import connections, fields
 from dipeo_nb.diagram.connections import End, References
 from dipeo_nb.diagram.formats.yaml_text import Flow, dump
@@ -99,7 +100,7 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
             f"The node has no type; it is read as {node_type}.",
             *at,
             hint=f"Write 'type: {node_type}'.",
-            node=fields.shorten(label),
+            node=shorten(label),
             field="type",
         )
     position_value, position_at = part("position")
@@ -115,10 +116,10 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
 def _wrong_type(field: str, wanted: str, value: Any, reading: Reading, at: DocumentPath, label: str) -> None:
     reading.error(
         "wrong-type",
-        f"'{field}' of a node is {wanted}, not '{fields.shorten(value)}'.",
+        f"'{field}' of a node is {wanted}, not '{shorten(value)}'.",
         *at,
         hint=f"Write {wanted}.",
-        node=fields.shorten(label),
+        node=shorten(label),
         field=field,
     )
 
@@ -145,10 +146,10 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
                 continue
             reading.warn(
                 "unknown-property",
-                f"'{fields.shorten(key)}' is not a part of a connection; it has no effect.",
+                f"'{shorten(key)}' is not a part of a connection; it has no effect.",
                 *at,
                 key,
-                hint=fields.did_you_mean(
+                hint=did_you_mean(
                     key, CONNECTION_KEYS, f"A connection takes {', '.join(sorted(CONNECTION_KEYS))}."
                 ),
                 field=key,
@@ -182,7 +183,7 @@ def _end(
     if isinstance(value, (list, dict)):
         reading.error(
             "wrong-type",
-            f"'{key}' of a connection is one label, not '{fields.shorten(value)}'.",
+            f"'{key}' of a connection is one label, not '{shorten(value)}'.",
             *at,
             key,
             hint="Write one connection for each pair of nodes; put labels with brackets into quotes.",

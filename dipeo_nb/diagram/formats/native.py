@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram import connections, fields
 from dipeo_nb.diagram.connections import References
 from dipeo_nb.diagram.source import DocumentPath, Reading
@@ -76,7 +77,7 @@ def collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str,
         else:
             reading.warn(
                 "stray-item",
-                f"'{fields.shorten(name)}' in '{key}' is no mapping; it is ignored.",
+                f"'{shorten(name)}' in '{key}' is no mapping; it is ignored.",
                 key,
                 name,
                 hint="Remove it, or write its fields.",
@@ -104,11 +105,11 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
     if inner is not None and not isinstance(inner, dict):
         reading.error(
             "wrong-type",
-            f"'data' of a node is a mapping, not '{fields.shorten(inner)}'.",
+            f"'data' of a node is a mapping, not '{shorten(inner)}'.",
             *at,
             "data",
             hint="Write the properties as an object.",
-            node=fields.shorten(node_id),
+            node=shorten(node_id),
             field="data",
         )
         inner = None
@@ -125,7 +126,7 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
             "data",
             "label",
             hint="Write one text.",
-            node=fields.shorten(label),
+            node=shorten(label),
             field="label",
         )
     node_type = fields.node_type(item.get("type"), reading, (*at, "type"), label)
@@ -136,7 +137,7 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
             f"The node has no type; it is read as {node_type}.",
             *at,
             hint=f'Write "type": "{node_type}".',
-            node=fields.shorten(label),
+            node=shorten(label),
             field="type",
         )
     return DomainNode(
@@ -156,10 +157,10 @@ def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]
         for key in item.keys() - ARROW_KEYS:
             reading.warn(
                 "unknown-property",
-                f"'{fields.shorten(key)}' is not a part of an arrow; it is kept in its data.",
+                f"'{shorten(key)}' is not a part of an arrow; it is kept in its data.",
                 *at,
                 key,
-                hint=fields.did_you_mean(key, ARROW_KEYS, f"An arrow takes {', '.join(sorted(ARROW_KEYS))}."),
+                hint=did_you_mean(key, ARROW_KEYS, f"An arrow takes {', '.join(sorted(ARROW_KEYS))}."),
                 field=key,
             )
         if source is None or target is None:
@@ -210,7 +211,7 @@ def _end(
     if parsed is None:
         reading.error(
             "bad-handle-id",
-            f"'{fields.shorten(text)}' is not a handle id.",
+            f"'{shorten(text)}' is not a handle id.",
             *at,
             key,
             hint=f'Write <node id>_<handle>_{direction}, e.g. "node_0_default_{direction}".',
@@ -225,10 +226,10 @@ def _end(
     if found_direction is not direction:
         reading.error(
             "wrong-direction",
-            f"The {key} of an arrow is an {direction}, but '{fields.shorten(text)}' is an {found_direction}.",
+            f"The {key} of an arrow is an {direction}, but '{shorten(text)}' is an {found_direction}.",
             *at,
             key,
-            hint=f'Write "{fields.shorten(handle_id(node_id, handle, direction))}", or swap source and target.',
+            hint=f'Write "{shorten(handle_id(node_id, handle, direction))}", or swap source and target.',
             field=key,
         )
         return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram import connections, fields
 from dipeo_nb.diagram.connections import End, References
 from dipeo_nb.diagram.formats.yaml_text import Flow, dump
@@ -115,7 +116,7 @@ def _entries(reading: Reading, key: str, what: str) -> Iterator[tuple[DocumentPa
             yield (key, index), index, item
     elif value is not None:
         raise reading.refuse(
-            f"'{key}' is a list of {what}, not '{fields.shorten(value, 30)}'.", key, hint="Begin each item with '- '."
+            f"'{key}' is a list of {what}, not '{shorten(value, 30)}'.", key, hint="Begin each item with '- '."
         )
 
 
@@ -136,10 +137,10 @@ def _drafts(reading: Reading) -> Iterator[_Draft]:
             name = next(iter(item))
             reading.error(
                 "wrong-type",
-                f"The node '{fields.shorten(name)}' is no mapping of properties.",
+                f"The node '{shorten(name)}' is no mapping of properties.",
                 *at,
                 hint="Indent its properties below 'Name:'.",
-                node=fields.shorten(name),
+                node=shorten(name),
             )
         else:
             fields.stray_item(reading, "nodes", index, item)
@@ -217,7 +218,7 @@ def _flow(reading: Reading, references: References) -> Iterator[tuple[DocumentPa
         else:
             if isinstance(item, str):
                 reading.error(
-                    "bad-flow", f"'{fields.shorten(item)}' is no flow item.", *at, hint="Write 'A -> B' or 'A: B'."
+                    "bad-flow", f"'{shorten(item)}' is no flow item.", *at, hint="Write 'A -> B' or 'A: B'."
                 )
             else:
                 fields.stray_item(reading, "flow", index, item)
@@ -254,10 +255,10 @@ def _from_mapping(value: Mapping[str, Any], reading: Reading, at: DocumentPath) 
         if key not in DESTINATION_KEYS:
             reading.warn(
                 "unknown-property",
-                f"'{fields.shorten(key)}' is not a part of a destination; it has no effect.",
+                f"'{shorten(key)}' is not a part of a destination; it has no effect.",
                 *at,
                 key,
-                hint=fields.did_you_mean(key, DESTINATION_KEYS, "A destination takes from, to, in, as, naming."),
+                hint=did_you_mean(key, DESTINATION_KEYS, "A destination takes from, to, in, as, naming."),
                 field=key,
             )
         elif DESTINATION_KEYS[key] not in said or key == DESTINATION_KEYS[key]:
@@ -291,7 +292,7 @@ def _worded(text: str, reading: Reading, at: DocumentPath) -> _Destination:
     if rest := _WORDED.sub("", text).strip():
         reading.warn(
             "bad-flow",
-            f"'{fields.shorten(rest)}' in a flow item is not understood; it is ignored.",
+            f"'{shorten(rest)}' in a flow item is not understood; it is ignored.",
             *at,
             hint='Write: from "_handle" to "Label" in "_handle" as "type" naming "variable".',
         )
@@ -307,7 +308,7 @@ def _compact(text: str, reading: Reading, at: DocumentPath, references: Referenc
     if len(others) > 1:
         reading.warn(
             "bad-flow",
-            f"'({fields.shorten(others[1])})' in a flow item is ignored.",
+            f"'({shorten(others[1])})' in a flow item is ignored.",
             *at,
             hint="A destination takes one content type and one label.",
         )

@@ -7,7 +7,6 @@ the group `dipeo_nb.llm_providers`: name = service, value = `package.module:Clas
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic import ValidationError as PydanticValidationError
 
+from dipeo_nb.common.text import nearest
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain.chat import normalize_service
 from dipeo_nb.domain.enums import OWN_SERVICES, LLMService
@@ -86,8 +86,8 @@ def client_class(service: str) -> Any:
         return _REGISTERED[name]
     if name in _installed():
         return _loaded(_installed()[name])
-    near = difflib.get_close_matches(name, services(), n=1)
-    guess = f"Did you mean '{near[0]}'? " if near else ""
+    near = nearest(name, services())
+    guess = f"Did you mean '{near}'? " if near else ""
     raise UnsupportedError(
         f"This installation has no LLM service '{service}'; it has {', '.join(services())}.",
         hint=f"{guess}Move the persons to another one: --model local (model='local'), --model openai:NAME.",
