@@ -37,10 +37,10 @@ def test_commands_are_those_that_exist() -> None:
 
 
 def test_variables_are_those_that_are_read() -> None:
-    """Every variable in the table of settings is one that config.py reads."""
+    """Every variable in the table of settings is one that a field of Settings names."""
     table = README.partition("## Settings")[2].partition("\n## ")[0]
     told = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", table))
-    config = (ROOT / "dipeo_nb/config.py").read_text(encoding="utf-8")
+    config = (ROOT / "dipeo_nb/config/settings.py").read_text(encoding="utf-8")
     assert {name for name in told if f'"{name}"' not in config} == set()
 
 

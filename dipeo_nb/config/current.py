@@ -1,0 +1,53 @@
+"""The settings of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+from dipeo_nb.config.settings import Settings
+from dipeo_nb.config.warnings import warn
+
+
+@cache
+def _cached() -> Settings:
+    settings = Settings()
+    warn(settings._sources)
+    return settings
+
+
+_override: ContextVar[Settings | None] = ContextVar("dipeo_nb_settings", default=None)
+
+
+def get_settings() -> Settings:
+    """The settings of this process: read once, then kept until `reset_settings`.
+
+    Raises:
+        ConfigurationError: a variable holds something that cannot be used; the message names it.
+    """
+    return _override.get() or _cached()
+
+
+def reset_settings() -> None:
+    """Forget what was read; the next `get_settings` reads the environment again."""
+    _cached.cache_clear()
+
+
+@contextmanager
+def override_settings(**changes: Any) -> Iterator[Settings]:
+    """Other settings within the block, for tests: `with override_settings(base_dir=tmp): …`.
+
+    They hold for this thread, and for the tasks and `asyncio.to_thread` calls that begin within the block.
+
+    Raises:
+        ConfigurationError: a value cannot be used, or there is no such setting.
+    """
+    changed = get_settings().model_copy(update=changes)
+    before = _override.set(changed)
+    try:
+        yield changed
+    finally:
+        _override.reset(before)

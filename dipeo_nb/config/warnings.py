@@ -1,0 +1,71 @@
+"""Warnings of settings that have no effect."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from pathlib import Path
+
+from dipeo_nb.config.fields import variables_of
+from dipeo_nb.config.redaction import shown
+from dipeo_nb.config.sources import Sources, user_file
+
+
+class FolderSettingWarning(UserWarning):
+    """A file of a folder sets what only the user may set."""
+
+
+class UnknownSettingWarning(UserWarning):
+    """A DIPEO_* variable that nothing reads."""
+
+
+NOT_USED = {
+    "DIPEO_WORKERS": "the server is one process",
+    "DIPEO_RELOAD": "the server does not reload itself",
+    "DIPEO_ENV": "there are no environments to choose between",
+    "DIPEO_COMPILE_PROMPTS": "prompts are always compiled",
+}
+"""Variables of upstream that mean nothing here, and why."""
+OTHERS = ("DIPEO_DI_", "DIPEO_MSG_")
+"""Beginnings of upstream's variables for machinery that does not exist here."""
+MOST_WARNINGS = 20
+"""Names of a file that are warned about one by one."""
+
+
+def warn(sources: Sources) -> None:
+    """Say once what of the sources has no effect."""
+    fields = sources.fields
+    variables = {v for info in fields.values() for v in variables_of(info)}
+    said: dict[Path | None, int] = {}
+    for written, file in sorted(set(sources.names), key=str):
+        name = written.upper()
+        toml = file.name if file is not None and file.suffix == ".toml" else ""
+        if name in variables or (toml and written.lower() in fields):
+            continue
+        if not toml and not name.startswith("DIPEO_"):
+            continue
+        said[file] = said.get(file, 0) + 1
+        if file is not None and said[file] > MOST_WARNINGS:
+            continue
+        written, name = shown(written), shown(name)
+        if name in NOT_USED:
+            message = f"{name} has no effect: {NOT_USED[name]}."
+        elif name.startswith(OTHERS):
+            message = f"{name} has no effect: it belongs to machinery of upstream that does not exist here."
+        elif toml:
+            near = difflib.get_close_matches(written, fields, n=1)
+            message = f"{toml}: there is no setting '{written}'." + (f" Did you mean '{near[0]}'?" if near else "")
+        else:
+            near = difflib.get_close_matches(name, variables, n=1)
+            message = f"Nothing reads {name}." + (f" Did you mean {near[0]}?" if near else "")
+        warnings.warn(message, UnknownSettingWarning, stacklevel=4)
+    for file, count in said.items():
+        if file is not None and count > MOST_WARNINGS:
+            warnings.warn(f"{file.name}: {count - MOST_WARNINGS} more names mean nothing here.", UnknownSettingWarning, stacklevel=4)
+    for file, names in sources.ignored.items():
+        warnings.warn(
+            f"{file}: {', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: a folder cannot set this. "
+            f"Set it in the environment or in {user_file()}.",
+            FolderSettingWarning,
+            stacklevel=4,
+        )
