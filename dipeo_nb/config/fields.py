@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
@@ -26,14 +27,17 @@ def setting(*names: str, default: Any, scope: Scope = "personal", **more: Any) -
     return Field(default=default, json_schema_extra={"variables": list(names), "scope": scope}, **more)
 
 
-def variables_of(info: Any) -> tuple[str, ...]:
-    """The environment variables that set a field."""
-    return tuple(info.json_schema_extra["variables"])
+class Declared(NamedTuple):
+    """What `setting` says of a field."""
+
+    variables: tuple[str, ...]
+    scope: Scope
 
 
-def scope_of_field(info: Any) -> Scope:
-    """What a folder's files may do with a field."""
-    return info.json_schema_extra["scope"]
+def declared(fields: Mapping[str, Any]) -> dict[str, Declared]:
+    """What is said of the fields of a model, by their names."""
+    extras = ((name, info.json_schema_extra) for name, info in fields.items())
+    return {name: Declared(tuple(extra["variables"]), extra["scope"]) for name, extra in extras}
 
 
 def home(value: Any) -> Any:

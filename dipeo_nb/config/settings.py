@@ -29,15 +29,14 @@ from dipeo_nb.config.default_model import DEFAULT_MODEL, DEFAULT_MODEL_ENDS, def
 from dipeo_nb.config.explain import Explanation, Setting, standing
 from dipeo_nb.config.fields import (
     AbsolutePath,
+    declared,
     home,
     listed,
     path_list,
     path_or_url,
     path_or_url_text,
-    scope_of_field,
     setting,
     upper,
-    variables_of,
 )
 from dipeo_nb.config.origins import DEFAULT, GIVEN, Credential, Origin
 from dipeo_nb.config.redaction import shown, without_password
@@ -194,7 +193,7 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     def __init__(self, **given: Any) -> None:
-        sources = Sources.read(type(self).model_fields)
+        sources = Sources.read(FIELDS)
         chosen = sources.chosen(_by_field(given))
         try:
             super().__init__(**{name: value for name, (value, _) in chosen.items()})
@@ -212,7 +211,7 @@ class Settings(BaseSettings):
 
         def __getattr__(self, name: str) -> Any:
             """Fields of which only the folder has a value, and the default model, are not in the instance's dictionary."""
-            if name in Settings.model_fields and name in self._waiting:
+            if name in FIELDS and name in self._waiting:
                 return self._approved(name)
             if name == "default_llm_model" and name not in self._origins:
                 return default_model()
@@ -238,7 +237,7 @@ class Settings(BaseSettings):
 
     def origin(self, name: str) -> Origin:
         """Where the value of a field came from."""
-        if name not in type(self).model_fields:
+        if name not in FIELDS:
             raise _unknown(name)
         return self._origins.get(name, DEFAULT)
 
@@ -289,8 +288,8 @@ class Settings(BaseSettings):
 
     def _explained(self) -> Iterator[Setting]:
         ignored = {name for names in self._sources.ignored.values() for name in names}
-        for name, info in type(self).model_fields.items():
-            variables, origin, value = variables_of(info), self.origin(name), self.peek(name)
+        for name, (variables, _) in FIELDS.items():
+            origin, value = self.origin(name), self.peek(name)
             text = "…" if isinstance(value, SecretStr) else "" if value is None else shown(value)
             in_vain = bool(ignored & {name, name.upper(), *variables, *(v.lower() for v in variables)})
             source = str(origin)
@@ -304,7 +303,7 @@ class Settings(BaseSettings):
         Variables of a field give the field's value, also when that was changed in code; others are looked for in the
         environment, as it is now, and in `.env`. What is the user's own goes first.
         """
-        fields = {name: field for field, info in type(self).model_fields.items() for name in variables_of(info)}
+        fields = {name: field for field, (names, _) in FIELDS.items() for name in names}
         found: list[Credential] = []
         for variable in variables:
             if variable in fields:
@@ -361,6 +360,9 @@ class Settings(BaseSettings):
         return None if place in (":memory:", "memory:") else place
 
 
+FIELDS = declared(Settings.model_fields)
+
+
 def _is_path(place: Path | str | None) -> TypeGuard[Path | str]:
     """Whether a store is a file or folder, not a server or memory."""
     return isinstance(place, Path) or (place is not None and "://" not in place and not place.endswith("memory:"))
@@ -372,7 +374,7 @@ def folder_suggestions(folder: Path) -> Suggestions:
     Raises:
         ConfigurationError: one of them cannot be read.
     """
-    return Sources.read(Settings.model_fields, folder).suggestions
+    return Sources.read(FIELDS, folder).suggestions
 
 
 def not_approved(origin: Origin, value: Any, folder: Path) -> SettingNotApprovedError:
@@ -389,27 +391,26 @@ def not_approved(origin: Origin, value: Any, folder: Path) -> SettingNotApproved
 
 def _variable_of(origin: Origin) -> str:
     """The environment variable of a setting that a file may name by its field."""
-    info = Settings.model_fields.get(origin.variable)
-    return variables_of(info)[0] if info is not None else origin.variable
+    return FIELDS[origin.variable].variables[0] if origin.variable in FIELDS else origin.variable
 
 
 def scope_of(name: str) -> Scope:
     """The scope of a field."""
-    return scope_of_field(Settings.model_fields[name])
+    return FIELDS[name].scope
 
 
 def _by_field(given: Mapping[str, Any]) -> dict[str, Any]:
     """Values by field, of what is given by field or by variable."""
-    fields = {variable: field for field, info in Settings.model_fields.items() for variable in variables_of(info)}
+    fields = {variable: field for field, (names, _) in FIELDS.items() for variable in names}
     found = {fields.get(name.upper(), name): value for name, value in given.items()}
     for name in found:
-        if name not in Settings.model_fields:
+        if name not in FIELDS:
             raise _unknown(name)
     return found
 
 
 def _unknown(name: str) -> ConfigurationError:
-    near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    near = difflib.get_close_matches(name, FIELDS, n=1)
     guess = f"Did you mean '{near[0]}'? " if near else ""
     return ConfigurationError(f"There is no setting '{name}'.", hint=f"{guess}get_settings().explain() lists them.")
 

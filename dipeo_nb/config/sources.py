@@ -11,13 +11,13 @@ from typing import Any, Literal
 import platformdirs
 
 from dipeo_nb.common.settings_files import read_dotenv, read_toml
-from dipeo_nb.config.fields import scope_of_field, variables_of
+from dipeo_nb.config.fields import Declared
 from dipeo_nb.config.origins import DEFAULT, GIVEN, Origin
 from dipeo_nb.config.scopes import HARMLESS, Scope
 from dipeo_nb.config.suggestions import Suggestion, Suggestions
 
-Fields = Mapping[str, Any]
-"""Name → pydantic's FieldInfo, of `Settings`."""
+Fields = Mapping[str, Declared]
+"""The fields of `Settings`, by their names."""
 
 
 def user_file() -> Path:
@@ -110,7 +110,7 @@ class Sources:
 
     def _scope(self, name: str, value: Any) -> Scope:
         """What a value of the folder may do: some fields are harmless with some values."""
-        scope = scope_of_field(self.fields[name])
+        scope = self.fields[name].scope
         harmless = HARMLESS.get(name)
         if harmless is not None and isinstance(value, str | bool) and harmless(value, self.folder):
             return "harmless"
@@ -121,8 +121,8 @@ def _values(fields: Fields, pairs: Iterable[tuple[str, Any]], *, by_name: bool =
     """Field → (name, value) of those that are set, by variable in any case, and by field where files have those."""
     upper = {name.upper(): (name, value) for name, value in pairs if not _is_empty(value)}
     found: dict[str, tuple[str, Any]] = {}
-    for field, info in fields.items():
-        names = (*((field.upper(),) if by_name else ()), *variables_of(info))
+    for field, (variables, _) in fields.items():
+        names = (*((field.upper(),) if by_name else ()), *variables)
         if (there := next((upper[name] for name in names if name in upper), None)) is not None:
             found[field] = there
     return found

@@ -6,7 +6,6 @@ import difflib
 import warnings
 from pathlib import Path
 
-from dipeo_nb.config.fields import variables_of
 from dipeo_nb.config.redaction import shown
 from dipeo_nb.config.sources import Sources, user_file
 
@@ -35,7 +34,7 @@ MOST_WARNINGS = 20
 def warn(sources: Sources) -> None:
     """Say once what of the sources has no effect."""
     fields = sources.fields
-    variables = {v for info in fields.values() for v in variables_of(info)}
+    variables = {v for field in fields.values() for v in field.variables}
     said: dict[Path | None, int] = {}
     for written, file in sorted(set(sources.names), key=str):
         name = written.upper()
