@@ -11,7 +11,7 @@ from dipeo_nb.common.operations import logged
 from dipeo_nb.common.redis_server import RedisServer, trouble
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.errors import StorageError
-from dipeo_nb.storage.conversation import decoded, encoded, history_of, kept_form, same_id
+from dipeo_nb.storage.conversation.messages import decoded, encoded, history_of, kept_form, same_id
 
 R = TypeVar("R")
 
