@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dipeo_nb.cli import completion
 from dipeo_nb.cli.arguments import settings_for
 from dipeo_nb.cli.models import pull
 from dipeo_nb.cli.options import AsJson
@@ -17,7 +18,7 @@ app = typer.Typer()
 @app.command()
 def demo(
     topic: Annotated[str, typer.Option("--topic", help="What the debate is about.")] = "a cat as the new boss",
-    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="local, echo, openai:NAME …")] = "local",
+    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", autocompletion=completion.models, help="local, echo, openai:NAME …")] = "local",
     as_json: AsJson = False,
 ) -> int:
     """Run the packaged debate of three persons, on a small model in this machine by default."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dipeo_nb.cli import completion
 from dipeo_nb.cli.arguments import STDIN, load_diagram, settings_for
 from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.options import AsJson, BaseDir, File, Format
@@ -115,7 +116,7 @@ def trust(
 def convert(
     file: File,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="FORMAT", help="light, native, readable or executable. Default: by the name of OUT.")
+        str | None, typer.Option("--to", metavar="FORMAT", autocompletion=completion.formats, help="light, native, readable or executable. Default: by the name of OUT.")
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write. Default: stdout.")] = None,
     format_: Format = None,

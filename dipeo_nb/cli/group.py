@@ -17,6 +17,8 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
+    "init": Entry("folder", "Create a commented diagram to start from, a notebook that runs it, and a settings file. Existing files are kept."),
+    "list": Entry("folder", "List the diagrams in a folder: name, format, nodes, persons, and what needs your approval before it runs. Nothing is run."),
     "run": Entry("run", "Run a diagram; its outputs go to stdout, progress to stderr."),
     "validate": Entry("diagrams", "Check a diagram and say what is wrong, where, and what to do. Nothing is run."),
     "inspect": Entry("diagrams", "List all that a run of a diagram may do, with its sub-diagrams and files, and the code that pins it. Nothing is run."),
@@ -30,6 +32,7 @@ COMMANDS = {
     "explain": Entry("history", "Say in words and a table where the time and the money of a run went."),
     "export": Entry("history", "Write a recorded run to a file of its own."),
     "serve": Entry("serve", "Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed, or that of DIPEO_SERVE_TOKEN."),
+    "doctor": Entry("doctor", "Check the installation: Python, extras, key names, models, Jupyter, stores, disk, proxy. Exit code 1: there is a problem."),
     "schema": Entry("diagrams", "Print the JSON Schema of the light format, for editors."),
     "demo": Entry("demo", "Run the packaged debate of three persons, on a small model in this machine by default."),
     "models": Entry("models", "Services of language models: what is ready, keys, defaults; `list` and `pull`: the embedded models."),

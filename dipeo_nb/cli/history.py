@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dipeo_nb.cli import completion
 from dipeo_nb.cli.arguments import settings_for
 from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.group import COMMANDS
@@ -43,7 +44,7 @@ def _runs(
     context: typer.Context,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Newest runs shown.")] = 20,
     status: Annotated[
-        str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")
+        str | None, typer.Option("--status", autocompletion=completion.statuses, help="Only these: completed, failed, aborted, interrupted …")
     ] = None,
     diagram: Annotated[str | None, typer.Option("--diagram", help="Only runs of this diagram, by name.")] = None,
     parent: Annotated[
@@ -90,7 +91,7 @@ def _runs(
 
 @runs.command("delete")
 def runs_delete(
-    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs, or their beginnings.")],
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Ids of runs, or their beginnings.")],
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
@@ -109,7 +110,7 @@ def runs_prune(
         str | None, typer.Option("--older-than", metavar="TIME", help="Runs that ended longer ago: 30d, 12h, 90m, 45s.")
     ] = None,
     keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="Leave the N newest runs, whatever else.")] = None,
-    status: Annotated[str | None, typer.Option("--status", help="Only these: completed, failed, aborted, interrupted …")] = None,
+    status: Annotated[str | None, typer.Option("--status", autocompletion=completion.statuses, help="Only these: completed, failed, aborted, interrupted …")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
     as_json: AsJson = False,
     base_dir: BaseDir = None,

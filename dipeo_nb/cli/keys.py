@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dipeo_nb.cli import completion
 from dipeo_nb.cli.arguments import settings_for
 from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.group import COMMANDS
@@ -30,7 +31,7 @@ app.add_typer(keys, name="keys")
 
 
 KeyName = Annotated[
-    str, typer.Argument(metavar="NAME", help="A service (openai, github …) or the id of a key (APIKEY_…).")
+    str, typer.Argument(metavar="NAME", autocompletion=completion.services, help="A service (openai, github …) or the id of a key (APIKEY_…).")
 ]
 
 

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="A diagram file, or its name; - reads it from stdin.")]
+from dipeo_nb.cli import completion
+
+File = Annotated[str, typer.Argument(metavar="FILE", autocompletion=completion.diagrams, help="A diagram file, or its name; - reads it from stdin.")]
 Format = Annotated[
     str | None,
     typer.Option(
-        "--format", metavar="FORMAT", show_default=False,
+        "--format", metavar="FORMAT", autocompletion=completion.formats, show_default=False,
         help="Of FILE: light, native, readable or executable (or --light …). Default: by its name, else by its content.",
     ),
 ]  # fmt: skip
@@ -27,7 +29,7 @@ Inputs = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="Move all persons: local, echo, openai:NAME …"),
+    typer.Option("--model", "-m", metavar="MODEL", autocompletion=completion.models, help="Move all persons: local, echo, openai:NAME …"),
 ]
 Trusting = Annotated[bool, typer.Option("--trust", help="Say yes to all that a diagram from elsewhere wants; remembered for exactly that.")]
 Pin = Annotated[str | None, typer.Option("--pin", metavar="CODE", help="Say yes to exactly what has this code (see inspect); not remembered.")]
@@ -36,4 +38,4 @@ Allowing = Annotated[
     typer.Option("--allow", metavar="KIND=WHAT", help="Allow a diagram from elsewhere just this: read=data/*.csv, write=out/, net=api.x.org, code …"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, or its beginning; see `dipeo-nb runs`.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="The id of a run, or its beginning; see `dipeo-nb runs`.")]

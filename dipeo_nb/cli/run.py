@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dipeo_nb.cli import completion
 from dipeo_nb.cli.arguments import (
     STDIN,
     load_diagram,
@@ -74,7 +75,7 @@ def run(
     ] = None,
     answer: Annotated[
         list[str] | None,
-        typer.Option("--answer", metavar="NODE=TEXT", help="Answer of a user_response node, also of a sub-diagram (SUB/NODE=TEXT where names repeat); again for further rounds."),
+        typer.Option("--answer", metavar="NODE=TEXT", autocompletion=completion.answers, help="Answer of a user_response node, also of a sub-diagram (SUB/NODE=TEXT where names repeat); again for further rounds."),
     ] = None,
     model: Model = None,
     as_json: AsJson = False,

@@ -1,0 +1,99 @@
+"""What a shell offers for arguments and options: diagrams, models, ids of runs, nodes that ask.
+
+`dipeo-nb --install-completion` sets it up for bash, zsh, fish and PowerShell. Only this machine's files are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import typer
+
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.container import run_store
+from dipeo_nb.diagram import detect
+from dipeo_nb.diagram.document import load
+from dipeo_nb.domain.enums import NodeType, Status
+from dipeo_nb.domain.ports import RunStore
+from dipeo_nb.errors import DipeoError
+from dipeo_nb.llm import catalogue, model_store, providers
+
+Completer = Callable[[typer.Context, str], list[str]]
+RUNS = 30
+"""Newest runs whose ids are offered."""
+_PLAIN = re.compile(r"[\w.,:/@%+=?-]+")
+"""Words that need no quotes: what bash offers it inserts as it is."""
+
+
+def _completer(offered: Callable[[typer.Context, Settings], Iterable[str]]) -> Completer:
+    """A completer for typer: those of the *offered* words that begin with what is typed."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        with suppress(DipeoError):  # settings or a run store that cannot be read: the command will say so, Tab does not
+            settings = _settings(ctx)
+            return [word for word in dict.fromkeys(offered(ctx, settings)) if word.startswith(incomplete) and _PLAIN.fullmatch(word)]
+        return []
+
+    return complete
+
+
+def _settings(ctx: typer.Context) -> Settings:
+    """The settings, with the base directory that is typed already."""
+    given = ctx.params.get("base_dir")
+    settings = get_settings()
+    return settings if given is None else settings.model_copy(update={"base_dir": Path(given).resolve()})
+
+
+def _diagrams(ctx: typer.Context, settings: Settings) -> Iterable[str]:
+    yield from detect.names(settings.base_dir)
+    yield from (f"{detect.DEMO_PREFIX}{detect.stem(path)}" for path in sorted(detect.DEMOS.glob("*.yaml")))
+
+
+def _models(ctx: typer.Context, settings: Settings) -> Iterable[str]:
+    for service in providers.services():
+        yield service
+        if model := catalogue.default_model(service, settings):
+            yield f"{service}:{model}"
+    yield from (f"local:{name}" for name in model_store.known())
+
+
+def _services(ctx: typer.Context, settings: Settings) -> Iterable[str]:
+    return providers.services()
+
+
+def _runs(ctx: typer.Context, settings: Settings) -> Iterable[str]:
+    place = settings.run_store
+    if not isinstance(place, Path) or not place.exists():  # Tab must not wait for a server
+        return []
+
+    async def read(store: RunStore) -> list[str]:
+        await store.initialize()
+        try:
+            return [row.run_id for row in await store.runs(limit=RUNS)]
+        finally:
+            await store.cleanup()
+
+    return run_sync(read(run_store(settings)))
+
+
+def _asking(ctx: typer.Context, settings: Settings) -> Iterable[str]:
+    """`NODE=` of each node that asks in the diagram that is typed already."""
+    # Behind an option without its value, the parser leaves arguments where they were.
+    name: str | None = ctx.params.get("file") or next((word for word in ctx.args if not word.startswith("-")), None)
+    if name is None or name == "-":
+        return []
+    document = load(name, base_dir=settings.base_dir)
+    return [f"{node.label}=" for node in document.nodes if node.type == NodeType.USER_RESPONSE]
+
+
+diagrams = _completer(_diagrams)
+models = _completer(_models)
+services = _completer(_services)
+runs = _completer(_runs)
+answers = _completer(_asking)
+formats = _completer(lambda ctx, settings: detect.FORMATS)
+statuses = _completer(lambda ctx, settings: map(str, Status))
