@@ -14,22 +14,22 @@ from tests.test_architecture import FILES, PACKAGE, imports, nodes
 MOST_LINES = 500
 """Of a module."""
 LONG: dict[str, int] = {
-    "common/values.py": 549, "config.py": 1070, "container.py": 1000, "diagram/compile.py": 1011,
-    "diagram/drawing.py": 577, "diagram/expressions.py": 824, "diagram/fields.py": 706, "diagram/graph.py": 630,
+    "common/values.py": 549, "container.py": 1000, "diagram/compile.py": 1011, "diagram/drawing.py": 577,
+    "diagram/expressions.py": 824, "diagram/fields.py": 674, "diagram/graph.py": 630,
     "diagram/pydantic_source.py": 792, "diagram/source.py": 713, "diagram/templates.py": 731, "domain/ports.py": 1258,
     "errors.py": 505, "execution/code_worker.py": 1101, "execution/engine.py": 971,
-    "execution/handlers/sub_diagram.py": 520, "execution/metrics.py": 619, "execution/state/postgres.py": 516,
+    "execution/handlers/sub_diagram.py": 520, "execution/metrics.py": 613, "execution/state/postgres.py": 516,
     "execution/state/sqlite.py": 717, "llm/core/errors.py": 522, "llm/providers/anthropic.py": 622,
-    "llm/providers/claude_code.py": 553, "llm/providers/google.py": 801, "llm/providers/ollama.py": 572,
+    "llm/providers/claude_code.py": 553, "llm/providers/google.py": 867, "llm/providers/ollama.py": 572,
     "llm/providers/openai.py": 514, "llm/samples.py": 569, "llm/service.py": 861, "llm/structured.py": 523,
-    "mixins.py": 538, "notebook/answer.py": 506, "notebook/chat.py": 533, "notebook/run.py": 985,
-    "notebook/session.py": 867, "security/gate.py": 747, "security/keystore.py": 558, "server.py": 527,
+    "mixins.py": 538, "notebook/answer.py": 506, "notebook/chat.py": 533, "notebook/run.py": 984,
+    "notebook/session.py": 865, "security/gate.py": 747, "security/keystore.py": 558, "server.py": 527,
     "storage/cloud.py": 747, "storage/json_db.py": 716, "storage/local.py": 605,
 }  # fmt: skip
 MOST_FIELDS = 25
 """Of a class: attributes that are declared in it, or stored on `self`."""
 LARGE: dict[str, int] = {
-    "config.py:Settings": 48, "execution/engine.py:Execution": 50, "execution/fold.py:RunState": 26,
+    "config/settings.py:Settings": 48, "execution/engine.py:Execution": 50, "execution/fold.py:RunState": 26,
     "execution/metrics.py:_Counting": 27,
 }  # fmt: skip
 LATE: dict[str, int] = {

@@ -21,8 +21,8 @@ from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.options import AsJson, BaseDir
 from dipeo_nb.common.http_environment import usable_environment
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.text import visible_json
 from dipeo_nb.common.values import json_text
-from dipeo_nb.common.visible import visible_json
 from dipeo_nb.config import Settings, without_password
 from dipeo_nb.container import run_store
 from dipeo_nb.errors import DipeoError

@@ -11,8 +11,8 @@ from dipeo_nb.cli.arguments import settings_for
 from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.options import AsJson
 from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.text import visible_json
 from dipeo_nb.common.values import json_text
-from dipeo_nb.common.visible import visible_json
 from dipeo_nb.config import Settings
 from dipeo_nb.container import Runtime
 from dipeo_nb.diagram import detect
