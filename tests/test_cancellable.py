@@ -15,7 +15,8 @@ from dipeo_nb.domain.ports import DBOperationsPort
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.storage import json_db, structured_text
 from dipeo_nb.storage import memory as in_memory
-from dipeo_nb.storage.json_db import DBOperationsDomainService
+from dipeo_nb.storage.json_db import DBOperationsDomainService, yaml_changes
+from dipeo_nb.storage.json_db import text as db_text
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 from dipeo_nb.testing import scripted
 from tests.llm_wire import run
@@ -204,8 +205,9 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Held:
         finally:
             held.over.set()
 
-    monkeypatch.setattr(json_db, "json_value", steps)
-    monkeypatch.setattr(json_db, "yaml_value", steps)
+    monkeypatch.setattr(db_text, "json_value", steps)
+    for module in (db_text, yaml_changes):
+        monkeypatch.setattr(module, "yaml_value", steps)
     return held
 
 

@@ -20,6 +20,7 @@ from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage.json_db import DBOperationsDomainService, DBRequest
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 from dipeo_nb.storage.memory import InMemoryFileSystem
+from dipeo_nb.workers import WORKERS
 from tests.llm_wire import run
 from tests.test_storage_crash import KILLS
 
@@ -405,16 +406,14 @@ def _long_yaml() -> str:
 
 def test_long_yaml_is_changed_in_a_process_that_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Appending and updating give what they give for a short one; a value that YAML cannot hold is refused as there."""
-    from dipeo_nb.storage import json_db
-
     called: list[str] = []
-    original = json_db.WORKERS.call
+    original = WORKERS.call
 
     async def call(function: str, *arguments: Any) -> Any:
         called.append(function.rpartition(":")[2])
         return await original(function, *arguments)
 
-    monkeypatch.setattr(json_db.WORKERS, "call", call)
+    monkeypatch.setattr(WORKERS, "call", call)
     (tmp_path / "l.yaml").write_text(_long_yaml())
     db = DBOperationsDomainService(LocalFileSystemAdapter(tmp_path))
     done = run(db.execute_operation("l.yaml", "append", {"n": "new"}))
@@ -431,11 +430,9 @@ def test_long_yaml_is_changed_in_a_process_that_can_be_ended(tmp_path: Path, mon
 
 def test_long_yaml_that_others_change_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of theirs is lost; when it changes all the time, the error says so."""
-    from dipeo_nb.storage import json_db
-
     path = tmp_path / "l.yaml"
     path.write_text(_long_yaml())
-    original, rounds = json_db.WORKERS.call, 0
+    original, rounds = WORKERS.call, 0
 
     async def call(function: str, *arguments: Any) -> Any:
         nonlocal rounds
@@ -445,7 +442,7 @@ def test_long_yaml_that_others_change_meanwhile(tmp_path: Path, monkeypatch: pyt
             path.write_text(path.read_text() + f"- {{theirs: {rounds}}}\n")
         return answer
 
-    monkeypatch.setattr(json_db.WORKERS, "call", call)
+    monkeypatch.setattr(WORKERS, "call", call)
     db = DBOperationsDomainService(LocalFileSystemAdapter(tmp_path))
     rounds = 1
     run(db.execute_operation("l.yaml", "append", {"n": "new"}))

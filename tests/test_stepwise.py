@@ -11,7 +11,8 @@ from pydantic_core import to_json
 
 from dipeo_nb.common import stepwise_json
 from dipeo_nb.errors import ValidationError
-from dipeo_nb.storage import json_db, structured_text
+from dipeo_nb.storage import structured_text
+from dipeo_nb.storage.json_db import lines
 
 LEAVES: list[Any] = [
     None, True, False, 0, -(10**20), 0.1, 1e30, "", "x" * 90, 'é\n"\\\t\u2028😀' * 9, " , ] } ", "  ",
@@ -82,7 +83,7 @@ def test_yaml_in_steps_is_yaml(text: str, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("at_once", [1, 2, 3, 7])
 def test_lines_in_steps_are_lines(text: str, at_once: int, monkeypatch: pytest.MonkeyPatch):
     """No end of a line is cut in two."""
-    whole = json_db.lines_of(text)
-    monkeypatch.setattr(json_db, "LINES_AT_ONCE", at_once)
-    assert json_db.lines_of(text) == whole
+    whole = lines.lines_of(text)
+    monkeypatch.setattr(lines, "LINES_AT_ONCE", at_once)
+    assert lines.lines_of(text) == whole
     assert "".join(whole) == text

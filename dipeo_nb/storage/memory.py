@@ -14,7 +14,9 @@ from dipeo_nb.common.operations import logged
 from dipeo_nb.common.paths import path_parts, plain_parts, refuse_unportable, refused
 from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.domain.ports import FileInfo
-from dipeo_nb.storage.local import MAX_FILE_SIZE, already_a_file, decoded, encoded, mime_type, not_empty, too_large
+from dipeo_nb.storage.local.errors import already_a_file, not_empty, too_large
+from dipeo_nb.storage.local.files import MAX_FILE_SIZE
+from dipeo_nb.storage.local.text import decoded, encoded, mime_type
 from dipeo_nb.storage.opening import open_file
 from dipeo_nb.storage.patterns import PathPattern
 
