@@ -113,7 +113,7 @@ MADE_AT_RUN_TIME = {
     "llm/samples.py": "the pattern of a schema, which runs where it can be killed",
     "diagram/schema_check.py": "the pattern of a schema, which is matched in linear time or where it can be killed",
     "diagram/expressions.py": "signs of a table of two characters",
-    "storage/cloud.py": "letters, digits and dashes, one of two",
+    "storage/cloud/metadata.py": "letters, digits and dashes, one of two",
     "storage/memory.py": "made of a glob",
     "storage/patterns.py": "made of a glob, without any repetition within another",
 }

@@ -1,72 +1,44 @@
-"""Blobs on object stores: Amazon S3 and what speaks its protocol; Google Cloud Storage and Azure by URL.
-
-Two libraries share the work, neither of which can do all of it: `obstore` moves the data (async, in bounded memory, parts in
-parallel, broken downloads resumed where they broke), `boto3` finds credentials as every AWS tool does and lists and deletes
-versions (in worker threads, so the loop stays free).
-
-Who repeats what: a call that can be made again as a whole is repeated by `stamina`; a stream only its own library can take up
-again, part by part, so there obstore repeats, with the same numbers. Never both.
-"""
+"""A blob store over a bucket."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import io
-import json
-import re
 import tempfile
 import threading
-import urllib.request
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, BinaryIO, TypeVar, cast
 
 import stamina
 from pydantic import SecretStr
 
 from dipeo_nb.common.aio import gather_limited
-from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.operations import logged
-from dipeo_nb.domain.ports import BlobData, BlobStorePort, BlobVersion
-from dipeo_nb.errors import ConfigurationError, MissingDependencyError, StorageError
+from dipeo_nb.domain.ports import BlobData, BlobVersion
+from dipeo_nb.errors import ConfigurationError, StorageError
 from dipeo_nb.storage.blobs import (
     CHUNK,
-    InMemoryBlobAdapter,
     already_there,
     bad_key,
-    beyond_limit,
     checked_key,
     checked_metadata,
     not_found,
     pieces,
 )
-from dipeo_nb.storage.local import LocalBlobAdapter
+from dipeo_nb.storage.cloud.clients import ATTEMPTS, RETRY_S, Clients, clients_of
+from dipeo_nb.storage.cloud.errors import client_error, failure, is_unavailable, translated
+from dipeo_nb.storage.cloud.metadata import attributes_of, metadata_of
+from dipeo_nb.storage.cloud.parts import PART, chained, counted, parts_of
 
 R = TypeVar("R")
-
-PART = 8 << 20
-"""Bytes of one part of a multipart upload; what is not larger goes in one request."""
 PARTS = 10_000
 """Parts of one upload at most, as S3 has it: 78 GiB in all."""
 CONCURRENT_PARTS = 3
 """Parts under way at once, so an upload holds about 40 MB."""
-CONNECT_S = 10.0
-"""Seconds to reach the server."""
-IDLE_S = 60.0
-"""Seconds that a server may be silent."""
-ATTEMPTS = 4
-"""Tries of a call that fails because the server cannot be reached, is overloaded or broken."""
-RETRY_S = 45.0
-"""Seconds after which no further try begins."""
 LONGEST_URL_S = 604_800
 """Seconds a presigned URL can work at most: seven days, as Signature Version 4 has it."""
-SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "az": "az", "azure": "az", "abfs": "az", "abfss": "az"}
-"""URL scheme → which kind of store."""
 _OPERATIONS = ("GET", "PUT", "DELETE", "HEAD")
 
 
@@ -115,7 +87,7 @@ class S3Adapter:
         self._secret = SecretStr(secret_access_key) if isinstance(secret_access_key, str) else secret_access_key
         self._max_size = min(max_size or PART * PARTS, PART * PARTS)
         self._scheme = scheme
-        self._opened: _Clients | None = None
+        self._opened: Clients | None = None
         self._opening = threading.Lock()
 
     def __repr__(self) -> str:
@@ -147,10 +119,10 @@ class S3Adapter:
         self, key: str, data: BlobData, metadata: Mapping[str, str] | None = None, *, create_only: bool = False
     ) -> str:
         path = self._path(key)
-        attributes = _attributes(checked_metadata(key, metadata), dashes=self._scheme != "az")
+        attributes = attributes_of(checked_metadata(key, metadata), dashes=self._scheme != "az")
         if isinstance(data, bytes) and len(data) <= min(PART, self._max_size):
             return await self._put_small(key, path, data, attributes, create_only)
-        source = _counted(pieces(data), key, self._max_size)
+        source = counted(pieces(data), key, self._max_size)
         head: list[bytes] = []
         size = 0
         async for piece in source:
@@ -160,7 +132,7 @@ class S3Adapter:
                 break
         else:
             return await self._put_small(key, path, b"".join(head), attributes, create_only)
-        return await self._put_large(key, path, _chained(head, source), attributes, create_only)
+        return await self._put_large(key, path, chained(head, source), attributes, create_only)
 
     async def _put_small(
         self, key: str, path: str, content: bytes, attributes: dict[str, str], create_only: bool
@@ -207,7 +179,7 @@ class S3Adapter:
         where["UploadId"] = upload["UploadId"]
         try:
             done: list[dict[str, Any]] = []
-            async for part in _parts(source):
+            async for part in parts_of(source):
                 number = len(done) + 1
                 sent = await self._thread("put", key, lambda: boto.upload_part(**where, PartNumber=number, Body=part))  # noqa: B023 - called at once
                 done.append({"PartNumber": number, "ETag": sent["ETag"]})
@@ -252,7 +224,7 @@ class S3Adapter:
     def _delete_all(self, boto: Any, path: str) -> None:
         try:
             known = list(self._listed(boto, path, markers=True))
-        except _client_error() as error:
+        except client_error() as error:
             if error.response.get("Error", {}).get("Code") != "NotImplemented":
                 raise
             known = []  # a store without versions
@@ -266,7 +238,7 @@ class S3Adapter:
             answer = boto.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
             for problem in answer.get("Errors", ()):
                 if problem.get("Code") not in ("NoSuchVersion", "NoSuchKey"):
-                    raise _failure("delete", path, None, problem.get("Code", ""), problem.get("Message", ""))
+                    raise failure("delete", path, None, problem.get("Code", ""), problem.get("Message", ""))
 
     # Reading.
 
@@ -282,14 +254,14 @@ class S3Adapter:
             if size <= PART:
                 content = bytes(await result.bytes_async())
                 if len(content) != size:
-                    raise _failure("get", key, None, "", "the answer ended too early")
+                    raise failure("get", key, None, "", "the answer ended too early")
                 return io.BytesIO(content)
             file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
             try:
                 async for piece in result.stream(min_chunk_size=CHUNK):
                     await asyncio.to_thread(file.write, piece)
                 if file.tell() != size:
-                    raise _failure("get", key, None, "", "the answer ended too early")
+                    raise failure("get", key, None, "", "the answer ended too early")
                 file.seek(0)
             except BaseException:
                 file.close()
@@ -325,7 +297,7 @@ class S3Adapter:
                 raise
             created = cast(datetime, row["LastModified"]).timestamp()
             return BlobVersion(
-                key, row["VersionId"], meta["size"], created, bool(row["IsLatest"]), _metadata(attributes)
+                key, row["VersionId"], meta["size"], created, bool(row["IsLatest"]), metadata_of(attributes)
             )
 
         rows = await gather_limited(described, found, 16)
@@ -429,13 +401,13 @@ class S3Adapter:
             operation=operation, path=self.url, cause="unsupported",
         )  # fmt: skip
 
-    async def _clients(self) -> _Clients:
+    async def _clients(self) -> Clients:
         return self._opened or await asyncio.to_thread(self._open)
 
-    def _open(self) -> _Clients:
+    def _open(self) -> Clients:
         with self._opening:
             if self._opened is None:
-                self._opened = _clients_of(
+                self._opened = clients_of(
                     self._scheme, self._bucket, self._region, self._endpoint, self._key_id, self._secret
                 )
             return self._opened
@@ -453,7 +425,7 @@ class S3Adapter:
         version: str | None = None,
     ) -> R:
         """*work*, again while the server is unavailable; what libraries raise as ours."""
-        again = stamina.retry_context(on=_is_unavailable, attempts=attempts, timeout=RETRY_S, wait_jitter=0.2)
+        again = stamina.retry_context(on=is_unavailable, attempts=attempts, timeout=RETRY_S, wait_jitter=0.2)
         async for attempt in again:
             with attempt:
                 try:
@@ -461,248 +433,10 @@ class S3Adapter:
                 except (StorageError, asyncio.CancelledError):
                     raise
                 except Exception as error:
-                    if (ours := _translated(operation, key, error, version)) is None:
+                    if (ours := translated(operation, key, error, version)) is None:
                         raise  # the source of the data broke, or a mistake of ours
                     raise ours from error
         raise AssertionError("unreachable: the last attempt raises")
-
-
-def blob_store(url: str | Path, *, max_size: int | None = None) -> BlobStorePort:
-    """The blob store that a URL names.
-
-    | URL | store |
-    |---|---|
-    | a path, `file:///path` | a folder on this machine |
-    | `memory:` | this process only |
-    | `s3://bucket/prefix` | S3; `?region=…&endpoint_url=…` for another region or server |
-    | `gs://bucket/prefix`, `az://container/prefix` | Google Cloud Storage, Azure (without versions) |
-
-    Args:
-        max_size: bytes of one blob at most.
-
-    Raises:
-        ConfigurationError: another scheme, no bucket, unknown options, or keys in the URL, where logs would show them.
-    """
-    text = str(url)
-    if isinstance(url, Path) or ("://" not in text and text != "memory:"):
-        return LocalBlobAdapter(url, max_size=max_size)
-    if text == "memory:":
-        return InMemoryBlobAdapter(max_size)
-    parts = urlsplit(text)
-    if parts.scheme == "file":
-        return LocalBlobAdapter(urllib.request.url2pathname(parts.path), max_size=max_size)
-    if parts.scheme not in SCHEMES:
-        known = "file:///path, memory:, s3://bucket, gs://bucket, az://container"
-        raise ConfigurationError(f"There is no blob store for '{parts.scheme}://'.", hint=f"Use a path or {known}.")
-    if parts.username or parts.password:
-        raise ConfigurationError(
-            "A URL of a blob store must not hold keys.", hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead."
-        )
-    if not parts.hostname:
-        raise ConfigurationError(f"'{text}' names no bucket.", hint=f"Write {parts.scheme}://bucket/prefix.")
-    options = dict(parse_qsl(parts.query))
-    allowed = {"region", "endpoint_url"} if SCHEMES[parts.scheme] == "s3" else set[str]()
-    if unknown := sorted(set(options) - allowed):
-        names = ", ".join(sorted(allowed)) or "none"
-        raise ConfigurationError(f"Unknown option {unknown[0]!r} in '{parts.scheme}://'.", hint=f"It takes: {names}.")
-    scheme = SCHEMES[parts.scheme]
-    return S3Adapter(parts.netloc, prefix=unquote(parts.path), scheme=scheme, max_size=max_size, **options)
-
-
-class _Clients(NamedTuple):
-    obstore: Any
-    """The module."""
-    once: Any
-    """A store that tries once."""
-    patient: Any
-    """One that repeats what fails, request by request."""
-    boto: Any
-    """None for stores that are not S3."""
-
-
-def _clients_of(
-    scheme: str, bucket: str, region: str, endpoint: str | None, key_id: str | None, secret: SecretStr | None
-) -> _Clients:
-    try:
-        import obstore
-        import obstore.store
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("obstore", extra="s3") from error
-    config: dict[str, Any] = {}
-    boto = None
-    if scheme == "s3":
-        boto, credentials = _boto_of(region, endpoint, key_id, secret)
-        config = {"region": region, "credential_provider": credentials}
-        address = str(boto.meta.endpoint_url)
-        if not (urlsplit(address).hostname or "").endswith(("amazonaws.com", "amazonaws.com.cn")):
-            config["endpoint"] = endpoint = address  # given here, or in a way that only boto3 knows
-    client = {
-        "connect_timeout": timedelta(seconds=CONNECT_S),
-        "read_timeout": timedelta(seconds=IDLE_S),
-        "timeout": timedelta(days=1),  # of a whole answer; its default of 30 s would cut large ones
-        "allow_http": (endpoint or "").startswith("http://"),
-    }
-    patient = {
-        "max_retries": ATTEMPTS - 1,
-        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
-        "retry_timeout": timedelta(seconds=RETRY_S),
-    }
-    make: Any = obstore.store.from_url
-    once, again = (
-        make(f"{scheme}://{bucket}", client_options=client, retry_config=retry, **config)
-        for retry in ({"max_retries": 0}, patient)
-    )
-    return _Clients(obstore, once, again, boto)
-
-
-def _boto_of(region: str, endpoint: str | None, key_id: str | None, secret: SecretStr | None) -> tuple[Any, Any]:
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.session import Session
-        from obstore.auth.boto3 import Boto3CredentialProvider
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("boto3", extra="s3") from error
-    core = Session()
-    core.register_component("data_loader", _api_descriptions(core.get_config_variable("data_path")))
-    session = boto3.Session(
-        botocore_session=core,
-        aws_access_key_id=key_id,
-        aws_secret_access_key=secret.get_secret_value() if secret is not None else None,
-        region_name=region,
-    )
-    try:
-        # Roles hand out credentials that last ten minutes more at least (botocore.credentials).
-        credentials = Boto3CredentialProvider(session, ttl=timedelta(minutes=10))
-    except ValueError as error:
-        raise StorageError(
-            "There are no credentials for S3.", hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run: aws configure",
-            operation="open", path="", cause="permission",
-        ) from error  # fmt: skip
-    config = Config(
-        connect_timeout=CONNECT_S,
-        read_timeout=IDLE_S,
-        max_pool_connections=32,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        s3={"addressing_style": "path" if endpoint else "auto"},
-    )
-    return session.client("s3", endpoint_url=endpoint, config=config), credentials
-
-
-@cache
-def _api_descriptions(folders: str | None) -> Any:
-    """What botocore reads of the services of AWS, once for all stores: reading it takes a tenth of a second."""
-    from botocore.loaders import create_loader
-
-    return create_loader(folders)
-
-
-# Errors.
-
-
-def _client_error() -> Any:
-    from botocore.exceptions import ClientError
-
-    return ClientError
-
-
-def _is_unavailable(error: Exception) -> bool:
-    return isinstance(error, StorageError) and error.facts.get("cause") == "unavailable"
-
-
-_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
-_STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>([^<]*)</Code>")
-_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
-
-
-def _translated(operation: str, key: str, error: Exception, version: str | None) -> StorageError | None:
-    """What a library raised as our error; None for what is not the store's."""
-    import botocore.exceptions as boto
-    from obstore import exceptions as obs
-
-    text = str(error)
-    status, code, message = (m.group(1) if (m := r.search(text)) else "" for r in (_STATUS, _CODE, _MESSAGE))
-    if isinstance(error, FileNotFoundError) and code not in _NO_BUCKET:
-        return not_found(key, version)
-    if isinstance(error, (FileNotFoundError, obs.BaseError)):
-        if isinstance(error, (obs.AlreadyExistsError, obs.PreconditionError)):
-            return already_there(key)
-        if isinstance(error, (obs.PermissionDeniedError, obs.UnauthenticatedError)):
-            status = status or "403"
-        elif isinstance(error, obs.NotSupportedError):
-            status = "501"
-        elif isinstance(error, FileNotFoundError):
-            status = "404"
-        if version is not None and status == "400":
-            return not_found(key, version)  # no id of a version at all
-        summary = text.split("\n", 1)[0].removeprefix("Generic S3 error: ")
-        return _failure(operation, key, int(status) if status else None, code, message or summary)
-    if isinstance(error, boto.ClientError):
-        facts = error.response.get("Error", {})
-        status_code = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return _failure(operation, key, status_code, facts.get("Code", ""), facts.get("Message", ""))
-    if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)):
-        return _failure(operation, key, 401, "", text)
-    if isinstance(error, (boto.HTTPClientError, boto.ConnectionError, boto.ResponseStreamingError)):
-        return _failure(operation, key, None, "", text)
-    if isinstance(error, boto.BotoCoreError):
-        return _failure(operation, key, 400, "", text)
-    if isinstance(error, OSError) and operation == "get":
-        return failed("keep", tempfile.gettempdir(), error)  # no room for what came
-    return None
-
-
-def _failure(operation: str, key: str, status: int | None, code: str, message: str) -> StorageError:
-    """The error for a server's answer: HTTP status (None: there was none), S3's code and message."""
-    if code in _NO_BUCKET:
-        cause, hint = "not_found", "Create the bucket, or check its name and region."
-    elif status == 404 or code in ("NoSuchKey", "NoSuchVersion"):
-        return not_found(key)
-    elif status in (401, 403) or code == "AccessDenied":
-        cause, hint = "permission", "Check the access key and what it may do in this bucket."
-    elif status in (409, 412):
-        return already_there(key)
-    elif status == 413 or code in ("EntityTooLarge", "MetadataTooLarge"):
-        cause, hint = "too_large", "Store less, or shorter metadata."
-    elif status == 501 or code == "NotImplemented":
-        cause, hint = "unsupported", "Use a store that can do this."
-    elif status == 507:
-        cause, hint = "disk_full", "Free some space on the server; the old content is untouched."
-    elif status is None or status in (408, 425, 429) or status >= 500:
-        cause, hint = "unavailable", "Check that the server runs and can be reached, then try again."
-    elif status in (301, 307):
-        cause, hint = "failed", "Set the region in which the bucket is."
-    else:
-        cause, hint = "failed", "Check the request and the server's log."
-    what = f" '{key}'" if key else ""
-    why = " ".join([code, *message.split()]).strip().rstrip(".") or f"HTTP {status}"
-    return StorageError(f"Cannot {operation}{what}: {why}.", hint=hint, operation=operation, path=key, cause=cause)
-
-
-# Small things.
-
-_REST = "dipeo"
-"""Name of the header that carries, as JSON, the metadata that headers of their own could not."""
-_PLAIN_VALUE = re.compile(r"[!-~]+( [!-~]+)*")
-
-
-def _attributes(metadata: Mapping[str, str], *, dashes: bool) -> dict[str, str]:
-    """Metadata as headers: names that are plain lower case (with dashes, where the store allows them) and ASCII values have
-    headers of their own, for other tools to read; headers forget case, empty values and blanks at the ends of others."""
-    name = re.compile(r"[a-z][a-z0-9-]*" if dashes else r"[a-z][a-z0-9]*")
-    own = {n: v for n, v in metadata.items() if n != _REST and name.fullmatch(n) and _PLAIN_VALUE.fullmatch(v)}
-    rest = {n: v for n, v in metadata.items() if n not in own}
-    return own | ({_REST: json.dumps(rest, separators=(",", ":")).replace(" ", "\\u0020")} if rest else {})
-
-
-def _metadata(attributes: Mapping[str, str]) -> dict[str, str]:
-    own = {n: v for n, v in attributes.items() if n == n.lower()}  # the others are standard ones (Content-Type)
-    with contextlib.suppress(ValueError):  # somebody else's header of that name stays as it is
-        if rest := json.loads(own.get(_REST, "{}")):
-            del own[_REST]
-            own |= rest
-    return own
 
 
 def _options(version: str | None) -> dict[str, Any]:
@@ -715,33 +449,3 @@ def _smallest(names: Any, limit: int, *, ordered: bool) -> list[str]:
     if ordered:
         return [name for name, _ in zip(blobs, range(limit), strict=False)]
     return heapq.nsmallest(limit, blobs)
-
-
-async def _counted(source: AsyncIterable[bytes], key: str, limit: int) -> AsyncIterator[bytes]:
-    size = 0
-    async for piece in source:
-        size += len(piece)
-        if size > limit:
-            raise beyond_limit(key, limit)
-        yield piece
-
-
-async def _chained(head: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    while head:
-        piece = head.pop(0)
-        for start in range(0, len(piece), PART):
-            yield piece[start : start + PART]
-    async for piece in rest:
-        yield piece
-
-
-async def _parts(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Pieces of any size as parts of `PART` bytes, the last one smaller."""
-    waiting = bytearray()
-    async for piece in source:
-        waiting += piece
-        while len(waiting) >= PART:
-            yield bytes(waiting[:PART])
-            del waiting[:PART]
-    if waiting:
-        yield bytes(waiting)
