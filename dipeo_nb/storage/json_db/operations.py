@@ -17,7 +17,6 @@ from dipeo_nb.common.root import own_root
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage import csv_text
-from dipeo_nb.storage.json_db import yaml_changes
 from dipeo_nb.storage.json_db.keys import key_list, put_all, select_keys
 from dipeo_nb.storage.json_db.lines import line_ranges, lines_of, select_lines
 from dipeo_nb.storage.json_db.request import DBRequest, LongYamlError, path_of
@@ -279,7 +278,7 @@ class DBOperationsDomainService:
         if request.form == "yaml":
             if len(text) > QUICK_YAML:
                 yaml_text([request.value], request.path)  # refused here, if at all
-                longer, facts = request.of_long(text, f"{yaml_changes.__name__}:with_appended_yaml", request.value, request.path)
+                longer, facts = request.of_long(text, f"{with_appended_yaml.__module__}:with_appended_yaml", request.value, request.path)
                 return longer, facts
             return with_appended_yaml(text, request.value, request.path)
         old = parse(text, request.form, request.path)
@@ -294,7 +293,7 @@ class DBOperationsDomainService:
     def _update_yaml(self, request: DBRequest, text: str) -> dict[str, Any]:
         if len(text) > QUICK_YAML:
             yaml_text([request.value], request.path)  # refused here, if at all
-            changed, facts = request.of_long(text, f"{yaml_changes.__name__}:with_updated_yaml", request.value, request.keys, request.path)
+            changed, facts = request.of_long(text, f"{with_updated_yaml.__module__}:with_updated_yaml", request.value, request.keys, request.path)
         else:
             changed, facts = with_updated_yaml(text, request.value, request.keys, request.path)
         return {**self._replace(request, b"", changed, facts), "keys": request.keys}
