@@ -1,0 +1,77 @@
+"""What the stores of keys have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from dipeo_nb.common.locks import FileLock
+from dipeo_nb.errors import APIKeyError, StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key in a store."""
+
+    label: str
+    service: str
+    secret: SecretStr | None
+    """None: encrypted, and there is no passphrase."""
+
+
+class KeyStore(Protocol):
+    """Keys by id, in the order in which they were stored. Methods block; every one raises APIKeyError when the place cannot be
+    used, and then nothing was changed."""
+
+    name: str
+    """What lists call it."""
+
+    @property
+    def locked(self) -> bool:
+        """Whether a passphrase is missing."""
+        ...
+
+    def unlock(self, passphrase: SecretStr) -> None:
+        """Use a passphrase from now on. Raises APIKeyError when it is the wrong one."""
+        ...
+
+    def read(self) -> dict[str, StoredKey]:
+        """The keys as they are now, also when another process stored them."""
+        ...
+
+    def changing(self) -> AbstractContextManager[dict[str, StoredKey]]:
+        """The keys, to be changed in place; at the end of the block they are stored. Nobody else changes them within it."""
+        ...
+
+
+@contextmanager
+def store_lock(path: Path) -> Iterator[None]:
+    lock = FileLock(path, private=True)
+    try:
+        taken = lock.acquire()
+    except StorageError as error:
+        hint = f"{error.hint} Or choose another folder with DIPEO_DATA_DIR."
+        raise APIKeyError(error.message, hint=hint, path=str(path)) from error
+    if not taken:
+        raise APIKeyError(
+            f"{path} was locked by another process for {lock.timeout:g} s.",
+            hint="Wait for it to end and try again.",
+            path=str(path),
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def passphrase_missing() -> APIKeyError:
+    """The error of what needs the passphrase."""
+    return APIKeyError(
+        "The stored keys are encrypted, and there is no passphrase.",
+        hint="Set DIPEO_KEYS_PASSPHRASE; in a notebook, `%dipeo keys unlock` asks for it.",
+    )
