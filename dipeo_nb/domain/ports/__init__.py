@@ -1,0 +1,93 @@
+"""Every seam of the system, in one place; adapters live in the rooms above.
+
+A class that inherits a port and lacks a method of it cannot be instantiated: Python's TypeError lists what is missing. One that
+only looks like it is checked where it is handed over (`container.build`), and behaves like it when it passes the port's contract
+(`dipeo_nb.testing.contracts`). The few methods with a body here may be left out: opening and closing, where there is nothing
+to open or close, and what a store may be unable to do.
+
+All errors named here are from `dipeo_nb.errors`. Methods that touch the outside are async unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from dipeo_nb.domain.ports.blobs import Artifact, ArtifactRef, ArtifactStorePort, BlobData, BlobStorePort, BlobVersion
+from dipeo_nb.domain.ports.code import ASTParserPort, CodeResult, CodeRunner, IRBuilderPort
+from dipeo_nb.domain.ports.conversations import ConversationRepository, PersonRepository
+from dipeo_nb.domain.ports.diagrams import (
+    DiagramFilePort,
+    DiagramFormatPort,
+    DiagramPort,
+    DiagramRepositoryPort,
+    DiagramStoragePort,
+)
+from dipeo_nb.domain.ports.files import DBOperationsPort, FileInfo, FileSystemPort
+from dipeo_nb.domain.ports.http import HTTPPort, HTTPResponse, IntegrationPort
+from dipeo_nb.domain.ports.llm import APIKeyPort, LLMClient, LLMServicePort
+from dipeo_nb.domain.ports.prompts import InteractionPort, Question, TemplateProcessorPort, TemplateResult
+from dipeo_nb.domain.ports.runs import EventBus, EventHandler, Overflow, RunStore, Subscription
+from dipeo_nb.domain.ports.services import Clock, RunGate, Services
+
+__all__ = [
+    "APIKeyPort",
+    "ASTParserPort",
+    "Artifact",
+    "ArtifactRef",
+    "ArtifactStorePort",
+    "BlobData",
+    "BlobStorePort",
+    "BlobVersion",
+    "Clock",
+    "CodeResult",
+    "CodeRunner",
+    "ConversationRepository",
+    "DBOperationsPort",
+    "DiagramFilePort",
+    "DiagramFormatPort",
+    "DiagramPort",
+    "DiagramRepositoryPort",
+    "DiagramStoragePort",
+    "EventBus",
+    "EventHandler",
+    "FileInfo",
+    "FileSystemPort",
+    "HTTPPort",
+    "HTTPResponse",
+    "IRBuilderPort",
+    "IntegrationPort",
+    "InteractionPort",
+    "LLMClient",
+    "LLMServicePort",
+    "Overflow",
+    "PersonRepository",
+    "Question",
+    "RunGate",
+    "RunStore",
+    "Services",
+    "Subscription",
+    "TemplateProcessorPort",
+    "TemplateResult",
+]
+
+FORMER_NAMES = {
+    "ApiInvoker": "IntegrationPort",
+    "ApiProvider": "IntegrationPort",
+    "ApiProviderRegistry": "IntegrationPort",
+    "EventStore": "RunStore",
+    "ExecutionStateRepository": "RunStore",
+    "ExecutionStateService": "RunStore",
+    "LLMService": "LLMServicePort",
+    "MemoryService": "ConversationRepository",
+    "TemplateRendererPort": "TemplateProcessorPort",
+}
+"""Ports of upstream → the one that has their task here, with methods of its own."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in FORMER_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    now = FORMER_NAMES[name]
+    warnings.warn(f"{__name__}.{name} is deprecated; its task is that of {now}, whose methods differ.", DeprecationWarning, stacklevel=2)
+    return globals()[now]
