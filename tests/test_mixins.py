@@ -20,12 +20,12 @@ from dipeo_nb.mixins import (
     InitializationMixin,
     LoggingMixin,
     ValidationMixin,
-    _Mixin,
     log_operation,
     mixins_of,
     require_initialized,
     with_cache,
 )
+from dipeo_nb.mixins.base import Mixin
 
 
 class CustomService(LoggingMixin, ValidationMixin, CachingMixin):
@@ -152,7 +152,7 @@ def test_a_base_class_that_hides_a_mixin_is_refused_when_the_class_is_made():
 def test_mixins_that_clash_are_refused_when_the_class_is_made():
     """A name that two of them have is named with both."""
 
-    class Other(_Mixin):
+    class Other(Mixin):
         def cache_get(self, key: Any) -> None: ...
 
     with pytest.raises(TypeError, match=r"CachingMixin and Other.*'cache_get'"):
