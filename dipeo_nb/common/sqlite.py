@@ -2,21 +2,137 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import sqlite3
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from dipeo_nb.common.retry import Backoff
 from dipeo_nb.common.root import private_root
 from dipeo_nb.errors import StorageError
 
 T = TypeVar("T")
+BUSY_S = 30.0
+"""Seconds after which another process's write counts as stuck."""
+BACKOFF = Backoff(0.01, 0.2)
+"""Between attempts to open a file that another process has to itself."""
 _creating = threading.Lock()
+
+
+class Schema(NamedTuple):
+    """What tells the files of one kind of store from others, and what is in a new one."""
+
+    application_id: int
+    """`PRAGMA application_id`."""
+    version: int
+    """`PRAGMA user_version` of the files that this version writes."""
+    statements: str
+    """They make the tables, separated by semicolons."""
+
+
+class SqliteFile:
+    """One SQLite connection in WAL mode, used by one worker thread at a time; each use is a transaction.
+
+    Args:
+        path: the file; it and its folder are made when missing.
+        base: a folder below which no symbolic link leads to the file.
+    """
+
+    def __init__(self, path: Path, schema: Schema, *, base: Path | None = None) -> None:
+        self.path, self.base = path, base
+        self._schema = schema
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    async def run(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of *work* in a worker thread.
+
+        Raises:
+            StorageError: SQLite's errors as ours; the file is something else, or too new (`refused`).
+        """
+        return await asyncio.to_thread(self._run, operation, work)
+
+    async def close(self) -> None:
+        """Close the connection. Safe to call twice; the next use opens it again."""
+        if self._connection is not None or self._lock.locked():  # else nothing was opened: no thread for that
+            await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None and self._pid == os.getpid():
+                connection.close()
+
+    def _run(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock:
+            try:
+                return in_transaction(self._opened(), work, "BEGIN" if operation in ("read", "open") else "BEGIN IMMEDIATE")
+            except (sqlite3.Error, OSError) as error:
+                raise failed_database(operation, self.path, error) from error
+
+    def _opened(self) -> sqlite3.Connection:
+        # A connection must not cross a fork (https://sqlite.org/howtocorrupt.html §2.6).
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        deadline = time.monotonic() + BUSY_S
+        for attempt in itertools.count(1):
+            connection = None
+            try:
+                connection = connect(self.path, self.base, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
+                self._check(connection)
+                if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                    connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = NORMAL")  # survives the process; see execution.state.sqlite
+            except BaseException as error:
+                if connection is not None:
+                    connection.close()
+                # Changing to WAL needs the file alone and does not wait by itself (two processes that start at once).
+                if not (is_busy(error) and time.monotonic() < deadline):
+                    raise
+                time.sleep(BACKOFF.delay(attempt))
+            else:
+                self._connection, self._pid = close_with(self, connection), os.getpid()
+                return connection
+        raise AssertionError("unreachable: counted without end")
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Make the tables in an empty file; refuse one of something else."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            owner = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if not tables:
+                for statement in filter(str.strip, self._schema.statements.split(";")):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {self._schema.application_id}")
+                connection.execute(f"PRAGMA user_version = {self._schema.version}")
+            elif owner != self._schema.application_id:
+                raise self._refused("is an SQLite file of something else", "Use another file.")
+            elif version > self._schema.version:
+                raise self._refused("was written by a newer version of dipeo_nb", "Upgrade dipeo-nb.")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _refused(self, why: str, hint: str) -> StorageError:
+        return StorageError(f"{self.path} {why}.", hint=hint, operation="open", path=str(self.path), cause="refused")
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another process has the file; the same may succeed later."""
+    return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
 
 
 def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection:

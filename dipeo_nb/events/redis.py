@@ -20,6 +20,7 @@ from typing import Any, Self
 from dipeo_nb.common.aio import on_loop
 from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.common.redis_server import RedisServer, trouble
+from dipeo_nb.common.retry import Backoff
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
@@ -31,8 +32,8 @@ BLOCK_MS = 2000
 """Milliseconds that one reading waits for news."""
 PAGE = 500
 """Events added or read at once."""
-PAUSE_S = 0.05, 2.0
-"""Seconds before the first try after a failed one, and at most."""
+BACKOFF = Backoff(0.05, 2.0)
+"""Between attempts while the server is away."""
 IDLE_S = 30.0
 """Seconds after which what a member of a group has not acknowledged goes to another one; members that live say so."""
 FLUSH_S = 5.0
@@ -385,7 +386,7 @@ class RedisEventBus:
         self, what: str, step: Callable[[], Coroutine[Any, Any, None]], reader: _Reader | None = None
     ) -> None:
         """Do one step after the other, until the reader is closed; wait for a server that is away."""
-        pause, task = PAUSE_S[0], asyncio.current_task()
+        failures, task = 0, asyncio.current_task()
         # Being cancelled may get lost inside redis, when the answer comes at that moment.
         while not (task and task.cancelling()) and (reader is None or not reader.closed):
             try:
@@ -396,10 +397,10 @@ class RedisEventBus:
                 if what not in self._away:
                     self._away.add(what)
                     _LOG.warning("Cannot %s events at %s, trying again: %s", what, self._server.place, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, PAUSE_S[1])
+                failures += 1
+                await asyncio.sleep(BACKOFF.delay(failures))
             else:
-                pause = PAUSE_S[0]
+                failures = 0
                 if what in self._away:
                     self._away.discard(what)
                     _LOG.warning("Can %s events again: %s", what, self._server.place)

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import stamina
 
 from dipeo_nb.common.addresses import PORTS, origin
 from dipeo_nb.common.http_environment import usable_environment
+from dipeo_nb.common.retry import retry_after
 from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.secret_names import may_be_secret_name
 from dipeo_nb.common.values import finite
@@ -118,7 +117,8 @@ class HTTPClient:
                         except TimeoutError:  # each piece came in time, all of them did not
                             raise httpx2.ReadTimeout("") from None
                         if response.status in RETRIED and attempts <= max_retries:
-                            raise _AgainError(_retry_after(response.headers.get("retry-after")))
+                            asked = retry_after(response.headers.get("retry-after"))
+                            raise _AgainError(None if asked is None else min(asked, LONGEST_WAIT))
                         return response
         except httpx2.TransportError as error:
             raise _failed(address, error, timeout, attempts) from None
@@ -329,20 +329,6 @@ def _origin(address: httpx2.URL) -> str:
 def _shown(address: httpx2.URL) -> str:
     """An address as messages show it: without name, password and query, where keys hide."""
     return str(address.copy_with(userinfo=b"", query=None, fragment=None))
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110 §10.2.3: a number or a date); None: it says nothing."""
-    if not value:
-        return None
-    if value.strip().isdecimal():
-        return min(float(value), LONGEST_WAIT)
-    try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    seconds = (until - datetime.datetime.now(datetime.UTC)).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_WAIT)
 
 
 def _failed(address: httpx2.URL, error: httpx2.TransportError, timeout: float, attempts: int) -> IntegrationError:

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.operations import logged
+from dipeo_nb.common.retry import Backoff
 from dipeo_nb.common.scrub import logger, place_of
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
@@ -436,7 +437,7 @@ class PostgresRunStore:
     async def _patiently(self, operation: str, work: Callable[[Any], Awaitable[T]]) -> T:
         """Do it, again when the server went away, for `PATIENCE_S` seconds."""
         loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + PATIENCE_S, 0.05
+        deadline, backoff, attempt = loop.time() + PATIENCE_S, Backoff(0.05, 1.0), 0
         while True:
             try:
                 async with self._connection() as connection:
@@ -452,8 +453,7 @@ class PostgresRunStore:
                 )
                 if found.facts.get("cause") != "unavailable" or loop.time() > deadline:
                     raise found from error
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 1.0)
+            await asyncio.sleep(backoff.delay(attempt := attempt + 1))
 
     async def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if not storable(values):

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import os
 import sqlite3
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.sqlite import close_with, connect, failed_database, in_transaction
+from dipeo_nb.common.sqlite import Schema, SqliteFile
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
-from dipeo_nb.errors import StorageError
 from dipeo_nb.storage.conversation.messages import decoded, encoded, history_of, kept_form, same_id
 from dipeo_nb.storage.conversation.persons import default_config, encoded_config, of_service, person_of, same_person
 
-R = TypeVar("R")
-
-APPLICATION_ID = 0x44495052
-"""`PRAGMA application_id` ("DIPR"): tells these files from other SQLite files."""
-SCHEMA_VERSION = 1
-"""`PRAGMA user_version` of the files this version writes."""
-BUSY_S = 30.0
-"""Seconds after which another process's write counts as stuck."""
-_SCHEMA = """
+_SCHEMA = Schema(application_id=0x44495052, version=1, statements="""
 CREATE TABLE messages (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     execution_id TEXT,
@@ -49,7 +34,8 @@ CREATE TABLE persons (
     label TEXT NOT NULL,
     llm TEXT NOT NULL
 );
-"""
+""")  # fmt: skip
+"""Of these files; the id is "DIPR"."""
 
 
 @logged("add_message", "get_messages", "clear")
@@ -64,7 +50,7 @@ class SqliteConversationRepository:
     """
 
     def __init__(self, path: str | Path, *, base: Path | None = None) -> None:
-        self._file = _File(Path(path), base)
+        self._file = SqliteFile(Path(path), _SCHEMA, base=base)
 
     async def initialize(self) -> None:
         """Open. Raises StorageError when the file is something else, or too new."""
@@ -128,7 +114,7 @@ class SqlitePersonRepository:
     """`PersonRepository` in one SQLite file; see `SqliteConversationRepository`."""
 
     def __init__(self, path: str | Path, *, base: Path | None = None) -> None:
-        self._file = _File(Path(path), base)
+        self._file = SqliteFile(Path(path), _SCHEMA, base=base)
 
     async def initialize(self) -> None:
         """Open. Raises StorageError when the file is something else, or too new."""
@@ -199,90 +185,3 @@ def _where(execution_id: str | None) -> str:
 
 def _values(execution_id: str | None) -> tuple[str, ...]:
     return () if execution_id is None else (execution_id,)
-
-
-class _File:
-    """One SQLite connection in WAL mode, used by one worker thread at a time; each use is a transaction."""
-
-    def __init__(self, path: Path, base: Path | None) -> None:
-        self.path, self.base = path, base
-        self._connection: sqlite3.Connection | None = None
-        self._pid = 0
-        self._lock = threading.Lock()
-
-    async def run(self, operation: str, work: Callable[[sqlite3.Connection], R]) -> R:
-        """The result of *work* in a worker thread; SQLite's errors as ours."""
-        return await asyncio.to_thread(self._run, operation, work)
-
-    async def close(self) -> None:
-        if self._connection is not None or self._lock.locked():  # else nothing was opened: no thread for that
-            await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None and self._pid == os.getpid():
-                connection.close()
-
-    def _run(self, operation: str, work: Callable[[sqlite3.Connection], R]) -> R:
-        with self._lock:
-            try:
-                return in_transaction(self._opened(), work, "BEGIN" if operation in ("read", "open") else "BEGIN IMMEDIATE")
-            except (sqlite3.Error, OSError) as error:
-                raise failed_database(operation, self.path, error) from error
-
-    def _opened(self) -> sqlite3.Connection:
-        # A connection must not cross a fork (https://sqlite.org/howtocorrupt.html §2.6).
-        if self._connection is not None and self._pid == os.getpid():
-            return self._connection
-        deadline = time.monotonic() + BUSY_S
-        for attempt in itertools.count():
-            connection = None
-            try:
-                connection = connect(
-                    self.path, self.base, isolation_level=None, check_same_thread=False, timeout=BUSY_S
-                )
-                self._check(connection)
-                if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                    connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")  # survives the process; see execution.state.sqlite
-            except BaseException as error:
-                if connection is not None:
-                    connection.close()
-                # Changing to WAL needs the file alone and does not wait by itself (two processes that start at once).
-                if not (_is_busy(error) and time.monotonic() < deadline):
-                    raise
-                time.sleep(min(0.01 * 2**attempt, 0.2))
-            else:
-                self._connection, self._pid = close_with(self, connection), os.getpid()
-                return connection
-        raise AssertionError("unreachable: counted without end")
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        """Make the tables in an empty file; refuse one of something else."""
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            owner = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if not tables:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif owner != APPLICATION_ID:
-                raise self._refused("is an SQLite file of something else", "Use another file.")
-            elif version > SCHEMA_VERSION:
-                raise self._refused("was written by a newer version of dipeo_nb", "Upgrade dipeo-nb.")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-    def _refused(self, why: str, hint: str) -> StorageError:
-        return StorageError(f"{self.path} {why}.", hint=hint, operation="open", path=str(self.path), cause="refused")
-
-
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
