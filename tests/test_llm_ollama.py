@@ -41,7 +41,6 @@ from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
 from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient, full_name
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.llm.stream import TimeLimits
 from dipeo_nb.llm.tools import tool_of
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
 from tests.llm_wire import Call, Reply, ScriptedServer, events_of, request, run, settings_with
@@ -527,26 +526,6 @@ def test_an_error_within_a_stream_has_the_words_of_the_server(error: Any):
     assert "the runner has stopped" in str(caught)
     assert "form" not in str(caught)
     assert ollama.times("/api/chat") == 4
-
-
-def test_the_time_limit_begins_once_the_package_is_loaded(monkeypatch: pytest.MonkeyPatch):
-    """The import of a provider's package is no part of a call's time."""
-    order: list[str] = []
-    prepare, limited = UnifiedOllamaClient.prepare, TimeLimits.__init__
-
-    async def noted(self: UnifiedOllamaClient) -> None:
-        await prepare(self)
-        order.append("prepared")
-
-    def begun(self: TimeLimits, *limits: float) -> None:
-        order.append("limits")
-        limited(self, *limits)
-
-    monkeypatch.setattr(UnifiedOllamaClient, "prepare", noted)
-    monkeypatch.setattr(TimeLimits, "__init__", begun)
-    with ScriptedServer(Ollama(says("ok"))) as server:
-        stream(server, request(service="ollama", model=MODEL))
-    assert order == ["prepared", "limits"]
 
 
 def test_retry_after_is_read():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import threading
 import time
@@ -47,6 +48,33 @@ def weather(place: Place, unit: Unit = Unit.C, days: Annotated[int, Field(ge=1, 
 
 
 # Schema.
+
+
+class Titled(BaseModel):
+    """A book."""
+
+    title: str = Field(alias="bookTitle")
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: "int" = 0  # noqa: UP037 - a type that is written as text
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "answer"),
+    [
+        (Place, {"city": "Rome"}, '{"city": "Rome", "country": "IT"}'),
+        (Titled, {"bookTitle": "It"}, '{"title": "It"}'),
+        (Point, {"x": 1}, '{"x": 1, "y": 0}'),
+    ],
+)
+def test_a_class_is_a_tool_that_makes_one(kind: Any, given: dict[str, Any], answer: str):
+    tool = tool_of(kind)
+    assert set((tool.parameters or {})["required"]) == set(given)
+    result = run(run_tool(ToolCall("c", kind.__name__, given), [tool]))
+    assert (result.content, result.is_error) == (answer, False)
 
 
 def test_a_function_becomes_a_schema():

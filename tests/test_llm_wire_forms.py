@@ -21,6 +21,7 @@ from dipeo_nb.errors import (
     RateLimitError,
 )
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error
+from dipeo_nb.llm.core.retry import transient
 from dipeo_nb.llm.providers.google import UnifiedGoogleClient
 from dipeo_nb.llm.tools import tool_of
 from tests import recorded_streams as recorded
@@ -182,7 +183,26 @@ OTHERWISE: Sequence[tuple[int, str, str, type[LLMError]]] = (
     (429, "rate_limit_exceeded", "Rate limit reached for tokens per min", RateLimitError),
     (403, "", "Country, region, or territory not supported", AuthError),
 )
-assert (len(TOO_LONG), len(FILTERED), len(OTHERWISE)) == (20, 9, 4)
+UNPAID: Sequence[tuple[int, str, str]] = (
+    (400, "invalid_request_error", "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."),
+    (402, "", "Insufficient credits"),
+    (402, "402", "Payment required"),
+    (429, "insufficient_quota", "You exceeded your current quota."),
+    (429, "billing_hard_limit_reached", "Billing hard limit has been reached"),
+    (429, "", "Error code: insufficient balance"),
+)
+assert (len(TOO_LONG), len(FILTERED), len(OTHERWISE), len(UNPAID)) == (20, 9, 4, 6)
+
+
+@pytest.mark.parametrize(("status", "code", "said"), UNPAID)
+def test_nothing_left_to_pay_with(status: int, code: str, said: str):
+    """It is said so, and waiting does not help."""
+    found = status_error(CALLER, status, said, code=code)
+    assert type(found) is ProviderError
+    assert "billing" in (found.hint or "")
+    assert not transient(found)
+    of_google = status_error(CALLER, 429, "You exceeded your current quota, please check your plan and billing details.", code="RESOURCE_EXHAUSTED")
+    assert transient(of_google)  # of a minute
 
 
 @pytest.mark.parametrize(

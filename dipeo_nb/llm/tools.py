@@ -180,6 +180,10 @@ def _arguments(function: Callable[..., Any], label: str) -> type[BaseModel]:
                 f"The tool '{label}' takes {parameter}, which a model cannot fill.",
                 hint="Use named parameters with types.",
             )
+        # Of a class whose parameters are made from its fields, the signature alone has the types.
+        written = parameter.annotation
+        if parameter.name not in hints and written is not parameter.empty and not isinstance(written, str):
+            hints[parameter.name] = written
         if parameter.name not in hints:
             raise ValidationError(
                 f"The parameter '{parameter.name}' of the tool '{label}' has no type.",

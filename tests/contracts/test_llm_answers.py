@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import threading
 from collections.abc import Callable, Coroutine
@@ -17,6 +18,7 @@ from dipeo_nb.domain.request_options import checked_option
 from dipeo_nb.errors import EmptyAnswerError, LLMError, StructureError, UnsupportedError, ValidationError
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.providers import services
+from dipeo_nb.llm.stream import TimeLimits
 from tests.contracts.llm_players import SERVICES, Answer, Player, playing
 
 T = TypeVar("T")
@@ -207,6 +209,54 @@ def test_a_schema_that_is_none_is_refused_before_the_call(service: str, schema: 
             player.client().chat("Hi.", response_format=schema)
         assert len(player.sent) == 0
     assert caught.value.hint
+
+
+# The first call.
+
+
+def test_the_time_limit_begins_once_the_package_is_loaded(service: str, monkeypatch: pytest.MonkeyPatch):
+    """The import of a provider's package is no part of a call's time, and the event loop goes on meanwhile. It needs no key, and asks
+    nothing of the provider."""
+    with playing(service) as player:
+        client = player.client()
+        module = importlib.import_module(type(client).__module__)
+        order: list[str] = []
+        limited = TimeLimits.__init__
+
+        def begun(self: TimeLimits, *limits: float) -> None:
+            order.append("limits")
+            limited(self, *limits)
+
+        monkeypatch.setattr(TimeLimits, "__init__", begun)
+        if service != "local":  # which reports how far the model is loaded, and its time begins anew then
+            load = module._sdk
+
+            def loaded() -> Any:
+                order.append("load" if threading.current_thread() is threading.main_thread() or _on_a_loop() else "load in a thread")
+                return load()
+
+            monkeypatch.setattr(module, "_sdk", loaded)
+
+        async def twice() -> None:
+            await client.prepare()
+            await client.prepare()
+
+        asyncio.run(twice())
+        assert len(player.sent) == 0
+        prepared = [*order]
+        assert set(prepared) == ({"load in a thread"} if service != "local" else set())
+        order.clear()
+        assert using(player, lambda llm: llm.complete(asked(player))).text
+        assert order[: order.index("limits")].count("load in a thread") == (service != "local")
+        asyncio.run(client.cleanup())
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 # Event loops.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -262,6 +263,7 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
     retry, or a resumed run, asks only for those that lack."""
     items = batches.batch_items(context, spec)
     finished = context.items
+    counted = itertools.count(len(finished) + 1)
     failed: dict[int, dict[str, Any]] = {}
 
     async def one(index: int, item: Any) -> None:
@@ -274,7 +276,7 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
         meta = {} if answer is None else {name: answer.meta[name] for name in _TURN}
         output = None if answer is None else plain(answer.body)
         await context.finish_item(index, {"output": output, "meta": meta})
-        done, total = len(finished), len(items)
+        done, total = next(counted), len(items)  # others may have become durable while this one did
         context.execution.emit_delta(
             context.node,
             {

@@ -108,6 +108,9 @@ class UnifiedClaudeCodeClient(UnifiedClient):
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
+    async def prepare(self) -> None:
+        await asyncio.to_thread(_sdk)  # its import takes up to a second
+
     async def cleanup(self) -> None:
         await self._pool.close()
 
