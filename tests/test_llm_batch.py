@@ -431,7 +431,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("other", UNREADABLE.values(), ids=UNREADABLE)
 def test_an_answer_that_cannot_be_read_costs_itself_only(kind: type[Provider], other: str):
     """Whether each answer is a line of its own, or all of them are one JSON."""
-    provider = kind(looks=1)
+    provider: Any = kind(looks=1)
 
     def reply(call: Call) -> None:
         altered = Altered(call._handler, call._server, call.seen)

@@ -112,8 +112,7 @@ def status_error(
         case 401 | 403:
             fix = f"Set a valid {caller.variable}" if caller.variable else "Check the key"
             return AuthError(f"{name} refused the key: {said}", hint=f"{fix}, or run with --model local.", **facts)
-        case 400 | 402 | 429 if status == 402 or code in _UNPAID_CODES or any(words in low for words in _UNPAID):
-            # Waiting does not help.
+        case 400 | 402 | 429 if status == 402 or any(words in low for words in _UNPAID):  # waiting does not help
             return ProviderError(f"{name}: {said}", hint="Check plan and billing, or run with --model local.", **facts)
         case 413:
             return ContextLengthError(f"{name}: {said}", hint=_SHORTER, **facts)
@@ -172,9 +171,11 @@ _TOO_LONG = re.compile(
     "tokens`? must be <=|`inputs` must have less than"
 )
 """How servers say that a request does not fit."""
-_UNPAID_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"})
-_UNPAID = ("credit balance is too low", "insufficient credit", "insufficient balance")
-"""How they say that nothing is left to pay with; "current quota" says of Google that the limit of a minute is reached."""
+_UNPAID = (
+    "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error", "credit balance is too low",
+    "insufficient credit", "insufficient balance",
+)  # fmt: skip
+"""How they say that nothing is left to pay with. Google's "current quota" is that of a minute."""
 _FILTERED = (
     "content_filter", "content_policy", "content filter", "content management policy", "safety system", "policy_violation", "bio_policy",
     "usage policy", "usage policies", "was flagged",

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from pydantic import SecretStr
 from pydantic import ValidationError as PydanticValidationError
@@ -38,9 +38,10 @@ from dipeo_nb.errors import (
     ValidationError,
 )
 from dipeo_nb.llm.core.client import UnifiedClient
-from dipeo_nb.llm.core.errors import Caller, reading, said_by, said_in_stream, status_error, translated
+from dipeo_nb.llm.core.errors import HTTP_LIBRARIES, Caller, reading, said_by, said_in_stream, status_error, translated
 from dipeo_nb.llm.core.http import escaped
-from dipeo_nb.llm.core.types import BatchState, BatchStatus
+from dipeo_nb.llm.core.types import BatchStatus
+from dipeo_nb.llm.google_batches import RPC_STATUS, created, readable, status_of, within
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.stream import broken_off, named, words
 from dipeo_nb.llm.structured import made, name_of, parsed, schema_of
@@ -101,6 +102,9 @@ class UnifiedGoogleClient(UnifiedClient):
                         for event in answer.take(chunk):
                             yield event
                         progress.begun = True
+            except Exception as error:
+                if not answer.is_complete or not _is_broken(error):
+                    raise
             finally:
                 if (usage := answer.usage).total is not None:
                     request.note(usage)
@@ -130,26 +134,26 @@ class UnifiedGoogleClient(UnifiedClient):
             call = self._call(request)
             items.append({"contents": call["contents"], "config": call["config"], "metadata": {"key": name}})
         async with self._batches() as batches:
-            return _batch_status(await batches.create(model=models.pop(), src=items))
+            return created(await batches.create(model=models.pop(), src=items))
 
     async def poll_batch(self, batch_id: str) -> BatchStatus:
         """How far it is."""
-        return _status_of(await self._job(batch_id), batch_id)
+        return status_of(await self._job(batch_id), batch_id)
 
     async def cancel_batch(self, batch_id: str) -> BatchStatus:
         """Stop it; what is done stays."""
         async with self._batches() as batches:
             await batches.cancel(name=batch_id)
-        return _status_of(await self._job(batch_id), batch_id)
+        return status_of(await self._job(batch_id), batch_id)
 
     async def batch_results(
         self, batch_id: str, requests: Mapping[str, LLMRequest]
     ) -> dict[str, LLMResponse | LLMError]:
         """The answers, and the errors, that there are; in the order of the requests where they carry no id."""
-        entries = _within(await self._job(batch_id), "metadata", "output", "inlinedResponses", "inlinedResponses")
+        entries = within(await self._job(batch_id), "metadata", "output", "inlinedResponses", "inlinedResponses")
         found: dict[str, LLMResponse | LLMError] = {}
         for name, entry in zip(requests, entries if isinstance(entries, list) else (), strict=False):
-            key = _within(entry, "metadata", "key")
+            key = within(entry, "metadata", "key")
             if not isinstance(key, str):
                 key = name
                 if key in found:
@@ -165,7 +169,7 @@ class UnifiedGoogleClient(UnifiedClient):
             with reading(caller):
                 if (error := entry.get("error")) is not None:
                     code, said = said_by({"error": error})
-                    return status_error(caller, _RPC_STATUS.get(int(code or 0), 500), said)
+                    return status_error(caller, RPC_STATUS.get(int(code or 0), 500), said)
                 # As the SDK does, which leaves out what it does not know yet.
                 response = _sdk().types.GenerateContentResponse._from_response(response=entry["response"], kwargs={})
                 for _ in answer.take(response):
@@ -186,7 +190,7 @@ class UnifiedGoogleClient(UnifiedClient):
                 except Exception:
                     if not any(response.is_success for response in responses):
                         raise
-                return _readable(escaped(responses[-1].content, whole=True).decode("utf-8-sig"))
+                return readable(escaped(responses[-1].content, whole=True).decode("utf-8-sig"))
         finally:
             _opened.reset(token)
 
@@ -347,108 +351,6 @@ async def _chunks(client: Any, call: Mapping[str, Any]) -> AsyncGenerator[Any]:
 
 
 # What models can do, beyond `capabilities.toml`.
-
-
-_BATCH_STATES: Mapping[str, BatchState] = {
-    "QUEUED": "submitted",
-    "PENDING": "submitted",
-    "RUNNING": "running",
-    "UPDATING": "running",
-    "CANCELLING": "running",
-    "PAUSED": "running",
-    "SUCCEEDED": "completed",
-    "PARTIALLY_SUCCEEDED": "completed",
-    "FAILED": "failed",
-    "CANCELLED": "cancelled",
-    "EXPIRED": "expired",
-}
-_RPC_STATUS = {3: 400, 5: 404, 7: 403, 8: 429, 13: 500, 14: 503, 16: 401}
-"""Codes of google.rpc → HTTP statuses."""
-
-
-def _batch_status(job: Any) -> BatchStatus:
-    word = _word(job.state).removeprefix("JOB_STATE_").removeprefix("BATCH_STATE_")
-    stats = job.completion_stats
-    counts = (stats.successful_count or 0, stats.failed_count or 0) if stats is not None else (0, 0)
-    return BatchStatus(job.name, _BATCH_STATES.get(word, "running"), *counts)
-
-
-def _status_of(job: Any, batch_id: str) -> BatchStatus:
-    """As `_batch_status`, of a batch as it came."""
-    word = str(_within(job, "metadata", "state") or "").removeprefix("JOB_STATE_").removeprefix("BATCH_STATE_")
-    counts = (_within(job, "metadata", "batchStats", f"{kind}RequestCount") for kind in ("successful", "failed"))
-    done = [int(n) if isinstance(n, (int, str)) and str(n).isdecimal() else 0 for n in counts]  # JSON writes 64 bits as text
-    return BatchStatus(batch_id, _BATCH_STATES.get(word, "running"), *done)
-
-
-def _readable(text: str) -> Any:
-    """The JSON of a batch. When it cannot be read as a whole: its state, and those of its answers that can be read alone; of the others
-    which request they are of, where that is known.
-
-    Raises:
-        ValueError, RecursionError: its state cannot be read either.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        listed = _LISTED.search(text)
-        answers, end = _entries(text, listed.end()) if listed else ([], 0)
-        beside = text[: listed.start()] + text[end:] if listed else text
-        state, stats = _STATE.search(beside), _STATS.search(beside)
-        if state is None:
-            raise
-        output = {"inlinedResponses": {"inlinedResponses": [entry for entry in answers if _within(entry, "metadata", "key")]}}
-        return {"metadata": {"state": state[1], "batchStats": json.loads(stats[1]) if stats else None, "output": output}}
-
-
-def _entries(text: str, at: int) -> tuple[list[Any], int]:
-    """The objects of a JSON array whose content begins at *at*, and where the array ends; of one that cannot be read its `metadata`,
-    if that can be."""
-    found: list[Any] = []
-    while (begins := _NEXT.match(text, at)) is not None:
-        at = begins.end()
-        try:
-            entry, end = _DECODER.raw_decode(text, at)
-        except RecursionError:
-            entry, end = None, _end_of(text, at)
-        except ValueError:  # where it ends is not known: the next one may begin within it
-            following = _ENTRY.search(text, at)
-            entry, end = None, following.start() if following else len(text)
-        if entry is None:
-            key = _KEY_FIRST.match(text, at, end) or _KEY_LAST.search(text, at, end)
-            entry = {"metadata": {"key": key[1]}} if key else {}
-        found.append(entry)
-        at = end
-    return found, at
-
-
-def _end_of(text: str, at: int) -> int:
-    """Where the JSON object or array ends that begins at *at*."""
-    depth = 0
-    for token in _TOKENS.finditer(text, at):
-        depth += (token[0] in "[{") - (token[0] in "]}")
-        if depth == 0:
-            return token.end()
-    return len(text)
-
-
-_DECODER = json.JSONDecoder()
-_LISTED = re.compile(r'"inlinedResponses"\s*:\s*\[')
-_STATE = re.compile(r'"state"\s*:\s*"(\w+)"')
-_STATS = re.compile(r'"batchStats"\s*:\s*(\{(?:\s*"\w+"\s*:\s*"?\d+"?\s*,?)*\})')
-_NEXT = re.compile(r"\s*,?\s*(?=\{)")
-_ENTRY = re.compile(r',\s*\{\s*"(?:metadata|response|error)"\s*:')
-_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
-"""What the structure of a JSON is seen by; texts, so that nothing in them is taken for it."""
-_KEY = r'"metadata"\s*:\s*\{\s*"key"\s*:\s*"([^"\\]*)"\s*\}'
-_KEY_FIRST, _KEY_LAST = re.compile(rf"\{{\s*{_KEY}"), re.compile(rf"{_KEY}\s*\}}\Z")
-
-
-def _within(value: Any, *path: str) -> Any:
-    """What stands at a place within objects; None where it does not."""
-    for name in path:
-        value = cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else None
-    return value
 
 
 def _is_generation_3(model: str) -> bool:
@@ -693,6 +595,11 @@ class _Answer:
                 self._reason = _word(candidate.finish_reason)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether its end was said, after which only the end of the connection comes."""
+        return self._reason in COMPLETE and bool(self._counts)
+
+    @property
     def usage(self) -> TokenUsage:
         """What the answer took so far."""
         images = sum(output["type"] == "image" for output in self._outputs)
@@ -823,6 +730,11 @@ def _thought(part: Mapping[str, Any]) -> bool:
 
 
 # Failures.
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether a connection broke."""
+    return type(error).__module__.partition(".")[0] in HTTP_LIBRARIES or isinstance(error, OSError)
 
 
 def _vendor(caller: Caller) -> Callable[[Any], LLMError | None]:
