@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import re
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ from dipeo_nb.security.environment import EnvironmentAPIKeyService
 from scripts import check_lifecycle
 from tests import wire_google
 from tests.contracts.llm_wires import WIRES, Wire
-from tests.llm_wire import ScriptedServer, request, run, says, settings_with
+from tests.llm_wire import Call, ScriptedServer, Seen, request, run, says, settings_with
+from tests.test_llm_batch import OpenAI as BatchOfOpenAI
 
 ROOT = Path(__file__).parents[1]
 NOW = date(2026, 11, 28)
@@ -315,6 +317,73 @@ def test_one_warning_in_a_process():
     told = [str(w.message) for w in said if issubclass(w.category, DefaultModelWarning)]
     assert len(told) == 1
     assert all(word in told[0] for word in (DEFAULT_MODEL, DEFAULT_MODEL_AFTER, "DIPEO_DEFAULT_LLM_MODEL"))
+
+
+DAYS = ((date(2026, 12, 10), DEFAULT_MODEL, 0), (DEFAULT_MODEL_ENDS, DEFAULT_MODEL_AFTER, 1), (AFTER, DEFAULT_MODEL_AFTER, 1))
+"""A day, the model that is asked by default, and how often its change is said."""
+
+
+@pytest.mark.parametrize(("day", "model", "said"), DAYS)
+def test_every_way_to_ask_the_default(day: date, model: str, said: int, tmp_path: Path):
+    """The day before, on the day and after it: models and conversations that were made long before, too, batches and runs."""
+    (tmp_path / "p.light.yaml").write_text(PLAIN)
+    provider = BatchOfOpenAI(looks=1)
+
+    def reply(call: Call) -> None:
+        (provider if call.seen.path.removeprefix("/v1").startswith(("/files", "/batches")) else says("Fine."))(call)
+
+    with ScriptedServer(reply) as server:
+        settings = settings_with(base_dir=tmp_path, openai_base_url=server.url, openai_api_key="key-of-the-test")
+        with dp.Session(settings=settings) as session, warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            early, named, spoken = session.llm(), session.llm(f"openai:{DEFAULT_MODEL}"), session.llm("openai").conversation()
+            assert spoken("Hi.", display=False).text == "Fine."
+            server.seen.clear()
+            with clock.on(day):
+                ways: dict[str, Callable[[], Any]] = {
+                    "chat": lambda: session.chat("Hi.", display=False),
+                    "model of before": lambda: early.chat("Hi.", display=False),
+                    "conversation of before": lambda: spoken("Hi.", display=False),
+                    "stream": lambda: list(session.llm().stream("Hi.")),
+                    "several": lambda: session.llm().batch(["Hi."]),
+                    "copy of a model of before": lambda: copy.deepcopy(early).chat("Hi.", display=False),
+                    "run": lambda: session.run(PLAIN),
+                    "run of a file": lambda: session.run("p"),
+                    "batch": lambda: early.submit(["item 0"]).wait(interval=0.01).collect(),
+                }
+                for way, work in ways.items():
+                    before = len(server.seen)
+                    work()
+                    bodies = [seen.body or _submitted(seen) for seen in server.seen[before:]]
+                    assert {body["model"] for body in bodies if "model" in body} == {model}, way
+                assert early.name == f"openai:{model}"
+                named.chat("Hi.", display=False)
+                assert server.seen[-1].body["model"] == DEFAULT_MODEL
+    assert sum(issubclass(w.category, DefaultModelWarning) for w in warned) == said
+
+
+def _submitted(seen: Seen) -> dict[str, Any]:
+    """The request in a file of a batch."""
+    lines = [line for line in seen.raw.decode(errors="replace").splitlines() if line.startswith("{")]
+    return json.loads(lines[0])["body"] if lines else {}
+
+
+@pytest.mark.parametrize(("day", "model", "said"), DAYS)
+def test_the_command_line_asks_the_default(
+    day: date, model: str, said: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A run of it; what checks a diagram or a file that names no model has nothing to say of it."""
+    (folder / "p.light.yaml").write_text(PLAIN)
+    with ScriptedServer(says("Fine.")) as server, clock.on(day), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-test")
+        reset_settings()
+        assert main(["validate", "p.light.yaml"]) == main(["models", "check", "p.light.yaml"]) == 0
+        assert main(["run", "p.light.yaml"]) == 0
+    assert [seen.body["model"] for seen in server.seen] == [model]
+    assert "model-ends" not in capsys.readouterr().err
+    assert sum(issubclass(w.category, DefaultModelWarning) for w in warned) == said
 
 
 def test_a_default_that_somebody_chose_stays(monkeypatch: pytest.MonkeyPatch):

@@ -65,8 +65,8 @@ class LLM:
         self._runtime = runtime
         self.service, self.model = named(model, runtime.settings)
         self._asked = model
-        unnamed = model is None or parse_model(model, providers.services())[1] is None
-        self._by_default = unnamed and is_successor(self.service, runtime.settings)
+        self._unnamed = model is None or parse_model(model, providers.services())[1] is None
+        self._by_default = self._unnamed and is_successor(self.service, runtime.settings)
         self._defaults = _tidied(defaults)
         self.request("-")  # options are refused here and not at the first call
 
@@ -176,11 +176,14 @@ class LLM:
         """A conversation that remembers: `talk = model.conversation("Be brief.")`, `talk("Hi")`, `talk("And now?")`."""
         if system is not None:
             options["system"] = system
-        return Talk(LLM(self._runtime, self._given, **{**self._defaults, **options}))
+        return Talk(LLM(self._runtime, self._asked, **{**self._defaults, **options}))
 
     def request(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, **options: Any) -> LLMRequest:
         """The request that `chat` would send."""
         merged = {**self._defaults, **_tidied(options)}
+        if self._unnamed and not self._by_default and is_successor(self.service, self._runtime.settings):  # since it was made
+            self.service, self.model = named(self._asked, self._runtime.settings)
+            self._by_default = True
         if self._by_default:
             merged["context"] = {**merged.get("context", {}), BY_DEFAULT: True}
         return as_request(prompt, **{"service": self.service, "model": self.model, **merged})
@@ -198,7 +201,7 @@ class LLM:
         return _ready, (self._given, self._defaults)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LLM:
-        return LLM(self._runtime, self._given, **self._defaults)  # the services are shared
+        return LLM(self._runtime, self._asked, **self._defaults)  # the services are shared
 
     def __copy__(self) -> LLM:
         return self.__deepcopy__({})
