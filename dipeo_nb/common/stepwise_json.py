@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from dipeo_nb.common import collecting
 from dipeo_nb.common.cancellable import check
 
 LARGE = 500_000
@@ -22,9 +23,10 @@ WINDOW = 400_000
 
 def loads(text: str) -> Any:
     """The value of a JSON text, as `json.loads`; other threads have their turns at each object of it, or at each number."""
-    if text.count("{") > len(text) // 10_000:
-        return json.loads(text, object_hook=_same)
-    return json.loads(text, object_hook=_same, parse_int=_integer, parse_float=_float)
+    with collecting.paused():
+        if text.count("{") > len(text) // 10_000:
+            return json.loads(text, object_hook=_same)
+        return json.loads(text, object_hook=_same, parse_int=_integer, parse_float=_float)
 
 
 # Functions of Python: the interpreter lets others have their turns when it begins one.

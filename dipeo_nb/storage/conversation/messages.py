@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from dipeo_nb.common import collecting
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.selection import SYSTEM
@@ -89,10 +90,12 @@ async def history_of(messages: list[Message], person_id: str) -> list[dict[str, 
 
 async def in_parts(messages: list[Message], work: Callable[[list[Message]], list[R]]) -> list[R]:
     """The results of *work* on some messages at a time; others on the event loop have their turns in between."""
+    if len(messages) <= MANY:
+        return work(messages)
     results: list[R] = []
-    for start in range(0, len(messages), MANY):
-        results += work(messages[start : start + MANY])
-        if len(messages) > MANY:
+    with collecting.paused():
+        for start in range(0, len(messages), MANY):
+            results += work(messages[start : start + MANY])
             await asyncio.sleep(0)
     return results
 

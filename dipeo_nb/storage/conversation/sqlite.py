@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from dipeo_nb.common import collecting
 from dipeo_nb.common.operations import logged
 from dipeo_nb.common.sqlite import Schema, SqliteFile
 from dipeo_nb.domain.chat import Message
@@ -87,7 +88,8 @@ class SqliteConversationRepository:
         values = (*_values(execution_id), -1 if limit is None else max(0, limit))
 
         def select(connection: sqlite3.Connection) -> list[Message]:
-            return [decoded(row) for row in reversed(connection.execute(query, values).fetchall())]
+            with collecting.paused():
+                return [decoded(row) for row in reversed(connection.execute(query, values).fetchall())]
 
         return await self._file.run("read", select)
 
