@@ -51,6 +51,9 @@ def is_secret_name(name: str) -> bool:
     return last == "key" and len(words) > 1 and words[-2] in _KINDS_OF_KEYS
 
 
+_ATOMS = frozenset({int, float, bool, type(None)})
+
+
 def may_be_secret_name(name: str) -> bool:
     """Whether what goes by that name is a secret if it looks like one (`looks_random`)."""
     words = _words(name)
@@ -80,12 +83,13 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
     waiting: list[tuple[str, Any, int]] = [(name, value, 0)]
     while waiting:
         called, item, depth = waiting.pop()
+        kind = type(item)
         if isinstance(item, str):
             if names_secret(called, item):
                 yield from of_header(item)
-        elif depth > 50:
+        elif depth > 50 or kind in _ATOMS:
             continue
-        elif isinstance(item, Mapping):
+        elif kind is dict or isinstance(item, Mapping):
             waiting += [(str(key), inner, depth + 1) for key, inner in item.items()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         elif isinstance(item, (list, tuple, set, frozenset)):
             waiting += [(called, inner, depth + 1) for inner in item]  # pyright: ignore[reportUnknownVariableType]

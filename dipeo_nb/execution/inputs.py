@@ -28,6 +28,7 @@ DEFAULT_HANDLES: tuple[str, ...] = ("default", "success", "results")
 """Handles on which a successful output leaves."""
 
 
+_ATOMS = frozenset({str, int, float, bool, type(None)})
 _WRAPPED = MAX_DEPTH + 20
 """Levels of an output: of the values that came from outside, and of what nodes put around them."""
 VARIABLES = frozenset(["trigger_mode", "variables_of_run"])
@@ -227,9 +228,12 @@ def as_text(value: Any) -> str:
 
 def plain(value: Any) -> Any:
     """What code and sub-diagrams get of an input: the plain value behind its views, not shared with other nodes."""
+    kind = type(value)
+    if kind in _ATOMS:  # nearly all values of a large one; asking the abstract classes takes ten times as long
+        return value
     if isinstance(value, TextView):
         return str(value) if value.own else plain(value.__dipeo_value__)
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]

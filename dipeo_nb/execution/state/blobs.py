@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple, cast
 
+from dipeo_nb.common import stepwise_json
 from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import StorageError
@@ -64,7 +65,7 @@ def encoded(payload: Mapping[str, Any]) -> Encoded:
     extraction = _Extraction(blobs)
     try:
         # What was encoded is looked through and not what was given: that is JSON, whatever the values were.
-        small, _ = extraction.mapping(json.loads(text))
+        small, _ = extraction.mapping(stepwise_json.loads(text) if len(text) > stepwise_json.LARGE else json.loads(text))
     except RecursionError:
         return Encoded(text, {})
     return Encoded(_dumps(small), blobs, extraction.pieces) if blobs else Encoded(text, {})
