@@ -5,6 +5,7 @@
 #   make quick   the tests that need less than a minute together
 #   make lab     JupyterLab on notebooks/                           make bench   speed against peers
 #   make bench-compare BASE=COMMIT   the speed of two commits, in turn
+#   make docs    the generated pages of docs/ and the README's picture anew
 #   make golden  the golden files of tests/golden anew, after a change of behaviour that is meant
 #   make record  the recorded answers of notebooks/02_llm.ipynb anew, from scripted servers
 #
@@ -25,7 +26,7 @@ PIP_FLAGS := -qq --disable-pip-version-check
 # Tests start hundreds of processes: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install browser redis test quick check demo lab golden record bench bench-compare clean constraints environment
+.PHONY: help install browser redis test quick check demo lab docs golden record bench bench-compare clean constraints environment
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -83,6 +84,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/pyright --warnings --pythonpath $(PY)
 	$(PY) scripts/make_environment.py --check
+	$(PY) scripts/make_docs.py --check
 	$(PY) -m pytest -q tests/test_architecture.py tests/test_structure.py tests/test_environment.py
 
 demo: $(DEMO_STAMP)
@@ -102,6 +104,10 @@ lab: $(LAB_STAMP)
 # What runs, checks, drawings and helps give; tests/test_goldens.py compares. Then look at `git diff tests/golden`.
 golden: $(STAMP)
 	@$(PY) -m tests.golden
+	@$(PY) scripts/make_docs.py
+
+docs: $(STAMP)
+	@$(PY) scripts/make_docs.py
 
 # The notebooks run on these in `make test` (notebooks/conftest.py): no key, no provider.
 record: $(STAMP)

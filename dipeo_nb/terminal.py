@@ -415,6 +415,6 @@ def new_table(*columns: str) -> Table:
         table.add_column(
             name,
             justify="right" if name in ("took", "tokens", "cost", "events", "size") else "left",
-            no_wrap=name not in ("diagram", "about", "persons", "needs approval for", "fix"),
+            no_wrap=name not in ("diagram", "about", "persons", "needs approval for", "fix", "values"),
         )
     return table

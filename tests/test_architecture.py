@@ -221,6 +221,7 @@ OPENING_BY_NAME = {
     "common/sqlite.py": "checks a database before SQLite opens it",
     "common/walk.py": "opens by handle",
     "diagram/detect.py": "diagrams that come with the package",
+    "diagram/reference.py": "examples that come with the package",
     "execution/code_program.py": "what was shown, for a program of a diagram",
     "execution/code_worker.py": "the process of the code",
     "execution/commands.py": "scratch folders of programs",

@@ -49,7 +49,7 @@ OFFERED = [
     ('run.fork(at="W', ["Write it"]),
     ('dp.fork(run, at="W', ["Write it"]),
     ('dp.fork(run, model="x", at="W', ["Write it"]),
-    ('dp.load("', ["deep/other.light.yaml", "say.light.yaml", "demo:debate"]),
+    ('dp.load("', ["deep/other.light.yaml", "say.light.yaml", "demo:debate", "demo:slogan"]),
     ('dp.run("s', ["say.light.yaml"]),
     ('dp.run(d, model="ec', ["echo"]),
     ('dp.llm("anth', ["anthropic"]),

@@ -38,6 +38,8 @@ def _log_from(level: str) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
+    # Calls that are repeated are counted in the run's own messages.
+    logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 def load_diagram(file: str, format: str | None, settings: Settings) -> Diagram:

@@ -18,6 +18,7 @@ from dipeo_nb.container import run_store
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.enums import NodeType, Status
+from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import DipeoError
 from dipeo_nb.llm import catalogue, model_store, providers
@@ -95,5 +96,6 @@ models = _completer(_models)
 services = _completer(_services)
 runs = _completer(_runs)
 answers = _completer(_asking)
+node_types = _completer(lambda ctx, settings: NODE_SPECS)
 formats = _completer(lambda ctx, settings: detect.FORMATS)
 statuses = _completer(lambda ctx, settings: map(str, Status))

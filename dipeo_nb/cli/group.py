@@ -33,6 +33,7 @@ COMMANDS = {
     "export": Entry("history", "Write a recorded run to a file of its own."),
     "serve": Entry("serve", "Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed, or that of DIPEO_SERVE_TOKEN."),
     "doctor": Entry("doctor", "Check the installation: Python, extras, key names, models, Jupyter, stores, disk, proxy. Exit code 1: there is a problem."),
+    "nodes": Entry("nodes", "Describe the node types: what each does; with TYPE, its fields and an example."),
     "schema": Entry("diagrams", "Print the JSON Schema of the light format, for editors."),
     "demo": Entry("demo", "Run the packaged debate of three persons, on a small model in this machine by default."),
     "models": Entry("models", "Services of language models: what is ready, keys, defaults; `list` and `pull`: the embedded models."),

@@ -62,25 +62,6 @@ class NodeMeta:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSpec:
-    """Fields that every node type takes."""
-
-    META: ClassVar[NodeMeta]
-
-    flipped: bool | tuple[bool, ...] | None = None
-    """Mirrors the picture; no meaning at run time."""
-    metadata: Mapping[str, Any] | None = None
-    on_error: str = "fail"
-    """`fail` (the run fails) or `continue` (an error value leaves on the `error` output)."""
-    timeout: float | None = None
-    """Seconds; None: the default of the settings."""
-    retries: int = 0
-    """How often a failed run of the node is tried again."""
-    retry_delay: float = 1.0
-    """Seconds before the first retry; each further one waits twice as long, a minute at most."""
-
-
 def spec(default: Any = None, **meta: Any) -> Any:
     """A field with documentation: `spec(default, doc=…, template=True, code=True, path=True, required=True)`.
 
@@ -96,14 +77,28 @@ def spec(default: Any = None, **meta: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """Fields that every node type takes."""
+
+    META: ClassVar[NodeMeta]
+
+    flipped: bool | tuple[bool, ...] | None = spec(None, doc="Mirrors the node in drawings; without effect on runs")
+    metadata: Mapping[str, Any] | None = spec(None, doc="Free notes of editors; without effect on runs")
+    on_error: str = spec("fail", doc="`fail` (the run fails) or `continue` (an error value leaves on the `error` output)")
+    timeout: float | None = spec(None, doc="Seconds for one run of the node; default: that of the settings")
+    retries: int = spec(0, doc="How often a failed run of the node is repeated")
+    retry_delay: float = spec(1.0, doc="Seconds before the first retry; doubled for each further one, up to a minute")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartNode(NodeSpec):
     META: ClassVar = NodeMeta("start", NodeCategory.CONTROL, "Where a run begins", inputs=())
 
-    trigger_mode: HookTriggerMode = spec(HookTriggerMode.NONE, aliases={"automatic": "none"})
+    trigger_mode: HookTriggerMode = spec(HookTriggerMode.NONE, aliases={"automatic": "none"}, doc="`none` starts at once, `hook` waits for `hook_event`")
     custom_data: Any = spec({}, doc="Values published as globals and handed to the successors")
     output_data_structure: Mapping[str, Any] = spec({}, lenient=True, doc="Without effect")
     hook_event: str | None = spec(None, doc="Event awaited when trigger_mode is hook")
-    hook_filters: Mapping[str, Any] = spec({})
+    hook_filters: Mapping[str, Any] = spec({}, doc="Key → value that the event's payload must have")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +113,10 @@ class EndpointNode(NodeSpec):
         side_effects=True,
     )
 
-    save_to_file: bool = False
+    save_to_file: bool = spec(False, doc="Write the value to `file_name`")
     file_name: str | None = spec(None, path=True, effect="write", template=True, doc="Relative to the base directory")
     file_format: str | None = spec(None, choices=("txt", "json", "yaml", "md"), lenient=True, doc="Default: by the file's suffix")
-    output_variable: str | None = None
+    output_variable: str | None = spec(None, doc="Without effect; kept for DiPeO's files")
 
 
 MEMORY_VIEWS = (
@@ -156,12 +151,12 @@ class PersonJobNode(NodeSpec):
 
     person: str | None = spec(None, required=True, doc="Id or label of a person")
     first_only_prompt: str | None = spec(None, template=True, doc="Prompt of the first run")
-    first_prompt_file: str | None = spec(None, prompt_file=True, effect="brings")
+    first_prompt_file: str | None = spec(None, prompt_file=True, effect="brings", doc="File with the prompt of the first run")
     default_prompt: str | None = spec(None, template=True, doc="Prompt of every (further) run")
-    prompt_file: str | None = spec(None, prompt_file=True, effect="brings")
+    prompt_file: str | None = spec(None, prompt_file=True, effect="brings", doc="File with the prompt of every (further) run")
     resolved_first_prompt: str | None = spec(None, template=True, doc="Filled from first_prompt_file; overrides")
     resolved_prompt: str | None = spec(None, template=True, doc="Filled from prompt_file; overrides")
-    max_iteration: int = spec(100, minimum=1)
+    max_iteration: int = spec(100, minimum=1, doc="Runs of this node at most; afterwards it is skipped")
     memorize_to: str | None = spec(
         None,
         doc="GOLDFISH, ALL_MESSAGES, ALL_INVOLVED, SENT_BY_ME, SENT_TO_ME, SYSTEM_AND_ME, "
@@ -171,7 +166,7 @@ class PersonJobNode(NodeSpec):
     ignore_person: str | None = spec(None, doc="Comma list of persons whose messages are left out")
     tools: Any = spec(None, doc="none, image, websearch, a list of them, or tool configurations")
     text_format: Any = spec(None, doc="Pydantic source or JSON schema of the answer")
-    text_format_file: str | None = spec(None, path=True, effect="brings")
+    text_format_file: str | None = spec(None, path=True, effect="brings", doc="File with the Pydantic source or JSON schema")
     batch: bool = spec(
         False,
         doc="Once for each item of a list: `item` and `default` are the item, its keys are names, `_batch_index` counts from 0",
@@ -179,10 +174,10 @@ class PersonJobNode(NodeSpec):
     batch_input_key: str = spec(
         "items", doc="The name of the list: label of an arrow, key of a mapping that arrives, or input of the run"
     )
-    batch_parallel: bool = True
-    max_concurrent: int = spec(10, minimum=1)
-    temperature: float | None = spec(None, minimum=0, maximum=2)
-    max_tokens: int | None = spec(None, minimum=1)
+    batch_parallel: bool = spec(True, doc="Several items at a time")
+    max_concurrent: int = spec(10, minimum=1, doc="Items at a time")
+    temperature: float | None = spec(None, minimum=0, maximum=2, doc="Overrides the person's")
+    max_tokens: int | None = spec(None, minimum=1, doc="Limit of the answer in tokens; overrides the person's")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,14 +186,14 @@ class ConditionNode(NodeSpec):
         "condition", NodeCategory.CONTROL, "Chooses between two branches", outputs=("condtrue", "condfalse")
     )
 
-    condition_type: ConditionType = spec(ConditionType.CUSTOM, aliases={"nodes_executed": "check_nodes_executed"})
-    expression: str | None = spec(None, expression=True)
+    condition_type: ConditionType = spec(ConditionType.CUSTOM, aliases={"nodes_executed": "check_nodes_executed"}, doc="What decides")
+    expression: str | None = spec(None, expression=True, doc="For `custom`: Python operators over names; nothing else can run")
     node_indices: list[str] = spec([], doc="Ids or labels; for check_nodes_executed")
     person: str | None = spec(None, doc="For llm_decision")
     judge_by: str | None = spec(None, template=True, doc="Prompt of the decision")
-    judge_by_file: str | None = spec(None, prompt_file=True, effect="brings")
-    memorize_to: str | None = "GOLDFISH"
-    at_most: int | None = spec(None, minimum=1, maximum=500)
+    judge_by_file: str | None = spec(None, prompt_file=True, effect="brings", doc="File with the prompt of the decision")
+    memorize_to: str | None = spec("GOLDFISH", doc="What the person sees of the conversation; as in person_job")
+    at_most: int | None = spec(None, minimum=1, maximum=500, doc="Messages remembered at most")
     expose_index_as: str | None = spec(None, doc="Global that holds the 0-based number of the round")
     skippable: bool = spec(False, doc="Edges of this condition never hold a join back")
 
@@ -214,10 +209,10 @@ class CodeJobNode(NodeSpec):
         side_effects=True,
     )
 
-    language: SupportedLanguage = SupportedLanguage.PYTHON
-    code: str | None = spec(None, code=True, effect="code")
-    file_path: str | None = spec(None, path=True, effect="code")
-    function_name: str = "main"
+    language: SupportedLanguage = spec(SupportedLanguage.PYTHON, doc="`python` runs in a worker process; the others need their interpreter")
+    code: str | None = spec(None, code=True, effect="code", doc="The code; `return` or `result` gives the value")
+    file_path: str | None = spec(None, path=True, effect="code", doc="File with the code, below the base directory")
+    function_name: str = spec("main", doc="Function that is called when the code has no `return` or `result`")
     isolated: bool = spec(False, doc="True: does not share variables with the run's other code jobs")
 
 
@@ -225,13 +220,13 @@ class CodeJobNode(NodeSpec):
 class ApiJobNode(NodeSpec):
     META: ClassVar = NodeMeta("api_job", NodeCategory.INTEGRATION, "Calls an HTTP API", side_effects=True)
 
-    url: str = spec("", template=True, effect="net")
-    method: HttpMethod = HttpMethod.GET
-    headers: Any = spec({}, template=True)
-    params: Any = spec({}, template=True)
-    body: Any = spec(None, template=True)
-    auth_type: AuthType | None = None
-    auth_config: Any = spec({})
+    url: str = spec("", template=True, effect="net", doc="Address to call")
+    method: HttpMethod = spec(HttpMethod.GET, doc="HTTP method")
+    headers: Any = spec({}, template=True, doc="Mapping of headers")
+    params: Any = spec({}, template=True, doc="Mapping of query parameters")
+    body: Any = spec(None, template=True, doc="Body of the request; mappings and lists are sent as JSON")
+    auth_type: AuthType | None = spec(None, doc="How to authenticate")
+    auth_config: Any = spec({}, doc="`token` (bearer), `username` and `password` (basic), `key_name` and `key_value` (api_key)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,14 +241,14 @@ class DbNode(NodeSpec):
     )
 
     file: str | list[str] | None = spec(None, path=True, effect="read write", doc="Path, list of paths or glob; single braces take inputs")
-    operation: DBOperation = DBOperation.READ
+    operation: DBOperation = spec(DBOperation.READ, doc="What to do with the file")
     sub_type: DBBlockSubType = spec(DBBlockSubType.FIXED_PROMPT, lenient=True, doc="Without effect; upstream's editor keeps it")
     format: DataFormat | None = spec(None, doc="Default: by the file's suffix")
-    serialize_json: bool = False
+    serialize_json: bool = spec(False, doc="Parse the text that is read as JSON")
     keys: Any = spec(None, doc="Comma list or list of dotted paths")
     lines: Any = spec(None, doc="1-based inclusive ranges")
-    collection: str | None = None
-    query: str | None = None
+    collection: str | None = spec(None, doc="Without effect; kept for DiPeO's files")
+    query: str | None = spec(None, doc="Without effect; kept for DiPeO's files")
     data: Any = spec(None, doc="Written when no input has a value; without a file it is the result, and nothing is written")
     glob: bool | None = spec(None, doc="false: `*`, `?` and `[` in `file` are letters of its name")
     default: Any = spec(None, doc="Value when a file to read is missing; without it that is an error")
@@ -263,9 +258,9 @@ class DbNode(NodeSpec):
 class UserResponseNode(NodeSpec):
     META: ClassVar = NodeMeta("user_response", NodeCategory.INTEGRATION, "Asks the user")
 
-    prompt: str = spec("", template=True)
+    prompt: str = spec("", template=True, doc="The question")
     default: str | None = spec(None, aliases=("default_value",), doc="Answer when nobody answers in time")
-    validation_type: str | None = spec(None, choices=("text", "number", "integer", "boolean", "email", "url"))
+    validation_type: str | None = spec(None, choices=("text", "number", "integer", "boolean", "email", "url"), doc="What an answer must be; others are asked for again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,24 +273,24 @@ class HookNode(NodeSpec):
         side_effects=True,
     )
 
-    hook_type: HookType = spec(HookType.SHELL, aliases={"webhook": "http"})
+    hook_type: HookType = spec(HookType.SHELL, aliases={"webhook": "http"}, doc="What it does")
     command: str | None = spec(
         None, code=True, effect="process", doc="For the shell; {{values}} reach it through the environment and are never run"
     )
-    url: str | None = spec(None, template=True, effect="net")
+    url: str | None = spec(None, template=True, effect="net", doc="For `http`: address to call")
     config: Mapping[str, Any] = spec({}, effect="process", doc="The documented long form: command, args, env, cwd, url, script …")
-    retry_count: int = spec(0, minimum=0, maximum=5)
+    retry_count: int = spec(0, minimum=0, maximum=5, doc="How often a failed hook is repeated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateJobNode(NodeSpec):
     META: ClassVar = NodeMeta("template_job", NodeCategory.CODEGEN, "Renders a template", side_effects=True)
 
-    template_path: str | None = spec(None, path=True, effect="brings", template=True)
-    template_content: str | None = spec(None)
-    output_path: str | None = spec(None, path=True, effect="write", template=True)
-    variables: Mapping[str, Any] = spec({})
-    engine: TemplateEngine = spec(TemplateEngine.JINJA2, lenient=True)
+    template_path: str | None = spec(None, path=True, effect="brings", template=True, doc="File with the template")
+    template_content: str | None = spec(None, doc="The template")
+    output_path: str | None = spec(None, path=True, effect="write", template=True, doc="File to write the result to")
+    variables: Mapping[str, Any] = spec({}, doc="Further names for the template")
+    engine: TemplateEngine = spec(TemplateEngine.JINJA2, lenient=True, doc="`jinja2`, or `internal`: the template language of prompts")
     preprocessor: Any = spec(None, effect="code", doc="Dotted path, or {module, function, args}")
 
 
@@ -310,11 +305,11 @@ class JsonSchemaValidatorNode(NodeSpec):
         write_aliases={"strict_mode": "strict"},
     )
 
-    schema_path: str | None = spec(None, path=True, effect="brings")
-    json_schema: Any = None
-    data_path: str | None = spec(None, path=True, effect="read")
+    schema_path: str | None = spec(None, path=True, effect="brings", doc="File with the schema")
+    json_schema: Any = spec(None, doc="The schema")
+    data_path: str | None = spec(None, path=True, effect="read", doc="File to check instead of what arrives")
     strict_mode: bool = spec(False, doc="Collect every violation")
-    error_on_extra: bool = False
+    error_on_extra: bool = spec(False, doc="Refuse properties that the schema does not list")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,8 +322,8 @@ class TypescriptAstNode(NodeSpec):
         aliases={"extract": "extract_patterns", "source_file": "file"},
     )
 
-    source: str | None = None
-    file: str | None = spec(None, path=True, effect="read")
+    source: str | None = spec(None, doc="The TypeScript text; default: `file`, or what arrives")
+    file: str | None = spec(None, path=True, effect="read", doc="File to parse")
     extract_patterns: list[TypeScriptExtractPattern] = spec(
         ["interface", "type", "enum"],
         aliases={
@@ -341,14 +336,15 @@ class TypescriptAstNode(NodeSpec):
             "consts": "const",
             "exports": "export",
         },
+        doc="What to extract",
     )
-    include_jsdoc: bool = False
-    parse_mode: TypeScriptParseMode = TypeScriptParseMode.MODULE
-    transform_enums: bool = False
-    flatten_output: bool = False
-    output_format: TypeScriptOutputFormat = TypeScriptOutputFormat.STANDARD
-    batch: bool = False
-    batch_input_key: str = "sources"
+    include_jsdoc: bool = spec(False, doc="With JSDoc comments")
+    parse_mode: TypeScriptParseMode = spec(TypeScriptParseMode.MODULE, doc="`module` or `script`")
+    transform_enums: bool = spec(False, doc="Enumerations as objects")
+    flatten_output: bool = spec(False, doc="One flat list")
+    output_format: TypeScriptOutputFormat = spec(TypeScriptOutputFormat.STANDARD, doc="Form of the result")
+    batch: bool = spec(False, doc="Parse a mapping of names to texts")
+    batch_input_key: str = spec("sources", doc="The name of that mapping")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,15 +357,15 @@ class SubDiagramNode(NodeSpec):
         side_effects=True,
     )
 
-    diagram_name: str | None = spec(None, path=True, effect="diagram")
-    diagram_data: Mapping[str, Any] | None = spec(None, effect="diagram")
-    diagram_format: DiagramFormat | None = None
+    diagram_name: str | None = spec(None, path=True, effect="diagram", doc="Path or name of a diagram; looked up beside this one, then below the base directory")
+    diagram_data: Mapping[str, Any] | None = spec(None, effect="diagram", doc="The diagram itself, instead of a name")
+    diagram_format: DiagramFormat | None = spec(None, doc="Format of that diagram; default: by its name or content")
     input_mapping: Mapping[str, str] = spec({}, doc="child variable → path in the inputs")
     output_mapping: Mapping[str, str] = spec({}, doc="output name → path in the result")
     pass_input_data: bool | None = spec(None, doc="Hand over all inputs; default: when there is no input_mapping")
-    wait_for_completion: bool = True
-    isolate_conversation: bool = False
-    ignore_if_sub: bool = False
+    wait_for_completion: bool = spec(True, doc="False: the run goes on at once with the child's id")
+    isolate_conversation: bool = spec(False, doc="The child's persons start with an empty conversation")
+    ignore_if_sub: bool = spec(False, doc="Skip the node when this diagram is itself a sub-diagram")
     batch: bool = spec(
         False,
         doc="Once for each item of a list: `item` and `default` are the item, its keys are names, `_batch_index` counts from 0",
@@ -377,8 +373,8 @@ class SubDiagramNode(NodeSpec):
     batch_input_key: str = spec(
         "items", doc="The name of the list: label of an arrow, key of a mapping that arrives, or input of the run"
     )
-    batch_parallel: bool = True
-    max_concurrent: int = spec(10, minimum=1)
+    batch_parallel: bool = spec(True, doc="Several items at a time")
+    max_concurrent: int = spec(10, minimum=1, doc="Items at a time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,24 +387,24 @@ class IntegratedApiNode(NodeSpec):
         side_effects=True,
     )
 
-    provider: str = "notion"
-    operation: str = ""
-    resource_id: str | None = spec(None, template=True)
-    config: Mapping[str, Any] = spec({}, template=True)
-    max_retries: int = spec(3, minimum=0, maximum=10)
-    api_key_id: str | None = None
+    provider: str = spec("notion", doc="Which provider; see `dp.Session(integrations=…)`")
+    operation: str = spec("", doc="Operation of the provider")
+    resource_id: str | None = spec(None, template=True, doc="What the operation works on")
+    config: Mapping[str, Any] = spec({}, template=True, doc="Arguments of the operation; they override those that arrive")
+    max_retries: int = spec(3, minimum=0, maximum=10, doc="How often a failed call is repeated")
+    api_key_id: str | None = spec(None, doc="Key to use; default: that of the provider")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IrBuilderNode(NodeSpec):
     META: ClassVar = NodeMeta("ir_builder", NodeCategory.CODEGEN, "Builds a code generator's intermediate form")
 
-    builder_type: IRBuilderTargetType = IRBuilderTargetType.BACKEND
-    source_type: IRBuilderSourceType = IRBuilderSourceType.AST
-    config_path: str | None = spec(None, path=True, effect="read")
-    output_format: IRBuilderOutputFormat = IRBuilderOutputFormat.JSON
-    cache_enabled: bool = True
-    validate_output: bool = True
+    builder_type: IRBuilderTargetType = spec(IRBuilderTargetType.BACKEND, doc="What is built")
+    source_type: IRBuilderSourceType = spec(IRBuilderSourceType.AST, doc="Form of the input")
+    config_path: str | None = spec(None, path=True, effect="read", doc="File with options of the builder")
+    output_format: IRBuilderOutputFormat = spec(IRBuilderOutputFormat.JSON, doc="Form of the result")
+    cache_enabled: bool = spec(True, doc="Option of the builder")
+    validate_output: bool = spec(True, doc="Option of the builder")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,18 +417,18 @@ class DiffPatchNode(NodeSpec):
         side_effects=True,
     )
 
-    target_path: str | None = spec(None, required=True, path=True, effect="read write", template=True)
-    diff: str | None = spec(None)
-    format: DiffFormat = DiffFormat.UNIFIED
-    apply_mode: PatchMode = PatchMode.NORMAL
-    backup: bool = True
-    validate_patch: bool = True
-    backup_dir: str | None = spec(None, path=True, effect="write")
-    strip_level: int = 1
-    fuzz_factor: int = 2
-    reject_file: str | None = spec(None, path=True, effect="write")
-    ignore_whitespace: bool = False
-    create_missing: bool = False
+    target_path: str | None = spec(None, required=True, path=True, effect="read write", template=True, doc="File to patch")
+    diff: str | None = spec(None, doc="The patch; default: the input `diff`, or what arrives")
+    format: DiffFormat = spec(DiffFormat.UNIFIED, doc="Format of the patch")
+    apply_mode: PatchMode = spec(PatchMode.NORMAL, doc="`normal`: all hunks or none; `force`: those that fit; `dry_run`: write nothing; `reverse`: undo the patch")
+    backup: bool = spec(True, doc="Keep a copy of the file as it was")
+    validate_patch: bool = spec(True, doc="Without effect; patches are always checked")
+    backup_dir: str | None = spec(None, path=True, effect="write", doc="Folder of the copy; default: beside the file")
+    strip_level: int = spec(1, doc="Leading folders to strip from names in a patch of several files")
+    fuzz_factor: int = spec(2, doc="Lines of context that may differ")
+    reject_file: str | None = spec(None, path=True, effect="write", doc="File for hunks that do not fit")
+    ignore_whitespace: bool = spec(False, doc="Ignore differences of blanks")
+    create_missing: bool = spec(False, doc="Create the file if it does not exist")
 
 
 MEMORY_PROFILES = {

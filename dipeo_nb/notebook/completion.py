@@ -22,7 +22,7 @@ from dipeo_nb.notebook.run import Run, RunResult
 
 RUNS = 50
 """Newest runs whose ids are offered."""
-DIPEO_WORDS = {"models": (), "keys": ("set", "delete", "unlock"), "runs": (), "replay": (), "nest": ()}
+DIPEO_WORDS = {"models": (), "keys": ("set", "delete", "unlock"), "runs": (), "replay": (), "nodes": tuple(NODE_SPECS), "nest": ()}
 """Words after `%dipeo` → words after those."""
 PROMPT_OPTIONS = ("--model", "--system", "--temperature", "--max-tokens")
 

@@ -17,7 +17,9 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.text import nearest
+from dipeo_nb.diagram.reference import page
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
+from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import TemplateError, ValidationError
 from dipeo_nb.notebook import session
 from dipeo_nb.notebook.answer import Answer
@@ -74,12 +76,13 @@ class DipeoMagics(Magics):
         %dipeo keys unlock          ask for the passphrase of encrypted keys, for this session
         %dipeo runs [N]    the N newest runs of diagrams (default 20)
         %dipeo replay RUN [SPEED]   a recorded run again, live, without a call (1: as long as it took)
+        %dipeo nodes [TYPE]   node types; with TYPE, its fields and an example
         %dipeo nest        let nested event loops work in this kernel; dipeo_nb itself does not need it
         """
         words = line.split()
         asked = words[0] if words else ""
         commands: dict[str, Callable[[list[str]], Any]] = {
-            "models": _models, "keys": _keys, "runs": _runs, "replay": _replay, "nest": _nest,
+            "models": _models, "keys": _keys, "runs": _runs, "replay": _replay, "nodes": _nodes, "nest": _nest,
         }  # fmt: skip
         if asked not in commands:
             what = f"There is no '%dipeo {asked}'." if asked else "%dipeo what?"
@@ -244,6 +247,26 @@ def _replay(words: list[str]) -> Any:
         return session.replay(words[0], speed=float(speed))
     except ValueError:
         raise ValidationError(f"'{speed}' is no speed.", hint="Say e.g. %dipeo replay RUN 10.") from None
+
+
+class _Page:
+    """A page of the reference: Markdown in a notebook, the same text in a terminal."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def _repr_markdown_(self) -> str:
+        return self._text
+
+
+def _nodes(words: list[str]) -> Any:
+    if not words:
+        return Table([{"type": name, "about": spec.META.summary} for name, spec in NODE_SPECS.items()])
+    _nothing_more("nodes TYPE", words[1:])
+    return _Page(page(words[0]))
 
 
 def _nest(words: list[str]) -> str:

@@ -129,9 +129,9 @@ class Session:
                 `projects/` and `files/`; `demo:NAME`; text of several lines; or a mapping.
             format: `light`, `native`, `readable` or `executable`; default: by file name, else by content.
 
-        Raises:
-            DiagramNotFoundError, DiagramFormatError: it cannot be read.
-            ValidationError: it is nothing of these.
+        Raises: DiagramNotFoundError, DiagramFormatError when it cannot be read; ValidationError when it is none of these.
+
+        `%dipeo nodes` and `dipeo-nb nodes` describe the node types, `dipeo-nb nodes TYPE` the fields of one; docs/nodes.md has all.
         """
         if isinstance(source, Diagram):
             return source
