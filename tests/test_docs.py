@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,13 @@ import pytest
 import dipeo_nb as dp
 from dipeo_nb.diagram import load_text
 from dipeo_nb.diagram.formats import FORMATS
-from dipeo_nb.domain.enums import NodeType
+from dipeo_nb.domain.enums import OWN_SERVICES, NodeType
+from dipeo_nb.domain.nodes import NODE_SPECS
+from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import InvalidDiagramError
+from dipeo_nb.execution import handlers
+from dipeo_nb.llm import providers
+from dipeo_nb.testing import contracts
 
 DOCS = Path(__file__).parent.parent / "docs"
 GUIDE = (DOCS / "light-format.md").read_text(encoding="utf-8")
@@ -57,3 +64,36 @@ def test_commands_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     capsys.readouterr()
     assert cli.main(["run", "haiku", "--input", "topic=rain", "--model", "echo"]) == 0
     assert "A haiku about rain." in capsys.readouterr().out
+
+
+EXTENDING = (DOCS / "extending.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"^```python\n(.*?)^```", EXTENDING, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Node types and providers that a program registers are gone afterwards."""
+    types = set(NODE_SPECS)
+    monkeypatch.setattr(providers, "_REGISTERED", dict(providers._REGISTERED))
+    services = set(OWN_SERVICES)
+    yield
+    for name in set(NODE_SPECS) - types:
+        del NODE_SPECS[name]
+        handlers._registered.pop(name)
+    handlers._lookup.cache_clear()
+    OWN_SERVICES.intersection_update(services)
+
+
+@pytest.mark.parametrize("text", PROGRAMS, ids=[str(EXTENDING[: EXTENDING.index(b)].count("\n") + 1) for b in PROGRAMS])
+def test_programs_about_extending_run(text: str, tmp_path: Path, nothing_registered: None) -> None:
+    """Each by itself, as it stands; all of them check what they say."""
+    exec(compile(text, "extending.md", "exec"), {"__name__": "extending"})
+
+
+def test_extending_names_every_service_and_contract() -> None:
+    """The lists of the page are those of the package."""
+    section = EXTENDING.partition("## Stores")[2].partition("\n## ")[0]
+    services = {field.name for field in fields(Services)} - {"code"}
+    assert {name for name in services if f"`{name}`" not in section} == set()
+    contracts_named = set(re.findall(r"`(\w+Contract)`", section))
+    assert contracts_named == {name for name in vars(contracts) if name.endswith("Contract") and name != "Contract"}

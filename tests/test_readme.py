@@ -14,6 +14,7 @@ from dipeo_nb.cli.group import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "SECURITY.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.model
@@ -38,14 +39,16 @@ def test_commands_are_those_that_exist() -> None:
 
 def test_variables_are_those_that_are_read() -> None:
     """Every variable in the table of settings is one that a field of Settings names."""
-    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    table = (ROOT / "docs/settings.md").read_text(encoding="utf-8").partition("## Variables")[2].partition("\n## ")[0]
     told = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", table))
     config = (ROOT / "dipeo_nb/config/settings.py").read_text(encoding="utf-8")
     assert {name for name in told if f'"{name}"' not in config} == set()
 
 
-def test_links_lead_somewhere() -> None:
-    """Files that the README names are there, the picture included."""
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    """Files that the README and the pages of docs/ name are there, pictures included."""
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
     assert "<script" not in (ROOT / "notebooks/images/debate.svg").read_text(encoding="utf-8")
