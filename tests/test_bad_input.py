@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dipeo_nb.config import override_settings
 from dipeo_nb.diagram import load, load_text
-from dipeo_nb.diagram.source import MAX_BYTES
+from dipeo_nb.diagram.source_files import MAX_BYTES
 from dipeo_nb.errors import DiagramError, DiagramFormatError, DiagramNotFoundError, UserError, ValidationError
 from tests.waiting import cpu_within
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dipeo_nb.diagram import formats, load_text
 from dipeo_nb.diagram.document import Diagram
-from dipeo_nb.diagram.fields import resolve_persons
 from dipeo_nb.diagram.formats import FORMATS
+from dipeo_nb.diagram.person_fields import resolve_persons
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainHandle, DomainNode, DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import HandleDirection
 from dipeo_nb.domain.nodes import NODE_SPECS

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import dipeo_nb as dp
-from dipeo_nb.diagram import fields
+from dipeo_nb.diagram import person_fields
 from dipeo_nb.domain import chat
 from dipeo_nb.errors import ConfigurationError, UnsupportedError
 from dipeo_nb.llm import providers
@@ -19,7 +19,7 @@ from dipeo_nb.llm.providers.echo import EchoClient
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     own: set[str] = set()
     monkeypatch.setattr(providers, "_REGISTERED", {})
-    for module in (providers, chat, fields):
+    for module in (providers, chat, person_fields):
         monkeypatch.setattr(module, "OWN_SERVICES", own)
 
 

@@ -20,12 +20,12 @@ from dipeo_nb.common.text import nearest, shorten
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import expressions, graph, templates
 from dipeo_nb.diagram.credentials import of_node
-from dipeo_nb.diagram.fields import PersonNames
 from dipeo_nb.diagram.given_names import CODE_FILE, SPECIAL_NAMES, GivenNames
 from dipeo_nb.diagram.loop_checks import check_loops
+from dipeo_nb.diagram.person_fields import PersonNames
 from dipeo_nb.diagram.prompt_files import PromptFiles
 from dipeo_nb.diagram.python_code import code_hint, code_problem, module_names
-from dipeo_nb.diagram.source import SourceMap
+from dipeo_nb.diagram.source_map import SourceMap
 from dipeo_nb.diagram.specs import Problem, build_spec, shape
 from dipeo_nb.diagram.text_format import answer_shape
 from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram.fields import as_text
-from dipeo_nb.diagram.source import DocumentPath, Reading
+from dipeo_nb.diagram.reading import Reading, as_text
+from dipeo_nb.diagram.spots import DocumentPath
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainHandle, DomainNode, handle_id
 from dipeo_nb.domain.enums import ContentType, HandleDirection, HandleLabel
 from dipeo_nb.domain.nodes import NODE_SPECS

@@ -12,8 +12,8 @@ from dipeo_nb.common.root import Root
 from dipeo_nb.common.text import did_you_mean, nearest, shorten
 from dipeo_nb.common.walk import Entry
 from dipeo_nb.config import get_settings
+from dipeo_nb.diagram.format_errors import format_error
 from dipeo_nb.diagram.formats import FORMATS
-from dipeo_nb.diagram.source import format_error
 from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError
 
 SUFFIXES = {

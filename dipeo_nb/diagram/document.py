@@ -22,7 +22,9 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect, edit, formats
 from dipeo_nb.diagram.credentials import credentials_of
 from dipeo_nb.diagram.formats import yaml_text
-from dipeo_nb.diagram.source import SourceMap, parse, read_file, size_limit, text_of
+from dipeo_nb.diagram.source import parse
+from dipeo_nb.diagram.source_files import read_file, size_limit, text_of
+from dipeo_nb.diagram.source_map import SourceMap
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.diagram import DiagramMetadata, DomainArrow, DomainDiagram, DomainNode, DomainPerson
 from dipeo_nb.errors import DiagramNotFoundError, StorageError, ValidationError

@@ -15,9 +15,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram import connections, fields, formats
+from dipeo_nb.diagram import connections, formats, node_fields, person_fields
 from dipeo_nb.diagram.formats.yaml_text import dump, dump_flow
-from dipeo_nb.diagram.source import DocumentPath, SourceMap, Spot, parse
+from dipeo_nb.diagram.source import parse
+from dipeo_nb.diagram.source_map import SourceMap
+from dipeo_nb.diagram.spots import DocumentPath, Spot
+from dipeo_nb.diagram.vocabulary import vocabulary
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, DomainPerson
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import DiagramFormatError, ValidationError
@@ -130,7 +133,7 @@ def _edited_node(diagram: Diagram, node: DomainNode, field: str, value: Any) -> 
     base = diagram.source.nodes[node.id]
     canonical = top
     if cls and top not in ("type", "position", "id"):
-        words = fields.vocabulary(cls)
+        words = vocabulary(cls)
         canonical = words.aliases.get(top, top)
         if canonical not in words.known and canonical not in node.data:
             raise ValidationError(
@@ -139,7 +142,7 @@ def _edited_node(diagram: Diagram, node: DomainNode, field: str, value: Any) -> 
             )
     inside = ("data",) if diagram.format in WIRE and top not in ("type", "position", "id") else ()
     if diagram.format == "readable" and top == "position":
-        place = fields.position(value, formats.silent_reading(), (), node.label)
+        place = node_fields.position(value, formats.silent_reading(), (), node.label)
         return _rewritten(diagram, nodes={node.id: replace(node, position=place)})
     written = cls.META.write_aliases.get(canonical, canonical) if cls and diagram.format == "light" else canonical
     deeper = field[len(top) :]
@@ -214,7 +217,7 @@ def _edited_person(diagram: Diagram, person: DomainPerson, field: str, value: An
                     if node_path:
                         edits.append(Edit(node_path, label))
         return _apply(diagram, edits)
-    words = (*fields.PERSON_TEXTS, *fields.PERSON_NUMBERS, *fields.PERSON_OPTIONS, "service")
+    words = (*person_fields.PERSON_TEXTS, *person_fields.PERSON_NUMBERS, *person_fields.PERSON_OPTIONS, "service")
     if field not in words and field not in person.llm.extra:
         raise ValidationError(
             f"A person has no property '{shorten(field)}'.",

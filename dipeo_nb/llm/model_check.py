@@ -19,7 +19,7 @@ from typing import Any
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.config import Settings
 from dipeo_nb.diagram.document import Diagram, load, load_text
-from dipeo_nb.diagram.source import read_file
+from dipeo_nb.diagram.source_files import read_file
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.lifecycle import SOON, Lifecycle, at_provider, lifecycle
 from dipeo_nb.errors import DiagramError, DipeoError, StorageError, ValidationError

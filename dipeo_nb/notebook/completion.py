@@ -12,7 +12,7 @@ from typing import Any
 
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import Diagram
-from dipeo_nb.diagram.fields import PERSON_NUMBERS, PERSON_OPTIONS, PERSON_TEXTS
+from dipeo_nb.diagram.person_fields import PERSON_NUMBERS, PERSON_OPTIONS, PERSON_TEXTS
 from dipeo_nb.domain.enums import NodeType, Status
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.domain.request_options import EFFORTS

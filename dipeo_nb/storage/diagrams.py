@@ -20,7 +20,7 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import Diagram, from_model, load_text
 from dipeo_nb.diagram.formats import FORMATS
-from dipeo_nb.diagram.source import size_limit
+from dipeo_nb.diagram.source_files import size_limit
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.ports import DiagramFormatPort, DiagramPort, FileSystemPort
 from dipeo_nb.errors import (

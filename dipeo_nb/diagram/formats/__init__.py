@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dipeo_nb.common.text import shorten
-from dipeo_nb.diagram import fields
+from dipeo_nb.diagram import node_fields
 from dipeo_nb.diagram.formats import executable, light, native, readable
-from dipeo_nb.diagram.source import Document, Reading, SourceMap
+from dipeo_nb.diagram.reading import Reading
+from dipeo_nb.diagram.source import Document
+from dipeo_nb.diagram.source_map import SourceMap
+from dipeo_nb.diagram.vocabulary import spellings
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import Severity
@@ -44,7 +47,7 @@ def read(document: Document, format: str) -> tuple[DomainDiagram, tuple[Diagnost
     """
     source = document.source
     reading = Reading(document.value, source)
-    source.spellings = fields.spellings()
+    source.spellings = spellings()
     if document.duplicates:
         for key, line, column in source.duplicates():
             reading.found.append(
@@ -69,5 +72,5 @@ def silent_reading() -> Reading:
 
 def write(model: DomainDiagram, format: str) -> str:
     """The diagram as text; labels are made unique where they are not."""
-    labelled = fields.unique_labels(model.nodes, silent_reading(), lambda _: ())
+    labelled = node_fields.unique_labels(model.nodes, silent_reading(), lambda _: ())
     return FORMATS[format].write(replace(model, nodes=tuple(labelled)))

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram import connections, fields
+from dipeo_nb.diagram import connections, person_fields
 from dipeo_nb.diagram.connections import References
 from dipeo_nb.diagram.formats.native import collection, read_nodes, written_node, written_persons
-from dipeo_nb.diagram.source import DocumentPath, Reading
+from dipeo_nb.diagram.metadata import read_metadata, unknown_top_keys, written_metadata
+from dipeo_nb.diagram.reading import Reading, as_text
+from dipeo_nb.diagram.spots import DocumentPath
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.domain.plan import Plan
 
@@ -49,7 +51,7 @@ def read(reading: Reading) -> DomainDiagram:
     inner = top.get("metadata") if isinstance(top.get("metadata"), dict) else {}
     # Upstream's dump holds the persons in its metadata.
     given = top.get("persons", inner.get("persons") if isinstance(inner, dict) else None)
-    people = fields.persons(given, lambda name: name if isinstance(given, dict) else f"person_{name}", reading)
+    people = person_fields.persons(given, lambda name: name if isinstance(given, dict) else f"person_{name}", reading)
     nodes = read_nodes(reading)
     references = References(nodes)
     handles = connections.handles(top.get("handles"), reading, references.by_id)
@@ -58,13 +60,13 @@ def read(reading: Reading) -> DomainDiagram:
         for at, item in collection(reading, "edges")
         if (arrow := _arrow(item, reading, at, references)) is not None
     ]
-    unknown = fields.unknown_top_keys(reading, TOP_KEYS)
+    unknown = unknown_top_keys(reading, TOP_KEYS)
     said = {k: v for k, v in (inner or {}).items() if k != "persons" or "persons" in top}
     return DomainDiagram(
-        nodes=fields.resolve_persons(nodes, people),
+        nodes=person_fields.resolve_persons(nodes, people),
         arrows=tuple(connections.with_ids(drafts, reading)),
         persons=people,
-        metadata=fields.metadata(said or None, unknown, reading),
+        metadata=read_metadata(said or None, unknown, reading),
         handles=handles,
     )
 
@@ -83,8 +85,8 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
     source, target = ends
     if source is None or target is None:
         return None
-    output = connections.legacy_handle(fields.as_text(item.get("source_output"), reading, *at, "source_output") or "default")
-    into = fields.as_text(item.get("target_input"), reading, *at, "target_input") or "default"
+    output = connections.legacy_handle(as_text(item.get("source_output"), reading, *at, "source_output") or "default")
+    into = as_text(item.get("target_input"), reading, *at, "target_input") or "default"
     data = connections.arrow_data(item.get("metadata"), output, reading, (*at, "metadata"))
     handle = data.pop(TARGET_HANDLE, None)
     label: str | None = None
@@ -95,7 +97,7 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
     if item.get("requires_first_execution") is True:
         data.setdefault("requires_first_execution", True)
     return DomainArrow(
-        id=fields.as_text(item.get("id"), reading, *at, "id") or "",
+        id=as_text(item.get("id"), reading, *at, "id") or "",
         source=source,
         target=target,
         source_handle=output,
@@ -109,7 +111,7 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
 
 def _node(item: Mapping[str, Any], key: str, reading: Reading, at: DocumentPath, references: References) -> str | None:
     """The id of the node at one end; None, with an error, when there is none."""
-    text = fields.as_text(item.get(key), reading, *at, key)
+    text = as_text(item.get(key), reading, *at, key)
     if not text:
         reading.error("missing-end", f"The edge has no '{key}'.", *at, hint="Write the id of a node.", field=key)
     elif text in references.by_id:
@@ -138,7 +140,7 @@ def write(diagram: DomainDiagram) -> str:
     }
     if handles := connections.written_handles(diagram):
         document["handles"] = handles
-    if meta := fields.written_metadata(diagram.metadata):
+    if meta := written_metadata(diagram.metadata):
         document["metadata"] = meta
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 

@@ -11,10 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram import connections, fields
+from dipeo_nb.diagram import connections, node_fields, person_fields
 from dipeo_nb.diagram.connections import End, References
 from dipeo_nb.diagram.formats.yaml_text import Flow, dump
-from dipeo_nb.diagram.source import DocumentPath, Reading
+from dipeo_nb.diagram.metadata import read_metadata, unknown_top_keys, written_metadata
+from dipeo_nb.diagram.reading import Reading, as_text, list_items
+from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.vocabulary import properties, written_properties
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 
 TOP_KEYS = ("version", "name", "description", "nodes", "connections", "persons", "handles", "metadata", "format")
@@ -40,7 +43,7 @@ def read(reading: Reading) -> DomainDiagram:
         DiagramFormatError: `nodes` or `connections` is no list.
     """
     top = reading.value
-    people = fields.persons(top.get("persons"), default_person_id, reading)
+    people = person_fields.persons(top.get("persons"), default_person_id, reading)
     nodes = _nodes(reading)
     references = References(nodes)
     handles = connections.handles(top.get("handles"), reading, references.by_id)
@@ -48,10 +51,10 @@ def read(reading: Reading) -> DomainDiagram:
     arrows = _arrows(reading, references)
     beside = {key: top[key] for key in ("name", "description") if key in top}
     return DomainDiagram(
-        nodes=fields.resolve_persons(nodes, people),
+        nodes=person_fields.resolve_persons(nodes, people),
         arrows=arrows,
         persons=people,
-        metadata=fields.metadata(top.get("metadata"), beside | fields.unknown_top_keys(reading, TOP_KEYS), reading),
+        metadata=read_metadata(top.get("metadata"), beside | unknown_top_keys(reading, TOP_KEYS), reading),
         handles=handles,
     )
 
@@ -59,15 +62,15 @@ def read(reading: Reading) -> DomainDiagram:
 def _nodes(reading: Reading) -> list[DomainNode]:
     found: list[DomainNode] = []
     paths: list[DocumentPath] = []
-    items = fields.items(reading, "nodes", "nodes")
-    taken = fields.given_ids(item for _, item in items)
+    items = list_items(reading, "nodes", "nodes")
+    taken = node_fields.given_ids(item for _, item in items)
     for at, item in items:
-        node_id = fields.as_text(item.get("id"), reading, *at, "id")
-        node = _node(item, node_id or fields.free_id(len(found), taken), len(found), reading, at)
+        node_id = as_text(item.get("id"), reading, *at, "id")
+        node = _node(item, node_id or node_fields.free_id(len(found), taken), len(found), reading, at)
         reading.source.nodes.setdefault(node.id, at)
         found.append(node)
         paths.append(at)
-    return fields.unique_labels(found, reading, paths.__getitem__)
+    return node_fields.unique_labels(found, reading, paths.__getitem__)
 
 
 def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, at: DocumentPath) -> DomainNode:
@@ -85,16 +88,16 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
         )
 
     label_value, label_at = part("label")
-    label = label_value.strip() if isinstance(label_value, str) else fields.as_text(label_value, reading, *label_at)
+    label = label_value.strip() if isinstance(label_value, str) else as_text(label_value, reading, *label_at)
     label = label or node_id
     if isinstance(label_value, (list, dict)):
         _wrong_type("label", "text", label_value, reading, label_at, label)
     if long_form is not None and not isinstance(long_form, dict):
         _wrong_type("props", "a mapping of properties", long_form, reading, (*at, "props"), label)
     type_value, type_at = part("type")
-    node_type = fields.node_type(type_value, reading, type_at, label)
+    node_type = node_fields.node_type(type_value, reading, type_at, label)
     if node_type is None:
-        node_type = fields.infer_type(label, props, first=index == 0)
+        node_type = node_fields.infer_type(label, props, first=index == 0)
         reading.warn(
             "missing-type",
             f"The node has no type; it is read as {node_type}.",
@@ -108,8 +111,8 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
         id=node_id,
         type=node_type,
         label=label,
-        position=fields.position(position_value, reading, position_at, label),
-        data=fields.properties(props, node_type, reading, at, label),
+        position=node_fields.position(position_value, reading, position_at, label),
+        data=properties(props, node_type, reading, at, label),
     )
 
 
@@ -127,7 +130,7 @@ def _wrong_type(field: str, wanted: str, value: Any, reading: Reading, at: Docum
 def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
     found: list[tuple[DomainArrow, DocumentPath]] = []
     silent: set[int] = set()
-    for at, item in fields.items(reading, "connections", "connections"):
+    for at, item in list_items(reading, "connections", "connections"):
         arrow = _arrow(item, reading, at, references)
         if arrow is None:
             continue
@@ -160,7 +163,7 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
     said = [place.get(key) for place in (item, inner) if isinstance(place, dict) for key in BRANCH_KEYS]
     source = replace(source, handle=connections.branch_handle(references.by_id[source.node], source.handle, *said))
     data = connections.arrow_data(item["data"], source.handle, reading, (*at, "data")) if "data" in item else {}
-    arrow_id = fields.as_text(item.get("id", data.pop("id", None)), reading, *at, "id")
+    arrow_id = as_text(item.get("id", data.pop("id", None)), reading, *at, "id")
     if source.requires_first or target.requires_first:
         data["requires_first_execution"] = True
     return DomainArrow(
@@ -190,7 +193,7 @@ def _end(
             field=key,
         )
         return None
-    text = fields.as_text(value, reading, *at, key)
+    text = as_text(value, reading, *at, key)
     if not text:
         reading.error(
             "missing-end",
@@ -236,9 +239,9 @@ def write(diagram: DomainDiagram) -> str:
 
     Lost: fractions of coordinates, and the handles that every node of a type has.
     """
-    people, names = fields.written_persons(diagram.persons, default_person_id)
+    people, names = person_fields.written_persons(diagram.persons, default_person_id)
     references = References(diagram.nodes)
-    meta = fields.written_metadata(diagram.metadata)
+    meta = written_metadata(diagram.metadata)
     document: dict[str, Any] = {"version": "light"}
     for key in ("name", "description"):
         if value := meta.pop(key, None):
@@ -260,7 +263,7 @@ def _written_node(node: DomainNode, index: int, names: Mapping[str, str]) -> dic
         made["id"] = node.id
     if node.position:
         made["position"] = Flow(x=round(node.position.x), y=round(node.position.y))
-    props = fields.written_properties(node, aliases=True)
+    props = written_properties(node, aliases=True)
     if isinstance(props.get("person"), str):
         props["person"] = names.get(props["person"], props["person"])
     clashing = {key: props.pop(key) for key in tuple(props) if key in NODE_KEYS or "." in key}

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram import connections, fields
+from dipeo_nb.diagram import connections, node_fields, person_fields
 from dipeo_nb.diagram.connections import References
-from dipeo_nb.diagram.source import DocumentPath, Reading
+from dipeo_nb.diagram.metadata import read_metadata, unknown_top_keys, written_metadata
+from dipeo_nb.diagram.reading import Reading, as_text, list_items
+from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.vocabulary import properties, vocabulary
 from dipeo_nb.domain.diagram import (
     DomainArrow,
     DomainDiagram,
@@ -42,17 +45,17 @@ def read(reading: Reading) -> DomainDiagram:
     """
     reading.value = top = _without_dunders(reading.value)
     keyed = isinstance(top.get("persons"), dict)
-    people = fields.persons(top.get("persons"), lambda name: name if keyed else f"person_{name}", reading)
+    people = person_fields.persons(top.get("persons"), lambda name: name if keyed else f"person_{name}", reading)
     nodes = read_nodes(reading)
     references = References(nodes)
     handles = connections.handles(top.get("handles"), reading, references.by_id)
     arrows = _arrows(reading, references)
-    unknown = fields.unknown_top_keys(reading, TOP_KEYS)
+    unknown = unknown_top_keys(reading, TOP_KEYS)
     return DomainDiagram(
-        nodes=fields.resolve_persons(nodes, people),
+        nodes=person_fields.resolve_persons(nodes, people),
         arrows=arrows,
         persons=people,
-        metadata=fields.metadata(top.get("metadata"), unknown, reading),
+        metadata=read_metadata(top.get("metadata"), unknown, reading),
         handles=handles,
     )
 
@@ -69,7 +72,7 @@ def collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str,
     """The mappings of a list or of an id-keyed mapping (the key becomes the `id` when that is missing)."""
     value = reading.value.get(key)
     if not isinstance(value, dict):
-        return fields.items(reading, key, key)
+        return list_items(reading, key, key)
     found: list[tuple[DocumentPath, dict[str, Any]]] = []
     for name, item in value.items():
         if isinstance(item, dict):
@@ -90,14 +93,14 @@ def read_nodes(reading: Reading) -> list[DomainNode]:
     found: list[DomainNode] = []
     paths: list[DocumentPath] = []
     items = collection(reading, "nodes")
-    taken = fields.given_ids(item for _, item in items)
+    taken = node_fields.given_ids(item for _, item in items)
     for at, item in items:
-        node_id = fields.as_text(item.get("id"), reading, *at, "id")
-        node = _node(item, node_id or fields.free_id(len(found), taken), len(found), reading, at)
+        node_id = as_text(item.get("id"), reading, *at, "id")
+        node = _node(item, node_id or node_fields.free_id(len(found), taken), len(found), reading, at)
         reading.source.nodes.setdefault(node.id, at)
         found.append(node)
         paths.append(at)
-    return fields.unique_labels(found, reading, paths.__getitem__)
+    return node_fields.unique_labels(found, reading, paths.__getitem__)
 
 
 def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, at: DocumentPath) -> DomainNode:
@@ -116,8 +119,8 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
     # Flat nodes, `{"id": …, "type": …, "code": …}`, are read too.
     props = {key: value for key, value in item.items() if key not in NODE_KEYS} | (inner or {})
     label_value = props.pop("label", None)
-    label = fields.as_text(label_value, reading, *at, "data", "label")
-    label = label or fields.as_text(item.get("label"), reading, *at, "label") or node_id
+    label = as_text(label_value, reading, *at, "data", "label")
+    label = label or as_text(item.get("label"), reading, *at, "label") or node_id
     if isinstance(label_value, (list, dict)):
         reading.error(
             "wrong-type",
@@ -129,9 +132,9 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
             node=shorten(label),
             field="label",
         )
-    node_type = fields.node_type(item.get("type"), reading, (*at, "type"), label)
+    node_type = node_fields.node_type(item.get("type"), reading, (*at, "type"), label)
     if node_type is None:
-        node_type = fields.infer_type(label, props, first=index == 0)
+        node_type = node_fields.infer_type(label, props, first=index == 0)
         reading.warn(
             "missing-type",
             f"The node has no type; it is read as {node_type}.",
@@ -144,8 +147,8 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
         id=node_id,
         type=node_type,
         label=label,
-        position=fields.position(item.get("position"), reading, (*at, "position"), label),
-        data=fields.properties(props, node_type, reading, at, label),
+        position=node_fields.position(item.get("position"), reading, (*at, "position"), label),
+        data=properties(props, node_type, reading, at, label),
     )
 
 
@@ -171,7 +174,7 @@ def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]
         extra = {key: item[key] for key in item if key not in ARROW_KEYS}
         content_type = item.get("content_type") or None
         arrow = DomainArrow(
-            id=fields.as_text(item.get("id"), reading, *at, "id") or "",
+            id=as_text(item.get("id"), reading, *at, "id") or "",
             source=source[0],
             target=target[0],
             source_handle=source[1],
@@ -194,7 +197,7 @@ def _end(
     references: References,
 ) -> tuple[str, str] | None:
     """Node id and handle label of `node_3_condtrue_output`; a bare node id means the default handle."""
-    text = fields.as_text(item.get(key), reading, *at, key)
+    text = as_text(item.get(key), reading, *at, key)
     if not text:
         reading.error(
             "missing-end",
@@ -263,7 +266,7 @@ def write(diagram: DomainDiagram) -> str:
         "handles": _keyed([connections.wire_handle(handle) for handle in _handles(diagram)]),
         "persons": _keyed(written_persons(diagram.persons)),
     }
-    if meta := fields.written_metadata(diagram.metadata):
+    if meta := written_metadata(diagram.metadata):
         document["metadata"] = meta
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
@@ -276,7 +279,7 @@ def written_persons(people: Iterable[DomainPerson]) -> list[dict[str, Any]]:
             "label": p.label,
             "type": "person",
             # Both are required texts on the wire; empty ones say "the default".
-            "llm_config": {"service": p.llm.service, "model": "", **fields.llm_settings(p.llm)},
+            "llm_config": {"service": p.llm.service, "model": "", **person_fields.llm_settings(p.llm)},
         }
         for p in people
     ]
@@ -292,10 +295,10 @@ def written_node(node: DomainNode) -> dict[str, Any]:
     x, y = (node.position.x, node.position.y) if node.position else (None, None)
     made: dict[str, Any] = {"id": node.id, "type": node.type}
     if x is not None and y is not None:
-        made["position"] = {"x": fields.whole(x), "y": fields.whole(y)}
+        made["position"] = {"x": node_fields.whole(x), "y": node_fields.whole(y)}
     cls = NODE_SPECS.get(node.type)
     # A null is left out where it is the default; elsewhere it says "none".
-    nullable = fields.vocabulary(cls).empty if cls else frozenset[str]()
+    nullable = vocabulary(cls).empty if cls else frozenset[str]()
     data = {key: value for key, value in node.data.items() if value is not None or key not in nullable}
     return made | {"data": {"label": node.label, **data}}
 

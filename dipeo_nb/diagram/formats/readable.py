@@ -14,10 +14,13 @@ from itertools import pairwise
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram import connections, fields
+from dipeo_nb.diagram import connections, node_fields, person_fields
 from dipeo_nb.diagram.connections import End, References
 from dipeo_nb.diagram.formats.yaml_text import Flow, dump
-from dipeo_nb.diagram.source import DocumentPath, Reading
+from dipeo_nb.diagram.metadata import read_metadata, unknown_top_keys, written_metadata
+from dipeo_nb.diagram.reading import Reading, as_text, stray_item
+from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.vocabulary import properties, written_properties
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, Vec2
 from dipeo_nb.domain.nodes import NODE_SPECS
 
@@ -79,9 +82,9 @@ def read(reading: Reading) -> DomainDiagram:
         DiagramFormatError: `nodes` or `flow` is neither a list nor a mapping.
     """
     top = reading.value
-    people = fields.persons(top.get("persons"), default_person_id, reading)
+    people = person_fields.persons(top.get("persons"), default_person_id, reading)
     drafts = list(_drafts(reading))
-    labelled = fields.unique_labels([d.node for d in drafts], reading, lambda i: drafts[i].at)
+    labelled = node_fields.unique_labels([d.node for d in drafts], reading, lambda i: drafts[i].at)
     references = References(labelled)
     handles = connections.handles(top.get("handles"), reading, references.by_id)
     references.handles = {(h.node_id, h.label, h.direction.value) for h in handles}
@@ -91,7 +94,7 @@ def read(reading: Reading) -> DomainDiagram:
     branching = {a.source for a in arrows if a.source_handle in connections.BRANCHES}
     beside = {key: top[key] for key in ("name", "description") if key in top}
     return DomainDiagram(
-        nodes=fields.resolve_persons(
+        nodes=person_fields.resolve_persons(
             [
                 _typed(draft, node, reading, first=index == 0, branches=node.id in branching)
                 for index, (draft, node) in enumerate(zip(drafts, labelled, strict=True))
@@ -100,7 +103,7 @@ def read(reading: Reading) -> DomainDiagram:
         ),
         arrows=arrows,
         persons=people,
-        metadata=fields.metadata(top.get("metadata"), beside | fields.unknown_top_keys(reading, TOP_KEYS), reading),
+        metadata=read_metadata(top.get("metadata"), beside | unknown_top_keys(reading, TOP_KEYS), reading),
         handles=handles,
     )
 
@@ -124,7 +127,7 @@ def _drafts(reading: Reading) -> Iterator[_Draft]:
     entries = list(_entries(reading, "nodes", "nodes"))
     mappings = [item for _, _, item in entries if isinstance(item, dict)]
     configs = [*mappings, *(value for item in mappings for value in item.values() if isinstance(value, dict))]
-    taken = fields.given_ids(configs)
+    taken = node_fields.given_ids(configs)
     for at, index, item in entries:
         if isinstance(item, dict) and len(item) == 1 and (isinstance(v := next(iter(item.values())), dict) or v is None):
             name = next(iter(item))
@@ -143,7 +146,7 @@ def _drafts(reading: Reading) -> Iterator[_Draft]:
                 node=shorten(name),
             )
         else:
-            fields.stray_item(reading, "nodes", index, item)
+            stray_item(reading, "nodes", index, item)
 
 
 def _draft(
@@ -155,15 +158,15 @@ def _draft(
     taken: frozenset[str],
 ) -> _Draft:
     label, kind, place = _node_key(name or "")
-    label = fields.as_text(config.get("label"), reading, *at, "label") or label
-    node_id = fields.as_text(config.get("id"), reading, *at, "id") or fields.free_id(index, taken)
+    label = as_text(config.get("label"), reading, *at, "label") or label
+    node_id = as_text(config.get("id"), reading, *at, "id") or node_fields.free_id(index, taken)
     props = {k: v for k, v in config.items() if k not in NODE_KEYS}
     if isinstance(config.get("props"), dict):
         props = config["props"] | props
     label = label or node_id
-    node_type = fields.node_type(config.get("type"), reading, (*at, "type"), label) or kind
+    node_type = node_fields.node_type(config.get("type"), reading, (*at, "type"), label) or kind
     if place is None:
-        place = fields.position(config.get("position"), reading, (*at, "position"), label)
+        place = node_fields.position(config.get("position"), reading, (*at, "position"), label)
     return _Draft(DomainNode(node_id, node_type or "", label, place), props, at, node_type is None)
 
 
@@ -188,8 +191,8 @@ def _node_key(text: str) -> tuple[str, str | None, Vec2 | None]:
 def _typed(draft: _Draft, node: DomainNode, reading: Reading, *, first: bool, branches: bool) -> DomainNode:
     node_type = node.type
     if draft.inferred:
-        node_type = fields.infer_type(node.label, draft.props, first=first, branches=branches)
-    return replace(node, type=node_type, data=fields.properties(draft.props, node_type, reading, draft.at, node.label))
+        node_type = node_fields.infer_type(node.label, draft.props, first=first, branches=branches)
+    return replace(node, type=node_type, data=properties(draft.props, node_type, reading, draft.at, node.label))
 
 
 def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
@@ -221,7 +224,7 @@ def _flow(reading: Reading, references: References) -> Iterator[tuple[DocumentPa
                     "bad-flow", f"'{shorten(item)}' is no flow item.", *at, hint="Write 'A -> B' or 'A: B'."
                 )
             else:
-                fields.stray_item(reading, "flow", index, item)
+                stray_item(reading, "flow", index, item)
 
 
 def _destinations(value: Any, reading: Reading, at: DocumentPath, references: References) -> Iterator[_Destination]:
@@ -230,7 +233,7 @@ def _destinations(value: Any, reading: Reading, at: DocumentPath, references: Re
         if destination:
             yield destination
         return
-    text = fields.as_text(value, reading, *at)
+    text = as_text(value, reading, *at)
     if not text:
         reading.error(
             "bad-flow",
@@ -263,7 +266,7 @@ def _from_mapping(value: Mapping[str, Any], reading: Reading, at: DocumentPath) 
             )
         elif DESTINATION_KEYS[key] not in said or key == DESTINATION_KEYS[key]:
             said[DESTINATION_KEYS[key]] = item
-    texts = {word: fields.as_text(said.get(word), reading, *at, word) for word in ("to", "from", "in")}
+    texts = {word: as_text(said.get(word), reading, *at, word) for word in ("to", "from", "in")}
     if not texts["to"]:
         reading.error(
             "missing-end", "A destination has no 'to'.", *at, hint="Write 'to: B' with the label of a node.", field="to"
@@ -355,7 +358,7 @@ def _arrow(
     if start.requires_first or target.requires_first:
         data["requires_first_execution"] = True
     return DomainArrow(
-        id=fields.as_text(more.get("id"), reading, *at, "id") or "",
+        id=as_text(more.get("id"), reading, *at, "id") or "",
         source=start.node,
         target=target.node,
         source_handle=start.handle,
@@ -389,8 +392,8 @@ def write(diagram: DomainDiagram) -> str:
     Destinations are in words; those with quotes in their texts, a priority, data or an id of their own are mappings.
     Lost: fractions of coordinates, and the handles that every node of a type has.
     """
-    people, names = fields.written_persons(diagram.persons, default_person_id)
-    meta = fields.written_metadata(diagram.metadata)
+    people, names = person_fields.written_persons(diagram.persons, default_person_id)
+    meta = written_metadata(diagram.metadata)
     document: dict[str, Any] = {"version": "readable"}
     for key in ("name", "description"):
         if value := meta.pop(key, None):
@@ -415,7 +418,7 @@ def _written_node(node: DomainNode, index: int, names: Mapping[str, str]) -> dic
         config["label"] = node.label
     if node.id != f"node_{index}":
         config["id"] = node.id
-    props = fields.written_properties(node, aliases=False)
+    props = written_properties(node, aliases=False)
     if isinstance(props.get("person"), str):
         props["person"] = names.get(props["person"], props["person"])
     clashing = {name: props.pop(name) for name in tuple(props) if name in NODE_KEYS}

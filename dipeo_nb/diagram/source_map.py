@@ -1,0 +1,103 @@
+"""`SourceMap`: where the parts of a diagram stand in its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dipeo_nb.diagram.json_reader import json_spots
+from dipeo_nb.diagram.spots import DocumentPath, Spot
+from dipeo_nb.diagram.yaml_reader import yaml_spots
+
+
+class SourceMap:
+    """Where things stand in the text of a diagram; places are computed when first asked for.
+
+    All lines and columns are 1-based. Lookups answer None when the place is unknown.
+    """
+
+    def __init__(self, text: str = "", file: str | None = None, *, json: bool = False) -> None:
+        self.text = text
+        self.file = file
+        self.json = json
+        self.nodes: dict[str, DocumentPath] = {}
+        """Node id → path of its mapping; the readers fill these three."""
+        self.arrows: dict[str, DocumentPath] = {}
+        self.persons: dict[str, DocumentPath] = {}
+        self.spellings: Mapping[str, tuple[str, ...]] = {}
+        """Canonical field → other spellings it may have in the text."""
+        self._root: Spot | None = None
+        self._duplicates: list[Spot] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_root": None, "_duplicates": []}
+
+    @property
+    def root(self) -> Spot | None:
+        """The tree of places; None for an empty text."""
+        if self._root is None and self.text:
+            places = json_spots if self.json else yaml_spots
+            self._root, self._duplicates = places(self.text)
+        return self._root
+
+    def spot(self, *path: str | int) -> tuple[Spot, Spot] | None:
+        """The (key, value) pair at a document path; in sequences and at the top both are the value."""
+        here = self.root
+        pair = (here, here) if here else None
+        for step in path:
+            items = pair[1].items if pair else None
+            if isinstance(items, dict) and isinstance(step, str):
+                pair = items.get(step)
+            elif isinstance(items, list) and isinstance(step, int) and step < len(items):
+                pair = (items[step], items[step])
+            else:
+                return None
+        return pair
+
+    def place(self, *path: str | int) -> tuple[int, int] | None:
+        """Line and column of a document path: of the key in a mapping, of the item in a list."""
+        pair = self.spot(*path)
+        return (pair[0].line, pair[0].column) if pair else None
+
+    def written(self, *path: str | int) -> str | None:
+        """The text of a scalar as the author wrote it (`No` rather than False), without quotes."""
+        pair = self.spot(*path)
+        return pair[1].text if pair else None
+
+    def node(self, node_id: str, field: str | None = None) -> tuple[int, int] | None:
+        """Place of a node, or of one of its fields (in any accepted spelling) when the text has it."""
+        return self._part(self.nodes, node_id, field)
+
+    def arrow(self, arrow_id: str, field: str | None = None) -> tuple[int, int] | None:
+        """Place of an arrow, or of one of its fields when the text has it."""
+        return self._part(self.arrows, arrow_id, field)
+
+    def person(self, person_id: str, field: str | None = None) -> tuple[int, int] | None:
+        """Place of a person, or of one of its fields when the text has it."""
+        return self._part(self.persons, person_id, field)
+
+    def field_path(self, base: DocumentPath, field: str) -> DocumentPath | None:
+        """Path of a field of the node, arrow or person at *base*, in whatever spelling the text has."""
+        names = (field, *self.spellings.get(field, ()))
+        for inner in ((), ("props",), ("data",), ("llm_config",)):
+            for name in names:
+                if self.spot(*base, *inner, name):
+                    return (*base, *inner, name)
+        pair = self.spot(*base)
+        keys = pair[1].items if pair else None
+        if isinstance(keys, dict):
+            for key in keys:
+                if key.split(".")[0] in names:
+                    return (*base, key)
+        return None
+
+    def duplicates(self) -> list[tuple[str, int, int]]:
+        """Keys that a mapping holds more than once: (key, line, column) of the later ones."""
+        return [(s.text or "", s.line, s.column) for s in self._duplicates] if self.root else []
+
+    def _part(self, table: Mapping[str, DocumentPath], name: str, field: str | None) -> tuple[int, int] | None:
+        base = table.get(name)
+        if base is None:
+            return None
+        path = self.field_path(base, field) if field else None
+        return self.place(*(path or base))
