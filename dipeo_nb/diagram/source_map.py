@@ -91,6 +91,37 @@ class SourceMap:
                     return (*base, key)
         return None
 
+    def inside(self, node_id: str, field: str, line: int, column: int) -> tuple[int, int] | None:
+        """Place in the file of a line and column (1-based) inside the text of a node's field."""
+        base = self.nodes.get(node_id)
+        path = self.field_path(base, field) if base else None
+        pair = self.spot(*path) if path else None
+        if pair is None:
+            return None
+        _, spot = pair
+        value = spot.text or ""
+        raw = self.text[spot.start : spot.end]
+        lines = value.split("\n")
+        wanted = lines[line - 1] if line <= len(lines) else ""
+        if raw[:1] == "|":
+            # A literal block: its lines follow the indicator one by one, indented.
+            at = spot.line + line
+            row = self.text.split("\n")[at - 1] if at <= self.text.count("\n") + 1 else ""
+            return at, max(row.find(wanted), 0) + column
+        if len(lines) == 1 and raw[:1] not in "'\">":
+            return spot.line, spot.column + column - 1
+        if len(lines) == 1 and raw[:1] in "'\"":
+            return spot.line, spot.column + column
+        # Quoted or folded over several lines: look for the line's own words.
+        needle = wanted.strip()
+        found = raw.find(needle) if len(needle) > 2 and raw.count(needle) == 1 else -1
+        if found < 0:
+            return spot.line, spot.column
+        before = raw[:found]
+        return spot.line + before.count("\n"), (
+            spot.column + found if "\n" not in before else found - before.rindex("\n")
+        ) + max(column - 1 - (len(wanted) - len(wanted.lstrip())), 0)
+
     def duplicates(self) -> list[tuple[str, int, int]]:
         """Keys that a mapping holds more than once: (key, line, column) of the later ones."""
         return [(s.text or "", s.line, s.column) for s in self._duplicates] if self.root else []

@@ -1,4 +1,4 @@
-"""What a reader should know of a diagram's loops before it runs: who waits for their end, and what would not end."""
+"""Checks of loops: which nodes wait for their end, and which would not end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dipeo_nb.common.text import shorten
+from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import graph
+from dipeo_nb.diagram.checks.state import CheckState
 from dipeo_nb.domain.enums import ConditionType, Severity
 from dipeo_nb.domain.nodes import ConditionNode
 from dipeo_nb.domain.plan import PlanEdge, PlanNode
@@ -23,17 +25,18 @@ class Finding(NamedTuple):
     """Id."""
 
 
-def check_loops(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], *, max_iterations: int) -> Iterator[Finding]:
-    """Findings on the loops of a linked diagram.
+def check_loops(state: CheckState) -> None:
+    """Report on the loops of a diagram that has no errors: only one that can be linked has loops."""
+    for severity, code, message, hint, node in _findings(*state.link()):
+        state.report(severity, code, message, hint, node=state.nodes[node])
 
-    Args:
-        max_iterations: visits of a node that the run allows (DIPEO_MAX_ITERATIONS).
-    """
+
+def _findings(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> Iterator[Finding]:
     for node in nodes:
         yield from _waits(nodes, edges, node)
         if isinstance(node.spec, ConditionNode) and node.spec.condition_type is ConditionType.DETECT_MAX_ITERATIONS:
             yield from _endless(nodes, edges, node)
-    yield from _large_limits(nodes, max_iterations)
+    yield from _large_limits(nodes, get_settings().max_iterations)
 
 
 def _waits(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], node: PlanNode) -> Iterator[Finding]:
