@@ -112,7 +112,7 @@ MADE_AT_RUN_TIME = {
     "llm/providers/echo.py": "the name of a tool between word boundaries",
     "llm/samples.py": "the pattern of a schema, which runs where it can be killed",
     "diagram/schema_check.py": "the pattern of a schema, which is matched in linear time or where it can be killed",
-    "diagram/expressions.py": "signs of a table of two characters",
+    "diagram/expressions/errors.py": "signs of a table of two characters",
     "storage/cloud/metadata.py": "letters, digits and dashes, one of two",
     "storage/memory.py": "made of a glob",
     "storage/patterns.py": "made of a glob, without any repetition within another",
