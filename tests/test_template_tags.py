@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dipeo_nb.diagram.template_names import check
 from dipeo_nb.diagram.template_tags import tags
-from dipeo_nb.diagram.templates import SimpleTemplateProcessor, check
+from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.errors import TemplateError
 
 REFERENCE = re.compile(

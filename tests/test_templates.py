@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipeo_nb.diagram import templates
-from dipeo_nb.diagram.templates import SimpleTemplateProcessor, check, resolve
+from dipeo_nb.diagram import template_program
+from dipeo_nb.diagram.template_names import check
+from dipeo_nb.diagram.templates import SimpleTemplateProcessor, resolve
 from dipeo_nb.domain.ports import TemplateProcessorPort
 from dipeo_nb.errors import TemplateError
 from dipeo_nb.execution.inputs import ConversationView, TextView
@@ -284,8 +285,8 @@ def test_variables() -> None:
 
 def test_translations_are_cached_and_bounded() -> None:
     """A template is translated once, and the cache does not grow without end."""
-    assert templates.translate("{{a}} once") is templates.translate("{{a}} once")
-    assert templates.translate.cache_info().maxsize == templates.CACHED_TEMPLATES
+    assert template_program.translate("{{a}} once") is template_program.translate("{{a}} once")
+    assert template_program.translate.cache_info().maxsize == template_program.CACHED_TEMPLATES
 
 
 def test_is_a_template_processor() -> None:

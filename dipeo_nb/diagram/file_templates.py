@@ -16,8 +16,8 @@ from jinja2.exceptions import SecurityError, TemplateError as JinjaError, Templa
 
 from dipeo_nb.common.text import known_names
 from dipeo_nb.diagram.metering import NotQuickError, meter, metered
+from dipeo_nb.diagram.template_names import Names, check_filters, names_of
 from dipeo_nb.diagram.template_sandbox import Counted, SandboxEnvironment, gathered, make_environment
-from dipeo_nb.diagram.templates import Names, check_filters, names_of
 from dipeo_nb.diagram.values import TooLargeError, as_text
 from dipeo_nb.errors import TemplateError
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 from dipeo_nb.common.text import nearest, shorten
-from dipeo_nb.diagram import expressions, templates
+from dipeo_nb.diagram import expressions, template_names
 from dipeo_nb.diagram.checks.state import CheckState
 from dipeo_nb.diagram.file_templates import check_file
 from dipeo_nb.diagram.given_names import SPECIAL_NAMES
@@ -40,7 +40,7 @@ def check_template(
     field: str,
     text: str,
     *,
-    check: Callable[[str], templates.Names] = templates.check,
+    check: Callable[[str], template_names.Names] = template_names.check,
     own: frozenset[str] = frozenset(),
     open_names: bool = False,
 ) -> None:
@@ -75,7 +75,7 @@ def check_template_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> N
         text = state.files.read(spec.template_path, base_first=True)[0]
     if not isinstance(text, str) or "{" not in text:
         return spec
-    check = templates.check if spec.engine is TemplateEngine.INTERNAL else check_file
+    check = template_names.check if spec.engine is TemplateEngine.INTERNAL else check_file
     own = frozenset(spec.variables) | {"generated_at"}
     check_template(state, node, field, text, check=check, own=own, open_names=bool(spec.preprocessor))
     return spec
