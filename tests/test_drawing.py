@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dipeo_nb.diagram import labels
-from dipeo_nb.diagram.drawing import LIVE_CSS, NodeLook, draw, text_tree
+from dipeo_nb.diagram.drawing import draw
+from dipeo_nb.diagram.drawing_style import LIVE_CSS
+from dipeo_nb.diagram.labels import NodeLook
+from dipeo_nb.diagram.text_tree import text_tree
 from dipeo_nb.domain.diagram import (
     DiagramMetadata,
     DomainArrow,
@@ -122,7 +125,7 @@ def test_themes() -> None:
 
 def test_contrast() -> None:
     """Text and lines keep the contrast that WCAG asks for (4.5 for text, 3 for lines and glyphs), in both themes."""
-    from dipeo_nb.diagram import drawing
+    from dipeo_nb.diagram import drawing_style
 
     def light_of(colour: str) -> float:
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -133,7 +136,7 @@ def test_contrast() -> None:
         high, low = sorted((light_of(a), light_of(b)), reverse=True)
         return (high + 0.05) / (low + 0.05)
 
-    for colours in (drawing._LIGHT, drawing._DARK):
+    for colours in (drawing_style._LIGHT, drawing_style._DARK):
         for name in ("text", "muted", "yes", "no"):
             assert contrast(colours[name], colours["card"]) >= 4.5, name
             assert contrast(colours[name], colours["box"]) >= 4.5, name

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipeo_nb.diagram.drawing import NodeLook
+from dipeo_nb.diagram.labels import NodeLook
 from dipeo_nb.diagram.mermaid import to_mermaid
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import Status

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dipeo_nb.diagram.document import load
-from dipeo_nb.diagram.drawing import NodeLook, draw, overview
-from dipeo_nb.diagram.labels import clean, measure
+from dipeo_nb.diagram.drawing import draw, overview
+from dipeo_nb.diagram.labels import NodeLook, clean, measure
 from dipeo_nb.diagram.layout import place
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, Vec2
 from dipeo_nb.domain.enums import Status

@@ -235,7 +235,8 @@ class Diagram:
     @checked_call
     def outline(self, *, lines: int = 100) -> str:
         """The diagram as text: nodes with their arrows, then the findings; at most about *lines* lines."""
-        from dipeo_nb.diagram.drawing import clean, text_tree
+        from dipeo_nb.diagram.drawing import clean
+        from dipeo_nb.diagram.text_tree import text_tree
 
         count = f"{len(self.nodes)} nodes, {len(self.arrows)} arrows, {len(self.persons)} persons"
         tree = text_tree(self.model).splitlines()

@@ -42,6 +42,17 @@ STATUS_LOOKS: dict[str, StatusLook] = {
 """Status value → glyph and word; shown beside the colour, never colour alone."""
 
 
+class NodeLook(NamedTuple):
+    """What a drawing shows of a node's progress."""
+
+    status: str
+    """A `Status` value."""
+    runs: int = 0
+    """Finished runs; shown as `×3` from 1 on."""
+    note: str = ""
+    """Replaces the line under the label, e.g. `1.2 s · 340 tokens`."""
+
+
 def status_look(status: str) -> StatusLook:
     """Glyph and word of a status; an unknown status shows its own name."""
     return STATUS_LOOKS.get(status) or StatusLook("?", clean(status, 40))

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 
 from dipeo_nb.diagram import labels
-from dipeo_nb.diagram.drawing import NodeLook
-from dipeo_nb.diagram.labels import clean, isolate
+from dipeo_nb.diagram.labels import NodeLook, clean, isolate
 from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import Status
 

@@ -13,11 +13,12 @@ from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.text import inert, money
 from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
-from dipeo_nb.diagram.drawing import NodeLook, draw, overview, text_tree
+from dipeo_nb.diagram.drawing import draw, overview
 from dipeo_nb.diagram.html import figure
-from dipeo_nb.diagram.labels import clean, status_look
+from dipeo_nb.diagram.labels import NodeLook, clean, status_look
 from dipeo_nb.diagram.layout import place
 from dipeo_nb.diagram.png import svg_to_png
+from dipeo_nb.diagram.text_tree import text_tree
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.execution.compare import NodeDiff, RunDiff, cost_in_words, model_in_words, words
 from dipeo_nb.execution.fold import NodeState, RunState

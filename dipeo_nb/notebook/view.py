@@ -20,7 +20,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from dipeo_nb.diagram.drawing import LIVE_CSS, draw
+from dipeo_nb.diagram.drawing import draw
+from dipeo_nb.diagram.drawing_style import LIVE_CSS
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import EventType, Status

@@ -11,7 +11,8 @@ pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 
 from playwright.sync_api import Page, expect
 
-from dipeo_nb.diagram.drawing import LIVE_CSS, draw
+from dipeo_nb.diagram.drawing import draw
+from dipeo_nb.diagram.drawing_style import LIVE_CSS
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.notebook import view
 
