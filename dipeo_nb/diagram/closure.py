@@ -29,8 +29,9 @@ from dipeo_nb.common.paths import name_below
 from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.common.root import Root
 from dipeo_nb.config import get_settings
-from dipeo_nb.diagram.document import Diagram
-from dipeo_nb.diagram.nested import DEEPEST, nested_document
+from dipeo_nb.diagram.file_templates import parse_file
+from dipeo_nb.diagram.loading import DEEPEST, load_nested
+from dipeo_nb.diagram.parsed import ParsedDiagram
 from dipeo_nb.diagram.prompt_files import PromptFiles
 from dipeo_nb.diagram.shell_words import CODE_SUFFIXES, NODE_SUFFIXES, mentioned
 from dipeo_nb.diagram.shell_words import folders as entered_folders
@@ -86,7 +87,7 @@ def pin_of(digest: str) -> str:
     return base64.b32encode(bytes.fromhex(digest)[:20]).decode().lower()
 
 
-def closure(document: Diagram, *, base_dir: Path, plan: Plan | None = None) -> Closure:
+def closure(document: ParsedDiagram, *, base_dir: Path, plan: Plan | None = None) -> Closure:
     """The closure of a diagram in a base directory.
 
     Args:
@@ -177,7 +178,7 @@ class _Collector:
         """Of the diagram's file; files below it come with it, others are the user's."""
         self._size = 0
 
-    def diagram(self, document: Diagram, plan: Plan, way: tuple[str, ...], depth: int) -> None:
+    def diagram(self, document: ParsedDiagram, plan: Plan, way: tuple[str, ...], depth: int) -> None:
         digest = plan_digest(plan)
         if document.path is not None:
             self.places.append(document.path.resolve())
@@ -212,7 +213,7 @@ class _Collector:
         if (not spec.diagram_data and "{" in name) or "diagram" not in _effects(node, field):
             return
         try:
-            document = nested_document(spec, name, source_path=plan.source_path, base_dir=self.base)
+            document = load_nested(spec, name, source_path=plan.source_path, base_dir=self.base)
             inner = document.compile(base_dir=self.base)
         except (DiagramError, StorageError):
             return  # it may be there when its node is reached; what nobody was shown is not granted then
@@ -442,8 +443,6 @@ def _effects(node: PlanNode, name: str) -> tuple[str, ...]:
 
 def _included(template: str) -> Iterator[str | None]:
     """Names of the templates that a template includes, extends or imports; None for one that is not written out."""
-    from dipeo_nb.diagram.file_templates import parse_file  # only diagrams that make files need it
-
     try:
         tree = parse_file(template)
     except (JinjaError, TemplateError, RecursionError):

@@ -12,11 +12,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram import connections, formats, node_fields, person_fields
 from dipeo_nb.diagram.formats.yaml_text import dump, dump_flow
+from dipeo_nb.diagram.parsed import ParsedDiagram
 from dipeo_nb.diagram.source import parse
 from dipeo_nb.diagram.source_map import SourceMap
 from dipeo_nb.diagram.spots import DocumentPath, Spot
@@ -24,9 +25,6 @@ from dipeo_nb.diagram.vocabulary import vocabulary
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, DomainPerson
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import DiagramFormatError, ValidationError
-
-if TYPE_CHECKING:
-    from dipeo_nb.diagram.document import Diagram
 
 _T = TypeVar("_T", DomainNode, DomainPerson, DomainArrow)
 
@@ -52,8 +50,8 @@ class Edit:
     """The new name of the key at *path*, whose value stays."""
 
 
-def edited(diagram: Diagram, path: str, value: Any) -> str:
-    """The text of *diagram* with the value at *path* changed; paths as of `Diagram.set`.
+def set_value(diagram: ParsedDiagram, path: str, value: Any) -> str:
+    """The text of *diagram* with the value at *path* changed; paths as for `Diagram.set`.
 
     Raises:
         ValidationError: nothing stands at that path, or the field does not exist.
@@ -78,8 +76,8 @@ def edited(diagram: Diagram, path: str, value: Any) -> str:
     )
 
 
-def person_of(diagram: Diagram, path: str) -> tuple[DomainPerson, str] | None:
-    """The person that a path as of `Diagram.set` is about, and the field of it; None when it is about something else.
+def person_of(diagram: ParsedDiagram, path: str) -> tuple[DomainPerson, str] | None:
+    """The person that a path of `Diagram.set` is about, and the field of it; None when it is about something else.
 
     Raises:
         ValidationError: there is no such person.
@@ -120,12 +118,12 @@ def _split(rest: str, things: Sequence[_T], path: str) -> tuple[_T, str]:
 # ------------------------------------------------------------------------------------------------ what changes
 
 
-def _metadata_path(diagram: Diagram, key: str) -> DocumentPath:
+def _metadata_path(diagram: ParsedDiagram, key: str) -> DocumentPath:
     inside = diagram.format in WIRE or diagram.source.spot("metadata", key) is not None
     return ("metadata", key) if inside and not diagram.source.spot(key) else (key,)
 
 
-def _edited_node(diagram: Diagram, node: DomainNode, field: str, value: Any) -> str:
+def _edited_node(diagram: ParsedDiagram, node: DomainNode, field: str, value: Any) -> str:
     if field == "label":
         return _relabelled_node(diagram, node, value)
     cls = NODE_SPECS.get(node.type)
@@ -165,7 +163,7 @@ def _field_path(
     return (*found, *deeper.split(".")[1:])
 
 
-def _relabelled_node(diagram: Diagram, node: DomainNode, value: Any) -> str:
+def _relabelled_node(diagram: ParsedDiagram, node: DomainNode, value: Any) -> str:
     """A new label, also in the connections and conditions that use it."""
     label = _new_label(value, (name for n in diagram.nodes if n is not node for name in (n.label, n.id)))
     if diagram.format == "readable":
@@ -204,7 +202,7 @@ def _new_label(value: Any, others: Any) -> str:
     return label
 
 
-def _edited_person(diagram: Diagram, person: DomainPerson, field: str, value: Any) -> str:
+def _edited_person(diagram: ParsedDiagram, person: DomainPerson, field: str, value: Any) -> str:
     base = diagram.source.persons[person.id]
     if field == "label":
         label = _new_label(value, (name for p in diagram.persons if p is not person for name in (p.label, p.id)))
@@ -227,7 +225,7 @@ def _edited_person(diagram: Diagram, person: DomainPerson, field: str, value: An
     return _apply(diagram, [Edit(diagram.source.field_path(base, field) or (*base, *nested, field), value)])
 
 
-def _edited_arrow(diagram: Diagram, arrow: DomainArrow, field: str, value: Any) -> str:
+def _edited_arrow(diagram: ParsedDiagram, arrow: DomainArrow, field: str, value: Any) -> str:
     top = field.partition(".")[0]
     words = ARROW_FIELDS[diagram.format]
     if top not in words:
@@ -258,7 +256,7 @@ _NULL = _Null()
 
 
 def _rewritten(
-    diagram: Diagram, *, nodes: dict[str, DomainNode] | None = None, arrows: dict[str, DomainArrow] | None = None
+    diagram: ParsedDiagram, *, nodes: dict[str, DomainNode] | None = None, arrows: dict[str, DomainArrow] | None = None
 ) -> str:
     """The text written anew: where names are parts of sentences (readable) or derived (executable), pieces cannot be replaced safely."""
     model: DomainDiagram = replace(
@@ -272,7 +270,7 @@ def _rewritten(
 # -------------------------------------------------------------------------------------------- how it is changed
 
 
-def _apply(diagram: Diagram, edits: Sequence[Edit]) -> str:
+def _apply(diagram: ParsedDiagram, edits: Sequence[Edit]) -> str:
     text = diagram.text
     document = parse(text, diagram.source.file)
     wanted = document.value

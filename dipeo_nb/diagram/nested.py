@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dipeo_nb.diagram.document import Diagram, load, load_named
+from dipeo_nb.diagram.document import Diagram
+from dipeo_nb.diagram.loading import DEEPEST, load_nested
 from dipeo_nb.domain.nodes import SubDiagramNode
 
-DEEPEST = 10
-"""Diagrams within diagrams."""
+__all__ = ["DEEPEST", "nested_document"]
 
 
 def nested_document(spec: SubDiagramNode, name: str, *, source_path: str | None, base_dir: Path) -> Diagram:
-    """The diagram that a sub_diagram node means: inline, else looked up beside the file of its own diagram and below the base
-    directory.
-
-    Args:
-        name: its `diagram_name`, with its variables filled in.
-        source_path: the file of the diagram that the node is part of.
+    """The diagram that a sub_diagram node means, as `loading.load_nested` finds it.
 
     Raises:
         DiagramError: there is none, or it cannot be read.
     """
-    if spec.diagram_data:
-        return load(spec.diagram_data, format=spec.diagram_format, base_dir=base_dir)
-    form = str(spec.diagram_format) if spec.diagram_format else None
-    beside = Path(source_path).parent if source_path else None
-    return load_named(name, base_dir, beside=beside, format=form)
+    return Diagram.of(load_nested(spec, name, source_path=source_path, base_dir=base_dir))
