@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram.fields import vocabulary
 from dipeo_nb.diagram.schema import light_schema
+from dipeo_nb.diagram.vocabulary import vocabulary
 from dipeo_nb.domain.nodes import NODE_SPECS, NodeSpec
 from dipeo_nb.errors import ValidationError
 
