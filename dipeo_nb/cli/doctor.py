@@ -87,14 +87,14 @@ def _python(settings: Settings) -> Iterator[Finding]:
 def _extras(settings: Settings) -> Iterator[Finding]:
     missing: dict[str, list[str]] = {}
     for requirement in metadata.requires("dipeo-nb") or ():
-        named = re.match(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]", requirement)
-        if named is None or named[2] in ("all", "test", "bench", "dev"):
+        named, wanted = re.match(r"[\w.-]++", requirement), re.search(r"\bextra == ['\"]([\w-]++)['\"]", requirement)
+        if named is None or wanted is None or wanted[1] in ("all", "test", "bench", "dev"):
             continue
         try:
-            metadata.version(named[1])
-            missing.setdefault(named[2], [])
+            metadata.version(named[0])
+            missing.setdefault(wanted[1], [])
         except metadata.PackageNotFoundError:
-            missing.setdefault(named[2], []).append(named[1])
+            missing.setdefault(wanted[1], []).append(named[0])
     here = [extra for extra, packages in missing.items() if not packages]
     absent = [extra for extra, packages in missing.items() if packages]
     fix = f'pip install "dipeo-nb[{absent[0]}]" adds one' if absent else ""

@@ -96,8 +96,8 @@ def _end_of(text: str, at: int) -> int:
 _DECODER = json.JSONDecoder()
 _LISTED = re.compile(r'"inlinedResponses"\s*:\s*\[')
 _STATE = re.compile(r'"state"\s*:\s*"(\w+)"')
-_STATS = re.compile(r'"batchStats"\s*:\s*(\{(?:\s*"\w+"\s*:\s*"?\d+"?\s*,?)*\})')
-_NEXT = re.compile(r"\s*,?\s*(?=\{)")
+_STATS = re.compile(r'"batchStats"\s*:\s*(\{(?:\s*+"\w++"\s*+:\s*+"?\d++"?\s*+,?)*+\s*+\})')
+_NEXT = re.compile(r"\s*+,?\s*+(?=\{)")
 _ENTRY = re.compile(r',\s*\{\s*"(?:metadata|response|error)"\s*:')
 _TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
 """What the structure of a JSON is seen by; texts, so that nothing in them is taken for it."""
