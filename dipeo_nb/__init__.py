@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from dipeo_nb.llm.recording import Recordings, recording
     from dipeo_nb.notebook.answer import Answer
     from dipeo_nb.notebook.chat import LLM, tool
-    from dipeo_nb.notebook.run import Run, RunResult
-    from dipeo_nb.notebook.session import (
-        Session,
+    from dipeo_nb.notebook.facade import (
         achat,
         arun,
         chat,
@@ -50,6 +48,8 @@ if TYPE_CHECKING:
         start,
         trust,
     )
+    from dipeo_nb.notebook.run import Run, RunResult
+    from dipeo_nb.notebook.session import Session
 
 __version__ = "0.1.0"
 
@@ -72,26 +72,26 @@ _HOMES = {
     "Settings": "dipeo_nb.config",
     "TrustError": "dipeo_nb.errors",
     "UserError": "dipeo_nb.errors",
-    "achat": "dipeo_nb.notebook.session",
-    "arun": "dipeo_nb.notebook.session",
-    "chat": "dipeo_nb.notebook.session",
-    "diff": "dipeo_nb.notebook.session",
-    "fork": "dipeo_nb.notebook.session",
+    "achat": "dipeo_nb.notebook.facade",
+    "arun": "dipeo_nb.notebook.facade",
+    "chat": "dipeo_nb.notebook.facade",
+    "diff": "dipeo_nb.notebook.facade",
+    "fork": "dipeo_nb.notebook.facade",
     "get_settings": "dipeo_nb.config",
-    "load": "dipeo_nb.notebook.session",
-    "models": "dipeo_nb.notebook.session",
-    "nest": "dipeo_nb.notebook.session",
+    "load": "dipeo_nb.notebook.facade",
+    "models": "dipeo_nb.notebook.facade",
+    "nest": "dipeo_nb.notebook.facade",
     "node": "dipeo_nb.execution.functions",
-    "open_run": "dipeo_nb.notebook.session",
+    "open_run": "dipeo_nb.notebook.facade",
     "override_settings": "dipeo_nb.config",
     "recording": "dipeo_nb.llm.recording",
-    "replay": "dipeo_nb.notebook.session",
-    "resume": "dipeo_nb.notebook.session",
-    "run": "dipeo_nb.notebook.session",
-    "runs": "dipeo_nb.notebook.session",
-    "start": "dipeo_nb.notebook.session",
+    "replay": "dipeo_nb.notebook.facade",
+    "resume": "dipeo_nb.notebook.facade",
+    "run": "dipeo_nb.notebook.facade",
+    "runs": "dipeo_nb.notebook.facade",
+    "start": "dipeo_nb.notebook.facade",
     "tool": "dipeo_nb.notebook.chat",
-    "trust": "dipeo_nb.notebook.session",
+    "trust": "dipeo_nb.notebook.facade",
 }
 """Public name → the module that has it."""
 
@@ -156,7 +156,7 @@ class _CallableModule(_Module):
         Raises:
             UnsupportedError: there is no such service; the message lists the choices.
         """
-        from dipeo_nb.notebook.session import llm as ready
+        from dipeo_nb.notebook.facade import llm as ready
 
         return ready(model, **defaults)
 

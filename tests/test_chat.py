@@ -38,7 +38,8 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm.catalogue import named
 from dipeo_nb.notebook import answer as look
 from dipeo_nb.notebook.answer import Answer, Unfolding, of_response
-from dipeo_nb.notebook.session import Session, default_session
+from dipeo_nb.notebook.facade import default_session
+from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import FailingClient, SlowClient, scripted
 from tests.llm_wire import ScriptedServer, final, says
 from tests.told import Shown, Told, end, own_shell

@@ -111,7 +111,7 @@ def test_an_interrupt_while_the_view_is_made_stops_the_run(tmp_path: Path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "show", show)
-    monkeypatch.setattr("dipeo_nb.notebook.session.in_kernel", lambda: True)
+    monkeypatch.setattr("dipeo_nb.notebook.kernel.in_kernel", lambda: True)
     with Session(tmp_path) as session, pytest.raises(KeyboardInterrupt) as caught:
         asyncio.run(session.arun(SLOW)) if call == "arun" else session.run(SLOW)
     with Session(tmp_path) as session:
@@ -123,7 +123,7 @@ def test_an_interrupt_while_the_view_is_made_stops_the_run(tmp_path: Path, monke
 def test_a_cell_that_runs_again_names_the_run_that_it_started_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The earlier run goes on and pays, and no view shows it any more; several runs of one execution, or of other cells, are meant."""
     here = ("a", "1")
-    monkeypatch.setattr("dipeo_nb.notebook.run.current_cell", lambda: here)
+    monkeypatch.setattr("dipeo_nb.notebook.kernel.current_cell", lambda: here)
 
     def start() -> list[str]:
         with warnings.catch_warnings(record=True) as caught:

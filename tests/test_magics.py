@@ -17,7 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import dipeo_nb as dp
 from dipeo_nb.config import reset_settings
 from dipeo_nb.errors import TemplateError, UnsupportedError, ValidationError
-from dipeo_nb.notebook import session as sessions
+from dipeo_nb.notebook import facade
 from dipeo_nb.notebook.magics import USAGE
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def replace_default(monkeypatch: pytest.MonkeyPatch, service: Any) -> None:
     settings = dp.get_settings()
-    monkeypatch.setattr(sessions, "_default", Session(settings=settings, llm=service))
+    monkeypatch.setattr(facade, "_default", Session(settings=settings, llm=service))
 
 
 def prompt(shell: InteractiveShell, line: str, cell: str = "Hello") -> Any:

@@ -25,7 +25,7 @@ from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import NodeTimeoutError, RunAbortedError, RunError, StorageError, UserError
 from dipeo_nb.execution.questions import unanswered
-from dipeo_nb.notebook import run as run_module
+from dipeo_nb.notebook import kernel, prompter
 from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
@@ -292,9 +292,9 @@ def cell(monkeypatch: pytest.MonkeyPatch, closed: list[str]) -> threading.Event:
         raise AssertionError("nobody released the cell")
 
     monkeypatch.setattr("builtins.input", read)
-    monkeypatch.setattr(run_module, "in_kernel", lambda: True)
-    monkeypatch.setattr(run_module, "unattended", lambda: False)
-    monkeypatch.setattr(run_module, "hide_box", closed.append)
+    monkeypatch.setattr(kernel, "in_kernel", lambda: True)
+    monkeypatch.setattr(kernel, "unattended", lambda: False)
+    monkeypatch.setattr(prompter, "hide_box", closed.append)
     return reading
 
 
@@ -400,8 +400,8 @@ def test_where_nobody_sits_every_way_of_waiting_fails_at_once(session: Session, 
         raise NotImplementedError("raw_input was called, but this frontend does not support input requests.")
 
     monkeypatch.setattr("builtins.input", refuses)
-    monkeypatch.setattr(run_module, "in_kernel", lambda: True)
-    monkeypatch.setattr(run_module, "unattended", lambda: True)
+    monkeypatch.setattr(kernel, "in_kernel", lambda: True)
+    monkeypatch.setattr(kernel, "unattended", lambda: True)
     diagram = ASKING.replace(", default: \"grey\"", "")
     run = session.start(diagram, view=False)
     assert run.wait(0.05) is False

@@ -32,8 +32,9 @@ from dipeo_nb.errors import (
     UserError,
 )
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.notebook.facade import default_session
 from dipeo_nb.notebook.run import Run
-from dipeo_nb.notebook.session import Session, default_session
+from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import FailingClient, SlowClient, scripted
 from tests.waiting import wait_until
 

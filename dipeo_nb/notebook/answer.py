@@ -18,7 +18,7 @@ from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.common.text import displayed, inert
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import LLMResponse, StreamEvent
-from dipeo_nb.notebook.run import in_kernel
+from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.safe_markdown import literal, safe
 from dipeo_nb.notebook.static_view import money
 
@@ -84,7 +84,7 @@ class Answer(LLMResponse):
         return f"Answer({said}, {summary(self)})"
 
     def _ipython_display_(self) -> None:
-        if not in_kernel():
+        if not kernel.in_kernel():
             raise NotImplementedError  # IPython then uses the forms below
         if self.cell is None or self.cell != cell_number():
             from IPython.display import display

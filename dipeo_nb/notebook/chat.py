@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
@@ -32,14 +33,14 @@ from dipeo_nb.llm.core.types import ProviderCapabilities
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.tools import tool_of, tools_of
-from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook import kernel, static_view
 from dipeo_nb.notebook.answer import Answer, CellDisplay, TextDisplay, Unfolding, of_response, summary
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
-from dipeo_nb.notebook.run import in_kernel
 
 if TYPE_CHECKING:
     from dipeo_nb.container import Runtime
 
+_facade: Any = lazy.module("dipeo_nb.notebook.facade")  # which makes sessions, and they make models
 STOP_GRACE_S = 5.0
 """Seconds that a stopped call gets to close its connection and to draw its last words."""
 SHOWN = 20
@@ -329,9 +330,7 @@ class Batch(list["Answer | LLMError"]):
 
 def _ready(name: str, defaults: Mapping[str, Any]) -> LLM:
     """A model of another process, here: asked with the settings and keys of this one."""
-    from dipeo_nb.notebook.session import llm
-
-    return llm(name, **defaults)
+    return _facade.llm(name, **defaults)
 
 
 @checked_call
@@ -365,7 +364,7 @@ class _Call:
         self._request = request
         self._seen = Unfolding(name)
         self._display: CellDisplay | TextDisplay | None = None
-        if in_kernel() and display is not False:
+        if kernel.in_kernel() and display is not False:
             self._display = CellDisplay(self._seen)
         elif display:
             self._display = TextDisplay(self._seen)

@@ -17,7 +17,7 @@ from dipeo_nb.domain.enums import NodeType, Status
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.domain.request_options import EFFORTS
 from dipeo_nb.llm import catalogue, model_store, providers
-from dipeo_nb.notebook import session
+from dipeo_nb.notebook import facade
 from dipeo_nb.notebook.run import Run, RunResult
 
 RUNS = 50
@@ -120,7 +120,7 @@ def _paths(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
 
 
 def _models() -> Iterable[str]:
-    settings = session.default_session().settings
+    settings = facade.default_session().settings
     for service in providers.services():
         yield service
         if model := catalogue.default_model(service, settings):
@@ -129,11 +129,11 @@ def _models() -> Iterable[str]:
 
 
 def _run_ids() -> Iterable[str]:
-    return [row.run_id for row in session.default_session().runs(RUNS)]
+    return [row.run_id for row in facade.default_session().runs(RUNS)]
 
 
 def _diagrams() -> Iterable[str]:
-    base = session.default_session().settings.base_dir
+    base = facade.default_session().settings.base_dir
     return [*detect.names(base), *(f"{detect.DEMO_PREFIX}{detect.stem(path)}" for path in sorted(detect.DEMOS.glob("*.yaml")))]
 
 

@@ -21,9 +21,9 @@ from dipeo_nb.diagram.reference import page
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import TemplateError, ValidationError
-from dipeo_nb.notebook import session
+from dipeo_nb.notebook import facade, kernel
 from dipeo_nb.notebook.answer import Answer
-from dipeo_nb.notebook.run import Table, in_kernel
+from dipeo_nb.notebook.tables import Table
 from dipeo_nb.security.keys import checked_name, overview
 
 USAGE = "%%prompt [--model MODEL] [--system TEXT] [--temperature X] [--max-tokens N] [> VARIABLE]"
@@ -57,13 +57,13 @@ class DipeoMagics(Magics):
         rendered = {name: None if text is None else _rendered(text, names) for name, text in texts.items()}
         asked = _rendered(cell, names)
         try:
-            answer = session.chat(asked, display=True, **rendered, **options)
+            answer = facade.chat(asked, display=True, **rendered, **options)
         except BaseException as error:
             self._keep(variable, getattr(error, "answer", None))
             raise
         self._keep(variable, answer)
         # A terminal would write an empty Out[…] below what it has shown already.
-        return answer if in_kernel() else None
+        return answer if kernel.in_kernel() else None
 
     @line_magic
     def dipeo(self, line: str) -> Any:
@@ -183,11 +183,11 @@ def _rendered(template: str, names: Mapping[str, Any]) -> str:
 
 def _models(words: list[str]) -> Any:
     _nothing_more("models", words)
-    return session.default_session().models()
+    return facade.default_session().models()
 
 
 def _keys(words: list[str]) -> Any:
-    keys = session.default_session().runtime.services.keys
+    keys = facade.default_session().runtime.services.keys
     match words:
         case []:
             return Table(run_sync(overview(keys)))
@@ -235,7 +235,7 @@ def _runs(words: list[str]) -> Any:
     _nothing_more("runs N", rest)
     if not limit.isdecimal() or not int(limit):
         raise ValidationError(f"'{limit}' is no number of runs.", hint="Say e.g. %dipeo runs 5.")
-    return session.runs(int(limit))
+    return facade.runs(int(limit))
 
 
 def _replay(words: list[str]) -> Any:
@@ -244,7 +244,7 @@ def _replay(words: list[str]) -> Any:
     speed, rest = (words[1], words[2:]) if len(words) > 1 else ("1", [])
     _nothing_more("replay RUN SPEED", rest)
     try:
-        return session.replay(words[0], speed=float(speed))
+        return facade.replay(words[0], speed=float(speed))
     except ValueError:
         raise ValidationError(f"'{speed}' is no speed.", hint="Say e.g. %dipeo replay RUN 10.") from None
 
@@ -271,7 +271,7 @@ def _nodes(words: list[str]) -> Any:
 
 def _nest(words: list[str]) -> str:
     _nothing_more("nest", words)
-    return session.nest()
+    return facade.nest()
 
 
 def _nothing_more(command: str, words: list[str]) -> None:

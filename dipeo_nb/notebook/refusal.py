@@ -12,12 +12,15 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, ParamSpec, TypeVar
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.text import printable
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.errors import TrustError
-from dipeo_nb.notebook.run import Run, RunResult, in_kernel, unattended
+from dipeo_nb.notebook import kernel
+from dipeo_nb.notebook.run import Run, RunResult
 from dipeo_nb.notebook.static_view import _RAW
 
+_facade: Any = lazy.module("dipeo_nb.notebook.facade")  # it makes sessions, whose methods are named here
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -71,7 +74,7 @@ def show(error: TrustError) -> bool:
     A notebook that is executed by a program keeps the panel among its outputs, but what that program reports is the text of the
     error, which therefore stays whole.
     """
-    if not in_kernel():
+    if not kernel.in_kernel():
         return False
     from IPython.core.getipython import get_ipython
     from IPython.display import display
@@ -81,7 +84,7 @@ def show(error: TrustError) -> bool:
     if error.__dict__.get("_shown_in") != cell:  # kernels ask for the lines of one error more than once
         error.__dict__["_shown_in"] = cell
         display(bundle(error), raw=True)
-    return not unattended()
+    return not kernel.unattended()
 
 
 def _line(text: str) -> str:
@@ -94,11 +97,9 @@ def naming_the_call(method: Callable[P, T]) -> Callable[P, T]:
     """*method* of a session, whose refusals say yes with a call of the same method."""
 
     def named(error: TrustError, args: tuple[Any, ...], given: dict[str, Any]) -> None:
-        from dipeo_nb.notebook import session as sessions
-
         own, *rest = args
         subject = rest[0] if rest else next(iter(given.values()), None)
-        prefix = "dp" if own is sessions._default else "session"
+        prefix = "dp" if own is _facade._default else "session"
         wait = "await " if inspect.iscoroutinefunction(method) else ""
         error.facts["call"] = (f"{wait}{prefix}.{method.__name__}", _name_of(subject, error))
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import inspect
 import json
 import os
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from dipeo_nb.common.calls import check_call, checked_call, did_you_mean_option, nearest_option
+from dipeo_nb.common import lazy
+from dipeo_nb.common.calls import checked_call, did_you_mean_option, nearest_option
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.scrub import HIDDEN
-from dipeo_nb.common.text import displayed, nearest
+from dipeo_nb.common.text import nearest
 from dipeo_nb.common.values import same
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import Prepared, Runtime
@@ -30,8 +29,8 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
-from dipeo_nb.errors import ConfigurationError, MissingDependencyError, UserError, ValidationError
-from dipeo_nb.execution.compare import NodeDiff, RunDiff, compare
+from dipeo_nb.errors import ConfigurationError, UserError, ValidationError
+from dipeo_nb.execution.compare import compare
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.inputs import run_inputs
@@ -50,15 +49,18 @@ from dipeo_nb.execution.recovery import changed_nodes, reusable
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
 from dipeo_nb.execution.run_list import recorded_states
 from dipeo_nb.llm import catalogue
-from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook import begun_runs, kernel, static_view
 from dipeo_nb.notebook.answer import Answer
+from dipeo_nb.notebook.awaited_run import STOP_GRACE_S
 from dipeo_nb.notebook.calls import check_variables
 from dipeo_nb.notebook.chat import LLM
+from dipeo_nb.notebook.differences import Differences
 from dipeo_nb.notebook.history import Runs
-from dipeo_nb.notebook.interrupts import short
+from dipeo_nb.notebook.prompter import Answers
 from dipeo_nb.notebook.refusal import naming_the_call
-from dipeo_nb.notebook.run import STOP_GRACE_S, Answers, Run, RunResult, check_cell, in_kernel, no_node
-from dipeo_nb.notebook.tables import dataframe
+from dipeo_nb.notebook.run import Run, RunResult
+from dipeo_nb.notebook.run_facts import no_node
+from dipeo_nb.notebook.services import LLMServices
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -181,7 +183,7 @@ class Session:
         prepared = self.runtime.prepare(document, trust=trust, allow=allow, model=model)
         check_answers(answers, prepared.plan, self.settings.base_dir)
         check_variables(variables, prepared.plan, self.settings.base_dir, _START_OPTIONS)
-        check_cell()
+        begun_runs.check_cell()
         waiting = Answers()
         execution = self.runtime.execution(
             prepared,
@@ -404,7 +406,7 @@ class Session:
             **variables,
         )
         try:
-            if view and in_kernel():
+            if view and kernel.in_kernel():
                 run.show()
             return run.result()
         except KeyboardInterrupt as interrupt:
@@ -442,7 +444,7 @@ class Session:
             **variables,
         )
         try:
-            if view and in_kernel():
+            if view and kernel.in_kernel():
                 run.show()
         except KeyboardInterrupt as interrupt:
             run._interrupted(interrupt)
@@ -697,52 +699,6 @@ class Session:
         self.close()
 
 
-class Differences:
-    """Two runs side by side; shown as tables. `facts` has it all, `changed` the nodes that are not the same."""
-
-    def __init__(self, facts: RunDiff) -> None:
-        self.facts = facts
-
-    @property
-    def changed(self) -> tuple[NodeDiff, ...]:
-        return self.facts.changed
-
-    @displayed
-    def __repr__(self) -> str:
-        return str(self.facts)
-
-    @displayed
-    def _repr_html_(self) -> str:
-        return static_view.difference(self.facts)
-
-
-class LLMServices(list[catalogue.ServiceFacts]):
-    """Services of language models; shown as a table."""
-
-    @displayed
-    def _repr_html_(self) -> str:
-        head = ("service", "ready", "key", "default model", "can", "ends")
-        return static_view.table(head, map(_service_row, self))
-
-    def to_dataframe(self) -> Any:
-        """One row per service as a pandas DataFrame, with the fields of a row as columns.
-
-        Raises:
-            MissingDependencyError: pandas is not installed.
-        """
-        rows = [{**facts._asdict(), "abilities": ", ".join(facts.abilities)} for facts in self]
-        return dataframe(rows, {name: bool if name == "ready" else str for name in catalogue.ServiceFacts._fields})
-
-    @displayed
-    def __repr__(self) -> str:
-        return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(_service_row(s), (18, 44, 40, 26, 60, 0), strict=True)).rstrip() for s in self)  # fmt: skip
-
-
-def _service_row(facts: catalogue.ServiceFacts) -> tuple[str, ...]:
-    ready = "yes" if facts.ready else f"no: {facts.why_not}"
-    return facts.service, ready, facts.key, facts.model, ", ".join(facts.abilities), facts.ends
-
-
 def _node(plan: Plan, reference: str | None) -> PlanNode | None:
     if reference is None:
         return None
@@ -782,84 +738,7 @@ def _moved(
 _START_OPTIONS = tuple(name for name in inspect.signature(Session.start).parameters if name not in ("self", "diagram", "variables"))
 _RESUME_OPTIONS = tuple(name for name in inspect.signature(Session.resume).parameters if name not in ("self", "run_id", "variables"))
 
-# The default session.
-
-_default: Session | None = None
-
-
-def default_session() -> Session:
-    """The session behind the functions of `dipeo_nb`; a new one when the settings have changed."""
-    global _default
-    settings = get_settings()
-    if _default is None or _default.settings != settings:
-        _default = Session(settings=settings)
-    return _default
-
-
-def _of_default(method: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
-    """A method of the default session as a function of its own, with the same signature and documentation."""
-
-    full = inspect.signature(method)
-    signature = full.replace(parameters=[p for name, p in full.parameters.items() if name != "self"])
-
-    @functools.wraps(method)
-    def call(*args: P.args, **options: P.kwargs) -> T:
-        check_call(method.__name__, signature, args, options)
-        try:
-            return method(default_session(), *args, **options)
-        except KeyboardInterrupt as interrupt:
-            if not hasattr(interrupt, "_render_traceback_"):
-                short(interrupt, f"dp.{method.__name__}() was interrupted.")
-            raise
-
-    call.__signature__ = signature  # type: ignore[attr-defined]
-    call.__qualname__ = method.__name__
-    return call
-
-
-load = _of_default(Session.load)
-start = _of_default(Session.start)
-run = _of_default(Session.run)
-trust = _of_default(Session.trust)
-arun = _of_default(Session.arun)
-runs = _of_default(Session.runs)
-models = _of_default(Session.models)
-open_run = _of_default(Session.open_run)
-resume = _of_default(Session.resume)
-fork = _of_default(Session.fork)
-replay = _of_default(Session.replay)
-diff = _of_default(Session.diff)
-llm = _of_default(Session.llm)
-chat = _of_default(Session.chat)
-achat = _of_default(Session.achat)
-
-
-def nest() -> str:
-    """Let nested event loops work in this kernel, for objects of your own that are bound to the notebook's loop.
-
-    dipeo_nb itself never needs it. It patches asyncio for the whole process, so it is yours to choose. nest-asyncio2 is used
-    when it is installed (ipykernel ≥ 7.3 brings it): nest-asyncio 1.6 loses queued cells and clicks under ipykernel 7.
-
-    Returns:
-        What was patched.
-
-    Raises:
-        MissingDependencyError: neither is installed.
-    """
-    for name in ("nest_asyncio2", "nest_asyncio"):
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            continue
-        module.apply()
-        loss = (
-            " Under ipykernel 7 it can lose queued cells; pip install nest-asyncio2 mends that."
-            if name == "nest_asyncio"
-            else ""
-        )
-        return f"{name} has patched asyncio (run, run_until_complete, Task, Future) for this whole process.{loss}"
-    raise MissingDependencyError(
-        "Neither nest-asyncio2 nor nest-asyncio is installed.",
-        hint="Run: pip install nest-asyncio2",
-        package="nest-asyncio2",
-    )
+# Where these were before, for one release.
+_FACADE = ("default_session", "load", "start", "run", "trust", "arun", "runs", "models", "open_run", "resume", "fork", "replay", "diff",
+           "llm", "chat", "achat", "nest")  # fmt: skip
+__getattr__ = lazy.attributes("dipeo_nb.notebook", dict.fromkeys(_FACADE, "facade"))

@@ -1,0 +1,139 @@
+"""What can be read of a run: all of it comes from its event log."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dipeo_nb.common.text import nearest
+from dipeo_nb.common.values import json_text
+from dipeo_nb.diagram.labels import clean
+from dipeo_nb.domain.chat import TokenUsage
+from dipeo_nb.errors import UnknownNodeError
+from dipeo_nb.execution.fold import RunState, Spent
+from dipeo_nb.execution.metrics import RunMetrics, measure
+from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook.conversation import Conversation
+from dipeo_nb.notebook.explanation import Explanation
+from dipeo_nb.notebook.tables import Events, Outputs, Table
+
+_NODE_KINDS = {"node": str, "status": str, "runs": int, "seconds": float, "tokens": int, "cost_usd": float}
+
+
+class RunFacts(ABC):
+    """The reading side of `Run`."""
+
+    _state: RunState
+
+    @property
+    @abstractmethod
+    def state(self) -> RunState:
+        """The fold over what is written so far: a copy, which does not change while the run goes on."""
+
+    @property
+    @abstractmethod
+    def status(self) -> str:
+        """pending, running, completed, failed, aborted or interrupted."""
+
+    @property
+    @abstractmethod
+    def events(self) -> Events:
+        """All events so far, from the run store."""
+
+    @property
+    @abstractmethod
+    def _seen(self) -> RunState:
+        """The fold itself, for somebody who learns from it how the run ended."""
+
+    @property
+    def outputs(self) -> Mapping[str, Any]:
+        """Endpoint label → value."""
+        return Outputs(dict(self._state.outputs))
+
+    @property
+    def usage(self) -> TokenUsage:
+        return self._state.usage
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; None when nothing was spent yet or a price is unknown."""
+        return self._state.cost_usd
+
+    @property
+    def persons(self) -> Mapping[str, Spent]:
+        """Label of each person that answered → usage, cost_usd, calls."""
+        return self.state.persons
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """type, message, node, hint of what made it fail."""
+        return self._seen.error
+
+    @property
+    def conversation(self) -> Conversation:
+        state = self.state
+        return Conversation(state.conversation, state.turns, state.labels)
+
+    def node(self, reference: str) -> Any:
+        """State of a node by label or id.
+
+        Raises:
+            UnknownNodeError: there is none; the hint has the nearest.
+        """
+        for node_id, node in self.state.nodes.items():
+            if reference in (node_id, self._state.label(node_id)):
+                return node
+        raise no_node(reference, self._state.labels.values())
+
+    @property
+    def nodes(self) -> Table:
+        """One row per node, in the order they first ran: node, status, runs, seconds, tokens, cost_usd, output."""
+        state = self.state
+        rows = (
+            {
+                "node": state.label(i),
+                "status": str(n.status),
+                "runs": n.runs,
+                "seconds": round(n.duration_s, 3),
+                "tokens": n.usage.total,
+                "cost_usd": n.cost_usd,
+                "output": n.output,
+            }
+            for i, n in static_view.in_order(state)
+        )
+        return Table(rows, _NODE_KINDS)
+
+    @property
+    def metrics(self) -> RunMetrics:
+        """Where its time and money went so far: per node and in all, working and waiting, the critical path, bottlenecks."""
+        return replace(measure(self.events), status=self.status)
+
+    def explain(self) -> Explanation:
+        """What happened, in words and a table, out of the log: no model is asked."""
+        return Explanation(self.metrics)
+
+    def to_dataframe(self) -> Any:
+        """`nodes` as a pandas DataFrame. Its columns have the same types for every run, so frames can be put together.
+
+        Raises:
+            MissingDependencyError: pandas is not installed; `nodes` has the same rows without it.
+        """
+        return self.nodes.to_dataframe()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run in a few values of JSON, exactly the object that `dipeo-nb run --json` prints: run_id, status, diagram, outputs,
+        node_runs, node_status, usage, cost_usd, duration_s, events, error."""
+        return json.loads(json_text(self._seen.report()))
+
+
+def no_node(reference: Any, labels: Iterable[str]) -> UnknownNodeError:
+    """The error of a node that is not there, with the nearest that is."""
+    known = [clean(label, 60) for label in labels]
+    near = nearest(reference, known)
+    shown = ", ".join(f"'{label}'" for label in known[:20]) + (" …" if len(known) > 20 else "")
+    return UnknownNodeError(
+        f"There is no node {str(reference)[:80]!r}.", hint=f"Did you mean '{near}'?" if near else f"Nodes: {shown or 'none'}."
+    )
