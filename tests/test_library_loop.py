@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import inspect
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import pytest
 
-from dipeo_nb.common.loop import BURST, LoopThread, iterate_on_loop
+from dipeo_nb.common.loop import BURST, LoopThread, iterate_on_loop, submit
+from tests.waiting import until
 
 MANY = 40 * BURST
 
@@ -106,3 +110,33 @@ def test_leaving_early_waits_for_the_closing():
         return list(closed)
 
     assert asyncio.run(read()) == [LoopThread.get().thread.name]
+
+
+@pytest.mark.parametrize("moment", ["before it is handed over", "when it was just handed over", "when it is at work"])
+def test_an_interrupt_while_work_is_handed_over(moment: str, monkeypatch: pytest.MonkeyPatch):
+    """Ctrl-C is what the caller gets, and the work ends: nobody could stop it any more."""
+    began, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        try:
+            began.set()
+            await asyncio.sleep(600)
+        finally:
+            ended.set()
+
+    real = asyncio.run_coroutine_threadsafe
+
+    def interrupted(coro: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[Any]:
+        if not moment.startswith("before"):
+            real(coro, loop)
+        if moment.endswith("at work"):
+            assert began.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    coro = work()
+    with pytest.raises(KeyboardInterrupt):
+        submit(coro)
+    monkeypatch.undo()
+    until(lambda: inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED)
+    assert ended.is_set() or not began.is_set()

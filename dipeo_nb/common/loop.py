@@ -87,16 +87,31 @@ class LoopThread:
             return current
 
     def submit(self, coro: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start *coro* on the loop from any thread."""
+        """Start *coro* on the loop from any thread. Interrupted (Ctrl-C), it does not run on behind the caller's back."""
         try:
             future = asyncio.run_coroutine_threadsafe(coro, self.loop)
         except BaseException:
-            coro.close()
+            self._take_back(coro)
             raise
         self._submitted.add(future)
         if not self.thread.is_alive():  # it ended meanwhile
             self._fail_pending()
         return future
+
+    def _take_back(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """See that a coroutine ends that may have been handed over: an interrupt can arrive at any moment of that."""
+
+        def end() -> None:
+            for task in asyncio.all_tasks(self.loop):
+                if task.get_coro() is coro:
+                    task.cancel()
+                    return
+            coro.close()
+
+        try:
+            self.loop.call_soon_threadsafe(end)
+        except RuntimeError:  # the loop is closed: it has not begun
+            coro.close()
 
     def stop(self) -> None:
         """Let the loop end. Any thread, the loop's own too; nothing is to run on it any more."""
