@@ -138,5 +138,5 @@ def test_an_interrupt_while_work_is_handed_over(moment: str, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         submit(coro)
     monkeypatch.undo()
-    until(lambda: inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED)
+    asyncio.run(until(lambda: inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED))
     assert ended.is_set() or not began.is_set()
