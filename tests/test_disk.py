@@ -9,6 +9,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from dipeo_nb.cli import main
+from dipeo_nb.common import clock
 from dipeo_nb.common.root import Root, own_root
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, StreamEvent
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -25,6 +27,7 @@ from dipeo_nb.domain.ports import Artifact
 from dipeo_nb.errors import APIKeyError, RecordingError, StorageError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.batch import BatchItem, BatchJob, BatchStore
+from dipeo_nb.llm.providers.claude_code import ARGUMENT_LIMIT, _SessionSettings  # pyright: ignore[reportPrivateUsage]
 from dipeo_nb.llm.recording import Recordings, through
 from dipeo_nb.security.keystore import KeyFile, StoredKey
 from dipeo_nb.security.trust_store import DiagramTrust, TrustStore
@@ -72,6 +75,11 @@ class Surface:
     write: Callable[[Any, bytes, str], Awaitable[Any]]
     """(thing, what to write, a name of it)"""
     held: Callable[[Any], Awaitable[Any]]
+
+
+def claude_code_settings(folder: Path, prompt: str) -> _SessionSettings:
+    """Of a session whose system prompt is too long for an argument, and stands in a file."""
+    return _SessionSettings(f"{prompt} {'x' * ARGUMENT_LIMIT}", None, (), None, folder / "one" / "two", (), "{}")
 
 
 async def _files(files: LocalFileSystemAdapter, data: bytes, name: str) -> None:
@@ -196,6 +204,14 @@ async def _recorded(recordings: Recordings) -> Any:
     return sorted(path.read_bytes() for path in recordings.path.glob("*.json"))
 
 
+async def _prompt(folder: Path, data: bytes, name: str) -> None:
+    await asyncio.to_thread(claude_code_settings(folder, f"{name} {data.hex()}").options, None)
+
+
+async def _prompts_held(folder: Path) -> Any:
+    return {path.name: path.read_bytes() for path in folder.rglob("system-*.txt")}
+
+
 SURFACES = [
     Surface("files", LocalFileSystemAdapter, _files, _file_held),
     Surface("blobs", LocalBlobAdapter, lambda s, data, name: s.put(name, data), _blob_held),
@@ -220,6 +236,7 @@ SURFACES = [
     Surface("trust", TrustStore, _trust, _trust_held),
     Surface("csv rows", lambda path: DBOperationsDomainService(LocalFileSystemAdapter(path)), _append_row, _rows_held),
     Surface("own files", own_root, _own, lambda root: asyncio.to_thread(_own_held, root)),
+    Surface("prompts of Claude Code", lambda path: path / "claude-code", _prompt, _prompts_held),
     Surface("keys", lambda path: KeyFile(path / "keys.json"), _key, _keys_held),
 ]
 each = pytest.mark.parametrize("surface", SURFACES, ids=lambda s: s.name)
@@ -361,3 +378,42 @@ def test_commands_say_that_the_disk_is_full(
     (disk.path / "filler").unlink()
     assert main(words) == 0
     assert len(out.read_text()) > 100
+
+
+ENDED = "version: light\npersons:\n  Ada: {service: openai, model: gpt-5-nano-2025-08-07}  # the first\nnodes: []\n"
+
+
+def filled(disk: Disk) -> Path:
+    filler = disk.path / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 512)
+    return filler
+
+
+def test_models_are_replaced_wholly_or_not_at_all(disk: Disk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """`models check --fix` writes into files of the user's."""
+    monkeypatch.chdir(disk.path)
+    path = disk.path / "d.light.yaml"
+    path.write_text(ENDED)
+    filler = filled(disk)
+    with clock.on(date(2026, 11, 28)):
+        assert main(["models", "check", path.name, "--fix"]) == 1
+        assert "hint: Free some space" in capsys.readouterr().err
+        assert path.read_text() == ENDED
+        assert files_in(disk.path) == {path.name, filler.name}
+        filler.unlink()
+        assert main(["models", "check", path.name, "--fix"]) == 0
+    assert path.read_text() == ENDED.replace("gpt-5-nano-2025-08-07", "gpt-6-luna")
+
+
+def test_a_new_folder_on_a_full_disk(disk: Disk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """`init` leaves no half file, and the next one makes what is missing."""
+    monkeypatch.chdir(disk.path)
+    filler = filled(disk)
+    assert main(["init", "new"]) == 1
+    assert "hint: Free some space" in capsys.readouterr().err
+    assert files_in(disk.path) == {filler.name}
+    filler.unlink()
+    assert main(["init", "new"]) == 0
+    assert {"new/slogan.light.yaml", "new/slogan.ipynb", "new/dipeo.toml", "new/.gitignore"} == files_in(disk.path)

@@ -12,14 +12,18 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import date
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dipeo_nb.common import clock
+from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.locks import CacheFileLock
 from dipeo_nb.common.root import own_root
+from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.document import load, load_text
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, StreamEvent
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
@@ -29,6 +33,7 @@ from dipeo_nb.domain.ports import Artifact
 from dipeo_nb.errors import RecordingNotFoundError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.batch import BatchItem, BatchJob, BatchStore
+from dipeo_nb.llm.model_check import check, fix
 from dipeo_nb.llm.recording import Recordings, through
 from dipeo_nb.security.trust_store import DiagramTrust, TrustStore
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
@@ -38,6 +43,7 @@ from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
 from tests.conftest import NOT_HERE
 from tests.llm_wire import run
+from tests.test_disk import claude_code_settings
 
 KILLS = int(os.environ.get("DIPEO_TEST_KILLS", "20"))
 """Times that each of the first writers is killed, and that of keys; the others a quarter of that. 100 before a release."""
@@ -494,7 +500,63 @@ def drafts_held(folder: Path) -> list[int]:
     return files_held(folder / ".dipeo" / "drafts" / "guest")
 
 
+def keep_prompts(folder: Path, first: int, told: Connection) -> None:
+    """Keep long system prompts for Claude Code, each in a file that its content names."""
+    number = first
+    while True:
+        kept = claude_code_settings(folder, prompt_of(number)).options(None).system_prompt
+        told.send((number, kept["path"]))
+        number += 1
+
+
+def prompt_of(number: int) -> str:
+    return f"{number} {content(number).hex()}"
+
+
+def prompts_held(folder: Path) -> list[int]:
+    found: list[int] = []
+    for path in folder.rglob("system-*.txt"):
+        text = path.read_text()
+        number = int(text.partition(" ")[0])
+        assert text == claude_code_settings(folder, prompt_of(number)).system
+        found.append(number)
+    return sorted(found)
+
+
+def fix_models(folder: Path, first: int, told: Connection) -> None:
+    """Replace a model that has ended in one file of the user's after the other, and in the same file again and again."""
+    number = first
+    while True:
+        for name in ("same", f"n{number}"):
+            path = folder / f"{name}.light.yaml"
+            write_atomic(path, ended(number).encode())
+            with clock.on(date(2026, 11, 28)):
+                assert fix(check([str(path)], get_settings()), get_settings()) == []
+        told.send((number, ""))
+        number += 1
+
+
+def ended(number: int) -> str:
+    nodes = f"nodes:\n- {{label: s, type: start, custom_data: {{pad: '{content(number).hex()}'}}}}\n"
+    return f"version: light\npersons:\n  Ada: {{service: openai, model: gpt-5-nano-2025-08-07}}  # {number}\n{nodes}"
+
+
+def fixed_held(folder: Path) -> list[int]:
+    """The numbers of the files that are changed; those that are not yet are as they were, to the byte."""
+    found: list[int] = []
+    for path in folder.glob("*.light.yaml"):
+        text = path.read_text()
+        number = int(text.partition("# ")[2].partition("\n")[0])
+        changed = ended(number).replace("gpt-5-nano-2025-08-07", "gpt-6-luna")
+        assert text in (ended(number), changed)
+        if text == changed and path.name != "same.light.yaml":
+            found.append(number)
+    return sorted(found)
+
+
 WRITERS = {
+    "prompts of Claude Code": (keep_prompts, prompts_held),
+    "replaced models": (fix_models, fixed_held),
     "recordings": (record_answers, recorded),
     "persons": (save_persons, persons_held),
     "stages": (promote_versions, promoted),

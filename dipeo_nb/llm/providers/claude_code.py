@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.root import private_root
 from dipeo_nb.config import OWN_HOSTS, claude_code_environment
 from dipeo_nb.domain.chat import BillItem, ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage
@@ -250,9 +251,14 @@ class _SessionSettings(NamedTuple):
         return f"_SessionSettings(model={self.model!r}, tools={self.tools!r})"
 
     def options(self, fork: str | None) -> Any:
-        private_root(self.folder, self.folder.parents[1]).mkdir()
+        """What the program is started with. Raises StorageError when its folder, or the file of a long prompt, cannot be written."""
+        try:
+            private_root(self.folder, self.folder.parents[1]).mkdir()
+            system_prompt = self._system_prompt()
+        except OSError as error:
+            raise failed("keep the system prompt in", self.folder, error) from error
         return _sdk().ClaudeAgentOptions(
-            system_prompt=self._system_prompt(),
+            system_prompt=system_prompt,
             verbatim_prompts=True,  # else it reads the file of an `@path` and runs a `/command`, wherever a prompt has one
             max_buffer_size=LINE_LIMIT,
             model=self.model,
