@@ -70,6 +70,12 @@ CERTAIN: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "Python in a folder": (hook("python3 -u sub/t.py"), {"sub/t.py": "import helper\nprint(helper.x)", "sub/helper.py": "x = 1"}, "1"),
     "module": (hook("python3 -m pkg.tool a"), {"pkg/tool.py": "import sys\nprint(sys.argv[1:], __name__)", "pkg/__init__.py": ""}, "['a'] __main__"),
     "module as a list": (hook("python3", args=["-m", "tool"]), {"tool.py": "import helper\nprint(helper.x)", "helper.py": "x = 1"}, "1"),
+    "after cd": (hook("cd sub && sh ./x.sh a | cat"), {"sub/x.sh": 'echo "$0 $1"; . ./lib.sh; say "$(cat n.txt)"', "sub/lib.sh": LIB, "sub/n.txt": "1"}, "./x.sh a\n1"),
+    "after cd, up": (hook("cd ../b && . ./lib.sh && say 1", cwd="a"), {"b/lib.sh": LIB, "a/n.txt": ""}, "1"),
+    "after cd, Python": (hook("cd 'a b' && python3 -u t.py"), {"a b/t.py": "import helper\nprint(helper.x)", "a b/helper.py": "x = 1"}, "1"),
+    "after cd, module": (hook("cd sub && python3 -m tool"), {"sub/tool.py": "import helper\nprint(helper.x)", "sub/helper.py": "x = 1"}, "1"),
+    "after cd, run by a script": (hook("cd . && sh x.sh"), {"x.sh": "sh y.sh", "y.sh": "echo 1"}, "1"),
+    "same name before and after cd": (hook("cd sub && sh x.sh"), {"x.sh": "echo no", "sub/x.sh": "echo 1"}, "1"),
     "long": (hook("sh x.sh a"), {"x.sh": f"#{'x' * 120_000}\necho $1"}, "a"),
     "not UTF-8": (hook("sh x.sh"), {"x.sh": "#\udcff\necho 1"}, "1"),
 }
@@ -110,7 +116,10 @@ def test_a_trusted_folder_says_the_same(session: Session, base: Path, case: str,
 
 
 UNCERTAIN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
-    "after cd": (hook("cd sub && sh ./x.sh"), {"x.sh": "true", "sub/x.sh": "true"}),
+    "after cd that may fail": (hook("cd sub; sh ./x.sh"), {"x.sh": "true", "sub/x.sh": "true"}),
+    "after cd or otherwise": (hook("cd sub && true || sh x.sh"), {"sub/x.sh": "true", "x.sh": "true"}),
+    "after cd with variables": (hook("cd sub && sh x.sh", env={"CDPATH": "other"}), {"x.sh": "true", "sub/x.sh": "true"}),
+    "after two cd": (hook("cd sub && cd . && sh x.sh"), {"x.sh": "true", "sub/x.sh": "true"}),
     "folder in a variable": (bash('D="$(dirname "$0")"\n. "$D/lib.sh"'), {"lib.sh": "true"}),
     "in backticks": (hook("echo `sh x.sh`"), {"x.sh": "true"}),
     "argument of a program": (hook("echo x.sh | xargs -n1 sh"), {"x.sh": "true"}),
@@ -118,7 +127,7 @@ UNCERTAIN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "printed into a shell": (hook("cat x.sh | sh"), {"x.sh": "true"}),
     "Makefile": (hook("make -s -f all.mk || true; make -f x.mk"), {"x.mk": "all:\n\t@true\n"}),
     "runs itself": (hook("sh x.sh"), {"x.sh": "[ -n \"$1\" ] || sh x.sh again"}),
-    "a script that a script names": (hook("cd . && sh x.sh"), {"x.sh": "sh y.sh", "y.sh": "true"}),
+    "a script that a script names": (hook("cd .; sh x.sh"), {"x.sh": "sh y.sh", "y.sh": "true"}),
 }
 """Case → (node, files): which file is meant shows only when it runs."""
 

@@ -24,6 +24,10 @@ _MENTIONED = re.compile(
 _PREFIXES = frozenset(["exec", "command", "builtin", "env", "nohup", "nice", "setsid", "sudo", "time"])
 _KEYWORDS = frozenset(["if", "then", "elif", "else", "do", "while", "until", "!", "{", "time"])
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
+_LEADING_CD = re.compile(r"""\s*(cd[ \t]+(?:[\w.+@%/][\w.+@%/-]*|'[\w.+@%/][^'\n]*'|"[\w.+@%/][\w.+@%/ -]*"))[ \t]*&&""")
+_NOT_IN_CHAIN = re.compile(r"[;\n`]|\|\||(?<!&)&(?!&)|&&&")
+_RUNNERS = frozenset(["uv", "poetry", "pdm", "pipenv", "rye", "hatch"])
+"""Programs whose `run` starts another one in the environment of a project."""
 _MOVES = frozenset(["cd", "pushd", "popd"])
 _OWN_FOLDER = re.compile(
     r'''"?(?:\$\(\s*dirname\s+(?:--\s+)?"?(?:\$0|\$\{0\}|\$BASH_SOURCE|\$\{BASH_SOURCE(?:\[0\])?\})"?\s*\)|\$\{(?:0|BASH_SOURCE(?:\[0\])?)%/\*\})"?'''
@@ -80,6 +84,18 @@ def folders(text: str) -> list[str]:
     return [rest[0].value for head, rest in found if head is not None and head.value in _MOVES and rest and rest[0].value]
 
 
+def leading_cd(text: str) -> tuple[int, str | None]:
+    """(where the rest begins, FOLDER) of a text `cd FOLDER && …`, all of which is run in that folder or not at all; (0, None) for others.
+
+    The rest is a chain of `&&` and pipes: whatever else it has, in quotes too, might run when the folder cannot be entered.
+    """
+    found = _LEADING_CD.match(text)
+    if found is None or _NOT_IN_CHAIN.search(text, found.end()) or "CDPATH" in text or moves(commands(text[found.end() :])):
+        return 0, None
+    [folder] = commands(text[: found.end(1)])[0].words[1:]
+    return found.end(), folder.value
+
+
 def invocations(command: Command) -> Iterator[Invocation]:
     """The files that a command runs, where its words say so for certain."""
     head, rest = _head(command)
@@ -107,6 +123,9 @@ def _head(command: Command) -> tuple[Word | None, list[Word]]:
             words.pop(0)
             continue
         if value == "timeout":
+            del words[:2]
+            continue
+        if value in _RUNNERS and [word.value for word in words[1:3]] in (["run", "python"], ["run", "python3"]):
             del words[:2]
             continue
         return words[0], words[1:]

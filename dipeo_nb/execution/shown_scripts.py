@@ -23,7 +23,7 @@ from pathlib import Path
 
 from dipeo_nb.common.paths import name_below
 from dipeo_nb.diagram.closure import script_names
-from dipeo_nb.diagram.shell_words import SHELLS, Command, Invocation, Word, commands, invocations, moves
+from dipeo_nb.diagram.shell_words import SHELLS, Command, Invocation, Word, commands, invocations, leading_cd, moves
 from dipeo_nb.domain.ports import RunGate
 
 _PROGRAM = Path(__file__).with_name("code_program.py")
@@ -63,7 +63,7 @@ class ShownScripts:
         self._base = base.resolve()
         self._cwd = "" if cwd in (".", str(self._base)) else cwd
         self._place = place
-        self._copies: dict[tuple[str, bool, bool], Path | None] = {}
+        self._copies: dict[tuple[str, str, bool, bool], Path | None] = {}
         self._uncertain: set[str] = set()
 
     def text(self, text: str, script: str | None = None, *, env: Mapping[str, str] | None = None) -> str:
@@ -77,9 +77,25 @@ class ShownScripts:
             NotGrantedError: a file that it may run without saying so for certain has changed, or the run has written it.
         """
         folder = self._cwd if script is None else posixpath.dirname(script)
-        made = self._written(text, folder, moved=False)
+        start, entered = leading_cd(text)
+        before = self._cwd
+        if entered is None or self._outside(entered) or "CDPATH" in (env or {}):
+            start = 0
+        else:
+            place = posixpath.normpath(posixpath.join(self._cwd, entered))
+            self._cwd = "" if place == "." else place
+            folder = self._cwd if script is None else folder
+        try:
+            made = text[:start] + self._written(text[start:], folder, moved=False)
+        finally:
+            self._cwd = before
         self._gate.check_programs(sorted(self._uncertain), env=env, folder=self._cwd)
         return made
+
+    def _outside(self, path: str) -> bool:
+        """Whether a folder is none below the base directory, by its name."""
+        place = posixpath.normpath(posixpath.join(self._cwd, path))
+        return posixpath.isabs(place) or place == ".." or place.startswith("../")
 
     def words(self, words: Sequence[str], *, env: Mapping[str, str] | None = None) -> list[str]:
         """A program and its arguments, whose scripts are what was shown; see `text`."""
@@ -175,7 +191,7 @@ class ShownScripts:
 
     def _copy(self, name: str, *, sourced: bool, moved: bool) -> Path | None:
         """A file with the text of a script, whose own scripts are what was shown; None for one that runs itself."""
-        key = name, sourced, moved
+        key = name, self._cwd, sourced, moved
         if key not in self._copies:
             self._copies[key] = None  # until it is made
             text = self._sources[name].decode("utf-8", "surrogateescape")
