@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import logging
 import traceback
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -45,7 +47,16 @@ class Echo:
     async def request(self, method: str, url: str, **more: Any) -> HTTPResponse:
         told = json.dumps([url, more], default=str, ensure_ascii=False)
         self.sent.append(told)
-        return HTTPResponse(200, {"content-type": "application/json"}, told.encode(), "utf-8", url.partition("?")[0], 1)
+        answer = json.dumps([told, quote(told, safe=""), html.escape(told), *encodings(more)])
+        return HTTPResponse(200, {"content-type": "application/json"}, answer.encode(), "utf-8", url.partition("?")[0], 1)
+
+
+def encodings(value: Any) -> list[str]:
+    """The texts in a value as Base64, alone and behind a name."""
+    if isinstance(value, str):
+        return [base64.b64encode(f"{before}{value}".encode()).decode() for before in ("", "me:")]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [text for item in items for text in encodings(item)]
 
 
 def api(**props: Any) -> dict[str, Any]:
@@ -66,6 +77,7 @@ PLACES: dict[str, Place] = {
     "header with a scheme": lambda k: api(headers={"Authorization": f"Bearer {k}"}),
     "params": lambda k: api(params={"api_key": k}),
     "query": lambda k: api(url=f"https://api.test/x?access_token={quote(k, safe='')}"),
+    "query, of two inputs": lambda k: api(url=f"https://api.test/x?access_token={{{{ {named(k)}a }}}}{{{{ {named(k)}b }}}}"),
     "user of an address": lambda k: api(url=f"https://me:{quote(k, safe='')}@api.test/x"),
     "hook header": lambda k: {
         "type": "hook", "props": {"hook_type": "http", "url": "https://h.test/", "config": {"headers": {"Private-Token": k}}},
@@ -83,10 +95,23 @@ PLACES: dict[str, Place] = {
     "input": lambda k: code("return 1"),
     "nested input": lambda k: code("return 1"),
 }  # fmt: skip
+
+
+def named(key: str) -> str:
+    """A name of an input that says nothing of what it holds."""
+    return f"v{zlib.crc32(key.encode())}"
+
+
 INPUTS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
     "input": lambda keys: {f"tok{n}": key for n, key in enumerate(keys)},
+    "query, of two inputs": lambda keys: {f"{named(key)}{half}": part for key in keys for half, part in zip("ab", halves(key), strict=True)},
     "nested input": lambda keys: {"config": {"services": [{"clientSecret": key} for key in keys]}},
 }
+
+
+def halves(key: str) -> tuple[str, str]:
+    """Both as an address has them."""
+    return quote(key[: len(key) // 2], safe=""), quote(key[len(key) // 2 :], safe="")
 
 
 def diagram(place: str, keys: list[str]) -> dict[str, Any]:
@@ -104,7 +129,7 @@ def diagram(place: str, keys: list[str]) -> dict[str, Any]:
 def spellings(key: str) -> set[str]:
     """How a key may stand in a text."""
     return {
-        key, json.dumps(key)[1:-1], quote(key, safe=""), base64.b64encode(f"me:{key}".encode()).decode(), repr(key)[1:-1],
+        key, json.dumps(key)[1:-1], quote(key, safe=""), html.escape(key), base64.b64encode(f"me:{key}".encode()).decode(), repr(key)[1:-1],
         base64.b64encode(key.encode()).decode().rstrip("=")[:-2],
     }  # fmt: skip
 
