@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ SAID: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("gemini", "gemini-2.5-flash", {"reasoning": "none"}, {"thinkingConfig": {"includeThoughts": True, "thinkingBudget": 0}}),
     ("gemini", "gemini-2.5-pro", {"reasoning": "high"}, {"thinkingConfig": {"includeThoughts": True, "thinkingBudget": 16384}}),
     ("gemini", "gemini-3-flash", {"reasoning": "minimal"}, {"thinkingConfig": {"includeThoughts": True, "thinkingLevel": "MINIMAL"}}),
-    ("gemini", "gemini-3-flash", {"reasoning": "max"}, {"thinkingConfig": {"includeThoughts": True, "thinkingLevel": "XHIGH"}}),
+    ("gemini", "gemini-3-flash", {"reasoning": "max"}, {"thinkingConfig": {"includeThoughts": True, "thinkingLevel": "HIGH"}}),
     ("gemini", "gemini-3-flash", {"extra": {"serviceTier": "flex"}}, {"serviceTier": "flex"}),
     ("ollama", "llama3.2", {"stop": "X", "top_p": 0.5, "seed": 3}, {"options": {"stop": ["X"], "top_p": 0.5, "seed": 3}}),
     ("ollama", "qwen3", {"reasoning": "none"}, {"think": False}),
@@ -179,6 +180,49 @@ def test_options_are_said_in_the_providers_words(service: str, model: str, optio
 def test_every_service_says_its_options():
     assert {row[0] for row in SAID} == {"openai", "anthropic", "gemini", "ollama", "local", "claude-code"}
     assert len(SAID) == 32
+
+
+EFFORTS_TAKEN: Mapping[tuple[str, str], str] = {
+    ("openai", "o3-mini"): "low medium high",
+    ("openai", "gpt-5-nano-2025-08-07"): "minimal low medium high",
+    ("openai", "gpt-5-codex"): "low medium high",
+    ("openai", "gpt-5-pro"): "high",
+    ("openai", "gpt-5.1"): "none low medium high",
+    ("openai", "gpt-5.1-codex-max"): "none low medium high xhigh",
+    ("openai", "gpt-5.2"): "none low medium high xhigh",
+    ("openai", "gpt-5.3-codex"): "low medium high xhigh",
+    ("openai", "gpt-5.4-mini"): "none low medium high xhigh",
+    ("openai", "gpt-5.6-sol"): "none low medium high xhigh max",
+    ("openai", "gpt-6-luna"): "none low medium high xhigh max",
+    ("openai", "gpt-6.1-sol"): "none low medium high xhigh max",
+    ("anthropic", "claude-opus-4-6"): "low medium high max",
+    ("anthropic", "claude-sonnet-4-6"): "low medium high max",
+    ("anthropic", "claude-opus-4-7"): "low medium high xhigh max",
+    ("anthropic", "claude-sonnet-5"): "low medium high xhigh max",
+    ("anthropic", "claude-opus-5-5"): "low medium high xhigh max",
+    ("gemini", "gemini-3-pro-preview"): "low high",
+    ("gemini", "gemini-3.1-pro-preview"): "low medium high",
+    ("gemini", "gemini-3.5-flash-lite"): "minimal low medium high",
+    ("gemini", "gemini-3.8-flash"): "low medium high",
+    ("gemini", "gemini-4-argon"): "low medium high",
+    ("gemini", "gemini-4-hydrogen"): "low medium high xhigh",
+    ("gemini", "gemini-flash-latest"): "low medium high",
+}
+"""The efforts that models have, of the providers' pages; they refuse others."""
+assert len(EFFORTS_TAKEN) == 24
+
+
+@pytest.mark.parametrize(("service", "model"), EFFORTS_TAKEN)
+def test_no_effort_is_sent_that_a_model_does_not_have(service: str, model: str):
+    """Each that it has is sent as it is, and any other as the nearest of them; not to think is asked of those only that can."""
+    taken = EFFORTS_TAKEN[service, model].split()
+    for effort in EFFORTS:
+        if effort == "none" and (service == "anthropic" or "none" not in taken):
+            continue
+        words = body(service, model, reasoning=effort)
+        place, name = {"openai": ("reasoning", "effort"), "anthropic": ("output_config", "effort"), "gemini": ("thinkingConfig", "thinkingLevel")}[service]
+        sent = words[place][name].lower()
+        assert sent == effort if effort in taken else sent in taken
 
 
 NOT_TAKEN: list[tuple[str, str, dict[str, Any]]] = [

@@ -278,15 +278,15 @@ class UnifiedAnthropicClient(UnifiedClient):
         Raises:
             UnsupportedError: the limit of the answer leaves no room for thoughts.
         """
-        wanted, way = request.reasoning, self.capabilities(request.model).reasoning
-        if wanted is None or way is None:
+        able, wanted = self.capabilities(request.model), request.reasoning
+        if wanted is None or (way := able.reasoning) is None:
             return False
         if wanted == "none":
             body["thinking"] = {"type": "disabled"}
             return False
         if way == "adaptive":
             body["thinking"] = {"type": "adaptive"}
-            body["output_config"] = {"effort": nearest_effort(wanted, ("low", "medium", "high", "xhigh", "max"))}
+            body["output_config"] = {"effort": nearest_effort(wanted, able.efforts)}
             return True
         room = body["max_tokens"] // 2
         if room < LEAST_THOUGHT:

@@ -286,11 +286,11 @@ class UnifiedGoogleClient(UnifiedClient):
     def _thinking(self, request: LLMRequest) -> dict[str, Any]:
         """Whether thoughts are shown, and how much is thought."""
         thinking: dict[str, Any] = {"include_thoughts": True} if _shows_thoughts(request.model) else {}
-        wanted, way = request.reasoning, self.capabilities(request.model).reasoning
-        if wanted is None or way is None:
+        able, wanted = self.capabilities(request.model), request.reasoning
+        if wanted is None or (way := able.reasoning) is None:
             return thinking
         if way == "level":
-            level = nearest_effort(wanted, ("minimal", "low", "medium", "high", "xhigh"))
+            level = nearest_effort(wanted, able.efforts)
             return {**thinking, "thinking_level": level.upper()}
         return {**thinking, "thinking_budget": THOUGHT[wanted]}
 
