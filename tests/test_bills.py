@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from genai_prices import data_snapshot
+from genai_prices import data_snapshot, types
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -117,7 +119,7 @@ async def _nothing(self: Any, model: str, caller: Any) -> Any:
 
 def test_the_bills_are_many():
     """All providers, known and unknown costs; no two of one provider have one name."""
-    assert [len(bills) for _, _, bills in SERVICES.values()] == [60, 28, 27, 5]
+    assert [len(bills) for _, _, bills in SERVICES.values()] == [62, 28, 27, 5]
     for _, _, bills in SERVICES.values():
         assert len({bill.name for bill in bills}) == len(bills)
         assert {bill.usd is None for bill in bills} == {True, False}
@@ -335,3 +337,25 @@ def test_what_is_said_many_times_counts_once(steps: list[dict[str, Any]], last: 
     }
     assert {name: n for name, n in so_far.items() if n is not None} == largest
     assert count(float("nan")) is count(10**13) is count("1e9") is None
+
+
+def test_a_price_that_changes_on_a_day():
+    """The day of the call counts, for batches as well."""
+    def price(usd: str) -> types.ModelPrice:
+        return types.ModelPrice(input_mtok=Decimal(usd), output_mtok=Decimal(usd))
+
+    later = types.StartDateConstraint(start_date=date(2027, 1, 1))
+    model = types.ModelInfo(
+        id="gemini-x", match=types.ClauseEquals("gemini-x"),
+        prices=[types.ConditionalPrice(prices=price("1")), types.ConditionalPrice(constraint=later, prices=price("2"))],
+        price_variants=[
+            types.PriceVariant(when={"processing": "batch"}, prices=price("1"), constraint=later),
+            types.PriceVariant(when={"processing": "batch"}, prices=price("0.5")),
+        ],
+    )  # fmt: skip
+    google = types.Provider("google", "Google", r"https://.*googleapis\.com", models=[model])
+    data_snapshot.set_custom_snapshot(data_snapshot.DataSnapshot([google], from_auto_update=False))
+    for day, usd in ((datetime(2026, 12, 31, 23, tzinfo=UTC), 1.0), (datetime(2027, 1, 1, tzinfo=UTC), 2.0)):
+        usage = TokenUsage(600_000, 400_000)
+        assert cost_usd("gemini", "gemini-x", usage, at=day) == pytest.approx(usd)
+        assert cost_usd("gemini", "gemini-x", usage, at=day, batch=True) == pytest.approx(usd / 2)
