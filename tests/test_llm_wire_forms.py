@@ -19,6 +19,7 @@ from dipeo_nb.errors import (
     LLMError,
     ProviderError,
     RateLimitError,
+    ValidationError,
 )
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error
 from dipeo_nb.llm.core.retry import transient
@@ -338,3 +339,29 @@ def test_a_malformed_item_of_a_batch_of_gemini_costs_itself(bad: Any):
     assert (status.id, status.state, status.completed, status.failed) == ("batches/b", "completed", 2, 1)
     assert found["a"].text == found["c"].text == recorded.WORDS
     assert isinstance(found["b"], LLMError)
+
+
+class Named(Call):
+    """Says of a body that it is in another encoding than it is."""
+
+    def headers(self, status: int = 200, **headers: str) -> None:
+        super().headers(status, **{**headers, "content_type": f"{headers['content_type']}; charset=utf-16"})
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.service)
+def test_streams_are_utf_8_whatever_they_are_called(wire: Wire):
+    said = wire.says("Grüße 😀 dir.")
+    with ScriptedServer(*wire.script(lambda call: said(Named(call._handler, call._server, call.seen)))) as server:
+        _, answer = through_service(server, wire)
+    assert isinstance(answer, LLMResponse)
+    assert answer.text == "Grüße 😀 dir."
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.service)
+def test_a_tool_that_is_not_there_cannot_be_chosen(wire: Wire):
+    """It is refused before the call, with the names of those that are."""
+    with ScriptedServer(*wire.script(wire.says("x"))) as server:
+        _, error = through_service(server, wire, tools=[tool_of(weather)], tool_choice="wether")
+        assert wire.asked(server) == []
+    assert isinstance(error, ValidationError)
+    assert "weather" in (error.hint or "")

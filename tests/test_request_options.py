@@ -38,11 +38,12 @@ WRONG = [
     ("reasoning", "hard"), ("reasoning", 5), ("reasoning", True), ("reasoning", ["low"]),
     ("tool_rounds", -1), ("tool_rounds", "3"),
     ("extra", [1]), ("extra", "x"), ("extra", {1: 2}), ("extra", {"a": object()}), ("extra", {"a": NAN}), ("extra", {" ": 1}),
+    ("tool_choice", 5), ("tool_choice", ["a"]), ("base_url", 5), ("base_url", b"http://x"), ("api_key_id", 1),
 ]  # fmt: skip
 
 
 def test_no_wrong_value_is_left_out():
-    assert len(WRONG) == 44
+    assert len(WRONG) == 49
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG, ids=lambda v: repr(v)[:24])

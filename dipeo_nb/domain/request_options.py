@@ -17,10 +17,13 @@ from dipeo_nb.errors import ValidationError
 Reasoning = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """How much a model thinks before it answers, least first."""
 EFFORTS: tuple[Reasoning, ...] = get_args(Reasoning)
-OPTIONS = ("temperature", "max_tokens", "top_p", "stop", "seed", "reasoning", "timeout", "tool_rounds", "extra")
+OPTIONS = ("temperature", "max_tokens", "top_p", "stop", "seed", "reasoning", "timeout", "tool_rounds", "extra",
+           "tool_choice", "base_url", "api_key_id")  # fmt: skip
 """The fields of a request that are checked here."""
 _UNSET: Mapping[str, Any] = {"stop": (), "tool_rounds": 10}
 """Options that are not None when nobody gives them."""
+_TEXTS: Mapping[str, str] = {"tool_choice": "'auto'", "base_url": "'http://localhost:8080/v1'", "api_key_id": "'APIKEY_ABC123'"}
+"""Options that are texts → an example."""
 STOPS = 16
 """Texts at which an answer may stop, at most."""
 
@@ -56,6 +59,10 @@ def checked_option(name: str, value: Any) -> Any:
             return value
         case "extra":
             return checked_extra(value)
+        case "tool_choice" | "base_url" | "api_key_id":
+            if not isinstance(value, str):
+                raise _wrong(name, value, "is no text", _TEXTS[name])
+            return value
         case _:
             return value
 

@@ -394,8 +394,15 @@ async def prepare_request(request: LLMRequest) -> None:
     """`prepare` for all schemas of a request: that of its answer, and those of tools that the caller runs.
 
     Raises:
-        ValidationError: one is no JSON schema, or refers to what it does not hold.
+        ValidationError: one is no JSON schema, or refers to what it does not hold; or a tool is to be called that the request does not
+            have.
     """
+    names = [tool.name or tool.type for tool in request.tools]
+    if request.tool_choice not in (None, "auto", "required", "none", *names):
+        raise ValidationError(
+            f"tool_choice={request.tool_choice!r:.80} names no tool of the request.",
+            hint=f"It has: {', '.join(names) or 'none'}. Or say 'auto', 'required' or 'none'.",
+        )
     await prepare(request.response_format)
     for tool in request.tools:
         if tool.function is None and tool.parameters:

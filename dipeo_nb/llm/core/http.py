@@ -141,6 +141,8 @@ def client_class(library: Any) -> Any:
                 else:
                     clean = plain and (streamed or kind == "text/event-stream") and response.is_success
                     response.stream = Stream(response.stream, self._own["cleaner"]() if clean else None, unpack)
+                    if clean and kind:  # both kinds of stream are UTF-8, whatever the server calls it
+                        response.headers["content-type"] = kind
             if not stream:
                 await response.aread()
             return response
