@@ -293,6 +293,7 @@ def test_words_are_offered(call: Call, monkeypatch: pytest.MonkeyPatch, capsys: 
         (["runs", "--status", "comp"], ["completed"]),
         (["keys", "set", "opena"], ["openai"]),
         (["explain", "exec_"], [run_id]),
+        (["explain", run_id.removeprefix("exec_")[:3]], [run_id.removeprefix("exec_")[:8]]),
         (["runs", "delete", "exec_"], [run_id]),
     ):
         assert offered(monkeypatch, capsys, "bash", *words) == expected, words

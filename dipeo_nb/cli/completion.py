@@ -21,6 +21,7 @@ from dipeo_nb.domain.enums import NodeType, Status
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import DipeoError
+from dipeo_nb.execution.run_list import short_id, short_length
 from dipeo_nb.llm import catalogue, model_store, providers
 
 Completer = Callable[[typer.Context, str], list[str]]
@@ -78,7 +79,9 @@ def _runs(ctx: typer.Context, settings: Settings) -> Iterable[str]:
         finally:
             await store.cleanup()
 
-    return run_sync(read(run_store(settings)))
+    ids = run_sync(read(run_store(settings)))
+    length = short_length(ids)
+    return [*(short_id(run_id, length) for run_id in ids), *ids]
 
 
 def _asking(ctx: typer.Context, settings: Settings) -> Iterable[str]:

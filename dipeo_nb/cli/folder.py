@@ -48,8 +48,8 @@ def init(folder: Annotated[str, typer.Argument(metavar="FOLDER", show_default=Fa
     enter = "" if place.resolve() == Path.cwd() else f"  cd {safe(folder)}\n"
     say(
         "Next:",
-        *f"{enter}  dipeo-nb run slogan          asks you to approve a slogan (the default model, echo, only repeats prompts)\n"
-        "  dipeo-nb trust .             your own code in this folder then runs without a question\n"
+        *f"{enter}  dipeo-nb trust .             the diagrams in this folder are yours: they run code and write files without asking\n"
+        "  dipeo-nb run slogan          asks you to approve a slogan (the default model, echo, only repeats prompts)\n"
         "  jupyter lab slogan.ipynb     the same diagram in a notebook".splitlines(),
     )
     return ExitCode.DONE
