@@ -1,4 +1,4 @@
-"""The house keeps its rooms: who may import whom (architecture.md), read from every import, those inside functions too."""
+"""Who may import whom (dipeo_nb/README.md), read from every import, those inside functions too."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def imports(file: Path) -> Iterator[tuple[int, str]]:
 def test_imports_point_down(file: Path) -> None:
     """A room imports only rooms below it; siblings never meet; no import is relative."""
     own = room(file)
-    assert own in ROWS, f"{own} is not in the table of rooms: add it to architecture.md and here"
+    assert own in ROWS, f"{own} is not in the table of rooms: add it to dipeo_nb/README.md and here"
     for line, name in imports(file):
         assert not name.startswith("."), f"{file}:{line}: relative import"
         other = room(name)

@@ -1,4 +1,4 @@
-"""Which format a text has, and which file a name means (diagram-spec §2.5, §2.6)."""
+"""Which format a text has, and which file a name means."""
 
 from __future__ import annotations
 

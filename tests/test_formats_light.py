@@ -1,4 +1,4 @@
-"""The light format: every spelling that is read, and what is written (diagram-spec §2.2)."""
+"""The light format: every spelling that is read, and what is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native format: what the lenient reader takes, and the wire model that is written (diagram-spec §2.1)."""
+"""The native format: what the lenient reader takes, and the wire model that is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The readable format: names with places and kinds, types by evidence, every way to write the flow (diagram-spec §2.3)."""
+"""The readable format: names with places and kinds, types by evidence, every way to write the flow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ladder of promises about runs (rivals.md §E.1), each with the test that earns it; those that no other file has are here."""
+"""The promises about runs, each with the test that earns it; those that no other file has are here."""
 
 from __future__ import annotations
 

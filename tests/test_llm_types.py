@@ -52,7 +52,7 @@ def test_values_carry_through_json(value: Any):
 
 
 def test_the_seeds_names_are_there():
-    """Everything infra-spec §8.1 names can be imported from `llm.core.types`."""
+    """Every type of the layer can be imported from `llm.core.types`."""
     for name in ("AdapterConfig", "TokenUsage", "LLMResponse", "ToolConfig", "ToolCall", "ToolResult", "ExecutionPhase",
                  "ProviderCapabilities", "ProviderType", "RetryConfig", "StreamEvent", "StreamingMode", "ToolType"):  # fmt: skip
         assert hasattr(types, name)

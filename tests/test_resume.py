@@ -1,4 +1,4 @@
-"""Runs that are cut off and go on (execution/recovery.py): promises 3 to 6 of the ladder in design/rivals.md §E.1."""
+"""Runs that are cut off and go on (execution/recovery.py): what had finished is not done again, what was at work is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON schema of the light format: generated from the node specs, true to what loads (diagram-spec §2.7)."""
+"""The JSON schema of the light format: generated from the node specs, true to what loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""About fifty shapes of diagrams, and what every run of every node was given (diagram-spec §5.3 "Do", §10.5).
+"""About fifty shapes of diagrams, and what every run of every node was given.
 
 The table reads: name; arrows (see `tests.shapes`); what conditions decide; what each node was given, run after run (`|` stands
 between runs; a bare value came without a label); nodes that did not simply complete; why the run failed.

@@ -1,4 +1,4 @@
-"""sub_diagram: diagrams within diagrams (diagram-spec §3.9 "Do")."""
+"""sub_diagram: diagrams within diagrams."""
 
 from __future__ import annotations
 

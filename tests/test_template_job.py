@@ -54,7 +54,7 @@ def test_jinja(template: str, text: str | None):
     ],
 )  # fmt: skip
 def test_filters(name: str, given: str, made: str):
-    """Those of §7.2 that are there by default."""
+    """The filters that are there by default."""
     assert FILTERS[name](given) == made
 
 

@@ -1,7 +1,7 @@
 """The library's one event loop, on one daemon thread (architecture rule 4).
 
 All async work runs here, so HTTP clients never meet a second loop and a notebook cell never meets "event loop is
-already running". Measured: 0.2 ms a call (jupyter.md §3.2). A daemon thread does not hold the interpreter's exit;
+already running". Measured: 0.2 ms a call. A daemon thread does not hold the interpreter's exit;
 an open portal would.
 """
 

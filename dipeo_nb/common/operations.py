@@ -1,4 +1,4 @@
-"""The log of what adapters do: one debug line for what worked, one error line for what failed (infra-spec §14, S124)."""
+"""The log of what adapters do: one debug line for what worked, one error line for what failed."""
 
 from __future__ import annotations
 

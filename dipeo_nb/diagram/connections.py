@@ -1,6 +1,6 @@
 """What connections say, in every format: their ends (label or id, with a handle), content type, label, data.
 
-Also the handles of nodes: explicit ones, and those that follow from the node types (diagram-spec §1.4).
+Also the handles of nodes: explicit ones, and those that follow from the node types.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class End:
 
 
 class References:
-    """Finds nodes by what connections call them: label or id, with an optional handle (§2.2.3)."""
+    """Finds nodes by what connections call them: label or id, with an optional handle."""
 
     def __init__(self, nodes: Iterable[DomainNode]) -> None:
         self.by_id: dict[str, DomainNode] = {}
@@ -197,7 +197,7 @@ _WORDS = {"true": "condtrue", "yes": "condtrue", "false": "condfalse", "no": "co
 
 
 def standard_handles(node: DomainNode) -> Iterator[DomainHandle]:
-    """The handles that every node of that type has (§1.4)."""
+    """The handles that every node of that type has."""
     cls = NODE_SPECS.get(node.type)
     for label in cls.META.inputs if cls else ("default",):
         yield made_handle(node.id, label, HandleDirection.INPUT)

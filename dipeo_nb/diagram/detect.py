@@ -1,4 +1,4 @@
-"""Which format a text has (diagram-spec §2.5), and which file a name means (§2.6). The only place that guesses."""
+"""Which format a text has, and which file a name means. The only place that guesses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates that make files: Jinja2 as it is, in the sandbox of prompts (diagram-spec §3.10, §7.2 "Do").
+"""Templates that make files: Jinja2 as it is, in the sandbox of prompts.
 
 Unlike in a prompt, a name that is missing is an error, and other templates can be included, extended and imported.
 """
@@ -83,7 +83,7 @@ FILTERS: Mapping[str, Callable[[Any], str]] = {
     "escape_js": escape_js,
     "strip_inline_comments": strip_inline_comments,
 }
-"""Filters on top of Jinja2's own; each is a function too (§7.2)."""
+"""Filters on top of Jinja2's own; each is a function too."""
 
 
 def check_file(template: str) -> Names:

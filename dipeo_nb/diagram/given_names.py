@@ -1,4 +1,4 @@
-"""Which names a node's templates and expressions can count on, as far as that is known before a run (spec §5.4)."""
+"""Which names a node's templates and expressions can count on, as far as that is known before a run."""
 
 from __future__ import annotations
 

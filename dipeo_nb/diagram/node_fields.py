@@ -19,7 +19,7 @@ _END_LABELS = ("end", "endpoint")
 
 
 def infer_type(label: str, props: Mapping[str, Any], *, first: bool, branches: bool = False) -> str:
-    """The type of a node that names none (§2.3): by its properties, its label, its use, its place in the file."""
+    """The type of a node that names none: by its properties, its label, its use, its place in the file."""
     base = label.partition("~")[0].strip().lower()
     if base in _START_LABELS or props.keys() & {"trigger_mode", "custom_data"}:
         return "start"

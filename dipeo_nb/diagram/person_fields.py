@@ -25,7 +25,7 @@ _PERSON_WORDS = (*PERSON_TEXTS, *PERSON_NUMBERS, *PERSON_OPTIONS, "service", "id
 
 
 def service_name(value: str) -> str:
-    """A service in its canonical spelling (§1.3): lower case, dashes, aliases applied."""
+    """A service in its canonical spelling: lower case, dashes, aliases applied."""
     return normalize_service(value)
 
 

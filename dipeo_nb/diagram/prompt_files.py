@@ -1,4 +1,4 @@
-"""Files that a diagram names: where they are looked for, and what may be read (diagram-spec §2.2.5).
+"""Files that a diagram names: where they are looked for, and what may be read.
 
 Only files below the base directory or below the diagram's own folder are read, symbolic links followed; protected ones are not.
 """

@@ -1,4 +1,4 @@
-"""PromptBuilder: the prompt of a node's run, from templates and inputs, with a cache of renderings (infra-spec §3.4).
+"""PromptBuilder: the prompt of a node's run, from templates and inputs, with a cache of renderings.
 
 Use it where the same prompt is rendered often (sweeps, prompt labs, batches); a single rendering needs only
 `SimpleTemplateProcessor`.

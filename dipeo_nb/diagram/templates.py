@@ -1,4 +1,4 @@
-"""Prompt templates: Handlebars-like tags on Jinja2's sandbox (diagram-spec §5.6 "Do").
+"""Prompt templates: Handlebars-like tags on Jinja2's sandbox.
 
     {{a.b[0]}} {{a[i].b}} {{a[-1]}} {{a[:5]}}      paths, through mappings and lists; missing and None print nothing
     {{name | upper}} {{price * 2}}                 any Jinja2 expression and filter

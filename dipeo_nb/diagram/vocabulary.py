@@ -141,7 +141,7 @@ def _expand(result: dict[str, Any], key: str, value: Any, reading: Reading, at: 
 
 
 def written_properties(node: DomainNode, *, aliases: bool) -> dict[str, Any]:
-    """A node's properties for the light (*aliases* reversed, §2.2.6) and readable writers.
+    """A node's properties for the light (*aliases* reversed) and readable writers.
 
     `false` and `0` are kept. Null, empty text, empty mappings and empty lists are left out where they mean nothing.
     """

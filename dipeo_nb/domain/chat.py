@@ -331,7 +331,7 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One entry of a run's conversation log (diagram-spec §1.5, §6.1)."""
+    """One entry of a run's conversation log."""
 
     id: str
     """Unique within the run."""

@@ -1,4 +1,4 @@
-"""The diagram as data (diagram-spec §1.1). Formats read and write these; nothing here knows a format.
+"""The diagram as data. Formats read and write these; nothing here knows a format.
 
 Two deliberate differences from the wire model: a node's `label` stands beside `data` instead of inside it, and an
 arrow names its nodes and handles separately instead of through handle ids. `handle_id` builds the wire spelling.
@@ -137,7 +137,7 @@ class DomainPerson:
 
     def facet(self, name: str, *, system_prompt: str | None = None) -> DomainPerson:
         """A side of the person that does one job, such as `selector`: the same model under the id `<id>.__<name>`, with a
-        system prompt of its own. What it hears and says is never part of anybody's memory (diagram-spec §6.4)."""
+        system prompt of its own. What it hears and says is never part of anybody's memory."""
         llm = replace(self.llm, system_prompt=system_prompt)
         return DomainPerson(f"{self.id}{FACET}{name}", f"{self.label}{FACET}{name}", llm)
 

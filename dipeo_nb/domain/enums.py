@@ -1,4 +1,4 @@
-"""Every enumeration of the diagram language, with its exact wire values (diagram-spec §1.3)."""
+"""Every enumeration of the diagram language, with its exact wire values."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Status(StrEnum):
     SKIPPED = "skipped"
     MAXITER_REACHED = "maxiter_reached"
     INTERRUPTED = "interrupted"
-    """Ours: the process ended while the run was going on (rivals §E.1, promise 5)."""
+    """Ours: the process ended while the run was going on."""
 
 
 class FlowStatus(StrEnum):
@@ -320,7 +320,7 @@ SERVICE_ALIASES = {
     "gemma": LLMService.OLLAMA,
     "phi": LLMService.OLLAMA,
 }
-"""Spellings accepted for a service, after lower-casing and `_` → `-` (diagram-spec §1.3)."""
+"""Spellings accepted for a service, after lower-casing and `_` → `-`."""
 OWN_SERVICES: set[str] = set()
 """Services that somebody has registered in this process. A name among them is that service, and no alias: `mistral` is no longer
 Ollama's model."""

@@ -1,4 +1,4 @@
-"""Events: the one record of a run (diagram-spec §5.7). Everything else is a fold over them.
+"""Events: the one record of a run. Everything else is a fold over them.
 
 An `Event` is a named tuple because a run makes hundreds of thousands of them. `seq` counts from 1 within a run, without
 gap. `payload` holds plain values only (`common.values`); its shape depends on the type:

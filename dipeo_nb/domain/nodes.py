@@ -1,8 +1,8 @@
-"""The 16 node types as typed specs (diagram-spec §3), and the registry that notebooks can add to.
+"""The 16 node types as typed specs, and the registry that notebooks can add to.
 
 A spec is a frozen dataclass: its fields are the node's properties with their defaults, its `META` says the rest
 (category, handles, aliases). Readers, compiler, JSON schema, drawing and handlers all read this one place.
-Handles are the union of the two tables of §1.4.
+Handles are those of DiPeO's editor and of its runtime together.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class NodeMeta:
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])
     """Other spelling → canonical field; used only when the canonical one is absent."""
     write_aliases: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Canonical field → spelling that the light writer uses (§2.2.6)."""
+    """Canonical field → spelling that the light writer uses."""
     dropped: tuple[str, ...] = ()
     """Legacy properties that are accepted and thrown away."""
     side_effects: bool = False
     """Whether running twice can do harm outside (files, network, code)."""
 
     def has_output(self, handle: str) -> bool:
-        """Whether an arrow may leave there; the error of every node that works can be led on (§3.0 "Do")."""
+        """Whether an arrow may leave there; the error of every node that works can be led on."""
         return handle in self.outputs or (
             handle == "error" and bool(self.outputs) and self.category is not NodeCategory.CONTROL
         )
@@ -439,7 +439,7 @@ MEMORY_PROFILES = {
     "ONLY_ME": "SENT_TO_ME",
     "ONLY_I_SENT": "SENT_BY_ME",
 }
-"""Legacy `memory_profile` → `memorize_to` (§2.2.2)."""
+"""Legacy `memory_profile` → `memorize_to`."""
 
 NODE_SPECS: dict[str, type[NodeSpec]] = {
     cls.META.type: cls

@@ -1,4 +1,4 @@
-"""Choosing what to remember by a criterion in words (diagram-spec §6.4): candidates, question, answer.
+"""Choosing what to remember by a criterion in words: candidates, question, answer.
 
 Pure; who asks the model is somebody else: a person_job, or `llm.adapters.MemorySelectionAdapter`.
 """

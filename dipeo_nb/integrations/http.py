@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # takes 0.1 s to import; only runs that call a server pay for
     import httpx2
 
 RETRIED = frozenset((429, 500, 502, 503, 504))
-"""Answers that are asked for again (diagram-spec §3.8)."""
+"""Answers that are asked for again."""
 IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS"))
 """Methods that may be sent again when nobody knows whether they arrived (RFC 9110 §9.2.2)."""
 LONGEST_WAIT = 60.0

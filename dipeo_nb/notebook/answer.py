@@ -23,7 +23,7 @@ from dipeo_nb.notebook.safe_markdown import literal, safe
 from dipeo_nb.notebook.static_view import money
 
 INTERVAL_S = 0.05
-"""Seconds between two updates of a cell: jupyter_server drops everything beyond 1000 messages a second (jupyter.md §4)."""
+"""Seconds between two updates of a cell: jupyter_server drops everything beyond 1000 messages a second."""
 SHARE = 0.1
 """Of the time, at most this much goes into drawing one answer."""
 LIVE_LIMIT = 60_000

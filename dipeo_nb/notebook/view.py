@@ -60,7 +60,7 @@ class LiveView(anywidget.AnyWidget):
         comm = getattr(self, "comm", None)
         if hasattr(comm, "_reply_subshell_for"):
             # ipykernel 7.4 would route the page's messages to the blocked main shell; this restores the page's own
-            # routing (jupyter.md §2, finding 4). Elsewhere the attribute does not exist.
+            # routing. Elsewhere the attribute does not exist.
             comm._reply_subshell_for = None  # pyright: ignore[reportOptionalMemberAccess,reportAttributeAccessIssue]
         self.on_msg(lambda _, content, buffers: commands(content))
 

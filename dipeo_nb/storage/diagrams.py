@@ -1,4 +1,4 @@
-"""`DiagramService`: files of diagrams by name, and the list of them (infra-spec §3.3). The seed's driver pattern.
+"""`DiagramService`: files of diagrams by name, and the list of them. The seed's driver pattern.
 
 service = DiagramService()                 # or DiagramService(storage, converter)
 await service.initialize()

@@ -1,4 +1,4 @@
-"""Light YAML, the main authoring format (diagram-spec §2.2): nodes by label, connections between labels.
+"""Light YAML, the main authoring format: nodes by label, connections between labels.
 
 Beyond upstream: `id` of nodes and connections, `execution_priority`, fractions of coordinates when reading, and
 `content_type: null`, which says "none" where leaving the key out means `raw_text`.

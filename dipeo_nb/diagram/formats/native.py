@@ -1,4 +1,4 @@
-"""Native JSON (diagram-spec §2.1): the wire model, loss-free.
+"""Native JSON: the wire model, loss-free.
 
 The reader is lenient: lists or mappings, flat or nested persons and nodes, upper-case types, GraphQL's `__typename`,
 old handle labels, and every alias of the light format.

@@ -1,4 +1,4 @@
-"""Readable YAML (diagram-spec §2.3): who, what, then the flow in words.
+"""Readable YAML: who, what, then the flow in words.
 
 Flow items are `A -> B`, `A: B_first (raw_text)(topic)`, `A: to "B" in "_first" as "raw_text" naming "topic"`, or
 `A: {to: B, in: _first, as: raw_text, naming: topic}`; a source may have a list of destinations.

@@ -71,7 +71,7 @@ class CodeRunner(Protocol):
 
 @runtime_checkable
 class ASTParserPort(Protocol):
-    """Reads TypeScript (diagram-spec §3.12)."""
+    """Reads TypeScript."""
 
     @abstractmethod
     async def parse(self, sources: Mapping[str, str], options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -90,7 +90,7 @@ class ASTParserPort(Protocol):
 
 @runtime_checkable
 class IRBuilderPort(Protocol):
-    """Makes a code generator's intermediate form (diagram-spec §3.13)."""
+    """Makes a code generator's intermediate form."""
 
     @abstractmethod
     async def build(self, source: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -70,7 +70,7 @@ class HTTPPort(Protocol):
 
 @runtime_checkable
 class IntegrationPort(Protocol):
-    """Operations of providers (issue trackers, chat rooms …): what integrated_api nodes call (diagram-spec §3.14)."""
+    """Operations of providers (issue trackers, chat rooms …): what integrated_api nodes call."""
 
     @abstractmethod
     def operations(self) -> Mapping[str, Sequence[str]]:
