@@ -313,13 +313,13 @@ def _or_default(convert: Converter, default: Any) -> Converter:
 
 def _unknown_type(name: str) -> Problem:
     close = nearest(name, NODE_SPECS)
-    hint = f"Did you mean '{close}'?" if close else f"Types: {', '.join(NODE_SPECS)}."
+    hint = f"Did you mean '{close}'?" if close else f"Types: {', '.join(NODE_SPECS)}; `dipeo-nb nodes` describes them."
     return Problem(Severity.ERROR, "unknown-type", f"'{shorten(name)}' is not a node type.", hint, "type")
 
 
 def _unknown_property(node_type: str, key: str, known: Shape) -> Problem:
     close = nearest(key, [*known.converters, *known.aliases])
-    hint = f"Did you mean '{close}'?" if close else f"A {node_type} takes {', '.join(sorted(known.converters))}."
+    hint = f"Did you mean '{close}'?" if close else f"A {node_type} takes {', '.join(sorted(known.converters))}; `dipeo-nb nodes {node_type}` describes them."
     message = f"'{shorten(key)}' is not a property of {node_type}; it is kept and has no effect."
     return Problem(Severity.WARNING, "unknown-property", message, hint, key)
 
