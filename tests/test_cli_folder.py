@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import inspect
 import json
 import os
 import sqlite3
@@ -81,6 +84,25 @@ def test_a_new_folder_runs_as_it_is(call: Call, monkeypatch: pytest.MonkeyPatch)
     Path("slogan.txt").unlink()
     assert call("run", "slogan", "-q", "--no-interactive", "--answer", "Approve=no").out.strip() == "no"
     assert not Path("slogan.txt").exists()
+
+
+def test_the_notebook_runs_as_it_is(call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a model, an answer at the keyboard, or approval."""
+    call("init")
+    names: dict[str, Any] = {}
+
+    async def cells() -> None:
+        for cell in nbformat.read("slogan.ipynb", as_version=4).cells:
+            if cell.cell_type == "code":
+                made = eval(compile(cell.source, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+                if inspect.iscoroutine(made):
+                    await made
+
+    reset_settings()
+    asyncio.run(cells())
+    assert names["result"].outputs["Save"] in capsys.readouterr().out
+    assert names["again"].outputs["Save"] == Path("slogan.txt").read_text()
+    assert names["again"].outputs["Save"].isupper()
 
 
 def test_files_that_exist_are_kept(call: Call) -> None:

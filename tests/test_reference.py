@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 import dipeo_nb as dp
 from dipeo_nb import cli
 from dipeo_nb.diagram.document import load
 from dipeo_nb.diagram.reference import EXAMPLES, common_fields, node_reference, page
+from dipeo_nb.diagram.schema import light_schema
 from dipeo_nb.domain.enums import NodeCategory, NodeType
 from dipeo_nb.domain.nodes import NODE_SPECS, NodeMeta, NodeSpec, register_node_spec, spec
 from dipeo_nb.errors import ValidationError
@@ -95,6 +98,8 @@ class Builder:
         return {"data": source, "metadata": {"type": options["builder_type"]}}
 
 
+SCHEMA = Draft202012Validator(light_schema())
+"""What editors check by."""
 OUTPUTS: dict[str, Any] = {
     "start": {"End": "Hello, reader."},
     "endpoint": {"Result": {"greeting": "Hello"}},
@@ -121,6 +126,7 @@ def test_every_example_runs(name: str, tmp_path: Path, address: str) -> None:
         (tmp_path / path.name).write_text(path.read_text(encoding="utf-8").replace("https://api.example.org", address))
     diagram = load(f"{name}.light.yaml", base_dir=tmp_path)
     assert [str(finding) for finding in diagram.check()] == []
+    SCHEMA.validate(yaml.safe_load(diagram.text))
     session = dp.Session(base_dir=tmp_path, integrations=IntegratedApiService(Notion()), typescript=Parser(), ir=Builder())
     result = session.run(diagram, view=False, answers={"Approve": "no"} if name == "user_response" else None)
     assert result.status == "completed"
@@ -180,8 +186,10 @@ def test_every_finding_is_in_the_index() -> None:
     rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", index, re.MULTILINE))
     reported = {
         argument.value
-        for file in (ROOT / "dipeo_nb").rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for folder in ("diagram", "execution")
+        for file in (ROOT / "dipeo_nb" / folder).rglob("*.py")
+        if re.search(r'"[a-z]+(-[a-z]+)+",', text := file.read_text(encoding="utf-8"))
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in REPORTING
         for argument in node.args[:3]
         if isinstance(argument, ast.Constant) and re.fullmatch(r"[a-z]+(-[a-z]+)+", str(argument.value))
