@@ -69,7 +69,8 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_a_new_folder_runs_as_it_is(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The diagram of `init` is valid, needs neither model nor approval, asks one question and writes its file."""
-    assert call("init", "mine").code == 0
+    done = call("init", "mine")
+    assert (done.code, "dipeo-nb trust ." in done.err) == (0, True)
     assert {path.name for path in Path("mine").iterdir()} == FILES
     monkeypatch.chdir("mine")
     monkeypatch.delenv("DIPEO_BASE_DIR")
@@ -114,6 +115,7 @@ def test_files_that_exist_are_kept(call: Call) -> None:
     Path(".gitignore").symlink_to("nowhere")
     done = call("init")
     assert (done.code, done.out) == (0, "")
+    assert "dipeo-nb trust" not in done.err  # whose files these are is not known
     assert [line for line in done.err.splitlines() if line.startswith("Kept: ")] == [
         "Kept: slogan.light.yaml", "Kept: slogan.ipynb", "Kept: dipeo.toml", "Kept: .gitignore",
     ]  # fmt: skip
@@ -236,7 +238,7 @@ def test_a_folder_that_is_read_only(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "what", "said"),
     [
-        ("STATE_STORE_PATH", "bad.db", "stores", "bad.db"),
+        ("STATE_STORE_PATH", "bad.db", "run store", "bad.db"),
         ("https_proxy", "nonsense://x", "proxy", "nonsense"),
         ("DIPEO_LOCAL_MODEL", "/nowhere/model.gguf", "local model", "not a file"),
     ],
@@ -269,6 +271,12 @@ def test_settings_that_wait(call: Call) -> None:
     assert code == 0
     assert "default_llm_model" in found["settings"]["found"]
     assert "dipeo-nb trust ." in found["default model"]["fix"]
+    Path("dipeo.toml").write_text('STATE_STORE_PATH = "postgresql://ann:hunter22@127.0.0.1:1/x"\nOLLAMA_HOST = "http://127.0.0.1:1"\n')
+    reset_settings()
+    code, found = findings(call)
+    assert (code, found["run store"]["verdict"], found["base directory"]["verdict"]) == (1, "problem", "ok")
+    assert "waits for your yes" in found["run store"]["found"]  # it was not called
+    assert "hunter22" not in str(found)
 
 
 def test_the_run_store_is_opened(call: Call) -> None:

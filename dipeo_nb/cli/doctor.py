@@ -76,7 +76,7 @@ def _findings(check: Callable[[Settings], Iterator[Finding]], settings: Settings
         return list(check(settings))
     except (DipeoError, OSError) as error:
         message = error.message if isinstance(error, DipeoError) else str(error)
-        return [Finding(check.__name__.removeprefix("_"), "problem", message, getattr(error, "hint", None) or "")]
+        return [Finding(check.__name__.removeprefix("_").replace("_", " "), "problem", message, getattr(error, "hint", None) or "")]
 
 
 def _python(settings: Settings) -> Iterator[Finding]:
@@ -167,7 +167,7 @@ def _jupyter(settings: Settings) -> Iterator[Finding]:
         yield Finding("jupyter", "ok", f"JupyterLab {version} with the extensions of the live view")
 
 
-def _stores(settings: Settings) -> Iterator[Finding]:
+def _run_store(settings: Settings) -> Iterator[Finding]:
     place = settings.run_store
     if place is None:
         yield Finding("run store", "note", "in memory only: runs are lost at exit", "unset STATE_STORE_PATH to keep them")
@@ -184,6 +184,9 @@ def _stores(settings: Settings) -> Iterator[Finding]:
 
         run_sync(look())
         yield Finding("run store", "ok", without_password(str(place)))
+
+
+def _folders(settings: Settings) -> Iterator[Finding]:
     yield _writable("base directory", settings.base_dir)
     yield _writable("your data", settings.data_dir)
     yield _writable("cache", settings.cache_dir)
@@ -216,5 +219,5 @@ def _proxy(settings: Settings) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    _python, _extras, _settings, _keys, _models, _local_model, _jupyter, _stores, _disk, _proxy,
+    _python, _extras, _settings, _keys, _models, _local_model, _jupyter, _run_store, _folders, _disk, _proxy,
 )  # fmt: skip

@@ -38,6 +38,7 @@ def init(folder: Annotated[str, typer.Argument(metavar="FOLDER", show_default=Fa
         place.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise ValidationError(f"'{folder}' is a file.", hint="Name a folder; it is created if it does not exist.") from None
+    own = not any(place.iterdir())  # nobody is advised to trust what was there before
     for name, content in contents.items():
         try:
             write_atomic(place / name, content, create_only=True)
@@ -46,9 +47,10 @@ def init(folder: Annotated[str, typer.Argument(metavar="FOLDER", show_default=Fa
         else:
             print(f"Written: {safe(str(place / name))}")
     enter = "" if place.resolve() == Path.cwd() else f"  cd {safe(folder)}\n"
+    trusting = "  dipeo-nb trust .             the diagrams in this folder are yours: they run code and write files without asking\n" if own else ""
     say(
         "Next:",
-        *f"{enter}  dipeo-nb trust .             the diagrams in this folder are yours: they run code and write files without asking\n"
+        *f"{enter}{trusting}"
         "  dipeo-nb run slogan          asks you to approve a slogan (the default model, echo, only repeats prompts)\n"
         "  jupyter lab slogan.ipynb     the same diagram in a notebook".splitlines(),
     )
