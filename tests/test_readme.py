@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dipeo_nb.cli.group import COMMANDS
+from dipeo_nb.cli.group import COMMANDS, loaded
+from dipeo_nb.dipeo_words import FORMAT_FLAGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,3 +53,23 @@ def test_links_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (page.parent / target).exists(), target
     assert "<script" not in (ROOT / "notebooks/images/debate.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_that_are_shown_exist(name: str) -> None:
+    """So do their options, in every page's blocks and tables."""
+    shown = re.findall(r"dipeo-nb( [a-z](?:(?!  |dipeo-nb)[^`\n#])*)", (ROOT / name).read_text(encoding="utf-8"))
+    for words in (line.replace("\\|", " ").split() for line in shown):
+        if words[0] not in COMMANDS:
+            assert name == "docs/from-dipeo.md" or words[0] in NOT_COMMANDS, words
+            continue
+        command = loaded(words[0])
+        if len(words) > 1 and words[1] in getattr(command, "commands", {}):
+            command = command.commands[words[1]]
+        known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help", "--debug", *FORMAT_FLAGS}
+        options = {option.partition("=")[0] for option in words if re.match(r"--?[a-z]", option)}
+        assert options <= known, (name, words)
+
+
+NOT_COMMANDS = {"by", "on"}
+"""Words that follow the name of the program in a sentence."""
