@@ -269,3 +269,18 @@ def test_files_are_opened_by_handle() -> None:
                 found.add(name)
     assert found <= OPENING_BY_NAME.keys(), "it opens files by name: let it use common.root, or say here why not"
     assert not OPENING_BY_NAME.keys() - found, "these open none any more"
+
+
+OUTSIDE = re.compile(r"§|\b(?:diagram|infra)-spec\b|\b(?:jupyter|architecture|rivals|style)\.md")
+PUBLISHED = re.compile(r"RFC \d+ §[\d.]+|howtocorrupt\.html §[\d.]+")
+"""Sections that anybody can look up."""
+
+
+def test_comments_refer_to_what_is_here() -> None:
+    """Not to documents outside the repository; those of others are named with what they are."""
+    found: list[str] = []
+    for file in FILES:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if OUTSIDE.search(PUBLISHED.sub("", line)):
+                found.append(f"{file.relative_to(PACKAGE)}:{number}")
+    assert not found

@@ -1,4 +1,4 @@
-"""Node types of your own: `@dp.node` makes a Python function one (diagram-spec §3.17 "Do").
+"""Node types of your own: `@dp.node` makes a Python function one.
 
     @dp.node
     def shout(text: str, times: int = 2) -> str:

@@ -1,4 +1,4 @@
-"""From tokens to names: the one mechanism by which a node sees its inputs (diagram-spec §5.4 "Do").
+"""From tokens to names: the one mechanism by which a node sees its inputs.
 
     token's output ──content type of the edge──▶ view ──label or handle──▶ name
 

@@ -1,4 +1,4 @@
-"""Conversation and memory of one run (diagram-spec §6 "Do").
+"""Conversation and memory of one run.
 
 One append-only log per run, shared by its persons. What a person brings along is a *view* of it (`memorize_to`),
 filtered by `ignore_person`, cut by `at_most`, and told with the speakers' names.
@@ -151,7 +151,7 @@ def ignoring(messages: Iterable[Message], ignored: Iterable[str]) -> list[Messag
 
 
 def limited(messages: Sequence[Message], at_most: int | None) -> list[Message]:
-    """All system-to-system notes first, then the most recent others, *at_most* in all, in log order (§6.4 "Do")."""
+    """All system-to-system notes first, then the most recent others, *at_most* in all, in log order."""
     if at_most is None or len(messages) <= at_most:
         return list(messages)
     always = [m for m in messages if m.from_person_id == SYSTEM and m.to_person_id == SYSTEM][:at_most]

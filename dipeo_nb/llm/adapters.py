@@ -1,4 +1,4 @@
-"""Questions the library itself asks of models: what to remember, yes or no (infra-spec §18, S72 and S73)."""
+"""Questions the library itself asks of models: what to remember, yes or no."""
 
 from __future__ import annotations
 

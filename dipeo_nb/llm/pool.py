@@ -30,7 +30,7 @@ from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.limits import AdaptiveLimit, CircuitBreaker
 
 LIFE_S = 3600.0
-"""Seconds that a client is used for; then a new one takes its place (infra-spec §8.2)."""
+"""Seconds that a client is used for; then a new one takes its place."""
 SIZE = 32
 """Clients kept at most; the one unused for longest goes first."""
 

@@ -1,4 +1,4 @@
-"""api_job: calls an HTTP API (diagram-spec §3.8 "Do").
+"""api_job: calls an HTTP API.
 
 Inputs named `url`, `headers`, `params` and `body` take the place of the fields. Texts in all four are templates. `params` go into
 the query. A POST or PATCH carries an `Idempotency-Key` that is the same for every attempt at the same work, so that a service
@@ -25,7 +25,7 @@ from dipeo_nb.execution.inputs import Output, as_text, plain
 API_TIMEOUT = 30.0
 """Seconds that one attempt waits for the server; a node's `timeout` is the time for all of them together."""
 MAX_RETRIES = 3
-"""Attempts after the first (spec)."""
+"""Attempts after the first, as in DiPeO."""
 TIMEOUT = 300.0  # seconds for all attempts and their pauses, when the node names none
 SHOWN = 500
 """Characters of an answer that an error shows."""

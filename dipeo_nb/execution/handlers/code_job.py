@@ -24,7 +24,7 @@ from dipeo_nb.execution.shown_scripts import as_shown
 
 TIMEOUT = None  # the code has its own limit, which also kills the worker
 CODE_TIMEOUT = 30.0
-"""Seconds when the node names none (spec default)."""
+"""Seconds when the node names none (DiPeO's default)."""
 _OF_TEXTS = ("TypeError:", "AttributeError:", "KeyError:", "IndexError:", "ValueError:")
 """Errors of code that takes a text for rows or fields."""
 _FILE = re.compile(r"[^\n]+\.(py|ts|mts|js|mjs|sh|bash)")

@@ -1,4 +1,4 @@
-"""condition: chooses a branch and passes its input through unchanged (diagram-spec §3.4)."""
+"""condition: chooses a branch and passes its input through unchanged."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _holds(context: NodeContext, expression: str) -> bool | Awaitable[bool]:
             )
 
     # A label may hide a variable of the same name that the expression means: the sample simple_iter_code labels
-    # the edge `a` with a text and asks `a > 10` of the variable `a`. Variables win in upstream (§3.4).
+    # the edge `a` with a text and asks `a > 10` of the variable `a`. Variables win in upstream.
     def hidden() -> Mapping[str, Any] | None:
         variables = context.variables
         return variables if any(name in variables for name in context.inputs.names({})) else None

@@ -1,4 +1,4 @@
-"""db: reads and writes files below the base directory (diagram-spec §3.6 "Do")."""
+"""db: reads and writes files below the base directory."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def _read(context: NodeContext, spec: DbNode, paths: list[str]) -> Output:
             try:
                 found[name] = (await _content(context, spec, name))[0]
             except StorageError:
-                found[name] = None  # spec §3.6: an unreadable one of several is None
+                found[name] = None  # of several files, an unreadable one is None
     return Output(found, meta={"paths": list(found)})
 
 

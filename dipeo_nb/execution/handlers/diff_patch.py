@@ -1,4 +1,4 @@
-"""diff_patch: applies a patch to one file (diagram-spec §3.16 "Do").
+"""diff_patch: applies a patch to one file.
 
 All hunks or none, unless the mode is `force`; the file is written whole, after its backup. The output is
 `{status, target_path, applied_hunks, rejected_hunks, backup_path, file_hash, dry_run, errors}`.

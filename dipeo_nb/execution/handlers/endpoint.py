@@ -1,4 +1,4 @@
-"""endpoint: the value of the run; saves it to a file when asked (diagram-spec §3.2)."""
+"""endpoint: the value of the run; saves it to a file when asked."""
 
 from __future__ import annotations
 

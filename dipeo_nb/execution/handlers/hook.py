@@ -1,4 +1,4 @@
-"""hook: runs a command, calls a web server, calls a Python function, writes a file, or waits for an event (diagram-spec §3.15 "Do").
+"""hook: runs a command, calls a web server, calls a Python function, writes a file, or waits for an event.
 
 Both shapes are understood: the fields `command` and `url`, and the long one with everything in `config`.
 """
@@ -33,7 +33,7 @@ from dipeo_nb.execution.shell_text import ShellText, runs_code
 from dipeo_nb.execution.shown_scripts import as_shown
 
 HOOK_TIMEOUT = 60.0
-"""Seconds when the node names none (spec default); for an event, how long it is waited for."""
+"""Seconds when the node names none (DiPeO's default); for an event, how long it is waited for."""
 TIMEOUT = None  # every kind has its own
 RETRY_PAUSE = 1.0
 """Seconds before a hook is tried again (`retry_count`)."""

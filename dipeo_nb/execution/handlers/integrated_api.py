@@ -1,4 +1,4 @@
-"""integrated_api: calls an operation of a provider through the integrations port (diagram-spec §3.14 "Do")."""
+"""integrated_api: calls an operation of a provider through the integrations port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dipeo_nb.execution.inputs import Output, plain
 PORT = "integrations"
 """The service that it needs."""
 API_TIMEOUT = 30.0
-"""Seconds when the node names none (spec default)."""
+"""Seconds when the node names none (DiPeO's default)."""
 TIMEOUT = None  # the operation has its own, and so has each of its retries
 
 

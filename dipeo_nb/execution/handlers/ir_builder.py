@@ -1,4 +1,4 @@
-"""ir_builder: makes a code generator's intermediate form through its port (diagram-spec §3.13 "Do")."""
+"""ir_builder: makes a code generator's intermediate form through its port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""json_schema_validator: data that fits leaves on `success`, data that does not is an error (diagram-spec §3.11 "Do").
+"""json_schema_validator: data that fits leaves on `success`, data that does not is an error.
 
 The dialect is the schema's own `$schema`, else 2020-12; `format` is checked. A schema refers to itself only: nothing is fetched.
 """

@@ -1,4 +1,4 @@
-"""person_job: a person answers a prompt (diagram-spec §3.3, §6)."""
+"""person_job: a person answers a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""start: hands the run's variables to its successors (diagram-spec §3.1).
+"""start: hands the run's variables to its successors.
 
 `custom_data` is published as globals in every mode, under the variables given to the run.
 """

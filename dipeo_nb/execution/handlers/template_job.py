@@ -1,4 +1,4 @@
-"""template_job: renders a template, to a file when asked (diagram-spec §3.10 "Do").
+"""template_job: renders a template, to a file when asked.
 
 Names, later wins: `generated_at`, `variables` (their texts are templates of prompts; a
 lone `{{x}}` is the object), inputs (a mapping that arrives unlabelled is

@@ -1,4 +1,4 @@
-"""typescript_ast: reads TypeScript through the parser port (diagram-spec §3.12 "Do")."""
+"""typescript_ast: reads TypeScript through the parser port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""user_response: asks the person at the keyboard (diagram-spec §3.7). The prompt is a template."""
+"""user_response: asks the person at the keyboard. The prompt is a template."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dipeo_nb.execution.inputs import Output
 
 TIMEOUT = None  # the question has its own
 QUESTION_TIMEOUT = 60.0
-"""Seconds to answer when the node names none (spec default)."""
+"""Seconds to answer when the node names none (DiPeO's default)."""
 ATTEMPTS = 3
 """How often an answer of the wrong kind is asked for again."""
 

@@ -1,4 +1,4 @@
-"""The types of the LLM layer in one place (infra-spec §8.1); those that other rooms need come from `domain.chat`.
+"""The types of the LLM layer in one place; those that other rooms need come from `domain.chat`.
 
 `as_json` and `from_json` carry any of them through JSON.
 """
