@@ -10,7 +10,7 @@ from dipeo_nb.errors import ValidationError
 FORMAT_FLAGS = ("--light", "--native", "--readable", "--executable")
 """Short for `--format light` and so on."""
 OPTIONS = {"--from-format": "--format", "--stdin": "-"}
-COMMANDS = {"compile": "validate", "stats": "validate", "metrics": "explain"}
+COMMANDS = {"compile": "validate", "stats": "validate", "metrics": "explain", "results": "export"}
 """DiPeO's command → ours that does the same."""
 ADVICE = {
     "--timing": "Every run records its times: see `dipeo-nb explain RUN` afterwards.",
@@ -21,7 +21,6 @@ ADVICE = {
     "--push-as": "Diagrams are files here: save it below the base directory and run it by name.",
     "--breakdown": "`dipeo-nb explain RUN` shows every node.",
     "--latest": "`dipeo-nb runs -n 1` shows the newest run.",
-    "results": "`dipeo-nb export RUN -o FILE.json` writes the results of a run; `dipeo-nb runs` lists the runs.",
     "monitor": "A run is shown while it runs; `dipeo-nb serve` shows it to others.",
     "ask": "Diagrams are not generated from a description here; `dipeo-nb init` writes one to start from.",
 }

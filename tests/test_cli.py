@@ -609,7 +609,6 @@ def test_debug_may_stand_behind_the_command(tmp_path: Path) -> None:
         (["run", "hello", "--background"], "dipeo-nb serve"),
         (["run", "hello", "--simple"], "--quiet"),
         (["metrics", "--latest"], "dipeo-nb runs -n 1"),
-        (["results", "exec_1"], "dipeo-nb export RUN"),
         (["ask", "--to", "a haiku"], "dipeo-nb init"),
         (["export", "hello.light.yaml", "out.py", "--light"], 'dp.run("hello.light.yaml")'),
         (["export", "hello", "-o", "out.py"], 'dp.run("hello")'),
@@ -623,12 +622,14 @@ def test_other_words_of_dipeo_have_a_line_of_advice(call: Call, arguments: list[
 
 
 def test_commands_of_dipeo_that_do_the_same(call: Call) -> None:
-    """`compile` and `stats` check, `metrics` explains, with their options before or behind."""
+    """`compile` and `stats` check, `metrics` explains, `results` prints the report, with their options before or behind."""
     for arguments in (["compile", "hello", "--light"], ["--debug", "stats", "hello.light.yaml"]):
         assert "is valid" in call(*arguments).out
     call("run", "hello", "-m", "echo", "-q")
     run_id = call("runs", "--json").json["runs"][0]["run_id"]
     assert "completed in" in call("metrics", run_id).out
+    assert call("results", run_id).json == call("export", run_id).json
+    assert call("results", run_id).json["run_id"] == run_id
 
 
 def test_nobody_is_asked_without_interaction(call: Call) -> None:

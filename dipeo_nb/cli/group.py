@@ -30,7 +30,7 @@ COMMANDS = {
     "replay": Entry("run", "Show a recorded run again as it happened; nothing is called and nothing is recorded."),
     "diff": Entry("history", "Say what is different between two runs: model, inputs, the diagram, what every node did. Exit code 1: something is."),
     "explain": Entry("history", "Say in words and a table where the time and the money of a run went."),
-    "export": Entry("history", "Write a recorded run to a file of its own."),
+    "export": Entry("history", "Write a recorded run to a file, or its report to stdout."),
     "serve": Entry("serve", "Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed, or that of DIPEO_SERVE_TOKEN."),
     "doctor": Entry("doctor", "Check the installation: Python, extras, key names, models, Jupyter, stores, disk, proxy. Exit code 1: there is a problem."),
     "nodes": Entry("nodes", "Describe the node types: what each does; with TYPE, its fields and an example."),

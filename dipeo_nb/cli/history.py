@@ -228,13 +228,16 @@ def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
 def export(
     run_id: RunId,
     out: Annotated[
-        str,
-        typer.Option("--out", "-o", metavar="FILE", help="FILE.jsonl: its events, a line each; FILE.json: its report."),
-    ],
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="FILE.jsonl: its events, a line each; FILE.json: its report. Default: the report on stdout."),
+    ] = None,
     base_dir: BaseDir = None,
 ) -> int:
-    """Write a recorded run to a file of its own."""
+    """Write a recorded run to a file, or its report to stdout."""
     ((state, events),) = _recorded_states(base_dir, run_id)
+    if out is None:
+        print(visible_json(json_text(state.report(), indent=2)))
+        return ExitCode.DONE
     match Path(out).suffix.lower():
         case ".jsonl":
             text = "".join(f"{line}\n" for line in lines(events))
