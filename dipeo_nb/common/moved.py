@@ -1,4 +1,8 @@
-"""Import paths of upstream: they lead to where the modules are now, with a DeprecationWarning."""
+"""Import paths that are no longer where the code is: they lead there, with a DeprecationWarning.
+
+`MovedModules` serves import paths of upstream, below packages that have little else. `moved_names` serves names of our own that
+have moved: the former module keeps `__getattr__ = moved_names(__name__, {name: module})`, for one release.
+"""
 
 from __future__ import annotations
 
@@ -53,10 +57,10 @@ class MovedModules(Loader):
 
 
 def moved_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose names are elsewhere now.
+    """The `__getattr__` of a module whose names are elsewhere now.
 
     Args:
-        package: its full name.
+        package: the full name of the module.
         homes: name → full name of the module that has it.
     """
 

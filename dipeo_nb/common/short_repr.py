@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.scrub import redactor
 
 VALUE_LIMIT = 200
@@ -47,3 +48,11 @@ def bounded_repr(self: Any) -> str:
     )
     text = f"{type(self).__name__}({shown})"
     return text if len(text) <= REPR_LIMIT else f"{text[: REPR_LIMIT - 2]}…)"
+
+if not TYPE_CHECKING:  # until 0.2
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "inert": "dipeo_nb.common.text",
+        },
+    )

@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.diagram import labels
 from dipeo_nb.diagram.drawing_shapes import (
     GLYPH_UNKNOWN,
@@ -284,3 +286,12 @@ def overview(
     if layout.width <= PAGE:
         return None
     return draw(diagram, status=status, theme=theme, title=title, layout=layout, overview=PAGE)
+
+if not TYPE_CHECKING:  # until 0.2
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "LIVE_CSS": "dipeo_nb.diagram.drawing_style",
+            "text_tree": "dipeo_nb.diagram.text_tree",
+        },
+    )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.diagram.format_errors import format_error
 from dipeo_nb.diagram.json_reader import check_characters, json_value
 from dipeo_nb.diagram.source_files import MAX_BYTES
@@ -57,3 +58,17 @@ def parse(text: str, file: str | None = None) -> Document:
             # Otherwise it may be YAML in flow style, `{nodes: [...]}`.
     value, duplicates = yaml_value(body, file)
     return Document(value, SourceMap(text, file), False, duplicates)
+
+if not TYPE_CHECKING:  # until 0.2
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "DocumentPath": "dipeo_nb.diagram.spots",
+            "Reading": "dipeo_nb.diagram.reading",
+            "Spot": "dipeo_nb.diagram.spots",
+            "decode": "dipeo_nb.diagram.source_files",
+            "read_file": "dipeo_nb.diagram.source_files",
+            "size_limit": "dipeo_nb.diagram.source_files",
+            "text_of": "dipeo_nb.diagram.source_files",
+        },
+    )

@@ -17,8 +17,9 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.diagram.template_program import NOTHING, Record, translate
 from dipeo_nb.diagram.template_sandbox import OURS
 from dipeo_nb.diagram.values import as_text, plain
@@ -140,3 +141,16 @@ _STEPS = re.compile(r"""(?:^|\.)(\w+)|\[(-?\w[\w.]*)\]|\[["']([^"'\]]*)["']\]"""
 
 
 OURS.add(Record)
+
+if not TYPE_CHECKING:  # until 0.2
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "CACHED_TEMPLATES": "dipeo_nb.diagram.template_program",
+            "Names": "dipeo_nb.diagram.template_names",
+            "Program": "dipeo_nb.diagram.template_program",
+            "check": "dipeo_nb.diagram.template_names",
+            "check_filters": "dipeo_nb.diagram.template_names",
+            "names_of": "dipeo_nb.diagram.template_names",
+        },
+    )
