@@ -155,7 +155,7 @@ def test_not_json(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ['{"version": "light", "nodes": [{"label": "\\ud800"}]}', "version: light\nname: \ud800\n"])
 def test_half_characters(text: str) -> None:
-    """Half of a surrogate pair is no character and could never be saved."""
+    """Half of a surrogate pair is not a character and could never be saved."""
     assert "surrogate" in str(refused(text))
 
 

@@ -605,7 +605,7 @@ def test_who_waits_for_the_end_of_a_loop_is_noted():
 def test_a_person_without_limit_that_keeps_a_loop_turning_is_named():
     """Only persons of the condition's own loop count: `Plan` has no limit either and hurts nobody."""
     assert by_code(LOOP % "")["no-limit"] == (
-        "warning Done: The loop turns until 'Review' has run 100 times, the default max_iteration: this condition becomes "
+        "warning Done: The loop repeats until 'Review' has run 100 times, the default max_iteration: this condition becomes "
         "true when every person_job of its loop has reached its own."
     )
 

@@ -183,7 +183,7 @@ def test_each_over_text_is_reported() -> None:
     """An #each over something that has no items says so and renders nothing."""
     result = processor.process("1\n{{#each name}}x{{/each}}", CONTEXT)
     assert result.content == "1\n"
-    assert result.errors == ("Line 2: {{#each name}} goes through nothing, as 'name' is text.",)
+    assert result.errors == ("Line 2: {{#each name}} iterates over nothing, because 'name' is text.",)
 
 
 @pytest.mark.parametrize(

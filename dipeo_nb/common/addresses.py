@@ -24,7 +24,7 @@ def origin(scheme: str, host: str, port: int | None) -> str:
     """`origin_of` for an address that is split already."""
     scheme, host = scheme.lower(), host.lower().removesuffix(".")
     if scheme not in PORTS or not host:
-        raise ValueError("no address of a web server")
+        raise ValueError("not the address of a web server")
     if not host.isascii():
         host = host.encode("idna").decode()
     shown = f"[{host}]" if ":" in host else host
@@ -47,7 +47,7 @@ def is_private(address: str) -> bool:
     when it is wrapped into an IPv6 address.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not an address.
     """
     found = ipaddress.ip_address(address)
     if isinstance(found, ipaddress.IPv6Address):

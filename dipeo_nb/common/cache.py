@@ -36,7 +36,7 @@ class SingleFlightCache(Generic[T]):
         self, ttl: float | None = None, maxsize: int = 1024, *, timer: Callable[[], float] = time.monotonic
     ) -> None:
         if not isinstance(maxsize, int) or maxsize < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"maxsize is {maxsize!r}; give a whole number: 0 (keep nothing) or more")
+            raise ValueError(f"maxsize is {maxsize!r}; it must be an integer >= 0 (0 keeps nothing)")
         self._values: LRUCache[Hashable, T] | TTLCache[Hashable, T] = (
             LRUCache(maxsize) if ttl is None else TTLCache(maxsize, ttl, timer)
         )

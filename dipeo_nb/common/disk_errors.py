@@ -15,7 +15,7 @@ CAUSES = {
     errno.ENOSPC: ("disk_full", "The disk is full.", "Free some space; the old content is untouched."),
     errno.EDQUOT: ("disk_full", "The quota is used up.", "Free some space; the old content is untouched."),
     errno.EFBIG: ("too_large", "The file would be too large.", "Write less; the old content is untouched."),
-    errno.ELOOP: ("refused", "A symbolic link stands in the way.", "Remove the link."),
+    errno.ELOOP: ("refused", "A symbolic link is in the way.", "Remove the link."),
     errno.ENAMETOOLONG: ("refused", "Its name is too long.", "Use a shorter name."),
     errno.EROFS: ("read_only", "The file system is read-only.", "Use another base directory."),
     errno.EEXIST: ("not_a_directory", "A part of the path is a file.", "Choose another path."),

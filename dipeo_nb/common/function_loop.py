@@ -210,7 +210,7 @@ class _Call:
         self._news.clear()
         if await self._heard(CLEANUP_S):
             return None
-        return f"The async function went on {CLEANUP_S:g} s after it was cancelled. Let it raise CancelledError again."
+        return f"The async function kept running {CLEANUP_S:g} s after it was cancelled. Let it raise CancelledError again."
 
     async def _heard(self, seconds: float) -> bool:
         try:

@@ -28,7 +28,7 @@ def encode(payload: Mapping[str, Any]) -> str:
         text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False, default=plain_value, allow_nan=False)
         if not text.isascii():
             text.encode()
-    except Exception:  # noqa: BLE001 - NaN, surrogates, keys that are no text, what has no form, or its own code raised
+    except Exception:  # noqa: BLE001 - NaN, surrogates, keys that are not text, what has no form, or its own code raised
         return _encode_anything(payload)
     return text
 
@@ -70,7 +70,7 @@ def _encode_anything(payload: Mapping[str, Any]) -> str:
         ) from error
     except (ValueError, RecursionError) as error:  # the digits that Python writes were limited to fewer, the stack is full
         raise StorageError(
-            f"An event holds a value that cannot be stored: {error}", hint="Give a simpler value.", operation="append"
+            f"An event holds a value that cannot be stored: {error}", hint="Use a simpler value.", operation="append"
         ) from error
 
 

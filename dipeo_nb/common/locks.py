@@ -330,5 +330,5 @@ def _errors(operation: str, subject: str | os.PathLike[str], timeout: float | No
 
 def _late(subject: str | os.PathLike[str], timeout: float) -> TimeoutError:
     return TimeoutError(
-        f"{os.fspath(subject)} was locked by somebody else for {timeout:g} s. Wait for it to end, or raise the timeout."
+        f"{os.fspath(subject)} was locked by another process for {timeout:g} s. Wait for it to end, or raise the timeout."
     )

@@ -61,12 +61,12 @@ class LoopThread:
                     self.loop.run_forever()  # ends early when a task or callback of a user's stops the loop
                 except (SystemExit, KeyboardInterrupt) as error:
                     # asyncio lets them out of the loop; the task that raised them has them as its result.
-                    _LOG.error("Code on the event loop raised %r; the loop goes on", error)
+                    _LOG.error("Code on the event loop raised %r; the loop continues", error)
                 except BaseException as error:
                     failures += 1
                     if failures > FAILURES or self.loop.is_closed():
                         raise
-                    _LOG.error("The event loop failed and goes on", exc_info=error)
+                    _LOG.error("The event loop failed and continues", exc_info=error)
         finally:
             self._fail_pending()
 

@@ -50,7 +50,7 @@ def path_parts(
         suffixes: endings of names that are allowed (`.json`), in lower case; None: all.
 
     Raises:
-        StorageError: it leads outside, or is no name a file here should have: empty, NUL or control characters, invisible
+        StorageError: it leads outside, or is not a name a file here should have: empty, NUL or control characters, invisible
             characters, addresses (`http://…`), `C:` drives, `\\\\host` shares, `~user`, device names of Windows, components
             over 255 bytes, components that end in a blank or a dot, another ending than those of `suffixes`.
     """
@@ -110,7 +110,7 @@ def _check_component(part: str, text: str) -> None:
     if is_device(part):
         raise refused(text, f"'{part}' is a device name on Windows")
     if part != ".." and part[-1] in ". ":
-        raise refused(text, f"'{part}' ends in a blank or a dot")
+        raise refused(text, f"'{part}' ends in a space or a dot")
     if os.name == "nt" and ":" in part:
         raise refused(text, f"'{part}' names a stream of a file")
 

@@ -148,7 +148,7 @@ def _forms(secret: str) -> Iterator[str]:
     yield secret
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    data = secret.encode("utf-8", "surrogatepass")  # variables that are no UTF-8 hold halves of surrogate pairs
+    data = secret.encode("utf-8", "surrogatepass")  # variables that are not UTF-8 hold halves of surrogate pairs
     yield quote(data, safe="")
     yield quote(data)
     yield quote_plus(data)
@@ -212,7 +212,7 @@ class Redactor:
     def error(self, error: BaseException) -> None:
         """Take the secrets out of an exception, out of what it carries, and out of its causes.
 
-        Looking through a long text (the whole file that is no JSON, for example) would hold up the event loop, so of one that
+        Looking through a long text (the whole file that is not JSON, for example) would hold up the event loop, so of one that
         is longer than `LONGEST_CARRIED` only the beginning is kept. A cause that shows a secret still (its text is not in its
         arguments), or carries too much still, is cut off.
         """

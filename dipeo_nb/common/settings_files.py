@@ -32,7 +32,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
     a variable of the environment, such as a key, into a value of its own.
 
     Raises:
-        ConfigurationError: it cannot be read or decoded, is too large, or is no regular file.
+        ConfigurationError: it cannot be read or decoded, is too large, or is not a regular file.
     """
     from dotenv.parser import parse_stream
 
@@ -101,7 +101,7 @@ def _bytes(path: Path, own: bool) -> bytes:
         if stat.S_ISDIR(facts.st_mode):  # such as a virtual environment of that name
             return b""
         if not stat.S_ISREG(facts.st_mode):
-            raise _unreadable(path, "it is no regular file")
+            raise _unreadable(path, "it is not a regular file")
         if os.name != "nt" and not _believed(path, handle, facts, own):
             return b""
         if facts.st_size > MAX_BYTES:

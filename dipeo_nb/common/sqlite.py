@@ -226,7 +226,7 @@ CAUSES: Mapping[str, tuple[str, str]] = {
     "Permission|unable to open": ("permission", "Make the file and its folder accessible, or use another file."),
     "not a database|malformed": (
         "corrupt",
-        "The file is damaged or no database; it is left as it is. Use another one.",
+        "The file is damaged or not a database; it is left as it is. Use another one.",
     ),
     "locking protocol|No locks": ("unsupported", "The file system has no locks; use a folder on a local disk."),
     "locked|busy": ("unavailable", "Another process holds the file; end it and try again."),

@@ -149,7 +149,7 @@ def plain_bool(value: object) -> bool:
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()
-        raise TypeError("the predicate gave something to await; write it with `def`, so that it answers at once")
+        raise TypeError("the predicate returned an awaitable; write it with `def`, so that it returns at once")
     return bool(value)
 
 

@@ -57,7 +57,7 @@ _TEXTS = {
     "ipaddress": ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network", "IPv4Interface", "IPv6Interface"),
 }
 """Module → types whose `str` says everything."""
-_GIVE = "Give text, numbers, lists or mappings; save anything else to a file and give its path."
+_GIVE = "Pass text, numbers, lists or mappings; save anything else to a file and pass its path."
 
 
 class UnsupportedValueError(ValueError):
@@ -167,14 +167,14 @@ def parse_json(text: str) -> Any:
     words.
 
     Raises:
-        ValueError: it is no JSON, or it is too deep.
+        ValueError: it is not JSON, or it is too deep.
     """
     try:
         value = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if isinstance(value, float) and not math.isfinite(value) and text.strip().lstrip("-").isalpha():
-        raise ValueError("it is no JSON")
+        raise ValueError("it is not JSON")
     return value if is_plain(value) else plain_value(value)
 
 
@@ -262,17 +262,17 @@ class _Conversion:
         if kind is int:
             if not -_INT_LIMIT < value < _INT_LIMIT and not self._lossy:
                 raise self._error(
-                    f"is a whole number of more than {MAX_DIGITS:,} digits, more than Python writes out",
-                    "Give it as text (hex(n)), or as a float.",
+                    f"is an integer of more than {MAX_DIGITS:,} digits, more than Python writes out",
+                    "Pass it as text (hex(n)) or as a float.",
                 )
             return value if -_INT_LIMIT < value < _INT_LIMIT else "<int>"
         depth, own = len(self._path), id(value)
         try:
             if own in self._open:
-                raise self._error("contains itself", "Leave the reference back out, or give an id in its place.")
+                raise self._error("contains itself", "Leave the back reference out, or use an id in its place.")
             if (depth >= self._levels and kind in (list, dict, tuple)) or len(self._open) > 2 * self._levels:
                 raise self._error(
-                    f"is nested more than {self._levels} levels deep", "Give a flatter value, or save it to a file."
+                    f"is nested more than {self._levels} levels deep", "Pass a flatter value, or save it to a file."
                 )
             self._open.add(own)
             try:
@@ -345,7 +345,7 @@ class _Conversion:
         if callable(getattr(kind, "__array__", None)) and callable(getattr(kind, "tolist", None)):
             return self.convert(cast(Any, value).tolist())
         if isinstance(value, (Awaitable, AsyncIterable)):
-            raise self._error(f"is of type {kind.__name__}, which nobody has awaited", "Await it, and give what it gives.")
+            raise self._error(f"is of type {kind.__name__}, which was never awaited", "Await it, and pass its result.")
         raise self._error(f"is of type {kind.__name__}, which has no form as a value of a run")
 
     # Containers.
@@ -378,7 +378,7 @@ class _Conversion:
                 path.pop()
                 raise self._error(
                     f"has two keys that both become the text {name!r}",
-                    "Keys are texts in a run: give keys that differ as texts.",
+                    "Keys are text in a run: use keys that differ as text.",
                 )
             path[-1] = name
             found[name] = convert(item)
@@ -497,7 +497,7 @@ class _Conversion:
         return UnsupportedValueError(f"{place} {what}.", hint, place)
 
     def _too_large(self, most: int) -> UnsupportedValueError:
-        return self._error(f"has more than {most:,} values", "Give fewer, or save them to a file and give its path.")
+        return self._error(f"has more than {most:,} values", "Pass fewer, or save them to a file and pass its path.")
 
     def _place(self) -> str:
         """As Python would name it; the middle of a long way is left out."""

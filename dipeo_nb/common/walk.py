@@ -118,7 +118,7 @@ def _entries(folder: str | int) -> list[Entry]:
 
 
 def _refuse_indirect(info: os.stat_result) -> None:
-    """Raises OSError for what is no folder, or is one that stands for another."""
+    """Raises OSError for what is not a folder, or is one that stands for another."""
     if stat.S_ISLNK(info.st_mode) or getattr(info, "st_file_attributes", 0) & _REPARSE_POINT:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if not stat.S_ISDIR(info.st_mode):
@@ -383,7 +383,7 @@ class _Way:
             raise ExchangedError from None
 
     def _around(self, part: str, todo: list[str]) -> None:
-        """What is on the way is no folder: follow it if it is a link."""
+        """What is on the way is not a folder: follow it if it is a link."""
         info = self.folders[-1].stat(part)
         if stat.S_ISLNK(info.st_mode):
             self._follow(part, todo)

@@ -162,7 +162,7 @@ def handles(value: Any, reading: Reading, nodes: Mapping[str, DomainNode]) -> tu
         if not node or not direction:
             reading.warn(
                 "stray-handle",
-                "This is no handle of a node; it is ignored.",
+                "This is not a handle of a node; it is ignored.",
                 *at,
                 hint="A handle has 'node_id', 'label' and 'direction' (input or output).",
             )

@@ -41,7 +41,7 @@ class DisplayedDiagram(ParsedDiagram):
         """The drawing as PNG; *width* in pixels.
 
         Raises:
-            ValidationError: the width is no number of pixels.
+            ValidationError: the width is not a number of pixels.
         """
         if width is not None and (not isinstance(width, int) or not 16 <= width <= 20_000):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValidationError(f"width={width!r:.80} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size.")

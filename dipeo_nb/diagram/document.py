@@ -71,10 +71,10 @@ class Diagram(DisplayedDiagram):
             StorageError: the file cannot be written.
         """
         if path is not None and not isinstance(path, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValidationError(f"{path!r:.80} is no path of a file.", hint="Give one: save('name.light.yaml').")
+            raise ValidationError(f"{path!r:.80} is not a path of a file.", hint="Provide one: save('name.light.yaml').")
         target = Path(path) if path is not None else self.path
         if target is None:
-            raise ValidationError("This diagram has no file yet.", hint="Give one: save('name.light.yaml').")
+            raise ValidationError("This diagram has no file yet.", hint="Provide one: save('name.light.yaml').")
         wanted = format or (detect.format_of_name(target) if target != self.path else None)
         data = self.to_text(wanted).encode("utf-8")
         try:
@@ -105,7 +105,7 @@ class Diagram(DisplayedDiagram):
             value: plain data; None removes the field.
 
         Raises:
-            ValidationError: nothing stands at that path, or the value is no plain data.
+            ValidationError: nothing stands at that path, or the value is not plain data.
         """
         return load_text(
             edit.set_value(self, path, plain_data(value)), format=self.format, path=self.path, base_dir=self.base_dir

@@ -69,9 +69,9 @@ def draw(
         ValidationError: an unknown theme, or a width that is not positive.
     """
     if theme not in ("auto", "light", "dark"):
-        raise ValidationError(f"'{clean(theme, 40)}' is no theme.", hint="Use 'auto', 'light' or 'dark'.")
+        raise ValidationError(f"'{clean(theme, 40)}' is not a theme.", hint="Use 'auto', 'light' or 'dark'.")
     if width is not None and width <= 0:
-        raise ValidationError(f"A drawing cannot be {width} pixels wide.", hint="Give a positive number.")
+        raise ValidationError(f"A drawing cannot be {width} pixels wide.", hint="Use a positive number.")
     name = title or (diagram.metadata.name if diagram.metadata else None) or "diagram"
     brush = (_OverviewBrush if overview else _Brush)(diagram, layout or place(diagram), status, live)
     if isinstance(brush, _OverviewBrush):

@@ -57,7 +57,7 @@ def set_value(diagram: ParsedDiagram, path: str, value: Any) -> str:
         ValidationError: nothing stands at that path, or the field does not exist.
     """
     if not isinstance(path, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValidationError(f"{path!r:.80} is no path into a diagram.", hint="Write e.g. 'nodes.Judge.default_prompt'.")
+        raise ValidationError(f"{path!r:.80} is not a path into a diagram.", hint="Write e.g. 'nodes.Judge.default_prompt'.")
     section, _, rest = path.partition(".")
     if section in ("name", "description") and not rest:
         return _apply(diagram, [Edit(_metadata_path(diagram, section), value)])
@@ -71,7 +71,7 @@ def set_value(diagram: ParsedDiagram, path: str, value: Any) -> str:
         arrow, field = _split(rest, diagram.arrows, path)
         return _edited_arrow(diagram, arrow, field, value)
     raise ValidationError(
-        f"'{shorten(path)}' is no path into a diagram.",
+        f"'{shorten(path)}' is not a path into a diagram.",
         hint=did_you_mean(section, SECTIONS, "Write e.g. 'nodes.Judge.default_prompt' or 'persons.Judge.model'."),
     )
 
@@ -196,9 +196,9 @@ def _relabelled_node(diagram: ParsedDiagram, node: DomainNode, value: Any) -> st
 def _new_label(value: Any, others: Any) -> str:
     label = value.strip() if isinstance(value, str) else ""
     if not label:
-        raise ValidationError("A label is text that is not empty.", hint="Give a text.")
+        raise ValidationError("A label is text that is not empty.", hint="Provide a text.")
     if label in set(others):
-        raise ValidationError(f"'{shorten(label)}' is already the label or id of another one.", hint="Give another label.")
+        raise ValidationError(f"'{shorten(label)}' is already the label or id of another one.", hint="Use another label.")
     return label
 
 

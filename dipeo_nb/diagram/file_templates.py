@@ -168,7 +168,7 @@ def render_file(
     except (JinjaError, RecursionError) as error:
         raise _failed(what, error, "Correct the template.") from error
     except Exception as error:  # what the template's own expressions raise: 1 / 0, "a" + 1
-        raise _failed(what, error, "Correct the template, or what the arrows bring.") from error
+        raise _failed(what, error, "Fix the template, or what the arrows provide.") from error
 
 
 def _failed(what: str, error: BaseException, hint: str) -> TemplateError:

@@ -15,7 +15,7 @@ chains have in common is a common beginning of both.
 
 An arrow into a node that stands behind a loop, from a node that counts its rounds, is *gathered*: the newest value counts.
 An arrow from a branch means "only if": into a node with such an arrow, an arrow from elsewhere (neither from the node that
-decides nor from what comes after it) brings *data* and starts nothing; nor does a gathered arrow that is no exit.
+decides nor from what comes after it) brings *data* and starts nothing; nor does a gathered arrow that is not an exit.
 """
 
 from __future__ import annotations

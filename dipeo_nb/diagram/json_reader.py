@@ -18,7 +18,7 @@ def check_characters(text: str, file: str | None, *, placed: bool = True) -> Non
     except UnicodeEncodeError as exc:
         before = text[: exc.start]
         raise format_error(
-            f"The text holds half of a surrogate pair (U+{ord(text[exc.start]):04X}), which is no character.",
+            f"The text holds half of a surrogate pair (U+{ord(text[exc.start]):04X}), which is not a character.",
             "Remove it.",
             file,
             (before.count("\n") + 1, exc.start - before.rfind("\n")) if placed else None,
@@ -41,7 +41,7 @@ def json_value(text: str, file: str | None) -> tuple[Any, bool]:
         return made
 
     def refuse_constant(name: str) -> Any:
-        raise format_error(f"'{name}' is no JSON number.", "Write a number, or null.", file)
+        raise format_error(f"'{name}' is not a JSON number.", "Write a number, or null.", file)
 
     try:
         value = json.loads(text, object_pairs_hook=mapping, parse_constant=refuse_constant)

@@ -138,13 +138,13 @@ def plain_data(value: Any) -> Any:
             return item.isoformat()
         if isinstance(item, os.PathLike):
             return os.fspath(item)
-        raise TypeError(f"{type(item).__name__} is no plain data")
+        raise TypeError(f"{type(item).__name__} is not plain data")
 
     try:
         return json.loads(json.dumps(value, default=convert, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as exc:
         raise ValidationError(
-            f"The value is no plain data: {shorten(exc, 200)}.",
+            f"The value is not plain data: {shorten(exc, 200)}.",
             hint="Use texts, numbers, booleans, lists and mappings with text keys.",
         ) from exc
 

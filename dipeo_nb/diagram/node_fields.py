@@ -96,7 +96,7 @@ def position(value: Any, reading: Reading, at: DocumentPath, label: str) -> Vec2
             return Vec2(x, y)
     reading.warn(
         "bad-position",
-        f"'{shorten(value)}' is no position; the node is placed automatically.",
+        f"'{shorten(value)}' is not a position; the node is placed automatically.",
         *at,
         hint="Write 'position: {x: 100, y: 200}'.",
         node=shorten(label),
@@ -142,7 +142,7 @@ def unique_labels(nodes: Sequence[DomainNode], reading: Reading, at: Callable[[i
                 "duplicate-label",
                 f"Another node is already labelled '{shorten(node.label)}'; this one is called '{shorten(label)}'.",
                 *at(index),
-                hint="Give it a label of its own.",
+                hint="Use a unique label.",
                 node=shorten(label),
                 field="label",
             )

@@ -87,7 +87,7 @@ def person(
         if key in _ONE_TURN:
             reading.inform(
                 "no-effect",
-                f"'{key}' of person '{shorten(label)}' is kept and has no effect: here a person answers in one turn.",
+                f"'{key}' of person '{shorten(label)}' is kept and has no effect: here a person answers in a single turn.",
                 *where(key),
                 field=key,
             )
@@ -145,7 +145,7 @@ def _service(value: Any, label: str, reading: Reading, at: DocumentPath) -> str:
 def persons(value: Any, default_id: Callable[[str], str], reading: Reading) -> tuple[DomainPerson, ...]:
     """Persons from `{name: settings}`, a list of such, or a list of settings with `label` or `id`.
 
-    Entries that are no mappings are ignored with a warning.
+    Entries that are not mappings are ignored with a warning.
     """
     found: list[DomainPerson] = []
 
@@ -155,7 +155,7 @@ def persons(value: Any, default_id: Callable[[str], str], reading: Reading) -> t
         if not isinstance(config, dict):
             reading.warn(
                 "stray-entry",
-                f"'{shorten(name or config)}' under persons is no person; it is ignored.",
+                f"'{shorten(name or config)}' under persons is not a person; it is ignored.",
                 *at,
                 hint="A person is a name with settings below it; check the indentation.",
             )

@@ -35,11 +35,11 @@ def svg_to_png(svg: str, *, width: int | None = None, theme: Literal["light", "d
     if width is not None and not 1 <= width <= _SIDE:
         raise ValidationError(f"A picture cannot be {width} pixels wide.", hint=f"Give 1 to {_SIDE}.")
     if theme not in ("light", "dark"):
-        raise ValidationError(f"'{theme}' is no theme of a picture.", hint="Use 'light' or 'dark'.")
+        raise ValidationError(f"'{theme}' is not a theme.", hint="Use 'light' or 'dark'.")
     size = re.match(r'<svg [^>]*?viewBox="0 0 ([0-9.]+) ([0-9.]+)"', svg)
     wide, high = (float(size[1]), float(size[2])) if size else (0.0, 0.0)
     if not wide or not high:
-        raise ValidationError("This is no drawing of this package.", hint="Give the text that draw() returned.")
+        raise ValidationError("This is not a drawing of this package.", hint="Pass the text that draw() returned.")
     most = min(math.sqrt(_PIXELS / (wide * high)), _SIDE / max(wide, high))
     scale = min(width / wide if width else 2.0, most)
     svg = _DARK_RULES.sub(r"\1" if theme == "dark" else "", svg)
@@ -55,5 +55,5 @@ def svg_to_png(svg: str, *, width: int | None = None, theme: Literal["light", "d
         )
     except ValueError as exc:
         raise ValidationError(
-            f"The drawing is not valid SVG: {exc}.", hint="Give the text that draw() returned."
+            f"The drawing is not valid SVG: {exc}.", hint="Pass the text that draw() returned."
         ) from exc

@@ -196,12 +196,12 @@ def _connection() -> dict[str, Any]:
             "content_type": {
                 "enum": content_types,
                 "default": "raw_text",
-                "description": "What travels; null: whatever suits the source.",
+                "description": "Content type of the value; null: what fits the source.",
             },
             "type": {"enum": content_types, "description": "Other spelling of 'content_type'."},
             "data": {"type": ["object", "null"]},
             "id": _TEXT_OR_SCALAR,
-            "execution_priority": {"type": ["number", "null"], "description": "Higher ones get their token first."},
+            "execution_priority": {"type": ["number", "null"], "description": "Arrows with higher numbers are followed first."},
         },
         "required": ["from", "to"],
         "additionalProperties": False,
@@ -212,7 +212,7 @@ def _persons() -> dict[str, Any]:
     # Stray entries are ignored with a warning, so they do not make a document invalid.
     entry = {"anyOf": [{"$ref": "#/$defs/person"}, {**_TEXT, "deprecated": True, "description": "Ignored."}]}
     return {
-        "description": "Who can be asked: a name and how to reach its model.",
+        "description": "A person: a name, and the settings of its model.",
         "anyOf": [
             {"type": "object", "additionalProperties": entry},
             {"type": "array", "items": {"type": ["object", "null"]}},

@@ -50,7 +50,7 @@ def matches(pattern: str, text: str) -> bool:
 
     Raises:
         NotQuickError: it looks around or back, for which there is no linear time, and this is to be quick.
-        re.error: it is no pattern.
+        re.error: it is not a pattern.
     """
     linear = _linear(pattern)
     if linear is not None:

@@ -37,7 +37,7 @@ def parse(text: str, file: str | None = None) -> Document:
             file,
         )
     if "\x00" in text:
-        raise format_error("The text is binary (it holds a zero byte).", "Give YAML or JSON text.", file)
+        raise format_error("The text is binary (it holds a zero byte).", "Provide YAML or JSON text.", file)
     check_characters(text, file)
     body = text.removeprefix("\ufeff")
     if not body.strip():

@@ -69,7 +69,7 @@ class Program:
         tag = tags.pop() if len(tags) == 1 else ""
         where = f"Line {line} of the template" if line else "The template"
         shown = f" in {short(tag)}" if tag else ""
-        hint = "Correct the tag, or what the arrows bring."
+        hint = "Fix the tag, or what the arrows provide."
         if isinstance(error, SecurityError):
             hint = "Templates may read values only."
         elif isinstance(error, UndefinedError):
@@ -134,14 +134,14 @@ class Record:
             pairs = list(enumerate(value))
         else:
             kind = "text" if isinstance(value, str) else type(value).__name__
-            self.errors[f"Line {piece.line}: {piece.text} goes through nothing, as '{piece.path}' is {kind}."] = None
+            self.errors[f"Line {piece.line}: {piece.text} iterates over nothing, because '{piece.path}' is {kind}."] = None
             return
         last = len(pairs) - 1
         for index, (key, item) in enumerate(pairs):
             yield item, index, key, index == 0, index == last
 
     def named(self, name: str, number: int) -> str:
-        """A tag that is no expression: an input of exactly that name, else the text itself."""
+        """A tag that is not an expression: an input of exactly that name, else the text itself."""
         if name in self.context:
             return self.out(self.context[name], number)
         return self.pieces[number].text

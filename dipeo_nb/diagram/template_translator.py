@@ -147,7 +147,7 @@ class Translator:
             return statement("endfor" if kind == "each" else "endif")
         rest = "" if word == "^" else word[4:].strip()
         if not self.blocks:
-            self.fail(f"{text} stands outside of a block", "Remove it, or open the block before.", self.line, text)
+            self.fail(f"{text} is outside a block", "Remove it, or open the block before.", self.line, text)
         if not rest:
             return statement("else")
         condition = re.fullmatch(r"if\s+(.+)", rest, re.DOTALL)
@@ -219,7 +219,7 @@ class Translator:
         code = _AT_WORD.sub(_at_word, code.strip())
         if not _is_expression(code):
             self.fail(
-                f"{text} is not understood: '{code}' is no path",
+                f"{text} is not understood: '{code}' is not a path",
                 "Write a name, such as user.name or items[0].",
                 self.line,
                 text,

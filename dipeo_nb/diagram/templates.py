@@ -8,7 +8,7 @@
     {{{raw}}} {{! comment }} {{!-- comment --}}    nothing is ever escaped, so triple braces are the same as double ones
     {% for x in xs %}…{% endfor %} {# comment #}   Jinja2's own statements
 
-What is no tag of ours stays as it is: `{{person:name}}`, a lone `{{`, `{% 50 %}`. Values are printed, never expanded
+What is not a tag of ours stays as it is: `{{person:name}}`, a lone `{{`, `{% 50 %}`. Values are printed, never expanded
 again. A template is translated once: recognised tags get delimiters that cannot occur in text, all else is literal.
 """
 

@@ -1,7 +1,7 @@
 """The shape of a structured answer: pydantic source or a JSON schema, read and never executed.
 
 What the chosen class does not need (functions, validators, other classes, `if __name__ == "__main__":`) is skipped;
-what it needs and what is no shape is refused with its line.
+what it needs and what is not a shape is refused with its line.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def answer_shape(source: str | Mapping[str, Any]) -> AnswerShape:
         a new dict.
 
     Raises:
-        ValidationError: neither, or the class needs what is no shape; the message names line and construct, fact: line
+        ValidationError: neither, or the class needs what is not a shape; the message names line and construct, fact: line
             (or None).
     """
     if isinstance(source, Mapping):
@@ -70,7 +70,7 @@ def answer_shape(source: str | Mapping[str, Any]) -> AnswerShape:
         except (ValueError, RecursionError) as error:
             line = getattr(error, "lineno", None)
             raise ValidationError(
-                f"The text_format begins like a JSON schema and is no JSON: {error}.",
+                f"The text_format begins like a JSON schema but is not JSON: {error}.",
                 hint="Check quotes, commas and brackets.",
                 line=line,
             ) from None
@@ -140,7 +140,7 @@ def _schema(schema: Any) -> dict[str, Any]:
     known = ("type", "properties", "anyOf", "oneOf", "allOf", "$ref", "enum", "const", "items", "$defs")
     if not any(key in schema for key in known):
         raise ValidationError(
-            f"This is no JSON schema: it has none of {', '.join(known[:5])}.",
+            f"This is not a JSON schema: it has none of {', '.join(known[:5])}.",
             hint='Write, for example, {"type": "object", "properties": {"answer": {"type": "string"}}}.',
             line=None,
         )

@@ -81,7 +81,7 @@ def checked_method(owner: Any, name: str, arguments: Sequence[Any]) -> None:
 
 
 _ENCODINGS = frozenset(["utf8", "utf16", "utf16le", "utf16be", "utf32", "utf8sig", "ascii", "latin1", "iso88591", "cp1252"])
-"""What text can be encoded with; others take quadratic time, or are no encodings of text."""
+"""What text can be encoded with; others take quadratic time, or are not encodings of text."""
 
 
 def _size_of_text(owner: str | bytes, name: str, arguments: Sequence[Any]) -> int:
@@ -105,7 +105,7 @@ def _size_of_text(owner: str | bytes, name: str, arguments: Sequence[Any]) -> in
     elif name in ("encode", "decode") and arguments:
         encoding = re.sub(r"[^a-z0-9]", "", str(arguments[0]).lower())
         if encoding not in _ENCODINGS:
-            raise TooLargeError(f"'{str(arguments[0])[:40]}' is no encoding for here; use utf-8")
+            raise TooLargeError(f"'{str(arguments[0])[:40]}' is not an allowed encoding; use utf-8")
     return size
 
 

@@ -94,7 +94,7 @@ def properties(
                 f"'{name}' has no effect.",
                 *at,
                 *_key_path(reading, at, name),
-                hint="Say what the person remembers with memorize_to and at_most.",
+                hint="Set what the person remembers with memorize_to and at_most.",
                 node=shorten(label),
                 field=name,
             )

@@ -85,7 +85,7 @@ def _tagged(event: Any, file: str | None) -> Any:
         wanted = {"null": type(None), "bool": bool, "int": int, "float": (int, float)}[kind]
         if isinstance(value, wanted) and (kind == "bool" or not isinstance(value, bool)):
             return float(value) if kind == "float" else value
-        raise format_error(f"'{event.value[:40]}' is no {kind}.", f"Remove the tag '!!{kind}'.", file, _mark(event))
+        raise format_error(f"'{event.value[:40]}' is not a valid {kind}.", f"Remove the tag '!!{kind}'.", file, _mark(event))
     raise _forbidden_tag(event, file)
 
 
@@ -106,7 +106,7 @@ def _next_event(parser: Any, file: str | None) -> Any:
 
 
 _YAML_ADVICE = (
-    ("'\\t'", "Indent with blanks, not with tabs."),
+    ("'\\t'", "Indent with spaces, not with tabs."),
     ("mapping values are not allowed", "Put text that holds ': ' into quotes, and check the indentation."),
     ("did not find expected key", "Check the indentation, and quote text that starts with a quote or bracket."),
     ("unexpected end of stream", "Close the quote or bracket that was opened here."),

@@ -45,7 +45,7 @@ class Budget:
             limit: Any = getattr(self, name)
             if limit is not None and (type(limit) is bool or not isinstance(limit, (Real, Decimal)) or not float(limit) >= 0):
                 raise ValidationError(
-                    f"The limit {name}={limit!r:.80} is no number from 0 on.", hint=f"Say e.g. Budget({name}=1)."
+                    f"The limit {name}={limit!r:.80} is not a number >= 0.", hint=f"Use e.g. Budget({name}=1)."
                 )
 
     @property

@@ -30,7 +30,7 @@ class ToolCall:
     name: str
     arguments: Mapping[str, Any]
     unreadable: str | None = None
-    """What the model gave that is no JSON object; `arguments` is empty then."""
+    """What the model gave that is not a JSON object; `arguments` is empty then."""
 
     __repr__ = bounded_repr
 
@@ -383,15 +383,15 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
     Raises:
         UnknownModelError: there is no such service, or the name does not say which service has the model.
         ConfigurationError: the name is empty.
-        ValidationError: it is no text.
+        ValidationError: it is not text.
     """
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValidationError(
-            f"A model is named by a text, not by {type(text).__name__}.", hint="Say e.g. model='local' or 'openai:gpt-6-luna'."
+            f"A model is named by a text, not by {type(text).__name__}.", hint="Use e.g. model='local' or 'openai:gpt-6-luna'."
         )
     name = text.strip()
     if not name:
-        raise ConfigurationError("The model has no name.", hint="Say e.g. local, openai:gpt-6-luna or ollama:llama3.2.")
+        raise ConfigurationError("The model has no name.", hint="Use e.g. local, openai:gpt-6-luna or ollama:llama3.2.")
     services = {*map(str, LLMService), *known, *OWN_SERVICES}
     head, colon, tail = name.partition(":")
     service = normalize_service(head)
@@ -410,7 +410,7 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
 
 
 def _nearest_service(head: str, services: Collection[str]) -> str | None:
-    """The service that a wrong spelling seems to mean. Families of Ollama's are no wrong spellings of its name."""
+    """The service that a wrong spelling seems to mean. Families of Ollama's are not wrong spellings of its name."""
     word = normalize_service(head)[:60]
     spellings = {**{s: s for s in services}, **{a: str(s) for a, s in SERVICE_ALIASES.items() if s != LLMService.OLLAMA}}
     if "llama" in word and not word.startswith("ollama"):

@@ -80,7 +80,7 @@ class Event(NamedTuple):
             at = datetime.fromisoformat(wire["timestamp"])
             node_id = wire.get("node_id")
             if at.tzinfo is None or not isinstance(node_id, str | None):
-                raise ValueError("a time without a zone, or a node that is no text")
+                raise ValueError("a time without a zone, or a node that is not text")
             return cls(
                 int(meta["seq"]),
                 EventType(wire["type"]),
@@ -91,7 +91,7 @@ class Event(NamedTuple):
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EventBusError(
-                f"This is no event: {error!r}.", hint="Give what `Event.to_wire` made.", cause="invalid"
+                f"This is not an event: {error!r}.", hint="Pass what `Event.to_wire` returned.", cause="invalid"
             ) from error
 
 

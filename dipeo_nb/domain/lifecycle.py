@@ -138,7 +138,7 @@ _announced: ContextVar[Mapping[str, Mapping[str, date]]] = ContextVar("dipeo_nb_
 
 
 def ends_of(models: Iterable[tuple[Any, Any]]) -> dict[str, date]:
-    """(name, day) of a provider's list of models as a mapping; what is no name or no day is left out.
+    """(name, day) of a provider's list of models as a mapping; what is not a name or no day is left out.
 
     Args:
         models: days as dates, times, or texts that begin like `2026-12-11`.

@@ -43,7 +43,7 @@ def checked_option(name: str, value: Any) -> Any:
             return _number(name, value, 0, 1)
         case "timeout":
             if not _is_real(value) or not 0 < float(value) < math.inf:
-                raise _wrong(name, value, "is no number of seconds above 0", "60")
+                raise _wrong(name, value, "is not a number of seconds above 0", "60")
             return value
         case "max_tokens":
             return _whole(name, value, 1, "1000")
@@ -55,7 +55,7 @@ def checked_option(name: str, value: Any) -> Any:
             return _stop(value)
         case "reasoning":
             if value not in EFFORTS:
-                raise _wrong(name, value, "is no effort", "'low'", f"Efforts: {', '.join(EFFORTS)}.")
+                raise _wrong(name, value, "is not an effort", "'low'", f"Efforts: {', '.join(EFFORTS)}.")
             return value
         case "extra":
             return checked_extra(value)
@@ -73,30 +73,30 @@ def _is_real(value: Any) -> bool:
 
 def _number(name: str, value: Any, least: float, most: float) -> Any:
     if not _is_real(value) or not least <= float(value) <= most:
-        raise _wrong(name, value, f"is no number from {least:g} to {most:g}", "0.5")
+        raise _wrong(name, value, f"is not a number from {least:g} to {most:g}", "0.5")
     return value
 
 
 def _whole(name: str, value: Any, least: int | None, example: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
-        raise _wrong(name, value, "is no whole number" if least is None else f"is no whole number from {least} on", example)
+        raise _wrong(name, value, "is not an integer" if least is None else f"is not an integer >= {least}", example)
     return int(value)
 
 
 def _stop(value: Any) -> tuple[str, ...]:
     given: Any = (value,) if isinstance(value, str) else value
     if not isinstance(given, Sequence) or isinstance(given, (bytes, bytearray)):
-        raise _wrong("stop", value, "is no text, or list of texts", "['END']")
+        raise _wrong("stop", value, "is not text or a list of texts", "['END']")
     texts = cast(Sequence[Any], given)
     if not all(isinstance(text, str) and text for text in texts) or len(texts) > STOPS:
-        raise _wrong("stop", value, f"is no list of up to {STOPS} texts that are not empty", "['END']")
+        raise _wrong("stop", value, f"is not a list of up to {STOPS} texts that are not empty", "['END']")
     return tuple(texts)
 
 
 def _wrong(name: str, value: Any, what: str, example: str, hint: str = "") -> ValidationError:
     shown = repr(value)
     shown = shown if len(shown) <= 80 else f"{shown[:79]}…"
-    return ValidationError(f"{name}={shown} {what}.", hint=hint or f"Say e.g. {name}={example}.")
+    return ValidationError(f"{name}={shown} {what}.", hint=hint or f"Use e.g. {name}={example}.")
 
 
 # Further fields of the provider's request.
@@ -132,14 +132,14 @@ def checked_extra(value: Any) -> dict[str, Any]:
     """Further fields of a request, as a dict.
 
     Raises:
-        ValidationError: it is no mapping of names to JSON values, or names what a request says in another way.
+        ValidationError: it is not a mapping of names to JSON values, or names what a request says in another way.
     """
     if not isinstance(value, Mapping):
-        raise ValidationError(f"extra= takes a mapping, not {type(value).__name__}.", hint="Say e.g. extra={'top_k': 40}.")
+        raise ValidationError(f"extra= takes a mapping, not {type(value).__name__}.", hint="Use e.g. extra={'top_k': 40}.")
     given = cast(Mapping[Any, Any], value)
     for name in given:
         if not isinstance(name, str) or not name.strip():
-            raise ValidationError(f"extra= has the key {name!r:.80}, which is no name.", hint="Say e.g. extra={'top_k': 40}.")
+            raise ValidationError(f"extra= has the key {name!r:.80}, which is not a name.", hint="Use e.g. extra={'top_k': 40}.")
     for path, name in _names(given):
         how = _OURS.get(snake(name)) or (_SAMPLED.get(snake(name)) if path == name else None)
         if how is not None:

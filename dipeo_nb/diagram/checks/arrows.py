@@ -18,7 +18,7 @@ def check_arrow(state: CheckState, arrow: DomainArrow) -> None:
             close = nearest(end, known)
             state.error(
                 "unknown-node",
-                f"An arrow {verb} '{shorten(end)}', which is no node.",
+                f"An arrow {verb} '{shorten(end)}', which is not a node.",
                 f"Did you mean '{shorten(close)}'?" if close else "Correct the name, or add the node.",
                 place=place,
             )

@@ -87,7 +87,7 @@ def check_module(state: CheckState, node: DomainNode, spec: CodeJobNode, name: s
             Severity.ERROR if named else Severity.WARNING,  # a file may be there for what it defines
             "unknown-function",
             f"'{shorten(name)}' has no function '{shorten(spec.function_name)}'"
-            + ("." if named else " and sets no `result`, so the node gives nothing."),
+            + ("." if named else " and sets no `result`, so the node has no output."),
             f"Did you mean '{close}'?"
             if close
             else f"Add it, or set `function_name` ({', '.join(sorted(names)[:10])}).",

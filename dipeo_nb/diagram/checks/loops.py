@@ -64,7 +64,7 @@ def _endless(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: Pl
         yield Finding(
             Severity.WARNING,
             "no-limit",
-            f"The loop turns until {names} {'has' if len(unlimited) == 1 else 'have'} run {unlimited[0].max_runs} times, "
+            f"The loop repeats until {names} {'has' if len(unlimited) == 1 else 'have'} run {unlimited[0].max_runs} times, "
             "the default max_iteration: this condition becomes true when every person_job of its loop has reached its own.",
             f"Give {names} a max_iteration, or use `condition_type: custom`.",
             condition.id,

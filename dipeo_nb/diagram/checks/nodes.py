@@ -72,7 +72,7 @@ def check_credentials(state: CheckState, node: DomainNode) -> None:
         state.warn(
             "literal-credential",
             f"`{field}` of '{shorten(node.label)}' holds a credential as it is: it goes wherever the file goes.",
-            "Give it as an input of the run, and name that: '{{globals.token}}'.",
+            "Pass it as an input of the run and refer to it: '{{globals.token}}'.",
             node=node,
             field=field,
         )
@@ -145,7 +145,7 @@ def check_person_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> Nod
         if (word := reference.strip()) and not state.references.ids(word):
             state.warn(
                 "unknown-person",
-                f"'ignore_person' names '{shorten(word)}', who is no person of this diagram.",
+                f"'ignore_person' names '{shorten(word)}', who is not a person of this diagram.",
                 person_hint(state, word),
                 node=node,
                 field="ignore_person",
@@ -164,7 +164,7 @@ def check_memory(state: CheckState, node: DomainNode, memorize_to: str | None) -
         if name not in MEMORY_VIEWS and close:
             state.warn(
                 "unknown-memory",
-                f"'memorize_to' is '{shorten(word)}', which is no view of the conversation: a model would select messages by it.",
+                f"'memorize_to' is '{shorten(word)}', which is not a view of the conversation: a model would select messages by it.",
                 f"Did you mean '{close}'? A criterion is a sentence, such as `memorize_to: what was decided`.",
                 node=node,
                 field="memorize_to",
@@ -289,7 +289,7 @@ def check_node_references(state: CheckState, node: DomainNode, spec: ConditionNo
             close = nearest(reference, labels)
             state.error(
                 "unknown-node",
-                f"'node_indices' names '{shorten(reference)}', which is no node.",
+                f"'node_indices' names '{shorten(reference)}', which is not a node.",
                 f"Did you mean '{close}'?" if close else f"Nodes: {', '.join(map(shorten, labels[:20]))}.",
                 node=node,
                 field="node_indices",

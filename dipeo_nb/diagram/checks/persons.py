@@ -20,7 +20,7 @@ def check_persons(state: CheckState) -> None:
             state.error(
                 "duplicate-id",
                 f"Two persons have the id '{shorten(person.id)}'.",
-                "Give each its own id.",
+                "Use a different id for each.",
                 place=place,
             )
         state.persons[person.id] = with_system_prompt(state, person)

@@ -21,7 +21,7 @@ def check_structure(state: CheckState) -> None:
                 state.error(
                     "duplicate-id",
                     f"{times} nodes have the id '{shorten(node_id)}'.",
-                    "Give each its own id.",
+                    "Use a different id for each.",
                     node=node,
                 )
     labels = Counter(node.label for node in nodes)
@@ -86,10 +86,10 @@ def check_batches(state: CheckState) -> None:
         labels = sorted({arrow.label for arrow in state.incoming[node.id] if arrow.label})
         close = nearest(name, labels) or (labels[0] if len(labels) == 1 else None)
         advice = f"Did you mean batch_input_key: {close}?" if close else f"Label an arrow '{name}'"
-        advice += f" Or give it to the run: --input {name}=…" if close else f", or give it to the run: --input {name}=…"
+        advice += f" Or pass it to the run: --input {name}=…" if close else f", or pass it to the run: --input {name}=…"
         state.warn(
             "unknown-name",
-            f"'batch_input_key' names '{shorten(name)}', which no arrow into this node brings.",
+            f"'batch_input_key' names '{shorten(name)}', which no arrow into this node provides.",
             advice,
             node=node,
             field="batch_input_key" if "batch_input_key" in node.data else "batch",

@@ -70,7 +70,7 @@ class Comprehensions(Builder):
             value = plain(items)
             if not isinstance(value, (list, tuple, set, frozenset, range, str, Mapping)):
                 raise self.source.failed(
-                    scope, source_node, TypeError(f"{kind(value)} is nothing to go through"), (source_node, items)
+                    scope, source_node, TypeError(f"{kind(value)} cannot be iterated over"), (source_node, items)
                 )
             for item in value:
                 scope.step()

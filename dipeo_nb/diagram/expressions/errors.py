@@ -130,7 +130,7 @@ def _advice(operands: Sequence[tuple[ast.AST, Any]], error: BaseException) -> st
         return "One value is a mapping: name the key, as in `result.score`."
     if isinstance(error, ZeroDivisionError):
         return "Test the divisor first: `n and total / n > 1`."
-    return "Correct the expression, or what the arrows bring."
+    return "Fix the expression, or what the arrows provide."
 
 
 def no_attribute(path: str, name: str, value: Any) -> str:

@@ -54,7 +54,7 @@ def read(document: Document, format: str) -> tuple[DomainDiagram, tuple[Diagnost
                 Diagnostic(
                     Severity.WARNING,
                     "duplicate-key",
-                    f"'{shorten(key)}' stands twice in one mapping; the last one counts.",
+                    f"'{shorten(key)}' appears twice in one mapping; the last value is used.",
                     "Remove one of the two.",
                     source.file,
                     line,

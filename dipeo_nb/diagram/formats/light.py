@@ -40,7 +40,7 @@ def read(reading: Reading) -> DomainDiagram:
     """The diagram of a light document; findings go to *reading*.
 
     Raises:
-        DiagramFormatError: `nodes` or `connections` is no list.
+        DiagramFormatError: `nodes` or `connections` is not a list.
     """
     top = reading.value
     people = person_fields.persons(top.get("persons"), default_person_id, reading)

@@ -80,7 +80,7 @@ def collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str,
         else:
             reading.warn(
                 "stray-item",
-                f"'{shorten(name)}' in '{key}' is no mapping; it is ignored.",
+                f"'{shorten(name)}' in '{key}' is not a mapping; it is ignored.",
                 key,
                 name,
                 hint="Remove it, or write its fields.",

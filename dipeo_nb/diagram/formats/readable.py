@@ -140,7 +140,7 @@ def _drafts(reading: Reading) -> Iterator[_Draft]:
             name = next(iter(item))
             reading.error(
                 "wrong-type",
-                f"The node '{shorten(name)}' is no mapping of properties.",
+                f"The node '{shorten(name)}' is not a mapping of properties.",
                 *at,
                 hint="Indent its properties below 'Name:'.",
                 node=shorten(name),
@@ -221,7 +221,7 @@ def _flow(reading: Reading, references: References) -> Iterator[tuple[DocumentPa
         else:
             if isinstance(item, str):
                 reading.error(
-                    "bad-flow", f"'{shorten(item)}' is no flow item.", *at, hint="Write 'A -> B' or 'A: B'."
+                    "bad-flow", f"'{shorten(item)}' is not a flow item.", *at, hint="Write 'A -> B' or 'A: B'."
                 )
             else:
                 stray_item(reading, "flow", index, item)

@@ -26,7 +26,7 @@ class ModelBuilder(AnnotationReader):
         """The chosen model, and what was skipped.
 
         Raises:
-            ValidationError: there is none, or it needs what is no shape.
+            ValidationError: there is none, or it needs what is not a shape.
         """
         for statement in self.tree.body:
             self.top(statement)

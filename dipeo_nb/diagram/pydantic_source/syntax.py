@@ -18,7 +18,7 @@ def last_name(node: ast.expr) -> str | None:
 
 
 def first_name(node: ast.expr) -> str:
-    """`pydantic` of `pydantic.Field`; empty for what is no dotted name."""
+    """`pydantic` of `pydantic.Field`; empty for what is not a dotted name."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""

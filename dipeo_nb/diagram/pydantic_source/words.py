@@ -59,7 +59,7 @@ FIELD_OPTIONS = frozenset(
     ]
 )  # fmt: skip
 DOCUMENTING_OPTIONS = frozenset(["title", "description", "examples", "json_schema_extra"])
-"""Options that describe a field; a value that is no constant is skipped."""
+"""Options that describe a field; a value that is not a constant is skipped."""
 OTHER_OPTIONS = frozenset(
     [
         "alias_priority", "coerce_numbers_to_str", "deprecated", "example", "exclude", "exclude_if", "fail_fast",

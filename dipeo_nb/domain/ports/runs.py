@@ -151,7 +151,7 @@ class EventBus(Protocol):
         says `block`, and does not raise for them.
 
         Raises:
-            EventBusError: nothing was published; `cause` is `invalid` (one of them is no event, or no JSON where it has to
+            EventBusError: nothing was published; `cause` is `invalid` (one of them is not an event, or not JSON where it has to
                 travel) or `unavailable` (a server cannot be reached, and what waits for it has reached its limit).
         """
         ...
