@@ -1,4 +1,4 @@
-"""Utilities that know nothing of diagrams: the event loop's thread, caches, locks, atomic writes, confined paths."""
+"""Utilities that are independent of diagrams: the event loop's thread, caches, locks, atomic writes, confined paths."""
 
 from dipeo_nb.common import imports
 

@@ -1,4 +1,4 @@
-"""What asyncio leaves to its users."""
+"""Helpers for asyncio."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def uncancelled(work: Awaitable[T]) -> T:
     if cancelled is None:
         return future.result()
     if not future.cancelled():
-        future.exception()  # else asyncio complains that nobody asked for it
+        future.exception()  # else asyncio reports it as never retrieved
     raise cancelled
 
 
@@ -35,7 +35,7 @@ async def on_loop(loop: asyncio.AbstractEventLoop | None, work: Callable[[], Cor
 
 
 async def gather_limited(work: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int) -> list[R]:
-    """What *work* gives for each item, in their order, at most *limit* of them at a time. The first error ends the others."""
+    """The results of *work* for each item, in their order, at most *limit* at a time. The first error cancels the others."""
     turns = asyncio.Semaphore(limit)
 
     async def one(item: T) -> R:

@@ -54,13 +54,13 @@ def replacing(
     dir_fd: int | None = None,
     opened: Callable[[int], None] | None = None,
 ) -> Iterator[BinaryIO]:
-    """A temporary file beside *path*, which takes its place at the end of the block.
+    """A temporary file next to *path*, which replaces it at the end of the block.
 
     The temporary file is synced, takes over the mode of an existing file, and replaces it in one step; then the folder is
     synced, so an acknowledged write survives a power cut.
 
     Args:
-        mode: the permissions, whatever those of an existing file are; nobody has others at any moment.
+        mode: the permissions, whatever those of an existing file are; the file never has others.
         create_only: only where there is no such file; of several writers, also in other processes, one succeeds.
         dir_fd: the open folder that *path* is a name in; None: the folder of the path.
         opened: called with the handle of the temporary file before anything is written; may raise.
@@ -92,7 +92,7 @@ def replacing(
 
 
 def _draft(path: Path, mode: int | None, dir_fd: int | None) -> tuple[Path, int]:
-    """A new, empty file of a name that nobody else uses, and its handle."""
+    """A new, empty file with a unique name, and its handle."""
     old = None if mode is not None else _mode(path, dir_fd)
     beginning = os.fsencode(path.name)[:40].decode(errors="ignore")
     while True:

@@ -23,11 +23,11 @@ class SingleFlightCache(Generic[T]):
     """A cache in which concurrent callers of one key share one execution. Safe from threads and from several event loops.
 
     The work runs in a task of its own: a caller that is cancelled (Stop in a notebook) leaves the others alone, and only when
-    nobody waits any more is the work cancelled. When the loop of the work is closed or stopped, a waiter on another loop takes
+    no caller waits is the work cancelled. When the loop of the work is closed or stopped, a waiter on another loop takes
     over. Errors reach everybody who waited and are not kept; so does the cancellation of something that the factory awaits.
 
     Args:
-        ttl: seconds that a value is kept; None: for ever.
+        ttl: seconds that a value is kept; None: forever.
         maxsize: values kept at most, 0 for none; the one unused for longest leaves first.
         timer: seconds, monotonic.
     """
@@ -44,7 +44,7 @@ class SingleFlightCache(Generic[T]):
         self._lock = threading.RLock()
 
     async def get_or_create(self, key: Hashable, factory: Callable[[], Awaitable[T]], cache_result: bool = True) -> T:
-        """The value of *key*: the kept one, that of the execution going on, or a new one.
+        """The value of *key*: the kept one, that of a running execution, or a new one.
 
         Args:
             factory: makes the value; called at most once at a time for a key.
@@ -109,7 +109,7 @@ class SingleFlightCache(Generic[T]):
                 try:
                     if flight.keep and self._values.maxsize >= 1:
                         self._values[key] = value
-                except Exception as error:  # noqa: BLE001 - a key or clock that fails fails the call: nobody waits for ever
+                except Exception as error:  # noqa: BLE001 - a key or clock that fails fails the call, so that no caller waits forever
                     flight.fail(error)
                 flight.succeed(value)
 
@@ -126,7 +126,7 @@ class _Flight(Generic[T]):
         self.keep = keep
         self.waiting = 0
         self.dropped = False
-        """Whether the work was cancelled because nobody waited any more."""
+        """Whether the work was cancelled because no caller waited."""
         self._result: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._task: asyncio.Task[T] | None = None
 
@@ -163,7 +163,7 @@ class _Flight(Generic[T]):
         news: asyncio.Future[None] = loop.create_future()
 
         def notify(_: object) -> None:
-            with contextlib.suppress(RuntimeError):  # nobody waits there any more
+            with contextlib.suppress(RuntimeError):  # there are no waiters
                 loop.call_soon_threadsafe(lambda: news.done() or news.set_result(None))
 
         self._result.add_done_callback(notify)

@@ -57,7 +57,7 @@ def did_you_mean_option(word: str, options: Iterable[str], known: str) -> str:
 
 
 def nearest_option(word: str, options: Iterable[str]) -> str | None:
-    """The option that *word* is a slip of the pen for; None when it is a word of its own."""
+    """The option that *word* is a typo of; None when it is like none."""
     plain = word.lower().replace("_", "")
     for option in options:
         known = option.replace("_", "")

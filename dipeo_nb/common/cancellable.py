@@ -20,7 +20,7 @@ class WorkCancelledError(BaseException):
 
 
 class _Work:
-    """What a thread works at."""
+    """The work of a thread."""
 
     def __init__(self) -> None:
         self.cancelled = False
@@ -54,13 +54,13 @@ async def in_thread(function: Callable[..., T], *arguments: object) -> T:
 
 
 def is_cancelled() -> bool:
-    """Whether nobody waits for the work of this thread any more."""
+    """Whether the caller of this thread's work has stopped waiting."""
     work = _current.get()
     return work is not None and work.cancelled
 
 
 def check() -> None:
-    """A step of work that takes long. Raises WorkCancelledError when nobody waits for it any more."""
+    """A checkpoint in long work. Raises WorkCancelledError when its caller has stopped waiting."""
     if is_cancelled():
         raise WorkCancelledError
 

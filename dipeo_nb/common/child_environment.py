@@ -21,7 +21,7 @@ PASSED = (
     "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA",
     "PROGRAMFILES*",
 )  # fmt: skip
-"""Names (`*` stands for any ending) that every child gets: where programs and files are, language, time zone, certificates."""
+"""Names (`*` matches any ending) that every child gets: where programs and files are, language, time zone, certificates."""
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 """Also in lower case; without the user and password that they may hold."""
 NEVER = (
@@ -30,15 +30,15 @@ NEVER = (
 )  # fmt: skip
 """Not even when `pass_env` has them: our own settings, and what makes an interpreter run something else first."""
 CLAUDE_CODE = ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_*", "NODE_EXTRA_CA_CERTS")
-"""What its program gets besides: where its own login and settings are."""
+"""Further variables for its program: where its own login and settings are."""
 PIP = ("PIP_*", "NETRC")
-"""What pip gets besides: the user's index, with its credentials. (It downloads; it runs nothing of what it downloads.)"""
+"""Further variables for pip: the user's index, with its credentials. (It downloads; it runs nothing of what it downloads.)"""
 
 
 def child_environment(
     environment: Mapping[str, str], pass_env: Iterable[str] = (), *, credentials_of_proxies: bool = False
 ) -> dict[str, str]:
-    """What a child gets of the process's own *environment*.
+    """The variables of the process's own *environment* that a child gets.
 
     Args:
         pass_env: further names, with `*` for any ending.
@@ -70,7 +70,7 @@ def withheld(code: str, message: str, environment: Mapping[str, str], pass_env: 
 
 
 def advice(name: str) -> str:
-    """How code gets the variable *name*."""
+    """A hint on passing the variable *name* to code."""
     if matches(name, NEVER):
         return f"{name} is never handed to the code of diagrams; give the value as an input of the run."
     return (
@@ -80,7 +80,7 @@ def advice(name: str) -> str:
 
 
 def refused(names: Iterable[str]) -> list[str]:
-    """Those of *names* that are handed to nobody."""
+    """Those of *names* that are never passed on."""
     return [name for name in names if matches(name, NEVER)]
 
 

@@ -1,4 +1,4 @@
-"""What day and time it is, for everything that depends on it; tests and `models check --on` say another day."""
+"""The current day and time, for everything that depends on it; tests and `models check --on` set another day."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The event loop of async functions that users wrote, apart from the library's own: one that blocks (`time.sleep`, a loop without
-`await`) holds neither runs nor their limits, nor whoever stops them.
+`await`) delays neither runs nor their limits, nor the code that stops them.
 
 There is one such loop, which lives as long as the process, so functions may share clients, locks and queues. As on any event loop, a
 function that blocks holds the others that are at work there. One that is called meanwhile begins on a spare loop.
@@ -28,8 +28,8 @@ _LOG = logger(__name__)
 
 
 async def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What a coroutine of the functions' loop gives. Cancelling the caller cancels it; it has `CLEANUP_S` to end, and is not waited
-    for when it blocks. A note of the CancelledError then says so.
+    """The result of a coroutine on the functions' loop. Cancelling the caller cancels it; it has `CLEANUP_S` to end, and is not waited
+    for when it blocks. The CancelledError then has a note about it.
 
     Args:
         work: makes the coroutine, in the caller's context; what it raises is an `Exception` that a future can hold.
@@ -79,7 +79,7 @@ class _Loop(LoopThread):
 
 
 def _place(thread: threading.Thread) -> str:
-    """Where a thread is at work: the innermost line that is neither Python's own nor of an installed package."""
+    """The location where a thread is at work: the innermost line that is neither Python's own nor of an installed package."""
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
         frame = frame.f_back
@@ -95,7 +95,7 @@ class _Loops:
         self._loops: list[_Loop] = []
 
     def acquire(self) -> _Loop:
-        """A loop for one call: the first that is not blocked. Made anew after a fork."""
+        """A loop for one call: the first that is not blocked. Created again after a fork."""
         with self._lock:
             if self._pid != os.getpid():
                 self._pid, self._loops = os.getpid(), []

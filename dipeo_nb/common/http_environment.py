@@ -1,4 +1,4 @@
-"""What the environment says about connections, for models and for API jobs alike: proxies, certificates."""
+"""Connection settings of the environment, for models and API jobs alike: proxies, certificates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def proxy_for(scheme: str, host: str) -> str | None:
 
 @contextmanager
 def usable_environment() -> Generator[None]:
-    """Where connections are made.
+    """The connection settings of the environment.
 
     Raises:
         ConfigurationError: a proxy or certificates that the environment names cannot be used.

@@ -1,8 +1,8 @@
-"""What this package imports never comes from the current or the base directory: `yaml.py` beside a notebook is not PyYAML.
+"""Guards imports: what this package imports never comes from the current or the base directory: `yaml.py` next to a notebook is not PyYAML.
 
 In a kernel, with `python -c` and in an interactive Python the current directory is searched for modules first. That is for the user's
 own imports. `guard` makes the folders invisible to imports of this package, at any time, and to those of packages that it imports;
-imports of the user's code are as they were. (A folder `dipeo_nb` beside the notebook is another matter: then this code never runs.)
+imports of the user's code are as they were. (A folder `dipeo_nb` next to the notebook is another matter: then this code never runs.)
 
 Nothing is imported here but what every interpreter has loaded before it looks into a folder; not even `__future__`.
 """
@@ -30,7 +30,7 @@ class _Finder(machinery.FileFinder):
 
 
 def guard(folder: str | os.PathLike[str] = "") -> None:
-    """Keep imports of this package out of a folder, and of the current directory."""
+    """Exclude a folder from imports of this package, and of the current directory."""
     if folder:
         _folders.add(os.path.realpath(folder))
     if _hook not in sys.path_hooks:

@@ -37,7 +37,7 @@ def decode(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | Non
     """The payload that `encode` wrote; also those of older versions.
 
     Args:
-        object_hook: as of `json.loads`; what it gives may be shared and is not changed.
+        object_hook: as for `json.loads`; what it returns may be shared and is not changed.
     """
     payload: dict[str, Any] = json.loads(text, object_hook=object_hook)
     if FLOATS not in payload:

@@ -39,7 +39,7 @@ class _Module:
 def module(name: str) -> Any:
     """The module of that full name, imported when an attribute of it is first read.
 
-    Use it beside an import for type checkers:
+    Use it together with an import for type checkers:
 
         if TYPE_CHECKING:
             from dipeo_nb.diagram import drawing

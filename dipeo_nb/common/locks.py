@@ -24,9 +24,9 @@ from dipeo_nb.common.sqlite import failed_database
 from dipeo_nb.errors import StorageError
 
 TIMEOUT_S = 30.0
-"""Seconds that a lock is waited for, unless told otherwise."""
+"""Default timeout for acquiring a lock, in seconds."""
 POLL_S = 0.02
-"""Seconds between two looks at a lock that somebody else has."""
+"""Seconds between two attempts at a lock that is taken."""
 
 
 LOCK_NAME_LIMIT = 200
@@ -40,8 +40,8 @@ class FileLock:
 
     Args:
         lock_file: its path; folders are made.
-        timeout: seconds to wait; negative: for ever.
-        private: nobody else may open the file, so that no other user can keep the lock.
+        timeout: seconds to wait; negative: forever.
+        private: no other user may open the file, and so hold the lock.
         subject: what is locked, for messages; default: the lock's own file.
     """
 
@@ -172,10 +172,10 @@ class CacheFileLock:
 
     @contextlib.contextmanager
     def read(self, name: str) -> Iterator[Path]:
-        """The path of a file, which nobody changes within the block.
+        """The path of a file that does not change within the block.
 
         Raises:
-            StorageError: `refused` (the name leads out of the folder, or is protected), or the lock cannot be made.
+            StorageError: `refused` (the name leads outside the folder, or is protected), or the lock cannot be made.
         """
         target = self._path(name)
         lock_file = self._lock_file(target)
@@ -279,7 +279,7 @@ class CacheFileLock:
         return self._locks.path / f"{plain}.lock"
 
     def _draft(self, target: Path) -> PurePosixPath:
-        """A new, empty file beside *target*, by its path below the folder of drafts."""
+        """A new, empty file next to *target*, by its path below the folder of drafts."""
         folder = PurePosixPath(target.relative_to(self._files.path).parent.as_posix())
         draft = folder / f".{target.name.encode()[:40].decode(errors='ignore')}.{secrets.token_hex(8)}.draft"
         try:
@@ -311,7 +311,7 @@ def get_cache_lock_manager(cache_dir: str | os.PathLike[str] | None = None) -> C
 
 @contextlib.contextmanager
 def _errors(operation: str, subject: str | os.PathLike[str], timeout: float | None = None) -> Iterator[None]:
-    """What the system, or the library of locks, says about a lock as an error of ours.
+    """Errors of the system or of the lock library as one of ours.
 
     Args:
         timeout: seconds that were waited; None: a lock that was not had in time is left to the caller.

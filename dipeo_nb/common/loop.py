@@ -37,7 +37,7 @@ _LOG = logger(__name__)
 
 
 class LoopThread:
-    """A daemon thread that runs an event loop for as long as the process lives; made anew after a fork."""
+    """A daemon thread that runs an event loop for as long as the process lives; created again after a fork."""
 
     _current: LoopThread | None = None
     _lock = threading.Lock()
@@ -60,7 +60,7 @@ class LoopThread:
                 try:
                     self.loop.run_forever()  # ends early when a task or callback of a user's stops the loop
                 except (SystemExit, KeyboardInterrupt) as error:
-                    # asyncio lets them out of the loop; the task that raised them has them as its result.
+                    # asyncio lets them escape from the loop; the task that raised them has them as its result.
                     _LOG.error("Code on the event loop raised %r; the loop continues", error)
                 except BaseException as error:
                     failures += 1
@@ -164,7 +164,7 @@ def run_sync(coro: Coroutine[Any, Any, T]) -> T:
     """Run *coro* on the library's loop and wait for it. Ctrl-C or a kernel's Stop cancels it.
 
     Raises:
-        RuntimeError: called on the loop thread itself, where it would wait for ever.
+        RuntimeError: called on the loop thread itself, where it would wait forever.
     """
     if threading.current_thread() is LoopThread.get().thread:
         coro.close()
@@ -308,7 +308,7 @@ class _Pipe(Generic[T]):
     def _announce(self) -> None:
         if self._unannounced and not self._waking:
             self._waking = True
-            with contextlib.suppress(RuntimeError):  # the other loop is closed: nobody listens any more
+            with contextlib.suppress(RuntimeError):  # the other loop is closed and has no waiters
                 self._loop.call_soon_threadsafe(self._wake)
         self._unannounced = 0
 
@@ -346,7 +346,7 @@ def after_shutdown(close: Callable[[], None]) -> None:
 
 
 def shut_down() -> None:
-    """Close the loop thread if there is one. Called at exit; whoever owns threads of its own calls it before it ends them."""
+    """Close the loop thread if there is one. Called at exit; owners of threads call it before they end them."""
     while _before_exit:
         _before_exit.pop()()
     current = LoopThread._current
@@ -356,6 +356,6 @@ def shut_down() -> None:
         close()
 
 
-# As thread pools do: before the `atexit` functions, among which are finalisers that close databases. What goes on is to
+# As thread pools do: before the `atexit` functions, among which are finalisers that close databases. What still runs is to
 # record its end first. Pools registered themselves when they were imported, and end after us.
 getattr(threading, "_register_atexit", atexit.register)(shut_down)

@@ -1,6 +1,6 @@
 """Import paths that are no longer where the code is: they lead there, with a DeprecationWarning.
 
-`MovedModules` serves import paths of upstream, below packages that have little else. `moved_names` serves names of our own that
+`MovedModules` serves import paths of DiPeO, below packages that have little else. `moved_names` serves names of our own that
 have moved: the former module keeps `__getattr__ = moved_names(__name__, {name: module})`, for one release.
 """
 

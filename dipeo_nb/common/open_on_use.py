@@ -1,4 +1,4 @@
-"""Services that are opened when they are first used, by whoever uses them."""
+"""Services that are opened on first use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OpenOnUse:
     plain methods are never waited for, so they are used as they are.
 
     Args:
-        service: what it stands for.
+        service: the service it is a proxy for.
         is_open: whether it has been opened.
         open: opens it, once however often it is called.
     """
@@ -71,5 +71,5 @@ class OpenOnUse:
 
 
 def service_of(service: Any) -> Any:
-    """The service itself, where something stands for it."""
+    """The service itself, where it is behind a proxy."""
     return object.__getattribute__(service, "_service") if isinstance(service, OpenOnUse) else service

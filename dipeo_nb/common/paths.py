@@ -129,7 +129,7 @@ def _below(text: str, base: Path | None) -> tuple[str, ...]:
 
 
 def outside(path: str, base: Path | None) -> StorageError:
-    """The error of a path that leads out of a folder."""
+    """The error for a path that leads outside a folder."""
     where = f"the base directory {base}" if base else "its folder"
     hint = "Use a path below it, or another --base-dir."
     return refused(path, f"it leads outside {where}", hint=hint, reason="outside")
@@ -174,7 +174,7 @@ def refused(path: str, why: str, *, hint: str | None = None, reason: str = "name
 
 
 def name_below(path: str, base: Path) -> str:
-    """How a path is called below a folder: without `.`, `..` and blanks around it, and relative also when it was absolute."""
+    """The name of a path below a folder: without `.`, `..` and blanks around it, and relative also when it was absolute."""
     name = posixpath.normpath(path.strip())
     for folder in dict.fromkeys((str(base), os.path.realpath(base))):
         if name.startswith(f"{folder}/"):

@@ -8,7 +8,7 @@ import shutil
 
 def find_program(name: str) -> str | None:
     """The path of a program on the PATH. The current directory, which Windows adds and a PATH may name, does not count: a program in
-    a folder that somebody has cloned is not one of the machine."""
+    a folder that was cloned from elsewhere is not one of the machine."""
     folders = [folder for folder in os.get_exec_path() if os.path.isabs(folder)]
     found = shutil.which(name, path=os.pathsep.join(folders) or os.devnull)
     if found is None or not os.path.isabs(found):

@@ -1,7 +1,7 @@
 """Protected places: files and folders that nothing a diagram names may reach, however it spells them.
 
 Closed for reading and writing are names that begin with a dot (`.env`, `.git`, `.dipeo`, `.ssh` …), `dipeo.toml`, and the
-product's own files and folders (keys, cache, stores) wherever they are; closed for writing besides are the files that Python
+product's own files and folders (keys, cache, stores) wherever they are; also closed for writing are the files that Python
 and pytest run by themselves (`*.pth`, `sitecustomize.py`, `usercustomize.py`, `conftest.py`).
 """
 
@@ -24,7 +24,7 @@ RUN_BY_THEMSELVES = frozenset({"sitecustomize.py", "usercustomize.py", "conftest
 OWN_NAMES = frozenset({".dipeo", ".env", SETTINGS_FILE})
 """Names of the product itself, which no setting opens."""
 _SIBLINGS = ("-wal", "-shm", "-journal")
-"""Ends of the files that SQLite has beside a database."""
+"""Suffixes of the files that SQLite keeps next to a database."""
 _KNOWN_NAMES = 10_000
 """Names whose answer is kept."""
 _KNOWN_S = 1.0
@@ -34,7 +34,7 @@ _MAX_ENTRIES = 200_000
 
 
 class ProtectedPlaces:
-    """Which names and files are closed.
+    """The names and files that are closed.
 
     Args:
         own: files and folders of the product itself, wherever they are.
@@ -121,7 +121,7 @@ class ProtectedPlaces:
                 yield info.st_dev, info.st_ino
             for entry in entries:
                 is_dir = entry.is_dir(follow_symlinks=False)
-                # A file that is created exclusively has its draft's name besides, for a moment, or until somebody tidies up
+                # A file that is created exclusively has its draft's name besides, for a moment, or until it is cleaned up
                 # after a writer that was killed in it.
                 closed_too = protected or (self._why(entry.name, False) is not None and (is_dir or not is_draft(entry.name)))
                 if closed_too or is_dir:
@@ -132,7 +132,7 @@ class ProtectedPlaces:
 
 
 def folded(name: str) -> str:
-    """A name as file systems compare it that tell neither case nor Unicode forms apart.
+    """A name as file systems compare it that ignore case and Unicode forms.
 
     What only Windows leaves out is left out, too: `name:stream` is the file `name` there, and so is `name.`.
     """

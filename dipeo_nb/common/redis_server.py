@@ -15,7 +15,7 @@ ANSWER_S = 30.0
 
 
 class Trouble(NamedTuple):
-    """What an error of Redis means."""
+    """Meaning of a Redis error."""
 
     cause: str
     """`permission`, `unavailable` (try again later), `disk_full`, `failed`."""
@@ -71,7 +71,7 @@ class RedisServer:
 
 
 def trouble(error: Exception) -> Trouble | None:
-    """What an error means; None: it is none of Redis."""
+    """The meaning of an error; None: it is not one of Redis."""
     from redis import exceptions
 
     if isinstance(error, (exceptions.AuthenticationError, exceptions.NoPermissionError)):

@@ -1,4 +1,4 @@
-"""Files below one folder, reached by its handle: no name leads out of it, whoever moves folders and links meanwhile.
+"""Files below one folder, reached by its handle: no name leads outside, even if folders and links are moved meanwhile.
 
 What was opened on the way (see `common.walk`) is what is read, written or removed. Where a system has no handles of folders
 (Windows), files are opened by name, and before a byte is used the path that their handle really has is compared with the one
@@ -27,7 +27,7 @@ from dipeo_nb.errors import StorageError
 R = TypeVar("R")
 
 TRIES = 3
-"""How often a path is followed anew when something on the way was exchanged meanwhile."""
+"""Number of times a path is resolved again when a component was replaced meanwhile."""
 _READING = walk.NO_LINK | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _CREATING = walk.NO_LINK | os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _PIECE = 1 << 16
@@ -37,14 +37,14 @@ _PIECE = 1 << 16
 class Root:
     """A folder, and what is below it.
 
-    Every method takes a path below the folder and raises StorageError (`refused`) for one that leads out of it or is closed,
-    before anything happens; what the system says comes as OSError.
+    Every method takes a path below the folder and raises StorageError (`refused`) for one that leads outside it or is closed,
+    before anything happens; errors of the system are raised as OSError.
 
     Args:
         base: the folder; links in its own path are followed now, not later. It need not exist.
         links: follow symbolic links below it that stay inside. False: the folder is the product's own, and links in it are
             refused.
-        private: for nobody but the user: new folders have the mode 0700, new files 0600, and nothing is written into folders
+        private: for the user only: new folders have the mode 0700, new files 0600, and nothing is written into folders
             of others.
         protected: what is closed; None: nothing is.
     """
@@ -80,7 +80,7 @@ class Root:
         """This folder, with a further rule.
 
         Args:
-            check: says why a path may not be used, or None; called with the path below the folder, after links, and whether
+            check: returns why a path may not be used, or None; called with the path below the folder, after links, and whether
                 it is to be written.
         """
         before = self._rules.check
@@ -104,7 +104,7 @@ class Root:
         return self._at(path, lambda spot: spot.info is not None)
 
     def listdir(self, path: str | os.PathLike[str] = ".") -> list[Entry]:
-        """What a folder holds that is not protected, in no order."""
+        """The entries of a folder that are not protected, in no order."""
 
         def done(spot: Spot) -> list[Entry]:
             with spot.inside() as folder:
@@ -268,7 +268,7 @@ class Root:
     def _at(
         self, path: str | os.PathLike[str], work: Callable[[Spot], R], *, writing: bool = False, make: bool = False
     ) -> R:
-        """What *work* gives for the place of *path*; done anew when something on the way was exchanged meanwhile."""
+        """The result of *work* for the location of *path*; repeated when a component was replaced meanwhile."""
         for _ in range(TRIES):
             try:
                 with self._found(path, writing=writing, make=make) as spot:
@@ -319,7 +319,7 @@ class Root:
         return handle
 
     def _verify(self, handle: int, spot: Spot) -> None:
-        """Without handles of folders: raises StorageError unless an open file is where its name says."""
+        """Without handles of folders: raises StorageError unless an open file is at the path of its name."""
         if spot.folder is None or spot.folder.at("")[1] is not None:
             return
         real = Path(walk.real_path(handle))
@@ -349,7 +349,7 @@ def own_root(base: Path) -> Root:
 
 
 def _content(handle: int, limit: int) -> bytes:
-    """What a file holds, at most *limit* bytes."""
+    """The contents of a file, at most *limit* bytes."""
     size = os.fstat(handle).st_size
     pieces: list[bytes] = []
     left = limit

@@ -1,6 +1,6 @@
-"""Taking secrets out of what is written down, shown or logged.
+"""Redacts secrets from what is stored, shown or logged.
 
-Two strengths: `scrubbed` (recordings, messages, log lines) also hides what only stands where secrets stand; calling
+Two strengths: `scrubbed` (recordings, messages, log lines) also hides what is only in the position of a secret; calling
 `redactor` (values that a run produces) hides known secrets and the shapes of known kinds of keys, nothing else: a value named
 `password` or an address with `?token=` may be what the diagram is for.
 """
@@ -56,7 +56,7 @@ _AFTER = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""Secrets told by what stands before them: headers, JSON fields, parts of addresses."""
+"""Secrets recognised by what precedes them: headers, JSON fields, parts of addresses."""
 _USER = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 """Name and password in an address."""
 
@@ -116,15 +116,15 @@ _OPEN_KEY = re.compile(
     """,
     re.VERBOSE,
 )
-"""What may be the beginning of a key, in a text of nothing but characters of keys."""
+"""A possible beginning of a key, in a text of nothing but characters of keys."""
 _OPEN_LABEL = re.compile(r"-{1,5}(?:B|\Z)")
-"""What may be the beginning of the first line of a block, in a text of nothing but its characters."""
+"""A possible beginning of the first line of a block, in a text of nothing but its characters."""
 _BLOCK = re.compile(r"-----BEGIN\ [A-Z ]*PRIVATE\ KEY-----")
 _END_OF_BLOCK = "-----END"
 
 
 def _open(text: str) -> int:
-    """Where the end of *text* begins that may be the beginning of a key; its length when there is none."""
+    """Index from which *text* may be the beginning of a key; its length when there is none."""
     run = len(text.rstrip(_KEY_CHARACTERS))
     label = len(text.rstrip(_LABEL_CHARACTERS))
     last = text.rfind(_END_OF_BLOCK)
@@ -139,11 +139,11 @@ def _open(text: str) -> int:
 
 _WORDS = re.compile(r"(?:[A-Z]?[a-z]{1,20}|[A-Z]{1,20})(?:[-_. ](?:[A-Z]?[a-z]{1,20}|[A-Z]{1,20})){0,9}")
 _SHORTEST_BASE64 = 12
-"""Characters of a piece of Base64 that tell a secret."""
+"""Characters of a piece of Base64 that identify a secret."""
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as it stands in plain text, JSON, addresses, HTML and Python, and the middle of its Base64 wherever it begins
+    """A secret as it appears in plain text, JSON, addresses, HTML and Python, and the middle of its Base64 wherever it begins
     there (`user:secret`)."""
     yield secret
     yield json.dumps(secret)[1:-1]
@@ -156,7 +156,7 @@ def _forms(secret: str) -> Iterator[str]:
     yield repr(secret)[1:-1]
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + data)
-        start = (0, 2, 3)[before]  # characters that also depend on what stands before
+        start = (0, 2, 3)[before]  # characters that also depend on what precedes
         piece = encoded[start : (before + len(data)) // 3 * 4].decode()
         if len(piece) >= _SHORTEST_BASE64:
             yield piece
@@ -181,7 +181,7 @@ class Redactor:
         return f"<Redactor of {len(self.known)} known texts>"
 
     def add(self, *secrets: str) -> None:
-        """Know these too; also as they stand in JSON, addresses, HTML and, inside of anything, in Base64."""
+        """Add these; also as they appear in JSON, addresses, HTML and, inside of anything, in Base64."""
         forms = {
             form
             for secret in secrets
@@ -194,7 +194,7 @@ class Redactor:
             self.known = tuple(sorted({*self.known, *forms}, key=lambda form: (-len(form), form)))
 
     def add_named(self, values: Mapping[str, Any]) -> None:
-        """Know the texts whose names say that they are secrets (`password`, `api_key`, `tok` …), at any depth."""
+        """Add the texts whose names mark them as secrets (`password`, `api_key`, `tok` …), at any depth."""
         self.add(*secrets_in(values))
 
     def add_found(self, text: str) -> None:
@@ -206,11 +206,11 @@ class Redactor:
         return self._clean(value) if self._dirty(value) else value
 
     def text(self, words: str) -> str:
-        """A message or a log line without secrets; also without those told by what stands before them."""
+        """A message or a log line without secrets; also without those recognised by what precedes them."""
         return scrubbed(words, self.known)
 
     def error(self, error: BaseException) -> None:
-        """Take the secrets out of an exception, out of what it carries, and out of its causes.
+        """Redact the secrets of an exception, of its attributes and of its causes.
 
         Looking through a long text (the whole file that is not JSON, for example) would hold up the event loop, so of one that
         is longer than `LONGEST_CARRIED` only the beginning is kept. A cause that shows a secret still (its text is not in its
@@ -237,7 +237,7 @@ class Redactor:
         return Stream(self)
 
     def unfinished(self, text: str) -> int:
-        """Where the end of *text* begins that may be the beginning of a secret; its length when there is none."""
+        """Index from which *text* may be the beginning of a secret; its length when there is none."""
         cut = _open(text)
         for secret in self.known:
             start = max(len(text) - len(secret) + 1, 0)
@@ -301,10 +301,10 @@ class Redactor:
         return f"{begin[: self.unfinished(begin)]}…"  # half a secret would not be found
 
     def _mended(self, error: BaseException) -> bool:
-        """Take the secrets out of one exception. False: it shows one still."""
+        """Redact the secrets of one exception. False: it still shows one."""
         try:
             words = _words_of(error)
-        except Exception:  # noqa: BLE001 - its own code raised: nobody knows what it would show
+        except Exception:  # noqa: BLE001 - its own code raised, so what it would show is unknown
             return False
         if self.text(words) == words:
             return True
@@ -335,7 +335,7 @@ class Stream:
         """Stands for the last character shown where that is within a word: no key begins there."""
 
     def feed(self, piece: str) -> str:
-        """What can be shown now; maybe nothing."""
+        """The text that can be shown now; may be empty."""
         text = self._held + piece
         if not text.isascii():
             if "\ud800" <= text[-1] <= "\udbff":  # half a character; the next piece may bring the other half
@@ -353,7 +353,7 @@ class Stream:
         return self._shown(text[:cut])
 
     def rest(self) -> str:
-        """What was held back, at the end."""
+        """The text that was held back, at the end."""
         held, self._held = well_formed(self._held), ""
         return self._shown(held)
 
@@ -369,7 +369,7 @@ redactor = Redactor()
 
 
 class RedactingFilter(logging.Filter):
-    """Takes secrets out of a record before any handler sees it: out of message, traceback and extra fields."""
+    """Redacts a record before any handler sees it: message, traceback and extra fields."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -390,7 +390,7 @@ _FILTER = RedactingFilter()
 
 
 def place_of(url: str) -> str:
-    """Where a server is: its address without user, password and options."""
+    """The address of a server without user, password and options."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 USER, PASSWORD = "user@", "password@"
-"""Places in an address; no parameter is called so."""
+"""Parts of an address; no parameter has these names."""
 _PARTS = re.compile(r"[A-Z]{1,200}(?![a-z])|[A-Z]?[a-z]{1,200}")
 _LONGEST_NAME = 200
 _CERTAIN = frozenset((
@@ -73,13 +73,13 @@ def names_secret(name: str, value: str) -> bool:
 
 
 def is_reference(value: str) -> bool:
-    """Whether a text only says where the secret is: `{{globals.token}}`, `${TOKEN}`, `<your key>`, `…`."""
+    """Whether a text only refers to a secret: `{{globals.token}}`, `${TOKEN}`, `<your key>`, `…`."""
     text = value.strip()
     return "{{" in text or text.startswith(("$", "%(", "<", "env:", "…", "...")) or not text.strip("*xX.•-_ ")
 
 
 def secrets_in(value: Any, name: str = "") -> Iterator[str]:
-    """The values in plain data whose names say that they are secrets, at any depth."""
+    """The values in plain data whose names mark them as secrets, at any depth."""
     waiting: list[tuple[str, Any, int]] = [(name, value, 0)]
     while waiting:
         called, item, depth = waiting.pop()
@@ -116,7 +116,7 @@ def of_pair(user: str, password: str) -> Iterator[str]:
 
 
 def secrets_of_text(text: str, *, code: bool = True) -> Iterator[str]:
-    """Secrets that stand in a text: in addresses, behind `Bearer`; in *code* also values given to names of secrets.
+    """Secrets in a text: in addresses, behind `Bearer`; in *code* also values given to names of secrets.
 
     Takes linear time: every pattern has an anchor and a bounded length.
     """
@@ -190,7 +190,7 @@ def _of_basic(encoded: str) -> Iterator[str]:
 
 
 def _of_address(url: str) -> Iterator[str]:
-    """The secrets of an address, as they stand and decoded; with a password also the pair that Basic authorisation sends."""
+    """The secrets of an address, as written and decoded; with a password also the pair that Basic authorisation sends."""
     user = ""
     for place, secret in credentials_of_address(url):
         if place == USER:
@@ -204,7 +204,7 @@ def _of_address(url: str) -> Iterator[str]:
 
 
 def credentials_of_address(url: str) -> Iterator[tuple[str, str]]:
-    """(`USER`, `PASSWORD` or the name of a parameter; what stands there, as it is written) for all that an address may have
+    """(`USER`, `PASSWORD` or the name of a parameter; the text there, as written) for all that an address may have
     for a secret: user and password, and those parameters of its query that are named like one.
 
     A password may hold `/`, `@` and `:` that ought to have been encoded: it ends at the last `@`.

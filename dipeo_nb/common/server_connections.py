@@ -1,7 +1,7 @@
 """Connections of `dipeo-nb serve`: a limit in time for each request, and one in number for all.
 
-Whoever sends the beginning of a request and no more, keeps a connection open without asking anything, or follows a run without
-reading holds a connection for ever otherwise, and enough of them keep everybody else out.
+A client that sends only the beginning of a request, keeps a connection open without asking anything, or follows a run without
+reading otherwise holds a connection forever, and enough of them lock all other clients out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 HEAD_S = 10.0
-"""Seconds for the head of a request, from the opening of the connection or the end of the answer before. (One that says nothing at all
+"""Seconds for the head of a request, from the opening of the connection or the end of the answer before. (One that sends nothing at all
 after an answer is closed earlier, by uvicorn.)"""
 BODY_S = 10.0
 """Seconds for the body of a request, and again as many for each part of it that came at `BODY_RATE`."""
@@ -24,7 +24,7 @@ CONNECTIONS = 500
 
 
 def connections() -> int:
-    """How many connections there may be, in view of the files that this process may have open."""
+    """Maximum number of connections, given the open files that this process may have."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -43,7 +43,7 @@ def protocol() -> type[asyncio.Protocol]:
 
     class Connection(H11Protocol):
         _awaited: Any = None
-        """What of a request is due (a state of h11); None: nothing, it is whole."""
+        """The part of a request that is due (a state of h11); None: it is complete."""
         _since = 0.0
         _received = 0
         """Bytes since then."""
@@ -90,7 +90,7 @@ def protocol() -> type[asyncio.Protocol]:
             self._refuse(400, msg, "Send HTTP/1.1.")
 
         def _watch(self) -> None:
-            """Have the time run for what of a request is due; more of the same does not begin it anew."""
+            """Start the time limit for the part of a request that is due; further data does not restart it."""
             awaited = self.conn.their_state if self.conn.their_state in limits else None
             if awaited is self._awaited:
                 return

@@ -22,13 +22,13 @@ _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*+)(?::-(?P<default>
 
 
 class ForeignFileWarning(UserWarning):
-    """A file of settings that somebody else has put into a shared folder."""
+    """A settings file that another user has put into a shared folder."""
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
     """The variables of a `.env` file, names in upper case; empty when there is no such file.
 
-    `${NAME}` stands for a variable that the file itself sets further up, and for nothing else: a file must not be able to put
+    `${NAME}` refers to a variable that the file itself sets further up, and for nothing else: a file must not be able to put
     a variable of the environment, such as a key, into a value of its own.
 
     Raises:
@@ -63,7 +63,7 @@ def read_toml(path: Path, *, own: bool = False) -> Mapping[str, Any]:
     """The top level of a TOML file; empty when there is no such file.
 
     Args:
-        own: it is the user's own file: it must belong to this user or root, and nobody else may write to it. Others are taken when
+        own: it is the user's own file: it must belong to this user or root, and be writable by no other. Others are taken when
             they belong to this user, to root or to the owner of their folder.
 
     Raises:

@@ -37,7 +37,7 @@ def short_repr(value: Any, limit: int = REPR_LIMIT) -> str:
 
 
 def bounded_repr(self: Any) -> str:
-    """A `__repr__` for dataclasses and named tuples with values of any size; fields that hold nothing are left out."""
+    """A `__repr__` for dataclasses and named tuples with values of any size; empty fields are left out."""
     if dataclasses.is_dataclass(self):
         fields = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.repr]
     else:

@@ -1,4 +1,4 @@
-"""What the SQLite stores have in common."""
+"""Opening, transactions and errors of SQLite files, for all SQLite stores."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def is_busy(error: BaseException) -> bool:
 
 
 def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection:
-    """Open a database file for nobody but the user; its folder is made, with the mode 0700, and the file with 0600.
+    """Open a database file for the user only; its folder is made, with the mode 0700, and the file with 0600.
 
     Args:
         base: a folder below which neither the file nor what is on the way to it may be a symbolic link, or belong to others.
@@ -152,7 +152,7 @@ def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection
         place = Path(os.path.realpath(place))  # links that the user made
         base = place.parent
     root = private_root(place.parent, base)
-    with _creating, suppress(FileExistsError):  # nobody here opens it before the handle that made it is closed
+    with _creating, suppress(FileExistsError):  # it is not opened here before the handle that created it is closed
         root.create(place.name).close()
     _close_to_others(root.path / place.name)
     _, before = root.look(place.name)
@@ -172,7 +172,7 @@ def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection
 
 
 def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], begin: str = "BEGIN IMMEDIATE") -> T:
-    """What *work* gives, in a transaction of its own; when it fails, nothing of it stays."""
+    """The result of *work*, in a transaction of its own, which is rolled back when it fails."""
     connection.execute(begin)
     try:
         result = work(connection)
@@ -186,7 +186,7 @@ def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Conne
 
 def _close_to_others(file: Path) -> None:
     """Take the rights of others away from a file that an earlier version, a copy or a clone left open to them; and from our own
-    folder that it lies in. What belongs to somebody else is left as it is.
+    folder that it lies in. What belongs to another user is left as it is.
 
     Nothing here opens the file: closing any handle of it would take away the locks of all connections that this process has to it
     (https://sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread doing close()"), and another process
@@ -195,7 +195,7 @@ def _close_to_others(file: Path) -> None:
     if os.name != "posix":
         return
     for place, mode in ((file, 0o600), *(((file.parent, 0o700),) if file.parent.name == ".dipeo" else ())):
-        with suppress(OSError):  # it is gone: what opens it says so
+        with suppress(OSError):  # it is gone: opening it reports that
             info = os.lstat(place)
             if not stat.S_ISLNK(info.st_mode) and info.st_uid == os.geteuid() and info.st_mode & 0o077:
                 _set_mode(place, mode, info)
@@ -244,7 +244,7 @@ def failed_database(operation: str, path: str | Path, error: Exception) -> Stora
 
 
 def close_with(owner: object, connection: sqlite3.Connection) -> sqlite3.Connection:
-    """Close a connection when its owner is collected or the interpreter ends, for stores that nobody closes.
+    """Close a connection when its owner is collected or the interpreter ends, for stores that are never closed.
 
     Since Python 3.13 a connection that is collected while it is open is reported as a ResourceWarning. A process that
     was forked off leaves the connection of its parent alone (https://sqlite.org/howtocorrupt.html, "Carrying an open

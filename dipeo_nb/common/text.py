@@ -56,12 +56,12 @@ def _escape(found: re.Match[str]) -> str:
 
 
 _SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,1000}(?:\x07|\x1b\\)|[PX^_][^\x1b]{0,1000}\x1b\\|[ -/]*[0-~])")
-"""What steers a terminal: colours, the cursor, titles, links."""
+"""Terminal control sequences: colours, the cursor, titles, links."""
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def inert(text: str) -> str:
-    """Text that steers neither a terminal nor the direction of what stands around it; line breaks and tabs stay."""
+    """Text that controls neither a terminal nor the direction of the text around it; line breaks and tabs stay."""
     if text.isascii() and text.isprintable():
         return text
     if "\x1b" in text:

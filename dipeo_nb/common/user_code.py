@@ -1,7 +1,7 @@
 """The one way to call code that users wrote: tools, functions of nodes, event handlers, validators, hooks.
 
 Whatever such code raises is an ordinary failure of that call. `SystemExit` and `KeyboardInterrupt` would end the event loop,
-`StopIteration` cannot leave a coroutine, and `CancelledError` or `GeneratorExit` would pass for the end of somebody else's work.
+`StopIteration` cannot leave a coroutine, and `CancelledError` or `GeneratorExit` would be taken for the end of other work.
 
 A plain function runs in a thread of its own, which is not waited for when its caller gives up and does not hold the exit of the
 process: Python cannot end a thread, and a pool of them would fill up with functions that never return. An async function runs on
@@ -30,7 +30,7 @@ from dipeo_nb.common.values import MAX_ITERATED, error_text
 T = TypeVar("T")
 
 ESCAPING = (SystemExit, KeyboardInterrupt, StopIteration, StopAsyncIteration, asyncio.CancelledError, GeneratorExit)
-"""Exceptions that mean something else to whoever called than to the code that raised them."""
+"""Exceptions that mean something else to the caller than to the code that raised them."""
 
 
 class UserCodeError(Exception):
@@ -82,7 +82,7 @@ def contained() -> Iterator[None]:
 
 
 async def awaited(work: Awaitable[T]) -> T:
-    """What an awaitable of user code gives. A cancellation of the caller stays one."""
+    """The result of an awaitable of user code. A cancellation of the caller stays one."""
     task = _current_task()
     before = task.cancelling() if task is not None else 0
     try:
@@ -104,19 +104,19 @@ async def awaited(work: Awaitable[T]) -> T:
 
 
 async def call(function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
-    """What a user's function gives; see `finished`."""
+    """The result of a user's function; see `finished`."""
     return await finished(functools.partial(function, *args), lambda: named)
 
 
 async def finished(
     function: Callable[..., Any], arguments: Callable[[], Mapping[str, Any]], finish: Callable[[Any], Any] = lambda value: value
 ) -> Any:
-    """What a user's function gives: an async one on the loop of functions, any other in a thread of its own. What a plain one
+    """The result of a user's function: an async one runs on the loop of functions, any other in a thread of its own. What a plain one
     returns is awaited when it can be; what an async generator yields is a list.
 
     Args:
         arguments: gives them by name; both this and *finish* may run code of the user's, and do so where the function runs.
-        finish: makes the value of the call out of what the function gives.
+        finish: makes the value of the call from what the function returns.
     """
 
     async def finished_async() -> Any:
@@ -154,13 +154,13 @@ def plain_bool(value: object) -> bool:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What a function, a partial of one, a method or an object that can be called is called."""
+    """The name of a function, a partial, a method or a callable object."""
     inner = function.func if isinstance(function, functools.partial) else function
     return getattr(inner, "__name__", None) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(inner).__name__).lower()
 
 
 def described_by(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What has the annotations and the docstring of something that can be called."""
+    """The object that has the annotations and the docstring of a callable."""
     if isinstance(function, functools.partial):
         return described_by(function.func)
     return function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
@@ -190,7 +190,7 @@ async def _gathered(pieces: AsyncGenerator[Any, Any]) -> Any:
 
 
 async def apart(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What a coroutine with user code in it gives, on the loop of functions when this is the library's."""
+    """The result of a coroutine with user code in it, run on the loop of functions when this is the library's."""
 
     async def contained_work() -> T:
         return await awaited(work())

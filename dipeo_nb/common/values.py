@@ -1,4 +1,4 @@
-"""What a Python value becomes in a run: one conversion, where a value enters it.
+"""Converts Python values to values of a run: one conversion, where a value enters it.
 
 Run inputs, outputs of nodes, published variables and variables of code jobs are *plain values*: None, booleans, whole
 numbers, floats (NaN and the infinities too), texts that UTF-8 can hold, lists, and mappings with texts as keys. A plain
@@ -37,11 +37,11 @@ from typing import Any, cast
 MAX_DEPTH = 200
 """Levels of lists and mappings within each other."""
 EVENT_DEPTH = MAX_DEPTH + 40
-"""Levels of an event, which stand around those of its values."""
+"""Levels of an event, which enclose those of its values."""
 MAX_VALUES = 10_000_000
 """Values within one value."""
 MAX_ITERATED = 1_000_000
-"""Items that are taken out of one iterator, which may have no end."""
+"""Maximum number of items taken from one iterator, which may be endless."""
 MAX_DIGITS = 4300
 """Digits of a whole number: what Python itself reads and writes at most (`sys.set_int_max_str_digits`)."""
 BASE64 = "base64"
@@ -56,7 +56,7 @@ _TEXTS = {
     "zoneinfo": ("ZoneInfo",),
     "ipaddress": ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network", "IPv4Interface", "IPv6Interface"),
 }
-"""Module → types whose `str` says everything."""
+"""Module → types that `str` converts without loss."""
 _GIVE = "Pass text, numbers, lists or mappings; save anything else to a file and pass its path."
 
 
@@ -116,7 +116,7 @@ def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
 
 
 def _fits(value: Any, levels: int, measured: dict[int, tuple[int, int] | None]) -> bool:
-    """Whether a list or mapping, parts of which stand in several places, is within the limits, and no part within itself.
+    """Whether a list or mapping, parts of which are shared, is within the limits, and no part within itself.
 
     Args:
         levels: that there may be from here on.
@@ -154,7 +154,7 @@ def plain_value(
 
 
 def well_formed(text: str) -> str:
-    """*text* as UTF-8 can hold it: halves of a surrogate pair are joined, a half that stands alone is written as its escape
+    """*text* as UTF-8 can hold it: halves of a surrogate pair are joined, a lone half is written as its escape
     sequence, `\\udXXX`."""
     if text.isascii() or _fits_utf8(text):
         return text
@@ -163,7 +163,7 @@ def well_formed(text: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The plain value that a JSON text stands for. NaN and Infinity within it are read, as Python writes them; alone they are
+    """The plain value of a JSON text. NaN and Infinity within it are read, as Python writes them; alone they are
     words.
 
     Raises:
@@ -179,7 +179,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_structured(value: Any) -> Any:
-    """The list or mapping that a JSON text stands for; any other value as it is. This is how code jobs see texts."""
+    """The list or mapping of a JSON text; any other value as it is. This is how code jobs see texts."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return parse_json(value)
@@ -189,7 +189,7 @@ def parse_structured(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """A plain value for strict JSON, which has no NaN and no infinities: None stands for them, as in JavaScript."""
+    """A plain value for strict JSON, which has no NaN and no infinities: None replaces them, as in JavaScript."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -200,7 +200,7 @@ def finite(value: Any) -> Any:
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """Any value as strict JSON that UTF-8 can hold, to be shown or sent; never raises. `null` stands for NaN and infinities."""
+    """Any value as strict JSON that UTF-8 can hold, to be shown or sent; never raises. `null` replaces NaN and infinities."""
     try:
         text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     except Exception:  # noqa: BLE001 - NaN, no JSON, or the value's own code raised
@@ -320,7 +320,7 @@ class _Conversion:
         return self._object(value)
 
     def _object(self, value: Any) -> Any:
-        """What is none of the known scalars: records, collections, iterators."""
+        """Convert records, collections and iterators."""
         kind = type(value)
         if kind is type or isinstance(value, type):
             raise self._error(f"is the class {value.__name__}, not a value")
@@ -459,7 +459,7 @@ class _Conversion:
         return _NOT
 
     def _rows(self, frame: Any) -> list[dict[str, Any]]:
-        """One mapping for each row; an index that says more than the number of the row is a column, too, or several."""
+        """One mapping for each row; an index that is more than the number of the row is a column, too, or several."""
         index = frame.index
         columns: dict[str, list[Any]] = {}
         levels = [] if _counts(index) else [index.get_level_values(i) for i in range(index.nlevels)]
@@ -528,7 +528,7 @@ def _counts(index: Any) -> bool:
 
 
 def _instant(text: str) -> str | None:
-    """A time of numpy without zeros that say nothing."""
+    """A time of numpy without trailing zeros."""
     if text == "NaT":
         return None
     whole, dot, part = text.partition(".")

@@ -32,7 +32,7 @@ HANDLES = {os.open, os.stat, os.mkdir, os.unlink, os.rmdir, os.rename, os.link, 
 """Whether folders have handles here."""
 NO_LINK = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_NOFOLLOW", 0)
 A_LINK = (errno.ELOOP, getattr(errno, "EMLINK", errno.ELOOP), getattr(errno, "EFTYPE", errno.ELOOP))
-"""What systems say when a link is opened that is not to be followed."""
+"""Errors of systems for opening a link that is not to be followed."""
 _WALKING = NO_LINK | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", os.O_RDONLY)
 _LISTING = NO_LINK | getattr(os, "O_DIRECTORY", 0) | os.O_RDONLY
 _REPARSE_POINT = 0x400
@@ -45,7 +45,7 @@ class ExchangedError(Exception):
 
 
 class Entry(NamedTuple):
-    """What a folder holds."""
+    """An entry of a folder."""
 
     name: str
     is_dir: bool
@@ -88,7 +88,7 @@ class Folder:
         return os.stat(path, dir_fd=fd, follow_symlinks=False)
 
     def link(self, name: str) -> str:
-        """What a symbolic link says."""
+        """Target of a symbolic link."""
         path, fd = self.at(name)
         return os.readlink(path, dir_fd=fd)
 
@@ -118,7 +118,7 @@ def _entries(folder: str | int) -> list[Entry]:
 
 
 def _refuse_indirect(info: os.stat_result) -> None:
-    """Raises OSError for what is not a folder, or is one that stands for another."""
+    """Raises OSError for what is not a folder, or is a substitute for another."""
     if stat.S_ISLNK(info.st_mode) or getattr(info, "st_file_attributes", 0) & _REPARSE_POINT:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if not stat.S_ISDIR(info.st_mode):
@@ -153,7 +153,7 @@ class Base:
             folder = Folder.of(self.path)
         except OSError as error:
             if error.errno in A_LINK:
-                raise refused(str(self.path), "it has become a symbolic link", hint="Open it anew.") from error
+                raise refused(str(self.path), "it has become a symbolic link", hint="Open it again.") from error
             raise
         fd = folder.at("")[1]
         if fd is not None:
@@ -171,7 +171,7 @@ def _is_there(folder: Folder) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may be reached below a folder; see `Root`."""
+    """The paths that may be reached below a folder; see `Root`."""
 
     base: Base
     prefix: tuple[str, ...] = ()
@@ -235,7 +235,7 @@ def _is_mine(info: os.stat_result) -> bool:
 
 @dataclass(slots=True)
 class Spot:
-    """Where a path leads: a name in an open folder. A block closes what was opened on the way."""
+    """The target of a path: a name in an open folder. A block closes what was opened on the way."""
 
     folder: Folder | None
     """None: there is no such folder."""
@@ -312,7 +312,7 @@ def follow(rules: Rules, names: tuple[str, ...], shown: str, *, writing: bool, m
 
 
 class _Way:
-    """How far a path has been followed."""
+    """Progress of following a path."""
 
     def __init__(self, rules: Rules, shown: str, writing: bool, make: bool) -> None:
         self.rules, self.shown, self.writing, self.make = rules, shown, writing, make
@@ -383,7 +383,7 @@ class _Way:
             raise ExchangedError from None
 
     def _around(self, part: str, todo: list[str]) -> None:
-        """What is on the way is not a folder: follow it if it is a link."""
+        """Handle a component that is not a folder: follow it if it is a link."""
         info = self.folders[-1].stat(part)
         if stat.S_ISLNK(info.st_mode):
             self._follow(part, todo)
@@ -472,10 +472,10 @@ def names_below(folder: Folder, parts: tuple[str, ...]) -> Iterator[tuple[str, .
 
 
 def real_path(handle: int) -> str:
-    """Where the file of a handle really is, links and short names resolved.
+    """The real path of a handle's file, links and short names resolved.
 
     Raises:
-        OSError: the system does not say.
+        OSError: the system does not provide it.
     """
     if sys.platform == "win32":
         return _windows_path(handle)

@@ -1,4 +1,4 @@
-"""The layout of a diagram whose file says where its nodes stand.
+"""The layout of a diagram whose file has the positions of its nodes.
 
 Boxes that would touch are moved apart without changing what is left of what, or above what; empty stretches are made
 shorter. Arrows are led between the boxes (`dipeo_nb.diagram.routing`) and labels put on them by search, so it is looked at

@@ -1,4 +1,4 @@
-"""Where the parts of a layered drawing stand in bands: which arrows run how, and what each column holds.
+"""Division of a layered drawing into bands: the course of each arrow, and the items of each column.
 
 The first step of `dipeo_nb.diagram.layered`.
 """
@@ -14,7 +14,7 @@ from dipeo_nb.diagram.columns import PITCH
 from dipeo_nb.diagram.part import LABEL_HEIGHT, Link
 
 FLAT, ARC, DETOUR, DIRECT = range(4)
-"""How an arrow runs: through the columns of its band; back under or over its band's boxes; along the spaces between
+"""Course of an arrow: through the columns of its band; back under or over its band's boxes; along the spaces between
 bands; straight up from a box to one above it in the next band."""
 
 _TIGHT_PITCH = 9.0
@@ -164,7 +164,7 @@ class Bands:
                 continue
             first = self.rows[self.band[s]][self.column[s]][0]
             if link.space and first != s:
-                continue  # its label stands over the box, where something passes
+                continue  # its label is over the box, where something passes
             if s in highest and t in lowest and not self.above[s] and t not in self.loops:
                 self.way[e] = DIRECT
                 highest.discard(s)

@@ -1,4 +1,4 @@
-"""Where arrows meet the boxes of a layered drawing, and how high the boxes are for it."""
+"""The points where arrows meet the boxes of a layered drawing, and the heights of the boxes that follow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BoxPorts:
         self._set_arc_levels()
 
     def _spread(self, place: Sequence[float]) -> None:
-        """Where on its right or left side each arrow leaves or enters a box: offsets from the middle."""
+        """The positions at which arrows leave or enter the right and left sides of boxes: offsets from the middle."""
         leaving: list[list[tuple[float, float, int]]] = [[] for _ in range(self.bands.count)]
         entering: list[list[tuple[float, float, int]]] = [[] for _ in range(self.bands.count)]
         for e, link in enumerate(self.bands.links):
@@ -45,7 +45,7 @@ class BoxPorts:
             self.lone[e] = (len(leaving[link.source]) == 1, len(entering[link.target]) == 1)
 
     def _spread_ports(self, ends: Sequence[tuple[float, float, int]], offsets: list[float], high: float) -> float:
-        """Give out the places on one side, those that go on in the same band in the middle; the height they need."""
+        """Give out the places on one side, those that continue in the same band in the middle; the height they need."""
         need = high
         for plain, centred in ((8.0, True), (5.0, True), (5.0, False)):
             half = [10.0 if offsets is self.out_port and self.bands.links[e].space else plain for *_, e in ends]
@@ -63,7 +63,7 @@ class BoxPorts:
         return need
 
     def _set_arc_levels(self) -> None:
-        """How far under or over the middle of its box each arc runs, and what each box needs for its arcs."""
+        """The distance of each arc from the middle of its box, and the space each box needs for its arcs."""
         self.arc_level: dict[tuple[int, bool], float] = {}
         self.loop_level: dict[str, float] = {}
         self.extent_above = [*(h / 2 for h in self.height), *self.bands.half[self.bands.count :]]
@@ -87,7 +87,7 @@ class BoxPorts:
                         extents[n] = max(extents[n], depth)
 
     def port(self, hop: Hop, right: bool) -> float:
-        """Where a hop begins or ends, from the middle of its left or right item."""
+        """The offset of the start or end of a hop from the middle of its left or right item."""
         item = hop.right if right else hop.left
         if item >= self.bands.count:
             return 0.0

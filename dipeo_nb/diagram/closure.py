@@ -61,7 +61,7 @@ _NOT_RUN = frozenset({"flipped", "metadata"})
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """What a run of a diagram would read as program."""
+    """All that a run of a diagram would read as program."""
 
     name: str
     plans: Mapping[str, Plan]
@@ -78,7 +78,7 @@ class Closure:
 
     @property
     def code(self) -> str:
-        """160 bits of the digest as 32 characters: what a pinned run says (`--pin`, `trust=`)."""
+        """160 bits of the digest as 32 characters, for pinned runs (`--pin`, `trust=`)."""
         return pin_of(self.digest)
 
 
@@ -216,7 +216,7 @@ class _Collector:
             document = load_nested(spec, name, source_path=plan.source_path, base_dir=self.base)
             inner = document.compile(base_dir=self.base)
         except (DiagramError, StorageError):
-            return  # it may be there when its node is reached; what nobody was shown is not granted then
+            return  # it may be there when its node is reached; what was not shown is not granted then
         self.links.add((plan_digest(plan), node.label, plan_digest(inner)))
         if document.path is not None and not self._is_beside(document.path.resolve()):
             self._use(Use("diagram", name, node.label), way)
@@ -262,7 +262,7 @@ class _Collector:
                 pass
 
     def _read(self, path: str, node: PlanNode, way: tuple[str, ...], *, code: bool = False) -> bytes | None:
-        """A file that a node names, kept; None when it cannot be read, which its node will say.
+        """A file that a node names, kept; None when it cannot be read, which its node will report.
 
         Args:
             code: it is code, which is listed as such; else a file beyond the diagram's own folder is one of the user's.
@@ -288,7 +288,7 @@ class _Collector:
             raise ValidationError(f"The diagram and its files have more than {MAX_BYTES:,} bytes.", hint="Let it name fewer.")
 
     def _data(self, path: str, node: PlanNode, way: tuple[str, ...]) -> None:
-        """A file that is read as it is there; one whose name is made while the run goes on is any that fits."""
+        """A file that is read as it is there; one whose name is computed during the run is any that matches."""
         if "{" in path or self._read(path, node, way) is None:
             self._use(Use("read", as_pattern(path), node.label), way)
 
@@ -330,7 +330,7 @@ class _Collector:
                     self._use(Use("read", as_pattern(name), node.label), way)
 
     def _imports(self, code: str, file: str | None, node: PlanNode, way: tuple[str, ...]) -> None:
-        """Keep the modules that Python code imports and that lie beside its file or below the base directory."""
+        """Keep the modules that Python code imports and that lie next to its file or below the base directory."""
         place = posixpath.dirname(name_below(file, self.base)) if file else ""
         for level, module in _imported(code):
             if level:  # of the package that the file is in
@@ -437,7 +437,7 @@ def _words(given: object) -> list[object]:
 
 
 def _effects(node: PlanNode, name: str) -> tuple[str, ...]:
-    """What a field says that it makes the node do."""
+    """The effects that a field declares for its node."""
     return next(effects_of(f) for f in fields(node.spec) if f.name == name)
 
 
@@ -446,7 +446,7 @@ def _included(template: str) -> Iterator[str | None]:
     try:
         tree = parse_file(template)
     except (JinjaError, TemplateError, RecursionError):
-        return  # the run will say so
+        return  # the run will report it
     for found in tree.find_all((jinja.Include, jinja.Extends, jinja.Import, jinja.FromImport)):
         wanted = found.template
         if isinstance(wanted, jinja.Const):
@@ -459,7 +459,7 @@ def _included(template: str) -> Iterator[str | None]:
 
 
 def _imported(code: str) -> Iterator[tuple[int, str]]:
-    """(level of a relative import, else 0; dotted name) of the modules that Python code imports, as far as its text says: by
+    """(level of a relative import, else 0; dotted name) of the modules that Python code imports, as far as its text shows: by
     statements, by `import_module` and `__import__` of a name that is written out, and the names in `__all__` of a package."""
     try:
         tree = ast.parse(f"async def _():\n{''.join(f' {line}' for line in code.splitlines(keepends=True))}\n pass")

@@ -1,4 +1,4 @@
-"""Columns of a layered drawing: which node stands in which, how they break into bands, and what is straight and uncrossed.
+"""Columns of a layered drawing: assignment of nodes, division into bands, straight and uncrossed arrows.
 
 Pure functions on numbers, used by `dipeo_nb.diagram.layered`.
 """
@@ -17,7 +17,7 @@ GAP = 40.0
 ROW_GAP = 28.0
 """Pixels at least between boxes of a column."""
 PITCH = 12.0
-"""Pixels from lane to lane. Lanes whose arrows leave a band upwards stand half a step beside the others, so that they
+"""Pixels from lane to lane. Lanes whose arrows leave a band upwards are half a step from the others, so that they
 never continue one that comes down from the band above."""
 STUB = 15.0
 """Pixels between an arrow's last turn and the box it enters."""
@@ -95,7 +95,7 @@ def bands_of(
 
 
 def inversions(pairs: Sequence[tuple[float, float]]) -> int:
-    """How many pairs of straight lines between two columns cross."""
+    """Number of crossings of straight lines between two columns."""
     seen: list[float] = []
     count = 0
     for _, group in itertools.groupby(sorted(pairs), key=lambda pair: pair[0]):

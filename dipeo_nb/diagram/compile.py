@@ -45,8 +45,8 @@ def compile_diagram(
     """The plan of a diagram.
 
     Args:
-        source: where things stand in the text, for places in findings.
-        path: the diagram's file; prompt files are also looked up beside it.
+        source: positions in the text, for findings.
+        path: the diagram's file; prompt files are also looked up next to it.
         base_dir: root of relative names; default: the settings' one.
         diagnostics: findings of reading; they are kept, and an error among them refuses the diagram.
         runnable: whether nodes of a type can run (`code_job:bash` for a code job in another language than Python);
@@ -91,7 +91,7 @@ def check_diagram(
 
 
 def _merged(reading: Iterable[Diagnostic], compiling: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
-    """Both lists in file order, each finding once: the more severe one when both speak of the same thing."""
+    """Both lists in file order, each finding once: the more severe one when both concern the same thing."""
 
     def subject(finding: Diagnostic) -> tuple[Any, ...]:
         return (finding.code, finding.line, finding.node, finding.field, None if finding.line else finding.message)

@@ -1,4 +1,4 @@
-"""What connections say, in every format: their ends (label or id, with a handle), content type, label, data.
+"""Connections in all formats: their ends (label or id, with a handle), content type, label, data.
 
 Also the handles of nodes: explicit ones, and those that follow from the node types.
 """
@@ -95,7 +95,7 @@ class References:
         reading.error("unknown-node", f"A connection {verb} {what}.", *at, hint=hint)
 
     def text(self, node: DomainNode, handle: str) -> str:
-        """How a light connection names that end: `LABEL`, or `LABEL[HANDLE]`."""
+        """That end of a light connection as text: `LABEL`, or `LABEL[HANDLE]`."""
         if handle == "default":
             return node.label if self.find(node.label) is node else node.id
         names = [name for name in (node.label, node.id) if self.find(name) is node] or [node.label]
@@ -187,7 +187,7 @@ def legacy_handle(label: str) -> str:
 
 
 def branch_handle(node: DomainNode | None, handle: str, *said: Any) -> str:
-    """The handle of an arrow that leaves a condition on none: old files say beside it `condition: true` or `branch: false`."""
+    """The handle of an arrow that leaves a condition on none: old files have `condition: true` with it or `branch: false`."""
     if node is None or node.type != "condition" or handle != "default":
         return handle
     return next((branch for value in said if (branch := _WORDS.get(str(value).strip().lower()))), handle)
@@ -266,7 +266,7 @@ def arrow_label(value: Any, reading: Reading, at: DocumentPath) -> str | None:
 
 
 def arrow_data(value: Any, source_handle: str, reading: Reading, at: DocumentPath) -> dict[str, Any]:
-    """The free mapping of an arrow, without what its source handle says already (`branch` and its like)."""
+    """The free mapping of an arrow, without what its source handle expresses already (`branch` and its like)."""
     if isinstance(value, dict):
         branch = BRANCHES.get(source_handle)
         implied = {"branch": branch, "is_conditional": True, "_isFromConditionBranch": True} if branch else {}

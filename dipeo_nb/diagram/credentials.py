@@ -1,6 +1,6 @@
 """Credentials that a diagram holds as they are: what `validate` warns of, and what displays and records hide.
 
-A credential is told by its place: a field of `auth_config`, a header, a parameter or any other field named like a secret, an
+A credential is recognised by its position: a field of `auth_config`, a header, a parameter or any other field named like a secret, an
 assignment in code, the password in an address. Templates (`{{globals.token}}`) are none.
 """
 
@@ -14,7 +14,7 @@ from dipeo_nb.common.values import parse_json
 from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
 
 _NO_SECRETS = frozenset(("username", "key_name", "user", "type", "scheme"))
-"""Fields of `auth_config` that only say who asks, or where the key goes."""
+"""Fields of `auth_config` that only identify the caller, or where the key goes."""
 _PROSE = ("prompt", "description", "text", "content", "message", "question")
 """Fields with one of these in their names are for people or models: names of secrets in them are just words."""
 

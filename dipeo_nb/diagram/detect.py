@@ -1,4 +1,4 @@
-"""Which format a text has, and which file a name means. The only place that guesses."""
+"""Detects the format of a text, and the file that a name means. The only module that guesses."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_format(name: str) -> str | None:
 
 
 def format_of_name(path: str | Path) -> str | None:
-    """The format that a file name says; None for plain `.yaml` and other names."""
+    """The format that a file name implies; None for plain `.yaml` and other names."""
     name = Path(path).name.lower()
     for suffix, found in SUFFIXES.items():
         if name.endswith(suffix):
@@ -75,7 +75,7 @@ def detect(value: Any, path: str | Path | None = None, file: str | None = None) 
 
     Args:
         value: the parsed document.
-        path: its file name, when it has one. A plain `.json` means native unless the content says otherwise.
+        path: its file name, when it has one. A plain `.json` means native unless the content shows otherwise.
         file: how errors call the file.
 
     Raises:
@@ -178,7 +178,7 @@ def opened(
 
 
 def available(base_dir: Path) -> list[str]:
-    """The diagrams below a folder, as `find` takes them: those whose names say a format, in the search roots and three levels down."""
+    """The diagrams below a folder, as `find` takes them: those whose names imply a format, in the search roots and three levels down."""
     paths = islice(_diagrams(Root(base_dir, protected=ProtectedPlaces())), 5000)
     return sorted({path.as_posix() for path in paths if path.name.endswith(tuple(SUFFIXES))})
 
@@ -242,7 +242,7 @@ def _diagrams(root: Root) -> Iterator[PurePosixPath]:
 
 
 def _inside(root: Root, folder: PurePosixPath) -> list[Entry]:
-    """What a folder holds, the first 500 that are not protected; nothing when it cannot be read."""
+    """The first 500 entries of a folder that are not protected; none when it cannot be read."""
     try:
         return sorted(root.listdir(folder))[:500]
     except (OSError, StorageError):

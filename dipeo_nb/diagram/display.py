@@ -1,4 +1,4 @@
-"""How a diagram is shown: as SVG, PNG, a web page, Mermaid, text, and in notebooks."""
+"""Displays of a diagram: as SVG, PNG, a web page, Mermaid, text, and in notebooks."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Diagram(DisplayedDiagram):
 
     @checked_call
     def to_text(self, format: str | None = None) -> str:
-        """The diagram as text: in its own format the text as it is, else written anew.
+        """The diagram as text: in its own format the text as it is, else written from the model.
 
         The executable form holds the texts of the prompt files.
 
@@ -64,7 +64,7 @@ class Diagram(DisplayedDiagram):
 
         Args:
             path: default: the file it was loaded from.
-            format: default: what the file name says, else the diagram's own.
+            format: default: that of the file name, else the diagram's own.
 
         Raises:
             ValidationError: no path is known, or an unknown format.
@@ -105,14 +105,14 @@ class Diagram(DisplayedDiagram):
             value: plain data; None removes the field.
 
         Raises:
-            ValidationError: nothing stands at that path, or the value is not plain data.
+            ValidationError: there is nothing at that path, or the value is not plain data.
         """
         return load_text(
             edit.set_value(self, path, plain_data(value)), format=self.format, path=self.path, base_dir=self.base_dir
         )
 
     def capabilities(self, *, base_dir: Path | None = None) -> closures.Closure:
-        """What a run would read as program and may do: `uses.listing()`, `files`, and the `code` that pins it. Nothing is run.
+        """The programs a run would read, and the uses it may make: `uses.listing()`, `files`, and the `code` that pins it. Nothing is run.
 
         Raises:
             InvalidDiagramError: the diagram cannot run.

@@ -30,7 +30,7 @@ STATES = ("running", "paused", "completed", "failed", "aborted", "skipped", "max
 
 
 def _shape_rules(p: str) -> str:
-    """What does not depend on the theme."""
+    """The rules that do not depend on the theme."""
     p = f".{p}"
     return (
         f"{p}drawing text{{font-family:{FONT}}}"
@@ -93,7 +93,7 @@ def _live_css() -> str:
     )
     states = (*STATES, "pending")
     show = ",".join(f'.dp-node[data-status="{s}"] .dp-badge,.dp-node[data-status="{s}"] .dp-g-{s}' for s in states)
-    # A glow, so that the border still tells the state.
+    # A glow, so that the border still shows the state.
     glow = "drop-shadow(0 0 5px var(--jp-brand-color1,var(--vscode-focusBorder,Highlight)))"
     pulse = '.dp-node[data-status="running"] .dp-badge circle{animation:dp-pulse 1.4s ease-in-out infinite}'
     return "\n".join(

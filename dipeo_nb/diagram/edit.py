@@ -1,7 +1,7 @@
 """Changing one value of a diagram's text while everything else, comments included, stays as it is.
 
-An edit is tried three ways, and each result is read back and compared with what it should say:
-replacing just the characters of the value; through ruamel.yaml, which keeps comments and order but may wrap lines anew;
+An edit is tried three ways, and each result is read back and compared with the intended value:
+replacing just the characters of the value; through ruamel.yaml, which keeps comments and order but may rewrap lines;
 writing the document afresh.
 """
 
@@ -54,7 +54,7 @@ def set_value(diagram: ParsedDiagram, path: str, value: Any) -> str:
     """The text of *diagram* with the value at *path* changed; paths as for `Diagram.set`.
 
     Raises:
-        ValidationError: nothing stands at that path, or the field does not exist.
+        ValidationError: there is nothing at that path, or the field does not exist.
     """
     if not isinstance(path, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValidationError(f"{path!r:.80} is not a path into a diagram.", hint="Write e.g. 'nodes.Judge.default_prompt'.")
@@ -150,7 +150,7 @@ def _edited_node(diagram: ParsedDiagram, node: DomainNode, field: str, value: An
 def _field_path(
     source: SourceMap, base: DocumentPath, field: str, written: str, deeper: str, inside: DocumentPath
 ) -> DocumentPath:
-    """Where a field stands, or where it goes: in the spelling the text has, dotted keys included."""
+    """Path of a field, or of where it will be added: in the spelling the text has, dotted keys included."""
     if deeper:
         for inner in ((), ("props",), ("data",)):
             if source.spot(*base, *inner, field + deeper):
@@ -258,7 +258,7 @@ _NULL = _Null()
 def _rewritten(
     diagram: ParsedDiagram, *, nodes: dict[str, DomainNode] | None = None, arrows: dict[str, DomainArrow] | None = None
 ) -> str:
-    """The text written anew: where names are parts of sentences (readable) or derived (executable), pieces cannot be replaced safely."""
+    """The text, rewritten from the model: where names are parts of sentences (readable) or derived (executable), pieces cannot be replaced safely."""
     model: DomainDiagram = replace(
         diagram.model,
         nodes=tuple((nodes or {}).get(n.id, n) for n in diagram.nodes),
@@ -380,7 +380,7 @@ def _piece(source: SourceMap, edit: Edit) -> tuple[int, int, str] | None:
 
 
 def _with_comment(value: str, comment: re.Match[str] | None) -> str:
-    """A value with a comment on its first line, as the text before it had: a block's comment stands behind the key."""
+    """A value with a comment on its first line, as the text before it had: a block's comment comes after the key."""
     if comment is None or (value[:1] not in ("|", ">") and "\n" in value):
         return value
     head, line_break, body = value.partition("\n")
@@ -396,7 +396,7 @@ def _opens_flow(text: str, spot: Spot) -> bool:
 
 
 def _end(spot: Spot) -> int:
-    """Where a value's text ends; the parser ends block collections only at what follows."""
+    """Offset at which a value's text ends; the parser ends block collections only at what follows."""
     while spot.items:
         spot = spot.items[-1] if isinstance(spot.items, list) else list(spot.items.values())[-1][1]
     return spot.end

@@ -183,7 +183,7 @@ def _begun(what: str) -> str:
 
 
 def _finished(value: Any) -> Any:
-    """What a tag prints: nothing for None, JSON for structures, as in prompts."""
+    """The text that a tag prints: nothing for None, JSON for structures, as in prompts."""
     if callable(value) and not isinstance(value, StrictUndefined):
         raise UndefinedError(
             f"'{getattr(value, '__name__', None) or getattr(value, 'name', 'it')}' is a function that is not called"
@@ -196,7 +196,7 @@ def _finished(value: Any) -> Any:
 
 
 class _Environment(SandboxEnvironment):
-    """What all templates do is counted."""
+    """The work of all templates is metered."""
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         return Counted().visit(super()._parse(source, name, filename))

@@ -1,4 +1,4 @@
-"""Which names a node's templates and expressions can count on, as far as that is known before a run."""
+"""Names that a node's templates and expressions can rely on, as far as known before a run."""
 
 from __future__ import annotations
 

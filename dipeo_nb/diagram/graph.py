@@ -1,4 +1,4 @@
-"""The shape of a diagram: loops, what stands behind them, and who can still bring a token to whom.
+"""The shape of a diagram: loops, what comes after them, and which nodes can still send a token to which.
 
 A *loop* is a strongly connected component. It has one *header*, the node where it is entered; its arrows into the header
 are its *back arrows*, and the components that remain without them are the loops inside it. All other arrows are
@@ -6,14 +6,14 @@ are its *back arrows*, and the components that remain without them are the loops
 
 A *branch* is the arrows of a node that fire together: `condtrue` or `condfalse` of a condition; `error`, or everything
 else, of a node from whose `error` an arrow leads. An *exit* of a loop is an arrow that leaves it and whose branch has no
-arrow that stays inside. What an exit leads to stands *behind* the loop, and so does what follows from there: it runs when
+arrow that stays inside. What an exit leads to is *behind* the loop, and so does what follows from there: it runs when
 the loop is over. A node outside that is fed by other arrows of the loop's body runs in every round; it *follows* the loop.
 
 Tokens carry a *stamp*, one counter for each loop whose rounds their node counts (its *chain*): the loops that it follows,
-then those that it is in, outermost first. Every loop stands behind the same loops in all chains that have it, so what two
+then those that it is in, outermost first. Every loop is behind the same loops in all chains that have it, so what two
 chains have in common is a common beginning of both.
 
-An arrow into a node that stands behind a loop, from a node that counts its rounds, is *gathered*: the newest value counts.
+An arrow into a node that is behind a loop, from a node that counts its rounds, is *gathered*: the newest value counts.
 An arrow from a branch means "only if": into a node with such an arrow, an arrow from elsewhere (neither from the node that
 decides nor from what comes after it) brings *data* and starts nothing; nor does a gathered arrow that is not an exit.
 """
@@ -41,7 +41,7 @@ from dipeo_nb.domain.nodes import NodeSpec
 from dipeo_nb.domain.plan import Awaited, PlanEdge, PlanNode
 
 Way = tuple[int, int, tuple[int, ...]]
-"""What becomes of a stamp `t` between two nodes: `t[:keep]`, its last counter raised by `add`, then `rest`."""
+"""Change of a stamp `t` between two nodes: `t[:keep]`, its last counter raised by `add`, then `rest`."""
 Ways = dict[Way, int]
 """Bit mask of the nodes from which each way leads."""
 ONLY_IF = -1
@@ -53,7 +53,7 @@ def link(
 ) -> tuple[tuple[PlanNode, ...], tuple[PlanEdge, ...]]:
     """Turn typed nodes and checked arrows into the plan's nodes and edges.
 
-    Every arrow must name existing nodes (the compiler sees to it).
+    Every arrow must name existing nodes (the compiler ensures it).
     """
     index = {node.id: i for i, (node, _) in enumerate(nodes)}
     specs = [spec for _, spec in nodes]
@@ -196,7 +196,7 @@ def _branch(arrow: DomainArrow, condition: bool) -> str | None:
 
 
 def _written_limit(node: DomainNode, spec: NodeSpec) -> int | None:
-    """`max_iteration` of a node where somebody chose it, rather than the default."""
+    """`max_iteration` of a node where it was set explicitly, rather than the default."""
     limit = getattr(spec, "max_iteration", None)
     if limit is None or (
         "max_iteration" not in node.data and limit == type(spec).__dataclass_fields__["max_iteration"].default
@@ -223,7 +223,7 @@ def _chains(
 ) -> list[tuple[int, ...]]:
     """The loops whose rounds each node counts.
 
-    Of the chains that arrows bring, one that begins another is a constant beside it; of those that part, the common
+    Of the chains that arrows bring, one that begins another is a constant to it; of those that part, the common
     beginning counts. A loop as a whole follows what arrows from outside bring to any of its nodes.
     """
     chains: list[tuple[int, ...]] = [()] * len(loops)
@@ -235,7 +235,7 @@ def _chains(
         depth = common_length(loops[source], loops[target])
         entering.setdefault(loops[target][: depth + 1] if depth < len(loops[target]) else target, []).append(e)
     inside: dict[tuple[int, ...], tuple[int, ...]] = {(): ()}
-    """What every node in a loop counts, by the loop with those around it."""
+    """The chain of every node in a loop: the loop with those around it."""
 
     def followed(place: tuple[int, ...] | int, base: tuple[int, ...], target: int) -> tuple[int, ...]:
         brought: set[tuple[int, ...]] = set()
@@ -244,7 +244,7 @@ def _chains(
             cut = next((i for i, loop in enumerate(chain) if loop in behind[target]), len(chain))
             brought.add(chain[:cut])
         longest = sorted(brought)
-        # Sorted, a chain stands right before those that begin with it.
+        # Sorted, a chain comes right before those that begin with it.
         parted = [a for a, b in pairwise(longest) if b[: len(a)] != a] + longest[-1:]
         shared = parted[0][: common_length(parted[0], parted[-1])] if parted else ()
         return shared if len(shared) > len(base) else base
@@ -266,7 +266,7 @@ def _gathered(
     behind: Sequence[frozenset[int]],
     behind_next: Mapping[int, frozenset[int]],
 ) -> list[int]:
-    """Of each arrow, the outermost loop that its target stands behind and whose rounds its source counts; -1: none."""
+    """Of each arrow, the outermost loop that its target is behind and whose rounds its source counts; -1: none."""
     found: list[int] = []
     for e, (source, target) in enumerate(ends):
         left = behind_next.get(target, frozenset()) if e in back else behind[target]
@@ -373,7 +373,7 @@ def _awaited(
 
 
 def _gathers(edges: Sequence[PlanEdge], awaited: Callable[[Iterable[int]], Awaited]) -> dict[int, Awaited]:
-    """What a condition waits for, by the loop that it stands behind; data arrows are always waited for."""
+    """The arrows a condition waits for, by the loop that it is behind; data arrows are always waited for."""
     data = [e.index for e in edges if e.data and e.gathered < 0]
     found = {ONLY_IF: awaited(data)} if data else {}
     for loop in {e.gathered for e in edges if e.gathered >= 0}:

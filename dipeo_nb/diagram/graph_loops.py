@@ -1,4 +1,4 @@
-"""Loops of a graph of nodes and arrows by number: components, headers, exits, and what stands behind a loop."""
+"""Loops of a graph of nodes and arrows by number: components, headers, exits, and the nodes after a loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-# What stands behind a loop, and what follows it.
+# What comes after a loop, and what follows it.
 
 
 def exits_of(
@@ -76,7 +76,7 @@ def only_if_arrows(
 def behind_loops(
     ends: Ends, loops: Sequence[tuple[int, ...]], back: set[int], exits: Sequence[frozenset[int]]
 ) -> tuple[list[frozenset[int]], dict[int, frozenset[int]]]:
-    """The loops that each node stands behind; and, by header, those that the next round of its loop stands behind."""
+    """The loops that each node comes after; and, by header, those that the next iteration of its loop comes after."""
     count = len(loops)
     if not any(exits):
         return [frozenset[int]()] * count, {}
@@ -177,7 +177,7 @@ def find_loops(
 
 
 def _header(entries: set[int], inner: set[int], ends: Ends, conditions: set[int], order: Sequence[int]) -> int:
-    """Where a loop is entered. Of several entries the one that a condition of the loop leads back to, as its author
+    """The node where a loop is entered. Of several entries the one that a condition of the loop leads back to, as its author
     drew the closing edge there; else the first one met from the roots."""
     closed_by_condition = {ends[e][1] for e in inner if ends[e][0] in conditions and ends[e][1] in entries}
     return min(closed_by_condition or entries, key=lambda n: order[n])

@@ -1,4 +1,4 @@
-"""How far down the items of a layered drawing stand in their band."""
+"""Vertical positions of the items of a layered drawing in their band."""
 
 from __future__ import annotations
 

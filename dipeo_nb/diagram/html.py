@@ -1,4 +1,4 @@
-"""HTML around a drawing: a page that stands alone, and a fragment for a notebook's output.
+"""HTML around a drawing: a standalone page, and a fragment for a notebook's output.
 
 Neither has a script or loads anything: the page's policy forbids both. The fragment is plain enough for viewers that
 strip scripts, styles and inline SVG (GitHub): an image with alternative text, and lists.
@@ -37,7 +37,7 @@ def page(
         title: heading and window title.
         svg: text of a static drawing of this package; it is placed inline, so that its tooltips work.
         diagnostics: findings, listed under the drawing.
-        sections: (heading, content) shown below; content is text, shown as it stands with its line breaks, or rows of
+        sections: (heading, content) shown below; content is text, shown verbatim with its line breaks, or rows of
             a table, the first of them its head.
         subtitle: one line under the heading.
         overview: text of an overview of the drawing, shown above it; its boxes are links to theirs.

@@ -1,4 +1,4 @@
-"""What is written on a drawing: cleaned, measured and cut text, and the words for nodes, arrows and states.
+"""Texts of a drawing: cleaned, measured and cut text, and the words for nodes, arrows and states.
 
 Everything a diagram's author typed passes through `clean` before it is drawn anywhere, so no drawing meets control
 characters, lone surrogates, bidi overrides or ten thousand characters.
@@ -21,7 +21,7 @@ LABEL_LIMIT = 300
 
 
 class StatusLook(NamedTuple):
-    """How a status reads without colour."""
+    """A status without colour."""
 
     glyph: str
     """One character, for text and Mermaid."""
@@ -39,11 +39,11 @@ STATUS_LOOKS: dict[str, StatusLook] = {
     Status.MAXITER_REACHED: StatusLook("↻", "all runs used"),
     Status.INTERRUPTED: StatusLook("!", "interrupted"),
 }
-"""Status value → glyph and word; shown beside the colour, never colour alone."""
+"""Status value → glyph and word; shown with the colour, never colour alone."""
 
 
 class NodeLook(NamedTuple):
-    """What a drawing shows of a node's progress."""
+    """Progress of a node, as a drawing shows it."""
 
     status: str
     """A `Status` value."""
@@ -212,7 +212,7 @@ _BREAKS = re.compile(r"[^\s_\-./]*[\s_\-./]+|[^\s_\-./]+")
 
 
 def category(node: DomainNode) -> str:
-    """The node type's category; `unknown` for a type that nobody registered."""
+    """The node type's category; `unknown` for a type that is not registered."""
     spec = NODE_SPECS.get(node.type)
     return spec.META.category.value if spec else "unknown"
 
@@ -245,7 +245,7 @@ _RELEASE = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 
 
 def subtitle(node: DomainNode, persons: Mapping[str, tuple[str, str]]) -> str:
-    """One line that says what the node works with: its model, expression, file, address …; else its type.
+    """One line on what the node works with: its model, expression, file, address …; else its type.
 
     Empty when that would only repeat the label.
     """
@@ -354,7 +354,7 @@ _HANDLE_WORDS = {"condtrue": "true", "condfalse": "false", "default": ""}
 
 
 def arrow_words(arrow: DomainArrow, *, limit: int = 60) -> tuple[str, str]:
-    """What stands on an arrow: (branch, label). The branch is the source's handle when it says something."""
+    """The texts of an arrow: (branch, label). The branch is the source's handle unless it is the default."""
     branch = _HANDLE_WORDS.get(arrow.source_handle, arrow.source_handle)
     return clean(branch, limit), clean(arrow.label or "", limit)
 

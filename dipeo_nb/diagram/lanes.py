@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 APART = 4.2
-"""What is at least so far apart, in pixels, does not lie on each other."""
+"""Distance in pixels from which two things count as not overlapping."""
 _MARGIN = 9.0
 """Pixels between two runs that follow each other on one lane."""
 _LOOKED_AT = 60
@@ -73,7 +73,7 @@ def assign(runs: Sequence[Run], *, tight: bool = False) -> tuple[list[list[Piece
             second = len(pieces)
             pieces.append(Run(middle, -1, run.end, run.end_side))
             of_run = [[*o, second] if o[-1] == blocked else o for o in of_run]
-            # What had to stand before the whole has to stand before its second piece.
+            # What had to precede the whole has to precede its second piece.
             for followers in before:
                 followers[:] = [second if q == blocked else q for q in followers]
             before[blocked].append(second)

@@ -1,6 +1,6 @@
 """Layered layout of one connected part of a diagram, for a width: see `dipeo_nb.diagram.layout`.
 
-Nodes stand in columns, from left to right as arrows lead. Where the columns are wider than the page they are broken into
+Nodes are in columns, from left to right as arrows lead. Where the columns are wider than the page they are broken into
 bands, one under the other, as words are into lines. Every arrow leaves its node on the right and enters on the left; one
 that leads back within a band makes an arc under (or over) the boxes. All pieces of arrows run in lanes that nothing else
 uses (see `dipeo_nb.diagram.lanes`), and every label has a place that was kept free for it, so that nothing lies on

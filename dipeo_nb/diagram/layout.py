@@ -1,4 +1,4 @@
-"""Where everything on a drawing stands: `place(diagram)` → `Layout`. Pixels, y downwards, origin at the top left.
+"""Positions of everything on a drawing: `place(diagram)` → `Layout`. Pixels, y downwards, origin at the top left.
 
 A drawing of up to `OVERVIEW_NODES` nodes is as wide as a notebook's cell at most, so that its text can be read there; larger
 ones are as wide as high, roughly. A diagram whose nodes all have sensible positions keeps their arrangement when it fits
@@ -36,7 +36,7 @@ _PARALLEL = 8
 
 
 class Face(NamedTuple):
-    """What a node's box shows, already cut to fit."""
+    """Texts of a node's box, already cut to fit."""
 
     lines: tuple[str, ...]
     """The label, one or two lines."""
@@ -53,11 +53,11 @@ class Layout:
     """Arrow id → polyline from the source's border to the target's; arrows to nowhere are left out."""
     faces: Mapping[str, Face]
     labels: Mapping[str, tuple[Box, str, str]]
-    """Arrow id → (box, branch, label) of arrows that say something."""
+    """Arrow id → (box, branch, label) of arrows that have either text."""
     back: frozenset[str]
     """Arrows that close a loop."""
     bundles: Mapping[str, tuple[str, ...]]
-    """Arrow id → all arrows that its line stands for, where that is more than itself; the others have no line."""
+    """Arrow id → all arrows that its line represents, where that is more than itself; the others have no line."""
     width: float
     height: float
 
@@ -116,7 +116,7 @@ def _face(node: DomainNode, subtitle: str) -> tuple[Face, tuple[float, float]]:
 
 
 def _links(diagram: DomainDiagram, nodes: Sequence[DomainNode]) -> tuple[list[Link], dict[str, tuple[str, ...]]]:
-    """The lines to draw, and which of them stand for several arrows."""
+    """The lines to draw, and which of them represent several arrows."""
     index = {node.id: i for i, node in enumerate(nodes)}
     arrows = list({a.id: a for a in diagram.arrows if a.source in index and a.target in index}.values())
     parallel: dict[tuple[int, int], list[DomainArrow]] = {}
@@ -255,7 +255,7 @@ def _touching(part: Part, link: Link, kinds: Sequence[str]) -> tuple[Point, ...]
 
 
 CHAMFER = 14.0
-"""How far the points of a condition's outline stick out, in pixels."""
+"""Width of the points of a condition's outline, in pixels."""
 
 
 ROUND = 34.0
@@ -263,7 +263,7 @@ ROUND = 34.0
 
 
 def inset(kind: str, box: Box, away: float) -> float:
-    """How far inside the box's left and right sides the outline runs, *away* pixels above or below the middle."""
+    """Distance of the outline from the box's left and right sides, *away* pixels above or below the middle."""
     half = box.h / 2
     if kind == "condition":
         return CHAMFER * min(1.0, away / half)

@@ -97,7 +97,7 @@ def load_text(
 
 
 def load_nested(spec: SubDiagramNode, name: str, *, source_path: str | None, base_dir: Path) -> ParsedDiagram:
-    """The diagram that a sub_diagram node means: inline, else looked up beside the file of its own diagram and below the base
+    """The diagram that a sub_diagram node means: inline, else looked up next to the file of its own diagram and below the base
     directory.
 
     Args:

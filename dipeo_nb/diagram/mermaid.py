@@ -39,7 +39,7 @@ def to_mermaid(diagram: DomainDiagram, status: Mapping[str, NodeLook] | None = N
     """The graph as Mermaid text, left to right.
 
     Node names are numbers of our own (`n0`, `n1` …), never labels; labels are quoted and encoded, so no text of a
-    diagram can be read as Mermaid or HTML. With *status*, each node says its state by glyph, count and class.
+    diagram can be read as Mermaid or HTML. With *status*, each node shows its state by glyph, count and class.
     """
     index: dict[str, int] = {}
     for node in diagram.nodes:

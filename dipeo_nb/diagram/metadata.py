@@ -13,7 +13,7 @@ _METADATA_TEXTS = ("version", "created", "modified", "id", "name", "description"
 
 
 def read_metadata(value: Any, top: Mapping[str, Any], reading: Reading) -> DiagramMetadata | None:
-    """Metadata from the `metadata:` mapping and from *top*: keys beside it (name, description, unknown ones)."""
+    """Metadata from the `metadata:` mapping and from *top*: keys next to it (name, description, unknown ones)."""
     if value is not None and not isinstance(value, dict):
         reading.warn(
             "wrong-type", "'metadata' is a mapping; it is ignored.", "metadata", hint="Write 'name: …' below it."

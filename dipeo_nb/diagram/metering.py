@@ -1,4 +1,4 @@
-"""What one evaluation of a template or an expression may cost, counted while it runs.
+"""Limits on the work of one evaluation of a template or an expression, metered while it runs.
 
 Everything that takes time or makes something is counted: rounds of loops and calls as *rounds*; characters and elements that are
 made, read or compared as *size*. An evaluation that is `quick` may use little and raises `NotQuickError` when it needs more, so that
@@ -19,7 +19,7 @@ MAX_ROUNDS = 1_000_000
 MAX_WORK = 100_000_000
 """Characters and elements that one evaluation may go through."""
 ELEMENT = 8
-"""What an element costs, in characters."""
+"""Cost of an element, in characters."""
 QUICK_ROUNDS = 5_000
 QUICK_WORK = 2_000_000
 
@@ -57,7 +57,7 @@ class Meter:
             raise TooLargeError(f"it goes through more than {MAX_WORK:,} characters and elements")
 
     def weigh(self, value: Any, factor: int = 1) -> None:
-        """Charge everything that is in a value, what stands in several places each time."""
+        """Charge everything that is in a value, shared parts each time they occur."""
         kind = type(value)
         if kind is str:
             self.size -= len(value) * factor
@@ -77,7 +77,7 @@ _OPEN = -1
 
 
 def meter() -> Meter:
-    """The account of the evaluation that is going on; outside of one, a new one."""
+    """The meter of the current evaluation; outside of one, a new meter."""
     return _METER.get() or new_meter()
 
 

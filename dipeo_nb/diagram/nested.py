@@ -1,4 +1,4 @@
-"""Which diagram a sub_diagram node means."""
+"""Finds the diagram that a sub_diagram node means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the readers of all formats share about nodes: their type, position, id and label."""
+"""Fields of nodes, as the readers of all formats share them: their type, position, id and label."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def _swap_neighbours(
     place: list[float],
 ) -> None:
     def crossed(a: int, b: int) -> int:
-        """Crossings of the arrows of a and b when a stands above b, less those when below."""
+        """Crossings of the arrows of a and b when a is above b, less those when below."""
         count = 0
         for ends in (
             [[place[h.left] + _slot(bands, h.left, h.edge) for h in before[n]] for n in (a, b)],

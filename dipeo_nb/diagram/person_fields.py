@@ -20,7 +20,7 @@ PERSON_NUMBERS = ("temperature", "max_tokens")
 PERSON_OPTIONS = ("top_p", "stop", "seed", "reasoning", "extra")
 """Further options of the model; see `LLMRequest`."""
 _ONE_TURN = ("max_turns", "maxTurns")
-"""What upstream's persons of Claude Code have: a limit of the turns of one answer."""
+"""DiPeO's limit of the turns of one answer of Claude Code."""
 _PERSON_WORDS = (*PERSON_TEXTS, *PERSON_NUMBERS, *PERSON_OPTIONS, "service", "id", "label", "type", "name", "llm_config")
 
 
@@ -185,7 +185,7 @@ def persons(value: Any, default_id: Callable[[str], str], reading: Reading) -> t
 
 
 class PersonNames:
-    """What texts may call each person: its id before all, else its label or `person_<label>`."""
+    """The names by which each person can be referred to: its id before all, else its label or `person_<label>`."""
 
     def __init__(self, people: Iterable[DomainPerson]) -> None:
         self.by_id = {p.id: p for p in people}
@@ -204,7 +204,7 @@ class PersonNames:
         return ()
 
     def id(self, reference: str) -> str | None:
-        """The id of the one person that *reference* means; None when it is nobody or several."""
+        """The id of the one person that *reference* means; None when there is none or several."""
         found = self.ids(reference)
         return found[0] if len(found) == 1 else None
 
@@ -236,7 +236,7 @@ def written_persons(
     """Persons for the light and readable writers, and how nodes refer to each id.
 
     Persons are keyed by label, and `id` is written when it is not what the reader makes of the key. Labels that are
-    shared, or that are the id of another person, would let a reference mean somebody else: then persons are keyed by
+    shared, or that are the id of another person, would let a reference mean another person: then persons are keyed by
     id, and nodes name ids. Persons that share an id cannot be keyed; they make a list.
     """
     names = PersonNames(people)

@@ -1,4 +1,4 @@
-"""Where columns and bands of a layered drawing stand, with the lanes that arrows run in between them."""
+"""Positions of the columns and bands of a layered drawing, with the lanes of arrows between them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Placement:
         self.wides: list[list[float]] = [[] for _ in self.bands.lengths]
         together = list(range(len(self.bands.lengths)))
         self.aligned = self._stand(together, left, widths) <= self.bands.width
-        """Whether the columns of all bands stand under each other."""
+        """Whether the columns of all bands are aligned."""
         if not self.aligned:
             for band in together:
                 self._stand([band], left, widths)
@@ -153,7 +153,7 @@ class Placement:
         return self.lane_base[key[0], key[1]] + pitch * lane + (self.bands.pitch / 2 if key in self.raised else 0.0)
 
     def arc_port(self, n: int, e: int, leaves: bool) -> float:
-        """Where on a box's lower or upper side an arc, or a direct arrow (in the middle), leaves or enters."""
+        """The point on a box's lower or upper side where an arc, or a direct arrow (in the middle), leaves or enters."""
         box_left, wide = self.lefts[self.bands.band[n]][self.bands.column[n]], self.wides[self.bands.band[n]][self.bands.column[n]]
         if self.bands.way[e] == DIRECT:
             if leaves or e in self.upright:
@@ -162,7 +162,7 @@ class Placement:
             return round((box_left + wide / 2) / self.bands.pitch) * self.bands.pitch
         under = self.bands.under[e]
         arcs = (self.bands.below if under else self.bands.above)[n]
-        # Those that go left stand on the left, the nearest one outermost; those that come from the right, on the right.
+        # Those that go left are on the left, the nearest one outermost; those that come from the right, on the right.
         row = [(k, True) for k, whose in arcs if whose] + [(k, False) for k, whose in reversed(arcs) if not whose]
         low, high = (30.0, wide - 30.0) if under else (26.0, wide - _BADGES)
         direct = under and any(self.bands.way[k] == DIRECT for k in self.entered_from_below.get(n, ()))

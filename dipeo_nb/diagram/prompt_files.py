@@ -35,7 +35,7 @@ class PromptFiles:
 
     Args:
         base: the base directory.
-        diagram: the diagram's file; None: no place beside it.
+        diagram: the diagram's file; None: there is none.
     """
 
     def __init__(self, base: Path, diagram: Path | None) -> None:
@@ -79,7 +79,7 @@ class PromptFiles:
             return False
 
     def places(self, name: str, base_first: bool = False) -> list[Path]:
-        """Where a name is looked for, in order, each place once."""
+        """The paths at which a name is looked up, in order, each once."""
         path = Path(name)
         if path.is_absolute():
             return [path]

@@ -27,13 +27,13 @@ from dipeo_nb.domain.ports import TemplateProcessorPort, TemplateResult
 CACHE_LIMIT = 1000
 """Renderings kept."""
 CONVERSATION_LIMIT = 10
-"""Messages told by `prepend_conversation_if_needed`."""
+"""Messages that `prepend_conversation_if_needed` includes."""
 CONVERSATION_MARK = "[Previous conversation"
-"""How a told conversation begins; what has it already is not told again."""
+"""Marks a prepended conversation; a prompt that has it is left as it is."""
 
 
 class CacheInfo(NamedTuple):
-    """What the cache did so far."""
+    """Statistics of the cache."""
 
     hits: int
     misses: int
@@ -55,7 +55,7 @@ class PromptBuilder:
     Args:
         processor: renders the templates; it must be pure.
         cache_limit: renderings kept; 0 switches the cache off.
-        conversation_limit: messages told by `prepend_conversation_if_needed`.
+        conversation_limit: messages that `prepend_conversation_if_needed` includes.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class PromptBuilder:
         """
         if execution_count == 1 and first_only_prompt:
             prompt = first_only_prompt
-        # The path that has to be quick: one look-up and no lock, as reading a dict is atomic. The types stand in the
+        # The path that has to be quick: one look-up and no lock, as reading a dict is atomic. The types are in the
         # key, since 1 == True; a type that is not simple is never found, as such values are stored in another form.
         content = tuple(template_values.values())
         try:
@@ -168,11 +168,11 @@ class PromptBuilder:
         return values
 
     def prepend_conversation_if_needed(self, prompt: str, conversation: Any) -> str:
-        """*prompt*, told the last messages of a conversation first.
+        """*prompt*, preceded by the last messages of a conversation.
 
         Args:
             conversation: a mapping with `messages`, or a list of messages (mappings with `role` or `from_person_id`,
-                and `content`). Anything else, an empty one, or a prompt that tells one already: the prompt alone.
+                and `content`). Anything else, an empty one, or a prompt that has one already: the prompt alone.
         """
         seen = plain(conversation)
         messages = seen.get("messages") if isinstance(seen, Mapping) else seen
@@ -256,13 +256,13 @@ _BY_REPR = frozenset([bytes, float, complex, decimal.Decimal, uuid.UUID, datetim
 """Types, without subclasses, whose `repr` is all that there is to a value."""
 _ZONES = (type(None), datetime.timezone, zoneinfo.ZoneInfo)
 _CHANCE = re.compile(r"\b(random|lipsum)\b")
-"""What makes the text of a template more than a function of its values."""
+"""Filters and names whose results depend on more than their values."""
 
 
 def _frozen(value: Any, depth: int) -> Any:
     """The content of a value as something hashable, with its types.
 
-    Only of types that are known to have no state, and no behaviour, beside that content: a subclass may have attributes of its
+    Only of types that are known to have no state, and no behaviour, other than that content: a subclass may have attributes of its
     own, and a method or property may look at anything.
 
     Raises:

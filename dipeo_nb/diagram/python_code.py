@@ -20,7 +20,7 @@ class CodeProblem(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def code_problem(code: str) -> CodeProblem | None:
-    """What is wrong with the Python code of a code_job; None when it compiles. It is not run.
+    """The problem of the Python code of a code_job; None when it compiles. It is not run.
 
     `return` and `await` outside of functions are allowed, as the code becomes the body of one.
     """

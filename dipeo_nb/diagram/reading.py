@@ -1,4 +1,4 @@
-"""What a format's reader works with: the top mapping, its positions in the text, and the findings so far."""
+"""Context of a format's reader: the top mapping, its positions in the text, and the findings so far."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dipeo_nb.errors import DiagramFormatError
 
 
 class Reading:
-    """What a format's reader works with: the top mapping, its places, and the findings so far."""
+    """Context of a format's reader: the top mapping, its positions, and the findings so far."""
 
     def __init__(self, value: Mapping[str, Any], source: SourceMap) -> None:
         self.value = value

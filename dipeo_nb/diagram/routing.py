@@ -1,9 +1,9 @@
-"""Routes of arrows between boxes that stand where they stand: right angles, round boxes and other arrows.
+"""Routes of arrows between boxes at fixed positions: right angles, round boxes and other arrows.
 
 For every arrow a few hundred simple shapes (straight, one to four bends, through gaps between boxes) are priced, and
 the cheapest is taken. The price counts length, bends, boxes crossed, arrows crossed and arrows run along with. First
 the sides are chosen, then places on each side are given out in the order of the arrows' other ends, then the routes
-are drawn. Deterministic; cost grows with the number of arrows and with what stands near each of them.
+are drawn. Deterministic; cost grows with the number of arrows and with what is near each of them.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class _Router:
         return best[1], best[2]
 
     def _channels(self, source: int, target: int) -> tuple[list[float], list[float]]:
-        """Where a route may run up and down (x), and left and right (y)."""
+        """Coordinates at which a route may run vertically (x) and horizontally (y)."""
         a, b = self.boxes[source], self.boxes[target]
         left, right = min(a.x, b.x), max(a.right, b.right)
         top, bottom = min(a.y, b.y), max(a.bottom, b.bottom)
@@ -192,7 +192,7 @@ class _Router:
         for box in (a, b):
             xs |= {box.x - STUB - 6, box.right + STUB + 6}
             ys |= {box.y - STUB - 6, box.bottom + STUB + 6}
-        # Over or under whatever stands between.
+        # Over or under whatever is between.
         between = [self.boxes[n] for n in self.grid.near(left, self.top, right, self.bottom)]
         ys |= {min(n.y for n in between) - STUB - 6, max(n.bottom for n in between) + STUB + 6}
         xs |= {x + d for x in tuple(xs) for d in (-_LANE, _LANE)}
@@ -292,7 +292,7 @@ class _Grid:
         }
 
     def crossed(self, p: Point, q: Point) -> int:
-        """How many boxes this horizontal or vertical line runs through, or too close to."""
+        """Number of boxes that this horizontal or vertical line crosses or comes too close to."""
         left, right = (p[0], q[0]) if p[0] <= q[0] else (q[0], p[0])
         top, bottom = (p[1], q[1]) if p[1] <= q[1] else (q[1], p[1])
         # A line along a side counts when nearer than 6 pixels; one that ends on a side does not.
@@ -316,7 +316,7 @@ class _Lines:
                 self.down.setdefault(int(px // _BIN), []).append((px, min(py, qy), max(py, qy)))
 
     def price(self, p: Point, q: Point) -> float:
-        """What crossing lines, and running along them, costs for the line from p to q."""
+        """Cost of crossing lines, and of running along them, for the line from p to q."""
         if p[1] == q[1]:
             return self._price(p[1], min(p[0], q[0]), max(p[0], q[0]), self.across, self.down)
         return self._price(p[0], min(p[1], q[1]), max(p[1], q[1]), self.down, self.across)

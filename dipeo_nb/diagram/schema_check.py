@@ -17,9 +17,9 @@ SHORT = 12
 LONGEST_FORMAT = 2_000
 """Characters of a text whose `format` is quick to check."""
 _SCHEMA_FACTOR = 20
-"""How much more the check of a schema takes than one value does."""
+"""Factor by which the check of a schema costs more than that of one value."""
 _OTHERWISE = re.compile(r"\[\[|&&|--|~~|\{,|\\[<>]|\\b\{")
-"""What means something else in Rust than in Python."""
+"""Syntax that means something else in Rust than in Python."""
 
 
 def validator(schema: Any, *, checked: bool = False, **options: Any) -> Any:

@@ -42,7 +42,7 @@ class Word:
     start: int
     end: int
     value: str | None
-    """What it is; None when it holds an expansion or a pattern."""
+    """Its text; None when it holds an expansion or a pattern."""
     beside: str | None = None
     """The path in the folder of the script that it is, when it is written as `"$(dirname "$0")/PATH"`."""
 
@@ -59,7 +59,7 @@ class Invocation(NamedTuple):
     """A word that names a file which is run."""
 
     kind: Literal["shell", "source", "program", "python", "module", "text"]
-    """What runs it: a shell; the shell of the text itself; the system, by its first line; Python, as a file or `-m`; text: the word is
+    """The program that runs it: a shell; the shell of the text itself; the system, by its first line; Python, as a file or `-m`; text: the word is
     itself the text of a shell's `-c`."""
     word: Word
     option: Word | None = None
@@ -97,7 +97,7 @@ def leading_cd(text: str) -> tuple[int, str | None]:
 
 
 def invocations(command: Command) -> Iterator[Invocation]:
-    """The files that a command runs, where its words say so for certain."""
+    """The files that a command runs, where its words show it for certain."""
     head, rest = _head(command)
     if head is None:
         return
@@ -311,7 +311,7 @@ class _Scanner:
         return word
 
     def quoted(self) -> str | None:
-        """What is in double quotes; None when it holds an expansion."""
+        """The text in double quotes; None when it holds an expansion."""
         self.at += 1
         pieces: list[str] = []
         certain = True
@@ -334,7 +334,7 @@ class _Scanner:
         return "".join(pieces) if certain else None
 
     def expansion(self) -> str | None:
-        """Pass over what begins with $ or a backtick; None, or the $ that stands for itself."""
+        """Pass over what begins with $ or a backtick; None, or a literal $."""
         if self.text[self.at] == "`":
             self.at += 1
             self.backticks += 1

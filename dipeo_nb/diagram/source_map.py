@@ -1,4 +1,4 @@
-"""`SourceMap`: where the parts of a diagram stand in its text."""
+"""`SourceMap`: positions of the parts of a diagram in its text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dipeo_nb.diagram.yaml_reader import yaml_spots
 
 
 class SourceMap:
-    """Where things stand in the text of a diagram; places are computed when first asked for.
+    """Positions of the parts of a diagram in its text, computed on first use.
 
     All lines and columns are 1-based. Lookups answer None when the place is unknown.
     """

@@ -42,7 +42,7 @@ Converter = Callable[[Any], Any]
 
 
 class Shape(NamedTuple):
-    """What is known about a spec class."""
+    """Facts about a spec class."""
 
     converters: Mapping[str, Converter | None]
     """By field; None: takes anything."""
@@ -231,7 +231,7 @@ def _number(value: Any, expected: str = "a number") -> float:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        # The editor of upstream stores some mappings as JSON text.
+        # DiPeO's editor stores some mappings as JSON text.
         try:
             value = json.loads(value)
         except ValueError as error:

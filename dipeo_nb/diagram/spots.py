@@ -7,7 +7,7 @@ DocumentPath = tuple[str | int, ...]
 
 
 class Spot:
-    """Where one value stands: offsets into the text, and its children."""
+    """Position of one value: offsets into the text, and its children."""
 
     __slots__ = ("column", "end", "items", "line", "start", "text")
 

@@ -85,7 +85,7 @@ def translate(template: str) -> Program:
 
 
 class Record:
-    """What one rendering meets."""
+    """Records missing names, errors and values of one rendering."""
 
     __slots__ = ("account", "context", "errors", "keep", "lone", "missing", "pieces", "place", "touched", "value")
 

@@ -28,7 +28,7 @@ OPEN, CLOSE = "\ufdd0", "\ufdd1"
 
 
 class Noted(Protocol):
-    """Who is told of missing values during a rendering."""
+    """The record that collects missing values during a rendering."""
 
     missing: dict[str, None]
     touched: bool
@@ -197,7 +197,7 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
     # What `Counted` puts into templates. No name of a template leads here.
 
     def counted(self, value: Any, text: int) -> Any:
-        """What a loop goes through, each round charged with the text of its body."""
+        """The items of a loop, each iteration charged with the text of its body."""
         value = plain(value)
         if isinstance(value, (str, Mapping, list, tuple, set, frozenset, range)):
             account = meter()
@@ -315,9 +315,9 @@ MAX_PARTS = 100_000
 MAX_PLACES = 1_000
 """Digits of the filter round."""
 ROUNDS_OF_A_MACRO = 10
-"""What a call of a macro costs."""
+"""Cost of a call of a macro."""
 ROUNDS_OF_A_TEMPLATE = 20
-"""What a template that is included costs."""
+"""Cost of an included template."""
 
 
 @pass_environment

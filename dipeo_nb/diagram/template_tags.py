@@ -19,7 +19,7 @@ class Tag(NamedTuple):
     start: int
     end: int
     inner: str
-    """What is between the delimiters; of `raw`, the text that it protects."""
+    """The text between the delimiters; of `raw`, the text that it protects."""
 
 
 def tags(template: str) -> Iterator[Tag]:
@@ -95,7 +95,7 @@ class _Scanner:
     def quoted(
         self, kind: Literal["double", "statement"], start: int, plain: Callable[[str, int], re.Match[str] | None]
     ) -> Tag | None:
-        """A tag whose closing may also stand within quotes."""
+        """A tag whose closing may also be within quotes."""
         if kind not in self.ends:
             if found := plain(self.text, start):
                 return Tag(kind, start, found.end(), found[1])

@@ -43,7 +43,7 @@ class Piece(NamedTuple):
     text: str
     """As written, braces included."""
     path: str
-    """What to call it in `missing_keys`."""
+    """Its name in `missing_keys`."""
     line: int
 
 
@@ -312,7 +312,7 @@ def _alias(match: re.Match[str]) -> str:
 
 
 CALLED_BY_TAGS = frozenset(["_out", "_each", "_named", "_has", "_given", "_field", "_true"])
-"""What translated tags call."""
+"""Names that translated tags call."""
 
 
 def _refuse_reserved(tree: nodes.Template, template: str) -> None:

@@ -59,9 +59,9 @@ class SimpleTemplateProcessor(TemplateProcessorPort):
         return record.value, result._replace(missing_keys=()) if record.value is None else result
 
     def process_placed(self, template: str, context: Mapping[str, Any], place: Callable[[str], str]) -> TemplateResult:
-        """Render for a language of its own, such as a shell's: *place* gives what stands for the text of each value.
+        """Render for a language of its own, such as a shell's: *place* returns the replacement for the text of each value.
 
-        What the template says itself stays as it is. Errors as `process`.
+        The template's own text stays as it is. Raises as `process` does.
         """
         return self._rendered(template, context, place)[0]
 

@@ -27,7 +27,7 @@ MAX_LENGTH = 100_000
 
 
 class AnswerShape(NamedTuple):
-    """What an answer must look like, and what of its source has no effect."""
+    """The required shape of an answer, and the parts of its source that have no effect."""
 
     model: type[BaseModel] | dict[str, Any]
     """A model class, or a JSON schema."""

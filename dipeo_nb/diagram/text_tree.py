@@ -13,7 +13,7 @@ from dipeo_nb.domain.enums import Status
 def text_tree(diagram: DomainDiagram, status: Mapping[str, NodeLook] | None = None, *, width: int = 100) -> str:
     """The graph as lines of text, in flow order, at most *width* characters a line.
 
-    A single successor stands under its node, several as branches; a node met again is only named, with `↩`.
+    A single successor is under its node, several as branches; a node met again is only named, with `↩`.
     """
     nodes = {n.id: n for n in diagram.nodes}
     persons = labels.persons_by_reference(diagram)
@@ -27,7 +27,7 @@ def text_tree(diagram: DomainDiagram, status: Mapping[str, NodeLook] | None = No
     lines: list[str] = []
     seen: set[str] = set()
     for root in [*(i for i in nodes if i not in entered), *nodes]:
-        # (node, arrow that led here, what stands before it, what stands before its successors)
+        # (node, arrow that led here, the prefix before it, the prefix before its successors)
         stack: list[tuple[str, DomainArrow | None, str, str]] = [] if root in seen else [(root, None, "", "")]
         while stack:
             node_id, arrow, lead, under = stack.pop()

@@ -1,4 +1,4 @@
-"""What expressions and templates have in common: the value behind a text view, its text, and limits on results.
+"""Values of expressions and templates: the value behind a text view, its text, and limits on results.
 
 A *text view* is a `str` with an attribute `__dipeo_value__`: text that remembers what it was made from. A value with an
 attribute `__dipeo_text__` is the opposite: a mapping that reads as text (a conversation as its last message).
@@ -27,7 +27,7 @@ class TooLargeError(ValueError):
 
 
 def plain(value: Any) -> Any:
-    """What a text view was made from; everything else as it is."""
+    """The value that a text view was made from; any other value as it is."""
     if isinstance(value, str) and type(value) is not str:
         return getattr(value, "__dipeo_value__", value)
     return value
@@ -81,11 +81,11 @@ def checked_method(owner: Any, name: str, arguments: Sequence[Any]) -> None:
 
 
 _ENCODINGS = frozenset(["utf8", "utf16", "utf16le", "utf16be", "utf32", "utf8sig", "ascii", "latin1", "iso88591", "cp1252"])
-"""What text can be encoded with; others take quadratic time, or are not encodings of text."""
+"""Encodings that are allowed; others take quadratic time, or are not encodings of text."""
 
 
 def _size_of_text(owner: str | bytes, name: str, arguments: Sequence[Any]) -> int:
-    """How long what a method makes of a text can be; 0: no longer than the text."""
+    """The maximum length of a text method's result; 0: no longer than the text."""
     size = 0
     if name in ("ljust", "rjust", "center", "zfill"):
         size = max((a for a in arguments if isinstance(a, int)), default=0)

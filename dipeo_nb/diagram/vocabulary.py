@@ -42,7 +42,7 @@ def vocabulary(cls: type[NodeSpec]) -> Vocabulary:
     empty = {
         field.name
         for field in fields(cls)
-        # `default` is a value that is used as it is, so an empty one says something.
+        # `default` is a value that is used as it is, so an empty one has a meaning.
         if field.name != "default" and _default(field) in (None, "", {}, [])
     }
     return Vocabulary(frozenset(field_names(cls)), aliases, frozenset(cls.META.dropped), frozenset(empty))

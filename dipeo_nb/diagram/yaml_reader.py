@@ -178,7 +178,7 @@ def yaml_value(text: str, file: str | None) -> tuple[Any, bool]:
         elif kind is AliasEvent:
             if event.anchor in opened:
                 raise format_error(
-                    f"The alias '*{event.anchor}' stands inside its own anchor '&{event.anchor}', without end.",
+                    f"The alias '*{event.anchor}' is inside its own anchor '&{event.anchor}', without end.",
                     "Remove the alias, or move it out of the anchored part.",
                     file,
                     _mark(event),
@@ -224,7 +224,7 @@ def _mapping(items: list[Any], start: Any, file: str | None) -> dict[str, Any]:
 
 
 def _copy(value: Any, budget: int, depth: int, file: str | None, event: Any) -> tuple[Any, int]:
-    """An own copy of an anchored value, so that nobody changes two places at once; refuses "billion laughs"."""
+    """A separate copy of an anchored value, so that a change of one does not change the other; refuses "billion laughs"."""
     budget -= 1
     if budget < 0:
         raise format_error(

@@ -17,7 +17,7 @@ CHARACTERS_PER_TOKEN = 4
 
 @dataclass(slots=True)
 class Budget:
-    """What may be spent; shared by all calls that carry it, and charged as they are made.
+    """A limit on spending, shared by all calls that carry it and charged as they are made.
 
     Args:
         tokens: of all kinds together; the prompt of the next call is estimated at four characters a token.
@@ -37,7 +37,7 @@ class Budget:
     unpriced_calls: int = field(default=0, init=False)
     """Calls whose cost is unknown; `used_usd` does not count them."""
     _held: int = field(default=0, init=False, repr=False)
-    """Tokens that calls going on may take."""
+    """Tokens that running calls may take."""
     _started: float | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
-"""What a diagram may do when it runs: single uses, sets of them, and the uses that a node's fields say it has.
+"""Capabilities of a diagram when it runs: single uses, sets of them, and the uses that a node's fields declare.
 
-A use is known before a run. Names that are made while it goes on stand in it as patterns: `data/{{x}}.csv` is `data/*.csv`, and
+A use is known before a run. Names that are computed during the run appear in it as patterns: `data/{{x}}.csv` is `data/*.csv`, and
 an address whose host is not written out is any server.
 """
 
@@ -36,7 +36,7 @@ from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.request_options import beyond_wording
 
 Kind = Literal["code", "process", "read", "write", "net", "service", "model", "diagram", "function", "event", "brings"]
-"""What a use is of. `brings` is a file that comes with the diagram: it is part of what was shown and needs no grant."""
+"""The kind of a use. `brings` is a file that comes with the diagram: it is part of what was shown and needs no grant."""
 
 ANY = "*"
 """Any server."""
@@ -183,7 +183,7 @@ def origin(url: str) -> str:
 
 
 def origin_of_template(template: str) -> str:
-    """As `origin`, of an address that is filled in while the run goes on: certain only when its host is written out and over."""
+    """As `origin`, of an address that is filled in during the run: certain only when its host is written out and over."""
     text = template.strip()
     begin = text.find("{")
     if begin < 0:
@@ -205,10 +205,10 @@ def _host_fits(what: str, wanted: str) -> bool:
 
 
 def uses_of(node: PlanNode, plan: Plan) -> Iterator[Use]:
-    """What a node says it may do; files that it names are not looked at.
+    """The declared uses of a node; files that it names are not looked at.
 
-    What a field makes the node do is said by its `effect` (see `domain.nodes.spec`), and what that means for its value by `_BY_FIELD`,
-    where it is not a path or address by itself. `_BY_TYPE` has what no single field says.
+    What a field makes the node do is declared by its `effect` (see `domain.nodes.spec`), and what that means for its value by `_BY_FIELD`,
+    where it is not a path or address by itself. `_BY_TYPE` has what no single field declares.
     """
     if node.type not in set(NodeType):
         yield Use("function", f"the node type '{node.type}'", node.label, "with values that the diagram chooses")
@@ -230,7 +230,7 @@ def uses_of(node: PlanNode, plan: Plan) -> Iterator[Use]:
 
 
 def effects_of(f: Field[Any]) -> tuple[str, ...]:
-    """What a field makes its node do: `read`, `write`, `net`, `code`, `process`, `diagram`, `brings`."""
+    """The effects of a field on its node: `read`, `write`, `net`, `code`, `process`, `diagram`, `brings`."""
     return tuple(str(f.metadata.get("effect", "")).split())
 
 
@@ -282,7 +282,7 @@ def _of_decision(node: PlanNode, plan: Plan) -> Iterator[Use]:
 
 
 def model_field(service: str, path: str) -> str:
-    """A field of a model's request that does more than shape the words of an answer, as it stands in a listing."""
+    """A field of a model's request that does more than shape the words of an answer, as it appears in a listing."""
     return f"{service}.{path}"
 
 
@@ -376,7 +376,7 @@ def _of_hook(node: PlanNode) -> Iterator[Use]:
             script = str(config.get("script") or spec.command or "")
             yield Use("code", f"python: {script}", node.label, f"function {config.get('function') or 'hook'}")
         case HookType.HTTP:
-            pass  # as its url says
+            pass  # its url determines it
         case _:
             yield Use("write", as_pattern(str(config.get("file_path") or spec.command or "")), node.label)
 
@@ -438,7 +438,7 @@ _BY_TYPE: dict[str, tuple[_Rule, ...]] = {
     "condition": (_of_decision,),
     "integrated_api": (_of_operation,),
 }
-"""Node type → the uses that no field with an `effect` says."""
+"""Node type → the uses that no field with an `effect` declares."""
 
 
 def _one_line(value: Any) -> str:
@@ -446,7 +446,7 @@ def _one_line(value: Any) -> str:
 
 
 def granted_by(allowed: Mapping[str, Any] | Iterable[str]) -> Capabilities:
-    """The uses that somebody allows by name: `{"read": ["data/*.csv"], "net": "api.x.org", "code": True}`, or as texts
+    """The uses that a user allows by name: `{"read": ["data/*.csv"], "net": "api.x.org", "code": True}`, or as texts
     `read=data/*.csv`, `code`.
 
     Raises:

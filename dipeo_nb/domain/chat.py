@@ -1,4 +1,4 @@
-"""What is said to and by language models, for every provider alike.
+"""Messages, requests and responses of language models, the same for every provider.
 
 They live here and not in `llm` because the ports need them.
 """
@@ -30,14 +30,14 @@ class ToolCall:
     name: str
     arguments: Mapping[str, Any]
     unreadable: str | None = None
-    """What the model gave that is not a JSON object; `arguments` is empty then."""
+    """The text the model gave when it is not a JSON object; `arguments` is empty then."""
 
     __repr__ = bounded_repr
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What the tool answered."""
+    """The tool's answer."""
 
     call_id: str
     content: str
@@ -60,7 +60,7 @@ class ToolConfig:
     config: Mapping[str, Any] | None = None
     """Settings of a built-in tool, sent as they are."""
     function: Callable[..., Any] | None = None
-    """What runs when the model calls the tool (sync or async); None: the calls are handed to the caller. Never sent."""
+    """The function that runs when the model calls the tool (sync or async); None: the calls are handed to the caller. Never sent."""
 
     __repr__ = bounded_repr
 
@@ -85,7 +85,7 @@ class ChatMessage:
 class BillItem:
     """One position of a call's bill, as the provider counts it.
 
-    `TokenUsage` says what a reader wants to know; a bill needs more: how long a cache is kept, fees of built-in tools, tokens of
+    `TokenUsage` has what a reader wants to know; a bill needs more: how long a cache is kept, fees of built-in tools, tokens of
     images, other models that were used, the class of service. One request of a provider is one item, as prices that depend on the
     length of the prompt do so for each request.
     """
@@ -94,11 +94,11 @@ class BillItem:
     """Amounts by the unit names of `genai-prices`; a total (`input_tokens`) includes its parts (`cache_read_tokens`). A unit that
     the price list does not know makes the cost unknown."""
     terms: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What the price depends on besides: `{"service_tier": "flex"}`, `{"speed": "fast"}`, `{"inference_geo": "us"}`."""
+    """Further facts the price depends on: `{"service_tier": "flex"}`, `{"speed": "fast"}`, `{"inference_geo": "us"}`."""
     model: str | None = None
     """The model that the item is for; None: the one that was called."""
     usd: float | None = None
-    """What the server itself says that it charges, in US dollars; then nothing else counts."""
+    """The charge reported by the server, in US dollars; it overrides any estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +154,20 @@ class TokenUsage:
 
     @classmethod
     def from_dict(cls, usage: Mapping[str, Any]) -> TokenUsage:
-        """What `to_dict` made; what is missing is unknown."""
+        """The inverse of `to_dict`; missing values are unknown."""
         get = usage.get
         return cls(get("input"), get("output"), get("cache_read"), get("cache_write"), get("reasoning"))
 
 
 @dataclass(slots=True)
 class Meter:
-    """What a call has used so far, for a call that ends without an answer: its client notes what the provider has reported, the
+    """Usage of a call so far, for a call that ends without an answer: its client notes what the provider has reported, the
     service what all calls for one answer took."""
 
     usage: TokenUsage | None = None
     """None: nothing was reported."""
     cost_usd: float | None = None
-    """What the service knows that it cost; None when unknown."""
+    """The cost as far as the service knows it; None when unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class LLMRequest:
     """One call of a model. Its options are checked when it is made.
 
     Raises:
-        ValidationError: an option has the wrong type or is out of range, or `extra` names what the request says itself.
+        ValidationError: an option has the wrong type or is out of range, or `extra` names what the request sets itself.
     """
 
     service: str
@@ -189,7 +189,7 @@ class LLMRequest:
     response_format: Any = None
     """A pydantic model class, or a JSON schema; None for text."""
     rung: Rung | None = None
-    """How structure is to be obtained; None: the best way the model has."""
+    """The way to obtain structured output; None: the best way the model has."""
     allow_prose: bool = False
     """Whether an answer in words will do where structure is asked for: what does not fit is then neither asked for once more nor
     an error; `structured` is None and `text` the answer. One that was cut off at its limit is an error all the same."""
@@ -206,7 +206,7 @@ class LLMRequest:
     fallbacks: Sequence[str] = ()
     """Models (`service:model`) to ask in turn when this one cannot answer."""
     budget: Budget | None = None
-    """What may be spent; checked before each call on the wire."""
+    """The budget; checked before each call on the wire."""
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """For logs and fakes: person, node, run number. Never sent."""
     top_p: float | None = None
@@ -216,14 +216,14 @@ class LLMRequest:
     seed: int | None = None
     """The same seed makes the same choices, as far as the server can."""
     reasoning: Reasoning | None = None
-    """How much the model thinks first: `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`. A model that has fewer steps takes
+    """Reasoning effort: `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`. A model that has fewer steps takes
     the nearest one; `none` is refused by models that always think."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further fields of the provider's request, sent as they are: `{"options": {"num_ctx": 16384}}` for ollama, `{"top_k": 40}` …
     For claude-code, further fields of `ClaudeAgentOptions`."""
 
     meter: Meter | None = field(default=None, compare=False)
-    """Where it is kept what the call has used so far. Never sent."""
+    """Collects the usage of the call so far. Never sent."""
 
     __repr__ = bounded_repr
 
@@ -240,7 +240,7 @@ class LLMRequest:
 
 
 _USUAL: Mapping[str, Any] = {name: checked_option(name, None) for name in OPTIONS}
-"""What options are that nobody gave."""
+"""Defaults of options that are not set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,17 +259,17 @@ class LLMResponse:
     cost_usd: float | None = None
     """None when the price is unknown; 0.0 only for models that cost nothing."""
     rung: Rung | None = None
-    """How structure was obtained."""
+    """The way structured output was obtained."""
     tool_outputs: tuple[Mapping[str, Any], ...] = ()
-    """What built-in tools gave: `{"type": "image", "media_type", "data" (base64)}`, `{"type": "citation", "url", "title"}`."""
+    """Results of built-in tools: `{"type": "image", "media_type", "data" (base64)}`, `{"type": "citation", "url", "title"}`."""
     cached: bool = False
     """Whether the answer came from a recording: nothing was called, nothing is billed."""
     saved_usd: float | None = None
-    """What a recorded answer would have cost."""
+    """Cost that a recorded answer saved."""
     raw: Mapping[str, Any] | None = None
-    """The turn in the provider's own form, for `ChatMessage.raw`: `{"provider": …, "content": […]}`; None when text says all."""
+    """The turn in the provider's own form, for `ChatMessage.raw`: `{"provider": …, "content": […]}`; None when text is sufficient."""
     warnings: tuple[str, ...] = ()
-    """What is wrong with an answer that is one all the same: it was cut off, it is empty."""
+    """A problem of an answer that can still be used: it was cut off, it is empty."""
 
     __repr__ = bounded_repr
 
@@ -315,7 +315,7 @@ class StreamEvent:
     | tool_result | what the tool answered | id, name, is_error |
     | partial | | value: the structured answer as far as it came |
     | usage | | the buckets of `TokenUsage.to_dict` |
-    | stream_restarted | | reason. Forget the text so far: the model answers anew |
+    | stream_restarted | | reason. Forget the text so far: the model starts again |
     | error | what failed | code, attempt, retry_in_s; or fallback: the model asked next. Errors that end the stream are raised instead |
     | progress | work before the first token: a model being fetched or loaded, a turn being waited for | done, total in bytes |
     | end | | |
@@ -360,11 +360,11 @@ _FAMILIES = (
     (re.compile(r"gpt-oss", re.I), LLMService.OLLAMA),
     (re.compile(r"(?:chat)?gpt|o\d|ft:", re.I), LLMService.OPENAI),
 )
-"""How the names of a family of models begin → the service that has them."""
+"""Prefix of the names of a family of models → the service that has them."""
 _OLLAMA_TAG = re.compile(
     r"(?=[\w.\-]+\Z)(?:latest|v?\d[\w.\-]*|[\w.\-]*\d[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+)"
 )
-"""How the tag of an Ollama model looks: `latest`, `8b`, `7b-instruct`, `q4_K_M`."""
+"""Pattern of the tags of Ollama models: `latest`, `8b`, `7b-instruct`, `q4_K_M`."""
 DEFAULT_MODEL_SERVICE = "openai"
 """Service of the settings' default model; other services have a default of their own."""
 
@@ -381,7 +381,7 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
         known: further services, of third parties.
 
     Raises:
-        UnknownModelError: there is no such service, or the name does not say which service has the model.
+        UnknownModelError: there is no such service, or the name does not determine which service has the model.
         ConfigurationError: the name is empty.
         ValidationError: it is not text.
     """

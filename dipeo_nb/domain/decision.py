@@ -1,4 +1,4 @@
-"""Yes or no out of what a model says: the structured answer first, else its words.
+"""Extracts yes or no from a model's answer: the structured answer first, else its words.
 
 A text is read in steps, each a function below:
 
@@ -31,13 +31,13 @@ DECISION_SCHEMA: Mapping[str, Any] = {
     "additionalProperties": False,
 }
 DEFAULT_DECISION = False
-"""What an answer counts as that says neither yes nor no."""
+"""The decision for an answer that is neither yes nor no."""
 _CONTENT = "--- Content to evaluate ---"
 _END_OF_CONTENT = "--- End of content ---"
 
 
 def decision_prompt(question: str, content: str) -> str:
-    """What a deciding model is asked."""
+    """The prompt for a deciding model."""
     return (
         f"{question}\n\n{_CONTENT}\n{content}\n{_END_OF_CONTENT}\n\n"
         'Answer with JSON: {"decision": true} or {"decision": false}'
@@ -45,12 +45,12 @@ def decision_prompt(question: str, content: str) -> str:
 
 
 def decided(structured: Any, text: str, question: str = "") -> bool | None:
-    """The decision in an answer; None when it says neither yes nor no.
+    """The decision in an answer; None when it is neither yes nor no.
 
     Args:
         structured: the value of a structured answer, None without one; it goes before the text.
         text: the answer in words.
-        question: what was asked; tells whether "no errors" is good news or a no.
+        question: what was asked; determines whether "no errors" is good news or a no.
     """
     if structured is not None and (found := _of_value(structured, question)) is not None:
         return found
@@ -71,7 +71,7 @@ def asks_for_faults(question: str) -> bool:
     """Whether a yes to *question* means that something is wrong: "Does the text contain errors?".
 
     Only what is plain counts: every sentence that ends in a question mark names something bad and nothing good, denies
-    nothing ("free of errors"), and the prompt does not say itself which answer means what.
+    nothing ("free of errors"), and the prompt itself does not define which answer means what.
     """
     tokens = _tokens(question)
     if "?" not in tokens or any(t in vocabulary.YES or t in vocabulary.TRUE for t in tokens):
@@ -157,7 +157,7 @@ def _unfenced(text: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Quotations of three words and more are somebody else's; shorter ones may be the answer itself."""
+    """Quotations of three words and more are not the judge's own; shorter ones may be the answer itself."""
     if text[:1] in "\"'“„«" and len(_QUOTED.findall(text)) < 2 and not _QUOTED.sub("", text).strip(" .!"):
         return text
 
@@ -171,7 +171,7 @@ def _unquoted(text: str) -> str:
 # Words and clauses.
 
 _MARKS = "\u0300-\u036f\u064b-\u0652\u0900-\u0903\u093a-\u094f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
-"""Vowels and accents that stand on the letter before them (Arabic, Hindi, Thai)."""
+"""Vowels and accents that combine with the letter before them (Arabic, Hindi, Thai)."""
 _TOKEN = re.compile(rf"(?:[^\W_]|[{_MARKS}])+|[.,:;!?\n()|=✓✔✅👍✗✘❌👎]")
 _SENTENCE_ENDS = frozenset(".!?;\n")
 _PUNCTUATION = _SENTENCE_ENDS | frozenset(",:()|=")
@@ -201,13 +201,13 @@ def _tokens(text: str) -> list[str]:
 
 
 class _Judgement(NamedTuple):
-    """What a word says of something."""
+    """The judgement that a word expresses."""
 
     good: bool
     weight: int
     """3: a judge's verdict, 2: a quality, 1: a fault that is there."""
     truth: bool = False
-    """Whether it says that something is the case, rather than that it is good."""
+    """Whether it states that something is the case, rather than that it is good."""
 
 
 def _judgement(word: str) -> _Judgement | None:
@@ -276,7 +276,7 @@ def _answers(word: str, following: str) -> bool:
 
 
 def _announces(words: Sequence[str]) -> bool:
-    """Whether a clause only says that the answer comes next: "my final answer is"."""
+    """Whether a clause only announces the answer: "my final answer is"."""
     return any(w in vocabulary.MARKERS for w in words) and all(
         w in vocabulary.MARKERS or w in vocabulary.FILLER or w in vocabulary.LINKING for w in words
     )
@@ -286,7 +286,7 @@ def _announces(words: Sequence[str]) -> bool:
 
 
 class _Kind(IntEnum):
-    """How plainly a clause answers."""
+    """Degree of clarity with which a clause answers."""
 
     WEAK = 1
     JUDGING = 2
@@ -318,7 +318,7 @@ def _in_words(value: Any, question: str) -> bool | None:
 
 
 def _together(clauses: Sequence[_Clause], faults: bool) -> Iterator[_Said | None]:
-    """What each clause says; a judgement that heads another one ("Wrong: it is fine") is not stronger than it."""
+    """The judgement of each clause; one that heads another one ("Wrong: it is fine") is not stronger than it."""
     said = [_said(clause, faults) for clause in clauses]
     for at, (clause, own) in enumerate(zip(clauses, said, strict=True)):
         following = said[at + 1] if at + 1 < len(said) else None
@@ -330,7 +330,7 @@ def _together(clauses: Sequence[_Clause], faults: bool) -> Iterator[_Said | None
 
 
 def _without_pairs(tokens: Sequence[str]) -> list[str]:
-    """Without opposites that stand side by side: "yes or no", "pass/fail", "yes and no"."""
+    """Without adjacent opposites: "yes or no", "pass/fail", "yes and no"."""
     kept: list[str] = []
     for token in tokens:
         kept.append(token)
@@ -351,7 +351,7 @@ def _side(word: str) -> bool | None:
 
 
 def _said(clause: _Clause, faults: bool) -> _Said | None:
-    """What a clause says, if it says anything."""
+    """The judgement of a clause, if it has one."""
     found = _plain_answer(clause.words) or _judged(clause, faults) or _weak_answer(clause.words)
     if found is None:
         return None
@@ -431,7 +431,7 @@ def _denies(words: Sequence[str], at: int) -> bool:
 
 
 def _turned(words: Sequence[str], at: int) -> bool:
-    """Whether the negations of a clause turn around what its word there says."""
+    """Whether the negations of a clause invert its word there."""
     count = 0
     seen: set[str] = set()
     for place, word in enumerate(words):

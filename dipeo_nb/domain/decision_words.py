@@ -41,7 +41,7 @@ VERDICT_BAD = words(
     "denied reject rejected rejects rejecting fail failed fails failing decline declined disapprove disapproved refuse abgelehnt zurückgewiesen durchgefallen "
     "verworfen rejeté refusé recalé échoué rechazado rechazo suspendido suspenso denegado"
 )
-"""What judges do: these outweigh what else a clause says ("accepted despite errors")."""
+"""Verbs of judges: these outweigh the rest of a clause ("accepted despite errors")."""
 GOOD = words(
     "recommend recommended approval correct right good fine valid acceptable meet met satisfy satisfied satisfies satisfactory confirmed fulfil fulfilled sufficient adequate accurate complete sound agree agreed "
     "positive ready suitable polite flawless consistent clear "
@@ -63,7 +63,7 @@ FAULT = words(
     "erreur problème faute défaut objection redire signaler reprocher anomalie fallo falta defecto objeción objeciones "
     "inconveniente errores fallos problema error errore"
 )
-"""What is wrong with something; to have none of it is good."""
+"""Faults; to have none of them is good."""
 
 NEGATION = words(
     "not never zero 0 hardly scarcely neither without none nothing nobody cannot nicht nie niemals kein keine keiner keinen keinem "
@@ -78,32 +78,32 @@ HEDGE = words(
     "unsure uncertain maybe perhaps possibly depends whether if might undecided vielleicht unsicher ob wenn falls eventuell jein "
     "peut-être peut être dépend incertain quizá quizás depende"
 )
-"""Who says one of these in a clause does not answer in it."""
+"""A clause with one of these does not answer."""
 REASON = words(
     "because since as weil denn car puisque porque pues although though despite unless except otherwise obwohl trotz "
     "wenngleich malgré aunque pese sonst"
 )
-"""What begins a reason or a concession, which is not the answer."""
+"""Words that begin a reason or a concession, which is not the answer."""
 CONTRAST = words(
     "but however so therefore thus hence overall aber jedoch sondern also daher deshalb insgesamt mais donc cependant "
     "pourtant pero sino entonces"
 )
-"""What begins a new clause."""
+"""Words that begin a new clause."""
 AND = words("and und et y e")
 OR = words("or nor oder noch ou o u ni vs versus")
 BOTH = words("neither either weder entweder ni both")
-"""What may stand before two alternatives."""
+"""Words that may precede two alternatives."""
 AFTER_AND = words(
     "is are was it this that thus there therefore not no ist sind war es das nicht c il elle est sont está son"
 )
-"""What follows an `and` that begins a new clause."""
+"""Words after an `and` that begins a new clause."""
 AFTER_NO = words(
     "it this that these there i we you they he she its my your the a an because since as sorry thanks thank not "
     "c ce cela ça il elle je le la les"
 )
 """After these a "no" at the beginning is the answer; before other words it may deny them ("no errors")."""
 LINKING = words("is would be must seems remains lautet ist wäre est serait es sería será that")
-"""What may stand between an announcement and the answer: "the verdict is no"."""
+"""Words that may come between an announcement and the answer: "the verdict is no"."""
 FILLER = words(
     "i we you he she they it this that these those there the an my our your its am is are was were be been being would will d s m "
     "ll re ve do does did has have had say said answer think believe guess suppose vote go going with for to of at all in on "
@@ -120,9 +120,9 @@ MARKERS = words(
     "decision verdict answer conclusion result judgement judgment urteil entscheidung antwort ergebnis fazit réponse décision "
     "jugement résultat respuesta decisión veredicto conclusión resultado risposta"
 )
-"""What announces the answer: "Verdict: no"."""
+"""Words that announce the answer: "Verdict: no"."""
 UNKNOWING = words("say tell know judge determine sagen wissen beurteilen dire savoir juger decir saber juzgar")
-"""Who cannot do one of these does not deny anything: "I can't say"."""
+"""Verbs whose negation denies nothing: "I can't say"."""
 RETRACTION = words("wait actually moment attends espera")
 """At the beginning of a clause: what was said before does not count any more."""
 

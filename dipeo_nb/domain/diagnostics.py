@@ -1,4 +1,4 @@
-"""What the reader and the compiler have to say about a diagram."""
+"""Findings of the reader and the compiler about a diagram."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Diagnostic:
     code: str
     """Stable kebab-case name, e.g. `unknown-person`."""
     message: str
-    """What is wrong, naming what was expected."""
+    """The problem, naming what was expected."""
     hint: str | None = None
     """The next action, with the nearest correct spelling when there is one."""
     file: str | None = None

@@ -1,6 +1,6 @@
 """The diagram as data. Formats read and write these; nothing here knows a format.
 
-Two deliberate differences from the wire model: a node's `label` stands beside `data` instead of inside it, and an
+Two deliberate differences from the wire model: a node's `label` is next to `data` instead of inside it, and an
 arrow names its nodes and handles separately instead of through handle ids. `handle_id` builds the wire spelling.
 """
 
@@ -69,7 +69,7 @@ class DomainHandle:
 
 @dataclass(frozen=True, slots=True)
 class LLMConfig:
-    """How a person reaches its model. `service` is normalised (aliases applied) by the readers."""
+    """Model settings of a person. `service` is normalised (aliases applied) by the readers."""
 
     service: str = ""
     """Empty: that of the settings' default model, where neither a model nor a server is named; else OpenAI."""
@@ -137,7 +137,7 @@ class DomainPerson:
 
     def facet(self, name: str, *, system_prompt: str | None = None) -> DomainPerson:
         """A side of the person that does one job, such as `selector`: the same model under the id `<id>.__<name>`, with a
-        system prompt of its own. What it hears and says is never part of anybody's memory."""
+        system prompt of its own. Its messages are never part of a person's memory."""
         llm = replace(self.llm, system_prompt=system_prompt)
         return DomainPerson(f"{self.id}{FACET}{name}", f"{self.label}{FACET}{name}", llm)
 

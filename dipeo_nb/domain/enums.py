@@ -88,7 +88,7 @@ class Status(StrEnum):
     SKIPPED = "skipped"
     MAXITER_REACHED = "maxiter_reached"
     INTERRUPTED = "interrupted"
-    """Ours: the process ended while the run was going on."""
+    """Ours: the process ended during the run."""
 
 
 class FlowStatus(StrEnum):
@@ -322,5 +322,5 @@ SERVICE_ALIASES = {
 }
 """Spellings accepted for a service, after lower-casing and `_` → `-`."""
 OWN_SERVICES: set[str] = set()
-"""Services that somebody has registered in this process. A name among them is that service, and no alias: `mistral` is no longer
+"""Services that were registered in this process. A name among them is that service, and no alias: `mistral` is no longer
 Ollama's model."""

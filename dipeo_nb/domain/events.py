@@ -10,7 +10,7 @@ gap. `payload` holds plain values only (`common.values`); its shape depends on t
 | execution_error | status (failed, aborted or interrupted), error {type, message, node, hint}, total_duration_ms, node_status |
 | node_started | label, node_type, run (1-based run number of the node), inputs {name: [source node id, source run]}; arrived, all of these, when two have one name |
 | node_completed | label, run, status (completed or maxiter_reached), output (body), content_type, handles, meta, duration_ms |
-| node_error | label, run, error {type, message, hint}, duration_ms, handled (true: the run goes on) |
+| node_error | label, run, error {type, message, hint}, duration_ms, handled (true: the run continues) |
 | node_output | kind (`text`, `reasoning`, `tool`, `stdout`, `progress`), text or data, is_partial, call_id; kind `item`: data {index, output, meta}, what an item of a batch gave; kind `run`: data {run_id, index, diagram}, a run of a sub-diagram that begins; kind `usage`: data {usage, cost_usd, calls, …}, paid by the run in flight |
 | execution_log | level, message, logger_name, extra_fields |
 | interactive_prompt | prompt, timeout, default, request_id |
@@ -106,7 +106,7 @@ _PRIORITY = {
 }
 
 FINAL_EVENTS = frozenset({EventType.EXECUTION_COMPLETED, EventType.EXECUTION_ERROR})
-"""The last event of a run is one of these; a run without one was interrupted or is still going on."""
+"""The last event of a run is one of these; a run without one was interrupted or is still running."""
 
 
 class RunSummary(NamedTuple):

@@ -1,7 +1,7 @@
-"""When models are shut down by their providers, and what replaces them. The facts are data: `lifecycle.toml`.
+"""Dates on which providers shut models down, and their replacements. The facts are data: `lifecycle.toml`.
 
 The table is about the providers' own servers. Gateways, clouds and one's own servers keep models as long as they like, so models
-there are not judged: `at_provider` tells.
+there are not judged: see `at_provider`.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ SERVERS = {
 
 
 class Row(NamedTuple):
-    """What a provider has announced about a model."""
+    """A provider's announcement about a model."""
 
     ends: date
     """The first day on which calls fail."""
     replacement: str | None
     """The model that the provider recommends."""
     url: str
-    """Where it was read."""
+    """Its source."""
     read: date
 
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """Where a model stands on a day."""
+    """State of a model on a day."""
 
     service: str
     model: str
@@ -60,10 +60,10 @@ class Lifecycle:
     days_left: int | None = None
     """Days until then; negative afterwards."""
     replacement: str | None = None
-    """What to use instead, as `service:model`; it lives on that day, and lives longest of those that the providers' recommendations
+    """The replacement, as `service:model`; it lives on that day, and lives longest of those that the providers' recommendations
     lead to. None: nothing is recommended."""
     url: str = ""
-    """Where that was read."""
+    """The source of that."""
 
     @property
     def soon(self) -> bool:
@@ -86,14 +86,14 @@ class Lifecycle:
 
     @property
     def advice(self) -> str:
-        """What to do, as a clause: `replace it with openai:gpt-6-luna`; empty for an active model."""
+        """The advice, as a clause: `replace it with openai:gpt-6-luna`; empty for an active model."""
         if self.ends is None:
             return ""
         return f"replace it with {self.replacement}" if self.replacement else "choose another model; none is recommended"
 
 
 def lifecycle(service: str, model: str, on: date | None = None) -> Lifecycle:
-    """Where a model stands.
+    """The state of a model.
 
     Args:
         service: in any spelling.
@@ -111,7 +111,7 @@ def lifecycle(service: str, model: str, on: date | None = None) -> Lifecycle:
 
 
 def row_of(service: str, model: str) -> Row | None:
-    """What is announced about a model; None: nothing, or it is not known."""
+    """The announcement about a model; None: there is none, or the model is not known."""
     name = base_name(model)
     row = table(service).get(name)
     ends = _announced.get().get(TABLES.get(service, service), {}).get(name)
@@ -122,7 +122,7 @@ def row_of(service: str, model: str) -> Row | None:
 
 @contextmanager
 def announced(ends: Mapping[str, Mapping[str, date]]) -> Generator[None]:
-    """Within the block, what the providers themselves say goes before the dates of the table.
+    """Within the block, announcements of the providers take precedence over the dates of the table.
 
     Args:
         ends: service → model → the first day on which calls fail.
@@ -165,10 +165,10 @@ def base_name(model: str) -> str:
 
 
 def warn_of_end(service: str, model: str, day: Any) -> None:
-    """Warn once in a process that a model ends soon, when an answer of its provider says so.
+    """Warn once in a process that a model ends soon, when an answer of its provider announces it.
 
     Args:
-        day: when; as of `ends_of`.
+        day: when; as for `ends_of`.
     """
     said = {service: ends_of([(model, day)])}
     with announced(said):
@@ -182,7 +182,7 @@ _warned: set[tuple[str, str]] = set()
 
 
 class ModelEndsWarning(UserWarning):
-    """A model that answered is shut down soon, as its provider says."""
+    """A model that answered will be shut down soon, according to its provider."""
 
 
 def at_provider(service: str, base_url: str | None, settings: Settings) -> bool:

@@ -1,8 +1,8 @@
 """The 16 node types as typed specs, and the registry that notebooks can add to.
 
-A spec is a frozen dataclass: its fields are the node's properties with their defaults, its `META` says the rest
+A spec is a frozen dataclass: its fields are the node's properties with their defaults, its `META` has the rest
 (category, handles, aliases). Readers, compiler, JSON schema, drawing and handlers all read this one place.
-Handles are those of DiPeO's editor and of its runtime together.
+Handles are the union of the tables of DiPeO's editor and engine.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from dipeo_nb.domain.enums import (
 
 @dataclass(frozen=True, slots=True)
 class NodeMeta:
-    """What a node type is, besides its fields."""
+    """Facts about a node type besides its fields."""
 
     type: str
     category: NodeCategory
@@ -65,7 +65,7 @@ class NodeMeta:
 def spec(default: Any = None, **meta: Any) -> Any:
     """A field with documentation: `spec(default, doc=…, template=True, code=True, path=True, required=True)`.
 
-    `effect` says what a value makes the node do when it runs: `read` and `write` a path, call a server (`net`), run `code`, a
+    `effect` declares what a value makes the node do when it runs: `read` and `write` a path, call a server (`net`), run `code`, a
     `process` or a `diagram`, or that it names a file that comes with the diagram (`brings`); see `domain.capabilities`.
 
     A value that does not fit a `lenient` field is a warning, and the default is used.
@@ -128,14 +128,14 @@ MEMORY_VIEWS = (
     "SYSTEM_AND_ME",
     "CONVERSATION_PAIRS",
 )
-"""What `memorize_to` can name; any other text is a criterion in words, by which a model selects."""
+"""Views that `memorize_to` can name; any other text is a criterion in words, by which a model selects."""
 
 
 FUNCTION_TOOLS = (
     "Call it in a code_job, or in a node of your own (@dp.node), and give its result to the prompt; or ask in Python, which runs "
     "functions: dp.chat(prompt, tools=[function])."
 )
-"""Where functions run that models want called: diagrams have built-in tools only."""
+"""Hint on functions as tools: diagrams have built-in tools only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +242,7 @@ class DbNode(NodeSpec):
 
     file: str | list[str] | None = spec(None, path=True, effect="read write", doc="Path, list of paths or glob; single braces take inputs")
     operation: DBOperation = spec(DBOperation.READ, doc="What to do with the file")
-    sub_type: DBBlockSubType = spec(DBBlockSubType.FIXED_PROMPT, lenient=True, doc="Without effect; upstream's editor keeps it")
+    sub_type: DBBlockSubType = spec(DBBlockSubType.FIXED_PROMPT, lenient=True, doc="Without effect; DiPeO's editor keeps it")
     format: DataFormat | None = spec(None, doc="Default: by the file's suffix")
     serialize_json: bool = spec(False, doc="Parse the text that is read as JSON")
     keys: Any = spec(None, doc="Comma list or list of dotted paths")
@@ -259,7 +259,7 @@ class UserResponseNode(NodeSpec):
     META: ClassVar = NodeMeta("user_response", NodeCategory.INTEGRATION, "Asks the user")
 
     prompt: str = spec("", template=True, doc="The question")
-    default: str | None = spec(None, aliases=("default_value",), doc="Answer when nobody answers in time")
+    default: str | None = spec(None, aliases=("default_value",), doc="Answer when none arrives in time")
     validation_type: str | None = spec(None, choices=("text", "number", "integer", "boolean", "email", "url"), doc="What an answer must be; others are asked for again")
 
 

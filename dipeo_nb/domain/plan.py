@@ -34,12 +34,12 @@ class PlanEdge:
     first: bool = False
     """Feeds the first run of a person_job."""
     gathered: int = -1
-    """The loop whose rounds the arrow leaves behind: its target stands behind that loop and takes the newest value once
+    """The loop whose rounds the arrow leaves behind: its target is behind that loop and takes the newest value once
     the loop is over. -1: none."""
     data: bool = False
     """Brings a value and never starts its target."""
     keep: int | None = None
-    """How many leading counters of the source's stamp the token keeps; counters behind them begin at 0. None: the stamp
+    """Number of leading counters of the source's stamp that the token keeps; counters behind them begin at 0. None: the stamp
     stays as it is. A back arrow counts the last one it keeps up by one."""
 
 
@@ -55,7 +55,7 @@ class Awaited:
     ways: tuple[tuple[int, int, tuple[int, ...], int], ...] = ()
     """(keep, add, rest, bit mask of the nodes). Those with the shortest way in rounds only."""
     unreachable: tuple[int, ...] = ()
-    """Arrows that can never bring anything, since no start leads to their source: their node waits for ever."""
+    """Arrows that can never bring anything, since no start leads to their source: their node waits forever."""
 
 
 NOTHING = Awaited(0)
@@ -88,7 +88,7 @@ class PlanNode:
     heads_loop: bool = False
     """Whether back arrows lead here; they count the last counter of the stamp."""
     entry: int = 0
-    """How many leading counters of its stamp tell the entries of its innermost loop apart."""
+    """Number of leading counters of its stamp that distinguish the entries of its innermost loop."""
     limit: int = 0
     """The largest `max_iteration` that is written in its innermost loop, which raises the visits allowed there."""
     component: int = 0
@@ -104,11 +104,11 @@ class PlanNode:
     """Whether a token on each required (or each back) edge is all that can come for a round: no edge gathers, none comes back
     from within an inner loop, which may turn several times, and its loop is entered nowhere else."""
     awaited: Awaited = NOTHING
-    """What a run waits for."""
+    """The arrows a run waits for."""
     first_awaited: Awaited = NOTHING
-    """What the first run of a person_job with `first` edges waits for."""
+    """The arrows that the first run of a person_job with `first` edges waits for."""
     gathers: Mapping[int, Awaited] = field(default_factory=dict[int, Awaited])
-    """What a condition waits for, which otherwise does not wait: before it takes what leaves a loop (by loop), and for
+    """The arrows a condition waits for, which otherwise does not wait: before it takes what leaves a loop (by loop), and for
     its data edges (-1)."""
     reachable: bool = True
     """Whether a root (start node, or node without incoming edges) leads here."""
@@ -128,7 +128,7 @@ class Plan:
     diagram: DomainDiagram
     diagnostics: tuple[Diagnostic, ...] = ()
     source_path: str | None = None
-    """The file it came from; relative names in the diagram are also looked up beside it."""
+    """The file it came from; relative names in the diagram are also looked up next to it."""
     by_id: Mapping[str, int] = field(default_factory=dict[str, int])
 
     __repr__ = bounded_repr

@@ -1,6 +1,6 @@
 """Options of a model's answer and what they may be: checked where a request is made, before anything is sent.
 
-`extra` carries further fields of the provider's own request. What we say ourselves (the messages, tools, the server, its keys) is no
+`extra` carries further fields of the provider's own request. What we set ourselves (the messages, tools, the server, its keys) is no
 field of it, and a diagram that is not the user's own may fill in only what shapes the words of an answer (`beyond_wording`).
 """
 
@@ -15,13 +15,13 @@ from typing import Any, Literal, cast, get_args
 from dipeo_nb.errors import ValidationError
 
 Reasoning = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""How much a model thinks before it answers, least first."""
+"""Reasoning efforts, least first."""
 EFFORTS: tuple[Reasoning, ...] = get_args(Reasoning)
 OPTIONS = ("temperature", "max_tokens", "top_p", "stop", "seed", "reasoning", "timeout", "tool_rounds", "extra",
            "tool_choice", "base_url", "api_key_id")  # fmt: skip
 """The fields of a request that are checked here."""
 _UNSET: Mapping[str, Any] = {"stop": (), "tool_rounds": 10}
-"""Options that are not None when nobody gives them."""
+"""Options whose default is not None."""
 _TEXTS: Mapping[str, str] = {"tool_choice": "'auto'", "base_url": "'http://localhost:8080/v1'", "api_key_id": "'APIKEY_ABC123'"}
 """Options that are texts → an example."""
 STOPS = 16
@@ -29,7 +29,7 @@ STOPS = 16
 
 
 def checked_option(name: str, value: Any) -> Any:
-    """The value of an option in its own type: `stop` as a tuple, numbers as they are; None is what it is when nobody gives it.
+    """The value of an option in its own type: `stop` as a tuple, numbers as they are; None stands for the default.
 
     Raises:
         ValidationError: it has the wrong type, or is out of range.
@@ -113,14 +113,14 @@ _OURS: Mapping[str, str] = {
     **dict.fromkeys(("base_url", "api_base", "api_version", "url"), "base_url="),
     **dict.fromkeys(("headers", "extra_headers", "extra_query", "extra_body", "http_options"), "nothing: extra= is of the body only"),
 }  # fmt: skip
-"""Fields, in snake case, that a request says itself → how they are said."""
+"""Fields, in snake case, that a request sets itself → how they are set."""
 _SAMPLED: Mapping[str, str] = {
     "temperature": "temperature=", "top_p": "top_p=",
     **dict.fromkeys(("max_tokens", "max_output_tokens", "max_completion_tokens", "num_predict"), "max_tokens="),
 }  # fmt: skip
 """The same of options that all providers have."""
 _NESTED = ("options", "generation_config", "text", "output_config")
-"""Fields that hold options of the answer beside others."""
+"""Fields that hold options of the answer among others."""
 
 
 def snake(name: str) -> str:
@@ -132,7 +132,7 @@ def checked_extra(value: Any) -> dict[str, Any]:
     """Further fields of a request, as a dict.
 
     Raises:
-        ValidationError: it is not a mapping of names to JSON values, or names what a request says in another way.
+        ValidationError: it is not a mapping of names to JSON values, or names what a request sets in another way.
     """
     if not isinstance(value, Mapping):
         raise ValidationError(f"extra= takes a mapping, not {type(value).__name__}.", hint="Use e.g. extra={'top_k': 40}.")
@@ -143,7 +143,7 @@ def checked_extra(value: Any) -> dict[str, Any]:
     for path, name in _names(given):
         how = _OURS.get(snake(name)) or (_SAMPLED.get(snake(name)) if path == name else None)
         if how is not None:
-            raise ValidationError(f"extra= cannot hold '{path}', which the request says itself.", hint=f"Use {how}.")
+            raise ValidationError(f"extra= cannot hold '{path}', which the request sets itself.", hint=f"Use {how}.")
     try:
         json.dumps(dict(given), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -161,7 +161,7 @@ def _names(extra: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def merged(body: Any, extra: Any) -> Any:
-    """A request's field with what *extra* says of it: mappings are merged, anything else is replaced."""
+    """A request's field merged with that of *extra*: mappings are merged, anything else is replaced."""
     if not isinstance(body, Mapping) or not isinstance(extra, Mapping):
         return extra
     ours, theirs = cast(Mapping[str, Any], body), cast(Mapping[str, Any], extra)
@@ -191,7 +191,7 @@ _LARGEST_CONTEXT = 131_072
 
 
 def beyond_wording(extra: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What of *extra* does more than shape the words of an answer, as (path, value in JSON): hosted tools, servers of tools, what is
+    """The entries of *extra* that do more than shape the words of an answer, as (path, value in JSON): hosted tools, servers of tools, what is
     stored or paid for otherwise, and every field that is not known to be harmless."""
     found: list[tuple[str, str]] = []
     for path, value in _leaves(extra):

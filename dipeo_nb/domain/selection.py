@@ -1,6 +1,6 @@
 """Choosing what to remember by a criterion in words: candidates, question, answer.
 
-Pure; who asks the model is somebody else: a person_job, or `llm.adapters.MemorySelectionAdapter`.
+Pure; the model is asked elsewhere: by a person_job or `llm.adapters.MemorySelectionAdapter`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def ranked(messages: Sequence[Message], now: float) -> list[Message]:
 def selection_prompt(
     candidates: Sequence[Message], *, criterion: str, task: str, at_most: int | None, names: Mapping[str, str]
 ) -> str:
-    """What the selecting model is asked."""
+    """The prompt for the selecting model."""
     listing = "\n".join(
         f"- {m.id} ({names.get(m.from_person_id, m.from_person_id)}): {' '.join(m.content.split())[:250]}"
         for m in candidates
@@ -96,14 +96,14 @@ _OUT = words(
     "not except excluding exclude without drop skip omit ignore discard irrelevant unnecessary but leave nicht außer ohne "
     "weglassen irrelevant sauf sans pas ignorer excepto sin omitir ignorar salvo menos"
 )
-"""A clause with one of these leaves out the ids that follow it, or that it says it of."""
+"""A clause with one of these excludes the ids that follow it, or that it applies to."""
 _ALL = words("all every everything both alle alles toutes tous tout todos todas todo")
 _NONE = words("none nothing no keine nichts aucun aucune rien ninguno ninguna nada")
 _TO = words("to through until bis à hasta a")
 
 
 def _named(text: str, known: Mapping[str, str]) -> list[str] | None:
-    """The ids that a text chooses; None when it names none and does not say that it chooses none."""
+    """The ids that a text chooses; None when it names none and does not state that it chooses none."""
     order = list(known.values())
     chosen: dict[str, None] = {}
     left_out: set[str] = set()
@@ -114,7 +114,7 @@ def _named(text: str, known: Mapping[str, str]) -> list[str] | None:
         everything = everything or any(word in _ALL for word in clause)
         nothing = nothing or any(word in _NONE for word in clause)
         for at, found in ids:
-            # "all except m4" keeps what stands before it; "m2 is not needed" keeps nothing of the clause.
+            # "all except m4" keeps what precedes it; "m2 is not needed" keeps nothing of the clause.
             if out is not None and (at > out or not any(word in _ALL for word in clause)):
                 left_out.add(found)
             else:
@@ -140,7 +140,7 @@ def _split(text: str) -> list[list[str]]:
 
 
 def _span(clause: Sequence[str], at: int, known: Mapping[str, str]) -> list[str]:
-    """The ids that a word stands for: one, or all of "m2-m5" and "m2 to m5"."""
+    """The ids that a word refers to: one, or all of "m2-m5" and "m2 to m5"."""
     word = clause[at]
     if word in known:
         ends = (word, clause[at + 2]) if at + 2 < len(clause) and clause[at + 1] in _TO else None
@@ -160,6 +160,6 @@ def _number(message_id: str) -> int | None:
 
 
 def _known(word: str, known: Mapping[str, str]) -> str | None:
-    """An id as it is written in the list; a number alone may stand for it."""
+    """An id as it is written in the list; a number alone may refer to it."""
     word = word.strip().lower()
     return known.get(word) or known.get(f"m{word}")

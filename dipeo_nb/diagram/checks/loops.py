@@ -56,7 +56,7 @@ def _waits(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], node: PlanNode)
 
 
 def _endless(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: PlanNode) -> Iterator[Finding]:
-    """A condition that waits for limits which nobody set."""
+    """A condition that waits for limits that are not set."""
     judged = graph.judged_by(nodes, edges, condition)
     unlimited = [n for n in judged if n.written_limit is None and set(n.loops) & set(condition.loops)]
     if unlimited:

@@ -20,7 +20,7 @@ PROMPT_FIELDS = {
     "first_prompt_file": ("resolved_first_prompt", "first_only_prompt"),
     "judge_by_file": ("judge_by", "judge_by"),
 }
-"""Field with a file's name → (field that takes its text, inline field that it stands beside)."""
+"""Field with a file's name → (field that takes its text, inline field that it accompanies)."""
 
 
 def check_expression(state: CheckState, node: DomainNode, field: str, text: str) -> None:

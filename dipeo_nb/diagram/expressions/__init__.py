@@ -4,7 +4,7 @@ An expression is parsed by `ast` and turned into closures; it is never given to 
 with them, and nothing else: no imports, no names with underscores, no attributes but keys of mappings, fields of
 records and the methods listed here, no changes to the values, and limits on length, depth, steps and size.
 
-An unknown name is None, so `missing is None` holds; when the evaluation then fails, the error says that the name is
+An unknown name is None, so `missing is None` holds; when the evaluation then fails, the error states that the name is
 unknown and which names there are. JavaScript's `true`, `false` and `null` are understood when nothing has that name.
 Handlebars braces around names are ignored: `{{score}} > 10` is `score > 10`.
 """

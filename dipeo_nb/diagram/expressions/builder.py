@@ -1,4 +1,4 @@
-"""What all parts of the compiler share: dispatch on the type of a node, and refusal."""
+"""Base of all parts of the compiler: dispatch on the type of a node, and refusal."""
 
 from __future__ import annotations
 

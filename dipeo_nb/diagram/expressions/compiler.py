@@ -200,7 +200,7 @@ class Compiler(Calls):
         def run(scope: Scope) -> Any:
             a, b = left(scope), right(scope)
             try:
-                # Text views take part as text beside text, else as the value they were made from.
+                # Text views take part as text next to text, else as the value they were made from.
                 x, y = (str(a), str(b)) if isinstance(a, str) and isinstance(b, str) else (plain(a), plain(b))
                 checked_binary(symbol, x, y)
                 if symbol == "%" and isinstance(x, str):

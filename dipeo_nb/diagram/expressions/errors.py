@@ -14,7 +14,7 @@ from dipeo_nb.diagram.values import TooLargeError, plain
 from dipeo_nb.errors import ExpressionError
 
 FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, MemoryError, RecursionError)
-"""What the evaluation of user input may raise."""
+"""Exceptions that the evaluation of user input may raise."""
 
 
 class ExpressionText:

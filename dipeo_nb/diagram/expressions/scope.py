@@ -11,7 +11,7 @@ from dipeo_nb.diagram.values import MAX_SIZE, TooLargeError, plain
 
 
 class Scope:
-    """What one evaluation knows: the names, the variables of comprehensions, and what it has spent."""
+    """State of one evaluation: the names, the variables of comprehensions, the steps and sizes spent."""
 
     __slots__ = ("account", "free", "locals", "names", "root", "size", "steps", "unknown")
 
@@ -25,7 +25,7 @@ class Scope:
         self.steps = 0
         self.size = 0
         self.unknown: dict[str, str] = {}
-        """Names and paths that were met and do not exist → what to say about them."""
+        """Names and paths that were used and do not exist → the message about them."""
 
     def inner(self) -> Scope:
         """A scope for a comprehension or lambda: own variables, common account."""

@@ -1,4 +1,4 @@
-"""What expressions can call, and how values compare: functions, methods, operators and text views."""
+"""Functions that expressions can call, and comparison of values: functions, methods, operators and text views."""
 
 from __future__ import annotations
 

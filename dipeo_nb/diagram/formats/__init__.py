@@ -40,7 +40,7 @@ FORMATS: dict[str, Format] = {
 
 
 def read(document: Document, format: str) -> tuple[DomainDiagram, tuple[Diagnostic, ...]]:
-    """The diagram in a document, and what its reader has to say about it.
+    """The diagram in a document, and the findings of its reader.
 
     Raises:
         DiagramFormatError: the main parts have a shape that cannot be read.

@@ -173,7 +173,7 @@ def _dependencies(diagram: DomainDiagram) -> dict[str, list[str]]:
 
 
 def _order(diagram: DomainDiagram) -> list[str]:
-    """The nodes so that each stands behind what leads to it; loops are entered where the file does."""
+    """The nodes in an order in which each comes after what leads to it; loops are entered where the file does."""
     following: dict[str, list[str]] = {node.id: [] for node in diagram.nodes}
     for arrow in reversed(diagram.arrows):
         following[arrow.source].append(arrow.target)

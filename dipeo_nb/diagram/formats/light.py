@@ -1,7 +1,7 @@
 """Light YAML, the main authoring format: nodes by label, connections between labels.
 
-Beyond upstream: `id` of nodes and connections, `execution_priority`, fractions of coordinates when reading, and
-`content_type: null`, which says "none" where leaving the key out means `raw_text`.
+In addition to DiPeO's: `id` of nodes and connections, `execution_priority`, fractions of coordinates when reading, and
+`content_type: null`, which means "none" where leaving the key out means `raw_text`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOP_KEYS = ("version", "name", "description", "nodes", "connections", "persons",
 NODE_KEYS = frozenset(("label", "type", "position", "props", "id"))
 CONNECTION_KEYS = frozenset(("from", "to", "label", "content_type", "type", "data", "id", "execution_priority"))
 BRANCH_KEYS = ("condition", "branch")
-"""What old files have beside a connection out of a condition, instead of a handle."""
+"""Keys of old files that name the branch of a condition, instead of a handle."""
 DEFAULT_CONTENT_TYPE = "raw_text"
 
 

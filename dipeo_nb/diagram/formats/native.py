@@ -240,7 +240,7 @@ def _end(
 
 
 def _handle_of(text: str, references: References) -> tuple[str, str, HandleDirection] | None:
-    """Node id, handle and direction of a handle id; of a handle with underscores, as far as the nodes tell."""
+    """Node id, handle and direction of a handle id; of a handle with underscores, as far as the nodes determine it."""
     try:
         node_id, handle, direction = parse_handle_id(text)
     except ValueError:
@@ -278,7 +278,7 @@ def written_persons(people: Iterable[DomainPerson]) -> list[dict[str, Any]]:
             "id": p.id,
             "label": p.label,
             "type": "person",
-            # Both are required texts on the wire; empty ones say "the default".
+            # Both are required texts on the wire; empty ones mean "the default".
             "llm_config": {"service": p.llm.service, "model": "", **person_fields.llm_settings(p.llm)},
         }
         for p in people
@@ -297,7 +297,7 @@ def written_node(node: DomainNode) -> dict[str, Any]:
     if x is not None and y is not None:
         made["position"] = {"x": node_fields.whole(x), "y": node_fields.whole(y)}
     cls = NODE_SPECS.get(node.type)
-    # A null is left out where it is the default; elsewhere it says "none".
+    # A null is left out where it is the default; elsewhere it means "none".
     nullable = vocabulary(cls).empty if cls else frozenset[str]()
     data = {key: value for key, value in node.data.items() if value is not None or key not in nullable}
     return made | {"data": {"label": node.label, **data}}
@@ -315,7 +315,7 @@ def _written_arrow(arrow: DomainArrow) -> dict[str, Any]:
         made["label"] = arrow.label
     if arrow.execution_priority:
         made["execution_priority"] = arrow.execution_priority
-    # Upstream's editor tells the branches of a condition by this.
+    # DiPeO's editor distinguishes the branches of a condition by this.
     branch = {"branch": connections.BRANCHES[arrow.source_handle]} if arrow.source_handle in connections.BRANCHES else {}
     data = {**branch, **arrow.data}
     return made | ({"data": data} if data else {})

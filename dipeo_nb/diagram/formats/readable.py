@@ -27,7 +27,7 @@ from dipeo_nb.domain.nodes import NODE_SPECS
 TOP_KEYS = ("version", "name", "description", "persons", "nodes", "flow", "handles", "metadata", "format")
 NODE_KEYS = frozenset(("label", "type", "position", "props", "id"))
 COMPACT_CONTENT_TYPES = frozenset(("raw_text", "conversation_state", "variable", "json", "object"))
-"""What counts as a content type in `B (raw_text)(topic)`; any other text there is the label."""
+"""Words that count as a content type in `B (raw_text)(topic)`; any other text there is the label."""
 
 # Mapping form: word of the worded form, and the light spelling that is accepted as well.
 DESTINATION_KEYS = {
@@ -65,7 +65,7 @@ class _Draft:
 
 @dataclass(slots=True)
 class _Destination:
-    """What a flow item says about one arrow, as text."""
+    """One arrow of a flow item, as text."""
 
     to: str
     source_handle: str | None = None

@@ -1,4 +1,4 @@
-"""How we write YAML: positions and connections on one line, long text as blocks, never an alias."""
+"""Writes YAML: positions and connections on one line, long text as blocks, never an alias."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def dump(document: Any, *, width: int = 120) -> str:
 
 
 def dump_flow(value: Any) -> str:
-    """A value on one line, fit to stand in a flow collection: `{x: 1, y: 2}`, `'a, b'`, `"a\\nb"`."""
+    """A value on one line, fit for a flow collection: `{x: 1, y: 2}`, `'a, b'`, `"a\\nb"`."""
     # The list around it makes the writer mind the commas and brackets of the flow style.
     text: str = yaml.dump(
         [value], Dumper=_FlowDumper, allow_unicode=True, sort_keys=False, width=10**9, default_flow_style=True

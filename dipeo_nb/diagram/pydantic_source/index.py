@@ -1,4 +1,4 @@
-"""What one source defines and imports, and errors that name its lines."""
+"""Definitions and imports of one source, and errors that name its lines."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def first_name(node: ast.expr) -> str:
 
 
 def moved_to(node: ast.expr, place: ast.AST) -> ast.expr:
-    """A copy of *node* that stands where *place* does."""
+    """A copy of *node* at the position of *place*."""
     moved = copy.deepcopy(node)
     for part in ast.walk(moved):
         ast.copy_location(part, place)

@@ -16,7 +16,7 @@ from pydantic import Field
 MAX_DEPTH = 50
 """Levels of nesting of an annotation."""
 MAX_TYPES = 20_000
-"""Parts of annotations and values, with those that names stand for."""
+"""Parts of annotations and values, including those that names refer to."""
 ENUMS: dict[str, type[enum.Enum]] = {"Enum": enum.Enum, "IntEnum": enum.IntEnum, "StrEnum": enum.StrEnum}
 
 
@@ -67,7 +67,7 @@ OTHER_OPTIONS = frozenset(
         "strict", "strip_whitespace", "to_lower", "to_upper", "union_mode", "validate_default", "validation_alias",
     ]
 )  # fmt: skip
-"""Options that say nothing about what is asked for."""
+"""Options that do not affect the shape."""
 OLD_OPTIONS = {"regex": "pattern", "min_items": "min_length", "max_items": "max_length"}
 LIMITS = {
     "Ge": "ge", "Gt": "gt", "Le": "le", "Lt": "lt", "MultipleOf": "multiple_of", "MinLen": "min_length",

@@ -82,7 +82,7 @@ FORMER_NAMES = {
     "MemoryService": "ConversationRepository",
     "TemplateRendererPort": "TemplateProcessorPort",
 }
-"""Ports of upstream → the one that has their task here, with methods of its own."""
+"""Ports of DiPeO → the port with their task here, whose methods differ."""
 
 
 def __getattr__(name: str) -> Any:

@@ -56,7 +56,7 @@ class BlobStorePort(Protocol):
 
     @abstractmethod
     async def exists(self, key: str, version: str | None = None) -> bool:
-        """Raises StorageError when that cannot be told (forbidden, unreachable)."""
+        """Raises StorageError when that cannot be determined (forbidden, unreachable)."""
         ...
 
     @abstractmethod
@@ -117,7 +117,7 @@ class ArtifactRef(NamedTuple):
     size: int
     """Bytes."""
     created: float
-    """When it was pushed, in seconds since the epoch."""
+    """Time of the push, in seconds since the epoch."""
     metadata: Mapping[str, Any]
     checksum: str
     """SHA-256 in hex."""

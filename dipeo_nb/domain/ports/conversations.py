@@ -96,7 +96,7 @@ class PersonRepository(Protocol):
 
     @abstractmethod
     async def delete(self, person_id: str) -> None:
-        """What is not there is no error."""
+        """Deleting what does not exist is not an error."""
         ...
 
     @abstractmethod

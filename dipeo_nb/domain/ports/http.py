@@ -49,7 +49,7 @@ class HTTPPort(Protocol):
         Redirects are followed, 10 at most. A server other than the one in *url* (scheme, host or port) gets neither a body nor
         credentials: no header but a few harmless ones, no name and password, no key in the query.
 
-        Answers 429, 500, 502, 503 and 504 are asked for again (as the server's Retry-After says, else after *retry_delay*
+        Answers 429, 500, 502, 503 and 504 are asked for again (after the server's Retry-After, else after *retry_delay*
         seconds, doubled each time, 60 at most), and so are connections that failed where repeating does no harm.
 
         Args:

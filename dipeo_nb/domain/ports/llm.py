@@ -46,7 +46,7 @@ class LLMClient(Protocol):
 
 @runtime_checkable
 class LLMServicePort(Protocol):
-    """All models behind one door: chooses the client by `request.service`, fills defaults, counts cost."""
+    """All models behind one interface: chooses the client by `request.service`, fills defaults, counts cost."""
 
     @property
     @abstractmethod
