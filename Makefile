@@ -85,7 +85,8 @@ check: $(STAMP)
 	$(BIN)/pyright --warnings --pythonpath $(PY)
 	$(PY) scripts/make_environment.py --check
 	$(PY) scripts/make_docs.py --check
-	$(PY) -m pytest -q tests/test_architecture.py tests/test_structure.py tests/test_environment.py
+	$(PY) scripts/check_words.py
+	$(PY) -m pytest -q tests/test_architecture.py tests/test_structure.py tests/test_words.py tests/test_environment.py
 
 demo: $(DEMO_STAMP)
 	$(BIN)/dipeo-nb demo

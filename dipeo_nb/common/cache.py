@@ -69,8 +69,8 @@ class SingleFlightCache(Generic[T]):
                     flight.start(factory, functools.partial(self._ended, key, flight))
                 return await flight.landed()
             except _AbandonedError:
-                # Another loop went away, or this caller came when all others had just gone: it does the work itself. Whoever
-                # cancelled the task on this very loop meant the callers, too.
+                # Another loop went away, or this caller came when all others had just gone: it does the work itself. A
+                # cancellation of the task on this very loop is meant for the callers, too.
                 if flight.loop is loop and not flight.dropped:
                     raise asyncio.CancelledError from None
             finally:

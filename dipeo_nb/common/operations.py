@@ -27,7 +27,7 @@ def logged(*operations: str) -> Callable[[C], C]:
     def decorate(cls: C) -> C:
         log = logger(f"{cls.__module__}.{cls.__qualname__}")
 
-        def told(operation: str, started: float, error: BaseException | None) -> None:
+        def report(operation: str, started: float, error: BaseException | None) -> None:
             if error is None and not log.isEnabledFor(logging.DEBUG):
                 return
             facts = {"operation": operation, "duration_ms": round((time.perf_counter() - started) * 1e3, 3)}
@@ -35,25 +35,25 @@ def logged(*operations: str) -> Callable[[C], C]:
                 log.debug("%s done", operation, extra=facts)
             elif isinstance(error, DipeoError) and error.facts.get("cause") in ANSWERS:
                 log.debug("%s: %s", operation, error.message, extra={**facts, "error": error.code})
-            elif isinstance(error, Exception) and first_told(error):
+            elif isinstance(error, Exception) and mark_logged(error):
                 code = error.code if isinstance(error, DipeoError) else type(error).__name__
                 log.error("%s failed: %s", operation, error, extra={**facts, "error": code})
 
         for name in operations:
-            setattr(cls, name, _told(inspect.getattr_static(cls, name), name, told))
+            setattr(cls, name, _logging(inspect.getattr_static(cls, name), name, report))
         return cls
 
     return decorate
 
 
-def first_told(error: BaseException) -> bool:
-    """Whether neither this error nor what it comes from has been logged; from now on it has."""
-    told = any(getattr(e, "_logged", False) for e in (error, error.__cause__) if e is not None)
+def mark_logged(error: BaseException) -> bool:
+    """Mark an error as logged; whether neither it nor its cause was logged before."""
+    before = any(getattr(e, "_logged", False) for e in (error, error.__cause__) if e is not None)
     vars(error)["_logged"] = True
-    return not told
+    return not before
 
 
-def _told(method: Any, name: str, told: Callable[[str, float, BaseException | None], None]) -> Any:
+def _logging(method: Any, name: str, report: Callable[[str, float, BaseException | None], None]) -> Any:
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
@@ -62,9 +62,9 @@ def _told(method: Any, name: str, told: Callable[[str, float, BaseException | No
             try:
                 result = await method(*args, **options)
             except BaseException as error:
-                told(name, started, error)
+                report(name, started, error)
                 raise
-            told(name, started, None)
+            report(name, started, None)
             return result
 
         return awaited
@@ -75,9 +75,9 @@ def _told(method: Any, name: str, told: Callable[[str, float, BaseException | No
         try:
             result = method(*args, **options)
         except BaseException as error:
-            told(name, started, error)
+            report(name, started, error)
             raise
-        told(name, started, None)
+        report(name, started, None)
         return result
 
     return called

@@ -376,8 +376,8 @@ class RedactingFilter(logging.Filter):
         if (clean := redactor.text(message)) != message:
             record.msg, record.args = clean, ()
         if record.exc_info and record.exc_info[1] is not None:
-            told = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
-            if (clean := redactor.text(told)) != told:
+            shown = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+            if (clean := redactor.text(shown)) != shown:
                 record.exc_info, record.exc_text = None, clean
         for name, value in list(vars(record).items()):
             if name not in _OF_RECORDS and (clean := redactor(value)) is not value:

@@ -178,13 +178,13 @@ class PromptBuilder:
         messages = seen.get("messages") if isinstance(seen, Mapping) else seen
         if not isinstance(messages, Sequence) or isinstance(messages, str) or CONVERSATION_MARK in prompt:
             return prompt
-        told = [m for m in messages if CONVERSATION_MARK not in _content(m)]
-        told = told[-self.conversation_limit :] if self.conversation_limit > 0 else []
-        if not told:
+        included = [m for m in messages if CONVERSATION_MARK not in _content(m)]
+        included = included[-self.conversation_limit :] if self.conversation_limit > 0 else []
+        if not included:
             return prompt
-        left_out = len(messages) - len(told)
+        left_out = len(messages) - len(included)
         head = f"{CONVERSATION_MARK}{f', {left_out} earlier messages left out' if left_out else ''}]"
-        lines = [f"{_speaker(m)}: {_content(m)}" for m in told]
+        lines = [f"{_speaker(m)}: {_content(m)}" for m in included]
         return "\n".join([head, *lines, "", prompt])
 
     @property

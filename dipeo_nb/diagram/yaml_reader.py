@@ -119,10 +119,10 @@ def _yaml_error(exc: yaml.YAMLError, file: str | None) -> DiagramFormatError:
     mark = getattr(exc, "problem_mark", None) or getattr(exc, "context_mark", None)
     problem = getattr(exc, "problem", None) or getattr(exc, "reason", None) or str(exc)
     context = getattr(exc, "context", None)
-    told = f"{context}, {problem}" if context else problem
-    hint = next((advice for sign, advice in _YAML_ADVICE if sign in told), "Check quotes and indentation around there.")
+    cause = f"{context}, {problem}" if context else problem
+    hint = next((advice for sign, advice in _YAML_ADVICE if sign in cause), "Check quotes and indentation around there.")
     place = (mark.line + 1, mark.column + 1) if mark else None
-    return format_error(f"This is not valid YAML: {told}.", hint, file, place)
+    return format_error(f"This is not valid YAML: {cause}.", hint, file, place)
 
 
 def yaml_value(text: str, file: str | None) -> tuple[Any, bool]:

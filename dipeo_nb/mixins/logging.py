@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from dipeo_nb.common.operations import first_told
+from dipeo_nb.common.operations import mark_logged
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.mixins.base import Mixin
 
@@ -63,7 +63,7 @@ def log_operation(name: str | None = None) -> Callable[[F], F]:
             )
 
         def failed(service: LoggingMixin, started: float, error: BaseException) -> None:
-            if not first_told(error):
+            if not mark_logged(error):
                 return  # by the adapter that failed
             took = round((time.perf_counter() - started) * 1e3, 3)
             service.log_error(f"{label} failed: {error}", operation=label, duration_ms=took, error=type(error).__name__)
