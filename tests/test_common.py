@@ -202,7 +202,7 @@ def test_a_lock_is_counted_and_times_out(tmp_path: Path):
     thread.start()
     thread.join(5)
     assert seen[0] is False
-    assert "locked by somebody else for 0.1 s" in seen[1]
+    assert "locked by another process for 0.1 s" in seen[1]
     lock.release()
     assert not lock.is_locked
 

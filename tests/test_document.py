@@ -245,7 +245,7 @@ def test_other_formats_can_be_edited_too(name: str) -> None:
         ("arrows.arrow_0.lable", "Did you mean 'label'"),
         ("arrows.x.label", "There is no 'x'"),
         ("node.Judge.model", "Did you mean 'nodes'"),
-        ("", "no path"),
+        ("", "not a path"),
     ],
 )
 def test_paths_to_nothing_name_the_nearest(path: str, said: str) -> None:

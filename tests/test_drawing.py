@@ -119,7 +119,7 @@ def test_themes() -> None:
     assert "prefers-color-scheme" not in light + dark
     assert "#15181d" in dark
     assert "#15181d" not in light
-    with pytest.raises(ValidationError, match="no theme"):
+    with pytest.raises(ValidationError, match="not a theme"):
         draw(DEBATE, theme="pink")  # pyright: ignore[reportArgumentType]
 
 

@@ -62,7 +62,7 @@ GOOD = Event(1, EventType.NODE_STARTED, "r", 1000.0, "n", {}).to_wire()
         ({"metadata": {}}, "version"),
         ({"metadata": {"version": "99.0.0", "seq": 1}}, "version 99.0.0"),
         ({"metadata": {"version": EVENT_VERSION, "seq": "x"}}, "'x'"),
-        ({"node_id": 7}, "no text"),
+        ({"node_id": 7}, "not text"),
         ({"data": 7}, "int"),
     ],
 )

@@ -135,8 +135,8 @@ def test_wrong_options_of_other_functions(session: Session):
         (lambda: session.llm("echo").batch(5), "list of prompts, not int"),  # type: ignore[arg-type]
         (lambda: done.run.result(timeout="x"), "no number from 0 on"),  # type: ignore[arg-type]
         (lambda: done.run.wait("x"), "no number from 0 on"),  # type: ignore[arg-type]
-        (lambda: session.load("asking").set(5, 1), "5 is no path"),  # type: ignore[arg-type]
-        (lambda: session.load("asking").save(5), "5 is no path"),  # type: ignore[arg-type]
+        (lambda: session.load("asking").set(5, 1), "5 is not a path"),  # type: ignore[arg-type]
+        (lambda: session.load("asking").save(5), "5 is not a path"),  # type: ignore[arg-type]
         (lambda: session.load("asking").svg(theem="dark"), "Did you mean 'theme'"),
         (lambda: session.load("asking").png(width="wide"), "width='wide'"),  # type: ignore[arg-type]
         (lambda: dp.tool(5), "5 is no function"),  # type: ignore[arg-type]

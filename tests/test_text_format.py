@@ -153,9 +153,9 @@ def test_json_schemas(source: str | dict[str, object]) -> None:
     [
         ("", "empty", None),
         ("hello world", "does not parse as Python", 1),
-        ("{bad", "no JSON", 1),
+        ("{bad", "not JSON", 1),
         ('{"type": 3}', "not valid at type", None),
-        ('{"a": 3}', "no JSON schema", None),
+        ('{"a": 3}', "not a JSON schema", None),
         ("x = 3", "defines no pydantic class", None),
         ("[1]", "defines no pydantic class", None),
         ("print(1)", "defines no pydantic class", None),

@@ -740,7 +740,7 @@ def test_numbers_and_texts_that_look_alike_stay_apart():
     assert not same(1, 1.0)
     assert same({"a": math.nan, "b": 1}, {"b": 1, "a": math.nan})
     assert parse_structured("[1, 2") == "[1, 2"
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="not JSON"):
         parse_json(" NaN\n")
     with pytest.raises(ValueError, match="deep"):
         parse_json("[" * 100_000)
