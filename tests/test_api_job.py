@@ -189,6 +189,15 @@ def test_the_server_says_how_long_to_wait(tmp_path: Path, server: Server, no_wai
     assert 10 < no_waiting[2] <= 20
 
 
+@pytest.mark.parametrize("zone", ["-0000", ""])
+def test_a_date_without_a_zone_is_in_utc(tmp_path: Path, server: Server, no_waiting: list[float], zone: str):
+    """`-0000` says that the zone is not known (RFC 5322)."""
+    soon = time.strftime(f"%a, %d %b %Y %H:%M:%S {zone}", time.gmtime(time.time() + 20))
+    server.answers = [(503, {"retry-after": soon}, b""), (200, {}, b"1")]
+    assert run_node(tmp_path, "api_job", {"url": server.url}).output == 1
+    assert 10 < no_waiting[0] <= 20
+
+
 def test_broken_connections(tmp_path: Path, server: Server):
     """What can be repeated without harm is; what cannot is not."""
     server.answers = [(0, {}, b""), (200, {}, b"1")]

@@ -1,8 +1,10 @@
-"""Delays between attempts, and what a server asks for in their place (Retry-After)."""
+"""Delays between attempts, and what a server asks for in their place: `Retry-After`, and headers like it."""
 
 from __future__ import annotations
 
+import math
 import random
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -40,19 +42,50 @@ class Backoff:
         return delay * (1 + random.uniform(-self.jitter, self.jitter))
 
 
-def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110 §10.2.3: a number or a date); None when it has neither.
+_EPOCH = 1_000_000_000
+"""Numbers from here on are times: seconds since 1970, or milliseconds (OpenRouter)."""
 
-    Args:
-        now: default: the current time.
-    """
-    text = (value or "").strip()
-    if text.isdecimal():
-        return float(text)
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds that the value of a `Retry-After` header asks to wait, in either of its forms (RFC 9110, section 10.2.3: a number of
+    seconds or a date) or as `seconds_until_reset` takes it; never negative. None: it asks for nothing that can be understood."""
+    if not value:
+        return None
+    now = now or datetime.now(UTC)
+    if (wait := seconds_until_reset(value, now)) is not None:
+        return wait
     try:
-        until = parsedate_to_datetime(text)
+        return seconds_left(parsedate_to_datetime(value), now)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def seconds_until_reset(value: str, now: datetime) -> float | None:
+    """Seconds until a reset, given as a duration (`1h2m3.5s`, `20ms`, a plain number of seconds) or as a time since 1970."""
+    wait = _duration(value)
+    if wait is not None and wait >= _EPOCH:
+        wait = max(0.0, wait / (1000 if wait >= 1000 * _EPOCH else 1) - now.timestamp())
+    return wait
+
+
+def seconds_left(then: datetime, now: datetime) -> float:
+    """Seconds until a time, 0 when it has passed; a time without a zone is in UTC."""
+    return max(0.0, ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+def number_of_seconds(value: str | None, divisor: float = 1) -> float | None:
+    """A plain number as seconds, after division; None for anything else, and for NaN and infinities."""
+    try:
+        seconds = float(value or "") / divisor
     except ValueError:
         return None
-    if until.tzinfo is None:  # `-0000`: in UTC, from an unknown place (RFC 5322 §3.3)
-        until = until.replace(tzinfo=UTC)
-    return max((until - (now or datetime.now(UTC))).total_seconds(), 0.0)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _duration(value: str) -> float | None:
+    if (seconds := number_of_seconds(value)) is not None:
+        return seconds
+    parts = re.findall(r"(?<!\d)(\d++(?:\.\d++)?)(ms|[hms])", value)
+    if not parts or "".join(n + u for n, u in parts) != value.strip():
+        return None
+    return sum(float(n) * {"h": 3600, "m": 60, "s": 1, "ms": 0.001}[u] for n, u in parts)

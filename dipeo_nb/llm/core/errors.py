@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from dipeo_nb.common import clock
+from dipeo_nb.common import clock, retry
 from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.lifecycle import Lifecycle
 from dipeo_nb.errors import (
@@ -461,18 +459,14 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     """
     low = {str(k).lower(): str(v) for k, v in headers.items()}
     now = now or clock.now()
-    if (wait := _seconds(low.get("retry-after-ms"), 1000)) is not None:
+    if (wait := retry.number_of_seconds(low.get("retry-after-ms"), 1000)) is not None:
         return wait
-    value = low.get("retry-after")
-    if value is not None:
-        if (wait := _reset(value, now)) is not None:
-            return wait
-        with contextlib.suppress(ValueError, TypeError):
-            return _left(parsedate_to_datetime(value), now)
+    if (wait := retry.retry_after(low.get("retry-after"), now)) is not None:
+        return wait
     waits: list[float] = []
     for name, value in low.items():
         if name.startswith("x-ratelimit-reset"):
-            left, wait = low.get(name.replace("-reset", "-remaining", 1)), _reset(value, now)
+            left, wait = low.get(name.replace("-reset", "-remaining", 1)), retry.seconds_until_reset(value, now)
         elif name.startswith("anthropic-ratelimit-") and name.endswith("-reset"):
             left, wait = low.get(f"{name.removesuffix('reset')}remaining"), _until(value, now)
         else:
@@ -482,44 +476,8 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     return max(waits, default=None)
 
 
-_EPOCH = 1_000_000_000
-"""Numbers from here on are times: seconds since 1970, or milliseconds (OpenRouter)."""
-
-
-def _seconds(value: str | None, divisor: float = 1) -> float | None:
-    """A number of seconds that can be waited."""
-    try:
-        seconds = float(value or "") / divisor
-    except ValueError:
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _reset(value: str, now: datetime) -> float | None:
-    """Seconds until a reset, which is a duration or a time."""
-    wait = _duration(value)
-    if wait is not None and wait >= _EPOCH:
-        wait = max(0.0, wait / (1000 if wait >= 1000 * _EPOCH else 1) - now.timestamp())
-    return wait
-
-
-def _duration(value: str) -> float | None:
-    """Seconds in `1h2m3.5s`, `20ms` or a plain number."""
-    if (seconds := _seconds(value)) is not None:
-        return seconds
-    parts = re.findall(r"(?<!\d)(\d++(?:\.\d++)?)(ms|[hms])", value)
-    if not parts or "".join(n + u for n, u in parts) != value.strip():
-        return None
-    return sum(float(n) * {"h": 3600, "m": 60, "s": 1, "ms": 0.001}[u] for n, u in parts)
-
-
 def _until(value: str, now: datetime) -> float | None:
     try:
-        return _left(datetime.fromisoformat(value), now)
+        return retry.seconds_left(datetime.fromisoformat(value), now)
     except ValueError:
-        return _reset(value, now)
-
-
-def _left(then: datetime, now: datetime) -> float:
-    """Seconds until a time, which is in UTC when it does not say."""
-    return max(0.0, ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds())
+        return retry.seconds_until_reset(value, now)
