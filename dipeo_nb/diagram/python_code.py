@@ -56,6 +56,7 @@ class _TopReturns(ast.NodeTransformer):
 
 
 def code_hint(code: str, problem: CodeProblem) -> str:
+    """A hint for code that does not compile."""
     lines = code.split("\n")
     line = lines[problem.line - 1].strip() if problem.line <= len(lines) else ""
     if '\\"' in line or "\\'" in line:

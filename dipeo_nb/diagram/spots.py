@@ -31,15 +31,18 @@ class SpotTree:
         self.stack: list[tuple[Spot, list[Spot]]] = []
 
     def add(self, spot: Spot) -> None:
+        """Add a complete value."""
         if self.stack:
             self.stack[-1][1].append(spot)
         elif self.root is None:
             self.root = spot
 
     def open(self, spot: Spot) -> None:
+        """Begin a sequence or mapping."""
         self.stack.append((spot, []))
 
     def close(self, end: int, mapping: bool) -> Spot:
+        """End the innermost sequence or mapping."""
         spot, children = self.stack.pop()
         spot.end = end
         if mapping:

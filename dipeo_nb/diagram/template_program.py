@@ -106,6 +106,7 @@ class Record:
         """Whether a missing value was printed or walked since the last tag."""
 
     def out(self, value: Any, number: int) -> str:
+        """The text of a printed value; notes it when it is missing."""
         touched, self.touched = self.touched, False
         if callable(value) and not isinstance(value, Undefined):  # a macro that is named and not called
             value = Missing(name=self.pieces[number].path)
@@ -123,6 +124,7 @@ class Record:
         return text if self.place is None else self.place(text)
 
     def each(self, value: Any, number: int) -> Iterator[tuple[Any, int, Any, bool, bool]]:
+        """The items of an `#each`, as (item, index, key, first, last)."""
         value = plain(value)
         piece = self.pieces[number]
         if value is None or isinstance(value, ChainableUndefined):

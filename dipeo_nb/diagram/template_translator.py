@@ -70,6 +70,7 @@ class Translator:
         self.line = 1
 
     def run(self) -> tuple[str, tuple[Piece, ...]]:
+        """The Jinja2 source of the template, and its printing tags."""
         made: list[str] = []
         at = 0
         for found in tags(self.template):
@@ -89,6 +90,7 @@ class Translator:
         return "".join(made), tuple(self.pieces)
 
     def tag(self, found: Tag, text: str) -> str:
+        """Translate one tag."""
         inner = found.inner
         if found.kind == "comment":
             return "\n" * text.count("\n")
@@ -105,6 +107,8 @@ class Translator:
         return self.output(word, body, text, left, right)
 
     def block(self, word: str, text: str, left: str, right: str, newlines: int) -> str:
+        """Translate a block tag, its end or its `else`."""
+
         def statement(code: str) -> str:
             # Line numbers of what follows must stay right.
             return f"{OPEN}%{left} {code}{chr(10) * newlines} {right}%{CLOSE}"
@@ -156,6 +160,7 @@ class Translator:
         return statement(f"elif _true({self.expression(condition[1], text)})")
 
     def each(self, rest: str, text: str) -> str:
+        """Translate the beginning of an `#each`."""
         path, item, key = _aliased(rest)
         number = self.piece(text, path)
         code = f"for this, _at_index, _at_key, _at_first, _at_last in _each({self.expression(path, text)}, {number})"
@@ -165,6 +170,7 @@ class Translator:
         return code + f" {CLOSE}_ALIAS {item} {key}"
 
     def statement(self, inner: str, text: str) -> str:
+        """Check a statement of Jinja2, and pass it on."""
         body = inner.strip("+-").strip()
         word = re.match(r"\w*", body)
         name = word[0] if word else ""
@@ -186,6 +192,7 @@ class Translator:
         return f"{OPEN}%{inner}%{CLOSE}"
 
     def output(self, word: str, body: str, text: str, left: str, right: str) -> str:
+        """Translate a tag that prints a value."""
         if not word:
             return text
         code = _AT_WORD.sub(_at_word, word)
@@ -213,9 +220,11 @@ class Translator:
         return f"{OPEN}{{{left} _out(({code}{newlines}), {number}) {right}}}{CLOSE}"
 
     def inside_each(self) -> bool:
+        """Whether an `#each` is open."""
         return any(block.kind == "each" for block in self.blocks)
 
     def expression(self, code: str, text: str) -> str:
+        """A path or expression as Jinja2 understands it."""
         code = _AT_WORD.sub(_at_word, code.strip())
         if not _is_expression(code):
             self.fail(
@@ -227,10 +236,12 @@ class Translator:
         return code
 
     def piece(self, text: str, path: str) -> int:
+        """Register a tag that prints something; its number."""
         self.pieces.append(Piece(text, path, self.line))
         return len(self.pieces) - 1
 
     def fail(self, message: str, hint: str, line: int, tag: str) -> NoReturn:
+        """Raise TemplateError for a tag."""
         raise TemplateError(f"Line {line} of the template: {short(message)}.", hint=hint, line=line, tag=tag)
 
 
@@ -255,6 +266,7 @@ def _spoken(word: str) -> str:
 
 
 def short(text: str) -> str:
+    """Text on one line, at most 200 characters."""
     line = " ".join(text.split())
     return line if len(line) <= 200 else line[:199] + "…"
 
@@ -275,6 +287,7 @@ def _is_expression(code: str) -> bool:
 
 
 def parsed(source: str, template: str) -> nodes.Template:
+    """The syntax tree of translated source. Raises TemplateError."""
     with syntax_errors(template):
         tree = ENVIRONMENT.parse(_ALIAS.sub(_alias, source))
         _refuse_reserved(tree, template)

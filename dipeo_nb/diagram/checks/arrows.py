@@ -11,6 +11,7 @@ _CONTENT_TYPES = frozenset(str(c) for c in ContentType)
 
 
 def check_arrow(state: CheckState, arrow: DomainArrow) -> None:
+    """Check the ends, the handles and the content type of an arrow."""
     place = state.source.arrow(arrow.id) if state.source is not None and _suspicious(state, arrow) else None
     for end, verb in ((arrow.source, "comes from"), (arrow.target, "leads to")):
         if end not in state.nodes:
@@ -24,9 +25,9 @@ def check_arrow(state: CheckState, arrow: DomainArrow) -> None:
             )
     source, target = state.nodes.get(arrow.source), state.nodes.get(arrow.target)
     if source is not None:
-        check_handle(state, arrow, source, arrow.source_handle, "output", place)
+        _check_handle(state, arrow, source, arrow.source_handle, "output", place)
     if target is not None:
-        check_handle(state, arrow, target, arrow.target_handle, "input", place)
+        _check_handle(state, arrow, target, arrow.target_handle, "input", place)
     if arrow.content_type is not None and arrow.content_type not in _CONTENT_TYPES:
         close = nearest(arrow.content_type, _CONTENT_TYPES)
         state.error(
@@ -50,7 +51,7 @@ def _suspicious(state: CheckState, arrow: DomainArrow) -> bool:
     )
 
 
-def check_handle(
+def _check_handle(
     state: CheckState, arrow: DomainArrow, node: DomainNode, handle: str, direction: str, place: tuple[int, int] | None
 ) -> None:
     spec = state.specs.get(node.id)

@@ -17,6 +17,7 @@ _WRITERS = frozenset(["code_job", "db", "diff_patch", "hook", "sub_diagram", "te
 
 
 def check_code_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
+    """Check the code of a code_job; the spec has its file below the base directory."""
     spec = cast(CodeJobNode, spec)
     code = spec.code or ""
     if not code.strip():
@@ -25,7 +26,7 @@ def check_code_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeS
                 "missing-code", "This code_job has no code.", "Add `code` with `|`, or `file_path`.", node=node
             )
             return spec
-        return check_code_file(state, node, spec)
+        return _check_code_file(state, node, spec)
     if spec.file_path:
         state.warn(
             "code-and-file",
@@ -50,7 +51,7 @@ def check_code_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeS
     return spec
 
 
-def check_code_file(state: CheckState, node: DomainNode, spec: CodeJobNode) -> CodeJobNode:
+def _check_code_file(state: CheckState, node: DomainNode, spec: CodeJobNode) -> CodeJobNode:
     name = (spec.file_path or "").strip()
     text, problem = state.files.read(name, base_first=True)
     where = {"node": node, "field": "file_path"}
@@ -70,11 +71,11 @@ def check_code_file(state: CheckState, node: DomainNode, spec: CodeJobNode) -> C
         )
         return spec
     if spec.language is SupportedLanguage.PYTHON:
-        check_module(state, node, spec, name, text)
+        _check_module(state, node, spec, name, text)
     return dataclasses.replace(spec, file_path=inside) if inside != spec.file_path else spec
 
 
-def check_module(state: CheckState, node: DomainNode, spec: CodeJobNode, name: str, text: str) -> None:
+def _check_module(state: CheckState, node: DomainNode, spec: CodeJobNode, name: str, text: str) -> None:
     if problem := code_problem(text):
         message = f"{name}:{problem.line}:{problem.column}: the code does not parse: {problem.message}."
         state.error("bad-code", message, code_hint(text, problem), node=node, field="file_path")

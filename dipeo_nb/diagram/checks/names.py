@@ -24,6 +24,7 @@ PROMPT_FIELDS = {
 
 
 def check_expression(state: CheckState, node: DomainNode, field: str, text: str) -> None:
+    """Check the syntax of an expression, and note the names that it needs."""
     try:
         parsed = expressions.parse(text)
     except ExpressionError as error:

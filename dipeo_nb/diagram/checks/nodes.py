@@ -42,15 +42,16 @@ _ALSO_RENDERED = {
 
 
 def check_node(state: CheckState, node: DomainNode) -> NodeSpec | None:
+    """Check one node; its spec, with the texts of its prompt files, or None when its properties are wrong."""
     spec, problems = build_spec(node)
     for problem in problems:
         state.problem(node, problem)
     if spec is None:
         return None
-    if state.runnable is not None and not check_runnable(state, node, spec):
+    if state.runnable is not None and not _check_runnable(state, node, spec):
         return spec
-    check_credentials(state, node)
-    spec = with_files(state, node, spec)
+    _check_credentials(state, node)
+    spec = _with_files(state, node, spec)
     check = _CHECKS.get(node.type)
     if check is not None:
         spec = check(state, node, spec)
@@ -67,7 +68,7 @@ def check_node(state: CheckState, node: DomainNode) -> NodeSpec | None:
     return spec
 
 
-def check_credentials(state: CheckState, node: DomainNode) -> None:
+def _check_credentials(state: CheckState, node: DomainNode) -> None:
     for field in dict.fromkeys(field for field, _ in of_node(node)):
         state.warn(
             "literal-credential",
@@ -78,7 +79,7 @@ def check_credentials(state: CheckState, node: DomainNode) -> None:
         )
 
 
-def check_runnable(state: CheckState, node: DomainNode, spec: NodeSpec) -> bool:
+def _check_runnable(state: CheckState, node: DomainNode, spec: NodeSpec) -> bool:
     assert state.runnable is not None
     kind, what = node.type, f"Nodes of type '{node.type}'"
     if isinstance(spec, CodeJobNode) and spec.language is not SupportedLanguage.PYTHON:
@@ -95,7 +96,7 @@ def check_runnable(state: CheckState, node: DomainNode, spec: NodeSpec) -> bool:
     return False
 
 
-def with_files(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
+def _with_files(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
     """The spec with the texts of its prompt files; they win over inline prompts, but for judge_by."""
     changes: dict[str, Any] = {}
     for field in shape(type(spec)).prompt_files:
@@ -114,7 +115,7 @@ def with_files(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
     return dataclasses.replace(spec, **changes) if changes else spec
 
 
-def check_start(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
+def _check_start(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
     spec = cast(StartNode, spec)
     if spec.trigger_mode is HookTriggerMode.HOOK and not (spec.hook_event or "").strip():
         state.error(
@@ -127,7 +128,7 @@ def check_start(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec
     return spec
 
 
-def check_person_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
+def _check_person_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
     spec = cast(PersonJobNode, spec)
     person = check_person(state, node, spec.person)
     changes: dict[str, Any] = {"person": person} if person is not None and person != spec.person else {}
@@ -140,7 +141,7 @@ def check_person_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> Nod
             "Add `default_prompt`, or label an incoming arrow `prompt`.",
             node=node,
         )
-    check_tools(state, node, spec)
+    _check_tools(state, node, spec)
     for reference in (spec.ignore_person or "").split(","):
         if (word := reference.strip()) and not state.references.ids(word):
             state.warn(
@@ -150,12 +151,12 @@ def check_person_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> Nod
                 node=node,
                 field="ignore_person",
             )
-    check_memory(state, node, spec.memorize_to)
-    changes.update(check_text_format(state, node, spec))
+    _check_memory(state, node, spec.memorize_to)
+    changes.update(_check_text_format(state, node, spec))
     return dataclasses.replace(spec, **changes) if changes else spec
 
 
-def check_memory(state: CheckState, node: DomainNode, memorize_to: str | None) -> None:
+def _check_memory(state: CheckState, node: DomainNode, memorize_to: str | None) -> None:
     """Warn about a misspelt name of a view, which would be taken for a criterion and cost a call each time."""
     word = (memorize_to or "").strip()
     name = word.upper().replace(" ", "_").replace("-", "_")
@@ -171,7 +172,7 @@ def check_memory(state: CheckState, node: DomainNode, memorize_to: str | None) -
             )
 
 
-def check_tools(state: CheckState, node: DomainNode, spec: PersonJobNode) -> None:
+def _check_tools(state: CheckState, node: DomainNode, spec: PersonJobNode) -> None:
     for tool in spec.tools if isinstance(spec.tools, list) else [spec.tools]:
         if not isinstance(tool, Mapping) or tool.get("type") != "function" or tool.get("enabled") is False:
             continue
@@ -186,7 +187,7 @@ def check_tools(state: CheckState, node: DomainNode, spec: PersonJobNode) -> Non
         )
 
 
-def check_text_format(state: CheckState, node: DomainNode, spec: PersonJobNode) -> dict[str, Any]:
+def _check_text_format(state: CheckState, node: DomainNode, spec: PersonJobNode) -> dict[str, Any]:
     """Changes: `text_format` is the text of `text_format_file`."""
     shape_source, field, changes = spec.text_format, "text_format", {}
     if spec.text_format_file:
@@ -227,9 +228,9 @@ def check_text_format(state: CheckState, node: DomainNode, spec: PersonJobNode) 
     return changes
 
 
-def check_condition(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
+def _check_condition(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
     spec = cast(ConditionNode, spec)
-    check_memory(state, node, spec.memorize_to)
+    _check_memory(state, node, spec.memorize_to)
     changes: dict[str, Any] = {}
     match spec.condition_type:
         case ConditionType.CUSTOM if not (spec.expression or "").strip():
@@ -240,7 +241,7 @@ def check_condition(state: CheckState, node: DomainNode, spec: NodeSpec) -> Node
                 node=node,
             )
         case ConditionType.CHECK_NODES_EXECUTED:
-            check_node_references(state, node, spec)
+            _check_node_references(state, node, spec)
         case ConditionType.DETECT_MAX_ITERATIONS if not any(n.type == "person_job" for n in state.model.nodes):
             state.warn(
                 "never-true",
@@ -273,7 +274,7 @@ def check_condition(state: CheckState, node: DomainNode, spec: NodeSpec) -> Node
     return dataclasses.replace(spec, **changes) if changes else spec
 
 
-def check_node_references(state: CheckState, node: DomainNode, spec: ConditionNode) -> None:
+def _check_node_references(state: CheckState, node: DomainNode, spec: ConditionNode) -> None:
     if not spec.node_indices:
         state.error(
             "missing-node-indices",
@@ -296,7 +297,7 @@ def check_node_references(state: CheckState, node: DomainNode, spec: ConditionNo
             )
 
 
-def check_db(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
+def _check_db(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
     spec = cast(DbNode, spec)
     given = spec.file if isinstance(spec.file, list) else [spec.file or ""]
     if not any(str(name).strip() for name in given):
@@ -326,7 +327,7 @@ def check_db(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
     return spec
 
 
-def check_sub_diagram(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
+def _check_sub_diagram(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
     spec = cast(SubDiagramNode, spec)
     if not (spec.diagram_name or "").strip() and not spec.diagram_data:
         state.error("missing-diagram", "This sub_diagram names no diagram.", "Add `diagram_name`.", node=node)
@@ -334,12 +335,12 @@ def check_sub_diagram(state: CheckState, node: DomainNode, spec: NodeSpec) -> No
 
 
 _CHECKS: dict[str, Callable[[CheckState, DomainNode, NodeSpec], NodeSpec]] = {
-    "start": check_start,
-    "person_job": check_person_job,
-    "condition": check_condition,
+    "start": _check_start,
+    "person_job": _check_person_job,
+    "condition": _check_condition,
     "code_job": check_code_job,
-    "db": check_db,
-    "sub_diagram": check_sub_diagram,
+    "db": _check_db,
+    "sub_diagram": _check_sub_diagram,
     "template_job": check_template_job,
 }
 

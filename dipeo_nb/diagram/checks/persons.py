@@ -14,6 +14,7 @@ from dipeo_nb.domain.lifecycle import at_provider, lifecycle
 
 
 def check_persons(state: CheckState) -> None:
+    """Check all persons, and keep them with the texts of their prompt files."""
     for person in state.model.persons:
         if person.id in state.persons:
             place = state.source.person(person.id) if state.source else None
@@ -23,8 +24,8 @@ def check_persons(state: CheckState) -> None:
                 "Use a different id for each.",
                 place=place,
             )
-        state.persons[person.id] = with_system_prompt(state, person)
-        check_model(state, person)
+        state.persons[person.id] = _with_system_prompt(state, person)
+        _check_model(state, person)
     for person, other in state.references.clashes():
         name = shorten(person.label)
         state.warn(
@@ -36,7 +37,7 @@ def check_persons(state: CheckState) -> None:
         )
 
 
-def check_model(state: CheckState, person: DomainPerson) -> None:
+def _check_model(state: CheckState, person: DomainPerson) -> None:
     """Warn of a model that its provider shuts down soon, or has shut down. Never an error: recordings answer for it, other
     dates may hold for a server of one's own, and a run may move its persons to another model."""
     llm = person.llm
@@ -54,7 +55,7 @@ def check_model(state: CheckState, person: DomainPerson) -> None:
     )
 
 
-def with_system_prompt(state: CheckState, person: DomainPerson) -> DomainPerson:
+def _with_system_prompt(state: CheckState, person: DomainPerson) -> DomainPerson:
     name = person.llm.prompt_file
     if not name:
         return person
@@ -91,6 +92,7 @@ def check_person(state: CheckState, node: DomainNode, reference: str | None) -> 
 
 
 def person_hint(state: CheckState, reference: str) -> str:
+    """A hint for a reference to a person that does not exist."""
     labels = [person.label for person in state.model.persons]
     if close := nearest(reference, labels):
         return f"Did you mean '{close}'?"

@@ -82,12 +82,15 @@ class CheckState:
         self.found.append(Diagnostic(severity, code, message, hint, self.file, line, column, label, field))
 
     def error(self, code: str, message: str, hint: str | None, **where: Any) -> None:
+        """Report what forbids running the diagram; *where* as for `report`."""
         self.report(Severity.ERROR, code, message, hint, **where)
 
     def warn(self, code: str, message: str, hint: str | None, **where: Any) -> None:
+        """Report what does not forbid running the diagram; *where* as for `report`."""
         self.report(Severity.WARNING, code, message, hint, **where)
 
     def problem(self, node: DomainNode, problem: Problem) -> None:
+        """Report a problem with a node's properties."""
         self.report(problem.severity, problem.code, problem.message, problem.hint, node=node, field=problem.field)
 
     def inside(self, node: DomainNode, field: str, line: int, column: int) -> tuple[int, int] | None:

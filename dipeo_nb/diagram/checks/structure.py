@@ -10,6 +10,7 @@ from dipeo_nb.domain.nodes import PersonJobNode, SubDiagramNode
 
 
 def check_structure(state: CheckState) -> None:
+    """Check that there are nodes, a start and an endpoint, and that ids and labels are unique."""
     nodes = state.model.nodes
     if not nodes:
         state.error("no-nodes", "The diagram has no nodes.", "Add at least a start node under `nodes`.")

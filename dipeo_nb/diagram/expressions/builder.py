@@ -26,6 +26,7 @@ class Builder:
         self.depth = 0
 
     def build(self, node: ast.expr) -> Closure:
+        """Compile a node of the syntax tree."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             self.refuse(node, f"The expression is nested more than {MAX_DEPTH} levels deep.")
@@ -38,6 +39,7 @@ class Builder:
         return closure
 
     def refuse(self, node: ast.AST, message: str, hint: str | None = None) -> NoReturn:
+        """Raise ExpressionError for a node that is not allowed."""
         raise self.source.error(
             node,
             message,

@@ -40,6 +40,7 @@ class Scope:
         return scope
 
     def step(self) -> None:
+        """Charge one step; raises TooLargeError when there are too many."""
         root = self.root
         root.steps += 1
         self.account.rounds -= 1

@@ -108,6 +108,7 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 def comparison(kind: type[ast.cmpop]) -> Callable[[Any, Any], Any]:
+    """The function of a comparison operator."""
     if kind is ast.Eq:
         return _equal
     if kind is ast.NotEq:
@@ -159,6 +160,7 @@ def method_argument(value: Any) -> Any:
 
 
 def bound_method(owner: Any, name: str, path: str) -> Any:
+    """The method of a value, if expressions may call it; *path* names the value in errors."""
     for candidate in (plain(owner), text_of(owner)):
         for types, names in METHODS:
             if isinstance(candidate, types) and name in names and hasattr(candidate, name):
@@ -179,6 +181,7 @@ def record_fields(value: Any) -> Any:
 
 
 def kind(value: Any) -> str:
+    """The kind of a value, with an article, for messages."""
     if value is None:
         return "None"
     names = {

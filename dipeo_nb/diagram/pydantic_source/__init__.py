@@ -142,6 +142,7 @@ class ModelBuilder(AnnotationReader):
                 raise self.error(self.places[name], f"class '{self.places[name].name}' ({reason(error)})") from error
 
     def fields(self, node: ast.ClassDef, names: TypeNames) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The fields and the config of a model class."""
         found: dict[str, Any] = {}
         config: dict[str, Any] = {}
         where = f"class {node.name}"

@@ -28,6 +28,7 @@ class AnnotationReader(ValueReader):
     """Reads annotations as types; classes of the source by reference, to be made later."""
 
     def annotation(self, node: ast.expr, names: TypeNames, depth: int = 0) -> Any:
+        """The type of an annotation; *names* has the type variables."""
         self.spend(node, depth)
         match node:
             case ast.Constant(value=None):
@@ -52,6 +53,7 @@ class AnnotationReader(ValueReader):
                 return self.refuse(node, f"the type `{source_of(node)}`")
 
     def named(self, node: ast.expr, name: str, names: TypeNames, depth: int) -> Any:
+        """The type of a name."""
         if name in self.classes:
             return self.need(name)
         if name in self.aliases:
@@ -77,6 +79,7 @@ class AnnotationReader(ValueReader):
         )
 
     def subscript(self, node: ast.expr, name: str, index: ast.expr, names: TypeNames, depth: int) -> Any:
+        """The type of a subscript, such as `list[str]`."""
         items: Sequence[ast.expr] = index.elts if isinstance(index, ast.Tuple) else [index]
         if not items:
             self.refuse(node, f"the type `{source_of(node)}`")
@@ -139,6 +142,7 @@ class AnnotationReader(ValueReader):
         return typing.Annotated[kind, self.options(given)]
 
     def annotated(self, items: Sequence[ast.expr], names: TypeNames, depth: int) -> Any:
+        """The type of `Annotated[…]`."""
         kind = self.annotation(items[0], names, depth + 1)
         extras: list[Any] = []
         for item in items[1:]:

@@ -34,6 +34,7 @@ class SourceIndex:
         self.skipped: list[tuple[int, str]] = []
 
     def top(self, node: ast.stmt) -> None:
+        """Register a top-level statement of the source."""
         match node:
             case ast.ClassDef():
                 self.classes.pop(node.name, None)  # the later one counts, and its place
@@ -70,6 +71,7 @@ class SourceIndex:
                 self.skip(node, construct(node))
 
     def skip(self, node: ast.AST, what: str) -> None:
+        """Note a part of the source that is ignored."""
         line = getattr(node, "lineno", 0)
         self.skipped.append((line, f"{what} (line {line})"))
 
@@ -79,9 +81,11 @@ class SourceIndex:
         return self.renamed.get(name, name)
 
     def base_name(self, node: ast.expr) -> str:
+        """The name of a base class, without its type arguments."""
         return self.name(node.value if isinstance(node, ast.Subscript) else node)
 
     def is_enum(self, node: ast.ClassDef, seen: tuple[str, ...] = ()) -> bool:
+        """Whether a class is an enumeration."""
         for base in node.bases:
             name = self.base_name(base)
             if name in self.classes and name not in (*seen, node.name):
@@ -105,6 +109,7 @@ class SourceIndex:
         return self.is_dataclass(node)
 
     def is_dataclass(self, node: ast.ClassDef) -> bool:
+        """Whether a class is a dataclass."""
         return any(self.name(d.func if isinstance(d, ast.Call) else d) == "dataclass" for d in node.decorator_list)
 
     def type_variables(self, node: ast.ClassDef) -> list[str]:
@@ -116,6 +121,7 @@ class SourceIndex:
         return found
 
     def spend(self, node: ast.AST, depth: int) -> None:
+        """Charge one part of an annotation or a value; refuses sources that are too large or too deep."""
         self.budget -= 1
         if depth > MAX_DEPTH:
             self.refuse(node, "so deeply nested a type or value")
@@ -134,6 +140,7 @@ class SourceIndex:
         )
 
     def error(self, node: ast.AST, what: str, where: str = "", hint: str | None = None) -> ValidationError:
+        """The error for a part of the source, with its line."""
         line = getattr(node, "lineno", None)
         inside = f" in {where}" if where else ""
         at = f"Line {line} of the text_format" if line else "The text_format"
@@ -144,4 +151,5 @@ class SourceIndex:
         )
 
     def refuse(self, node: ast.AST, what: str, where: str = "", hint: str | None = None) -> NoReturn:
+        """Raise the error for a part of the source."""
         raise self.error(node, what, where, hint)

@@ -43,6 +43,7 @@ def substituted(node: ast.expr, names: TypeNames) -> ast.expr:
 
 
 def construct(node: ast.AST) -> str:
+    """A statement, named for a message."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return f"the function '{node.name}'"
     if isinstance(node, ast.Expr):
@@ -51,14 +52,17 @@ def construct(node: ast.AST) -> str:
 
 
 def source_of(node: ast.AST) -> str:
+    """The text of a node, shortened."""
     return short(ast.unparse(node))
 
 
 def short(text: str, limit: int = 60) -> str:
+    """Text on one line, at most *limit* characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def reason(error: BaseException) -> str:
+    """The last line of an error's message."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip() and "errors.pydantic.dev" not in line]
     return short(lines[-1] if lines else type(error).__name__, 200)

@@ -38,6 +38,7 @@ class ValueReader(SourceIndex):
         return ForwardRef(name)
 
     def enumeration(self, name: str) -> type[enum.Enum]:
+        """The enumeration of that name, made once."""
         if name in self.enums:
             return self.enums[name]
         node = self.classes[name]
@@ -74,6 +75,7 @@ class ValueReader(SourceIndex):
         return made
 
     def auto(self, kind: str, mixed: list[str], name: str, members: Mapping[str, Any]) -> Any:
+        """The value of `auto()` for a member."""
         return name.lower() if kind == "StrEnum" or "str" in mixed else len(members) + 1
 
     def config(self, node: ast.expr) -> dict[str, Any]:
@@ -91,12 +93,14 @@ class ValueReader(SourceIndex):
         return found
 
     def setting(self, key: str, value: ast.expr) -> dict[str, Any]:
+        """One setting of `model_config`, if it matters to the shape."""
         if key in MODEL_SETTINGS:
             return {key: self.literal(value)}
         self.skip(value, f"the setting '{key}' of model_config")
         return {}
 
     def default(self, node: ast.expr) -> Any:
+        """The default of a field."""
         match node:
             case ast.Call(func=func) if self.name(func) in ("Field", "field"):
                 return self.field(node)
@@ -117,10 +121,12 @@ class ValueReader(SourceIndex):
         return lambda: self.models[name](**{key: make() for key, make in values.items()})
 
     def constant(self, node: ast.expr) -> Callable[[], Any]:
+        """A factory of copies of a constant."""
         value = self.literal(node)
         return lambda: copy.deepcopy(value)
 
     def factory(self, node: ast.expr) -> Callable[[], Any]:
+        """The value of `default_factory`."""
         if isinstance(node, ast.Lambda) and not node.args.args:
             return self.instance(node.body) or self.constant(node.body)
         name = self.name(node)
@@ -132,12 +138,14 @@ class ValueReader(SourceIndex):
         return FACTORIES[name]
 
     def field(self, node: ast.Call) -> Any:
+        """A call of `Field(…)`."""
         if len(node.args) > 1:
             self.refuse(node, "Field with several positional arguments")
         made = [("default", node.args[0])] if node.args else []
         return self.options([*made, *((k.arg or "", k.value) for k in node.keywords)])
 
     def options(self, given: Sequence[tuple[str, ast.expr]]) -> Any:
+        """The options of a `Field`."""
         options: dict[str, Any] = {}
         for name, value in given:
             name = OLD_OPTIONS.get(name, name)
