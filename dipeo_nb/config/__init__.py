@@ -1,13 +1,13 @@
 """Settings. The only package that reads the environment.
 
-Each variable is accepted under the name that upstream documents and under the one that worked there. What code or the command
-line gives goes first, then the environment, then the user's own file (`config.toml` in the user's configuration folder), then `.env`
-and `dipeo.toml` of the current directory (fields of `Settings` or variables as keys).
+Each variable is accepted under the name that DiPeO documents and under the one that its code reads. Precedence: values passed in code
+or on the command line, the environment, the user's own file (`config.toml` in the user's configuration folder), then `.env` and
+`dipeo.toml` of the current directory (keys are fields of `Settings` or variables).
 
-The first three are the user's word. The files of a folder may have come with it, so each field has a scope that says what they may
-do: `personal` fields are ignored there, `suggested` ones wait until the user approves them, `harmless` ones have effect, a `key` is
-used as `llm.pool` says. `get_settings().explain()` says where each value came from and what it is worth; a `DIPEO_*` variable that
-nothing reads is warned about.
+The first three belong to the user. A folder's files may have come with the folder, so each field has a scope that limits them:
+`personal` fields are ignored there, `suggested` fields have no effect until the user approves them, `harmless` fields apply, and a
+`key` is used as described in `llm.pool`. `get_settings().explain()` shows the origin and standing of each value; an unknown `DIPEO_*`
+variable causes a warning.
 """
 
 from dipeo_nb.config.addresses import OWN_HOSTS, is_loopback, is_own_server, ollama_address

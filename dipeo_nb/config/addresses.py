@@ -1,4 +1,4 @@
-"""Addresses of servers."""
+"""Server addresses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 OWN_HOSTS = {"openai": ("api.openai.com",), "anthropic": ("api.anthropic.com",), "google": ("generativelanguage.googleapis.com",)}
-"""The providers' own servers: these and what is below them."""
+"""Hosts of the providers' own servers; subdomains count as theirs."""
 
 
 def is_url(text: str) -> bool:
@@ -15,7 +15,7 @@ def is_url(text: str) -> bool:
 
 
 def is_own_server(url: str, hosts: Iterable[str]) -> bool:
-    """Whether a URL is one of a provider's own servers, over https."""
+    """Whether a URL belongs to one of a provider's own servers, over https."""
     try:
         address = urlsplit(url)
         host, _ = address.hostname or "", address.port
@@ -26,7 +26,7 @@ def is_own_server(url: str, hosts: Iterable[str]) -> bool:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL is of this machine."""
+    """Whether a URL points to this machine."""
     try:
         return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
     except ValueError:
@@ -34,15 +34,15 @@ def is_loopback(url: str) -> bool:
 
 
 def ollama_address(host: str) -> str:
-    """The URL that an OLLAMA_HOST means: scheme http and port 11434 unless given; an address to listen at is one to call.
+    """Return the URL of an OLLAMA_HOST value: scheme http and port 11434 by default; a listen address becomes a loopback address.
 
-    The rules are those of Ollama's own client (envconfig.Host, envconfig.ConnectableHost).
+    Follows Ollama's own client (envconfig.Host, envconfig.ConnectableHost).
     """
     text = host.strip().strip("\"'")
     scheme, there, rest = text.partition("://")
     rest = rest.rstrip("/")
     if there and not rest:
-        return text  # no address: whoever wants to use it says so
+        return text  # without an address; using it reports the error
     if not there:
         scheme, rest = "http", text.rstrip("/")
     place, slash, path = rest.partition("/")

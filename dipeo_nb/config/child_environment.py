@@ -1,4 +1,4 @@
-"""The environment of processes that are started."""
+"""The environment of child processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dipeo_nb.config.redaction import SECRET_NAME
 
 
 def ambient_headers(provider: str) -> frozenset[str]:
-    """Names of the headers that variables make the SDK of `openai` or `anthropic` send to every server."""
+    """Return the names of headers that the SDK of `openai` or `anthropic` sends to every server because of environment variables."""
     if provider not in ("openai", "anthropic"):
         return frozenset()
     lines = os.environ.get(f"{provider.upper()}_CUSTOM_HEADERS", "").splitlines()
@@ -19,30 +19,30 @@ def ambient_headers(provider: str) -> frozenset[str]:
 
 
 def code_environment(pass_env: Iterable[str] = ()) -> dict[str, str]:
-    """The environment of a process that runs a diagram's code; see `common.child_environment`.
+    """Return the environment of a process that runs a diagram's code; see `common.child_environment`.
 
     Args:
-        pass_env: names that it gets besides (`Settings.passed_variables`).
+        pass_env: additional variables (`Settings.passed_variables`).
     """
     return child_environment.child_environment(os.environ, pass_env)
 
 
 def missing_variable(code: str, message: str, pass_env: Iterable[str] = ()) -> str:
-    """What to do when code failed because a variable was not handed to it; empty when that cannot be the reason."""
+    """Return advice when code may have failed because a variable was withheld from it; otherwise an empty text."""
     name = child_environment.withheld(code, message, os.environ, pass_env)
     return child_environment.advice(name) if name else ""
 
 
 def pip_environment(pass_env: Iterable[str] = ()) -> dict[str, str]:
-    """The environment of pip: what any child gets, and where and how the user's pip looks for packages."""
+    """Return the environment of pip: that of any child process, plus the user's settings for package indexes."""
     return child_environment.child_environment(
         os.environ, (*child_environment.PIP, *pass_env), credentials_of_proxies=True
     )
 
 
 def claude_code_environment(*, key: str | None, base_url: str | None, pass_env: Iterable[str] = ()) -> dict[str, str]:
-    """What changes the environment that the program of Claude Code inherits: variables that are not for it are emptied (its
-    SDK cannot leave them out), then the key and the server it is to use are set. Our own retries are the only ones."""
+    """Return the changes to the environment that the Claude Code program inherits: variables that it must not see are emptied (its
+    SDK cannot remove them), then its key and server are set. Its own retries are turned off."""
     pass_env = tuple(pass_env)
     passed = child_environment.child_environment(
         os.environ, (*child_environment.CLAUDE_CODE, *pass_env), credentials_of_proxies=True
@@ -50,7 +50,7 @@ def claude_code_environment(*, key: str | None, base_url: str | None, pass_env: 
     keys = {name for name in passed if SECRET_NAME.search(name) and not child_environment.matches(name, pass_env)}
     hidden = {name: "" for name in os.environ if name not in passed or name in keys}
     mine = {"ANTHROPIC_API_KEY": key or "", "ANTHROPIC_AUTH_TOKEN": ""}
-    if not key:  # the user's own login, however it is made
+    if not key:  # the user's own login, of whatever kind
         mine = {name: os.environ[name] for name in os.environ if name.startswith("CLAUDE_CODE_OAUTH")}
     server = {"ANTHROPIC_BASE_URL": base_url} if base_url else {}
     quiet = {

@@ -23,27 +23,27 @@ _override: ContextVar[Settings | None] = ContextVar("dipeo_nb_settings", default
 
 
 def get_settings() -> Settings:
-    """The settings of this process: read once, then kept until `reset_settings`.
+    """Return the settings of this process: read once, then cached until `reset_settings`.
 
     Raises:
-        ConfigurationError: a variable holds something that cannot be used; the message names it.
+        ConfigurationError: a variable has an invalid value; the message names it.
     """
     return _override.get() or _cached()
 
 
 def reset_settings() -> None:
-    """Forget what was read; the next `get_settings` reads the environment again."""
+    """Clear the cache; the next `get_settings` reads the environment again."""
     _cached.cache_clear()
 
 
 @contextmanager
 def override_settings(**changes: Any) -> Iterator[Settings]:
-    """Other settings within the block, for tests: `with override_settings(base_dir=tmp): …`.
+    """Override settings within the block, for tests: `with override_settings(base_dir=tmp): …`.
 
-    They hold for this thread, and for the tasks and `asyncio.to_thread` calls that begin within the block.
+    They apply to this thread, and to tasks and `asyncio.to_thread` calls that start within the block.
 
     Raises:
-        ConfigurationError: a value cannot be used, or there is no such setting.
+        ConfigurationError: a value is invalid, or there is no such setting.
     """
     changed = get_settings().model_copy(update=changes)
     before = _override.set(changed)

@@ -1,4 +1,4 @@
-"""The model of persons that name none."""
+"""The model of persons without a model of their own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dipeo_nb.common import clock
 DEFAULT_MODEL = "gpt-5-nano-2025-08-07"
 """The default model, of OpenAI."""
 DEFAULT_MODEL_ENDS = date(2026, 12, 11)
-"""The day on which it is shut down (`domain/lifecycle.toml`)."""
+"""Day on which it is shut down (`domain/lifecycle.toml`)."""
 DEFAULT_MODEL_AFTER = "gpt-6-luna"
 """The default model from that day on."""
 
 
 def default_model() -> str:
-    """The default model of today."""
+    """Return today's default model."""
     return DEFAULT_MODEL_AFTER if clock.today() >= DEFAULT_MODEL_ENDS else DEFAULT_MODEL

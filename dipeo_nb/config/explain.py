@@ -1,4 +1,4 @@
-"""Where each setting came from, as a table."""
+"""Settings with their origins, as a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dipeo_nb.config.suggestions import Approval
 
 
 class Setting(NamedTuple):
-    """One setting, explained."""
+    """One row of `Settings.explain`."""
 
     name: str
     value: str
@@ -20,12 +20,12 @@ class Setting(NamedTuple):
     """`environment DIPEO_X`, the user's file, `.env`, `dipeo.toml`, `given` (changed in code) or `default`."""
     variables: tuple[str, ...]
     standing: str = ""
-    """What it is worth: `personal`, `folder`, `folder, approved 28 Nov`, `folder, waiting → dp.trust(".")`,
+    """Standing: `personal`, `folder`, `folder, approved 28 Nov`, `folder, waiting → dp.trust(".")`,
     `folder, declined → dp.trust(".")`, `folder, ignored (personal)`; empty for defaults."""
 
 
 class Explanation(tuple[Setting, ...]):
-    """All settings; prints as a table."""
+    """All settings; displayed as a table."""
 
     def __repr__(self) -> str:
         wide = max(len(s.name) for s in self)
@@ -42,7 +42,7 @@ class Explanation(tuple[Setting, ...]):
 
 
 def standing(origin: Origin, approval: Callable[[], Approval], *, ignored: bool) -> str:
-    """What a value is worth, and whether the folder has one that is ignored."""
+    """Return the standing of a value, including whether a value of the folder is ignored."""
     return "; ".join(filter(None, (_worth(origin, approval), "folder, ignored (personal)" if ignored else "")))
 
 
@@ -60,7 +60,7 @@ def _worth(origin: Origin, approval: Callable[[], Approval]) -> str:
 
 
 def _day(at: str) -> str:
-    """`28 Nov` of `2026-11-28T10:00:00Z`."""
+    """Format `2026-11-28T10:00:00Z` as `28 Nov`."""
     months = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
     found = re.match(r"\d{4}-(\d\d)-(\d\d)", at)
     return f"{int(found[2])} {months[int(found[1]) - 1]}" if found and 1 <= int(found[1]) <= 12 else ""

@@ -1,4 +1,4 @@
-"""How a setting is declared, and the types of their values."""
+"""Declaration of settings, and the types of their values."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from dipeo_nb.errors import UserError
 
 
 def setting(*names: str, default: Any, scope: Scope = "personal", **more: Any) -> Any:
-    """A field of `Settings`.
+    """Declare a field of `Settings`.
 
     Args:
-        names: the environment variables that set it; the first that is set counts.
-        default: its value where nothing sets it.
-        scope: what a folder's files may do with it.
-        more: limits of its value (`gt=0`), as pydantic's `Field` takes them.
+        names: environment variables; the first one that is set counts.
+        default: value when nothing sets it.
+        scope: effect of a value in a folder's files.
+        more: constraints (`gt=0`), as for pydantic's `Field`.
     """
     return Field(default=default, json_schema_extra={"variables": list(names), "scope": scope}, **more)
 
 
 class Declared(NamedTuple):
-    """What `setting` says of a field."""
+    """Declaration of a field; see `setting`."""
 
     variables: tuple[str, ...]
     scope: Scope
 
 
 def declared(fields: Mapping[str, Any]) -> dict[str, Declared]:
-    """What is said of the fields of a model, by their names."""
+    """Return the declarations of a model's fields by name."""
     extras = ((name, info.json_schema_extra) for name, info in fields.items())
     return {name: Declared(tuple(extra["variables"]), extra["scope"]) for name, extra in extras}
 
 
 def home(value: Any) -> Any:
-    """`~` is the user's home in every path, wherever it is written."""
+    """Expand `~` to the user's home directory."""
     if isinstance(value, str | Path) and str(value).startswith("~"):
         try:
             found = from_home(value)
@@ -56,7 +56,7 @@ def absolute(value: Any) -> Any:
 
 
 def path_or_url(value: Any) -> Any:
-    """An absolute path, or the URL or `memory:` that it is."""
+    """Make a path absolute; leave URLs and `memory:` as they are."""
     if isinstance(value, str) and (is_url(value) or value in (":memory:", "memory:")):
         return value
     return absolute(value)
@@ -71,7 +71,7 @@ def upper(value: Any) -> Any:
 
 
 def path_list(value: Any) -> Any:
-    """The paths of a variable such as PATH."""
+    """Split the value of a variable such as PATH."""
     return tuple(part for part in value.split(os.pathsep) if part.strip()) if isinstance(value, str) else value
 
 

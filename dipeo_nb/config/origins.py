@@ -1,4 +1,4 @@
-"""Where the value of a setting came from."""
+"""Origins of settings and keys."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pydantic import SecretStr
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from."""
+    """Origin of a value."""
 
     source: Literal["default", "given", "environment", "user", ".env", "dipeo.toml"]
     variable: str = ""
-    """The name under which it stood there."""
+    """Its name there."""
     file: Path | None = None
     suggestion: bool = False
-    """Whether it is one that a folder may only suggest."""
+    """Whether it needs the user's approval."""
 
     @property
     def personal(self) -> bool:
-        """Whether it is the user's word; else it came with the folder."""
+        """Whether the user set it; otherwise it came with the folder."""
         return self.source not in (".env", "dipeo.toml")
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ GIVEN = Origin("given")
 
 
 class Credential(NamedTuple):
-    """A key, the variable that holds it, and where that is set."""
+    """A key, its variable, and where that is set."""
 
     variable: str
     secret: SecretStr
@@ -44,7 +44,7 @@ class Credential(NamedTuple):
 
 
 class FolderSecret(SecretStr):
-    """A key that came with a folder; keys of other types are the user's own."""
+    """A key that came with a folder; other types mark keys of the user's own."""
 
     def __init__(self, text: str, origin: Origin) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""Values of settings as they may be shown: without passwords and keys."""
+"""Settings for display: without passwords and keys."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dipeo_nb.common.text import printable
 
 URL = re.compile(r"(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://)(?P<rest>[^\s\"'<>]*)", re.IGNORECASE)
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
-"""Names of variables that hold secrets."""
+"""Matches names of variables that hold secrets."""
 _SECRET_PARAMETER = re.compile(r"key|token|secret|pass|pwd|credential|auth|sig", re.IGNORECASE)
 
 
 def without_password(text: str) -> str:
-    """A text, with `…` for the passwords and keys of the URLs in it: in front of the host and in the query."""
+    """Replace the passwords and keys in the URLs of a text with `…`, both before the host and in the query."""
 
     def masked(found: re.Match[str]) -> str:
         rest = found["rest"]
@@ -27,9 +27,9 @@ def without_password(text: str) -> str:
 
 
 def url_secrets(rest: str) -> set[str]:
-    """What of a URL (after `scheme://`) is a password or a key, as it is written there.
+    """Return the passwords and keys in a URL (after `scheme://`), as written there.
 
-    A password may hold `/` and `@` that should have been written `%2F` and `%40`: it is taken for one all the same.
+    Passwords with `/` and `@` that should have been encoded as `%2F` and `%40` are recognized, too.
     """
     place, _, query = rest.partition("?")
     before, at, _ = place.rpartition("@")
@@ -38,7 +38,7 @@ def url_secrets(rest: str) -> set[str]:
         user, colon, password = before.partition(":")
         if colon and "/" not in user:
             secrets.add(password)
-        elif not colon and len(user) >= 16 and "/" not in user:  # a token in the place of the user
+        elif not colon and len(user) >= 16 and "/" not in user:  # a token in place of the user
             secrets.add(user)
     for pair in re.split(r"[&;#]", query):
         name, _, value = pair.partition("=")
@@ -48,7 +48,7 @@ def url_secrets(rest: str) -> set[str]:
 
 
 def shown(value: Any) -> str:
-    """A value on one line, without passwords and without what a terminal would obey."""
+    """Format a value on one line, without passwords and without terminal control characters."""
     if isinstance(value, tuple):
         return os.pathsep.join(map(str, value))
     return printable(without_password(str(value))[:500])

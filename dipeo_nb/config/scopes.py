@@ -1,4 +1,4 @@
-"""What a folder's files may do with a setting."""
+"""Effect of the settings in a folder's files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Literal
 from dipeo_nb.config.addresses import OWN_HOSTS, is_own_server, is_url
 
 Scope = Literal["personal", "suggested", "harmless", "key"]
-"""What a folder's file may do with a field."""
+"""Effect of a field in a folder's file."""
 
 
 def _stays(value: Any, folder: Path) -> bool:
-    """Whether a path stays in the folder, and out of its hidden places but our own."""
+    """Whether a path stays in the folder and outside its hidden folders other than `.dipeo`."""
     text = str(value)
     if is_url(text) or text.startswith("~"):
         return False
@@ -28,7 +28,7 @@ def _stays(value: Any, folder: Path) -> bool:
 
 
 def _is_embedded(value: Any, folder: Path) -> bool:
-    """Whether models are embedded ones by name, or `echo`: nothing leaves the machine, no file is opened."""
+    """Whether all models are `echo` or embedded ones, by name: nothing leaves the machine, no file is opened."""
     names = [name.strip().lower() for name in str(value).split(",") if name.strip()]
     return all(re.fullmatch(r"(local|echo)(:[\w-]+(\.\w+)*)?", name) and not (folder / name[6:]).is_file() for name in names)
 
@@ -54,4 +54,4 @@ HARMLESS: dict[str, Callable[[Any, Path], bool]] = {
     "anthropic_base_url": lambda value, folder: is_own_server(str(value), OWN_HOSTS["anthropic"]),
     "google_base_url": lambda value, folder: is_own_server(str(value), OWN_HOSTS["google"]),
 }
-"""Field → whether a value is harmless though the field as such is not."""
+"""Field → predicate for values that are harmless although the field in general is not."""

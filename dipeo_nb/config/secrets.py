@@ -17,10 +17,10 @@ _PATH = re.compile(r"\s|^(?:[/~.]|[A-Za-z]:[/\\])")
 
 
 def secret_values(settings: Settings | None = None) -> set[str]:
-    """What must never be written down: the keys of *settings* (None: those of the process), and the values of variables that
+    """Return the values to redact: the keys of *settings* (default: those of the process), and the values of variables that
     look like secrets.
 
-    Short values and paths are left out: they are words of ordinary texts, and no secrets.
+    Short values and paths are omitted: they occur in ordinary text and are not secrets.
     """
     settings = settings or get_settings()
     fields = [settings.peek(name) for name in type(settings).model_fields]

@@ -1,4 +1,4 @@
-"""The settings, and what is computed from them."""
+"""The settings, and values derived from them."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
 class Settings(BaseSettings):
     """Everything that can be configured; see each field for variable, unit and default.
 
-    A field of which the folder suggests a value that nobody has approved has none: reading it raises SettingNotApprovedError.
+    Reading a field whose only value is a suggestion of the folder that has not been approved raises SettingNotApprovedError.
 
     Args:
-        given: values of fields, by field or variable; the others are looked for in the environment and the files.
+        given: values by field or variable; other fields are read from the environment and the files.
 
     Raises:
-        ConfigurationError: a value cannot be used, there is no such setting, or a file cannot be read.
+        ConfigurationError: a value is invalid, there is no such setting, or a file cannot be read.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=False)
@@ -63,99 +63,99 @@ class Settings(BaseSettings):
     base_dir: AbsolutePath = setting("DIPEO_BASE_DIR", default=None, scope="personal")
     """Root of all relative names in diagrams (DIPEO_BASE_DIR; default: the current directory)."""
     default_llm_model: str = setting("DIPEO_DEFAULT_LLM_MODEL", "DIPEO_LLM_DEFAULT_MODEL", default=DEFAULT_MODEL, scope="suggested")
-    """Model of a person that names none: `model`, `service:model` or a service. The default is gpt-5-nano-2025-08-07 until
+    """Model of persons without one: `model`, `service:model` or a service. The default is gpt-5-nano-2025-08-07 until
     2026-12-11, when it is shut down, and its successor gpt-6-luna from then on."""
     llm_timeout: float = setting("DIPEO_LLM_TIMEOUT", "DIPEO_LLM_TIMEOUT_S", default=300.0, gt=0, scope="harmless")
     """Seconds for one model call."""
     llm_idle_timeout: float = setting("DIPEO_LLM_IDLE_TIMEOUT", default=60.0, gt=0, scope="harmless")
-    """Seconds between two pieces of a streamed answer."""
+    """Seconds between two chunks of a streamed answer."""
     llm_max_retries: int = setting("DIPEO_LLM_MAX_RETRIES", default=3, ge=0, scope="harmless")
-    """Times a failed model call is repeated."""
+    """Retries of a failed model call."""
     llm_temperature: float | None = setting("DIPEO_LLM_TEMPERATURE", default=None, ge=0, scope="harmless")
-    """Sampling temperature of calls that name none; None: the provider's own default."""
+    """Sampling temperature of calls without one; None: the provider's default."""
     llm_max_tokens: int | None = setting("DIPEO_LLM_MAX_TOKENS", default=None, ge=1, scope="harmless")
-    """Limit of answers in tokens for calls that name none; None: the provider's own."""
+    """Maximum tokens of an answer for calls without a limit; None: the provider's default."""
     llm_fallbacks: str = setting("DIPEO_LLM_FALLBACKS", default="", scope="suggested")
-    """Models to ask in turn when a person's own cannot answer: `anthropic:NAME, local`."""
+    """Models to try in turn when a person's own model fails: `anthropic:NAME, local`."""
     llm_mode: Literal["live", "record", "replay", "auto"] = setting("DIPEO_LLM_MODE", default="live", scope="suggested")
-    """Recorded answers of models: `record` calls and writes them down, `replay` calls nothing, `auto` replays what is recorded
+    """Recording of model answers: `record` calls models and records them, `replay` calls nothing, `auto` replays what is recorded
     and records the rest (a cache)."""
     llm_recordings: Annotated[Path | None, BeforeValidator(home)] = setting("DIPEO_LLM_RECORDINGS", default=None, scope="suggested")
     """Folder of the recordings, below base_dir when relative; default: <base_dir>/.dipeo/recordings."""
     execution_timeout: float = setting("DIPEO_EXECUTION_TIMEOUT", "DIPEO_EXECUTION_ENGINE_TIMEOUT_S", default=3600.0, gt=0, scope="harmless")
     """Seconds for one run."""
     node_timeout: float = setting("DIPEO_NODE_TIMEOUT", "DIPEO_EXECUTION_NODE_TIMEOUT_S", default=600.0, gt=0, scope="harmless")
-    """Seconds for one run of one node, unless the node says otherwise. code_job: 30 s, user_response: no limit."""
+    """Seconds for one run of one node, unless the node has its own limit. code_job: 30 s, user_response: no limit."""
     parallel_execution: bool = setting("DIPEO_PARALLEL_EXECUTION", "DIPEO_EXECUTION_ENABLE_PARALLEL", default=True, scope="harmless")
     """False: one node at a time."""
     execution_parallelism: int = setting("DIPEO_EXECUTION_PARALLELISM", default=20, ge=1, scope="harmless")
-    """Nodes of one run that work at the same time."""
+    """Nodes of one run that execute at the same time."""
     max_iterations: int = setting("DIPEO_MAX_ITERATIONS", "DIPEO_EXECUTION_MAX_ITERATIONS", default=100, ge=1, scope="harmless")
-    """Runs of one node within one run of a diagram, before the loop is called endless."""
+    """Runs of one node within one run of a diagram, after which the loop counts as endless."""
     state_store_path: Annotated[Path | str | None, BeforeValidator(path_or_url)] = setting("STATE_STORE_PATH", "DIPEO_STATE_STORE_PATH", default=None, scope="suggested")
     """The run store: an SQLite file (default: <base_dir>/.dipeo/runs.db), a PostgreSQL database (`postgresql://user@host/name`), or
-    `:memory:`, which keeps no runs."""
+    `:memory:` (runs are not kept)."""
     state_store_sync: Literal["normal", "full"] = setting("DIPEO_STATE_STORE_SYNC", default="normal", scope="harmless")
-    """`normal` survives a killed process; `full` also survives a power cut, at about ten times the time per commit."""
+    """`normal` survives a killed process; `full` also survives a power failure, at about ten times the time per commit."""
     blob_store: Annotated[str | None, BeforeValidator(path_or_url_text)] = setting("DIPEO_BLOB_STORE", default=None, scope="suggested")
-    """Where blobs and artifacts are kept: a path, `memory:`, `s3://bucket/prefix` …; default: <base_dir>/.dipeo/blobs."""
+    """Store of blobs and artifacts: a path, `memory:`, `s3://bucket/prefix` …; default: <base_dir>/.dipeo/blobs."""
     conversation_store: Annotated[str | None, BeforeValidator(home)] = setting("DIPEO_CONVERSATION_STORE", default=None, scope="suggested")
-    """Where conversations and persons that outlive a run are kept: the path of an SQLite file, `memory:`, or `redis://…`
+    """Store of conversations and persons that outlive a run: the path of an SQLite file, `memory:`, or `redis://…`
     (conversations only); default: <base_dir>/.dipeo/conversations.db."""
     cache_dir: AbsolutePath = setting("DIPEO_CACHE_DIR", default=Path(platformdirs.user_cache_dir("dipeo-nb", appauthor=False)), scope="personal")
-    """Where the embedded model is kept."""
+    """Folder of the embedded models."""
     data_dir: AbsolutePath = setting("DIPEO_DATA_DIR", default=Path(platformdirs.user_data_dir("dipeo-nb", appauthor=False)), scope="personal")
-    """Where the user's own records are kept: stored keys, and which code of diagrams from elsewhere is trusted. Never a folder
-    that a server shows."""
+    """Folder of the user's own records: stored keys, and which code of diagrams from elsewhere is trusted. Never a folder
+    that a server exposes."""
     keys_store: Literal["auto", "keyring", "file"] = setting("DIPEO_KEYS_STORE", default="auto", scope="personal")
-    """Where `keys set` stores keys: `keyring` (the system's), `file` (apikeys.json in data_dir), `auto`: the keyring where there
+    """Store that `keys set` writes to: `keyring` (the system's), `file` (apikeys.json in data_dir), `auto`: the keyring if there
     is one, else the file."""
     keys_passphrase: SecretStr | None = setting("DIPEO_KEYS_PASSPHRASE", default=None, scope="personal")
-    """Encrypts the keys in that file; a file without is encrypted when it is next written."""
+    """Encrypts the keys in that file; an unencrypted file is encrypted when it is next written."""
     local_model: Annotated[str, BeforeValidator(home)] = setting("DIPEO_LOCAL_MODEL", default="smollm2-135m", scope="suggested")
     """Model of `--model local`: a name of the model store, or the path of a GGUF file."""
     open_places: tuple[str, ...] = setting("DIPEO_OPEN_PLACES", default=())
-    """Names that begin with a dot and may be used by diagrams all the same, separated by commas (`.github,.vscode`)."""
+    """Names beginning with a dot that diagrams may use, separated by commas (`.github,.vscode`)."""
     max_file_size: int = setting("DIPEO_MAX_FILE_SIZE", default=50 * 1024 * 1024, ge=1, scope="harmless")
     """Bytes; larger files are neither read nor written."""
     event_bus: str = setting("DIPEO_EVENT_BUS", "DIPEO_EVENT_BUS_BACKEND", default="memory", scope="suggested")
-    """How events travel: `memory` (within the process), a server's URL (`redis://host:6379/0`), or `redis` for that of
+    """Transport of events: `memory` (within the process), a server's URL (`redis://host:6379/0`), or `redis` for that of
     DIPEO_REDIS_URL."""
     redis_url: str = setting("DIPEO_REDIS_URL", "DIPEO_MSG_REDIS_URL", default="redis://localhost:6379/0", scope="suggested")
     """The server meant by `redis` alone."""
     event_queue_size: int = setting("DIPEO_EVENT_QUEUE_SIZE", "DIPEO_MSG_MAX_QUEUE_SIZE", default=10_000, ge=1, scope="harmless")
-    """Events waiting per slow subscriber."""
+    """Events that may wait for one slow subscriber."""
     pass_env: str = setting("DIPEO_PASS_ENV", default="")
-    """Variables of the environment that the code of diagrams gets besides the harmless ones (`GH_PAT, AWS_*`; in a file also a
+    """Environment variables that the code of diagrams sees in addition to the harmless ones (`GH_PAT, AWS_*`; in a file also a
     list)."""
     otel: bool = setting("DIPEO_OTEL", default=False, scope="suggested")
-    """Whether runs are sent to OpenTelemetry, by its own settings (OTEL_EXPORTER_OTLP_ENDPOINT …); without contents."""
+    """Whether runs are reported to OpenTelemetry, configured by its own variables (OTEL_EXPORTER_OTLP_ENDPOINT …); without contents."""
     openai_api_key: SecretStr | None = setting("OPENAI_API_KEY", default=None, scope="key")
     anthropic_api_key: SecretStr | None = setting("ANTHROPIC_API_KEY", default=None, scope="key")
     google_api_key: SecretStr | None = setting("GOOGLE_API_KEY", "GEMINI_API_KEY", default=None, scope="key")
     openai_base_url: str | None = setting("OPENAI_BASE_URL", default=None, scope="suggested")
     anthropic_base_url: str | None = setting("ANTHROPIC_BASE_URL", default=None, scope="suggested")
     google_base_url: str | None = setting("GOOGLE_BASE_URL", "GOOGLE_GEMINI_BASE_URL", default=None, scope="suggested")
-    """Another server for Gemini; without the version (`/v1beta`), which is added."""
+    """Another server for Gemini; without the version (`/v1beta`), which is appended."""
     ollama_host: str = setting("OLLAMA_HOST", default="http://localhost:11434", scope="suggested")
     """Address of the Ollama server; in any form that Ollama takes (`gpu-box`, `127.0.0.1:11434`, `http://…`)."""
     host: str = setting("DIPEO_HOST", default="127.0.0.1", scope="personal")
-    """Where `dipeo-nb serve` listens; the default is reached from this machine only."""
+    """Address that `dipeo-nb serve` listens on; the default is reachable from this machine only."""
     port: int = setting("DIPEO_PORT", default=8000, ge=0, le=65535, scope="harmless")
     """Port of `dipeo-nb serve`; 0 chooses a free one."""
     serve_token: SecretStr | None = setting("DIPEO_SERVE_TOKEN", default=None, scope="personal")
-    """Token of `dipeo-nb serve`; default: a new one each time, printed."""
+    """Token of `dipeo-nb serve`; default: a new one for each start, printed."""
     cors_origins: str = setting("DIPEO_CORS_ORIGINS", default="")
-    """Origins whose pages may use `dipeo-nb serve` (`https://lab.example.org`), separated by commas; `*`: all. Default: none."""
+    """Origins whose pages may call `dipeo-nb serve` (`https://lab.example.org`), separated by commas; `*`: all. Default: none."""
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(upper)] = setting(
         "DIPEO_LOG_LEVEL", default="INFO", scope="harmless"
     )
-    """What the commands log to stderr, from this level on. In a notebook, logging is set up with the module `logging`."""
+    """Lowest level that commands log to stderr. In a notebook, configure logging with the module `logging`."""
     guest_budget: float = setting("DIPEO_GUEST_BUDGET", default=0.10, ge=0)
-    """US dollars that a run of an untrusted diagram may spend on models unasked, with its sub-diagrams (and 50 calls and 200,000
-    tokens at most); 0: it is asked about before any model is called."""
+    """US dollars that a run of an untrusted diagram may spend on models without approval, including its sub-diagrams (and 50 calls
+    and 200,000 tokens at most); 0: approval is needed before any model is called."""
     trusted_folders: Annotated[tuple[AbsolutePath, ...], BeforeValidator(path_list)] = setting("DIPEO_TRUST", default=())
-    """Folders whose diagrams are the user's own, with all below them; in the variable separated as in PATH."""
+    """Folders whose diagrams, including those in subfolders, count as the user's own; in the variable separated as in PATH."""
 
     @field_validator("open_places", mode="before")
     @classmethod
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
 
     _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
     _waiting: dict[str, Any] = PrivateAttr(default_factory=dict)
-    """Values that the folder suggests; they have effect once they are approved."""
+    """Suggestions of the folder; they have no effect until approved."""
     _sources: Sources = PrivateAttr()
 
     @classmethod
@@ -189,7 +189,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What `Sources` has chosen, and nothing else: where each value comes from decides what it may do."""
+        """Use only what `Sources` has chosen, since the effect of a value depends on its origin."""
         return (init_settings,)
 
     def __init__(self, **given: Any) -> None:
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Fields of which only the folder has a value, and the default model, are not in the instance's dictionary."""
+            """Look up suggestions of the folder and the default model, which are not in the instance's dictionary."""
             if name in FIELDS and name in self._waiting:
                 return self._approved(name)
             if name == "default_llm_model" and name not in self._origins:
@@ -224,38 +224,38 @@ class Settings(BaseSettings):
         raise not_approved(self._origins[name], self._waiting[name], self._sources.folder)
 
     def approval(self) -> Approval:
-        """What the user has said to the suggestions of the folder."""
+        """Return the user's decision about the suggestions of the folder."""
         return approval_of(self.data_dir, self._sources.suggestions)
 
     def peek(self, name: str) -> Any:
-        """The value of a field, also one that waits to be approved: to be shown, never to be used."""
+        """Return the value of a field even if it has not been approved: for display only."""
         return self._waiting[name] if name in self._waiting else getattr(self, name)
 
     def waits(self, name: str) -> bool:
-        """Whether the value of a field is a suggestion of the folder that is not approved."""
+        """Whether the value of a field is a suggestion of the folder that has not been approved."""
         return name in self._waiting and self.approval().state != "approved"
 
     def origin(self, name: str) -> Origin:
-        """Where the value of a field came from."""
+        """Return the origin of a field's value."""
         if name not in FIELDS:
             raise _unknown(name)
         return self._origins.get(name, DEFAULT)
 
     @property
     def default_was_replaced(self) -> bool:
-        """Whether nothing names a default model, and the one of old has been shut down: its successor is the default now."""
+        """Whether the default model is the successor of one that was shut down, since nothing sets another."""
         return "default_llm_model" not in self._origins and clock.today() >= DEFAULT_MODEL_ENDS
 
     @property
     def folder(self) -> Path:
-        """The folder whose `.env` and `dipeo.toml` were read: the current directory when the settings were."""
+        """The folder whose `.env` and `dipeo.toml` were read: the current directory at that time."""
         return self._sources.folder
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with other values, which are checked and are the user's own.
+        """Return a copy with other values, which are validated and count as the user's own.
 
         Raises:
-            ConfigurationError: a value cannot be used, or there is no such setting.
+            ConfigurationError: a value is invalid, or there is no such setting.
         """
         copied = super().model_copy(deep=deep)
         changes = _by_field(update or {})
@@ -283,7 +283,7 @@ class Settings(BaseSettings):
             yield "default_llm_model", default_model()
 
     def explain(self) -> Explanation:
-        """Every setting: its value (keys masked), where it came from, what it is worth, and its variables. A table in a notebook."""
+        """Return all settings with value (keys masked), origin, standing and variables; a table in a notebook."""
         return Explanation(self._explained())
 
     def _explained(self) -> Iterator[Setting]:
@@ -298,10 +298,10 @@ class Settings(BaseSettings):
             yield Setting(name, text, source, variables, standing(origin, self.approval, ignored=in_vain))
 
     def secret(self, *variables: str, of: Literal["anybody", "user", "folder"] = "anybody") -> Credential | None:
-        """The first of *variables* that holds something: keys of services that have no field here (`GITHUB_TOKEN`), too.
+        """Return the first of *variables* that is set, also for services without a field here (`GITHUB_TOKEN`).
 
-        Variables of a field give the field's value, also when that was changed in code; others are looked for in the
-        environment, as it is now, and in `.env`. What is the user's own goes first.
+        A field's variable returns the field's value, even if changed in code; others are looked up in the current environment
+        and in `.env`. The user's own keys take precedence.
         """
         fields = {name: field for field, (names, _) in FIELDS.items() for name in names}
         found: list[Credential] = []
@@ -323,8 +323,8 @@ class Settings(BaseSettings):
 
     @property
     def own_places(self) -> tuple[Path, ...]:
-        """Files and folders that belong to the product, wherever they are: no diagram reaches them. What waits to be approved is
-        none of them."""
+        """Files and folders that belong to the package, wherever they are: diagrams cannot access them. Suggestions that have not been
+        approved are not among them."""
         config = Path(platformdirs.user_config_dir("dipeo-nb", appauthor=False))
         places = [self.data_dir, self.cache_dir, config, self.base_dir / ".dipeo"]
 
@@ -348,12 +348,12 @@ class Settings(BaseSettings):
 
     @property
     def recordings(self) -> Path:
-        """Folder of the recorded answers of models."""
+        """Folder of recorded model answers."""
         return self.base_dir / (self.llm_recordings or Path(".dipeo", "recordings"))
 
     @property
     def run_store(self) -> Path | str | None:
-        """Path of the run store's file, or the URL of its database; None for memory only."""
+        """Path of the run store's file, or URL of its database; None: memory only."""
         place = self.state_store_path
         if place is None:
             return self.base_dir / ".dipeo" / "runs.db"
@@ -364,12 +364,12 @@ FIELDS = declared(Settings.model_fields)
 
 
 def _is_path(place: Path | str | None) -> TypeGuard[Path | str]:
-    """Whether a store is a file or folder, not a server or memory."""
+    """Whether a store is a file or folder rather than a server or memory."""
     return isinstance(place, Path) or (place is not None and "://" not in place and not place.endswith("memory:"))
 
 
 def folder_suggestions(folder: Path) -> Suggestions:
-    """What the files of a folder suggest now.
+    """Return what the files of a folder suggest at present.
 
     Raises:
         ConfigurationError: one of them cannot be read.
@@ -378,7 +378,7 @@ def folder_suggestions(folder: Path) -> Suggestions:
 
 
 def not_approved(origin: Origin, value: Any, folder: Path) -> SettingNotApprovedError:
-    """The error of a value that a folder suggests and nobody has approved: what it is, and both ways out."""
+    """Return the error for a suggestion of a folder that has not been approved, with both ways to resolve it."""
     return SettingNotApprovedError(
         f"{origin.variable}={shown(value)} in {origin.file} came with the folder and waits for your yes.",
         hint=f'Approve it: dipeo-nb trust "{folder}" (dp.trust("{folder}")). Or decide yourself: set {_variable_of(origin)} in the '
@@ -390,17 +390,17 @@ def not_approved(origin: Origin, value: Any, folder: Path) -> SettingNotApproved
 
 
 def _variable_of(origin: Origin) -> str:
-    """The environment variable of a setting that a file may name by its field."""
+    """Return the environment variable of a setting, which a file may name by its field."""
     return FIELDS[origin.variable].variables[0] if origin.variable in FIELDS else origin.variable
 
 
 def scope_of(name: str) -> Scope:
-    """The scope of a field."""
+    """Return the scope of a field."""
     return FIELDS[name].scope
 
 
 def _by_field(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by field, of what is given by field or by variable."""
+    """Return values by field, given by field or by variable."""
     fields = {variable: field for field, (names, _) in FIELDS.items() for variable in names}
     found = {fields.get(name.upper(), name): value for name, value in given.items()}
     for name in found:
@@ -416,7 +416,7 @@ def _unknown(name: str) -> ConfigurationError:
 
 
 def _unusable(error: ValidationError, origins: Mapping[str, Origin]) -> ConfigurationError:
-    """The error of values that cannot be used. They are not repeated: one may be a key in the wrong variable."""
+    """Return the error for invalid values. It does not repeat them: one may be a key in the wrong variable."""
     wrong: dict[str, str] = {}
     for found in error.errors(include_input=False, include_url=False):
         name = str(found["loc"][0]) if found["loc"] else "settings"

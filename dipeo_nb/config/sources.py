@@ -1,4 +1,4 @@
-"""Where settings are read from, and which value counts."""
+"""Sources of settings, and their precedence."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dipeo_nb.config.scopes import HARMLESS, Scope
 from dipeo_nb.config.suggestions import Suggestion, Suggestions
 
 Fields = Mapping[str, Declared]
-"""The fields of `Settings`, by their names."""
+"""Fields of `Settings` by name."""
 
 
 def user_file() -> Path:
-    """The user's own file of settings."""
+    """Return the path of the user's own settings file."""
     return Path(platformdirs.user_config_dir("dipeo-nb", appauthor=False)) / "config.toml"
 
 
-@dataclass(frozen=True, repr=False)  # there are keys in it
+@dataclass(frozen=True, repr=False)  # it holds keys
 class Layer:
-    """The settings of one source: field → (name it had there, value)."""
+    """Settings of one source: field → (name there, value)."""
 
     source: Literal["environment", "user", ".env", "dipeo.toml"]
     file: Path | None
@@ -43,20 +43,20 @@ class Layer:
 
 @dataclass(frozen=True, repr=False)
 class Sources:
-    """Everything that was read; which value counts is decided here."""
+    """All sources as read; decides which value takes precedence."""
 
     fields: Fields
     folder: Path
     layers: tuple[Layer, ...]
-    """The first that has a value goes first."""
+    """In order of precedence."""
     dotenv: Mapping[str, str]
-    """Everything in `.env` that is not empty, names in upper case."""
+    """Non-empty entries of `.env`, names in upper case."""
     names: tuple[tuple[str, Path | None], ...]
-    """Names that may be settings, with the file they stand in."""
+    """Names that may be settings, each with its file."""
 
     @classmethod
     def read(cls, fields: Fields, folder: Path | None = None) -> Sources:
-        """The environment, the user's file and the files of a folder; default: the current directory."""
+        """Read the environment, the user's file and a folder's files (default: the current directory)."""
         folder = Path.cwd() if folder is None else folder.resolve()
         dotenv_file, toml_file, own_file = folder / ".env", folder / "dipeo.toml", user_file()
         dotenv, toml, own = read_dotenv(dotenv_file), read_toml(toml_file), read_toml(own_file, own=True)
@@ -72,7 +72,7 @@ class Sources:
         return cls(fields, folder, layers, filled, names)
 
     def chosen(self, given: Mapping[str, Any]) -> dict[str, tuple[Any, Origin]]:
-        """Field → (value, origin), for fields that have one; base_dir always has."""
+        """Return field → (value, origin) for all fields that are set, and for base_dir."""
         found: dict[str, tuple[Any, Origin]] = {name: (value, GIVEN) for name, value in given.items()}
         for name in self.fields:
             for layer in self.layers:
@@ -91,7 +91,7 @@ class Sources:
 
     @property
     def ignored(self) -> dict[str, list[str]]:
-        """File of the folder → names of personal settings in it, which have no effect."""
+        """File of the folder → names of its personal settings, which have no effect."""
         return {
             str(layer.file): names
             for layer in self.layers
@@ -109,7 +109,7 @@ class Sources:
         return Suggestions(self.folder, tuple(found.values()))
 
     def _scope(self, name: str, value: Any) -> Scope:
-        """What a value of the folder may do: some fields are harmless with some values."""
+        """Scope of a folder's value: some fields are harmless with certain values."""
         scope = self.fields[name].scope
         harmless = HARMLESS.get(name)
         if harmless is not None and isinstance(value, str | bool) and harmless(value, self.folder):
@@ -118,7 +118,7 @@ class Sources:
 
 
 def _values(fields: Fields, pairs: Iterable[tuple[str, Any]], *, by_name: bool = False) -> dict[str, tuple[str, Any]]:
-    """Field → (name, value) of those that are set, by variable in any case, and by field where files have those."""
+    """Return field → (name, value) of those that are set, by variable in any case; *by_name*: by field, too."""
     upper = {name.upper(): (name, value) for name, value in pairs if not _is_empty(value)}
     found: dict[str, tuple[str, Any]] = {}
     for field, (variables, _) in fields.items():
@@ -129,5 +129,5 @@ def _values(fields: Fields, pairs: Iterable[tuple[str, Any]], *, by_name: bool =
 
 
 def _is_empty(value: Any) -> bool:
-    """A variable that is set to nothing is not set, as in the shells' `${X:-default}` and in Compose files."""
+    """Whether a value counts as unset: empty variables do, as in the shells' `${X:-default}` and in Compose files."""
     return isinstance(value, str) and not value.strip()

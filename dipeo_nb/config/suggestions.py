@@ -1,4 +1,4 @@
-"""What the files of a folder suggest, and what the user has said to it."""
+"""Suggestions in a folder's files, and the user's decision about them."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ class Suggestion(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The value as it may be shown, on one line."""
+        """The value for display, on one line."""
         return shown(self.value)
 
 
 class Suggestions(NamedTuple):
-    """The values that the files of a folder suggest, also those that something of the user's goes before."""
+    """Values that a folder's files suggest, including those that a setting of the user's own overrides."""
 
     folder: Path
     entries: tuple[Suggestion, ...]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the folder and the sorted names and values: what a yes holds for."""
+        """SHA-256 of the folder and the sorted names and values, which an approval is bound to."""
         values = sorted((entry.name, json.dumps(entry.value, default=str)) for entry in self.entries)
         return hashlib.sha256(json.dumps([str(self.folder), values]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Approval(NamedTuple):
-    """What the user has said to the suggestions of a folder."""
+    """The user's decision about the suggestions of a folder."""
 
     state: Literal["waiting", "approved", "declined"]
     at: str = ""
-    """When, as `2026-11-28T10:00:00Z`."""
+    """Time of the decision, such as `2026-11-28T10:00:00Z`."""
 
 
 Approvals = Callable[[Path, Suggestions], Approval]
-"""Looks up what was said: the user's data folder, the suggestions."""
+"""Looks up a decision, given the user's data folder and the suggestions."""
 _approvals: Approvals | None = None
 
 
 def use_approvals(approvals: Approvals) -> None:
-    """Say where approvals are looked up; without, everything that a folder suggests waits."""
+    """Set the lookup of approvals; until then, all suggestions wait."""
     global _approvals
     _approvals = approvals
 

@@ -1,4 +1,4 @@
-"""Warnings of settings that have no effect."""
+"""Warnings about settings without effect."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dipeo_nb.config.sources import Sources, user_file
 
 
 class FolderSettingWarning(UserWarning):
-    """A file of a folder sets what only the user may set."""
+    """A folder's file sets what only the user may set."""
 
 
 class UnknownSettingWarning(UserWarning):
-    """A DIPEO_* variable that nothing reads."""
+    """A DIPEO_* variable or a key of a settings file that nothing reads."""
 
 
 NOT_USED = {
@@ -24,15 +24,15 @@ NOT_USED = {
     "DIPEO_ENV": "there are no environments to choose between",
     "DIPEO_COMPILE_PROMPTS": "prompts are always compiled",
 }
-"""Variables of upstream that mean nothing here, and why."""
+"""DiPeO's variables without effect here → reason."""
 OTHERS = ("DIPEO_DI_", "DIPEO_MSG_")
-"""Beginnings of upstream's variables for machinery that does not exist here."""
+"""Prefixes of DiPeO's variables for components that do not exist here."""
 MOST_WARNINGS = 20
-"""Names of a file that are warned about one by one."""
+"""Unknown names of a file that are reported one by one; the rest are counted."""
 
 
 def warn(sources: Sources) -> None:
-    """Say once what of the sources has no effect."""
+    """Warn about the settings without effect."""
     fields = sources.fields
     variables = {v for field in fields.values() for v in field.variables}
     said: dict[Path | None, int] = {}
