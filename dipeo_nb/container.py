@@ -332,7 +332,7 @@ def _telemetry(settings: Settings) -> Telemetry | None:
     if settings.waits("otel"):
         origin = settings.origin("otel")
         warnings.warn(
-            f"{origin.variable} of {origin.file} waits for your yes; until then, runs are not sent to OpenTelemetry.",
+            f"{origin.variable} of {origin.file} needs your approval; until then, runs are not sent to OpenTelemetry.",
             FolderSettingWarning,
             stacklevel=2,
         )
@@ -499,7 +499,7 @@ class Runtime(InitializationMixin):
         Raises:
             DiagramNotFoundError, DiagramFormatError: it cannot be read.
             InvalidDiagramError: it was read and refused; `diagnostics` says where and why.
-            TrustError: it is not the user's own, wants more than to talk to models, and nobody has said yes.
+            TrustError: it is not the user's own, wants more than to call models, and nobody has said yes.
         """
         document = diagram if isinstance(diagram, Diagram) else load(diagram, base_dir=self.settings.base_dir)
         plan = self.compile(document)

@@ -441,7 +441,7 @@ def test_urls_that_name_nothing(url: str, said: str):
 
 def test_half_a_key_is_refused():
     """A key id without its secret is a mistake."""
-    with pytest.raises(ConfigurationError, match="two halves"):
+    with pytest.raises(ConfigurationError, match="two parts"):
         S3Adapter("b", access_key_id="k")
 
 

@@ -96,8 +96,8 @@ def test_sources_have_an_order_and_are_named(monkeypatch: pytest.MonkeyPatch, tm
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("DIPEO_LLM_TIMOUT", "Nothing reads DIPEO_LLM_TIMOUT. Did you mean DIPEO_LLM_TIMEOUT"),
-        ("DIPEO_XYZZY_PLUGH", "Nothing reads DIPEO_XYZZY_PLUGH."),
+        ("DIPEO_LLM_TIMOUT", "Unknown setting DIPEO_LLM_TIMOUT. Did you mean DIPEO_LLM_TIMEOUT"),
+        ("DIPEO_XYZZY_PLUGH", "Unknown setting DIPEO_XYZZY_PLUGH."),
         ("DIPEO_WORKERS", "no effect"),
         ("DIPEO_DI_ENABLE_AUDIT", "no effect"),
     ],

@@ -435,7 +435,7 @@ def test_a_wrong_password(redis_server: str):
 
 
 def test_no_place_in_the_stream():
-    with pytest.raises(EventBusError, match="'yesterday' is no id"):
+    with pytest.raises(EventBusError, match="'yesterday' is not the id"):
         RedisEventBus().subscribe(print, after="yesterday")
 
 

@@ -293,7 +293,7 @@ def test_a_folder_cannot_flood_or_steer_the_terminal(folder: Path):
         get_settings()
     said = [str(w.message) for w in caught]
     assert len(said) == 21
-    assert "2980 more names" in said[-1]
+    assert "2980 more unknown settings" in said[-1]
     assert all(text.isprintable() for text in said)
     (folder / "dipeo.toml").write_text(f"port = {'9' * 5000}")
     reset_settings()
@@ -309,7 +309,7 @@ def test_a_run_says_what_waits(folder: Path, monkeypatch: pytest.MonkeyPatch):
     asking = {**LIGHT, "persons": {"Ada": {"service": "openai", "model": "m"}}}
     with (
         dp.Session() as session,
-        pytest.raises(Exception, match=r"OPENAI_BASE_URL=http://127\.0\.0\.2:9/v1 .* waits for your yes") as caught,
+        pytest.raises(Exception, match=r"OPENAI_BASE_URL=http://127\.0\.0\.2:9/v1 .* needs your approval") as caught,
     ):
         session.run(asking)
     assert "dipeo-nb trust" in str(caught.value)
@@ -381,7 +381,7 @@ def test_what_does_not_need_it_works(field: str, value: str, runs: bool, folder:
             if runs:
                 assert session.run(diagram).outputs["End"] is not None
             else:
-                with pytest.raises(Exception, match="waits for your yes"):
+                with pytest.raises(Exception, match="needs your approval"):
                     session.run(diagram)
 
 

@@ -246,11 +246,11 @@ def test_updating(db: DBOperationsDomainService, keys: str, value: Any, result: 
     ("call", "said"),
     [
         (("d", "update", 1), "needs `keys`"),
-        (("d", "update", 1, "l[7]"), "no item of the list"),
+        (("d", "update", 1, "l[7]"), "an item of the list"),
         (("d", "update", 1, "n.x"), "leads through 3"),
         (("d", "update", 1, "a,b"), "mapping of values"),
         (("d", "update", {"a": 1}, "a,b"), "no value for 'b'"),
-        (("t.txt", "update", 1, "a"), "holds no mapping"),
+        (("t.txt", "update", 1, "a"), "does not hold a mapping"),
         (("d", "merge", 1), "no operation 'merge'.*append, prompt, read, update, write"),
         (("", "read"), "no name"),
         (("d", "write", 1, None, 3), "read only"),
@@ -448,7 +448,7 @@ def test_long_yaml_that_others_change_meanwhile(tmp_path: Path, monkeypatch: pyt
     run(db.execute_operation("l.yaml", "append", {"n": "new"}))
     assert path.read_text().endswith("- {theirs: 0}\n- n: new\n")
     rounds = 100
-    with pytest.raises(StorageError, match="changed faster"):
+    with pytest.raises(StorageError, match="changes faster"):
         run(db.execute_operation("l.yaml", "append", {"n": "never"}))
     assert "never" not in path.read_text()
 

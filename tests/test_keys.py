@@ -144,7 +144,7 @@ def test_setting_replaces_and_takes_ids_of_diagrams():
 @pytest.mark.parametrize("key", ["", "  ", "two words", "two\nlines", "a\0b", "x" * 9000, None, 5], ids=ascii)
 def test_what_is_no_key_is_refused(key: Any, file: Path):
     """Empty, several words, control characters, too long, no text (an unset variable): refused, and not repeated."""
-    with pytest.raises(ValidationError, match="no API key") as caught:
+    with pytest.raises(ValidationError, match="not an API key") as caught:
         run(APIKeyService().set_api_key("openai", key))
     assert not str(key).strip() or str(key) not in str(caught.value)
     assert not file.exists()
@@ -341,9 +341,9 @@ def test_without_the_passphrase_nothing_is_read_or_written(file: Path):
         run(locked.get_api_key("APIKEY_000000"))
     wrong = APIKeyService(settings=settings_with(keys_passphrase=SecretStr("wrong")))
     for work in (wrong.list_api_keys(), wrong.set_api_key("github", OTHER)):
-        with pytest.raises(APIKeyError, match="the passphrase is another one"):
+        with pytest.raises(APIKeyError, match="the passphrase is wrong"):
             run(work)
-    with pytest.raises(APIKeyError, match="the passphrase is another one"):
+    with pytest.raises(APIKeyError, match="the passphrase is wrong"):
         locked.unlock("wrong")
     assert locked.locked
     locked.unlock(PASSPHRASE)
@@ -370,7 +370,7 @@ def test_the_passphrase_can_be_changed(file: Path):
     run(keys.protect("another passphrase"))
     assert json.loads(file.read_bytes())["encryption"]["salt"] != salt
     fresh = APIKeyService()
-    with pytest.raises(APIKeyError, match="the passphrase is another one"):
+    with pytest.raises(APIKeyError, match="the passphrase is wrong"):
         fresh.unlock(PASSPHRASE)
     fresh.unlock("another passphrase")
     assert (secret(fresh, "openai"), secret(keys, "openai")) == (CANARY, CANARY)
@@ -390,7 +390,7 @@ def test_an_encrypted_key_cannot_pass_for_another(file: Path):
     ):
         bad = {**good, "keys": {name: {**row, **change.get(name, {})} for name, row in good["keys"].items()}}
         file.write_text(json.dumps(bad))
-        with pytest.raises(APIKeyError, match="changed by somebody else"):
+        with pytest.raises(APIKeyError, match="changed from outside"):
             run(keys.get_api_key(first))
 
 
@@ -437,7 +437,7 @@ def test_the_keyring_is_used_where_there_is_one(ring: DictKeyring, file: Path):
     run(keys.delete_api_key("openai"))
     assert run(keys.list_api_keys()) == []
     assert not any("sk-" in entry for entry in ring.entries.values())
-    with pytest.raises(APIKeyError, match="takes no passphrase"):
+    with pytest.raises(APIKeyError, match="does not use a passphrase"):
         run(keys.protect("x"))
 
 
@@ -450,7 +450,7 @@ def test_what_keeps_nothing_or_keeps_it_in_the_open_is_no_keyring(kind: Any, rin
 
     keyring.set_keyring(Plain() if kind == "plain" else kind())
     assert [store.name for store in stores(settings_with(keys_store="auto"))] == ["key file"]
-    with pytest.raises(APIKeyError, match="no keyring that can be used"):
+    with pytest.raises(APIKeyError, match="no usable keyring"):
         stores(settings_with(keys_store="keyring"))
 
 
@@ -699,7 +699,7 @@ def test_nothing_on_stdin_is_a_mistake(file: Path):
     """No key, no file."""
     done = cli("set", "openai")
     assert (done.returncode, file.exists()) == (2, False)
-    assert "That is no API key" in done.stderr
+    assert "That is not an API key" in done.stderr
     encrypt = cli("set", "openai", "--encrypt", stdin=CANARY)
     assert encrypt.returncode == 2
     assert "DIPEO_KEYS_PASSPHRASE" in encrypt.stderr
@@ -749,7 +749,7 @@ def test_the_terminal_does_not_show_the_key(file: Path):
     assert (status, OTHER in shown, phrase in shown) == (0, False, False)
     assert not {CANARY, OTHER} & set(file.read_text().split('"'))
     shown, status = talk(["delete", "github"], ("Passphrase of the stored keys: ", "wrong"))
-    assert (status, "the passphrase is another one" in shown) == (1, True)
+    assert (status, "the passphrase is wrong" in shown) == (1, True)
     shown, status = talk(["delete", "github"], ("Passphrase of the stored keys: ", phrase))
     assert (status, "Deleted: github" in shown) == (0, True)
     assert cli("delete", "openai").returncode == 1

@@ -204,7 +204,7 @@ def test_validation(tmp_path: Path):
         (lambda: v.validate_enum("blue", Color, "color"), "red"),
         (lambda: v.validate_required_fields({"a": 1}, ["a", "b", "c"]), "b, c"),
         (lambda: v.validate_file_path("../x", tmp_path), "outside"),
-        (lambda: v.validate_file_path("", tmp_path), "no path"),
+        (lambda: v.validate_file_path("", tmp_path), "not a path"),
     ):
         with pytest.raises(ValidationError, match=said):
             call()

@@ -173,7 +173,7 @@ def test_a_changed_record_of_a_child_is_not_gone_on_from(recorded: tuple[Path, l
     base, events, child = recorded
     with Session(store=store_of(events, OF_CHILDREN[case](child))) as session, pytest.raises(NodeExecutionError) as caught:
         session.resume(events[0].run_id, view=False).result(30)
-    assert "not as this user's runs have written it" in str(caught.value)
+    assert "differs from what this user's runs have written" in str(caught.value)
     assert not (base / "ran.txt").exists()
 
 

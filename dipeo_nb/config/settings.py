@@ -380,7 +380,7 @@ def folder_suggestions(folder: Path) -> Suggestions:
 def not_approved(origin: Origin, value: Any, folder: Path) -> SettingNotApprovedError:
     """Return the error for a suggestion of a folder that has not been approved, with both ways to resolve it."""
     return SettingNotApprovedError(
-        f"{origin.variable}={shown(value)} in {origin.file} came with the folder and waits for your yes.",
+        f"{origin.variable}={shown(value)} in {origin.file} came with the folder and needs your approval.",
         hint=f'Approve it: dipeo-nb trust "{folder}" (dp.trust("{folder}")). Or decide yourself: set {_variable_of(origin)} in the '
         f"environment or in {user_file()}.",
         variable=origin.variable,

@@ -50,17 +50,17 @@ def warn(sources: Sources) -> None:
         if name in NOT_USED:
             message = f"{name} has no effect: {NOT_USED[name]}."
         elif name.startswith(OTHERS):
-            message = f"{name} has no effect: it belongs to machinery of upstream that does not exist here."
+            message = f"{name} has no effect: it configures a component of DiPeO that does not exist here."
         elif toml:
             near = difflib.get_close_matches(written, fields, n=1)
             message = f"{toml}: there is no setting '{written}'." + (f" Did you mean '{near[0]}'?" if near else "")
         else:
             near = difflib.get_close_matches(name, variables, n=1)
-            message = f"Nothing reads {name}." + (f" Did you mean {near[0]}?" if near else "")
+            message = f"Unknown setting {name}." + (f" Did you mean {near[0]}?" if near else "")
         warnings.warn(message, UnknownSettingWarning, stacklevel=4)
     for file, count in said.items():
         if file is not None and count > MOST_WARNINGS:
-            warnings.warn(f"{file.name}: {count - MOST_WARNINGS} more names mean nothing here.", UnknownSettingWarning, stacklevel=4)
+            warnings.warn(f"{file.name}: {count - MOST_WARNINGS} more unknown settings.", UnknownSettingWarning, stacklevel=4)
     for file, names in sources.ignored.items():
         warnings.warn(
             f"{file}: {', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: a folder cannot set this. "

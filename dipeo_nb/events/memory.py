@@ -226,7 +226,7 @@ class InMemoryEventBus:
     async def cleanup(self) -> None:
         subscribers = self._subscribers
         if not await self._drained():
-            _LOG.warning("An event handler has not returned for %g s; it is not waited for any more", CLEANUP_S)
+            _LOG.warning("An event handler has not returned for %g s; no longer waiting for it", CLEANUP_S)
         for subscriber in subscribers:
             self.unsubscribe(Subscription(subscriber.id))
         self._calls.clear()
@@ -281,7 +281,7 @@ class InMemoryEventBus:
             await on_loop(calling.get_loop(), functools.partial(asyncio.wait, {calling}, timeout=_PATIENCE_S))
             self._late = self._calling is not None
             if self._late:
-                _LOG.warning("An event handler takes longer than %g s; runs do not wait for it any more", _PATIENCE_S)
+                _LOG.warning("An event handler takes longer than %g s; runs no longer wait for it", _PATIENCE_S)
 
     def subscribe(
         self,
@@ -407,7 +407,7 @@ class InMemoryEventBus:
             self.unsubscribe(Subscription(subscriber.id))
             error = EventBusError(
                 f"An event handler is {len(queue) or len(events)} events behind; its subscription has ended.",
-                hint="Subscribe again and catch up from the run store, or give it a larger queue (max_queue_size).",
+                hint="Subscribe again and catch up from the run store, or use a larger queue (max_queue_size).",
                 cause="overflow",
             )
             _LOG.error("%s", error)
@@ -481,7 +481,7 @@ def check_events(events: Sequence[Event]) -> None:
     for event in events:
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - who calls may not be typed
             raise EventBusError(
-                f"A {type(event).__name__} is no event; nothing was published.",
+                f"A {type(event).__name__} is not an event; nothing was published.",
                 hint="Publish dipeo_nb.domain.events.Event objects.",
                 cause="invalid",
             )

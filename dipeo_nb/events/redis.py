@@ -479,7 +479,7 @@ def _decoded(fields: dict[bytes, bytes]) -> Event | None:
         values = decode(fields[b"event"])
         return Event(**{**values, "type": EventType(values["type"])})
     except (KeyError, TypeError, ValueError) as error:
-        _LOG.warning("An entry of the stream is no event that this version knows: %r", error)
+        _LOG.warning("An entry of the stream is not an event known to this version: %r", error)
         return None
 
 
@@ -493,7 +493,7 @@ def _id(after: str) -> str:
     if time.isdecimal() and (not dash or number.isdecimal()):
         return after
     raise EventBusError(
-        f"'{after}' is no id of an event in the stream.",
-        hint="Say after='0' for all there is, or a bus's `position`.",
+        f"'{after}' is not the id of an event in the stream.",
+        hint="Use after='0' for all events, or a bus's `position`.",
         cause="invalid",
     )

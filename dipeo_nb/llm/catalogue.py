@@ -160,7 +160,7 @@ def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
     variable = getattr(kind, "key_variable", "")
     if setting and settings.waits(setting) and not is_loopback(str(settings.peek(setting))):
         origin = settings.origin(setting)
-        return f"{origin.variable} of {origin.file} waits for your yes: dipeo-nb trust ."
+        return f"{origin.variable} of {origin.file} needs your approval: dipeo-nb trust ."
     if variable and not has_key and not own_server and not getattr(kind, "key_optional", False):
         return f"set {variable}"
     if service == "ollama":

@@ -33,7 +33,7 @@ class Mixin:
             for name in sorted(seen.keys() & vars(base).keys() - vars(cls).keys() - _LIFECYCLE):
                 raise TypeError(
                     f"{cls.__name__} mixes {seen[name].__name__} and {base.__name__}, which both have '{name}'. "
-                    f"Say in {cls.__name__} which of them is meant, or rename."
+                    f"Define it in {cls.__name__}, or rename."
                 )
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -33,7 +33,7 @@ class ValidationMixin(Mixin):
         """The value; raises when it is of another type. A bool is no int."""
         if not _fits(value, kind):
             wanted = getattr(kind, "__name__", str(kind)) if not getattr(kind, "__args__", None) else str(kind)
-            raise ValidationError(f"{name} is {type(value).__name__}, not {wanted}.", hint=f"Give a {wanted}.")
+            raise ValidationError(f"{name} is {type(value).__name__}, not {wanted}.", hint=f"Provide a value of type {wanted}.")
         return value
 
     def validate_enum(self, value: Any, allowed: Collection[Any], name: str = "value") -> Any:
@@ -48,13 +48,13 @@ class ValidationMixin(Mixin):
     ) -> Path:
         """The absolute path; raises when it is empty, or outside *allowed_base* once links are followed."""
         if not str(path).strip() or "\0" in str(path):
-            raise ValidationError(f"{str(path)!r} is no path.", hint="Give the path of a file.")
+            raise ValidationError(f"{str(path)!r} is not a path.", hint="Provide the path of a file.")
         if allowed_base is None:
             return Path(path).resolve()
         base = Path(allowed_base).resolve()
         full = (base / path).resolve()
         if not full.is_relative_to(base):
-            raise ValidationError(f"{path} is outside {base}.", hint="Give a path within it.")
+            raise ValidationError(f"{path} is outside {base}.", hint="Provide a path within it.")
         return full
 
 

@@ -94,7 +94,7 @@ class EnvironmentAPIKeyService:
         if not name.strip() or not variables or not all(map(_VARIABLE.match, variables)):
             raise ValidationError(
                 "A service needs a name and the name of at least one variable.",
-                hint='Say e.g. register("jira", "JIRA_API_TOKEN").',
+                hint='Use e.g. register("jira", "JIRA_API_TOKEN").',
             )
         self._variables[_spelled(name)] = variables
 

@@ -163,7 +163,7 @@ class APIKeyService:
         file = self._stores[0]
         if not isinstance(file, KeyFile):
             raise APIKeyError(
-                f"Keys are stored in the {file.name}, which takes no passphrase of ours.",
+                f"Keys are stored in the {file.name}, which does not use a passphrase of dipeo-nb.",
                 hint="Set DIPEO_KEYS_STORE=file to keep them in a file.",
             )
         await asyncio.to_thread(file.protect, _known(passphrase))
@@ -222,7 +222,7 @@ class APIKeyService:
             if key_id.strip().upper() != name and len(others) > 1:
                 raise APIKeyError(
                     f"There are {len(others)} keys of '{keys[name].service}'.",
-                    hint=f"Say which one: {', '.join(others)}.",
+                    hint=f"Choose one: {', '.join(others)}.",
                     key_id=key_id,
                 )
             del keys[name]
@@ -353,7 +353,7 @@ def _secret(key: str | SecretStr) -> SecretStr:
     text = given.strip() if isinstance(given, str) else ""  # None, say, of an environment variable that is not set
     if not text or len(text) > LONGEST or not text.isprintable() or " " in text:
         raise ValidationError(
-            "That is no API key: it is empty, longer than "
+            "That is not an API key: it is empty, longer than "
             f"{LONGEST} characters, or has spaces, line breaks or control characters in it.",
             hint="Copy it again, alone.",
         )
@@ -366,7 +366,7 @@ def _service(name: str) -> str:
     if redactor(name) != name or not _SERVICE.match(service):
         # Not repeated: it may be the key itself.
         raise ValidationError(
-            "That is no name of a service: lower-case letters, digits, dots and dashes.",
+            "That is not a service name: lower-case letters, digits, dots and dashes.",
             hint="Name one, such as openai; the key itself is asked for.",
         )
     return service
@@ -381,7 +381,7 @@ def _known(passphrase: str | SecretStr) -> SecretStr:
 def _label(text: str) -> str:
     if not text.strip() or len(text) > 100 or not text.isprintable() or redactor(text) != text:
         raise ValidationError(
-            "That is no label: it is empty, longer than 100 characters, has control characters or a key in it.",
-            hint="Give a few words, such as: Team account.",
+            "That is not a label: it is empty, longer than 100 characters, has control characters or a key in it.",
+            hint="Use a few words, such as: Team account.",
         )
     return text.strip()

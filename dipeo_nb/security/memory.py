@@ -27,7 +27,7 @@ class InMemoryAPIKeyService:
 
     async def set_api_key(self, key_id: str, key: str) -> None:
         if not key_id.strip() or not key.strip():
-            raise APIKeyError("A key needs an id and a value.", hint="Give both.")
+            raise APIKeyError("A key needs an id and a value.", hint="Provide both.")
         redactor.add(key)
         self._keys[key_id] = SecretStr(key)
 

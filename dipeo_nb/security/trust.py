@@ -118,7 +118,7 @@ class Trust:
         if say is not False and allow is None and self.knows(found):
             return Decision(Level.TRUSTED, found, found.uses)
         if missing:
-            what = "wants more than was allowed" if allow is not None else "wants more than to talk to models"
+            what = "wants more than was allowed" if allow is not None else "wants more than to call models"
             if allow is None and say is None and (earlier := self._earlier(found)) is not None:
                 what = f"has changed since your yes: {difference(earlier.parts, earlier.powers, found)}"
             besides = "" if allow is None else granting(Capabilities(missing).of(*get_args(Kind)))
@@ -174,7 +174,7 @@ class Trust:
         except ValueError as error:
             raise ValidationError(
                 f"'{error}' is nothing that can be allowed.",
-                hint="Say e.g. --allow read=data/*.csv, write=out/, net=api.x.org, code, process, service=NAME, function.",
+                hint="Use e.g. --allow read=data/*.csv, write=out/, net=api.x.org, code, process, service=NAME, function.",
             ) from None
         # Code can do everything that a program can.
         return Capabilities({*granted, *granted_by(["process"])}) if granted.covers("code", ANY) else granted
@@ -186,13 +186,13 @@ class Trust:
         trusted = f"; everything in {folder}: dipeo-nb trust {folder} (dp.trust)" if folder else ""
         waiting: tuple[PendingSetting, ...] = ()
         if folder is not None and _open_to_others(folder, self._trusted_above(folder) or folder):
-            why, folder, trusted = f"{why}; all users may write into {folder}, so it is nobody's", None, ""
+            why, folder, trusted = f"{why}; all users may write into {folder}, so it is not trusted", None, ""
         if folder is not None:
             with contextlib.suppress(ConfigurationError):  # files of settings that cannot be read have no effect
                 waiting = pending_settings(folder, settings=self._settings)
         return TrustError(
             f"{why}{f' ({place})' if place else ''}.",
-            hint=f"Read it (dipeo-nb inspect {name}). Then say yes to exactly this: --pin {found.code} (trust=\"{found.code}\"), "
+            hint=f"Read it (dipeo-nb inspect {name}). Then approve exactly this: --pin {found.code} (trust=\"{found.code}\"), "
             f"remembered: --trust (trust=True){trusted}{f'; or allow that, too: {besides}' if besides else ''}.",
             lines=tuple(uses.listing()),
             uses=uses.report(),
@@ -291,7 +291,7 @@ class Trust:
             raise ValidationError(f"There is no folder {folder}.", hint="Name a folder, or a diagram.")
         if _open_to_others(folder, folder):
             raise ValidationError(
-                f"All users of this machine may write into {folder}, so what lies there is nobody's.", hint=f'chmod o-w "{folder}"'
+                f"All users of this machine may write into {folder}, so its contents cannot be trusted.", hint=f'chmod o-w "{folder}"'
             )
         approve_settings(folder, settings=self._settings, shown=shown)
         self.store.add(FolderTrust(path=str(folder), inode=folder.stat().st_ino))

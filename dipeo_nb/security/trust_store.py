@@ -166,7 +166,7 @@ class TrustStore:
         except ValueError:
             secret = b""
         if len(secret) != KEY_BYTES:
-            raise _unusable(path, "it is damaged", "Remove it; then you are asked before runs of the past go on.")
+            raise _unusable(path, "it is damaged", "Remove it; then you are asked before earlier runs are resumed.")
         return secret
 
     def _change(self, changed: Callable[[Sequence[Any]], list[Any]]) -> None:
@@ -210,7 +210,7 @@ class TrustStore:
         except OSError as error:
             raise StorageError(
                 f"{path} cannot be {what}: {error.strerror or error}.",
-                hint="Make room or correct the rights of that folder; or choose another with DIPEO_DATA_DIR.",
+                hint="Free some space or correct the permissions of that folder; or choose another with DIPEO_DATA_DIR.",
                 operation="remember",
                 path=str(path),
             ) from error

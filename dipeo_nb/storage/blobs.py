@@ -81,7 +81,7 @@ def checked_metadata(key: str, metadata: Mapping[str, str] | None) -> dict[str, 
             except (TypeError, UnicodeEncodeError):
                 raise StorageError(
                     f"The metadata of the blob '{key}' is not text at {name!a:.60}: {value!a:.60}.",
-                    hint="Give texts by name; structure goes into the blob itself, or into an artifact's metadata.",
+                    hint="Use texts by name; structured data belongs in the blob itself, or in an artifact's metadata.",
                     operation="put", path=key, cause="not_text",
                 ) from None  # fmt: skip
     return dict(metadata or {})

@@ -109,7 +109,7 @@ def appended(text: str, value: Any, path: str) -> tuple[str, int]:
     if not text.strip("\r\n"):
         return (value if isinstance(value, str) else text_of(value, path)), _count(value)
     if not value and isinstance(value, (Mapping, list, tuple)):
-        raise _does_not_fit(path, "the row has no cells", "Give a mapping or a list of cells.")
+        raise _does_not_fit(path, "the row has no cells", "Provide a mapping or a list of cells.")
     several = isinstance(value, (list, tuple)) and all(isinstance(v, (Mapping, list, tuple)) for v in value)
     values: list[Any] = list(value) if several else [value]  # pyright: ignore[reportUnknownArgumentType]
     tables = [_taken_apart(text, delimiter, path) for delimiter in _delimiters(text)]
@@ -149,14 +149,14 @@ def _lines(table: _Table, value: Any, path: str) -> list[str]:
     width = len(table.records[0].cells)
     if isinstance(value, Mapping):
         if len(set(table.header)) < width:
-            raise _does_not_fit(path, "two columns have the same name", "Give a list of cells.")
+            raise _does_not_fit(path, "two columns have the same name", "Provide a list of cells.")
         row = {str(name): _cell(cell, path) for name, cell in value.items()}  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
         return [_checked(table, [row.get(name, "") for name in table.header], path)]
     if isinstance(value, str) and width > 1:
         return _verbatim(table, value, path)
     cells = [_cell(cell, path) for cell in (value if isinstance(value, (list, tuple)) else [value])]  # pyright: ignore[reportUnknownVariableType]
     if len(cells) != width:
-        raise _does_not_fit(path, f"it has {len(cells)} cells, and the file {width} columns", "Give a cell for each.")
+        raise _does_not_fit(path, f"it has {len(cells)} cells, and the file {width} columns", "Provide a cell for each.")
     return [_checked(table, cells, path)]
 
 
@@ -180,10 +180,10 @@ def _verbatim(table: _Table, text: str, path: str) -> list[str]:
     try:
         records = _records(text, table.delimiter)
     except csv.Error as error:
-        raise _does_not_fit(path, f"it is not CSV ({error})", "Give a mapping or a list of cells.") from None
+        raise _does_not_fit(path, f"it is not CSV ({error})", "Provide a mapping or a list of cells.") from None
     width = len(table.records[0].cells)
     if not records or any(len(record.cells) != width for record in records):
-        raise _does_not_fit(path, f"it is text of other than {width} columns", "Give a mapping or a list of cells.")
+        raise _does_not_fit(path, f"it is text of other than {width} columns", "Provide a mapping or a list of cells.")
     return [record.raw for record in records]
 
 
@@ -194,7 +194,7 @@ def _widened(text: str, table: _Table, values: list[Any], new: list[str], path: 
     width = len(table.records[0].cells)
     if not known & set(table.header):
         header = ", ".join(table.header)
-        raise _does_not_fit(path, f"no name of it is a column of the file ({header})", "Name the columns of the file.")
+        raise _does_not_fit(path, f"none of its names is a column of the file ({header})", "Name the columns of the file.")
     if any(len(record.cells) != width for record in table.records):
         raise _does_not_fit(
             path, f"a column {names} cannot be added, as the lines of the file differ in length", "Leave it out."
@@ -344,7 +344,7 @@ def _cell(value: Any, path: str) -> Any:
     except (TypeError, ValueError, RecursionError):
         pass
     raise StorageError(
-        f"Cannot write '{path}': a cell cannot hold {type(value).__name__}.", hint="Give text or a number.",
+        f"Cannot write '{path}': a cell cannot hold {type(value).__name__}.", hint="Provide text or a number.",
         operation="write", path=path, cause="not_csv",
     )  # fmt: skip
 

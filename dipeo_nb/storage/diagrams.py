@@ -246,7 +246,7 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
         path_parts(path, self.storage.base_path, suffixes=ENDINGS)
         if (said := _TWO_FORMATS.search(path)) and said[0].lower() not in detect.SUFFIXES:
             endings = ", ".join(SUFFIXES.values())
-            raise ValidationError(f"'{said[0]}' is the end of no diagram's name.", hint=f"Use one of {endings}.")
+            raise ValidationError(f"'{said[0]}' is not a file ending of diagrams.", hint=f"Use one of {endings}.")
         form = format or detect.format_of_name(path) or "light"
 
         def write() -> None:

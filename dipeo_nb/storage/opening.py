@@ -31,7 +31,7 @@ def open_file(files: WholeFiles, path: str | Path, mode: str = "r", encoding: st
     kind = "".join(c for c in mode if c not in "bt")
     if kind not in MODES or ("b" in mode and "t" in mode) or len(set(mode)) < len(mode):
         raise StorageError(
-            f"'{mode}' is no mode of a file.", hint="Use r, w, x or a, with b for bytes and + for both ways.",
+            f"'{mode}' is not a file mode.", hint="Use r, w, x or a, optionally with b for bytes and + for reading and writing.",
             operation="open", path=str(path), cause="unsupported",
         )  # fmt: skip
     there = kind[0] == "r" or (kind[0] == "a" and files.exists(path))

@@ -91,7 +91,7 @@ def yaml_value(text: str, path: str) -> Any:
         plain = json.dumps(value, default=str) if len(text) <= QUICK else "".join(json.JSONEncoder(default=str).iterencode(value))
         return json.loads(plain) if len(plain) <= QUICK else stepwise_json.loads(plain)
     except (TypeError, ValueError) as error:
-        raise ValidationError(f"'{path}' is no YAML that JSON can hold: {error}.", hint="Correct the file.") from None
+        raise ValidationError(f"'{path}' is YAML that JSON cannot represent: {error}.", hint="Correct the file.") from None
     except RecursionError:
         raise _too_deep(path) from None
 
@@ -203,7 +203,7 @@ def yaml_text(value: Any, path: str) -> str:
     try:
         return stepwise_yaml.dumps(_held(value, path, "YAML"))
     except yaml.YAMLError as error:
-        raise _not_held(path, "$", f"no value of YAML ({error})", "YAML") from error
+        raise _not_held(path, "$", f"an invalid YAML value ({error})", "YAML") from error
 
 
 def _is_plain(value: Any, path: str) -> bool:
@@ -298,7 +298,7 @@ def _name(name: Any, path: str, place: str, form: str) -> Any:
         return _text(str.__str__(name), path, place, form)
     if form == "YAML" and (name is None or isinstance(name, (bool, int, float, date))):
         return name
-    raise _not_held(path, place, f"the name {name!r:.60}, which is no text", form)
+    raise _not_held(path, place, f"the name {name!r:.60}, which is not text", form)
 
 
 def _text(text: str, path: str, place: str, form: str) -> str:
@@ -311,7 +311,7 @@ def _not_held(path: str, place: str, what: str, form: str) -> StorageError:
     shown = place if len(place) < 120 else f"{place[:60]}…{place[-40:]}"
     return StorageError(
         f"Cannot write '{path}': the value has {what} at {shown}, which {form} cannot hold.".encode(errors="replace").decode(),
-        hint="Give text, numbers, lists and mappings.", operation="write", path=path, cause="not_json",
+        hint="Use text, numbers, lists and mappings.", operation="write", path=path, cause="not_json",
     )  # fmt: skip
 
 

@@ -98,11 +98,11 @@ class RunStore(Protocol):
         """Leave an answer to a question of a run for the process that has the run, or will have it. The first one counts.
 
         Raises:
-            StorageError: `answered`, there is one already; `unsupported` (the default), the store keeps no answers.
+            StorageError: `answered`, there is one already; `unsupported` (the default), the store does not store answers.
         """
         raise StorageError(
-            f"{type(self).__name__} keeps no answers.",
-            hint="Answer where the run goes on.",
+            f"{type(self).__name__} does not store answers.",
+            hint="Answer in the process that executes the run.",
             operation="answer",
             run_id=run_id,
             cause="unsupported",

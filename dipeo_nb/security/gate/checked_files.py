@@ -130,7 +130,7 @@ class GuestFiles(CheckedFiles):
             self._said = True
             _LOG.warning(
                 "This diagram is not trusted, so its files are written into %s; to have them where it names them, "
-                "say yes to it (--trust, trust=True), or trust its folder (dipeo-nb trust FOLDER).",
+                "approve it (--trust, trust=True), or trust its folder (dipeo-nb trust FOLDER).",
                 drafts.base_path,
             )
         return drafts

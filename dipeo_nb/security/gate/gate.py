@@ -185,7 +185,7 @@ class Gate:
         if not same:
             raise NotGrantedError(
                 f"The file '{name}' has changed since it was shown.",
-                hint="Begin the run again, so that it is shown as it is now; or trust the folder: dipeo-nb trust FOLDER.",
+                hint="Start the run again, so that it is shown as it is now; or trust the folder: dipeo-nb trust FOLDER.",
                 kind="code",
                 what=name,
             )
@@ -211,8 +211,8 @@ class Gate:
         if (self.records == "data" or self.level is Level.GUEST) and not holds_objects(events):
             return
         raise NotGrantedError(
-            f"The record of run {events[0].run_id} is not as this user's runs have written it.",
-            hint="Run the diagram again; or look at it, and say yes with --trust (trust=True).",
+            f"The record of run {events[0].run_id} differs from what this user's runs have written.",
+            hint="Run the diagram again; or review it, and approve it with --trust (trust=True).",
             kind="code",
             what=events[0].run_id,
         )
@@ -233,7 +233,7 @@ class Gate:
                 return self.decide(document, plan, record)
             except TrustError as error:
                 raise NotGrantedError(
-                    f"The diagram '{plan.name}' is not trusted, and wants more than to talk to models: "
+                    f"The diagram '{plan.name}' is not trusted, and wants more than to call models: "
                     f"{'; '.join(line.strip() for line in error.listing()[:3])}.",
                     hint=f"Look at it: dipeo-nb inspect {document.path}; then: dipeo-nb trust {document.path}",
                     kind="diagram",
@@ -249,7 +249,7 @@ class Gate:
             name = plan.name if place is None else posixpath.join(posixpath.dirname(place), stem(place))
             raise NotGrantedError(
                 f"The diagram '{plan.name}' was not part of what was shown before the run, or has changed since.",
-                hint=f"Begin the run again, so that it is shown; allow it ({granting([Use('diagram', name)])}); "
+                hint=f"Start the run again, so that it is shown; allow it ({granting([Use('diagram', name)])}); "
                 "or trust the folder: dipeo-nb trust FOLDER.",
                 kind="diagram",
                 what=plan.name,

@@ -25,8 +25,8 @@ def refusal_of_all(uses: Sequence[Use], diagram: str) -> NotGrantedError:
     ordered = Capabilities(uses).of(*get_args(Kind))
     deeds = "; ".join(dict.fromkeys(_deed(use.kind, use.what) for use in ordered[:5]))
     return NotGrantedError(
-        f"The diagram '{diagram}', which was chosen while the run went on, was not allowed to {deeds}{' …' if len(ordered) > 5 else ''}.",
-        hint=f"Allow exactly that with {granting(ordered)}, beside what the run was given already.",
+        f"The diagram '{diagram}', which was chosen during the run, was not allowed to {deeds}{' …' if len(ordered) > 5 else ''}.",
+        hint=f"Allow exactly that with {granting(ordered)}, in addition to what the run was already granted.",
         kind=ordered[0].kind,
         what=ordered[0].what,
     )
@@ -59,7 +59,7 @@ def granting(uses: Iterable[Use]) -> str:
 def unshown(path: str) -> NotGrantedError:
     return NotGrantedError(
         f"The code file '{path}' was not part of what was shown before the run.",
-        hint="Begin the run again with that file in place, so that it is shown; or trust the folder: dipeo-nb trust FOLDER.",
+        hint="Start the run again with that file in place, so that it is shown; or trust the folder: dipeo-nb trust FOLDER.",
         kind="code",
         what=path,
     )

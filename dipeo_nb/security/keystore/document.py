@@ -94,7 +94,7 @@ def decrypted(cipher: Any, path: Path, token: str, name: str, service: str) -> S
     sealed = parsed(plain(cipher, token) or b"")
     if not isinstance(sealed, list) or sealed[:2] != [name, service] or len(sealed) != 3:
         raise APIKeyError(
-            f"The key '{name}' in {path} was changed by somebody else: it does not belong to its id and service.",
+            f"The key '{name}' in {path} was changed from outside: it does not belong to its id and service.",
             hint="Remove it from the file and store the key again.",
             path=str(path),
         )

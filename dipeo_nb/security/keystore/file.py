@@ -69,7 +69,7 @@ class KeyFile:
     def protect(self, passphrase: SecretStr) -> None:
         """Encrypt the keys with *passphrase* from now on, in place of the one they have. Raises APIKeyError as `changing`."""
         if not passphrase.get_secret_value():
-            raise APIKeyError("An empty passphrase protects nothing.", hint="Give one.", path=str(self.path))
+            raise APIKeyError("An empty passphrase protects nothing.", hint="Provide one.", path=str(self.path))
         with self._exclusive() as (path, document):
             keys, before = self._keys(document), self._passphrase
             self._passphrase = passphrase
@@ -162,7 +162,7 @@ class KeyFile:
         cipher = self._cipher(facts, passphrase)
         if plain(cipher, facts["check"]) != _CHECK.encode():
             raise APIKeyError(
-                f"{self.path} cannot be decrypted: the passphrase is another one.",
+                f"{self.path} cannot be decrypted: the passphrase is wrong.",
                 hint="Set DIPEO_KEYS_PASSPHRASE to the one that it was encrypted with.",
                 path=str(self.path),
             )
@@ -195,7 +195,7 @@ class KeyFile:
             os.fchmod(file, 0o600)
         if stat.S_IMODE(os.fstat(file).st_mode) & 0o077:
             raise APIKeyError(
-                f"{self.path} holds keys, can be read or changed by others, and cannot be closed to them.",
+                f"{self.path} holds keys that others can read or change, and its permissions cannot be changed.",
                 hint=f"Run: chmod 600 {self.path}",
                 path=str(self.path),
             )
@@ -227,7 +227,7 @@ class KeyFile:
         except OSError as error:
             raise APIKeyError(
                 f"{self.path}, the file of keys, cannot be {what}: {error.strerror or error}.",
-                hint="Make room or correct the permissions of that folder; or choose another with DIPEO_DATA_DIR.",
+                hint="Free some space or correct the permissions of that folder; or choose another with DIPEO_DATA_DIR.",
                 path=str(self.path),
             ) from error
 

@@ -40,7 +40,7 @@ class SystemKeyring:
 
     def unlock(self, passphrase: SecretStr) -> None:
         raise APIKeyError(
-            "The system keyring takes no passphrase of ours.", hint="Set DIPEO_KEYS_STORE=file to use one."
+            "The system keyring does not use a passphrase of dipeo-nb.", hint="Set DIPEO_KEYS_STORE=file to use one."
         )
 
     def read(self) -> dict[str, StoredKey]:
@@ -115,14 +115,14 @@ def backend_of(needed: bool) -> Any:
         real = float(backend.priority) >= 1
     except Exception as error:  # whatever a backend of somebody else's raises
         raise APIKeyError(
-            f"The system keyring that is set up cannot be used: {type(error).__name__}: {error}.",
+            f"The configured system keyring cannot be used: {type(error).__name__}: {error}.",
             hint="Correct PYTHON_KEYRING_BACKEND or keyringrc.cfg, or set DIPEO_KEYS_STORE=file.",
         ) from error
     if real:
         return backend
     if needed:
         raise APIKeyError(
-            "This system has no keyring that can be used.",
+            "This system has no usable keyring.",
             hint="Set DIPEO_KEYS_STORE=file, best with DIPEO_KEYS_PASSPHRASE.",
         )
     return None

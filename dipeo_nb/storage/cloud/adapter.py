@@ -78,7 +78,7 @@ class S3Adapter:
         scheme: str = "s3",
     ) -> None:
         if (access_key_id is None) != (secret_access_key is None):
-            raise ConfigurationError("An access key has two halves.", hint="Give access_key_id and secret_access_key.")
+            raise ConfigurationError("An access key has two parts.", hint="Provide both access_key_id and secret_access_key.")
         self._bucket = bucket
         self._prefix = f"{checked_key(prefix.strip('/'))}/" if prefix.strip("/") else ""
         self._region = region
@@ -317,7 +317,7 @@ class S3Adapter:
             )  # fmt: skip
         if not 1 <= expires_in <= LONGEST_URL_S:
             raise StorageError(
-                f"A URL cannot work for {expires_in} seconds.", hint=f"Choose from 1 to {LONGEST_URL_S:,} (seven days).",
+                f"A URL cannot be valid for {expires_in} seconds.", hint=f"Choose from 1 to {LONGEST_URL_S:,} (seven days).",
                 operation="presign", path=key, cause="unsupported",
             )  # fmt: skip
         clients = await self._clients()

@@ -70,7 +70,7 @@ def failure(operation: str, key: str, status: int | None, code: str, message: st
     elif status == 404 or code in ("NoSuchKey", "NoSuchVersion"):
         return not_found(key)
     elif status in (401, 403) or code == "AccessDenied":
-        cause, hint = "permission", "Check the access key and what it may do in this bucket."
+        cause, hint = "permission", "Check the access key and its permissions for this bucket."
     elif status in (409, 412):
         return already_there(key)
     elif status == 413 or code in ("EntityTooLarge", "MetadataTooLarge"):

@@ -48,7 +48,7 @@ def blob_store(url: str | Path, *, max_size: int | None = None) -> BlobStorePort
             "A URL of a blob store must not hold keys.", hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead."
         )
     if not parts.hostname:
-        raise ConfigurationError(f"'{text}' names no bucket.", hint=f"Write {parts.scheme}://bucket/prefix.")
+        raise ConfigurationError(f"'{text}' does not name a bucket.", hint=f"Write {parts.scheme}://bucket/prefix.")
     options = dict(parse_qsl(parts.query))
     allowed = {"region", "endpoint_url"} if SCHEMES[parts.scheme] == "s3" else set[str]()
     if unknown := sorted(set(options) - allowed):

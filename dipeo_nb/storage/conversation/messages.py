@@ -116,7 +116,7 @@ def decoded(row: Iterable[Any]) -> Message:
 def same_id(message_id: str, execution_id: str | None) -> StorageError:
     where = "outside executions" if execution_id is None else f"in execution '{execution_id}'"
     return StorageError(
-        f"There is a message '{message_id}' {where} already.", hint="Give it another id, or an empty one for a new id.",
+        f"There is a message '{message_id}' {where} already.", hint="Use another id, or an empty one for a new id.",
         operation="add", cause="exists",
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ def steps_of(key: str) -> list[str | int]:
 def select_keys(body: Any, keys: list[str], path: str) -> Any:
     """One key → its value, several → mapping key → value; absent → None."""
     if not isinstance(body, (Mapping, list)):
-        raise ValidationError(f"'{path}' holds no mapping, so `keys` cannot select.", hint="Remove `keys`.")
+        raise ValidationError(f"'{path}' does not hold a mapping, so `keys` cannot select.", hint="Remove `keys`.")
     values = {key: _at(body, steps_of(key)) for key in keys}
     return next(iter(values.values())) if len(values) == 1 else values
 
@@ -54,7 +54,7 @@ def _at(value: Any, steps: Iterable[str | int]) -> Any:
 def put_all(body: Any, value: Any, keys: list[str], path: str) -> None:
     """Set what belongs to each key."""
     if not isinstance(body, (dict, list)):
-        raise ValidationError(f"'{path}' holds no mapping, so it cannot be updated by keys.", hint="Use write.")
+        raise ValidationError(f"'{path}' does not hold a mapping, so it cannot be updated by keys.", hint="Use write.")
     for key in keys:
         check()
         put(body, key, part_of(value, key, several=len(keys) > 1))
@@ -65,7 +65,7 @@ def part_of(value: Any, key: str, *, several: bool) -> Any:
     if not several:
         return value
     if not isinstance(value, Mapping):
-        raise ValidationError("Several `keys` need a mapping of values.", hint="Update one key, or give a mapping.")
+        raise ValidationError("Several `keys` need a mapping of values.", hint="Update one key, or provide a mapping.")
     last = key.rpartition(".")[2]
     if key not in value and last not in value:
         raise ValidationError(f"The mapping has no value for '{key:.200}'.", hint=f"It has: {short_repr(list(value))}.")
@@ -90,7 +90,7 @@ def put(body: Any, key: str, value: Any) -> None:
             body = inner
         if not isinstance(body, (dict, list)):
             raise ValidationError(
-                f"'{key:.200}' leads through {short_repr(body)} at '{following!s:.60}'.", hint="Correct the path, or write the whole."
+                f"'{key:.200}' leads through {short_repr(body)} at '{following!s:.60}'.", hint="Correct the path, or write the whole file."
             )
     if isinstance(body, list):
         body[_index(body, last, key)] = value
@@ -121,5 +121,5 @@ def _index(items: list[Any], step: str | int, key: str) -> int:
     except ValueError:
         index = len(items)
     if not -len(items) <= index < len(items):
-        raise ValidationError(f"'{key:.200}' names no item of the list at '{step!s:.60}'.", hint="Correct the path.")
+        raise ValidationError(f"'{key:.200}' does not name an item of the list at '{step!s:.60}'.", hint="Correct the path.")
     return index

@@ -109,7 +109,7 @@ class DBOperationsDomainService:
                 f"There is no operation '{operation}'.", hint=f"Choose one of {', '.join(self.allowed_operations)}."
             )
         if lines is not None and (keys or operation != "read"):
-            raise ValidationError("`lines` goes with read only, and without `keys`.", hint="Remove one of them.")
+            raise ValidationError("`lines` works with read only, and not together with `keys`.", hint="Remove one of them.")
         request = DBRequest(path_of(db_name, format, reading=operation == "read"), value, key_list(keys), lines, format)
 
         def work() -> tuple[Any, dict[str, Any]]:
@@ -130,7 +130,7 @@ class DBOperationsDomainService:
             request = request._replace(worked_out=(long.text, done))
         else:
             raise StorageError(
-                f"Cannot change '{request.path}': it is changed faster than its {len(request.worked_out[0]):,} characters are worked out.",
+                f"Cannot change '{request.path}': it changes faster than its {len(request.worked_out[0]):,} characters can be processed.",
                 hint="Keep what changes often in a smaller file, or as JSON.",
                 operation=operation,
                 path=request.path,
