@@ -1,4 +1,4 @@
-"""API keys: where they come from, and how they are shown (never whole)."""
+"""API keys, trust in diagrams, and the gate of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between a diagram that somebody said yes to and the one that is there now, in words."""
+"""Differences between an approved diagram and its present version, in words."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dipeo_nb.domain.capabilities import Capabilities
 from dipeo_nb.domain.plan import Plan
 
 MOST_PARTS = 2_000
-"""Parts of a diagram that are remembered one by one; of a larger one only its powers are."""
+"""Maximum parts of a diagram that are recorded one by one; for a larger one only its permissions are."""
 MOST_NAMED = 4
-"""Differences that are named; further ones are counted."""
+"""Differences that are listed; further ones are counted."""
 _DIGITS = 12
-"""Hexadecimal digits of a part's digest: it names a change, it decides nothing."""
+"""Hexadecimal digits of a part's digest, which describes changes and decides nothing."""
 _LOOKS = frozenset({"flipped", "metadata"})
 
 
 def parts_of(found: Closure) -> tuple[tuple[str, str], ...]:
-    """(name, digest) of everything in a closure that can change on its own, by name; empty for a very large one."""
+    """Return (name, digest) of everything in a closure that can change separately, by name; empty for a very large one."""
     (_, root), *nested = found.plans.items()
     digests: dict[str, list[str]] = {}
     for name, value in _parts(root):
@@ -37,22 +37,22 @@ def parts_of(found: Closure) -> tuple[tuple[str, str], ...]:
 
 
 def powers_of(uses: Capabilities) -> tuple[str, ...]:
-    """What a diagram may do, without how: `code`, `write report/*.md`. Models count with their service."""
+    """Return what a diagram may do, without details: `code`, `write report/*.md`. Models count with their service."""
     return tuple(sorted({use.kind if use.kind in ("code", "process") else f"{use.kind} {use.what}" for use in uses if use.kind != "brings"}))
 
 
 def difference(parts: Sequence[tuple[str, str]], powers: Sequence[str], found: Closure) -> str:
-    """What is different now: `code of 'Clean'; the same powers`.
+    """Describe the differences: `code of 'Clean'; the same powers`.
 
     Args:
-        parts, powers: of the closure that was agreed to (`parts_of`, `powers_of`).
+        parts, powers: of the approved closure (`parts_of`, `powers_of`).
     """
     before, after = dict(parts), dict(parts_of(found))
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    # What is new or gone is said once, by its node, not by each of its fields.
+    # New and removed nodes are reported once, not by each of their fields.
     named = list(dict.fromkeys(_said(name, before, after) for name in changed))
     if any(name.endswith(("(new)", "(gone)")) for name in named):
-        named = [name for name in named if name != "arrows"]  # they come and go with their nodes
+        named = [name for name in named if name != "arrows"]  # they change with their nodes
     if not before or not after:
         named = ["its contents"]
     elif len(named) > MOST_NAMED:

@@ -1,4 +1,4 @@
-"""API keys from the environment, through the settings; and which variable holds the key of what."""
+"""API keys from the environment, through the settings, and the variables of services."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ MODELS = {
     "codestral": "mistral", "devstral": "mistral", "magistral": "mistral", "ministral": "mistral", "mistral-": "mistral",
     "command-": "cohere", "deepseek-": "deepseek", "grok-": "xai", "sonar-": "perplexity",
 }  # fmt: skip
-"""Beginnings of names of models → service."""
+"""Prefixes of model names → service."""
 _OF_FOLDER = "folder-"
-"""Beginning of the ids of keys that came with a folder."""
+"""Prefix of the ids of keys that came with a folder."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class EnvironmentAPIKeyService:
     """`APIKeyPort` over the environment (and `.env`); read-only.
 
-    Keys are found by service, alias, name of a model (`gpt-6-luna`, `openai:gpt-6-luna`), and `env_SERVICE` or `folder_SERVICE`,
-    the ids that lists give them. What the user has set goes before what came with the folder.
+    Keys are found by service, alias, model name (`gpt-6-luna`, `openai:gpt-6-luna`), and by the ids in lists, `env_SERVICE` or
+    `folder_SERVICE`. The user's own keys take precedence over those that came with the folder.
 
     Args:
         settings: default: those of the process.
-        variables: service → variable, or variables in the order in which they are tried; beyond `VARIABLES`, or instead of
+        variables: service → variable, or several variables in order of precedence; added to `VARIABLES`, or replacing
             its entries.
         part: a chain asks twice: before the stored keys for the user's variables, and after them for those of a folder that the
             user does not trust.
@@ -86,10 +86,10 @@ class EnvironmentAPIKeyService:
         return f"<{type(self).__name__}: {len(self._variables)} services>"
 
     def register(self, name: str, *variables: str) -> None:
-        """The key of the service *name* is in the first of *variables* that is set.
+        """Register a service whose key is in the first of *variables* that is set.
 
         Raises:
-            ValidationError: there is no variable, or one has a name that no variable can have.
+            ValidationError: there is no variable, or one has an invalid name.
         """
         if not name.strip() or not variables or not all(map(_VARIABLE.match, variables)):
             raise ValidationError(
@@ -148,12 +148,12 @@ class EnvironmentAPIKeyService:
 
 
 def is_of_folder(key_id: str) -> bool:
-    """Whether an id is that of a key that came with a folder (`folder_openai`)."""
+    """Whether an id belongs to a key that came with a folder (`folder_openai`)."""
     return _spelled(key_id).startswith(_OF_FOLDER)
 
 
 def service_of(name: str, known: Collection[str] = VARIABLES) -> str:
-    """The service that a spelling means: a service, an alias, `env_SERVICE`, the name of a model; else the name, in lower case
+    """Return the service of a spelling: a service, an alias, `env_SERVICE`, the name of a model; else the name, in lower case
     with dashes."""
     text = _spelled(name).removeprefix("env-").removeprefix(_OF_FOLDER)
     if text in known:
@@ -168,9 +168,9 @@ def service_of(name: str, known: Collection[str] = VARIABLES) -> str:
 
 
 def not_found(key_id: str, variables: Mapping[str, tuple[str, ...]] = VARIABLES) -> APIKeyNotFoundError:
-    """The error of a key that is not there: the variable to set, the command that stores one, and the way without a key."""
+    """Return the error for a missing key: the variable to set, the command that stores one, and the alternative without a key."""
     service = service_of(key_id, variables)
-    shown = redactor(key_id)  # somebody may have written the key itself where its id belongs
+    shown = redactor(key_id)  # it may be the key itself in place of its id
     variable = variables.get(service, (None,))[0]
     if variable:
         ways = [f"Set {variable}", f"store the key with `dipeo-nb keys set {service}`"]
@@ -186,7 +186,7 @@ def not_found(key_id: str, variables: Mapping[str, tuple[str, ...]] = VARIABLES)
 
 
 def masked(secret: SecretStr) -> str:
-    """A key as it may be shown: its kind and last four characters; short ones not at all."""
+    """Mask a key for display: its kind and last four characters; short ones are hidden completely."""
     text = secret.get_secret_value()
     if len(text) < 12:
         return "…"

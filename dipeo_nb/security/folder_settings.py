@@ -1,4 +1,4 @@
-"""Approving what the `.env` and `dipeo.toml` of a folder suggest: which server gets the user's words and keys, where records go."""
+"""Approval of what the `.env` and `dipeo.toml` of a folder suggest: servers that get the user's prompts and keys, stores of records."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dipeo_nb.security.trust_store import Declined, FolderTrust, SettingsTrust, 
 
 
 class PendingSetting(NamedTuple):
-    """A setting that a folder suggests and nobody has approved."""
+    """A setting that a folder suggests and that has not been approved."""
 
     name: str
     variable: str
     value: str
-    """As it may be shown: without passwords, on one line."""
+    """For display: without passwords, on one line."""
     file: str
     before: str | None
-    """The value that was approved earlier, if there was another one."""
+    """Another value that was approved earlier, if any."""
 
     def __str__(self) -> str:
         change = f"   (was {self.before})" if self.before is not None else ""
@@ -30,14 +30,14 @@ class PendingSetting(NamedTuple):
 
 
 def pending_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> tuple[PendingSetting, ...]:
-    """What waits for a yes; empty when there is nothing, or when exactly this was approved."""
+    """Return the settings that need approval; empty when there are none, or exactly these were approved."""
     found = _suggestions(folder)
     store = TrustStore((settings or get_settings()).data_dir)
     return () if approval(store.folder, found).state == "approved" else _pending(found, store)
 
 
 def declined_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> bool:
-    """Whether the user has said no to exactly what the folder suggests now, so that nobody need be asked."""
+    """Whether the user has declined exactly what the folder suggests now, so that there is no need to ask."""
     return approval((settings or get_settings()).data_dir, _suggestions(folder)).state == "declined"
 
 
@@ -47,14 +47,14 @@ def approve_settings(
     settings: Settings | None = None,
     shown: Sequence[PendingSetting] | None = None,
 ) -> tuple[PendingSetting, ...]:
-    """Approve what a folder suggests, as it is now: any other value of it asks again. Returns what was approved anew.
+    """Approve what a folder suggests at present; other values need approval again. Return what was newly approved.
 
     Args:
-        shown: what the user has seen (`pending_settings`), when that was a moment ago.
+        shown: what the user has seen (`pending_settings`), if that was earlier.
 
     Raises:
         ConfigurationError: a file of the folder cannot be read, or has changed since it was shown.
-        StorageError: the approval cannot be kept.
+        StorageError: the approval cannot be stored.
     """
     found = _suggestions(folder)
     store = TrustStore((settings or get_settings()).data_dir)
@@ -71,7 +71,7 @@ def approve_settings(
 
 
 def decline_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> None:
-    """Remember a no to what a folder suggests now: nobody is asked about it again; errors go on saying both ways out."""
+    """Decline what a folder suggests at present: the user is not asked again; errors still name both solutions."""
     found = _suggestions(folder)
     if found.entries:
         store = TrustStore((settings or get_settings()).data_dir)
@@ -79,13 +79,13 @@ def decline_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings
 
 
 def forget_settings(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> int:
-    """Take back what was said about the settings of a folder; how many records there were."""
+    """Remove the decisions about the settings of a folder; return the number of removed records."""
     store, where = TrustStore((settings or get_settings()).data_dir), str(from_home(folder).resolve())
     return store.forget(SettingsTrust, folder=where) + store.forget(Declined, of="settings", where=where)
 
 
 def settings_listing(folder: str | os.PathLike[str] = ".", *, settings: Settings | None = None) -> list[str]:
-    """Lines for people: everything that a folder suggests, and its standing."""
+    """Return readable lines: everything that a folder suggests, with its standing."""
     found = _suggestions(folder)
     store = TrustStore((settings or get_settings()).data_dir)
     state = approval(store.folder, found).state
@@ -93,7 +93,7 @@ def settings_listing(folder: str | os.PathLike[str] = ".", *, settings: Settings
 
 
 def approval(data_dir: Path, suggestions: Suggestions) -> Approval:
-    """What the user has said to exactly these suggestions."""
+    """Return the user's decision about exactly these suggestions."""
     if not suggestions.entries:
         return Approval("waiting")
     store, where, digest = TrustStore(data_dir), str(suggestions.folder), suggestions.digest
@@ -105,7 +105,7 @@ def approval(data_dir: Path, suggestions: Suggestions) -> Approval:
 
 
 def is_trusted_folder(settings: Settings) -> bool:
-    """Whether the folder whose files were read is one that the user trusts: by name, or by a yes to this very folder."""
+    """Whether the user trusts the folder whose files were read: by setting, or by approval of this very folder."""
     folder = settings.folder
     if any(folder.is_relative_to(trusted.resolve()) for trusted in settings.trusted_folders):
         return True

@@ -1,4 +1,4 @@
-"""Files. Blobs, artifacts and repositories join them in their own modules."""
+"""Storage: files, blobs, artifacts, databases in files, diagrams and repositories."""
 
 from __future__ import annotations
 

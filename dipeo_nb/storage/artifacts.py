@@ -3,11 +3,11 @@
 | blob | holds |
 |---|---|
 | `artifacts/data/<name>/@/<random>` | the content of one push |
-| `artifacts/versions/<name>/@/<version>` | the record (JSON) that names that content; writing it is what makes a push seen |
-| `artifacts/stages/<name>/@/<stage>` | which version the stage is at |
-| `artifacts/tags/<tag>/@/<name>/@/<version>` | that it is there is the tag; it says which push made it |
+| `artifacts/versions/<name>/@/<version>` | the record (JSON) that points to that content; writing it makes a push visible |
+| `artifacts/stages/<name>/@/<stage>` | the version of the stage |
+| `artifacts/tags/<tag>/@/<name>/@/<version>` | the tag, by its existence; contains the push that made it |
 
-Each fact is a blob of its own, written whole: there is no list that two processes could read, change and write back.
+Each fact is a separate blob, written as a whole: there is no list that two processes could read, change and write back.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage.blobs import CHUNK, bad_key, checked_key
 
 STAGES = ("dev", "staging", "prod", "latest")
-"""What versions can be promoted to."""
+"""Stages that versions can be promoted to."""
 _CONCURRENT = 16
-"""Records read at once."""
+"""Records read concurrently."""
 
 
 @logged("push", "pull", "list_versions", "promote", "tag", "find_by_tag", "get_latest")
@@ -48,7 +48,7 @@ class ArtifactStoreAdapter:
     """`ArtifactStorePort` over a blob store.
 
     Args:
-        blobs: where everything is kept. It is opened and closed with this store.
+        blobs: the underlying store. It is opened and closed with this store.
     """
 
     def __init__(self, blobs: BlobStorePort) -> None:
@@ -59,7 +59,7 @@ class ArtifactStoreAdapter:
 
     @property
     def blobs(self) -> BlobStorePort:
-        """The blob store below."""
+        """The underlying blob store."""
         return self._blobs
 
     async def initialize(self) -> None:
@@ -94,7 +94,7 @@ class ArtifactStoreAdapter:
             await self._mark(name, version, tags, data, marks)
             await self._put_record(key, record, create_only=before is None)
         except BaseException as error:
-            with contextlib.suppress(StorageError):  # the first error is the one that tells
+            with contextlib.suppress(StorageError):  # the first error is the one to report
                 await self._blobs.delete(data)
             if isinstance(error, StorageError) and error.facts.get("cause") == "exists":
                 await self._unmark(name, version, marks)
@@ -124,7 +124,7 @@ class ArtifactStoreAdapter:
 
     @contextlib.asynccontextmanager
     async def pulled(self, ref: ArtifactRef) -> AsyncIterator[Path]:
-        """`pull` to a temporary file that is gone after the block."""
+        """`pull` to a temporary file that is removed after the block."""
         path = await self.pull(ref)
         try:
             yield path
@@ -172,7 +172,7 @@ class ArtifactStoreAdapter:
     # Blobs.
 
     async def _put_data(self, key: str, data: BlobData) -> tuple[str, int]:
-        """Store *data*; returns its SHA-256 and size, taken from the bytes as they pass."""
+        """Store *data*; returns its SHA-256 and size, computed while the bytes pass through."""
         if isinstance(data, (bytes, bytearray, memoryview)):
             content = bytes(data)
             await self._blobs.put(key, content)
@@ -199,7 +199,7 @@ class ArtifactStoreAdapter:
             await self._blobs.delete(key, marks[key])
 
     async def _put_record(self, key: str, record: dict[str, Any], *, create_only: bool) -> None:
-        """Make a push seen. Raises StorageError `exists`: create_only, and another push was faster."""
+        """Make a push visible. Raises StorageError `exists`: create_only, and another push was faster."""
         text = json.dumps(record, ensure_ascii=False).encode()
         if create_only and self._creates:
             await self._blobs.put(key, text, create_only=True)
@@ -214,10 +214,10 @@ class ArtifactStoreAdapter:
     async def _remove_replaced(self, key: str, before: dict[str, Any], record: dict[str, Any]) -> None:
         """Drop what the current record of a version has replaced, that of pushes that were made meanwhile, too.
 
-        A blob's version that is listed and not current was current before, so its content is nobody's any more. Where a store
-        has no versions, each push drops its own content when it was replaced by then.
+        A blob's version that is listed and not current was current before, so its content is no longer used. In a store
+        without versions, each push removes its own content if it has been replaced by then.
         """
-        with contextlib.suppress(StorageError):  # pushed it is; what stays behind only takes room
+        with contextlib.suppress(StorageError):  # the push succeeded; leftovers only take up space
             await self._blobs.delete(before["data"])
             current = await self._json(key)
             if current is not None and current["data"] != record["data"]:
@@ -239,7 +239,7 @@ class ArtifactStoreAdapter:
             try:
                 return record, await self._blobs.get(record["data"])
             except StorageError as error:
-                # Replaced by another push between the two looks; the same content missing twice is lost.
+                # Replaced by another push between the two reads; the same content missing twice is lost.
                 if error.facts.get("cause") != "not_found" or record["data"] in missing:
                     raise
                 missing.add(record["data"])
@@ -278,13 +278,13 @@ class ArtifactStoreAdapter:
         with self._making:
             if self._temporary is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="dipeo-artifacts-"))
-                # Also when nobody calls cleanup: at the end of the store or of the interpreter.
+                # Without a call of cleanup, this happens when the store is collected or the interpreter exits.
                 self._temporary = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
             return self._folder
 
 
 class _Seen:
-    """Digest and size of what passed."""
+    """Digest and size of data as it passes through."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
@@ -304,7 +304,7 @@ class _Seen:
 
 
 class _SeenFile:
-    """A file that is looked at as it is read."""
+    """A file whose digest and size are computed while it is read."""
 
     def __init__(self, file: BinaryIO, seen: _Seen) -> None:
         if not hasattr(file, "read"):
@@ -321,7 +321,7 @@ class _SeenFile:
 
 
 def _copy(source: BinaryIO, root: Root, path: str, record: dict[str, Any]) -> None:
-    """Copy to a file, which appears only when the content is what the record says."""
+    """Copy to a file, which appears only if the content matches the record."""
     digest = hashlib.sha256()
     with root.replacing(path) as target:
         while piece := source.read(CHUNK):
@@ -355,7 +355,7 @@ def _checked(text: str) -> str:
 
 
 def _checked_tags(tags: Iterable[str]) -> list[str]:
-    if isinstance(tags, str):  # its letters would be the tags
+    if isinstance(tags, str):  # each character would be a tag
         raise ValidationError(f"Tags are a list, not the text '{tags[:120]}'.", hint=f"Write [{tags[:120]!r}].")
     return [_checked(tag) for tag in tags]
 

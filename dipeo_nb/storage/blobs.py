@@ -1,4 +1,4 @@
-"""What all blob stores share: keys, pieces of data, and a store in memory."""
+"""Code shared by all blob stores: keys, chunks of data, and a store in memory."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from dipeo_nb.domain.ports import BlobData, BlobVersion
 from dipeo_nb.errors import StorageError
 
 CHUNK = 1 << 20
-"""Bytes moved at once."""
+"""Bytes of a chunk."""
 VERSION_DIGITS = 32
 """Hex digits of a version: the beginning of the content's SHA-256, so the same content is the same version."""
 _PROTECTED = ProtectedPlaces()
 
 
 def checked_key(key: str) -> str:
-    """The key in its one spelling.
+    """Return the normalized key.
 
     Raises:
-        StorageError: `refused`: it leaves the store, is no name a file could have, or a name that is protected everywhere.
+        StorageError: `refused`: it leaves the store, is not a valid file name, or is protected everywhere.
     """
     text = key.strip("/") if key not in ("/", "") else ""
     if key.startswith("/") or key.endswith("/") or "//" in key or not text:
         raise bad_key(key, "it is empty, absolute, or has an empty part")
     if any(part in (".", "..") for part in key.split("/")):
         raise bad_key(key, "it has a part '.' or '..'")
-    for part in path_parts(key):  # the rules of all paths; stores encode what names of files cannot have
+    for part in path_parts(key):  # the rules of all paths; stores encode characters that file names cannot contain
         _PROTECTED.check_name(part, False, key)
     return key
 
@@ -69,7 +69,7 @@ def beyond_limit(key: str, limit: int) -> StorageError:
 
 
 def checked_metadata(key: str, metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """The metadata of a blob: texts by name, in every store.
+    """Return the metadata of a blob, which must map names to texts in every store.
 
     Raises:
         StorageError: `not_text`, with the name.
@@ -77,7 +77,7 @@ def checked_metadata(key: str, metadata: Mapping[str, str] | None) -> dict[str, 
     for name, value in (metadata or {}).items():
         for part in (name, value):
             try:
-                str.encode(part)  # no other type, and no half of a surrogate pair
+                str.encode(part)  # rejects other types and lone surrogates
             except (TypeError, UnicodeEncodeError):
                 raise StorageError(
                     f"The metadata of the blob '{key}' is not text at {name!a:.60}: {value!a:.60}.",
@@ -88,7 +88,7 @@ def checked_metadata(key: str, metadata: Mapping[str, str] | None) -> dict[str, 
 
 
 async def pieces(data: BlobData) -> AsyncIterator[bytes]:
-    """Data in pieces of at most `CHUNK` bytes, whatever it is: working on one does not hold the event loop up."""
+    """Yield data in chunks of at most `CHUNK` bytes, small enough not to block the event loop."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         for piece in _cut(data):
             yield piece
@@ -138,7 +138,7 @@ class InMemoryBlobAdapter:
                 raise beyond_limit(key, self._max_size)
             content.write(piece)
             hashed.update(piece)
-            if size > CHUNK:  # others on the event loop have their turns
+            if size > CHUNK:  # give other tasks a turn
                 await asyncio.sleep(0)
         if create_only and self._blobs.get(key):
             raise already_there(key)

@@ -1,4 +1,4 @@
-"""CSV texts: rows to values, values to rows, and rows appended in the manner of the file they are appended to."""
+"""CSV text: rows to values, values to rows, and rows appended in the style of the file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dipeo_nb.common.cancellable import check
 from dipeo_nb.errors import StorageError, ValidationError
 
 DELIMITERS = (",", ";", "\t", "|")
-"""What may stand between cells, the likeliest first."""
+"""Possible delimiters, the most likely first."""
 SAMPLE = 65_536
-"""Characters that are looked at to find the delimiter and the quoting out."""
+"""Characters that are examined to detect the delimiter and the quoting."""
 _QUOTING = (csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC, csv.QUOTE_ALL)
 _LIMIT = threading.Lock()
 
@@ -28,12 +28,12 @@ _LIMIT = threading.Lock()
 class _Record(NamedTuple):
     cells: list[str]
     raw: str
-    """Its text, without the end of the line."""
+    """Its text, without the line end."""
     end: str
 
 
 class _Table(NamedTuple):
-    """A text of CSV, taken apart."""
+    """A parsed CSV text."""
 
     records: list[_Record]
     delimiter: str
@@ -52,7 +52,7 @@ class _Table(NamedTuple):
 
 
 def rows_of(text: str, path: str) -> list[dict[str, str]]:
-    """The rows as mappings by the names of the first one.
+    """Return the rows as mappings by the names in the first row.
 
     Raises:
         ValidationError: it cannot be read as CSV.
@@ -70,7 +70,7 @@ def rows_of(text: str, path: str) -> list[dict[str, str]]:
 
 
 def text_of(rows: Any, path: str) -> str:
-    """A list of mappings with their names first; a list of lists, or of values, without."""
+    """Serialize a list of mappings with a header; a list of lists, or of values, without one."""
     rows = rows if isinstance(rows, list) else [rows]
     names: list[Any] = []
     if all(isinstance(row, Mapping) for row in rows):
@@ -83,7 +83,7 @@ def text_of(rows: Any, path: str) -> str:
 
 
 def refuse_uneven(text: str, path: str) -> None:
-    """Raises ValidationError for a text that its rows as mappings cannot give back."""
+    """Raise ValidationError for a text that cannot be restored from its rows as mappings."""
     table = _taken_apart(text, _delimiters(text)[0], path)
     width = len(table.header)
     if len(set(table.header)) < width or any(len(record.cells) != width for record in table.records):
@@ -104,7 +104,7 @@ def appended(text: str, value: Any, path: str) -> tuple[str, int]:
         The text, and the number of its rows below the header (of all rows where there is no header).
 
     Raises:
-        ValidationError: the row does not fit, or the text is not what CSV is; nothing is guessed.
+        ValidationError: the row does not fit, or the text is not CSV; nothing is guessed.
     """
     if not text.strip("\r\n"):
         return (value if isinstance(value, str) else text_of(value, path)), _count(value)
@@ -133,7 +133,7 @@ def _names(row: Mapping[Any, Any]) -> list[str]:
 
 
 def _suits(table: _Table, value: Any) -> bool:
-    """Whether a row is one of this table."""
+    """Whether a row fits this table."""
     if isinstance(value, Mapping):
         return set(_names(value)) <= set(table.header)  # pyright: ignore[reportUnknownArgumentType]
     width = len(table.header)
@@ -161,7 +161,7 @@ def _lines(table: _Table, value: Any, path: str) -> list[str]:
 
 
 def _checked(table: _Table, cells: list[Any], path: str) -> str:
-    """The line of these cells, when reading it gives them back."""
+    """Return the line of these cells if parsing it restores them."""
     line = table.line(cells)
     wanted = [str(cell) if n == 0 else f"{table.gap}{cell}" for n, cell in enumerate(cells)]
     try:
@@ -176,7 +176,7 @@ def _checked(table: _Table, cells: list[Any], path: str) -> str:
 
 
 def _verbatim(table: _Table, text: str, path: str) -> list[str]:
-    """Lines of CSV text as they are, when they are lines of this file."""
+    """Return lines of CSV text unchanged if they fit this file."""
     try:
         records = _records(text, table.delimiter)
     except csv.Error as error:
@@ -188,7 +188,7 @@ def _verbatim(table: _Table, text: str, path: str) -> list[str]:
 
 
 def _widened(text: str, table: _Table, values: list[Any], new: list[str], path: str) -> str:
-    """The text with further columns, which are empty so far."""
+    """Return the text with additional empty columns."""
     names = ", ".join(repr(name) for name in new)
     known = {name for value in values if isinstance(value, Mapping) for name in _names(value)}
     width = len(table.records[0].cells)
@@ -228,9 +228,9 @@ def _taken_apart(text: str, delimiter: str, path: str) -> _Table:
 
 
 def _records(text: str, delimiter: str) -> list[_Record]:
-    """The records that are not empty lines; strict: raises csv.Error for what no writer of CSV writes."""
+    """Return the records that are not empty lines; strict: raises csv.Error for malformed CSV."""
     lines: list[str] = []
-    for line in io.StringIO(text, newline=""):  # list() would hold the event loop up
+    for line in io.StringIO(text, newline=""):  # list() would block the event loop
         check()
         lines.append(line)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -251,7 +251,7 @@ def _records(text: str, delimiter: str) -> list[_Record]:
 
 
 def _delimiters(text: str) -> list[str]:
-    """What may separate the cells: that which gives all lines of the sample the same number of them, above one."""
+    """Return the delimiters that split all lines of the sample into the same number of cells, more than one."""
     sample = text[:SAMPLE]
     found: list[str] = []
     for delimiter in DELIMITERS:
@@ -268,7 +268,7 @@ def _delimiters(text: str) -> list[str]:
 
 
 class _any_size:
-    """Lets the csv module read cells of any size; its limit is one for the whole process."""
+    """Let the csv module read cells of any size; its limit is global to the process."""
 
     def __init__(self, text: str) -> None:
         self._size = len(text)
@@ -294,7 +294,7 @@ def _number_or_text(cell: str) -> Any:
 
 
 class _Written(float):
-    """A number that is written as it was."""
+    """A number that is written unchanged."""
 
     _text: str
 
@@ -325,10 +325,10 @@ def _written(cell: Any, delimiter: str, quoting: int) -> str:
 
 
 def _cell(value: Any, path: str) -> Any:
-    """A value as a cell: numbers and texts as they are, nothing as an empty one, structure as JSON.
+    """Convert a value to a cell: numbers and texts unchanged, None empty, structure as JSON.
 
     Raises:
-        StorageError: `not_csv`: it has no form in a cell.
+        StorageError: `not_csv`: a cell cannot represent it.
     """
     if isinstance(value, Enum):
         value = value.value

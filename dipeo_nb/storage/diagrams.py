@@ -1,4 +1,4 @@
-"""`DiagramService`: files of diagrams by name, and the list of them. The seed's driver pattern.
+"""`DiagramService`: diagram files by name, and a list of them. Usage, as in DiPeO:
 
 service = DiagramService()                 # or DiagramService(storage, converter)
 await service.initialize()
@@ -34,20 +34,20 @@ from dipeo_nb.mixins import InitializationMixin, LoggingMixin, ValidationMixin, 
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 
 SUFFIXES = {name: form.suffix for name, form in FORMATS.items()}
-"""Format → end of a file's name."""
+"""Format → ending of a file name."""
 ENDINGS = (".yaml", ".yml", ".json")
-"""Ends of names of files that can be diagrams."""
+"""Endings of file names that can be diagrams."""
 MAX_STEM = 150
-"""Bytes of the name that `create` makes of a longer one."""
+"""Bytes at most of a name made by `create`."""
 _TWO_FORMATS = re.compile(r"\.(light|native|readable)\.\w+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class DiagramInfo:
-    """A diagram in the list."""
+    """An entry in the list of diagrams."""
 
     id: str
-    """Its path below the base directory: what every method here takes."""
+    """Its path below the base directory, which every method here accepts."""
     format: str
     size: int
     """Bytes."""
@@ -56,28 +56,28 @@ class DiagramInfo:
 
 
 class DiagramConverterService(DiagramFormatPort):
-    """Text of any format ↔ diagrams, and one format into another."""
+    """Converts between diagrams and text of any format, and between formats."""
 
     def detect_format(self, text: str, path: str | None = None) -> str:
-        """`light`, `native`, `readable` or `executable`. Raises DiagramFormatError when the text is no diagram."""
+        """`light`, `native`, `readable` or `executable`. Raises DiagramFormatError when the text is not a diagram."""
         return self.deserialize(text, path=path).format
 
     def deserialize(self, text: str, format: str | None = None, path: str | None = None) -> Diagram:
-        """The diagram in a text. Raises DiagramFormatError."""
+        """Return the diagram in a text. Raises DiagramFormatError."""
         return load_text(text, format=format, path=path)
 
     def serialize(self, diagram: Diagram | DomainDiagram, format: str = "light") -> str:
-        """The diagram as text."""
+        """Return the diagram as text."""
         document = diagram if isinstance(diagram, Diagram) else from_model(diagram)
         return document.to_text(format)
 
     def convert_format(self, text: str, to: str, format: str | None = None) -> str:
-        """A text in another format."""
+        """Convert a text to another format."""
         return self.deserialize(text, format).to_text(to)
 
 
 def _stem(name: str) -> str:
-    """The beginning of a file's name, made of any text: listed, and allowed on every system."""
+    """Make the stem of a file name from any text: not hidden, and valid on every system."""
     stem = re.sub(r"[^\w\- ]+", "_", name).strip().lstrip("_").strip()
     stem = stem.encode()[:MAX_STEM].decode(errors="ignore").strip() or "diagram"
     return f"{stem}_" if is_device(stem) else stem
@@ -87,7 +87,7 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
     """Loads, saves and lists diagrams. Mixes in initialisation, logging and validation.
 
     Args:
-        storage: where the files are; default: the base directory of the settings.
+        storage: file system; default: the base directory of the settings.
         converter: reads and writes them; default: all formats.
     """
 
@@ -97,7 +97,7 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
         self.converter = DiagramConverterService() if converter is None else converter
 
     async def initialize(self) -> None:
-        """Nothing needs to be opened; afterwards the service is known to be ready."""
+        """Mark the service as initialized; there is nothing to open."""
 
     async def cleanup(self) -> None:
         """Nothing is kept open. Safe to call twice."""
@@ -106,32 +106,32 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
 
     @log_operation("load diagram")
     async def load_from_file(self, path: str, format: str | None = None) -> Diagram:
-        """The diagram in a file, by path or by name (`debate` finds `debate.light.yaml`).
+        """Load the diagram in a file, by path or by name (`debate` finds `debate.light.yaml`).
 
         Raises:
-            DiagramNotFoundError: there is none; the nearest name is in the hint.
-            DiagramFormatError: the file is no diagram.
+            DiagramNotFoundError: there is no such file; the hint names the closest match.
+            DiagramFormatError: the file is not a diagram.
         """
         name = await asyncio.to_thread(self._named, path)
         return await asyncio.to_thread(self._load, name, format)
 
     async def load_from_string(self, text: str, format: str | None = None) -> Diagram:
-        """The diagram in a text; its format is found out."""
+        """Load the diagram in a text; its format is detected."""
         return await asyncio.to_thread(self.converter.deserialize, text, format)
 
     @log_operation("save diagram")
     async def save_to_file(self, diagram: Diagram | DomainDiagram, path: str, format: str | None = None) -> str:
-        """Write a diagram, atomically; the format is that of the name unless told. Gives the path back.
+        """Write a diagram atomically, by default in the format of its name; return the path.
 
         Raises:
             StorageError: the path is refused (also when it does not end in .yaml, .yml or .json) or cannot be written.
-            ValidationError: the name says a format that files of its ending do not have (`x.native.yaml`).
+            ValidationError: the name has a format that does not match its ending (`x.native.yaml`).
         """
         await self._save(diagram, path, format)
         return path
 
     async def file_exists(self, path: str) -> bool:
-        """Whether there is a file of a diagram's kind, by path or by name."""
+        """Whether a diagram file exists, by path or by name."""
         try:
             await asyncio.to_thread(self._named, path)
         except DiagramNotFoundError:
@@ -139,7 +139,7 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
         return True
 
     async def delete_file(self, path: str) -> None:
-        """Raises DiagramNotFoundError; StorageError for files that are no diagrams by their names."""
+        """Delete a file. Raises DiagramNotFoundError; StorageError for files whose names are not those of diagrams."""
         name = await asyncio.to_thread(self._named, path)
         try:
             await asyncio.to_thread(self.storage.remove, name)
@@ -148,10 +148,10 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
                 raise self._missing(path) from error
             raise
 
-    # A repository: ids are the paths that `list` gives.
+    # A repository: ids are the paths returned by `list`.
 
     async def create(self, name: str, diagram: Diagram | DomainDiagram, format: str = "light") -> str:
-        """Save a new diagram under a name of its own, which nobody else gets, in other processes either; returns its id."""
+        """Save a new diagram under a name that is unique, also across processes; return its id."""
         if detect.check_format(format) is None:
             raise ValidationError(f"There is no format '{format}'.", hint=f"Choose one of {', '.join(SUFFIXES)}.")
         kind = detect.check_format(format) or "light"
@@ -168,14 +168,14 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
         raise StorageError(f"There are too many diagrams called '{stem}'.", hint="Choose another name.")
 
     async def get(self, diagram_id: str) -> Diagram | None:
-        """The diagram of that id; None when there is none."""
+        """Return the diagram of that id, or None."""
         try:
             return await self.load_from_file(diagram_id)
         except DiagramNotFoundError:
             return None
 
     async def update(self, diagram_id: str, diagram: Diagram | DomainDiagram) -> None:
-        """Write a diagram anew, in the format that its file has. Raises DiagramNotFoundError."""
+        """Replace a diagram, keeping the format of its file. Raises DiagramNotFoundError."""
         name = await asyncio.to_thread(self._named, diagram_id)
         try:
             kind = (await self.load_from_file(name)).format
@@ -184,14 +184,14 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
         await self._save(diagram, name, kind)
 
     async def delete(self, diagram_id: str) -> None:
-        """Raises DiagramNotFoundError."""
+        """Delete a diagram. Raises DiagramNotFoundError."""
         await self.delete_file(diagram_id)
 
     async def exists(self, diagram_id: str) -> bool:
         return await self.file_exists(diagram_id)
 
     async def list(self) -> Sequence[DiagramInfo]:
-        """All diagrams below the base directory, by id: files with the name of one, and plain .yaml and .json files that are one."""
+        """List all diagrams below the base directory by id: files named as diagrams, and other .yaml and .json files that contain one."""
         return await asyncio.to_thread(self._list)
 
     def _list(self) -> list[DiagramInfo]:
@@ -203,14 +203,14 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
             try:
                 facts = self.storage.stat(name)
                 kind = self._kind(name) if facts.size <= size_limit() else None
-            except StorageError:  # removed in the meantime, or not to be read
+            except StorageError:  # removed in the meantime, or unreadable
                 continue
             if kind is not None:
                 found.append(DiagramInfo(name, kind, facts.size, facts.modified))
         return sorted(found, key=lambda info: info.id)
 
     def _kind(self, name: str) -> str | None:
-        """The format of a file, by its name, else by what is in it; None when it is no diagram."""
+        """Return the format of a file, by its name or else its content; None when it is not a diagram."""
         if name.lower().endswith(tuple(detect.SUFFIXES)):
             return detect.format_of_name(name)
         text = self.storage.read_text(name)
@@ -222,11 +222,11 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
             return None
 
     def _named(self, path: str) -> str:
-        """The file that a path or name means.
+        """Find the file of a path or name.
 
         Raises:
             DiagramNotFoundError: there is none.
-            StorageError: it is refused, as a path or as no diagram by its ending.
+            StorageError: the path or its ending is refused.
         """
         if self._is_file(path):
             path_parts(path, self.storage.base_path, suffixes=ENDINGS)
@@ -264,7 +264,7 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
         return self.converter.deserialize(text, format, str(self.storage.base_path / name))
 
     def _missing(self, path: str) -> DiagramNotFoundError:
-        # By their names alone: files that could be diagrams are not all read for a hint.
+        # By name only: a hint is not worth reading all possible diagrams.
         names = (found.as_posix() for found in self.storage.glob("**/*"))
         known = ", ".join(islice((n for n in names if n.lower().endswith(tuple(detect.SUFFIXES))), 10)) or "none"
         hint = f"Below {self.storage.base_path} there are: {known}."

@@ -1,4 +1,4 @@
-"""Files in memory, for tests and for runs that leave nothing behind."""
+"""Files in memory, for tests and for runs that leave no files."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class InMemoryFileSystem:
     """`FileSystemPort` over a mapping; the same names are refused as on disk."""
 
     def __init__(self, files: dict[str, str | bytes] | None = None, *, max_file_size: int = MAX_FILE_SIZE) -> None:
-        self._base = Path("/dipeo-memory")  # there is no such folder: everything goes by names alone
+        self._base = Path("/dipeo-memory")  # no such folder exists: only names matter
         self._protected = ProtectedPlaces()
         self._limit = max_file_size
         self._files: dict[Path, tuple[bytes, float]] = {}
         self._folders: set[Path] = set()
-        """Folders that were made."""
+        """Folders that were created."""
         self._lock = threading.Lock()
         for name, content in (files or {}).items():
             self.write_bytes(name, content.encode() if isinstance(content, str) else content)
@@ -44,7 +44,7 @@ class InMemoryFileSystem:
         return self._resolved(path)
 
     def _resolved(self, path: str | Path, *, writing: bool = False) -> Path:
-        """The absolute path. Raises StorageError `refused`."""
+        """Return the absolute path. Raises StorageError `refused`."""
         parts = path_parts(path, self._base)
         for part in parts:
             if part != "..":
@@ -155,7 +155,7 @@ class InMemoryFileSystem:
         if self.listdir(path) and not recursive:
             raise not_empty(path)
         with self._lock:
-            self._folders.update(p for p in target.parents if p.is_relative_to(self._base))  # they stay
+            self._folders.update(p for p in target.parents if p.is_relative_to(self._base))  # parents remain
             self._files = {p: kept for p, kept in self._files.items() if not p.is_relative_to(target)}
             self._folders = {p for p in self._folders if not p.is_relative_to(target)}
 

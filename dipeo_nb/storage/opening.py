@@ -1,4 +1,4 @@
-"""`FileSystemPort.open`: files as Python's `open` gives them, over a file system that reads and writes whole files."""
+"""`FileSystemPort.open`: files as returned by Python's `open`, over a file system that reads and writes whole files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODES = frozenset(f"{kind}{plus}" for kind in "rwxa" for plus in ("", "+"))
 
 
 class WholeFiles(Protocol):
-    """What `open_file` needs of a file system."""
+    """The part of a file system that `open_file` needs."""
 
     def exists(self, path: str | Path) -> bool: ...
 
@@ -23,10 +23,10 @@ class WholeFiles(Protocol):
 
 
 def open_file(files: WholeFiles, path: str | Path, mode: str = "r", encoding: str = "utf-8") -> IO[Any]:
-    """An open file. What is written appears at the close, as a whole; a block that ends in an error changes nothing.
+    """Open a file. Written data appears as a whole on close; a block that ends with an error changes nothing.
 
     Raises:
-        StorageError: `unsupported` (a mode that is none), and as `read_bytes` and `write_bytes`; `exists` for the mode x.
+        StorageError: `unsupported` (invalid mode), and as `read_bytes` and `write_bytes`; `exists` for the mode x.
     """
     kind = "".join(c for c in mode if c not in "bt")
     if kind not in MODES or ("b" in mode and "t" in mode) or len(set(mode)) < len(mode):
@@ -49,7 +49,7 @@ def open_file(files: WholeFiles, path: str | Path, mode: str = "r", encoding: st
 
 
 class _Draft(io.BytesIO):
-    """Bytes that become a file when they are closed."""
+    """Bytes that become a file on close."""
 
     def __init__(self, files: WholeFiles, path: str | Path, content: bytes, kind: str) -> None:
         super().__init__(content)
@@ -83,7 +83,7 @@ class _Draft(io.BytesIO):
         self.close()
 
     def __del__(self) -> None:
-        self.changed = False  # forgotten, not closed
+        self.changed = False  # collected without close
         super().__del__()  # type: ignore[misc]
 
 

@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 from dipeo_nb.common.paths import refuse_unseen, refused
 
 States = frozenset[int]
-"""Which components of a pattern the next component of a path may match, by their numbers."""
+"""Indices of the pattern components that the next path component may match."""
 _WILDCARDS = re.compile(r"[*?\[]")
 
 
 class PathPattern:
-    """A pattern, matched against paths one component after the other.
+    """A pattern that is matched against paths component by component.
 
     Raises:
         StorageError: `refused`: it is empty, absolute, or has `..`.
@@ -34,10 +34,10 @@ class PathPattern:
         self.folder = parts[:literal]
         """The components before the first one with wildcards; not the last component."""
         self.first = self._and_without_folders({literal})
-        """Where matching begins in that folder."""
+        """Initial states in that folder."""
 
     def step(self, states: States, name: str, *, any_folders: bool = True) -> States:
-        """After one more component.
+        """Return the states after one more component.
 
         Args:
             any_folders: whether `**` matches it, too.

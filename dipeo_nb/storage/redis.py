@@ -16,10 +16,10 @@ from dipeo_nb.storage.conversation.messages import decoded, encoded, history_of,
 R = TypeVar("R")
 
 _PAGE = 1000
-"""Messages read at once."""
+"""Messages per read."""
 
-# One step each for the server: nobody sees half of it. An id is kept with a mark of the call that wrote it, so that a call which
-# is repeated because its answer was lost is told from a second message with that id.
+# Each script is atomic. An id is stored with a mark of the call that wrote it, so that a call that is retried because its answer was
+# lost can be distinguished from a second message with that id.
 _ADD = """
 local mark = redis.call('HGET', KEYS[2], ARGV[1])
 if mark then return mark == ARGV[2] and 1 or 0 end
@@ -45,17 +45,17 @@ return #seqs
 
 @logged("add_message", "get_messages", "clear")
 class RedisConversationRepository:
-    """`ConversationRepository` in a Redis server (6 or later). What survives a restart of it is for its configuration to say
+    """`ConversationRepository` in a Redis server (6 or later). What survives a restart depends on its configuration
     (`appendonly yes`).
 
     Args:
         url: `redis://host:port/db`, `rediss://…` (TLS), `unix://…`; user and password may be in it and are never shown.
-        prefix: beginning of all keys; repositories with different ones never meet.
+        prefix: prefix of all keys; repositories with different prefixes are separate.
     """
 
     def __init__(self, url: str = "redis://localhost:6379/0", *, prefix: str = "dipeo") -> None:
         self._server = RedisServer(url)
-        # In braces, so that a cluster keeps all keys in one place and a script may touch them together.
+        # In braces, so that a cluster keeps all keys in one slot and a script may access them together.
         self._prefix = f"{{{prefix}}}:conversation"
 
     def __repr__(self) -> str:
@@ -95,7 +95,7 @@ class RedisConversationRepository:
         for start in range(0, len(seqs), _PAGE):
             page = seqs[start : start + _PAGE]
             texts = await self._call("read", lambda redis: redis.hmget(bodies, page))  # noqa: B023 - called at once
-            # What was cleared in the meantime is not there any more.
+            # Messages that were cleared in the meantime are missing.
             found += [decoded(json.loads(text)) for text in texts if text is not None]
         return found
 
@@ -122,7 +122,7 @@ class RedisConversationRepository:
             await self._call("clear", lambda redis: redis.eval(_CLEAR, len(keys), *keys, execution))  # noqa: B023
 
     def _keys(self, execution: str) -> tuple[str, ...]:
-        """The keys of the scripts, in their order."""
+        """Return the keys of the scripts, in order."""
         start = self._prefix
         own = f"{start}:ids:{execution}", f"{start}:messages", f"{start}:all", f"{start}:of:{execution}"
         return f"{start}:seq", *own, f"{start}:executions"
@@ -145,5 +145,5 @@ class RedisConversationRepository:
 
 
 def _execution(execution_id: str | None) -> str:
-    """The name of an execution in keys; another one for none at all."""
+    """Return the name of an execution in keys; distinct for none at all."""
     return "-" if execution_id is None else f"={execution_id}"

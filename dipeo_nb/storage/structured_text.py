@@ -1,4 +1,4 @@
-"""JSON and YAML texts: to values and back, within bounds, and without changing a value to one that fits."""
+"""JSON and YAML text: parsing and serialization, within limits and without silently changing values."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class _StepwiseLoader(Composer, _Loader):  # pyright: ignore[reportGeneralTypeIs
 QUICK = 10_000
 """Characters of a YAML text that the composer of libyaml works on at once."""
 MAX_DEPTH = 200
-"""Levels of lists and mappings within each other; other parsers of JSON have limits of this size, too."""
+"""Maximum nesting of lists and mappings; other JSON parsers have similar limits."""
 MAX_VALUES = 10_000_000
-"""Values in one text, those that aliases of YAML repeat counted each time."""
+"""Maximum values in one text, counting each use of a YAML alias."""
 MAX_EXPANDED = 50 * 1024 * 1024
-"""Characters of all scalars of a YAML text, those that aliases repeat counted each time."""
+"""Maximum characters of all scalars of a YAML text, counting each use of an alias."""
 SHORT_MEANS = 1_000_000
 """Values, or characters, that also a short YAML text may stand for."""
 MAX_RATIO = 10
@@ -60,15 +60,15 @@ MAX_RATIO = 10
 
 
 def json_value(text: str, path: str) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        ValidationError: it is none; the message says where.
+        ValidationError: the text is invalid; the message has the position.
     """
     try:
         return stepwise_json.loads(text) if len(text) > stepwise_json.LARGE else from_json(text, cache_strings="keys")
     except (ValueError, RecursionError):
-        pass  # the standard library says where, and reads a little more
+        pass  # the standard library reports the position, and accepts a little more
     try:
         return json.loads(text)
     except ValueError as error:
@@ -80,11 +80,11 @@ def json_value(text: str, path: str) -> Any:
 
 
 def yaml_value(text: str, path: str) -> Any:
-    """The value of a YAML text as JSON has it: dates as text, names of mappings as text.
+    """Parse a YAML text into JSON values: dates and keys of mappings become text.
 
     Raises:
-        ValidationError: it is none, it contains itself, or names of mappings are structures.
-        StorageError: `too_large`: its aliases would make it larger than a file may be.
+        ValidationError: the text is invalid, contains itself, or has keys that are lists or mappings.
+        StorageError: `too_large`: expanding its aliases would exceed the size limit of files.
     """
     value = yaml_native(text, path)
     try:
@@ -97,7 +97,7 @@ def yaml_value(text: str, path: str) -> Any:
 
 
 def yaml_native(text: str, path: str) -> Any:
-    """The value of a YAML text with YAML's own types; errors as of `yaml_value`."""
+    """Parse a YAML text with YAML's own types; same errors as `yaml_value`."""
     try:
         _refuse_depth(text, path)
         loader: Any = (_Loader if len(text) <= QUICK else _StepwiseLoader)(text)
@@ -113,7 +113,7 @@ def yaml_native(text: str, path: str) -> Any:
         raise ValidationError(
             f"'{path}' is not YAML: {error}.", hint="Correct the file, or set format: text."
         ) from None
-    except (ValueError, TypeError) as error:  # a date such as 2026-99-99, a structure as a name
+    except (ValueError, TypeError) as error:  # a date such as 2026-99-99, or a structure as a key
         raise ValidationError(
             f"'{path}' is not YAML: {error}.", hint="Correct the file, or set format: text."
         ) from None
@@ -135,7 +135,7 @@ def _refuse_depth(text: str, path: str) -> None:
 
 
 def _refuse_bombs(node: yaml.Node, path: str, limit: int) -> None:
-    """Count what a text means once every alias is replaced by what it stands for; each node is looked at once."""
+    """Compute the size of a text with all aliases expanded; each node is visited once."""
     most_values, most_characters = min(MAX_VALUES, limit), min(MAX_EXPANDED, limit)
     sizes: dict[int, tuple[int, int] | None] = {}
 
@@ -172,23 +172,23 @@ def _too_deep(path: str) -> ValidationError:
 
 
 def json_text(value: Any, path: str) -> str:
-    """A value as JSON, two blanks for each level. Dates, paths, UUIDs, decimals, enumerations, dataclasses and pydantic models
+    """Serialize a value as JSON, indented by two blanks. Dates, paths, UUIDs, decimals, enumerations, dataclasses and pydantic models
     have their usual forms.
 
     Raises:
-        StorageError: `not_json`, with the place in the value: NaN and infinities, bytes, sets, objects, names that are no
-            text, lone surrogates, what contains itself or is nested deeper than `MAX_DEPTH`.
+        StorageError: `not_json`, with the position in the value: NaN and infinities, bytes, sets, objects, keys that are not
+            text, lone surrogates, values that contain themselves or are nested deeper than `MAX_DEPTH`.
     """
     try:
         if _is_plain(value, path):
             return _written(value)
     except PydanticSerializationError:
-        pass  # a surrogate in a text; what follows says which
+        pass  # a lone surrogate; the code below finds it
     return _written(_held(value, path, "JSON"))
 
 
 def json_line(value: Any, path: str) -> str:
-    """A value as JSON in one line. Raises as `json_text`."""
+    """Serialize a value as JSON in one line. Same errors as `json_text`."""
     text = json_text(value, path)
     return text if "\n" not in text else _compact(text) if len(text) > stepwise_json.LARGE else to_json(from_json(text)).decode()
 
@@ -198,7 +198,7 @@ def _written(value: Any) -> str:
 
 
 def yaml_text(value: Any, path: str) -> str:
-    """A value as YAML; dates, bytes, infinities and names of any kind are YAML's own. Raises as `json_text`."""
+    """Serialize a value as YAML, including dates, bytes, infinities and keys of any scalar type. Same errors as `json_text`."""
     _is_plain(value, path)  # refuses what is too large
     try:
         return stepwise_yaml.dumps(_held(value, path, "YAML"))
@@ -211,7 +211,7 @@ def _is_plain(value: Any, path: str) -> bool:
     and counted each time.
 
     Raises:
-        StorageError: it is too large, as a text.
+        StorageError: its text would be too large.
     """
     level: dict[int, tuple[Any, int]] = {0: ([value], 1)}
     plain, count = True, 0
@@ -245,7 +245,7 @@ def _is_plain(value: Any, path: str) -> bool:
 
 
 def _held(value: Any, path: str, form: str) -> Any:
-    """A plain copy of a value; raises StorageError for the first part of it that *form* cannot hold."""
+    """Return a plain copy of a value; raise StorageError for the first part that *form* cannot represent."""
     around: set[int] = set()
 
     def copied(value: Any, place: str) -> Any:
@@ -291,7 +291,7 @@ def _held(value: Any, path: str, form: str) -> Any:
 
 
 def _name(name: Any, path: str, place: str, form: str) -> Any:
-    """A name of a mapping."""
+    """Return the key of a mapping."""
     if isinstance(name, Enum):
         name = name.value
     if isinstance(name, str):
@@ -319,11 +319,11 @@ def _not_held(path: str, place: str, what: str, form: str) -> StorageError:
 
 
 def with_item(text: str, item: str, count: int) -> str:
-    """The text of a JSON list with another item; what stands there stays as it is, and sets the manner.
+    """Append an item to the text of a JSON list, leaving the rest untouched and matching its style.
 
     Args:
         item: JSON, as `json_text` writes it.
-        count: the items that the list has.
+        count: present number of items.
     """
     inner, end = text[: text.rindex("]")], text[text.rindex("]") :]
     before = inner.rstrip()
@@ -343,7 +343,7 @@ def _compact(item: str) -> str:
 
 
 def with_yaml_item(text: str, value: Any, path: str) -> str | None:
-    """The text of a YAML list, an item to a line, with another item; None where the text is not of that form."""
+    """Append an item to the text of a YAML list with one item per line; None when the text does not have that form."""
     node = yaml.compose(text, Loader=_Loader)
     if not isinstance(node, yaml.SequenceNode) or node.flow_style or not node.value:
         return None
@@ -360,7 +360,7 @@ def with_yaml_item(text: str, value: Any, path: str) -> str | None:
 
 
 def has_comments(text: str) -> bool:
-    """Whether a YAML text has comments, which writing its value anew would lose."""
+    """Whether a YAML text has comments, which rewriting it would lose."""
     if "#" not in text:
         return False
     end = 0
@@ -376,7 +376,7 @@ def has_comments(text: str) -> bool:
 
 
 def with_yaml_scalar(text: str, steps: list[str | int], value: Any, path: str) -> str | None:
-    """The text of YAML with one scalar replaced by another, and nothing else; None where there is no such scalar."""
+    """Replace one scalar in a YAML text and nothing else; None when there is no such scalar."""
     node: Any = yaml.compose(text, Loader=_Loader)
     for step in steps:
         if isinstance(node, yaml.MappingNode):

@@ -1,9 +1,9 @@
-"""The gate of a run: its services, as far as its diagram may use them.
+"""The gate of a run: its services, restricted to what its diagram may use.
 
-A run reaches the world through its services and by the code and commands of its nodes. For a diagram of the user's own the gate
-is open: the services are those of the runtime. For any other one, each use is compared with what was granted when the run was
-prepared: before a node begins (code, commands, functions), and in the services (files, servers, models). What is not granted is an
-error of the node, never a question. Sub-diagrams get a gate from that of their parent.
+A run has side effects through its services and through the code and commands of its nodes. For the user's own diagrams the gate is
+open: the services are those of the runtime. For other diagrams, each use is compared with what was granted when the run was
+prepared: before a node starts (code, commands, functions), and in the services (files, servers, models). A use that was not granted
+is an error of the node, never a question. Sub-diagrams get a gate derived from that of their parent.
 """
 
 from dipeo_nb.security.gate.gate import PROGRAM_FILES, Gate, Level

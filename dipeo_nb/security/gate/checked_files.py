@@ -1,4 +1,4 @@
-"""Files of a run, as far as they were granted."""
+"""Files of a run, restricted to what was granted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG = logger(__name__)
 
 
 class CheckedFiles:
-    """Files that are chosen, or refused, for each use of them."""
+    """Files that are selected, or refused, for each use."""
 
     def __init__(self, gate: Permissions, files: FileSystemPort) -> None:
         self._gate = gate
@@ -85,7 +85,7 @@ class CheckedFiles:
 
 
 class TrustedFiles(CheckedFiles):
-    """The files of the base directory that are on the list, by their paths after links."""
+    """The granted files of the base directory, by their paths after links."""
 
     def __init__(self, gate: Permissions, files: FileSystemPort) -> None:
         super().__init__(gate, files)
@@ -100,7 +100,7 @@ class TrustedFiles(CheckedFiles):
         return None
 
     def _for(self, path: str | Path, writing: bool) -> FileSystemPort:
-        if self._inner is self._files:  # no adapter of ours: names are all there is to check
+        if self._inner is self._files:  # a third-party adapter: only names can be checked
             base = str(self._files.base_path)
             text = str(path).removeprefix(f"{base}/")
             self._check(posixpath.normpath(text), writing)
@@ -108,7 +108,7 @@ class TrustedFiles(CheckedFiles):
 
 
 class GuestFiles(CheckedFiles):
-    """A folder of its own for what it writes, the files that came with it, and what was allowed besides."""
+    """A separate folder for written files, the files that came with the diagram, and what else was allowed."""
 
     def __init__(self, gate: Permissions, files: FileSystemPort) -> None:
         super().__init__(gate, files)
@@ -124,7 +124,7 @@ class GuestFiles(CheckedFiles):
         return self._drafts
 
     def _write_own(self) -> FileSystemPort:
-        """The folder to write into; said once."""
+        """Return the folder to write into, with one warning."""
         drafts = self._own()
         if not self._said:
             self._said = True
@@ -155,7 +155,7 @@ class GuestFiles(CheckedFiles):
     def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
         files = self._for(path, True)
         if files is self._allowed and str(path).casefold().endswith(DIAGRAM_FILES):
-            self._gate.made(data)  # first: what is there and not remembered could be taken for the user's own
+            self._gate.made(data)  # first: a file that is not recorded could be taken for the user's own
         return files.write_bytes(path, data, create_only=create_only)
 
     def write_text(self, path: str | Path, text: str, *, create_only: bool = False) -> int:
@@ -167,7 +167,7 @@ class GuestFiles(CheckedFiles):
         return self._gate.closure.files
 
     def _wrote_like(self, name: str) -> bool:
-        """Whether it may write that file, so that it may also find that it is not there."""
+        """Whether it may write that file, and so may also find it missing."""
         assert self._gate.closure is not None
         return self._gate.closure.uses.covers("write", name)
 

@@ -1,4 +1,4 @@
-"""Services of a run, as far as they were granted."""
+"""Services of a run, restricted to what was granted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dipeo_nb.security.gate.refusals import refusal
 
 
 class CheckedDb:
-    """A database service that is not ours: files are checked by name."""
+    """A third-party database service: files are checked by name."""
 
     def __init__(self, gate: Permissions, db: DBOperationsPort) -> None:
         self._gate = gate
@@ -39,7 +39,7 @@ class CheckedDb:
 
 
 class CheckedHTTP:
-    """Requests to the servers on the list, also by redirects."""
+    """Requests to granted servers, including redirects."""
 
     def __init__(self, gate: Permissions, http: HTTPPort) -> None:
         self._gate = gate
@@ -49,7 +49,7 @@ class CheckedHTTP:
     async def request(self, method: str, url: str, **options: Any) -> HTTPResponse:
         self._gate.require("net", origin(url))
         for name, value in (options.get("headers") or {}).items():
-            if str(name).lower() == "host":  # servers of many names, such as CDNs, go by it
+            if str(name).lower() == "host":  # servers with many names, such as CDNs, select by it
                 self._gate.require("net", origin(f"{url.partition('://')[0]}://{value}"))
         if self._follows:
             options["allowed"] = lambda server: self._gate.granted.covers("net", server)
@@ -57,7 +57,7 @@ class CheckedHTTP:
 
 
 class CheckedIntegrations:
-    """The operations of providers that are on the list."""
+    """Granted operations of providers."""
 
     def __init__(self, gate: Permissions, integrations: IntegrationPort) -> None:
         self._gate = gate
@@ -72,7 +72,7 @@ class CheckedIntegrations:
 
 
 class CheckedBuilder:
-    """A builder of intermediate forms, which reads its configuration by itself: from files on the list."""
+    """A builder of intermediate forms that reads its own configuration: from granted files."""
 
     def __init__(self, gate: Permissions, builder: IRBuilderPort) -> None:
         self._gate = gate
@@ -85,7 +85,7 @@ class CheckedBuilder:
 
 
 class CheckedModels:
-    """Models within the budget, at servers that the diagram does not choose unless they are on the list."""
+    """Models within the budget; servers chosen by the diagram must be granted."""
 
     def __init__(self, gate: Permissions, models: LLMServicePort) -> None:
         self._gate = gate
@@ -111,7 +111,7 @@ class CheckedModels:
 
 
 class CheckedCode:
-    """The code runner of a run; it is made only for a diagram whose code was granted."""
+    """Code runner of a run, created only for a diagram whose code was granted."""
 
     def __init__(self, gate: Permissions, make: Callable[[], CodeRunner]) -> None:
         self._gate = gate

@@ -1,4 +1,4 @@
-"""What one run may do."""
+"""Permissions of one run."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ from dipeo_nb.security.gate.uses import beyond_guest, seen_later
 from dipeo_nb.security.signatures import Signatures, holds_objects, signed
 
 PROGRAM_FILES = (".py", ".pyc", ".pyd", ".so", ".ipynb", ".sh", ".bash", ".js", ".mjs", ".cjs", ".ts", ".mts", ".cts")
-"""Endings of files that programs run: written only where the list names them."""
+"""Endings of executable files, which are written only if granted by name."""
 _BEFORE: Collection[Kind] = ("code", "process", "function", "service", "diagram")
-"""Kinds that are looked at before a node begins, since its handler need not use a service for them."""
+"""Kinds that are checked before a node starts, since its handler need not use a service for them."""
 
 
 class Level(enum.StrEnum):
-    """Whose word a diagram is."""
+    """Level of trust in a diagram."""
 
     YOURS = "yours"
     """The user's own: everything below the base directory, except protected places."""
     TRUSTED = "trusted"
-    """Somebody said yes to exactly this list."""
+    """The user approved exactly this list."""
     GUEST = "guest"
-    """Nobody has said anything: models within a budget, and a folder of its own."""
+    """Not approved: models within a budget, and a folder of its own."""
 
 
 @dataclass
 class Gate:
-    """What one run, with its sub-diagrams, may do; see the module.
+    """Permissions of one run with its sub-diagrams; see the package.
 
     Args:
         services: those of the runtime.
-        drafts: makes the folder of a guest's files, when the first is written.
-        db: makes the database service over checked files; None: the runtime's own is checked by name.
-        decide: the gate of a sub-diagram that is not the user's own, in a run that is; raises TrustError.
-        stamp: what is recorded about the decision.
-        signatures: sign the record of the run, and tell whether other ones are of this user; None: nothing is signed.
-        records: `own` takes up records of this user only, `data` also other ones that hold no objects of code, `any` all.
+        drafts: creates the folder of a guest's files when the first is written.
+        db: creates the database service over checked files; None: the runtime's own is checked by name.
+        decide: returns the gate of a sub-diagram that is not the user's own, in a run that is; raises TrustError.
+        stamp: record of the decision.
+        signatures: sign the record of the run and verify records of this user; None: nothing is signed.
+        records: `own` accepts records of this user only, `data` also others without objects of code, `any` all.
     """
 
     level: Level
@@ -77,12 +77,12 @@ class Gate:
     signatures: Signatures | None = None
     records: Literal["own", "data", "any"] = "own"
     made: Callable[[bytes], None] = lambda data: None
-    """Remembers the content of a diagram that a guest was allowed to write among the user's files."""
+    """Records the content of a diagram that a guest was allowed to write among the user's files."""
     base: Path = Path()
     model_chosen: bool = False
-    """Whether the user moved every person to a model: then what the persons' own models would do is not done."""
+    """Whether the user chose one model for all persons, so that the persons' own models are not used."""
     written: set[str] = field(default_factory=set[str])
-    """Paths below the base directory that this run has written; they are data, and never run by it."""
+    """Paths below the base directory that this run has written; they are data, and this run never executes them."""
     _plans: set[str] = field(default_factory=set[str])
     _looked_at: set[int] = field(default_factory=set[int])
     _admitting: threading.Lock = field(default_factory=threading.Lock)
@@ -96,13 +96,13 @@ class Gate:
 
     @classmethod
     def open(cls, services: Services) -> Gate:
-        """For diagrams that are made in code, and tests: everything is allowed."""
+        """Return a gate that allows everything, for diagrams made in code and tests."""
         return cls(Level.YOURS, services)
 
-    # Before a node begins.
+    # Before a node starts.
 
     def check(self, node: PlanNode, plan: Plan) -> None:
-        """Raises NotGrantedError for a node whose fields want what was not granted."""
+        """Raise NotGrantedError for a node whose fields need what was not granted."""
         if self.level is Level.YOURS or (node.index in self._looked_at and self._is_own(plan)):
             return
         for use in uses_of(node, plan):
@@ -121,23 +121,23 @@ class Gate:
         return plan is next(iter(self.closure.plans.values()))
 
     def require(self, kind: Kind, what: str) -> None:
-        """Raises NotGrantedError for a use that was not granted."""
+        """Raise NotGrantedError for a use that was not granted."""
         if self.level is not Level.YOURS and not self.granted.covers(kind, what):
             raise refusal(kind, what)
 
     @property
     def sources(self) -> Mapping[str, bytes] | None:
-        """The files that are run, as they were when the run was prepared, by path below the base directory; None: those on the disk."""
+        """The executed files as they were when the run was prepared, by path below the base directory; None: those on disk."""
         return None if self.level is Level.YOURS or self.closure is None else self.closure.files
 
     def source(self, path: str, *, code: bool = False) -> bytes | None:
-        """The bytes of a file that is run, as they were when the run was prepared; None: read it.
+        """Return the bytes of an executed file as they were when the run was prepared; None: read it.
 
         Args:
-            code: it is code, which must be part of what was shown; a template whose name is made while the run goes on need not.
+            code: whether it is code, which must have been shown; a template whose name is computed during the run need not.
 
         Raises:
-            NotGrantedError: the run has written it, or it was not there.
+            NotGrantedError: the run has written it, or it did not exist then.
         """
         if self.sources is None:
             return None
@@ -152,15 +152,15 @@ class Gate:
         return None
 
     def check_programs(self, names: Iterable[str], *, env: Mapping[str, str] | None = None, folder: str = "") -> None:
-        """Look whether files that a program may run are what was shown.
+        """Check that files that a program may execute are those that were shown.
 
         Args:
-            names: paths below the base directory; those that are no files do not matter.
-            env: variables for the program; files and folders that they name are looked at, too.
+            names: paths below the base directory; those that are not files are ignored.
+            env: variables of the program; files and folders that they name are checked, too.
             folder: where it runs, below the base directory.
 
         Raises:
-            NotGrantedError: one has changed, was not there, or was written by this run.
+            NotGrantedError: one has changed, did not exist, or was written by this run.
         """
         sources = self.sources
         if sources is None:
@@ -191,20 +191,20 @@ class Gate:
             )
 
     def stamped(self, source: Mapping[str, Any] | None, *, whole: bool) -> Mapping[str, str] | None:
-        """What is recorded about the decision; of a diagram that is not recorded whole, also what exactly it was."""
+        """Return the record of the decision; for a diagram that is not recorded whole, including its identity."""
         if whole or self.stamp is None or self.signatures is None or (mark := self.signatures.mark(source)) is None:
             return self.stamp
         return {**self.stamp, "whole": mark}
 
     def sign(self, event: Event) -> Event:
-        """An event of the run as it is recorded."""
+        """Return an event with its signature."""
         return event if self.signatures is None else signed(event, self.signatures.of(event))
 
     def admit(self, events: Sequence[Event]) -> None:
-        """Look whether a run may go on from these events of a record.
+        """Check whether a run may continue from these events of a record.
 
         Raises:
-            NotGrantedError: they are not known to be of this user, and hold objects of code, or the run may do more than a guest.
+            NotGrantedError: they are not known to be this user's, and hold objects of code, or the run may do more than a guest.
         """
         if self.records == "any" or self.signatures is None or self.signatures.hold(events):
             return
@@ -218,13 +218,13 @@ class Gate:
         )
 
     def child(self, document: Diagram, plan: Plan, record: Event | None = None) -> Gate:
-        """The gate of a sub-diagram: never wider than this one.
+        """Return the gate of a sub-diagram, which is never wider than this one.
 
         Args:
             record: the first event of the run that the diagram was recorded with, when it is not read from its file.
 
         Raises:
-            NotGrantedError: it was not part of what was shown, and nobody allowed others.
+            NotGrantedError: it was not shown, and other diagrams were not allowed.
         """
         if self.level is Level.YOURS:
             if (document.path is None and record is None) or self.decide is None:
@@ -254,11 +254,11 @@ class Gate:
                 kind="diagram",
                 what=plan.name,
             )
-        with self._admitting:  # children are begun by several threads
+        with self._admitting:  # children are started by several threads
             return self._admitted(document, plan)
 
     def _admitted(self, document: Diagram, plan: Plan) -> Gate:
-        """This gate, with what a diagram brings that was chosen while the run went on."""
+        """Return this gate, extended by a diagram that was chosen during the run."""
         assert self.closure is not None
         found = closure(document, base_dir=self.base, plan=plan)
         for name in found.files:
@@ -278,7 +278,7 @@ class Gate:
         if missing:
             raise refusal_of_all(missing, plan.name)
         shown = self.closure
-        # A file that both name is the one that was shown before the run.
+        # For files in both, the one that was shown before the run counts.
         self.closure = replace(
             shown,
             files={**found.files, **shown.files},
@@ -289,7 +289,7 @@ class Gate:
         return self
 
     def _may_run(self, place: str) -> bool:
-        """Whether a diagram that is chosen while the run goes on was allowed by its path, with or without its suffix."""
+        """Whether a diagram that is chosen during the run was allowed by its path, with or without its suffix."""
         names = (place, posixpath.join(posixpath.dirname(place), stem(place)))
         return any(u.kind == "diagram" and any(path_fits(name, u.what) for name in names) for u in self.granted)
 
@@ -327,7 +327,7 @@ class Gate:
         )
 
     def _is_program(self, path: str) -> bool:
-        """Whether a file is run by this diagram, or could be run by something else without being named."""
+        """Whether a file is executed by this diagram, or could be executed by something else without being named."""
         assert self.closure is not None
         if path in self.closure.files:
             return True

@@ -1,4 +1,4 @@
-"""What checked services ask the gate of their run."""
+"""The part of a gate that checked services depend on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dipeo_nb.domain.ports import FileSystemPort
 
 
 class Permissions(Protocol):
-    """What one run may do; `Gate` describes each member."""
+    """Permissions of one run; see `Gate` for each member."""
 
     written: set[str]
 

@@ -1,4 +1,4 @@
-"""Errors of what was not granted, with what grants it."""
+"""Errors for uses that were not granted, with the option that grants them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dipeo_nb.errors import NotGrantedError
 
 
 def refusal(kind: str, what: str) -> NotGrantedError:
-    """The error of a use that was not granted, with what grants it."""
+    """Return the error for a use that was not granted, with the option that grants it."""
     return NotGrantedError(
         f"This diagram was not allowed to {_deed(kind, what)}.",
         hint=f"Allow exactly that with {granting([Use(cast(Kind, kind), what)])}, or see all it wants: dipeo-nb inspect FILE.",
@@ -21,7 +21,7 @@ def refusal(kind: str, what: str) -> NotGrantedError:
 
 
 def refusal_of_all(uses: Sequence[Use], diagram: str) -> NotGrantedError:
-    """The error of a sub-diagram that was chosen while the run went on, with what grants all that it wants."""
+    """Return the error for a sub-diagram that was chosen during the run, with the option that grants all its uses."""
     ordered = Capabilities(uses).of(*get_args(Kind))
     deeds = "; ".join(dict.fromkeys(_deed(use.kind, use.what) for use in ordered[:5]))
     return NotGrantedError(
@@ -42,7 +42,7 @@ def _deed(kind: str, what: str) -> str:
 
 
 def granting(uses: Iterable[Use]) -> str:
-    """The option of the command line, and the argument, that allow some uses: `--allow code,read=a.csv (allow={'code': True, …})`."""
+    """Return the command line option and the argument that allow some uses: `--allow code,read=a.csv (allow={'code': True, …})`."""
     valued: dict[str, list[str]] = {}
     for use in uses:
         named = use.kind in ("read", "write", "net", "service", "diagram") and use.what not in ("*", ANYWHERE, ANY_DIAGRAM)
@@ -52,7 +52,7 @@ def granting(uses: Iterable[Use]) -> str:
     argument = f"allow={mapping}"
     parts = [f"{kind}={value}" if value else kind for kind, values in valued.items() for value in values or ("",)]
     if any("," in part or not part.isprintable() or part != part.strip() for part in parts):
-        return argument  # a comma would end the name on a command line, and what follows it would be allowed as well
+        return argument  # on a command line a comma ends the name, and the rest would be allowed as well
     return f"--allow {shlex.quote(','.join(parts))} ({argument})"
 
 

@@ -1,21 +1,21 @@
-"""Which uses of an untrusted diagram are granted unasked, and which only the run can judge."""
+"""Uses of an untrusted diagram that are granted without approval, and uses that only the run can judge."""
 
 from __future__ import annotations
 
 from dipeo_nb.domain.capabilities import ANY_DIAGRAM, DEFAULT_MODEL_USE, Capabilities, Use
 
 GUEST_CALLS, GUEST_TOKENS = 50, 200_000
-"""Calls of models, and their tokens, that a guest's run may take unasked, with its sub-diagrams."""
+"""Model calls, and their tokens, that a guest's run may use without approval, including its sub-diagrams."""
 FREE = frozenset({"echo", "local", "ollama"})
-"""Services of models that cost nothing."""
+"""Services whose models cost nothing."""
 
 
 def beyond_guest(uses: Capabilities, *, paid: bool = True, free_default: bool = False, model_chosen: bool = False) -> list[Use]:
-    """The uses that an untrusted diagram is not granted unasked.
+    """Return the uses that an untrusted diagram is not granted without approval.
 
     Args:
         paid: whether models may be called within the budget.
-        free_default: the model of a person that names none costs nothing.
+        free_default: the default model costs nothing.
     """
     found: list[Use] = []
     for use in uses:
@@ -23,7 +23,7 @@ def beyond_guest(uses: Capabilities, *, paid: bool = True, free_default: bool = 
             continue
         match use.kind:
             case "brings" | "event" | "write":
-                continue  # what it writes goes into a folder of its own
+                continue  # it writes into a folder of its own
             case "model" if paid or use.what.partition(":")[0] in FREE:
                 continue
             case "model" if free_default and use.what == DEFAULT_MODEL_USE:
@@ -36,7 +36,7 @@ def beyond_guest(uses: Capabilities, *, paid: bool = True, free_default: bool = 
 
 
 def seen_later(use: Use, granted: Capabilities) -> bool:
-    """Whether something of that kind is allowed, and only the run will show whether this is."""
+    """Whether uses of that kind are allowed in part, so that only the run can judge this one."""
     if use.kind == "diagram" and use.what == ANY_DIAGRAM:
         return any(u.kind == "diagram" for u in granted)
     return use.kind in ("read", "write", "net") and "*" in use.what and any(u.kind == use.kind for u in granted)

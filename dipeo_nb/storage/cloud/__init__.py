@@ -1,11 +1,11 @@
-"""Blobs on object stores: Amazon S3 and what speaks its protocol; Google Cloud Storage and Azure by URL.
+"""Blobs in object stores: Amazon S3 and compatible servers; Google Cloud Storage and Azure by URL.
 
-Two libraries share the work, neither of which can do all of it: `obstore` moves the data (async, in bounded memory, parts in
-parallel, broken downloads resumed where they broke), `boto3` finds credentials as every AWS tool does and lists and deletes
-versions (in worker threads, so the loop stays free).
+Two libraries share the work, since neither covers all of it: `obstore` transfers data (async, in bounded memory, parts in
+parallel, broken downloads resumed), `boto3` finds credentials like every AWS tool, and lists and deletes versions (in worker
+threads, so that the event loop is not blocked).
 
-Who repeats what: a call that can be made again as a whole is repeated by `stamina`; a stream only its own library can take up
-again, part by part, so there obstore repeats, with the same numbers. Never both.
+Retries: calls that can be repeated as a whole are retried by `stamina`; a stream can only be resumed part by part by its own
+library, so there obstore retries, with the same limits. Never both.
 """
 
 from dipeo_nb.storage.cloud.adapter import S3Adapter

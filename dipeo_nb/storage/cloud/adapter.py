@@ -1,4 +1,4 @@
-"""A blob store over a bucket."""
+"""Blob store over a bucket."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from dipeo_nb.storage.cloud.parts import PART, chained, counted, parts_of
 
 R = TypeVar("R")
 PARTS = 10_000
-"""Parts of one upload at most, as S3 has it: 78 GiB in all."""
+"""Maximum parts of one upload, as in S3: 78 GiB in all."""
 CONCURRENT_PARTS = 3
-"""Parts under way at once, so an upload holds about 40 MB."""
+"""Parts uploaded concurrently; an upload holds about 40 MB."""
 LONGEST_URL_S = 604_800
-"""Seconds a presigned URL can work at most: seven days, as Signature Version 4 has it."""
+"""Maximum lifetime of a presigned URL in seconds: seven days, as in Signature Version 4."""
 _OPERATIONS = ("GET", "PUT", "DELETE", "HEAD")
 
 
@@ -46,22 +46,22 @@ _OPERATIONS = ("GET", "PUT", "DELETE", "HEAD")
 class S3Adapter:
     """`BlobStorePort` over a bucket.
 
-    On a bucket with versioning every put is a version under the store's own id. Without versioning there is one version
-    named `null`, as S3 calls it. On Google Cloud Storage and Azure, versions cannot be listed or deleted (StorageError with cause
+    On a bucket with versioning every put creates a version with the store's own id. Without versioning there is one
+    version named `null`, as in S3. On Google Cloud Storage and Azure, versions cannot be listed or deleted (StorageError with cause
     `unsupported`).
 
-    Metadata travels in headers: 2 KB in all on S3.
-    A writer that is killed in a large upload leaves parts that nobody sees; a lifecycle rule of the bucket
+    Metadata is sent in headers: at most 2 KB in all on S3.
+    A writer that is killed during a large upload leaves invisible parts; a lifecycle rule of the bucket
     (`AbortIncompleteMultipartUpload`) removes them.
 
     Args:
         bucket: its name.
         prefix: put before every key, with a `/` between.
         region: where the bucket is.
-        endpoint_url: another server than Amazon's.
-        access_key_id: with `secret_access_key`, the credentials; without them they are looked for as all AWS tools do
+        endpoint_url: server other than Amazon's.
+        access_key_id: with `secret_access_key`, the credentials; without them they are looked up as in all AWS tools
             (environment, `~/.aws`, the machine's role).
-        max_size: bytes of one blob at most; more than 10,000 parts of 8 MiB (78 GiB) are never taken.
+        max_size: maximum bytes of one blob; never more than 10,000 parts of 8 MiB (78 GiB).
         scheme: `s3`, `gs` (Google) or `az` (Azure; the account from AZURE_STORAGE_ACCOUNT_NAME); see `blob_store`.
     """
 
@@ -99,7 +99,7 @@ class S3Adapter:
         return f"{self._scheme}://{self._bucket}/{self._prefix}".rstrip("/")
 
     async def initialize(self) -> None:
-        """Open the connection and look into the bucket.
+        """Open the connection and check the bucket.
 
         Raises:
             StorageError: `not_found` (no such bucket), `permission`, `unavailable`.
@@ -146,7 +146,7 @@ class S3Adapter:
             )  # fmt: skip
             return result["version"] or "null"
 
-        # An answer that was lost would let the second try meet the blob of the first: creating is tried once.
+        # If an answer is lost, a retry would find the blob of the first attempt: creating is never retried.
         return await self._call("put", key, put, attempts=1 if create_only else ATTEMPTS)
 
     async def _put_large(
@@ -166,14 +166,14 @@ class S3Adapter:
         return await self._call("put", key, put, attempts=1)
 
     async def _create_large(self, key: str, path: str, source: AsyncIterator[bytes], attributes: dict[str, str]) -> str:
-        """A multipart upload that ends only if there is no such blob; obstore would hold all of it in memory.
+        """Upload in parts and complete only if there is no such blob; obstore would hold all of it in memory.
 
-        That only one of several ends is for the server to see to. Amazon's does; SeaweedFS 4.48 lets two through that end in
-        the same millisecond.
+        The server must ensure that only one of several uploads completes. Amazon's does; SeaweedFS 4.48 accepts two that complete
+        in the same millisecond.
         """
         boto = await self._boto("put", f"create blobs of more than {PART:,} bytes only where there is none")
         where = {"Bucket": self._bucket, "Key": path}
-        if await self.exists(key):  # the answer that counts comes at the end; this one saves the upload
+        if await self.exists(key):  # the decisive check is made at the end; this one saves the upload
             raise already_there(key)
         upload = await self._thread("put", key, lambda: boto.create_multipart_upload(**where, Metadata=attributes))
         where["UploadId"] = upload["UploadId"]
@@ -189,7 +189,7 @@ class S3Adapter:
                 attempts=1,
             )  # fmt: skip
         except BaseException:
-            # Also when cancelled: the server would keep the parts, and charge for them.
+            # Also on cancellation: otherwise the server keeps the parts and charges for them.
             await asyncio.shield(self._thread("put", key, lambda: boto.abort_multipart_upload(**where)))
             raise
         return result.get("VersionId") or "null"
@@ -228,7 +228,7 @@ class S3Adapter:
             if error.response.get("Error", {}).get("Code") != "NotImplemented":
                 raise
             known = []  # a store without versions
-        # First it is out of sight (one marker hides all versions), then they go, and the marker last.
+        # Hide all versions with one marker first, then delete them, and the marker last.
         hidden = boto.delete_object(Bucket=self._bucket, Key=path)
         gone = [v["VersionId"] for v in known if v["VersionId"] != "null" or hidden.get("VersionId")]
         if hidden.get("DeleteMarker") and hidden.get("VersionId"):
@@ -243,7 +243,7 @@ class S3Adapter:
     # Reading.
 
     async def get(self, key: str, version: str | None = None) -> BinaryIO:
-        """The content in memory up to 8 MiB, above that in a temporary file: reading it never meets the network."""
+        """Return the content, in memory up to 8 MiB, else in a temporary file: reading it needs no network access."""
         path = self._path(key)
         clients = await self._clients()
 
@@ -292,7 +292,7 @@ class S3Adapter:
             try:
                 meta, attributes = await self._head(key, row["VersionId"])
             except StorageError as error:
-                if error.facts.get("cause") == "not_found":  # deleted between the two looks
+                if error.facts.get("cause") == "not_found":  # deleted between the two requests
                     return None
                 raise
             created = cast(datetime, row["LastModified"]).timestamp()
@@ -340,20 +340,20 @@ class S3Adapter:
         return await self._call("head", key, ask, version=version)
 
     def _same(self, meta: Any, key: str, version: str | None) -> None:
-        """Some servers answer with the only version there is, whichever is asked for."""
+        """Check the version of an answer: some servers return the only version they have, whichever is requested."""
         if version is not None and (meta["version"] or "null") != version:
             raise not_found(key, version)
 
     def _listed(self, boto: Any, path: str, *, markers: bool = False) -> Iterator[dict[str, Any]]:
-        """The versions of one object as S3 describes them, newest first."""
+        """Yield the versions of one object as described by S3, newest first."""
         for page in boto.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=path):
             rows = page.get("Versions", []) + (page.get("DeleteMarkers", []) if markers else [])
             yield from (row for row in rows if row["Key"] == path)
             if self._ordered and any(row["Key"] != path for row in rows):
-                return  # the object's own name is the first that begins with it
+                return  # the object's own name sorts before all longer ones
 
     async def _first_page(self, prefix: str, limit: int) -> list[str]:
-        """The first *limit* paths with that prefix."""
+        """Return the first *limit* paths with that prefix."""
         clients = await self._clients()
         boto = clients.boto
         if boto is not None:
@@ -366,7 +366,7 @@ class S3Adapter:
             return await self._thread("list", prefix, search)
 
         async def walk() -> list[str]:
-            # obstore takes whole folders only.
+            # obstore lists whole folders only.
             found: list[str] = []
             stream = clients.obstore.list(clients.once, prefix.rpartition("/")[0] or None)
             async for page in stream:
@@ -424,7 +424,7 @@ class S3Adapter:
         attempts: int = ATTEMPTS,
         version: str | None = None,
     ) -> R:
-        """*work*, again while the server is unavailable; what libraries raise as ours."""
+        """Run *work*, with retries while the server is unavailable; convert the libraries' errors to ours."""
         again = stamina.retry_context(on=is_unavailable, attempts=attempts, timeout=RETRY_S, wait_jitter=0.2)
         async for attempt in again:
             with attempt:
@@ -434,7 +434,7 @@ class S3Adapter:
                     raise
                 except Exception as error:
                     if (ours := translated(operation, key, error, version)) is None:
-                        raise  # the source of the data broke, or a mistake of ours
+                        raise  # an error of the data source, or a bug
                     raise ours from error
         raise AssertionError("unreachable: the last attempt raises")
 
@@ -444,7 +444,7 @@ def _options(version: str | None) -> dict[str, Any]:
 
 
 def _smallest(names: Any, limit: int, *, ordered: bool) -> list[str]:
-    """The first *limit* names in order, without folders' placeholders (consoles make them)."""
+    """Return the first *limit* names in order, without placeholders of folders (made by web consoles)."""
     blobs = (name for name in names if not name.endswith("/"))
     if ordered:
         return [name for name, _ in zip(blobs, range(limit), strict=False)]

@@ -1,4 +1,4 @@
-"""The libraries by which stores are reached."""
+"""Clients of the libraries for object stores."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pydantic import SecretStr
 from dipeo_nb.errors import MissingDependencyError, StorageError
 
 CONNECT_S = 10.0
-"""Seconds to reach the server."""
+"""Connect timeout in seconds."""
 IDLE_S = 60.0
-"""Seconds that a server may be silent."""
+"""Read timeout in seconds."""
 ATTEMPTS = 4
-"""Tries of a call that fails because the server cannot be reached, is overloaded or broken."""
+"""Attempts of a call that fails because the server is unreachable, overloaded or broken."""
 RETRY_S = 45.0
-"""Seconds after which no further try begins."""
+"""Seconds after which no further attempt starts."""
 
 
 class Clients(NamedTuple):
     obstore: Any
     """The module."""
     once: Any
-    """A store that tries once."""
+    """A store without retries."""
     patient: Any
-    """One that repeats what fails, request by request."""
+    """A store that retries failed requests."""
     boto: Any
     """None for stores that are not S3."""
 
@@ -47,11 +47,11 @@ def clients_of(
         config = {"region": region, "credential_provider": credentials}
         address = str(boto.meta.endpoint_url)
         if not (urlsplit(address).hostname or "").endswith(("amazonaws.com", "amazonaws.com.cn")):
-            config["endpoint"] = endpoint = address  # given here, or in a way that only boto3 knows
+            config["endpoint"] = endpoint = address  # configured here, or in a way known to boto3 only
     client = {
         "connect_timeout": timedelta(seconds=CONNECT_S),
         "read_timeout": timedelta(seconds=IDLE_S),
-        "timeout": timedelta(days=1),  # of a whole answer; its default of 30 s would cut large ones
+        "timeout": timedelta(days=1),  # for a whole answer; the default of 30 s would cut off large ones
         "allow_http": (endpoint or "").startswith("http://"),
     }
     patient = {
@@ -84,7 +84,7 @@ def _boto_of(region: str, endpoint: str | None, key_id: str | None, secret: Secr
         region_name=region,
     )
     try:
-        # Roles hand out credentials that last ten minutes more at least (botocore.credentials).
+        # Credentials of roles are valid for at least ten more minutes (botocore.credentials).
         credentials = Boto3CredentialProvider(session, ttl=timedelta(minutes=10))
     except ValueError as error:
         raise StorageError(
@@ -103,7 +103,7 @@ def _boto_of(region: str, endpoint: str | None, key_id: str | None, secret: Secr
 
 @cache
 def _api_descriptions(folders: str | None) -> Any:
-    """What botocore reads of the services of AWS, once for all stores: reading it takes a tenth of a second."""
+    """Return botocore's descriptions of AWS services, loaded once for all stores: loading takes a tenth of a second."""
     from botocore.loaders import create_loader
 
     return create_loader(folders)

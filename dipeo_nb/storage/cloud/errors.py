@@ -1,4 +1,4 @@
-"""Errors of the libraries as ours."""
+"""Conversion of the libraries' errors to ours."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_unavailable(error: Exception) -> bool:
 
 
 def translated(operation: str, key: str, error: Exception, version: str | None) -> StorageError | None:
-    """What a library raised as our error; None for what is not the store's."""
+    """Convert an error of a library; None if it did not come from the store."""
     import botocore.exceptions as boto
     from obstore import exceptions as obs
 
@@ -45,7 +45,7 @@ def translated(operation: str, key: str, error: Exception, version: str | None) 
         elif isinstance(error, FileNotFoundError):
             status = "404"
         if version is not None and status == "400":
-            return not_found(key, version)  # no id of a version at all
+            return not_found(key, version)  # not a valid version id
         summary = text.split("\n", 1)[0].removeprefix("Generic S3 error: ")
         return failure(operation, key, int(status) if status else None, code, message or summary)
     if isinstance(error, boto.ClientError):
@@ -59,12 +59,12 @@ def translated(operation: str, key: str, error: Exception, version: str | None) 
     if isinstance(error, boto.BotoCoreError):
         return failure(operation, key, 400, "", text)
     if isinstance(error, OSError) and operation == "get":
-        return failed("keep", tempfile.gettempdir(), error)  # no room for what came
+        return failed("keep", tempfile.gettempdir(), error)  # no space for the download
     return None
 
 
 def failure(operation: str, key: str, status: int | None, code: str, message: str) -> StorageError:
-    """The error for a server's answer: HTTP status (None: there was none), S3's code and message."""
+    """Return the error for a server's answer: HTTP status (None: there was none), S3's code and message."""
     if code in _NO_BUCKET:
         cause, hint = "not_found", "Create the bucket, or check its name and region."
     elif status == 404 or code in ("NoSuchKey", "NoSuchVersion"):

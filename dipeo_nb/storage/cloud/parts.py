@@ -1,4 +1,4 @@
-"""Data in parts, as uploads need them."""
+"""Data in parts for uploads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from dipeo_nb.storage.blobs import beyond_limit
 
 PART = 8 << 20
-"""Bytes of one part of a multipart upload; what is not larger goes in one request."""
+"""Bytes of one part of a multipart upload; smaller blobs are sent in one request."""
 
 
 async def counted(source: AsyncIterable[bytes], key: str, limit: int) -> AsyncIterator[bytes]:
@@ -29,7 +29,7 @@ async def chained(head: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterato
 
 
 async def parts_of(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Pieces of any size as parts of `PART` bytes, the last one smaller."""
+    """Regroup chunks of any size into parts of `PART` bytes; the last one may be smaller."""
     waiting = bytearray()
     async for piece in source:
         waiting += piece

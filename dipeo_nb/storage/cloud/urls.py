@@ -13,11 +13,11 @@ from dipeo_nb.storage.cloud.adapter import S3Adapter
 from dipeo_nb.storage.local.blobs import LocalBlobAdapter
 
 SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "az": "az", "azure": "az", "abfs": "az", "abfss": "az"}
-"""URL scheme → which kind of store."""
+"""URL scheme → kind of store."""
 
 
 def blob_store(url: str | Path, *, max_size: int | None = None) -> BlobStorePort:
-    """The blob store that a URL names.
+    """Return the blob store of a URL.
 
     | URL | store |
     |---|---|
@@ -27,10 +27,10 @@ def blob_store(url: str | Path, *, max_size: int | None = None) -> BlobStorePort
     | `gs://bucket/prefix`, `az://container/prefix` | Google Cloud Storage, Azure (without versions) |
 
     Args:
-        max_size: bytes of one blob at most.
+        max_size: maximum bytes of one blob.
 
     Raises:
-        ConfigurationError: another scheme, no bucket, unknown options, or keys in the URL, where logs would show them.
+        ConfigurationError: another scheme, no bucket, unknown options, or keys in the URL, which would appear in logs.
     """
     text = str(url)
     if isinstance(url, Path) or ("://" not in text and text != "memory:"):

@@ -1,4 +1,4 @@
-"""Messages as all repositories of conversations keep them."""
+"""Stored form of messages, shared by all repositories of conversations."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dipeo_nb.errors import StorageError
 
 R = TypeVar("R")
 MANY = 200
-"""Messages, or entries of metadata, that are worked on at once on the event loop."""
+"""Messages, or entries of metadata, that are processed on the event loop without a break."""
 MUCH = 1_000_000
 """Characters that are."""
 
 
 def prepared(message: Message, execution_id: str | None, node_id: str | None) -> Message:
-    """The message as it is kept: an id, the node, both ids in its metadata, which is a JSON copy.
+    """Return the message as it is stored: with an id, the node, and both ids in its metadata, which is a JSON copy.
 
     Raises:
         StorageError: `not_json`.
@@ -42,7 +42,7 @@ def prepared(message: Message, execution_id: str | None, node_id: str | None) ->
 
 
 async def kept_form(message: Message, execution_id: str | None, node_id: str | None) -> Message:
-    """`prepared`, without holding the event loop up for a large message."""
+    """`prepared`, without blocking the event loop for a large message."""
     if len(str(message.content)) <= MUCH and len(message.metadata) <= MANY:
         return prepared(message, execution_id, node_id)
     return await asyncio.to_thread(prepared, message, execution_id, node_id)
@@ -53,7 +53,7 @@ def copied(message: Message) -> Message:
 
 
 def _copied(value: Any) -> Any:
-    """A copy of JSON."""
+    """Copy a JSON value."""
     if isinstance(value, Mapping):
         return {name: _copied(item) for name, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
     return [_copied(item) for item in value] if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType]
@@ -64,7 +64,7 @@ def last(messages: list[Message], limit: int | None) -> list[Message]:
 
 
 def history(messages: Iterable[Message], person_id: str) -> list[dict[str, Any]]:
-    """A person's messages as mappings; see `ConversationRepository.get_conversation_history`."""
+    """Return a person's messages as mappings; see `ConversationRepository.get_conversation_history`."""
     return [
         {
             "role": "assistant"
@@ -84,12 +84,12 @@ def history(messages: Iterable[Message], person_id: str) -> list[dict[str, Any]]
 
 
 async def history_of(messages: list[Message], person_id: str) -> list[dict[str, Any]]:
-    """`history`, without holding the event loop up."""
+    """`history`, without blocking the event loop."""
     return await in_parts(messages, lambda part: history(part, person_id))
 
 
 async def in_parts(messages: list[Message], work: Callable[[list[Message]], list[R]]) -> list[R]:
-    """The results of *work* on some messages at a time; others on the event loop have their turns in between."""
+    """Process messages in groups, so that other tasks get their turns in between."""
     if len(messages) <= MANY:
         return work(messages)
     results: list[R] = []
@@ -101,14 +101,14 @@ async def in_parts(messages: list[Message], work: Callable[[list[Message]], list
 
 
 def encoded(message: Message) -> tuple[str, str, str, str, str, float, str | None, str]:
-    """A message as the columns of a table; the metadata as JSON."""
+    """Convert a message to the columns of a table, with its metadata as JSON."""
     m = message
     metadata = json.dumps(dict(m.metadata), ensure_ascii=False)
     return m.id, m.from_person_id, m.to_person_id, m.content, str(m.message_type), m.timestamp, m.node_id, metadata
 
 
 def decoded(row: Iterable[Any]) -> Message:
-    """The message of `encoded` columns."""
+    """Convert the columns of `encoded` back to a message."""
     message_id, sender, receiver, content, kind, at, node_id, metadata = row
     return Message(message_id, sender, receiver, content, MessageType(kind), at, node_id, json.loads(metadata))
 

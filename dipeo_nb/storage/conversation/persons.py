@@ -1,4 +1,4 @@
-"""Persons as all repositories keep them."""
+"""Stored form of persons, shared by all repositories."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dipeo_nb.storage.conversation.messages import not_json
 
 
 def default_config() -> LLMConfig:
-    """The default model of the settings."""
+    """Return the default model of the settings."""
     default = get_settings().default_llm_model
     try:
         service, model = parse_model(default)
-    except UnknownModelError:  # `service:model` of a third party: which there are, only the services know
+    except UnknownModelError:  # `service:model` of a third party; only the services know which exist
         if ":" not in default:
             raise
         service, model = parse_model(default, [normalize_service(default.partition(":")[0])])
@@ -26,7 +26,7 @@ def default_config() -> LLMConfig:
 
 
 def encoded_config(person: DomainPerson) -> str:
-    """A person's model as JSON. Raises StorageError `not_json`."""
+    """Return a person's model as JSON. Raises StorageError `not_json`."""
     fields = {f.name: getattr(person.llm, f.name) for f in dataclasses.fields(LLMConfig)}
     try:
         return json.dumps(fields | {"extra": dict(person.llm.extra)}, allow_nan=False)

@@ -36,7 +36,7 @@ CREATE TABLE persons (
     llm TEXT NOT NULL
 );
 """)  # fmt: skip
-"""Of these files; the id is "DIPR"."""
+"""Schema of these files; the id reads "DIPR"."""
 
 
 @logged("add_message", "get_messages", "clear")
@@ -46,8 +46,8 @@ class SqliteConversationRepository:
     An acknowledged message survives the death of the process. The file may hold the persons of a `SqlitePersonRepository` too.
 
     Args:
-        path: the file; it and its folder are made when missing.
-        base: a folder below which no symbolic link leads to the file.
+        path: the file; it and its folder are created if missing.
+        base: a folder below which the path to the file must not contain symbolic links.
     """
 
     def __init__(self, path: str | Path, *, base: Path | None = None) -> None:

@@ -16,7 +16,7 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(-?\d{1,18})\]")
 
 
 def key_list(keys: Any) -> list[str]:
-    """Keys as users give them: comma separated, or several."""
+    """Parse keys as given by users: comma separated, or several."""
     if keys is None:
         return []
     if isinstance(keys, Mapping) or not isinstance(keys, Iterable) or isinstance(keys, (bytes, bytearray)):
@@ -52,7 +52,7 @@ def _at(value: Any, steps: Iterable[str | int]) -> Any:
 
 
 def put_all(body: Any, value: Any, keys: list[str], path: str) -> None:
-    """Set what belongs to each key."""
+    """Set the value of each key."""
     if not isinstance(body, (dict, list)):
         raise ValidationError(f"'{path}' does not hold a mapping, so it cannot be updated by keys.", hint="Use write.")
     for key in keys:
@@ -61,7 +61,7 @@ def put_all(body: Any, value: Any, keys: list[str], path: str) -> None:
 
 
 def part_of(value: Any, key: str, *, several: bool) -> Any:
-    """What belongs to one of the keys."""
+    """Return the value of one of the keys."""
     if not several:
         return value
     if not isinstance(value, Mapping):
@@ -73,10 +73,10 @@ def part_of(value: Any, key: str, *, several: bool) -> Any:
 
 
 def put(body: Any, key: str, value: Any) -> None:
-    """Set the value at a dotted path, making mappings on the way.
+    """Set the value at a dotted path, creating mappings as needed.
 
     Raises:
-        ValidationError: the path leads into a list where there is no such item, or through a value.
+        ValidationError: the path points to a missing item of a list, or leads through a scalar.
     """
     *path, last = steps_of(key) or [key]
     for step, following in zip(path, [*path, last][1:], strict=True):
@@ -99,16 +99,16 @@ def put(body: Any, key: str, value: Any) -> None:
 
 
 def _named(body: Mapping[Any, Any], step: str | int) -> Any:
-    """The name in a mapping that a step means; YAML has others than texts."""
+    """Return the key in a mapping that a step refers to; keys in YAML need not be texts."""
     text = str(step)
     if text in body or not any(name in body for name in _meant(text)):
         return text
-    check()  # each name of the mapping is looked at
+    check()  # each key of the mapping is compared
     return next((name for name in body if str(name) == text), text)
 
 
 def _meant(text: str) -> Iterator[Any]:
-    """The names other than texts that look like this one."""
+    """Yield the keys of other types that are written like this text."""
     yield from {"None": [None], "True": [True], "False": [False]}.get(text, [])
     for kind in (int, float, date.fromisoformat, datetime.fromisoformat):
         with suppress(ValueError):

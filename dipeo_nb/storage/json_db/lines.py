@@ -1,4 +1,4 @@
-"""Lines of texts, and ranges of them."""
+"""Lines of text, and ranges of lines."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.errors import ValidationError
 
 LINES_AT_ONCE = 200_000
-"""Characters that are searched for lines at once, at least."""
+"""Minimum characters that are searched for lines at once."""
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text with their ends, as editors count them: \\n, \\r\\n and \\r end one, nothing else does."""
+    """Split a text into lines with their ends, as editors do: only \\n, \\r\\n and \\r end a line."""
     found: list[str] = []
     begin = 0
-    while begin < len(text):  # in parts: the search holds the interpreter, and with it the event loop
+    while begin < len(text):  # in parts: the search holds the GIL, and so blocks the event loop
         check()
         end = text.find("\n", begin + LINES_AT_ONCE) + 1 or len(text)
         found += _LINE.findall(text, begin, end)
@@ -28,9 +28,9 @@ def lines_of(text: str) -> list[str]:
 
 
 def select_lines(text: str, lines: Any) -> str:
-    """The lines of 1-based inclusive ranges, each once, in the order they are asked for."""
+    """Return the lines of 1-based inclusive ranges, each once, in the requested order."""
     content = lines_of(text)
-    free = list(range(len(content) + 2))  # of a line that is taken already: one further on, where the search goes on
+    free = list(range(len(content) + 2))  # for a line already taken: a later line, where the search continues
 
     def next_free(n: int) -> int:
         while free[n] != n:
@@ -49,10 +49,10 @@ def select_lines(text: str, lines: Any) -> str:
 
 
 def line_ranges(lines: Any, total: int) -> list[tuple[int, int]]:
-    """(first, last) of each range in: `5`, `5.0`, `"1:120"`, `":9"`, `"5,10:20"`, `[1, 2]`, `(10, 20)`, {start, end}, {from, to}, nested.
+    """Parse ranges of lines into (first, last): `5`, `5.0`, `"1:120"`, `":9"`, `"5,10:20"`, `[1, 2]`, `(10, 20)`, {start, end}, {from, to}, nested.
 
     Raises:
-        ValidationError: something else, or a range that counts from 0 or goes downwards.
+        ValidationError: anything else, or a range that starts at 0 or is descending.
     """
     try:
         if isinstance(lines, Mapping):
@@ -80,7 +80,7 @@ def line_ranges(lines: Any, total: int) -> list[tuple[int, int]]:
 
 
 def _range(first: Any, last: Any, total: int) -> tuple[int, int]:
-    """The range between two ends, either of which may be None: the first line, the last one (none when *first* is after it)."""
+    """Return the range between two ends; None is the first or the last line (empty when *first* is after it)."""
     start = 1 if first is None else _whole(first)
     return start, max(start, total) if last is None else _whole(last)
 

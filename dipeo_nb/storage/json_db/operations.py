@@ -27,15 +27,15 @@ from dipeo_nb.storage.structured_text import json_text, with_item, yaml_text
 from dipeo_nb.workers import WORKERS
 
 LOCK_TIMEOUT_S = 30.0
-"""Seconds to wait for somebody else who changes the same file."""
+"""Seconds to wait for another writer of the same file."""
 QUICK_YAML = 200_000
-"""Characters of a YAML text that is parsed where it is read."""
+"""Maximum characters of a YAML text that is parsed in the reading thread."""
 LONG_TRIES = 5
-"""Times that a change of a longer one is worked out anew because somebody else has changed the file."""
+"""Attempts to change a longer one while others change the file."""
 
 
 class _Known(NamedTuple):
-    """A JSON list that this process has just written: it may be appended to without being read."""
+    """A JSON list that this process has just written: items can be appended without parsing it."""
 
     signature: tuple[int, int, int]
     items: int
@@ -58,7 +58,7 @@ class DBOperationsDomainService:
 
     Args:
         file_system: confines every path and limits every size.
-        validation_service: accepted as in the seed's recipe and kept for subclasses; nothing here needs one.
+        validation_service: kept for subclasses, for compatibility with DiPeO; not used here.
     """
 
     CHANGING = frozenset({"write", "append", "update"})
@@ -72,7 +72,7 @@ class DBOperationsDomainService:
 
     @property
     def allowed_operations(self) -> tuple[str, ...]:
-        """The operations there are, subclasses' included."""
+        """Names of the operations, including those of subclasses."""
         return tuple(sorted(name.removeprefix("op_") for name in dir(self) if name.startswith("op_")))
 
     async def execute_operation(
@@ -85,14 +85,14 @@ class DBOperationsDomainService:
         *,
         format: str | None = None,
     ) -> dict[str, Any]:
-        """One operation on one file.
+        """Execute one operation on one file.
 
         Args:
             db_name: a path, or a bare name: `users` is `dbs/users.json`.
-            operation: read, write, append, update or prompt (gives back the name); see `allowed_operations`.
-            value: what is written.
-            keys: dotted paths with list indexes (`users[0].name`, comma separated or several): one gives the bare value, several
-                a mapping by path; absent ones None. update needs them; write with keys is update.
+            operation: read, write, append, update or prompt (returns the name); see `allowed_operations`.
+            value: value to write.
+            keys: dotted paths with list indexes (`users[0].name`, comma separated or several): one returns the bare value, several
+                a mapping by path; missing ones are None. update needs them; write with keys is update.
             lines: ranges of lines to read, 1-based and inclusive: `5`, `"1:120"`, `"5,10:20"`, `[1, (4, 6)]`, `{start, end}`.
             format: json, yaml, csv, text or xml; default: by the suffix.
 
@@ -123,9 +123,9 @@ class DBOperationsDomainService:
                 result, facts = await in_thread(work)
                 break
             except LongYamlError as error:
-                long = error  # what is raised below has nothing to do with it
-            # A thread could not be stopped, and YAML takes a second for every few hundred kilobytes. The lock is not held
-            # meanwhile; a file that somebody has changed since is worked out again.
+                long = error  # unrelated to errors raised below
+            # A thread cannot be stopped, and YAML takes a second per few hundred kilobytes. The lock is not held meanwhile; if the
+            # file has changed since, this is repeated.
             done = await WORKERS.call(long.function, long.text, *long.arguments)
             request = request._replace(worked_out=(long.text, done))
         else:
@@ -141,10 +141,10 @@ class DBOperationsDomainService:
 
     @contextmanager
     def locked(self, path: str) -> Iterator[None]:
-        """Hold the lock of a file, between processes too; of files that are nowhere on the disk, between threads.
+        """Hold the lock of a file, across processes; for files that are not on disk, across threads.
 
         Raises:
-            StorageError: another process keeps it (`unavailable`), or the disk cannot be written.
+            StorageError: another process holds it (`unavailable`), or the disk is not writable.
         """
         target = self.file_system.resolve(path)
         if not self.file_system.base_path.is_dir():
@@ -206,7 +206,7 @@ class DBOperationsDomainService:
             return request.value, self._spliced(request, known)
         stored = self._stored(request.path)
         if stored is None or not stored.text.strip():
-            # The first line of a text keeps the mark that says how it is encoded.
+            # Keep the byte order mark.
             return request.value, self._begin(request, b"" if stored is None else stored.mark)
         match request.form:
             case "csv":
@@ -236,7 +236,7 @@ class DBOperationsDomainService:
     # Files.
 
     def _stored(self, path: str) -> _Stored | None:
-        """The content of a file as it is; None when there is none."""
+        """Return the text of a file; None when there is no such file."""
         if not self.file_system.exists(path):
             return None
         data = self.file_system.read_bytes(path)
@@ -244,7 +244,7 @@ class DBOperationsDomainService:
         return _Stored(mark, decoded(data, path))
 
     def _existing(self, request: DBRequest) -> Any:
-        """The value of a file; None when there is none. For operations of subclasses."""
+        """Return the value of a file, or None when there is no such file. For operations of subclasses."""
         stored = self._stored(request.path)
         return None if stored is None else parse(stored.text, request.form, request.path)
 
@@ -257,13 +257,13 @@ class DBOperationsDomainService:
 
     def _replace(self, request: DBRequest, mark: bytes, text: str, facts: dict[str, Any]) -> dict[str, Any]:
         data = mark + encoded(text, request.path)
-        check()  # a file system of somebody else may know nothing of cancellation
+        check()  # a third-party file system may not support cancellation
         size = self.file_system.write_bytes(request.path, data)
         self._known.pop(request.path, None)
         return {"size": size, "format": request.form, **facts}
 
     def _begin(self, request: DBRequest, mark: bytes) -> dict[str, Any]:
-        """Append to nothing."""
+        """Append to a missing or empty file."""
         if request.form == "jsonl":
             return self._replace(request, mark, json_lines(request.value, request.path), {})
         if request.form in ("text", "xml"):
@@ -274,7 +274,7 @@ class DBOperationsDomainService:
         return self._save(request, [request.value])
 
     def _with_item(self, request: DBRequest, text: str) -> tuple[str, dict[str, Any]]:
-        """A JSON or YAML text with another item, the others as they stand there; what is no list becomes the first item."""
+        """Append an item to a JSON or YAML text, leaving the other items untouched; a value other than a list becomes the first item."""
         if request.form == "yaml":
             if len(text) > QUICK_YAML:
                 yaml_text([request.value], request.path)  # refused here, if at all
@@ -299,7 +299,7 @@ class DBOperationsDomainService:
         return {**self._replace(request, b"", changed, facts), "keys": request.keys}
 
     def _spliced(self, request: DBRequest, known: _Known) -> dict[str, Any]:
-        """Append to a list that is known to be one, without reading its items."""
+        """Append to a known list without parsing its items."""
         data = self.file_system.read_bytes(request.path)
         item = json_text(request.value, request.path).replace("\n", "\n  ")
         check()
@@ -308,7 +308,7 @@ class DBOperationsDomainService:
         return {"size": size, "format": request.form, "items_count": known.items + 1}
 
     def _signature(self, path: str) -> tuple[int, int, int]:
-        """What changes whenever anybody else writes the file."""
+        """Return a signature that changes whenever another writer changes the file."""
         try:
             facts = self.file_system.resolve(path).stat()
         except OSError:

@@ -1,4 +1,4 @@
-"""What an operation on a database works with."""
+"""Requests of database operations."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dipeo_nb.errors import ValidationError
 FORMATS = {
     ".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".xml": "xml", ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
-"""Suffix → format; every other suffix is text."""
+"""Suffix → format; all other suffixes are text."""
 SUFFIXES = {"yaml": ".yaml", "csv": ".csv", "text": ".txt", "xml": ".xml"}
-"""Format → suffix of a name that has none; `.json` for the others."""
+"""Format → suffix added to names without one; `.json` for other formats."""
 FOLDER = "dbs"
-"""Where databases are that are named without a folder."""
+"""Folder of databases that are named without a folder."""
 
 
 class DBRequest(NamedTuple):
-    """What an operation works with."""
+    """A request of an operation."""
 
     path: str
     value: Any
@@ -26,10 +26,10 @@ class DBRequest(NamedTuple):
     lines: Any
     format: str | None
     worked_out: tuple[str, Any] = ("", None)
-    """(text, what was worked out of it elsewhere), of a long text."""
+    """(text, result computed elsewhere), for a long text."""
 
     def of_long(self, text: str, function: str, *arguments: Any) -> Any:
-        """What a function makes of a long text. Raises LongYamlError where that is not worked out yet."""
+        """Return a function's result for a long text. Raises LongYamlError if it has not been computed yet."""
         if self.worked_out[0] != text:
             raise LongYamlError(text, function, arguments)
         return self.worked_out[1]
@@ -42,7 +42,7 @@ class DBRequest(NamedTuple):
 
 
 class LongYamlError(Exception):
-    """A YAML text with which something takes long: *function* (`module:name`), called with it and *arguments*."""
+    """A YAML text that takes long to process by *function* (`module:name`), called with it and *arguments*."""
 
     def __init__(self, text: str, function: str, arguments: tuple[Any, ...]) -> None:
         super().__init__("the YAML is long")
@@ -52,7 +52,7 @@ class LongYamlError(Exception):
 
 
 def path_of(name: str, format: str | None = None, *, reading: bool = False) -> str:
-    """The path that a name of a database means.
+    """Return the path of a database name.
 
     Raises:
         ValidationError: it is blank.

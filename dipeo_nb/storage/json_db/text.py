@@ -1,4 +1,4 @@
-"""Text of files as values, and values as text."""
+"""Conversion between the text of files and values."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dipeo_nb.storage.structured_text import json_line, json_text, json_value, y
 
 
 def guessed(path: str, text: str) -> str:
-    """The format of a file: by its suffix; a text that looks like JSON is tried as JSON."""
+    """Return the format of a file by its suffix; text that looks like JSON is tried as JSON."""
     form = FORMATS.get(PurePosixPath(path).suffix.lower(), "text")
     return "json-if-it-is" if form in ("text", "jsonl") and text.lstrip()[:1] in ("{", "[") else form
 
 
 def parse(text: str, form: str, path: str) -> Any:
-    """Content by format: json and yaml to values, csv to a list of rows, anything else as text.
+    """Parse content by format: json and yaml to values, csv to a list of rows, anything else stays text.
 
     Raises:
-        ValidationError: a .json or .yaml file that is none, with the place.
+        ValidationError: a .json or .yaml file is invalid; the message has the position.
     """
     match form:
         case "json" | "json-if-it-is" | "jsonl":
@@ -41,10 +41,10 @@ def parse(text: str, form: str, path: str) -> Any:
 
 
 def serialized(value: Any, form: str, path: str) -> str:
-    """The file's text: strings as they are for text formats, structure as JSON, YAML or CSV by the format.
+    """Return the file's text: strings unchanged for text formats, structure as JSON, YAML or CSV by the format.
 
     Raises:
-        StorageError: `not_json` or `not_csv`: the format cannot hold the value, with the place in it.
+        StorageError: `not_json` or `not_csv`: the format cannot represent the value; the message has the position in it.
     """
     if form == "yaml":
         return value if isinstance(value, str) else yaml_text(value, path)
@@ -59,12 +59,12 @@ def serialized(value: Any, form: str, path: str) -> str:
 
 
 def as_text(value: Any, path: str) -> str:
-    """Text as it is, None empty, everything else as JSON."""
+    """Convert to text: strings unchanged, None empty, everything else as JSON."""
     return value if isinstance(value, str) else "" if value is None else json_text(value, path)
 
 
 def is_text(path: str) -> bool:
-    """Whether a file is text by its name, in which JSON may stand."""
+    """Whether a file is text by its name, which may contain JSON."""
     return PurePosixPath(path).suffix.lower() not in ("", ".json")
 
 
@@ -73,13 +73,13 @@ def counted(content: Any) -> dict[str, Any]:
 
 
 def with_line(text: str, line: str, *, whole: bool = False) -> str:
-    """A text with another line (*whole*: or several, with their ends), under its own kind of line ends."""
+    """Append a line (*whole*: or several, with their ends) to a text, using its own kind of line ends."""
     newline = "\r\n" if "\r\n" in text else "\r" if "\r" in text and "\n" not in text else "\n"
     return text + ("" if text.endswith(("\n", "\r")) else newline) + (line.replace("\n", newline) if whole else line)
 
 
 def json_lines(value: Any, path: str) -> str:
-    """A value as a line of JSON; a text that is lines of lists and mappings in JSON as it is."""
+    """Convert a value to a line of JSON; text that already consists of JSON lists and mappings stays unchanged."""
     if isinstance(value, str):
         lines = [line.rstrip("\r\n") for line in lines_of(value) if line.strip()]
         if lines and all(line.lstrip()[0] in "[{" and _is_json(line, path) for line in lines):

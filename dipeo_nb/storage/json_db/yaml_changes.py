@@ -1,4 +1,4 @@
-"""Changes of YAML texts that leave the rest as it stands there."""
+"""Changes to YAML text that leave the rest untouched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from dipeo_nb.storage.structured_text import has_comments, with_yaml_item, with_
 
 
 def with_appended_yaml(text: str, value: Any, path: str) -> tuple[str, dict[str, Any]]:
-    """(text, facts) of a YAML list with another item, the others as they stand there; what is no list becomes the first item."""
+    """Append an item to a YAML list, leaving the others untouched; a value other than a list becomes the first item.
+
+    Returns:
+        (text, metadata of the operation)
+    """
     old = yaml_value(text, path)
     if isinstance(old, list):
         count = len(old) + 1  # pyright: ignore[reportUnknownArgumentType]
@@ -26,8 +30,11 @@ def with_appended_yaml(text: str, value: Any, path: str) -> tuple[str, dict[str,
 
 
 def with_updated_yaml(text: str, value: Any, keys: list[str], path: str) -> tuple[str, dict[str, Any]]:
-    """(text, facts) of YAML with other values: single ones are replaced where they stand, so that comments stay; else the whole
-    is written anew."""
+    """Set values in YAML: single ones are replaced in place, which keeps comments; otherwise the whole text is rewritten.
+
+    Returns:
+        (text, metadata of the operation)
+    """
     body = yaml_native(text, path)
     body = {} if body is None else body
     put_all(body, value, keys, path)

@@ -34,15 +34,15 @@ from dipeo_nb.storage.blobs import (
 
 R = TypeVar("R")
 DRAFT_LIFE_S = 86400.0
-"""Seconds after which an unfinished blob is nobody's any more."""
+"""Seconds after which an unfinished blob counts as abandoned."""
 HASHED = "~"
-"""Marks names that are not the key itself; in keys it is encoded."""
+"""Marks names that are not the key itself; encoded in keys."""
 DEEP = HASHED
-"""The folder of keys that are too long for folders, by their hashes."""
+"""Folder for keys that are too long for folders, by hash."""
 MAX_PARTS = 100
-"""Parts of a key that become folders within each other."""
+"""Maximum parts of a key that become nested folders."""
 MAX_PATH = 3_900
-"""Bytes of a folder's path, so that there is room for the names of its files."""
+"""Maximum bytes of a folder's path, which leaves room for the names of its files."""
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_. ")
 
 
@@ -51,12 +51,12 @@ class LocalBlobAdapter:
     """`BlobStorePort` over a folder: one version for each distinct content.
 
     A key `a/b` has a folder `objects/a/b@` (`@`, `%` and upper-case letters in keys are percent-encoded, so that keys never
-    meet). It holds `<version>.data`, `<version>.json` (facts and metadata) and `current`, the name of the current version,
-    which is written last: until then nobody sees the new one.
+    collide). It contains `<version>.data`, `<version>.json` (facts and metadata) and `current`, the name of the current version,
+    which is written last: until then the new version is invisible.
 
     Args:
-        base_path: the folder, made when needed.
-        max_size: bytes of one blob at most; None: as the disk has them.
+        base_path: the folder, created when needed.
+        max_size: maximum bytes of one blob; None: unlimited.
     """
 
     def __init__(self, base_path: str | Path | Root, *, max_size: int | None = None) -> None:
@@ -65,7 +65,7 @@ class LocalBlobAdapter:
         self._swept = False
 
     async def initialize(self) -> None:
-        """Make the folder; drop what writers that were killed left behind a day ago or earlier (the first `put` does that, too)."""
+        """Create the folder; remove drafts of killed writers that are older than a day (the first `put` does that, too)."""
 
         def made() -> None:
             self._root.mkdir("objects")
@@ -88,7 +88,7 @@ class LocalBlobAdapter:
                 if self._max_size is not None and size > self._max_size:
                     raise beyond_limit(key, self._max_size)
                 await self._run("put", key, lambda: (digest.update(piece), file.write(piece)))  # noqa: B023 - awaited
-            # Closing writes, too: it belongs to what can fail.
+            # Closing writes, too, and can fail.
             await self._run("put", key, lambda: (file.flush(), os.fsync(file.fileno()), file.close()))
             facts = {
                 "key": key,
@@ -99,16 +99,16 @@ class LocalBlobAdapter:
             }
             return await self._run("put", key, lambda: self._commit(folder, draft, facts, create_only=create_only))
         finally:
-            with contextlib.suppress(OSError, ValueError):  # after an error only, which is the one that counts
+            with contextlib.suppress(OSError, ValueError):  # only after an earlier error, which is the one to report
                 file.close()
-            with contextlib.suppress(OSError, StorageError):  # it is in its place, or the first error counts
+            with contextlib.suppress(OSError, StorageError):  # it has been renamed, or the first error counts
                 self._root.unlink(draft)
 
     async def get(self, key: str, version: str | None = None) -> BinaryIO:
         folder = self._folder(key)
 
         def opened() -> BinaryIO:
-            for _ in range(3):  # a version may be deleted between the two looks
+            for _ in range(3):  # a version may be deleted between the two reads
                 name = self._current(folder) if version is None else version
                 if name is None or not _is_version(name):
                     break
@@ -135,7 +135,7 @@ class LocalBlobAdapter:
                 return
             with self._locked(folder):
                 left = [v for v in self._versions(folder, key) if version is not None and v.version != version]
-                # First it is out of sight, then its files go.
+                # Hide it first, then remove its files.
                 if not left:
                     self._drop(folder / "current")
                 elif self._current(folder) == version:
@@ -162,7 +162,7 @@ class LocalBlobAdapter:
             try:
                 with self._locked(folder):  # a version has its record a moment before it is the current one
                     return self._versions(folder, key)
-            except (OSError, StorageError):  # where nothing can be locked, nothing can be put
+            except (OSError, StorageError):  # where locking fails, nothing can be written either
                 return self._versions(folder, key)
 
         return await self._run("versions", key, listed)
@@ -185,7 +185,7 @@ class LocalBlobAdapter:
         return await self._run("presign", key, url)
 
     def _folder(self, key: str) -> PurePosixPath:
-        """The folder of a key. Raises StorageError `refused`."""
+        """Return the folder of a key. Raises StorageError `refused`."""
         parts = [_name(part) for part in checked_key(key).split("/")]
         folder = PurePosixPath("objects", *parts[:-1], f"{parts[-1]}@")
         is_long = len(parts) > MAX_PARTS or len(os.fsencode(self._root.path / folder)) > MAX_PATH
@@ -200,7 +200,7 @@ class LocalBlobAdapter:
             return False
 
     def _names(self, folder: PurePosixPath) -> list[PurePosixPath]:
-        """What a folder holds; nothing when it is not there."""
+        """Return the entries of a folder; none when it does not exist."""
         try:
             return [folder / entry.name for entry in self._root.listdir(folder)]
         except (FileNotFoundError, NotADirectoryError):
@@ -211,7 +211,7 @@ class LocalBlobAdapter:
             self._root.unlink(path)
 
     def _sweep(self) -> None:
-        """Drop the drafts of writers that are gone."""
+        """Remove abandoned drafts."""
         self._swept = True
         for draft in self._names(PurePosixPath("drafts")):
             with contextlib.suppress(FileNotFoundError):
@@ -233,7 +233,7 @@ class LocalBlobAdapter:
                 try:
                     self._root.rename(draft, folder / f"{version}.data")
                     break
-                except FileNotFoundError:  # a neighbour's delete has just tidied the empty folder away
+                except FileNotFoundError:  # a concurrent delete has just removed the empty folder
                     if last:
                         raise
             self._root.write(folder / f"{version}.json", json.dumps(facts, ensure_ascii=False, indent=1).encode())
@@ -246,14 +246,14 @@ class LocalBlobAdapter:
         return FileLock(self._root.path / "locks" / f"{name}.lock", private=True, subject=self._root.path / folder)
 
     def _tidy(self, folder: PurePosixPath) -> None:
-        """Remove folders that are empty now, up to the root."""
-        with contextlib.suppress(OSError):  # not empty, or somebody else's by now
+        """Remove folders that have become empty, up to the root."""
+        with contextlib.suppress(OSError):  # not empty, or in use again
             while len(folder.parts) > 1:
                 self._root.rmdir(folder)
                 folder = folder.parent
 
     def _keys(self, prefix: str) -> list[str]:
-        # Only the folder that the prefix leads into is walked, and the one of keys that are too long for folders.
+        # Walk only the folder of the prefix, and the folder of keys that are too long.
         root = PurePosixPath("objects")
         parent = prefix.rpartition("/")[0]
         if any(part in ("", ".", "..") for part in parent.split("/")) and parent:
@@ -277,7 +277,7 @@ class LocalBlobAdapter:
                     yield key
 
     def _key(self, folder: PurePosixPath) -> str | None:
-        """The key of a folder; None when it has just been deleted."""
+        """Return the key of a folder; None when it has just been deleted."""
         name = folder.relative_to("objects").as_posix()[:-1]
         if HASHED not in name:
             return unquote(name)
@@ -292,7 +292,7 @@ class LocalBlobAdapter:
             return None
 
     def _facts(self, file: PurePosixPath) -> dict[str, Any] | None:
-        """What is kept about a version; None when it has just been deleted.
+        """Return the record of a version; None when it has just been deleted.
 
         Raises:
             StorageError: `corrupt`.
@@ -324,7 +324,7 @@ class LocalBlobAdapter:
         return sorted(found, key=lambda v: (v.current, v.created), reverse=True)
 
     async def _run(self, operation: str, key: str, work: Callable[[], R]) -> R:
-        """*work* in a worker thread; the system's errors as ours."""
+        """Run *work* in a worker thread; convert the system's errors to ours."""
         try:
             return await asyncio.to_thread(work)
         except OSError as error:
@@ -332,12 +332,12 @@ class LocalBlobAdapter:
 
 
 def _quoted(part: str) -> str:
-    """A part of a key as a file name that is another one for another key, on every file system: capitals are encoded, too."""
+    """Encode a part of a key as a file name that is unique on every file system: capitals are encoded, too."""
     return "".join(c if c in _PLAIN else f"%{ord(c):02X}" if c.isascii() else quote(c, safe="") for c in part)
 
 
 def _name(part: str) -> str:
-    """A part of a key as the name of a folder; a long one is its beginning and its hash."""
+    """Return the folder name of a part of a key; a long one becomes its beginning and its hash."""
     name = _quoted(part)
     if len(name) <= NAME_LIMIT - 1:
         return name

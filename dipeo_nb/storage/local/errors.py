@@ -8,7 +8,7 @@ from dipeo_nb.errors import StorageError
 
 
 def already_a_file(operation: str, path: str | Path) -> StorageError:
-    """The error of a name that is taken."""
+    """Return the error for a name that is taken."""
     return StorageError(
         f"Cannot {operation} '{path}': there is a file or folder of that name already.", hint="Choose another name.",
         operation=operation, path=str(path), cause="exists",
@@ -16,7 +16,7 @@ def already_a_file(operation: str, path: str | Path) -> StorageError:
 
 
 def not_empty(path: str | Path) -> StorageError:
-    """The error of a folder that is to be removed and holds something."""
+    """Return the error for removing a folder that is not empty."""
     return StorageError(
         f"Cannot rmdir '{path}': it is not empty.", hint="Remove what is in it, or use recursive=True.",
         operation="rmdir", path=str(path), cause="not_empty",
@@ -24,7 +24,7 @@ def not_empty(path: str | Path) -> StorageError:
 
 
 def too_large(operation: str, path: str | Path, limit: int) -> StorageError:
-    """The error of a file over the size limit."""
+    """Return the error for a file over the size limit."""
     return StorageError(
         f"Cannot {operation} '{path}': it is larger than {limit:,} bytes.",
         hint="Raise DIPEO_MAX_FILE_SIZE, or split it.",

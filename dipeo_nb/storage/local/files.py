@@ -24,7 +24,7 @@ from dipeo_nb.storage.opening import open_file
 from dipeo_nb.storage.patterns import PathPattern, States
 
 MAX_FILE_SIZE = 50 * 1024 * 1024
-"""Bytes read or written at once (50 MB)."""
+"""Default size limit in bytes (50 MB)."""
 
 
 @logged("read_bytes", "write_bytes", "stat", "glob", "remove")
@@ -32,10 +32,10 @@ class LocalFileSystemAdapter:
     """`FileSystemPort` over a folder.
 
     Args:
-        base_path: the folder all names are relative to, and that none may leave; default: the current one.
-        max_file_size: bytes that are read or written at most.
-        suffixes: endings of names that are allowed (`.json`), in lower case; None: all.
-        protected: what is closed; default: names that are closed everywhere. A `Root` has its own.
+        base_path: folder that all names are relative to and must stay in; default: the current one.
+        max_file_size: maximum bytes of a file.
+        suffixes: allowed endings of names (`.json`), in lower case; None: all.
+        protected: protected paths; default: names that are protected everywhere. A `Root` has its own.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class LocalFileSystemAdapter:
 
     @classmethod
     def of(cls, settings: Settings) -> LocalFileSystemAdapter:
-        """The files of the base directory, without what belongs to the product."""
+        """Return the files of the base directory, without those of the package itself."""
         protected = ProtectedPlaces(settings.own_places, settings.open_places)
         return cls(settings.base_dir, max_file_size=settings.max_file_size, protected=protected)
 
     def restricted(self, check: Callable[[str, bool], str | None]) -> LocalFileSystemAdapter:
-        """These files, with a further rule.
+        """Return these files with a further restriction.
 
         Args:
-            check: says why a file may not be used, or None; called with its path below the base, after links, and whether it
-                is to be written.
+            check: returns the reason why a file may not be used, or None; called with its path below the base, after links,
+                and whether it will be written.
         """
         return type(self)(self._root.restricted(check), max_file_size=self._limit, suffixes=self._suffixes)
 
@@ -88,7 +88,7 @@ class LocalFileSystemAdapter:
     def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
         with _failing("write", path):
             if len(data) > self._limit:
-                self._root.locate(self._allowed(path), writing=True)  # a path that is refused is, whatever is written
+                self._root.locate(self._allowed(path), writing=True)  # a refused path is reported first
                 raise too_large("write", path, self._limit)
             return self._root.write(self._allowed(path), data, create_only=create_only)
 
@@ -103,18 +103,18 @@ class LocalFileSystemAdapter:
         with _failing("stat", path):
             target, info = self._root.look(self._allowed(path))
         is_dir = stat.S_ISDIR(info.st_mode)
-        created = getattr(info, "st_birthtime", None)  # not on every system
+        created = getattr(info, "st_birthtime", None)  # not available on every system
         return FileInfo(target, info.st_size, info.st_mtime, is_dir, created, None if is_dir else mime_type(target))
 
     def glob(self, pattern: str) -> list[Path]:
         wanted = PathPattern(pattern)
         folder = PurePosixPath(*wanted.folder)
         with _failing("list", pattern):
-            self._root.locate(folder)  # a folder that is named is refused, not passed over
+            self._root.locate(folder)  # a named folder is refused rather than skipped
             return sorted(self._matches(wanted, folder, wanted.first))
 
     def _matches(self, pattern: PathPattern, folder: PurePosixPath, states: States) -> Iterator[Path]:
-        """The files below a folder that match; links to folders are followed where a component names them, not by `**`."""
+        """Yield the matching files below a folder; links to folders are followed by named components, not by `**`."""
         try:
             entries = self._root.listdir(folder)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -129,7 +129,7 @@ class LocalFileSystemAdapter:
                 yield Path(path)
 
     def _is_dir(self, path: PurePosixPath) -> bool | None:
-        """Whether a path is a folder; None when there is nothing that may be used."""
+        """Whether a path is a folder; None when it does not exist or may not be used."""
         try:
             return stat.S_ISDIR(self._root.look(path)[1].st_mode)
         except (OSError, StorageError):
@@ -181,7 +181,7 @@ class LocalFileSystemAdapter:
         return info.size
 
     def _allowed(self, path: str | Path) -> str | Path:
-        """The path, when its ending is one that this file system takes."""
+        """Return the path if its ending is allowed."""
         if self._suffixes is not None:
             path_parts(path, self.base_path, suffixes=self._suffixes)
         return path
@@ -189,10 +189,10 @@ class LocalFileSystemAdapter:
 
 @contextlib.contextmanager
 def _failing(operation: str, path: str | Path, *, taken: str | Path | None = None) -> Iterator[None]:
-    """The system's errors as ours.
+    """Convert the system's errors to ours.
 
     Args:
-        taken: the path whose name is taken, when that is another one.
+        taken: the path whose name is taken, if it is another one.
     """
     try:
         yield

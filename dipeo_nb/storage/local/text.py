@@ -1,4 +1,4 @@
-"""Text of files, and what the ending of a name says."""
+"""Text of files, and MIME types by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dipeo_nb.errors import StorageError
 
 
 def decoded(data: bytes, path: str | Path) -> str:
-    """UTF-8 text without its BOM; the error of anything else says where it stops being text."""
+    """Decode UTF-8 without its BOM; the error for anything else has the position of the first invalid byte."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -31,7 +31,7 @@ def decoded(data: bytes, path: str | Path) -> str:
 
 
 def encoded(text: str, path: str | Path) -> bytes:
-    """UTF-8; lone surrogates are an error, not lost characters."""
+    """Encode as UTF-8; lone surrogates are an error rather than lost characters."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -45,5 +45,5 @@ def encoded(text: str, path: str | Path) -> bytes:
 
 
 def mime_type(path: Path) -> str | None:
-    """What the ending of a name says."""
+    """Return the MIME type by the ending of the name, or None."""
     return mimetypes.guess_type(path.name)[0]
