@@ -1,4 +1,4 @@
-"""Stored API keys, and the chain in which keys are looked for: the environment first, then what was stored."""
+"""Stored API keys, and the chain of sources of keys: the environment first, then stored keys."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from dipeo_nb.security.keystore import KeyFile, KeyStore, StoredKey, passphrase_
 __all__ = ["APIKeyChain", "APIKeyService", "EnvironmentAPIKeyService", "checked_name", "overview"]
 
 LONGEST = 8192
-"""Characters of a key at most."""
+"""Maximum characters of a key."""
 _ID = re.compile(r"APIKEY_[A-Z0-9_]{1,32}\Z")
 _SERVICE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}\Z")
 
 
 class APIKeyService:
-    """Keys that are kept: created, found, listed (masked), changed and deleted. Usable right after construction.
+    """Stored keys: created, found, listed (masked), changed and deleted. Usable right after construction.
 
-    They lie in the system's keyring where there is one, else in a file of mode 0600, encrypted when there is a passphrase
-    (`security.keystore`). Every call looks at the store anew, so that what another process did is seen. Work is done in threads.
+    They are stored in the system's keyring if there is one, else in a file of mode 0600, encrypted if there is a passphrase
+    (`security.keystore`). Every call reads the store again, to see changes of other processes. Work is done in threads.
 
     A key is found by its id (`APIKEY_52609F`) or by its service, an alias or model of it; of several keys of a service, by
     the first that was stored.
 
     Args:
-        file_path: keep them in this file. Default: where the settings say (DIPEO_KEYS_STORE, DIPEO_DATA_DIR).
-        stores: keep them there: the first takes new keys, all are looked into.
+        file_path: file to store them in. Default: by the settings (DIPEO_KEYS_STORE, DIPEO_DATA_DIR).
+        stores: stores to use: new keys go to the first, all are searched.
         settings: default: those of the process.
 
     All methods raise APIKeyError when a store cannot be read or written, is damaged, or lacks its passphrase.
@@ -70,23 +70,23 @@ class APIKeyService:
         return f"<{type(self).__name__}{': ' if self._chosen else ''}{', '.join(map(repr, self._chosen))}>"
 
     async def initialize(self) -> None:
-        """Look whether the keys can be read. Nothing needs it; what is wrong is said early."""
+        """Check that the keys can be read. Optional; it reports problems early."""
         await asyncio.to_thread(self._rows)
 
     async def create_api_key(self, label: str, service: str, key: str | SecretStr) -> dict[str, Any]:
-        """Keep another key; returns its row, with the new id.
+        """Store another key; return its row, with the new id.
 
         Raises:
-            ValidationError: label, service or key is none.
+            ValidationError: label, service or key is invalid.
         """
         stored = StoredKey(_label(label), _service(service), _secret(key))
         return await asyncio.to_thread(self._add, stored)
 
     async def get_api_key(self, key_id: str) -> SecretStr:
-        """The key with that id, or of that service.
+        """Return the key with that id, or of that service.
 
         Raises:
-            APIKeyNotFoundError: there is none; the hint names the variable, the command that stores one, and the way without.
+            APIKeyNotFoundError: there is none; the hint names the variable, the command that stores one, and the alternative without a key.
         """
         _, _, found = await asyncio.to_thread(self._find, key_id)
         if found.secret is None:
@@ -95,7 +95,7 @@ class APIKeyService:
         return found.secret
 
     async def list_api_keys(self) -> list[dict[str, Any]]:
-        """id, label, service, masked key (`locked` when it is encrypted and there is no passphrase) and source of each."""
+        """Return id, label, service, masked key (`locked` when it is encrypted and there is no passphrase) and source of each."""
         return await asyncio.to_thread(self._rows)
 
     async def update_api_key(
@@ -105,11 +105,11 @@ class APIKeyService:
         service: str | None = None,
         key: str | SecretStr | None = None,
     ) -> dict[str, Any]:
-        """Change what is given; returns the row.
+        """Change the given fields; return the row.
 
         Raises:
             APIKeyNotFoundError: there is no such key.
-            ValidationError: label, service or key is none.
+            ValidationError: label, service or key is invalid.
         """
         given = (
             None if label is None else _label(label),
@@ -119,21 +119,21 @@ class APIKeyService:
         return await asyncio.to_thread(self._change, key_id, *given)
 
     async def set_api_key(self, key_id: str, key: str | SecretStr, *, service: str | None = None) -> None:
-        """Keep *key* in place of the one with that id or of that service; when there is none, as a new one.
+        """Store *key* in place of the one with that id or of that service, or as a new one.
 
         Args:
-            key_id: a service (the key gets an id), or an id, such as a diagram has.
-            service: of a key that is given by its id.
+            key_id: a service (the key gets an id), or an id, such as in a diagram.
+            service: service of a key given by id.
 
         Raises:
-            ValidationError: id, service or key is none.
+            ValidationError: id, service or key is invalid.
         """
         name, secret = checked_name(key_id), _secret(key)
         of = name if service is None and not _ID.match(name) else service
         await asyncio.to_thread(self._put, name, None if of is None else _service(of), secret)
 
     async def delete_api_key(self, key_id: str) -> None:
-        """Forget the key with that id, or the one of that service.
+        """Delete the key with that id, or the one of that service.
 
         Raises:
             APIKeyNotFoundError: there is none.
@@ -147,14 +147,14 @@ class APIKeyService:
         return any(store.locked for store in self._stores)
 
     def unlock(self, passphrase: str | SecretStr) -> None:
-        """Use a passphrase for keys that are encrypted, in this object. Raises APIKeyError when it is the wrong one."""
+        """Use a passphrase for encrypted keys, in this object. Raises APIKeyError when it is wrong."""
         secret = _known(passphrase)
         for store in self._stores:
             if store.locked:
                 store.unlock(secret)
 
     async def protect(self, passphrase: str | SecretStr) -> None:
-        """Encrypt the file of keys with a passphrase from now on, in place of the one it has.
+        """Encrypt the key file with a passphrase from now on, replacing the present one.
 
         Raises:
             APIKeyError: keys go to the system's keyring; the old passphrase is missing; also as above.
@@ -243,8 +243,8 @@ class APIKeyChain:
 
     @classmethod
     def of(cls, settings: Settings) -> APIKeyChain:
-        """The environment, then the keys that were stored, then those that came with the folder; a trusted folder's `.env` goes
-        before the stored ones."""
+        """Return the chain of the environment, stored keys, and keys that came with the folder; the `.env` of a trusted folder
+        takes precedence over stored keys."""
         return cls(
             EnvironmentAPIKeyService(settings, part="before stored"),
             APIKeyService(settings=settings),
@@ -263,7 +263,7 @@ class APIKeyChain:
         await self._kept.set_api_key(key_id, key)
 
     async def delete_api_key(self, key_id: str) -> None:
-        """Raises APIKeyError when another source has the key, and the one that takes keys has not."""
+        """Delete a key. Raises APIKeyError when another source has it, and the one that accepts keys has not."""
         try:
             await self._kept.delete_api_key(key_id)
         except APIKeyNotFoundError:
@@ -287,14 +287,14 @@ class APIKeyChain:
         return any(getattr(source, "locked", False) for source in self.sources)
 
     def unlock(self, passphrase: str | SecretStr) -> None:
-        """Give the passphrase to those that need it. Raises APIKeyError when it is the wrong one."""
+        """Pass the passphrase to the sources that need it. Raises APIKeyError when it is wrong."""
         for source in self.sources:
             if isinstance(source, (APIKeyService, APIKeyChain)) and source.locked:
                 source.unlock(passphrase)
 
 
 def checked_name(key_id: str) -> str:
-    """*key_id* as keys are stored under it: an id in capitals, else the service that it means.
+    """Return *key_id* as used by stores: an id in capitals, else the service that it refers to.
 
     Raises:
         ValidationError: it is neither; for example the key itself, so the message does not repeat it.
@@ -304,9 +304,9 @@ def checked_name(key_id: str) -> str:
 
 
 async def overview(keys: APIKeyPort) -> list[dict[str, str]]:
-    """A table of all keys, masked, and of the services of language models that have none; by service.
+    """Return a table of all keys, masked, and of model services without keys; by service.
 
-    `from` says where a key comes from; of several of a service, the first is the one that is used.
+    `from` is the source of a key; of several keys of a service, the first one is used.
     """
     rows: list[dict[str, str]] = []
     for row in await keys.list_api_keys():
@@ -328,7 +328,7 @@ async def overview(keys: APIKeyPort) -> list[dict[str, str]]:
 
 
 def _named(keys: Mapping[str, StoredKey], key_id: str) -> str | None:
-    """The id that *key_id* means: an id, or the first of its service."""
+    """Return the id that *key_id* refers to: an id, or the first of its service."""
     if (name := key_id.strip().upper()) in keys:
         return name
     if is_of_folder(key_id):
@@ -350,7 +350,7 @@ def _row(store: KeyStore, name: str, key: StoredKey) -> dict[str, Any]:
 
 def _secret(key: str | SecretStr) -> SecretStr:
     given: object = key.get_secret_value() if isinstance(key, SecretStr) else key
-    text = given.strip() if isinstance(given, str) else ""  # None, say, of an environment variable that is not set
+    text = given.strip() if isinstance(given, str) else ""  # None, for example, from an environment variable that is not set
     if not text or len(text) > LONGEST or not text.isprintable() or " " in text:
         raise ValidationError(
             "That is not an API key: it is empty, longer than "

@@ -1,8 +1,8 @@
-"""Whose word a diagram is, and so what a run of it may do: decided once, before it runs, from what would run.
+"""Trust in a diagram, and so the permissions of its runs: decided once, before a run, from what would be executed.
 
-A diagram is the user's own when it was typed or made in code, comes with this package, was saved by this session, or lies below a
-folder that the user trusts. Any other one is a guest, until somebody says yes to exactly what it is: its closure, by digest. A yes
-is remembered for the base directory it was said in.
+A diagram is the user's own if it was typed or made in code, comes with this package, was saved by this session, or is below a
+folder that the user trusts. Any other one is a guest until the user approves exactly what it is: its closure, by digest. An
+approval is stored for the base directory in which it was given.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from dipeo_nb.security.trust_store import DiagramTrust, FolderTrust, GuestMade, 
 
 Allow = Mapping[str, Any] | list[str] | tuple[str, ...]
 Say = bool | str | None
-"""What a caller says: True: yes to whatever is there; False: a guest, whatever it is; a text: yes to what has that code."""
+"""Decision of a caller: True approves anything; False treats it as a guest; a text approves what has that code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a run may do."""
+    """Permissions of a run."""
 
     level: Level
     closure: Closure | None = None
@@ -61,7 +61,7 @@ class Trust:
     """The decisions for one base directory.
 
     Args:
-        settings: where the record of trust is, and which folders are trusted by setting.
+        settings: location of the trust store, and folders trusted by setting.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -83,17 +83,17 @@ class Trust:
         model_chosen: bool = False,
         by: str = "",
     ) -> Decision:
-        """What a run of a diagram may do.
+        """Decide the permissions of a run.
 
         Args:
-            say, allow: what the caller says (`trust=`, `allow=`).
-            foreign: text without a file is not the user's own, such as what comes through a pipe.
-            model_chosen: the user moves every person to a model.
-            by: who says yes, for the record; with a code it says that the yes is remembered.
+            say, allow: decision of the caller (`trust=`, `allow=`).
+            foreign: text without a file is not the user's own, such as text from a pipe.
+            model_chosen: the user chose one model for all persons.
+            by: source of an approval, for the record; with a code, the approval is stored.
 
         Raises:
-            TrustError: it wants more than a guest may do, and nobody has said yes.
-            ValidationError: `allow` names what there is not.
+            TrustError: it needs more than a guest may do, and has not been approved.
+            ValidationError: `allow` has unknown names.
         """
         if say is not False and self.owns(document, foreign=foreign):
             for inner, inner_plan in self._foreign(document, plan):
@@ -128,20 +128,20 @@ class Trust:
         return Decision(Level.GUEST, found, granted)
 
     def _default_is_free(self) -> bool:
-        """Whether the model of persons that name none costs nothing; a folder's that waits for a yes does not count."""
+        """Whether the default model costs nothing; a folder's suggestion that has not been approved does not count."""
         if self._settings.waits("default_llm_model"):
             return False
         try:
             return parse_model(self._settings.default_llm_model)[0] in FREE
         except UnknownModelError:
-            return False  # of a service that somebody added
+            return False  # of a service that was registered
 
     def knows(self, found: Closure) -> bool:
-        """Whether somebody has said yes to exactly this, here."""
+        """Whether exactly this was approved in this base directory."""
         return self.store.find(DiagramTrust, digest=found.digest, base=str(self.base)) is not None
 
     def remember(self, found: Closure, *, by: str) -> None:
-        """Keep a yes to a closure."""
+        """Store the approval of a closure."""
         _DECLINED.discard((found.digest, self.base))
         if not self.knows(found):
             self.store.add(
@@ -158,11 +158,11 @@ class Trust:
             )
 
     def decline(self, digest: str) -> None:
-        """Keep a no to a closure for this process, so that nobody is asked about it again; a yes undoes it."""
+        """Record that a closure was declined, so that this process does not ask again; an approval reverts it."""
         _DECLINED.add((digest, self.base))
 
     def _earlier(self, found: Closure) -> DiagramTrust | None:
-        """The last yes to what was in the same file."""
+        """Return the last approval of what was in the same file."""
         path = _file_of(found)
         return self.store.find(DiagramTrust, base=str(self.base), path=path) if path else None
 
@@ -176,7 +176,7 @@ class Trust:
                 f"'{error}' is nothing that can be allowed.",
                 hint="Use e.g. --allow read=data/*.csv, write=out/, net=api.x.org, code, process, service=NAME, function.",
             ) from None
-        # Code can do everything that a program can.
+        # Code can do anything a program can.
         return Capabilities({*granted, *granted_by(["process"])}) if granted.covers("code", ANY) else granted
 
     def _refused(self, document: Diagram, found: Closure, uses: Capabilities, why: str, besides: str = "") -> TrustError:
@@ -207,7 +207,7 @@ class Trust:
     # The user's own.
 
     def owns(self, document: Diagram, *, foreign: bool = False) -> bool:
-        """Whether a diagram is the user's own; about the diagrams that it runs it says nothing."""
+        """Whether a diagram is the user's own; this does not include the diagrams that it runs."""
         if document.path is None:
             return not foreign
         if _digest(document.text) in _packaged() or saved_here(document.text):
@@ -215,7 +215,7 @@ class Trust:
         return self.in_trusted_folder(document.path) and not self._made_by_guest(document.text)
 
     def in_trusted_folder(self, path: Path) -> bool:
-        """Whether a file lies below a folder that the user trusts, and nobody else could have put it there."""
+        """Whether a file is below a folder that the user trusts, and other users could not have put it there."""
         try:
             place = path.resolve(strict=True)
             facts = place.stat()
@@ -242,14 +242,14 @@ class Trust:
         return None
 
     def remember_made(self, data: bytes) -> None:
-        """Keep that a guest has written a diagram: it stays a guest, also in a trusted folder, until it is edited."""
+        """Record that a guest has written a diagram: it stays a guest, even in a trusted folder, until it is edited."""
         self.store.add(GuestMade(digest=hashlib.sha256(data).hexdigest()))
 
     def _made_by_guest(self, text: str) -> bool:
         return self.store.find(GuestMade, digest=_digest(text)) is not None
 
     def _foreign(self, document: Diagram, plan: Plan) -> Iterator[tuple[Diagram, Plan]]:
-        """The diagrams below one of the user's own that are not, the uppermost of each branch."""
+        """Return the sub-diagrams of the user's own diagram that are not the user's own; of each branch the topmost."""
         seen: set[str] = set()
 
         def below(plan: Plan, depth: int) -> Iterator[tuple[Diagram, Plan]]:
@@ -268,7 +268,7 @@ class Trust:
                     seen.add(key)
                     inner_plan = inner.compile(base_dir=self.base)
                 except (DiagramError, StorageError):
-                    continue  # the run will say so, if it comes to that
+                    continue  # reported by the run, if it matters
                 if self.owns(inner):
                     yield from below(inner_plan, depth + 1)
                 else:
@@ -280,11 +280,11 @@ class Trust:
         """Trust everything below a folder from now on, and the settings that it suggests, as they are now.
 
         Args:
-            shown: the settings that the user has seen, when that was a moment ago.
+            shown: the settings that the user has seen, if that was earlier.
 
         Raises:
             ValidationError: there is no such folder, or all users may write into it.
-            ConfigurationError: its files of settings cannot be read, or have changed since they were shown.
+            ConfigurationError: its settings files cannot be read, or have changed since they were shown.
         """
         folder = from_home(path).resolve()
         if not folder.is_dir():
@@ -305,7 +305,7 @@ class Trust:
             self.remember(load(from_home(path), base_dir=self.base).capabilities(base_dir=self.base), by="dp.trust")
 
     def forget(self, path: str) -> int:
-        """Drop what was said about a folder or a diagram, by its path or its name; how many records there were."""
+        """Remove the decisions about a folder or a diagram, by path or name; return the number of removed records."""
         folder = from_home(path).resolve()
         return (
             self.store.forget(FolderTrust, path=str(folder))
@@ -315,7 +315,7 @@ class Trust:
         )
 
     def lines(self) -> list[str]:
-        """What is trusted, a line each."""
+        """List what is trusted, one line each."""
         named = [f"folder   {folder}  (DIPEO_TRUST)" for folder in self._settings.trusted_folders]
         kept = [
             f"folder   {r.path}  {r.at}" if isinstance(r, FolderTrust) else f"diagram  {r.name} in {r.base}  {r.at}"
@@ -333,13 +333,13 @@ class Trust:
     # Records of runs.
 
     def stamp(self, decision: Decision) -> Mapping[str, str]:
-        """What the first event of a run's record says about its decision; its signature makes it certain."""
+        """Return the decision recorded in the first event of a run, which its signature protects."""
         digest = decision.closure.digest if decision.closure else ""
         return {"level": str(decision.level), "digest": digest, "base": str(self.base)}
 
     def verified(self, first: Event) -> Level | None:
-        """The level of a recorded run of this user in this base directory, by its first event; None when that is not known to be
-        theirs."""
+        """Return the level of a recorded run of this user in this base directory by its first event; None if it is not known to be
+        this user's."""
         stamp = first.payload.get("trust")
         if not isinstance(stamp, Mapping) or stamp.get("base") != str(self.base) or not self.signatures.hold([first]):
             return None
@@ -348,7 +348,7 @@ class Trust:
 
 
 _DECLINED: set[tuple[str, Path]] = set()
-"""(digest of a closure, base directory) of what the user said no to in this process."""
+"""(digest of a closure, base directory) of what the user declined in this process."""
 
 
 def _file_of(found: Closure) -> str:
@@ -362,13 +362,13 @@ def _digest(text: str) -> str:
 
 @cache
 def _packaged() -> frozenset[str]:
-    """Digests of the diagrams that come with this package."""
+    """Return the digests of the diagrams that come with this package."""
     return frozenset(_digest(path.read_text(encoding="utf-8")) for path in DEMOS.iterdir() if path.suffix in (".yaml", ".json"))
 
 
 def _open_to_others(folder: Path, upto: Path) -> bool:
-    """Whether all users may write into a folder, or one above it up to another: then diagrams, and the modules beside them, may be
-    anybody's."""
+    """Whether all users may write into a folder, or one of its parents up to another: then anybody may have put diagrams, and
+    modules next to them, there."""
     if os.name == "nt":
         return False
     places = [place for place in (folder, *folder.parents) if place.is_relative_to(upto)]
@@ -376,7 +376,7 @@ def _open_to_others(folder: Path, upto: Path) -> bool:
 
 
 def _downloaded(path: Path) -> bool:
-    """Whether the system has marked a file as one that was downloaded."""
+    """Whether the system has marked a file as downloaded."""
     if os.name == "nt":
         return os.path.exists(f"{path}:Zone.Identifier")
     names = getattr(os, "listxattr", None)

@@ -1,5 +1,5 @@
 """The user's own record of what is trusted: diagrams, folders and settings of folders, in one private file of the data folder;
-beside it the secret that signs run records."""
+next to it the secret that signs run records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY_NAME = "signing.key"
 KEY_BYTES = 32
 VERSION = 1
 MAX_BYTES = 64 * 1024 * 1024
-"""Bytes of the file at most; a larger one was not written by us."""
+"""Maximum bytes of the file; a larger one was not written by this package."""
 
 
 def _now() -> str:
@@ -32,7 +32,7 @@ def _now() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiagramTrust:
-    """A yes to one closure of diagrams and files, in one base directory."""
+    """Approval of one closure of diagrams and files, in one base directory."""
 
     kind: ClassVar = "diagram"
     key: ClassVar = ("digest", "base")
@@ -40,21 +40,21 @@ class DiagramTrust:
     base: str
     name: str = ""
     listing: tuple[str, ...] = ()
-    """What was shown when it was said, line by line; only for people, and to say what differs later."""
+    """Lines shown at the time of approval; only for people, and to describe later differences."""
     by: str = ""
-    """What said it: `prompt`, `--trust`, `dp.trust` …"""
+    """Source of the approval: `prompt`, `--trust`, `dp.trust` …"""
     path: str = ""
-    """The diagram's file, to find the earlier yes when it has changed; empty for text without a file."""
+    """The diagram's file, to find an earlier approval when it has changed; empty for text without a file."""
     parts: tuple[tuple[str, str], ...] = ()
-    """(name, digest) of what can change on its own, to say what did; the digest of the whole decides."""
+    """(name, digest) of what can change separately, to describe changes; the digest of the whole decides."""
     powers: tuple[str, ...] = ()
-    """What it may do, without how."""
+    """Its permissions, without details."""
     at: str = field(default_factory=_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderTrust:
-    """A yes to everything below a folder, as long as it is the same folder."""
+    """Approval of everything below a folder, as long as it is the same folder."""
 
     kind: ClassVar = "folder"
     key: ClassVar = ("path",)
@@ -65,15 +65,15 @@ class FolderTrust:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsTrust:
-    """A yes to the settings that a folder suggests, for exactly these values."""
+    """Approval of the settings that a folder suggests, for exactly these values."""
 
     kind: ClassVar = "settings"
     key: ClassVar = ("folder",)
     folder: str
     digest: str
-    """Of the folder and the sorted names and values."""
+    """Digest of the folder and the sorted names and values."""
     values: tuple[tuple[str, str], ...] = ()
-    """(name, value as it may be shown), to show what changed; the digest decides."""
+    """(name, value for display), to describe changes; the digest decides."""
     at: str = field(default_factory=_now)
 
     @property
@@ -93,7 +93,7 @@ class GuestMade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declined:
-    """A no, so that nobody is asked the same again."""
+    """A declined request, so that it is not asked again."""
 
     kind: ClassVar = "declined"
     key: ClassVar = ("of", "where", "digest")
@@ -114,47 +114,47 @@ _KINDS: dict[str, type[Record]] = {
 class TrustStore:
     """Records in `trust.json` (0600, in a folder of mode 0700), shared by all processes of the user.
 
-    A reader sees the old records or the new. A file that belongs to somebody else, that others may write or that cannot be
-    understood is an error, never an empty record. Records of kinds that this version does not know are kept.
+    A reader sees the old records or the new. A file that belongs to another user, that others may write or that cannot
+    be parsed is an error, never an empty record. Records of kinds unknown to this version are kept.
 
     Args:
-        data_dir: the user's data folder; it is made when something is remembered.
+        data_dir: the user's data folder; it is created when something is stored.
 
-    Methods raise StorageError when the file cannot be used; nothing is changed then.
+    Methods raise StorageError when the file cannot be used, without changing anything.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self.folder = Path(data_dir).expanduser()
         self.path = self.folder / FILE_NAME
         self._seen: tuple[object, tuple[Any, ...]] = (None, ())
-        """What the file was when it was read last, and its entries."""
+        """Identity of the file when it was last read, and its entries."""
 
     def __repr__(self) -> str:
         return f"TrustStore({str(self.folder)!r})"
 
     def records(self) -> list[Record]:
-        """Everything that is remembered, the oldest first."""
+        """Return all records, oldest first."""
         return [entry for entry in self._read() if not isinstance(entry, dict)]
 
     def find(self, kind: type[_Kind], **facts: Any) -> _Kind | None:
-        """The newest record of a kind whose fields have these values: `find(DiagramTrust, digest=…, base=…)`."""
+        """Return the newest record of a kind whose fields have these values: `find(DiagramTrust, digest=…, base=…)`."""
         return next((r for r in reversed(self._read()) if isinstance(r, kind) and _fits(r, facts)), None)
 
     def add(self, *records: Record) -> None:
-        """Remember, in place of what has the same key; a yes takes the place of a no."""
+        """Store a record, replacing the one with the same key; an approval replaces a refusal."""
         self._change(
             lambda known: [*(old for old in known if not any(_replaces(new, old) for new in records)), *records]
         )
 
     def forget(self, kind: type[Record], **facts: Any) -> int:
-        """Drop the records of a kind whose fields have these values; how many there were."""
+        """Remove the records of a kind whose fields have these values; return their number."""
         gone = sum(isinstance(r, kind) and _fits(r, facts) for r in self._read())
         if gone:
             self._change(lambda known: [r for r in known if not (isinstance(r, kind) and _fits(r, facts))])
         return gone
 
     def signing_key(self) -> bytes:
-        """The secret that signs run records of this user; made when it is first asked for."""
+        """Return the secret that signs run records of this user; created on first use."""
         path = self.folder / KEY_NAME
         if (key := _private(path, others=0o077)) is None:
             self._prepare()
@@ -178,11 +178,11 @@ class TrustStore:
             write_atomic(self.path, text.encode("utf-8", "surrogatepass"), mode=0o600)
 
     def _prepare(self) -> None:
-        """Make the folder, closed to others, or close it to their writing."""
+        """Create the folder without access for others, or remove their write permission."""
         with self._errors(self.folder, "made"):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             facts = self.folder.stat()
-            if os.name == "nt":  # the user's folders are closed to others by their access lists
+            if os.name == "nt":  # access control lists protect the user's folders
                 return
             if facts.st_uid != os.geteuid():
                 raise _unusable(self.folder, "it belongs to another user")
@@ -190,11 +190,11 @@ class TrustStore:
                 self.folder.chmod(stat.S_IMODE(facts.st_mode) & ~0o022)
 
     def _read(self) -> tuple[Any, ...]:
-        """The records, and the entries of unknown kinds as they are."""
+        """Return the records, and entries of unknown kinds unchanged."""
         try:
             facts = os.stat(self.path, follow_symlinks=False)
         except OSError:
-            facts = None  # missing, or said below
+            facts = None  # missing, or reported below
         state = facts and (facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size, facts.st_mode, facts.st_uid)
         if state is None or self._seen[0] != state:
             data = _private(self.path, others=0o022)
@@ -217,12 +217,12 @@ class TrustStore:
 
 
 def _private(path: Path, *, others: int) -> bytes | None:
-    """The content of a file that is the user's own; None when there is none.
+    """Return the content of a file that belongs to the user; None when there is no file.
 
-    What is checked is what was opened, so that nothing can be put in its place in between.
+    The checks apply to the opened file, so that it cannot be replaced in between.
 
     Args:
-        others: rights of the group and of others that nobody may have; further ones are taken away.
+        others: permissions of the group and of others that are refused; further ones are removed.
     """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -247,7 +247,7 @@ def _check(path: Path, handle: int, others: int) -> None:
     facts = os.fstat(handle)
     if not stat.S_ISREG(facts.st_mode):
         raise _unusable(path, "it is no regular file")
-    if os.name == "nt":  # the user's folders are closed to others by their access lists
+    if os.name == "nt":  # access control lists protect the user's folders
         return
     if facts.st_uid != os.geteuid():
         raise _unusable(path, "it belongs to another user")
@@ -255,7 +255,7 @@ def _check(path: Path, handle: int, others: int) -> None:
         way = f"Look at it, then: chmod 600 {path}; or remove it."
         raise _unusable(path, "other users may have read or changed it", way)
     if facts.st_mode & 0o077:
-        with contextlib.suppress(OSError):  # only readable: closed where that is possible
+        with contextlib.suppress(OSError):  # only readable: permissions are removed if possible
             os.fchmod(handle, 0o600)
 
 
@@ -295,7 +295,7 @@ def _fits(record: Record, facts: dict[str, Any]) -> bool:
 
 def _replaces(new: Record, old: Any) -> bool:
     if isinstance(old, Declined) and not isinstance(new, Declined):
-        # A yes to the settings of a folder is one whatever they were when they were declined.
+        # An approval of a folder's settings counts whatever they were when they were declined.
         at_once = isinstance(new, SettingsTrust) and old.of == "settings" and old.where == new.folder
         diagram = isinstance(new, DiagramTrust) and old.of == "diagram" and old.digest == new.digest
         folder = isinstance(new, FolderTrust) and old.of == "folder" and old.where == new.path

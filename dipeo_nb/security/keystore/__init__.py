@@ -1,4 +1,4 @@
-"""Where stored keys lie: in the system's keyring, or in a file that only its owner can read; both behind `KeyStore`."""
+"""Stores of API keys: the system's keyring, or a file that only its owner can read; both implement `KeyStore`."""
 
 from dipeo_nb.security.keystore.file import KeyFile, KeyFilePermissionWarning
 from dipeo_nb.security.keystore.keyring import SystemKeyring

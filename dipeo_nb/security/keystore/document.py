@@ -1,4 +1,4 @@
-"""The content of a file of keys. No error here may carry the text along: a JSONDecodeError has it whole."""
+"""Content of a key file. Errors raised here must not contain the text: a JSONDecodeError holds all of it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pydantic import SecretStr
 from dipeo_nb.errors import APIKeyError, MissingDependencyError
 
 SCRYPT = {"n": 2**17, "r": 8, "p": 1}
-"""Costs of turning a passphrase into a key, as OWASP recommends (Password Storage Cheat Sheet): 128 MB, under a second."""
+"""Costs of deriving a key from a passphrase, as recommended by OWASP (Password Storage Cheat Sheet): 128 MB, under a second."""
 MOST_EXPENSIVE = 2**20
-"""`n` of a file at most: 1 GB. A file that wants more was not written by us."""
+"""Maximum `n` of a file: 1 GB. A file with more was not written by this package."""
 
 
 def parsed(data: bytes | str) -> Any:
-    """The JSON value; None when it is none."""
+    """Return the JSON value, or None when the text is invalid."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -27,7 +27,7 @@ def parsed(data: bytes | str) -> Any:
 
 
 def document_of(data: bytes) -> dict[str, Any] | None:
-    """The content of a file of keys; None when it is something else."""
+    """Return the content of a key file, or None when it is something else."""
     document = parsed(data)
     if not isinstance(document, dict):
         return None
@@ -81,7 +81,7 @@ def fernet(facts: Mapping[str, Any], passphrase: SecretStr) -> Any:
 
 
 def plain(cipher: Any, token: str) -> bytes | None:
-    """What was encrypted; None when it was not by this cipher, or was changed since."""
+    """Decrypt a token; None when it was encrypted by another cipher, or changed since."""
     from cryptography.fernet import InvalidToken
 
     try:

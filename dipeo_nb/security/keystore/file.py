@@ -23,7 +23,7 @@ from dipeo_nb.security.keystore.document import SCRYPT, decrypted, document_of, 
 from dipeo_nb.security.keystore.store import StoredKey, passphrase_missing, store_lock
 
 _CHECK = "dipeo-nb"
-"""Encrypted in each file, to tell a wrong passphrase also when there is no key yet."""
+"""Encrypted in each file, to detect a wrong passphrase even without keys."""
 
 
 class KeyFilePermissionWarning(UserWarning):
@@ -31,17 +31,17 @@ class KeyFilePermissionWarning(UserWarning):
 
 
 class KeyFile:
-    """Keys in a JSON file of mode 0600: id → label, service, key, as upstream has it; with a passphrase, keys are encrypted
+    """Keys in a JSON file of mode 0600: id → label, service, key, as in DiPeO; with a passphrase, keys are encrypted
     (Fernet, the key from scrypt), labels and services are not.
 
-    A reader sees the old content or the new, whatever kills the writer. A file that cannot be understood is never overwritten:
-    a copy is kept beside it, and everything fails until somebody mends or removes it.
+    A reader sees the old content or the new, even if the writer is killed. A file that cannot be parsed is never overwritten:
+    a copy is kept next to it, and every operation fails until it is repaired or removed.
 
     Args:
-        path: the file; its folder is made, with mode 0700, when something is stored.
-        passphrase: encrypts; a plain file is encrypted when it is next written. Needs the extra `keys`.
-        keep_out: a folder that diagrams and servers see: nothing is written into it or below. (Not when it holds the user's
-            home; then it holds everything of the user, and hidden folders are what servers do not show.)
+        path: the file; its folder is created with mode 0700 when something is stored.
+        passphrase: encrypts the keys; a plain file is encrypted when it is next written. Needs the extra `keys`.
+        keep_out: a folder visible to diagrams and servers: nothing is written into it or below. (Unless it contains the user's
+            home, and so all of the user's files; servers do not expose hidden folders.)
     """
 
     name = "key file"
@@ -51,7 +51,7 @@ class KeyFile:
         self._passphrase = passphrase if passphrase and passphrase.get_secret_value() else None
         self._keep_out = keep_out
         self._derived: tuple[object, Any] = (None, None)
-        """What the cipher was derived from, and the cipher: it takes long."""
+        """Source of the cipher, and the cipher, since deriving it takes long."""
 
     def __repr__(self) -> str:
         return f"KeyFile({str(self.path)!r})"
@@ -67,7 +67,7 @@ class KeyFile:
             self._passphrase = passphrase
 
     def protect(self, passphrase: SecretStr) -> None:
-        """Encrypt the keys with *passphrase* from now on, in place of the one they have. Raises APIKeyError as `changing`."""
+        """Encrypt the keys with *passphrase* from now on, replacing the present one. Raises APIKeyError like `changing`."""
         if not passphrase.get_secret_value():
             raise APIKeyError("An empty passphrase protects nothing.", hint="Provide one.", path=str(self.path))
         with self._exclusive() as (path, document):
@@ -93,9 +93,9 @@ class KeyFile:
 
     @contextmanager
     def _exclusive(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """The path to write to and the document, which nobody else changes within the block."""
+        """Yield the path to write to and the document, locked against other writers within the block."""
         self._refuse_seen()
-        path = self.path.resolve()  # a link stays a link
+        path = self.path.resolve()  # keep a symbolic link
         with self._told("written"):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _check_owner(path.parent, os.stat(path.parent))
@@ -108,12 +108,12 @@ class KeyFile:
     def _replace(self, path: Path, document: Mapping[str, Any], keys: Mapping[str, StoredKey]) -> None:
         data = self._written(document, keys)
         with self._told("written"):
-            for draft in path.parent.glob(f".{path.name}.*.tmp"):  # of a writer that was killed: we have the lock
+            for draft in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed writer, since we hold the lock
                 draft.unlink()
             write_atomic(path, data, mode=0o600)
 
     def _load(self) -> dict[str, Any]:
-        """The document of the file; empty when there is none."""
+        """Return the document of the file; empty when there is no file."""
         with self._told("read"):
             try:
                 file = self.path.open("rb")
@@ -149,7 +149,7 @@ class KeyFile:
             "cipher": "fernet", "kdf": "scrypt", **SCRYPT, "salt": base64.b64encode(secrets.token_bytes(16)).decode(),
         }  # fmt: skip
         cipher = self._cipher(facts, self._passphrase)
-        # The id and the service are encrypted along: nobody can make one key pass for another.
+        # The id and the service are encrypted, too, so that keys cannot be swapped.
         sealed = {
             name: {**row, "key": cipher.encrypt(json_bytes([name, row["service"], texts[name]])).decode()}
             for name, row in rows.items()
@@ -157,7 +157,7 @@ class KeyFile:
         return json_bytes({"encryption": {**facts, "check": cipher.encrypt(_CHECK.encode()).decode()}, "keys": sealed})
 
     def _opened(self, document: Mapping[str, Any], passphrase: SecretStr) -> Any:
-        """The cipher of an encrypted document. Raises APIKeyError when the passphrase is another one."""
+        """Return the cipher of an encrypted document. Raises APIKeyError when the passphrase is wrong."""
         facts = document["encryption"]
         cipher = self._cipher(facts, passphrase)
         if plain(cipher, facts["check"]) != _CHECK.encode():
@@ -186,12 +186,12 @@ class KeyFile:
             )
 
     def _close_to_others(self, file: int) -> None:
-        if os.name == "nt":  # the user's folders are closed to others by their access lists
+        if os.name == "nt":  # access control lists protect the user's folders
             return
         _check_owner(self.path, os.fstat(file))
         if not stat.S_IMODE(os.fstat(file).st_mode) & 0o077:
             return
-        with contextlib.suppress(OSError):  # looked at below
+        with contextlib.suppress(OSError):  # checked below
             os.fchmod(file, 0o600)
         if stat.S_IMODE(os.fstat(file).st_mode) & 0o077:
             raise APIKeyError(
@@ -233,7 +233,7 @@ class KeyFile:
 
 
 def _check_owner(path: Path, facts: os.stat_result) -> None:
-    """Keys that somebody else has put there would send the user's words to an account of theirs."""
+    """Refuse files of other users: their keys would send the user's prompts to their accounts."""
     if os.name != "nt" and facts.st_uid != os.geteuid():
         raise APIKeyError(
             f"{path} belongs to another user.", hint="Move it away, or choose another folder with DIPEO_DATA_DIR.", path=str(path)

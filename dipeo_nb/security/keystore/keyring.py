@@ -16,14 +16,14 @@ from dipeo_nb.security.keystore.store import StoredKey, store_lock
 
 
 class SystemKeyring:
-    """Keys in the keyring of the system: Keychain, Credential Manager, Secret Service, KWallet, through `keyring`.
+    """Keys in the system's keyring: Keychain, Credential Manager, Secret Service, KWallet, through `keyring`.
 
-    A keyring cannot be listed, so an entry `index` has the ids. What is not in both places is not there: a process that is
-    killed leaves the old keys or the new.
+    A keyring cannot be listed, so an entry `index` holds the ids. A key exists only if it is in both places: a killed process
+    leaves the old keys or the new ones.
 
     Args:
         backend: a `keyring.backend.KeyringBackend`.
-        lock_file: keeps other processes out while something is changed.
+        lock_file: excludes other processes during changes.
     """
 
     name = "system keyring"
@@ -47,7 +47,7 @@ class SystemKeyring:
         keys: dict[str, StoredKey] = {}
         for name in self._ids():
             row = self._get(name)
-            if row is None:  # removed with the system's own tools
+            if row is None:  # removed with the system's tools
                 continue
             if not is_row(row):
                 raise _damaged_entry(name)
@@ -100,7 +100,7 @@ class SystemKeyring:
 
 
 def backend_of(needed: bool) -> Any:
-    """The system's keyring; None when there is none, or one that keeps nothing or keeps it in the open.
+    """Return the system's keyring; None when there is none, or one that stores nothing or stores plain text.
 
     `keyring` gives real ones a priority of 1 and more (`keyring.core.recommended`); `fail`, `null` and plain files have less.
     """
@@ -113,7 +113,7 @@ def backend_of(needed: bool) -> Any:
     try:
         backend = keyring.get_keyring()
         real = float(backend.priority) >= 1
-    except Exception as error:  # whatever a backend of somebody else's raises
+    except Exception as error:  # third-party backends raise anything
         raise APIKeyError(
             f"The configured system keyring cannot be used: {type(error).__name__}: {error}.",
             hint="Correct PYTHON_KEYRING_BACKEND or keyringrc.cfg, or set DIPEO_KEYS_STORE=file.",
@@ -130,7 +130,7 @@ def backend_of(needed: bool) -> Any:
 
 @contextmanager
 def _asked(what: str) -> Iterator[None]:
-    """Errors of the keyring as ours. Backends raise errors of their own libraries, too."""
+    """Convert errors of the keyring to ours. Backends also raise errors of their own libraries."""
     try:
         yield
     except Exception as error:

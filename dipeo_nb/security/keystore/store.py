@@ -1,4 +1,4 @@
-"""What the stores of keys have in common."""
+"""Interface of key stores, and their lock."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class StoredKey:
     label: str
     service: str
     secret: SecretStr | None
-    """None: encrypted, and there is no passphrase."""
+    """None: encrypted, without a passphrase to decrypt it."""
 
 
 class KeyStore(Protocol):
-    """Keys by id, in the order in which they were stored. Methods block; every one raises APIKeyError when the place cannot be
-    used, and then nothing was changed."""
+    """Keys by id, in the order in which they were stored. Methods block; all raise APIKeyError when the store cannot be
+    used, without changing anything."""
 
     name: str
-    """What lists call it."""
+    """Name in lists."""
 
     @property
     def locked(self) -> bool:
@@ -37,15 +37,15 @@ class KeyStore(Protocol):
         ...
 
     def unlock(self, passphrase: SecretStr) -> None:
-        """Use a passphrase from now on. Raises APIKeyError when it is the wrong one."""
+        """Use a passphrase from now on. Raises APIKeyError when it is wrong."""
         ...
 
     def read(self) -> dict[str, StoredKey]:
-        """The keys as they are now, also when another process stored them."""
+        """Return the current keys, including those stored by other processes."""
         ...
 
     def changing(self) -> AbstractContextManager[dict[str, StoredKey]]:
-        """The keys, to be changed in place; at the end of the block they are stored. Nobody else changes them within it."""
+        """Yield the keys to be changed in place, locked against other writers; they are stored at the end of the block."""
         ...
 
 
@@ -70,7 +70,7 @@ def store_lock(path: Path) -> Iterator[None]:
 
 
 def passphrase_missing() -> APIKeyError:
-    """The error of what needs the passphrase."""
+    """Return the error for a missing passphrase."""
     return APIKeyError(
         "The stored keys are encrypted, and there is no passphrase.",
         hint="Set DIPEO_KEYS_PASSPHRASE; in a notebook, `%dipeo keys unlock` asks for it.",

@@ -1,4 +1,4 @@
-"""The stores that the settings choose."""
+"""Selection of key stores by the settings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ FILE_NAME = "apikeys.json"
 
 
 def stores(settings: Settings) -> tuple[KeyStore, ...]:
-    """The stores that *settings* choose: the first takes new keys, all are looked into.
+    """Return the stores selected by *settings*: new keys go to the first, all are searched.
 
     Raises:
-        APIKeyError: DIPEO_KEYS_STORE=keyring, and there is none; or `keyring` is set up for one that cannot be used.
+        APIKeyError: DIPEO_KEYS_STORE=keyring, and there is none; or the configured keyring cannot be used.
         MissingDependencyError: DIPEO_KEYS_STORE=keyring without the extra `keys`.
     """
     folder = settings.data_dir.expanduser()
@@ -26,4 +26,4 @@ def stores(settings: Settings) -> tuple[KeyStore, ...]:
     if backend is None:
         return (file,)
     ring = SystemKeyring(backend, folder / "keyring.lock")
-    return (ring,) if needed else (ring, file)  # keys that were stored before there was a keyring are not lost
+    return (ring,) if needed else (ring, file)  # keep keys that were stored before there was a keyring
