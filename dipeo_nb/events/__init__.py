@@ -1,4 +1,4 @@
-"""Distribution of events that are already stored."""
+"""Distribution of stored events."""
 
 from __future__ import annotations
 

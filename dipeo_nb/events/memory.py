@@ -1,4 +1,4 @@
-"""The event bus of one process."""
+"""Event bus within one process."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from dipeo_nb.errors import EventBusError
 
 _LOG = logging.getLogger(__name__)
 _PATIENCE_S = 1.0
-"""Seconds that a publisher waits for plain handlers."""
+"""Seconds that a publisher waits for synchronous handlers."""
 CLEANUP_S = 5.0
 """Seconds that `cleanup` waits for a handler that does not return."""
 CHOSEN = 100
-"""Events that a predicate is asked about at a time, apart from the event loop."""
+"""Events that a predicate is called for at a time, outside the event loop."""
 _RANK = {EventPriority.CRITICAL: 0, EventPriority.HIGH: 1, EventPriority.NORMAL: 2, EventPriority.LOW: 3}
 
 
 _HANDLING: ContextVar[_Subscriber | None] = ContextVar("dipeo_event_handler", default=None)
-"""Whose async handler is at work."""
+"""The subscriber whose async handler is running."""
 
 
 class _Queue:
-    """Events that wait for one async handler: first in, first out; what is dropped is the oldest of the lowest priority."""
+    """Events that wait for one async handler: first in, first out; the oldest of the lowest priority is dropped."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.loop: asyncio.AbstractEventLoop | None = None
-        """Where the handler's task is; whoever waits elsewhere does so there (`on_loop`)."""
+        """Loop of the handler's task; waiting from elsewhere happens there (`on_loop`)."""
         self.unfinished = 0
         self.closed = False
         self._events: OrderedDict[int, Event] = OrderedDict()
@@ -55,11 +55,11 @@ class _Queue:
         return len(self._events)
 
     def takes(self, count: int) -> bool:
-        """Whether *count* more fit; a batch that is larger than the queue fits an empty one."""
+        """Whether there is room for *count* more; a batch larger than the queue fits an empty one."""
         return not self._events or len(self._events) + count <= self.limit
 
     def waiting(self, most: int) -> list[Event]:
-        """What waits, as `get` would give it one by one."""
+        """Return the waiting events in the order of `get`."""
         found: list[Event] = []
         while self._events and len(found) < most:
             found.append(self._taken())
@@ -104,7 +104,7 @@ class _Queue:
             self.idle.set()
 
     def close(self) -> None:
-        """Nothing is waited for any more."""
+        """Stop waiting."""
         self.closed = True
         self._events.clear()
         self.roomy.set()
@@ -123,22 +123,22 @@ class _Subscriber:
     on_error: Callable[[Exception], None] | None
     queue: _Queue | None
     apart: bool
-    """Whether what the subscriber gave is called apart from the event loop that publishes."""
+    """Whether the subscriber's functions are called outside the publishing event loop."""
     loop: asyncio.AbstractEventLoop | None = None
-    """The loop that publishes; known when *apart*."""
+    """The publishing loop; set when *apart*."""
     task: asyncio.Task[None] | None = None
     reports: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
-    """Calls of *on_error* under way, when *apart*."""
+    """Pending calls of *on_error*, when *apart*."""
     delivered: int = 0
     dropped: int = 0
     failed: int = 0
 
     def fits(self, event: Event) -> bool:
-        """Whether an event is of the run and the types that the subscriber named."""
+        """Whether an event has the run and a type that the subscriber selected."""
         return (self.run_id is None or event.run_id == self.run_id) and (self.types is None or event.type in self.types)
 
     def chooses(self, event: Event) -> bool:
-        """What the subscriber's predicate says. One that fails chooses nothing."""
+        """Return the result of the subscriber's predicate; False when it fails."""
         if self.where is None:
             return True
         try:
@@ -149,24 +149,24 @@ class _Subscriber:
             return False
 
     def chosen(self, events: Sequence[Event]) -> list[bool]:
-        """What `chooses` says of each."""
+        """Return the result of `chooses` for each event."""
         return [self.chooses(event) for event in events]
 
     def leave(self) -> None:
-        """Nothing comes any more. A handler that leaves finishes what it is doing."""
+        """Stop delivery. A handler that unsubscribes itself finishes its call."""
         if self.queue is not None:
             self.queue.close()
         if self.task is not None and _HANDLING.get() is not self:
             self.task.cancel()
 
     def fail(self, error: Exception, event: Event) -> None:
-        """A subscriber must not stop the run it watches."""
+        """Count and report an error: a subscriber must not stop the run it watches."""
         self.failed += 1
         _LOG.error("An event handler failed on %s #%d", event.type, event.seq, exc_info=error)
-        self.tell(error)
+        self.report(error)
 
-    def tell(self, error: Exception) -> None:
-        """Have *on_error* called: at once, or apart."""
+    def report(self, error: Exception) -> None:
+        """Call *on_error*, or have it called outside the event loop."""
         if self.on_error is None:
             return
         if self.apart and self.loop is not None:
@@ -198,12 +198,12 @@ class InMemoryEventBus:
     """`EventBus` within the process.
 
     Args:
-        max_queue_size: events that may wait for one async handler, unless its subscription says otherwise.
-        overflow: what happens then, unless its subscription says otherwise.
-        apart: whether handlers, but for this package's own, are called apart from the event loop that publishes, so that one which
-            blocks does not hold it: async ones on the loop of functions, plain ones in a thread, one after the other; and so are
-            predicates and *on_error*. Publishers wait up to a second for the plain ones. A handler then shares no asyncio primitive
-            with that loop, and what waits for an async one counts before its predicate has seen it.
+        max_queue_size: maximum events waiting for one async handler; default for subscriptions.
+        overflow: behaviour beyond that; default for subscriptions.
+        apart: whether handlers other than this package's own are called outside the publishing event loop, so that they cannot block
+            it: async ones on the loop of user functions, synchronous ones in a thread, one after the other; likewise predicates and
+            *on_error*. Publishers wait up to a second for synchronous ones. Such a handler cannot share asyncio primitives with
+            that loop, and events waiting for an async one count before its predicate has been called.
     """
 
     def __init__(self, max_queue_size: int = 10_000, *, overflow: Overflow = "drop_oldest", apart: bool = False) -> None:
@@ -215,10 +215,10 @@ class InMemoryEventBus:
         self._ids = itertools.count(1)
         self._published = 0
         self._calls: deque[tuple[_Subscriber, Sequence[Event]]] = deque()
-        """What plain handlers of users are to be called with, apart from the library's loop."""
+        """Pending calls of users' synchronous handlers, outside the library's loop."""
         self._calling: asyncio.Task[None] | None = None
         self._late = False
-        """Whether they take so long that publishers do not wait for them."""
+        """Whether they are so slow that publishers no longer wait for them."""
 
     async def initialize(self) -> None:
         """Nothing to open."""
@@ -236,7 +236,7 @@ class InMemoryEventBus:
         await asyncio.gather(*(on_loop(task.get_loop(), functools.partial(_ended, task)) for task in left))
 
     async def _drained(self) -> bool:
-        """Drain; False when nothing comes of it for a while."""
+        """Drain; return False when there is no progress for a while."""
         draining = asyncio.ensure_future(self.drain())
         try:
             handled = -1
@@ -259,7 +259,7 @@ class InMemoryEventBus:
     async def publish_batch(self, events: Sequence[Event]) -> None:
         check_events(events)
         if self._subscribers:
-            # Nothing is handed out before everybody can take everything; from there on nothing can interrupt.
+            # Deliver nothing until all subscribers have room; from then on nothing can interrupt.
             while (full := self._full(events)) is not None:
                 queue, count = full
                 await on_loop(queue.loop, functools.partial(queue.until_roomy, count))
@@ -314,7 +314,7 @@ class InMemoryEventBus:
             apart=self._apart and not _is_ours(handler),
         )
         with self._lock:
-            # A new list, so that a handler may subscribe and unsubscribe while events go round.
+            # A new list, so that handlers may subscribe and unsubscribe during delivery.
             self._subscribers = sorted([*self._subscribers, subscriber], key=lambda s: (_RANK[s.priority], s.id))
         return Subscription(subscriber.id)
 
@@ -354,7 +354,7 @@ class InMemoryEventBus:
         }
 
     def _full(self, events: Sequence[Event]) -> tuple[_Queue, int] | None:
-        """The queue of a subscriber whom the publisher waits for, and how many events it is to take."""
+        """Return the queue of a subscriber that the publisher waits for, and the number of events to put."""
         for subscriber in self._subscribers:
             queue = subscriber.queue
             if queue is None or subscriber.overflow != "block" or queue.takes(len(events)):
@@ -374,13 +374,13 @@ class InMemoryEventBus:
             try:
                 with user_code.contained():
                     subscriber.handler(event)
-            except Exception as error:  # noqa: BLE001 - told by `fail`
+            except Exception as error:  # noqa: BLE001 - reported by `fail`
                 subscriber.fail(error, event)
             else:
                 subscriber.delivered += 1
 
     def _call_apart(self, subscriber: _Subscriber, events: Sequence[Event]) -> None:
-        """Have a handler called in a thread, after those that were to be called before."""
+        """Call a handler in a thread, after earlier calls."""
         self._calls.append((subscriber, events))
         if len(self._calls) > self._limit:
             late, dropped = self._calls.popleft()
@@ -411,7 +411,7 @@ class InMemoryEventBus:
                 cause="overflow",
             )
             _LOG.error("%s", error)
-            subscriber.tell(error)
+            subscriber.report(error)
             return
         if subscriber.task is None:
             queue.loop = asyncio.get_running_loop()
@@ -444,7 +444,7 @@ class InMemoryEventBus:
         try:
             handled = functools.partial(_handled, subscriber, event)
             await (user_code.apart(handled) if self._apart else user_code.awaited(handled()))
-        except Exception as error:  # noqa: BLE001 - told by `fail`
+        except Exception as error:  # noqa: BLE001 - reported by `fail`
             subscriber.fail(error, event)
         else:
             subscriber.delivered += 1
@@ -465,7 +465,7 @@ async def _ended(task: asyncio.Task[Any]) -> None:
 
 
 def _is_ours(handler: EventHandler) -> bool:
-    """Whether a handler is one of this package, which does not block."""
+    """Whether a handler belongs to this package and so does not block."""
     return str(getattr(handler, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
@@ -477,7 +477,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def check_events(events: Sequence[Event]) -> None:
-    """Raises EventBusError (`invalid`) when one of them is no event."""
+    """Raise EventBusError (`invalid`) when one of them is not an event."""
     for event in events:
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - who calls may not be typed
             raise EventBusError(

@@ -1,9 +1,9 @@
-"""The event bus of several processes and machines, on a Redis stream (extra `redis`; Redis 6.2 or later).
+"""Event bus across processes and machines, on a Redis stream (extra `redis`; Redis 6.2 or later).
 
-What is published here reaches the subscribers of this process at once, whether Redis is there or not. For the others it goes into
-one stream: it waits here while the server is away, is added in order, and never twice (the script knows the last `seq` of each
-run). Every bus reads that stream from where it last was, so an outage costs its readers nothing. How much of the stream a restart
-of the server keeps is for its configuration to say; `appendonly yes` keeps all that was acknowledged.
+Events published here reach the subscribers of this process immediately, with or without Redis. For other processes they are added
+to one stream: they wait here while the server is unavailable, and are added in order and only once (the script knows the last `seq`
+of each run). Every bus continues to read that stream from its last position, so readers lose nothing in an outage. How much of the
+stream survives a restart of the server depends on its configuration; `appendonly yes` keeps all that was acknowledged.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from dipeo_nb.errors import DipeoError, EventBusError
 from dipeo_nb.events.memory import CLEANUP_S, InMemoryEventBus, check_events
 
 BLOCK_MS = 2000
-"""Milliseconds that one reading waits for news."""
+"""Milliseconds that one read waits for new events."""
 PAGE = 500
 """Events added or read at once."""
 BACKOFF = Backoff(0.05, 2.0)
-"""Between attempts while the server is away."""
+"""Delays between attempts while the server is unavailable."""
 IDLE_S = 30.0
-"""Seconds after which what a member of a group has not acknowledged goes to another one; members that live say so."""
+"""Seconds after which events that a group member has not acknowledged go to another one; live members renew them."""
 FLUSH_S = 5.0
-"""Seconds that `cleanup` waits for the server to take what it has not got yet."""
+"""Seconds that `cleanup` waits for unsent events to reach the server."""
 LAST_S = 3.0
-"""And when the program ends without it."""
+"""The same when the program ends without `cleanup`."""
 MEMORY_S = 7 * 24 * 3600
-"""Seconds for which the last number of a run is remembered."""
+"""Seconds for which the last `seq` of a run is stored."""
 CONNECTIONS = 64
 
 _LOG = logger(__name__)
-# KEYS: the stream, the last number of the run. ARGV: events to keep, seconds to remember, origin, then seq and body of each event.
+# KEYS: the stream, the last seq of the run. ARGV: events to keep, seconds to store the seq, origin, then seq and body of each event.
 _ADD = """
 local last = tonumber(redis.call('GET', KEYS[2]) or '0')
 for i = 4, #ARGV, 2 do
@@ -65,10 +65,10 @@ class RedisEventBus:
 
     Args:
         url: `redis://host:port/db`, `rediss://…` (TLS), `unix://…`; user and password may be in it and are never shown.
-        prefix: beginning of all keys; buses with different ones never meet.
+        prefix: prefix of all keys; buses with different prefixes are separate.
         max_queue_size, overflow, apart: as with `InMemoryEventBus`.
-        max_waiting: events kept for a server that is away; beyond, the oldest are dropped, counted as `lost` and logged.
-        kept: events that the stream keeps, about.
+        max_waiting: events kept while the server is unavailable; beyond that, the oldest are dropped, counted as `lost` and logged.
+        kept: approximate length of the stream.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class RedisEventBus:
         apart: bool = False,
     ) -> None:
         self._server = RedisServer(url, connections=CONNECTIONS)
-        # In braces, so that a cluster keeps all keys in one place and a script may touch them together.
+        # In braces, so that a cluster keeps all keys in one slot and a script may access them together.
         self._prefix = f"{{{prefix}}}:events"
         self._here = InMemoryEventBus(max_queue_size, overflow=overflow, apart=apart)
         self._apart = apart
@@ -94,7 +94,7 @@ class RedisEventBus:
         self._sent = asyncio.Event()
         self._position = "0-0"
         self._loop: asyncio.AbstractEventLoop | None = None
-        """Where the bus was opened; what it does for callers on other loops is done there."""
+        """Loop on which the bus was opened; calls from other loops are executed there."""
         self._tasks: list[asyncio.Task[None]] = []
         self._readers: dict[int, _Reader] = {}
         self._published = self._lost = 0
@@ -105,7 +105,7 @@ class RedisEventBus:
 
     @property
     def position(self) -> str:
-        """Id of the last event of the stream that came in here; `subscribe(after=…)` takes it."""
+        """Id of the last event received from the stream, for `subscribe(after=…)`."""
         return self._position
 
     async def initialize(self) -> None:
@@ -129,14 +129,14 @@ class RedisEventBus:
         self._start(self._receive())
 
     async def cleanup(self) -> None:
-        """Hand out and send what was published (for `FLUSH_S` seconds at most), then disconnect. Safe to call twice."""
+        """Deliver and send published events (for `FLUSH_S` seconds at most), then disconnect. Safe to call twice."""
         await self._here.cleanup()
         readers, self._readers = list(self._readers.values()), {}
         for reader in readers:
             reader.close()
         if reading := [reader.task for reader in readers if reader.task]:
             _, stuck = await asyncio.wait(reading, timeout=CLEANUP_S)
-            for task in stuck:  # in a handler that does not return
+            for task in stuck:  # while a handler does not return
                 task.cancel()
             await asyncio.gather(*reading, return_exceptions=True)
         if self._tasks and not await self.flush(FLUSH_S):
@@ -171,7 +171,7 @@ class RedisEventBus:
 
     async def _publish(self, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
         await self._here.publish_batch(events)
-        # From here on nothing can interrupt: all of the batch waits for the server, next to each other.
+        # From here on nothing can interrupt: the batch is queued for the server as one.
         self._published += len(events)
         self._outbox.extend(zip(events, bodies, strict=True))
         while len(self._outbox) > self._max_waiting:
@@ -201,12 +201,12 @@ class RedisEventBus:
         group: str | None = None,
         after: str | None = None,
     ) -> Subscription:
-        """As `EventBus.subscribe`; and two ways to read the stream itself, at the handler's own pace, with nothing dropped:
+        """Like `EventBus.subscribe`, with two ways to read the stream itself at the handler's own pace, without dropping events:
 
         Args:
-            after: first what the stream keeps after this id (`0`: everything; `position`), then what comes, without gap.
-            group: the events are shared by all, in whatever process, that subscribe with this name; each goes to one of them, and
-                to another one when that dies before its handler has returned. A new group begins at *after*; default: now.
+            after: first the stored events after this id (`0`: all; `position`), then new ones, without gaps.
+            group: events are shared by all subscribers of this name in any process; each goes to one of them, and to another one
+                if that dies before its handler has returned. A new group begins at *after*; default: now.
         """
         if group is None and after is None:
             return self._here.subscribe(
@@ -214,7 +214,7 @@ class RedisEventBus:
                 max_queue_size=max_queue_size, overflow=overflow, on_error=on_error,
             )  # fmt: skip
         position = self._position if after is None else _id(after)
-        # What filters, calls and counts is a bus for this one alone; in that of the process it only has its place.
+        # A separate bus filters, calls and counts for this subscription; the bus of the process only has a placeholder.
         alone = InMemoryEventBus(apart=self._apart)
         alone.subscribe(handler, types=types, run_id=run_id, where=where, on_error=on_error)
         subscription = self._here.subscribe(_never, types=(), priority=priority)
@@ -222,7 +222,7 @@ class RedisEventBus:
 
         def read() -> None:
             reader.task = asyncio.get_running_loop().create_task(self._read(reader))
-            reader.task.add_done_callback(_told)
+            reader.task.add_done_callback(_log_failure)
 
         here = asyncio.get_running_loop()
         if self._loop is None or self._loop is here or not self._loop.is_running():
@@ -240,7 +240,7 @@ class RedisEventBus:
         await self._here.drain()
 
     async def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the server has everything that was published here; False when *timeout* seconds were not enough."""
+        """Wait until the server has all events published here; return False after *timeout* seconds."""
         if self._outbox:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
@@ -248,7 +248,7 @@ class RedisEventBus:
         return not self._outbox
 
     def stats(self) -> dict[str, Any]:
-        """Beside those of `EventBus`: `connected`, `unsent` (events that the server has not got yet), `lost`, `position`."""
+        """Return those of `EventBus`, and `connected`, `unsent` (events that the server does not have yet), `lost`, `position`."""
         subscribers = self._here.stats()["subscribers"]
         for each in subscribers:
             if reader := self._readers.get(each["id"]):
@@ -277,7 +277,7 @@ class RedisEventBus:
                     keys = [self._prefix, f"{self._prefix}:last:{run}"]
                     pipeline.eval(_ADD, len(keys), *keys, self._kept, MEMORY_S, self._me, *pairs)
                 await pipeline.execute()
-            # Some may have been dropped in the meantime, from the same end.
+            # Some may have been dropped from the same end in the meantime.
             sent = {id(event) for event, _ in page}
             while self._outbox and id(self._outbox[0][0]) in sent:
                 self._outbox.popleft()
@@ -286,7 +286,7 @@ class RedisEventBus:
                 self._sent.set()
 
         try:
-            await self._again_and_again("send", step)
+            await self._retrying("send", step)
         finally:  # a program may end without `cleanup`
             if self._outbox and not self._away:
                 async with asyncio.timeout(LAST_S):
@@ -306,15 +306,15 @@ class RedisEventBus:
                     await self._here.publish_batch(events)
                 self._position = entries[-1][0].decode()
 
-        await self._again_and_again("receive", step)
+        await self._retrying("receive", step)
 
     async def _read(self, reader: _Reader) -> None:
-        """Everything of the stream for one subscription."""
+        """Read the stream for one subscription."""
         client = await self._server.client()
         step = self._plain(client, reader) if reader.group is None else self._shared(client, reader, reader.group)
         keeper = asyncio.ensure_future(self._alive(client, reader)) if reader.group is not None else None
         try:
-            await self._again_and_again(f"read for {reader.group or 'a subscriber'}", step, reader)
+            await self._retrying(f"read for {reader.group or 'a subscriber'}", step, reader)
         finally:
             if keeper is not None:
                 keeper.cancel()
@@ -342,10 +342,10 @@ class RedisEventBus:
             if fresh:
                 await _make_group(client, stream, group, reader.position)
             now = asyncio.get_running_loop().time()
-            if now >= due:  # what members left behind that are gone
+            if now >= due:  # pending events of members that are gone
                 await client.xautoclaim(stream, group, self._me, int(IDLE_S * 1000), count=PAGE)
                 fresh, due = True, now + IDLE_S / 3
-            # Its own first: claimed from others, or handed to it in an answer that got lost. An error leaves `fresh` true.
+            # Its own pending events first: claimed from others, or delivered in a lost answer. An error leaves `fresh` true.
             own, fresh = fresh, True
             page = await client.xreadgroup(group, self._me, {stream: "0" if own else ">"}, count=20, block=BLOCK_MS)
             entries = [entry for _, found in page or () for entry in found]
@@ -364,30 +364,30 @@ class RedisEventBus:
         return step
 
     async def _alive(self, client: Any, reader: _Reader) -> None:
-        """Tell the group, again and again, that what it gave is still worked on."""
+        """Keep renewing the events of the group that are still being handled."""
         while True:
             await asyncio.sleep(IDLE_S / 3)
-            with contextlib.suppress(Exception):  # the reading tells of an outage; this only has to go on
+            with contextlib.suppress(Exception):  # the reader reports an outage; this only has to continue
                 mine = await client.xpending_range(self._prefix, reader.group, "-", "+", PAGE, consumername=self._me)
                 if mine:
                     numbers = [entry["message_id"] for entry in mine]
                     await client.xclaim(self._prefix, reader.group, self._me, 0, numbers, justid=True)
 
     async def _leave(self, client: Any, reader: _Reader) -> None:
-        """Forget this member of a group, unless it leaves something behind for the others."""
-        with contextlib.suppress(Exception):  # a name in a list, no more
+        """Remove this member of a group, unless it has pending events for the others."""
+        with contextlib.suppress(Exception):  # it is only a name in a list
             async with asyncio.timeout(1):
                 if not await client.xpending_range(self._prefix, reader.group, "-", "+", 1, consumername=self._me):
                     await client.xgroup_delconsumer(self._prefix, reader.group, self._me)
 
     # Both.
 
-    async def _again_and_again(
+    async def _retrying(
         self, what: str, step: Callable[[], Coroutine[Any, Any, None]], reader: _Reader | None = None
     ) -> None:
-        """Do one step after the other, until the reader is closed; wait for a server that is away."""
+        """Repeat a step until the reader is closed; wait while the server is unavailable."""
         failures, task = 0, asyncio.current_task()
-        # Being cancelled may get lost inside redis, when the answer comes at that moment.
+        # A cancellation may be lost inside redis when the answer arrives at that moment.
         while not (task and task.cancelling()) and (reader is None or not reader.closed):
             try:
                 await step()
@@ -407,7 +407,7 @@ class RedisEventBus:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(_told)
+        task.add_done_callback(_log_failure)
         self._tasks.append(task)
 
     def _failed(self, operation: str, error: Exception) -> Exception:
@@ -429,19 +429,19 @@ class _Reader:
         self.group = group
         self.position = position
         self.handled: set[bytes] = set()
-        """Handled, but not acknowledged yet: the answer got lost."""
+        """Handled, but not acknowledged since the answer was lost."""
         self.task: asyncio.Task[None] | None = None
         self.closed = False
         self._busy = False
 
     def close(self) -> None:
-        """End it; a handler that is called just now finishes, and its event counts as handled."""
+        """Stop it; a running handler finishes, and its event counts as handled."""
         self.closed = True
         if self.task is not None and not self._busy and not (loop := self.task.get_loop()).is_closed():
             loop.call_soon_threadsafe(self.task.cancel)
 
     async def handle(self, fields: dict[bytes, bytes]) -> None:
-        """Return when the handler has."""
+        """Deliver an event and wait for the handler."""
         event = _decoded(fields)
         if event is not None:
             self._busy = True
@@ -451,10 +451,10 @@ class _Reader:
 
 
 def _never(event: Event) -> None:
-    """Stands in the list of subscribers for one that reads by itself."""
+    """Placeholder handler of a subscriber that reads the stream itself."""
 
 
-def _told(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _LOG.error("The event bus has stopped", exc_info=error)
 
@@ -465,7 +465,7 @@ async def _make_group(client: Any, stream: str, group: str, position: str) -> No
     try:
         await client.xgroup_create(stream, group, id=position, mkstream=True)
     except ResponseError as error:
-        if "BUSYGROUP" not in str(error):  # somebody made it
+        if "BUSYGROUP" not in str(error):  # another process has created it
             raise
 
 
@@ -474,7 +474,7 @@ def _encoded(event: Event) -> bytes:
 
 
 def _decoded(fields: dict[bytes, bytes]) -> Event | None:
-    """None, and a line in the log: something else, or of a newer version."""
+    """Decode an event; return None, with a log entry, for anything else or a newer version."""
     try:
         values = decode(fields[b"event"])
         return Event(**{**values, "type": EventType(values["type"])})
@@ -484,10 +484,10 @@ def _decoded(fields: dict[bytes, bytes]) -> Event | None:
 
 
 def _id(after: str) -> str:
-    """An id of the stream.
+    """Check an id of the stream.
 
     Raises:
-        EventBusError: it is none.
+        EventBusError: it is not an id.
     """
     time, dash, number = after.partition("-")
     if time.isdecimal() and (not dash or number.isdecimal()):

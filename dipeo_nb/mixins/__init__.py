@@ -1,9 +1,9 @@
-"""Five optional mixins for services: logging, validation, configuration, caching, initialisation.
+"""Five optional mixins for services: logging, validation, configuration, caching, initialization.
 
 Each works whether its `__init__` is called through `super().__init__()`, on its own (`CachingMixin.__init__(self, ttl=300)`, in
-any order and any number of times) or not at all: what it keeps is made when it is first needed, and only what is given
-replaces what was there. Two mixins with a public name in common cannot be combined; that fails when the class is made, not
-when it is used. `mixins_of(service)` lists what a service is made of.
+any order and any number of times) or not at all: state is created on first use, and only given arguments replace it. Two
+mixins with a public name in common cannot be combined; that fails when the class is defined, not when it is used.
+`mixins_of(service)` lists the mixins of a service.
 """
 
 from dipeo_nb.mixins.base import mixins_of

@@ -1,15 +1,15 @@
-"""What the mixins have in common."""
+"""Base class of the mixins."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 _LIFECYCLE = frozenset({"initialize", "cleanup"})
-"""Names that a base class beside the mixins may have: `InitializationMixin` works with them."""
+"""Names that other base classes may have, since `InitializationMixin` cooperates with them."""
 
 
 class Mixin:
-    """Base of the mixins: sees to it that they do not clash."""
+    """Base of the mixins: rejects conflicting names."""
 
     mixin_names: ClassVar[frozenset[str]] = frozenset()
 
@@ -41,6 +41,6 @@ class Mixin:
 
 
 def mixins_of(service: object) -> tuple[type[Mixin], ...]:
-    """The mixins of a service or its class, in the order in which they are looked at."""
+    """Return the mixins of a service or its class in method resolution order."""
     cls = service if isinstance(service, type) else type(service)
     return tuple(c for c in cls.__mro__ if Mixin in c.__bases__)

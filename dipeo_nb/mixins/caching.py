@@ -1,4 +1,4 @@
-"""Values that a service keeps for a time."""
+"""Cache of a service."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dipeo_nb.mixins.base import Mixin
 F = TypeVar("F", bound=Callable[..., Any])
 
 CACHE_SIZE = 1024
-"""Values that a service's cache keeps at most."""
+"""Maximum values in a service's cache."""
 CACHE_TTL_S = 300.0
-"""Seconds that they are kept, unless the service says otherwise."""
+"""Default lifetime in seconds."""
 _MISSING = object()
 
 
 class CachingMixin(Mixin):
-    """Values kept in memory for a time; a None that was kept is a value.
+    """Values cached in memory for a time; a cached None is a value.
 
     Args:
-        ttl: seconds, by name or first (`cache_ttl` means the same); 300 when never given.
+        ttl: seconds, by keyword or as first argument (`cache_ttl` is an alias); default: 300.
     """
 
     def __init__(self, *args: Any, ttl: float | None = None, cache_ttl: float | None = None, **options: Any) -> None:
@@ -34,13 +34,13 @@ class CachingMixin(Mixin):
         given = ttl if cache_ttl is None else cache_ttl
         if given is not None and given != self.__dict__.get("_cache_ttl"):
             self.__dict__["_cache_ttl"] = given
-            self.__dict__.pop("_cache", None)  # its values would leave by the old time
+            self.__dict__.pop("_cache", None)  # its values would expire by the old time
         super().__init__(*args, **options)
 
     cache_timer = staticmethod(time.monotonic)
 
     def cache_get(self, key: Any, default: Any = None) -> Any:
-        """The kept value, or *default*."""
+        """Return the cached value, or *default*."""
         state = self._cache_state()
         value = state["values"].get(key, _MISSING)
         state["misses" if value is _MISSING else "hits"] += 1
@@ -50,7 +50,7 @@ class CachingMixin(Mixin):
         self._cache_state()["values"][key] = value
 
     def cache_invalidate(self, key: Any = None) -> None:
-        """Forget one value, or all of them (None)."""
+        """Remove one value, or all of them (None)."""
         values = self._cache_state()["values"]
         if key is None:
             values.clear()
@@ -58,7 +58,7 @@ class CachingMixin(Mixin):
             values.pop(key, None)
 
     def cache_stats(self) -> dict[str, Any]:
-        """size, hits, misses, ttl (seconds)."""
+        """Return size, hits, misses and ttl (seconds)."""
         state = self._cache_state()
         state["values"].expire()
         return {
@@ -66,11 +66,11 @@ class CachingMixin(Mixin):
         }  # fmt: skip
 
     def get_cached(self, key: Any, default: Any = None) -> Any:
-        """The seed's name for `cache_get`."""
+        """Alias of `cache_get` for compatibility with DiPeO."""
         return self.cache_get(key, default)
 
     def set_cached(self, key: Any, value: Any) -> None:
-        """The seed's name for `cache_set`."""
+        """Alias of `cache_set` for compatibility with DiPeO."""
         self.cache_set(key, value)
 
     def _cache_state(self) -> dict[str, Any]:
@@ -82,10 +82,10 @@ class CachingMixin(Mixin):
 
 
 def with_cache(key: Callable[..., Any] | None = None) -> Callable[[F], F]:
-    """Decorator for methods of a service with CachingMixin: the result is kept, by the method and its arguments.
+    """Decorate a method of a service with CachingMixin: cache its result by method and arguments.
 
     Args:
-        key: makes the key out of the arguments; default: the arguments themselves, with their types (1 is not True); lists,
+        key: computes the key from the arguments; default: the arguments themselves, with their types (1 is not True); lists,
             mappings and sets by their content.
     """
 
@@ -117,7 +117,7 @@ def with_cache(key: Callable[..., Any] | None = None) -> Callable[[F], F]:
 
 
 def _frozen(value: Any) -> Any:
-    """A value as part of a key: containers by their content, everything with its type."""
+    """Return a hashable form of a value: containers by content, everything with its type."""
     kind = type(value)
     if kind in (list, tuple):
         return kind, tuple(_frozen(item) for item in value)

@@ -10,10 +10,10 @@ from dipeo_nb.mixins.base import Mixin
 
 
 class ConfigurationMixin(Mixin):
-    """A configuration of nested mappings, read and changed by dotted names.
+    """Configuration as nested mappings, accessed by dotted names.
 
     Args:
-        config: the mapping, by name or first; it is copied.
+        config: the mapping, by keyword or as first argument; it is copied.
     """
 
     def __init__(self, *args: Any, config: Mapping[str, Any] | None = None, **options: Any) -> None:
@@ -33,14 +33,14 @@ class ConfigurationMixin(Mixin):
         self.__dict__["_configuration"] = _copied(value or {})
 
     def get_config_value(self, name: str, default: Any = None) -> Any:
-        """The value under a dotted name (`llm.timeout`); *default* where there is none. False, 0 and "" are values."""
+        """Return the value of a dotted name (`llm.timeout`), or *default* if there is none. False, 0 and "" are values."""
         return self.safe_get_nested(self.config, name, default)
 
     def set_config_value(self, name: str, value: Any) -> None:
-        """Set the value under a dotted name, making what lies between.
+        """Set the value of a dotted name, creating mappings as needed.
 
         Raises:
-            ConfigurationError: something on the way is no mapping.
+            ConfigurationError: a part of the name is not a mapping.
         """
         *path, last = name.split(".")
         at = self.config

@@ -1,4 +1,4 @@
-"""Services that are initialised once."""
+"""Initialization of services, exactly once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Done:
-    """What a plain `initialize` gives back: it has run, and may be awaited all the same."""
+    """Result of a synchronous `initialize`, which has run but may be awaited as well."""
 
     def __await__(self) -> Generator[None, None, None]:
         return
-        yield  # makes it a generator
+        yield  # makes this a generator
 
 
 async def _finished(result: Any) -> None:
@@ -31,7 +31,7 @@ async def _finished(result: Any) -> None:
 
 
 def _is_initializing(service: Any) -> bool:
-    """Whether the task or thread that asks is in the middle of initialising the service."""
+    """Whether the calling task or thread is initializing the service."""
     return service.__dict__.get("_initializing") in (threading.get_ident(), _task()) and not service.is_initialized
 
 
@@ -88,12 +88,12 @@ def _initializing(service: Any, who: object) -> Iterator[None]:
     finally:
         service.__dict__["_initializing"] = None
         if service.is_initialized:
-            for gate in ("_gate", "_flights"):  # locks cannot be copied or pickled, the service perhaps can
+            for gate in ("_gate", "_flights"):  # locks cannot be copied or pickled, but the service may be
                 service.__dict__.pop(gate, None)
 
 
 def _then_closed(cleanup: Callable[..., Any]) -> Callable[..., Any]:
-    """*cleanup*, after which the service may be initialised again, also when it failed."""
+    """Wrap *cleanup* so that the service may be initialized again afterwards, even if it fails."""
     if not inspect.iscoroutinefunction(cleanup):
 
         @functools.wraps(cleanup)
@@ -121,10 +121,9 @@ def _tracking(method: Any) -> Any:
 
 
 class InitializationMixin(Mixin):
-    """`initialize` runs once, however often and from however many tasks, threads and event loops it is called; after a failure
-    and after `cleanup` it may run again.
+    """Runs `initialize` once, however many tasks, threads and event loops call it; after a failure or `cleanup` it may run again.
 
-    Both may be plain or async methods, of the service itself or of a base class beside this one.
+    Both may be synchronous or async methods, of the service itself or of another base class.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -140,19 +139,19 @@ class InitializationMixin(Mixin):
 
     @_once
     async def initialize(self) -> None:
-        """What a service does before its first use; override it."""
+        """Prepare the service for its first use; to be overridden."""
         following: Any = getattr(super(), "initialize", None)
         if following is not None:
             await _finished(following())
 
     async def ensure_initialized(self) -> None:
-        """Initialise unless that was done, or is just being done by the caller."""
+        """Initialize unless this was done, or the caller is doing it."""
         if not self.is_initialized and not _is_initializing(self):
             await _finished(self.initialize())
 
 
 def require_initialized(method: F) -> F:
-    """Decorator for methods of a service with InitializationMixin: refuses to work before `initialize`.
+    """Decorate a method of a service with InitializationMixin: raise unless it is initialized.
 
     Raises:
         ConfigurationError: from the decorated method.

@@ -16,11 +16,11 @@ from dipeo_nb.mixins.base import Mixin
 F = TypeVar("F", bound=Callable[..., Any])
 
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""Names that a log record has itself."""
+"""Attributes of log records."""
 
 
 class LoggingMixin(Mixin):
-    """Structured log lines under `<module>.<class>`; what a line carries is in its `extra`."""
+    """Structured log records under `<module>.<class>`, with their fields in `extra`."""
 
     @property
     def logger(self) -> logging.Logger:
@@ -48,10 +48,10 @@ class LoggingMixin(Mixin):
 
 
 def log_operation(name: str | None = None) -> Callable[[F], F]:
-    """Decorator for methods of a service with LoggingMixin: debug when it is done, with its milliseconds; error when it fails.
+    """Decorate a method of a service with LoggingMixin: log its duration at debug level, or its error.
 
     Args:
-        name: what the log calls it; default: the method's name.
+        name: name in the log; default: the method's name.
     """
 
     def decorate(method: F) -> F:
@@ -64,7 +64,7 @@ def log_operation(name: str | None = None) -> Callable[[F], F]:
 
         def failed(service: LoggingMixin, started: float, error: BaseException) -> None:
             if not mark_logged(error):
-                return  # by the adapter that failed
+                return  # logged by the adapter that failed
             took = round((time.perf_counter() - started) * 1e3, 3)
             service.log_error(f"{label} failed: {error}", operation=label, duration_ms=took, error=type(error).__name__)
 

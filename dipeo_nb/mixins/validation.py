@@ -1,4 +1,4 @@
-"""Checks of what a service is given."""
+"""Validation of arguments and data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ValidationMixin(Mixin):
     """Checks that raise one clear ValidationError."""
 
     def validate_required_fields(self, data: Mapping[str, Any], fields: Iterable[str]) -> None:
-        """Raises when a field is missing or None; all of them are named."""
+        """Raise when fields are missing or None, naming all of them."""
         missing = [f for f in fields if data.get(f) is None]
         if missing:
             raise ValidationError(
@@ -26,18 +26,18 @@ class ValidationMixin(Mixin):
             )
 
     def validate_field(self, data: Mapping[str, Any], field: str, kind: Any = Any) -> bool:
-        """Whether *data* has *field*, not None and of that type (generics such as `list[int]` too)."""
+        """Whether *data* has *field*, not None and of that type (including generics such as `list[int]`)."""
         return data.get(field) is not None and _fits(data[field], kind)
 
     def validate_type(self, value: Any, kind: Any, name: str = "value") -> Any:
-        """The value; raises when it is of another type. A bool is no int."""
+        """Return the value; raise when it has another type. A bool is not an int."""
         if not _fits(value, kind):
             wanted = getattr(kind, "__name__", str(kind)) if not getattr(kind, "__args__", None) else str(kind)
             raise ValidationError(f"{name} is {type(value).__name__}, not {wanted}.", hint=f"Provide a value of type {wanted}.")
         return value
 
     def validate_enum(self, value: Any, allowed: Collection[Any], name: str = "value") -> Any:
-        """The value; raises when it is none of *allowed* (an Enum class or a collection)."""
+        """Return the value; raise when it is not one of *allowed* (an Enum class or a collection)."""
         choices = [getattr(a, "value", a) for a in allowed]
         if getattr(value, "value", value) not in choices:
             raise ValidationError(f"{name} is {value!r}.", hint=f"Choose one of: {', '.join(map(str, choices))}.")
@@ -46,7 +46,7 @@ class ValidationMixin(Mixin):
     def validate_file_path(
         self, path: str | os.PathLike[str], allowed_base: str | os.PathLike[str] | None = None
     ) -> Path:
-        """The absolute path; raises when it is empty, or outside *allowed_base* once links are followed."""
+        """Return the absolute path; raise when it is empty, or outside *allowed_base* once links are followed."""
         if not str(path).strip() or "\0" in str(path):
             raise ValidationError(f"{str(path)!r} is not a path.", hint="Provide the path of a file.")
         if allowed_base is None:

@@ -229,7 +229,7 @@ class APIKeyService:
 
 
 class APIKeyChain:
-    """`APIKeyPort` over several: a key comes from the first that has it; what is set and deleted goes to the last that takes keys.
+    """`APIKeyPort` over several sources: a key comes from the first that has it; changes go to the last that accepts keys.
     """
 
     def __init__(self, *sources: APIKeyPort) -> None:
