@@ -1,11 +1,11 @@
-"""Every seam of the system, in one place; adapters live in the rooms above.
+"""All ports (interfaces) of the system, by family; adapters are in the packages above.
 
-A class that inherits a port and lacks a method of it cannot be instantiated: Python's TypeError lists what is missing. One that
-only looks like it is checked where it is handed over (`container.build`), and behaves like it when it passes the port's contract
-(`dipeo_nb.testing.contracts`). The few methods with a body here may be left out: opening and closing, where there is nothing
-to open or close, and what a store may be unable to do.
+A class that inherits a port without implementing all of its methods cannot be instantiated: Python's TypeError lists the missing
+ones. A class that only has the same methods is checked by `container.build`, and conforms if it passes the port's contract
+(`dipeo_nb.testing.contracts`). The few methods with a body here are optional: opening and closing, if there is nothing to open or
+close, and operations that a store may not support.
 
-All errors named here are from `dipeo_nb.errors`. Methods that touch the outside are async unless said otherwise.
+All errors named here are from `dipeo_nb.errors`. Methods with I/O are async unless noted otherwise.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ FORMER_NAMES = {
     "MemoryService": "ConversationRepository",
     "TemplateRendererPort": "TemplateProcessorPort",
 }
-"""Ports of DiPeO → the port with their task here, whose methods differ."""
+"""Ports of DiPeO → the port with the same task here, whose methods differ."""
 
 
 def __getattr__(name: str) -> Any:

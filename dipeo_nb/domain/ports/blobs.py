@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 from dipeo_nb.errors import StorageError
 
 BlobData = bytes | BinaryIO | AsyncIterable[bytes]
-"""Bytes, an open binary file (read to its end, not closed), or pieces as they come."""
+"""Bytes, an open binary file (read to its end, not closed), or a stream of chunks."""
 
 
 class BlobVersion(NamedTuple):
@@ -26,14 +26,14 @@ class BlobVersion(NamedTuple):
     current: bool
     metadata: Mapping[str, str]
     checksum: str | None = None
-    """SHA-256 in hex; None where the store does not know it."""
+    """SHA-256 in hex; None if unknown to the store."""
 
 
 @runtime_checkable
 class BlobStorePort(Protocol):
-    """Named bytes in versions. Keys are relative paths with `/`; a key may be the beginning of another.
+    """Named bytes in versions. Keys are relative paths with `/`; a key may be a prefix of another.
 
-    A put is seen whole or not at all, whatever kills the writer; what was acknowledged stays. Streams go through in bounded
+    A put becomes visible as a whole or not at all, even if the writer is killed; acknowledged data is durable. Streams use bounded
     memory. Keys that leave the store (`..`, absolute, control characters …) are a StorageError with cause `refused`.
     """
 
@@ -56,21 +56,21 @@ class BlobStorePort(Protocol):
 
     @abstractmethod
     async def exists(self, key: str, version: str | None = None) -> bool:
-        """Raises StorageError when that cannot be determined (forbidden, unreachable)."""
+        """Whether the blob exists. Raises StorageError when this cannot be determined (forbidden, unreachable)."""
         ...
 
     @abstractmethod
     async def delete(self, key: str, version: str | None = None) -> None:
-        """Delete one version, or the key with all of them. What is not there is no error."""
+        """Delete one version, or the key with all of them. A missing blob is not an error."""
         ...
 
     @abstractmethod
     def list(self, prefix: str = "", limit: int = 1000) -> AsyncIterator[str]:
-        """Keys that begin with *prefix*, sorted, *limit* at most."""
+        """Yield the keys that begin with *prefix*, sorted, *limit* at most."""
         ...
 
     async def versions(self, key: str) -> Sequence[BlobVersion]:
-        """Newest first; empty when there is no such key. What is put right now is listed as the current one, or not yet.
+        """Return the versions, newest first; empty when there is no such key. A concurrent put is listed as current, or not yet.
 
         Raises StorageError `unsupported` where the store has no versions; so does this default.
         """
@@ -81,9 +81,9 @@ class BlobStorePort(Protocol):
 
     @abstractmethod
     async def presign_url(self, key: str, operation: str = "GET", expires_in: int = 3600) -> str:
-        """A URL for one operation (GET, PUT, DELETE, HEAD) that works for *expires_in* seconds.
+        """Return a URL for one operation (GET, PUT, DELETE, HEAD) that is valid for *expires_in* seconds.
 
-        Raises StorageError `unsupported` for what the store has no URLs for.
+        Raises StorageError `unsupported` for operations without URLs in this store.
         """
         ...
 
@@ -96,7 +96,7 @@ class BlobStorePort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Something to keep under a name and a version: a model, a data set, a report."""
+    """Data stored under a name and a version: a model, a data set, a report."""
 
     name: str
     """May have parts: `models/classifier`."""
@@ -127,22 +127,22 @@ class ArtifactRef(NamedTuple):
 class ArtifactStorePort(Protocol):
     """Artifacts in versions, with stages and tags. Names, versions and tags are relative paths without parts that begin with `@`.
 
-    A push is seen whole or not at all. Nothing here is read, changed and written back: processes that push, promote and tag at
-    the same time lose nothing. Every method raises StorageError as the blob store below it does.
+    A push becomes visible as a whole or not at all. Nothing is read, changed and written back, so concurrent pushes, promotions and
+    tags of several processes are never lost. Every method raises the StorageErrors of the underlying blob store.
     """
 
     @abstractmethod
     async def push(self, artifact: Artifact, *, create_only: bool = False) -> ArtifactRef:
-        """Store a version; one that is there already is replaced, and is then the newest. Its tags are added to those it has.
+        """Store a version; an existing one is replaced and becomes the newest. The tags are added to its existing ones.
 
-        Of several pushes that make the same version at the same time, one succeeds.
+        Of several concurrent pushes of the same version, one succeeds.
 
         Args:
-            create_only: a version that is there already is an error.
+            create_only: an existing version is an error.
 
         Raises:
             StorageError: `exists` (create_only and there is one, or another push made it meanwhile), `refused` (name, version
-                or tag), `not_json` (metadata). Nothing of the push is left then.
+                or tag), `not_json` (metadata). Nothing of the push remains then.
             ValidationError: the tags are one string, not several.
         """
         ...
@@ -152,16 +152,16 @@ class ArtifactStorePort(Protocol):
         """Write the content to a file and return its path.
 
         Args:
-            folder: the file is `folder/name` and appears whole; None: a temporary file, removed by `cleanup`.
+            folder: the file is `folder/name` and appears as a whole; None: a temporary file, removed by `cleanup`.
 
         Raises:
-            StorageError: `not_found`; `corrupt` when the content is not what was pushed (no file is left).
+            StorageError: `not_found`; `corrupt` when the content differs from what was pushed (no file remains).
         """
         ...
 
     @abstractmethod
     async def list_versions(self, name: str) -> Sequence[ArtifactRef]:
-        """Newest first, each once; empty for an unknown name."""
+        """Return the versions, newest first, each once; empty for an unknown name."""
         ...
 
     @abstractmethod
@@ -181,12 +181,12 @@ class ArtifactStorePort(Protocol):
 
     @abstractmethod
     async def find_by_tag(self, tag: str) -> Sequence[ArtifactRef]:
-        """All versions with exactly that tag, by name, newest first."""
+        """Return all versions with exactly that tag, by name, newest first."""
         ...
 
     @abstractmethod
     async def get_latest(self, name: str, stage: str | None = None) -> ArtifactRef | None:
-        """The version of a stage; None when nothing was promoted to it, or there is no such stage or name.
+        """Return the version of a stage; None when nothing was promoted to it, or there is no such stage or name.
 
         Without a stage, and for `latest`: the version that was last pushed or promoted to `latest`.
         """

@@ -1,4 +1,4 @@
-"""Code of diagrams, and what is made from code."""
+"""Code of diagrams, and code generation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class CodeResult(NamedTuple):
-    """What a piece of code gave back."""
+    """Result of a piece of code."""
 
     value: Any
     variables: Mapping[str, Any]
-    """What it assigned, or changed in place, of JSON values."""
+    """JSON values that it assigned, or changed in place."""
     stdout: str
     code: Mapping[str, Any] = {}
-    """What further names it bound or deleted: see `execution.code_state.Change`."""
+    """Other names that it bound or deleted: see `execution.code_state.Change`."""
 
 
 @runtime_checkable
 class CodeRunner(Protocol):
-    """Runs the code of one run, apart from this process; killable at any time."""
+    """Runs the code of one run outside this process; can be killed at any time."""
 
     @abstractmethod
     async def run_python(
@@ -41,24 +41,24 @@ class CodeRunner(Protocol):
         on_output: Callable[[str], None] | None = None,
         on_log: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> CodeResult:
-        """Run *code*; several pieces may be run at the same time.
+        """Run *code*; several pieces may run concurrently.
 
         Args:
-            filename: what tracebacks call it.
+            filename: its name in tracebacks.
             inputs: the node's inputs (`execution.inputs.Inputs`).
             variables: the run's global variables.
-            function_name: called when the code defines it and gives no result otherwise.
+            function_name: function to call if the code defines it and returns no result otherwise.
             timeout: seconds.
-            view: what earlier code of the run assigned (`execution.code_state.View`).
+            view: names assigned by earlier code of the run (`execution.code_state.View`).
             shared: False gives the code a namespace of its own.
-            file: where the code comes from; modules beside it can be imported.
-            modules: the files that can be imported of the base directory, by their paths below it, the same for all code of the
-                run: no other ones are then, and these as they are here. None: what lies there.
-            on_output: told what the code prints, piece by piece.
-            on_log: told what it logs, as payloads of `execution_log` events.
+            file: where the code comes from; modules next to it can be imported.
+            modules: the importable files of the base directory, by their paths below it, the same for all code of the run: only
+                these, with this content. None: the files on disk.
+            on_output: called with printed text, in chunks.
+            on_log: called with log records, as payloads of `execution_log` events.
 
         Raises:
-            CodeError: it raised, or its result cannot be carried over.
+            CodeError: it raised, or its result cannot be transferred.
             NodeTimeoutError: it was slower than *timeout* seconds; the worker is killed.
         """
         ...
@@ -71,11 +71,11 @@ class CodeRunner(Protocol):
 
 @runtime_checkable
 class ASTParserPort(Protocol):
-    """Reads TypeScript."""
+    """Parses TypeScript."""
 
     @abstractmethod
     async def parse(self, sources: Mapping[str, str], options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Name of a source → {"ast": …, "metadata": …}.
+        """Return name of a source → {"ast": …, "metadata": …}.
 
         Args:
             sources: name → text.
@@ -83,23 +83,23 @@ class ASTParserPort(Protocol):
                 output_format.
 
         Raises:
-            CodeError: a source is not TypeScript; the message says where.
+            CodeError: a source is not TypeScript; the message has the position.
         """
         ...
 
 
 @runtime_checkable
 class IRBuilderPort(Protocol):
-    """Makes a code generator's intermediate form."""
+    """Builds a code generator's intermediate representation."""
 
     @abstractmethod
     async def build(self, source: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """{"data": …, "metadata": …} from what the parser gave.
+        """Return {"data": …, "metadata": …} for the parser's result.
 
         Args:
             options: the node's fields: builder_type, source_type, config_path, output_format, cache_enabled, validate_output.
 
         Raises:
-            ValidationError: the source has not the shape that the builder needs.
+            ValidationError: the source does not have the shape that the builder needs.
         """
         ...

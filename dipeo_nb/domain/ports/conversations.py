@@ -13,14 +13,14 @@ from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 class ConversationRepository(Protocol):
     """Messages in the order in which they were added, each of one execution.
 
-    Without an `execution_id`, methods see all executions. What they return are copies: changing them changes nothing here.
+    Without an `execution_id`, methods cover all executions. They return copies: changing them has no effect here.
     """
 
     @abstractmethod
     async def add_message(
         self, message: Message, execution_id: str | None = None, node_id: str | None = None
     ) -> Message:
-        """Append and return the message as it is kept: with an id when it had none, `node_id` when given, and
+        """Append and return the message as stored: with an id if it had none, `node_id` if given, and
         `execution_id` and `node_id` in its metadata.
 
         Raises:
@@ -30,17 +30,17 @@ class ConversationRepository(Protocol):
 
     @abstractmethod
     async def get_messages(self, execution_id: str | None = None, *, limit: int | None = None) -> list[Message]:
-        """In order; only the last *limit* when given."""
+        """Return messages in order; only the last *limit* if given."""
         ...
 
     @abstractmethod
     async def get_global_conversation(self) -> list[Message]:
-        """All messages of all executions, in order."""
+        """Return all messages of all executions, in order."""
         ...
 
     @abstractmethod
     async def get_conversation_history(self, person_id: str, execution_id: str | None = None) -> list[dict[str, Any]]:
-        """Messages from and to a person, as mappings with `role` (assistant: the person spoke; system: the system did; else
+        """Return the messages from and to a person, as mappings with `role` (assistant: the person spoke; system: the system did; else
         user), `content`, `from_person_id`, `to_person_id`, `timestamp`, `metadata`."""
         ...
 
@@ -52,7 +52,7 @@ class ConversationRepository(Protocol):
 
     @abstractmethod
     async def clear(self, execution_id: str | None = None) -> None:
-        """Forget one execution's messages, or all."""
+        """Delete one execution's messages, or all."""
         ...
 
     async def initialize(self) -> None:
@@ -68,17 +68,17 @@ class PersonRepository(Protocol):
 
     @abstractmethod
     async def get(self, person_id: str) -> DomainPerson:
-        """Raises KeyError when there is none."""
+        """Return a person. Raises KeyError when there is none."""
         ...
 
     @abstractmethod
     async def save(self, person: DomainPerson) -> None:
-        """Keep *person*, in place of the one with its id. Raises StorageError `not_json` (extra keys of its model)."""
+        """Store *person*, replacing the one with its id. Raises StorageError `not_json` (extra keys of its model)."""
         ...
 
     @abstractmethod
     async def create(self, person_id: str, name: str, llm_config: LLMConfig | None = None) -> DomainPerson:
-        """Make and keep a person; without a configuration it gets the default model of the settings.
+        """Create and store a person; without a configuration it gets the default model of the settings.
 
         Raises StorageError `exists`.
         """
@@ -86,17 +86,17 @@ class PersonRepository(Protocol):
 
     @abstractmethod
     async def get_or_create(self, person_id: str, name: str, llm_config: LLMConfig | None = None) -> DomainPerson:
-        """The person with that id, made when there is none."""
+        """Return the person with that id, created if there is none."""
         ...
 
     @abstractmethod
     async def register_person(self, person_id: str, config: LLMConfig) -> DomainPerson:
-        """Keep a person that is called as its id, in place of one that is there."""
+        """Store a person named like its id, replacing an existing one."""
         ...
 
     @abstractmethod
     async def delete(self, person_id: str) -> None:
-        """Deleting what does not exist is not an error."""
+        """Delete a person; a missing one is not an error."""
         ...
 
     @abstractmethod
@@ -104,12 +104,12 @@ class PersonRepository(Protocol):
 
     @abstractmethod
     async def get_all(self) -> dict[str, DomainPerson]:
-        """By id, in the order in which they were first kept."""
+        """Return persons by id, in the order in which they were first stored."""
         ...
 
     @abstractmethod
     async def get_by_service(self, service: str) -> list[DomainPerson]:
-        """Persons whose model is of a service; aliases are understood (`claude` is `anthropic`)."""
+        """Return the persons whose model belongs to a service; aliases are accepted (`claude` is `anthropic`)."""
         ...
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Diagrams as files, by id and as texts."""
+"""Diagrams as files, by id and as text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DiagramFilePort(Protocol):
 
     @abstractmethod
     async def save_to_file(self, diagram: Any, path: str, format: str | None = None) -> str:
-        """Write atomically; gives the path back. Raises StorageError, ValidationError."""
+        """Write atomically and return the path. Raises StorageError, ValidationError."""
         ...
 
     @abstractmethod
@@ -38,12 +38,12 @@ class DiagramRepositoryPort(Protocol):
 
     @abstractmethod
     async def create(self, name: str, diagram: Any, format: str = "light") -> str:
-        """Save under an id of its own, which is returned."""
+        """Save under a new id, which is returned."""
         ...
 
     @abstractmethod
     async def get(self, diagram_id: str) -> Any:
-        """None when there is none."""
+        """Return a diagram, or None."""
         ...
 
     @abstractmethod
@@ -61,13 +61,13 @@ class DiagramRepositoryPort(Protocol):
 
     @abstractmethod
     async def list(self) -> Sequence[Any]:
-        """What is known of each: id, path, format, size, time."""
+        """Return id, path, format, size and time of each."""
         ...
 
 
 @runtime_checkable
 class DiagramFormatPort(Protocol):
-    """Diagrams as texts."""
+    """Diagrams as text."""
 
     @abstractmethod
     def detect_format(self, text: str, path: str | None = None) -> str: ...
@@ -86,8 +86,8 @@ class DiagramFormatPort(Protocol):
 
 @runtime_checkable
 class DiagramPort(DiagramFilePort, DiagramRepositoryPort, Protocol):
-    """Diagrams as files and by id: what `storage.diagrams.DiagramService` does."""
+    """Diagrams as files and by id, as implemented by `storage.diagrams.DiagramService`."""
 
 
 DiagramStoragePort = FileSystemPort
-"""Where diagrams are kept."""
+"""Storage of diagrams."""

@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 
 class FileInfo(NamedTuple):
-    """What a file system knows about a file."""
+    """Metadata of a file."""
 
     path: Path
     size: int
@@ -18,16 +18,16 @@ class FileInfo(NamedTuple):
     """Seconds since the epoch."""
     is_dir: bool = False
     created: float | None = None
-    """Seconds since the epoch; None where that is not known."""
+    """Seconds since the epoch; None if unknown."""
     mime_type: str | None = None
-    """By the ending of the name; None for folders and endings that say nothing."""
+    """By the ending of the name; None for folders and unknown endings."""
 
 
 @runtime_checkable
 class FileSystemPort(Protocol):
-    """Files below one base directory. Every path is confined: outside it is a StorageError before anything happens.
+    """Files below one base directory. Every path is confined: one outside raises StorageError before anything happens.
 
-    Synchronous, like the files of the standard library; the engine calls it through a worker thread.
+    Synchronous, like the files of the standard library; the engine calls it in a worker thread.
     """
 
     @property
@@ -36,7 +36,7 @@ class FileSystemPort(Protocol):
 
     @abstractmethod
     def resolve(self, path: str | Path) -> Path:
-        """The confined absolute path.
+        """Return the confined absolute path.
 
         Raises:
             StorageError: absolute elsewhere, `..` or a symbolic link that leads out, NUL, empty, reserved or overlong
@@ -51,15 +51,15 @@ class FileSystemPort(Protocol):
 
     @abstractmethod
     def read_text(self, path: str | Path) -> str:
-        """UTF-8 (a BOM is dropped). Raises as `read_bytes`, and when the bytes are not UTF-8."""
+        """UTF-8 (a BOM is dropped). Raises like `read_bytes`, and when the bytes are not UTF-8."""
         ...
 
     @abstractmethod
     def write_bytes(self, path: str | Path, data: bytes, *, create_only: bool = False) -> int:
-        """Write atomically (old or new content, never a mix), making parent folders. Returns the size in bytes.
+        """Write atomically (old or new content, never a mix), creating parent folders. Return the size in bytes.
 
         Args:
-            create_only: only where there is nothing of that name; of several writers, also in other processes, one succeeds.
+            create_only: only if the name does not exist; of several writers, also in other processes, one succeeds.
 
         Raises StorageError: disk full, read-only, above the size limit, `exists` (create_only).
         """
@@ -67,7 +67,7 @@ class FileSystemPort(Protocol):
 
     @abstractmethod
     def write_text(self, path: str | Path, text: str, *, create_only: bool = False) -> int:
-        """As `write_bytes`, UTF-8."""
+        """Like `write_bytes`, as UTF-8."""
         ...
 
     @abstractmethod
@@ -80,7 +80,7 @@ class FileSystemPort(Protocol):
 
     @abstractmethod
     def glob(self, pattern: str) -> list[Path]:
-        """Files matching *pattern* (`*`, `?`, `[…]`, `**`), confined, sorted, relative to the base."""
+        """Return the files matching *pattern* (`*`, `?`, `[…]`, `**`), confined, sorted, relative to the base."""
         ...
 
     @abstractmethod
@@ -90,10 +90,10 @@ class FileSystemPort(Protocol):
 
     @abstractmethod
     def open(self, path: str | Path, mode: str = "r", encoding: str = "utf-8") -> IO[Any]:
-        """A file as Python's `open` gives it: r, w, x, a, with b and +. What is written appears at the close, as a whole; a
-        `with` block that ends in an error changes nothing.
+        """Open a file like Python's `open`: r, w, x, a, with b and +. Written data appears as a whole on close; a
+        `with` block that ends with an error changes nothing.
 
-        Raises StorageError: as `read_bytes` and `write_bytes`; `unsupported` for other modes.
+        Raises StorageError: like `read_bytes` and `write_bytes`; `unsupported` for other modes.
         """
         ...
 
@@ -104,14 +104,14 @@ class FileSystemPort(Protocol):
 
     @abstractmethod
     def listdir(self, path: str | Path = ".") -> list[Path]:
-        """Files and folders in a folder, sorted, relative to the base. Raises StorageError: `not_found`, `not_a_directory`."""
+        """Return the files and folders in a folder, sorted, relative to the base. Raises StorageError: `not_found`, `not_a_directory`."""
         ...
 
     @abstractmethod
     def rename(self, source: str | Path, target: str | Path) -> None:
-        """Move a file or folder; a file takes the place of a file that is there, in one step.
+        """Move a file or folder; a file replaces an existing file atomically.
 
-        Raises StorageError: `not_found`, `exists` (a folder is there, or a file where a folder is to go).
+        Raises StorageError: `not_found`, `exists` (the target is a folder, or a file while the source is a folder).
         """
         ...
 
@@ -122,12 +122,12 @@ class FileSystemPort(Protocol):
 
     @abstractmethod
     def copy(self, source: str | Path, target: str | Path) -> None:
-        """Copy a file, in place of one that is there. Raises StorageError as `read_bytes` and `write_bytes`."""
+        """Copy a file, replacing an existing one. Raises StorageError like `read_bytes` and `write_bytes`."""
         ...
 
     @abstractmethod
     def size(self, path: str | Path) -> int:
-        """Bytes of a file. Raises StorageError: `not_found`, `is_directory`."""
+        """Return the size of a file in bytes. Raises StorageError: `not_found`, `is_directory`."""
         ...
 
 
@@ -146,10 +146,10 @@ class DBOperationsPort(Protocol):
         *,
         format: str | None = None,
     ) -> dict[str, Any]:
-        """`{"value": …, "metadata": {…}}` of one operation on one file.
+        """Execute one operation on one file; return `{"value": …, "metadata": {…}}`.
 
         Raises:
-            ValidationError: an unknown operation, a value or keys that do not fit, content that is not of its format.
+            ValidationError: an unknown operation, a value or keys that do not fit, content that does not match its format.
             StorageError: no such file (`not_found`), a bad path, too large, not readable.
         """
         ...

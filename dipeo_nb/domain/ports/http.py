@@ -1,4 +1,4 @@
-"""Servers and what is offered there."""
+"""Web servers and integrations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class HTTPResponse(NamedTuple):
     content: bytes
     encoding: str
     url: str
-    """Of the last redirect, without its query."""
+    """After redirects, without its query."""
     attempts: int
 
     @property
@@ -26,7 +26,7 @@ class HTTPResponse(NamedTuple):
 
 @runtime_checkable
 class HTTPPort(Protocol):
-    """Requests to web servers: what api_job and hook nodes use."""
+    """Requests to web servers, as used by api_job and hook nodes."""
 
     @abstractmethod
     async def request(
@@ -44,25 +44,25 @@ class HTTPPort(Protocol):
         retry_delay: float = 1.0,
         allowed: Callable[[str], bool] | None = None,
     ) -> HTTPResponse:
-        """Send a request; any answer is returned, also 404.
+        """Send a request and return the answer, whatever its status.
 
         Redirects are followed, 10 at most. A server other than the one in *url* (scheme, host or port) gets neither a body nor
-        credentials: no header but a few harmless ones, no name and password, no key in the query.
+        credentials: only a few harmless headers, no user name and password, no key in the query.
 
-        Answers 429, 500, 502, 503 and 504 are asked for again (after the server's Retry-After, else after *retry_delay*
-        seconds, doubled each time, 60 at most), and so are connections that failed where repeating does no harm.
+        Statuses 429, 500, 502, 503 and 504 are retried (after the server's Retry-After, else after *retry_delay* seconds, doubled
+        each time, 60 at most), and so are failed connections if a retry is safe.
 
         Args:
             params: added to the query of the address.
-            json: body as JSON; or *content*, as it is.
-            auth: name and password (Basic).
-            timeout: seconds without a byte, each attempt.
+            json: body as JSON; or *content*, unchanged.
+            auth: user name and password (Basic).
+            timeout: seconds without a byte, for each attempt.
             allowed: whether a server (`https://host`, `http://host:8080`: `common.addresses.origin_of`) may be called, also by
-                a redirect. Names that lead to this machine or its network are refused then; only an address that is openly
-                one (`localhost`, `10.0.0.5`) can be allowed. None: every server.
+                a redirect. Names that resolve to this machine or its network are refused then; only explicit
+                addresses (`localhost`, `10.0.0.5`) can be allowed. None: every server.
 
         Raises:
-            ValidationError: the address is none of http or https, or a header cannot be sent.
+            ValidationError: the address is not an http or https URL, or a header cannot be sent.
             IntegrationError: no answer, one that is too large, or a server that may not be called (`cause` is `not_granted`).
         """
         ...
@@ -70,11 +70,11 @@ class HTTPPort(Protocol):
 
 @runtime_checkable
 class IntegrationPort(Protocol):
-    """Operations of providers (issue trackers, chat rooms …): what integrated_api nodes call."""
+    """Operations of providers (issue trackers, chats …), as used by integrated_api nodes."""
 
     @abstractmethod
     def operations(self) -> Mapping[str, Sequence[str]]:
-        """Provider → its operations."""
+        """Return provider → its operations."""
         ...
 
     @abstractmethod
@@ -90,17 +90,17 @@ class IntegrationPort(Protocol):
         max_retries: int = 3,
         idempotency_key: str | None = None,
     ) -> Any:
-        """Call an operation; its answer as a JSON value.
+        """Call an operation and return its answer as a JSON value.
 
         Args:
-            config: what the operation takes.
+            config: parameters of the operation.
             api_key_id: id of the key; None: the provider's own.
             timeout: seconds.
-            max_retries: how often a transient failure is tried again.
+            max_retries: retries after transient failures.
             idempotency_key: the same for every attempt at the same work.
 
         Raises:
             ServiceError: the provider refuses or cannot be reached.
-            ValidationError: no such provider or operation; the message lists those there are.
+            ValidationError: no such provider or operation; the message lists the available ones.
         """
         ...

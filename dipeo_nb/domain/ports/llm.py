@@ -1,4 +1,4 @@
-"""Models, and the keys they are reached with."""
+"""Models, and API keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 
 @runtime_checkable
 class LLMClient(Protocol):
-    """One provider's models. Born, used and closed on the library's loop thread."""
+    """Client of one provider's models. Created, used and closed on the library's event loop thread."""
 
     @property
     @abstractmethod
@@ -28,10 +28,10 @@ class LLMClient(Protocol):
 
     @abstractmethod
     def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
-        """Answer *request* piece by piece; the last event is `end` with the whole response.
+        """Stream the answer to *request*; the last event is `end` with the whole response.
 
-        Cancelling the iteration stops the work and closes the connection. What the provider reports of tokens before the end is
-        kept with `request.note`, so that an answer that breaks off is booked; one that failed for good carries it as `usage`.
+        Cancelling the iteration stops the work and closes the connection. Token usage reported before the end is passed
+        to `request.note`, so that an interrupted answer is charged; a final failure carries it as `usage`.
 
         Raises:
             LLMError: a subclass for each cause; vendor errors never pass through.
@@ -46,26 +46,26 @@ class LLMClient(Protocol):
 
 @runtime_checkable
 class LLMServicePort(Protocol):
-    """All models behind one interface: chooses the client by `request.service`, fills defaults, counts cost."""
+    """One entry point for all models: selects the client by `request.service`, fills in defaults, adds up costs."""
 
     @property
     @abstractmethod
     def services(self) -> Sequence[str]:
-        """Names of the services that requests can go to."""
+        """Names of the available services."""
         ...
 
     @abstractmethod
     def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
-        """As `LLMClient.stream`.
+        """Like `LLMClient.stream`.
 
         Raises:
-            UnsupportedError: no such service; the message lists the choices and the nearest.
+            UnsupportedError: no such service; the message lists the choices and the closest match.
         """
         ...
 
     @abstractmethod
     async def complete(self, request: LLMRequest) -> LLMResponse:
-        """The whole answer at once; same errors."""
+        """Return the whole answer; same errors."""
         ...
 
     async def cleanup(self) -> None:
@@ -74,24 +74,24 @@ class LLMServicePort(Protocol):
 
 @runtime_checkable
 class APIKeyPort(Protocol):
-    """Where API keys come from. Secrets leave only through `get_api_key`, and only as `SecretStr`-like objects; whoever hands
-    one out makes it known to `common.scrub.redactor`.
+    """Source of API keys. Secrets are returned only by `get_api_key`, as `SecretStr`-like objects, and are registered with
+    `common.scrub.redactor` then.
 
-    Every method raises APIKeyError when the place where the keys are cannot be used, and changes nothing then.
+    Every method raises APIKeyError when the store of keys cannot be used, without changing anything.
     """
 
     @abstractmethod
     async def get_api_key(self, key_id: str) -> Any:
-        """The secret (`pydantic.SecretStr`) for a key id (`APIKEY_52609F`), a service, an alias or the name of a model.
+        """Return the secret (`pydantic.SecretStr`) of a key id (`APIKEY_52609F`), a service, an alias or the name of a model.
 
         Raises:
-            APIKeyNotFoundError: none there; the hint names the variable, the command to store one and `--model local`.
+            APIKeyNotFoundError: there is none; the hint names the variable, the command to store one and `--model local`.
         """
         ...
 
     @abstractmethod
     async def set_api_key(self, key_id: str, key: str) -> None:
-        """Keep *key* under an id or a service, in place of the one that is there. Raises APIKeyError when this store is
+        """Store *key* under an id or a service, replacing an existing one. Raises APIKeyError when this store is
         read-only."""
         ...
 
@@ -102,5 +102,5 @@ class APIKeyPort(Protocol):
 
     @abstractmethod
     async def list_api_keys(self) -> list[dict[str, Any]]:
-        """id, label, service and a masked form of each (`key`), and where it is from (`source`, optional); never a secret."""
+        """Return id, label, service, a masked form (`key`) and optionally the `source` of each; never a secret."""
         ...

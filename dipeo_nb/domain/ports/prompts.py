@@ -1,4 +1,4 @@
-"""Texts for models, and questions for people."""
+"""Prompts for models, and questions for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class TemplateResult(NamedTuple):
-    """A rendered template and what was met on the way."""
+    """A rendered template with its keys and errors."""
 
     content: str
     missing_keys: tuple[str, ...] = ()
@@ -18,7 +18,7 @@ class TemplateResult(NamedTuple):
 
 @runtime_checkable
 class TemplateProcessorPort(Protocol):
-    """Renders prompts. Pure; values are never expanded again."""
+    """Renders prompts. Pure; inserted values are not expanded again."""
 
     @abstractmethod
     def process(self, template: str, context: Mapping[str, Any]) -> TemplateResult:
@@ -27,12 +27,12 @@ class TemplateProcessorPort(Protocol):
 
     @abstractmethod
     def process_value(self, template: str, context: Mapping[str, Any]) -> tuple[Any, TemplateResult]:
-        """(value, result): what a template of one tag names, as it is; the text of any other. Raises as `process`."""
+        """Return (value, result): the value itself for a template of one tag, else the text. Raises like `process`."""
         ...
 
     @abstractmethod
     def process_placed(self, template: str, context: Mapping[str, Any], place: Callable[[str], str]) -> TemplateResult:
-        """Render with what *place* makes of the text of each value in its place. Raises as `process`."""
+        """Render with each value's text replaced by the result of *place*. Raises like `process`."""
         ...
 
     @abstractmethod
@@ -40,12 +40,12 @@ class TemplateProcessorPort(Protocol):
 
     @abstractmethod
     def process_single_brace(self, template: str, context: Mapping[str, Any]) -> str:
-        """`{a.b[0]}` of file names; unknown names stay as they are."""
+        """Render `{a.b[0]}` in file names; unknown names stay unchanged."""
         ...
 
     @abstractmethod
     def extract_variables(self, template: str) -> tuple[str, ...]:
-        """Top-level names the template asks for."""
+        """Return the top-level names that the template uses."""
         ...
 
 
@@ -60,16 +60,16 @@ class Question(NamedTuple):
     default: str | None
     request_id: str
     path: tuple[str, ...] = ()
-    """The labels on the way from the run's diagram down to the node that asks, with the number of the item in a batch: `Sub[2]`."""
+    """Labels on the path from the run's diagram down to the asking node, with the item number in a batch: `Sub[2]`."""
 
 
 @runtime_checkable
 class InteractionPort(Protocol):
-    """Who answers questions: a form in the live view, `input()`, given answers."""
+    """Answers questions: a form in the live view, `input()`, or scripted answers."""
 
     @abstractmethod
     async def ask(self, question: Question) -> tuple[str, str]:
-        """(answer, source), source being `user`, `answers` or `default`.
+        """Return (answer, source), where source is `user`, `answers` or `default`.
 
         Raises:
             RunError: nobody can answer here; the hint names `answers=` / `--answer`.

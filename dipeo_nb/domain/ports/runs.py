@@ -1,4 +1,4 @@
-"""The record of runs, and what distributes their events."""
+"""Storage of runs, and distribution of their events."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from dipeo_nb.errors import StorageError
 
 @runtime_checkable
 class RunStore(Protocol):
-    """The log of every run: append only, numbered without gap, committed before anyone sees an event."""
+    """The log of every run: append only, numbered without gaps, committed before an event becomes visible."""
 
     @abstractmethod
     async def append(self, events: Sequence[Event]) -> None:
         """Commit *events* (all of one run, consecutive `seq`) in one transaction, all or nothing.
 
-        The first event of a run must be `execution_started` with seq 1. A cancelled append has ended when the CancelledError is
-        raised: all of the batch is stored or nothing (`run` tells which), and the next append goes on from there.
+        The first event of a run must be `execution_started` with seq 1. A cancelled append has ended when CancelledError is
+        raised: the batch is stored as a whole or not at all (see `run`), and the next append continues from there.
 
         Raises:
-            StorageError: whatever goes wrong: a gap or repeat in `seq`, a final event already there, payload not JSON, disk
+            StorageError: any failure: a gap or repeat in `seq`, a final event already there, payload not JSON, disk
                 full, read-only. Nothing of the batch is then stored.
         """
         ...
 
     @abstractmethod
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
-        """Events with seq greater than *after*, in order; empty for an unknown run."""
+        """Return the events with seq greater than *after*, in order; empty for an unknown run."""
         ...
 
     @abstractmethod
@@ -43,27 +43,27 @@ class RunStore(Protocol):
         parent: str | None = None,
         nested: bool = False,
     ) -> list[RunSummary]:
-        """Newest first, runs going on included. A run whose process is gone is `interrupted`.
+        """Return runs, newest first, including running ones. A run whose process is gone is `interrupted`.
 
         Args:
-            parent: only the runs of sub-diagrams that this run began.
-            nested: also runs of sub-diagrams; without it, and without *parent*, they are left out.
+            parent: only the runs of sub-diagrams started by this run.
+            nested: also runs of sub-diagrams, which are omitted otherwise.
         """
         ...
 
     @abstractmethod
     async def run(self, run_id: str) -> RunSummary | None:
-        """One row; None when unknown."""
+        """Return one row, or None when unknown."""
         ...
 
     @abstractmethod
     async def claim(self, run_id: str, *, mine: bool = False) -> None:
-        """Make a run that ended failed or aborted, or whose process is gone, one of this process that can be appended to.
+        """Take ownership of a run that failed, was aborted, or whose process is gone, so that this process can append to it.
 
-        Only one of several processes that claim at the same time gets it.
+        Of several concurrent claims, only one succeeds.
 
         Args:
-            mine: also when the process is this one: the caller knows that the run does not go on.
+            mine: also when this process owns it: the caller knows that the run is not executing.
 
         Raises:
             StorageError: `not_found`, `completed`, or `going_on` (another process, or this one).
@@ -72,33 +72,33 @@ class RunStore(Protocol):
 
     @abstractmethod
     async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
-        """Forget runs with the runs of their sub-diagrams, all of them or none; unknown ones are ignored.
+        """Delete runs with the runs of their sub-diagrams, all of them or none; unknown ones are ignored.
 
         Args:
-            mine: also runs that this process began or claimed and that have no final event: the caller knows that they do not go on.
-            compact: give their space back at once, see `compact`.
+            mine: also unfinished runs that this process started or claimed: the caller knows that they are not executing.
+            compact: release their space at once, see `compact`.
 
         Returns:
-            The ids of all that are gone.
+            The ids of all deleted runs.
 
         Raises:
-            StorageError: `going_on`, one of them lives, or is a part of a run that does; its `run_id` says which.
+            StorageError: `going_on`: one of them is running, or part of a running one, named by `run_id`.
         """
         ...
 
     async def compact(self) -> None:
-        """Give the space of deleted runs back. Default: the store does so by itself."""
+        """Release the space of deleted runs. Default: the store does this by itself."""
 
     async def beat(self, run_id: str) -> bool:
-        """Note that the run lives, whatever it waits for; called every few seconds. False: somebody else has claimed it since, and
-        it is to end. Default: the store needs no heartbeat."""
+        """Record that the run is alive; called every few seconds. Return False when another process has claimed it and it must
+        stop. Default: the store needs no heartbeat."""
         return True
 
     async def put_answer(self, run_id: str, request_id: str, answer: str) -> None:
-        """Leave an answer to a question of a run for the process that has the run, or will have it. The first one counts.
+        """Store an answer to a question of a run for the process that owns the run, now or later. The first one counts.
 
         Raises:
-            StorageError: `answered`, there is one already; `unsupported` (the default), the store does not store answers.
+            StorageError: `answered`: there is one already; `unsupported` (the default): the store does not store answers.
         """
         raise StorageError(
             f"{type(self).__name__} does not store answers.",
@@ -109,14 +109,14 @@ class RunStore(Protocol):
         )
 
     async def answers(self, run_id: str) -> dict[str, str]:
-        """request_id → answer that was left for a run. Default: none."""
+        """Return request_id → answer stored for a run. Default: none."""
         return {}
 
     async def drop_answer(self, run_id: str, request_id: str) -> None:
-        """Forget an answer that was left: it is recorded, or its question is over. Default: nothing."""
+        """Delete a stored answer: it is recorded, or its question is closed. Default: nothing."""
 
     async def initialize(self) -> None:
-        """Open and, when needed, migrate. Raises StorageError when the file is not a run store or too new. Default: nothing
+        """Open and, if needed, migrate. Raises StorageError when the file is not a run store or too new. Default: nothing
         to open."""
 
     async def cleanup(self) -> None:
@@ -125,34 +125,33 @@ class RunStore(Protocol):
 
 EventHandler = Callable[[Event], Awaitable[None] | None]
 Overflow = Literal["block", "drop_oldest", "error"]
-"""What happens when an async handler is too slow and its queue is full: `block` makes the publisher wait for room;
-`drop_oldest` drops, of what waits, the oldest event of the lowest priority, and counts it (the store has it); `error` ends the
-subscription, and says so."""
+"""Behaviour when an async handler is too slow and its queue is full: `block` makes the publisher wait; `drop_oldest` drops the
+oldest waiting event of the lowest priority, and counts it (the store has it); `error` ends the subscription with an error."""
 
 
 class Subscription(NamedTuple):
-    """Handed out by `EventBus.subscribe`, taken by `unsubscribe`."""
+    """Returned by `EventBus.subscribe`, for `unsubscribe`."""
 
     id: int
 
 
 @runtime_checkable
 class EventBus(Protocol):
-    """Distributes events that are already stored. Never a second source of truth. Lives on the library's loop."""
+    """Distributes stored events; never a second source of truth. Runs on the library's loop."""
 
     @abstractmethod
     async def publish(self, event: Event) -> None:
-        """A batch of one."""
+        """Publish one event."""
         ...
 
     @abstractmethod
     async def publish_batch(self, events: Sequence[Event]) -> None:
-        """Hand *events* to the subscribers, each in order; all of them or none. Waits for handlers only where a subscription
-        says `block`, and does not raise for them.
+        """Deliver *events* to the subscribers, in order; all of them or none. Waits only for handlers of subscriptions with
+        `block`, and does not raise their errors.
 
         Raises:
-            EventBusError: nothing was published; `cause` is `invalid` (one of them is not an event, or not JSON where it has to
-                travel) or `unavailable` (a server cannot be reached, and what waits for it has reached its limit).
+            EventBusError: nothing was published; `cause` is `invalid` (one of them is not an event, or not JSON for a
+                bus that transmits it) or `unavailable` (a server cannot be reached, and the queue for it is full).
         """
         ...
 
@@ -169,36 +168,36 @@ class EventBus(Protocol):
         overflow: Overflow | None = None,
         on_error: Callable[[Exception], None] | None = None,
     ) -> Subscription:
-        """Call *handler* for each event that fits, from now on.
+        """Call *handler* for each matching event from now on.
 
-        A plain handler is called at once, those of higher priority first. An async one has a queue and a task of its own: it
-        gets its events in order, and a slow one delays nobody. A handler that raises is logged, told to *on_error*, counted
-        in `stats`, and stays subscribed.
+        A synchronous handler is called immediately, those of higher priority first. An async one has a queue and a task of its
+        own: it gets its events in order, and a slow one delays no others. When a handler raises, the error is logged, passed to
+        *on_error* and counted in `stats`; it stays subscribed.
 
         Args:
-            types, run_id, where: only these types, this run, events for which *where*, a plain function, is true. One that raises is
-                treated as a handler that does.
-            max_queue_size, overflow: events that may wait for an async handler, and what then; default: the bus's own.
-            on_error: called with what the handler raised, or with the EventBusError that ends the subscription.
+            types, run_id, where: only these types, this run, events for which *where*, a synchronous function, is true. If it raises,
+                this is treated like an error of the handler.
+            max_queue_size, overflow: maximum events waiting for an async handler, and the behaviour beyond; default: the bus's own.
+            on_error: called with the error of the handler, or with the EventBusError that ends the subscription.
 
         Raises:
-            EventBusError: `invalid`, *where* is an async function.
+            EventBusError: `invalid`: *where* is an async function.
         """
         ...
 
     @abstractmethod
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Nothing comes any more, also nothing that waits. Unknown subscriptions are ignored."""
+        """Stop delivery, including waiting events. Unknown subscriptions are ignored."""
         ...
 
     @abstractmethod
     async def drain(self) -> None:
-        """Return when everything published here so far has been handled here."""
+        """Wait until all events published here so far have been handled here."""
         ...
 
     @abstractmethod
     def stats(self) -> dict[str, Any]:
-        """`published` (events), and `subscribers`: of each `id`, `priority`, `delivered`, `dropped`, `failed`, `waiting`."""
+        """Return `published` (events), and `subscribers`: for each `id`, `priority`, `delivered`, `dropped`, `failed`, `waiting`."""
         ...
 
     async def initialize(self) -> None:
@@ -210,10 +209,10 @@ class EventBus(Protocol):
         ...
 
     async def __aenter__(self) -> EventBus:
-        """Initialised."""
+        """Initialize the bus."""
         await self.initialize()
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Cleaned up."""
+        """Clean up the bus."""
         await self.cleanup()

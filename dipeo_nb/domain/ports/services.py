@@ -1,4 +1,4 @@
-"""The services of a run, and what guards them."""
+"""The services of a run, and its gate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dipeo_nb.domain.ports.runs import EventBus, RunStore
 
 
 class Clock(Protocol):
-    """Time, ids and randomness, injected so that a replayed run is the recorded one."""
+    """Time, ids and randomness, injected so that a replay equals the recorded run."""
 
     @abstractmethod
     def now(self) -> float:
@@ -33,13 +33,13 @@ class Clock(Protocol):
 
     @abstractmethod
     def new_id(self, prefix: str = "") -> str:
-        """A fresh id: *prefix* and 32 hex digits."""
+        """Return a new id: *prefix* and 32 hex digits."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The ports a run works with. Built by `container.build`; tests swap any of them with `dataclasses.replace`."""
+    """The ports that a run uses. Built by `container.build`; tests replace any of them with `dataclasses.replace`."""
 
     llm: LLMServicePort
     files: FileSystemPort
@@ -48,79 +48,79 @@ class Services:
     bus: EventBus
     blobs: BlobStorePort
     artifacts: ArtifactStorePort
-    """Over `blobs`."""
+    """Uses `blobs`."""
     conversations: ConversationRepository
     persons: PersonRepository
     keys: APIKeyPort
     templates: TemplateProcessorPort
     code: Callable[[], CodeRunner]
-    """Makes the code runner of one run."""
+    """Creates the code runner of one run."""
     clock: Clock
     http: HTTPPort
     integrations: IntegrationPort | None = None
-    """None: integrated_api nodes do not run. So with the next two and their nodes: this version ships no adapters of them."""
+    """None: integrated_api nodes are unavailable; likewise for the next two and their nodes: this version has no adapters for them."""
     typescript: ASTParserPort | None = None
     ir: IRBuilderPort | None = None
 
 
 @runtime_checkable
 class RunGate(Protocol):
-    """What one run may do; `security.gate`."""
+    """Permissions of one run; see `security.gate`."""
 
     @property
     @abstractmethod
     def services(self) -> Services:
-        """The services, as far as the run may use them."""
+        """The services, restricted to what the run may use."""
         ...
 
     @property
     @abstractmethod
     def budget(self) -> Budget | None:
-        """What the run may spend on models when nobody says more."""
+        """What the run may spend on models without further approval."""
         ...
 
     @abstractmethod
     def stamped(self, source: Mapping[str, Any] | None, *, whole: bool) -> Mapping[str, str] | None:
-        """What is recorded about the decision.
+        """Return the record of the decision.
 
         Args:
             source: the diagram.
-            whole: it is recorded as it is; otherwise (it holds a credential) the stamp tells what exactly it was, without saying it.
+            whole: it is recorded as it is; otherwise (it holds a credential) the stamp identifies it without revealing it.
         """
         ...
 
     @abstractmethod
     def sign(self, event: Event) -> Event:
-        """An event of the run as it is recorded: with a signature, where a run could go on from it."""
+        """Return an event as recorded: with a signature if a run could resume from it."""
         ...
 
     @abstractmethod
     def admit(self, events: Sequence[Event]) -> None:
-        """Raises NotGrantedError when the run must not go on from these events of a record."""
+        """Raise NotGrantedError when the run must not resume from these events of a record."""
         ...
 
     @abstractmethod
     def check(self, node: PlanNode, plan: Plan) -> None:
-        """Raises NotGrantedError for a node that wants what was not granted."""
+        """Raise NotGrantedError for a node that needs what was not granted."""
         ...
 
     @property
     @abstractmethod
     def sources(self) -> Mapping[str, bytes] | None:
-        """The files that are run, as they were shown, by path below the base directory; None: those on the disk."""
+        """The executed files as they were shown, by path below the base directory; None: those on disk."""
         ...
 
     @abstractmethod
     def source(self, path: str, *, code: bool = False) -> bytes | None:
-        """The bytes of a file that is run, as they were shown; None: read it. Raises NotGrantedError."""
+        """Return the bytes of an executed file as they were shown; None: read it. Raises NotGrantedError."""
         ...
 
     @abstractmethod
     def check_programs(self, names: Iterable[str], *, env: Mapping[str, str] | None = None, folder: str = "") -> None:
-        """Raises NotGrantedError when files that a program may run, by name or by a variable, are not as they were shown."""
+        """Raise NotGrantedError when files that a program may execute, by name or variable, differ from those that were shown."""
         ...
 
     @abstractmethod
     def child(self, document: Any, plan: Plan, record: Event | None = None) -> RunGate:
-        """The gate of a sub-diagram; *record*: the first event of the run whose record it is from. Raises NotGrantedError."""
+        """Return the gate of a sub-diagram; *record*: the first event of the run whose record it is from. Raises NotGrantedError."""
         ...
