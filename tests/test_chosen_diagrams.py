@@ -1,5 +1,5 @@
 """Sub-diagrams that are chosen while a run goes on: what `--allow` and a yes let them do, with the files they bring
-(security/gate.py)."""
+(security/gate)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that came with a folder: what they suggest waits for the user, and says so where it is needed (config.py,
+"""Files that came with a folder: what they suggest waits for the user, and says so where it is needed (config,
 security/folder_settings.py)."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """What runs really do is what was shown, for diagrams made at random and for each part that says or guards it
-(domain/capabilities.py, diagram/closure.py, security/gate.py)."""
+(domain/capabilities.py, diagram/closure.py, security/gate)."""
 
 from __future__ import annotations
 

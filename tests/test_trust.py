@@ -1,5 +1,5 @@
 """Diagrams that nobody has trusted: what they are refused, what they may do as guests, and how a yes is said and remembered
-(security/trust.py, security/gate.py, diagram/closure.py)."""
+(security/trust.py, security/gate, diagram/closure.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening, transactions and errors of SQLite files, for all SQLite stores."""
+"""Opening SQLite files safely, and using them in transactions."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ T = TypeVar("T")
 BUSY_S = 30.0
 """Seconds after which another process's write counts as stuck."""
 BACKOFF = Backoff(0.01, 0.2)
-"""Between attempts to open a file that another process has to itself."""
+"""Delays between attempts to open a file that another process has locked."""
 _creating = threading.Lock()
 
 
 class Schema(NamedTuple):
-    """What tells the files of one kind of store from others, and what is in a new one."""
+    """Identification of one kind of store, and its tables."""
 
     application_id: int
     """`PRAGMA application_id`."""
     version: int
     """`PRAGMA user_version` of the files that this version writes."""
     statements: str
-    """They make the tables, separated by semicolons."""
+    """SQL that creates the tables, separated by semicolons."""
 
 
 class SqliteFile:
     """One SQLite connection in WAL mode, used by one worker thread at a time; each use is a transaction.
 
     Args:
-        path: the file; it and its folder are made when missing.
-        base: a folder below which no symbolic link leads to the file.
+        path: the file; it and its folder are created if missing.
+        base: a folder below which the path to the file must not contain symbolic links.
     """
 
     def __init__(self, path: Path, schema: Schema, *, base: Path | None = None) -> None:
@@ -54,10 +54,10 @@ class SqliteFile:
         self._lock = threading.Lock()
 
     async def run(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of *work* in a worker thread.
+        """Run *work* in a worker thread and return its result.
 
         Raises:
-            StorageError: SQLite's errors as ours; the file is something else, or too new (`refused`).
+            StorageError: an error of SQLite; the file is something else, or too new (`refused`).
         """
         return await asyncio.to_thread(self._run, operation, work)
 
@@ -105,7 +105,7 @@ class SqliteFile:
         raise AssertionError("unreachable: counted without end")
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        """Make the tables in an empty file; refuse one of something else."""
+        """Create the tables in an empty file; refuse files of other kinds."""
         connection.execute("BEGIN IMMEDIATE")
         try:
             owner = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -131,28 +131,28 @@ class SqliteFile:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether another process has the file; the same may succeed later."""
+    """Whether another process holds the file, so that a retry may succeed."""
     return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "busy" in str(error))
 
 
 def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection:
-    """Open a database file for the user only; its folder is made, with the mode 0700, and the file with 0600.
+    """Open a database file accessible to the user only; its folder is created with mode 0700, and the file with 0600.
 
     Args:
-        base: a folder below which neither the file nor what is on the way to it may be a symbolic link, or belong to others.
+        base: a folder below which neither the file nor its parents may be symbolic links or belong to other users.
         options: of `sqlite3.connect`.
 
     Raises:
-        StorageError: `refused`: a link, a folder of others, or a file with programs in it (triggers, views), which did not
-            come from this package.
-        OSError, sqlite3.Error: it cannot be made or opened.
+        StorageError: `refused`: a link, a folder of another user, or a file with triggers or views, which this package
+            does not create.
+        OSError, sqlite3.Error: it cannot be created or opened.
     """
     place = Path(os.path.abspath(path))
     if base is None or not place.is_relative_to(os.path.abspath(base)):
         place = Path(os.path.realpath(place))  # links that the user made
         base = place.parent
     root = private_root(place.parent, base)
-    with _creating, suppress(FileExistsError):  # it is not opened here before the handle that created it is closed
+    with _creating, suppress(FileExistsError):  # this process must not open it before the creating handle is closed
         root.create(place.name).close()
     _close_to_others(root.path / place.name)
     _, before = root.look(place.name)
@@ -172,7 +172,7 @@ def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection
 
 
 def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], begin: str = "BEGIN IMMEDIATE") -> T:
-    """The result of *work*, in a transaction of its own, which is rolled back when it fails."""
+    """Return the result of *work*, run in a transaction that is rolled back on errors."""
     connection.execute(begin)
     try:
         result = work(connection)
@@ -185,8 +185,8 @@ def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Conne
 
 
 def _close_to_others(file: Path) -> None:
-    """Take the rights of others away from a file that an earlier version, a copy or a clone left open to them; and from our own
-    folder that it lies in. What belongs to another user is left as it is.
+    """Remove the permissions of other users from a file that an earlier version, a copy or a clone left open, and from our own
+    folder that contains it. Files of other users are left alone.
 
     Nothing here opens the file: closing any handle of it would take away the locks of all connections that this process has to it
     (https://sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread doing close()"), and another process
@@ -202,7 +202,7 @@ def _close_to_others(file: Path) -> None:
 
 
 def _set_mode(place: Path, mode: int, info: os.stat_result) -> None:
-    """Change the mode of what was looked at, and of nothing that took its place."""
+    """Change the mode of the inspected file, not of one that replaced it."""
     if os.chmod in os.supports_follow_symlinks:
         os.chmod(place, mode, follow_symlinks=False)
         return
@@ -231,11 +231,11 @@ CAUSES: Mapping[str, tuple[str, str]] = {
     "locking protocol|No locks": ("unsupported", "The file system has no locks; use a folder on a local disk."),
     "locked|busy": ("unavailable", "Another process holds the file; end it and try again."),
 }
-"""Words of an error -> (cause, what to do)."""
+"""Words of an error → (cause, hint)."""
 
 
 def failed_database(operation: str, path: str | Path, error: Exception) -> StorageError:
-    """An error of SQLite, or of opening its file, as ours."""
+    """Convert an error of SQLite, or of opening its file, to ours."""
     text = str(error)
     unknown = ("failed", "Check the file and its folder.")
     known = (facts for words, facts in CAUSES.items() if any(word in text for word in words.split("|")))

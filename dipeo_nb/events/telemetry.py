@@ -1,11 +1,11 @@
 """Runs as OpenTelemetry traces (extra `otel`, off by default; the one module that imports opentelemetry).
 
-A run is a span, each run of a node a span in it, a run of a sub-diagram stands in its node. Prompts, answers and other contents
-never leave; what does are names, times, states, models, tokens and costs. Attributes of models follow the semantic conventions for
+A run is a span, each run of a node a child span, a run of a sub-diagram a child of its node. Prompts, answers and other contents
+are never exported; names, times, states, models, tokens and costs are. Attributes of models follow the semantic conventions for
 generative AI (https://opentelemetry.io/docs/specs/semconv/gen-ai/), the others begin with `dipeo.`.
 
-Where the spans go is for OpenTelemetry's own variables to say (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME …), unless the
-program has set a tracer provider up, which is then used.
+The destination is configured by OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME …), unless the
+program has set up a tracer provider, which is then used.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dipeo_nb.errors import MissingDependencyError
 FLUSH_MS = 5000
 """Milliseconds that closing waits for the collector."""
 _PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini", "google": "gcp.gemini"}
-"""Our names of services as the conventions have them."""
+"""Our names of services → those of the conventions."""
 
 
 class Telemetry:
-    """A handler of events that makes spans of the runs it is told of, and of what runs inside them.
+    """Event handler that creates spans of watched runs, and of what runs inside them.
 
     Args:
         provider: an OpenTelemetry `TracerProvider`; default: the program's, else one that sends by OTLP over HTTP.
@@ -43,17 +43,17 @@ class Telemetry:
         self._own: Any = None
         if provider is None:
             provider = trace.get_tracer_provider()
-            if isinstance(provider, trace.ProxyTracerProvider):  # nobody has set one up
+            if isinstance(provider, trace.ProxyTracerProvider):  # none has been set up
                 provider = self._own = _exporting()
         self._tracer = provider.get_tracer("dipeo_nb")
         self._watched: set[str] = set()
         self._runs: dict[str, Any] = {}
         self._nodes: dict[str, dict[str, Any]] = {}
-        """Run → node → span of its run in flight."""
+        """Run → node → span of its current run."""
         self._parents: dict[str, Any] = {}
 
     def watch(self, run_id: str) -> None:
-        """Make spans of this run: a bus may bring events of runs of other processes, which have their own telemetry.
+        """Create spans of this run: a bus may bring events of runs of other processes, which have their own telemetry.
 
         The span of the program that is active now is the parent of the run's.
         """
@@ -63,7 +63,7 @@ class Telemetry:
             self._parents.setdefault(run_id, active)
 
     async def close(self) -> None:
-        """Send what was not sent yet. A provider of the program's is left alone."""
+        """Send unsent spans. A provider of the program is left alone."""
         if self._own is not None:
             await asyncio.to_thread(self._own.force_flush, FLUSH_MS)
             await asyncio.to_thread(self._own.shutdown)
@@ -150,7 +150,7 @@ class Telemetry:
         span.set_status(self._trace.StatusCode.ERROR)
 
     def _within(self, span: Any) -> Any:
-        """The context of a span; without one that of nothing, not that of whoever happens to call."""
+        """Return the context of a span; without one an empty context rather than the caller's."""
         from opentelemetry.context import Context
 
         return Context() if span is None else self._trace.set_span_in_context(span, Context())
@@ -187,7 +187,7 @@ def _exporting() -> Any:
     except ImportError as error:
         raise MissingDependencyError.for_extra("opentelemetry-exporter-otlp-proto-http", extra="otel") from error
     resource = Resource.create()
-    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):  # nobody has named it
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):  # it has no name
         resource = resource.merge(Resource({"service.name": "dipeo_nb"}))
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -246,7 +246,7 @@ def _private(path: Path, *, others: int) -> bytes | None:
 def _check(path: Path, handle: int, others: int) -> None:
     facts = os.fstat(handle)
     if not stat.S_ISREG(facts.st_mode):
-        raise _unusable(path, "it is no regular file")
+        raise _unusable(path, "it is not a regular file")
     if os.name == "nt":  # access control lists protect the user's folders
         return
     if facts.st_uid != os.geteuid():

@@ -65,7 +65,7 @@ class SystemKeyring:
             before = dict(keys)
             yield keys
             if keys.keys() - before.keys():
-                self._set(self.index, list(before | keys))  # an id without an entry is no key
+                self._set(self.index, list(before | keys))  # an id without an entry does not count
             for name, key in keys.items():
                 if before.get(name) != key and key.secret is not None:
                     row = {"label": key.label, "service": key.service, "key": key.secret.get_secret_value()}
