@@ -128,7 +128,7 @@ def test_what_is_no_diagram_by_its_name_is_left_alone(tmp_path: Path):
         with pytest.raises(DiagramNotFoundError):
             await service.delete("folder.light.yaml")
         for name in ("x.native.yaml", "y.light.json", "z.readable.json"):
-            with pytest.raises(ValidationError, match="end of no diagram's name"):
+            with pytest.raises(ValidationError, match="not a file ending of diagrams"):
                 await service.save_to_file(diagram(), name)
         assert await service.exists("same")
         await service.update("same", diagram("New"))
