@@ -176,7 +176,7 @@ def changed(base: Path, desk: Desk) -> Steps:
     first = desk.run("run", "d.light.yaml")[:2]
     write(base, light(node("code_job", "Clean", code="return 2")))
     count, status, shown = desk.run("run", "d.light.yaml")
-    assert shown.lstrip().splitlines()[0].startswith("'d' has changed since your yes: code of 'Clean'; the same powers")
+    assert shown.lstrip().splitlines()[0].startswith("'d' has changed since you approved it: code of 'Clean'; the same powers")
     return [first, (count, status), desk.run("run", "d.light.yaml")[:2]]
 
 
@@ -305,7 +305,7 @@ def test_what_has_changed(base: Path, case: str) -> None:
         write(base, diagram)
         with pytest.raises(TrustError) as caught:
             session.runtime.prepare(path)
-    assert f"has changed since your yes: {said}" in caught.value.message
+    assert f"has changed since you approved it: {said}" in caught.value.message
 
 
 def test_a_changed_file_is_named(base: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_changed_file_is_named(base: Path) -> None:
         session.runtime.prepare(path, trust=True)
         write(base, "x = 2\n", "helper.py")
         write(base, light(node("code_job", "Clean", code="return 9")), "child.light.yaml")
-        with pytest.raises(TrustError, match=r"changed since your yes: file 'helper.py', sub-diagram 'child'; the same powers"):
+        with pytest.raises(TrustError, match=r"changed since you approved it: file 'helper.py', sub-diagram 'child'; the same powers"):
             session.runtime.prepare(path)
 
 

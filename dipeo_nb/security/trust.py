@@ -120,7 +120,7 @@ class Trust:
         if missing:
             what = "wants more than was allowed" if allow is not None else "wants more than to call models"
             if allow is None and say is None and (earlier := self._earlier(found)) is not None:
-                what = f"has changed since your yes: {difference(earlier.parts, earlier.powers, found)}"
+                what = f"has changed since you approved it: {difference(earlier.parts, earlier.powers, found)}"
             besides = "" if allow is None else granting(Capabilities(missing).of(*get_args(Kind)))
             raise self._refused(
                 document, found, Capabilities(missing) if allow is not None else found.uses, f"'{document.name}' {what}", besides
