@@ -275,7 +275,7 @@ def test_settings_that_wait(call: Call) -> None:
     reset_settings()
     code, found = findings(call)
     assert (code, found["run store"]["verdict"], found["base directory"]["verdict"]) == (1, "problem", "ok")
-    assert "waits for your yes" in found["run store"]["found"]  # it was not called
+    assert "needs your approval" in found["run store"]["found"]  # it was not called
     assert "hunter22" not in str(found)
 
 
