@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from dipeo_nb.common import imports
 from dipeo_nb.common.loop import run_sync
@@ -32,6 +32,7 @@ from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, parse_model
 from dipeo_nb.domain.diagnostics import has_errors
 from dipeo_nb.domain.enums import EventType, Severity, Status
 from dipeo_nb.domain.events import Event, RunSummary
+from dipeo_nb.domain.payloads import ExecutionStarted, InteractiveResponse
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import (
     APIKeyPort,
@@ -793,8 +794,7 @@ class Runtime(InitializationMixin):
                 after = event.seq
                 if event.type is EventType.INTERACTIVE_RESPONSE and event.payload["request_id"] == request_id:
                     await store.drop_answer(run_id, request_id)
-                    recorded = event.payload["answer"]
-                    if recorded != well_formed(text) and HIDDEN not in recorded:
+                    if (recorded := cast(InteractiveResponse, event.payload)["answer"]) != well_formed(text) and HIDDEN not in recorded:
                         raise answered(run_id, request_id)
                     return
             await asyncio.sleep(TAKEN_POLL_S)
@@ -838,10 +838,10 @@ class Runtime(InitializationMixin):
         events = await self.services.store.events(run_id)
         if not events:
             raise UserError(f"There is no run '{run_id}'.", hint="See dp.runs() (dipeo-nb runs).")
-        first = events[0].payload
-        if not isinstance(first.get("source"), Mapping):
+        first = cast(ExecutionStarted, events[0].payload)
+        if not isinstance(source := first.get("source"), Mapping):
             raise UserError(f"Run {run_id} was recorded without its diagram.", hint="Run the diagram again.")
-        text = json.dumps(first["source"], ensure_ascii=False)
+        text = json.dumps(source, ensure_ascii=False)
         if HIDDEN in text:
             return await asyncio.to_thread(self._read_again, events[0], diagram), events
         document = load_text(text, format="native", path=first.get("diagram_id"), base_dir=self.settings.base_dir)
@@ -849,7 +849,7 @@ class Runtime(InitializationMixin):
 
     def _read_again(self, first: Event, given: Diagram | None) -> Diagram:
         """The diagram of a run that held a credential: from its file, or as it is given again; exactly what ran."""
-        path = first.payload.get("diagram_id")
+        path = cast(ExecutionStarted, first.payload).get("diagram_id")
         found, why = given, "and it came from no file"
         if found is None and path:
             try:
@@ -901,8 +901,8 @@ class Runtime(InitializationMixin):
         plan = self.compile(document)
         gate = await asyncio.to_thread(self.regate, document, plan, events, trust=trust, allow=allow, model=model, by=by)
         await asyncio.to_thread(check_answers, answers, plan, self.settings.base_dir)
-        options = events[0].payload.get("options", {})
-        visits = options.get("max_iterations", self.settings.max_iterations)
+        options = (started := cast(ExecutionStarted, events[0].payload)).get("options")
+        visits = options["max_iterations"] if options else self.settings.max_iterations
         given = run_inputs(variables or {})
         found = recovered(plan, events, variables=given, max_visits=visits)
         await self._claim(run_id, found)
@@ -911,8 +911,8 @@ class Runtime(InitializationMixin):
         if len(events) != len(found.events):
             before, found = found, recovered(plan, events, variables=given, max_visits=visits)
             live.enter(self.services.store, run_id, found, instead_of=before)
-        chosen, own_models = events[0].payload.get("model"), frozenset(options.get("own_models", ()))
-        return Recovery(document, Prepared(plan, gate), found, visits, chosen, own_models)
+        own_models = frozenset(options.get("own_models", ()) if options else ())
+        return Recovery(document, Prepared(plan, gate), found, visits, started.get("model"), own_models)
 
     async def _claim(self, run_id: str, found: Recovered) -> None:
         store = self.services.store
@@ -958,7 +958,7 @@ class Runtime(InitializationMixin):
                 "code makes anew.",
                 hint="Run the diagram again, or say yes to it with --trust (trust=True).",
             )
-        chosen = model or first.payload.get("model")
+        chosen = model or cast(ExecutionStarted, first.payload).get("model")
         if level is None:
             document = replace(document, path=None)  # whatever file it says it is
         gate = self.gate(document, plan, say=trust, allow=allow, foreign=True, model=chosen, by=by)

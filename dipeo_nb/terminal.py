@@ -12,11 +12,20 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.text import money, visible
 from dipeo_nb.common.values import json_text, well_formed
+from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.payloads import (
+    ExecutionLog,
+    ExecutionStarted,
+    NodeCompleted,
+    NodeError,
+    NodeStarted,
+    ProgressOutput,
+)
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.execution.fold import RunState
 
@@ -87,28 +96,34 @@ class Lines(View):
 
     def show(self, event: Event) -> None:
         self.state.apply(event)
-        payload, node_id = event.payload, event.node_id or ""
-        label = safe(self.state.label(node_id), 60)
-        match str(event.type):
-            case "execution_started":
-                say(f"{event.run_id}  {safe(payload.get('diagram'), 60)}")
-            case "node_started" if self._again.get(label, 0) < SHOWN_AGAIN:
-                say(f"  {label} …" if payload.get("run", 1) == 1 else f"  {label} … (run {payload['run']})")
-            case "node_completed" if payload.get("status") == "completed":
-                branch = payload.get("meta", {}).get("branch", "").removeprefix("cond")
-                result = branch or payload.get("output")
+        payload = event.payload
+        label = safe(self.state.label(event.node_id or ""), 60)
+        match event.type:
+            case EventType.EXECUTION_STARTED:
+                say(f"{event.run_id}  {safe(cast(ExecutionStarted, payload).get('diagram'), 60)}")
+            case EventType.NODE_STARTED if self._again.get(label, 0) < SHOWN_AGAIN:
+                run = cast(NodeStarted, payload).get("run", 1)
+                say(f"  {label} …" if run == 1 else f"  {label} … (run {run})")
+            case EventType.NODE_COMPLETED if payload.get("status") == Status.COMPLETED:
+                completed = cast(NodeCompleted, payload)
+                branch = completed.get("meta", {}).get("branch", "").removeprefix("cond")
+                result = branch or completed.get("output")
                 self._show_result(label, f"  {label}: {one_line(result, 100) or 'done'}")
-            case "node_error":
-                say(f"  {label} failed: {one_line((payload.get('error') or {}).get('message'), 200)}")
-            case "node_output" if payload.get("kind") == "progress":
-                self._show_progress(label, payload)
-            case "execution_log" if payload.get("level") in ("WARNING", "ERROR"):
+            case EventType.NODE_ERROR:
+                error = cast(NodeError, payload).get("error")
+                say(f"  {label} failed: {one_line(error and error.get('message'), 200)}")
+            case EventType.NODE_OUTPUT if payload.get("kind") == "progress":
+                self._show_progress(label, cast(ProgressOutput, payload))
+            case EventType.EXECUTION_LOG if payload.get("level") in ("WARNING", "ERROR"):
+                line = cast(ExecutionLog, payload)
                 where = f"{label}: " if label else ""
-                say(f"  {payload['level'].lower()}: {where}{one_line(payload.get('message'), 300)}")
-            case "execution_completed" | "execution_error":
+                say(f"  {line['level'].lower()}: {where}{one_line(line.get('message'), 300)}")
+            case EventType.EXECUTION_COMPLETED | EventType.EXECUTION_ERROR:
                 for name in self._again:
                     self._show_count(name)
                 say(summary(self.state))
+            case _:
+                pass
 
     def _show_result(self, label: str, line: str) -> None:
         if self._latest.get(label) == line:
@@ -125,7 +140,7 @@ class Lines(View):
         if (more := self._again.get(label, 0) - SHOWN_AGAIN) > 0:
             say(f"{self._latest[label]} ({more} more times)")
 
-    def _show_progress(self, label: str, payload: Mapping[str, Any]) -> None:
+    def _show_progress(self, label: str, payload: ProgressOutput) -> None:
         """A line for each tenth, as nothing here can be redrawn."""
         tenth = int(10 * _share(payload.get("data")))
         if self._progress.get(label) != tenth:
@@ -184,18 +199,20 @@ class Live(View):
         self.state.apply(event)
         node_id = event.node_id or ""
         if event.type == "node_output" and event.payload.get("kind") == "progress":
-            self._progress[node_id] = _progress_text(event.payload)
+            self._progress[node_id] = _progress_text(cast(ProgressOutput, event.payload))
         elif event.type in ("node_completed", "node_error", "node_output"):
             self._progress.pop(node_id, None)
-        if event.type == "node_completed" and (event.payload.get("meta") or {}).get("person_id"):
-            self._say_answer(node_id, event.payload)
+        if event.type == "node_completed":
+            completed = cast(NodeCompleted, event.payload)
+            if completed.get("meta", {}).get("person_id"):
+                self._say_answer(node_id, completed)
 
     def tick(self) -> None:
         if time.monotonic() - self._drawn >= self.redraw:
             self.live.refresh()
             self._drawn = time.monotonic()
 
-    def _say_answer(self, node_id: str, payload: Mapping[str, Any]) -> None:
+    def _say_answer(self, node_id: str, payload: NodeCompleted) -> None:
         """A person's finished answer stays above the drawing."""
         from rich.padding import Padding
         from rich.text import Text
@@ -300,7 +317,7 @@ def _share(data: Mapping[str, Any] | None) -> float:
     return min(1.0, done / total) if done and total else 0.0
 
 
-def _progress_text(payload: Mapping[str, Any]) -> str:
+def _progress_text(payload: ProgressOutput) -> str:
     share = _share(payload.get("data"))
     return one_line(payload.get("text"), 100) + (f" {share:.0%}" if share else "")
 

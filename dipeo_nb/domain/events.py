@@ -1,23 +1,7 @@
-"""Events: the one record of a run. Everything else is a fold over them.
+"""Events: the record of a run; everything that is shown of it is a fold over them.
 
 An `Event` is a named tuple because a run makes hundreds of thousands of them. `seq` counts from 1 within a run, without
-gap. `payload` holds plain values only (`common.values`); its shape depends on the type:
-
-| type | payload |
-|---|---|
-| execution_started | variables, diagram (name), diagram_id, source (native form of the diagram), parent, model, options |
-| execution_completed | status, total_duration_ms, outputs {label: value}, node_status {label: status}, usage, cost_usd |
-| execution_error | status (failed, aborted or interrupted), error {type, message, node, hint}, total_duration_ms, node_status |
-| node_started | label, node_type, run (1-based run number of the node), inputs {name: [source node id, source run]}; arrived, all of these, when two have one name |
-| node_completed | label, run, status (completed or maxiter_reached), output (body), content_type, handles, meta, duration_ms |
-| node_error | label, run, error {type, message, hint}, duration_ms, handled (true: the run continues) |
-| node_output | kind (`text`, `reasoning`, `tool`, `stdout`, `progress`), text or data, is_partial, call_id; kind `item`: data {index, output, meta}, what an item of a batch gave; kind `run`: data {run_id, index, diagram}, a run of a sub-diagram that begins; kind `usage`: data {usage, cost_usd, calls, …}, paid by the run in flight |
-| execution_log | level, message, logger_name, extra_fields |
-| interactive_prompt | prompt, timeout, default, request_id |
-| interactive_response | request_id, answer, source (`user`, `answers`, `default`) |
-
-`node_completed` of a person_job carries `meta`: person_id, model, provider, usage {input, output, …}, cost_usd, prompt,
-messages (ids of the conversation messages it added); of a condition: branch; of a code_job: variables (what survives).
+gap. `payload` holds plain values only (`common.values`); its shape depends on the type, see `domain.payloads`.
 """
 
 from __future__ import annotations

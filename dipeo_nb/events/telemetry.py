@@ -11,11 +11,20 @@ program has set up a tracer provider, which is then used.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
+from dipeo_nb.domain.payloads import (
+    ExecutionCompleted,
+    ExecutionError,
+    ExecutionStarted,
+    NodeCompleted,
+    NodeError,
+    NodeMeta,
+    NodeStarted,
+    RunOutput,
+)
 from dipeo_nb.errors import MissingDependencyError
 
 FLUSH_MS = 5000
@@ -79,7 +88,7 @@ class Telemetry:
             case EventType.NODE_COMPLETED | EventType.NODE_ERROR:
                 self._node_ended(event)
             case EventType.NODE_OUTPUT if event.payload.get("kind") == "run":
-                child = event.payload["data"]["run_id"]
+                child = cast(RunOutput, event.payload)["data"]["run_id"]
                 self._watched.add(child)
                 self._parents[child] = self._nodes.get(event.run_id, {}).get(event.node_id or "")
             case kind if kind in FINAL_EVENTS:
@@ -88,7 +97,7 @@ class Telemetry:
                 pass
 
     def _run_started(self, event: Event) -> None:
-        p = event.payload
+        p = cast(ExecutionStarted, event.payload)
         self._nodes[event.run_id] = {}  # an earlier part of the run may have left some open
         attributes = {
             "dipeo.run.id": event.run_id,
@@ -103,7 +112,7 @@ class Telemetry:
         )
 
     def _node_started(self, event: Event) -> None:
-        p, node = event.payload, event.node_id or ""
+        p, node = cast(NodeStarted, event.payload), event.node_id or ""
         if (run := self._runs.get(event.run_id)) is None:
             return
         attributes = {
@@ -124,10 +133,10 @@ class Telemetry:
         span = self._nodes.get(event.run_id, {}).pop(event.node_id or "", None)
         if span is None:
             return  # nothing ran: the last output was passed on
-        p = event.payload
+        p = cast("NodeCompleted | NodeError", event.payload)
         span.set_attributes(_of_model(p.get("meta", {})))
-        if event.type == EventType.NODE_ERROR:
-            self._failed(span, p.get("error") or {})
+        if "error" in p:
+            self._failed(span, p["error"].get("type", "error"))
         span.end(_ns(event))
 
     def _run_ended(self, event: Event) -> None:
@@ -136,17 +145,17 @@ class Telemetry:
         if span is None:
             return
         for left in self._nodes.pop(event.run_id, {}).values():
-            self._failed(left, {"type": Status.ABORTED})
+            self._failed(left, Status.ABORTED)
             left.end(_ns(event))
-        status = str(event.payload.get("status", Status.COMPLETED))
-        span.set_attribute("dipeo.run.status", status)
-        if event.type == EventType.EXECUTION_ERROR:
-            self._failed(span, event.payload.get("error") or {})
+        p = cast("ExecutionCompleted | ExecutionError", event.payload)
+        span.set_attribute("dipeo.run.status", str(p.get("status", Status.COMPLETED)))
+        if "error" in p:
+            self._failed(span, p["error"].get("type", "error"))
         span.end(_ns(event))
 
-    def _failed(self, span: Any, error: Mapping[str, Any]) -> None:
+    def _failed(self, span: Any, error_type: str) -> None:
         # The message is ours or a service's, with secrets taken out; it may quote what a node was given, so it stays here.
-        span.set_attribute("error.type", str(error.get("type", "error")))
+        span.set_attribute("error.type", error_type)
         span.set_status(self._trace.StatusCode.ERROR)
 
     def _within(self, span: Any) -> Any:
@@ -156,7 +165,7 @@ class Telemetry:
         return Context() if span is None else self._trace.set_span_in_context(span, Context())
 
 
-def _of_model(meta: Mapping[str, Any]) -> dict[str, Any]:
+def _of_model(meta: NodeMeta) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     if "retries" in meta:
         attributes["dipeo.node.retries"] = meta["retries"]

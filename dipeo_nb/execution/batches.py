@@ -39,14 +39,13 @@ def batch_items(context: NodeContext, spec: PersonJobNode | SubDiagramNode) -> l
         raise _no_items(context, name, names, present=found is None)
     if items is None:
         kind = "mapping" if isinstance(unviewed(found), Mapping) else "single value"
-        context.execution.emit_log(
-            context.node,
+        context.log(
             "WARNING",
             f"'{name}' of '{label}' is a {kind}, not a list: the batch has one item. Make it a list if that is not meant.",
         )
         items = [found]
     if not items:
-        context.execution.emit_log(context.node, "INFO", f"'{name}' of '{label}' is empty: there is nothing to do.")
+        context.log("INFO", f"'{name}' of '{label}' is empty: there is nothing to do.")
     return items
 
 

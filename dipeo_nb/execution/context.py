@@ -8,12 +8,13 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dipeo_nb.common.values import is_plain, plain_value, well_formed
 from dipeo_nb.diagram.metering import NotQuickError
 from dipeo_nb.diagram.templates import unfilled
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Meter, StreamEvent
+from dipeo_nb.domain.payloads import ItemData, NodeMeta, NodeOutput, UsageCounts, UsageData, UsageOutput
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services, TemplateResult
 from dipeo_nb.errors import LLMConnectionError, LLMError, NodeExecutionError
@@ -61,7 +62,7 @@ class NodeContext:
         self._token = secrets.token_hex(8)
         """Of marks in commands; no value can hold one."""
         self._meta: dict[str, Any] = {}
-        self._paid: list[dict[str, Any]] = []
+        self._paid: list[UsageData] = []
         """Calls that no event tells of yet."""
 
     @property
@@ -202,8 +203,7 @@ class NodeContext:
         """A file's name with its braces (`{a.b}`, `{{a.b}}`) filled in; what nothing provides stays, and is noted in the log."""
         name = self.services.templates.process_single_brace(template, self.names if names is None else names)
         for tag in unfilled(template, name):
-            self.execution.emit_log(
-                self.node,
+            self.log(
                 "WARNING",
                 f"The name '{template}' has {tag}, for which there is no text or number; it is left as it is.",
             )
@@ -225,16 +225,14 @@ class NodeContext:
         if words in self._again:
             self._again.remove(words)
         else:
-            self.execution.emit_log(self.node, "WARNING", words)
+            self.log("WARNING", words)
 
     async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
         """Call a model, showing its text as it comes; usage and cost are charged to this node and the run's budget."""
         response: LLMResponse | None = None
         request = replace(request, budget=self.execution.options.budget, meter=(meter := Meter()))
         self._meta["person"] = request.context.get("person")
-        for call in self._paid:  # should this one be cut off, what was paid before it is known
-            self._delta("usage", "", data=call)
-        self._paid.clear()
+        self._show_paid()  # should this one be cut off, what was paid before it is known
         try:
             async for event in self.services.llm.stream(request):
                 if event.kind == "end":
@@ -250,7 +248,7 @@ class NodeContext:
         except BaseException:  # the run is stopped; what the call has taken until now is known
             if meter.usage is not None:
                 self.charge(LLMResponse("", request.service, request.model, meter.usage, cost_usd=meter.cost_usd))
-                self._delta("usage", "", data=self._paid.pop())
+                self._show_usage(self._paid.pop())
             raise
         if response is None:
             raise LLMConnectionError(
@@ -261,7 +259,7 @@ class NodeContext:
             )
         self.charge(response)
         for warning in response.warnings:
-            self.execution.emit_log(self.node, "WARNING", warning, finish_reason=response.finish_reason)
+            self.log("WARNING", warning, finish_reason=response.finish_reason)
         if request.model and request.model != response.model:
             self._meta["requested_model"] = request.model
         return response if is_plain(response.text) else replace(response, text=well_formed(response.text))
@@ -270,27 +268,56 @@ class NodeContext:
         """One step of an answer, as an event of the run."""
         match event.kind:
             case "text" | "reasoning" if show:
-                self._delta(event.kind, event.text)
+                self.show({"kind": event.kind, "text": event.text, "is_partial": True, "run": self.run})
             case "stream_restarted" if show:
-                self._delta("text", "", restart=True)
-            case "tool_call_end" if show:
-                self._delta("tool", event.text, data=event.data, step="call")
-            case "tool_result" if show:
-                self._delta("tool", event.text, data=event.data, step="result")
-            case "progress":
-                self._delta("progress", event.text, data=event.data)
-            case "start" if event.data and event.data.get("notice"):
-                self.execution.emit_log(self.node, "WARNING", event.data["notice"])
-            case "error":
-                self.execution.emit_log(
-                    self.node, "WARNING", f"{event.text} {_next_step(event.data or {})}", **(event.data or {})
+                self.show({"kind": "text", "text": "", "is_partial": True, "run": self.run, "restart": True})
+            case "tool_call_end" | "tool_result" if show:
+                step = "call" if event.kind == "tool_call_end" else "result"
+                self.show(
+                    {
+                        "kind": "tool",
+                        "text": event.text,
+                        "is_partial": True,
+                        "run": self.run,
+                        "data": event.data,
+                        "step": step,
+                    }
                 )
+            case "progress":
+                self.show(
+                    {"kind": "progress", "text": event.text, "is_partial": True, "run": self.run, "data": event.data}
+                )
+            case "start" if event.data and event.data.get("notice"):
+                self.log("WARNING", event.data["notice"])
+            case "error":
+                self.log("WARNING", f"{event.text} {_next_step(event.data or {})}", **(event.data or {}))
             case _:
                 pass  # pieces of tool calls and partial values are views of what follows
 
-    def _delta(self, kind: str, text: str, **more: Any) -> None:
-        payload = {"kind": kind, "text": text, "is_partial": True, "run": self.run, **more}
-        self.execution.emit_delta(self.node, payload)
+    def show(self, output: NodeOutput) -> None:
+        """Show a piece of output as it comes. Any thread."""
+        self.execution.emit_delta(self.node, output)
+
+    def show_printed(self, text: str) -> None:
+        """Show what a program of the node has printed. Any thread."""
+        self.show({"kind": "stdout", "text": text, "is_partial": True, "run": self.run})
+
+    async def record(self, output: NodeOutput) -> None:
+        """Record a piece of output: when this returns it is stored."""
+        await self.execution.record(self.node, output)
+
+    def log(self, level: str, message: str, **extra: Any) -> None:
+        """Write a line to the log of the run. Any thread."""
+        self.execution.emit_log(self.node, level, message, **extra)
+
+    def _show_usage(self, data: UsageData, *, background: bool = False) -> None:
+        output: UsageOutput = {"kind": "usage", "text": "", "is_partial": True, "run": self.run, "data": data}
+        self.show({**output, "background": True} if background else output)
+
+    def _show_paid(self) -> None:
+        for call in self._paid:
+            self._show_usage(call)
+        self._paid.clear()
 
     def charge(self, response: LLMResponse) -> None:
         """Add a call's usage and cost to this node's account."""
@@ -304,7 +331,8 @@ class NodeContext:
         self._meta["calls"] = calls + 1
         self._meta["provider"] = response.provider
         self._meta["model"] = response.model
-        self._paid.append({"usage": usage, "cost_usd": response.cost_usd, "person": self._meta.get("person")})
+        counts = cast(UsageCounts, usage)
+        self._paid.append({"usage": counts, "cost_usd": response.cost_usd, "person": self._meta.get("person")})
         if response.cached:
             self._meta["saved_usd"] = self._meta.get("saved_usd", 0.0) + (response.saved_usd or 0.0)
 
@@ -315,12 +343,10 @@ class NodeContext:
 
     async def finish_item(self, index: int, given: Mapping[str, Any]) -> None:
         """Record what an item gave, with what was paid until now: when this returns it is stored, and never done again."""
-        for call in self._paid:
-            self._delta("usage", "", data=call)
-        self._paid.clear()
+        self._show_paid()
         self.items[index] = given
-        data = {"index": index, **given}
-        await self.execution.record(self.node, {"kind": "item", "text": "", "run": self.run, "data": data})
+        data = cast(ItemData, {"index": index, **given})
+        await self.record({"kind": "item", "text": "", "run": self.run, "data": data})
 
     def charge_run(self, state: RunState, *, background: bool = False) -> None:
         """Add to this node's account what a run of a sub-diagram has spent since it was last charged.
@@ -345,13 +371,15 @@ class NodeContext:
         self._meta["usage"] = {k: paid.get(k, 0) + usage.get(k, 0) for k in {**paid, **usage}}
         self._meta["cost_usd"] = None if cost is None or new.cost_usd is None else cost + new.cost_usd
         self._meta["calls"] = self._meta.get("calls", 0) + new.calls
-        data = {"usage": usage, "cost_usd": new.cost_usd, "calls": new.calls, "run_id": state.run_id}
-        self._delta("usage", "", data=data, **({"background": True} if background else {}))
+        data: UsageData = {
+            "usage": cast(UsageCounts, usage), "cost_usd": new.cost_usd, "calls": new.calls, "run_id": state.run_id,
+        }  # fmt: skip
+        self._show_usage(data, background=background)
 
-    def spent(self) -> dict[str, Any]:
+    def spent(self) -> NodeMeta:
         """usage, cost_usd (None when a price is unknown), calls, person, provider, model of this run so far, and saved_usd when
         answers came from recordings; empty without calls."""
-        return dict(self._meta)
+        return cast(NodeMeta, dict(self._meta))
 
 
 def _next_step(data: Mapping[str, Any]) -> str:

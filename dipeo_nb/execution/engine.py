@@ -18,21 +18,21 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from dipeo_nb.common import user_code
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.loop import closing
 from dipeo_nb.common.scrub import logger, redactor
-from dipeo_nb.common.values import UnsupportedValueError, is_plain, plain_value, well_formed
-from dipeo_nb.domain.budget import Budget
+from dipeo_nb.common.values import UnsupportedValueError, well_formed
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.payloads import InteractiveResponse
 from dipeo_nb.domain.plan import Plan, PlanNode
-from dipeo_nb.domain.ports import CodeRunner, InteractionPort, Question, RunGate
+from dipeo_nb.domain.ports import CodeRunner, Question, RunGate
 from dipeo_nb.errors import (
     BudgetExceededError,
     DipeoError,
@@ -42,7 +42,7 @@ from dipeo_nb.errors import (
     RunInterruptedError,
     RunTimeoutError,
 )
-from dipeo_nb.execution import code_state, handlers, live, run_log, schedule
+from dipeo_nb.execution import code_state, handlers, live, record, run_log, schedule
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endless
 from dipeo_nb.execution.fold import RunState, Spent
@@ -62,6 +62,7 @@ from dipeo_nb.execution.recovery import (
     published,
 )
 from dipeo_nb.execution.recovery import Run as NodeRun
+from dipeo_nb.execution.run_options import RunOptions
 from dipeo_nb.execution.signals import Signal, Signals
 from dipeo_nb.execution.state.memory import taken_over
 
@@ -71,41 +72,6 @@ BEAT_S = 20.0
 _LOG = logger(__name__)
 INLINE_BURST = 64
 """Synchronous handlers run in a row before other work on the loop gets its turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How one run is to be run; `container.Runtime` fills the defaults from the settings."""
-
-    variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Inputs of the run: global variables for templates, expressions and code."""
-    model: str | None = None
-    """Moves every person: `local`, `echo`, `openai:NAME`; None leaves the diagram's models."""
-    own_models: frozenset[str] = frozenset()
-    """Ids of persons that `model` does not move: a fork has given them a model by name."""
-    timeout: float = 3600.0
-    """Seconds for the run."""
-    node_timeout: float = 600.0
-    """Seconds for one run of one node that names no own limit."""
-    parallelism: int = 20
-    """Nodes at work at the same time."""
-    max_iterations: int = 100
-    """Visits of one node before its loop counts as endless."""
-    interaction: InteractionPort | None = None
-    """Who answers user_response nodes; None: `Execution.answer` (a form in the live view)."""
-    parent_run_id: str | None = None
-    budget: Budget | None = None
-    """What the run may spend on models; shared by all its nodes."""
-    pass_env: tuple[str, ...] = ()
-    """Names of variables of the environment that programs of nodes get besides the harmless ones."""
-    delta_interval: float = 1 / 30
-    """Seconds between two commits of streamed text."""
-    source: Mapping[str, Any] | None = None
-    """The diagram in native form, recorded with the run."""
-    reuse: Mapping[NodeRun, Event] = field(default_factory=dict[NodeRun, Event])
-    """Finished runs of nodes, from the log of another run of the diagram: they are taken over instead of done."""
-    forked_from: Mapping[str, Any] | None = None
-    """run_id, node and run of it, when the run is a fork; recorded."""
 
 
 class Execution:
@@ -348,7 +314,7 @@ class Execution:
             self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         live.enter(self.services.store, self.run_id, self, instead_of=self._recovered)
         self._begin = self._monotonic()
-        self._emit(EventType.EXECUTION_STARTED, None, self._started_payload())
+        self._emit(EventType.EXECUTION_STARTED, None, record.run_started(self.plan, self.options, self.gate, resumed=self._recovered and self._recovered.seq))
         work = self._loop.create_task(self._carried_out(self._loop))
         try:
             return await asyncio.shield(work)
@@ -467,8 +433,7 @@ class Execution:
         question = Question(self.run_id, node.id, label, prompt, timeout, default, request_id, path)
         self.questions.open(request_id)
         try:
-            asked = {"prompt": prompt, "timeout": timeout, "default": default, "request_id": request_id, "label": label}
-            self._emit(EventType.INTERACTIVE_PROMPT, node.id, {**asked, "path": list(path)} if len(path) > 1 else asked)
+            self._emit(EventType.INTERACTIVE_PROMPT, node.id, record.prompt(question))
             await self.journal.flush()
             answer, source = await self.questions.asked(question, timeout)
             answer = well_formed(answer)
@@ -482,9 +447,8 @@ class Execution:
             answer, source = default, "default"
         finally:
             self.questions.close(request_id)
-        self._emit(
-            EventType.INTERACTIVE_RESPONSE, node.id, {"request_id": request_id, "answer": answer, "source": source}
-        )
+        response: InteractiveResponse = {"request_id": request_id, "answer": answer, "source": source}
+        self._emit(EventType.INTERACTIVE_RESPONSE, node.id, response)
         await self.journal.flush()
         await self.questions.recorded()
         return answer, source
@@ -538,11 +502,7 @@ class Execution:
         if self._elsewhere(functools.partial(self.emit_log, **extra), node, level, message):
             return
         message = redactor.text(message)
-        self._emit(
-            EventType.EXECUTION_LOG,
-            node.id if node else None,
-            {"level": level, "message": message, "logger_name": "dipeo_nb", "extra_fields": extra},
-        )
+        self._emit(EventType.EXECUTION_LOG, node.id if node else None, record.log_line(level, message, extra))
 
     # The loop.
 
@@ -590,11 +550,7 @@ class Execution:
                     self._maxed.add(index)
                     if self._shares_code:
                         code_state.pass_on(self.plan, self._assigned, self._outputs, index, run)
-                    self._emit(
-                        EventType.NODE_COMPLETED,
-                        node.id,
-                        {"label": node.label, "node_type": node.type, "run": run, "status": Status.MAXITER_REACHED},
-                    )
+                    self._emit(EventType.NODE_COMPLETED, node.id, record.node_passed_on(node, run))
                 case schedule.Exhausted(node=index, visits=visits):
                     self._failure = endless(self.plan, self.plan.nodes[index], visits, self.run_id)
                 case schedule.Finish():
@@ -609,17 +565,11 @@ class Execution:
         while self._ready and room > 0:
             command, inputs = self._ready.popleft()
             node = self.plan.nodes[command.node]
-            payload = {
-                "label": node.label,
-                "node_type": node.type,
-                "run": command.run,
-                "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},
-            }
-            if len(payload["inputs"]) < len(inputs.arrived):  # two of one name
-                payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]
             place = node.index, command.run
+            attempt: int | None = None
             if self._attempts and (before := self._attempts.get(place)):
-                payload["attempt"] = self._attempts[place] = before + 1
+                attempt = self._attempts[place] = before + 1
+            payload = record.node_started(node, command.run, inputs, attempt)
             self.journal.note(EventType.NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
             self._working.add(node.index)
             self._starting.append((command, inputs))
@@ -799,31 +749,20 @@ class Execution:
         except UnsupportedValueError as error:
             self._failed(context, error, begin)
             return
-        payload = self._completion(context, output, begin)
+        label = redactor(node.label) if self._secretive else node.label
+        payload = record.node_completed(
+            node,
+            context.run,
+            output,
+            (self._monotonic() - begin) * 1000,
+            label=label,
+            published=context.published,
+        )
         self._working.discard(node.index)
         self._keep(context, output)
         self.journal.end_streams(node.id)
         self.journal.note(EventType.NODE_COMPLETED, node.id, payload)
         self._ticks.append(schedule.Done(node.index, output.handles))
-
-    def _completion(self, context: NodeContext, output: Output, begin: float) -> dict[str, Any]:
-        """The payload of a `node_completed`."""
-        node, run = context.node, context.run
-        payload = {
-            "label": redactor(node.label) if self._secretive else node.label,
-            "node_type": node.type,
-            "run": run,
-            "status": Status.COMPLETED,
-            "output": redactor(output.body),
-            "text": redactor(output.text) if output.text else output.text,
-            "handles": output.handles,
-            "meta": redactor(output.meta) if output.meta else output.meta,
-            "globals": redactor(context.published) if context.published else {},
-            "duration_ms": (self._monotonic() - begin) * 1000,
-        }
-        if output.conversation is not None and "at" in output.conversation:
-            payload["conversation"] = output.conversation["at"]
-        return payload
 
     def _failed(self, context: NodeContext, error: Exception, begin: float) -> None:
         node = context.node
@@ -833,21 +772,10 @@ class Execution:
         self.journal.end_streams(node.id)
         self._nodes_failed.add(node.index)
         handled = goes_on(self.plan, node)
-        described = describe(ours, node.label)
-        if not is_plain(described):
-            described = plain_value(described, lossy=True)
-        self._emit(
-            EventType.NODE_ERROR,
-            node.id,
-            {
-                "label": node.label,
-                "run": context.run,
-                "error": described,
-                "handled": handled,
-                "meta": context.spent(),
-                "duration_ms": (self._monotonic() - begin) * 1000,
-            },
-        )
+        described = record.error_info(ours, node)
+        duration_ms, spent = (self._monotonic() - begin) * 1000, context.spent()
+        failed = record.node_failed(node, context.run, described, duration_ms, handled=handled, spent=spent)
+        self._emit(EventType.NODE_ERROR, node.id, failed)
         if not handled:
             self._fail(ours)
             return
@@ -918,10 +846,7 @@ class Execution:
         duration = self._worked_ms + (self._monotonic() - self._begin) * 1000
         statuses = self._node_statuses()
         if self._failure is None:
-            self.journal.emit_last(
-                EventType.EXECUTION_COMPLETED,
-                {"status": Status.COMPLETED, "total_duration_ms": duration, "node_status": statuses},
-            )
+            self.journal.emit_last(EventType.EXECUTION_COMPLETED, record.run_completed(duration, statuses))
             return
         self.error = self._failure
         redactor.error(self._failure)
@@ -930,15 +855,8 @@ class Execution:
             cut_off = isinstance(self._failure, RunInterruptedError)
             status = Status.INTERRUPTED if cut_off else Status.ABORTED
             statuses |= {self.plan.nodes[i].id: str(status) for i in self._working}
-        label = getattr(self._failure, "node", None)
         self.journal.emit_last(
-            EventType.EXECUTION_ERROR,
-            {
-                "status": status,
-                "error": describe(self._failure, label),
-                "total_duration_ms": duration,
-                "node_status": statuses,
-            },
+            EventType.EXECUTION_ERROR, record.run_failed(self._failure, status, duration, statuses)
         )
 
     def _node_statuses(self) -> dict[str, str]:
@@ -948,24 +866,3 @@ class Execution:
         statuses |= {nodes[i].id: str(Status.ABORTED) for i in self._working}
         skipped = self._finish.skipped if self._finish is not None else ()
         return statuses | {nodes[i].id: str(Status.SKIPPED) for i in skipped}
-
-    def _started_payload(self) -> dict[str, Any]:
-        return {
-            "variables": dict(self.options.variables),
-            "diagram": self.plan.name,
-            "diagram_id": self.plan.source_path,
-            "source": self.options.source,
-            "labels": {n.id: n.label for n in self.plan.nodes},
-            "model": self.options.model,
-            "parent": self.options.parent_run_id,
-            "trust": self.gate.stamped(self.options.source, whole=redactor(self.options.source) is self.options.source),
-            **({"resumed": self._recovered.seq} if self._recovered is not None else {}),
-            **({"forked_from": dict(self.options.forked_from)} if self.options.forked_from else {}),
-            "options": {
-                "node_timeout": self.options.node_timeout,
-                "timeout": self.options.timeout,
-                "parallelism": self.options.parallelism,
-                "max_iterations": self.options.max_iterations,
-                **({"own_models": sorted(self.options.own_models)} if self.options.own_models else {}),
-            },
-        }

@@ -8,17 +8,31 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.payloads import (
+    ExecutionCompleted,
+    ExecutionError,
+    ExecutionStarted,
+    InteractivePrompt,
+    InteractiveResponse,
+    NodeCompleted,
+    NodeError,
+    NodeMeta,
+    NodeOutput,
+    NodeStarted,
+    UsageData,
+)
 
 TEXT_LIMIT = 100_000
 """Characters of streamed text kept per node."""
 PROGRESS_LIMIT = 200
 """Lines of progress kept per node."""
+_ABSENT: Any = object()
 
 
 @dataclass(slots=True)
@@ -40,7 +54,7 @@ class NodeState:
     """Text streamed by the run in flight, else by the last one."""
     progress: dict[str, str] = field(default_factory=dict[str, str])
     """What the run in flight says of how far it is, each line by what it is about: the nodes of a sub-diagram, or only "how far"."""
-    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    meta: NodeMeta = field(default_factory=NodeMeta)
     usage: TokenUsage = field(default_factory=TokenUsage)
     cost_usd: float | None = None
     """Sum of the prices of its calls; None without any, and when one is unknown (`cost_complete`)."""
@@ -51,7 +65,7 @@ class NodeState:
     """Whether its last run was taken over from the run that this one is a fork of."""
     children: list[str] = field(default_factory=list[str])
     """Ids of the runs of sub-diagrams that it began."""
-    paid: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    paid: list[UsageData] = field(default_factory=list[UsageData])
     """Usage and cost of the calls of the run in flight; accounted for when it ends, or is found to have been cut off."""
 
     __repr__ = bounded_repr
@@ -207,7 +221,7 @@ class RunState:
     # One method per event type, in the order of a run.
 
     def _execution_started(self, event: Event) -> None:
-        p = event.payload
+        p = cast(ExecutionStarted, event.payload)
         if "resumed" in p:
             self._go_on()
             return
@@ -243,7 +257,7 @@ class RunState:
         node = self.nodes.get(event.node_id)
         if node is None:
             node = self.nodes[event.node_id] = NodeState()
-            self.labels.setdefault(event.node_id, event.payload.get("label", event.node_id))
+            self.labels.setdefault(event.node_id, cast(NodeStarted, event.payload).get("label", event.node_id))
         if node.started_at is None:
             self.order.append(event.node_id)
         node.status = Status.RUNNING
@@ -253,30 +267,33 @@ class RunState:
         node.error = None
 
     def _node_output(self, event: Event) -> None:
-        kind = event.payload.get("kind")
-        if kind == "usage" and event.node_id in self.nodes:
-            if event.payload.get("background"):  # the node has finished
-                self._account(self.nodes[event.node_id], {"calls": 1, **event.payload["data"]})
-            else:
-                self.nodes[event.node_id].paid.append(event.payload["data"])
-        elif kind == "run" and event.node_id in self.nodes:
-            children = self.nodes[event.node_id].children
-            if (child := event.payload["data"]["run_id"]) not in children:
-                children.append(child)
-        elif kind == "progress" and event.node_id in self.nodes:
-            lines, data = self.nodes[event.node_id].progress, event.payload.get("data") or {}
-            lines[f"{data.get('run_id', '')} {data.get('node', '')}"] = event.payload.get("text", "")
-            if len(lines) > PROGRESS_LIMIT:
-                del lines[next(iter(lines))]
-        if event.payload.get("kind") in ("text", "stdout") and event.node_id in self.nodes:
-            node = self.nodes[event.node_id]
-            if event.payload.get("restart"):
-                node.text = ""
-            node.text = (node.text + event.payload.get("text", ""))[-TEXT_LIMIT:]
+        if (node := self.nodes.get(event.node_id or "")) is None or "kind" not in event.payload:
+            return
+        p = cast(NodeOutput, event.payload)
+        match p["kind"]:
+            case "text" | "stdout":
+                if p.get("restart"):
+                    node.text = ""
+                node.text = (node.text + p.get("text", ""))[-TEXT_LIMIT:]
+            case "usage":
+                if p.get("background"):  # the node has finished
+                    self._account(node, {"calls": 1, **p["data"]})
+                else:
+                    node.paid.append(p["data"])
+            case "run":
+                if (child := p["data"]["run_id"]) not in node.children:
+                    node.children.append(child)
+            case "progress":
+                data = p.get("data") or {}
+                node.progress[f"{data.get('run_id', '')} {data.get('node', '')}"] = p.get("text", "")
+                if len(node.progress) > PROGRESS_LIMIT:
+                    del node.progress[next(iter(node.progress))]
+            case _:
+                pass
 
     def _node_completed(self, event: Event) -> None:
         assert event.node_id is not None
-        p = event.payload
+        p = cast(NodeCompleted, event.payload)
         node = self.nodes[event.node_id]
         node.status = p.get("status", Status.COMPLETED)
         if node.status == Status.MAXITER_REACHED:
@@ -293,17 +310,17 @@ class RunState:
         if p.get("node_type") == "endpoint":
             self.outputs[self.label(event.node_id)] = node.output
 
-    def _with_meta(self, event: Event, node: NodeState, meta: Mapping[str, Any]) -> None:
+    def _with_meta(self, event: Event, node: NodeState, meta: NodeMeta) -> None:
         node.retries += meta.get("retries", 0)
         self._account(node, meta)
         self.conversation.extend(meta.get("messages", ()))
         if "memory" in meta:
             kept = ("person_id", "prompt", "memory", "messages", "answer")
-            turn = {k: meta[k] for k in kept if k in meta}
+            turn = {k: v for k in kept if (v := meta.get(k, _ABSENT)) is not _ABSENT}
             self.turns.append({"node_id": event.node_id, "run": node.runs, **turn})
         self.turns.extend({"node_id": event.node_id, "run": node.runs, **turn} for turn in meta.get("turns", ()))
 
-    def _account(self, node: NodeState, meta: Mapping[str, Any]) -> None:
+    def _account(self, node: NodeState, meta: NodeMeta | UsageData) -> None:
         usage = meta.get("usage")
         if usage is None:
             return
@@ -327,27 +344,29 @@ class RunState:
         node = self.nodes.setdefault(event.node_id, NodeState())
         self._forget_questions(event.node_id)
         node.status = Status.FAILED
-        node.error = event.payload.get("error")
+        p = cast(NodeError, event.payload)
+        node.error = p.get("error")
         node.ended_at = event.occurred_at
-        node.runs = event.payload.get("run", node.runs)
-        node.duration_s += event.payload.get("duration_ms", 0.0) / 1000
+        node.runs = p.get("run", node.runs)
+        node.duration_s += p.get("duration_ms", 0.0) / 1000
         node.paid = []
-        self._account(node, event.payload.get("meta", {}))
+        self._account(node, p.get("meta", {}))
 
     def _interactive_prompt(self, event: Event) -> None:
-        label, path = event.payload.get("label"), event.payload.get("path")
+        p = cast(InteractivePrompt, event.payload)
+        label, path = p.get("label"), p.get("path")
         for old in [
             k for k, q in self.questions.items() if (q["node_id"], q.get("label"), q.get("path")) == (event.node_id, label, path)
         ]:
             del self.questions[old]  # it was not answered in time, and its node tries again
-        self.questions[event.payload["request_id"]] = {
-            **event.payload,
+        self.questions[p["request_id"]] = {
+            **p,
             "node_id": event.node_id,
             "asked_at": event.occurred_at,
         }
 
     def _interactive_response(self, event: Event) -> None:
-        self.questions.pop(event.payload["request_id"], None)
+        self.questions.pop(cast(InteractiveResponse, event.payload)["request_id"], None)
 
     def _forget_questions(self, node_id: str) -> None:
         """A node that failed no longer asks (it may have timed out)."""
@@ -355,20 +374,22 @@ class RunState:
             del self.questions[request_id]
 
     def _execution_completed(self, event: Event) -> None:
-        self._end(event, event.payload.get("status", Status.COMPLETED))
+        p = cast(ExecutionCompleted, event.payload)
+        self._end(event, p, p.get("status", Status.COMPLETED))
 
     def _execution_error(self, event: Event) -> None:
-        self.error = event.payload.get("error")
-        self._end(event, event.payload.get("status", Status.FAILED))
+        p = cast(ExecutionError, event.payload)
+        self.error = p.get("error")
+        self._end(event, p, p.get("status", Status.FAILED))
 
-    def _end(self, event: Event, status: str) -> None:
+    def _end(self, event: Event, p: ExecutionCompleted | ExecutionError, status: str) -> None:
         self.status = status
         self.ended_at = event.occurred_at
-        self.duration_s = event.payload.get("total_duration_ms", 0.0) / 1000
+        self.duration_s = p.get("total_duration_ms", 0.0) / 1000
         self.questions.clear()
         for node in self.nodes.values():
             self._settle(node)
-        for node_id, node_status in event.payload.get("node_status", {}).items():
+        for node_id, node_status in p.get("node_status", {}).items():
             if node_id in self.nodes:
                 self.nodes[node_id].status = node_status
 

@@ -23,6 +23,7 @@ from dipeo_nb.domain.ports import Clock, Services
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution import run_log
 from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.record import log_line
 
 _LOG = logger(__name__)
 STREAMED = ("text", "reasoning", "stdout")
@@ -267,12 +268,11 @@ class Journal:
         self.note(
             EventType.EXECUTION_LOG,
             None,
-            {
-                "level": "WARNING" if error.facts.get("cause") == "read_only" else "ERROR",
-                "message": f"The run goes on but is not recorded: {error.message}",
-                "logger_name": "dipeo_nb",
-                "extra_fields": {"hint": error.hint},
-            },
+            log_line(
+                "WARNING" if error.facts.get("cause") == "read_only" else "ERROR",
+                f"The run goes on but is not recorded: {error.message}",
+                {"hint": error.hint},
+            ),
         )
 
     # The end.

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.payloads import InteractivePrompt, InteractiveResponse
 from dipeo_nb.domain.ports import InteractionPort, Question, RunStore
 from dipeo_nb.errors import StorageError, UserError
 from dipeo_nb.execution.interaction import asked_of, no_question
@@ -152,12 +153,12 @@ def unanswered(events: Iterable[Event]) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for event in events:
         if event.type is EventType.INTERACTIVE_PROMPT:
-            payload = {**event.payload, "node_id": event.node_id}
+            payload = {**cast(InteractivePrompt, event.payload), "node_id": event.node_id}
             for old in [r for r, p in found.items() if _place(p) == _place(payload)]:
                 del found[old]  # it was not answered in time, and its node tries again
-            found[event.payload["request_id"]] = payload
+            found[payload["request_id"]] = payload
         elif event.type is EventType.INTERACTIVE_RESPONSE:
-            found.pop(event.payload["request_id"], None)
+            found.pop(cast(InteractiveResponse, event.payload)["request_id"], None)
         elif event.type in (EventType.NODE_ERROR, EventType.NODE_COMPLETED):
             for request_id in [r for r, p in found.items() if p["node_id"] == event.node_id]:
                 del found[request_id]

@@ -68,7 +68,7 @@ def short_id(run_id: str, length: int = SHORT_ID) -> str:
 
 def models(state: RunState) -> str:
     """The model that the run moved its persons to, else those that answered."""
-    answered = dict.fromkeys(str(n.meta["model"]) for n in state.nodes.values() if n.meta.get("model"))
+    answered = dict.fromkeys(model for n in state.nodes.values() if (model := n.meta.get("model")))
     return state.model or ", ".join(answered)
 
 

@@ -69,7 +69,7 @@ async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str,
             view=context.assigned,
             shared=not spec.isolated,
             file=file,
-            on_output=lambda text: _printed(context, text),
+            on_output=context.show_printed,
             on_log=lambda payload: execution.hear(context.node, payload),
         )
     except CodeError as error:
@@ -119,7 +119,7 @@ async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: 
         timeout=_limit(spec),
         env=base_dir(files),
         pass_env=context.execution.options.pass_env,
-        on_output=lambda text: _printed(context, text),
+        on_output=context.show_printed,
     )
     return Output(value, meta={"stdout": stdout} if stdout else {})
 
@@ -138,7 +138,7 @@ async def _shell(context: NodeContext, spec: CodeJobNode, code: str, name: str, 
             timeout=_limit(spec),
             env={**base_dir(services.files), **names, "INPUT_KEYS": ",".join(given)},
             pass_env=context.execution.options.pass_env,
-            on_output=lambda text: _printed(context, text),
+            on_output=context.show_printed,
         )
     if done.status:
         raise CodeError(
@@ -157,11 +157,6 @@ def _names(context: NodeContext) -> dict[str, Any]:
 
 def _limit(spec: CodeJobNode) -> float:
     return CODE_TIMEOUT if spec.timeout is None else spec.timeout
-
-
-def _printed(context: NodeContext, text: str) -> None:
-    payload = {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
-    context.execution.emit_delta(context.node, payload)
 
 
 def source(context: NodeContext, spec: CodeJobNode) -> tuple[str, str, Path | None]:

@@ -121,8 +121,7 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
     facts = {"person_id": person.id, "prompt": prompt, "answer": response.text, "memory": heard.facts}
     if decision is None:
         decision, facts["decided_by"] = DEFAULT_DECISION, "default"
-        context.execution.emit_log(
-            context.node,
+        context.log(
             "WARNING",
             f"The answer is neither yes nor no, so condfalse is taken: {' '.join(response.text.split())[:200]!r}. "
             "Ask for a yes or a no in judge_by, or use a model that can answer in JSON.",

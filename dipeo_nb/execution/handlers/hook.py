@@ -47,7 +47,7 @@ async def run(context: NodeContext) -> Output:
         except (CodeError, ServiceError) as error:
             if attempt == spec.retry_count:
                 raise
-            context.execution.emit_log(context.node, "WARNING", f"{error.message} It is tried again.")
+            context.log("WARNING", f"{error.message} It is tried again.")
             await asyncio.sleep(RETRY_PAUSE)
     raise AssertionError("the last attempt returns or raises")
 
@@ -98,9 +98,7 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
             timeout=_limit(spec),
             env={**base_dir(files), **inputs, **own},
             pass_env=context.execution.options.pass_env,
-            on_output=lambda text: context.execution.emit_delta(
-                context.node, {"kind": "stdout", "text": text, "is_partial": True, "run": context.run}
-            ),
+            on_output=context.show_printed,
         )
     if done.status:
         raise CodeError(

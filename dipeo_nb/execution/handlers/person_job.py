@@ -19,6 +19,7 @@ from dipeo_nb.errors import LLMError, NodeExecutionError, TemplateError
 from dipeo_nb.execution import batches, memory
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
+from dipeo_nb.execution.record import count
 
 
 async def run(context: NodeContext) -> Output:
@@ -71,7 +72,7 @@ def _unanswered(context: NodeContext, response: LLMResponse) -> None:
     message = f"The model called {called}, and no function runs in a diagram."
     if not response.text.strip():
         raise NodeExecutionError(f"{message} It said nothing besides.", hint=FUNCTION_TOOLS)
-    context.execution.emit_log(context.node, "WARNING", f"{message} {FUNCTION_TOOLS}")
+    context.log("WARNING", f"{message} {FUNCTION_TOOLS}")
 
 
 def _template(context: NodeContext, spec: PersonJobNode) -> str:
@@ -218,9 +219,7 @@ async def _select(
         problem = f"its answer names no message: {' '.join(response.text.split())[:200]!r}"
     by = "model"
     if ids is None:
-        context.execution.emit_log(
-            context.node, "WARNING", f"Memory was chosen by score, as the model could not choose: {problem}"
-        )
+        context.log("WARNING", f"Memory was chosen by score, as the model could not choose: {problem}")
         by, ids = "score", [m.id for m in candidates[: at_most or selection.CHOSEN_BY_SCORE]]
     wanted = set(ids[:at_most] if at_most else ids)
     return [m for m in log if m.id in wanted], by
@@ -276,17 +275,7 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
         meta = {} if answer is None else {name: answer.meta[name] for name in _TURN}
         output = None if answer is None else plain(answer.body)
         await context.finish_item(index, {"output": output, "meta": meta})
-        done, total = next(counted), len(items)  # others may have become durable while this one did
-        context.execution.emit_delta(
-            context.node,
-            {
-                "kind": "progress",
-                "text": f"{done} of {total}",
-                "data": {"done": done, "of": total},
-                "is_partial": True,
-                "run": context.run,
-            },
-        )
+        context.show(count(context.run, next(counted), len(items)))  # others may have become durable while this one did
 
     lacking = [(index, item) for index, item in enumerate(items) if index not in finished]
     await batches.for_each(lacking, one, at_once=spec.max_concurrent if spec.batch_parallel else 1)

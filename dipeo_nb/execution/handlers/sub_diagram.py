@@ -22,6 +22,13 @@ from dipeo_nb.diagram.templates import resolve
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import SubDiagramNode
+from dipeo_nb.domain.payloads import (
+    ChildData,
+    ExecutionStarted,
+    NodeCompleted,
+    NodeError,
+    NodeStarted,
+)
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Question, RunGate
 from dipeo_nb.errors import (
@@ -39,6 +46,7 @@ from dipeo_nb.execution.inputs import Output, as_text, plain
 from dipeo_nb.execution.journal import legible
 from dipeo_nb.execution.memory import as_record
 from dipeo_nb.execution.nested import matched
+from dipeo_nb.execution.record import count, progress
 from dipeo_nb.execution.recovery import begun_work, changed_nodes, error_value, message_of, recovered, reusable
 
 TIMEOUT = None  # the run's own limit holds for its children too
@@ -163,10 +171,10 @@ async def _ended(context: NodeContext) -> dict[int, _Ended]:
 
 def _last_value(events: list[Event]) -> Any:
     for event in reversed(events):
-        if event.type is EventType.NODE_COMPLETED and "output" in event.payload:
-            return event.payload["output"]
-        if event.type is EventType.NODE_ERROR and event.payload.get("handled"):
-            return error_value(event.payload["error"])
+        if event.type is EventType.NODE_COMPLETED and "output" in (completed := cast(NodeCompleted, event.payload)):
+            return completed["output"]
+        if event.type is EventType.NODE_ERROR and (failed := cast(NodeError, event.payload)).get("handled"):
+            return error_value(failed["error"])
     return None
 
 
@@ -207,8 +215,8 @@ class _Children:
         child = self._execution(source, variables, index, **more)
         self._known[index] = child.run_id
         context.begun.add(child.run_id)
-        data = {"run_id": child.run_id, "index": index, "diagram": child.plan.name}
-        await context.execution.record(context.node, {"kind": "run", "text": "", "run": context.run, "data": data})
+        data: ChildData = {"run_id": child.run_id, "index": index, "diagram": child.plan.name}
+        await context.record({"kind": "run", "text": "", "run": context.run, "data": data})
         return child
 
     async def _again(self, source: _Source, events: list[Event], variables: Mapping[str, Any], index: int) -> Any:
@@ -217,7 +225,7 @@ class _Children:
         services = context.services
         visits = context.execution.options.max_iterations
         context.execution.gate.admit(events)
-        recorded = events[0].payload["source"]
+        recorded = cast(ExecutionStarted, events[0].payload).get("source")
         plan, changed = source.plan, set[int]()
         if recorded not in (source.native, legible(redactor(source.native))):
             before = await asyncio.to_thread(_plan, context, _recorded(context, events, source.document))
@@ -236,9 +244,7 @@ class _Children:
         except (RunError, UserError) as error:  # it needs what held a secret
             if events[0].run_id not in context.begun:
                 raise
-            context.execution.emit_log(
-                context.node, "WARNING", f"{error.message} '{plan.name}' runs from its beginning."
-            )
+            context.log("WARNING", f"{error.message} '{plan.name}' runs from its beginning.")
             return await self._begun(source, variables, index)
         live.enter(services.store, events[0].run_id, found)
         await services.store.claim(events[0].run_id, mine=True)
@@ -260,8 +266,7 @@ class _Children:
         if not self._noted:
             self._noted = True
             names = ", ".join(f"'{plan.nodes[i].label}'" for i in sorted(changed)) or "fewer nodes"
-            context.execution.emit_log(
-                context.node,
+            context.log(
                 "INFO",
                 f"The diagram '{plan.name}' has changed since ({names}); what it had done up to there is taken over.",
             )
@@ -320,9 +325,7 @@ class _Children:
                     if not events:
                         raise
                     document, record = _recorded(context, events), events[0]
-                    context.execution.emit_log(
-                        context.node, "WARNING", f"{error.message} The run goes on with the diagram as it was recorded."
-                    )
+                    context.log("WARNING", f"{error.message} The run goes on with the diagram as it was recorded.")
                 self._source = await self._of(document, record)
             return self._source
 
@@ -342,9 +345,9 @@ class _Children:
 
 def _recorded(context: NodeContext, events: list[Event], current: Diagram | None = None) -> Diagram:
     """The diagram of a run, as it was."""
-    first = events[0].payload
+    first = cast(ExecutionStarted, events[0].payload)
     path = first.get("diagram_id") if current is None else current.path
-    text = json.dumps(first["source"], ensure_ascii=False)
+    text = json.dumps(first.get("source"), ensure_ascii=False)
     if current is None and HIDDEN in text:
         raise UserError(
             f"The sub-diagram '{first.get('diagram')}' held a credential, which is not recorded.",
@@ -418,27 +421,25 @@ async def _alone(context: NodeContext, child: Any) -> None:
     try:
         await _completed(context, child, background=True)
     except NodeExecutionError as error:
-        context.execution.emit_log(context.node, "ERROR", f"{error.message} {error.hint or ''}".strip())
+        context.log("ERROR", f"{error.message} {error.hint or ''}".strip())
 
 
 def _teller(context: NodeContext) -> Any:
     """Shows in the parent's view where the child is."""
 
     def tell(event: Event) -> None:
-        label = event.payload.get("label")
         match event.type:
             case EventType.NODE_STARTED:
-                text = f"{label} …"
+                mark = "…"
             case EventType.NODE_COMPLETED if event.payload.get("status") == Status.COMPLETED:
-                text = f"{label} ✓"
+                mark = "✓"
             case EventType.NODE_ERROR:
-                text = f"{label} ✗"
+                mark = "✗"
             case _:
                 return
+        label = cast("NodeStarted | NodeCompleted | NodeError", event.payload).get("label")
         data = {"run_id": event.run_id, "node": event.node_id, "type": str(event.type)}
-        context.execution.emit_delta(
-            context.node, {"kind": "progress", "text": text, "data": data, "is_partial": True, "run": context.run}
-        )
+        context.show(progress(context.run, f"{label} {mark}", data))
 
     return tell
 
@@ -489,11 +490,7 @@ async def _batch(context: NodeContext, spec: SubDiagramNode) -> Output:
             failed[index] = error
             return
         done[index] = child
-        text = f"{len(done)} of {len(items)}"
-        data = {"done": len(done), "of": len(items)}
-        context.execution.emit_delta(
-            context.node, {"kind": "progress", "text": text, "data": data, "is_partial": True, "run": context.run}
-        )
+        context.show(count(context.run, len(done), len(items)))
 
     await batches.for_each(enumerate(items), one, at_once=spec.max_concurrent if spec.batch_parallel else 1)
     if failed:

@@ -1,0 +1,163 @@
+"""Payloads of the events that the engine writes, each made in one place. They hold real values; secrets are taken out after that,
+except of a completed node (see there)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.values import is_plain, plain_value
+from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.payloads import (
+    ConversationPoint,
+    ErrorInfo,
+    ExecutionCompleted,
+    ExecutionError,
+    ExecutionLog,
+    ExecutionStarted,
+    InteractivePrompt,
+    NodeCompleted,
+    NodeError,
+    NodeMeta,
+    NodeStarted,
+    ProgressOutput,
+)
+from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.domain.ports import Question, RunGate
+from dipeo_nb.errors import DipeoError
+from dipeo_nb.execution.failures import describe
+from dipeo_nb.execution.inputs import Inputs, Output
+from dipeo_nb.execution.run_options import RunOptions
+
+
+def run_started(plan: Plan, options: RunOptions, gate: RunGate, *, resumed: int | None) -> ExecutionStarted:
+    """A run begins, or is resumed after the event of that number."""
+    source = options.source
+    return cast(
+        ExecutionStarted,
+        {
+            "variables": dict(options.variables),
+            "diagram": plan.name,
+            "diagram_id": plan.source_path,
+            "source": source,
+            "labels": {n.id: n.label for n in plan.nodes},
+            "model": options.model,
+            "parent": options.parent_run_id,
+            "trust": gate.stamped(source, whole=redactor(source) is source),
+            **({} if resumed is None else {"resumed": resumed}),
+            **({"forked_from": dict(options.forked_from)} if options.forked_from else {}),
+            "options": {
+                "node_timeout": options.node_timeout,
+                "timeout": options.timeout,
+                "parallelism": options.parallelism,
+                "max_iterations": options.max_iterations,
+                **({"own_models": sorted(options.own_models)} if options.own_models else {}),
+            },
+        },
+    )
+
+
+def run_completed(duration_ms: float, statuses: Mapping[str, str]) -> ExecutionCompleted:
+    return {"status": "completed", "total_duration_ms": duration_ms, "node_status": statuses}
+
+
+def run_failed(error: DipeoError, status: Status, duration_ms: float, statuses: Mapping[str, str]) -> ExecutionError:
+    payload = {
+        "status": status,
+        "error": describe(error, getattr(error, "node", None)),
+        "total_duration_ms": duration_ms,
+        "node_status": statuses,
+    }
+    return cast(ExecutionError, payload)
+
+
+def node_started(node: PlanNode, run: int, inputs: Inputs, attempt: int | None) -> NodeStarted:
+    payload = {
+        "label": node.label,
+        "node_type": node.type,
+        "run": run,
+        "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},
+    }
+    if len(payload["inputs"]) < len(inputs.arrived):  # two of one name
+        payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]
+    if attempt is not None:
+        payload["attempt"] = attempt
+    return cast(NodeStarted, payload)
+
+
+def node_completed(
+    node: PlanNode, run: int, output: Output, duration_ms: float, *, label: str, published: Mapping[str, Any]
+) -> NodeCompleted:
+    """Without secrets already: part by part, since looking through the whole takes long.
+
+    Args:
+        label: of the node, without secrets.
+        published: global variables that it has set.
+    """
+    payload: NodeCompleted = {
+        "label": label,
+        "node_type": node.type,
+        "run": run,
+        "status": "completed",
+        "output": redactor(output.body),
+        "text": redactor(output.text) if output.text else output.text,
+        "handles": output.handles,
+        "meta": cast(NodeMeta, redactor(output.meta) if output.meta else output.meta),
+        "globals": redactor(published) if published else {},
+        "duration_ms": duration_ms,
+    }
+    if output.conversation is not None and "at" in output.conversation:
+        payload["conversation"] = cast(ConversationPoint, output.conversation["at"])
+    return payload
+
+
+def node_passed_on(node: PlanNode, run: int) -> NodeCompleted:
+    """A node that may not run again passes its last output on."""
+    return {"label": node.label, "node_type": node.type, "run": run, "status": "maxiter_reached"}
+
+
+def error_info(error: DipeoError, node: PlanNode) -> ErrorInfo:
+    """The error of a node, without values that have no form."""
+    described = describe(error, node.label)
+    return cast(ErrorInfo, described if is_plain(described) else plain_value(described, lossy=True))
+
+
+def node_failed(
+    node: PlanNode, run: int, error: ErrorInfo, duration_ms: float, *, handled: bool, spent: NodeMeta
+) -> NodeError:
+    return {
+        "label": node.label,
+        "run": run,
+        "error": error,
+        "handled": handled,
+        "meta": spent,
+        "duration_ms": duration_ms,
+    }
+
+
+def prompt(question: Question) -> InteractivePrompt:
+    payload: InteractivePrompt = {
+        "prompt": question.prompt,
+        "timeout": question.timeout,
+        "default": question.default,
+        "request_id": question.request_id,
+        "label": question.label,
+    }
+    if len(question.path) > 1:
+        payload["path"] = list(question.path)
+    return payload
+
+
+def log_line(level: str, message: str, extra: Mapping[str, Any]) -> ExecutionLog:
+    """A line that the engine itself writes."""
+    return {"level": level, "message": message, "logger_name": "dipeo_nb", "extra_fields": extra}
+
+
+def progress(run: int, text: str, data: Mapping[str, Any]) -> ProgressOutput:
+    return {"kind": "progress", "text": text, "data": data, "is_partial": True, "run": run}
+
+
+def count(run: int, done: int, total: int) -> ProgressOutput:
+    """How many items of a batch are done."""
+    return progress(run, f"{done} of {total}", {"done": done, "of": total})
