@@ -68,17 +68,17 @@ from dipeo_nb.errors import (
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import handlers, live, nested_checks
 from dipeo_nb.execution.code_runner import ProcessCodeRunner
-from dipeo_nb.execution.engine import Execution, RunOptions
+from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import check_services, checked_budget, checked_count, checked_mapping, checked_timeout
 from dipeo_nb.execution.questions import chosen, unanswered
 from dipeo_nb.execution.recovery import Recovered, recovered
-from dipeo_nb.execution.recovery import Run as NodeRun
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.run_list import PREFIX, ago, short_id, short_length
+from dipeo_nb.execution.run_options import NodeRunKey, RunOptions
 from dipeo_nb.execution.state.memory import InMemoryRunStore, answered
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
@@ -597,7 +597,7 @@ class Runtime(InitializationMixin):
         source: Mapping[str, Any] | None = None,
         budget: Budget | None = None,
         recovered: Recovered | None = None,
-        reuse: Mapping[NodeRun, Event] | None = None,
+        reuse: Mapping[NodeRunKey, Event] | None = None,
         forked_from: Mapping[str, Any] | None = None,
     ) -> Execution:
         """A run of what is prepared, not started. What is None comes from the settings.
@@ -605,7 +605,7 @@ class Runtime(InitializationMixin):
         Args:
             own_models: ids of persons that *model* does not move.
             recovered: go on with that run (see `recover`).
-            reuse, forked_from: take finished runs of nodes over (see `execution.recovery.reusable`).
+            reuse, forked_from: take finished runs of nodes over (see `execution.fork.reusable`).
 
         Raises:
             UserError: an option is no such value, or there is no such model; nothing was run.

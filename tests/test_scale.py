@@ -152,7 +152,7 @@ def test_ten_thousand_rounds(tmp_path: Path):
             await runtime.run(execution)
             assert execution.state.status == Status.COMPLETED
             assert execution.completed_runs(plan.nodes[1]) == 10_001
-            assert max(len(kept) for kept in execution._outputs.values()) <= 17
+            assert max(len(kept) for kept in execution.progress.outputs.values()) <= 17
 
     asyncio.run(go())
     assert sizes[10_000] - sizes[2000] < 8 * 1024 * 1024, f"{(sizes[10_000] - sizes[2000]) / 1e6:.1f} MB more"

@@ -5,39 +5,92 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from dipeo_nb.common.values import is_plain, plain_value, well_formed
 from dipeo_nb.diagram.metering import NotQuickError
 from dipeo_nb.diagram.templates import unfilled
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Meter, StreamEvent
+from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.payloads import ItemData, NodeMeta, NodeOutput, UsageCounts, UsageData, UsageOutput
-from dipeo_nb.domain.plan import PlanNode
-from dipeo_nb.domain.ports import Services, TemplateResult
-from dipeo_nb.errors import LLMConnectionError, LLMError, NodeExecutionError
+from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.domain.ports import CodeRunner, RunGate, Services, TemplateResult
+from dipeo_nb.errors import DipeoError, LLMConnectionError, LLMError, NodeExecutionError
 from dipeo_nb.execution import evaluation, shell_text
 from dipeo_nb.execution.code_state import View
 from dipeo_nb.execution.evaluation import Rendering, Request, SlowEvaluationError
-from dipeo_nb.execution.fold import Spent
+from dipeo_nb.execution.fold import RunState, Spent
 from dipeo_nb.execution.inputs import Inputs
+from dipeo_nb.execution.journal import Journal
+from dipeo_nb.execution.progress import RunProgress
+from dipeo_nb.execution.run_options import RunOptions
 from dipeo_nb.execution.shell_text import ShellText
-
-if TYPE_CHECKING:
-    from dipeo_nb.execution.engine import Execution
-    from dipeo_nb.execution.fold import RunState
-
+from dipeo_nb.execution.signals import Signals
 
 _HEAD = re.compile(r"\w*")
 """The name that a path in a template begins with."""
 
 
+class ChildRun(Protocol):
+    """A run that is part of another one."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def state(self) -> RunState: ...
+    @property
+    def progress(self) -> RunProgress: ...
+
+    error: DipeoError | None
+
+    def result(self) -> Any: ...
+    async def run(self) -> RunState: ...
+    def stop(self, reason: str = ...) -> None: ...
+
+
+class RunScope(Protocol):
+    """What a run offers to the work of its nodes: the engine, as handlers see it."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    plan: Plan
+    gate: RunGate
+    services: Services
+    options: RunOptions
+    parent: NodeContext | None
+    """The node of another run whose sub-diagram this run is."""
+    progress: RunProgress
+    journal: Journal
+    signals: Signals
+
+    @property
+    def code(self) -> CodeRunner: ...
+    def now(self) -> float: ...
+    def person(self, reference: str) -> DomainPerson: ...
+    def hear(self, node: PlanNode, payload: Mapping[str, Any]) -> None: ...
+    def emit_log(self, node: PlanNode | None, level: str, message: str, **extra: Any) -> None: ...
+    def emit_delta(self, node: PlanNode, payload: Mapping[str, Any]) -> None: ...
+    async def record(self, node: PlanNode, payload: Mapping[str, Any]) -> None: ...
+    async def ask(
+        self, node: PlanNode, prompt: str, *, timeout: float | None, default: str | None, path: tuple[str, ...] = ()
+    ) -> tuple[str, str]: ...
+    async def wait_for(
+        self, node: PlanNode, name: str, filters: Mapping[str, Any], timeout: float
+    ) -> dict[str, Any]: ...
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None: ...
+    def spawn(self, plan: Plan, gate: RunGate, options: RunOptions, **more: Any) -> ChildRun: ...
+
+
 class NodeContext:
     """One run of one node."""
 
-    def __init__(self, execution: Execution, node: PlanNode, run: int, inputs: Inputs, attempt: int = 1) -> None:
+    def __init__(self, execution: RunScope, node: PlanNode, run: int, inputs: Inputs, attempt: int = 1) -> None:
         self.execution = execution
         self.node = node
         self.run = run
@@ -72,12 +125,12 @@ class NodeContext:
     @cached_property
     def assigned(self) -> View:
         """What code has assigned, as this run of the node can know it."""
-        return self.execution.assigned_before(self.node, self.inputs)
+        return self.execution.progress.seen_by(self.node, self.inputs)
 
     @property
     def variables(self) -> dict[str, Any]:
         """Variables the node can name: start data < run inputs < published values < what code assigned."""
-        return {**self.execution.variables, **self.assigned.variables()}
+        return {**self.execution.progress.variables, **self.assigned.variables()}
 
     @cached_property
     def names(self) -> dict[str, Any]:
@@ -97,7 +150,7 @@ class NodeContext:
     def _conversation(self) -> list[Mapping[str, Any]]:
         """The messages of the run so far, of all persons, with their labels as `from` and `to`."""
         persons = self.execution.plan.persons
-        return self.execution.log.spoken({person.id: person.label for person in persons.values()})
+        return self.execution.progress.log.spoken({person.id: person.label for person in persons.values()})
 
     def publish(self, name: str, value: Any) -> None:
         """Set a global variable of the run.
@@ -106,7 +159,7 @@ class NodeContext:
             UnsupportedValueError: the value has no form.
         """
         value = value if is_plain(value) else plain_value(value, f"variable {name}")
-        self.execution.variables[name] = value
+        self.execution.progress.variables[name] = value
         self.published[name] = value
 
     def program(self, path: str, *, code: bool = False) -> str:
@@ -339,7 +392,7 @@ class NodeContext:
     @property
     def items(self) -> dict[int, Mapping[str, Any]]:
         """What finished items of this run of a batch node gave, by index; also before the run was cut off."""
-        return self.execution.items.setdefault((self.node.index, self.run), {})
+        return self.execution.progress.begun.items.setdefault((self.node.index, self.run), {})
 
     async def finish_item(self, index: int, given: Mapping[str, Any]) -> None:
         """Record what an item gave, with what was paid until now: when this returns it is stored, and never done again."""
@@ -354,7 +407,7 @@ class NodeContext:
         Args:
             background: the node has finished already.
         """
-        charged = self.execution.charged.setdefault((self.node.index, self.run), {})
+        charged = self.execution.progress.begun.charged.setdefault((self.node.index, self.run), {})
         before = charged.get(state.run_id)
         spent = charged[state.run_id] = Spent(
             state.usage, state.cost_usd, sum(person.calls for person in state.persons.values())

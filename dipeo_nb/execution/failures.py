@@ -7,6 +7,7 @@ from typing import Any
 
 from dipeo_nb.common.user_code import failure_text
 from dipeo_nb.common.values import UnsupportedValueError
+from dipeo_nb.domain.payloads import ErrorInfo
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import DeadlockError, DipeoError, MaxIterationsError, NodeExecutionError, RunError
 from dipeo_nb.execution.schedule import Finish
@@ -39,6 +40,11 @@ def describe(error: DipeoError, label: str | None) -> dict[str, Any]:
         described["details"] = details
     traceback = getattr(error, "traceback", None)
     return {**described, "traceback": traceback} if isinstance(traceback, str) and traceback else described
+
+
+def error_value(described: ErrorInfo) -> dict[str, Any]:
+    """An error, as an event describes it, as a value that nodes work with."""
+    return {"error": described["message"], "type": described["type"], **described.get("details", {})}
 
 
 def endless(plan: Plan, node: PlanNode, visits: int, run_id: str) -> RunError:

@@ -111,7 +111,7 @@ class _Function:
         given = self._given(context)
         own = {"context": FunctionContext.of(context)} if self._takes_context else {}
         context.acting = True
-        with run_log.calling(context.execution, context.node):
+        with run_log.calling(context.execution.hear, context.node):
             output = await user_code.finished(self._function, lambda: self._typed(given) | own, _output)
         return output._replace(meta={**context.spent(), **output.meta}) if context.spent() else output
 

@@ -112,6 +112,12 @@ class Journal:
         """Whether events wait for a commit."""
         return bool(self._pending)
 
+    def restore(self, events: Sequence[Event]) -> None:
+        """Take in what was stored before the run was cut off."""
+        for event in events:
+            self.state.apply(event)
+        self.state.questions.clear()  # they were asked in a process that is gone; their nodes ask again
+
     # Noting events.
 
     def emit(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:

@@ -13,13 +13,17 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.scrub import logger, redactor
+from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.payloads import InteractivePrompt, InteractiveResponse
+from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import InteractionPort, Question, RunStore
-from dipeo_nb.errors import StorageError, UserError
+from dipeo_nb.errors import NodeTimeoutError, StorageError, UserError
+from dipeo_nb.execution import record
 from dipeo_nb.execution.interaction import asked_of, no_question
+from dipeo_nb.execution.journal import Journal
 from dipeo_nb.execution.nested import question_names
 
 POLL_S = 0.25
@@ -42,11 +46,13 @@ class Questions:
         store: RunStore,
         run_id: str,
         port: InteractionPort | None,
+        journal: Journal,
         *,
         before: Sequence[Event] = (),
         elsewhere: bool = True,
     ) -> None:
         self._store, self._run_id, self._port, self._elsewhere = store, run_id, port, elsewhere
+        self._journal = journal
         self._lock = threading.Lock()
         self._open: dict[str, asyncio.Future[Answered]] = {}
         """Those that take an answer."""
@@ -74,6 +80,49 @@ class Questions:
         waiting.get_loop().call_soon_threadsafe(lambda: waiting.done() or waiting.set_result((text, source)))
 
     # On the loop thread.
+
+    async def ask(
+        self,
+        node: PlanNode,
+        prompt: str,
+        *,
+        timeout: float | None,
+        default: str | None,
+        path: tuple[str, ...] = (),
+    ) -> Answered:
+        """Put a question to the user. Without an answer in time: the default.
+
+        Args:
+            path: as of `Question`, when the node that asks is part of a sub-diagram.
+
+        Raises:
+            NodeTimeoutError: there is neither.
+        """
+        path = path or (node.label,)
+        journal = self._journal
+        request_id = f"{node.id}:{journal.seq + 1}"
+        question = Question(self._run_id, node.id, path[-1], redactor(prompt), timeout, default, request_id, path)
+        self.open(request_id)
+        try:
+            journal.emit(EventType.INTERACTIVE_PROMPT, node.id, record.prompt(question))
+            await journal.flush()
+            answer, source = await self.asked(question, timeout)
+            answer = well_formed(answer)
+        except TimeoutError:
+            if default is None:
+                raise NodeTimeoutError(
+                    f"Nobody answered '{path[-1]}' within {timeout:g} s.",
+                    hint="Give the node a `default`, a longer `timeout`, or the answer beforehand (answers= / --answer).",
+                    node=node.label,
+                ) from None
+            answer, source = default, "default"
+        finally:
+            self.close(request_id)
+        response: InteractiveResponse = {"request_id": request_id, "answer": answer, "source": source}
+        journal.emit(EventType.INTERACTIVE_RESPONSE, node.id, response)
+        await journal.flush()
+        await self.recorded()
+        return answer, source
 
     def open(self, request_id: str) -> None:
         """From here on the question can be answered, also before `asked` is awaited, which gives the answer."""

@@ -1,5 +1,7 @@
-"""Payloads of the events that the engine writes, each made in one place. They hold real values; secrets are taken out after that,
-except of a completed node (see there)."""
+"""Payloads of the events that the engine writes, each made in one place, and the values that are read back from them.
+
+What is written holds real values; secrets are taken out after that, except of a completed node (see there).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from typing import Any, cast
 
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.values import is_plain, plain_value
-from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.chat import Message
+from dipeo_nb.domain.enums import MessageType, Status
+from dipeo_nb.domain.nodes import ConditionNode
 from dipeo_nb.domain.payloads import (
     ConversationPoint,
     ErrorInfo,
@@ -17,6 +21,7 @@ from dipeo_nb.domain.payloads import (
     ExecutionLog,
     ExecutionStarted,
     InteractivePrompt,
+    MessageRecord,
     NodeCompleted,
     NodeError,
     NodeMeta,
@@ -28,6 +33,7 @@ from dipeo_nb.domain.ports import Question, RunGate
 from dipeo_nb.errors import DipeoError
 from dipeo_nb.execution.failures import describe
 from dipeo_nb.execution.inputs import Inputs, Output
+from dipeo_nb.execution.memory import ConversationLog
 from dipeo_nb.execution.run_options import RunOptions
 
 
@@ -161,3 +167,44 @@ def progress(run: int, text: str, data: Mapping[str, Any]) -> ProgressOutput:
 def count(run: int, done: int, total: int) -> ProgressOutput:
     """How many items of a batch are done."""
     return progress(run, f"{done} of {total}", {"done": done, "of": total})
+
+
+# Read back.
+
+
+def published(node: PlanNode, completed: NodeCompleted) -> Mapping[str, Any]:
+    """Global variables that a finished run of a node set."""
+    if "globals" in completed:
+        return completed["globals"]
+    # Logs of 0.1 do not say; these are the two that did.
+    if node.type == "start" and isinstance(output := completed.get("output"), Mapping):
+        return cast(Mapping[str, Any], output)
+    if isinstance(node.spec, ConditionNode):
+        index = {node.spec.expose_index_as: completed["run"] - 1} if node.spec.expose_index_as else {}
+        return {**index, f"branch[{node.id}]": completed.get("meta", {}).get("branch")}
+    return {}
+
+
+def output_of(completed: NodeCompleted, log: ConversationLog) -> Output:
+    """The output that is recorded; its messages are in *log*."""
+    point = completed.get("conversation")
+    return Output(
+        completed.get("output"),
+        completed.get("text"),
+        tuple(completed.get("handles", ("default",))),
+        cast("Mapping[str, Any]", completed.get("meta", {})),
+        None if point is None else log.conversation(**point),
+    )
+
+
+def message_of(record: MessageRecord) -> Message:
+    """A message as events carry it, as the log keeps it."""
+    return Message(
+        record["id"],
+        record["from_person_id"],
+        record["to_person_id"],
+        record["content"],
+        MessageType(record["message_type"]),
+        record["timestamp"],
+        record.get("node_id"),
+    )

@@ -10,24 +10,25 @@ import json
 import logging
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.execution.code_worker import LOG_LIMIT, log_payload
 
-if TYPE_CHECKING:
-    from dipeo_nb.execution.engine import Execution
-
 _OURS = __name__.partition(".")[0]
+
+
+Sink = Callable[[PlanNode, Mapping[str, Any]], None]
+"""Takes what code of a node has logged, as the payload of an `execution_log` event. Any thread."""
 
 
 class Place(NamedTuple):
     """Where code is at work."""
 
-    execution: Execution
+    sink: Sink
     node: PlanNode
 
 
@@ -55,10 +56,10 @@ _calls: list[_Call] = []
 
 
 @contextmanager
-def calling(execution: Execution, node: PlanNode) -> Iterator[None]:
+def calling(sink: Sink, node: PlanNode) -> Iterator[None]:
     """Threads that begin in the meantime count as those of the node, as far as they can be told from those of other calls: until
     Python 3.14 a thread does not know where it was started."""
-    call = _Call(Place(execution, node), weakref.WeakSet(threading.enumerate()))
+    call = _Call(Place(sink, node), weakref.WeakSet(threading.enumerate()))
     _calls.append(call)
     try:
         yield
@@ -75,7 +76,7 @@ class _Recorder(logging.Handler):
             if place is None:
                 place = _of_thread()
             if isinstance(place, Place) and record.name.partition(".")[0] != _OURS:
-                place.execution.hear(place.node, log_payload(record, _json))
+                place.sink(place.node, log_payload(record, _json))
         except Exception:  # noqa: BLE001 - a logging call never fails
             self.handleError(record)
 

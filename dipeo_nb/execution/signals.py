@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from dipeo_nb.errors import NodeTimeoutError
+
 KEPT = 1000
 """Events kept for a node that does not wait yet; the oldest leave."""
 
@@ -55,6 +57,22 @@ class Signals:
             return await future
         finally:
             self._waiting.remove(entry)
+
+    async def within(self, timeout: float, name: str, filters: Mapping[str, Any], *, node: str) -> Signal:
+        """As `wait`, for the node of that label.
+
+        Raises:
+            NodeTimeoutError: there is none within *timeout* seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.wait(name, filters)
+        except TimeoutError:
+            raise NodeTimeoutError(
+                f"The event '{name}' did not come within {timeout:g} s.",
+                hint=f'Send it: run.signal("{name}", …), or give the node a longer timeout.',
+                node=node,
+            ) from None
 
 
 def _at(value: Any, path: str) -> Any:

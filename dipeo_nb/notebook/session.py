@@ -33,6 +33,7 @@ from dipeo_nb.errors import ConfigurationError, UserError, ValidationError
 from dipeo_nb.execution.compare import compare
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
+from dipeo_nb.execution.fork import changed_nodes, reusable
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.interaction import GivenAnswers
 from dipeo_nb.execution.nested import check_answers
@@ -45,7 +46,6 @@ from dipeo_nb.execution.options import (
     checked_timeout,
     checked_trust,
 )
-from dipeo_nb.execution.recovery import changed_nodes, reusable
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
 from dipeo_nb.execution.run_list import recorded_states
 from dipeo_nb.llm import catalogue

@@ -2,8 +2,8 @@
 
 A module has `run(context)`, which returns an `Output` at once (it must not block then) or a coroutine that does (an
 `async def` is one). It may have `TIMEOUT`: the node type's own time limit in seconds (`None`: none); `PORT`: the service without
-which it cannot run; and `missing(node, services)`: why a node of it cannot run here, found before anything runs (None: it can). A
-node type without a module here cannot run in this version.
+which it cannot run; and `missing(node, services)`: why a node of it cannot run here, found before anything runs (None: it can);
+and `resume(context)`: the work that a finished run of a node had left in the background when the run was cut off. A node type without a module here cannot run in this version.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ import importlib
 import importlib.util
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
+from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.evaluation import SlowEvaluationError
 from dipeo_nb.execution.inputs import Output
-
-if TYPE_CHECKING:
-    from dipeo_nb.execution.context import NodeContext
 
 Handler = Callable[[Any], Any]
 
@@ -102,6 +100,14 @@ async def _resumed(context: NodeContext, slow: SlowEvaluationError) -> Output:
             return result if isinstance(result, Output) else await result
         except SlowEvaluationError as another:
             slow = another
+
+
+def resumed(context: NodeContext) -> Coroutine[Any, Any, None] | None:
+    """After the run was cut off: the work that a finished run of a node had left behind, to be seen to its end; None without any."""
+    if context.node.type in _registered:
+        return None
+    resume = getattr(importlib.import_module(f"{__name__}.{context.node.type}"), "resume", None)
+    return None if resume is None else resume(context)
 
 
 def time_limit(node: PlanNode, default: float) -> float | None:

@@ -62,7 +62,7 @@ async def _python(context: NodeContext, spec: CodeJobNode, code: str, name: str,
             code,
             filename=name,
             inputs=context.inputs,
-            variables=execution.variables,
+            variables=execution.progress.variables,
             node_id=context.node.id,
             function_name=spec.function_name,
             timeout=_limit(spec),
@@ -93,7 +93,7 @@ def _advise(error: CodeError, context: NodeContext, spec: CodeJobNode, code: str
             f"The input{many} {', '.join(map(repr, texts))} arrived as text; to get the rows or fields in it, give "
             f"the arrow{many} `content_type: object`. {error.hint or ''}"
         ).strip()
-    change = context.execution.assigned().names.get(str(error.facts.get("name")))
+    change = context.execution.progress.assigned().names.get(str(error.facts.get("name")))
     if change is None or change.label == context.node.label or "lost" in error.facts:
         return
     if spec.isolated:
@@ -114,7 +114,7 @@ async def _typescript(context: NodeContext, spec: CodeJobNode, code: str, name: 
         file=file,
         shown=None if file is None or sources is None else (name_below(name, files.base_path), sources),
         name=spec.function_name,
-        inputs={**_names(context), "node_id": context.node.id, "globals": plain(context.execution.variables)},
+        inputs={**_names(context), "node_id": context.node.id, "globals": plain(context.execution.progress.variables)},
         cwd=file.parent if file else files.base_path,
         timeout=_limit(spec),
         env=base_dir(files),

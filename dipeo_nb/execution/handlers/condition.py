@@ -52,8 +52,8 @@ def _all_at_limit(context: NodeContext) -> bool:
     """Every person_job that the condition judges and that has run has reached its limit (and at least one has run)."""
     execution = context.execution
     judged = graph.judged_by(execution.plan.nodes, execution.plan.edges, context.node)
-    started = [n for n in judged if execution.completed_runs(n)]
-    return bool(started) and all(execution.completed_runs(n) >= (n.max_runs or 1) for n in started)
+    started = [n for n in judged if execution.progress.completed_runs(n)]
+    return bool(started) and all(execution.progress.completed_runs(n) >= (n.max_runs or 1) for n in started)
 
 
 def _all_executed(context: NodeContext, spec: ConditionNode) -> bool:
@@ -65,7 +65,7 @@ def _all_executed(context: NodeContext, spec: ConditionNode) -> bool:
             f"node_indices names {error}, which is no node.",
             hint=f"Nodes: {', '.join(n.label for n in execution.plan.nodes)}.",
         ) from None
-    return all(execution.completed_runs(n) for n in nodes)
+    return all(execution.progress.completed_runs(n) for n in nodes)
 
 
 async def _awaited(context: NodeContext, answer: Awaitable[bool]) -> Output:

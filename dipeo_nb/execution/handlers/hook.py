@@ -201,7 +201,7 @@ async def _python(context: NodeContext, spec: HookNode) -> Output:
         code,
         filename=script,
         inputs=inputs,
-        variables=context.execution.variables,
+        variables=context.execution.progress.variables,
         node_id=context.node.id,
         function_name=str(spec.config.get("function") or "hook"),
         timeout=_limit(spec),

@@ -91,8 +91,8 @@ def _output(
     execution = context.execution
     now = execution.now()
     node_id = context.node.id
-    asked = execution.log.add(memory.SYSTEM, person.id, prompt, timestamp=now, node_id=node_id)
-    said = execution.log.add(person.id, memory.SYSTEM, response.text, timestamp=now, node_id=node_id)
+    asked = execution.progress.log.add(memory.SYSTEM, person.id, prompt, timestamp=now, node_id=node_id)
+    said = execution.progress.log.add(person.id, memory.SYSTEM, response.text, timestamp=now, node_id=node_id)
     structured = response.structured
     if isinstance(structured, BaseModel):
         structured = plain_value(structured)
@@ -109,8 +109,8 @@ def _output(
         **({"warnings": list(response.warnings)} if response.warnings else {}),
         **context.spent(),
     }
-    conversation = execution.log.conversation(
-        person.id, response.model, len(execution.log.messages), _wants_conversation(context)
+    conversation = execution.progress.log.conversation(
+        person.id, response.model, len(execution.progress.log.messages), _wants_conversation(context)
     )
     return Output(body, response.text, meta=meta, conversation=conversation)
 
@@ -158,7 +158,7 @@ async def remembered(
     """
     execution = context.execution
     names = {p.id: p.label for p in execution.plan.persons.values()}
-    log = memory.ignoring(memory.without_facets(execution.log.messages, person.id), _ids(ignore_person, names))
+    log = memory.ignoring(memory.without_facets(execution.progress.log.messages, person.id), _ids(ignore_person, names))
     view = memory.view_name(memorize_to)
     facts: dict[str, Any] = {"view": view} if view is not None else {"criterion": memorize_to}
     if view is not None:

@@ -37,6 +37,6 @@ def _started(context: NodeContext, spec: StartNode) -> Output:
     execution = context.execution
     data = spec.custom_data if isinstance(spec.custom_data, Mapping) else {"custom_data": spec.custom_data}
     for name, value in data.items():
-        if name not in execution.variables:
+        if name not in execution.progress.variables:
             context.publish(name, value)
-    return Output(dict(execution.variables), meta={"trigger_mode": str(spec.trigger_mode)})
+    return Output(dict(execution.progress.variables), meta={"trigger_mode": str(spec.trigger_mode)})
