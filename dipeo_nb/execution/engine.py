@@ -46,8 +46,6 @@ from dipeo_nb.execution.recovery import Recovered, begun
 from dipeo_nb.execution.run_options import RunOptions
 from dipeo_nb.execution.signals import Signal, Signals
 
-__all__ = ["Execution", "RunOptions"]
-
 BEAT_S = 20.0
 """Seconds between two heartbeats."""
 INLINE_BURST = 64
@@ -310,7 +308,8 @@ class Execution:
         while True:
             self._wakeup.clear()
             while progress.ticks and control.failure is None:
-                self._note(progress.advance())
+                if notices := progress.advance():
+                    self._note(notices)
             if journal.failure is not None:
                 raise journal.failure
             if control.failure is not None:
@@ -331,7 +330,7 @@ class Execution:
         for command in commands:
             match command:
                 case schedule.RunNode():
-                    if self.progress.lost and (error := self.progress.lacking(command)):
+                    if error := self.progress.lacking(command):
                         self._control.fail(error)
                 case schedule.PassOn(node=index, run=run):
                     node = self.plan.nodes[index]
@@ -345,13 +344,13 @@ class Execution:
     def _take_off(self) -> None:
         """Note the start of every node there is room for."""
         self._starting = starting = []
-        progress = self.progress
+        progress, nodes, note = self.progress, self.plan.nodes, self.journal.note
         room = self.options.parallelism - len(self._running)
         while progress.ready and room > 0:
             command, inputs, attempt = progress.start()
-            node = self.plan.nodes[command.node]
+            node = nodes[command.node]
             payload = record.node_started(node, command.run, inputs, attempt)
-            self.journal.note(EventType.NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
+            note(EventType.NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
             starting.append((command, inputs, attempt or 1))
             room -= 1
 

@@ -29,6 +29,7 @@ class NodeRunner:
 
     def __init__(self, scope: RunScope) -> None:
         self._scope = scope
+        self._gate, self._plan, self._hear = scope.gate, scope.plan, scope.hear
         self._reuse = scope.options.reuse
         self._renamed: dict[str, str] = {}
         """Ids of messages that were taken over from the log of another run → theirs here."""
@@ -42,8 +43,8 @@ class NodeRunner:
         node = context.node
         if self._reuse and (event := self._reuse.get((node.index, context.run))) is not None:
             return self._taken_over(context, event)
-        self._scope.gate.check(node, self._scope.plan)
-        token = run_log.enter(run_log.Place(self._scope.hear, node))
+        self._gate.check(node, self._plan)
+        token = run_log.enter(run_log.Place(self._hear, node))
         try:
             with user_code.contained():
                 return self._repeated(context) if node.spec.retries else handlers.begin(context)
@@ -56,7 +57,7 @@ class NodeRunner:
         Raises:
             Exception: as `begin`.
         """
-        run_log.enter(run_log.Place(self._scope.hear, context.node))
+        run_log.enter(run_log.Place(self._hear, context.node))
         return await (work if context.node.spec.retries else self._in_time(context, work))
 
     async def _in_time(self, context: NodeContext, work: Awaitable[Output]) -> Output:

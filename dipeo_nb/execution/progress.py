@@ -108,22 +108,30 @@ class RunProgress:
         self.ticks.append(schedule.Begin())
 
     def advance(self) -> Sequence[schedule.Command]:
-        """Let the scheduler see the next tick; what it commands is taken in already."""
+        """Let the scheduler see the next tick, and take in what it commands.
+
+        Returns:
+            What there is more to do about: all but runs of nodes, which are `ready`; of these, those that need what is lost.
+        """
         tick = self.ticks.popleft()
         self._scheduler, commands = schedule.step(self.plan, self._scheduler, tick, max_visits=self._max_visits)
+        notices: list[schedule.Command] = []
         for command in commands:
+            if isinstance(command, schedule.RunNode):
+                self.ready.append((command, self.inputs_for(command)))
+                if not self.lost:
+                    continue
+            notices.append(command)
             match command:
-                case schedule.RunNode():
-                    self.ready.append((command, self.inputs_for(command)))
                 case schedule.PassOn(node=index, run=run):
                     self._at_limit.add(index)
                     if self.shares_code:
                         code_state.pass_on(self.plan, self._assigned, self.outputs, index, run)
                 case schedule.Finish():
                     self.finish = command
-                case schedule.Exhausted():
+                case _:
                     pass
-        return commands
+        return notices
 
     def start(self) -> tuple[schedule.RunNode, Inputs, int | None]:
         """The next run that is ready begins: it, its inputs, and which attempt it is when it was begun before."""

@@ -79,17 +79,18 @@ def run_failed(error: DipeoError, status: Status, duration_ms: float, statuses: 
 
 
 def node_started(node: PlanNode, run: int, inputs: Inputs, attempt: int | None) -> NodeStarted:
-    payload = {
+    payload: NodeStarted = {
         "label": node.label,
         "node_type": node.type,
         "run": run,
-        "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},
+        # Lists, as JSON has them; a cast would be a call more for every run of a node.
+        "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},  # pyright: ignore[reportAssignmentType]
     }
     if len(payload["inputs"]) < len(inputs.arrived):  # two of one name
-        payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]
+        payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]  # pyright: ignore[reportGeneralTypeIssues]
     if attempt is not None:
         payload["attempt"] = attempt
-    return cast(NodeStarted, payload)
+    return payload
 
 
 def node_completed(
@@ -109,7 +110,7 @@ def node_completed(
         "output": redactor(output.body),
         "text": redactor(output.text) if output.text else output.text,
         "handles": output.handles,
-        "meta": cast(NodeMeta, redactor(output.meta) if output.meta else output.meta),
+        "meta": redactor(output.meta) if output.meta else output.meta,  # pyright: ignore[reportAssignmentType]
         "globals": redactor(published) if published else {},
         "duration_ms": duration_ms,
     }
