@@ -103,7 +103,7 @@ def _rebuild(cls: type[DipeoError], message: str, hint: str | None, facts: dict[
 
 
 def _printable(text: str) -> str:
-    """A text of somebody else's for a terminal: what a screen does not show is written out, as by `common.text.printable`, which is above this module;
+    """A text of unknown origin for a terminal: what a screen does not show is written out, as by `common.text.printable`, which is above this module;
     line breaks stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
@@ -494,7 +494,7 @@ class ValidatorCodeError(CodeError, LLMError):
 
 
 class ToolLoopError(LLMError):
-    """The model went on calling tools beyond the limit of rounds."""
+    """The model kept calling tools beyond the limit of rounds."""
 
     code = "llm_tool_loop"
 

@@ -9,8 +9,8 @@
 | `GET /runs/ID/events?after=SEQ` | every event after SEQ (or `Last-Event-ID`), stored ones first, then live, to the end of the run |
 | `POST /runs/ID/stop`, `POST /runs/ID/answer` `{"text": …, "node": …, "request_id": …}` | 202; 404 when no such question waits |
 | `POST /runs/ID/signal` `{"name": …, "payload": {…}}` | 202; an event that a hook or a start node waits for |
-| `POST /runs/ID/resume` `{"inputs": {…}, "answers": {…}, "timeout": S}` | 201; the run goes on here |
-| `DELETE /runs/ID` | 200; the run and those of its sub-diagrams are forgotten; 409 while one of them goes on |
+| `POST /runs/ID/resume` `{"inputs": {…}, "answers": {…}, "timeout": S}` | 201; the run continues here |
+| `DELETE /runs/ID` | 200; the run and those of its sub-diagrams are forgotten; 409 while one of them is running |
 | `GET /diagrams` | names of diagrams for `POST /runs` |
 
 Errors are JSON: `{"error": {"type": …, "message": …, "hint": …}}`. The stream of a run that has ended is answered with 204 when there is
@@ -176,7 +176,7 @@ class RunServer:
         self.runtime.router.finish()
 
     async def cleanup(self) -> None:
-        """End what goes on, see `end`, and close the runtime."""
+        """End what is running, see `end`, and close the runtime."""
         await self.end()
         await self.runtime.cleanup()
 
@@ -200,10 +200,10 @@ class RunServer:
                 return JSONResponse({"error": {"message": message, "hint": "See `dipeo-nb serve --help`."}}, 422)
             except DipeoError as error:
                 status = _status_of(error)
-                told = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+                described = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
                 if isinstance(error, TrustError):
-                    told |= {"code": error.code, "listing": error.listing(), "pin": error.facts.get("pin")}
-                return JSONResponse({"error": redactor(told)}, status)
+                    described |= {"code": error.code, "listing": error.listing(), "pin": error.facts.get("pin")}
+                return JSONResponse({"error": redactor(described)}, status)
 
         return guarded
 
@@ -219,7 +219,7 @@ class RunServer:
         try:
             limit = min(max(int(query.get("limit", 50)), 1), 1000)
         except ValueError:
-            raise UserError("`limit` is no whole number.", hint="Say ?limit=50.") from None
+            raise UserError("`limit` is not an integer.", hint="Use ?limit=50.") from None
         rows = await self.runtime.services.store.runs(
             limit=limit,
             status=query.get("status"),
@@ -354,7 +354,7 @@ class RunServer:
         run_id = await self._known(request)
         if run_id not in self._going:
             raise UserError(
-                f"Run {run_id} does not go on here.", hint="See GET /runs for how it is; POST /runs/ID/resume goes on with it.",
+                f"Run {run_id} is not running here.", hint="See GET /runs for its state; POST /runs/ID/resume continues it.",
                 cause="elsewhere",
             )
         return self._going[run_id]
@@ -368,7 +368,7 @@ class RunServer:
         run_id = await self._known(request)
         last = request.headers.get("last-event-id") or request.query_params.get("after", "0")
         if not last.isascii() or not last.isdecimal() or int(last[:20]) > LAST_SEQ:
-            raise UserError(f"'{shorten(last)}' is no number of an event.", hint="Say ?after=SEQ, with the last seq you have.")
+            raise UserError(f"'{shorten(last)}' is not a number of an event.", hint="Use ?after=SEQ, with the last seq you have.")
         if run_id not in self._going:
             row = await self.runtime.services.store.run(run_id)
             if row is not None and row.status != Status.RUNNING and row.events <= int(last):

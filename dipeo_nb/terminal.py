@@ -68,7 +68,7 @@ class View:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The terminal belongs to somebody else for a while."""
+        """The terminal is lent to another program for a while."""
         yield
 
 
@@ -414,7 +414,7 @@ def safe(value: Any, limit: int | None = None) -> str:
 
 
 def new_console(*, stderr: bool = True) -> Console:
-    """A console that takes text as text; in a pipe it is wide, so that nothing is cut for want of a terminal."""
+    """A console that takes text as text; in a pipe it is wide, so that nothing is cut where there is no terminal."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout

@@ -13,7 +13,7 @@ import dipeo_nb as dp
 from dipeo_nb.common.text import money
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
-from dipeo_nb.execution.metrics import RunMetrics, measure, seconds, told
+from dipeo_nb.execution.metrics import RunMetrics, measure, seconds, summarize
 from dipeo_nb.testing import scripted
 
 
@@ -61,7 +61,7 @@ def test_times_and_the_critical_path():
     assert [(b.label, b.share) for b in m.bottlenecks] == [("Slow", 0.8), ("A", 0.1), ("Join", 0.1)]
     assert [node.label for node in m.nodes] == ["Slow", "Quick", "A", "Join"]
     assert by_label(m)["Quick"].waiting_s == 0.5
-    assert told(m) == [
+    assert summarize(m) == [
         "'Test' completed in 10.0 s.",
         "4 nodes ran 4 times in all, up to 2 at once; together they worked 11.5 s, 1.1 times the run's time.",
         "The longest chain was A → Slow → Join: 10.0 s of work.",
@@ -82,7 +82,7 @@ def test_a_loop():
     assert [(run.label, run.run) for run in m.critical_path] == [(x, n) for n in (1, 2, 3) for x in "AB"]
     assert [(b.label, b.runs, b.seconds) for b in m.bottlenecks] == [("A", 3, 3.0), ("B", 3, 3.0)]
     assert by_label(m)["A"].longest_s == 1.0
-    assert "A ×3 → B ×3" in told(m)[2]
+    assert "A ×3 → B ×3" in summarize(m)[2]
 
 
 def test_the_longest_way_back_never_ends_in_a_circle():
@@ -96,7 +96,7 @@ def test_waiting_for_a_place():
     log.start(0, "A").done(1, "A").start(1, "B", ("a", 1)).done(3, "B").start(3, "C", ("a", 1)).done(4, "C")
     m = log.end(4)
     assert (m.waiting_s, m.most_at_once, m.parallelism) == (2.0, 1, 1)
-    assert "Nodes that were ready waited 2.0 s for one of 1 places; DIPEO_EXECUTION_PARALLELISM allows more." in told(m)
+    assert "Nodes that were ready waited 2.0 s for one of 1 places; DIPEO_EXECUTION_PARALLELISM allows more." in summarize(m)
 
 
 def test_waiting_for_somebody():
@@ -109,7 +109,7 @@ def test_waiting_for_somebody():
     nodes = by_label(m)
     assert (nodes["Ask"].working_s, nodes["Ask"].asked_s) == (1.0, 8.0)
     assert (nodes["Late"].working_s, nodes["Late"].asked_s, nodes["Late"].failed) == (0.0, 1.0, 1)
-    words = " ".join(told(m))
+    words = " ".join(summarize(m))
     assert "'Ask', 'Late' waited 9.0 s for an answer." in words
     assert "'Late' failed once." in words
 
@@ -127,7 +127,7 @@ def test_models():
     assert (m.usage.input, m.usage.cache_read, m.usage.output) == (20, 90, 6)
     assert (m.cost_usd, m.calls, dict(m.models), m.retries) == (pytest.approx(0.004), 3, {"m1": 2, "m2": 1}, 2)
     assert by_label(m)["Write"].first_text_s == pytest.approx(0.4)
-    words = " ".join(told(m))
+    words = " ".join(summarize(m))
     assert "3 calls of m1, m2: 110 tokens in (90 of them cached), 6 out, $0.0040." in words
     assert "'Write' cost 75% of it. The most expensive answer was 'Write' #1, $0.0030." in words
     assert "'Write' took 400 ms to its first word." in words
@@ -139,7 +139,7 @@ def test_an_unknown_price_is_not_a_small_one():
     m = log.done(2, "B", usage={"input": 1}, cost_usd=None, model="n").end(2)
     assert m.cost_usd is None
     assert (by_label(m)["A"].cost_usd, by_label(m)["B"].cost_usd) == (0.5, None)
-    assert "at a price that is not known" in " ".join(told(m))
+    assert "at a price that is not known" in " ".join(summarize(m))
 
 
 def test_a_run_that_was_cut_off_and_gone_on_with():
@@ -148,13 +148,13 @@ def test_a_run_that_was_cut_off_and_gone_on_with():
     log.add(2, T.NODE_OUTPUT, "b", kind="usage", data={"usage": {"input": 7}, "cost_usd": 0.25})
     log.add(3, T.NODE_OUTPUT, "b", kind="text", text="x")
     assert log.measured().duration_s == 3.0
-    assert told(log.measured())[0] == "'Test' has been going on for 3.0 s."
+    assert summarize(log.measured())[0] == "'Test' has been going on for 3.0 s."
     log.add(1000, T.EXECUTION_STARTED, None, resumed=5).start(1000, "B", ("a", 1)).done(1002, "B")
     m = log.measured()
     assert (m.duration_s, m.resumed, m.lost_s, m.waiting_s) == (5.0, 1, 2.0, 0.0)
     assert (m.usage.input, m.cost_usd) == (7, 0.25)
     assert by_label(m)["B"].cut_off == 1
-    assert "cut off and resumed once; 2.0 s of work was lost" in " ".join(told(m))
+    assert "cut off and resumed once; 2.0 s of work was lost" in " ".join(summarize(m))
 
 
 def test_a_batch_that_was_cut_off_and_resumed():
@@ -166,7 +166,7 @@ def test_a_batch_that_was_cut_off_and_resumed():
     log.add(100, T.EXECUTION_STARTED, None, resumed=7).start(100, "B", ("a", 1)).done(104, "B")
     m = log.add(104, T.EXECUTION_COMPLETED, None, status="completed", total_duration_ms=10_000, node_status={}).measured()
     assert (m.duration_s, m.lost_s, by_label(m)["B"].runs, by_label(m)["B"].cut_off) == (10.0, 1.0, 1, 1)
-    assert told(m) == [
+    assert summarize(m) == [
         "'Test' completed in 10.0 s.",
         "2 nodes ran twice in all, one after the other.",
         "The longest chain was A → B: 10.0 s of work.",
@@ -179,13 +179,13 @@ def test_a_run_that_failed():
     log = Log("A", "B").start(0, "A").add(1, T.NODE_ERROR, "a", run=1, error={"type": "X"})
     error = {"type": "X", "message": "It broke.", "node": "A", "hint": "Mend it."}
     log.add(1, T.EXECUTION_ERROR, None, status="failed", error=error, total_duration_ms=1000, node_status={})
-    assert told(log.measured())[0] == "'Test' failed after 1.0 s in 'A': It broke. Mend it."
+    assert summarize(log.measured())[0] == "'Test' failed after 1.0 s in 'A': It broke. Mend it."
 
 
 def test_an_empty_log():
     m = measure([])
     assert (m.duration_s, m.nodes, m.critical_path, m.rows) == (0.0, [], [], [])
-    assert told(m) == ["The run has been going on for 0.0 ms.", "No node ran to its end."]
+    assert summarize(m) == ["The run has been going on for 0.0 ms.", "No node ran to its end."]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.journal import Timeline
-from dipeo_nb.execution.metrics import RunMetrics, measure, told
+from dipeo_nb.execution.metrics import RunMetrics, measure, summarize
 from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.state.memory import InMemoryRunStore
@@ -172,7 +172,7 @@ def test_a_clock_that_is_set_in_the_middle_of_a_run(jump: float, tmp_path: Path)
             metrics = measure(events)
             assert metrics.duration_s == pytest.approx(9.0)
             assert {n.label: round(n.working_s, 6) for n in metrics.nodes} == {"S": 0, "A": 2, "B": 4, "Sub": 1, "C": 2, "E": 0}
-            assert "'B' took 44% of the time (4.0 s" in " ".join(told(metrics))
+            assert "'B' took 44% of the time (4.0 s" in " ".join(summarize(metrics))
             rows = await store.runs(nested=True)
             assert len(rows) == 2
             for row in rows:
@@ -286,7 +286,7 @@ def test_work_that_was_cut_off_is_on_the_path():
         assert metrics.status == "aborted"
         assert path(metrics) == ["S", "B"]
         assert [(b.label, b.share) for b in metrics.bottlenecks] == [("B", pytest.approx(1.0))]
-        assert "'B' took 100% of the time (1.5 s)" in " ".join(told(metrics))
+        assert "'B' took 100% of the time (1.5 s)" in " ".join(summarize(metrics))
 
     run_sync(go())
 

@@ -8,9 +8,7 @@ from scripts import check_words
 from tests.test_architecture import PACKAGE
 
 LEFT = {
-    "cli": 16, "config": 1, "container": 17, "dipeo_words": 2, "errors": 2, "events": 9, "execution": 184,
-    "integrations": 12, "llm": 102, "mixins": 5, "notebook": 83, "security": 23, "server": 9, "storage": 28,
-    "terminal": 2, "testing": 38,
+    "container": 17, "execution": 143, "integrations": 9, "llm": 96, "notebook": 76, "testing": 38,
 }  # fmt: skip
 """Room → phrases that are left in it. The numbers may only shrink; a room without any moves to `check_words.CLEAN`."""
 ROOMS = check_words.rooms()

@@ -47,7 +47,7 @@ def load_diagram(file: str, format: str | None, settings: Settings) -> Diagram:
     if file != STDIN:
         return load(file, format=format, base_dir=settings.base_dir)
     if sys.stdin is None or sys.stdin.isatty():
-        raise ValidationError("Nothing comes through a pipe.", hint="Say e.g. `cat diagram.yaml | dipeo-nb validate -`.")
+        raise ValidationError("Nothing comes through a pipe.", hint="Use for example `cat diagram.yaml | dipeo-nb validate -`.")
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -62,7 +62,7 @@ def parse_inputs(given: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise ValidationError(
-                f"--input '{text}' is not NAME=VALUE.", hint="Say e.g. --input topic='tabs or spaces'."
+                f"--input '{text}' is not NAME=VALUE.", hint="Use for example --input topic='tabs or spaces'."
             )
         try:
             values[name.strip()] = json.loads(value)
@@ -110,7 +110,7 @@ def parse_answers(given: Sequence[str], plan: Plan, base_dir: Path) -> dict[str,
             if asking.names:
                 names = ", ".join(f"'{safe(name, 60)}'" for name in asking.names)
                 close = safe(asking.suggestion(text.partition("=")[0]))
-                hint = f"{close}It has: {names}. Say e.g. --answer '{safe(asking.names[0], 60)}=yes'."
+                hint = f"{close}It has: {names}. Use for example --answer '{safe(asking.names[0], 60)}=yes'."
             raise ValidationError(f"--answer '{text}' names no user_response node of this diagram in the form NODE=TEXT.", hint=hint)
         answers.setdefault(text[:at], []).append(text[at + 1 :])
     return answers

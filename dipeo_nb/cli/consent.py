@@ -26,7 +26,7 @@ def with_consent(
     ask: bool,
     needed: Callable[[], SettingNotApprovedError | None] = lambda: None,
 ) -> Answered:
-    """What *prepare* gives; asks once, where somebody is there to be asked, when it is refused for want of trust.
+    """What *prepare* gives; asks once, where somebody is there to be asked, when it is refused because it is not trusted.
 
     Args:
         prepare: called with `trust`, and `by` for the record.

@@ -151,9 +151,9 @@ def render(
     """Draw a diagram."""
     kind = Path(output).suffix.lower()
     if kind not in (".svg", ".png", ".html", ".mmd"):
-        raise ValidationError(f"'{output}' ends in none of .svg, .png, .html, .mmd.", hint="Say e.g. -o diagram.svg.")
+        raise ValidationError(f"'{output}' ends in none of .svg, .png, .html, .mmd.", hint="Use for example -o diagram.svg.")
     if theme not in ("auto", "light", "dark"):
-        raise ValidationError(f"There is no theme '{theme}'.", hint="Say --theme light, dark or auto.")
+        raise ValidationError(f"There is no theme '{theme}'.", hint="Use --theme light, dark or auto.")
     if width is not None and not 16 <= width <= 20_000:
         raise ValidationError(f"--width {width} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size.")
     document = load_diagram(file, format_, settings_for(None))
@@ -179,7 +179,7 @@ def schema() -> int:
 
 
 def target_format(to: str | None, output: str | None) -> str:
-    hint = "Say --to light, --to native, --to readable or --to executable."
+    hint = "Use --to light, --to native, --to readable or --to executable."
     found = check_format(to) if to is not None else format_of_name(output or "")
     if found is None:
         raise ValidationError("Which format?" if to is None else f"'{to}' may be light or readable.", hint=hint)

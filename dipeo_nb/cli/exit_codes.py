@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command says of its end to whoever called it."""
+    """Exit codes of the commands."""
 
     DONE = 0
     FAILED = 1

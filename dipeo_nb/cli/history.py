@@ -27,7 +27,7 @@ from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.execution.compare import compare
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.metrics import measure, told
+from dipeo_nb.execution.metrics import measure, summarize
 from dipeo_nb.execution.nested import question_names
 from dipeo_nb.execution.questions import path_of, unanswered
 from dipeo_nb.execution.run_list import listed, recorded_states
@@ -95,7 +95,7 @@ def runs_delete(
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
-    """Forget runs, and those of their sub-diagrams. Refused, all of it, while one of them goes on."""
+    """Forget runs, and those of their sub-diagrams. Refused, all of it, while one of them is running."""
     async def delete(runtime: Runtime) -> list[str]:
         return await runtime.delete_runs([(await runtime.summary(given)).run_id for given in run_ids])
 
@@ -147,7 +147,7 @@ def _seconds(given: str | None) -> float | None:
     units = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
     number, unit = given.strip()[:-1], given.strip()[-1:].lower()
     if unit not in units or not number.replace(".", "", 1).isascii() or not number.replace(".", "", 1).isdecimal():
-        raise ValidationError(f"--older-than '{given}' is no time.", hint="Say a number and a unit: 30d, 12h, 90m, 45s.")
+        raise ValidationError(f"--older-than '{given}' is not a time.", hint="Use a number and a unit: 30d, 12h, 90m, 45s.")
     return float(number) * units[unit]
 
 
@@ -181,7 +181,7 @@ def answer(
         row, node = run_sync(_answered(runtime, run_id, answer))
     print(f"Answered: {safe(node, 60)} of {row.run_id}")
     if row.status == "interrupted":
-        say("The run was interrupted.", f"hint: dipeo-nb resume {row.run_id} goes on with the answer.")
+        say("The run was interrupted.", f"hint: dipeo-nb resume {row.run_id} continues with the answer.")
     return ExitCode.DONE
 
 
@@ -215,7 +215,7 @@ def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
     ((state, events),) = _recorded_states(base_dir, run_id)
     metrics = replace(measure(events), status=str(state.status))
     console = new_console(stderr=False)
-    console.print(safe(" ".join(told(metrics))))
+    console.print(safe(" ".join(summarize(metrics))))
     if rows := metrics.rows:
         table = new_table(*rows[0])
         for row in rows:

@@ -87,7 +87,7 @@ def models_check(
     try:
         day = clock.today() if on is None else date.fromisoformat(on)
     except ValueError:
-        raise ValidationError(f"--on '{on}' is no date.", hint="Say e.g. --on 2027-01-31.") from None
+        raise ValidationError(f"--on '{on}' is not a date.", hint="Use for example --on 2027-01-31.") from None
     with clock.on(day), lifecycle.announced(_announced_ends(settings) if ask else {}):
         found = model_check.check(files or [str(settings.base_dir)], settings, within=days)
         left = model_check.fix(found, settings) if fix else found

@@ -91,7 +91,7 @@ def run(
     """Run a diagram; its outputs go to stdout, progress to stderr."""
     try:
         if model is not None and not model.strip():
-            raise ValidationError("--model is empty.", hint="Say --model local, --model echo or --model openai:NAME.")
+            raise ValidationError("--model is empty.", hint="Use --model local, --model echo or --model openai:NAME.")
         if timeout is not None and not timeout > 0:
             raise ValidationError(
                 f"--timeout {timeout:g} is not a time.", hint="Give seconds above 0, e.g. --timeout 60."

@@ -80,7 +80,7 @@ class SqliteFile:
                 raise failed_database(operation, self.path, error) from error
 
     def _opened(self) -> sqlite3.Connection:
-        # A connection must not cross a fork (https://sqlite.org/howtocorrupt.html §2.6).
+        # A connection must not cross a fork (https://sqlite.org/howtocorrupt.html, section 2.6).
         if self._connection is not None and self._pid == os.getpid():
             return self._connection
         deadline = time.monotonic() + BUSY_S

@@ -363,7 +363,7 @@ class SubDiagramNode(NodeSpec):
     input_mapping: Mapping[str, str] = spec({}, doc="child variable → path in the inputs")
     output_mapping: Mapping[str, str] = spec({}, doc="output name → path in the result")
     pass_input_data: bool | None = spec(None, doc="Hand over all inputs; default: when there is no input_mapping")
-    wait_for_completion: bool = spec(True, doc="False: the run goes on at once with the child's id")
+    wait_for_completion: bool = spec(True, doc="False: the run continues at once with the child's id")
     isolate_conversation: bool = spec(False, doc="The child's persons start with an empty conversation")
     ignore_if_sub: bool = spec(False, doc="Skip the node when this diagram is itself a sub-diagram")
     batch: bool = spec(

@@ -111,9 +111,9 @@ class ExecutionError(Signed):
     status: Literal["failed", "aborted", "interrupted"]
     error: ErrorInfo
     total_duration_ms: NotRequired[float]
-    """As of `execution_completed`."""
+    """See `execution_completed`."""
     node_status: NotRequired[Mapping[str, str]]
-    """As of `execution_completed`; also `aborted` or `interrupted` for nodes that were at work."""
+    """See `execution_completed`; also `aborted` or `interrupted` for nodes that were at work."""
 
 
 class NodeStarted(TypedDict):
@@ -341,7 +341,7 @@ class NodeError(Signed):
     run: int
     error: ErrorInfo
     handled: NotRequired[bool]
-    """The run goes on: the node says so, or an arrow leads from its error output."""
+    """The run continues: the node says so, or an arrow leads from its error output."""
     meta: NotRequired[NodeMeta]
     """What its calls of models took."""
     duration_ms: NotRequired[float]
@@ -355,7 +355,7 @@ class TextOutput(TypedDict):
     is_partial: NotRequired[bool]
     run: int
     restart: NotRequired[bool]
-    """The answer begins anew; what was shown of it does not count."""
+    """The answer begins again; what was shown of it does not count."""
     call_id: NotRequired[str]
     """Which text it belongs to, when several come at once."""
 

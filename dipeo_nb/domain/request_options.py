@@ -61,7 +61,7 @@ def checked_option(name: str, value: Any) -> Any:
             return checked_extra(value)
         case "tool_choice" | "base_url" | "api_key_id":
             if not isinstance(value, str):
-                raise _wrong(name, value, "is no text", _TEXTS[name])
+                raise _wrong(name, value, "is not a text", _TEXTS[name])
             return value
         case _:
             return value

@@ -27,11 +27,11 @@ __all__ = [
     "measure",
     "money",
     "seconds",
-    "told",
+    "summarize",
 ]
 
 
-def told(metrics: RunMetrics) -> list[str]:
+def summarize(metrics: RunMetrics) -> list[str]:
     """The run in sentences, the most important first; the same run gives the same ones."""
     return [sentence for tell in _TELL if (sentence := tell(metrics))]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dipeo_nb.common.text import displayed
 from dipeo_nb.diagram.labels import clean
-from dipeo_nb.execution.metrics import RunMetrics, told
+from dipeo_nb.execution.metrics import RunMetrics, summarize
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.safe_markdown import safe
 from dipeo_nb.notebook.tables import Table
@@ -21,7 +21,7 @@ class Explanation:
 
     def __init__(self, metrics: RunMetrics) -> None:
         self.metrics = metrics
-        self.sentences = [said if len(said) <= SENTENCE else f"{said[: SENTENCE - 1]}…" for said in told(metrics)]
+        self.sentences = [said if len(said) <= SENTENCE else f"{said[: SENTENCE - 1]}…" for said in summarize(metrics)]
 
     @property
     def text(self) -> str:

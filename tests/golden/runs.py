@@ -20,7 +20,7 @@ from dipeo_nb.domain.ports import Clock, HTTPPort, HTTPResponse, InteractionPort
 from dipeo_nb.errors import IntegrationError, UserError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.metrics import measure, told
+from dipeo_nb.execution.metrics import measure, summarize
 from dipeo_nb.execution.recovery import recovered, reusable
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from tests import shapes
@@ -247,7 +247,7 @@ def _json(value: Any) -> str:
 
 
 def _words(events: Sequence[Event]) -> list[str]:
-    return [f"~ {sentence}" for sentence in told(measure(events))]
+    return [f"~ {sentence}" for sentence in summarize(measure(events))]
 
 
 def _portable(line: str, settings: Settings) -> str:
