@@ -76,6 +76,9 @@ CERTAIN: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "after cd, module": (hook("cd sub && python3 -m tool"), {"sub/tool.py": "import helper\nprint(helper.x)", "sub/helper.py": "x = 1"}, "1"),
     "after cd, run by a script": (hook("cd . && sh x.sh"), {"x.sh": "sh y.sh", "y.sh": "echo 1"}, "1"),
     "same name before and after cd": (hook("cd sub && sh x.sh"), {"x.sh": "echo no", "sub/x.sh": "echo 1"}, "1"),
+    "one line of a job, ending in a script": (bash("cd 'a b' && python3 -u t.py"), {"a b/t.py": "print(1)"}, "1"),
+    "one line of a job, a script": (bash("sh ./x.sh"), {"x.sh": "echo 1"}, "1"),
+    "one line of a job, the name of a script": (bash("sub/x.sh"), {"sub/x.sh": "echo 1"}, "1"),
     "long": (hook("sh x.sh a"), {"x.sh": f"#{'x' * 120_000}\necho $1"}, "a"),
     "not UTF-8": (hook("sh x.sh"), {"x.sh": "#\udcff\necho 1"}, "1"),
 }

@@ -38,6 +38,7 @@ from dipeo_nb.diagram.shell_words import folders as entered_folders
 from dipeo_nb.domain.capabilities import Capabilities, Use, as_pattern, effects_of, uses_of
 from dipeo_nb.domain.enums import HookType, SupportedLanguage
 from dipeo_nb.domain.nodes import (
+    CODE_FILE,
     CodeJobNode,
     ConditionNode,
     HookNode,
@@ -53,8 +54,6 @@ MAX_FILES = 500
 MAX_BYTES = 20_000_000
 VERSION = 2
 """Of the digest's form."""
-CODE_FILE = re.compile(r"[^\n]+\.(py|ts|mts|js|mjs|sh|bash)")
-"""A single line of `code` that may name a file of code."""
 _NOT_RUN = frozenset({"flipped", "metadata"})
 """Fields of nodes that no run looks at."""
 

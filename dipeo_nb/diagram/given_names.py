@@ -7,10 +7,8 @@ from collections.abc import Mapping
 
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import ContentType, DBOperation
-from dipeo_nb.domain.nodes import CodeJobNode, ConditionNode, DbNode, NodeSpec, PersonJobNode, StartNode
+from dipeo_nb.domain.nodes import CODE_FILE, CodeJobNode, ConditionNode, DbNode, NodeSpec, PersonJobNode, StartNode
 
-CODE_FILE = re.compile(r"[^\n]+\.(?:py|ts|sh)")
-"""`code` that is the name of a file rather than code."""
 SPECIAL_NAMES = frozenset(["inputs", "globals", "local", "global_conversation", "global_message_count"])
 """Names that every run provides; `NodeContext.names` supplies them."""
 _TEXT_SUFFIXES = (".txt", ".md", ".csv", ".log", ".html", ".xml")

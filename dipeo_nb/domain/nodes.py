@@ -7,6 +7,7 @@ Handles are the union of the tables of DiPeO's editor and engine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
@@ -196,6 +197,10 @@ class ConditionNode(NodeSpec):
     at_most: int | None = spec(None, minimum=1, maximum=500, doc="Messages remembered at most")
     expose_index_as: str | None = spec(None, doc="Global that holds the 0-based number of the round")
     skippable: bool = spec(False, doc="Edges of this condition never hold a join back")
+
+
+CODE_FILE = re.compile(r"[^\n]+\.(py|ts|mts|js|mjs|sh|bash)")
+"""A single line of `code` that is a file of code when there is one of that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

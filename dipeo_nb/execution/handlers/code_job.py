@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ from dipeo_nb.common.programs import find_program
 from dipeo_nb.common.values import parse_structured
 from dipeo_nb.config import missing_variable
 from dipeo_nb.domain.enums import SupportedLanguage
-from dipeo_nb.domain.nodes import CodeJobNode
+from dipeo_nb.domain.nodes import CODE_FILE, CodeJobNode
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import CodeError, StorageError
@@ -27,7 +28,6 @@ CODE_TIMEOUT = 30.0
 """Seconds when the node names none (DiPeO's default)."""
 _OF_TEXTS = ("TypeError:", "AttributeError:", "KeyError:", "IndexError:", "ValueError:")
 """Errors of code that takes a text for rows or fields."""
-_FILE = re.compile(r"[^\n]+\.(py|ts|mts|js|mjs|sh|bash)")
 
 
 def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
@@ -166,7 +166,7 @@ def source(context: NodeContext, spec: CodeJobNode) -> tuple[str, str, Path | No
     path = spec.file_path
     if spec.code:
         line = spec.code.strip()
-        if not (_FILE.fullmatch(line) and _exists(context, line)):
+        if not (CODE_FILE.fullmatch(line) and _exists(context, line)):
             return spec.code, f"<{context.node.label}>", None
         path = line
     if not path:
@@ -175,6 +175,13 @@ def source(context: NodeContext, spec: CodeJobNode) -> tuple[str, str, Path | No
 
 
 def _exists(context: NodeContext, path: str) -> bool:
+    if context.execution.gate.sources is not None:
+        # Looking is not reading: a line such as `python3 job.py` names no file, and nothing need be granted for it. A file that was
+        # not shown is refused when it is read.
+        with contextlib.suppress(OSError, ValueError):
+            base = context.services.files.base_path
+            return (base / name_below(path, base)).is_file()
+        return False
     try:
         return context.services.files.exists(path)
     except StorageError:
