@@ -1,9 +1,8 @@
-"""One module per node type, named by the `type:` of the diagram.
+"""What nodes do: one module for each node type, named by the `type:` of the diagram, and those that are registered.
 
 A module has `run(context)`, which returns an `Output` at once (it must not block then) or a coroutine that does (an
-`async def` is one). It may have `TIMEOUT`: the node type's own time limit in seconds (`None`: none); `PORT`: the service without
-which it cannot run; and `missing(node, services)`: why a node of it cannot run here, found before anything runs (None: it can);
-and `resume(context)`: the work that a finished run of a node had left in the background when the run was cut off. A node type without a module here cannot run in this version.
+`async def` is one). It may have, each as the field of `NodeHandler`: `TIMEOUT`, `OWN_TIMEOUT`, `PORT`, `missing` and `resume`. A node
+type without a module here, and not registered, cannot run in this version.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from dipeo_nb.domain.diagnostics import Diagnostic
@@ -24,12 +25,48 @@ from dipeo_nb.execution.inputs import Output
 
 Handler = Callable[[Any], Any]
 
-_registered: dict[str, tuple[Handler, float | str | None]] = {}
+
+@dataclass(frozen=True, slots=True)
+class NodeHandler:
+    """The work of one node type."""
+
+    execute: Handler
+    """Takes the `NodeContext`; gives an `Output`, or a coroutine that does."""
+    timeout: float | str | None = "default"
+    """The type's own time limit in seconds; None: none; "default": that of the settings."""
+    own_timeout: bool = False
+    """Whether the field `timeout` of a node is for the handler, and not a limit of its work."""
+    port: str | None = None
+    """Name of the service without which it cannot run."""
+    missing: Callable[[PlanNode, Services], tuple[str, str] | None] | None = None
+    """(why a node of the type cannot run here, what to do about it), found before anything runs; None: it can."""
+    resume: Callable[[NodeContext], Coroutine[Any, Any, None] | None] | None = None
+    """The work that a finished run of a node had left in the background when the run was cut off; None: there is none."""
+
+    @classmethod
+    def of(cls, module: ModuleType) -> NodeHandler:
+        """What a module says."""
+        return cls(
+            module.run,
+            timeout=getattr(module, "TIMEOUT", "default"),
+            own_timeout=getattr(module, "OWN_TIMEOUT", False),
+            port=getattr(module, "PORT", None),
+            missing=getattr(module, "missing", None),
+            resume=getattr(module, "resume", None),
+        )
 
 
-def register(node_type: str, handler: Handler, *, timeout: float | str | None = "default") -> None:
-    """Give a registered node type its work. `timeout`: seconds, None for no limit, or "default"."""
-    _registered[node_type] = (handler, timeout)
+_registered: dict[str, NodeHandler] = {}
+
+
+def register(node_type: str, handler: Handler | NodeHandler, *, timeout: float | str | None = "default") -> None:
+    """Give a registered node type its work.
+
+    Args:
+        handler: all that is to be said of it, or the function that does it.
+        timeout: of a function: seconds, None for no limit, or "default".
+    """
+    _registered[node_type] = handler if isinstance(handler, NodeHandler) else NodeHandler(handler, timeout=timeout)
     _lookup.cache_clear()
 
 
@@ -53,27 +90,29 @@ def not_runnable(plan: Plan, services: Services) -> list[Diagnostic]:
 
 def _missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
     """(why a node cannot run, what to do); None when it can."""
-    if node.type in _registered:
-        return None
     if not runnable(node.type):
         what = f"Nodes of type '{node.type}' load and draw in this version, but do not run yet."
         return what, "Remove the node, or use another type."
-    module = importlib.import_module(f"{__name__}.{node.type}")
-    port = getattr(module, "PORT", None)
-    if port is not None and getattr(services, port) is None:
-        what = f"Nodes of type '{node.type}' need the service '{port}', of which this version ships no adapter."
-        return what, f"Give one: dp.Session({port}=…), or remove the node."
-    check = getattr(module, "missing", None)
-    return check(node, services) if check is not None else None
+    handler = _lookup(node.type)
+    if handler.port is not None and getattr(services, handler.port) is None:
+        what = f"Nodes of type '{node.type}' need the service '{handler.port}', of which this version ships no adapter."
+        return what, f"Give one: dp.Session({handler.port}=…), or remove the node."
+    return None if handler.missing is None else handler.missing(node, services)
+
+
+@cache
+def _lookup(node_type: str) -> NodeHandler:
+    """What there is for a node type.
+
+    Raises:
+        ModuleNotFoundError: nothing; the compiler refuses such diagrams before.
+    """
+    return _registered.get(node_type) or NodeHandler.of(importlib.import_module(f"{__name__}.{node_type}"))
 
 
 def get(node_type: str) -> Handler:
-    """The handler of a node type.
-
-    Raises:
-        ModuleNotFoundError: none; the compiler refuses such diagrams before.
-    """
-    return _lookup(node_type)[0]
+    """The function that does the work of a node type."""
+    return _lookup(node_type).execute
 
 
 def begin(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
@@ -103,24 +142,14 @@ async def _resumed(context: NodeContext, slow: SlowEvaluationError) -> Output:
 
 
 def resumed(context: NodeContext) -> Coroutine[Any, Any, None] | None:
-    """After the run was cut off: the work that a finished run of a node had left behind, to be seen to its end; None without any."""
-    if context.node.type in _registered:
-        return None
-    resume = getattr(importlib.import_module(f"{__name__}.{context.node.type}"), "resume", None)
+    """See `NodeHandler.resume`."""
+    resume = _lookup(context.node.type).resume
     return None if resume is None else resume(context)
 
 
 def time_limit(node: PlanNode, default: float) -> float | None:
     """Seconds a run of the node may take; None for no limit."""
-    if node.spec.timeout is not None and node.type != "user_response":
+    handler = _lookup(node.type)
+    if node.spec.timeout is not None and not handler.own_timeout:
         return node.spec.timeout
-    own = _lookup(node.type)[1]
-    return default if isinstance(own, str) else own
-
-
-@cache
-def _lookup(node_type: str) -> tuple[Handler, float | str | None]:
-    if node_type in _registered:
-        return _registered[node_type]
-    module = importlib.import_module(f"{__name__}.{node_type}")
-    return module.run, getattr(module, "TIMEOUT", "default")
+    return default if isinstance(handler.timeout, str) else handler.timeout

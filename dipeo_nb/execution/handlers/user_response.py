@@ -12,7 +12,8 @@ from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output
 
-TIMEOUT = None  # the question has its own
+TIMEOUT = None
+OWN_TIMEOUT = True  # that of the question
 QUESTION_TIMEOUT = 60.0
 """Seconds to answer when the node names none (DiPeO's default)."""
 ATTEMPTS = 3
