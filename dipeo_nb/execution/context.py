@@ -13,16 +13,17 @@ from typing import Any, Protocol, cast
 from dipeo_nb.common.values import is_plain, plain_value, well_formed
 from dipeo_nb.diagram.metering import NotQuickError
 from dipeo_nb.diagram.templates import unfilled
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Meter, StreamEvent
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Meter, StreamEvent, TokenUsage
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.payloads import ItemData, NodeMeta, NodeOutput, UsageCounts, UsageData, UsageOutput
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import CodeRunner, RunGate, Services, TemplateResult
+from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import DipeoError, LLMConnectionError, LLMError, NodeExecutionError
 from dipeo_nb.execution import evaluation, shell_text
 from dipeo_nb.execution.code_state import View
 from dipeo_nb.execution.evaluation import Rendering, Request, SlowEvaluationError
-from dipeo_nb.execution.fold import RunState, Spent
+from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Inputs
 from dipeo_nb.execution.journal import Journal
 from dipeo_nb.execution.progress import RunProgress
@@ -115,6 +116,7 @@ class NodeContext:
         self._token = secrets.token_hex(8)
         """Of marks in commands; no value can hold one."""
         self._meta: dict[str, Any] = {}
+        self._spent = Spending()
         self._paid: list[UsageData] = []
         """Calls that no event tells of yet."""
 
@@ -374,17 +376,9 @@ class NodeContext:
 
     def charge(self, response: LLMResponse) -> None:
         """Add a call's usage and cost to this node's account."""
-        usage = response.usage.to_dict()
-        usage.pop("total", None)
-        before: dict[str, int] = self._meta.get("usage", {})
-        calls = self._meta.get("calls", 0)
-        cost = self._meta.get("cost_usd", 0.0)
-        self._meta["usage"] = {k: before.get(k, 0) + usage.get(k, 0) for k in {**before, **usage}}
-        self._meta["cost_usd"] = None if cost is None or response.cost_usd is None else cost + response.cost_usd
-        self._meta["calls"] = calls + 1
+        counts = self._add(Spending.of(response.usage, response.cost_usd))
         self._meta["provider"] = response.provider
         self._meta["model"] = response.model
-        counts = cast(UsageCounts, usage)
         self._paid.append({"usage": counts, "cost_usd": response.cost_usd, "person": self._meta.get("person")})
         if response.cached:
             self._meta["saved_usd"] = self._meta.get("saved_usd", 0.0) + (response.saved_usd or 0.0)
@@ -409,7 +403,7 @@ class NodeContext:
         """
         charged = self.execution.progress.begun.charged.setdefault((self.node.index, self.run), {})
         before = charged.get(state.run_id)
-        spent = charged[state.run_id] = Spent(
+        spent = charged[state.run_id] = Spending.of(
             state.usage, state.cost_usd, sum(person.calls for person in state.persons.values())
         )
         if not spent.calls and spent.usage.total is None:
@@ -417,22 +411,28 @@ class NodeContext:
         new = spent if before is None else spent.since(before)
         if not new.calls and not new.usage.total:
             return
-        usage = new.usage.to_dict()
-        usage.pop("total", None)
-        paid: dict[str, int] = self._meta.get("usage", {})
-        cost = self._meta.get("cost_usd", 0.0)
-        self._meta["usage"] = {k: paid.get(k, 0) + usage.get(k, 0) for k in {**paid, **usage}}
-        self._meta["cost_usd"] = None if cost is None or new.cost_usd is None else cost + new.cost_usd
-        self._meta["calls"] = self._meta.get("calls", 0) + new.calls
-        data: UsageData = {
-            "usage": cast(UsageCounts, usage), "cost_usd": new.cost_usd, "calls": new.calls, "run_id": state.run_id,
-        }  # fmt: skip
+        counts = self._add(new)
+        data: UsageData = {"usage": counts, "cost_usd": new.cost_usd, "calls": new.calls, "run_id": state.run_id}
         self._show_usage(data, background=background)
+
+    def _add(self, new: Spending) -> UsageCounts:
+        """Add calls to this node's account; their tokens, as events have them."""
+        self._spent.add(new.usage, new.cost_usd, new.calls)
+        self._meta["usage"] = _counts(self._spent.usage)
+        self._meta["cost_usd"] = self._spent.cost_usd
+        self._meta["calls"] = self._spent.calls
+        return _counts(new.usage)
 
     def spent(self) -> NodeMeta:
         """usage, cost_usd (None when a price is unknown), calls, person, provider, model of this run so far, and saved_usd when
         answers came from recordings; empty without calls."""
         return cast(NodeMeta, dict(self._meta))
+
+
+def _counts(usage: TokenUsage) -> UsageCounts:
+    counts = usage.to_dict()
+    counts.pop("total", None)
+    return cast(UsageCounts, counts)
 
 
 def _next_step(data: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from dipeo_nb.domain.payloads import (
     NodeStarted,
     UsageData,
 )
+from dipeo_nb.domain.spending import total_cost
 from dipeo_nb.execution.critical_path import Waits
 from dipeo_nb.execution.run_metrics import BOTTLENECK, Bottleneck, NodeMetrics, NodeRun, RunMetrics
 
@@ -218,9 +219,7 @@ class _Counting:
 
 def _cost(runs: Sequence[NodeRun]) -> float | None:
     """None when nothing was spent, or one price is unknown: a part is never passed off as the whole."""
-    costs = [run.cost_usd for run in runs if run.calls]
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if known and len(known) == len(costs) else None
+    return total_cost(run.cost_usd for run in runs if run.calls)
 
 
 def _distinct(runs: Iterable[NodeRun]) -> int:

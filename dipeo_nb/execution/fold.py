@@ -27,6 +27,7 @@ from dipeo_nb.domain.payloads import (
     NodeStarted,
     UsageData,
 )
+from dipeo_nb.domain.spending import Spending
 
 TEXT_LIMIT = 100_000
 """Characters of streamed text kept per node."""
@@ -55,11 +56,7 @@ class NodeState:
     progress: dict[str, str] = field(default_factory=dict[str, str])
     """What the run in flight says of how far it is, each line by what it is about: the nodes of a sub-diagram, or only "how far"."""
     meta: NodeMeta = field(default_factory=NodeMeta)
-    usage: TokenUsage = field(default_factory=TokenUsage)
-    cost_usd: float | None = None
-    """Sum of the prices of its calls; None without any, and when one is unknown (`cost_complete`)."""
-    cost_complete: bool = True
-    """False when the price of one of its calls is unknown."""
+    spent: Spending = field(default_factory=Spending)
     retries: int = 0
     reused: bool = False
     """Whether its last run was taken over from the run that this one is a fork of."""
@@ -70,34 +67,26 @@ class NodeState:
 
     __repr__ = bounded_repr
 
+    @property
+    def usage(self) -> TokenUsage:
+        return self.spent.usage
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Sum of the prices of its calls; None without any, and when one is unknown (`cost_complete`)."""
+        return self.spent.cost_usd
+
+    @property
+    def cost_complete(self) -> bool:
+        """False when the price of one of its calls is unknown."""
+        return self.spent.complete
+
 
 def _copied(node: NodeState) -> NodeState:
     made = copy.copy(node)
     made.progress, made.children, made.paid = dict(node.progress), list(node.children), list(node.paid)
+    made.spent = copy.copy(node.spent)
     return made
-
-
-@dataclass(slots=True)
-class Spent:
-    """What one person's answers took."""
-
-    usage: TokenUsage = field(default_factory=TokenUsage)
-    cost_usd: float | None = 0.0
-    """None when the price of a call is unknown."""
-    calls: int = 0
-
-    def since(self, before: Spent) -> Spent:
-        """What was spent after *before*, an earlier sum of the same account."""
-        known = self.cost_usd is not None and before.cost_usd is not None
-        earlier = before.usage.to_dict()
-        rest = {name: count - earlier.get(name, 0) for name, count in self.usage.to_dict().items() if name != "total"}
-        cost = (self.cost_usd or 0.0) - (before.cost_usd or 0.0) if known else self.cost_usd
-        return Spent(TokenUsage.from_dict(rest), cost, self.calls - before.calls)
-
-    def add(self, usage: TokenUsage, cost: float | None, calls: int) -> None:
-        self.usage = self.usage + usage
-        self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
-        self.calls += calls
 
 
 @dataclass(slots=True)
@@ -121,12 +110,8 @@ class RunState:
     duration_s: float = 0.0
     error: Mapping[str, Any] | None = None
     """type, message, node (label), hint."""
-    usage: TokenUsage = field(default_factory=TokenUsage)
-    cost_usd: float | None = None
-    """Sum of the known prices; None while none is known or when one is unknown (`cost_complete`)."""
-    cost_complete: bool = True
-    """False when a call's price is unknown: then `cost_usd` is None, never a part passed off as the whole."""
-    persons: dict[str, Spent] = field(default_factory=dict[str, Spent])
+    spent: Spending = field(default_factory=Spending)
+    persons: dict[str, Spending] = field(default_factory=dict[str, Spending])
     """Label of a person → what its answers took."""
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
     """Endpoint label → value."""
@@ -144,7 +129,6 @@ class RunState:
     """How often the run was cut off and gone on with."""
     events: int = 0
     """Number of the last event applied."""
-    _known_cost: float | None = None
 
     __repr__ = bounded_repr
 
@@ -162,6 +146,20 @@ class RunState:
         return cls(run_id, diagram=diagram, labels=dict(labels), nodes={node_id: NodeState() for node_id in labels})
 
     @property
+    def usage(self) -> TokenUsage:
+        return self.spent.usage
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Sum of the prices; None while there is none, and when one is unknown (`cost_complete`)."""
+        return self.spent.cost_usd
+
+    @property
+    def cost_complete(self) -> bool:
+        """False when a call's price is unknown."""
+        return self.spent.complete
+
+    @property
     def finished(self) -> bool:
         """Whether the last event of the run was seen."""
         return self.ended_at is not None
@@ -175,6 +173,7 @@ class RunState:
         """A copy that nothing changes any more. The caller sees to it that no event is applied meanwhile."""
         copied = copy.copy(self)
         copied.nodes = {node_id: _copied(node) for node_id, node in self.nodes.items()}
+        copied.spent = copy.copy(self.spent)
         copied.persons = {name: copy.copy(spent) for name, spent in self.persons.items()}
         for name in ("labels", "outputs", "questions"):
             setattr(copied, name, dict(getattr(self, name)))
@@ -324,20 +323,11 @@ class RunState:
         usage = meta.get("usage")
         if usage is None:
             return
-        spent = TokenUsage.from_dict(usage)
-        node.usage = node.usage + spent
-        self.usage = self.usage + spent
-        cost = meta.get("cost_usd")
+        counts, cost, calls = TokenUsage.from_dict(usage), meta.get("cost_usd"), meta.get("calls", 1)
+        node.spent.add(counts, cost, calls)
+        self.spent.add(counts, cost, calls)
         if person := meta.get("person"):
-            self.persons.setdefault(person, Spent()).add(spent, cost, meta.get("calls", 1))
-        if cost is None:
-            self.cost_complete = node.cost_complete = False
-            node.cost_usd = None
-        else:
-            if node.cost_complete:
-                node.cost_usd = (node.cost_usd or 0.0) + cost
-            self._known_cost = (self._known_cost or 0.0) + cost
-        self.cost_usd = self._known_cost if self.cost_complete else None
+            self.persons.setdefault(person, Spending()).add(counts, cost, calls)
 
     def _node_error(self, event: Event) -> None:
         assert event.node_id is not None

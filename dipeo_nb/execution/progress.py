@@ -16,10 +16,10 @@ from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.payloads import ErrorInfo, NodeOutput
 from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import RunError
 from dipeo_nb.execution import code_state, schedule
 from dipeo_nb.execution.failures import error_value
-from dipeo_nb.execution.fold import Spent
 from dipeo_nb.execution.inputs import Arrived, Inputs, Output
 from dipeo_nb.execution.memory import ConversationLog
 from dipeo_nb.execution.run_options import NodeRunKey
@@ -38,7 +38,7 @@ class BegunWork:
         default_factory=dict[NodeRunKey, dict[int, Mapping[str, Any]]]
     )
     """What finished items of batches gave: `output` and `meta`."""
-    charged: dict[NodeRunKey, dict[str, Spent]] = field(default_factory=dict[NodeRunKey, dict[str, Spent]])
+    charged: dict[NodeRunKey, dict[str, Spending]] = field(default_factory=dict[NodeRunKey, dict[str, Spending]])
     """What a node was charged for its runs of sub-diagrams, by run id."""
 
     def take(self, key: NodeRunKey, output: NodeOutput) -> None:
@@ -53,7 +53,7 @@ class BegunWork:
             case "usage":
                 data = output["data"]
                 if child := data.get("run_id"):
-                    before = self.charged.setdefault(key, {}).setdefault(child, Spent())
+                    before = self.charged.setdefault(key, {}).setdefault(child, Spending())
                     before.add(TokenUsage.from_dict(data["usage"]), data.get("cost_usd"), data.get("calls", 1))
             case _:
                 pass

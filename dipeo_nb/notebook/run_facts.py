@@ -13,7 +13,8 @@ from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.errors import UnknownNodeError
-from dipeo_nb.execution.fold import RunState, Spent
+from dipeo_nb.domain.spending import Spending
+from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import RunMetrics, measure
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.conversation import Conversation
@@ -63,7 +64,7 @@ class RunFacts(ABC):
         return self._state.cost_usd
 
     @property
-    def persons(self) -> Mapping[str, Spent]:
+    def persons(self) -> Mapping[str, Spending]:
         """Label of each person that answered → usage, cost_usd, calls."""
         return self.state.persons
 
