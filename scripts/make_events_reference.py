@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/events.md, the reference of events, from dipeo_nb/domain/payloads.py.
+"""Write docs/events.md, the reference of events, from dipeo_nb/domain/payloads.py and transitions.py.
 
 Usage: scripts/make_events_reference.py [--check]      (--check: write nothing; exit status 1 when the file is out of date)
 """
@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from dipeo_nb.domain.transitions import NODE_TRANSITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "dipeo_nb/domain/payloads.py"
@@ -82,10 +84,22 @@ def reference(source: str) -> str:
                 kind = next(field.type for field in shape.fields if field.name == "kind")
                 sections.append(f"### kind {kind}\n")
             sections.append(_section(shape))
+    sections.append(_transitions())
     sections.append("## Parts of payloads\n")
     rest = [name for name in shapes if name not in used | {"Signed"}]
     sections += (f"### {name}\n\n{_section(_shape(name, shapes))}" for name in rest)
     return "\n".join(sections)
+
+
+def _transitions() -> str:
+    lines = [
+        "## Status of nodes\n",
+        "A node is `pending` when the run begins. All else:\n",
+        "| from | event | to | when |",
+        "|---|---|---|---|",
+    ]
+    lines += (f"| {t.before} | {t.event} | {t.after} | {t.when} |" for t in NODE_TRANSITIONS)
+    return "\n".join(lines) + "\n"
 
 
 def _shape(name: str, shapes: Mapping[str, ast.ClassDef]) -> Shape:
