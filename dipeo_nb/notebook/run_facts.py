@@ -12,8 +12,8 @@ from dipeo_nb.common.text import nearest
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
-from dipeo_nb.errors import UnknownNodeError
 from dipeo_nb.domain.spending import Spending
+from dipeo_nb.errors import UnknownNodeError
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import RunMetrics, measure
 from dipeo_nb.notebook import static_view
