@@ -22,7 +22,10 @@ import pytest
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.errors import MissingDependencyError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.notebook.session import Session
+from dipeo_nb.server import RunServer
 
 HELLO = """
 version: light
@@ -409,3 +412,11 @@ def test_pages_of_other_origins(served: Served, tmp_path: Path):
         assert "access-control-allow-origin" not in other.http.get("/runs", headers={"Origin": "https://evil.example"}).headers
     finally:
         other.close()
+
+
+def test_without_its_extra_the_server_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It can be imported, so that `serve --help` works; making one says which extra is missing."""
+    monkeypatch.setattr("dipeo_nb.server.web._missing", ImportError("no starlette", name="starlette"))
+    with pytest.raises(MissingDependencyError, match="starlette") as refused:
+        RunServer(Session(tmp_path).runtime)
+    assert "dipeo-nb[serve]" in (refused.value.hint or "")

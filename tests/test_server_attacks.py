@@ -11,9 +11,9 @@ from urllib.parse import quote
 import pytest
 from starlette.requests import Request
 
-from dipeo_nb import server
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.errors import UserError
+from dipeo_nb.server.requests import read_body
 from tests.test_server import HELLO, Served
 
 CANARY = "canary-7Hq2Lx9Pz4"
@@ -161,7 +161,7 @@ def test_a_client_that_leaves_within_a_body_is_no_defect():
 
     request = Request({"type": "http", "method": "POST", "path": "/runs", "headers": []}, receive)
     with pytest.raises(UserError, match="ended before its body did"):
-        run_sync(server._body(request))
+        run_sync(read_body(request))
 
 
 def test_the_server_lives(target: Served):

@@ -1,0 +1,286 @@
+"""The application over one runtime: who may ask, and what is done for each request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from pydantic import ValidationError as PydanticValidationError
+
+import dipeo_nb.server.web as web
+from dipeo_nb.common.scrub import logger, redactor
+from dipeo_nb.common.text import shorten
+from dipeo_nb.common.values import json_text
+from dipeo_nb.container import Runtime
+from dipeo_nb.diagram.detect import available
+from dipeo_nb.diagram.document import load_named
+from dipeo_nb.domain.enums import Status
+from dipeo_nb.errors import (
+    DipeoError,
+    TrustError,
+    UserError,
+)
+from dipeo_nb.execution.engine import Execution
+from dipeo_nb.execution.fold import RunState, interrupted
+from dipeo_nb.execution.interaction import GivenAnswers, Unanswered
+from dipeo_nb.execution.nested import check_answers
+from dipeo_nb.server.requests import AnswerBody, KnownHosts, ResumeBody, SignalBody, StartBody, read_body
+from dipeo_nb.server.responses import broken, frame, refused, status_of, unknown_run
+
+LAST_SEQ = 2**53
+"""Numbers of events beyond are none."""
+FRAMES = 32
+"""Events sent to a client before other work on the loop gets its turn."""
+_LOG = logger(__name__)
+
+
+class RunServer:
+    """An ASGI application over one runtime; see the module for its requests.
+
+    Args:
+        runtime: opened and closed with the application.
+        token: who knows it may do everything; default: a new one.
+        hosts: names under which the server is reached; requests for others are refused (DNS rebinding).
+
+    Raises:
+        MissingDependencyError: the extra `serve` is not installed.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        token: str | None = None,
+        hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]"),
+    ) -> None:
+        web.check_installed()
+        self.runtime = runtime
+        self.token = token or secrets.token_urlsafe(24)
+        redactor.add(self.token)
+        self._going: dict[str, Execution] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        routes = [
+            web.Route("/health", self._health),
+            web.Route("/runs", self._guarded(self._runs), methods=["GET"]),
+            web.Route("/runs", self._guarded(self._start), methods=["POST"]),
+            web.Route("/runs/{run_id}", self._guarded(self._run), methods=["GET"]),
+            web.Route("/runs/{run_id}/events", self._guarded(self._events), methods=["GET"]),
+            web.Route("/runs/{run_id}/stop", self._guarded(self._stop), methods=["POST"]),
+            web.Route("/runs/{run_id}/signal", self._guarded(self._signal), methods=["POST"]),
+            web.Route("/runs/{run_id}/answer", self._guarded(self._answer), methods=["POST"]),
+            web.Route("/runs/{run_id}/resume", self._guarded(self._resume), methods=["POST"]),
+            web.Route("/runs/{run_id}", self._guarded(self._delete), methods=["DELETE"]),
+            web.Route("/diagrams", self._guarded(self._diagrams), methods=["GET"]),
+        ]
+        between = [web.Middleware(KnownHosts, hosts=hosts)] if hosts else []
+        if origins := [o.strip().rstrip("/") for o in runtime.settings.cors_origins.split(",") if o.strip()]:
+            headers = ["Authorization", "Content-Type", "Last-Event-ID"]
+            methods = ["GET", "POST", "DELETE"]
+            between.append(web.Middleware(web.CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers))
+        self._ending = False
+        # What Starlette itself refuses (unknown paths, methods) and what breaks is JSON, too.
+        self.app = web.Starlette(routes=routes, middleware=between, exception_handlers={404: refused, 405: refused, 500: broken})
+
+    async def initialize(self) -> None:
+        """Open the runtime."""
+        await self.runtime.initialize()
+
+    async def end(self) -> None:
+        """Stop the runs that go on here; those who follow them get their last events, and the streams end. No run is started any
+        more."""
+        self._ending = True
+        for execution in list(self._going.values()):
+            execution.stop("the server ends")
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.runtime.router.finish()
+
+    async def cleanup(self) -> None:
+        """End what is running, see `end`, and close the runtime."""
+        await self.end()
+        await self.runtime.cleanup()
+
+    # Requests.
+
+    def _guarded(self, handle: Any) -> Any:
+        """*handle* for those who know the token; errors as JSON with the next action."""
+        async def guarded(request: Any) -> Any:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            given = given.strip() if scheme.lower() == "bearer" else request.query_params.get("token", "")
+            if not secrets.compare_digest(given.encode(), self.token.encode()):
+                hint = "Send the token that `dipeo-nb serve` printed, or has from DIPEO_SERVE_TOKEN: Authorization: Bearer TOKEN."
+                return web.JSONResponse({"error": {"message": "The token is missing or wrong.", "hint": hint}}, 401)
+            try:
+                return await handle(request)
+            except PydanticValidationError as error:
+                first = error.errors(include_input=False, include_url=False)[0]
+                message = f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}."
+                return web.JSONResponse({"error": {"message": message, "hint": "See `dipeo-nb serve --help`."}}, 422)
+            except DipeoError as error:
+                status = status_of(error)
+                described = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+                if isinstance(error, TrustError):
+                    described |= {"code": error.code, "listing": error.listing(), "pin": error.facts.get("pin")}
+                return web.JSONResponse({"error": redactor(described)}, status)
+
+        return guarded
+
+    async def _health(self, request: Any) -> Any:
+        return web.JSONResponse({"status": "ok"})
+
+    async def _runs(self, request: Any) -> Any:
+        query = request.query_params
+        try:
+            limit = min(max(int(query.get("limit", 50)), 1), 1000)
+        except ValueError:
+            raise UserError("`limit` is not an integer.", hint="Use ?limit=50.") from None
+        rows = await self.runtime.services.store.runs(
+            limit=limit,
+            status=query.get("status"),
+            diagram=query.get("diagram"),
+            parent=query.get("parent"),
+            nested=query.get("nested", "") not in ("", "0", "false"),
+        )
+        return web.JSONResponse({"runs": [row._asdict() for row in rows]})
+
+    async def _start(self, request: Any) -> Any:
+        order = StartBody.model_validate_json(await read_body(request))
+        self._check_open()
+        if "\n" in order.diagram or order.diagram.lstrip().startswith("{"):
+            raise UserError(
+                "A diagram is named here, not sent.", hint="Save it below the base directory and send its name."
+            )
+        base = self.runtime.settings.base_dir
+        document = await asyncio.to_thread(load_named, order.diagram, base)  # never beyond the base directory
+        prepared = await asyncio.to_thread(self.runtime.prepare, document, model=order.model)
+        await asyncio.to_thread(check_answers, order.answers, prepared.plan, base)
+        answers = GivenAnswers(order.answers, Unanswered()) if order.answers else None
+        execution = self.runtime.execution(
+            prepared,
+            variables=order.inputs,
+            model=order.model,
+            timeout=order.timeout,
+            interaction=answers,
+            source=json.loads(document.to_text("native")),
+        )
+        self._begin(execution)
+        return web.JSONResponse({"run_id": execution.run_id}, 201)
+
+    def _check_open(self) -> None:
+        if self._ending:
+            raise UserError("The server ends; no run is started any more.", hint="Start the server again.", cause="ending")
+
+    def _begin(self, execution: Execution) -> None:
+        self._check_open()
+        self._going[execution.run_id] = execution
+        task = asyncio.get_running_loop().create_task(self._carried_out(execution))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _resume(self, request: Any) -> Any:
+        order = ResumeBody.model_validate_json(await read_body(request) or b"{}")
+        self._check_open()
+        run_id = await self._known(request)
+        recovery = await self.runtime.recover(run_id, variables=order.inputs, answers=order.answers)
+        execution = self.runtime.execution(
+            recovery.prepared,
+            model=recovery.model,
+            own_models=recovery.own_models,
+            timeout=order.timeout,
+            max_iterations=recovery.max_iterations,
+            interaction=GivenAnswers(order.answers, Unanswered()) if order.answers else None,
+            source=recovery.recovered.events[0].payload["source"],
+            recovered=recovery.recovered,
+        )
+        self._begin(execution)
+        return web.JSONResponse({"run_id": execution.run_id}, 201)
+
+    async def _delete(self, request: Any) -> Any:
+        deleted = await self.runtime.delete_runs([await self._known(request)])
+        return web.JSONResponse({"deleted": deleted})
+
+    async def _diagrams(self, request: Any) -> Any:
+        return web.JSONResponse({"diagrams": await asyncio.to_thread(available, self.runtime.settings.base_dir)})
+
+    async def _known(self, request: Any) -> str:
+        """The id in the path, of a run that there is."""
+        run_id = request.path_params["run_id"]
+        if run_id not in self._going and await self.runtime.services.store.run(run_id) is None:
+            raise unknown_run(run_id)
+        return run_id
+
+    async def _carried_out(self, execution: Execution) -> None:
+        try:
+            await self.runtime.run(execution)
+        except DipeoError as error:
+            _LOG.error("Run %s: %s", execution.run_id, error)
+        finally:
+            self._going.pop(execution.run_id, None)
+
+    async def _run(self, request: Any) -> Any:
+        state = await self._state(request.path_params["run_id"])
+        return web.Response(json_text(state.report()), media_type="application/json")
+
+    async def _state(self, run_id: str) -> RunState:
+        if run_id in self._going:
+            return self._going[run_id].state
+        store = self.runtime.services.store
+        summary = await store.run(run_id)
+        if summary is None:
+            raise unknown_run(run_id)
+        state = RunState.fold(await store.events(run_id))
+        return interrupted(state) if summary.status == Status.INTERRUPTED else state
+
+    async def _stop(self, request: Any) -> Any:
+        execution = await self._here(request)
+        execution.stop("stopped over HTTP")
+        return web.JSONResponse({"run_id": execution.run_id}, 202)
+
+    async def _answer(self, request: Any) -> Any:
+        answer = AnswerBody.model_validate_json(await read_body(request))
+        run_id = await self._known(request)
+        await self.runtime.answer(run_id, answer.text, node=answer.node, request_id=answer.request_id)
+        return web.JSONResponse({"run_id": run_id}, 202)
+
+    async def _signal(self, request: Any) -> Any:
+        execution = await self._here(request)
+        signal = SignalBody.model_validate_json(await read_body(request))
+        execution.signal(signal.name, signal.payload)
+        return web.JSONResponse({"run_id": execution.run_id}, 202)
+
+    async def _here(self, request: Any) -> Execution:
+        run_id = await self._known(request)
+        if run_id not in self._going:
+            raise UserError(
+                f"Run {run_id} is not running here.", hint="See GET /runs for its state; POST /runs/ID/resume continues it.",
+                cause="elsewhere",
+            )
+        return self._going[run_id]
+
+    # Events.
+
+    async def _events(self, request: Any) -> Any:
+
+        run_id = await self._known(request)
+        last = request.headers.get("last-event-id") or request.query_params.get("after", "0")
+        if not last.isascii() or not last.isdecimal() or int(last[:20]) > LAST_SEQ:
+            raise UserError(f"'{shorten(last)}' is not a number of an event.", hint="Use ?after=SEQ, with the last seq you have.")
+        if run_id not in self._going:
+            row = await self.runtime.services.store.run(run_id)
+            if row is not None and row.status != Status.RUNNING and row.events <= int(last):
+                return web.Response(status_code=204)
+        return web.EventSourceResponse(self._events_after(run_id, int(last)))
+
+    async def _events_after(self, run_id: str, after: int) -> AsyncIterator[Mapping[str, Any]]:
+        async with aclosing(self.runtime.router.events(run_id, after=after)) as events:
+            sent = 0
+            async for event in events:
+                yield frame(event)
+                sent += 1
+                if not sent % FRAMES:  # neither the log nor a client that has gone makes us wait, and others want their turn
+                    await asyncio.sleep(0)
+
+

@@ -1,0 +1,78 @@
+"""Listening at an address, on the library's loop."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from dipeo_nb.common.loop import submit
+from dipeo_nb.common.server_connections import protocol
+from dipeo_nb.container import Runtime
+from dipeo_nb.errors import ConfigurationError, MissingDependencyError
+from dipeo_nb.server.app import RunServer
+
+END_S = 20.0
+"""Seconds that runs have to end when the server does."""
+
+
+def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, ready: Any = None) -> None:
+    """Listen until Ctrl-C or SIGTERM; everything runs on the library's loop.
+
+    Args:
+        host: address to listen at; beyond this machine it must be meant, since the token is all that protects it.
+        port: 0 chooses a free one.
+        ready: called with (server, port) when it listens.
+
+    Raises:
+        ConfigurationError: the address cannot be listened at.
+        MissingDependencyError: the extra `serve` is not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingDependencyError.for_extra(error.name or "uvicorn", extra="serve") from error
+    local = host in ("127.0.0.1", "localhost", "::1")
+    server = RunServer(runtime, token=token) if local else RunServer(runtime, token=token, hosts=())
+    try:
+        sock = uvicorn.Config(server.app, host=host, port=port, log_level="warning").bind_socket()
+        sock.listen(128)  # from now on nobody is refused, only kept waiting
+    except (OSError, SystemExit) as error:
+        raise ConfigurationError(
+            f"{host}:{port} cannot be listened at: {getattr(error, 'strerror', None) or 'it is in use'}.",
+            hint="Choose another port: --port N (DIPEO_PORT), 0 for any free one.",
+        ) from error
+    config = uvicorn.Config(
+        server.app,
+        http=protocol(),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+    )
+    web = uvicorn.Server(config)
+
+    async def run() -> None:
+        await server.initialize()
+        try:
+            if ready is not None:
+                ready(server, sock.getsockname()[1])
+            await web.serve(sockets=[sock])
+        finally:
+            await server.cleanup()
+
+    future = submit(run())
+    try:
+        while not future.done():
+            try:
+                future.result(0.2)
+            except TimeoutError:
+                continue
+    except KeyboardInterrupt:
+        # The runs first, so that those who follow them get the last events before the connections are closed.
+        with suppress(TimeoutError):
+            submit(server.end()).result(END_S)
+        web.should_exit = True
+        future.result(15)
+    finally:
+        sock.close()
