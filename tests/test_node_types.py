@@ -94,7 +94,7 @@ def test_what_a_diagram_may_have_it_do_is_asked_for(tmp_path: Path, session: Ses
     path.write_text(LIGHT)
     found = closure(load_text(LIGHT), base_dir=tmp_path)
     assert [(use.kind, use.node) for use in found.uses] == [("function", "Loud")]
-    with pytest.raises(TrustError, match="wants more than to talk to models"):
+    with pytest.raises(TrustError, match="wants more than to call models"):
         session.run(load_text(LIGHT, path=str(path)), view=False, inputs={"name": "a"}, trust=False)
 
 

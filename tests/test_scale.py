@@ -143,7 +143,7 @@ def test_ten_thousand_rounds(tmp_path: Path):
             execution = runtime.execution(Prepared.own(plan, runtime.services), max_iterations=20_000)
 
             def measure(event: object) -> None:
-                rounds = execution.completed_runs(plan.nodes[1])
+                rounds = execution.progress.completed_runs(plan.nodes[1])
                 if rounds in (2000, 10_000) and rounds not in sizes:
                     gc.collect()
                     sizes[rounds] = process.memory_info().rss
@@ -151,7 +151,7 @@ def test_ten_thousand_rounds(tmp_path: Path):
             runtime.services.bus.subscribe(measure)
             await runtime.run(execution)
             assert execution.state.status == Status.COMPLETED
-            assert execution.completed_runs(plan.nodes[1]) == 10_001
+            assert execution.progress.completed_runs(plan.nodes[1]) == 10_001
             assert max(len(kept) for kept in execution.progress.outputs.values()) <= 17
 
     asyncio.run(go())

@@ -142,7 +142,7 @@ class Children:
         return child
 
     async def _again(self, source: _Source, events: list[Event], variables: Mapping[str, Any], index: int) -> Any:
-        """A child goes on that failed or was cut off."""
+        """Resume a child that failed or was cut off."""
         context = self._context
         services = context.services
         visits = context.execution.options.max_iterations
@@ -343,7 +343,7 @@ def _failure(diagram: str, error: Any, run_id: str) -> NodeExecutionError:
 
 
 async def complete_alone(context: NodeContext, child: Any) -> None:
-    """A child that nobody waits for: its failure is reported in the parent's log."""
+    """A child that no node waits for: its failure is reported in the parent's log."""
     try:
         await complete_child(context, child, background=True)
     except NodeExecutionError as error:

@@ -27,7 +27,7 @@ from dipeo_nb.execution.run_metrics import BOTTLENECK, Bottleneck, NodeMetrics, 
 
 
 def measure(events: Iterable[Event]) -> RunMetrics:
-    """Count. The events are those of one run, in order, from the first on; a run that goes on is measured up to the last one."""
+    """Count. The events are those of one run, in order, from the first on; a run that is still running is measured up to the last one."""
     counting = _Counting()
     for event in events:
         counting.take(event)

@@ -25,7 +25,7 @@ class _Ended(NamedTuple):
 
 
 class Waits:
-    """Is told of each run of a node that starts, ends or is cut off, in order."""
+    """Takes each run of a node that starts, ends or is cut off, in order."""
 
     def __init__(self) -> None:
         self._done: dict[tuple[str, int], int] = {}

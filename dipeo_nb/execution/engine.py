@@ -57,7 +57,7 @@ class Execution:
 
     Args:
         gate: what the run may do, and the services to do it with.
-        recovered: go on from there, under the same id: the run was cut off.
+        recovered: continue from there, under the same id: the run was cut off.
         parent: the run that this one is part of, and the node of it that runs this one as its sub-diagram.
         log: the conversation to take part in; default: one of its own.
         run_id: default: a new one.
@@ -135,7 +135,7 @@ class Execution:
 
     @property
     def state(self) -> RunState:
-        """What is written so far, as a fold; changes while the run goes on."""
+        """What is written so far, as a fold; changes while the run continues."""
         return self.journal.state
 
     @property
@@ -209,7 +209,7 @@ class Execution:
         return self._code
 
     def spawn(self, plan: Plan, gate: RunGate, options: RunOptions, **more: Any) -> Execution:
-        """A run that is part of this one, not started; arguments as of `Execution`."""
+        """A run that is part of this one, not started; arguments as for `Execution`."""
         return Execution(plan, gate, options, **more)
 
     async def ask(

@@ -65,7 +65,7 @@ class RunProgress:
     Args:
         variables: inputs of the run.
         log: its conversation.
-        max_visits: as of `schedule.step`.
+        max_visits: as for `schedule.step`.
     """
 
     def __init__(self, plan: Plan, *, variables: Mapping[str, Any], log: ConversationLog, max_visits: int) -> None:
@@ -171,8 +171,8 @@ class RunProgress:
         """A run of a node has failed.
 
         Args:
-            handled: the run goes on with the error as the node's output.
-            seen: as of `complete`.
+            handled: the run continues with the error as the node's output.
+            seen: as for `complete`.
         """
         self.working.discard(node.index)
         self._failed.add(node.index)
@@ -239,7 +239,7 @@ class RunProgress:
 
 
 def goes_on(plan: Plan, node: PlanNode) -> bool:
-    """Whether the run goes on when the node fails: it says so, or an arrow leads from its error output."""
+    """Whether the run continues when the node fails: it says so, or an arrow leads from its error output."""
     return node.spec.on_error == "continue" or _error_wired(plan, node)
 
 
@@ -248,7 +248,7 @@ def _error_wired(plan: Plan, node: PlanNode) -> bool:
 
 
 def error_output(plan: Plan, node: PlanNode, error: ErrorInfo) -> Output:
-    """What a failed node hands on when the run goes on."""
+    """What a failed node hands on when the run continues."""
     wired = _error_wired(plan, node)
     return Output(error_value(error), error["message"], ("error",) if wired else ("default", "error"))
 

@@ -1,4 +1,4 @@
-"""From a run's log back to the run: what `resume` goes on from.
+"""From a run's log back to the run: what `resume` starts from.
 
 The ticks of the scheduler stand in the log: `node_completed`, and `node_error` with `handled`. So everything the engine held in
 memory is there again when the log was gone through in order.

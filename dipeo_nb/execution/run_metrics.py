@@ -28,9 +28,9 @@ class NodeRun:
     """When the last of its inputs was there."""
     started_at: float
     ended_at: float | None = None
-    """None: it goes on, or was cut off."""
+    """None: it is at work, or was cut off."""
     cut_at: float | None = None
-    """When it was cut off; while it goes on, the time of the run's latest event."""
+    """When it was cut off; while it is at work, the time of the run's latest event."""
     status: str = Status.RUNNING
     inputs: Sequence[tuple[str, int]] = ()
     """(id of the node, its run) of each input."""
