@@ -34,7 +34,7 @@ def test_what_the_server_asks_for_is_waited_in_full() -> None:
 
 
 VALUES = [
-    (None, None), ("", None), ("soon", None), ("-3", None), ("1.5", 1.5), ("7", 7.0), (" 7 ", 7.0),
+    (None, None), ("", None), ("soon", None), ("-3", 0.0), ("1.5", 1.5), ("7", 7.0), (" 7 ", 7.0),
     ("Sat, 28 Nov 2026 12:00:30 GMT", 30.0), ("Sat, 28 Nov 2026 12:00:30 -0000", 30.0),
     ("Sat, 28 Nov 2026 13:00:30 +0100", 30.0), ("Sat, 28 Nov 2026 11:00:00 GMT", 0.0),
 ]  # fmt: skip

@@ -49,7 +49,7 @@ _EPOCH = 1_000_000_000
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """Seconds that the value of a `Retry-After` header asks to wait, in either of its forms (RFC 9110, section 10.2.3: a number of
     seconds or a date) or as `seconds_until_reset` takes it; never negative. None: it asks for nothing that can be understood."""
-    if not value or value.strip().startswith("-"):
+    if not value:
         return None
     now = now or datetime.now(UTC)
     if (wait := seconds_until_reset(value, now)) is not None:
