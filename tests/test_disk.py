@@ -27,7 +27,7 @@ from dipeo_nb.domain.ports import Artifact
 from dipeo_nb.errors import APIKeyError, RecordingError, StorageError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.batch import BatchItem, BatchJob, BatchStore
-from dipeo_nb.llm.providers.claude_code import ARGUMENT_LIMIT, _SessionSettings  # pyright: ignore[reportPrivateUsage]
+from dipeo_nb.llm.providers.claude_code.sessions import ARGUMENT_LIMIT, SessionSettings
 from dipeo_nb.llm.recording import Recordings, through
 from dipeo_nb.security.keystore import KeyFile, StoredKey
 from dipeo_nb.security.trust_store import DiagramTrust, TrustStore
@@ -77,9 +77,9 @@ class Surface:
     held: Callable[[Any], Awaitable[Any]]
 
 
-def claude_code_settings(folder: Path, prompt: str) -> _SessionSettings:
+def claude_code_settings(folder: Path, prompt: str) -> SessionSettings:
     """Of a session whose system prompt is too long for an argument, and stands in a file."""
-    return _SessionSettings(f"{prompt} {'x' * ARGUMENT_LIMIT}", None, (), None, folder / "one" / "two", (), "{}")
+    return SessionSettings(f"{prompt} {'x' * ARGUMENT_LIMIT}", None, (), None, folder / "one" / "two", (), "{}")
 
 
 async def _files(files: LocalFileSystemAdapter, data: bytes, name: str) -> None:

@@ -19,8 +19,8 @@ from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.errors import AuthError, LLMError, ProviderError, RateLimitError, UnsupportedError
 from dipeo_nb.llm import phases
 from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
-from dipeo_nb.llm.providers import claude_code
-from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient, UnifiedClaudeCodeCustomClient, told, turns_of
+from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient, UnifiedClaudeCodeCustomClient, turns_of
+from dipeo_nb.llm.providers.claude_code.sessions import SESSIONS, told
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.memory import InMemoryAPIKeyService
 from tests import wire_anthropic as wire
@@ -255,7 +255,7 @@ def test_the_pool_is_bounded_and_a_foreign_history_is_told():
         return most
 
     most, server = using(Api(), work)
-    assert most <= claude_code.SESSIONS + 1  # one may be on its way out
+    assert most <= SESSIONS + 1  # one may be on its way out
     said = prompt_of(bodies(server)[-1])
     assert "[user]: What is 1?" in said
     assert "[you]: It is one." in said

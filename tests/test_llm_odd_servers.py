@@ -16,9 +16,8 @@ from pydantic import BaseModel, SecretStr
 from dipeo_nb.domain.chat import Budget, ChatMessage, LLMRequest, LLMResponse, TokenUsage, ToolCall
 from dipeo_nb.errors import ContentFilteredError, LLMError, ProviderError
 from dipeo_nb.llm.core.types import AdapterConfig
-from dipeo_nb.llm.providers import anthropic as anthropic_client
-from dipeo_nb.llm.providers import openai as openai_client
 from dipeo_nb.llm.providers.anthropic import UnifiedAnthropicClient
+from dipeo_nb.llm.providers.anthropic.answer import UNREADABLE
 from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from dipeo_nb.llm.service import LLMService
@@ -219,7 +218,7 @@ def test_arguments_that_are_none_are_told_to_the_model(service: str, arguments: 
     if service == "anthropic":
         asked = [b for m in server.seen[1].body["messages"] for b in m["content"] if b["type"] == "tool_use"]
         assert all(isinstance(block["input"], dict) for block in asked)
-        assert anthropic_client.UNREADABLE not in sent
+        assert UNREADABLE not in sent
 
 
 def test_arguments_that_were_cut_off():
@@ -351,7 +350,7 @@ def test_all_callables_and_names_are_tools():
     bound = tool_of(functools.partial(weather, city="Rome"))
     assert bound.name == "weather"
     assert run(run_tool(call_of("c", "weather", "{}"), [bound])).content == "Sun in Rome"
-    assert openai_client.call_of("c", "f", "").arguments == {}
+    assert call_of("c", "f", "").arguments == {}
 
 
 @pytest.mark.parametrize(

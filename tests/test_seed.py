@@ -48,7 +48,7 @@ MODULES = {
     "dipeo.infrastructure.llm.providers.ollama.unified_client": "dipeo_nb.llm.providers.ollama",
     "dipeo.infrastructure.llm.providers.claude_code.unified_client": "dipeo_nb.llm.providers.claude_code",
 }
-"""The seed's module → ours. A provider is one file here, not a folder with one file in it."""
+"""The seed's module → ours. The client of a provider is in the module that is named after it."""
 NAMES = {
     "dipeo.infrastructure.common.utils.cache": ["SingleFlightCache"],
     "dipeo.infrastructure.common.utils.locks": ["FileLock", "AsyncFileLock", "CacheFileLock"],

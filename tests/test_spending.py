@@ -26,8 +26,8 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm import batch, pricing, providers
 from dipeo_nb.llm.batch import BatchItem, BatchJob
 from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
-from dipeo_nb.llm.providers import claude_code
 from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient
+from dipeo_nb.llm.providers.claude_code.answer import Answer
 from dipeo_nb.llm.recording import recording
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.notebook.session import Session
@@ -391,7 +391,7 @@ def _result(total: float | None, *, text: str = "Hi.", is_error: bool = False, *
 def _turn(session: Any, result: Any, **asked: Any) -> LLMResponse:
     client = UnifiedClaudeCodeClient(AdapterConfig(provider_type="claude-code"))
     wanted = request(service="claude-code", model="sonnet", **asked)
-    answer = claude_code._Answer(wanted, client.caller(wanted))  # pyright: ignore[reportPrivateUsage]
+    answer = Answer(wanted, client.caller(wanted))
     answer.take(result)
     return answer.finished(session)
 

@@ -5,31 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from datetime import date
-from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from dipeo_nb.config import OWN_HOSTS
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolConfig
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.domain.request_options import EFFORTS, merged
-from dipeo_nb.errors import ContentFilteredError, LLMError, MissingDependencyError, UnsupportedError
+from dipeo_nb.errors import LLMError, MissingDependencyError
 from dipeo_nb.llm.core.client import UnifiedClient
-from dipeo_nb.llm.core.errors import SAID_LIMIT, reading, said_by, said_in_stream, stainless, status_error, translated
+from dipeo_nb.llm.core.errors import reading, said_by, said_in_stream, stainless, status_error, translated
 from dipeo_nb.llm.core.http import drained, events_of
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
+from dipeo_nb.llm.providers.openai.answer import response_of
+from dipeo_nb.llm.providers.openai.request import as_sent, format_of, items_of, tool_of
 from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
-from dipeo_nb.llm.structured import is_object, made, name_of, parsed, schema_of, strict_schema
-from dipeo_nb.llm.tools import call_id_of, call_of
-from dipeo_nb.llm.usage import of_openai, record
+from dipeo_nb.llm.structured import made
+from dipeo_nb.llm.tools import call_id_of
+from dipeo_nb.llm.usage import of_openai
 
 SERVER = "https://api.openai.com/v1"
-BUILT_IN_TOOLS = ("web_search", "web_search_preview", "image_generation")
 
 
 class UnifiedOpenAIClient(UnifiedClient):
@@ -238,7 +238,7 @@ class UnifiedOpenAIClient(UnifiedClient):
         system = "developer" if theirs else "system"
         body: dict[str, Any] = {
             "model": request.model,
-            "input": [item for m in request.messages for item in _items(m, system, request.model)],
+            "input": [item for m in request.messages for item in items_of(m, system, request.model)],
             "store": False,  # nothing of a run is kept elsewhere
         }
         if request.max_tokens is not None:
@@ -250,9 +250,9 @@ class UnifiedOpenAIClient(UnifiedClient):
         if request.reasoning is not None and (able := self.capabilities(request.model)).reasoning is not None:
             body["reasoning"] = {"effort": nearest_effort(request.reasoning, able.efforts or EFFORTS)}
         if (rung := self.rung(request)) is not None:
-            body["text"] = {"format": {"type": "json_object"} if rung == "json_mode" else _format(request)}
+            body["text"] = {"format": {"type": "json_object"} if rung == "json_mode" else format_of(request)}
         if request.tools:
-            body["tools"] = [_tool(t, request.model) for t in request.tools]
+            body["tools"] = [tool_of(t, request.model) for t in request.tools]
             if not self._takes_temperature(request) or "reasoning" in body:
                 # Nothing is stored there, so what a reasoning model thought before its calls travels with them.
                 body["include"] = ["reasoning.encrypted_content"]
@@ -264,12 +264,6 @@ class UnifiedOpenAIClient(UnifiedClient):
             )
         extra = merged(self.config.extra_params, request.extra)
         return {**body, "extra_body": {name: merged(body.get(name), value) for name, value in extra.items()}} if extra else body
-
-
-def as_sent(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a request. Given as `extra_body` it spares the SDK a search of each message for files to encode, which
-    finds nothing and takes as long as the rest of its work."""
-    return {**{name: value for name, value in body.items() if name != "extra_body"}, **body.get("extra_body", {})}
 
 
 async def _opened(client: Any, body: Mapping[str, Any]) -> Any:
@@ -326,189 +320,3 @@ def _batch_status(batch: Any) -> BatchStatus:
     counts = batch.request_counts
     done = (counts.completed, counts.failed) if counts is not None else (0, 0)
     return BatchStatus(batch.id, _BATCH_STATES.get(batch.status, "running"), *done)
-
-
-# The request.
-
-
-def _items(message: ChatMessage, system: str, model: str) -> Iterator[dict[str, Any]]:
-    """A message as items of `input`. The sealed thoughts of another model are left out: models that do not reason refuse them."""
-    if message.raw is not None and message.raw.get("provider") == UnifiedOpenAIClient.provider:
-        items = message.raw["content"]
-        yield from items if message.raw.get("model") in (None, model) else _without_thoughts(items)
-        return
-    if message.tool_result is not None:
-        yield {
-            "type": "function_call_output",
-            "call_id": message.tool_result.call_id,
-            "output": message.tool_result.content,
-        }
-        return
-    if message.content.strip():  # a blank message says nothing
-        yield {"role": system if message.role == "system" else message.role, "content": message.content}
-    for call in message.tool_calls:
-        yield {
-            "type": "function_call",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": json.dumps(dict(call.arguments)),
-        }
-
-
-def _format(request: LLMRequest) -> dict[str, Any]:
-    """Strict where the schema allows it; a looser schema is sent as it is, and the answer checked here."""
-    schema = schema_of(request.response_format)
-    if not is_object(schema):
-        raise UnsupportedError(
-            f"openai answers in JSON objects; the requested structure is '{name_of(request.response_format)}' "
-            f"of type {schema.get('type', 'any')}.",
-            hint="Put it into a field of an object: {'type': 'object', 'properties': {'value': …}, 'required': ['value']}.",
-            provider="openai",
-            model=request.model,
-        )
-    strict = strict_schema(request.response_format)
-    return {
-        "type": "json_schema",
-        "name": name_of(request.response_format),
-        "schema": schema if strict is None else strict,
-        "strict": strict is not None,
-    }
-
-
-def _tool(tool: ToolConfig, model: str) -> dict[str, Any]:
-    if tool.type == "function":
-        return {
-            "type": "function",
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters or {"type": "object", "properties": {}},
-            "strict": False,
-        }
-    if tool.type not in BUILT_IN_TOOLS:
-        raise UnsupportedError(
-            f"openai has no built-in tool '{tool.type}'.",
-            hint=f"It has {', '.join(BUILT_IN_TOOLS)}, and your own functions.",
-            provider="openai",
-            model=model,
-        )
-    return {"type": tool.type, **(tool.config or {})}
-
-
-# The answer.
-
-
-def response_of(
-    sent: Mapping[str, Any],
-    request: LLMRequest,
-    request_id: str | None,
-    streamed: str = "",
-    ids: Mapping[Any, str] = MappingProxyType({}),
-) -> LLMResponse:
-    """A finished Responses API object as ours.
-
-    Args:
-        sent: its JSON.
-        streamed: the text that came before it, which counts when the object has none.
-        ids: those that calls had while they came, by their items' ids.
-
-    Raises:
-        ContentFilteredError: refused or filtered.
-        StructureError: it does not fit the requested structure.
-
-    It is for use within `reading`: an object of another form is an AttributeError, LookupError, TypeError or ValueError.
-    """
-    final: dict[str, Any] = without_nulls(sent)
-    facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id or words(final.get("id")) or None}
-    output = final.get("output")
-    if not isinstance(output, list) and not streamed:
-        raise TypeError("the response has no output")
-    texts: list[str] = []
-    calls: list[ToolCall] = []
-    outputs: list[Mapping[str, Any]] = []
-    usage = of_openai(final)
-    for item in output or ():  # reasoning may come before the message
-        match item.get("type"):
-            case "message":
-                for part in item.get("content") or ():
-                    if part.get("type") == "refusal":
-                        raise ContentFilteredError(
-                            f"The model refused: {words(part.get('refusal'))[:SAID_LIMIT]}", hint="Change the prompt.", usage=usage, **facts
-                        )
-                    texts.append(words(part.get("text")))
-                    outputs += [
-                        {"type": "citation", "url": words(a.get("url")), "title": words(a.get("title"))}
-                        for a in part.get("annotations") or ()
-                        if a.get("type") == "url_citation"
-                    ]
-            case "function_call":
-                item["call_id"] = call_id_of(item.get("call_id") or ids.get(item.get("id")), {call.id for call in calls})
-                calls.append(call_of(item["call_id"], named(item.get("name")), words(item.get("arguments"))))
-            case "image_generation_call" if item.get("result"):
-                kind = words(item.get("output_format")) or "png"
-                outputs.append({"type": "image", "media_type": f"image/{kind}", "data": words(item.get("result"))})
-            case _:
-                continue
-    text = "".join(texts) or ("" if calls else streamed)
-    reason = (final.get("incomplete_details") or {}).get("reason")
-    if reason == "content_filter":
-        raise ContentFilteredError("The provider filtered the answer.", hint="Change the prompt.", usage=usage, **facts)
-    cut = reason == "max_output_tokens"
-    structured = rung = None
-    if request.response_format is not None and not calls:
-        structured = parsed(text, request.response_format, provider="openai", model=request.model, usage=usage, cut=cut)
-        loose = request.rung == "json_mode" or strict_schema(request.response_format) is None
-        rung = "json_mode" if loose else "native"
-    return LLMResponse(
-        text,
-        "openai",
-        words(final.get("model")) or request.model,
-        usage,
-        structured,
-        tuple(calls),
-        "length" if cut else "tool_calls" if calls else (words(reason) or "stop"),
-        facts["request_id"],
-        rung=rung,
-        tool_outputs=tuple(outputs),
-        raw={"provider": "openai", "model": request.model, "content": _kept(output or ())} if calls else None,
-    )
-
-
-def without_nulls(value: Any) -> Any:
-    """JSON without the fields that are null, which say as much as missing ones."""
-    if isinstance(value, dict):
-        return {name: without_nulls(inner) for name, inner in cast("dict[str, Any]", value).items() if inner is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in cast("list[Any]", value)]
-    return value
-
-
-def _kept(output: Sequence[Any]) -> list[dict[str, Any]]:
-    """The items of a turn as they may be sent back. Thoughts that only a server that stored them could find again are left out; what
-    was said and called after them then loses its id, by which a server would ask for them."""
-    items = [record(item) for item in output]
-    for item in items:
-        item.pop("status", None)
-        if item.get("type") == "function_call" and call_of("", "", item.get("arguments") or "").unreadable is not None:
-            item["arguments"] = "{}"  # some servers read what is sent back
-    return items if all(item.get("encrypted_content") for item in items if item.get("type") == "reasoning") else _without_thoughts(items, sealed=False)
-
-
-def _without_thoughts(items: Sequence[dict[str, Any]], *, sealed: bool = True) -> list[dict[str, Any]]:
-    """The items of a turn without thoughts, and what follows them without ids.
-
-    Args:
-        sealed: whether those that hold their own text, encrypted, are left out as well.
-    """
-    kept = [item for item in items if item.get("type") != "reasoning" or (item.get("encrypted_content") and not sealed)]
-    if len(kept) == len(items):
-        return kept
-    found: list[dict[str, Any]] = []
-    for item in kept:
-        if item.get("type") == "message":
-            text = "".join(part.get("text") or "" for part in item.get("content") or ())
-            found += [{"role": "assistant", "content": text}] if text.strip() else []
-        elif item.get("type") == "function_call":
-            found.append({name: value for name, value in item.items() if name != "id"})
-        else:
-            found.append(item)
-    return found

@@ -1,0 +1,182 @@
+"""Models of an Ollama server, through the official SDK. The server fetches a model that it does not have yet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
+
+import httpx
+
+from dipeo_nb.domain.chat import LLMRequest, StreamEvent
+from dipeo_nb.domain.request_options import merged
+from dipeo_nb.errors import LLMConnectionError, LLMError, ValidationError
+from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
+from dipeo_nb.llm.core.errors import Caller, reading, translated
+from dipeo_nb.llm.options import check_options, nearest_effort
+from dipeo_nb.llm.providers.ollama.answer import Answer, events_of
+from dipeo_nb.llm.providers.ollama.models import Fetch, full_name
+from dipeo_nb.llm.providers.ollama.request import messages_of, tools_of, unsupported
+from dipeo_nb.llm.providers.ollama.sdk import authorized, client_class, load_sdk, refused
+from dipeo_nb.llm.structured import made, schema_of
+
+
+class UnifiedOllamaClient(UnifiedClient):
+    """`LLMClient` over `/api/chat` of an Ollama server (`OLLAMA_HOST`); needs no key.
+
+    A model that the server does not have is fetched first, once for all calls that wait for it, with `progress` events.
+    What does not fit into the model's context is an error (`truncate: false`), not silently left out as Ollama would.
+    `extra` of a request holds further fields of it: `{"options": {"num_ctx": 16384}}`, `{"keep_alive": "1h"}`.
+    """
+
+    provider = "ollama"
+    key_optional = True
+    base_url_variable = "OLLAMA_HOST"
+    base_url_setting = "ollama_host"
+    base_url_example = "http://localhost:11434"
+    added_paths = ("/chat/completions", "/chat", "/api", "/v1")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.config.base_url is None:
+            self.config = self.config.model_copy(update={"base_url": self.settings.ollama_host})
+        self._sdk: Any = None
+        self._present: set[str] = set()
+        """Models that the server is known to have."""
+
+    async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
+        body = self._body(request)
+        client = await self._client()
+        yield StreamEvent("start")
+        answer = Answer(request)
+        hint = f"Check that an Ollama server runs at {self.base_url()} (OLLAMA_HOST, without /v1)."
+        with reading(caller := self.caller(request, self.config.api_key), self._vendor(caller), hint=hint) as progress:
+            name = full_name(request.model)
+            known = name in self._present
+            if not known:
+                async for event in self._fetched(request.model, caller):
+                    yield event
+            try:
+                async for event in events_of(client, body, answer):
+                    progress.begun = True
+                    yield event
+            except load_sdk().ResponseError as error:
+                if error.status_code != 404 or not known:
+                    raise
+                self._present.discard(name)  # removed meanwhile
+                async for event in self._fetched(request.model, caller):
+                    yield event
+                async for event in events_of(client, body, answer):
+                    progress.begun = True
+                    yield event
+            response = await made(answer.finished, request)
+        yield StreamEvent("usage", data=response.usage.to_dict())
+        yield StreamEvent("end", response=response)
+
+    async def check_key(self) -> None:
+        """Ask for the list of models. Raises LLMErrors when it cannot be asked."""
+        client = await self._client()
+        with translated(caller := self.caller(self.request("-"), self.config.api_key), self._vendor(caller)):
+            await client.list()
+
+    async def prepare(self) -> None:
+        if self._sdk is None:
+            await asyncio.to_thread(load_sdk)  # its import takes up to a second
+
+    async def cleanup(self) -> None:
+        client, self._sdk = self._sdk, None
+        if client is not None:
+            await client.close()
+
+    async def _client(self) -> Any:
+        if self._sdk is None:
+            self.base_url()  # what is wrong with it, or with the key, is said before anything is asked
+            self.given_key()
+            await asyncio.to_thread(load_sdk)
+            if self._sdk is None:  # another call may have made it meanwhile
+                self._sdk = self._connected()
+        return self._sdk
+
+    def _connected(self) -> Any:
+        address = self.base_url()
+        assert address is not None
+        secret = self.given_key()
+        key = secret.get_secret_value() if secret is not None and secret != NO_KEY else ""
+
+        def connections(**options: Any) -> Any:
+            ours = {name: value for name, value in options.items() if name not in ("timeout", "follow_redirects")}
+            return self.http(httpx, address, lines=True, whole=lambda body: [body] if "message" in body else None, **ours)
+
+        # Said in any case: else the SDK sends OLLAMA_API_KEY to whatever server this is.
+        return client_class()(connections, address, auth=authorized(key))
+
+    async def _fetched(self, model: str, caller: Caller) -> AsyncGenerator[StreamEvent]:
+        """Progress until the server has the model."""
+        address = self.base_url() or ""
+        async with contextlib.aclosing(Fetch.joined(address, model, self._connected, caller)) as events:
+            async for event in events:
+                yield event
+        self._present.add(full_name(model))
+
+    def _vendor(self, caller: Caller) -> Callable[[Any], LLMError | None]:
+        """What `translated` needs to know of the SDK."""
+        sdk, address = load_sdk(), self.base_url()
+
+        def vendor(error: Any) -> LLMError | None:
+            if isinstance(error, sdk.ResponseError):
+                return refused(error, caller)
+            if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) or type(error) is ConnectionError:
+                return LLMConnectionError(
+                    f"No Ollama server answers at {address}.",
+                    hint="Start it with: ollama serve (from https://ollama.com/download), set OLLAMA_HOST if it runs elsewhere, "
+                    "or use the embedded model: --model local.",
+                    **caller.facts,
+                )
+            return None
+
+        return vendor
+
+    def _body(self, request: LLMRequest) -> dict[str, Any]:
+        """The request on the wire.
+
+        Raises:
+            UnsupportedError: Ollama cannot do that.
+            ValidationError: no model is named.
+        """
+        if not request.model:
+            raise ValidationError(
+                "No model is named for ollama.",
+                hint="Write ollama:NAME, as in ollama:llama3.2; `ollama list` shows them.",
+            )
+        check_options(request)
+        options = {
+            "temperature": request.temperature,
+            "num_predict": request.max_tokens,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            "stop": list(request.stop) or None,
+        }
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": list(messages_of(request.messages)),
+            "stream": True,
+            "truncate": False,
+            "shift": False,
+        }
+        if options := {k: v for k, v in options.items() if v is not None}:
+            body["options"] = options
+        if request.reasoning is not None:
+            thinks = request.reasoning != "none"
+            body["think"] = nearest_effort(request.reasoning, ("low", "medium", "high")) if thinks else False
+        if tools := tools_of(request):
+            body["tools"] = tools
+        if (rung := self.rung(request)) is not None:
+            if tools:
+                raise unsupported(
+                    request,
+                    "Ollama's grammar leaves a model no way to call tools.",
+                    "Leave out rung (then structure is asked for in words), or do the tools in a node before.",
+                )
+            body["format"] = "json" if rung == "json_mode" else schema_of(request.response_format)
+        return merged(body, merged(self.config.extra_params, request.extra))
