@@ -10,7 +10,9 @@ import pytest
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.errors import UnsupportedError
 from dipeo_nb.llm.providers import echo
-from dipeo_nb.llm.samples import MOST, ImpossibleError, is_risky, matching, sample
+from dipeo_nb.llm.samples import is_risky, sample
+from dipeo_nb.llm.samples.limits import MOST, ImpossibleError
+from dipeo_nb.llm.samples.patterns import matching
 from tests.llm_wire import run
 
 

@@ -110,7 +110,7 @@ MADE_AT_RUN_TIME = {
     "execution/patches.py": "two fixed patterns, given by name",
     "execution/shell_text.py": "a token of fixed length and digits",
     "llm/providers/echo.py": "the name of a tool between word boundaries",
-    "llm/samples.py": "the pattern of a schema, which runs where it can be killed",
+    "llm/samples/__init__.py": "the pattern of a schema, which runs where it can be killed",
     "diagram/schema_check.py": "the pattern of a schema, which is matched in linear time or where it can be killed",
     "diagram/expressions/errors.py": "signs of a table of two characters",
     "storage/cloud/metadata.py": "letters, digits and dashes, one of two",
