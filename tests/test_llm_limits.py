@@ -339,7 +339,7 @@ def test_structure_goes_down_the_ladder(monkeypatch: pytest.MonkeyPatch):
 def test_partial_objects_are_seen_while_they_come(monkeypatch: pytest.MonkeyPatch):
     """A structured answer shows its fields as they arrive."""
     shape = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "required": ["a", "b"]}
-    monkeypatch.setattr("dipeo_nb.llm.service.PARTIAL_S", 0.0)
+    monkeypatch.setattr("dipeo_nb.llm.partial_answer.PARTIAL_S", 0.0)
     client = ScriptedClient('{"a": "one two", "b": "three"}')
     events = run(events_of(service(monkeypatch, openai=client), asked(response_format=shape)))
     seen = [e.data["value"] for e in events if e.kind == "partial" and e.data]

@@ -22,8 +22,9 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung, TokenUsage
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
 from dipeo_nb.llm.endings import ended, without_keys
+from dipeo_nb.llm.output_modes import laddered, unladdered
 from dipeo_nb.llm.pricing import cost_usd
-from dipeo_nb.llm.structured import laddered, made, schema_of, unladdered
+from dipeo_nb.llm.structured import made, schema_of
 
 OVER: frozenset[BatchState] = frozenset({"completed", "failed", "cancelled", "expired"})
 """States that do not change any more."""

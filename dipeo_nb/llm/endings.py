@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse
-from dipeo_nb.errors import EmptyAnswerError
+from dipeo_nb.errors import ContentFilteredError, EmptyAnswerError, StructureError, ValidatorCodeError
 from dipeo_nb.llm.capabilities import capabilities_of
 
+ANSWERED = (StructureError, ContentFilteredError, ValidatorCodeError)
+"""Errors that are about an answer: the model gave one, and the server works."""
 _COMPLETE = frozenset({"stop", "tool_calls", "length"})
 
 

@@ -13,22 +13,22 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from enum import Enum
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from dipeo_nb.common import user_code
 from dipeo_nb.diagram.metering import NotQuickError, metered, quick
 from dipeo_nb.diagram.schema_check import validator
 from dipeo_nb.diagram.values import TooLargeError
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Rung, TokenUsage, ToolConfig
+from dipeo_nb.domain.chat import LLMRequest, TokenUsage
 from dipeo_nb.errors import StructureError, ValidationError, ValidatorCodeError
-from dipeo_nb.llm.samples import resolved
+from dipeo_nb.llm.answer_json import values_in
+from dipeo_nb.llm.samples.schemas import resolved
 from dipeo_nb.workers import WORKERS
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ def parsed(
         StructureError: there is no JSON, or it does not fit; the message says where.
         ValidatorCodeError: a validator of the user's failed.
     """
-    found, problem = _found(text)
+    found, problem = values_in(text)
     fitting: dict[str, Any] = {}
     for value in found:
         try:
@@ -201,21 +201,6 @@ def parsed(
         text=text,
         usage=usage,
         repairable=not cut,
-    )
-
-
-def in_prose(error: StructureError, request: LLMRequest) -> LLMResponse:
-    """The answer that did not fit, as an answer in words (`LLMRequest.allow_prose`)."""
-    return LLMResponse(
-        error.text,
-        error.provider or request.service,
-        error.model or request.model,
-        error.usage or TokenUsage(),
-        finish_reason="stop",
-        request_id=error.request_id,
-        cost_usd=error.cost_usd,
-        cached=error.cached,
-        saved_usd=error.saved_usd,
     )
 
 
@@ -289,86 +274,11 @@ def first_problem(schema: dict[str, Any], value: Any) -> str | None:
     return f"{place}: {error.message[:200]}"
 
 
-# The ladder: ways that need nothing of the provider.
-
-ANSWER_TOOL = "give_answer"
-"""Name of the tool through which a structured answer is asked for."""
-
-
-def laddered(request: LLMRequest, rung: Rung | None) -> LLMRequest:
-    """The request as it goes to a client on this rung: `tool` and `prompt` need no support for structure."""
-    if rung is None or request.response_format is None:
-        return request
-    if rung in ("grammar", "native"):
-        return replace(request, rung=rung)
-    schema = schema_of(request.response_format)
-    if rung == "tool":
-        answer = ToolConfig("function", ANSWER_TOOL, "Give the answer in this form.", _as_arguments(schema))
-        choice = ANSWER_TOOL if not request.tools else "required"
-        return replace(request, response_format=None, rung=None, tools=(*request.tools, answer), tool_choice=choice)
-    ask = f"Answer with nothing but JSON that fits this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}"
-    before = [m for m in request.messages if m.role == "system"]
-    after = [m for m in request.messages if m.role != "system"]
-    messages = (*before, ChatMessage("system", ask), *after)
-    if rung == "json_mode":
-        return replace(request, messages=messages, rung=rung)
-    return replace(request, messages=messages, response_format=None, rung=None)
-
-
 async def made(make: Callable[[], T], request: LLMRequest) -> T:
     """What *make* gives. It validates an answer, which may be work of a class of the user's: then it has a thread of its own."""
     if request.response_format is None or isinstance(request.response_format, Mapping):
         return make()
     return await user_code.in_thread(make)
-
-
-def unladdered(response: LLMResponse, request: LLMRequest, rung: Rung | None) -> LLMResponse:
-    """The response with the value that the rung brought; *request* is the one before `laddered`.
-
-    Raises:
-        StructureError: it does not fit.
-    """
-    if request.response_format is None or response.structured is not None:
-        return response
-    facts: dict[str, Any] = {
-        "provider": response.provider,
-        "model": response.model,
-        "usage": response.usage,
-        "cut": response.finish_reason == "length",
-    }
-    given = next((c for c in response.tool_calls if c.name == ANSWER_TOOL), None)
-    if rung == "tool" and given is not None:
-        value: Any = dict(given.arguments)
-        value = value if is_object(schema_of(request.response_format)) else value.get("value")
-        text = json.dumps(value, ensure_ascii=False)
-        structured = parsed(text, request.response_format, **facts)
-        return replace(
-            response, text=text, structured=structured, rung=rung, tool_calls=(), finish_reason="stop", raw=None
-        )
-    if response.tool_calls:
-        return response
-    structured = parsed(response.text, request.response_format, **facts)
-    return replace(response, structured=structured, rung="prompt" if rung == "tool" else rung)
-
-
-def _as_arguments(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema as that of a tool's arguments, which are an object: anything else goes into its field `value`."""
-    if is_object(schema):
-        return dict(schema)
-    inner = {k: v for k, v in schema.items() if k != "$defs"}
-    outer = {"type": "object", "properties": {"value": inner}, "required": ["value"], "additionalProperties": False}
-    return {**outer, "$defs": schema["$defs"]} if "$defs" in schema else outer
-
-
-def partial(text: str) -> Any:
-    """The value in JSON that is not complete yet; None while there is nothing to see."""
-    start = min((i for i in (text.find("{"), text.find("[")) if i >= 0), default=-1)
-    if start < 0:
-        return None
-    try:
-        return from_json(text[start:], allow_partial="trailing-strings")
-    except ValueError:
-        return None
 
 
 async def prepare(response_format: Any) -> None:
@@ -451,80 +361,3 @@ def _references(node: Any) -> Iterator[str]:
         for name, value in node.items():
             if name not in ("enum", "const", "default", "examples"):
                 yield from _references(list(value.values()) if name in ("properties", "$defs", "definitions") and isinstance(value, dict) else value)
-
-
-def repair_request(request: LLMRequest, error: StructureError) -> LLMRequest:
-    """The request that asks once more after an answer that did not fit: the answer, what is wrong with it, the schema."""
-    schema = json.dumps(schema_of(request.response_format), ensure_ascii=False)
-    ask = (
-        f"That does not fit: {error.problem}. Answer again, with nothing but JSON that fits this JSON schema:\n{schema}"
-    )
-    said = [ChatMessage("assistant", error.text)] if error.text.strip() else []
-    return replace(request, messages=[*request.messages, *said, ChatMessage("user", ask)])
-
-
-_THOUGHTS = re.compile(r"</(?:think|thinking|thought|reasoning)>")
-_THINKING = re.compile(r"\s*+<(?:think|thinking|thought|reasoning)>")
-_COMMAS = re.compile(r'("(?:[^"\\]|\\.)*+")|,(?=\s*+[}\]])', re.DOTALL)
-_LANGUAGE = re.compile(r"\A(?:json|JSON)?[ \t\r]*+\n")
-_OPENING = re.compile(r"[{\[]")
-_JSON_LIKE = re.compile(r'\{\s*+"|\[\s*+[{"\[]')
-_PLACES = 200
-"""Places of a text where JSON is looked for, at most."""
-
-
-def _found(text: str) -> tuple[list[Any], str]:
-    """(JSON values in an answer that may be what was asked for, the likeliest first; why there are none).
-
-    When all of it is JSON, or the last code fence is, only that counts: a part of it is not the answer, and thoughts are none.
-    """
-    end = max((match.end() for match in _THOUGHTS.finditer(text)), default=0)
-    text = text[end:].strip().lstrip("\ufeff")
-    if not end and _THINKING.match(text):
-        return [], "it holds only thoughts"
-    problem = ""
-    for whole in (text, *reversed(text.split("```")[1::2])):
-        try:
-            return [_loaded(_LANGUAGE.sub("", whole))], ""
-        except (ValueError, RecursionError) as error:
-            problem = problem or _broken(error)
-    values, broken = _values_within(text)
-    if not values and not broken and any(sign in text for sign in "{["):
-        broken = problem
-    return ([], broken) if broken else (values, "" if values else "it holds no JSON")
-
-
-def _broken(error: ValueError | RecursionError) -> str:
-    return "it is nested too deep" if isinstance(error, RecursionError) else f"it is not JSON ({error})"
-
-
-def _loaded(text: str) -> Any:
-    """A JSON value; commas at the end of lists and objects, and line breaks in texts, are forgiven."""
-    try:
-        return json.loads(text, strict=False)
-    except ValueError:
-        return json.loads(_COMMAS.sub(lambda match: match[1] or "", text), strict=False)
-
-
-def _values_within(text: str) -> tuple[list[Any], str]:
-    """(the objects and lists between words, none inside another, the longest first; what is wrong with one that is none).
-
-    What stands inside a broken object or list is not the answer.
-    """
-    decoder = json.JSONDecoder(strict=False)
-    text = _COMMAS.sub(lambda match: match[1] or "", text)
-    found: list[tuple[int, Any]] = []
-    at = 0
-    for _ in range(_PLACES):
-        place = _OPENING.search(text, at)
-        if place is None:
-            break
-        try:
-            value, at = decoder.raw_decode(text, place.start())
-        except (ValueError, RecursionError) as error:
-            if _JSON_LIKE.match(text, place.start()):
-                return [], _broken(error)
-            at = place.end()
-        else:
-            found.append((at - place.start(), value))
-    return [value for _, value in sorted(found, key=lambda item: -item[0])], ""
