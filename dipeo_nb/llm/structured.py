@@ -22,6 +22,7 @@ from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import to_json
 
 from dipeo_nb.common import user_code
+from dipeo_nb.common.typed_dicts import readable
 from dipeo_nb.diagram.metering import NotQuickError, metered, quick
 from dipeo_nb.diagram.schema_check import validator
 from dipeo_nb.diagram.values import TooLargeError
@@ -80,7 +81,7 @@ def _no_format(response_format: Any, error: Exception) -> ValidationError:
 def _adapter(response_format: Any) -> TypeAdapter[Any]:
     if isinstance(response_format, (str, int, float, bytes, list, tuple)) or response_format is Any:
         raise TypeError("it is a value, not a type")
-    adapter: TypeAdapter[Any] = TypeAdapter(response_format)
+    adapter: TypeAdapter[Any] = TypeAdapter(readable(response_format))
     adapter.json_schema()
     return adapter
 

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from dipeo_nb.common import user_code
 from dipeo_nb.common.text import nearest
+from dipeo_nb.common.typed_dicts import readable
 from dipeo_nb.common.values import UnsupportedValueError, is_plain, json_text, plain_value, well_formed
 from dipeo_nb.domain.chat import ToolCall, ToolConfig, ToolResult
 from dipeo_nb.errors import ValidationError
@@ -196,7 +197,8 @@ def _arguments(function: Callable[..., Any], label: str) -> type[BaseModel]:
         # Any name will do for a parameter; pydantic keeps some for itself.
         fields[f"{_FIELD}{len(fields)}"] = (kind, Field(default, alias=parameter.name))
     try:
-        return create_model(label, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+        taken: dict[str, Any] = {name: (readable(kind), field) for name, (kind, field) in fields.items()}
+        return create_model(label, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **taken)
     except (NameError, TypeError, PydanticUserError) as error:
         raise ValidationError(
             f"The tool '{label}' has a parameter that cannot be used: {str(error).splitlines()[0]}",
