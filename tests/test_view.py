@@ -403,6 +403,40 @@ def executed(folder: Path, *cells: str, allow_errors: bool = False) -> list[Any]
     return [cell.outputs for cell in notebook.cells[1:]]
 
 
+def test_a_run_that_ends_between_two_cells_leaves_its_static_form(tmp_path: Path):
+    """nbclient takes no messages then; the end of the next cell brings the picture."""
+    between = """
+import threading, time
+from dipeo_nb.notebook import kernel, view
+shell, ready = get_ipython(), threading.Event()
+real = view.LiveDisplay._freeze
+async def later(self):
+    import asyncio
+    await asyncio.to_thread(ready.wait)  # until the cell has been idle for a while
+    await real(self)
+view.LiveDisplay._freeze = later
+run = session.start(D)
+def end(*_):
+    shell.events.unregister("post_run_cell", end)
+    threading.Timer(0.5, ready.set).start()
+shell.events.register("post_run_cell", end)
+run
+"""
+    folder, after = tmp_path, "import time"
+
+    class Slow(nbclient.NotebookClient):
+        async def async_execute_cell(self, cell: Any, cell_index: int, *args: Any, **options: Any) -> Any:
+            if cell.source == after:  # nothing is read meanwhile, as behind the last message of a cell
+                await asyncio.sleep(3)
+            return await super().async_execute_cell(cell, cell_index, *args, **options)
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (SETUP, between, after)])
+    Slow(notebook, timeout=60, resources={"metadata": {"path": str(folder)}}).execute()
+    (frozen,) = [o for o in notebook.cells[1].outputs if o.output_type == "display_data"]
+    assert set(frozen.data) == {"text/html", "image/png", "text/plain"}
+    assert ", completed" in frozen.data["text/html"]
+
+
 def test_a_live_view_freezes_to_the_static_form(tmp_path: Path):
     """After the end the output holds the static bundle and no widget, both for a started run and for a blocking one."""
     started, awaited, blocking, quiet, _ = executed(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 
 def in_kernel() -> bool:
@@ -30,3 +32,14 @@ def current_cell() -> tuple[str, str] | None:
     request = get_parent()
     cell, execution = request.get("metadata", {}).get("cellId"), request.get("header", {}).get("msg_id")
     return (cell, execution) if cell and execution else None
+
+
+def at_end_of_cell(work: Callable[[], None]) -> None:
+    """Do something once, in the kernel's main thread, at the end of the cell that is being executed, or else of the next one."""
+    events = sys.modules["IPython"].get_ipython().events
+
+    def once(*_: Any) -> None:
+        events.unregister("post_run_cell", once)
+        work()
+
+    events.register("post_run_cell", once)

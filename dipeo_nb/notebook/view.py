@@ -27,6 +27,7 @@ from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution.fold import NodeState, RunState
+from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.static_view import bundle, money, shown
 
 INTERVAL_S = 0.05
@@ -142,6 +143,10 @@ class LiveDisplay:
         static = await asyncio.to_thread(bundle, self._state, self._diagram)
         # An empty context: the update belongs to the display, not to the cell that happens to run now.
         contextvars.Context().run(self._handle.update, static, raw=True)
+        if kernel.unattended():
+            # A program that executes a notebook (nbclient) takes what comes while a cell is executed, and loses what comes between
+            # two cells: what a run that ends there has left would be a widget without a kernel.
+            kernel.at_end_of_cell(lambda: self._handle.update(static, raw=True))
         self.view.close()
 
     def _update(self) -> None:
