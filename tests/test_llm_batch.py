@@ -395,6 +395,15 @@ def test_structure_comes_back_as_asked(kind: type[Provider]):
         assert isinstance(answer, StructureError)
 
 
+def test_what_was_left_out_is_a_warning_of_the_answer():
+    """A batch has no stream that could say it."""
+    with at(Anthropic(looks=1)) as here:
+        job = here.do(lambda s: s.submit_batch(here.requests(2, model="claude-opus-4-8", temperature=0.5)))
+        job = here.do(lambda s: s.wait_for_batch(job, interval=0.01))
+        answers = here.do(lambda s: s.collect_batch(job.id))
+    assert [a.warnings for a in answers if isinstance(a, LLMResponse)] == [("claude-opus-4-8 takes no temperature; 0.5 is left out.",)] * 2
+
+
 class Altered(Call):
     """Sends other bytes in place of the text `Answer 1`."""
 

@@ -22,8 +22,10 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung, TokenUsage
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
 from dipeo_nb.llm.endings import ended, without_keys
+from dipeo_nb.llm.options import left_out
 from dipeo_nb.llm.output_modes import laddered, unladdered
 from dipeo_nb.llm.pricing import cost_usd
+from dipeo_nb.llm.stream import with_notices
 from dipeo_nb.llm.structured import made, schema_of
 
 OVER: frozenset[BatchState] = frozenset({"completed", "failed", "cancelled", "expired"})
@@ -49,6 +51,8 @@ class BatchItem:
     model: str
     rung: Rung | None = None
     schema: Mapping[str, Any] | None = None
+    notices: tuple[str, ...] = ()
+    """What is to be known of the request, such as options that its model does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,7 @@ async def submit(
             hint="Submit one batch for each.",
         )
     items = tuple(
-        BatchItem(f"item-{n}", r.model, rung, None if r.response_format is None else schema_of(r.response_format))
+        BatchItem(f"item-{n}", r.model, rung, None if r.response_format is None else schema_of(r.response_format), tuple(left_out(r)))
         for n, (r, rung) in enumerate(zip(requests, rungs, strict=True))
     )
     wire = {i.id: laddered(r, i.rung) for i, r in zip(items, requests, strict=True)}
@@ -214,7 +218,7 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
         cost = cost_usd(job.service, answered, usage, base_url=job.base_url, batch=True, requested=item.model)
         if isinstance(answer, LLMResponse):
             try:
-                answer = ended(without_keys(replace(answer, cost_usd=cost), asked[item.id]), asked[item.id])
+                answer = with_notices(ended(without_keys(replace(answer, cost_usd=cost), asked[item.id]), asked[item.id]), item.notices)
             except LLMError as error:
                 answer = error
         elif answer.usage is not None:  # a refusal, or an answer that does not fit, is paid for

@@ -9,6 +9,7 @@ from dipeo_nb.domain.chat import LLMRequest
 from dipeo_nb.domain.request_options import EFFORTS, Reasoning
 from dipeo_nb.errors import UnsupportedError
 from dipeo_nb.llm.capabilities import capabilities_of
+from dipeo_nb.llm.output_modes import ANSWER_TOOL
 
 _OTHERS = {
     "stop": "anthropic, gemini, ollama and the embedded model take it",
@@ -49,6 +50,21 @@ def check_options(request: LLMRequest) -> None:
             provider=request.service,
             model=request.model,
         )
+
+
+def left_out(request: LLMRequest) -> list[str]:
+    """A sentence about each option that is not sent, as the model does not take it, although the request is answered all the same."""
+    able = capabilities_of(request.service, request.model)
+    model = request.model or request.service
+    limited = able.limited_while_thinking and request.reasoning not in (None, "none")
+    found: list[str] = []
+    if request.temperature is not None and (limited or not able.supports_temperature):
+        when = " while it thinks" if able.supports_temperature else ""
+        found.append(f"{model} takes no temperature{when}; {request.temperature:g} is left out.")
+    ours = any(tool.name == ANSWER_TOOL for tool in request.tools)  # then the choice is not the caller's
+    if limited and request.tool_choice not in (None, "auto", "none") and not ours:
+        found.append(f"{model} takes no tool_choice while it thinks; '{request.tool_choice}' is left out.")
+    return found
 
 
 def adapted(request: LLMRequest, other: LLMRequest) -> tuple[LLMRequest, list[str]]:

@@ -54,7 +54,7 @@ from dipeo_nb.llm.output_modes import OutputModes, in_prose, laddered, refuses_s
 from dipeo_nb.llm.partial_answer import PartialAnswer
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.request_defaults import RequestDefaults
-from dipeo_nb.llm.stream import SPOKEN, broken_off, collected
+from dipeo_nb.llm.stream import SPOKEN, broken_off, collected, with_notices
 from dipeo_nb.llm.structured import made, prepare_request
 from dipeo_nb.llm.tool_loop import after_first, are_ours, check_round, results_of
 
@@ -181,7 +181,8 @@ class LLMService:
 
     async def complete(self, request: LLMRequest) -> LLMResponse:
         """The whole answer at once; same errors."""
-        return await collected(self.stream(request), request)
+        notices: list[str] = []
+        return with_notices(await collected(self.stream(request), request, notices), notices)
 
     async def batch(
         self, requests: Sequence[LLMRequest], *, max_concurrent: int = BATCH_CONCURRENCY

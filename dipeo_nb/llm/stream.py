@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from dipeo_nb.common.values import well_formed
@@ -15,18 +16,28 @@ SPOKEN = frozenset({"text", "reasoning", "tool_call_start"})
 """Kinds of events after which a repeated call would show things twice."""
 
 
-async def collected(events: AsyncIterator[StreamEvent], request: LLMRequest) -> LLMResponse:
+async def collected(events: AsyncIterator[StreamEvent], request: LLMRequest, notices: list[str] | None = None) -> LLMResponse:
     """The whole answer of a stream.
+
+    Args:
+        notices: gets the notices of the stream.
 
     Raises:
         LLMConnectionError: the stream ended without one.
     """
     response: LLMResponse | None = None
     async for event in events:
+        if notices is not None and event.kind == "start" and (notice := (event.data or {}).get("notice")):
+            notices.append(str(notice))
         response = event.response or response
     if response is None:
         raise broken_off(request)
     return response
+
+
+def with_notices(response: LLMResponse, notices: Sequence[str]) -> LLMResponse:
+    """The response with notices of its stream among its warnings."""
+    return replace(response, warnings=(*response.warnings, *notices)) if notices else response
 
 
 def words(value: Any) -> str:

@@ -28,7 +28,8 @@ from dipeo_nb.llm.core.http import make_client
 from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import AdapterConfig, ProviderCapabilities, RetryConfig
 from dipeo_nb.llm.endings import ended, without_keys
-from dipeo_nb.llm.stream import TimeLimits, collected
+from dipeo_nb.llm.options import left_out
+from dipeo_nb.llm.stream import TimeLimits, collected, with_notices
 from dipeo_nb.llm.structured import prepare_request
 from dipeo_nb.llm.tools import call_of
 
@@ -81,6 +82,7 @@ class UnifiedClient:
     def __init__(self, config: AdapterConfig | None = None, *, settings: Settings | None = None) -> None:
         self.settings = settings or get_settings()
         self.config = config or AdapterConfig(provider_type=self.provider)
+        self._noticed: set[str] = set()
 
     # What a provider does.
 
@@ -117,10 +119,12 @@ class UnifiedClient:
         policy = RetryConfig(
             self.config.max_retries + 1, self.config.retry_delay, exponential_base=self.config.retry_backoff
         )
+        notices: list[str] = []
         attempt = 1
         while True:
             try:
-                return ended(without_keys(await collected(limits.applied(self.stream(request), request), request), request), request)
+                response = await collected(limits.applied(self.stream(request), request), request, notices)
+                return with_notices(ended(without_keys(response, request), request), notices)
             except LLMError as error:
                 redactor.error(error)
                 wait = pause(error, attempt, policy)
@@ -187,6 +191,16 @@ class UnifiedClient:
         return request.rung or self.capabilities(request.model).structured[0]
 
     # For subclasses.
+
+    def notices(self, request: LLMRequest) -> list[str]:
+        """Sentences for the user about a request that is answered nevertheless: options that are left out, a model that ends soon."""
+        return left_out(request)
+
+    def started(self, request: LLMRequest) -> StreamEvent:
+        """The first event of an answer, with those `notices` that this client has not given yet."""
+        new = [notice for notice in self.notices(request) if notice not in self._noticed]
+        self._noticed.update(new)
+        return StreamEvent("start", data={"notice": " ".join(new)} if new else None)
 
     def given_key(self) -> SecretStr | None:
         """The key that was given; None without one.

@@ -114,6 +114,8 @@ class ProviderCapabilities:
     supports_web_search: bool = False
     supports_image_generation: bool = False
     supports_temperature: bool = True
+    limited_while_thinking: bool = False
+    """Whether a request that says how much to think takes neither a temperature nor a tool that has to be called."""
     supports_system_prompt: bool = True
     supports_batch: bool = False
     options: tuple[str, ...] = ("stop", "top_p", "seed")

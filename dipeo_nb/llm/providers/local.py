@@ -79,7 +79,7 @@ class UnifiedLocalClient(UnifiedClient):
                 model=request.model,
             )
         payload = _payload(request, merged(self.config.extra_params, request.extra))
-        yield StreamEvent("start")
+        yield self.started(request)
         name = request.model or self.settings.local_model
         steps: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         loading = asyncio.create_task(_load(self.settings, name, steps))

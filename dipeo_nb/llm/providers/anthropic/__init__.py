@@ -58,14 +58,13 @@ class UnifiedAnthropicClient(UnifiedClient):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._sdk: Any = None
-        self._told: set[str] = set()
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         secret = self.secret()
         caller = self.caller(request, secret)
         client = await self._client(secret)
         body = self._body(request)
-        yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
+        yield self.started(request)
         turn = Turn(request)
         vendor = stainless(load_sdk(), caller)
         for _ in range(PAUSES + 1):
@@ -211,17 +210,9 @@ class UnifiedAnthropicClient(UnifiedClient):
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )
 
-    def _notice(self, request: LLMRequest) -> str | None:
-        """What the user should know about the request, once per model."""
-        notices: list[str] = []
-        if request.temperature is not None and not self.capabilities(request.model).supports_temperature:
-            notices.append(f"{request.model} takes no temperature; {request.temperature:g} is left out.")
-        if until := retired(request.model):
-            notices.append(f"{request.model} is deprecated and ends on {until}.")
-        if not notices or request.model in self._told:
-            return None
-        self._told.add(request.model)
-        return " ".join(notices)
+    def notices(self, request: LLMRequest) -> list[str]:
+        until = retired(request.model)
+        return [*super().notices(request), *([f"{request.model} is deprecated and ends on {until}."] if until else [])]
 
     def _body(self, request: LLMRequest) -> dict[str, Any]:
         """The request on the wire.

@@ -53,7 +53,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
         await asyncio.to_thread(load_sdk)  # its import takes a second
         settings = self._session_settings(request)
         history, prompt = turns_of(request.messages)
-        yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
+        yield self.started(request)
         caller = self.caller(request, self.config.api_key or NO_KEY)
         answer = Answer(request, caller)
         with reading(caller, lambda error: known_error(error, caller)) as progress:
@@ -80,15 +80,12 @@ class UnifiedClaudeCodeClient(UnifiedClient):
     async def cleanup(self) -> None:
         await self._pool.close()
 
-    _told = False
-
-    def _notice(self, request: LLMRequest) -> str | None:
-        """Claude Code takes neither of these; said once, and not of limits that a phase has set."""
-        left_out = [n for n in ("temperature", "max_tokens") if getattr(request, n) is not None]
-        if not left_out or self._told or request.phase in LIMITED:
-            return None
-        self._told = True
-        return f"{self.provider} takes no {' and no '.join(left_out)}; left out."
+    def notices(self, request: LLMRequest) -> list[str]:
+        """Claude Code takes neither a temperature nor a limit of tokens; nothing is said of those that a phase has set."""
+        if request.phase in LIMITED:
+            return []
+        limit = request.max_tokens
+        return [*super().notices(request), *([f"{request.model or self.provider} takes no max_tokens; {limit} is left out."] if limit else [])]
 
     def _session_settings(self, request: LLMRequest) -> SessionSettings:
         """What a session is started with.

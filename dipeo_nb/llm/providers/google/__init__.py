@@ -62,7 +62,7 @@ class UnifiedGoogleClient(UnifiedClient):
         secret = self.secret()
         client = await self._client(secret)
         call = self._call(request)
-        yield StreamEvent("start")
+        yield self.started(request)
         answer = Answer(request)
         with reading(caller := self.caller(request, secret), vendor_errors(caller), hint=HINT) as progress:
             try:

@@ -48,7 +48,7 @@ class UnifiedOllamaClient(UnifiedClient):
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         body = self._body(request)
         client = await self._client()
-        yield StreamEvent("start")
+        yield self.started(request)
         answer = Answer(request)
         hint = f"Check that an Ollama server runs at {self.base_url()} (OLLAMA_HOST, without /v1)."
         with reading(caller := self.caller(request, self.config.api_key), self._vendor(caller), hint=hint) as progress:

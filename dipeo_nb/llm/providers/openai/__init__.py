@@ -45,13 +45,12 @@ class UnifiedOpenAIClient(UnifiedClient):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._sdk: Any = None
-        self._told: set[str] = set()
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         secret = self.secret()
         body = self._body(request)
         client = await self._client(secret)
-        yield StreamEvent("start", data={"notice": notice} if (notice := self._notice(request)) else None)
+        yield self.started(request)
         caller = self.caller(request, secret)
         final: Any = None
         request_id: str | None = None
@@ -216,13 +215,6 @@ class UnifiedOpenAIClient(UnifiedClient):
         return _sdk().AsyncOpenAI(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )
-
-    def _notice(self, request: LLMRequest) -> str | None:
-        """What the user should know about the request, once per model."""
-        if request.temperature is None or self._takes_temperature(request) or request.model in self._told:
-            return None
-        self._told.add(request.model)
-        return f"{request.model} takes no temperature; {request.temperature:g} is left out."
 
     def _takes_temperature(self, request: LLMRequest) -> bool:
         return self.capabilities(request.model).supports_temperature
