@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
+from dataclasses import replace
 
+from dipeo_nb.common.retry import Backoff
 from dipeo_nb.errors import LLMConnectionError, LLMError, LLMTimeoutError, ProviderError, RateLimitError
 from dipeo_nb.llm.core.types import RetryConfig
 
@@ -28,11 +29,11 @@ def pause(error: LLMError, attempt: int, config: RetryConfig) -> float | None:
     """
     if attempt >= config.max_attempts or not transient(error):
         return None
+    backoff = Backoff(config.initial_delay, config.max_delay, config.exponential_base, config.jitter)
     asked = getattr(error, "retry_after", None)
-    if asked is not None:
-        if asked > config.max_delay:
-            return None
-        least = config.initial_delay / 4  # a server that says 0 is busy all the same
-        return max(asked, least) * (1 + random.uniform(0, config.jitter))
-    wait = config.initial_delay * config.exponential_base ** (attempt - 1)
-    return min(wait, config.max_delay) * random.uniform(1 - config.jitter, 1 + config.jitter)
+    if asked is None:
+        return backoff.delay(attempt)
+    if asked > config.max_delay:
+        return None
+    least = config.initial_delay / 4  # a server that says 0 is busy all the same
+    return replace(backoff, maximum=config.max_delay * (1 + config.jitter)).delay(attempt, max(asked, least))
