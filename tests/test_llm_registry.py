@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 import dipeo_nb as dp
+from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import person_fields
 from dipeo_nb.domain import chat
 from dipeo_nb.errors import ConfigurationError, UnsupportedError
-from dipeo_nb.llm import providers
+from dipeo_nb.llm import catalogue, providers
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.echo import EchoClient
+from dipeo_nb.security.environment import VARIABLES, EnvironmentAPIKeyService
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +54,35 @@ def test_a_registered_service_is_asked_like_any_other():
         assert "good day" in str(session.run(diagram, view=False).output)
     providers.register("my-own", Other)
     assert providers.client_class("my-own") is Other
+
+
+class NeedsSDK(Mine):
+    sdk_module, sdk_package = "no_such_sdk", "no-such-sdk[all]"
+    key_variable = "NO_SUCH_KEY"
+
+
+class NeedsKey(Mine):
+    sdk_module = "json"
+    key_variable = "NO_SUCH_KEY"
+
+
+@pytest.mark.parametrize(("kind", "why_not"), [(Mine, ""), (NeedsSDK, 'pip install "no-such-sdk[all]"'), (NeedsKey, "set NO_SUCH_KEY")])
+def test_what_a_service_needs_stands_in_its_class(kind: type[Mine], why_not: str):
+    """A provider is one class and one entry: the overview of services reads the facts from the class."""
+    providers.register("mine", kind)
+    settings = get_settings()
+    found = asyncio.run(catalogue.services(settings, EnvironmentAPIKeyService(settings)))
+    (facts,) = [facts for facts in found if facts.service == "mine"]
+    assert (facts.ready, facts.why_not) == (not why_not, why_not)
+
+
+@pytest.mark.parametrize("service", providers.BUILT_IN)
+def test_the_facts_of_the_services_that_are_built_in(service: str):
+    """Each class says its name, what its SDK is, and the variable that is looked up first."""
+    kind: Any = providers.client_class(service)
+    assert kind.provider == service
+    assert bool(kind.sdk_module) is bool(kind.sdk_package) is (service != "echo")
+    assert not kind.key_variable or VARIABLES[service][0] == kind.key_variable
 
 
 def test_a_family_of_ollama_models_can_be_a_service_of_its_own():

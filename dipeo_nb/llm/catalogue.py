@@ -22,16 +22,6 @@ from dipeo_nb.errors import ConfigurationError, DipeoError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.capabilities import capabilities_of
 
-PACKAGES = {
-    "openai": ("openai", "openai"),
-    "anthropic": ("anthropic", "anthropic"),
-    "gemini": ("google.genai", "google-genai"),
-    "ollama": ("ollama", "ollama"),
-    "claude-code": ("claude_agent_sdk", "claude-agent-sdk"),
-    "claude-code-custom": ("claude_agent_sdk", "claude-agent-sdk"),
-    "local": ("xllamacpp", "dipeo-nb[local]"),
-}
-"""Service → (module it needs, what to install)."""
 BY_DEFAULT = "model_by_default"
 """Key of `LLMRequest.context`: the model is the successor of the default model of old, which nobody chose."""
 CONNECT_S = 0.3
@@ -152,9 +142,9 @@ def _ends(service: str, model: str, settings: Settings) -> str:
 
 
 def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
-    module, package = PACKAGES.get(service, ("", ""))
+    module = getattr(kind, "sdk_module", "")
     if module and not _installed(module):
-        return f'pip install "{package}"'
+        return f'pip install "{getattr(kind, "sdk_package", "") or module}"'
     setting = getattr(kind, "base_url_setting", "")
     own_server = bool(setting and settings.peek(setting))
     variable = getattr(kind, "key_variable", "")

@@ -59,6 +59,10 @@ class UnifiedClient:
     """The variable that names another server."""
     base_url_setting: ClassVar[str] = ""
     """The field of the settings that holds it."""
+    sdk_module: ClassVar[str] = ""
+    """The module of the provider's SDK; empty when it needs none."""
+    sdk_package: ClassVar[str] = ""
+    """What is installed to have that module: the argument of `pip install`."""
     added_paths: ClassVar[tuple[str, ...]] = ()
     """Ends of addresses that the provider's SDK adds itself."""
     base_url_example: ClassVar[str] = "http://localhost:8080/v1"

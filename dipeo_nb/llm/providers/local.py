@@ -65,6 +65,7 @@ class UnifiedLocalClient(UnifiedClient):
     """
 
     provider = "local"
+    sdk_module, sdk_package = "xllamacpp", "dipeo-nb[local]"
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

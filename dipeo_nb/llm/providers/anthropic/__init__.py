@@ -48,6 +48,7 @@ class UnifiedAnthropicClient(UnifiedClient):
     """`LLMClient` over `/v1/messages`. Raw events are read, which costs a third of the SDK's accumulating helper."""
 
     provider = "anthropic"
+    sdk_module, sdk_package = "anthropic", "anthropic"
     key_variable = "ANTHROPIC_API_KEY"
     base_url_variable = "ANTHROPIC_BASE_URL"
     base_url_setting = "anthropic_base_url"

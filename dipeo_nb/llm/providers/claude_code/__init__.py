@@ -37,6 +37,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
     """
 
     provider = "claude-code"
+    sdk_module, sdk_package = "claude_agent_sdk", "claude-agent-sdk"
     key_variable = "ANTHROPIC_API_KEY"
     key_optional = True
     base_url_variable = "ANTHROPIC_BASE_URL"

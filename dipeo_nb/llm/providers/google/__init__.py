@@ -45,6 +45,7 @@ class UnifiedGoogleClient(UnifiedClient):
     """
 
     provider = "gemini"
+    sdk_module, sdk_package = "google.genai", "google-genai"
     key_variable = "GOOGLE_API_KEY"
     base_url_variable = "GOOGLE_BASE_URL"
     base_url_setting = "google_base_url"

@@ -31,6 +31,7 @@ class UnifiedOllamaClient(UnifiedClient):
     """
 
     provider = "ollama"
+    sdk_module, sdk_package = "ollama", "ollama"
     key_optional = True
     base_url_variable = "OLLAMA_HOST"
     base_url_setting = "ollama_host"

@@ -36,6 +36,7 @@ class UnifiedOpenAIClient(UnifiedClient):
     """`LLMClient` over the Responses API (`input`, `max_output_tokens`, `text.format`), one pool of connections each."""
 
     provider = "openai"
+    sdk_module, sdk_package = "openai", "openai"
     key_variable = "OPENAI_API_KEY"
     base_url_variable = "OPENAI_BASE_URL"
     base_url_setting = "openai_base_url"
