@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 from pydantic import BaseModel
@@ -145,6 +145,23 @@ def test_errors_name_the_node(tmp_path: Path):
     with pytest.raises(NodeExecutionError, match="KeyError: 'nothing'") as caught:
         run(tmp_path, "broken")
     assert caught.value.node == "Mine"
+
+
+class Place(TypedDict):
+    name: str
+    height: NotRequired[float]
+
+
+def test_parameters_that_are_typed_dicts(tmp_path: Path):
+    """Those of `typing` and, before Python 3.12, those that pydantic would want; a key that is missing is an error with its name."""
+
+    @dp.node
+    def visit(place: Place, more: list[Place] | None = None) -> str:
+        return f"{place['name']} {place.get('height')} {more}"
+
+    assert run(tmp_path, "visit", place={"name": "Bern", "height": "540"}) == "Bern 540.0 None"
+    with pytest.raises(NodeExecutionError, match=r"'place\.name' of 'visit' does not fit"):
+        run(tmp_path, "visit", {"place": {"height": 1.5}})
 
 
 def test_time_limits(tmp_path: Path):

@@ -24,9 +24,11 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
+from typing_extensions import is_typeddict
 
 from dipeo_nb.common import user_code
 from dipeo_nb.common.calls import checked_call
+from dipeo_nb.common.typed_dicts import readable
 from dipeo_nb.common.values import BASE64, plain_value
 from dipeo_nb.domain.enums import NodeCategory, NodeType
 from dipeo_nb.domain.nodes import NodeMeta, NodeSpec, register_node_spec, spec
@@ -219,7 +221,8 @@ def _is_text(hint: Any) -> bool:
 
 
 def _adapter(hint: Any, config: ConfigDict) -> TypeAdapter[Any]:
-    own = isinstance(hint, type) and (issubclass(hint, BaseModel) or dataclasses.is_dataclass(hint))
+    hint = readable(hint)
+    own = isinstance(hint, type) and (issubclass(hint, BaseModel) or dataclasses.is_dataclass(hint) or is_typeddict(hint))
     return TypeAdapter(hint) if own else TypeAdapter(hint, config=config)
 
 
