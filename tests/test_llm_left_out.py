@@ -13,6 +13,7 @@ from pydantic import SecretStr
 import dipeo_nb as dp
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import LLMRequest, StreamEvent, ToolConfig
+from dipeo_nb.domain.events import EventType
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.options import left_out
@@ -148,6 +149,20 @@ def test_the_service_and_a_notebook_say_it(model: str, tmp_path: Path):
         with dp.Session(tmp_path) as session:
             answer = session.chat("Hi.", model=f"openai:{model}", base_url=server.url, temperature=0.5, display=False)
     assert list(answer.notices) == wanted
+
+
+def test_the_log_of_a_run_has_it(tmp_path: Path):
+    """As a warning of the node whose person has the option."""
+    with ScriptedServer(says("ok")) as server, dp.Session(tmp_path) as session:
+        diagram = session.load(
+            "version: light\n"
+            f"persons: {{Ann: {{service: openai, model: gpt-5, base_url: '{server.url}', temperature: 0.5}}}}\n"
+            "nodes:\n- {label: S, type: start}\n- {label: Say, type: person_job, person: Ann, default_prompt: Hi.}\n- {label: E, type: endpoint}\n"
+            "connections:\n- {from: S, to: Say}\n- {from: Say, to: E}\n"
+        )
+        run = session.run(diagram, view=False)
+        logged = [str(event.payload) for event in run.events if event.type == EventType.EXECUTION_LOG]
+    assert any(f"gpt-5 {NO}" in text and "WARNING" in text for text in logged), logged
 
 
 def test_what_is_not_set_is_not_left_out():

@@ -1,4 +1,4 @@
-"""The providers, one file each, found by service name.
+"""The providers, one module each, found by service name.
 
 A third party adds one with a subclass of `llm.core.client.UnifiedClient` (or any `domain.ports.LLMClient`) and an entry point in
 the group `dipeo_nb.llm_providers`: name = service, value = `package.module:Class`; or, for this process only, as in a notebook, with
