@@ -807,7 +807,7 @@ EXEMPT = {
     "dipeo_nb/domain/enums.py": {"gpt-4", "gpt-3.5"},  # names that DiPeO's own diagrams have as services
     "dipeo_nb/llm/usage.py": {"gpt-4"},  # the beginning of names whose searches have another price
     "dipeo_nb/llm/capabilities.toml": {  # beginnings of names, by which models are known
-        "gpt-4o", "gpt-4.1", "gpt-5", "gpt-5.1-codex-max", "gemini-2.5-flash-image", "gemini-2.5-pro",
+        "gpt-4o", "gpt-4.1", "gpt-5", "gpt-5.1-codex-max", "gpt-5.2-codex", "gemini-2.5-flash-image", "gemini-2.5-pro",
     },
 }
 """File → names in it that may end soon, with the reason."""
