@@ -59,6 +59,11 @@ NOTHING: Answer = ("", "length")
 EMPTY: Answer = (" ", "stop")
 
 
+def warned(answer: LLMResponse) -> list[str]:
+    """The warnings, but for the one that a service takes no max_tokens (claude-code)."""
+    return [warning for warning in answer.warnings if not warning.endswith("takes no max_tokens; 200 is left out.")]
+
+
 def test_an_answer_that_was_cut_says_so(service: str):
     """The text is there, with a warning that names the limit and what to raise; streamed, whole and in a batch alike."""
     with playing(service, CUT) as player:
@@ -68,7 +73,7 @@ def test_an_answer_that_was_cut_says_so(service: str):
     for answer in answers:
         assert isinstance(answer, LLMResponse)
         assert (answer.text, answer.finish_reason) == ("It is 5 o", "length")
-        assert answer.warnings == (f"The answer of {answer.model} was cut off at its limit of 200 tokens; raise max_tokens.",)
+        assert warned(answer) == [f"The answer of {answer.model} was cut off at its limit of 200 tokens; raise max_tokens."]
 
 
 def test_a_limit_that_is_reached_before_the_first_word_is_an_error(service: str):
@@ -98,7 +103,7 @@ def test_an_answer_that_is_empty_says_so(service: str):
 def test_a_whole_answer_has_no_warning(service: str):
     with playing(service, ("Hello my friend.", "stop")) as player:
         answer = using(player, lambda llm: llm.complete(asked(player, max_tokens=200)))
-    assert (answer.text, answer.warnings) == ("Hello my friend.", ())
+    assert (answer.text, warned(answer)) == ("Hello my friend.", [])
 
 
 def test_structure_that_was_cut_names_the_limit(service: str):
@@ -229,13 +234,13 @@ def test_the_time_limit_begins_once_the_package_is_loaded(service: str, monkeypa
 
         monkeypatch.setattr(TimeLimits, "__init__", begun)
         if service != "local":  # which reports how far the model is loaded, and its time begins anew then
-            load = module._sdk
+            load = module.load_sdk
 
             def loaded() -> Any:
                 order.append("load" if threading.current_thread() is threading.main_thread() or _on_a_loop() else "load in a thread")
                 return load()
 
-            monkeypatch.setattr(module, "_sdk", loaded)
+            monkeypatch.setattr(module, "load_sdk", loaded)
 
         async def twice() -> None:
             await client.prepare()

@@ -60,7 +60,7 @@ class UnifiedOpenAIClient(UnifiedClient):
         items: dict[int, Any] = {}
         """Finished items of the output, by their place: some servers leave them out of the final response."""
         said, thoughts = TextPieces(), TextPieces()
-        vendor = stainless(_sdk(), caller)
+        vendor = stainless(load_sdk(), caller)
         with translated(caller, vendor):
             opened = await _opened(client, {**as_sent(body), "stream": True})
         with reading(caller, vendor) as progress:
@@ -121,7 +121,7 @@ class UnifiedOpenAIClient(UnifiedClient):
         secret = self.secret()
         client = await self._client(secret)
         caller = self.caller(self.request("-"), secret)
-        with translated(caller, stainless(_sdk(), caller)):
+        with translated(caller, stainless(load_sdk(), caller)):
             await client.models.list()
 
     async def announced_ends(self) -> dict[str, date]:
@@ -129,7 +129,7 @@ class UnifiedOpenAIClient(UnifiedClient):
         secret = self.secret()
         client = await self._client(secret)
         caller = self.caller(self.request("-"), secret)
-        with translated(caller, stainless(_sdk(), caller)):
+        with translated(caller, stainless(load_sdk(), caller)):
             listed = await client.models.list()
             return ends_of((m.id, getattr(m, "shutdown_date", None)) for m in listed.data or ())
 
@@ -189,12 +189,12 @@ class UnifiedOpenAIClient(UnifiedClient):
         secret = self.secret()
         client = await self._client(secret)
         caller = self.caller(self.request("-"), secret)
-        with translated(caller, stainless(_sdk(), caller)):
+        with translated(caller, stainless(load_sdk(), caller)):
             yield client
 
     async def prepare(self) -> None:
         if self._sdk is None:
-            await asyncio.to_thread(_sdk)  # its import takes up to a second
+            await asyncio.to_thread(load_sdk)  # its import takes up to a second
 
     async def cleanup(self) -> None:
         client, self._sdk = self._sdk, None
@@ -204,7 +204,7 @@ class UnifiedOpenAIClient(UnifiedClient):
     async def _client(self, secret: SecretStr) -> Any:
         if self._sdk is None:
             base_url = self.base_url()
-            await asyncio.to_thread(_sdk)  # its import takes up to a second
+            await asyncio.to_thread(load_sdk)  # its import takes up to a second
             if self._sdk is None:  # another call may have made it meanwhile
                 self._sdk = self._connected(secret, base_url or SERVER)
         return self._sdk
@@ -213,7 +213,7 @@ class UnifiedOpenAIClient(UnifiedClient):
         import httpx2  # the SDK's own library
 
         http = self.http(httpx2, base_url, whole=_as_events, unread=True)
-        return _sdk().AsyncOpenAI(
+        return load_sdk().AsyncOpenAI(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )
 
@@ -264,7 +264,7 @@ async def _opened(client: Any, body: Mapping[str, Any]) -> Any:
     takes longer than all else, and fails on legal streams."""
     import httpx2
 
-    return await client.post("/responses", cast_to=httpx2.Response, body=body, stream=True, stream_cls=_sdk().AsyncStream)
+    return await client.post("/responses", cast_to=httpx2.Response, body=body, stream=True, stream_cls=load_sdk().AsyncStream)
 
 
 def _error_of(error: Any) -> tuple[str, str]:
@@ -287,7 +287,7 @@ def _as_events(body: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
     return [{"type": "response.completed", "response": body}] if body.get("object") == "response" else None
 
 
-def _sdk() -> Any:
+def load_sdk() -> Any:
     try:
         import openai
     except ImportError as error:
