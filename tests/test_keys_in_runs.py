@@ -89,6 +89,7 @@ PLACES: dict[str, Place] = {
         "type": "hook", "props": {"hook_type": "shell", "command": "echo $MY_PASSWORD", "config": {"env": {"MY_PASSWORD": k}}},
     },
     "python variable": lambda k: code(f"api_key = {k!r}\nprint(api_key)\nreturn api_key"),
+    "python, key of a mapping": lambda k: code(f"api_key = {k!r}\nfound = [{{api_key: 1}}]\nreturn {{api_key: {{api_key: found}}}}"),
     "python header": lambda k: code(f'h = {{"X-API-Key": "{k}"}}\nreturn h'),
     "bash variable": lambda k: code(f"export GH_TOKEN='{k}'\necho \"$GH_TOKEN\"", "bash"),
     "custom field": lambda k: {**code("return 1"), "props": {"language": "python", "code": "return 1", "my_secret": k}},
