@@ -318,7 +318,7 @@ class Redactor:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {name: self._strictly(item) for name, item in value.items()}
+            return {self._strictly(name): self._strictly(item) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
             items = [self._strictly(item) for item in value]
             return tuple(items) if isinstance(value, tuple) else items
