@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dipeo_nb.errors import DipeoError
 from dipeo_nb.notebook.session import Session
 from tests import recorded_streams as recorded
 from tests import wire_anthropic as anthropic
@@ -33,7 +34,9 @@ def weather(city: str) -> str:
 
 
 def says(service: str, name: str) -> Reply:
-    """The recorded stream of that name; thoughts of Anthropic come before calls, too."""
+    """The recorded stream of that name, or a refusal; thoughts of Anthropic come before calls, too."""
+    if name == "refused":
+        return lambda call: call.json(400, {"error": {"message": "not this time", "type": "invalid_request_error"}})
     events = next(list(r.events) for r in RECORDINGS[service] if r.name == name)
     match service:
         case "openai":
@@ -199,3 +202,26 @@ def test_a_person_moves_to_other_providers_and_back_in_forks(tmp_path: Path):
             sent = json.dumps(bodies[-1])
             assert sent.count(json.dumps(recorded.WORDS)[1:-1]) == 2
             assert all(f"Question {number}?" in sent for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize("service", MODELS)
+def test_what_a_person_remembers_is_sent_after_a_resume(service: str, tmp_path: Path):
+    """In another session, and exactly as it was sent before the failure."""
+    diagram = DIAGRAM.replace("service: openai, model: gpt-5-nano", f"service: {service}, model: {MODELS[service]}")
+    with contextlib.ExitStack() as stack:
+        providers = Providers(stack, "text", "text", "refused", "text")
+        with Session(settings=providers.settings(tmp_path)) as session:
+            run = session.start(diagram, view=False)
+            with pytest.raises(DipeoError, match="not this time"):
+                run.result()
+        with Session(settings=providers.settings(tmp_path)) as session:
+            resumed = session.resume(run.id, view=False).result()
+            assert resumed.outputs["End"] == recorded.WORDS
+            assert resumed.run.node("First").runs == resumed.run.node("Second").runs == 1
+        *before, refused, again = providers.sent(service)
+        assert len(before) == 2
+        assert again == refused
+        TAKES[service](again)
+        sent = json.dumps(again)
+        assert sent.count(json.dumps(recorded.WORDS)[1:-1]) == 2
+        assert all(f"Question {number}?" in sent for number in (1, 2, 3))
