@@ -24,7 +24,7 @@ def readable(kind: Any) -> Any:
 
 
 def _readable(kind: Any, known: dict[Any, Any], given: Mapping[Any, Any]) -> Any:
-    """The type anew.
+    """The type, made again.
 
     Args:
         known: what was made of each TypedDict so far.
@@ -52,7 +52,7 @@ def _readable(kind: Any, known: dict[Any, Any], given: Mapping[Any, Any]) -> Any
 
 
 def _typed_dict(kind: Any, key: Any, arguments: Sequence[Any], known: dict[Any, Any]) -> Any:
-    """The class anew. It is known, by *key*, before its keys are read, as they may refer to it."""
+    """The class, made again. It is known, by *key*, before its keys are read, as they may refer to it."""
     made: Any = typing_extensions.TypedDict(kind.__name__, {})  # pyright: ignore[reportArgumentType] - the name is not known before
     known[key] = made
     given = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
