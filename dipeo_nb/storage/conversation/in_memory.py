@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from typing import Any
+from itertools import count
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
-from dipeo_nb.storage.conversation.messages import copied, history_of, in_parts, kept_form, last, same_id
+from dipeo_nb.storage.conversation.messages import MANY, copied, history_of, in_parts, kept_form, last, same_id
 from dipeo_nb.storage.conversation.persons import default_config, encoded_config, of_service, person_of, same_person
+
+
+class _Kept(NamedTuple):
+    """The messages of one execution."""
+
+    rows: list[tuple[int, Message]]
+    """(number in the order of all executions, message)"""
+    ids: set[str]
 
 
 @logged("add_message", "get_messages", "clear")
@@ -17,8 +28,8 @@ class InMemoryConversationRepository:
     """`ConversationRepository` in this process; any thread may use it."""
 
     def __init__(self) -> None:
-        self._messages: list[tuple[str | None, Message]] = []
-        self._ids: set[tuple[str | None, str]] = set()
+        self._executions: dict[str | None, _Kept] = {}
+        self._numbers = count()
         self._lock = threading.Lock()
 
     async def initialize(self) -> None:
@@ -32,10 +43,11 @@ class InMemoryConversationRepository:
     ) -> Message:
         kept = await kept_form(message, execution_id, node_id)
         with self._lock:
-            if (execution_id, kept.id) in self._ids:
+            held = self._executions.setdefault(execution_id, _Kept([], set()))
+            if kept.id in held.ids:
                 raise same_id(kept.id, execution_id)
-            self._ids.add((execution_id, kept.id))
-            self._messages.append((execution_id, kept))
+            held.ids.add(kept.id)
+            held.rows.append((next(self._numbers), kept))
         return copied(kept)
 
     async def get_messages(self, execution_id: str | None = None, *, limit: int | None = None) -> list[Message]:
@@ -55,12 +67,20 @@ class InMemoryConversationRepository:
 
     async def clear(self, execution_id: str | None = None) -> None:
         with self._lock:
-            self._messages = [row for row in self._messages if execution_id is not None and row[0] != execution_id]
-            self._ids = {(execution, message.id) for execution, message in self._messages}
+            chosen = list(self._executions) if execution_id is None else [execution_id]
+            gone = [self._executions.pop(one).rows for one in chosen if one in self._executions]
+        for rows in gone:  # in parts: giving back the memory of very many takes long, too
+            while rows:
+                del rows[-MANY:]
+                await asyncio.sleep(0)
 
     def _of(self, execution_id: str | None) -> list[Message]:
         with self._lock:
-            return [m for execution, m in self._messages if execution_id is None or execution == execution_id]
+            chosen = self._executions.values() if execution_id is None else filter(None, [self._executions.get(execution_id)])
+            rows = [row for held in chosen for row in held.rows]
+        if execution_id is None:
+            rows.sort(key=itemgetter(0))  # runs that are sorted already: quick
+        return [message for _, message in rows]
 
 
 @logged("get", "save", "create", "get_or_create", "register_person", "delete", "get_all", "clear")
