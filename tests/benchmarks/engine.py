@@ -10,7 +10,7 @@ import operator
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -235,7 +235,7 @@ async def langgraph_sleeping_fan(stack: AsyncExitStack, n: int) -> Run:
     return _langgraph_fan(n, 0.01)
 
 
-async def burr_loop(stack: AsyncExitStack, n: int) -> Run:
+def _burr_loop(n: int, hooks: Sequence[Any] = ()) -> Run:
     from burr.core import ApplicationBuilder, State, action, default, expr
 
     @action(reads=["x"], writes=["x"])
@@ -253,27 +253,18 @@ async def burr_loop(stack: AsyncExitStack, n: int) -> Run:
     async def run() -> None:
         builder = ApplicationBuilder().with_actions(a=a, b=b, end=end).with_state(x=0).with_entrypoint("a")
         builder = builder.with_transitions(("a", "b", default), ("b", "a", expr(f"x<{n}")), ("b", "end", default))
-        await builder.build().arun(halt_after=["end"])
+        await builder.with_hooks(*hooks).build().arun(halt_after=["end"])
 
     return run
 
 
+async def burr_loop(stack: AsyncExitStack, n: int) -> Run:
+    return _burr_loop(n)
+
+
 async def burr_hooked_loop(stack: AsyncExitStack, n: int) -> Run:
     """Each step is seen before and after, as a subscriber of ours sees it."""
-    from burr.core import ApplicationBuilder, State, action, default, expr
     from burr.lifecycle import PostRunStepHookAsync, PreRunStepHookAsync
-
-    @action(reads=["x"], writes=["x"])
-    async def a(state: State) -> State:
-        return state.update(x=state["x"] + 1)
-
-    @action(reads=["x"], writes=[])
-    async def b(state: State) -> State:
-        return state
-
-    @action(reads=["x"], writes=[])
-    async def end(state: State) -> State:
-        return state
 
     class Hook(PreRunStepHookAsync, PostRunStepHookAsync):
         seen = 0
@@ -284,12 +275,7 @@ async def burr_hooked_loop(stack: AsyncExitStack, n: int) -> Run:
         async def post_run_step(self, **given: Any) -> None:
             self.seen += 1
 
-    async def run() -> None:
-        builder = ApplicationBuilder().with_actions(a=a, b=b, end=end).with_state(x=0).with_entrypoint("a").with_hooks(Hook())
-        builder = builder.with_transitions(("a", "b", default), ("b", "a", expr(f"x<{n}")), ("b", "end", default))
-        await builder.build().arun(halt_after=["end"])
-
-    return run
+    return _burr_loop(n, [Hook()])
 
 
 async def bare_loop(stack: AsyncExitStack, n: int) -> Run:

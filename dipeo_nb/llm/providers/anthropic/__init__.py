@@ -16,9 +16,9 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMError, ProviderError, UnsupportedError
-from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import reading, said_by, said_in_stream, stainless, translated
 from dipeo_nb.llm.core.http import drained
+from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.anthropic.answer import Turn, as_events, ids_of, kept, response_of
@@ -44,7 +44,7 @@ BOUND = "bound to a different conversation"
 (https://platform.claude.com/docs/en/build-with-claude/preserved-thinking)."""
 
 
-class UnifiedAnthropicClient(UnifiedClient):
+class UnifiedAnthropicClient(SDKClient):
     """`LLMClient` over `/v1/messages`. Raw events are read, which costs a third of the SDK's accumulating helper."""
 
     provider = "anthropic"
@@ -58,7 +58,6 @@ class UnifiedAnthropicClient(UnifiedClient):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._sdk: Any = None
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         secret = self.secret()
@@ -183,14 +182,8 @@ class UnifiedAnthropicClient(UnifiedClient):
         with translated(caller, stainless(load_sdk(), caller)):
             yield client.messages.batches
 
-    async def prepare(self) -> None:
-        if self._sdk is None:
-            await asyncio.to_thread(load_sdk)  # its import takes up to a second
-
-    async def cleanup(self) -> None:
-        client, self._sdk = self._sdk, None
-        if client is not None:
-            await client.close()
+    def _load_sdk(self) -> Any:
+        return load_sdk()
 
     async def _client(self, secret: SecretStr) -> Any:
         if self._sdk is None:

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dipeo_nb.errors import MissingDependencyError
+from dipeo_nb.llm.core import sdk_client
 
 
 def load_sdk() -> Any:
-    try:
-        import anthropic
-    except ImportError as error:
-        raise MissingDependencyError(
-            "The package 'anthropic' is not installed.", hint="Run: pip install anthropic"
-        ) from error
-    return anthropic
+    return sdk_client.load("anthropic", "anthropic")
 
 
 def retired(model: str) -> str | None:

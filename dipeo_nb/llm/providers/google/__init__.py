@@ -15,9 +15,9 @@ from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMError, UnsupportedError, ValidationError
-from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.errors import reading, said_by, status_error, translated
 from dipeo_nb.llm.core.http import escaped
+from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.core.types import BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.google.answer import Answer
@@ -38,7 +38,7 @@ SERVER = "https://generativelanguage.googleapis.com/"
 API_VERSION = "v1beta"
 
 
-class UnifiedGoogleClient(UnifiedClient):
+class UnifiedGoogleClient(SDKClient):
     """`LLMClient` over `streamGenerateContent` of the Gemini API, one pool of connections each.
 
     Requests go through `httpx`, also where aiohttp is installed, so that time limits and closing work the same everywhere.
@@ -55,7 +55,6 @@ class UnifiedGoogleClient(UnifiedClient):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._sdk: Any = None
         self._http: Any = None
         self._making = asyncio.Lock()
 
@@ -171,9 +170,8 @@ class UnifiedGoogleClient(UnifiedClient):
         with translated(caller := self.caller(self.request("-"), secret), vendor_errors(caller)):
             yield client.aio.batches
 
-    async def prepare(self) -> None:
-        if self._sdk is None:
-            await asyncio.to_thread(load_sdk)  # its import takes up to a second
+    def _load_sdk(self) -> Any:
+        return load_sdk()
 
     async def cleanup(self) -> None:
         http, self._sdk, self._http = self._http, None, None

@@ -12,8 +12,9 @@ import httpx
 from dipeo_nb.domain.chat import LLMRequest, StreamEvent
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMConnectionError, LLMError, ValidationError
-from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
+from dipeo_nb.llm.core.client import NO_KEY
 from dipeo_nb.llm.core.errors import Caller, reading, translated
+from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.ollama.answer import Answer, events_of
 from dipeo_nb.llm.providers.ollama.models import Fetch, full_name
@@ -22,7 +23,7 @@ from dipeo_nb.llm.providers.ollama.sdk import authorized, client_class, load_sdk
 from dipeo_nb.llm.structured import made, schema_of
 
 
-class UnifiedOllamaClient(UnifiedClient):
+class UnifiedOllamaClient(SDKClient):
     """`LLMClient` over `/api/chat` of an Ollama server (`OLLAMA_HOST`); needs no key.
 
     A model that the server does not have is fetched first, once for all calls that wait for it, with `progress` events.
@@ -42,7 +43,6 @@ class UnifiedOllamaClient(UnifiedClient):
         super().__init__(*args, **options)
         if self.config.base_url is None:
             self.config = self.config.model_copy(update={"base_url": self.settings.ollama_host})
-        self._sdk: Any = None
         self._present: set[str] = set()
         """Models that the server is known to have."""
 
@@ -81,14 +81,8 @@ class UnifiedOllamaClient(UnifiedClient):
         with translated(caller := self.caller(self.request("-"), self.config.api_key), self._vendor(caller)):
             await client.list()
 
-    async def prepare(self) -> None:
-        if self._sdk is None:
-            await asyncio.to_thread(load_sdk)  # its import takes up to a second
-
-    async def cleanup(self) -> None:
-        client, self._sdk = self._sdk, None
-        if client is not None:
-            await client.close()
+    def _load_sdk(self) -> Any:
+        return load_sdk()
 
     async def _client(self) -> Any:
         if self._sdk is None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 
-from dipeo_nb.errors import AuthError, ContextLengthError, LLMError, MissingDependencyError, UnsupportedError
+from dipeo_nb.errors import AuthError, ContextLengthError, LLMError, UnsupportedError
+from dipeo_nb.llm.core import sdk_client
 from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, said_by, said_in_stream, status_error
 
 NO_OBJECT = "dipeo_no_object"
@@ -17,13 +18,7 @@ NO_OBJECT = "dipeo_no_object"
 
 
 def load_sdk() -> Any:
-    try:
-        import ollama
-    except ImportError as error:
-        raise MissingDependencyError(
-            "The package 'ollama' is not installed.", hint="Run: pip install ollama"
-        ) from error
-    return ollama
+    return sdk_client.load("ollama", "ollama")
 
 
 @cache

@@ -16,10 +16,11 @@ from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.domain.request_options import EFFORTS, merged
-from dipeo_nb.errors import LLMError, MissingDependencyError
-from dipeo_nb.llm.core.client import UnifiedClient
+from dipeo_nb.errors import LLMError
+from dipeo_nb.llm.core import sdk_client
 from dipeo_nb.llm.core.errors import reading, said_by, said_in_stream, stainless, status_error, translated
 from dipeo_nb.llm.core.http import drained, events_of
+from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.openai.answer import response_of
@@ -32,7 +33,7 @@ from dipeo_nb.llm.usage import of_openai
 SERVER = "https://api.openai.com/v1"
 
 
-class UnifiedOpenAIClient(UnifiedClient):
+class UnifiedOpenAIClient(SDKClient):
     """`LLMClient` over the Responses API (`input`, `max_output_tokens`, `text.format`), one pool of connections each."""
 
     provider = "openai"
@@ -45,7 +46,6 @@ class UnifiedOpenAIClient(UnifiedClient):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._sdk: Any = None
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         secret = self.secret()
@@ -192,14 +192,8 @@ class UnifiedOpenAIClient(UnifiedClient):
         with translated(caller, stainless(load_sdk(), caller)):
             yield client
 
-    async def prepare(self) -> None:
-        if self._sdk is None:
-            await asyncio.to_thread(load_sdk)  # its import takes up to a second
-
-    async def cleanup(self) -> None:
-        client, self._sdk = self._sdk, None
-        if client is not None:
-            await client.close()
+    def _load_sdk(self) -> Any:
+        return load_sdk()
 
     async def _client(self, secret: SecretStr) -> Any:
         if self._sdk is None:
@@ -288,13 +282,7 @@ def _as_events(body: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
 
 
 def load_sdk() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise MissingDependencyError(
-            "The package 'openai' is not installed.", hint="Run: pip install openai"
-        ) from error
-    return openai
+    return sdk_client.load("openai", "openai")
 
 
 _BATCH_STATES: Mapping[str, BatchState] = {
