@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -88,6 +89,16 @@ def test_a_run_in_a_read_only_folder(place: Place, capsys: pytest.CaptureFixture
     assert shown.out.strip() == "green"
     assert shown.err.count("not recorded") == 1
     assert ": :" not in shown.err
+
+
+def test_the_doctor_of_a_read_only_folder(place: Place, capsys: pytest.CaptureFixture[str]):
+    """What can keep nothing is a problem, each with its cause and a next action."""
+    place.close()
+    assert main(["doctor", "--json", "--base-dir", str(place.path)]) == 1
+    found = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+    assert [found[what]["verdict"] for what in ("base directory", "run store")] == ["problem", "problem"]
+    assert found["base directory"]["fix"]
+    assert found["run store"]["fix"]
 
 
 def test_recorded_runs_can_be_looked_at(place: Place, capsys: pytest.CaptureFixture[str]):
