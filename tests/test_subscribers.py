@@ -4,6 +4,8 @@ end of a session."""
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +16,11 @@ import pytest
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import LLMRequest
+from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.errors import DipeoError, EventBusError, NodeExecutionError, NodeTimeoutError
-from dipeo_nb.events import memory
+from dipeo_nb.events import memory, plain_handlers
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.integrations.providers import BaseProvider, IntegratedApiService
 from dipeo_nb.notebook.session import Session
@@ -88,7 +91,7 @@ connections:
 @pytest.fixture(autouse=True)
 def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(memory, "CLEANUP_S", 0.1)
-    monkeypatch.setattr(memory, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(plain_handlers, "PATIENCE_S", 0.1)
     FREE.clear()
     yield
     FREE.set()
@@ -355,3 +358,132 @@ def test_a_bus_is_used_from_two_loops(apart: bool, overflow: Any) -> None:
     run_sync(publish(range(1, 4)))
     asyncio.run(cell())
     run_sync(bus.cleanup())
+
+
+BAD: dict[str, Callable[[Event], Any]] = {
+    "it blocks": block,
+    "it raises": fail,
+    "it exits": lambda _: sys.exit(3),
+    "it stops an iteration": lambda _: next(iter(())),
+    "it says that it was cancelled": lambda _: _cancelled(),
+    "it ends its thread": lambda _: _end_this_thread(),
+}
+
+
+def _cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+class _Ended(BaseException):
+    pass
+
+
+def _end_this_thread() -> None:
+    """The exception comes after this call, wherever the thread then is."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(_Ended))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("priority", [EventPriority.CRITICAL, EventPriority.LOW])
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_handler_costs_others_no_event(kind: str, priority: EventPriority):
+    """However many events there are, and wherever it stands in the order; the event loop goes on meanwhile."""
+    got: list[int] = []
+    numbers = range(1, 3 * plain_handlers.CROWDED)
+
+    async def go() -> None:
+        bus = InMemoryEventBus(max_queue_size=50, apart=True)
+        bus.subscribe(BAD[kind], priority=priority)
+        bus.subscribe(lambda one: got.append(one.seq))
+        for number in numbers:
+            await bus.publish(event(number))
+        async with asyncio.timeout(20):
+            while len(got) < len(numbers):
+                await asyncio.sleep(0.01)
+        FREE.set()
+        await bus.cleanup()
+
+    run_sync(go())
+    assert got == list(numbers)
+
+
+def test_every_bad_handler_is_tried():
+    assert len(BAD) == 6
+
+
+def test_a_handler_that_was_late_gets_the_latest_events(monkeypatch: pytest.MonkeyPatch):
+    """The oldest are dropped beyond the limit, and counted; when it has caught up, publishers wait for it again."""
+    got: list[int] = []
+
+    def slow(one: Event) -> None:
+        FREE.wait(60)
+        got.append(one.seq)
+
+    async def go() -> dict[str, Any]:
+        async with InMemoryEventBus(max_queue_size=5, apart=True) as bus:
+            bus.subscribe(slow)
+            await bus.publish(event(1, kind=EventType.EXECUTION_COMPLETED))
+            for number in range(2, 21):
+                await bus.publish(event(number))
+            FREE.set()
+            await bus.drain()
+            await bus.publish(event(21, kind=EventType.EXECUTION_COMPLETED))
+            assert got[-1] == 21
+            return bus.stats()["subscribers"][0]
+
+    stats = run_sync(go())
+    assert got == [1, 17, 18, 19, 20, 21]
+    assert (stats["delivered"], stats["dropped"], stats["waiting"]) == (6, 15, 0)
+
+
+def test_plain_handlers_have_seen_a_run_when_it_has_ended(session: Session):
+    seen: list[int] = []
+    run_sync(session.runtime.initialize())
+    session.runtime.services.bus.subscribe(lambda one: seen.append(one.seq))
+    for _ in range(5):
+        seen.clear()
+        run = session.start(DIAGRAM, view=False, trust=True)
+        assert run.result(30).output == 1
+        assert seen == [one.seq for one in run.events]
+
+
+def test_what_is_published_in_one_step_is_handed_over_at_once():
+    """The thread is woken once for all of it."""
+    woken: list[int] = []
+
+    async def go() -> None:
+        async with InMemoryEventBus(apart=True) as bus:
+            bus.subscribe(lambda one: woken.append(threading.get_ident()))
+            first = bus._plain._wake
+            bus._plain._wake = lambda: (calls.append(1), first())[1]  # pyright: ignore[reportAttributeAccessIssue]
+            for number in range(1, 101):
+                await bus.publish(event(number))
+            assert not calls
+            await asyncio.sleep(0)
+            assert len(calls) == 1
+            await bus.drain()
+
+    calls: list[int] = []
+    run_sync(go())
+    assert len(woken) == 100
+    assert len(set(woken)) == 1
+    assert woken[0] != threading.get_ident()
+
+
+def test_a_handler_that_leaves_gets_nothing_more():
+    got: list[int] = []
+
+    async def go() -> None:
+        async with InMemoryEventBus(apart=True) as bus:
+
+            def once(one: Event) -> None:
+                got.append(one.seq)
+                bus.unsubscribe(subscription)
+
+            subscription = bus.subscribe(once)
+            await bus.publish_batch([event(1), event(2)])
+            await bus.publish(event(3))
+            await bus.drain()
+
+    run_sync(go())
+    assert got == [1]

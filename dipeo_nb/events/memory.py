@@ -16,13 +16,12 @@ from typing import Any, Self
 from dipeo_nb.common import user_code
 from dipeo_nb.common.aio import on_loop
 from dipeo_nb.domain.enums import EventPriority, EventType
-from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.events import FINAL_EVENTS, Event
 from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
 from dipeo_nb.errors import EventBusError
+from dipeo_nb.events.plain_handlers import Inbox, PlainHandlers
 
 _LOG = logging.getLogger(__name__)
-_PATIENCE_S = 1.0
-"""Seconds that a publisher waits for synchronous handlers."""
 CLEANUP_S = 5.0
 """Seconds that `cleanup` waits for a handler that does not return."""
 CHOSEN = 100
@@ -124,6 +123,9 @@ class _Subscriber:
     queue: _Queue | None
     apart: bool
     """Whether the subscriber's functions are called outside the publishing event loop."""
+    inbox: Inbox | None = None
+    """Of a plain handler that is called *apart*."""
+    gone: bool = False
     loop: asyncio.AbstractEventLoop | None = None
     """The publishing loop; set when *apart*."""
     task: asyncio.Task[None] | None = None
@@ -151,6 +153,20 @@ class _Subscriber:
     def chosen(self, events: Sequence[Event]) -> list[bool]:
         """Return the result of `chooses` for each event."""
         return [self.chooses(event) for event in events]
+
+    def call(self, events: Sequence[Event]) -> None:
+        """Call a plain handler with each event that the predicate chooses; raises nothing."""
+        for event in events:
+            if self.gone:
+                return
+            if self.where is not None and not self.chooses(event):
+                continue
+            try:
+                self.handler(event)
+            except BaseException as error:  # noqa: BLE001 - reported by `fail`
+                self.fail(user_code.as_failure(error), event)
+            else:
+                self.delivered += 1
 
     def leave(self) -> None:
         """Stop delivery. A handler that unsubscribes itself finishes its call."""
@@ -214,11 +230,8 @@ class InMemoryEventBus:
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._published = 0
-        self._calls: deque[tuple[_Subscriber, Sequence[Event]]] = deque()
-        """Pending calls of users' synchronous handlers, outside the library's loop."""
-        self._calling: asyncio.Task[None] | None = None
-        self._late = False
-        """Whether they are so slow that publishers no longer wait for them."""
+        self._plain = PlainHandlers(max_queue_size)
+        """Calls users' plain handlers outside the event loop."""
 
     async def initialize(self) -> None:
         """Nothing to open."""
@@ -229,10 +242,7 @@ class InMemoryEventBus:
             _LOG.warning("An event handler has not returned for %g s; no longer waiting for it", CLEANUP_S)
         for subscriber in subscribers:
             self.unsubscribe(Subscription(subscriber.id))
-        self._calls.clear()
         left = [task for s in subscribers for task in (s.task, *s.reports) if task is not None]
-        if self._calling is not None:
-            left.append(self._calling)
         await asyncio.gather(*(on_loop(task.get_loop(), functools.partial(_ended, task)) for task in left))
 
     async def _drained(self) -> bool:
@@ -258,30 +268,31 @@ class InMemoryEventBus:
 
     async def publish_batch(self, events: Sequence[Event]) -> None:
         check_events(events)
-        if self._subscribers:
-            # Deliver nothing until all subscribers have room; from then on nothing can interrupt.
-            while (full := self._full(events)) is not None:
-                queue, count = full
-                await on_loop(queue.loop, functools.partial(queue.until_roomy, count))
-            for subscriber in tuple(self._subscribers):
+        # Deliver nothing until all subscribers have room; from then on nothing can interrupt.
+        while (full := self._full(events)) is not None:
+            queue, count = full
+            await on_loop(queue.loop, functools.partial(queue.until_roomy, count))
+        self._deliver(events)
+        if self._plain.crowded or (events and events[-1].type in FINAL_EVENTS):
+            await self._plain.caught_up(late=False)
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for subscriber in self._subscribers:
+            fitting = events
+            if subscriber.run_id is not None or subscriber.types is not None:
                 fitting = [event for event in events if subscriber.fits(event)]
-                if not fitting:
-                    continue
-                if subscriber.apart:
-                    subscriber.loop = asyncio.get_running_loop()
-                if subscriber.queue is not None:
-                    wanted = fitting if subscriber.apart else [event for event in fitting if subscriber.chooses(event)]
-                    self._enqueue(subscriber, subscriber.queue, wanted)
-                elif subscriber.apart:
-                    self._call_apart(subscriber, fitting)
-                else:
-                    self._call(subscriber, fitting)
+            if not fitting:
+                continue
+            if subscriber.apart:
+                subscriber.loop = asyncio.get_running_loop()
+            if subscriber.queue is not None:
+                wanted = fitting if subscriber.apart else [event for event in fitting if subscriber.chooses(event)]
+                self._enqueue(subscriber, subscriber.queue, wanted)
+            elif subscriber.inbox is not None:
+                subscriber.dropped += self._plain.put(subscriber.inbox, fitting)
+            else:
+                subscriber.call(fitting)
         self._published += len(events)
-        if (calling := self._calling) is not None and not self._late:
-            await on_loop(calling.get_loop(), functools.partial(asyncio.wait, {calling}, timeout=_PATIENCE_S))
-            self._late = self._calling is not None
-            if self._late:
-                _LOG.warning("An event handler takes longer than %g s; runs no longer wait for it", _PATIENCE_S)
 
     def subscribe(
         self,
@@ -313,6 +324,8 @@ class InMemoryEventBus:
             queue=_Queue(max_queue_size or self._limit) if user_code.is_async(handler) else None,
             apart=self._apart and not _is_ours(handler),
         )
+        if subscriber.apart and subscriber.queue is None:
+            subscriber.inbox = Inbox((_RANK[priority], subscriber.id), subscriber.call)
         with self._lock:
             # A new list, so that handlers may subscribe and unsubscribe during delivery.
             self._subscribers = sorted([*self._subscribers, subscriber], key=lambda s: (_RANK[s.priority], s.id))
@@ -323,6 +336,9 @@ class InMemoryEventBus:
             leaving = [s for s in self._subscribers if s.id == subscription.id]
             self._subscribers = [s for s in self._subscribers if s.id != subscription.id]
         for subscriber in leaving:
+            subscriber.gone = True
+            if subscriber.inbox is not None:
+                self._plain.clear(subscriber.inbox)
             loop = subscriber.task.get_loop() if subscriber.task is not None else None
             if loop is None or loop is _running_loop():
                 subscriber.leave()
@@ -333,8 +349,8 @@ class InMemoryEventBus:
         for subscriber in self._subscribers:
             if subscriber.queue is not None:
                 await on_loop(subscriber.queue.loop, subscriber.queue.until_idle)
-        calling = {self._calling} if self._calling is not None else set[asyncio.Task[None]]()
-        for task in calling.union(*(subscriber.reports for subscriber in self._subscribers)):
+        await self._plain.caught_up(late=True)
+        for task in [task for subscriber in self._subscribers for task in subscriber.reports]:
             await on_loop(task.get_loop(), functools.partial(asyncio.wait, {task}))
 
     def stats(self) -> dict[str, Any]:
@@ -347,7 +363,7 @@ class InMemoryEventBus:
                     "delivered": s.delivered,
                     "dropped": s.dropped,
                     "failed": s.failed,
-                    "waiting": len(s.queue) if s.queue is not None else 0,
+                    "waiting": len(s.queue) if s.queue is not None else s.inbox.waiting if s.inbox is not None else 0,
                 }
                 for s in self._subscribers
             ],
@@ -366,38 +382,6 @@ class InMemoryEventBus:
             if not queue.takes(count):
                 return queue, count
         return None
-
-    def _call(self, subscriber: _Subscriber, events: Sequence[Event]) -> None:
-        for event in events:
-            if not subscriber.chooses(event):
-                continue
-            try:
-                with user_code.contained():
-                    subscriber.handler(event)
-            except Exception as error:  # noqa: BLE001 - reported by `fail`
-                subscriber.fail(error, event)
-            else:
-                subscriber.delivered += 1
-
-    def _call_apart(self, subscriber: _Subscriber, events: Sequence[Event]) -> None:
-        """Call a handler in a thread, after earlier calls."""
-        self._calls.append((subscriber, events))
-        if len(self._calls) > self._limit:
-            late, dropped = self._calls.popleft()
-            late.dropped += len(dropped)
-        if self._calling is None:
-            self._calling = asyncio.get_running_loop().create_task(self._called_apart())
-
-    async def _called_apart(self) -> None:
-        try:
-            while self._calls:
-                await user_code.in_thread(self._call_waiting)
-        finally:
-            self._calling, self._late = None, False
-
-    def _call_waiting(self) -> None:
-        while self._calls:
-            self._call(*self._calls.popleft())
 
     def _enqueue(self, subscriber: _Subscriber, queue: _Queue, events: Sequence[Event]) -> None:
         if queue.loop is not None and queue.loop is not _running_loop() and queue.loop.is_running():

@@ -1,0 +1,238 @@
+"""Plain handlers of users, called in a thread: one that blocks holds no event loop.
+
+One thread calls all of them, those of higher priority first, each with its events in order. It is handed what was published in one
+step of the event loop at once, as waking a thread takes longer than most handlers do. A handler that does not catch up within
+`PATIENCE_S` keeps the thread until it has; nobody waits for it any more, and the others go on in a new thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from dipeo_nb.domain.events import Event
+
+_LOG = logging.getLogger(__name__)
+PATIENCE_S = 1.0
+"""Seconds that publishers wait for a handler."""
+CROWDED = 1000
+"""Events that wait for a handler from which on publishers wait until it has caught up."""
+_REST_S = 10.0
+"""Seconds after which a thread with nothing to do ends."""
+
+
+@dataclass(slots=True, eq=False)
+class Inbox:
+    """Events that wait for one handler."""
+
+    rank: tuple[int, int]
+    """Those of lower rank are served first."""
+    call: Callable[[Sequence[Event]], None]
+    """Calls the handler with each event; raises nothing."""
+    batches: deque[Sequence[Event]] = field(default_factory=deque[Sequence[Event]])
+    unhandled: int = 0
+    """Events that wait or are being handled."""
+    late: bool = False
+    """Whether a thread calls this handler alone, and nobody waits for it."""
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait."""
+        return sum(map(len, self.batches))
+
+
+class _Worker:
+    """A thread that calls handlers; its attributes are those of `PlainHandlers`, under its lock."""
+
+    def __init__(self, work: Callable[[_Worker], None]) -> None:
+        self.orders: queue.SimpleQueue[contextvars.Context] = queue.SimpleQueue()
+        """One for each time that it is to look for events; handlers are called in this context."""
+        self.serving: Inbox | None = None
+        self.began = 0.0
+        """When it began to serve it, on the monotonic clock."""
+        self.thread = threading.Thread(target=work, args=(self,), name="dipeo-event-handlers", daemon=True)
+        self.thread.start()
+
+
+class PlainHandlers:
+    """Calls handlers in threads. `put`, `caught_up` and `crowded` are for event loops.
+
+    Args:
+        limit: events that wait for a late handler at most; beyond that the oldest are dropped.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._due: set[Inbox] = set()
+        """Those with unhandled events."""
+        self._worker: _Worker | None = None
+        """The thread that serves all that are not late."""
+        self._waking: asyncio.AbstractEventLoop | None = None
+        """The event loop whose running step ends with a call of `_wake`."""
+        self._waiters: list[tuple[bool, asyncio.Future[None]]] = []
+        """Each with whether it waits for late ones, too."""
+        self._watch: asyncio.TimerHandle | None = None
+
+    def put(self, inbox: Inbox, events: Sequence[Event]) -> int:
+        """Have a handler called with events, after earlier ones. Return how many are dropped."""
+        dropped = 0
+        with self._lock:
+            inbox.batches.append(events)
+            inbox.unhandled += len(events)
+            self._due.add(inbox)
+            while inbox.late and inbox.unhandled > self._limit and len(inbox.batches) > 1:
+                oldest = len(inbox.batches.popleft())
+                inbox.unhandled -= oldest
+                dropped += oldest
+        loop = asyncio.get_running_loop()
+        if self._waking is not loop:
+            self._waking = loop
+            loop.call_soon(self._wake)
+        return dropped
+
+    def clear(self, inbox: Inbox) -> None:
+        """Drop what waits for a handler."""
+        with self._lock:
+            inbox.unhandled -= inbox.waiting
+            inbox.batches.clear()
+            self._settle(inbox)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many events wait for a handler that publishers should wait, too."""
+        return any(inbox.unhandled >= CROWDED and not inbox.late for inbox in tuple(self._due))
+
+    async def caught_up(self, *, late: bool) -> None:
+        """Wait until all events have been handled.
+
+        Args:
+            late: also by handlers that are late.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake()
+            with self._lock:
+                if not self._behind(late):
+                    return
+                waiter: asyncio.Future[None] = loop.create_future()
+                self._waiters.append((late, waiter))
+            await asyncio.wait({waiter}, timeout=PATIENCE_S)
+            self._look()
+
+    # On an event loop.
+
+    def _wake(self) -> None:
+        """Have the thread look for events."""
+        self._waking = None
+        with self._lock:
+            if not any(not inbox.late and inbox.batches for inbox in self._due):
+                return
+            worker = self._worker
+            if worker is not None and not worker.thread.is_alive():  # as in a process that was forked
+                if worker.serving is not None:
+                    worker.serving.unhandled = worker.serving.waiting
+                worker = None
+            if worker is None:
+                worker = self._worker = _Worker(self._work)
+            if worker.serving is None and worker.orders.empty():
+                worker.orders.put(contextvars.copy_context())
+        if self._watch is None or self._watch.when() + PATIENCE_S < time.monotonic():
+            self._watch = asyncio.get_running_loop().call_later(PATIENCE_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._watch = None
+        self._look()
+        self._wake()
+
+    def _look(self) -> None:
+        """Let a handler that has had its time keep its thread, and serve the others in a new one."""
+        with self._lock:
+            worker = self._worker
+            if worker is None or worker.serving is None or time.monotonic() - worker.began < PATIENCE_S:
+                return
+            worker.serving.late = True
+            self._worker = None
+            self._announce()
+        _LOG.warning("An event handler takes longer than %g s; runs no longer wait for it", PATIENCE_S)
+        self._wake()
+
+    # In a thread.
+
+    def _work(self, worker: _Worker) -> None:
+        while True:
+            try:
+                context = worker.orders.get(timeout=_REST_S)
+            except queue.Empty:
+                with self._lock:
+                    if worker.orders.empty():
+                        if self._worker is worker:
+                            self._worker = None
+                        return
+                continue
+            context.run(self._serve, worker)
+            with self._lock:
+                if self._worker is not worker:
+                    return
+
+    def _serve(self, worker: _Worker) -> None:
+        """Call handlers until there is nothing to do."""
+        while True:
+            with self._lock:
+                inbox = self._next(worker)
+                if inbox is None:
+                    return
+                batches, inbox.batches = inbox.batches, deque()
+                worker.began = time.monotonic()
+            try:
+                for events in batches:
+                    inbox.call(events)
+            finally:
+                with self._lock:
+                    inbox.unhandled -= sum(map(len, batches))
+                    self._settle(inbox)
+
+    def _next(self, worker: _Worker) -> Inbox | None:
+        """Choose whom to serve."""
+        own = worker.serving
+        if own is not None and own.late:
+            if own.batches:
+                return own
+            own.late = False
+            worker.serving = None
+            self._announce()
+            return None
+        due = [inbox for inbox in self._due if inbox.batches and not inbox.late]
+        worker.serving = min(due, key=lambda inbox: inbox.rank, default=None)
+        return worker.serving
+
+    # With the lock held.
+
+    def _settle(self, inbox: Inbox) -> None:
+        if not inbox.unhandled:
+            self._due.discard(inbox)
+            self._announce()
+
+    def _behind(self, late: bool) -> bool:
+        return any(late or not inbox.late for inbox in self._due)
+
+    def _announce(self) -> None:
+        """Tell those who wait for what has come true."""
+        for waiter in [one for one in self._waiters if not self._behind(one[0])]:
+            self._waiters.remove(waiter)
+            loop = waiter[1].get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(functools.partial(_finish, waiter[1]))
+
+
+def _finish(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
