@@ -65,7 +65,14 @@ class Played(NamedTuple):
         return next(r.inputs for r in self.runs if r.label == label and r.run == run)
 
 
-def play(plan: Plan, decide: Decide | None = None, *, seed: int | None = None, limit: int = 100) -> Played:
+def play(
+    plan: Plan,
+    decide: Decide | None = None,
+    *,
+    seed: int | None = None,
+    limit: int = 100,
+    scheduler: type[schedule.Scheduler] = schedule.Scheduler,
+) -> Played:
     """Run a plan on the bare scheduler. `decide(node, finished runs by label)` names a condition's branch; *seed* ends
     running nodes in a random order instead of first come, first served."""
     order = random.Random(seed)
@@ -75,7 +82,7 @@ def play(plan: Plan, decide: Decide | None = None, *, seed: int | None = None, l
     running: list[schedule.RunNode] = []
     ends: list[schedule.Finish | schedule.Exhausted] = []
 
-    def take(commands: tuple[schedule.Command, ...]) -> None:
+    def take(commands: list[schedule.Command]) -> None:
         for command in commands:
             match command:
                 case schedule.RunNode(node=index, run=run, inputs=inputs):
@@ -88,9 +95,8 @@ def play(plan: Plan, decide: Decide | None = None, *, seed: int | None = None, l
                 case schedule.Finish() | schedule.Exhausted():
                     ends.append(command)
 
-    state = schedule.initial()
-    state, commands = schedule.step(plan, state, schedule.Begin(), max_visits=limit)
-    take(commands)
+    driven = scheduler(plan, max_visits=limit)
+    take(driven.step(schedule.Begin()))
     while running and not ends:
         command = running.pop(order.randrange(len(running)) if seed is not None else 0)
         node = plan.nodes[command.node]
@@ -98,7 +104,6 @@ def play(plan: Plan, decide: Decide | None = None, *, seed: int | None = None, l
         handle = "default"
         if node.type == "condition":
             handle = decide(node, finished) if decide else "condtrue"
-        state, commands = schedule.step(plan, state, schedule.Done(node.index, (handle,)), max_visits=limit)
-        take(commands)
+        take(driven.step(schedule.Done(node.index, (handle,))))
     assert len(ends) == 1, "the scheduler says exactly once how the run ended"
     return Played(runs, passes, ends[0])

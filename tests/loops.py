@@ -149,11 +149,10 @@ def play(
     runs: dict[str, list[list[str]]] = {}
     running: list[schedule.RunNode] = []
     ends: list[schedule.Command] = []
-    state = schedule.initial()
+    scheduler = schedule.Scheduler(plan, max_visits=limit)
     tick: schedule.Tick = schedule.Begin()
     while True:
-        state, commands = schedule.step(plan, state, tick, max_visits=limit)
-        for command in commands:
+        for command in scheduler.step(tick):
             if isinstance(command, schedule.RunNode):
                 running.append(command)
                 got = sorted((i.edge, i.run) for i in command.inputs)

@@ -243,20 +243,6 @@ def test_priority_orders_siblings():
     assert [r.label for r in played.runs] == ["S", "B", "A"]
 
 
-def test_a_step_changes_nothing_in_place():
-    """The same state and tick give the same answer again: a step is pure."""
-    plan = plan_of(DEBATE, DEBATE_ARROWS)
-    before = schedule.initial()
-    one, first = schedule.step(plan, before, schedule.Begin())
-    two, again = schedule.step(plan, before, schedule.Begin())
-    assert first == again
-    assert (
-        schedule.step(plan, one, schedule.Done(0, ("default",)))[1]
-        == schedule.step(plan, two, schedule.Done(0, ("default",)))[1]
-    )
-    assert before == schedule.initial()
-
-
 # Properties over random graphs.
 
 
@@ -408,3 +394,28 @@ def test_every_graph_ends(graph, seed, coin):
         for node in plan.nodes:
             if node.index not in stuck and not played.count(node.label):
                 assert node.index in played.end.skipped
+
+
+@settings(max_examples=100, deadline=None)
+@given(graph=anything(), seed=st.integers(0, 5), coin=st.randoms(use_true_random=False))
+def test_equal_ticks_give_equal_commands(graph, seed, coin):
+    """What a scheduler commands depends on nothing but the ticks it has seen: a run that is resumed goes on as it would have."""
+    plan = plan_of(*graph)
+    seen: list[tuple[schedule.Tick, list[schedule.Command]]] = []
+
+    class Recording(schedule.Scheduler):
+        def step(self, tick: schedule.Tick) -> list[schedule.Command]:
+            commands = super().step(tick)
+            seen.append((tick, commands))
+            return commands
+
+    play(plan, lambda node, done: coin.choice(["condtrue", "condfalse"]), seed=seed, limit=5, scheduler=Recording)
+    again = schedule.Scheduler(plan, max_visits=5)
+    assert [again.step(tick) for tick, _ in seen] == [commands for _, commands in seen]
+
+
+def test_a_node_that_is_not_at_work_is_not_done():
+    scheduler = schedule.Scheduler(plan_of({"S": START, "A": WORK}, ["S -> A"]))
+    scheduler.step(schedule.Begin())
+    with pytest.raises(ValueError, match="not running"):
+        scheduler.step(schedule.Done(1, ("default",)))

@@ -2,7 +2,7 @@
 
 One `Execution` is one run. It lives on the library's loop thread. Order of every round:
 
-    ticks ──schedule.step──▶ commands ──▶ events ──store.append (commit)──▶ RunState, EventBus ──▶ handlers start
+    ticks ──Scheduler.step──▶ commands ──▶ events ──store.append (commit)──▶ RunState, EventBus ──▶ handlers start
 
 so nothing is shown, and no handler starts, before it was written. A finished node's result and the start of its
 successors are one commit. Token deltas are written in batches, at most every `delta_interval` seconds.

@@ -1,6 +1,6 @@
 """What a run knows at a moment: what is ready, what was given, what is set. Pure: no store, no task, no clock.
 
-The scheduler is a pure function of its ticks, and so is everything here of the ticks and of what the nodes gave. The engine calls
+The scheduler depends on its ticks alone, and everything here on the ticks and on what the nodes gave. The engine calls
 these methods as nodes finish, `recovery` as it reads their log; so a run that goes live and one that is resumed are one.
 """
 
@@ -65,7 +65,7 @@ class RunProgress:
     Args:
         variables: inputs of the run.
         log: its conversation.
-        max_visits: as for `schedule.step`.
+        max_visits: as for `schedule.Scheduler`.
     """
 
     def __init__(self, plan: Plan, *, variables: Mapping[str, Any], log: ConversationLog, max_visits: int) -> None:
@@ -89,8 +89,7 @@ class RunProgress:
         self.finish: schedule.Finish | None = None
         self.worked_ms = 0.0
         """Milliseconds at work before the run was cut off."""
-        self._max_visits = max_visits
-        self._scheduler = schedule.initial()
+        self._scheduler = schedule.Scheduler(plan, max_visits=max_visits)
         self.shares_code = code_state.any_shares(plan)
         """Whether the code of a node may assign what others see."""
         self._assigned: dict[int, code_state.View] = {}
@@ -113,10 +112,8 @@ class RunProgress:
         Returns:
             What there is more to do about: all but runs of nodes, which are `ready`; of these, those that need what is lost.
         """
-        tick = self.ticks.popleft()
-        self._scheduler, commands = schedule.step(self.plan, self._scheduler, tick, max_visits=self._max_visits)
         notices: list[schedule.Command] = []
-        for command in commands:
+        for command in self._scheduler.step(self.ticks.popleft()):
             if isinstance(command, schedule.RunNode):
                 self.ready.append((command, self.inputs_for(command)))
                 if not self.lost:
@@ -161,7 +158,7 @@ class RunProgress:
             kept = self.outputs[index] = {}
         kept[run] = output
         if len(kept) > KEPT_OUTPUTS:
-            needed = schedule.needed_outputs(self.plan, self._scheduler, index) | {run}
+            needed = self._scheduler.needed_outputs(index) | {run}
             # Inputs are resolved when a run becomes ready, so what is only ready or running needs nothing kept.
             for old in [r for r in kept if r not in needed]:
                 del kept[old]

@@ -53,7 +53,7 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
 
     Args:
         variables: inputs of the run that were secrets and so are not in the log; given again.
-        max_visits: as `schedule.step`.
+        max_visits: as for `schedule.Scheduler`.
 
     Raises:
         UserError: inputs of the run, or variables, were secrets and are not known any more.

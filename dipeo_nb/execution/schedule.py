@@ -1,4 +1,5 @@
-"""The scheduler: `step(plan, state, tick) → (state, commands)`, a pure function over frozen data.
+"""The scheduler: `Scheduler(plan).step(tick) → commands`. It depends on nothing but the plan and the ticks it has seen: equal ticks
+give equal commands, so a run that is resumed goes on where its log ends once the ticks in it have been gone through again.
 
 How a run moves (what loops, exits, chains, gathered and data arrows are, `diagram.graph` says):
 
@@ -31,8 +32,6 @@ from __future__ import annotations
 
 from collections import deque
 from typing import NamedTuple
-
-from rpds import HashTrieMap
 
 from dipeo_nb.domain.plan import Awaited, Plan, PlanEdge, PlanNode
 
@@ -112,385 +111,383 @@ class Exhausted(NamedTuple):
 Command = RunNode | PassOn | Finish | Exhausted
 
 
-# What the scheduler knows of one node and of one edge. Plain tuples, always unpacked whole: they are made several times
-# in every step, and a named tuple costs ten times as much to make.
-NodeState = tuple[int, int, Stamp, Stamp | None, int, int, int, Stamp | None]
-"""(runs made ready so far, visits (runs and passes) since its innermost loop was entered, which entry of that loop this is,
-stamp of the run that is ready or running or None, required edges with a token, tokens waiting, the active ancestor it
-watches or -1, smallest stamp among the tokens next on their edges). Tokens on data edges do not count."""
-EdgeState = tuple[tuple[Token, ...], int]
-"""(tokens waiting, oldest first; run of its source last consumed, 0 for none)"""
-
-
-class State(NamedTuple):
-    """The scheduler's whole memory; equal states behave alike."""
-
-    nodes: HashTrieMap[int, NodeState]
-    edges: HashTrieMap[int, EdgeState]
-    watchers: HashTrieMap[int, tuple[int, ...]]
-    active: int
-    """Bit mask of the nodes that are ready, running or hold tokens (other than data)."""
-    busy: int
-    """How many are ready or running."""
-    arrivals: int
-    """Tokens that have reached conditions."""
-    finished: bool
-
-
-_FRESH: NodeState = (0, 0, (), None, 0, 0, -1, None)
-_EMPTY: EdgeState = ((), 0)
 _PASSED_HANDLES: tuple[str, ...] = ("default", "success", "results")
+_new = tuple.__new__
+"""Makes a named tuple in half the time; several are made in every step."""
 
 
-def initial() -> State:
-    """The state before `Begin`."""
-    return State(HashTrieMap(), HashTrieMap(), HashTrieMap(), 0, 0, 0, False)
+class _Edge:
+    """An arrow, and what is on it."""
+
+    __slots__ = (
+        "back", "collects", "data", "first", "gathered", "handle", "index", "keep", "last", "pad", "required", "source", "target", "tokens",
+    )  # fmt: skip
+
+    def __init__(self, edge: PlanEdge, target: _Node) -> None:
+        self.index, self.source, self.handle, self.target = edge.index, edge.source, edge.source_handle, target
+        self.data, self.first, self.required, self.gathered = edge.data, edge.first, edge.required, edge.gathered
+        self.collects = edge.data or edge.gathered >= 0
+        """Only the newest token up to a stamp counts."""
+        self.keep, self.back = edge.keep, edge.back
+        self.pad: Stamp = (0,) * (len(target.plan.chain) - (edge.keep or 0))
+        self.tokens: list[Token] = []
+        """Those that wait, oldest first."""
+        self.last = 0
+        """Run of the source last consumed; 0: none."""
+
+    def stamp_of(self, stamp: Stamp) -> Stamp:
+        """The stamp of a token that leaves a run with *stamp* on this arrow."""
+        if self.keep is None:
+            return stamp
+        if self.back:
+            return (*stamp[: self.keep - 1], stamp[self.keep - 1] + 1)
+        return (*stamp[: self.keep], *self.pad)
+
+    def next(self, stamp: Stamp) -> Taken | None:
+        """What a run for *stamp* takes."""
+        tokens = self.tokens
+        if self.collects:
+            many = sum(token.stamp <= stamp for token in tokens)
+            return (self, tokens[many - 1], many) if many else None
+        return (self, tokens[0], 1) if tokens and tokens[0].stamp == stamp else None
 
 
-def step(plan: Plan, state: State, tick: Tick, *, max_visits: int = 100) -> tuple[State, tuple[Command, ...]]:
-    """Advance by one tick.
+class _Node:
+    """A node, and what the scheduler knows of it. Tokens on data edges do not count."""
+
+    __slots__ = (
+        "any_join", "bit", "busy", "direct", "entry", "have", "incoming", "index", "low", "max_runs", "outgoing", "plan", "queued", "routes",
+        "runs", "single", "visits", "watched", "watchers",
+    )  # fmt: skip
+
+    def __init__(self, node: PlanNode) -> None:
+        self.plan, self.index, self.bit = node, node.index, 1 << node.index
+        self.any_join, self.max_runs = node.any_join, node.max_runs
+        self.incoming: list[_Edge] = []
+        self.outgoing: list[_Edge] = []
+        self.single = False
+        """Whether what comes is consumed in the same step when the node is idle: its only arrow neither gathers nor brings data."""
+        self.routes: dict[tuple[str, ...], list[_Edge]] = {}
+        self.runs = 0
+        """Runs made ready so far."""
+        self.visits = 0
+        """Runs and passes since its innermost loop was entered."""
+        self.entry: Stamp = ()
+        """Which entry of that loop this is."""
+        self.busy: Stamp | None = None
+        """Stamp of the run that is ready or running."""
+        self.have = 0
+        """Required edges with a token."""
+        self.queued = 0
+        """Tokens waiting."""
+        self.direct: Token | None = None
+        """A token on the way to an idle node: consumed within the step, it never stands in a queue."""
+        self.watched = -1
+        """The active ancestor it watches."""
+        self.watchers: list[_Node] = []
+        self.low: Stamp | None = None
+        """Smallest stamp among the tokens next on their edges."""
+
+    def leaving(self, handles: tuple[str, ...]) -> list[_Edge]:
+        """The arrows on which an output with these handles leaves."""
+        route = self.routes.get(handles)
+        if route is None:
+            route = self.routes[handles] = [edge for edge in self.outgoing if edge.handle in handles]
+        return route
+
+    @property
+    def earliest(self) -> Stamp | None:
+        """The smallest stamp at which it is active; None when it is not."""
+        direct = self.direct.stamp if self.direct is not None else None
+        return min((stamp for stamp in (self.busy, self.low, direct) if stamp is not None), default=None)
+
+
+Taken = tuple[_Edge, Token, int]
+"""(edge, the token that counts, how many tokens leave the queue)"""
+
+
+class Scheduler:
+    """What is ready in one run.
 
     Args:
         max_visits: visits of one node (runs and passes) after which its loop counts as endless; limits that are written
             in the loop are added.
-
-    Returns:
-        The next state and what is to be done, in order. `Finish` or `Exhausted` come last and at most once.
     """
-    work = _Step(plan, state, max_visits)
-    if isinstance(tick, Begin):
-        for node in plan.nodes:
-            if not node.incoming:
-                work.start(node, (0,) * len(node.chain), [])
-    else:
-        work.done(tick)
-    work.settle()
-    return work.result()
 
+    def __init__(self, plan: Plan, *, max_visits: int = 100) -> None:
+        self._limit = max_visits
+        self._nodes = [_Node(node) for node in plan.nodes]
+        self._edges = [_Edge(edge, self._nodes[edge.target]) for edge in plan.edges]
+        for node in self._nodes:
+            node.incoming = [self._edges[e] for e in node.plan.incoming]
+            node.outgoing = [self._edges[e] for e in node.plan.outgoing]
+            node.single = len(node.incoming) == 1 and not node.incoming[0].collects
+        self._active = 0
+        """Bit mask of the nodes that are ready, running or hold tokens (other than data)."""
+        self._busy = 0
+        """How many are ready or running."""
+        self._arrivals = 0
+        """Tokens that have reached conditions."""
+        self._finished = False
+        self._todo: deque[_Node] = deque()
+        """Nodes that may be ready."""
+        self._commands: list[Command] = []
 
-def needed_outputs(plan: Plan, state: State, node: int) -> set[int]:
-    """Runs of *node* whose output an edge can still ask for."""
-    needed: set[int] = set()
-    for e in plan.nodes[node].outgoing:
-        tokens, last = state.edges.get(e, _EMPTY)
-        needed.update(token.run for token in tokens)
-        needed.add(last)
-    return needed
+    def step(self, tick: Tick) -> list[Command]:
+        """Advance by one tick.
 
+        Returns:
+            What is to be done, in order. `Finish` or `Exhausted` come last and at most once.
 
-Taken = tuple[int, Token, int]
-"""(edge, the token that counts, how many tokens leave the queue)"""
-
-
-class _Step:
-    """The working copy of one step: persistent maps are replaced, never changed."""
-
-    __slots__ = (
-        "active",
-        "arrivals",
-        "busy",
-        "commands",
-        "direct",
-        "edges",
-        "finished",
-        "limit",
-        "nodes",
-        "plan",
-        "todo",
-        "watchers",
-    )
-
-    def __init__(self, plan: Plan, state: State, max_visits: int) -> None:
-        self.plan = plan
-        self.nodes, self.edges, self.watchers, self.active, self.busy, self.arrivals, self.finished = state
-        self.limit = max_visits
-        self.commands: list[Command] = []
-        self.todo: deque[int] = deque()
-        self.direct: dict[int, tuple[int, Token]] = {}
-        """Tokens that reach an idle node with one edge: consumed within the step, they never stand in a queue."""
-
-    def result(self) -> tuple[State, tuple[Command, ...]]:
-        state = State(self.nodes, self.edges, self.watchers, self.active, self.busy, self.arrivals, self.finished)
-        return state, tuple(self.commands)
-
-    def done(self, tick: Done) -> None:
-        n = tick.node
-        runs, visits, entry, stamp, have, queued, _, low = self.nodes[n]
-        if stamp is None:
-            raise ValueError(f"node {n} was not running")
-        self.nodes = self.nodes.insert(n, (runs, visits, entry, None, have, queued, -1, low))
-        self.busy -= 1
-        self.emit(self.plan.nodes[n], tick.handles, Token(stamp, runs), only_inside=False)
-        self.left(n)
-
-    def left(self, n: int) -> None:
-        """A run or a pass of *n* is over."""
-        if self.nodes[n][5]:  # its own token may have come back to it
-            self.todo.append(n)
+        Raises:
+            ValueError: a node is done that was not running.
+        """
+        self._commands = commands = []
+        if type(tick) is Done:
+            self._done(self._nodes[tick[0]], tick[1])
         else:
-            self.active &= ~(1 << n)
-        self.wake(n)
+            for node in self._nodes:
+                if not node.incoming:
+                    self._start(node, (0,) * len(node.plan.chain), [])
+        todo = self._todo
+        while todo and not self._finished:
+            self._consider(todo.popleft())
+        if not self._busy and not self._finished:
+            self._finish()
+        return commands
 
-    def emit(self, node: PlanNode, handles: tuple[str, ...], token: Token, *, only_inside: bool) -> None:
-        edges = self.plan.edges
-        for e in node.outgoing:
-            edge = edges[e]
-            if edge.source_handle not in handles:
-                continue
-            target = self.plan.nodes[edge.target]
-            if only_inside and target.component != node.component:
-                continue
-            stamp = token.stamp
-            if edge.keep is not None:
-                stamp = stamp[: edge.keep]
-                if edge.back:
-                    stamp = (*stamp[:-1], stamp[-1] + 1)
-                elif len(target.chain) > edge.keep:
-                    stamp += (0,) * (len(target.chain) - edge.keep)
-            self.push(target, edge, Token(stamp, token.run, token.passes))
+    def needed_outputs(self, node: int) -> set[int]:
+        """Runs of a node whose output an edge can still ask for."""
+        needed: set[int] = set()
+        for edge in self._nodes[node].outgoing:
+            needed.update(token.run for token in edge.tokens)
+            needed.add(edge.last)
+        return needed
 
-    def push(self, target: PlanNode, edge: PlanEdge, token: Token) -> None:
-        n, e = target.index, edge.index
-        runs, visits, entry, busy, have, queued, watched, low = self.nodes.get(n, _FRESH)
-        collects = edge.data or edge.gathered >= 0
-        if busy is None and not queued and not collects and n not in self.direct and len(target.incoming) == 1:
-            self.direct[n] = (e, token)
-            self.active |= 1 << n
-            self.todo.append(n)
+    def _done(self, node: _Node, handles: tuple[str, ...]) -> None:
+        stamp = node.busy
+        if stamp is None:
+            raise ValueError(f"node {node.index} was not running")
+        node.busy = None
+        node.watched = -1
+        self._busy -= 1
+        for edge in node.leaving(handles):
+            self._push(edge, stamp, node.runs, 0)
+        self._left(node)
+
+    def _left(self, node: _Node) -> None:
+        """A run or a pass of a node is over."""
+        if node.queued:  # its own token may have come back to it
+            self._todo.append(node)
+        else:
+            self._active &= ~node.bit
+        if node.watchers:
+            self._wake(node)
+
+    def _push(self, edge: _Edge, stamp: Stamp, run: int, passes: int) -> None:
+        """Put an output of a run with *stamp* on an arrow."""
+        node = edge.target
+        if edge.keep is not None:
+            stamp = edge.stamp_of(stamp)
+        if node.single and node.busy is None and not node.queued and node.direct is None:
+            node.direct = _new(Token, (stamp, run, passes, 0))
+            self._active |= node.bit
+            self._todo.append(node)
             return
-        if target.any_join:
-            self.arrivals += 1
-            token = token._replace(order=self.arrivals)
-        tokens, last = self.edges.get(e, _EMPTY)
+        self._arrivals = order = self._arrivals + node.any_join
+        tokens = edge.tokens
         before = len(tokens)
-        if collects:  # only the newest counts: the others need not be kept
-            while tokens and tokens[-1].stamp >= token.stamp:
-                tokens = tokens[:-1]
-        tokens = (*tokens, token)
-        self.edges = self.edges.insert(e, (tokens, last))
+        if edge.collects:  # only the newest counts: the others need not be kept
+            while tokens and tokens[-1].stamp >= stamp:
+                tokens.pop()
+        tokens.append(_new(Token, (stamp, run, passes, order)))
         if edge.data:
             return
-        queued += len(tokens) - before
+        node.queued += len(tokens) - before
         if not before and edge.required:
-            have += 1
-        if low is None or tokens[0].stamp < low or edge.first:
-            watched = -1  # what it waited for may not hold it back now
-        if low is None or tokens[0].stamp < low:
-            low = tokens[0].stamp
-        self.nodes = self.nodes.insert(n, (runs, visits, entry, busy, have, queued, watched, low))
-        self.active |= 1 << n
-        if busy is None:
-            self.todo.append(n)
+            node.have += 1
+        earlier = node.low is None or tokens[0].stamp < node.low
+        if earlier or edge.first:
+            node.watched = -1  # what it waited for may not hold it back now
+        if earlier:
+            node.low = tokens[0].stamp
+        self._active |= node.bit
+        if node.busy is None:
+            self._todo.append(node)
 
-    def wake(self, n: int) -> None:
-        """The activity of *n* changed: those who watched it look again."""
-        watching = self.watchers.get(n)
-        if watching:
-            self.watchers = self.watchers.remove(n)
-            for waiting in watching:
-                state = self.nodes[waiting]
-                if state[6] == n:
-                    self.nodes = self.nodes.insert(waiting, (*state[:6], -1, state[7]))
-                    self.todo.append(waiting)
-                elif self.plan.nodes[waiting].any_join:
-                    self.todo.append(waiting)
+    def _wake(self, node: _Node) -> None:
+        """The activity of a node changed: those who watched it look again."""
+        watching, node.watchers = node.watchers, []
+        for waiting in watching:
+            if waiting.watched == node.index:
+                waiting.watched = -1
+                self._todo.append(waiting)
+            elif waiting.any_join:
+                self._todo.append(waiting)
 
-    def watch(self, waiting: int, n: int) -> None:
-        state = self.nodes[waiting]
-        self.nodes = self.nodes.insert(waiting, (*state[:6], n, state[7]))
-        watching = self.watchers.get(n) or ()
-        if waiting not in watching:
-            self.watchers = self.watchers.insert(n, (*watching, waiting))
+    def _watch(self, waiting: _Node, n: int) -> None:
+        waiting.watched = n
+        watchers = self._nodes[n].watchers
+        if waiting not in watchers:
+            watchers.append(waiting)
 
-    def settle(self) -> None:
-        while self.todo and not self.finished:
-            self.consider(self.todo.popleft())
-        if not self.busy and not self.finished:
-            self.finish()
-
-    def consider(self, n: int) -> None:
-        """Make *n* ready if nothing holds it back."""
-        node = self.plan.nodes[n]
-        direct = self.direct.pop(n, None)
+    def _consider(self, node: _Node) -> None:
+        """Make a node ready if nothing holds it back."""
+        direct = node.direct
         if direct is not None:
-            self.start(node, direct[1].stamp, [(*direct, 0)], queue=False)
+            node.direct = None
+            self._start(node, direct[0], [(node.incoming[0], direct, 0)])
             return
-        runs, _, _, busy, have, queued, watched, stamp = self.nodes.get(n, _FRESH)
-        if busy is not None or not queued:
+        if node.busy is not None or not node.queued:
             return
         if node.any_join:
-            self.decide(node)
+            self._decide(node)
             return
+        plan, stamp = node.plan, node.low
         assert stamp is not None  # it holds a token
-        opening = runs == 0 and bool(node.first)
-        firsts = [q[0].stamp for e in node.first if (q := self.waiting(e))] if opening else []
+        opening = node.runs == 0 and bool(plan.first)
+        firsts = [tokens[0].stamp for e in plan.first if (tokens := self._edges[e].tokens)] if opening else []
         if firsts:
             stamp = min(firsts)
-            needed, awaited = node.first, node.first_awaited
-        elif node.heads_loop and stamp[-1]:
-            needed, awaited = node.backs, node.awaited
+            needed, awaited = plan.first, plan.first_awaited
+        elif plan.heads_loop and stamp[-1]:
+            needed, awaited = plan.backs, plan.awaited
         else:
-            needed, awaited = node.required, node.awaited
-            if watched >= 0 and have < len(needed):
+            needed, awaited = plan.required, plan.awaited
+            if node.watched >= 0 and node.have < len(needed):
                 return  # still watching; it is called again when the blocker moves
         # Rounds of an earlier entry may still come back to the header of a loop that is entered again; and what enters the
         # loop may still come where a `first` arrow has begun it.
-        settled = node.settled and not (node.heads_loop and any(stamp) and (node.first or not stamp[-1]))
-        if not (settled and self.complete(needed, stamp) and bool(firsts) == opening):
-            if watched >= 0:
+        settled = plan.settled and not (plan.heads_loop and any(stamp) and (plan.first or not stamp[-1]))
+        if not (settled and self._complete(needed, stamp) and bool(firsts) == opening):
+            if node.watched >= 0:
                 return
-            blocker = self.blocker(awaited, stamp)
+            blocker = self._blocker(awaited, stamp)
             if blocker < 0 and opening and not firsts:
-                awaited = node.first_awaited
-                blocker = self.blocker(awaited, stamp)
+                awaited = plan.first_awaited
+                blocker = self._blocker(awaited, stamp)
             if blocker >= 0:
-                self.watch(n, blocker)
+                self._watch(node, blocker)
                 return
             if awaited.unreachable:
                 return  # for ever: reported when the run ends
-        taken: list[Taken] = []
-        for e in node.incoming:
-            edge = self.plan.edges[e]
-            if firsts and not (edge.first or edge.data):
-                continue
-            if one := self.next(edge, stamp):
-                taken.append(one)
-        self.start(node, stamp, taken)
+        edges = [edge for edge in node.incoming if edge.first or edge.data] if firsts else node.incoming
+        self._start(node, stamp, [one for edge in edges if (one := edge.next(stamp))])
 
-    def decide(self, node: PlanNode) -> None:
+    def _decide(self, node: _Node) -> None:
         """Make a condition ready for what reached it first and does not wait."""
-        edges = self.plan.edges
-        heads = sorted((q[0].order, e) for e in node.incoming if not edges[e].data and (q := self.waiting(e)))
+        heads = sorted((e.tokens[0].order, e.index) for e in node.incoming if not e.data and e.tokens)
         for _, e in heads:
-            token, loop = self.waiting(e)[0], edges[e].gathered
-            awaited = node.gathers.get(loop)
+            chosen = self._edges[e]
+            token, loop = chosen.tokens[0], chosen.gathered
+            awaited = node.plan.gathers.get(loop)
             if awaited is not None:
-                blocker = self.blocker(awaited, token.stamp)
+                blocker = self._blocker(awaited, token.stamp)
                 if blocker >= 0:
-                    self.watch(node.index, blocker)
+                    self._watch(node, blocker)
                     continue
                 if awaited.unreachable:
                     continue
             taken: list[Taken] = []
-            for other in node.incoming:
-                edge = edges[other]
+            for edge in node.incoming:
                 if edge.gathered == loop >= 0 or (edge.data and edge.gathered < 0):
-                    if one := self.next(edge, token.stamp):
+                    if one := edge.next(token.stamp):
                         taken.append(one)
-                elif edge.gathered == loop < 0 and edge.source == edges[e].source:
-                    tokens = self.waiting(other)
+                elif edge.gathered == loop < 0 and edge.source == chosen.source:
+                    tokens = edge.tokens
                     if tokens and tokens[0].run == token.run:
-                        taken.append((other, tokens[0], 1))
-            self.start(node, token.stamp, taken)
+                        taken.append((edge, tokens[0], 1))
+            self._start(node, token.stamp, taken)
             return
 
-    def next(self, edge: PlanEdge, stamp: Stamp) -> Taken | None:
-        """What a run for *stamp* takes from an edge."""
-        tokens = self.waiting(edge.index)
-        if not tokens:
-            return None
-        if edge.data or edge.gathered >= 0:
-            many = sum(token.stamp <= stamp for token in tokens)
-            return (edge.index, tokens[many - 1], many) if many else None
-        return (edge.index, tokens[0], 1) if tokens[0].stamp == stamp else None
+    def _complete(self, awaited: tuple[int, ...], stamp: Stamp) -> bool:
+        edges = self._edges
+        return all((tokens := edges[e].tokens) and tokens[0].stamp == stamp for e in awaited)
 
-    def complete(self, awaited: tuple[int, ...], stamp: Stamp) -> bool:
-        for e in awaited:
-            tokens = self.waiting(e)
-            if not tokens or tokens[0].stamp != stamp:
-                return False
-        return True
-
-    def waiting(self, e: int) -> tuple[Token, ...]:
-        return self.edges.get(e, _EMPTY)[0]
-
-    def earliest(self, n: int) -> Stamp | None:
-        """The smallest stamp at which a node is active; None when it is not."""
-        _, _, _, busy, _, _, _, low = self.nodes.get(n, _FRESH)
-        direct = self.direct[n][1].stamp if n in self.direct else None
-        return min((stamp for stamp in (busy, low, direct) if stamp is not None), default=None)
-
-    def blocker(self, awaited: Awaited, stamp: Stamp) -> int:
+    def _blocker(self, awaited: Awaited, stamp: Stamp) -> int:
         """An active node that may still bring a token for *stamp* or an earlier one; -1 when there is none."""
-        if not awaited.sources & self.active:
+        if not awaited.sources & self._active:
             return -1
         for keep, add, rest, nodes in awaited.ways:
-            mask = nodes & self.active
+            mask = nodes & self._active
             while mask:
                 n = mask.bit_length() - 1  # the last in file order tends to end last: few look again for nothing
                 if not keep and not any(rest):
                     return n
-                theirs = self.earliest(n)
+                theirs = self._nodes[n].earliest
                 if theirs is None or _brought(theirs, keep, add, rest) <= stamp:
                     return n
                 mask ^= 1 << n
         return -1
 
-    def start(self, node: PlanNode, stamp: Stamp, taken: list[Taken], *, queue: bool = True) -> None:
-        n = node.index
-        runs, visits, entry, _, have, queued, _, low = self.nodes.get(n, _FRESH)
-        opening = runs == 0
+    def _start(self, node: _Node, stamp: Stamp, taken: list[Taken]) -> None:
+        """A node takes tokens, and is ready."""
+        runs = node.runs
         inputs: list[Input] = []
         if runs and len(taken) < len(node.incoming):
-            fresh = {e for e, _, _ in taken}
+            fresh = {edge.index for edge, _, _ in taken}
             inputs = [
-                Input(e, run, False)
-                for e in node.incoming
-                if e not in fresh and not self.plan.edges[e].first and (run := self.edges.get(e, _EMPTY)[1])
+                _new(Input, (edge.index, edge.last, False))
+                for edge in node.incoming
+                if edge.last and edge.index not in fresh and not edge.first
             ]
-        for e, token, many in taken:
-            inputs.append(Input(e, token.run, True))
-            if queue:
-                tokens = self.edges[e][0][many:]
-                self.edges = self.edges.insert(e, (tokens, token.run))
-                edge = self.plan.edges[e]
+        for edge, token, many in taken:
+            inputs.append(_new(Input, (edge.index, token[1], True)))
+            if many:
+                del edge.tokens[:many]
+                edge.last = token[1]
                 if not edge.data:
-                    queued -= many
-                if not tokens and edge.required:
-                    have -= 1
-        if queue:
-            heads = (q[0].stamp for e in node.incoming if not self.plan.edges[e].data and (q := self.waiting(e)))
-            low = min(heads, default=None) if queued else None
-        if node.loops:
-            here = stamp[: node.entry]
-            visits = visits + 1 if here <= entry or not visits else 1
-            entry = max(entry, here)
-            if visits > self.limit + node.limit:
-                self.finished = True
-                self.commands.append(Exhausted(n, visits - 1))
+                    node.queued -= many
+                if not edge.tokens and edge.required:
+                    node.have -= 1
+        if node.queued or node.low is not None:
+            heads = [edge.tokens[0].stamp for edge in node.incoming if edge.tokens and not edge.data]
+            node.low = min(heads) if heads else None
+        plan = node.plan
+        node.watched = -1
+        if plan.loops:
+            here = stamp[: plan.entry]
+            node.visits = node.visits + 1 if here <= node.entry or not node.visits else 1
+            node.entry = max(node.entry, here)
+            if node.visits > self._limit + plan.limit:
+                self._finished = True
+                self._commands.append(Exhausted(node.index, node.visits - 1))
                 return
-        if node.max_runs is not None and not opening and runs >= node.max_runs:
-            passes = max(token.passes for e, token, _ in taken if not self.plan.edges[e].data) + 1
-            self.pass_on(node, stamp, (runs, visits, entry, None, have, queued, -1, low), passes)
+        if runs and node.max_runs is not None and runs >= node.max_runs:
+            passes = max(token.passes for edge, token, _ in taken if not edge.data) + 1
+            self._pass_on(node, stamp, passes)
             return
-        self.nodes = self.nodes.insert(n, (runs + 1, visits, entry, stamp, have, queued, -1, low))
-        self.active |= 1 << n
-        self.busy += 1
-        self.commands.append(RunNode(n, runs + 1, stamp, tuple(inputs)))
+        node.runs = runs + 1
+        node.busy = stamp
+        self._active |= node.bit
+        self._busy += 1
+        self._commands.append(_new(RunNode, (node.index, runs + 1, stamp, tuple(inputs))))
 
-    def pass_on(self, node: PlanNode, stamp: Stamp, state: NodeState, passes: int) -> None:
-        n = node.index
-        self.nodes = self.nodes.insert(n, state)
-        self.commands.append(PassOn(n, state[0]))
-        if passes <= node.component_size:
-            self.emit(node, _PASSED_HANDLES, Token(stamp, state[0], passes), only_inside=True)
-        self.left(n)
+    def _pass_on(self, node: _Node, stamp: Stamp, passes: int) -> None:
+        """A node at its limit hands its last output on, within its outermost loop."""
+        node.busy = None
+        self._commands.append(PassOn(node.index, node.runs))
+        if passes <= node.plan.component_size:
+            for edge in node.leaving(_PASSED_HANDLES):
+                if edge.target.plan.component == node.plan.component:
+                    self._push(edge, stamp, node.runs, passes)
+        self._left(node)
 
-    def finish(self) -> None:
-        self.finished = True
+    def _finish(self) -> None:
+        self._finished = True
         blocked: list[tuple[int, tuple[int, ...]]] = []
         skipped: list[int] = []
-        for node in self.plan.nodes:
-            runs, _, _, _, _, queued, _, _ = self.nodes.get(node.index, _FRESH)
-            if queued:
-                missing = (node.first_awaited if runs == 0 and node.first else node.awaited).unreachable
-                missing += tuple(e for gathers in node.gathers.values() for e in gathers.unreachable)
+        for node in self._nodes:
+            plan = node.plan
+            if node.queued:
+                missing = (plan.first_awaited if node.runs == 0 and plan.first else plan.awaited).unreachable
+                missing += tuple(e for gathers in plan.gathers.values() for e in gathers.unreachable)
                 blocked.append((node.index, tuple(dict.fromkeys(missing))))
-            elif not runs:
+            elif not node.runs:
                 skipped.append(node.index)
         # Others that wait for those need not be named.
         blocked = [one for one in blocked if one[1]] or blocked
-        self.commands.append(Finish(tuple(skipped), tuple(blocked)))
+        self._commands.append(Finish(tuple(skipped), tuple(blocked)))
 
 
 def _brought(theirs: Stamp, keep: int, add: int, rest: Stamp) -> Stamp:
