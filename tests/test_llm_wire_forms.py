@@ -192,7 +192,29 @@ UNPAID: Sequence[tuple[int, str, str]] = (
     (429, "billing_hard_limit_reached", "Billing hard limit has been reached"),
     (429, "", "Error code: insufficient balance"),
 )
-assert (len(TOO_LONG), len(FILTERED), len(OTHERWISE), len(UNPAID)) == (20, 9, 4, 6)
+REFUSED: Sequence[tuple[int, str, str, type[LLMError], str, str]] = (
+    (403, "unsupported_country_region_territory", "Country, region, or territory not supported", AuthError, "does not serve this region", "Another key does not help"),
+    (403, "PERMISSION_DENIED", "This service is not available in your country.", AuthError, "does not serve this region", "VPN"),
+    (400, "FAILED_PRECONDITION", "User location is not supported for the API use.", AuthError, "does not serve this region", "--model local"),
+    (451, "", "Unavailable in your jurisdiction", AuthError, "does not serve this region", "--model local"),
+    (403, "", "The model claude-x is not available in your region", AuthError, "does not serve this region", "a model that is offered"),
+    (401, "ip_not_authorized", "Your IP address is not on the allowlist of this project", AuthError, "from this IP address", "allowlist"),
+    (403, "", "Your account has insufficient balance.", ProviderError, "insufficient balance", "billing"),
+    (403, "BILLING_DISABLED", "This API method requires billing to be enabled.", ProviderError, "requires billing", "billing"),
+    (403, "", "Your team doesn't have any credits yet. You can purchase them.", ProviderError, "credits", "billing"),
+    (403, "SERVICE_DISABLED", "Generative Language API has not been used in project 1 before or it is disabled.", AuthError, "the API is not enabled", "Enable it"),
+    (403, "model_not_found", "Project `p` does not have access to model `gpt-x`", AuthError, "does not allow the use of 'm'", "Ask the provider"),
+    (403, "permission_error", "You are not allowed to sample from this model", AuthError, "does not allow the use of 'm'", "choose another one"),
+    (403, "", "This model is gated: request access on its page", AuthError, "does not allow the use of 'm'", "choose another one"),
+    (404, "model_not_found", "Your organization must be verified to use the model `o3`.", AuthError, "does not allow the use of 'm'", "Verify the organization"),
+    (401, "", "You have insufficient permissions for this operation. Missing scopes: model.request", AuthError, "lacks a permission", "Give the key"),
+    (403, "", "<html><title>Attention Required! | Cloudflare</title>", AuthError, "Something in front of openai", "proxy or firewall"),
+    (403, "", "API key not valid", AuthError, "refused the key", "OPENAI_API_KEY"),
+    (400, "invalid_request_error", "Invalid schema for function 'f': 'country' is a required property", ProviderError, "answered 400", "Check the request"),
+    (400, "", "tool 'bank': the balance is not allowed to be a text", ProviderError, "answered 400", "Check the request"),
+)  # fmt: skip
+"""(status, code, words of the server, class, words of the message, words of the hint)."""
+assert (len(TOO_LONG), len(FILTERED), len(OTHERWISE), len(UNPAID), len(REFUSED)) == (20, 9, 4, 6, 19)
 
 
 @pytest.mark.parametrize(("status", "code", "said"), UNPAID)
@@ -365,3 +387,24 @@ def test_a_tool_that_is_not_there_cannot_be_chosen(wire: Wire):
         assert wire.asked(server) == []
     assert isinstance(error, ValidationError)
     assert "weather" in (error.hint or "")
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+@pytest.mark.parametrize(("status", "code", "said", "kind", "message", "hint"), REFUSED)
+def test_why_a_call_is_refused(status: int, code: str, said: str, kind: type[LLMError], message: str, hint: str, keyless: bool):
+    """The real cause is named: the key is only blamed, or asked for, when nothing else is the reason."""
+    caller = Caller("openai", "m", keyless=keyless, variable="OPENAI_API_KEY", base_url_variable="OPENAI_BASE_URL")
+    found = status_error(caller, status, said, code=code)
+    if keyless and message == "refused the key":
+        message, hint = "The server wants a key", "OPENAI_BASE_URL"
+    assert type(found) is kind
+    assert message in found.message
+    assert hint in (found.hint or "")
+    assert not transient(found)
+
+
+def test_a_server_that_wants_a_key_for_a_model():
+    """Without a key, what a server says of models and permissions is what a key would give."""
+    caller = Caller("openai", "m", keyless=True, base_url_variable="OPENAI_BASE_URL")
+    found = status_error(caller, 403, "An API key with access to this model is needed")
+    assert "The server wants a key" in found.message

@@ -387,6 +387,23 @@ def test_an_expired_key_says_what_to_do(wire: Any):
             assert wire.key_setting.upper() in str(error)
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("This service is not available in your country", "does not serve this region"),
+        ("This account has no credits: billing is not set up", "billing"),
+        ("You are not allowed to use this model", "does not allow the use of"),
+    ],
+)
+def test_a_refusal_for_another_reason_than_the_key(wire: Any, said: str, message: str):
+    """With status 403 the error names the reason, not the key."""
+    with wire.server(wire.refuses(403, said)) as server:
+        error = failure(wire, server)
+    assert message in error.message
+    assert "the key:" not in error.message
+    assert "wants a key" not in error.message
+
+
 @pytest.mark.parametrize("url", ["ftp://example.com", "not an address", "http://", "http://x:99999"])
 def test_a_base_url_that_is_none_is_refused(wire: Any, url: str):
     """The error shows how one looks; nothing is sent."""
