@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dipeo_nb.config import get_settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import CodeJobNode, ConditionNode, NodeSpec, PersonJobNode, StartNode
@@ -33,6 +32,7 @@ from dipeo_nb.execution.engine import Execution, RunOptions
 from dipeo_nb.execution.inputs import Output, plain
 from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of

@@ -229,7 +229,6 @@ class World:
 
     def _runtime(self) -> Any:
         from dipeo_nb.config import reset_settings
-        from dipeo_nb.container import Runtime
         from dipeo_nb.domain.chat import LLMRequest, StreamEvent
         from dipeo_nb.domain.enums import NodeCategory
         from dipeo_nb.domain.nodes import NODE_SPECS, NodeMeta, NodeSpec, register_node_spec, spec
@@ -238,6 +237,7 @@ class World:
         from dipeo_nb.execution.code_runner import ProcessCodeRunner
         from dipeo_nb.execution.inputs import Output
         from dipeo_nb.execution.state.memory import InMemoryRunStore
+        from dipeo_nb.runtime import Runtime
         from dipeo_nb.testing import ScriptedClient
 
         reset_settings()

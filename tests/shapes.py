@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dipeo_nb.config import get_settings
-from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.nodes import ConditionNode, NodeMeta, NodeSpec, PersonJobNode, StartNode, register_node_spec
 from dipeo_nb.domain.plan import Plan
@@ -26,6 +25,7 @@ from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of
 

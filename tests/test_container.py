@@ -17,7 +17,7 @@ import pytest
 
 from dipeo_nb import errors
 from dipeo_nb.config import Settings, get_settings, reset_settings
-from dipeo_nb.container import Runtime, build
+from dipeo_nb.container import build
 from dipeo_nb.domain import ports
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, Message
 from dipeo_nb.domain.enums import MessageType
@@ -25,6 +25,7 @@ from dipeo_nb.domain.ports import Artifact, Services
 from dipeo_nb.errors import ConfigurationError, DipeoError, StorageError
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
 from dipeo_nb.storage.conversation import InMemoryConversationRepository, InMemoryPersonRepository
@@ -396,12 +397,12 @@ def test_a_service_that_lacks_methods_of_its_port_is_refused():
 
     for make in (lambda: build(blobs=Half()), lambda: Runtime(services=replace(build(), blobs=Half()))):  # type: ignore[arg-type]
         with pytest.raises(
-            ConfigurationError, match=r"Half is no BlobStorePort.*delete, exists, get, list, presign_url"
+            ConfigurationError, match=r"Half is not a BlobStorePort.*delete, exists, get, list, presign_url"
         ):
             make()
     blobs: Any = InMemoryBlobAdapter()
     blobs.presign_url = None
-    with pytest.raises(ConfigurationError, match=r"InMemoryBlobAdapter is no BlobStorePort: it lacks presign_url\."):
+    with pytest.raises(ConfigurationError, match=r"InMemoryBlobAdapter is not a BlobStorePort: it lacks presign_url\."):
         build(blobs=blobs)
     with pytest.raises(ConfigurationError, match=r"blobs= is a class.*blobs=InMemoryBlobAdapter"):
         build(blobs=InMemoryBlobAdapter)

@@ -13,7 +13,6 @@ import pytest
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.domain.enums import EventType, NodeCategory, Status
@@ -24,6 +23,7 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import GivenAnswers
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.runtime import Runtime
 
 
 class Tape:

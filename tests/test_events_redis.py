@@ -440,7 +440,7 @@ def test_no_place_in_the_stream():
 
 
 def test_no_bus():
-    with pytest.raises(ConfigurationError, match="'kafka://x' is no event bus") as error:
+    with pytest.raises(ConfigurationError, match="'kafka://x' is not an event bus") as error:
         build(Settings(event_bus="kafka://x"))
     assert error.value.hint
     assert "redis://host:6379/0" in error.value.hint

@@ -29,8 +29,8 @@ from dipeo_nb.config import (
     scope_of,
     user_file,
 )
-from dipeo_nb.container import Runtime
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.folder_settings import (
     approve_settings,
     decline_settings,

@@ -155,7 +155,7 @@ def test_an_interrupt_before_anything_runs_is_short(tmp_path: Path, monkeypatch:
     def prepare(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dipeo_nb.container.Runtime.prepare", prepare)
+    monkeypatch.setattr("dipeo_nb.runtime.Runtime.prepare", prepare)
     with dp.override_settings(base_dir=tmp_path), pytest.raises(KeyboardInterrupt) as caught:
         dp.run(SLOW, view=False)
     assert caught.value._render_traceback_() == ["\x1b[31mKeyboardInterrupt\x1b[0m: dp.run() was interrupted."]  # type: ignore[attr-defined]

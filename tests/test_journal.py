@@ -21,7 +21,6 @@ from dipeo_nb import cli
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
@@ -46,6 +45,7 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.postgres import PostgresRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 import dipeo_nb as dp
 from dipeo_nb.common.loop import LoopThread, run_sync
 from dipeo_nb.config import get_settings
-from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import EndpointNode, StartNode
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook import view as live
+from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.testing import SlowClient, scripted
 from tests.graphs import plan_of
 from tests.shapes import Note

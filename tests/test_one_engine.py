@@ -13,7 +13,6 @@ import pytest
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import RunAbortedError, StorageError
 from dipeo_nb.execution import engine, live
@@ -22,6 +21,7 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.testing.contracts.runs import ended, event, started
 from tests.parent_diagram import parent_of
 from tests.waiting import wait_until

@@ -14,7 +14,6 @@ import pytest
 
 import dipeo_nb as dp
 from dipeo_nb.config import get_settings, override_settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Message, StreamEvent
 from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.errors import DipeoError, StorageError
@@ -22,6 +21,7 @@ from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.batch import BatchItem, BatchJob
 from dipeo_nb.llm.recording import through
 from dipeo_nb.llm.service import LLMService
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.keys import APIKeyChain
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalFileSystemAdapter

@@ -15,7 +15,6 @@ import pytest
 
 from dipeo_nb.common.locks import CacheFileLock
 from dipeo_nb.config import Settings, override_settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import load, load_named
 from dipeo_nb.domain.enums import Severity
 from dipeo_nb.domain.ports import Artifact
@@ -28,6 +27,7 @@ from dipeo_nb.errors import (
     ValidationError,
 )
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
 from dipeo_nb.storage.diagrams import DiagramService

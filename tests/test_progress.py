@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.execution.code_state import EMPTY
@@ -16,6 +15,7 @@ from dipeo_nb.execution.memory import ConversationLog
 from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.runtime import Prepared, Runtime
 from tests import shapes
 from tests.test_shapes import SHAPES, Shape
 

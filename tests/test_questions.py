@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import IPython  # noqa: F401 - a kernel has it loaded
 import pytest
 
 from dipeo_nb.cli import main
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import NodeTimeoutError, RunAbortedError, RunError, StorageError, UserError
@@ -29,6 +29,7 @@ from dipeo_nb.notebook import kernel, prompter
 from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.runtime import Runtime
 from tests.parent_diagram import parent_of
 from tests.question_process import ASKING
 from tests.waiting import wait_until
@@ -151,7 +152,7 @@ def test_answered_here_while_an_answer_comes_from_elsewhere(
     """One counts; whoever gave the other one learns it, unless they say the same."""
     run = asking(session)
     runtime, store = session.runtime, session.runtime.services.store
-    monkeypatch.setattr("dipeo_nb.container.live.holder", lambda *_: None)  # as another process sees it
+    monkeypatch.setattr("dipeo_nb.runtime.answers.live.holder", lambda *_: None)  # as another process sees it
     put = store.put_answer
 
     async def put_late(run_id: str, request_id: str, answer: str) -> None:

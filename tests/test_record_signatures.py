@@ -11,12 +11,12 @@ import pytest
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import reset_settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import NodeExecutionError, RunError, TrustError
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.runtime import Runtime
 from tests.untrusted import light, node
 
 CODE = "class Point:\n    x = 1\np = Point()\nn = 1\nreturn n"

@@ -246,7 +246,7 @@ def test_a_newer_schema(postgres_server: PostgresProcess):
 
 
 def test_no_store():
-    with pytest.raises(ConfigurationError, match="'mysql://x/y' is no run store"):
+    with pytest.raises(ConfigurationError, match="'mysql://x/y' is not a run store"):
         build(Settings(state_store_path="mysql://x/y"))
 
 

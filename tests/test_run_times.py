@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Prepared, Runtime, build
+from dipeo_nb.container import build
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.events import Event
@@ -42,6 +42,7 @@ from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of

@@ -12,12 +12,13 @@ import psutil
 import pytest
 
 from dipeo_nb.config import Settings, get_settings
-from dipeo_nb.container import Prepared, Runtime, run_store
+from dipeo_nb.container import run_store
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, StartNode
 from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of
 from tests.shapes import Note
@@ -77,7 +78,8 @@ def test_a_hundred_thousand_events_to_three_subscribers():
 MANY = """
 import asyncio, sys
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Prepared, Runtime, run_store
+from dipeo_nb.container import run_store
+from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.domain.nodes import EndpointNode, StartNode
 from dipeo_nb.testing import scripted
 from tests.graphs import plan_of

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dipeo_nb.container import Prepared
 from dipeo_nb.diagram.shell_words import commands, invocations, moves
 from dipeo_nb.errors import CodeError, NotGrantedError
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.runtime import Prepared
 from tests.test_shown_modules import _output, base, files, session
 from tests.untrusted import MARK, light, node, write
 

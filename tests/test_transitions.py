@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.transitions import NODE_TRANSITIONS, Transition
@@ -21,6 +20,7 @@ from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.runtime import Prepared, Runtime
 from tests import shapes
 
 Change = tuple[str, str, str]

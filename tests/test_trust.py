@@ -17,7 +17,6 @@ import pytest
 
 import dipeo_nb as dp
 from dipeo_nb.config import get_settings, reset_settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.closure import closure
 from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.domain.budget import Budget
@@ -27,6 +26,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import NodeExecutionError, NotGrantedError, RunError, StorageError, TrustError, UserError
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.gate import Level
 from dipeo_nb.security.signatures import signed
 from dipeo_nb.security.trust import Trust

@@ -1,5 +1,5 @@
 """Every way by which a diagram that nobody has trusted can begin decides alike: nothing of it runs, and the list is shown; and what is
-changed after a yes asks again, whichever field of whichever node it is (container.py, security/trust.py)."""
+changed after a yes asks again, whichever field of whichever node it is (runtime/gates.py, security/trust.py)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import load, load_text
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import DipeoError, NodeExecutionError, NotGrantedError, TrustError
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.server import RunServer
 from dipeo_nb.testing import scripted
 from tests.untrusted import KINDS, MARK, base, code_files, light, node, write

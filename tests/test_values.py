@@ -39,7 +39,6 @@ from dipeo_nb.common.values import (
     well_formed,
 )
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import NODE_SPECS
@@ -49,6 +48,7 @@ from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.server import RunServer
 from dipeo_nb.testing import scripted
 from tests import value_kinds

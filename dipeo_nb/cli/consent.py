@@ -10,8 +10,8 @@ from typing import TypeVar
 from dipeo_nb.cli.arguments import settings_for
 from dipeo_nb.cli.prompts import interactive
 from dipeo_nb.config import reset_settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.errors import SettingNotApprovedError, TrustError
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.security import folder_settings
 from dipeo_nb.terminal import safe, say
 

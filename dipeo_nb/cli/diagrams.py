@@ -21,13 +21,13 @@ from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.text import visible, visible_json
 from dipeo_nb.common.values import json_text
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.detect import check_format, format_of_name
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.schema import light_schema
 from dipeo_nb.domain.diagnostics import Diagnostic, has_errors
 from dipeo_nb.domain.enums import Severity
 from dipeo_nb.errors import DiagramError, DipeoError, InvalidDiagramError, ValidationError
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.folder_settings import pending_settings, settings_listing
 from dipeo_nb.security.trust import Trust
 from dipeo_nb.terminal import safe, say

@@ -14,10 +14,10 @@ from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.text import visible_json
 from dipeo_nb.common.values import json_text
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.diagram import detect
 from dipeo_nb.diagram.document import load
 from dipeo_nb.errors import DiagramError, TrustError, ValidationError
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.gate import beyond_guest
 from dipeo_nb.terminal import new_console, new_table, safe, say
 

@@ -21,7 +21,7 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.text import did_you_mean, visible_json
 from dipeo_nb.common.values import json_text
 from dipeo_nb.config import without_password
-from dipeo_nb.container import Runtime, run_named, run_store
+from dipeo_nb.container import run_store
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.errors import ValidationError
@@ -32,6 +32,8 @@ from dipeo_nb.execution.nested import question_names
 from dipeo_nb.execution.questions import path_of, unanswered
 from dipeo_nb.execution.run_list import listed, recorded_states
 from dipeo_nb.execution.state.blobs import lines
+from dipeo_nb.runtime import Runtime
+from dipeo_nb.runtime.lookup import run_named
 from dipeo_nb.terminal import new_console, new_table, safe, say
 
 app = typer.Typer()

@@ -45,7 +45,6 @@ from dipeo_nb.common.loop import run_sync, submit
 from dipeo_nb.common.text import nearest, visible_json
 from dipeo_nb.common.values import json_text
 from dipeo_nb.config import Settings
-from dipeo_nb.container import Prepared, Recovery, Runtime
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.events import Event
@@ -57,6 +56,7 @@ from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import ConsoleAnswers, GivenAnswers, NoAnswers
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.used_names import UsedNames
+from dipeo_nb.runtime import Prepared, Recovery, Runtime
 from dipeo_nb.terminal import Asked, Lines, Live, TerminalAnswers, View, new_console, put, safe, say
 
 app = typer.Typer()

@@ -9,7 +9,7 @@ import typer
 from dipeo_nb.cli.arguments import settings_for
 from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.options import BaseDir
-from dipeo_nb.container import Runtime
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.server import RunServer
 from dipeo_nb.server import serve as listen
 from dipeo_nb.terminal import say

@@ -73,3 +73,10 @@ class OpenOnUse:
 def service_of(service: Any) -> Any:
     """The service itself, where it is behind a proxy."""
     return object.__getattribute__(service, "_service") if isinstance(service, OpenOnUse) else service
+
+
+async def call_lifecycle(service: Any, name: str) -> None:
+    """Call a lifecycle method (`initialize`, `cleanup`) that a service may have, plain or async."""
+    result = getattr(service, name, lambda: None)()
+    if inspect.isawaitable(result):
+        await result

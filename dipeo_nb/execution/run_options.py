@@ -16,7 +16,7 @@ NodeRunKey = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How one run is to be run; `container.Runtime` fills the defaults from the settings."""
+    """How one run is to be run; `runtime.Runtime` fills the defaults from the settings."""
 
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Inputs of the run: global variables for templates, expressions and code."""

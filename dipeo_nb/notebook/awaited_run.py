@@ -13,7 +13,6 @@ from typing import Any, Generic, TypeVar
 
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, run_on_loop
-from dipeo_nb.container import Runtime
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.options import checked_number
@@ -23,6 +22,7 @@ from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
 from dipeo_nb.notebook.prompter import Answers
 from dipeo_nb.notebook.run_facts import RunFacts
 from dipeo_nb.notebook.tables import Events
+from dipeo_nb.runtime import Runtime
 
 STOP_GRACE_S = 5.0
 """Seconds an interrupted wait gives the run to write its end, and a finished one its views to draw theirs."""

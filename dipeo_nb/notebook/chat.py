@@ -37,7 +37,7 @@ from dipeo_nb.notebook.answers import Batch, Submitted
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
 
 if TYPE_CHECKING:
-    from dipeo_nb.container import Runtime
+    from dipeo_nb.runtime import Runtime
 
 _facade: Any = lazy.module("dipeo_nb.notebook.facade")  # which makes sessions, and they make models
 STOP_GRACE_S = 5.0

@@ -18,7 +18,6 @@ from dipeo_nb.common.loop import run_sync, submit
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.common.text import displayed
-from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import TokenUsage
@@ -38,6 +37,7 @@ from dipeo_nb.notebook.conversation import Conversation, Turns
 from dipeo_nb.notebook.explanation import Explanation
 from dipeo_nb.notebook.prompter import Answers
 from dipeo_nb.notebook.tables import Events, Table
+from dipeo_nb.runtime import Runtime
 
 if TYPE_CHECKING:
     from dipeo_nb.notebook import view

@@ -19,7 +19,6 @@ from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.common.text import nearest
 from dipeo_nb.common.values import same
 from dipeo_nb.config import Settings, get_settings
-from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.document import load as load_diagram
 from dipeo_nb.diagram.edit import person_of
@@ -61,6 +60,7 @@ from dipeo_nb.notebook.refusal import naming_the_call
 from dipeo_nb.notebook.run import Run, RunResult
 from dipeo_nb.notebook.run_facts import no_node
 from dipeo_nb.notebook.services import LLMServices
+from dipeo_nb.runtime import Prepared, Runtime
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,7 +15,6 @@ import dipeo_nb.server.web as web
 from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.text import shorten
 from dipeo_nb.common.values import json_text
-from dipeo_nb.container import Runtime
 from dipeo_nb.diagram.detect import available
 from dipeo_nb.diagram.document import load_named
 from dipeo_nb.domain.enums import Status
@@ -28,6 +27,7 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import GivenAnswers, Unanswered
 from dipeo_nb.execution.nested import check_answers
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.server.requests import AnswerBody, KnownHosts, ResumeBody, SignalBody, StartBody, read_body
 from dipeo_nb.server.responses import broken, frame, refused, status_of, unknown_run
 

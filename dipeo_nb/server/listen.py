@@ -7,8 +7,8 @@ from typing import Any
 
 from dipeo_nb.common.loop import submit
 from dipeo_nb.common.server_connections import protocol
-from dipeo_nb.container import Runtime
 from dipeo_nb.errors import ConfigurationError, MissingDependencyError
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.server.app import RunServer
 
 END_S = 20.0

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypedDict
 
 from dipeo_nb.config import get_settings
-from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.nodes import ConditionNode, NodeMeta, NodeSpec, StartNode, register_node_spec
 from dipeo_nb.domain.plan import Plan
@@ -28,6 +27,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.runtime import Prepared, Runtime
 from tests.benchmarks.harness import OURS, Goal, Row, Run, main
 from tests.graphs import plan_of
 

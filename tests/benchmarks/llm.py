@@ -23,11 +23,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from dipeo_nb.config import get_settings
-from dipeo_nb.container import Runtime
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.service import LLMService
+from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.memory import InMemoryAPIKeyService
 from dipeo_nb.testing import ScriptedClient
 from tests.benchmarks.harness import OURS, Goal, Make, Row, Run, main

@@ -11,7 +11,6 @@ from typing import Any
 
 from dipeo_nb.common.values import json_text, plain_value
 from dipeo_nb.config import Settings, get_settings
-from dipeo_nb.container import Prepared, Runtime
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
@@ -23,6 +22,7 @@ from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import measure, summarize
 from dipeo_nb.execution.recovery import recovered, reusable
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.runtime import Prepared, Runtime
 from tests import shapes
 from tests.golden import virtual_time
 from tests.test_shapes import Shape

@@ -1,0 +1,63 @@
+"""Deletes runs: some by their ids, or old ones by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.ports import RunStore
+from dipeo_nb.errors import StorageError, UserError
+from dipeo_nb.execution import live
+
+
+async def delete_runs(store: RunStore, run_ids: Collection[str], *, compact: bool = True) -> list[str]:
+    """Delete runs, and the runs of their sub-diagrams; see `Runtime.delete_runs`."""
+    related = [found for run_id in run_ids for found in await _related(store, run_id)]
+    # Those that this process owns are not executing: they could not be reserved.
+    with live.reserved(store, dict.fromkeys(related), "delete"):
+        return await store.delete(*run_ids, mine=True, compact=compact)
+
+
+async def prune(
+    store: RunStore, now: float, *, older_than: float | None, keep: int | None, status: str | None, dry_run: bool
+) -> list[str]:
+    """Delete the runs that meet all conditions; see `Runtime.prune`.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    if older_than is None and keep is None and status is None:
+        raise UserError("Which runs?", hint="Use older_than=, keep= or status= (--older-than, --keep, --status).")
+    rows = (await store.runs(limit=1_000_000))[keep or 0 :]
+    latest = now - (older_than or 0.0)
+    chosen = [
+        row.run_id
+        for row in rows
+        if row.status != Status.RUNNING
+        and status in (None, row.status)
+        and (older_than is None or (row.ended_at or row.started_at) < latest)
+    ]
+    if dry_run:
+        return chosen
+    deleted: list[str] = []
+    for run_id in chosen:
+        try:
+            deleted += await delete_runs(store, [run_id], compact=False)
+        except StorageError as error:
+            if error.facts.get("cause") != "going_on":  # a part of it is executing, so it stays
+                raise
+    if deleted:
+        await store.compact()
+    return deleted
+
+
+async def _related(store: RunStore, run_id: str) -> list[str]:
+    """A run with all runs of sub-diagrams below it, and those above it."""
+    row = await store.run(run_id)
+    related = [row.run_id] if row is not None else []
+    for member in related:  # grows meanwhile
+        related += [part.run_id for part in await store.runs(parent=member, limit=1_000_000) if part.run_id not in related]
+    while row is not None and row.parent_run_id is not None and row.parent_run_id not in related:
+        related.append(row.parent_run_id)
+        row = await store.run(row.parent_run_id)
+    return related
