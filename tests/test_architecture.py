@@ -232,7 +232,7 @@ OPENING_BY_NAME = {
     "execution/commands.py": "scratch folders of programs",
     "execution/node_js.py": "scratch folders of programs",
     "execution/shown_scripts.py": "scratch folders of programs",
-    "execution/state/sqlite.py": "facts of the machine",
+    "execution/state/machine.py": "facts of the machine",
     "llm/model_check.py": "folders that the user names",
     "llm/model_store.py": "models in the user's cache",
     "notebook/view.py": "files of the package",

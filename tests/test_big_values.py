@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state import blobs, postgres
+from dipeo_nb.execution.state import blobs
 from dipeo_nb.execution.state.blobs import LIMIT, Resolver, encoded, events_of_lines, lines
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.postgres import PostgresRunStore
@@ -162,11 +163,11 @@ async def size_of(store: RunStore) -> int:
     """Characters of all that the store keeps."""
     if isinstance(store, SqliteRunStore):
         tables = (("events", "payload"), ("blobs", "value"))
-        return sum(store._read(f"SELECT coalesce(sum(length({c})), 0) FROM {t}", ())[0][0] for t, c in tables)
+        return sum(store._file.read(f"SELECT coalesce(sum(length({c})), 0) FROM {t}", ())[0][0] for t, c in tables)
     if isinstance(store, PostgresRunStore):
         tables = (("dipeo_events", "payload"), ("dipeo_blobs", "value"))
         return sum(
-            [(await store._read(f"SELECT coalesce(sum(length({c})), 0)::bigint FROM {t}", ()))[0][0] for t, c in tables]
+            [(await store._server.read(f"SELECT coalesce(sum(length({c})), 0)::bigint FROM {t}", ()))[0][0] for t, c in tables]
         )  # type: ignore[arg-type]
     seen: dict[int, int] = {}
 
@@ -278,7 +279,7 @@ def test_kill_9_parts_no_event_from_its_values(tmp_path: Path, child: Callable[.
         assert len(events) > last
         assert [e.payload["output"][0] for e in events[1:]] == [f"{e.seq}" * 70_000 for e in events[1:]]
         orphans = "SELECT count(*) FROM blobs WHERE hash NOT IN (SELECT hash FROM event_blobs)"
-        assert store._read(orphans, ()) == [(0,)]
+        assert store._file.read(orphans, ()) == [(0,)]
         run_sync(store.delete("r"))
         run_sync(store.cleanup())
 
@@ -299,26 +300,33 @@ def test_a_process_of_the_version_before_goes_on_writing(tmp_path: Path):
     older.close()
 
 
-def test_a_database_of_the_version_before_is_migrated(
-    postgres_server: PostgresProcess, monkeypatch: pytest.MonkeyPatch
-):
+VERSION_1 = """
+CREATE TABLE dipeo_schema (version INTEGER NOT NULL);
+INSERT INTO dipeo_schema VALUES (1);
+CREATE TABLE dipeo_runs (
+    run_id TEXT PRIMARY KEY, diagram TEXT NOT NULL, status TEXT NOT NULL, started_at DOUBLE PRECISION NOT NULL,
+    ended_at DOUBLE PRECISION, events INTEGER NOT NULL, parent_run_id TEXT, owner BIGINT NOT NULL
+);
+CREATE INDEX dipeo_runs_by_start ON dipeo_runs (started_at DESC, run_id);
+CREATE INDEX dipeo_runs_by_parent ON dipeo_runs (parent_run_id);
+CREATE TABLE dipeo_events (
+    run_id TEXT NOT NULL, seq INTEGER NOT NULL, type TEXT NOT NULL, occurred_at DOUBLE PRECISION NOT NULL,
+    node_id TEXT, payload TEXT NOT NULL, PRIMARY KEY (run_id, seq)
+)
+"""
+
+
+def test_a_database_of_the_first_version_is_migrated(postgres_server: PostgresProcess):
     """PostgreSQL: what was recorded is there, and big values can be."""
     url = postgres_server.schema()
 
     async def go() -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(postgres, "SCHEMA_VERSION", 1)
-            patch.setattr(
-                postgres,
-                "_SCHEMA",
-                postgres._SCHEMA.replace("VALUES (2)", "VALUES (1)").removesuffix(f"{postgres._BLOBS}\n").rstrip(";\n"),
-            )
-            old = PostgresRunStore(url)
-            await old.initialize()
-            await old._read("INSERT INTO dipeo_runs VALUES ('r', 'd', 'failed', 1, 2, 1, NULL, 1) RETURNING 1", ())
-            row = "INSERT INTO dipeo_events VALUES ('r', 1, 'execution_started', 1, NULL, '{\"diagram\":\"d\"}') RETURNING 1"
-            await old._read(row, ())
-            await old.cleanup()
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            for statement in VERSION_1.split(";"):
+                await connection.execute(statement)
+            await connection.execute("INSERT INTO dipeo_runs VALUES ('r', 'd', 'failed', 1, 2, 1, NULL, 1)")
+            row = "INSERT INTO dipeo_events VALUES ('r', 1, 'execution_started', 1, NULL, '{\"diagram\":\"d\"}')"
+            await connection.execute(row)
         for _ in range(2):
             store = PostgresRunStore(url)
             await store.initialize()
@@ -374,10 +382,10 @@ def test_every_reader_of_a_run_gets_whole_values(tmp_path: Path):
         forked.result(30)
         assert forked.outputs["E"]["job"] == [answer, answer]
     store = SqliteRunStore(tmp_path / ".dipeo/runs.db")
-    rows = store._read("SELECT count(*), sum(length(value)) FROM blobs WHERE run_id = ?", (run.id,))
+    rows = store._file.read("SELECT count(*), sum(length(value)) FROM blobs WHERE run_id = ?", (run.id,))
     assert rows[0][0] == 1
     assert rows[0][1] < 110_000
-    whole = store._read("SELECT sum(length(payload)) FROM events WHERE run_id = ? AND type != 'node_output'", (run.id,))
+    whole = store._file.read("SELECT sum(length(payload)) FROM events WHERE run_id = ? AND type != 'node_output'", (run.id,))
     assert whole[0][0] < 30_000
     run_sync(store.cleanup())
 

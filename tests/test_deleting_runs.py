@@ -17,7 +17,7 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.errors import StorageError, UserError
-from dipeo_nb.execution.state import sqlite
+from dipeo_nb.execution.state import sqlite_file
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
@@ -144,7 +144,7 @@ def test_unknown_ids(session: Session, base: Path):
 
 OWNER = """
 import asyncio, sys, time
-from dipeo_nb.execution.state import sqlite
+from dipeo_nb.execution.state import sqlite_file
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.testing.contracts.runs import started
 
@@ -239,8 +239,8 @@ def test_space_that_cannot_be_given_back_now_is_used_again(tmp_path: Path, monke
                 raise sqlite3.OperationalError(why)
             return super().execute(sql, *values)
 
-    connect = sqlite.connect
-    monkeypatch.setattr(sqlite, "connect", lambda *args, **options: connect(*args, factory=Refusing, **options))
+    connect = sqlite_file.connect
+    monkeypatch.setattr(sqlite_file, "connect", lambda *args, **options: connect(*args, factory=Refusing, **options))
     store = SqliteRunStore(tmp_path / "runs.db")
     batch = [started("r"), *(event(n, run="r", text="x" * 100_000) for n in range(2, 20)), ended(20, "r")]
     run_sync(store.append(batch))

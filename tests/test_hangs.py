@@ -231,9 +231,9 @@ HANGS: dict[str, tuple[str, str]] = {
     ),
     "a store that is locked": (
         (
-            "from dipeo_nb.execution.state import sqlite\nsqlite.BUSY_TOTAL_S = 0.5\n"
+            "from dipeo_nb.execution.state import sqlite_file\nsqlite_file.BUSY_TOTAL_S = 0.5\n"
             "other = sqlite3.connect(session.runtime.settings.run_store, isolation_level=None)\nother.execute('BEGIN IMMEDIATE')\n"
-            "try:\n    session.run(diagram('waits_for_nothing'))\nfinally:\n    other.rollback(); other.close(); sqlite.BUSY_TOTAL_S = 30"
+            "try:\n    session.run(diagram('waits_for_nothing'))\nfinally:\n    other.rollback(); other.close(); sqlite_file.BUSY_TOTAL_S = 30"
         ),
         "locked",
     ),

@@ -159,7 +159,7 @@ def test_who_was_thought_dead_cannot_write(path: Path, monkeypatch: pytest.Monke
         first = await opened(path)
         await first.append([started(), event(2)])
         await asyncio.to_thread(_age, path)
-        monkeypatch.setattr(sqlite, "_HOST", "elsewhere:1:2")
+        monkeypatch.setattr(sqlite, "HOST", "elsewhere:1:2")
         second = await opened(path)
         row = await second.run("r1")
         assert row is not None
@@ -190,7 +190,7 @@ def test_who_comes_back_late_is_told_of_the_takeover(path: Path, monkeypatch: py
         first = await opened(path)
         await first.append([started(), event(2)])
         await asyncio.to_thread(_age, path)
-        monkeypatch.setattr(sqlite, "_HOST", "elsewhere:1:2")
+        monkeypatch.setattr(sqlite, "HOST", "elsewhere:1:2")
         second = await opened(path)
         await second.claim("r1")
         written = [*map(event, range(3, 3 + more)), *([ended(3 + more)] if ended_there else [])]
@@ -262,7 +262,7 @@ def test_a_run_that_waits_beats(session: Session, base: Path, monkeypatch: pytes
 
     def status() -> str:
         with monkeypatch.context() as patch:
-            patch.setattr(sqlite, "_HOST", elsewhere)
+            patch.setattr(sqlite, "HOST", elsewhere)
             return session.runs()[0].status
 
     wait_until(lambda: status() == "running")

@@ -18,6 +18,7 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.execution.state.sqlite_file import RunFile
 from dipeo_nb.notebook.session import Session
 from tests.waiting import wait_until
 
@@ -173,11 +174,11 @@ def test_an_error_of_a_full_disk_by_any_name(tmp_path: Path, monkeypatch: pytest
     store = SqliteRunStore(tmp_path / "runs.db")
     run_sync(store.initialize())
     run_sync(store.cleanup())
-    monkeypatch.setattr(SqliteRunStore, "_connected", refuse_to_connect)
+    monkeypatch.setattr(RunFile, "_connected", refuse_to_connect)
     with pytest.raises(StorageError) as error:
         run_sync(store.initialize())
     assert error.value.facts["cause"] == "failed"
-    monkeypatch.setattr("dipeo_nb.execution.state.sqlite.ROOM_B", float("inf"))
+    monkeypatch.setattr("dipeo_nb.execution.state.sqlite_file.ROOM_B", float("inf"))
     run_sync(store.initialize())
     assert run_sync(store.runs()) == []
     with pytest.raises(StorageError) as error:

@@ -23,7 +23,7 @@ from dipeo_nb.container import build
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import ConfigurationError, StorageError
-from dipeo_nb.execution.state import postgres
+from dipeo_nb.execution.state import postgres_server
 from dipeo_nb.execution.state.postgres import PostgresRunStore
 from tests.servers import PostgresProcess, free_ports
 from tests.waiting import until
@@ -148,7 +148,7 @@ def test_stores_that_open_at_once_make_the_tables_once(postgres_server: Postgres
 
 def test_the_server_is_killed_while_runs_are_written(mortal_postgres: PostgresProcess, monkeypatch: pytest.MonkeyPatch):
     """Appending waits for it; nothing is lost, nothing is there twice; the runs are this store's again."""
-    monkeypatch.setattr(postgres, "HOLD_S", 0.1)
+    monkeypatch.setattr(postgres_server, "HOLD_S", 0.1)
     written = 0
 
     async def write(store: PostgresRunStore, run: str) -> None:
@@ -211,8 +211,8 @@ def test_no_such_database_and_no_such_user(postgres_server: PostgresProcess):
 
 def test_a_server_that_goes_away_for_good(mortal_postgres: PostgresProcess, monkeypatch: pytest.MonkeyPatch):
     """One clear error, after a while."""
-    monkeypatch.setattr(postgres, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(postgres, "CONNECT_S", 1.0)
+    monkeypatch.setattr(postgres_server, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(postgres_server, "CONNECT_S", 1.0)
 
     async def go() -> None:
         store = PostgresRunStore(mortal_postgres.url)

@@ -11,7 +11,7 @@ from dipeo_nb.common.loop import closing
 from dipeo_nb.common.scrub import logger
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import DipeoError, RunAbortedError, RunInterruptedError, RunTimeoutError
-from dipeo_nb.execution.state.memory import taken_over
+from dipeo_nb.execution.state.rules import taken_over
 
 _LOG = logger(__name__)
 

@@ -16,7 +16,7 @@ from dipeo_nb.execution import live
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.questions import chosen, unanswered
-from dipeo_nb.execution.state.memory import answered
+from dipeo_nb.execution.state.rules import answered
 
 TAKEN_S = 2.0
 """Seconds to wait until the process that executes a run has recorded the answer."""

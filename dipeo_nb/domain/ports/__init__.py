@@ -27,7 +27,7 @@ from dipeo_nb.domain.ports.files import DBOperationsPort, FileInfo, FileSystemPo
 from dipeo_nb.domain.ports.http import HTTPPort, HTTPResponse, IntegrationPort
 from dipeo_nb.domain.ports.llm import APIKeyPort, LLMClient, LLMServicePort
 from dipeo_nb.domain.ports.prompts import InteractionPort, Question, TemplateProcessorPort, TemplateResult
-from dipeo_nb.domain.ports.runs import EventBus, EventHandler, Overflow, RunStore, Subscription
+from dipeo_nb.domain.ports.runs import EventBus, EventHandler, Overflow, RunStore, Snapshot, Subscription
 from dipeo_nb.domain.ports.services import Clock, RunGate, Services
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "RunGate",
     "RunStore",
     "Services",
+    "Snapshot",
     "Subscription",
     "TemplateProcessorPort",
     "TemplateResult",

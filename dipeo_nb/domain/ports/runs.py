@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.errors import StorageError
+
+PAGE = 1000
+"""Events that `RunStore.scan` yields together, at most."""
+
+
+class Snapshot(NamedTuple):
+    """What a reader had made of the first events of a run, stored so that nobody needs to read these again. A log means the same
+    without its snapshots."""
+
+    run_id: str
+    kind: str
+    """Which reader, e.g. `state`."""
+    version: int
+    """Of `content`; readers ignore those of other versions."""
+    seq: int
+    """Number of the last event that it takes into account."""
+    content: Mapping[str, Any]
+    """JSON values."""
 
 
 @runtime_checkable
@@ -32,6 +51,33 @@ class RunStore(Protocol):
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         """Return the events with seq greater than *after*, in order; empty for an unknown run."""
         ...
+
+    async def scan(self, run_id: str, *, after: int = 0, page: int = PAGE) -> AsyncIterator[Sequence[Event]]:
+        """Yield the events with seq greater than *after* in order, *page* at a time, so that a log of any length takes little memory.
+
+        Events that are appended meanwhile are included. Other tasks proceed between two pages. Default: by `events`.
+        """
+        while events := await self.events(run_id, after=after, limit=page):
+            yield events
+            after = events[-1].seq
+            await asyncio.sleep(0)
+
+    async def snapshot(self, run_id: str, kind: str) -> Snapshot | None:
+        """Return the latest snapshot of that kind; None when there is none, or it cannot be read. Default: there is none."""
+        return None
+
+    def attach_snapshot(self, snapshot: Snapshot) -> None:
+        """Store a snapshot with the next `append` to its run, in the same transaction, in place of an earlier one of its kind.
+
+        Only that append counts, whether it succeeds or not. Default: snapshots are not stored.
+        """
+
+    async def put_snapshot(self, snapshot: Snapshot) -> None:
+        """Store a snapshot of events that are stored already, unless there is a later one of the same version. Default: nothing.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
 
     @abstractmethod
     async def runs(

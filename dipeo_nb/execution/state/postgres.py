@@ -1,4 +1,4 @@
-"""The run store of several machines: PostgreSQL 12 or later (extra `postgres`; the one module that imports psycopg).
+"""The run store of several machines: PostgreSQL 12 or later (extra `postgres`).
 
 An acknowledged append is as durable as the server's commits are (`synchronous_commit`, on unless it was switched off there).
 
@@ -9,23 +9,19 @@ process does, on whatever machine; a run without a final event whose owner's loc
 
 from __future__ import annotations
 
-import asyncio
-import os
-import platform
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.operations import logged
-from dipeo_nb.common.retry import Backoff
-from dipeo_nb.common.scrub import logger, place_of
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
-from dipeo_nb.errors import MissingDependencyError, StorageError
-from dipeo_nb.execution.state.memory import (
+from dipeo_nb.domain.ports import RunStore, Snapshot
+from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.state.postgres_schema import EVENTS, RELATED, RUNS
+from dipeo_nb.execution.state.postgres_server import PostgresServer
+from dipeo_nb.execution.state.rows import PACK, batch_of, chosen, events_of
+from dipeo_nb.execution.state.rules import (
     answered,
     check_claim,
     check_delete,
@@ -34,98 +30,11 @@ from dipeo_nb.execution.state.memory import (
     relatives,
     taken_over,
 )
-from dipeo_nb.execution.state.rows import batch_of, chosen, events_of, storable
-
-SCHEMA_VERSION = 3
-"""In `dipeo_schema`."""
-CONNECTIONS = 8
-"""To the server, at most, beside the one that holds the lock."""
-CONNECT_S = 10.0
-"""Seconds to reach the server when the store is opened."""
-PATIENCE_S = 30.0
-"""Seconds that reading and writing wait for a server that went away."""
-STATEMENT_MS = 60_000
-"""Milliseconds after which the server gives a statement up."""
-HOLD_S = 5.0
-"""Seconds between two looks whether the lock is still held."""
-
-_LOG = logger(__name__)
-_OPENING = 0x44495045  # "DIPE": one store at a time makes or migrates the tables
-_BLOBS = """
-ALTER TABLE dipeo_events ADD COLUMN blobs TEXT[];
-CREATE TABLE dipeo_blobs (
-    run_id TEXT NOT NULL,
-    hash TEXT NOT NULL,
-    value TEXT NOT NULL,
-    PRIMARY KEY (run_id, hash)
-)
-"""
-_ANSWERS = """
-CREATE TABLE dipeo_answers (
-    run_id TEXT NOT NULL,
-    request_id TEXT NOT NULL,
-    answer TEXT NOT NULL,
-    PRIMARY KEY (run_id, request_id)
-)
-"""
-_MIGRATIONS = {1: _BLOBS, 2: _ANSWERS}
-"""Version → what makes the next one of it."""
-_SCHEMA = f"""
-CREATE TABLE dipeo_schema (version INTEGER NOT NULL);
-INSERT INTO dipeo_schema VALUES ({SCHEMA_VERSION});
-CREATE TABLE dipeo_runs (
-    run_id TEXT PRIMARY KEY,
-    diagram TEXT NOT NULL,
-    status TEXT NOT NULL,
-    started_at DOUBLE PRECISION NOT NULL,
-    ended_at DOUBLE PRECISION,
-    events INTEGER NOT NULL,
-    parent_run_id TEXT,
-    owner BIGINT NOT NULL
-);
-CREATE INDEX dipeo_runs_by_start ON dipeo_runs (started_at DESC, run_id);
-CREATE INDEX dipeo_runs_by_parent ON dipeo_runs (parent_run_id);
-CREATE TABLE dipeo_events (
-    run_id TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    occurred_at DOUBLE PRECISION NOT NULL,
-    node_id TEXT,
-    payload TEXT NOT NULL,
-    PRIMARY KEY (run_id, seq)
-);
-{_BLOBS};
-{_ANSWERS}
-"""
-# A lock on a bigint is shown as its two halves.
-_ROWS = """
-WITH held AS (
-    SELECT (classid::bigint << 32) | objid::bigint AS owner FROM pg_locks
-    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-), rows AS (
-    SELECT run_id, diagram,
-           CASE WHEN status = 'running' AND owner NOT IN (SELECT owner FROM held) THEN 'interrupted' ELSE status END AS status,
-           started_at, ended_at, events, parent_run_id
-    FROM dipeo_runs
-)
-SELECT * FROM rows
-"""
-_RELATED = """
-WITH RECURSIVE below AS (
-    SELECT unnest(%s::text[]) AS run_id
-    UNION SELECT runs.run_id FROM dipeo_runs runs JOIN below ON runs.parent_run_id = below.run_id
-), above AS (
-    SELECT unnest(%s::text[]) AS run_id
-    UNION SELECT runs.parent_run_id FROM dipeo_runs runs JOIN above USING (run_id) WHERE runs.parent_run_id IS NOT NULL
-), related AS (SELECT run_id FROM below UNION SELECT run_id FROM above)
-"""
-"""Runs, given twice, with all below and above them."""
-T = TypeVar("T")
+from dipeo_nb.execution.state.snapshots import SnapshotRow, attached_row, hashes_of, row_of, snapshot_of
 
 
 @logged("append", "events", "runs", "run")
-class PostgresRunStore:
+class PostgresRunStore(RunStore):
     """`RunStore` in a PostgreSQL database, for any number of processes and machines.
 
     Args:
@@ -134,15 +43,13 @@ class PostgresRunStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._owner = secrets.randbits(62)
-        self._pool: Any = None
-        self._holder: Any = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
+        self._server = PostgresServer(url)
+        self._owner = self._server.owner
         self._stored: dict[str, tuple[int, bool]] = {}
+        """Of runs that are going on: number of the last event, and whether the run has ended."""
         self._held: set[str] = set()
         """Runs that were begun or claimed here."""
+        self._attached: dict[str, Snapshot] = {}
 
     def __repr__(self) -> str:
         return f"PostgresRunStore({self.place!r})"
@@ -150,56 +57,20 @@ class PostgresRunStore:
     @property
     def place(self) -> str:
         """The database, without user and password."""
-        return place_of(self._url)
+        return self._server.place
 
     async def initialize(self) -> None:
-        async with self._opening:
-            if self._pool is None:
-                await self._open()
-
-    async def _open(self) -> None:
-        psycopg, pools = await asyncio.to_thread(_imported)
-        options = {
-            "autocommit": True,
-            "application_name": f"dipeo_nb process {os.getpid()} on {platform.node()}"[:63],
-            "connect_timeout": int(CONNECT_S),
-            "options": self._options(),
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-        }
-        pool = pools.AsyncConnectionPool(
-            self._url, kwargs=options, min_size=1, max_size=CONNECTIONS, timeout=CONNECT_S, open=False, name="dipeo_nb"
-        )
-        try:
-            self._holder = await psycopg.AsyncConnection.connect(self._url, **options)
-            await self._migrate(self._holder)
-            await self._hold(self._holder)
-            await pool.open(wait=True, timeout=CONNECT_S)
-        except BaseException as error:
-            await pool.close()
-            await self._let_go()
-            if (found := self._failed("open", error)) is not None:
-                raise found from error
-            raise
-        self._pool = pool
-        self._keeper = asyncio.get_running_loop().create_task(self._keep(psycopg, options))
+        await self._server.open()
 
     async def cleanup(self) -> None:
-        pool, self._pool = self._pool, None
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-        if pool is not None:
-            await pool.close()
-        await self._let_go()
+        await self._server.close()
         self._stored.clear()
 
     async def append(self, events: Sequence[Event]) -> None:
         if not events:
             return
         first, last = events[0], events[-1]
+        attached = self._attached.pop(first.run_id, None) if self._attached else None
         stored, ended = self._stored.get(first.run_id) or await self._count(first.run_id)
         try:
             check_order(events, stored, ended)
@@ -207,6 +78,7 @@ class PostgresRunStore:
             if first.seq != 1 and first.run_id in self._held and not await self.beat(first.run_id):
                 raise taken_over(first.run_id, "another process") from None
             raise
+        snapshot = attached_row(attached, last.seq)
         batch = batch_of(events)
         columns = [list(column) for column in zip(*batch.events, strict=True)]
         tried = False
@@ -239,6 +111,8 @@ class PostgresRunStore:
                     await connection.execute(
                         "UPDATE dipeo_events SET blobs = %s WHERE run_id = %s AND seq = %s", (names, first.run_id, seq)
                     )
+                if snapshot is not None:
+                    await self._write_snapshot(connection, snapshot)
                 final = last.type in FINAL_EVENTS
                 done = await connection.execute(
                     "UPDATE dipeo_runs SET events = %s, status = %s, ended_at = %s WHERE run_id = %s AND events = %s AND owner = %s "
@@ -250,7 +124,7 @@ class PostgresRunStore:
                     raise taken_over(first.run_id, "another process")
 
         try:
-            await uncancelled(self._patiently("append", write))
+            await uncancelled(self._server.patiently("append", write))
         except BaseException:
             self._stored.pop(first.run_id, None)  # how much is stored is looked up by the next append
             raise
@@ -263,16 +137,53 @@ class PostgresRunStore:
                 self._held.add(first.run_id)
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
-        rows = await self._read(
-            "SELECT seq, type, run_id, occurred_at, node_id, payload, blobs FROM dipeo_events "
-            "WHERE run_id = %s AND seq > %s ORDER BY seq LIMIT %s",
-            (run_id, after, limit),
-        )
+        values = (run_id, run_id, after, None if limit is None else limit + 1)
+        rows = [row for row in await self._server.read(EVENTS, values) if row[0] > after or row[1] == PACK]
         references: dict[int, list[str]] = {row[0]: row[6] for row in rows if row[6]}
-        names = list({name for found in references.values() for name in found})
+        blobs = await self._blobs(run_id, {name for found in references.values() for name in found})
+        return events_of((row[:6] for row in rows), references, blobs, after=after, limit=limit)
+
+    async def _blobs(self, run_id: str, names: Collection[str]) -> dict[str, str]:
         query = "SELECT hash, value FROM dipeo_blobs WHERE run_id = %s AND hash = ANY(%s)"
-        blobs = dict(await self._read(query, (run_id, names))) if names else {}
-        return events_of([row[:6] for row in rows], references, blobs)
+        return dict(await self._server.read(query, (run_id, list(names)))) if names else {}
+
+    async def snapshot(self, run_id: str, kind: str) -> Snapshot | None:
+        query = (
+            "SELECT version, seq, content, blobs FROM dipeo_snapshots found WHERE run_id = %s AND kind = %s "
+            "AND seq <= (SELECT events FROM dipeo_runs WHERE run_id = found.run_id)"
+        )
+        for version, seq, content, names in await self._server.read(query, (run_id, kind)):
+            return snapshot_of(run_id, kind, (version, seq, content), await self._blobs(run_id, hashes_of(names)))
+        return None
+
+    def attach_snapshot(self, snapshot: Snapshot) -> None:
+        self._attached[snapshot.run_id] = snapshot
+
+    async def put_snapshot(self, snapshot: Snapshot) -> None:
+        found = row_of(snapshot)
+
+        async def put(connection: Any) -> None:
+            async with connection.transaction():
+                query = "SELECT 1 FROM dipeo_runs WHERE run_id = %s AND events >= %s FOR SHARE"
+                values = (snapshot.run_id, snapshot.seq)
+                if await (await connection.execute(query, values)).fetchone():
+                    await self._write_snapshot(connection, found)
+
+        await self._server.patiently("snapshot", put)
+
+    async def _write_snapshot(self, connection: Any, snapshot: SnapshotRow) -> None:
+        if snapshot.blobs:
+            await connection.execute(
+                "INSERT INTO dipeo_blobs (run_id, hash, value) SELECT %s, * FROM unnest(%s::text[], %s::text[]) "
+                "ON CONFLICT DO NOTHING",
+                (snapshot.row[0], list(snapshot.blobs), list(snapshot.blobs.values())),
+            )
+        await connection.execute(
+            "INSERT INTO dipeo_snapshots AS old VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (run_id, kind) DO UPDATE SET "
+            "version = excluded.version, seq = excluded.seq, content = excluded.content, blobs = excluded.blobs "
+            "WHERE old.version <> excluded.version OR old.seq < excluded.seq",
+            snapshot.row,
+        )
 
     async def _missing(self, connection: Any, run_id: str, blobs: Mapping[str, str]) -> dict[str, str]:
         """Those that the server does not have yet."""
@@ -289,12 +200,16 @@ class PostgresRunStore:
         parent: str | None = None,
         nested: bool = False,
     ) -> list[RunSummary]:
-        where, values = chosen("%s", status=status, diagram=diagram, parent=parent, nested=nested)
-        query = f"{_ROWS} {where} ORDER BY started_at DESC, run_id LIMIT %s"
-        return [RunSummary(*row) for row in await self._read(query, (*values, limit))]
+        # Who lives is looked up for those alone that may be interrupted.
+        unsure = status in (Status.RUNNING, Status.INTERRUPTED)
+        where, values = chosen("%s", status=status, stored=None if unsure else status, diagram=diagram, parent=parent, nested=nested)
+        if unsure:
+            where += " AND stored IN ('running', 'interrupted')"
+        query = f"{RUNS} {where} ORDER BY started_at DESC, run_id LIMIT %s"
+        return [RunSummary(*row) for row in await self._server.read(query, (*values, limit))]
 
     async def run(self, run_id: str) -> RunSummary | None:
-        rows = await self._read(f"{_ROWS} WHERE run_id = %s", (run_id,))
+        rows = await self._server.read(f"{RUNS} WHERE run_id = %s", (run_id,))
         return RunSummary(*rows[0]) if rows else None
 
     async def claim(self, run_id: str, *, mine: bool = False) -> None:
@@ -302,7 +217,7 @@ class PostgresRunStore:
             async with connection.transaction():
                 found = await connection.execute("SELECT owner FROM dipeo_runs WHERE run_id = %s FOR UPDATE", (run_id,))
                 row = await found.fetchone()
-                shown = await (await connection.execute(f"{_ROWS} WHERE run_id = %s", (run_id,))).fetchone()
+                shown = await (await connection.execute(f"{RUNS} WHERE run_id = %s", (run_id,))).fetchone()
                 own = mine and row is not None and row[0] == self._owner
                 holder = await self._holder_of(connection, row[0]) if row is not None and not own else ""
                 check_claim(run_id, shown and shown[2], own, holder)
@@ -311,7 +226,7 @@ class PostgresRunStore:
                     (str(Status.RUNNING), self._owner, run_id),
                 )
 
-        await self._patiently("claim", take)
+        await self._server.patiently("claim", take)
         self._stored.pop(run_id, None)
         self._held.add(run_id)
 
@@ -320,7 +235,7 @@ class PostgresRunStore:
 
     async def beat(self, run_id: str) -> bool:
         # That the process lives shows by its lock; only who has the run is looked at.
-        rows = await self._read("SELECT owner FROM dipeo_runs WHERE run_id = %s", (run_id,))
+        rows = await self._server.read("SELECT owner FROM dipeo_runs WHERE run_id = %s", (run_id,))
         return not rows or rows[0][0] == self._owner
 
     async def put_answer(self, run_id: str, request_id: str, answer: str) -> None:
@@ -330,17 +245,17 @@ class PostgresRunStore:
             if not done.rowcount:
                 raise answered(run_id, request_id)
 
-        await self._patiently("answer", put)
+        await self._server.patiently("answer", put)
 
     async def answers(self, run_id: str) -> dict[str, str]:
-        return dict(await self._read("SELECT request_id, answer FROM dipeo_answers WHERE run_id = %s", (run_id,)))
+        return dict(await self._server.read("SELECT request_id, answer FROM dipeo_answers WHERE run_id = %s", (run_id,)))
 
     async def drop_answer(self, run_id: str, request_id: str) -> None:
         async def drop(connection: Any) -> None:
             query = "DELETE FROM dipeo_answers WHERE run_id = %s AND request_id = %s"
             await connection.execute(query, (run_id, request_id))
 
-        await self._patiently("answer", drop)
+        await self._server.patiently("answer", drop)
 
     async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
         names = list(run_ids)
@@ -348,51 +263,23 @@ class PostgresRunStore:
         async def forget(connection: Any) -> list[str]:
             async with connection.transaction():
                 query = "SELECT run_id FROM dipeo_runs WHERE run_id IN (SELECT run_id FROM related) ORDER BY run_id FOR UPDATE"
-                await connection.execute(f"{_RELATED} {query}", (names, names))  # nobody claims one of them, or appends to it, from now on
+                await connection.execute(f"{RELATED} {query}", (names, names))  # nobody claims one of them, or appends to it, from now on
                 query = "SELECT run_id, parent_run_id, owner FROM dipeo_runs WHERE run_id IN (SELECT run_id FROM related)"
-                rows = await (await connection.execute(f"{_RELATED} {query}", (names, names))).fetchall()
+                rows = await (await connection.execute(f"{RELATED} {query}", (names, names))).fetchall()
                 family, above = relatives({row[0]: row[1] for row in rows}, names)
-                query = f"{_ROWS} WHERE run_id = ANY(%s) AND status = 'running'"
+                query = f"{RUNS} WHERE run_id = ANY(%s) AND status = 'running'"
                 going = {row[0] for row in await (await connection.execute(query, ([row[0] for row in rows],))).fetchall()}
                 for run_id, _, owner in rows:
                     if run_id in going and not (mine and owner == self._owner):
                         check_delete([run_id], family, above, await self._holder_of(connection, owner))
-                for table in ("dipeo_events", "dipeo_blobs", "dipeo_answers", "dipeo_runs"):
+                for table in ("dipeo_events", "dipeo_blobs", "dipeo_answers", "dipeo_snapshots", "dipeo_runs"):
                     await connection.execute(f"DELETE FROM {table} WHERE run_id = ANY(%s)", (family,))
                 return family
 
-        deleted = await self._patiently("delete", forget)
+        deleted = await self._server.patiently("delete", forget)
         for run_id in deleted:
             self._stored.pop(run_id, None)
         return deleted
-
-    # The tables.
-
-    async def _migrate(self, connection: Any) -> None:
-        await connection.execute("SELECT pg_advisory_lock(%s)", (_OPENING,))
-        try:
-            found = await (await connection.execute("SELECT to_regclass('dipeo_schema') IS NOT NULL")).fetchone()
-            if not found[0]:
-                async with connection.transaction():
-                    for statement in _SCHEMA.split(";"):
-                        await connection.execute(statement)
-                return
-            (version,) = await (await connection.execute("SELECT version FROM dipeo_schema")).fetchone()
-            if version > SCHEMA_VERSION:
-                raise StorageError(
-                    f"{self.place} was written by a newer version of dipeo_nb (schema {version}; this one knows {SCHEMA_VERSION}).",
-                    hint="Upgrade dipeo-nb, or use another database (STATE_STORE_PATH).",
-                    operation="open",
-                )
-            async with connection.transaction():
-                for number in range(version, SCHEMA_VERSION):
-                    for statement in _MIGRATIONS[number].split(";"):
-                        await connection.execute(statement)
-                    await connection.execute("UPDATE dipeo_schema SET version = %s", (number + 1,))
-        finally:
-            await connection.execute("SELECT pg_advisory_unlock(%s)", (_OPENING,))
-
-    # The lock that says that this process lives.
 
     async def _holder_of(self, connection: Any, owner: int) -> str:
         """Who has a run, in words; "" when its process is gone."""
@@ -403,114 +290,10 @@ class PostgresRunStore:
         row = await (await connection.execute(query, (owner,))).fetchone()
         return row[0].removeprefix("dipeo_nb ") if row and row[0] else ""
 
-    async def _hold(self, connection: Any) -> None:
-        await connection.execute("SELECT pg_advisory_lock(%s)", (self._owner,))
-
-    async def _keep(self, psycopg: Any, options: dict[str, Any]) -> None:
-        """Hold the lock again when the connection that held it is lost."""
-        while True:
-            await asyncio.sleep(HOLD_S)
-            try:
-                if self._holder is None:
-                    self._holder = await psycopg.AsyncConnection.connect(self._url, **options)
-                    await self._hold(self._holder)
-                await self._holder.execute("SELECT 1")
-            except (psycopg.Error, OSError) as error:
-                _LOG.warning("Run store %s: the connection is lost, trying again: %s", self.place, error)
-                await self._let_go()
-
-    async def _let_go(self) -> None:
-        holder, self._holder = self._holder, None
-        if holder is not None:
-            await holder.close()
-
-    # Asking the server.
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        if self._pool is None:
-            await self.initialize()
-        assert self._pool is not None
-        async with self._pool.connection() as connection:
-            yield connection
-
-    async def _patiently(self, operation: str, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Do it, again when the server went away, for `PATIENCE_S` seconds."""
-        loop = asyncio.get_running_loop()
-        deadline, backoff, attempt = loop.time() + PATIENCE_S, Backoff(0.05, 1.0), 0
-        while True:
-            try:
-                async with self._connection() as connection:
-                    return await work(connection)
-            except StorageError:
-                raise
-            except Exception as error:
-                found = self._failed(operation, error) or StorageError(
-                    f"Run store {self.place}: {type(error).__name__}: {error}",
-                    hint="Check that the values can be stored, and the server's log.",
-                    operation=operation,
-                    cause="failed",
-                )
-                if found.facts.get("cause") != "unavailable" or loop.time() > deadline:
-                    raise found from error
-            await asyncio.sleep(backoff.delay(attempt := attempt + 1))
-
-    async def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        if not storable(values):
-            return []
-
-        async def ask(connection: Any) -> list[tuple[Any, ...]]:
-            return await (await connection.execute(query, values)).fetchall()
-
-        return await self._patiently("read", ask)
-
     async def _count(self, run_id: str) -> tuple[int, bool]:
-        return await self._patiently("read", lambda connection: self._counted(connection, run_id))
+        return await self._server.patiently("read", lambda connection: self._counted(connection, run_id))
 
     async def _counted(self, connection: Any, run_id: str) -> tuple[int, bool]:
         query = "SELECT events, ended_at IS NOT NULL FROM dipeo_runs WHERE run_id = %s"
         row = await (await connection.execute(query, (run_id,))).fetchone()
         return (row[0], row[1]) if row else (0, False)
-
-    def _options(self) -> str:
-        given = parse_qs(urlsplit(self._url).query).get("options", [])
-        return " ".join([*given[-1:], f"-c statement_timeout={STATEMENT_MS}"])
-
-    def _failed(self, operation: str, error: BaseException) -> StorageError | None:
-        """What an error means; None: it is none of the server's."""
-        import psycopg
-        import psycopg_pool
-        from psycopg import errors as codes
-
-        if isinstance(error, StorageError):
-            return error
-        text = " ".join(str(error).split()).rstrip(".")
-        if isinstance(error, (codes.DiskFull, codes.OutOfMemory)):
-            cause, hint = "disk_full", "Free some disk space on the server; what was stored before is safe."
-        elif isinstance(error, codes.ReadOnlySqlTransaction):
-            cause, hint = "read_only", "Use the primary server, or another store (STATE_STORE_PATH)."
-        elif isinstance(
-            error, (codes.InsufficientPrivilege, codes.InvalidPassword, codes.InvalidAuthorizationSpecification)
-        ):
-            cause, hint = "permission", "Check user, password and rights (CREATE on the schema)."
-        elif isinstance(error, codes.UniqueViolation):
-            cause, hint = "going_on", "Another process writes this run; open it again: dp.open_run(…)."
-        elif isinstance(error, (psycopg.OperationalError, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, OSError)):
-            if "authentication failed" in text or "no password supplied" in text:
-                cause, hint = "permission", "Check user and password in STATE_STORE_PATH."
-            else:
-                cause, hint = "unavailable", "Check that the server runs and can be reached, then try again."
-        elif isinstance(error, psycopg.Error):
-            cause, hint = "failed", "Check the server's version (12 or later) and log."
-        else:
-            return None
-        return StorageError(f"Run store {self.place}: {text}.", hint=hint, operation=operation, cause=cause)
-
-
-def _imported() -> tuple[Any, Any]:
-    try:
-        import psycopg
-        import psycopg_pool
-    except ImportError as error:
-        raise MissingDependencyError.for_extra("psycopg", extra="postgres") from error
-    return psycopg, psycopg_pool

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.ports import RunStore
+from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
 from dipeo_nb.testing.contracts.promises import Contract, promise, refusal, same, that
 
@@ -26,6 +26,17 @@ def started(run: str = "r1", **payload: Any) -> Event:
 def ended(seq: int, run: str = "r1", **payload: Any) -> Event:
     """The last event of a run."""
     return event(seq, T.EXECUTION_COMPLETED, run, status="completed", **payload)
+
+
+def piece(seq: int, text: str, node: str = "n", run: str = "r1", **payload: Any) -> Event:
+    """A piece of streamed text, at a time that no short decimal number is."""
+    at = 1_700_000_000.1 + seq / 3
+    return Event(seq, T.NODE_OUTPUT, run, at, node, {"kind": "text", "text": text, "is_partial": True, "run": 1, **payload})
+
+
+def snapshot(seq: int, run: str = "r1", kind: str = "state", version: int = 1, **content: Any) -> Snapshot:
+    """A snapshot of the suite's."""
+    return Snapshot(run, kind, version, seq, content)
 
 
 BROKEN: dict[str, tuple[Sequence[Event], str]] = {
@@ -81,6 +92,116 @@ class RunStoreContract(Contract):
         same([e.seq for e in await store.events("r1", after=4, limit=3)], [5, 6, 7], "three events after the fourth")
         same(await store.events("r1", after=10), [], "events after the last")
         same(await store.events("unknown"), [], "events of an unknown run")
+
+    @promise
+    async def test_scanning_in_pages(self, store: RunStore) -> None:
+        """`scan` gives what `events` gives, in pages without gap, also what is appended meanwhile."""
+        await store.append([started(), *(event(n) for n in range(2, 8))])
+        pages = [[e.seq for e in page] async for page in store.scan("r1", after=1, page=2)]
+        same(pages, [[2, 3], [4, 5], [6, 7]], "the pages after the first event")
+        same([page async for page in store.scan("unknown")], [], "the pages of an unknown run")
+        seen: list[int] = []
+        async for page in store.scan("r1", page=3):
+            seen += [e.seq for e in page]
+            if seen[-1] == 6:
+                await store.append([event(8), ended(9)])
+        same(seen, list(range(1, 10)), "the numbers of events that are appended while they are read")
+
+    @promise
+    async def test_streamed_text(self, store: RunStore) -> None:
+        """Pieces of text that are appended together come back one by one, exactly as they were, from whatever place on."""
+        texts = ["Hel", "lo", "", " \u05e9 \U0001f600 \\", "\n", "x" * 70_000, *(f"w{n} " for n in range(50))]
+        pieces = [piece(2 + n, text) for n, text in enumerate(texts)]
+        pieces.append(piece(58, "a", node="m", call_id="c"))
+        pieces.append(piece(59, "b", kind="reasoning"))
+        pieces.append(piece(60, "", restart=True)._replace(occurred_at=pieces[-1].occurred_at - 5))
+        batch = [started(), *pieces, event(61), piece(62, "alone"), ended(63)]
+        await store.append(batch[:30])
+        await store.append(batch[30:])
+        same(await store.events("r1"), batch, "the events")
+        same(list((await store.events("r1"))[1].payload), list(pieces[0].payload), "the order of the fields of a piece")
+        for after in range(64):
+            same(await store.events("r1", after=after), batch[after:], f"the events after {after}")
+            same(await store.events("r1", after=after, limit=3), batch[after : after + 3], f"three events after {after}")
+        found = [e async for page in store.scan("r1", page=7) for e in page]
+        same(found, batch, "the events in pages")
+
+    @promise
+    async def test_a_piece_is_not_written_twice(self, store: RunStore) -> None:
+        """Numbers within a batch of pieces are taken as any others are."""
+        await store.append([started(), *(piece(n, "x") for n in range(2, 8))])
+        for seq in (4, 7, 9):
+            with refusal(f"appending event {seq}, where 8 is due", says="where 8 is due"):
+                await store.append([piece(seq, "y")])
+        await store.append([piece(8, "y")])
+        same([e.seq for e in await store.events("r1")], list(range(1, 9)), "the numbers of the events")
+
+    @promise
+    async def test_snapshots(self, store: RunStore) -> None:
+        """A store may keep snapshots; what it gives back is what it was given last, of events that it has. They go with their run."""
+        await store.append([started()])
+        same(await store.snapshot("r1", "state"), None, "the snapshot of a run without one")
+        big = "0123456789" * 10_000
+        store.attach_snapshot(snapshot(2, text=big, at=0.1, nothing=None))
+        await store.append([event(2), event(3)])
+        found = await store.snapshot("r1", "state")
+        if found is None:
+            return  # the store keeps none
+        same(found, snapshot(2, text=big, at=0.1, nothing=None), "the snapshot")
+        same(await store.snapshot("r1", "other"), None, "the snapshot of another kind")
+        same(await store.snapshot("unknown", "state"), None, "the snapshot of an unknown run")
+        await store.put_snapshot(snapshot(1, text="early"))
+        same(await store.snapshot("r1", "state"), found, "the snapshot, after an earlier one was put")
+        await store.put_snapshot(snapshot(4, text="late"))
+        same(await store.snapshot("r1", "state"), found, "the snapshot, after one of events that are not stored was put")
+        await store.put_snapshot(snapshot(3, run="unknown"))
+        same(await store.snapshot("unknown", "state"), None, "a snapshot of an unknown run that was put")
+        await store.put_snapshot(snapshot(3, text="late"))
+        await store.put_snapshot(snapshot(3, kind="other", version=7))
+        same(await store.snapshot("r1", "state"), snapshot(3, text="late"), "a later snapshot that was put")
+        same(await store.snapshot("r1", "other"), snapshot(3, kind="other", version=7), "a snapshot of another kind that was put")
+        await store.put_snapshot(snapshot(2, version=2))
+        same(await store.snapshot("r1", "state"), snapshot(2, version=2), "a snapshot of another version that was put")
+        store.attach_snapshot(snapshot(9, text="ahead"))
+        await store.append([ended(4)])
+        same(await store.snapshot("r1", "state"), snapshot(2, version=2), "the snapshot, after one of events to come was attached")
+        await store.delete("r1")
+        await store.append([started()])
+        same(await store.snapshot("r1", "state"), None, "the snapshot of a deleted run")
+
+    @promise
+    async def test_a_refused_batch_takes_its_snapshot_along(self, store: RunStore) -> None:
+        """What is attached belongs to the next append alone, also when that is refused."""
+        await store.append([started()])
+        store.attach_snapshot(snapshot(2, text="of a batch that is refused"))
+        with refusal("appending event 3, where 2 is due", says="where 2 is due"):
+            await store.append([event(3)])
+        await store.append([event(2)])
+        same(await store.snapshot("r1", "state"), None, "the snapshot that was attached to a batch that was refused")
+
+    @promise
+    async def test_listing_what_is_asked_for(self, store: RunStore) -> None:
+        """Filters and limits are right in any combination, whatever the order in which runs were begun."""
+        rows: list[tuple[str, str, str, str | None]] = []
+        for n in range(24):
+            run, diagram, parent = f"r{n:02}", f"d{n % 3}", None if n % 4 else "p"
+            first = started(run, diagram=diagram, parent=parent)._replace(occurred_at=1000.0 + n * 7 % 24)
+            await store.append([first])
+            if status := (None, "completed", "failed", "aborted")[n % 4]:
+                kind = T.EXECUTION_COMPLETED if status == "completed" else T.EXECUTION_ERROR
+                await store.append([event(2, kind, run, status=status)])
+            rows.append((run, status or "running", diagram, parent))
+        for status in (None, "running", "completed", "failed", "interrupted"):
+            for diagram in (None, "d0", "d1", "d9"):
+                for parent, nested in ((None, False), (None, True), ("p", False), ("r01", True)):
+                    expected = [
+                        r for r, s, d, p in rows
+                        if status in (None, s) and diagram in (None, d) and (p == parent or (parent is None and nested))
+                    ]  # fmt: skip
+                    found = await store.runs(status=status, diagram=diagram, parent=parent, nested=nested)
+                    same(sorted(r.run_id for r in found), expected, f"runs({status=}, {diagram=}, {parent=}, {nested=})")
+                    few = await store.runs(limit=3, status=status, diagram=diagram, parent=parent, nested=nested)
+                    same(few, found[:3], "the first three of them")
 
     @promise(cases=BROKEN)
     async def test_gaps_and_repeats_are_refused_whole(self, store: RunStore, case: tuple[Sequence[Event], str]) -> None:
