@@ -14,9 +14,8 @@ from tests.test_architecture import FILES, PACKAGE, imports, nodes
 MOST_LINES = 500
 """Of a module."""
 LONG: dict[str, int] = {
-    "common/values.py": 549, "errors.py": 505, "execution/code_worker.py": 1101,
-    "execution/state/postgres.py": 516, "execution/state/sqlite.py": 717, "notebook/answer.py": 506,
-    "notebook/run.py": 536, "notebook/session.py": 744,
+    "common/values.py": 549, "errors.py": 505, "execution/code_worker.py": 1101, "llm/core/errors.py": 577,
+    "notebook/answer.py": 506, "notebook/run.py": 536, "notebook/session.py": 744,
 }  # fmt: skip
 MOST_FIELDS = 25
 """Of a class: attributes that are declared in it, or stored on `self`."""
@@ -24,8 +23,8 @@ LARGE: dict[str, int] = {
     "config/settings.py:Settings": 48,
 }  # fmt: skip
 LATE: dict[str, int] = {
-    "__init__.py": 3, "cli/__init__.py": 1, "execution/evaluation.py": 2,
-    "integrations/http.py": 1, "notebook/tab.py": 2,
+    "__init__.py": 3, "cli/__init__.py": 1, "execution/evaluation.py": 2, "integrations/http.py": 1,
+    "notebook/tab.py": 2,
 }  # fmt: skip
 """Modules with imports of this package within functions. Packages that are optional or slow to load may be imported late."""
 CIRCLES: list[set[str]] = [
