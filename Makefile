@@ -86,7 +86,7 @@ check: $(STAMP)
 	$(PY) scripts/make_environment.py --check
 	$(PY) scripts/make_docs.py --check
 	$(PY) scripts/check_words.py
-	$(PY) -m pytest -q tests/test_architecture.py tests/test_structure.py tests/test_words.py tests/test_environment.py
+	$(PY) -m pytest -q tests/repository/test_architecture.py tests/repository/test_structure.py tests/repository/test_words.py tests/repository/test_environment.py
 
 demo: $(DEMO_STAMP)
 	$(BIN)/dipeo-nb demo
@@ -102,7 +102,7 @@ demo: $(DEMO_STAMP)
 lab: $(LAB_STAMP)
 	$(PY) -m jupyter lab notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root)
 
-# What runs, checks, drawings and helps give; tests/test_goldens.py compares. Then look at `git diff tests/golden`.
+# What runs, checks, drawings and helps give; tests/repository/test_goldens.py compares. Then look at `git diff tests/golden`.
 golden: $(STAMP)
 	@$(PY) -m tests.golden
 	@$(PY) scripts/make_docs.py

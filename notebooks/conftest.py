@@ -17,7 +17,7 @@ from dipeo_nb.llm.model_store import ensure
 FOLDER = Path(__file__).parent
 KEPT = "DIPEO_CACHE_DIR"
 """Where the embedded model is."""
-NO_EGRESS = FOLDER.parent / "tests" / "no_egress"
+NO_EGRESS = FOLDER.parent / "tests" / "support" / "no_egress"
 THEIRS = re.compile(r"DIPEO_\w+|\w+_API_KEY|\w+_BASE_URL|OLLAMA_HOST")
 """Variables of the developer's, which say which model is asked, where, and at whose cost."""
 

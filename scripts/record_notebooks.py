@@ -26,8 +26,8 @@ from dipeo_nb.config import get_settings, ollama_address  # noqa: E402
 from dipeo_nb.domain.chat import TokenUsage  # noqa: E402
 from dipeo_nb.llm.pricing import cost_usd  # noqa: E402
 from dipeo_nb.llm.recorded import name_of, read, written  # noqa: E402
-from tests.contracts.llm_wires import WIRES  # noqa: E402
-from tests.llm_wire import Call  # noqa: E402
+from tests.support.wire_openai import Call  # noqa: E402
+from tests.support.wire_protocols import WIRES  # noqa: E402
 
 NOTEBOOK = ROOT / "notebooks" / "02_llm.ipynb"
 RECORDINGS = ROOT / "notebooks" / "recordings" / "02_llm"

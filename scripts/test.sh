@@ -22,22 +22,27 @@ trap 'rm -rf "$WORK"' EXIT
 trap 'kill 0' INT TERM
 
 if [ "${2:-}" = quick ]; then
-    groups='tests/test_[a-l]*.py
-tests/test_[m-z]*.py'
+    groups='tests/unit
+tests/integration tests/repository'
     export OPTIONS="-q -p no:nbmake"
 else
     QUICK=
     export CI=true  # here as there: a test that skips for want of a part fails
     groups='tests/browser
+tests/contracts tests/unit/execution/state
+tests/unit/llm/providers
+tests/integration/test_[r-s]*.py
+tests/integration/test_[a-d]*.py
+tests/integration/test_[t-z]*.py
+tests/integration/test_[e-k]*.py
+tests/integration/test_[l-q]*.py
+tests/unit/execution --ignore=tests/unit/execution/state
 --nbmake notebooks
-tests/test_[b-c]*.py
-tests/test_l*.py
-tests/contracts tests/test_[r]*.py
-tests/test_[k]*.py
-tests/test_[s-t]*.py
-tests/test_[d-j]*.py
-tests/test_[u-z]*.py
-tests/test_[m-q]*.py tests/test_a*.py'
+tests/unit/storage tests/unit/security tests/unit/notebook
+tests/unit/cli tests/unit/server tests/unit/test_*.py
+tests/unit/llm --ignore=tests/unit/llm/providers
+tests/repository
+tests/unit/[c-d]* tests/unit/[e-n]*s tests/unit/mixins tests/unit/testing tests/unit/workers'
     export OPTIONS=
 fi
 export QUICK

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 
 from dipeo_nb import config
 from dipeo_nb.common import clock
-from tests.no_egress import loopback
-from tests.servers import mortal_postgres, mortal_redis, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
+from tests.support.no_egress import loopback
+from tests.support.servers import mortal_postgres, mortal_redis, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
 
 # Two cores are shared with other work: how long an example takes says nothing. In CI the examples are the same every time.
 settings.register_profile("dipeo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -104,7 +104,7 @@ SERVERS = {"child", "chrome", "mortal_postgres", "mortal_redis", "postgres_serve
 """Fixtures that start processes."""
 STARTERS = {"subprocess", "pexpect", "nbclient", "ProcessCodeRunner", "uvicorn", "Session", "main"}
 """What modules import whose tests start processes: servers, kernels, commands, the workers of code jobs."""
-WIRES = ("tests/contracts/", "tests/test_llm_", "tests/test_cloud_storage")
+WIRES = ("tests/contracts/", "tests/unit/llm/providers/", "tests/unit/storage/test_cloud_storage")
 """Where tests talk to servers."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -61,10 +62,8 @@ def _checked_out(stack: ExitStack, commit: str) -> Path:
     tree = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "tree"
     subprocess.run(["git", "worktree", "add", "--detach", "--quiet", tree, commit], cwd=ROOT, check=True)
     stack.callback(subprocess.run, ["git", "worktree", "remove", "--force", tree], cwd=ROOT, check=False)
-    target = tree / "tests" / "benchmarks"
-    target.mkdir(exist_ok=True)
-    for path in (ROOT / "tests" / "benchmarks").glob("*.py"):
-        (target / path.name).write_bytes(path.read_bytes())
+    for folder in ("benchmarks", "support"):
+        shutil.copytree(ROOT / "tests" / folder, tree / "tests" / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     return tree
 
 

@@ -29,7 +29,7 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from tests.benchmarks.harness import OURS, Goal, Row, Run, main
-from tests.graphs import plan_of
+from tests.support.graphs import plan_of
 
 # Ours.
 

@@ -28,7 +28,7 @@ from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from tests.benchmarks.harness import OURS, Goal, Row, Run, main
-from tests.servers import RedisProcess
+from tests.support.servers import RedisProcess
 
 COUNT = 100_000
 BATCH = 100

@@ -31,7 +31,7 @@ from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.memory import InMemoryAPIKeyService
 from dipeo_nb.testing import ScriptedClient
 from tests.benchmarks.harness import OURS, Goal, Make, Row, Run, main
-from tests.llm_wire import delta, final, message
+from tests.support.wire_openai import delta, final, message
 
 COUNT = 20_000
 WORD = "word "

@@ -18,7 +18,7 @@ from dipeo_nb.common import AsyncFileLock, FileLock, SingleFlightCache
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 from tests.benchmarks.harness import OURS, Goal, Make, Row, Run, main
-from tests.servers import S3Server, s3_running
+from tests.support.servers import S3Server, s3_running
 
 Contender = Callable[[], Awaitable[float]]
 """Runs once and returns how many seconds one operation took."""

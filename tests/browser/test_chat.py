@@ -36,7 +36,7 @@ slow = dp.Session(llm=SlowClient(text, delay=0.04))
 '''
 EVERYTHING = """
 import sys; sys.path.insert(0, ROOT)
-from tests.told import Told, end
+from tests.support.scripted_kernel import Told, end
 from dipeo_nb.domain.chat import StreamEvent as E
 told = dp.Session(llm=Told([
     E("start", data={"notice": "gpt-5 takes no temperature; 0.2 is left out."}),

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.lab import Lab, Notebook
-from tests.hostile_repository import HIDDEN_NAME, Repository, hostile_repository
+from tests.support.hostile_repository import HIDDEN_NAME, Repository, hostile_repository
 
 pytestmark = [pytest.mark.browser]
 CELLS = (

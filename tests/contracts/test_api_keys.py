@@ -16,7 +16,7 @@ from dipeo_nb.security.keystore import KeyFile, KeyStore, StoredKey, SystemKeyri
 from dipeo_nb.security.memory import InMemoryAPIKeyService
 from dipeo_nb.testing.contracts import APIKeyContract
 from dipeo_nb.testing.contracts.api_keys import CANARY
-from tests.keyring_backend import DictKeyring
+from tests.support.keyring_backend import DictKeyring
 
 NAMED = Settings(openai_api_key=SecretStr(CANARY))
 

@@ -20,7 +20,7 @@ from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
 from dipeo_nb.storage.local import LocalBlobAdapter
 from dipeo_nb.testing.contracts import ArtifactStoreContract
-from tests.llm_wire import run
+from tests.support.wire_openai import run
 
 ROOT = Path(__file__).parents[2]
 BLOBS = "memory", "local", "s3", "s3-unversioned"

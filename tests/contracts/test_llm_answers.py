@@ -19,7 +19,7 @@ from dipeo_nb.errors import EmptyAnswerError, LLMError, StructureError, Unsuppor
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.providers import services
 from dipeo_nb.llm.stream import TimeLimits
-from tests.contracts.llm_players import SERVICES, Answer, Player, playing
+from tests.support.simulated_services import SERVICES, Answer, Player, playing
 
 T = TypeVar("T")
 SHAPE = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"], "additionalProperties": False}

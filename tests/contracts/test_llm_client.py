@@ -22,8 +22,8 @@ from dipeo_nb.llm.samples import sample
 from dipeo_nb.testing import ScriptedClient
 from dipeo_nb.testing.contracts import LLMClientContract
 from dipeo_nb.testing.contracts.clients import Reply
-from tests.contracts.llm_wires import WIRES, Anthropic, Google, Ollama
-from tests.llm_wire import Call, ScriptedServer, answer, llama_server, run, settings_with
+from tests.support.wire_openai import Call, ScriptedServer, answer, llama_server, run, settings_with
+from tests.support.wire_protocols import WIRES, Anthropic, Google, Ollama
 
 MADE = Callable[[], LLMClient]
 

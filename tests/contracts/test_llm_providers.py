@@ -33,8 +33,8 @@ from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.llm.tools import tools_of
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
-from tests.contracts.llm_wires import WIRES, Wire
-from tests.llm_wire import Call, ScriptedServer, request, run, settings_with
+from tests.support.wire_openai import Call, ScriptedServer, request, run, settings_with
+from tests.support.wire_protocols import WIRES, Wire
 
 T = TypeVar("T")
 KEY = "sk-ant-canary-4Qx9Zr7Lw2Tn8Vb"

@@ -16,7 +16,7 @@ from pathlib import Path  # noqa: E402
 
 from dipeo_nb.common import clock  # noqa: E402
 from tests.golden import cases  # noqa: E402
-from tests.no_egress import loopback  # noqa: E402
+from tests.support.no_egress import loopback  # noqa: E402
 
 
 def main() -> int:

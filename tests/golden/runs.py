@@ -23,9 +23,9 @@ from dipeo_nb.execution.metrics import measure, summarize
 from dipeo_nb.execution.recovery import recovered, reusable
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.runtime import Prepared, Runtime
-from tests import shapes
 from tests.golden import virtual_time
-from tests.test_shapes import Shape
+from tests.integration.test_graph_shapes import Shape
+from tests.support import graph_dsl as shapes
 
 BEGIN = 1_780_315_200.0
 """Seconds since the epoch when a run begins: 2026-06-01, 12:00 UTC."""

@@ -1,0 +1,291 @@
+"""Who may import whom (dipeo_nb/README.md), read from every import, those inside functions too."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "dipeo_nb"
+ROWS = {
+    "errors": 0,
+    "common": 1, "dipeo_words": 1,
+    "config": 2,
+    "domain": 3, "mixins": 3, "workers": 3,
+    "diagram": 4,
+    "execution": 5, "llm": 5, "storage": 5, "events": 5, "integrations": 5, "security": 5, "codegen": 5,
+    "container": 6, "database": 6, "shared": 6, "infrastructure": 6, "application": 6,
+    "runtime": 7, "testing": 7, "terminal": 7,
+    "server": 8,
+    "notebook": 9, "cli": 9,
+    "__init__": 10, "__main__": 10,
+}  # fmt: skip
+"""Room → row. A room imports only rooms on rows below its own, and itself."""
+TYPES_ONLY = {("errors", "domain")}
+"""Named in an annotation, never imported at run time."""
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: Path | str) -> str:
+    """The room of a file, or of a dotted module name."""
+    if isinstance(module, Path):
+        parts = module.relative_to(PACKAGE).with_suffix("").parts
+        return parts[0]
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    """The syntax tree of a file, the whole module first."""
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten() -> Iterator[None]:
+    """So many objects would slow down every collection of garbage in later tests."""
+    yield
+    nodes.cache_clear()
+
+
+def imports(file: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import of this package in a file; importing a name counts as importing its module."""
+    for node in nodes(file):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "dipeo_nb")
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield node.lineno, "." * node.level
+            elif node.module == "dipeo_nb":
+                yield from ((node.lineno, f"dipeo_nb.{alias.name}") for alias in node.names)
+            elif node.module and node.module.startswith("dipeo_nb."):
+                yield node.lineno, node.module
+
+
+@pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(PACKAGE)) for f in FILES])
+def test_imports_point_down(file: Path) -> None:
+    """A room imports only rooms below it; siblings never meet; no import is relative."""
+    own = room(file)
+    assert own in ROWS, f"{own} is not in the table of rooms: add it to dipeo_nb/README.md and here"
+    for line, name in imports(file):
+        assert not name.startswith("."), f"{file}:{line}: relative import"
+        other = room(name)
+        assert other in ROWS, f"{file}:{line}: {name} is no room"
+        fine = other == own or ROWS[other] < ROWS[own] or (own, other) in TYPES_ONLY
+        assert fine, f"{file}:{line}: {own} must not import {other} ({name})"
+
+
+def test_the_package_has_no_cycles() -> None:
+    """Modules inside a room do not import each other in a circle at import time."""
+    names = {"dipeo_nb." + ".".join(f.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): f for f in FILES}
+    graph = {name: {n for _, n in _eager_imports(file) if n in names and n != name} for name, file in names.items()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"circle: {' → '.join([*path[path.index(name) :], name])}"
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_extras_are_those_that_bring_the_package() -> None:
+    """An error that names an extra to install names one that there is, and that brings what is missing."""
+    extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    calls = [
+        node
+        for file in FILES
+        for node in nodes(file)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "for_extra"
+    ]
+    assert calls
+    for call in calls:
+        package, extra = call.args[0], ast.literal_eval(call.keywords[0].value)
+        if isinstance(package, ast.BoolOp):  # the name in the ImportError, else this one
+            package = package.values[-1]
+        assert ast.literal_eval(package) in {re.split(r"[\[>=<]", requirement)[0] for requirement in extras[extra]}
+
+
+def _eager_imports(file: Path) -> Iterator[tuple[int, str]]:
+    """Imports that run when the module is imported: at its top, not for type checkers only."""
+    module = nodes(file)[0]
+    assert isinstance(module, ast.Module)
+    for node in module.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dipeo_nb"):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+            yield node.lineno, node.module
+
+
+def test_only_config_reads_the_environment() -> None:
+    """Settings come from one place; elsewhere `os.environ` and `os.getenv` do not appear."""
+    readers = {
+        str(file.relative_to(PACKAGE))
+        for file in FILES
+        for node in nodes(file)
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv") and getattr(node.value, "id", "") == "os"
+    }
+    assert {name for name in readers if not name.startswith("config/")} == set()
+
+
+HANDLERS = [*sorted(PACKAGE.glob("execution/handlers/*.py")), PACKAGE / "execution/children.py"]
+"""What does the work of nodes."""
+
+
+def test_handlers_reach_files_through_services_only() -> None:
+    """What a node reads or writes goes through the file system that confines it: no handler opens a file by itself."""
+    opening = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink", "mkdir", "rename", "replace", "touch"}
+    for file in HANDLERS:
+        for node in nodes(file):
+            where = f"{file.name}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import):
+                assert not {alias.name for alias in node.names} & {"os", "io", "tempfile", "glob"}, where
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "shutil":
+                assert node.attr == "which", where
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "open", where
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Call):
+                made = node.func.value.func
+                assert not (isinstance(made, ast.Name) and made.id == "Path" and node.func.attr in opening), where
+
+
+EFFECTS = {
+    "os", "io", "subprocess", "socket", "tempfile", "glob", "fileinput", "sqlite3", "ctypes", "multiprocessing", "httpx", "requests", "ssl",
+    "urllib.request", "http.client", "ftplib", "smtplib", "openai", "anthropic",
+}  # fmt: skip
+"""Modules by which a process reaches the world."""
+
+
+def test_handlers_import_no_effects() -> None:
+    """A handler has its run's services, and `execution.commands` for programs; nothing else reaches the world from there."""
+    for file in HANDLERS:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            where = f"{file.name}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import):
+                assert not {alias.name for alias in node.names} & EFFECTS, where
+            elif isinstance(node, ast.ImportFrom):
+                names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                assert not names & (EFFECTS | {"asyncio.subprocess", "dipeo_nb.common.root", "dipeo_nb.integrations"}), where
+            elif isinstance(node, ast.Attribute):
+                assert node.attr not in ("create_subprocess_exec", "create_subprocess_shell", "open_connection"), where
+            elif isinstance(node, ast.Name):
+                assert node.id not in ("exec", "eval", "compile", "__import__"), where
+
+
+SERVICES = {
+    "api_job": {"http"}, "children": {"bus", "files", "store"}, "code_job": {"files"}, "condition": set(), "db": {"db", "files"}, "diff_patch": {"files"}, "endpoint": {"files"},
+    "hook": {"files", "http"}, "integrated_api": {"integrations"}, "ir_builder": {"ir"}, "json_schema_validator": {"db"}, "person_job": set(),
+    "start": set(), "sub_diagram": set(), "template_job": {"clock", "files"}, "typescript_ast": {"files", "typescript"},
+    "user_response": set(),
+}  # fmt: skip
+"""Handler → the services that it may use."""
+
+
+def test_handlers_use_the_services_of_their_kind() -> None:
+    """A handler that begins to use another one is looked at: whether the list of a diagram says so, and the gate checks it."""
+    for file in (file for file in HANDLERS if file.stem != "__init__"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        named = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and ((isinstance(node.value, ast.Attribute) and node.value.attr == "services") or getattr(node.value, "id", "") == "services")
+        }
+        assert named == SERVICES[file.stem], file.stem
+
+
+def test_each_run_has_a_gate() -> None:
+    """Executions are made for a session and, by the engine, for a run that is part of another one; both get the gate that was decided for them."""
+    found: dict[str, list[ast.Call]] = {}
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "Execution":
+                found.setdefault(str(file.relative_to(PACKAGE)), []).append(node)
+    assert {name: [ast.unparse(call.args[1]) for call in calls] for name, calls in found.items()} == {
+        "execution/engine.py": ["gate"],
+        "runtime/runtime.py": ["gate"],
+    }
+
+
+OPENING_BY_NAME = {
+    "cli/__init__.py": "the null device",
+    "cli/arguments.py": "files that the user names",
+    "cli/folder.py": "the folder that the user names",
+    "common/atomic.py": "writes for those who have checked the place",
+    "common/imports.py": "folders of the installation",
+    "common/locks.py": "locks of other packages, and of the user's own stores",
+    "common/protected.py": "looks at protected places themselves",
+    "common/root.py": "opens by handle",
+    "common/settings_files.py": "settings of the user and of the folder",
+    "common/sqlite.py": "checks a database before SQLite opens it",
+    "common/walk.py": "opens by handle",
+    "diagram/detect.py": "diagrams that come with the package",
+    "diagram/reference.py": "examples that come with the package",
+    "execution/code_program.py": "what was shown, for a program of a diagram",
+    "execution/code_worker.py": "the process of the code",
+    "execution/commands.py": "scratch folders of programs",
+    "execution/node_js.py": "scratch folders of programs",
+    "execution/shown_scripts.py": "scratch folders of programs",
+    "execution/state/machine.py": "facts of the machine",
+    "llm/model_check.py": "folders that the user names",
+    "llm/model_store.py": "models in the user's cache",
+    "notebook/view.py": "files of the package",
+    "security/keystore/file.py": "the user's keys",
+    "security/keystore/keyring.py": "the lock of the user's keys",
+    "security/trust.py": "diagrams that come with the package",
+    "security/trust_store.py": "the user's record of trust",
+    "storage/artifacts.py": "scratch folders of what is fetched",
+    "workers/child.py": "the null device",
+}
+"""Module → what it opens by name, of which no diagram chooses the place."""
+_BY_HANDLE = ("files", "_root", "storage", "file_system", "_for(", "super()", "self.read_bytes", "self.write_bytes", "root(", "store.", "locks.mkdir")
+
+
+def test_files_are_opened_by_handle() -> None:
+    """Files whose names diagrams choose are opened by `common.root` alone; other modules are in the table."""
+    system = {
+        "os": {"open", "fdopen", "mkdir", "makedirs", "remove", "unlink", "rename", "replace", "link", "symlink", "rmdir", "chmod", "scandir", "listdir", "walk"},
+        "shutil": {"copy", "copyfile", "copytree", "rmtree", "move"},
+        "tempfile": {"mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory"},
+    }  # fmt: skip
+    of_paths = {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "touch", "symlink_to", "hardlink_to", "rmdir", "mkdir", "iterdir", "rglob"}
+    found: set[str] = set()
+    for file in FILES:
+        name = str(file.relative_to(PACKAGE))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or name.startswith("testing/"):
+                continue
+            function = node.func
+            if isinstance(function, ast.Name):
+                opens = function.id == "open"
+            elif isinstance(function, ast.Attribute):
+                owner = getattr(function.value, "id", "")
+                named = function.attr in of_paths and not any(word in ast.unparse(function) for word in _BY_HANDLE)
+                opens = function.attr in system.get(owner, ()) or named
+            else:
+                opens = False
+            if opens:
+                found.add(name)
+    assert found <= OPENING_BY_NAME.keys(), "it opens files by name: let it use common.root, or say here why not"
+    assert not OPENING_BY_NAME.keys() - found, "these open none any more"
+
+
+OUTSIDE = re.compile(r"§|\b(?:diagram|infra)-spec\b|\b(?:jupyter|architecture|rivals|style)\.md")
+PUBLISHED = re.compile(r"RFC \d+ §[\d.]+|howtocorrupt\.html §[\d.]+")
+"""Sections that anybody can look up."""
+
+
+def test_comments_refer_to_what_is_here() -> None:
+    """Not to documents outside the repository; those of others are named with what they are."""
+    found: list[str] = []
+    for file in FILES:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if OUTSIDE.search(PUBLISHED.sub("", line)):
+                found.append(f"{file.relative_to(PACKAGE)}:{number}")
+    assert not found

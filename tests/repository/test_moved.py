@@ -1,0 +1,45 @@
+"""Names that have moved within the package: importable where they were for one release, with a warning that says where they are."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.repository.test_architecture import FILES, PACKAGE
+
+
+def _tables() -> Iterator[tuple[str, str, str]]:
+    """(former module, name, module that has it) of every table of moved names."""
+    for file in FILES:
+        module = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "moved_names" and isinstance(node.args[1], ast.Dict):
+                for name, home in ast.literal_eval(node.args[1]).items():
+                    yield module, name, home
+
+
+MOVED = list(_tables())
+
+
+@pytest.mark.parametrize(("module", "name", "home"), MOVED, ids=[f"{module}.{name}" for module, name, _ in MOVED])
+def test_a_moved_name_is_where_it_was(module: str, name: str, home: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"import it from {home}"):
+        found = getattr(importlib.import_module(module), name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found is getattr(importlib.import_module(home), name)
+
+
+def test_all_tables_are_seen() -> None:
+    assert len(MOVED) == 55
+
+
+@pytest.mark.parametrize("module", sorted({module for module, _, _ in MOVED}))
+def test_other_names_are_not_there(module: str) -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = importlib.import_module(module).nothing
