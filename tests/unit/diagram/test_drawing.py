@@ -22,7 +22,7 @@ from dipeo_nb.domain.diagram import (
     DomainPerson,
     LLMConfig,
 )
-from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.enums import NodeType, Status
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import ValidationError
 
@@ -103,7 +103,7 @@ def test_a_note_replaces_the_second_line() -> None:
     assert "gpt-5-nano" not in shown
 
 
-@pytest.mark.parametrize("kind", [*NODE_SPECS, "a_type_of_tomorrow"])
+@pytest.mark.parametrize("kind", [*NodeType, "a_type_of_tomorrow"])
 def test_every_node_type_is_drawn(kind: str) -> None:
     """Each type has an icon and a category; an unknown one is drawn as such."""
     svg = draw(DomainDiagram((DomainNode("n", kind, "A label"),)))

@@ -12,6 +12,7 @@ import pytest
 from dipeo_nb.diagram import from_model, light_schema
 from dipeo_nb.diagram.source import parse
 from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
+from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import NODE_SPECS, field_names
 
 SAMPLES = Path(__file__).parents[4] / "shared" / "diagrams"
@@ -28,7 +29,7 @@ def test_it_is_a_schema_and_plain_json() -> None:
     json.dumps(light_schema())
 
 
-@pytest.mark.parametrize("node_type", sorted(NODE_SPECS))
+@pytest.mark.parametrize("node_type", sorted(NodeType))
 def test_every_node_type_with_its_defaults_is_valid(node_type: str) -> None:
     """Each type takes its own fields, in the short and in the long form, in any of the two letter cases."""
     properties = light_schema()["$defs"][f"{node_type}_properties"]["properties"]
@@ -93,6 +94,6 @@ def test_real_light_diagrams_are_valid(path: Path) -> None:
 
 def test_what_the_writer_writes_is_valid() -> None:
     """Every node type as the light writer spells it."""
-    for number, node_type in enumerate(NODE_SPECS):
+    for number, node_type in enumerate(NodeType):
         text = from_model(DomainDiagram(nodes=(DomainNode(f"n{number}", node_type, "L", None, {"timeout": 3.5}),)), name="N").text
         VALIDATOR.validate(parse(text).value)
