@@ -95,5 +95,5 @@ def test_real_light_diagrams_are_valid(path: Path) -> None:
 def test_what_the_writer_writes_is_valid() -> None:
     """Every node type as the light writer spells it."""
     for number, node_type in enumerate(NodeType):
-        text = from_model(DomainDiagram(nodes=(DomainNode(f"n{number}", node_type, "L", None, {"timeout": 3.5}),)), name="N").text
+        text = from_model(DomainDiagram(nodes=(DomainNode(f"n{number}", node_type.value, "L", None, {"timeout": 3.5}),)), name="N").text
         VALIDATOR.validate(parse(text).value)
