@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from dipeo_nb import config
 from dipeo_nb.common import clock
+from tests.support import node_types
 from tests.support.no_egress import loopback
 from tests.support.servers import mortal_postgres, mortal_redis, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
 
@@ -49,6 +50,13 @@ def only_loopback() -> Iterator[None]:
 def fixed_day() -> Iterator[None]:
     """Tests are not about the day on which they run: which models have ended by then is said by those that ask."""
     with clock.on(date(2026, 6, 1)):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_node_types() -> Iterator[None]:
+    """Node types that a test registers are gone after it."""
+    with node_types.restored():
         yield
 
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
@@ -21,9 +21,7 @@ import dipeo_nb
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import LLMRequest
 from dipeo_nb.domain.enums import EventType, Status
-from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import BudgetExceededError, NodeExecutionError, ProviderError
-from dipeo_nb.execution import handlers
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import measure
 from dipeo_nb.execution.state.memory import InMemoryRunStore
@@ -69,17 +67,6 @@ def echo(request: LLMRequest) -> str:
     return request.messages[-1].content
 
 
-@pytest.fixture
-def node() -> Iterator[Callable[..., Any]]:
-    """`@dp.node` whose types are gone after the test."""
-    known = set(NODE_SPECS)
-    yield dipeo_nb.node
-    for name in set(NODE_SPECS) - known:
-        del NODE_SPECS[name]
-        handlers._registered.pop(name)
-    handlers._lookup.cache_clear()
-
-
 def logged(run: Any) -> str:
     return "\n".join(e.payload["message"] for e in run.events if e.type is EventType.EXECUTION_LOG)
 
@@ -116,15 +103,15 @@ def test_default_is_the_item(tmp_path: Path, item: Any, text: str, how: str):
 
 
 @pytest.mark.parametrize(("item", "text"), ITEMS[:5], ids=[str(item) for item, _ in ITEMS[:5]])
-def test_default_is_what_was_passed(tmp_path: Path, node: Any, item: Any, text: str):
+def test_default_is_what_was_passed(tmp_path: Path, item: Any, text: str):
     """An unlabelled input of a sub_diagram is `{{default}}` of the child, however deep, also behind a condition, in
     expressions and as the first parameter of a function."""
 
-    @node
+    @dipeo_nb.node
     def make() -> Any:
         return item
 
-    @node
+    @dipeo_nb.node
     def same(value: Any) -> Any:
         return value
 
@@ -207,11 +194,11 @@ FOUND: dict[str, tuple[Any, str | None, list[Any]]] = {
 
 @pytest.mark.parametrize("kind", ["person", "sub"])
 @pytest.mark.parametrize("name", FOUND)
-def test_items_are_found(tmp_path: Path, node: Any, name: str, kind: str):
+def test_items_are_found(tmp_path: Path, name: str, kind: str):
     """Lists in every form; what is no list is one item, and the log warns of it; nothing is nothing to do."""
     value, label, items = FOUND[name]
 
-    @node
+    @dipeo_nb.node
     def make() -> Any:
         return value
 
@@ -252,11 +239,11 @@ LACKING: dict[str, tuple[Any, str | None, str]] = {
 
 
 @pytest.mark.parametrize("name", LACKING)
-def test_no_such_input_is_an_error(tmp_path: Path, node: Any, name: str):
+def test_no_such_input_is_an_error(tmp_path: Path, name: str):
     """Never a batch of one item that nobody meant; the error says what there is."""
     value, label, words = LACKING[name]
 
-    @node
+    @dipeo_nb.node
     def make() -> Any:
         return value
 

@@ -15,8 +15,6 @@ import dipeo_nb as dp
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.nodes import NODE_SPECS
-from dipeo_nb.execution import handlers
 
 LOG = logging.getLogger("mine.deep")
 PYTHON = """
@@ -33,15 +31,10 @@ connections:
 
 @pytest.fixture(autouse=True)
 def levels() -> Iterator[None]:
-    """What a test sets or makes is not there in the next."""
+    """What a test sets is not there in the next."""
     LOG.setLevel(logging.INFO)
-    known = set(NODE_SPECS)
     yield
     LOG.setLevel(logging.NOTSET)
-    for name in set(NODE_SPECS) - known:
-        del NODE_SPECS[name]
-        handlers._registered.pop(name)
-    handlers._lookup.cache_clear()
 
 
 def of_type(*kinds: str) -> str:

@@ -7,6 +7,7 @@ import heapq
 import itertools
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,11 +28,9 @@ from dipeo_nb.domain.nodes import (
     NodeSpec,
     StartNode,
     SubDiagramNode,
-    register_node_spec,
 )
 from dipeo_nb.errors import UserError
 from dipeo_nb.events.memory import InMemoryEventBus
-from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState
@@ -46,6 +45,7 @@ from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.testing import scripted
 from tests.support.graphs import plan_of
+from tests.support.node_types import registered
 
 # A clock of the test's own: time passes when everybody waits.
 
@@ -108,8 +108,10 @@ async def work(context: NodeContext) -> Output:
     return Output("done")
 
 
-register_node_spec(Work)
-handlers.register("times_work", work)
+@pytest.fixture(autouse=True)
+def known() -> Iterator[None]:
+    with registered((Work, work)):
+        yield
 
 
 def services(clock: VirtualClock, base: Path | None = None) -> Any:

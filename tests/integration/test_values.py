@@ -41,10 +41,8 @@ from dipeo_nb.common.values import (
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import CodeError, NodeExecutionError, StorageError, ValidationError
 from dipeo_nb.events import redis
-from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
@@ -55,17 +53,6 @@ from tests.support import value_kinds
 
 HALF = "\ud83d"
 OTHER_HALF = "\ude00"
-
-
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    """Types made in a test are not there in the next."""
-    known = set(NODE_SPECS)
-    yield
-    for name in set(NODE_SPECS) - known:
-        del NODE_SPECS[name]
-        handlers._registered.pop(name)
-    handlers._lookup.cache_clear()
 
 
 @pytest.fixture

@@ -13,10 +13,8 @@ import dipeo_nb as dp
 from dipeo_nb.diagram import load_text
 from dipeo_nb.diagram.formats import FORMATS
 from dipeo_nb.domain.enums import OWN_SERVICES, NodeType
-from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import InvalidDiagramError
-from dipeo_nb.execution import handlers
 from dipeo_nb.llm import providers
 from dipeo_nb.testing import contracts
 
@@ -72,15 +70,10 @@ PROGRAMS = re.findall(r"^```python\n(.*?)^```", EXTENDING, re.DOTALL | re.MULTIL
 
 @pytest.fixture
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Node types and providers that a program registers are gone afterwards."""
-    types = set(NODE_SPECS)
+    """Providers that a program registers are gone afterwards."""
     monkeypatch.setattr(providers, "_REGISTERED", dict(providers._REGISTERED))
     services = set(OWN_SERVICES)
     yield
-    for name in set(NODE_SPECS) - types:
-        del NODE_SPECS[name]
-        handlers._registered.pop(name)
-    handlers._lookup.cache_clear()
     OWN_SERVICES.intersection_update(services)
 
 

@@ -26,6 +26,7 @@ from dipeo_nb.domain.enums import NodeCategory, NodeType
 from dipeo_nb.domain.nodes import NODE_SPECS, NodeMeta, NodeSpec, register_node_spec, spec
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.integrations import BaseProvider, IntegratedApiService
+from tests.support.node_types import restored
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,7 +151,7 @@ def test_the_commands_show_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'code_job'?" in capsys.readouterr().err
 
 
-def test_types_of_your_own_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_types_of_your_own_are_described() -> None:
     """Their fields and summary, without an example."""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +159,10 @@ def test_types_of_your_own_are_described(monkeypatch: pytest.MonkeyPatch) -> Non
         META = NodeMeta("shout_loud", NodeCategory.UTILITY, "Says it loudly", aliases={"n": "times"})
         times: int = spec(1, minimum=1, doc="How often")
 
-    monkeypatch.setattr("dipeo_nb.domain.nodes.NODE_SPECS", NODE_SPECS)
-    register_node_spec(ShoutNode)
-    try:
+    with restored():
+        register_node_spec(ShoutNode)
         assert "| `times` | `n` | integer, ≥ 1 | `1` | How often |" in page("shout_loud")
         assert "```" not in page("shout_loud")
-    finally:
-        del NODE_SPECS["shout_loud"]
     with pytest.raises(ValidationError):
         page("shout_loud")
 

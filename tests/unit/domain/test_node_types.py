@@ -14,7 +14,7 @@ from dipeo_nb import Session
 from dipeo_nb.diagram.closure import closure
 from dipeo_nb.diagram.document import load_text
 from dipeo_nb.domain.enums import NodeCategory
-from dipeo_nb.domain.nodes import NODE_SPECS, NodeMeta, NodeSpec, register_node_spec, spec
+from dipeo_nb.domain.nodes import NODE_SPECS, NodeMeta, NodeSpec, spec
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import InvalidDiagramError, TrustError
 from dipeo_nb.execution import handlers
@@ -22,6 +22,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.handlers import NodeHandler
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.testing import scripted
+from tests.support.node_types import registered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +52,8 @@ connections:
 
 @pytest.fixture(autouse=True)
 def known() -> Iterator[None]:
-    register_node_spec(Shout)
-    handlers.register("test_shout", shout)
-    yield
-    del NODE_SPECS["test_shout"]
-    handlers._registered.pop("test_shout", None)
-    handlers._lookup.cache_clear()
+    with registered((Shout, shout)):
+        yield
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -12,9 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 import dipeo_nb as dp
-from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import InvalidDiagramError, NodeExecutionError, NodeTimeoutError, ValidationError
-from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
@@ -28,17 +25,6 @@ class Point(BaseModel):
 class Pair:
     left: int
     right: tuple[int, ...]
-
-
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    """Types made in a test are not there in the next."""
-    known = set(NODE_SPECS)
-    yield
-    for name in set(NODE_SPECS) - known:
-        del NODE_SPECS[name]
-        handlers._registered.pop(name)
-    handlers._lookup.cache_clear()
 
 
 def run(base: Path, kind: str, props: dict[str, Any] | None = None, label: str | None = None, **variables: Any) -> Any:

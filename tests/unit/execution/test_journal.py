@@ -9,7 +9,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,11 @@ from dipeo_nb.domain.nodes import (
     NodeSpec,
     StartNode,
     UserResponseNode,
-    register_node_spec,
 )
 from dipeo_nb.domain.ports import Question, RunStore
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.events.memory import InMemoryEventBus
-from dipeo_nb.execution import handlers, journal
+from dipeo_nb.execution import journal
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import Output
@@ -49,6 +48,7 @@ from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.testing import scripted
 from tests.support.graphs import plan_of
+from tests.support.node_types import registered
 from tests.support.servers import PostgresProcess
 
 
@@ -85,9 +85,10 @@ async def chat(context: NodeContext) -> Output:
     return Output({"x": context.run})
 
 
-for node_spec, handler in ((Give, give), (Chat, chat)):
-    register_node_spec(node_spec)
-    handlers.register(node_spec.META.type, handler)
+@pytest.fixture(autouse=True)
+def known() -> Iterator[None]:
+    with registered((Give, give), (Chat, chat)):
+        yield
 
 
 def of(execution: Execution, kind: T) -> list[Event]:
@@ -332,12 +333,8 @@ def test_characters_that_were_cut_in_two_are_whole_again():
         context.execution.emit_log(context.node, "INFO", "half \ud83d")
         return Output("done")
 
-    before = handlers.get("journal_give")
-    handlers.register("journal_give", halves)
-    try:
+    with registered((Give, halves)):
         execution = run(plan_of({"s": StartNode(), "a": Give(), "e": EndpointNode()}, ["s -> a", "a -> e"]), InMemoryRunStore())
-    finally:
-        handlers.register("journal_give", before)
     assert execution.state.status == "completed"
     pieces = [e.payload["text"] for e in of(execution, T.NODE_OUTPUT)]
     assert "".join(pieces) == "a \U0001f600 b\U0001f601 c\\ud83d"
