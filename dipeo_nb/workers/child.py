@@ -28,13 +28,13 @@ ORPHAN_CHECK_S = 2.0
 """Seconds between two looks whether the parent lives."""
 
 
-def main() -> None:
-    """Serve requests."""
+def main(parent: int) -> None:
+    """Serve the requests of the process *parent*, and end with it."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "r+b") as nothing:
         os.dup2(nothing.fileno(), 0)
         os.dup2(nothing.fileno(), 1)
-    _limit()
+    _limit(parent)
     while (request := read(requests)) is not None:
         name, arguments = pickle.loads(request)
         answer = json.dumps(_answer(name, arguments)).encode()
@@ -73,14 +73,13 @@ def _plain(facts: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(facts, default=str))
 
 
-def _limit() -> None:
-    """Limit the memory, and end with the parent also while the work does not listen."""
+def _limit(parent: int) -> None:
+    """Limit the memory, and end with the process *parent* also while the work does not listen."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    parent = os.getppid()
 
     def look(*_: Any) -> None:
         if os.getppid() != parent:

@@ -28,10 +28,11 @@ ANSWER_LIMIT = 256 * 1024 * 1024
 """Bytes of an answer."""
 _LAUNCH = """
 import sys
-sys.path.extend(sys.argv[1:])
+parent = int(sys.argv[1])
+sys.path.extend(sys.argv[2:])
 del sys.argv[1:]
 from dipeo_nb.workers.child import main
-main()
+main(parent)
 """
 
 
@@ -195,7 +196,7 @@ class _Worker:
         self._on_end = on_end
         self._process = subprocess.Popen(
             # Isolated: no variable, and no file of the working directory, decides what it imports.
-            [sys.executable, "-I", "-c", _LAUNCH, *_paths()],
+            [sys.executable, "-I", "-c", _LAUNCH, str(os.getpid()), *_paths()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 
 from dipeo_nb.errors import ExpressionError, NodeExecutionError
 from dipeo_nb.workers import WorkerPool
+from dipeo_nb.workers.child import HEAD
+from dipeo_nb.workers.pool import _LAUNCH, _paths
 
 ENDLESS = ("re:fullmatch", "(a+)+$", "a" * 60 + "!")
 """Work that holds the interpreter, and would take years."""
@@ -106,7 +109,7 @@ async def test_the_working_directory_decides_nothing(pool: WorkerPool, tmp_path:
         await pool.call("fractions:nothing")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="not here: signals of POSIX")
 def test_no_process_outlives_a_killed_parent() -> None:
     """SIGKILL of the parent ends the work soon after, also while it holds the interpreter."""
     code = f"""
@@ -133,6 +136,23 @@ def test_no_process_outlives_a_killed_parent() -> None:
         time.sleep(0.1)
     os.kill(worker, signal.SIGKILL)
     raise AssertionError("the worker is still there")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="not here: signals of POSIX")
+def test_a_parent_that_is_gone_before_the_worker_has_started() -> None:
+    """It does not take whoever adopted it for its parent, and work for ever."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-I", "-c", _LAUNCH, str(gone.pid), *_paths()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as worker:
+        assert worker.stdin is not None
+        request = pickle.dumps((ENDLESS[0], ENDLESS[1:]))
+        worker.stdin.write(HEAD.pack(len(request)) + request)
+        worker.stdin.flush()
+        try:
+            assert worker.wait(60) == 1
+        finally:
+            worker.kill()
 
 
 def _alive(pid: int) -> bool:
