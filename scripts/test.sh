@@ -42,7 +42,7 @@ tests/unit/storage tests/unit/security tests/unit/notebook
 tests/unit/cli tests/unit/server tests/unit/test_*.py
 tests/unit/llm --ignore=tests/unit/llm/providers
 tests/repository
-tests/unit/[c-d]* tests/unit/[e-n]*s tests/unit/mixins tests/unit/testing tests/unit/workers'
+tests/unit/common tests/unit/config tests/unit/diagram tests/unit/domain tests/unit/events tests/unit/integrations tests/unit/mixins tests/unit/testing tests/unit/workers'
     export OPTIONS=
 fi
 export QUICK

@@ -20,6 +20,7 @@ from dipeo_nb.common import clock
 from tests.support import node_types
 from tests.support.no_egress import loopback
 from tests.support.servers import mortal_postgres, mortal_redis, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
+from tests.support.skips import NOT_HERE
 
 # Two cores are shared with other work: how long an example takes says nothing. In CI the examples are the same every time.
 settings.register_profile("dipeo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,8 +35,6 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 NO_EGRESS = str(Path(loopback.__file__).parent)
-NOT_HERE = "not here:"
-"""A skip whose reason starts so is about the platform, not about a missing part; CI accepts it."""
 
 
 @pytest.fixture(scope="session", autouse=True)

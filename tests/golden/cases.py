@@ -19,8 +19,7 @@ from dipeo_nb.config import reset_settings
 from dipeo_nb.diagram.document import Diagram, from_model, load_text
 from dipeo_nb.errors import DipeoError
 from tests.golden import runs
-from tests.integration.test_graph_shapes import SHAPES
-from tests.unit.diagram.test_pictures import of_shape
+from tests.support.graph_shapes import SHAPES, of_shape
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

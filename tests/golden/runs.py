@@ -24,8 +24,8 @@ from dipeo_nb.execution.recovery import recovered, reusable
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from tests.golden import virtual_time
-from tests.integration.test_graph_shapes import Shape
 from tests.support import graph_dsl as shapes
+from tests.support.graph_shapes import Shape
 
 BEGIN = 1_780_315_200.0
 """Seconds since the epoch when a run begins: 2026-06-01, 12:00 UTC."""

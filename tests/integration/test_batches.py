@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
@@ -27,32 +27,9 @@ from dipeo_nb.execution.metrics import measure
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import ScriptedClient, SlowClient
+from tests.support.row_diagrams import asking, diagram
 
-MODEL = {"service": "openai", "model": "m"}
 Answer = Callable[[LLMRequest], Any]
-
-
-def diagram(*nodes: Mapping[str, Any], arrows: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
-    """Start, *nodes* in a row, and an endpoint; with a person P. Arrows pass values on as they are."""
-    labels = ["Start", *(str(node["label"]) for node in nodes), "End"]
-    row = [{"from": a, "to": b, "content_type": "generic"} for a, b in pairwise(labels)]
-    return {
-        "version": "light",
-        "persons": {"P": MODEL},
-        "nodes": [{"label": "Start", "type": "start"}, *nodes, {"label": "End", "type": "endpoint"}],
-        "connections": row if arrows is None else arrows,
-    }
-
-
-def asking(prompt: str, **more: Any) -> dict[str, Any]:
-    return {
-        "label": "Ask",
-        "type": "person_job",
-        "person": "P",
-        "default_prompt": prompt,
-        "memorize_to": "GOLDFISH",
-        **more,
-    }
 
 
 def nested(child: Mapping[str, Any], **more: Any) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from dipeo_nb.domain.ports import Artifact
 from dipeo_nb.errors import APIKeyError, RecordingError, StorageError
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.llm.batch import BatchItem, BatchJob, BatchStore
-from dipeo_nb.llm.providers.claude_code.sessions import ARGUMENT_LIMIT, SessionSettings
 from dipeo_nb.llm.recording import Recordings, through
 from dipeo_nb.security.keystore import KeyFile, StoredKey
 from dipeo_nb.security.trust_store import DiagramTrust, TrustStore
@@ -36,6 +35,7 @@ from dipeo_nb.storage.conversation import SqliteConversationRepository, SqlitePe
 from dipeo_nb.storage.diagrams import DiagramService
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
+from tests.support.claude_code import claude_code_settings
 
 LARGE = os.urandom(2 * 1024 * 1024)
 """Twice the disk."""
@@ -75,11 +75,6 @@ class Surface:
     write: Callable[[Any, bytes, str], Awaitable[Any]]
     """(thing, what to write, a name of it)"""
     held: Callable[[Any], Awaitable[Any]]
-
-
-def claude_code_settings(folder: Path, prompt: str) -> SessionSettings:
-    """Of a session whose system prompt is too long for an argument, and stands in a file."""
-    return SessionSettings(f"{prompt} {'x' * ARGUMENT_LIMIT}", None, (), None, folder / "one" / "two", (), "{}")
 
 
 async def _files(files: LocalFileSystemAdapter, data: bytes, name: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_rendering_attacks import HARMFUL, live
 from tests.support.hostile_repository import CONTROL_NAME, HIDDEN_NAME, STORES, WANTING, Repository, hostile_repository
+from tests.support.rendering_attacks import HARMFUL, live
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="not here: names and links of the repository need POSIX")
 

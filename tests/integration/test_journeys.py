@@ -26,7 +26,7 @@ from dipeo_nb.notebook.refusal import bundle
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.security.folder_settings import declined_settings
 from dipeo_nb.security.trust import Trust
-from tests.integration.test_rendering_attacks import HARMFUL, PAGES, live
+from tests.support.rendering_attacks import HARMFUL, PAGES, live
 from tests.support.untrusted_folder import light, node, write
 
 CODE = node("code_job", "Clean", code="return 1 + 1")

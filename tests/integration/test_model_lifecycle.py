@@ -41,9 +41,9 @@ from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
 from scripts import check_lifecycle
 from tests.support import wire_google
+from tests.support.batch_apis import OpenAI as BatchOfOpenAI
 from tests.support.wire_openai import Call, ScriptedServer, Seen, request, run, says, settings_with
 from tests.support.wire_protocols import WIRES, Wire
-from tests.unit.llm.test_batch import OpenAI as BatchOfOpenAI
 
 ROOT = Path(__file__).parents[2]
 NOW = date(2026, 11, 28)

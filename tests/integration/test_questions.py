@@ -5,7 +5,6 @@ The kills are few here; `DIPEO_KILLS=200 pytest tests/integration/test_questions
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -30,11 +29,12 @@ from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Runtime
+from tests.support.kills import kills
 from tests.support.parent_diagram import parent_of
 from tests.support.question_process import ASKING
 from tests.support.waiting import wait_until
 
-KILLS = int(os.environ.get("DIPEO_KILLS", "3"))
+KILLS = kills(3)
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from dipeo_nb.common.addresses import is_private, names_this_network, origin_of
 from dipeo_nb.errors import DipeoError, IntegrationError, NodeTimeoutError, ValidationError
 from dipeo_nb.integrations import checked_transport
 from dipeo_nb.integrations.http import HTTPClient
+from tests.support.api_server import Server
 from tests.support.single_node import run_node
 from tests.support.wire_openai import run as run_async
-from tests.unit.execution.handlers.test_api_job import Server
 
 CANARY = "canary7Hq2Lx9Pz4"
 CLIENT = HTTPClient()

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,9 @@ from dipeo_nb.diagram.document import load
 from dipeo_nb.errors import CodeError, NodeExecutionError, RunError, TrustError
 from dipeo_nb.execution import node_js
 from dipeo_nb.notebook.session import Session
-from tests.support.untrusted_folder import base, light, node, session, write
+from tests.support.untrusted_folder import base, files, light, node, output, session, write
 
 __all__ = ["base", "session"]  # fixtures
-
-
-def files(base: Path, contents: Mapping[str, str]) -> None:
-    for name, text in contents.items():
-        write(base, textwrap.dedent(text), name)
 
 
 FOUND: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
@@ -96,18 +89,8 @@ def test_modules_that_were_shown(session: Session, base: Path, case: str) -> Non
         if name.endswith(".py"):
             (base / name).write_text("raise SystemError('this was not shown')")
     assert session.runtime.settings.base_dir == base
-    assert _output(session, prepared) == 1
+    assert output(session, prepared) == 1
     assert not list(base.rglob("__pycache__"))
-
-
-def _output(session: Session, prepared: Any) -> Any:
-    from dipeo_nb.common.loop import run_sync
-
-    execution = session.runtime.execution(prepared)
-    run_sync(session.runtime.run(execution))
-    if execution.error is not None:
-        raise execution.error
-    return execution.result()
 
 
 UNSHOWN: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
@@ -206,7 +189,7 @@ def test_typescript_that_was_shown(session: Session, base: Path) -> None:
     prepared = session.runtime.prepare(path, trust=True)
     for name in contents:
         (base / name).write_text("throw new Error('this was not shown')")
-    assert _output(session, prepared) == 1
+    assert output(session, prepared) == 1
     files(base, contents | {"sub/work.ts": "export async function main() { return await import('./' + 'other.ts'); }"})
     files(base, {"sub/other.ts": "import { writeFileSync } from 'node:fs';\nwriteFileSync('ran.txt', 'x');"})
     with pytest.raises((NodeExecutionError, CodeError)):
@@ -229,6 +212,6 @@ def test_a_file_named_absolutely_is_the_one_that_was_shown(session: Session, bas
         path = write(base, light(node("code_job", language=form, file_path=name)))
         prepared = session.runtime.prepare(path, trust=True)
         files(base, {f"sub/work.{ending}": bad})
-        assert str(_output(session, prepared)) == "1"
+        assert str(output(session, prepared)) == "1"
         assert (base / f"sub/work.{ending}").read_text() == bad
     assert not list(base.rglob("ran.txt"))

@@ -14,8 +14,7 @@ from dipeo_nb.diagram.shell_words import commands, invocations, moves
 from dipeo_nb.errors import CodeError, NotGrantedError
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Prepared
-from tests.integration.test_shown_modules import _output, base, files, session
-from tests.support.untrusted_folder import MARK, light, node, write
+from tests.support.untrusted_folder import MARK, base, files, light, node, output, session, write
 
 __all__ = ["base", "session"]  # fixtures
 
@@ -104,7 +103,7 @@ def test_what_was_shown_runs(session: Session, base: Path, case: str) -> None:
     for name in contents:
         if not name.endswith(".txt"):
             (base / name).write_text(f"#!/bin/sh\ntouch {MARK}\n")
-    assert str(_output(session, ready)) == printed.replace("{base}", str(base))
+    assert str(output(session, ready)) == printed.replace("{base}", str(base))
     assert not (base / MARK).exists()
 
 
@@ -115,7 +114,7 @@ def test_a_trusted_folder_says_the_same(session: Session, base: Path, case: str,
     session.runtime.trust.trust_folder(base)
     ready = prepared(session, base, made, contents)
     if case != "by a shell with options":  # `$-` says how a shell was started
-        assert str(_output(session, ready)) == printed.replace("{base}", str(base))
+        assert str(output(session, ready)) == printed.replace("{base}", str(base))
 
 
 UNCERTAIN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
@@ -138,12 +137,12 @@ UNCERTAIN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 @pytest.mark.parametrize("case", UNCERTAIN)
 def test_what_may_be_meant_is_compared(session: Session, base: Path, case: str) -> None:
     made, contents = UNCERTAIN[case]
-    _output(session, prepared(session, base, made, contents))
+    output(session, prepared(session, base, made, contents))
     ready = prepared(session, base, made, contents)
     name = list(contents)[-1]
     (base / name).write_text(f"touch {MARK}")
     with pytest.raises(NotGrantedError, match="has changed since it was shown") as caught:
-        _output(session, ready)
+        output(session, ready)
     assert caught.value.facts["what"] == name
     assert not (base / MARK).exists()
 
@@ -166,12 +165,12 @@ def test_what_variables_name_is_compared(session: Session, base: Path, case: str
     made, contents, name = ENVIRONMENTS[case]
     if "{base}" in str(made):
         made["props"]["config"]["env"]["PATH"] = f"{base}/bin:/usr/bin:/bin"
-    _output(session, prepared(session, base, made, contents))
+    output(session, prepared(session, base, made, contents))
     ready = prepared(session, base, made, contents)
     (base / name).write_text(f"#!/bin/sh\ntouch {base / MARK}")
     (base / name).chmod(0o755)
     with pytest.raises(NotGrantedError, match=r"has changed since it was shown|was not part of what was shown"):
-        _output(session, ready)
+        output(session, ready)
     assert not (base / MARK).exists()
 
 
@@ -211,7 +210,7 @@ def test_a_file_that_is_exchanged_all_the_time(session: Session, base: Path) -> 
     thread = threading.Thread(target=exchange)
     thread.start()
     try:
-        assert [str(_output(session, one)) for one in ready] == [printed] * 5
+        assert [str(output(session, one)) for one in ready] == [printed] * 5
     finally:
         stop.set()
         thread.join()
@@ -221,7 +220,7 @@ def test_a_file_that_is_exchanged_all_the_time(session: Session, base: Path) -> 
 def test_unshown_modules_of_programs_are_not_imported(session: Session, base: Path) -> None:
     ready = prepared(session, base, hook("python3 t.py || echo no"), {"t.py": "__import__('hel' + 'per')"})
     files(base, {"helper.py": f"open({MARK!r}, 'w')"})
-    assert str(_output(session, ready)) == "no"
+    assert str(output(session, ready)) == "no"
     assert not (base / MARK).exists()
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import multiprocessing
-import os
 import random
 import shutil
 import signal
@@ -41,11 +40,12 @@ from dipeo_nb.storage.conversation import SqliteConversationRepository, SqlitePe
 from dipeo_nb.storage.diagrams import DiagramService
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
-from tests.conftest import NOT_HERE
-from tests.integration.test_disk import claude_code_settings
+from tests.support.claude_code import claude_code_settings
+from tests.support.kills import kills
+from tests.support.skips import NOT_HERE
 from tests.support.wire_openai import run
 
-KILLS = int(os.environ.get("DIPEO_TEST_KILLS", "20"))
+KILLS = kills(20)
 """Times that each of the first writers is killed, and that of keys; the others a quarter of that. 100 before a release."""
 LONGEST_S = 0.03
 """Seconds a writer lives at most after its first acknowledgement."""

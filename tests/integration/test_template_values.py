@@ -20,8 +20,8 @@ from dipeo_nb.errors import DipeoError, NodeExecutionError, TemplateError
 from dipeo_nb.execution import shell_text
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
+from tests.support.api_server import Server, server  # noqa: F401 - a fixture
 from tests.support.single_node import diagram, run_node
-from tests.unit.execution.handlers.test_api_job import Server, server  # noqa: F401 - a fixture
 
 processor = SimpleTemplateProcessor()
 

@@ -31,8 +31,8 @@ from dipeo_nb.security.gate import Level
 from dipeo_nb.security.signatures import signed
 from dipeo_nb.security.trust import Trust
 from dipeo_nb.testing import scripted
+from tests.support.api_server import Server
 from tests.support.untrusted_folder import KINDS, MARK, base, code_files, light, marking, node, session, write
-from tests.unit.execution.handlers.test_api_job import Server
 
 __all__ = ["base", "session"]  # fixtures
 

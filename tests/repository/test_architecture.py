@@ -6,12 +6,12 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "dipeo_nb"
+from tests.support.source_tree import FILES, PACKAGE, imports, nodes
+
 ROWS = {
     "errors": 0,
     "common": 1, "dipeo_words": 1,
@@ -28,7 +28,6 @@ ROWS = {
 """Room → row. A room imports only rooms on rows below its own, and itself."""
 TYPES_ONLY = {("errors", "domain")}
 """Named in an annotation, never imported at run time."""
-FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def room(module: Path | str) -> str:
@@ -39,31 +38,11 @@ def room(module: Path | str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
-@cache
-def nodes(file: Path) -> tuple[ast.AST, ...]:
-    """The syntax tree of a file, the whole module first."""
-    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _forgotten() -> Iterator[None]:
     """So many objects would slow down every collection of garbage in later tests."""
     yield
     nodes.cache_clear()
-
-
-def imports(file: Path) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import of this package in a file; importing a name counts as importing its module."""
-    for node in nodes(file):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "dipeo_nb")
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                yield node.lineno, "." * node.level
-            elif node.module == "dipeo_nb":
-                yield from ((node.lineno, f"dipeo_nb.{alias.name}") for alias in node.names)
-            elif node.module and node.module.startswith("dipeo_nb."):
-                yield node.lineno, node.module
 
 
 @pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(PACKAGE)) for f in FILES])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repository.test_architecture import FILES, PACKAGE
+from tests.support.source_tree import FILES, PACKAGE
 
 
 def _tables() -> Iterator[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repository.test_architecture import FILES, PACKAGE, imports, nodes
+from tests.support.source_tree import FILES, PACKAGE, imports, nodes
 
 MOST_LINES = 500
 """Of a module."""

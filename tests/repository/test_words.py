@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scripts import check_words
-from tests.repository.test_architecture import PACKAGE
+from tests.support.source_tree import PACKAGE
 
 LEFT = {
     "execution": 143, "integrations": 9, "llm": 96, "notebook": 76, "testing": 38,

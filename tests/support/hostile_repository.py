@@ -18,7 +18,7 @@ from typing import Any
 
 import nbformat
 
-from tests.integration.test_rendering_attacks import MARKDOWN, PAGES, TERMINAL
+from tests.support.rendering_attacks import MARKDOWN, PAGES, TERMINAL
 from tests.support.untrusted_folder import light, node
 
 LOOKALIKES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import reset_settings
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
@@ -78,3 +80,18 @@ def code_files(folder: Path) -> None:
     write(folder, f"open({MARK!r}, 'w').write('x')\ndef main(**kw):\n    return 1\n", "evil.py")
     write(folder, f"def hook(*a, **kw):\n    open({MARK!r}, 'w').write('x')\n    return 1\n", "evil_hook.py")
     write(folder, f"def prepare(names):\n    open({MARK!r}, 'w').write('x')\n    return {{}}\n", "evil_module.py")
+
+
+def files(base: Path, contents: Mapping[str, str]) -> None:
+    """Write files by their names; what they have in common of indentation is taken away."""
+    for name, text in contents.items():
+        write(base, textwrap.dedent(text), name)
+
+
+def output(session: Session, prepared: Any) -> Any:
+    """The result of a run of what was prepared; its error is raised."""
+    execution = session.runtime.execution(prepared)
+    run_sync(session.runtime.run(execution))
+    if execution.error is not None:
+        raise execution.error
+    return execution.result()

@@ -16,30 +16,12 @@ from dipeo_nb.diagram.labels import NodeLook, clean, measure
 from dipeo_nb.diagram.layout import place
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, Vec2
 from dipeo_nb.domain.enums import Status
-from tests.integration.test_graph_shapes import SHAPES
 from tests.support import svg_reader as pictures
+from tests.support.graph_shapes import SHAPES, of_shape
 
 ROOT = Path(__file__).parents[3]
 SMALLEST = {700: 9.5, 820: 11.0, 964: 11.0}
 """Width of a notebook's cell (small screens beside a file browser, middling ones, large ones) → pixels of the smallest text."""
-
-
-def of_shape(arrows: str) -> DomainDiagram:
-    """A diagram in the notation of `tests.support.graph_dsl`."""
-    nodes: dict[str, DomainNode] = {}
-    drawn: list[DomainArrow] = []
-    for i, arrow in enumerate(arrows.split(";")):
-        ends: list[tuple[str, str]] = []
-        label = arrow.partition(":")[2].strip()
-        for end in arrow.partition(":")[0].split(">"):
-            text = end.strip().partition("/")[0].lstrip("~?").replace("^", "")
-            kind = "condition" if "?" in end else "start" if text in ("s", "t") else "person_job"
-            name = text.rstrip("+-")
-            nodes.setdefault(name, DomainNode(name, kind, name))
-            ends.append((name, {"+": "condtrue", "-": "condfalse"}.get(text[-1], "default")))
-        (source, handle), (target, _) = ends
-        drawn.append(DomainArrow(f"a{i}", source, target, handle, label=label or None))
-    return DomainDiagram(tuple(nodes.values()), tuple(drawn))
 
 
 LOOPS = {

@@ -16,8 +16,8 @@ from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.runtime import Prepared, Runtime
-from tests.integration.test_graph_shapes import SHAPES, Shape
 from tests.support import graph_dsl as shapes
+from tests.support.graph_shapes import SHAPES, Shape
 
 
 def started(plan: Plan) -> RunProgress:

@@ -17,10 +17,11 @@ from pydantic import SecretStr
 
 from dipeo_nb.security.keys import APIKeyService
 from dipeo_nb.security.keystore import KeyFile
-from tests.conftest import NOT_HERE
-from tests.integration.test_storage_crash import KILLS
+from tests.support.kills import kills
+from tests.support.skips import NOT_HERE
 from tests.support.wire_openai import run
 
+KILLS = kills(20)
 LONGEST_S = 0.01
 """Seconds a writer lives at most after its first acknowledgement."""
 

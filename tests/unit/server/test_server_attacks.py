@@ -14,7 +14,7 @@ from starlette.requests import Request
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.errors import UserError
 from dipeo_nb.server.requests import read_body
-from tests.unit.server.test_server import HELLO, Served
+from tests.support.served import HELLO, Served
 
 CANARY = "canary-7Hq2Lx9Pz4"
 

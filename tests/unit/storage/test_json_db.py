@@ -21,7 +21,7 @@ from dipeo_nb.storage.json_db import DBOperationsDomainService, DBRequest
 from dipeo_nb.storage.local import LocalFileSystemAdapter
 from dipeo_nb.storage.memory import InMemoryFileSystem
 from dipeo_nb.workers import WORKERS
-from tests.integration.test_storage_crash import KILLS
+from tests.support.kills import kills
 from tests.support.wire_openai import run
 
 
@@ -76,6 +76,7 @@ def test_what_is_missing_or_broken_is_told(db: DBOperationsDomainService):
         do(db, "a.json", "read")
 
 
+KILLS = kills(20)
 BODY = {"users": [{"name": "Ada", "tags": ["x", "y"]}, {"name": "Bob"}], "n": 0, "a": {"b": {"c": 3}}}
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import NOT_HERE
 from tests.support.servers import S3Server
+from tests.support.skips import NOT_HERE
 
 ROOT = Path(__file__).parents[3]
 SIZE_MB = 300

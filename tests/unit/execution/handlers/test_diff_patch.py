@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dipeo_nb.errors import DipeoError, NodeExecutionError, StorageError
+from tests.support.diffs import NEW, OLD, unified
 from tests.support.single_node import run_node
-from tests.unit.execution.test_patches import NEW, OLD, unified
 
 KIND = "diff_patch"
 DIFF = unified(OLD, NEW)

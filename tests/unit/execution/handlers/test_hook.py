@@ -23,8 +23,8 @@ from dipeo_nb.errors import (
 from dipeo_nb.execution.handlers import hook as handler
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
+from tests.support.api_server import Server, server  # noqa: F401 - a fixture
 from tests.support.single_node import diagram, run_node
-from tests.unit.execution.handlers.test_api_job import Server, server  # noqa: F401 - a fixture
 
 
 def output(base: Path, props: dict[str, Any], inputs: dict[str, Any] | None = None) -> Any:

@@ -12,8 +12,8 @@ from dipeo_nb.domain.events import EventType
 from dipeo_nb.errors import BudgetExceededError, ProviderError
 from dipeo_nb.llm.limits import FAILURES
 from dipeo_nb.notebook.session import Session
-from tests.integration.test_batches import asking, diagram
 from tests.support.loopback_providers import WIRES, Wire, settings_for
+from tests.support.row_diagrams import asking, diagram
 from tests.support.wire_openai import ScriptedServer
 
 NODES = FAILURES + 3

@@ -7,15 +7,13 @@ import dataclasses
 import functools
 import json
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from dipeo_nb.domain.chat import Budget, ChatMessage, LLMRequest, LLMResponse, TokenUsage, ToolCall
 from dipeo_nb.errors import ContentFilteredError, LLMError, ProviderError
-from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.anthropic import UnifiedAnthropicClient
 from dipeo_nb.llm.providers.anthropic.answer import UNREADABLE
 from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient
@@ -25,6 +23,7 @@ from dipeo_nb.llm.tools import call_of, run_tool, tool_of, tools_of
 from dipeo_nb.security.keys import EnvironmentAPIKeyService
 from tests.support import wire_anthropic as wire
 from tests.support import wire_ollama
+from tests.support.provider_clients import client, with_client
 from tests.support.wire_openai import (
     USAGE,
     Call,
@@ -37,30 +36,6 @@ from tests.support.wire_openai import (
     says,
     settings_with,
 )
-
-T = TypeVar("T")
-KEY = "sk-canary-0123456789abcdefghij"
-
-
-def client(kind: Any, server: ScriptedServer, model: str = "m") -> Any:
-    url = server.url if kind is UnifiedOpenAIClient else server.url.removesuffix("/v1")
-    return kind(
-        AdapterConfig(provider_type=kind.provider, base_url=url, api_key=SecretStr(KEY), model=model, max_retries=0)
-    )
-
-
-def with_client(kind: Any, reply: Reply, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    """What *work* makes of a client of a server that replies so."""
-
-    async def go(server: ScriptedServer) -> T:
-        made = client(kind, server)
-        try:
-            return await work(made)
-        finally:
-            await made.cleanup()
-
-    with ScriptedServer(reply) as server:
-        return run(go(server))
 
 
 def answered(kind: Any, reply: Reply) -> LLMResponse:

@@ -30,8 +30,8 @@ from tests.support import wire_anthropic as anthropic
 from tests.support import wire_google as google
 from tests.support import wire_ollama as ollama
 from tests.support.loopback_providers import WIRES, Wire, text, through_service
+from tests.support.provider_clients import with_client
 from tests.support.wire_openai import Call, Reply, ScriptedServer, final
-from tests.unit.llm.providers.test_odd_servers import with_client
 
 OPENAI, ANTHROPIC, GEMINI, OLLAMA = WIRES
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>"
