@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from dipeo_nb import config
 from dipeo_nb.common import clock
 from tests.support import node_types
+from tests.support.api_server import server  # noqa: F401 - a fixture
 from tests.support.no_egress import loopback
 from tests.support.servers import mortal_postgres, mortal_redis, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
 from tests.support.skips import NOT_HERE

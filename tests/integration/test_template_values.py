@@ -20,7 +20,7 @@ from dipeo_nb.errors import DipeoError, NodeExecutionError, TemplateError
 from dipeo_nb.execution import shell_text
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
-from tests.support.api_server import Server, server  # noqa: F401 - a fixture
+from tests.support.api_server import Server
 from tests.support.single_node import diagram, run_node
 
 processor = SimpleTemplateProcessor()
@@ -156,7 +156,7 @@ def test_values_of_fields_reach_template_jobs(tmp_path: Path):
     assert run_node(tmp_path, "template_job", props, {"found": [{"name": "M"}], "n": 4}).output == "M5 n is 4"
 
 
-def test_values_of_fields_reach_servers(tmp_path: Path, server: Server):  # noqa: F811
+def test_values_of_fields_reach_servers(tmp_path: Path, server: Server):
     """Bodies, parameters and headers of an API call: structure in the body, text in a header."""
     props = {
         "url": server.url, "method": "POST", "headers": {"X-N": "{{n}}", "X-O": "{{o}}"}, "params": {"ids": "{{ids}}"},

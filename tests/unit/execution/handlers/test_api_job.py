@@ -15,7 +15,7 @@ from dipeo_nb.errors import DipeoError, IntegrationError, NodeExecutionError, No
 from dipeo_nb.integrations.http import HTTPClient
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
-from tests.support.api_server import Server, server  # noqa: F401 - a fixture
+from tests.support.api_server import Server
 from tests.support.single_node import run_node
 from tests.support.wire_openai import run as run_async
 

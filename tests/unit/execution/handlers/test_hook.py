@@ -23,7 +23,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.execution.handlers import hook as handler
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
-from tests.support.api_server import Server, server  # noqa: F401 - a fixture
+from tests.support.api_server import Server
 from tests.support.single_node import diagram, run_node
 
 
@@ -64,7 +64,7 @@ def test_shell_retries(tmp_path: Path):
         output(tmp_path, {"command": "sleep 60", "timeout": 1})
 
 
-def test_web_hook(tmp_path: Path, server: Server):  # noqa: F811
+def test_web_hook(tmp_path: Path, server: Server):
     """`webhook` and `http` are one: the inputs are posted, or the body that is given; the answer is the value."""
     server.answers = [(200, {}, b'{"ok": true}')]
     assert output(tmp_path, {"hook_type": "webhook", "url": server.url + "/{{who}}"}, {"who": "ada"}) == {"ok": True}
