@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.group import COMMANDS
 from dipeo_nb.cli.options import AsJson, BaseDir, RunId
 from dipeo_nb.cli.output import count, for_terminal
-from dipeo_nb.common.atomic import write_atomic
+from dipeo_nb.common.atomic import replacing, write_atomic
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.text import did_you_mean, visible_json
 from dipeo_nb.common.values import json_text
@@ -27,11 +27,12 @@ from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.execution.compare import compare
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.metrics import measure, summarize
+from dipeo_nb.execution.metrics import Counting, summarize
 from dipeo_nb.execution.nested import question_names
-from dipeo_nb.execution.questions import path_of, unanswered
+from dipeo_nb.execution.questions import OpenQuestions, path_of
 from dipeo_nb.execution.run_list import listed, recorded_states
-from dipeo_nb.execution.state.blobs import lines
+from dipeo_nb.execution.snapshots import read_run, recorded_state
+from dipeo_nb.execution.state.blobs import LineWriter
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.runtime.lookup import run_named
 from dipeo_nb.terminal import new_console, new_table, safe, say
@@ -190,7 +191,9 @@ def answer(
 async def _answered(runtime: Runtime, run_id: str, given: str) -> tuple[RunSummary, str]:
     """Give the answer of `NODE=TEXT`, or of a bare TEXT; the row of the run, and the node that asked."""
     row = await runtime.summary(run_id)
-    waiting = unanswered(await runtime.services.store.events(row.run_id))
+    asked = OpenQuestions()
+    await read_run(runtime.services.store, row.run_id, asked.take)
+    waiting = asked.found
     # Labels may hold `=`, so the longest name that fits wins.
     for at in (at for at in range(len(given) - 1, -1, -1) if given[at] == "="):
         name = given[:at]
@@ -205,8 +208,8 @@ async def _answered(runtime: Runtime, run_id: str, given: str) -> tuple[RunSumma
 @app.command()
 def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
     """Say what is different between two runs: model, inputs, the diagram, what every node did. Exit code 1: something is."""
-    states = _recorded_states(base_dir, before, after)
-    found = compare(*(state for state, _ in states))
+    with Runtime(settings_for(base_dir)) as runtime:
+        found = compare(*(run_sync(_state(runtime, run_id)) for run_id in (before, after)))
     print(for_terminal(str(found)))
     return ExitCode.FAILED if found.different else ExitCode.DONE
 
@@ -214,8 +217,10 @@ def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
 @app.command()
 def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
     """Say in words and a table where the time and the money of a run went."""
-    ((state, events),) = _recorded_states(base_dir, run_id)
-    metrics = replace(measure(events), status=str(state.status))
+    counting, state = Counting(), RunState()
+    with Runtime(settings_for(base_dir)) as runtime:
+        run_sync(_read(runtime, run_id, counting.take, state.apply))
+    metrics = replace(counting.result(), status=str(state.status))
     console = new_console(stderr=False)
     console.print(safe(" ".join(summarize(metrics))))
     if rows := metrics.rows:
@@ -236,26 +241,29 @@ def export(
     base_dir: BaseDir = None,
 ) -> int:
     """Write a recorded run to a file, or its report to stdout."""
-    ((state, events),) = _recorded_states(base_dir, run_id)
+    kind = Path(out).suffix.lower() if out is not None else ".json"
+    if kind not in (".jsonl", ".json"):
+        raise ValidationError(f"A run is not written as '{kind}'.", hint="Say -o FILE.jsonl or FILE.json.")
+    with Runtime(settings_for(base_dir)) as runtime:
+        if out is not None and kind == ".jsonl":
+            run_id = run_sync(runtime.summary(run_id)).run_id
+            with replacing(Path(out)) as file:
+                line = LineWriter(lambda text: file.write(f"{text}\n".encode()))
+                run_sync(_read(runtime, run_id, line.write))
+            return ExitCode.DONE
+        report = json_text(run_sync(_state(runtime, run_id)).report(), indent=2)
     if out is None:
-        print(visible_json(json_text(state.report(), indent=2)))
-        return ExitCode.DONE
-    match Path(out).suffix.lower():
-        case ".jsonl":
-            text = "".join(f"{line}\n" for line in lines(events))
-        case ".json":
-            text = json_text(state.report(), indent=2) + "\n"
-        case other:
-            raise ValidationError(f"A run is not written as '{other}'.", hint="Say -o FILE.jsonl or FILE.json.")
-    write_atomic(Path(out), text.encode())
+        print(visible_json(report))
+    else:
+        write_atomic(Path(out), f"{report}\n".encode())
     return ExitCode.DONE
 
 
-def _recorded_states(base_dir: str | None, *run_ids: str) -> list[tuple[RunState, list[Event]]]:
-    async def read(runtime: Runtime, run_id: str) -> tuple[RunState, list[Event]]:
-        row = await runtime.summary(run_id)
-        events = await runtime.services.store.events(row.run_id)
-        return RunState.fold(events), events
+async def _state(runtime: Runtime, run_id: str) -> RunState:
+    row = await runtime.summary(run_id)
+    return await recorded_state(runtime.services.store, row.run_id)
 
-    with Runtime(settings_for(base_dir)) as runtime:
-        return [run_sync(read(runtime, run_id)) for run_id in run_ids]
+
+async def _read(runtime: Runtime, run_id: str, *take: Callable[[Event], object]) -> None:
+    row = await runtime.summary(run_id)
+    await read_run(runtime.services.store, row.run_id, *take)

@@ -28,13 +28,15 @@ from dipeo_nb.execution.run_metrics import BOTTLENECK, Bottleneck, NodeMetrics, 
 
 def measure(events: Iterable[Event]) -> RunMetrics:
     """Count. The events are those of one run, in order, from the first on; a run that is still running is measured up to the last one."""
-    counting = _Counting()
+    counting = Counting()
     for event in events:
         counting.take(event)
     return counting.result()
 
 
-class _Counting:
+class Counting:
+    """Takes the events of one run, in order, from the first on."""
+
     def __init__(self) -> None:
         self.diagram = self.run_id = ""
         self.labels: dict[str, str] = {}
@@ -172,6 +174,7 @@ class _Counting:
         self.asked.clear()
 
     def result(self) -> RunMetrics:
+        """The figures up to the last event."""
         if self.total_s is not None:
             self._cut_off()  # what a failed or stopped run left
         for run in self.open.values():

@@ -24,6 +24,7 @@ from dipeo_nb.errors import StorageError
 from dipeo_nb.execution import run_log
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.record import log_line
+from dipeo_nb.execution.snapshots import Snapshots
 
 _LOG = logger(__name__)
 STREAMED = ("text", "reasoning", "stdout")
@@ -91,6 +92,7 @@ class Journal:
         self.tail: list[Event] = []
         """Events that are in memory only."""
         self._store, self._bus = services.store, services.bus
+        self._snapshots = Snapshots(services.store, seq)
         self._committed = seq
         self._interval = interval
         self._sign = sign
@@ -204,6 +206,7 @@ class Journal:
             token = run_log.enter(run_log.NOWHERE)  # may be called in the context of a node
             try:
                 if self.unrecorded is None:
+                    self._snapshots.before(events, self.state)
                     try:
                         await self._store.append(events)
                     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again, or the run goes on without

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dipeo_nb.common.text import money
 from dipeo_nb.domain.enums import Status
-from dipeo_nb.execution.counting import measure
+from dipeo_nb.execution.counting import Counting, measure
 from dipeo_nb.execution.run_metrics import (
     BOTTLENECK,
     NOTABLE_S,
@@ -21,6 +21,7 @@ __all__ = [
     "BOTTLENECK",
     "NOTABLE_S",
     "Bottleneck",
+    "Counting",
     "NodeMetrics",
     "NodeRun",
     "RunMetrics",

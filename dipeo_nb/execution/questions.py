@@ -197,15 +197,24 @@ class Questions:
                 return found
 
 
-def unanswered(events: Iterable[Event]) -> dict[str, Mapping[str, Any]]:
-    """request_id → payload (with `node_id`) of each question that a log leaves open."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for event in events:
+class OpenQuestions:
+    """The questions that a log leaves open: takes its events in order."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Mapping[str, Any]] = {}
+        """request_id → payload (with `node_id`)."""
+        self.seq = 0
+        """Number of the last event."""
+
+    def take(self, event: Event) -> None:
+        self.seq, found = event.seq, self.found
         if event.type is EventType.INTERACTIVE_PROMPT:
             payload = {**cast(InteractivePrompt, event.payload), "node_id": event.node_id}
             for old in [r for r, p in found.items() if _place(p) == _place(payload)]:
                 del found[old]  # it was not answered in time, and its node tries again
             found[payload["request_id"]] = payload
+        elif not found:
+            return
         elif event.type is EventType.INTERACTIVE_RESPONSE:
             found.pop(cast(InteractiveResponse, event.payload)["request_id"], None)
         elif event.type in (EventType.NODE_ERROR, EventType.NODE_COMPLETED):
@@ -213,7 +222,14 @@ def unanswered(events: Iterable[Event]) -> dict[str, Mapping[str, Any]]:
                 del found[request_id]
         elif event.type is EventType.EXECUTION_COMPLETED:
             found.clear()
-    return found
+
+
+def unanswered(events: Iterable[Event]) -> dict[str, Mapping[str, Any]]:
+    """request_id → payload (with `node_id`) of each question that a log leaves open."""
+    questions = OpenQuestions()
+    for event in events:
+        questions.take(event)
+    return questions.found
 
 
 def _place(payload: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.snapshots import FINAL_EVENTS_FROM, recorded_state, snapshot_state
 
 EVENTS_READ = 20_000
 """Events of the newest runs that are read for their models, tokens and costs; older runs show none."""
@@ -48,11 +49,13 @@ def listed(rows: Sequence[RunSummary], states: Sequence[RunState | None], now: f
 
 
 async def recorded_states(store: RunStore, rows: Sequence[RunSummary]) -> list[RunState | None]:
-    """What is recorded of runs, for as many of them as can be read at once; None for the others."""
+    """What is recorded of runs, for as many of them as can be read at once; None for the others. Of a run with a snapshot, only
+    the events after that are read."""
     left, found = EVENTS_READ, list[RunState | None]()
     for row in rows:
-        left -= row.events
-        found.append(RunState.fold(await store.events(row.run_id)) if left >= 0 else None)
+        begun = await snapshot_state(store, row.run_id) if row.events >= FINAL_EVENTS_FROM else RunState()
+        left -= row.events - begun.events
+        found.append(await recorded_state(store, row.run_id, begun) if left >= 0 else None)
     return found
 
 

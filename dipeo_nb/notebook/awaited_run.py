@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from dipeo_nb.common.calls import checked_call
-from dipeo_nb.common.loop import LoopThread, run_on_loop
+from dipeo_nb.common.loop import LoopThread, run_on_loop, run_sync
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.options import checked_number
 from dipeo_nb.execution.replay import Replay
+from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
 from dipeo_nb.notebook.prompter import Answers
@@ -180,3 +181,13 @@ class AwaitedRun(RunFacts, Generic[R]):
         if not stored and self._execution is not None:  # the rest of it is not recorded
             return [event for event in self._execution.tail if event.seq > seq][:PAGE]
         return stored
+
+    def _read(self, take: Callable[[Event], object]) -> None:
+        async def read() -> None:
+            await self._runtime.initialize()
+            await read_run(self._runtime.services.store, self.id, take)
+
+        if self._recorded is None:
+            run_sync(read())
+        for event in list(self._execution.tail) if self._execution is not None else self._recorded or ():
+            take(event)

@@ -31,6 +31,7 @@ from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.metrics import RunMetrics
 from dipeo_nb.execution.replay import Replay
+from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.notebook import begun_runs, kernel, static_view
 from dipeo_nb.notebook.awaited_run import AwaitedRun
 from dipeo_nb.notebook.conversation import Conversation, Turns
@@ -239,12 +240,9 @@ class Run(AwaitedRun["RunResult"]):
         """All events so far, from the run store."""
         if self._recorded is not None:
             return self._recorded
-
-        async def read() -> list[Event]:
-            await self._runtime.initialize()
-            return await self._runtime.services.store.events(self.id)
-
-        return Events(run_sync(read()) + (list(self._execution.tail) if self._execution is not None else []))
+        found: list[Event] = []
+        self._read(found.append)
+        return Events(found)
 
     @property
     def question(self) -> Mapping[str, Any] | None:
@@ -485,8 +483,7 @@ class Run(AwaitedRun["RunResult"]):
         # Subscribed first: what is stored meanwhile comes twice rather than never, and the view takes each number once.
         subscription = services.bus.subscribe(live.see, run_id=self.id)
         try:
-            for event in await services.store.events(self.id):
-                live.see(event)
+            await read_run(services.store, self.id, live.see)
             await live.follow(self._finished.is_set)
         finally:
             services.bus.unsubscribe(subscription)

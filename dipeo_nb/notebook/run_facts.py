@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,11 @@ from dipeo_nb.common.text import nearest
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
+from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import UnknownNodeError
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.metrics import RunMetrics, measure
+from dipeo_nb.execution.metrics import Counting, RunMetrics
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.conversation import Conversation
 from dipeo_nb.notebook.explanation import Explanation
@@ -43,6 +44,10 @@ class RunFacts(ABC):
     @abstractmethod
     def events(self) -> Events:
         """All events so far, from the run store."""
+
+    @abstractmethod
+    def _read(self, take: Callable[[Event], object]) -> None:
+        """Give each event so far to *take*, without holding the others."""
 
     @property
     @abstractmethod
@@ -110,7 +115,9 @@ class RunFacts(ABC):
     @property
     def metrics(self) -> RunMetrics:
         """Where its time and money went so far: per node and in all, working and waiting, the critical path, bottlenecks."""
-        return replace(measure(self.events), status=self.status)
+        counting = Counting()
+        self._read(counting.take)
+        return replace(counting.result(), status=self.status)
 
     def explain(self) -> Explanation:
         """What happened, in words and a table, out of the log: no model is asked."""

@@ -47,6 +47,7 @@ from dipeo_nb.execution.options import (
 )
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
 from dipeo_nb.execution.run_list import recorded_states
+from dipeo_nb.execution.snapshots import recorded_state
 from dipeo_nb.llm import catalogue
 from dipeo_nb.notebook import begun_runs, kernel, static_view
 from dipeo_nb.notebook.answer import Answer
@@ -532,13 +533,12 @@ class Session:
         if found in self._going:
             return self._going[found]
 
-        async def read() -> tuple[RunState, str]:
+        async def read() -> RunState:
             summary = await self.runtime.summary(found)
-            return RunState.fold(await self.runtime.services.store.events(found)), summary.status
+            state = await recorded_state(self.runtime.services.store, found)
+            return interrupted(state) if summary.status == Status.INTERRUPTED else state
 
-        state, status = run_sync(read())
-        if status == Status.INTERRUPTED:
-            interrupted(state)
+        state = run_sync(read())
         return Run(self.runtime, state, diagram=static_view.diagram_of(state), session=self)
 
     @checked_call
@@ -562,7 +562,7 @@ class Session:
         checked_flag(view, "view")
         checked_pace(speed, max_pause)
         runtime, replaying = run_sync(self.runtime.replay(self._id(run_id), speed=speed, max_pause=max_pause))
-        diagram = static_view.diagram_of(RunState.fold(replaying.events))
+        diagram = static_view.diagram_of(RunState.fold(replaying.events[:1]))
         return Run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view, session=self)
 
     @checked_call

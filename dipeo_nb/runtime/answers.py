@@ -15,7 +15,8 @@ from dipeo_nb.errors import UserError
 from dipeo_nb.execution import live
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import no_question
-from dipeo_nb.execution.questions import chosen, unanswered
+from dipeo_nb.execution.questions import OpenQuestions, chosen
+from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.execution.state.rules import answered
 
 TAKEN_S = 2.0
@@ -33,16 +34,16 @@ async def answer_question(store: RunStore, row: RunSummary, text: str, *, node: 
             f"Run {row.run_id} is a part of run {row.parent_run_id}, which asks for it.",
             hint=f"Answer there: dipeo-nb answer {row.parent_run_id} NODE=TEXT.",
         )
-    events = await store.events(row.run_id)
-    waiting = unanswered(events)
-    question = chosen(waiting, row.run_id, node=node, request_id=request_id)
+    asked = OpenQuestions()
+    await read_run(store, row.run_id, asked.take)
+    question = chosen(asked.found, row.run_id, node=node, request_id=request_id)
     here = live.holder(store, row.run_id)
     if isinstance(here, Execution):
         here.answer(question, text)
         return
     await store.put_answer(row.run_id, question, text)
     if row.status == Status.RUNNING:
-        await _recorded(store, row.run_id, question, text, after=events[-1].seq)
+        await _recorded(store, row.run_id, question, text, after=asked.seq)
 
 
 async def _recorded(store: RunStore, run_id: str, request_id: str, text: str, *, after: int) -> None:

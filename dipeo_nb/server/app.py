@@ -27,6 +27,7 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import GivenAnswers, Unanswered
 from dipeo_nb.execution.nested import check_answers
+from dipeo_nb.execution.snapshots import recorded_state
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.server.requests import AnswerBody, KnownHosts, ResumeBody, SignalBody, StartBody, read_body
 from dipeo_nb.server.responses import broken, frame, refused, status_of, unknown_run
@@ -231,7 +232,7 @@ class RunServer:
         summary = await store.run(run_id)
         if summary is None:
             raise unknown_run(run_id)
-        state = RunState.fold(await store.events(run_id))
+        state = await recorded_state(store, run_id)
         return interrupted(state) if summary.status == Status.INTERRUPTED else state
 
     async def _stop(self, request: Any) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple, cast
 
@@ -251,24 +251,39 @@ def _size(value: Any) -> int:
 # In files.
 
 
-def lines(events: Iterable[Event]) -> Iterator[str]:
-    """A run as lines of JSON: each event in its wire form; each big value once, as `{"blob": hash, "value": …}`, before the first
-    event that refers to it, and a piece of one as `{"blob": hash, "text": …}`. The line of an event that does so has the hashes as
-    `blobs`."""
-    written: set[str] = set()
-    for event in events:
+class LineWriter:
+    """Writes a run as lines of JSON: each event in its wire form; each big value once, as `{"blob": hash, "value": …}`, before the
+    first event that refers to it, and a piece of one as `{"blob": hash, "text": …}`. The line of an event that does so has the hashes
+    as `blobs`.
+
+    Args:
+        line: is called with each line, without its end.
+    """
+
+    def __init__(self, line: Callable[[str], object]) -> None:
+        self._line = line
+        self._written: set[str] = set()
+
+    def write(self, event: Event) -> None:
         wire = event.to_wire()
         found = encoded(wire["data"])
         for name, text in found.blobs.items():
-            if name not in written:
-                written.add(name)
-                yield (
-                    f'{{"blob":"{name}","value":{text}}}'
-                    if name not in found.pieces
-                    else _dumps({"blob": name, "text": text})
-                )
+            if name not in self._written:
+                self._written.add(name)
+                value = name not in found.pieces
+                self._line(f'{{"blob":"{name}","value":{text}}}' if value else _dumps({"blob": name, "text": text}))
         extra = {"blobs": list(found.blobs)} if found.blobs else {}
-        yield _dumps({**wire, "data": json.loads(found.text), **extra})
+        self._line(_dumps({**wire, "data": json.loads(found.text), **extra}))
+
+
+def lines(events: Iterable[Event]) -> Iterator[str]:
+    """A run as lines of JSON, see `LineWriter`."""
+    found: list[str] = []
+    writer = LineWriter(found.append)
+    for event in events:
+        writer.write(event)
+        yield from found
+        found.clear()
 
 
 def events_of_lines(texts: Iterable[str]) -> Iterator[Event]:
