@@ -29,7 +29,7 @@ from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.execution.state.sqlite_file import RunFile
 from dipeo_nb.notebook.session import Session
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("runs-v*.db"))
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("runs-v*.db"))
 
 
 @pytest.fixture(autouse=True)
