@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,6 +26,37 @@ async def uncancelled(work: Awaitable[T]) -> T:
     if not future.cancelled():
         future.exception()  # else asyncio reports it as never retrieved
     raise cancelled
+
+
+def begun(work: Awaitable[None]) -> Awaitable[None] | None:
+    """Begin *work*, as awaiting it would. Return None when it is done already, else what is to be awaited at once in this task."""
+    if not isinstance(work, Coroutine):
+        return work
+    try:
+        return _Begun(work, work.send(None))
+    except StopIteration:
+        return None
+
+
+class _Begun:
+    """The rest of a coroutine that waits for *awaited*."""
+
+    def __init__(self, work: Coroutine[Any, Any, None], awaited: Any) -> None:
+        self._work, self._awaited = work, awaited
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        awaited = self._awaited
+        while True:
+            try:
+                value = yield awaited
+            except BaseException as error:  # noqa: BLE001 - as `yield from` does
+                resume = functools.partial(self._work.throw, error)
+            else:
+                resume = functools.partial(self._work.send, value)
+            try:
+                awaited = resume()
+            except StopIteration:
+                return
 
 
 async def on_loop(loop: asyncio.AbstractEventLoop | None, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -19,8 +19,9 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing
+from types import TracebackType
 from typing import Any, TypeVar
 
 from dipeo_nb.common import function_loop
@@ -68,17 +69,17 @@ def own_traceback(error: BaseException, *packages: str) -> str:
     return "".join(shown.format(chain=False))
 
 
-@contextmanager
-def contained() -> Iterator[None]:
+class contained:
     """Around plain user code that runs in this thread: what it raises is an ordinary exception."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, ESCAPING):
-            raise as_failure(error) from error
-        raise
-    except BaseException as error:
-        raise as_failure(error) from error
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        if error is not None and (failure := as_failure(error)) is not error:
+            raise failure from error
 
 
 async def awaited(work: Awaitable[T]) -> T:

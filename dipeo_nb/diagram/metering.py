@@ -7,8 +7,7 @@ it can be done again where it can be killed; otherwise the limits are what any e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -104,14 +103,16 @@ class metered:
             _METER.reset(self._token)
 
 
-@contextmanager
-def quick() -> Iterator[None]:
+class quick:
     """Evaluations in here are quick, or raise NotQuickError."""
-    token = _QUICK.set(True)
-    try:
-        yield
-    finally:
-        _QUICK.reset(token)
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _QUICK.set(True)
+
+    def __exit__(self, *_: object) -> None:
+        _QUICK.reset(self._token)
 
 
 def is_quick() -> bool:

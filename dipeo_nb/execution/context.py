@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 from dipeo_nb.common.values import is_plain, plain_value, well_formed
@@ -24,7 +25,7 @@ from dipeo_nb.execution import evaluation, shell_text
 from dipeo_nb.execution.code_state import View
 from dipeo_nb.execution.evaluation import Rendering, Request, SlowEvaluationError
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.inputs import Inputs
+from dipeo_nb.execution.inputs import Inputs, NamesAsRead
 from dipeo_nb.execution.journal import Journal
 from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.run_options import RunOptions
@@ -99,26 +100,56 @@ class NodeContext:
         self.attempt = attempt
         """1-based; more than 1 when it was begun before, by this process (retries) or by one that is gone."""
         self.inputs = inputs
-        self.published: dict[str, Any] = {}
-        """Global variables set so far."""
-        self.begun: set[str] = set()
+
+    # One is made for every run of a node, and most need little of what follows: it is made on first use.
+
+    last_try = True
+    """False while `retries` of the node are left."""
+    acting = False
+    """Whether a function of the user's own is at work, which cannot be begun again."""
+    published: Mapping[str, Any] = MappingProxyType({})
+    """Global variables set so far."""
+
+    @cached_property
+    def begun(self) -> set[str]:
         """Runs of sub-diagrams that this process began for it."""
-        self.last_try = True
-        """False while `retries` of the node are left."""
-        self.acting = False
-        """Whether a function of the user's own is at work, which cannot be begun again."""
-        self._slow: dict[tuple[str, str, int], Rendering] = {}
-        self._kept: list[Mapping[str, Any]] = []
+        return set()
+
+    @cached_property
+    def _slow(self) -> dict[tuple[str, str, int], Rendering]:
+        return {}
+
+    @cached_property
+    def _kept(self) -> list[Mapping[str, Any]]:
         """What the identities in the keys of `_slow` belong to."""
-        self._warned: list[str] = []
-        self._again: list[str] = []
+        return []
+
+    @cached_property
+    def _warned(self) -> list[str]:
+        return []
+
+    @cached_property
+    def _again(self) -> list[str]:
         """Warnings of the attempt before."""
-        self._token = secrets.token_hex(8)
+        return []
+
+    @cached_property
+    def _token(self) -> str:
         """Of marks in commands; no value can hold one."""
-        self._meta: dict[str, Any] = {}
-        self._spent = Spending()
-        self._paid: list[UsageData] = []
+        return secrets.token_hex(8)
+
+    @cached_property
+    def _meta(self) -> dict[str, Any]:
+        return {}
+
+    @cached_property
+    def _spent(self) -> Spending:
+        return Spending()
+
+    @cached_property
+    def _paid(self) -> list[UsageData]:
         """Calls that no event tells of yet."""
+        return []
 
     @property
     def services(self) -> Services:
@@ -149,6 +180,13 @@ class NodeContext:
         }
         return {**given, **names}  # a label of the same name wins
 
+    @property
+    def names_as_read(self) -> Mapping[str, Any]:
+        """The same as `names`, of which only those are worked out that are read: for what reads few."""
+        if self.assigned.names:
+            return self.names
+        return NamesAsRead(self.inputs, self.execution.progress.variables, lambda: self.names)
+
     def _conversation(self) -> list[Mapping[str, Any]]:
         """The messages of the run so far, of all persons, with their labels as `from` and `to`."""
         persons = self.execution.plan.persons
@@ -162,7 +200,7 @@ class NodeContext:
         """
         value = value if is_plain(value) else plain_value(value, f"variable {name}")
         self.execution.progress.variables[name] = value
-        self.published[name] = value
+        self.published = {**self.published, name: value}
 
     def program(self, path: str, *, code: bool = False) -> str:
         """The text of a file that is run: for a diagram that is not the user's own, as it was shown before the run.

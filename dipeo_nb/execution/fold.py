@@ -136,8 +136,7 @@ class RunState:
     def fold(cls, events: Iterable[Event]) -> RunState:
         """The state after *events*."""
         state = cls()
-        for event in events:
-            state.apply(event)
+        state.apply_all(events)
         return state
 
     @classmethod
@@ -216,6 +215,13 @@ class RunState:
         handler = _APPLY.get(event.type)
         if handler is not None:
             handler(self, event)
+
+    def apply_all(self, events: Iterable[Event]) -> None:
+        """Take events in, as `apply` does."""
+        for event in events:
+            self.events = event[0]
+            if (handler := _APPLY.get(event[1])) is not None:
+                handler(self, event)
 
     # One method per event type, in the order of a run.
 

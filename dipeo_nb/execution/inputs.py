@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.values import MAX_DEPTH, UnsupportedValueError, is_plain, json_text, parse_json, plain_value
@@ -28,6 +28,8 @@ DEFAULT_HANDLES: tuple[str, ...] = ("default", "success", "results")
 """Handles on which a successful output leaves."""
 
 
+ABSENT: Any = object()
+"""Stands for a name that there is not."""
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 _WRAPPED = MAX_DEPTH + 20
 """Levels of an output: of the values that came from outside, and of what nodes put around them."""
@@ -133,6 +135,22 @@ class Inputs:
             self._name()
         return self._stale
 
+    def find(self, name: str) -> Any:
+        """What `names` has under a name that comes from the inputs, or ABSENT; without working all of them out when a single
+        unlabelled one arrived."""
+        if self._values is None and len(self.arrived) == 1:
+            item = self.arrived[0]
+            if not item.edge.label and item.edge.target_handle != "first":
+                value = view(item.output, item.edge.content_type)
+                if name != "default":
+                    return (_unwrapped(value) or {}).get(name, ABSENT)
+                inner = None if VARIABLES.isdisjoint(item.output.meta) else _fields(value)
+                return value if inner is None else inner.get("default", value)
+        for names in (self.passed, self.values, self.spread):
+            if name in names:
+                return names[name]
+        return ABSENT
+
     def names(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Everything a template, an expression or code can name, by precedence."""
         return {**variables, **self.spread, **self.values, **self.passed}
@@ -175,6 +193,31 @@ class Inputs:
         spread = _spread(values)
         spread.update((k, v) for k, v in extra.items() if k not in values)
         self._values, self._spread, self._stale = values, spread, frozenset(stale)
+
+
+class NamesAsRead(Mapping[str, Any]):
+    """What can be named, of which no more is worked out than is read.
+
+    Args:
+        inputs, variables: what most names come from, by precedence.
+        whole: gives all of it.
+    """
+
+    __slots__ = ("_inputs", "_variables", "_whole")
+
+    def __init__(self, inputs: Inputs, variables: Mapping[str, Any], whole: Callable[[], Mapping[str, Any]]) -> None:
+        self._inputs, self._variables, self._whole = inputs, variables, whole
+
+    def __getitem__(self, name: str) -> Any:
+        if (value := self._inputs.find(name)) is not ABSENT:
+            return value
+        return self._variables[name] if name in self._variables else self._whole()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole())
+
+    def __len__(self) -> int:
+        return len(self._whole())
 
 
 def resolve(arrived: Iterable[Arrived]) -> Inputs:

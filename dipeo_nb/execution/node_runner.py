@@ -16,6 +16,7 @@ from dipeo_nb.errors import BudgetExceededError, NodeTimeoutError
 from dipeo_nb.execution import handlers, run_log
 from dipeo_nb.execution.context import NodeContext, RunScope
 from dipeo_nb.execution.failures import as_run_error, describe
+from dipeo_nb.execution.handlers import Handler
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.memory import as_record
 from dipeo_nb.execution.record import message_of, output_of, published
@@ -31,6 +32,8 @@ class NodeRunner:
         self._scope = scope
         self._gate, self._plan, self._hear = scope.gate, scope.plan, scope.hear
         self._reuse = scope.options.reuse
+        self._work: dict[int, tuple[run_log.Place, Handler]] = {}
+        """Where the work of a node logs to, and what does it; looked up once for each node."""
         self._renamed: dict[str, str] = {}
         """Ids of messages that were taken over from the log of another run → theirs here."""
 
@@ -44,12 +47,20 @@ class NodeRunner:
         if self._reuse and (event := self._reuse.get((node.index, context.run))) is not None:
             return self._taken_over(context, event)
         self._gate.check(node, self._plan)
-        token = run_log.enter(run_log.Place(self._hear, node))
+        place, execute = self._work.get(node.index) or self._looked_up(node)
+        token = run_log.enter(place)
         try:
-            with user_code.contained():
-                return self._repeated(context) if node.spec.retries else handlers.begin(context)
+            return self._repeated(context) if node.spec.retries else handlers.begin(context, execute)
+        except BaseException as error:
+            if (failure := user_code.as_failure(error)) is error:
+                raise
+            raise failure from error
         finally:
             run_log.leave(token)
+
+    def _looked_up(self, node: PlanNode) -> tuple[run_log.Place, Handler]:
+        found = self._work[node.index] = run_log.Place(self._hear, node), handlers.get(node.type)
+        return found
 
     async def finish(self, context: NodeContext, work: Awaitable[Output]) -> Output:
         """What was begun, to its end. For a task that does nothing else.
@@ -57,7 +68,7 @@ class NodeRunner:
         Raises:
             Exception: as `begin`.
         """
-        run_log.enter(run_log.Place(self._hear, context.node))
+        run_log.enter(self._work[context.node.index][0])
         return await (work if context.node.spec.retries else self._in_time(context, work))
 
     async def _in_time(self, context: NodeContext, work: Awaitable[Output]) -> Output:
@@ -84,7 +95,7 @@ class NodeRunner:
             context.last_try = retry == node.spec.retries
             try:
                 with user_code.contained():
-                    result = handlers.begin(context)
+                    result = handlers.begin(context, self._work[node.index][1])
                 output = result if isinstance(result, Output) else await self._in_time(context, result)
             except BudgetExceededError:
                 raise

@@ -115,10 +115,14 @@ def get(node_type: str) -> Handler:
     return _lookup(node_type).execute
 
 
-def begin(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
-    """Begin the node's work: its output at once, or a coroutine for `complete`."""
+def begin(context: NodeContext, execute: Handler) -> Output | Coroutine[Any, Any, Output]:
+    """Begin the node's work: its output at once, or a coroutine for `complete`.
+
+    Args:
+        execute: what `get` gives for its type.
+    """
     try:
-        return get(context.node.type)(context)
+        return execute(context)
     except SlowEvaluationError as slow:
         return _resumed(context, slow)
 

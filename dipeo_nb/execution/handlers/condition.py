@@ -87,7 +87,7 @@ def _holds(context: NodeContext, expression: str) -> bool | Awaitable[bool]:
         variables = context.variables
         return variables if any(name in variables for name in context.inputs.names({})) else None
 
-    return holds(expression, context.names, hidden)
+    return holds(expression, context.names_as_read, hidden)
 
 
 async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
