@@ -34,7 +34,7 @@ class OpenOnUse:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._service, name)
-        if name in _LIFECYCLE or isinstance(value, type) or not callable(value) or self._is_open():
+        if self._is_open() or name in _LIFECYCLE or isinstance(value, type) or not callable(value):
             return value
 
         @functools.wraps(value)

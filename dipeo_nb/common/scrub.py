@@ -256,9 +256,10 @@ class Redactor:
         if kind in _ATOMS:
             return False
         if kind is dict or isinstance(value, Mapping):
-            dirty = self._dirty
             for name, item in value.items():
-                if dirty(item) or (type(name) is str and len(name) >= SHORTEST and dirty(name)):
+                if type(item) not in _ATOMS and self._dirty(item):
+                    return True
+                if type(name) is str and len(name) >= SHORTEST and self._marked(name):
                     return True
             return False
         if isinstance(value, (list, tuple, set, frozenset)):

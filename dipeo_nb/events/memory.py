@@ -227,6 +227,8 @@ class InMemoryEventBus:
         self._overflow: Overflow = overflow
         self._apart = apart
         self._subscribers: list[_Subscriber] = []
+        self._blocking: list[_Subscriber] = []
+        """Those for whose queues publishers wait."""
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._published = 0
@@ -269,7 +271,7 @@ class InMemoryEventBus:
     async def publish_batch(self, events: Sequence[Event]) -> None:
         check_events(events)
         # Deliver nothing until all subscribers have room; from then on nothing can interrupt.
-        while (full := self._full(events)) is not None:
+        while self._blocking and (full := self._full(events)) is not None:
             queue, count = full
             await on_loop(queue.loop, functools.partial(queue.until_roomy, count))
         self._deliver(events)
@@ -328,13 +330,17 @@ class InMemoryEventBus:
             subscriber.inbox = Inbox((_RANK[priority], subscriber.id), subscriber.call)
         with self._lock:
             # A new list, so that handlers may subscribe and unsubscribe during delivery.
-            self._subscribers = sorted([*self._subscribers, subscriber], key=lambda s: (_RANK[s.priority], s.id))
+            self._set([*self._subscribers, subscriber])
         return Subscription(subscriber.id)
+
+    def _set(self, subscribers: Iterable[_Subscriber]) -> None:
+        self._subscribers = sorted(subscribers, key=lambda s: (_RANK[s.priority], s.id))
+        self._blocking = [s for s in self._subscribers if s.queue is not None and s.overflow == "block"]
 
     def unsubscribe(self, subscription: Subscription) -> None:
         with self._lock:
             leaving = [s for s in self._subscribers if s.id == subscription.id]
-            self._subscribers = [s for s in self._subscribers if s.id != subscription.id]
+            self._set(s for s in self._subscribers if s.id != subscription.id)
         for subscriber in leaving:
             subscriber.gone = True
             if subscriber.inbox is not None:
@@ -371,9 +377,9 @@ class InMemoryEventBus:
 
     def _full(self, events: Sequence[Event]) -> tuple[_Queue, int] | None:
         """Return the queue of a subscriber that the publisher waits for, and the number of events to put."""
-        for subscriber in self._subscribers:
+        for subscriber in self._blocking:
             queue = subscriber.queue
-            if queue is None or subscriber.overflow != "block" or queue.takes(len(events)):
+            if queue is None or queue.takes(len(events)):
                 continue
             fitting = [event for event in events if subscriber.fits(event)]
             count = len(fitting)
@@ -463,7 +469,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def check_events(events: Sequence[Event]) -> None:
     """Raise EventBusError (`invalid`) when one of them is not an event."""
     for event in events:
-        if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - who calls may not be typed
+        if type(event) is not Event and not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - who calls may not be typed
             raise EventBusError(
                 f"A {type(event).__name__} is not an event; nothing was published.",
                 hint="Publish dipeo_nb.domain.events.Event objects.",

@@ -74,6 +74,8 @@ class PlainHandlers:
         self._lock = threading.Lock()
         self._due: set[Inbox] = set()
         """Those with unhandled events."""
+        self.crowded = False
+        """Whether so many events wait for a handler that publishers should wait, too."""
         self._worker: _Worker | None = None
         """The thread that serves all that are not late."""
         self._waking: asyncio.AbstractEventLoop | None = None
@@ -89,10 +91,13 @@ class PlainHandlers:
             inbox.batches.append(events)
             inbox.unhandled += len(events)
             self._due.add(inbox)
-            while inbox.late and inbox.unhandled > self._limit and len(inbox.batches) > 1:
-                oldest = len(inbox.batches.popleft())
-                inbox.unhandled -= oldest
-                dropped += oldest
+            if inbox.late:
+                while inbox.unhandled > self._limit and len(inbox.batches) > 1:
+                    oldest = len(inbox.batches.popleft())
+                    inbox.unhandled -= oldest
+                    dropped += oldest
+            elif inbox.unhandled >= CROWDED:
+                self.crowded = True
         loop = asyncio.get_running_loop()
         if self._waking is not loop:
             self._waking = loop
@@ -106,11 +111,6 @@ class PlainHandlers:
             inbox.batches.clear()
             self._settle(inbox)
 
-    @property
-    def crowded(self) -> bool:
-        """Whether so many events wait for a handler that publishers should wait, too."""
-        return any(inbox.unhandled >= CROWDED and not inbox.late for inbox in tuple(self._due))
-
     async def caught_up(self, *, late: bool) -> None:
         """Wait until all events have been handled.
 
@@ -122,6 +122,7 @@ class PlainHandlers:
             self._wake()
             with self._lock:
                 if not self._behind(late):
+                    self.crowded = False
                     return
                 waiter: asyncio.Future[None] = loop.create_future()
                 self._waiters.append((late, waiter))

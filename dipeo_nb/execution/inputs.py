@@ -289,7 +289,7 @@ def settled(output: Output) -> Output:
     Raises:
         UnsupportedValueError: its body has no form.
     """
-    body, text, meta = output.body, output.text, output.meta
+    body, text, _, meta, _, _ = output
     if not is_plain(body, _WRAPPED):
         body = plain_value(body, "result", levels=_WRAPPED)
     if text is not None and not is_plain(text):

@@ -79,14 +79,15 @@ def run_failed(error: DipeoError, status: Status, duration_ms: float, statuses: 
 
 
 def node_started(node: PlanNode, run: int, inputs: Inputs, attempt: int | None) -> NodeStarted:
+    arrived = inputs.arrived
     payload: NodeStarted = {
         "label": node.label,
         "node_type": node.type,
         "run": run,
         # Lists, as JSON has them; a cast would be a call more for every run of a node.
-        "inputs": {a.edge.label or a.edge.target_handle: [a.source_id, a.run] for a in inputs.arrived},  # pyright: ignore[reportAssignmentType]
+        "inputs": {a[0].label or a[0].target_handle: [a[1], a[3]] for a in arrived},  # pyright: ignore[reportAssignmentType]
     }
-    if len(payload["inputs"]) < len(inputs.arrived):  # two of one name
+    if len(payload["inputs"]) < len(arrived):  # two of one name
         payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]  # pyright: ignore[reportGeneralTypeIssues]
     if attempt is not None:
         payload["attempt"] = attempt
@@ -102,20 +103,21 @@ def node_completed(
         label: of the node, without secrets.
         published: global variables that it has set.
     """
+    body, text, handles, meta, conversation, _ = output
     payload: NodeCompleted = {
         "label": label,
         "node_type": node.type,
         "run": run,
         "status": "completed",
-        "output": redactor(output.body),
-        "text": redactor(output.text) if output.text else output.text,
-        "handles": output.handles,
-        "meta": redactor(output.meta) if output.meta else output.meta,  # pyright: ignore[reportAssignmentType]
+        "output": redactor(body),
+        "text": redactor(text) if text else text,
+        "handles": handles,
+        "meta": redactor(meta) if meta else meta,  # pyright: ignore[reportAssignmentType]
         "globals": redactor(published) if published else {},
         "duration_ms": duration_ms,
     }
-    if output.conversation is not None and "at" in output.conversation:
-        payload["conversation"] = cast(ConversationPoint, output.conversation["at"])
+    if conversation is not None and "at" in conversation:
+        payload["conversation"] = cast(ConversationPoint, conversation["at"])
     return payload
 
 
