@@ -67,9 +67,10 @@ def looks_random(value: str) -> bool:
 
 def names_secret(name: str, value: str) -> bool:
     """Whether a value under a name is a secret as it stands: neither a template nor a reference to a variable."""
-    if not value.strip() or is_reference(value):
+    certain = is_secret_name(name)
+    if not certain and not may_be_secret_name(name):
         return False
-    return is_secret_name(name) or (may_be_secret_name(name) and looks_random(value))
+    return bool(value.strip()) and not is_reference(value) and (certain or looks_random(value))
 
 
 def is_reference(value: str) -> bool:
@@ -80,6 +81,10 @@ def is_reference(value: str) -> bool:
 
 def secrets_in(value: Any, name: str = "") -> Iterator[str]:
     """The values in plain data whose names mark them as secrets, at any depth."""
+    if type(value) is str:
+        if names_secret(name, value):
+            yield from of_header(value)
+        return
     waiting: list[tuple[str, Any, int]] = [(name, value, 0)]
     while waiting:
         called, item, depth = waiting.pop()
@@ -130,7 +135,7 @@ def secrets_of_text(text: str, *, code: bool = True) -> Iterator[str]:
                 yield found["value"]
                 if found["scheme"].lower() == "basic":
                     yield from _of_basic(found["value"])
-    if not code or not any(hint in lower for hint in _HINTS):
+    if not code or not _HINT.search(lower):
         return
     for pattern in (_QUOTED, _IN_HEADER, _OPTION, _SHELL):
         for found in pattern.finditer(text):
@@ -144,10 +149,9 @@ _GAP = re.compile(r"\s")
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"[A-Za-z]")
 _SCHEMES = frozenset(("bearer", "basic", "token", "apikey", "api-key", "key", "digest", "negotiate", "bot"))
-_HINTS = (
-    "tok", "key", "pass", "pwd", "secret", "auth", "credential", "jwt", "pat", "cookie", "session", "sig", "sas", "dsn", "webhook",
-    "bearer", "connection", "pin", "otp", "nonce", "csrf", "-u",
-)  # fmt: skip
+_HINT = re.compile(
+    "tok|key|pass|pwd|secret|auth|credential|jwt|pat|cookie|session|sig|sas|dsn|webhook|bearer|connection|pin|otp|nonce|csrf|-u"
+)
 """One of these is in every text in which the patterns below find something; looking for them is faster."""
 _NAME = r"(?<![\w-])(?P<name>[A-Za-z_][\w-]{0,80})"
 _QUOTED = re.compile(

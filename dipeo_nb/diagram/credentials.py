@@ -7,6 +7,7 @@ assignment in code, the password in an address. Templates (`{{globals.token}}`) 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from dipeo_nb.common.secret_names import is_reference, of_pair, secrets_in, secrets_of_text
@@ -44,11 +45,21 @@ def of_node(node: DomainNode) -> Iterator[tuple[str, str]]:
             if isinstance(user, str) and isinstance(password, str) and not is_reference(password):
                 yield from ((field, secret) for secret in of_pair(user, password))
             continue
-        known = secrets_in(_mapping(value) or value, field)
-        yield from ((field, secret) for secret in known)
+        if type(value) in _ATOMS:
+            continue
+        for secret in secrets_in(_mapping(value) or value, field):
+            yield field, secret
         for name, text in _texts(value, field):
-            prose = any(word in name.lower() for word in _PROSE)
-            yield from ((field, secret) for secret in secrets_of_text(text, code=not prose))
+            for secret in secrets_of_text(text, code=not _is_prose(name)):
+                yield field, secret
+
+
+_ATOMS = frozenset([int, float, bool, type(None)])
+
+
+@lru_cache(maxsize=1_000)
+def _is_prose(name: str) -> bool:
+    return any(word in name.lower() for word in _PROSE)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -63,6 +74,9 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
     """(name of the field, text) for every text in plain data."""
+    if type(value) is str:
+        yield name, value
+        return
     waiting: list[tuple[str, Any]] = [(name, value)]
     while waiting:
         called, item = waiting.pop()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 import inflection
@@ -92,14 +94,13 @@ def check_file(template: str) -> Names:
     Raises:
         TemplateError: bad syntax, or a filter that is not there; facts: line.
     """
-    env = _environment(lambda _: None)
     try:
-        tree = env.parse(template)
+        tree = _ENVIRONMENT.parse(template)
     except (TemplateSyntaxError, RecursionError) as error:
         raise _failed("the template", error, "Correct the template.") from error
-    check_filters(env, tree, template)
+    check_filters(_ENVIRONMENT, tree, template)
     names = names_of(tree, template)
-    return Names(names.all, names.needed - env.globals.keys())
+    return Names(names.all, names.needed - _ENVIRONMENT.globals.keys())
 
 
 def parse_file(template: str) -> nodes.Template:
@@ -108,15 +109,7 @@ def parse_file(template: str) -> nodes.Template:
     Raises:
         jinja2.TemplateError: bad syntax.
     """
-    return _environment(lambda _: None).parse(template)
-
-
-def _environment(load: Callable[[str], str | None]) -> SandboxEnvironment:
-    env = make_environment(
-        _Environment, FILTERS, undefined=StrictUndefined, loader=FunctionLoader(load), finalize=_finished, cache_size=100
-    )
-    env.globals |= {name: _function(name, function) for name, function in FILTERS.items()}
-    return env
+    return _ENVIRONMENT.parse(template)
 
 
 def _function(name: str, function: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -142,7 +135,7 @@ def render_file(
     Raises:
         TemplateError: bad syntax, a name that is missing, something that templates may not do, or too much of it.
     """
-    env = _environment(load)
+    env = _ENVIRONMENT.overlay(loader=FunctionLoader(load), cache_size=100)
     try:
         pieces: list[str] = []
         length = 0
@@ -196,7 +189,30 @@ def _finished(value: Any) -> Any:
 
 
 class _Environment(SandboxEnvironment):
-    """The work of all templates is metered."""
+    """The work of all templates is metered, and each is compiled once."""
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         return Counted().visit(super()._parse(source, name, filename))
+
+    def compile(self, source: Any, name: str | None = None, filename: str | None = None, raw: bool = False, defer_init: bool = False) -> Any:
+        if type(source) is str and not raw and not defer_init:
+            return _compiled(source, name, filename)
+        return super().compile(source, name, filename, raw, defer_init)
+
+    def compiled(self, source: str, name: str | None, filename: str | None) -> CodeType:
+        return super().compile(source, name, filename)
+
+
+def _made_environment() -> _Environment:
+    env = make_environment(_Environment, FILTERS, undefined=StrictUndefined, finalize=_finished)
+    env.globals |= {name: _function(name, function) for name, function in FILTERS.items()}
+    return env
+
+
+_ENVIRONMENT = _made_environment()
+"""What a rendering overlays with its own way to find other templates."""
+
+
+@lru_cache(maxsize=200)
+def _compiled(source: str, name: str | None, filename: str | None) -> CodeType:
+    return _ENVIRONMENT.compiled(source, name, filename)

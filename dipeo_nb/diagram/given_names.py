@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import ContentType, DBOperation
@@ -29,7 +30,10 @@ class GivenNames:
         self.nodes = {node.id: node for node in model.nodes}
         self.incoming = incoming
         self.specs = specs
+        self._open: dict[tuple[str, bool], bool] = {}
+        """What `_may_be_mapping` has found out, by node and whether it was asked of an object."""
 
+    @cached_property
     def published(self) -> set[str]:
         """Keys of the start nodes' custom_data."""
         found: set[str] = set()
@@ -47,7 +51,7 @@ class GivenNames:
         found: set[str] = set()
         for arrow in self.incoming[node.id]:
             source = self.nodes[arrow.source]
-            if self._may_be_mapping(source, arrow.content_type, frozenset()):
+            if self._may_be_mapping(source, arrow.content_type):
                 return None
             found.add(arrow.label or "default")
             if not arrow.label:
@@ -57,9 +61,9 @@ class GivenNames:
     def may_bring_items(self, node: DomainNode, name: str) -> bool:
         """Whether the items of a batch node can come under that name: as the label of an arrow, as an unlabelled list, as a key
         of a mapping or as a variable of the run; an input that is given to the run is not thought of."""
-        if name in self.published():
+        if name in self.published:
             return True
-        words = self.written()
+        words = self.written
         if words is None or name in words:
             return True
         for arrow in self.incoming[node.id]:
@@ -67,24 +71,45 @@ class GivenNames:
             if arrow.label == name or (not arrow.label and not isinstance(spec, StartNode)):
                 return True
             own_words = isinstance(spec, CodeJobNode) and not spec.isolated  # they are among `words`
-            if not own_words and self._may_be_mapping(source, arrow.content_type, frozenset()):
+            if not own_words and self._may_be_mapping(source, arrow.content_type):
                 return True
         return False
 
-    def _may_be_mapping(self, node: DomainNode, content_type: str | None, seen: frozenset[str]) -> bool:
-        spec = self.specs.get(node.id)
-        if node.id in seen or isinstance(spec, StartNode):
-            return False  # a start node brings what is known anywhere: its data and the run's variables
-        if isinstance(spec, ConditionNode):
-            arrows = self.incoming[node.id]
-            if len(arrows) > 1 and any(arrow.label for arrow in arrows):
+    def _may_be_mapping(self, node: DomainNode, content_type: str | None) -> bool:
+        """Whether a node may give a mapping on an arrow of that content type. Conditions pass on what reaches them, so that the
+        question goes back through them; each is looked at once, however many ask."""
+        start = (node.id, content_type == ContentType.OBJECT)
+        came_from: dict[tuple[str, bool], tuple[str, bool] | None] = {start: None}
+        waiting = [start]
+        while waiting:
+            place = waiting.pop()
+            spec = self.specs.get(place[0])
+            known = self._open.get(place)
+            if known is None and isinstance(spec, ConditionNode):
+                arrows = self.incoming[place[0]]
+                if not arrows or not (place[1] or (len(arrows) > 1 and any(arrow.label for arrow in arrows))):
+                    for arrow in arrows:
+                        before = (arrow.source, arrow.content_type == ContentType.OBJECT)
+                        if before not in came_from:
+                            came_from[before] = place
+                            waiting.append(before)
+                    continue
+                known = True
+            elif known is None:
+                known = self._gives_mapping(self.nodes[place[0]], spec, place[1])
+            if known:
+                while place is not None:
+                    self._open[place] = True
+                    place = came_from[place]
                 return True
-            return any(
-                self._may_be_mapping(self.nodes[a.source], a.content_type, seen | {node.id})
-                or content_type == ContentType.OBJECT
-                for a in arrows
-            )
-        if content_type == ContentType.OBJECT:
+        self._open.update(dict.fromkeys(came_from, False))
+        return False
+
+    def _gives_mapping(self, node: DomainNode, spec: NodeSpec | None, is_object: bool) -> bool:
+        """The same of a node that is no condition."""
+        if isinstance(spec, StartNode):
+            return False  # a start node brings what is known anywhere: its data and the run's variables
+        if is_object:
             return True  # text is read as JSON there
         if isinstance(spec, PersonJobNode):
             return bool(spec.text_format or spec.text_format_file or spec.batch)
@@ -96,8 +121,12 @@ class GivenNames:
             )
         return node.type not in ("user_response", "template_job")  # these give text
 
+    @cached_property
     def written(self) -> set[str] | None:
-        """Words of all code that can set variables of the run, and loop counters; None when code is in files."""
+        """Words of all code that can set variables of the run, and loop counters; None when code is in files.
+
+        Not to be asked before all nodes have their specs.
+        """
         words: set[str] = set()
         for spec in self.specs.values():
             if isinstance(spec, CodeJobNode) and not spec.isolated:

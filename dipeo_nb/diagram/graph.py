@@ -20,14 +20,15 @@ decides nor from what comes after it) brings *data* and starts nothing; nor does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from dipeo_nb.diagram.graph_loops import (
     Ends,
     behind_loops,
     common_length,
-    components_of,
     discovery_ranks,
     entered_elsewhere,
     exits_of,
@@ -38,12 +39,13 @@ from dipeo_nb.diagram.graph_loops import (
 )
 from dipeo_nb.domain.diagram import DomainArrow, DomainNode
 from dipeo_nb.domain.nodes import NodeSpec
-from dipeo_nb.domain.plan import Awaited, PlanEdge, PlanNode
+from dipeo_nb.domain.plan import NOTHING, Awaited, PlanEdge, PlanNode
 
 Way = tuple[int, int, tuple[int, ...]]
 """Change of a stamp `t` between two nodes: `t[:keep]`, its last counter raised by `add`, then `rest`."""
 Ways = dict[Way, int]
 """Bit mask of the nodes from which each way leads."""
+PERSON = "person_job"
 ONLY_IF = -1
 """The key of data arrows in `PlanNode.gathers`."""
 
@@ -77,7 +79,7 @@ def link(
 
     exits = exits_of(ends, loops, branches, outgoing)
     only_if = only_if_arrows(sequence, ends, incoming, back, split - skippable)
-    behind, behind_next = behind_loops(ends, loops, back, exits)
+    behind, behind_next = behind_loops(sequence, ends, outgoing, loops, back, exits)
     chains = _chains(sequence, ends, loops, back, behind, only_if)
     gathered = _gathered(ends, chains, back, behind, behind_next)
 
@@ -109,29 +111,26 @@ def link(
             )
         )
 
-    components = {
-        n: number
-        for number, members in enumerate(components_of(range(count), ends, set(range(len(ends)))))
-        for n in members
-    }
-    sizes: dict[int, int] = {}
-    for number in components.values():
-        sizes[number] = sizes.get(number, 0) + 1
+    components = [around[0] if around else len(headers) + n for n, around in enumerate(loops)]
+    sizes = Counter(components)
     reached = reachable_nodes(count, ends, incoming, outgoing)
-    ways = _ways(sequence, plan_edges, chains, incoming)
     several = entered_elsewhere(ends, loops, headers)
+    persons = _persons_of_loops(specs, loops)
     limits = {i: _written_limit(node, spec) for i, (node, spec) in enumerate(nodes)}
     largest = _largest_limits(loops, limits)
 
-    def awaited(edges: Iterable[int]) -> Awaited:
-        return _awaited([plan_edges[e] for e in edges], ways, chains, reached)
+    settled = [
+        i not in several
+        and not any(
+            (edge := plan_edges[e]).data or edge.gathered >= 0 or (edge.back and chains[edge.source] != chains[i]) for e in into
+        )
+        for i, into in enumerate(incoming)
+    ]
+    waits = _waits(sequence, components, plan_edges, chains, incoming, outgoing, conditions, settled, reached)
 
     plan_nodes: list[PlanNode] = []
     for i, (node, spec) in enumerate(nodes):
         into = [plan_edges[e] for e in incoming[i]]
-        joins = i not in conditions
-        firsts = tuple(e.index for e in into if e.first)
-        later = [e.index for e in into if not e.first and not e.optional]
         plan_nodes.append(
             PlanNode(
                 index=i,
@@ -141,7 +140,7 @@ def link(
                 spec=spec,
                 incoming=tuple(incoming[i]),
                 outgoing=tuple(outgoing[i]),
-                any_join=not joins,
+                any_join=i in conditions,
                 max_runs=getattr(spec, "max_iteration", None),
                 written_limit=limits[i],
                 loops=loops[i],
@@ -153,15 +152,12 @@ def link(
                 component_size=sizes[components[i]],
                 required=tuple(e.index for e in into if e.required),
                 backs=tuple(e.index for e in into if e.back and not e.optional),
-                first=firsts,
-                settled=i not in several
-                and not any(
-                    e.data or e.gathered >= 0 or (e.back and chains[e.source] != chains[e.target]) for e in into
-                ),
-                awaited=awaited(later if joins else ()),
-                first_awaited=awaited([e.index for e in into if e.first or e.data] if firsts else ()),
-                gathers={} if joins else _gathers(into, awaited),
-                reachable=i in reached,
+                first=tuple(e.index for e in into if e.first),
+                settled=settled[i],
+                awaited=waits[i].awaited,
+                first_awaited=waits[i].first,
+                gathers=waits[i].gathers,
+                judged=next((persons[loop] for loop in reversed(loops[i]) if loop in persons), ()) if i in conditions else (),
             )
         )
     return tuple(plan_nodes), tuple(plan_edges)
@@ -170,10 +166,8 @@ def link(
 def judged_by(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: PlanNode) -> list[PlanNode]:
     """The person_jobs whose limits a `detect_max_iterations` condition watches: those of the innermost loop around it that
     holds any; outside such loops, those from which arrows lead to it."""
-    persons = [n for n in nodes if n.type == "person_job"]
-    for loop in reversed(condition.loops):
-        if inside := [n for n in persons if loop in n.loops]:
-            return inside
+    if condition.judged:
+        return [nodes[i] for i in condition.judged]
     before = {condition.index}
     waiting = [condition.index]
     while waiting:
@@ -181,11 +175,20 @@ def judged_by(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: P
             if (source := edges[e].source) not in before:
                 before.add(source)
                 waiting.append(source)
-    return [n for n in persons if n.index in before]
+    return [nodes[i] for i in sorted(before) if nodes[i].type == PERSON]
+
+
+def _persons_of_loops(specs: Sequence[NodeSpec], loops: Sequence[tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    found: dict[int, list[int]] = {}
+    for n, spec in enumerate(specs):
+        if spec.META.type == PERSON:
+            for loop in loops[n]:
+                found.setdefault(loop, []).append(n)
+    return {loop: tuple(persons) for loop, persons in found.items()}
 
 
 def _is_first(arrow: DomainArrow, target: NodeSpec) -> bool:
-    return target.META.type == "person_job" and (
+    return target.META.type == PERSON and (
         arrow.target_handle == "first" or bool(arrow.data.get("requires_first_execution"))
     )
 
@@ -218,7 +221,7 @@ def _chains(
     ends: Ends,
     loops: Sequence[tuple[int, ...]],
     back: set[int],
-    behind: Sequence[frozenset[int]],
+    behind: Sequence[int],
     only_if: set[int],
 ) -> list[tuple[int, ...]]:
     """The loops whose rounds each node counts.
@@ -241,7 +244,7 @@ def _chains(
         brought: set[tuple[int, ...]] = set()
         for e in entering.get(place, ()):
             chain = chains[ends[e][0]]
-            cut = next((i for i, loop in enumerate(chain) if loop in behind[target]), len(chain))
+            cut = next((i for i, loop in enumerate(chain) if behind[target] >> loop & 1), len(chain))
             brought.add(chain[:cut])
         longest = sorted(brought)
         # Sorted, a chain comes right before those that begin with it.
@@ -263,32 +266,95 @@ def _gathered(
     ends: Ends,
     chains: Sequence[tuple[int, ...]],
     back: set[int],
-    behind: Sequence[frozenset[int]],
-    behind_next: Mapping[int, frozenset[int]],
+    behind: Sequence[int],
+    behind_next: Mapping[int, int],
 ) -> list[int]:
     """Of each arrow, the outermost loop that its target is behind and whose rounds its source counts; -1: none."""
     found: list[int] = []
     for e, (source, target) in enumerate(ends):
-        left = behind_next.get(target, frozenset()) if e in back else behind[target]
-        found.append(next((loop for loop in chains[source] if loop in left), -1))
+        left = behind_next.get(target, 0) if e in back else behind[target]
+        found.append(next((loop for loop in chains[source] if left >> loop & 1), -1) if left else -1)
     return found
 
 
 # Who can still bring a token.
 
 
-def _ways(
+class _Waits(NamedTuple):
+    """Whom a node waits for; see the fields of `PlanNode`."""
+
+    awaited: Awaited = NOTHING
+    first: Awaited = NOTHING
+    gathers: Mapping[int, Awaited] = {}
+
+
+def _waits(
     sequence: Sequence[int],
+    components: Sequence[int],
     edges: Sequence[PlanEdge],
     chains: Sequence[tuple[int, ...]],
     incoming: Sequence[Sequence[int]],
-) -> list[Ways]:
-    """For each node, the nodes that can make it run, with the shortest ways in rounds from there; itself is one."""
-    ways: list[Ways] = [{(len(chain), 0, ()): 1 << n} for n, chain in enumerate(chains)]
+    outgoing: Sequence[Sequence[int]],
+    conditions: set[int],
+    settled: Sequence[bool],
+    reached: set[int],
+) -> list[_Waits]:
+    """Whom each node waits for.
+
+    Goes from component to component, in an order in which arrows lead ahead. The ways to a node are forgotten as soon as no
+    arrow asks for them any more: they are as long as the diagram, and there is one for each node.
+    """
+    found = [_Waits()] * len(sequence)
+    members: dict[int, list[int]] = {}
+    for n in sequence:
+        members.setdefault(components[n], []).append(n)
+    asking = [sum(components[edges[e].target] != components[n] for e in out) for n, out in enumerate(outgoing)]
+    ways: dict[int, Ways] = {}
+
+    def awaited(into: Sequence[PlanEdge]) -> Awaited:
+        return _awaited(into, ways, chains, reached)
+
+    for inside in members.values():
+        _add_component(inside, ways, edges, chains, incoming)
+        for n in inside:
+            into = [edges[e] for e in incoming[n]]
+            if n in conditions:
+                found[n] = _Waits(gathers=_gathers(into, awaited))
+            elif len(into) == 1 and into[0].required and settled[n]:
+                # A token on its only arrow is all that it can wait for.
+                found[n] = _Waits(Awaited(0, (), _unreachable(into, reached)))
+            else:
+                later = [e for e in into if not e.first and not e.optional]
+                firsts = [e for e in into if e.first or e.data] if any(e.first for e in into) else []
+                found[n] = _Waits(awaited(later), awaited(firsts))
+        for n in inside:
+            for e in incoming[n]:
+                source = edges[e].source
+                if components[source] != components[n]:
+                    asking[source] -= 1
+                    if not asking[source]:
+                        del ways[source]
+            if not asking[n]:
+                del ways[n]
+    return found
+
+
+def _add_component(
+    inside: Sequence[int],
+    ways: dict[int, Ways],
+    edges: Sequence[PlanEdge],
+    chains: Sequence[tuple[int, ...]],
+    incoming: Sequence[Sequence[int]],
+) -> None:
+    """Add, for each node of a component, the nodes that can make it run, with the shortest ways in rounds from there; itself is
+    one. Those of the components before are known."""
+    for n in inside:
+        ways[n] = {(len(chains[n]), 0, ()): 1 << n}
+    loop = any(edges[e].back for n in inside for e in incoming[n])
     changed = True
     while changed:
         changed = False
-        for n in sequence:
+        for n in inside:
             found = dict(ways[n])
             for e in incoming[n]:
                 if not edges[e].data:
@@ -296,18 +362,16 @@ def _ways(
             found = _shortest(found)
             if found != ways[n]:
                 ways[n] = found
-                changed = True
-        if not any(edge.back for edge in edges):
-            break  # one walk in order was enough
-    return ways
+                changed = loop  # else one walk in order is enough
 
 
-def _add_ways(found: Ways, edge: PlanEdge, ways: Sequence[Ways], length: int) -> None:
+def _add_ways(found: Ways, edge: PlanEdge, ways: Mapping[int, Ways], length: int) -> None:
     """Add the ways that end with an arrow."""
     for way, nodes in ways[edge.source].items():
         longer = _extended(way, edge, length)
         if longer is not None:
-            found[longer] = found.get(longer, 0) | nodes
+            known = found.get(longer)
+            found[longer] = known | nodes if known else nodes
 
 
 def _extended(way: Way, edge: PlanEdge, length: int) -> Way | None:
@@ -354,7 +418,7 @@ def _shortest(ways: Ways) -> Ways:
 
 
 def _awaited(
-    edges: Sequence[PlanEdge], ways: Sequence[Ways], chains: Sequence[tuple[int, ...]], reached: set[int]
+    edges: Sequence[PlanEdge], ways: Mapping[int, Ways], chains: Sequence[tuple[int, ...]], reached: set[int]
 ) -> Awaited:
     """Whom a node waits for that waits for these of its arrows."""
     if not edges:
@@ -367,15 +431,19 @@ def _awaited(
     kept: list[tuple[int, int, tuple[int, ...], int]] = []
     for (keep, add, rest), nodes in _shortest(found).items():
         if nodes := nodes & ~(1 << n):
-            sources |= nodes
+            sources = sources | nodes if sources else nodes  # the same object where there is one way
             kept.append((keep, add, rest, nodes))
-    return Awaited(sources, tuple(kept), tuple(e.index for e in edges if e.source not in reached))
+    return Awaited(sources, tuple(kept), _unreachable(edges, reached))
 
 
-def _gathers(edges: Sequence[PlanEdge], awaited: Callable[[Iterable[int]], Awaited]) -> dict[int, Awaited]:
+def _unreachable(edges: Sequence[PlanEdge], reached: set[int]) -> tuple[int, ...]:
+    return tuple(e.index for e in edges if e.source not in reached)
+
+
+def _gathers(edges: Sequence[PlanEdge], awaited: Callable[[Sequence[PlanEdge]], Awaited]) -> dict[int, Awaited]:
     """The arrows a condition waits for, by the loop that it is behind; data arrows are always waited for."""
-    data = [e.index for e in edges if e.data and e.gathered < 0]
+    data = [e for e in edges if e.data and e.gathered < 0]
     found = {ONLY_IF: awaited(data)} if data else {}
     for loop in {e.gathered for e in edges if e.gathered >= 0}:
-        found[loop] = awaited([*data, *(e.index for e in edges if e.gathered == loop)])
+        found[loop] = awaited([*data, *(e for e in edges if e.gathered == loop)])
     return found

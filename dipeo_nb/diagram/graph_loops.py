@@ -57,52 +57,70 @@ def only_if_arrows(
     deciding: set[int],
 ) -> set[int]:
     """Arrows that start nothing, because others decide whether their target runs."""
+    number = {n: i for i, n in enumerate(n for n in sequence if n in deciding)}
     above = [0] * len(sequence)
-    """Bit mask of the nodes before each node, over forward arrows."""
+    """Bit mask of the deciding nodes before each node (over forward arrows) and of itself, as long as arrows ask for it."""
+    asking = [0] * len(sequence)
+    for e, (source, _) in enumerate(ends):
+        asking[source] += e not in back
     found: set[int] = set()
     for n in sequence:
         forward = [e for e in incoming[n] if e not in back]
-        deciders = 0
+        before = deciders = 0
         for e in forward:
             source = ends[e][0]
-            above[n] |= above[source] | 1 << source
+            before = before | above[source] if before else above[source]
             if source in deciding:
-                deciders |= 1 << source
+                deciders |= 1 << number[source]
         if deciders:
-            found.update(e for e in forward if not (above[ends[e][0]] | 1 << ends[e][0]) & deciders)
+            found.update(e for e in forward if not above[ends[e][0]] & deciders)
+        above[n] = before | 1 << number[n] if n in deciding else before
+        for e in forward:
+            source = ends[e][0]
+            asking[source] -= 1
+            if not asking[source]:
+                above[source] = 0
     return found
 
 
 def behind_loops(
-    ends: Ends, loops: Sequence[tuple[int, ...]], back: set[int], exits: Sequence[frozenset[int]]
-) -> tuple[list[frozenset[int]], dict[int, frozenset[int]]]:
-    """The loops that each node comes after; and, by header, those that the next iteration of its loop comes after."""
-    count = len(loops)
+    sequence: Sequence[int],
+    ends: Ends,
+    outgoing: Sequence[Sequence[int]],
+    loops: Sequence[tuple[int, ...]],
+    back: set[int],
+    exits: Sequence[frozenset[int]],
+) -> tuple[list[int], dict[int, int]]:
+    """The loops that each node comes after; and, by header, those that the next iteration of its loop comes after: bit masks of
+    the loops' numbers."""
+    nodes = [0] * len(loops)
     if not any(exits):
-        return [frozenset[int]()] * count, {}
-    nodes: list[set[int]] = [set() for _ in range(count)]
-    whole: dict[int, set[int]] = {loop: set() for around in loops for loop in around}
-
-    def of(n: int) -> set[int]:
-        return nodes[n].union(*(whole[loop] for loop in loops[n]))
-
-    changed = True
-    while changed:
-        changed = False
-        for e, (source, target) in enumerate(ends):
-            if e in back:
+        return nodes, {}
+    whole = {loop: 0 for around in loops for loop in around}
+    following: dict[int, int] = {}
+    # All that leads to a node, or into a loop around it, stands before it.
+    for n in sequence:
+        here = nodes[n]
+        for loop in loops[n]:
+            if whole[loop]:
+                here |= whole[loop]
+        nodes[n] = here
+        for e in outgoing[n]:
+            brought, target = here, ends[e][1]
+            for loop in exits[e]:
+                brought |= 1 << loop
+            if not brought:
                 continue
-            brought = exits[e] | of(source)
-            depth = common_length(loops[source], loops[target])
-            place = whole[loops[target][depth]] if depth < len(loops[target]) else nodes[target]
-            if not brought <= place:
-                place |= brought
-                changed = True
-    following: dict[int, set[int]] = {}
-    for e in back:
-        source, header = ends[e]
-        following.setdefault(header, set()).update(exits[e], of(source))
-    return [frozenset(of(n)) for n in range(count)], {h: frozenset(found) for h, found in following.items()}
+            if e in back:
+                following[target] = following.get(target, 0) | brought
+                continue
+            depth = common_length(loops[n], loops[target])
+            if depth < len(loops[target]):
+                entered = loops[target][depth]
+                whole[entered] = whole[entered] | brought if whole[entered] else brought
+            else:
+                nodes[target] = nodes[target] | brought if nodes[target] else brought
+    return nodes, following
 
 
 # Loops.

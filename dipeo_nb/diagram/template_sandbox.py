@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, MappingView
 from contextvars import ContextVar
 from functools import cached_property, wraps
 from itertools import islice
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from jinja2 import ChainableUndefined, Environment, Undefined, nodes, pass_context, pass_environment
 from jinja2.exceptions import SecurityError
@@ -235,9 +235,10 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
         return super()._load_template(name, globals)
 
 
-def make_environment(
-    kind: type[SandboxEnvironment], filters: Mapping[str, Callable[..., Any]] | None = None, **options: Any
-) -> SandboxEnvironment:
+E = TypeVar("E", bound=SandboxEnvironment)
+
+
+def make_environment(kind: type[E], filters: Mapping[str, Callable[..., Any]] | None = None, **options: Any) -> E:
     """An environment of the sandbox, with further *filters*; *options* are Jinja2's."""
     options = {"keep_trailing_newline": True, "autoescape": False, "cache_size": 0, "extensions": (), **options}
     env = kind(**options)

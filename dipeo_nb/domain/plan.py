@@ -92,7 +92,7 @@ class PlanNode:
     limit: int = 0
     """The largest `max_iteration` that is written in its innermost loop, which raises the visits allowed there."""
     component: int = 0
-    """Number of its outermost loop (strongly connected component)."""
+    """Number of its outermost loop (strongly connected component); another number for each node in none."""
     component_size: int = 1
     required: tuple[int, ...] = ()
     """Its incoming edges that are `required`."""
@@ -104,14 +104,14 @@ class PlanNode:
     """Whether a token on each required (or each back) edge is all that can come for a round: no edge gathers, none comes back
     from within an inner loop, which may turn several times, and its loop is entered nowhere else."""
     awaited: Awaited = NOTHING
-    """The arrows a run waits for."""
+    """The arrows a run waits for; nobody is named where a token on the only arrow is all that there is to wait for."""
     first_awaited: Awaited = NOTHING
     """The arrows that the first run of a person_job with `first` edges waits for."""
     gathers: Mapping[int, Awaited] = field(default_factory=dict[int, Awaited])
     """The arrows a condition waits for, which otherwise does not wait: before it takes what leaves a loop (by loop), and for
     its data edges (-1)."""
-    reachable: bool = True
-    """Whether a root (start node, or node without incoming edges) leads here."""
+    judged: tuple[int, ...] = ()
+    """Of a condition, the person_jobs of the innermost loop around it that holds any."""
 
     __repr__ = bounded_repr
 

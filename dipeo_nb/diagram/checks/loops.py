@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from dipeo_nb.common.text import shorten
 from dipeo_nb.config import get_settings
-from dipeo_nb.diagram import graph
 from dipeo_nb.diagram.checks.state import CheckState
 from dipeo_nb.domain.enums import ConditionType, Severity
 from dipeo_nb.domain.nodes import ConditionNode
@@ -31,36 +31,45 @@ def check_loops(state: CheckState) -> None:
         state.report(severity, code, message, hint, node=state.nodes[node])
 
 
+Members = Mapping[int, Sequence[PlanNode]]
+"""The nodes of each loop."""
+NAMED = 10
+"""Nodes that one message names."""
+
+
 def _findings(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge]) -> Iterator[Finding]:
+    members: dict[int, list[PlanNode]] = {}
     for node in nodes:
-        yield from _waits(nodes, edges, node)
+        for loop in node.loops:
+            members.setdefault(loop, []).append(node)
+    for node in nodes:
+        yield from _waits(nodes, edges, members, node)
         if isinstance(node.spec, ConditionNode) and node.spec.condition_type is ConditionType.DETECT_MAX_ITERATIONS:
-            yield from _endless(nodes, edges, node)
-    yield from _large_limits(nodes, get_settings().max_iterations)
+            yield from _endless(nodes, node)
+    yield from _large_limits(nodes, members, get_settings().max_iterations)
 
 
-def _waits(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], node: PlanNode) -> Iterator[Finding]:
+def _waits(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], members: Members, node: PlanNode) -> Iterator[Finding]:
     """A node behind a loop that also takes values of the loop's body."""
     taken = [edges[e] for e in node.incoming if edges[e].gathered >= 0]
     newest = dict.fromkeys(_quoted(nodes[e.source]) for e in taken if e.data)
     if newest:
         loops = dict.fromkeys(e.gathered for e in taken)
-        inside = ", then that of ".join(_members(nodes, loop) for loop in loops)
+        inside = ", then that of ".join(_members(members[loop], loop) for loop in loops)
         yield Finding(
             Severity.INFO,
             "waits-for-loop",
-            f"This node runs when the loop of {inside} is over, with the newest value of {', '.join(newest)}.",
+            f"This node runs when the loop of {inside} is over, with the newest value of {_some(newest)}.",
             None,
             node.id,
         )
 
 
-def _endless(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: PlanNode) -> Iterator[Finding]:
+def _endless(nodes: Sequence[PlanNode], condition: PlanNode) -> Iterator[Finding]:
     """A condition that waits for limits that are not set."""
-    judged = graph.judged_by(nodes, edges, condition)
-    unlimited = [n for n in judged if n.written_limit is None and set(n.loops) & set(condition.loops)]
+    unlimited = [nodes[i] for i in condition.judged if nodes[i].written_limit is None]
     if unlimited:
-        names = ", ".join(map(_quoted, unlimited))
+        names = _some([_quoted(n) for n in unlimited])
         yield Finding(
             Severity.WARNING,
             "no-limit",
@@ -71,7 +80,7 @@ def _endless(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: Pl
         )
 
 
-def _large_limits(nodes: Sequence[PlanNode], max_iterations: int) -> Iterator[Finding]:
+def _large_limits(nodes: Sequence[PlanNode], members: Members, max_iterations: int) -> Iterator[Finding]:
     """Limits in a loop that are larger than what the run allows by itself."""
     for node in nodes:
         if node.loops and (node.written_limit or 0) > max_iterations:
@@ -79,19 +88,22 @@ def _large_limits(nodes: Sequence[PlanNode], max_iterations: int) -> Iterator[Fi
                 Severity.INFO,
                 "large-limit",
                 f"max_iteration is {node.written_limit}, more than the {max_iterations} visits that a run allows a node in a "
-                f"loop; in the loop of {_members(nodes, node.loops[-1])} it allows {max_iterations + node.limit}.",
+                f"loop; in the loop of {_members(members[node.loops[-1]], node.loops[-1])} it allows {max_iterations + node.limit}.",
                 None,
                 node.id,
             )
 
 
-def _members(nodes: Sequence[PlanNode], loop: int) -> str:
+def _members(inside: Sequence[PlanNode], loop: int) -> str:
     """A loop by its conditions, or by its nodes when it has none."""
-    inside = [n for n in nodes if loop in n.loops]
     own = [n for n in inside if n.loops[-1] == loop] or inside
     shown = [n for n in own if n.any_join] or own
-    more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-    return ", ".join(map(_quoted, shown[:3])) + more
+    return _some([_quoted(n) for n in shown], 3)
+
+
+def _some(names: Collection[str], limit: int = NAMED) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(islice(names, limit)) + more
 
 
 def _quoted(node: PlanNode) -> str:

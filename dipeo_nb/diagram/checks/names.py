@@ -84,14 +84,14 @@ def check_template_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> N
 
 def brings(state: CheckState, node: DomainNode, name: str) -> bool:
     """Whether an arrow into *node* is labelled so, or a start node publishes that name."""
-    return any(arrow.label == name for arrow in state.incoming[node.id]) or name in state.given.published()
+    return any(arrow.label == name for arrow in state.incoming[node.id]) or name in state.given.published
 
 
 def check_names(state: CheckState) -> None:
     """Warn about names in templates and expressions that nothing in the diagram can provide."""
     if not state.names:
         return
-    everywhere = SPECIAL_NAMES | state.given.published()
+    everywhere = SPECIAL_NAMES | state.given.published
     words: set[str] | None = None
     needs: dict[tuple[str, str], frozenset[str]] = {}
     for node, field, needed in state.names:
@@ -105,11 +105,11 @@ def check_names(state: CheckState) -> None:
         if not lacking:
             continue
         if words is None:
-            words = state.given.written()
+            words = state.given.written
             if words is None:
                 return
         for name in sorted(lacking - words):
-            known = sorted(given - {"default", "first"} | state.given.published())
+            known = sorted(given - {"default", "first"} | state.given.published)
             close = nearest(name, known)
             advice = f"Did you mean '{close}'?" if close else f"Label an arrow '{name}'"
             advice += (
