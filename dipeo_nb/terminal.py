@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.text import money, visible
 from dipeo_nb.common.values import json_text, well_formed
@@ -326,7 +327,7 @@ def _progress_text(payload: ProgressOutput) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingQuestion:
     """A question on its way from the loop thread to the main thread, which owns the terminal."""
 
     question: Question
@@ -336,7 +337,7 @@ class Asked:
     """False once nobody waits for the answer any more."""
 
 
-class TerminalAnswers:
+class TerminalPrompter:
     """InteractionPort of a terminal: puts each question into the feed that the main thread reads."""
 
     def __init__(self, feed: queue.SimpleQueue[Any]) -> None:
@@ -351,11 +352,11 @@ class TerminalAnswers:
         def reply(text: str, source: str) -> None:
             loop.call_soon_threadsafe(lambda: answered.done() or answered.set_result((text, source)))
 
-        self._feed.put(Asked(question, reply, lambda: not answered.done()))
+        self._feed.put(PendingQuestion(question, reply, lambda: not answered.done()))
         return await answered
 
 
-def put(asked: Asked, execution: Execution | Replay) -> None:
+def put(asked: PendingQuestion, execution: Execution | Replay) -> None:
     """Ask on the terminal; the end of input without a default stops the run."""
     question = asked.question
     default = f" [{question.default}]" if question.default is not None else ""
@@ -435,3 +436,14 @@ def new_table(*columns: str) -> Table:
             no_wrap=name not in ("diagram", "about", "persons", "needs approval for", "fix", "values"),
         )
     return table
+
+
+# The former names, for one release.
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "Asked": "dipeo_nb.terminal:PendingQuestion",
+            "TerminalAnswers": "dipeo_nb.terminal:TerminalPrompter",
+        },
+    )

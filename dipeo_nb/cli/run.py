@@ -53,15 +53,15 @@ from dipeo_nb.domain.ports import InteractionPort
 from dipeo_nb.errors import SettingNotApprovedError, StorageError, UserError, ValidationError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.interaction import ConsoleAnswers, GivenAnswers, NoAnswers
+from dipeo_nb.execution.interaction import ConsolePrompter, NoAnswers, ScriptedPrompter
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.used_names import UsedNames
 from dipeo_nb.runtime import Prepared, Recovery, Runtime
-from dipeo_nb.terminal import Asked, Lines, Live, TerminalAnswers, View, new_console, put, safe, say
+from dipeo_nb.terminal import Lines, Live, PendingQuestion, TerminalPrompter, View, new_console, put, safe, say
 
 app = typer.Typer()
 
-Feed = queue.SimpleQueue[Event | Asked | None]
+Feed = queue.SimpleQueue[Event | PendingQuestion | None]
 """What a run says, on its way to the thread that shows it; None at its end."""
 
 
@@ -145,7 +145,7 @@ def resume(
             own_models=recovery.own_models,
             timeout=timeout,
             max_iterations=recovery.max_iterations,
-            interaction=GivenAnswers(parse_answers(answer or (), recovery.prepared.plan, runtime.settings.base_dir), _keyboard(feed)),
+            interaction=ScriptedPrompter(parse_answers(answer or (), recovery.prepared.plan, runtime.settings.base_dir), _keyboard(feed)),
             source=recovery.recovered.events[0].payload["source"],
             recovered=recovery.recovered,
         )
@@ -204,7 +204,7 @@ def run_request(order: RunRequest) -> RunState:
         _warn_of_unused(order.variables, plan, order.settings.base_dir)
     feed: Feed = queue.SimpleQueue()
     otherwise = _keyboard(feed) if order.questions else NoAnswers()
-    answers = GivenAnswers(parse_answers(order.answers, plan, order.settings.base_dir), otherwise)
+    answers = ScriptedPrompter(parse_answers(order.answers, plan, order.settings.base_dir), otherwise)
     with runtime:
         execution = runtime.execution(
             prepared,
@@ -274,7 +274,7 @@ def follow(runtime: Runtime, execution: Execution | Replay, feed: Feed, view: Vi
 
 
 def _keyboard(feed: Feed) -> InteractionPort:
-    return TerminalAnswers(feed) if interactive() else ConsoleAnswers()
+    return TerminalPrompter(feed) if interactive() else ConsolePrompter()
 
 
 def _view(quiet: bool) -> View:
@@ -300,7 +300,7 @@ def _watch(execution: Execution | Replay, feed: Feed, view: View) -> None:
                 continue
             if item is None:
                 return
-            if isinstance(item, Asked):
+            if isinstance(item, PendingQuestion):
                 with view.paused():
                     put(item, execution)
             else:

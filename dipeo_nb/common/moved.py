@@ -1,7 +1,7 @@
 """Import paths that are no longer where the code is: they lead there, with a DeprecationWarning.
 
 `MovedModules` serves import paths of DiPeO, below packages that have little else. `moved_names` serves names of our own that
-have moved: the former module keeps `__getattr__ = moved_names(__name__, {name: module})`, for one release.
+have moved or changed: the former module keeps `__getattr__ = moved_names(__name__, {name: module})`, for one release.
 """
 
 from __future__ import annotations
@@ -61,13 +61,15 @@ def moved_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         package: the full name of the module.
-        homes: name → full name of the module that has it.
+        homes: name → full name of the module that has it, with `:NAME` when it has another name there.
     """
 
     def attribute(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        warnings.warn(f"{package}.{name} is deprecated; import it from {homes[name]}.", DeprecationWarning, stacklevel=2)
-        return getattr(importlib.import_module(homes[name]), name)
+        module, _, now = homes[name].partition(":")
+        what = f"import {now}" if now else "import it"
+        warnings.warn(f"{package}.{name} is deprecated; {what} from {module}.", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(module), now or name)
 
     return attribute

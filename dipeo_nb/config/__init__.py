@@ -10,6 +10,9 @@ The first three belong to the user. A folder's files may have come with the fold
 variable causes a warning.
 """
 
+from typing import TYPE_CHECKING
+
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.config.addresses import OWN_HOSTS, is_loopback, is_own_server, ollama_address
 from dipeo_nb.config.child_environment import (
     ambient_headers,
@@ -20,7 +23,7 @@ from dipeo_nb.config.child_environment import (
 )
 from dipeo_nb.config.current import get_settings, override_settings, reset_settings
 from dipeo_nb.config.default_model import DEFAULT_MODEL, DEFAULT_MODEL_AFTER, DEFAULT_MODEL_ENDS, default_model
-from dipeo_nb.config.explain import Explanation, Setting
+from dipeo_nb.config.explain import Setting, SettingsTable
 from dipeo_nb.config.origins import DEFAULT, GIVEN, Credential, FolderSecret, Origin
 from dipeo_nb.config.redaction import without_password
 from dipeo_nb.config.scopes import Scope
@@ -40,13 +43,13 @@ __all__ = [
     "Approval",
     "Approvals",
     "Credential",
-    "Explanation",
     "FolderSecret",
     "FolderSettingWarning",
     "Origin",
     "Scope",
     "Setting",
     "Settings",
+    "SettingsTable",
     "Suggestion",
     "Suggestions",
     "UnknownSettingWarning",
@@ -70,3 +73,13 @@ __all__ = [
     "user_file",
     "without_password",
 ]
+
+
+# The former name, for one release.
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "Explanation": "dipeo_nb.config:SettingsTable",
+        },
+    )

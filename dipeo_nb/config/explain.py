@@ -24,7 +24,7 @@ class Setting(NamedTuple):
     `folder, declined → dp.trust(".")`, `folder, ignored (personal)`; empty for defaults."""
 
 
-class Explanation(tuple[Setting, ...]):
+class SettingsTable(tuple[Setting, ...]):
     """All settings; displayed as a table."""
 
     def __repr__(self) -> str:

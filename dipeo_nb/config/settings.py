@@ -26,7 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dipeo_nb.common import child_environment, clock
 from dipeo_nb.config.addresses import ollama_address
 from dipeo_nb.config.default_model import DEFAULT_MODEL, DEFAULT_MODEL_ENDS, default_model
-from dipeo_nb.config.explain import Explanation, Setting, standing
+from dipeo_nb.config.explain import Setting, SettingsTable, standing
 from dipeo_nb.config.fields import (
     AbsolutePath,
     declared,
@@ -282,9 +282,9 @@ class Settings(BaseSettings):
         if "default_llm_model" not in self._origins:
             yield "default_llm_model", default_model()
 
-    def explain(self) -> Explanation:
+    def explain(self) -> SettingsTable:
         """Return all settings with value (keys masked), origin, standing and variables; a table in a notebook."""
-        return Explanation(self._explained())
+        return SettingsTable(self._explained())
 
     def _explained(self) -> Iterator[Setting]:
         ignored = {name for names in self._sources.ignored.values() for name in names}

@@ -226,7 +226,7 @@ class Children:
             source=source.native,
             parent_run_id=execution.run_id,
             budget=execution.options.budget or source.gate.budget,
-            interaction=_Upwards(context, f"{context.node.label}[{index}]" if spec.batch else context.node.label),
+            interaction=_ParentPrompter(context, f"{context.node.label}[{index}]" if spec.batch else context.node.label),
             **{"reuse": {}, "forked_from": None, **more},
         )
         log = None if spec.isolate_conversation or spec.batch else execution.progress.log
@@ -370,7 +370,7 @@ def _teller(context: NodeContext) -> Any:
     return tell
 
 
-class _Upwards:
+class _ParentPrompter:
     """`InteractionPort`: what a child asks, its parent asks, so that it is seen and answered there.
 
     Args:

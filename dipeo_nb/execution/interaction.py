@@ -6,15 +6,16 @@ import asyncio
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from dipeo_nb.common import user_code
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.domain.ports import InteractionPort, Question
 from dipeo_nb.errors import RunError
 from dipeo_nb.execution.nested import question_names
 
 
-class GivenAnswers:
+class ScriptedPrompter:
     """Answers given beforehand; a list answers repeated questions in turn.
 
     Args:
@@ -43,7 +44,7 @@ class GivenAnswers:
         raise nobody(question)
 
 
-class ConsoleAnswers:
+class ConsolePrompter:
     """Asks on the terminal; refuses at once where there is none."""
 
     def __init__(self, read: TextIO | None = None, write: TextIO | None = None) -> None:
@@ -130,4 +131,15 @@ def nobody(question: Question) -> RunError:
         f"--answer '{question.label}=…' on the command line.",
         node=question.label,
         run_id=question.run_id,
+    )
+
+
+# The former names, for one release.
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "ConsoleAnswers": "dipeo_nb.execution.interaction:ConsolePrompter",
+            "GivenAnswers": "dipeo_nb.execution.interaction:ScriptedPrompter",
+        },
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.text import displayed
 from dipeo_nb.errors import DipeoError, LLMError
 from dipeo_nb.llm.batch import BatchJob
@@ -16,7 +17,7 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.answer import Answer, of_response, summary
 
 
-class Batch(list["Answer | LLMError"]):
+class BatchResults(list["Answer | LLMError"]):
     """Answers (and errors in their places) of many prompts; shown as a table."""
 
     def __init__(self, answers: Sequence[Answer | LLMError], prompts: Sequence[str]) -> None:
@@ -44,7 +45,7 @@ class Batch(list["Answer | LLMError"]):
         return static_view.titled(escape(repr(self)), static_view.table(("prompt", "answer", "details"), rows))
 
 
-class Submitted:
+class BatchHandle:
     """A batch at a provider; its repr says how far it is.
 
     Args:
@@ -61,12 +62,12 @@ class Submitted:
         """The provider's name for it."""
         return self.job.id
 
-    def poll(self) -> Submitted:
+    def poll(self) -> BatchHandle:
         """Look how far it is."""
         self.job = run_sync(self._service.poll_batch(self.job))
         return self
 
-    def wait(self, interval: float = 30.0, timeout: float | None = None) -> Submitted:
+    def wait(self, interval: float = 30.0, timeout: float | None = None) -> BatchHandle:
         """Look every *interval* seconds until it is over; Stop ends the waiting, not the job.
 
         Raises:
@@ -75,12 +76,12 @@ class Submitted:
         self.job = run_sync(self._service.wait_for_batch(self.job, interval=interval, timeout=timeout))
         return self
 
-    def cancel(self) -> Submitted:
+    def cancel(self) -> BatchHandle:
         """Stop it; what is done can be collected."""
         self.job = run_sync(self._service.cancel_batch(self.job))
         return self
 
-    def collect(self) -> Batch:
+    def collect(self) -> BatchResults:
         """The answers in the order of the prompts; one that failed is the error itself.
 
         Raises:
@@ -88,7 +89,7 @@ class Submitted:
         """
         found = run_sync(self._service.collect_batch(self.job, response_format=self._format))
         answers = [item if isinstance(item, LLMError) else of_response(item) for item in found]
-        return Batch(answers, [item.id for item in self.job.items])
+        return BatchResults(answers, [item.id for item in self.job.items])
 
     @displayed
     def __repr__(self) -> str:
@@ -105,3 +106,14 @@ def _batch_row(item: Answer | LLMError) -> tuple[str, str]:
 def _json(value: Any) -> str:
     dump = getattr(value, "model_dump_json", None)
     return dump() if dump is not None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+# The former names, for one release.
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "Batch": "dipeo_nb.notebook.answers:BatchResults",
+            "Submitted": "dipeo_nb.notebook.answers:BatchHandle",
+        },
+    )

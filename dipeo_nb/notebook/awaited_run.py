@@ -20,7 +20,7 @@ from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
-from dipeo_nb.notebook.prompter import Answers
+from dipeo_nb.notebook.prompter import NotebookPrompter
 from dipeo_nb.notebook.run_facts import RunFacts
 from dipeo_nb.notebook.tables import Events
 from dipeo_nb.runtime import Runtime
@@ -42,7 +42,7 @@ class AwaitedRun(RunFacts, Generic[R]):
     _runtime: Runtime
     _recorded: Events | None
     _execution: Execution | Replay | None
-    _answers: Answers | None
+    _answers: NotebookPrompter | None
     _finished: threading.Event
     _displays: list[concurrent.futures.Future[None]]
 

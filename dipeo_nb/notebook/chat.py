@@ -15,6 +15,7 @@ from dipeo_nb.common import lazy
 from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, iterate_on_loop, iterate_sync, run_sync, submit, wait_for_future
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.common.text import displayed
 from dipeo_nb.diagram.labels import clean
@@ -32,9 +33,11 @@ from dipeo_nb.llm.service import LLMService
 from dipeo_nb.llm.stream import broken_off
 from dipeo_nb.llm.tools import tool_of, tools_of
 from dipeo_nb.notebook import kernel, static_view
-from dipeo_nb.notebook.answer import Answer, CellDisplay, TextDisplay, Unfolding, of_response
-from dipeo_nb.notebook.answers import Batch, Submitted
+from dipeo_nb.notebook.answer import Answer, of_response
+from dipeo_nb.notebook.answer_display import CellDisplay, TextDisplay
+from dipeo_nb.notebook.answers import BatchHandle, BatchResults
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
+from dipeo_nb.notebook.streaming_answer import StreamingAnswer
 
 if TYPE_CHECKING:
     from dipeo_nb.runtime import Runtime
@@ -136,7 +139,7 @@ class LLM:
         request = self.request(prompt, **options)
         return EventStream(lambda: self._service.stream(request))
 
-    def batch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> Batch:
+    def batch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> BatchResults:
         """The answers to many prompts, in their order; one that failed is the error itself, and the others are there.
 
         `submit` is the cheaper way for those who can wait.
@@ -147,16 +150,16 @@ class LLM:
             short(interrupt, "The batch was stopped.")
             raise
 
-    async def abatch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> Batch:
+    async def abatch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> BatchResults:
         """As `batch`, awaited."""
         requests = [self.request(prompt, **options) for prompt in _several(prompts)]
         future = submit(_all(self._service, requests))
         on_loop = threading.current_thread() is LoopThread.get().thread
         with contextlib.nullcontext() if on_loop else stopping_on_ctrl_c(future.cancel):
             answers = await wait_for_future(future)
-        return Batch(answers, [request.messages[-1].content for request in requests])
+        return BatchResults(answers, [request.messages[-1].content for request in requests])
 
-    def submit(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> Submitted:
+    def submit(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> BatchHandle:
         """Hand prompts to the provider's own batch API: half the price, an answer within a day, and the kernel may end
         meanwhile (`submitted` finds the job again).
 
@@ -165,18 +168,18 @@ class LLM:
         """
         requests = [self.request(prompt, **options) for prompt in _several(prompts)]
         service = _with_batches(self._service)
-        return Submitted(service, run_sync(service.submit_batch(requests)), options.get("response_format"))
+        return BatchHandle(service, run_sync(service.submit_batch(requests)), options.get("response_format"))
 
-    def submitted(self) -> list[Submitted]:
+    def submitted(self) -> list[BatchHandle]:
         """The jobs that were submitted to this service from this base directory, newest first."""
         service = _with_batches(self._service)
-        return [Submitted(service, job) for job in service.batches() if job.service == self.service]
+        return [BatchHandle(service, job) for job in service.batches() if job.service == self.service]
 
-    def conversation(self, system: str | None = None, **options: Any) -> Talk:
+    def conversation(self, system: str | None = None, **options: Any) -> Conversation:
         """A conversation that remembers: `talk = model.conversation("Be brief.")`, `talk("Hi")`, `talk("And now?")`."""
         if system is not None:
             options["system"] = system
-        return Talk(LLM(self._runtime, self._asked, **{**self._defaults, **options}))
+        return Conversation(LLM(self._runtime, self._asked, **{**self._defaults, **options}))
 
     def request(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, **options: Any) -> LLMRequest:
         """The request that `chat` would send."""
@@ -232,7 +235,7 @@ class LLM:
         return static_view.titled(f"<strong>{escape(clean(self.name))}</strong>", static_view.table(("", ""), rows))
 
 
-class Talk:
+class Conversation:
     """A conversation: each answer and what was asked are part of the next request. A turn that failed or was stopped is not.
 
     `talk("…")` asks, `await talk.asay("…")` too; `messages` is the history, which may be changed; `clear()` forgets it.
@@ -333,7 +336,7 @@ class _Call:
             checked_flag(display, "display")
         self._service = service
         self._request = request
-        self._seen = Unfolding(name)
+        self._seen = StreamingAnswer(name)
         self._display: CellDisplay | TextDisplay | None = None
         if kernel.in_kernel() and display is not False:
             self._display = CellDisplay(self._seen)
@@ -368,9 +371,9 @@ class _Call:
         finally:
             self.over.set()
 
-    def _end(self, told: str) -> Answer:
+    def _end(self, stop_reason: str) -> Answer:
         cell = None if self._display is None else self._display.cell
-        self.answer = self._seen.answer(told=told, cell=cell)
+        self.answer = self._seen.answer(stop_reason=stop_reason, cell=cell)
         if self._display is not None:
             self._display.finish(self.answer)
         return self.answer
@@ -441,3 +444,13 @@ def _short(value: Any) -> str:
     text = value if isinstance(value, str) else short_repr(value)
     text = text if len(text) <= 80 else text[:79] + "…"
     return repr(text) if isinstance(value, str) else text
+
+
+# The former name, for one release.
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "Talk": "dipeo_nb.notebook.chat:Conversation",
+        },
+    )

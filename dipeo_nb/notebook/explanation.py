@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.text import displayed
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.execution.metrics import RunMetrics, summarize
@@ -16,7 +19,7 @@ METRIC_KINDS = {
 }  # fmt: skip
 
 
-class Explanation:
+class RunExplanation:
     """A run in words and a table: print it, show it, or paste `markdown` into a report."""
 
     def __init__(self, metrics: RunMetrics) -> None:
@@ -56,3 +59,13 @@ class Explanation:
     @displayed
     def _repr_markdown_(self) -> str:
         return self.markdown
+
+
+# The former name, for one release.
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "Explanation": "dipeo_nb.notebook.explanation:RunExplanation",
+        },
+    )

@@ -43,3 +43,10 @@ def at_end_of_cell(work: Callable[[], None]) -> None:
         work()
 
     events.register("post_run_cell", once)
+
+
+def cell_number() -> int | None:
+    """The number of the running cell; None outside IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return None if shell is None else int(shell.execution_count)

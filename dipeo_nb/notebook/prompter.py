@@ -6,8 +6,10 @@ import asyncio
 import queue
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from dipeo_nb.common.loop import LoopThread
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.execution.interaction import nobody
@@ -18,7 +20,7 @@ VIEW_S = 2.0
 """Seconds that a page has to show a live view and to be heard from."""
 
 
-class Answers:
+class NotebookPrompter:
     """Who answers in a notebook: a cell that waits for the run asks with input() where the form of the live view does not get
     through to a busy kernel; besides, whoever calls `run.answer(…)` first."""
 
@@ -118,3 +120,13 @@ def _close_box(question: Question, why: str) -> None:
         hide_box(said)
     else:
         sys.stdout.write(f"\n{said}\n")
+
+
+# The former name, for one release.
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "Answers": "dipeo_nb.notebook.prompter:NotebookPrompter",
+        },
+    )

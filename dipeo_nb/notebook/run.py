@@ -6,16 +6,14 @@ import concurrent.futures
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dipeo_nb import errors
 from dipeo_nb.common import lazy
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import run_sync, submit
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.common.text import displayed
 from dipeo_nb.diagram.document import Diagram
@@ -24,31 +22,26 @@ from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.errors import DipeoError, RunAbortedError, RunError
+from dipeo_nb.errors import DipeoError, RunError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.failures import as_run_error, describe
 from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.metrics import RunMetrics
 from dipeo_nb.execution.replay import Replay
-from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.notebook import begun_runs, kernel, static_view
 from dipeo_nb.notebook.awaited_run import AwaitedRun
-from dipeo_nb.notebook.conversation import Conversation, Turns
-from dipeo_nb.notebook.explanation import Explanation
-from dipeo_nb.notebook.prompter import Answers
+from dipeo_nb.notebook.explanation import RunExplanation
+from dipeo_nb.notebook.prompter import NotebookPrompter
+from dipeo_nb.notebook.run_display import show_live
+from dipeo_nb.notebook.run_failure import failure
 from dipeo_nb.notebook.tables import Events, Table
+from dipeo_nb.notebook.transcript import Transcript, Turns
 from dipeo_nb.runtime import Runtime
 
-if TYPE_CHECKING:
-    from dipeo_nb.notebook import view
-else:
-    view = lazy.module("dipeo_nb.notebook.view")  # the live view brings ipywidgets along
 _facade: Any = lazy.module("dipeo_nb.notebook.facade")  # which makes sessions, and they make runs
 
-_LOG = logger(__name__)
-
-__all__ = ["Answers", "Conversation", "Events", "Explanation", "Run", "RunResult", "Table", "Turns"]
+__all__ = ["Events", "NotebookPrompter", "Run", "RunExplanation", "RunResult", "Table", "Transcript", "Turns"]
 
 
 class RunActions(Protocol):
@@ -68,6 +61,12 @@ class RunResult:
 
     @property
     def id(self) -> str:
+        """The same as `run_id`."""
+        return self.run.id
+
+    @property
+    def run_id(self) -> str:
+        """The id under which the run store has the run."""
         return self.run.id
 
     @property
@@ -109,7 +108,7 @@ class RunResult:
         return self.run.events
 
     @property
-    def conversation(self) -> Conversation:
+    def conversation(self) -> Transcript:
         return self.run.conversation
 
     @property
@@ -122,7 +121,7 @@ class RunResult:
         """See `Run.metrics`."""
         return self.run.metrics
 
-    def explain(self) -> Explanation:
+    def explain(self) -> RunExplanation:
         """See `Run.explain`."""
         return self.run.explain()
 
@@ -166,7 +165,7 @@ class Run(AwaitedRun["RunResult"]):
         state: RunState,
         *,
         execution: Execution | Replay | None = None,
-        answers: Answers | None = None,
+        answers: NotebookPrompter | None = None,
         diagram: DomainDiagram | None = None,
         view: bool = True,
         session: RunActions | None = None,
@@ -198,6 +197,12 @@ class Run(AwaitedRun["RunResult"]):
 
     @property
     def id(self) -> str:
+        """The same as `run_id`."""
+        return self._state.run_id
+
+    @property
+    def run_id(self) -> str:
+        """The id under which the run store has the run."""
         return self._state.run_id
 
     @property
@@ -403,26 +408,9 @@ class Run(AwaitedRun["RunResult"]):
             raise RunError("The run does not wait for anything here.", hint="Start or resume it first.", run_id=self.id)
         self._execution.signal(name, payload)
 
-    @property
-    def _how_to_go_on(self) -> str:
-        return f"Go on with it: dp.resume('{self.id}')."
-
     def _outcome(self) -> RunResult:
         self.attended = True
-        error: BaseException | None = None
-        if self._future is not None:
-            if self._future.cancelled():  # the library's loop was closed under it
-                error = RunAbortedError("The run was cut off.", hint=self._how_to_go_on)
-            else:
-                error = self._future.exception()
-        if error is None and self._execution is not None:
-            error = self._execution.error
-        if error is None and self._state.error is not None:
-            error = _rebuilt(self._state.error)
-        if error is None and self.status == Status.INTERRUPTED:
-            error = RunError("The process of this run ended before the run did.", hint=self._how_to_go_on)
-        if error is None and not self._state.finished:
-            error = RunError("This run still goes on in another process.", hint=f"Open it again later: dp.open_run('{self.id}').")
+        error = failure(self._state, self._execution, self._future)
         if error is None:
             return RunResult(self)
         if isinstance(error, DipeoError):
@@ -455,38 +443,17 @@ class Run(AwaitedRun["RunResult"]):
 
             display(self._repr_mimebundle_(), raw=True)
             return
-        answers = self._answers
-
-        def reached() -> None:
-            if answers is not None:
-                answers.form_got_through()
-
-        if answers is not None:
-            answers.view_since = time.monotonic()
-
-        live = view.LiveDisplay(
-            self._state,
-            self._diagram,
-            stop=self.stop,
-            answer=self._answered_in_view,
-            elsewhere=lambda: answers is not None and answers.waiting_cells > 0 and not answers.form_works,
-            reached=reached,
+        self._displays.append(
+            show_live(
+                self._runtime,
+                self._state,
+                self._diagram,
+                self._answers,
+                stop=self.stop,
+                answer=self._answered_in_view,
+                finished=self._finished.is_set,
+            )
         )
-        live.show()
-        following = submit(self._follow(live))
-        following.add_done_callback(_report)
-        self._displays.append(following)
-
-    async def _follow(self, live: view.LiveDisplay) -> None:
-        services = self._runtime.services
-        await self._runtime.initialize()
-        # Subscribed first: what is stored meanwhile comes twice rather than never, and the view takes each number once.
-        subscription = services.bus.subscribe(live.see, run_id=self.id)
-        try:
-            await read_run(services.store, self.id, live.see)
-            await live.follow(self._finished.is_set)
-        finally:
-            services.bus.unsubscribe(subscription)
 
     def _ipython_display_(self) -> None:
         # Not only a mimebundle: the live view is replaced at the end, for which its output needs a handle.
@@ -515,19 +482,15 @@ def _recorded_run(events: list[Event], was_cut_off: bool) -> Run:
     return Run(None, state, diagram=static_view.diagram_of(state), events=events)  # type: ignore[arg-type]
 
 
-def _rebuilt(described: Mapping[str, Any]) -> DipeoError:
-    """A recorded error as it was raised; a class this version does not know is a RunError."""
-    kind = getattr(errors, str(described.get("type")), None)
-    if not (isinstance(kind, type) and issubclass(kind, DipeoError)):
-        kind = RunError
-    return kind(str(described.get("message")), hint=described.get("hint"), node=described.get("node"))
-
-
-def _report(following: concurrent.futures.Future[None]) -> None:
-    """A view that breaks must not break the run it shows; it says so in the log."""
-    if not following.cancelled() and (error := following.exception()) is not None:
-        _LOG.error("The live view of a run ended early: %s", error, exc_info=error)
-
-
 # Where these were before, for one release.
-__getattr__ = lazy.attributes("dipeo_nb.notebook", {"in_kernel": "kernel", "unattended": "kernel"})
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "Answers": "dipeo_nb.notebook.prompter:NotebookPrompter",
+            "Conversation": "dipeo_nb.notebook.transcript:Transcript",
+            "Explanation": "dipeo_nb.notebook.explanation:RunExplanation",
+            "in_kernel": "dipeo_nb.notebook.kernel",
+            "unattended": "dipeo_nb.notebook.kernel",
+        },
+    )

@@ -18,9 +18,9 @@ from dipeo_nb.errors import UnknownNodeError
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import Counting, RunMetrics
 from dipeo_nb.notebook import static_view
-from dipeo_nb.notebook.conversation import Conversation
-from dipeo_nb.notebook.explanation import Explanation
+from dipeo_nb.notebook.explanation import RunExplanation
 from dipeo_nb.notebook.tables import Events, Outputs, Table
+from dipeo_nb.notebook.transcript import Transcript
 
 _NODE_KINDS = {"node": str, "status": str, "runs": int, "seconds": float, "tokens": int, "cost_usd": float}
 
@@ -79,9 +79,9 @@ class RunFacts(ABC):
         return self._seen.error
 
     @property
-    def conversation(self) -> Conversation:
+    def conversation(self) -> Transcript:
         state = self.state
-        return Conversation(state.conversation, state.turns, state.labels)
+        return Transcript(state.conversation, state.turns, state.labels)
 
     def node(self, reference: str) -> Any:
         """State of a node by label or id.
@@ -119,9 +119,9 @@ class RunFacts(ABC):
         self._read(counting.take)
         return replace(counting.result(), status=self.status)
 
-    def explain(self) -> Explanation:
+    def explain(self) -> RunExplanation:
         """What happened, in words and a table, out of the log: no model is asked."""
-        return Explanation(self.metrics)
+        return RunExplanation(self.metrics)
 
     def to_dataframe(self) -> Any:
         """`nodes` as a pandas DataFrame. Its columns have the same types for every run, so frames can be put together.

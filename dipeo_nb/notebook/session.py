@@ -6,62 +6,45 @@ import inspect
 import json
 import os
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from dipeo_nb.common import lazy
 from dipeo_nb.common.calls import checked_call, did_you_mean_option, nearest_option
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.scrub import HIDDEN
-from dipeo_nb.common.text import nearest
-from dipeo_nb.common.values import same
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.document import load as load_diagram
-from dipeo_nb.diagram.edit import person_of
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest
-from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
-from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
-from dipeo_nb.errors import ConfigurationError, UserError, ValidationError
-from dipeo_nb.execution.compare import compare
+from dipeo_nb.errors import ConfigurationError, ValidationError
 from dipeo_nb.execution.engine import Execution
-from dipeo_nb.execution.fold import RunState, interrupted
-from dipeo_nb.execution.fork import changed_nodes, reusable
-from dipeo_nb.execution.inputs import run_inputs
-from dipeo_nb.execution.interaction import GivenAnswers
+from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.interaction import ScriptedPrompter
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import (
     checked_budget,
     checked_count,
     checked_flag,
     checked_mapping,
-    checked_text,
     checked_timeout,
     checked_trust,
 )
-from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
-from dipeo_nb.execution.run_list import recorded_states
-from dipeo_nb.execution.snapshots import recorded_state
-from dipeo_nb.llm import catalogue
-from dipeo_nb.notebook import begun_runs, kernel, static_view
-from dipeo_nb.notebook.answer import Answer
+from dipeo_nb.notebook import begun_runs, kernel
 from dipeo_nb.notebook.awaited_run import STOP_GRACE_S
 from dipeo_nb.notebook.calls import check_variables
-from dipeo_nb.notebook.chat import LLM
-from dipeo_nb.notebook.differences import Differences
-from dipeo_nb.notebook.history import Runs
-from dipeo_nb.notebook.prompter import Answers
+from dipeo_nb.notebook.forking import plan_fork
+from dipeo_nb.notebook.model_calls import ModelCalls
+from dipeo_nb.notebook.prompter import NotebookPrompter
+from dipeo_nb.notebook.recorded_runs import RecordedRuns
 from dipeo_nb.notebook.refusal import naming_the_call
 from dipeo_nb.notebook.run import Run, RunResult
-from dipeo_nb.notebook.run_facts import no_node
-from dipeo_nb.notebook.services import LLMServices
-from dipeo_nb.runtime import Prepared, Runtime
+from dipeo_nb.runtime import Runtime
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,7 +54,7 @@ _SERVICES = tuple(Services.__dataclass_fields__)
 _SESSION_OPTIONS = ("base_dir", "settings", "services", "trust_base")
 
 
-class Session:
+class Session(RecordedRuns, ModelCalls):
     """Loads and runs diagrams with one set of settings and services.
 
     Args:
@@ -185,7 +168,7 @@ class Session:
         check_answers(answers, prepared.plan, self.settings.base_dir)
         check_variables(variables, prepared.plan, self.settings.base_dir, _START_OPTIONS)
         begun_runs.check_cell()
-        waiting = Answers()
+        waiting = NotebookPrompter()
         execution = self.runtime.execution(
             prepared,
             variables={**variables, **inputs},
@@ -193,23 +176,18 @@ class Session:
             timeout=timeout,
             max_iterations=max_iterations,
             budget=budget,
-            interaction=GivenAnswers(answers, waiting),
+            interaction=ScriptedPrompter(answers, waiting),
             source=json.loads(document.to_text("native")),
         )
         return self._begun(execution, waiting, document, view)
 
-    def _begun(self, execution: Execution, waiting: Answers, document: Diagram, view: bool) -> Run:
-        run = Run(
-            self.runtime,
-            execution.state,
-            execution=execution,
-            answers=waiting,
-            diagram=document.model,
-            view=view,
-            session=self,
-        )
+    def _begun(self, execution: Execution, waiting: NotebookPrompter, document: Diagram, view: bool) -> Run:
+        run = self._run(self.runtime, execution.state, execution=execution, answers=waiting, diagram=document.model, view=view)
         self._going[run.id] = run
         return run
+
+    def _run(self, runtime: Runtime, state: RunState, **options: Any) -> Run:
+        return Run(runtime, state, session=self, **options)
 
     @naming_the_call
     def resume(
@@ -254,7 +232,7 @@ class Session:
         if given:
             _check_missing(given, run_sync(self.runtime.recorded(found, document))[1][0].payload.get("variables", {}))
         recovery = run_sync(self.runtime.recover(found, diagram=document, variables=given, answers=answers, trust=trust, allow=allow))
-        waiting = Answers()
+        waiting = NotebookPrompter()
         execution = self.runtime.execution(
             recovery.prepared,
             model=recovery.model,
@@ -262,7 +240,7 @@ class Session:
             timeout=timeout,
             max_iterations=recovery.max_iterations,
             budget=budget,
-            interaction=GivenAnswers(answers, waiting),
+            interaction=ScriptedPrompter(answers, waiting),
             source=recovery.recovered.events[0].payload["source"],
             recovered=recovery.recovered,
         )
@@ -311,51 +289,25 @@ class Session:
         checked_count(of, "of")
         changes = checked_mapping(set, "set", "{'nodes.Judge.default_prompt': '…'}")
         inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
-        found = self._id(run)
-        document, events = run_sync(self.runtime.recorded(found, None if diagram is None else self.load(diagram)))
-        first = events[0].payload
-        before = self.runtime.compile(document)
-        old_model = first.get("model")
-        old_own = frozenset[str](first.get("options", {}).get("own_models", ()))
-        own = {*(old_own if model is None else frozenset[str]())}
-        for path, value in changes.items():
-            about = person_of(document, path)
-            document = document.set(path, value)
-            if about is not None and about[1] in ("service", "model", "base_url"):
-                own.add(about[0].id)
-        model = old_model if model is None else model
-        plan = self.runtime.compile(document)
-        gate = self.runtime.regate(document, plan, events, trust=trust, allow=allow, model=model)
-        check_answers(answers, plan, self.settings.base_dir)
-        node = _node(plan, at)
-        old = first.get("variables", {})
-        given = {**old, **run_inputs(inputs)}
-        changed = changed_nodes(
-            before,
-            plan,
-            moved=_moved(before, plan, (old_model, old_own), (model, own)),
-            model=model != old_model,
-            inputs=not same(given, old),
-        )
-        if node is None and not changed:
-            raise UserError(
-                "Nothing would be different.", hint="Name a node to run again from (at=…), or change something (set=…)."
-            )
-        waiting = Answers()
+        fork = plan_fork(
+            self.runtime, self._id(run), at=at, of=of, changes=changes, model=model, inputs=inputs, answers=answers, trust=trust, allow=allow,
+            diagram=None if diagram is None else self.load(diagram),
+        )  # fmt: skip
+        waiting = NotebookPrompter()
         execution = self.runtime.execution(
-            Prepared(plan, gate),
-            variables=given,
-            model=model,
-            own_models=own,
+            fork.prepared,
+            variables=fork.variables,
+            model=fork.model,
+            own_models=fork.own_models,
             timeout=timeout,
             max_iterations=max_iterations,
             budget=budget,
-            interaction=GivenAnswers(answers, waiting),
-            source=json.loads(document.to_text("native")),
-            reuse=reusable(plan, events, at=node, run=of, changed=changed),
-            forked_from={"run_id": found, "node": node.id if node else None, "run": of},
+            interaction=ScriptedPrompter(answers, waiting),
+            source=json.loads(fork.document.to_text("native")),
+            reuse=fork.reuse,
+            forked_from=fork.forked_from,
         )
-        return self._begun(execution, waiting, document, view)
+        return self._begun(execution, waiting, fork.document, view)
 
     @naming_the_call
     def run(
@@ -471,215 +423,6 @@ class Session:
         else:
             trust.trust(Path(path))
 
-    @checked_call
-    def runs(
-        self,
-        limit: int = 50,
-        *,
-        status: str | None = None,
-        diagram: str | None = None,
-        parent: str | None = None,
-        nested: bool = False,
-    ) -> Runs:
-        """The run history, newest first; runs whose process is gone are `interrupted`.
-
-        Args:
-            limit: rows at most.
-            status: only runs with that status.
-            diagram: only runs of the diagram of that name.
-            parent: only the runs of sub-diagrams that the run of this id, or of a beginning of it, began.
-            nested: also runs of sub-diagrams, which are left out otherwise.
-        """
-
-        checked_count(limit, "limit")
-        checked_flag(nested, "nested")
-        if status is not None and status not in set(Status):
-            near = nearest(status, Status) if isinstance(status, str) else None
-            guess = f"Did you mean '{near}'? " if near else ""
-            raise ValidationError(f"There is no status {status!r:.80}.", hint=f"{guess}There are: {', '.join(Status)}.")
-        for name, text in (("diagram", diagram), ("parent", parent)):
-            if text is not None:
-                checked_text(text, name, f"{name}='…'")
-
-        async def read() -> list[RunSummary]:
-            await self.runtime.initialize()
-            whole = None if parent is None else (await self.runtime.summary(parent)).run_id
-            return await self.runtime.services.store.runs(
-                limit=limit, status=status, diagram=diagram, parent=whole, nested=nested
-            )
-
-        return Runs(run_sync(read()), self._spent, self._delete)
-
-    def _delete(self, rows: Sequence[RunSummary]) -> list[str]:
-        return run_sync(self.runtime.delete_runs([row.run_id for row in rows]))
-
-    def _spent(self, rows: Sequence[RunSummary]) -> list[RunState | None]:
-        """What is recorded of runs, for as many of them as can be read at once; None for the others."""
-
-        async def read() -> list[RunState | None]:
-            await self.runtime.initialize()
-            return await recorded_states(self.runtime.services.store, rows)
-
-        return run_sync(read())
-
-    @checked_call
-    def open_run(self, run_id: Run | RunResult | RunSummary | str) -> Run:
-        """A run by its id or an unmistakable beginning of it: the live one when it goes on here, else the recorded one.
-
-        Raises:
-            UserError: no run, or several, of that id.
-        """
-        found = run_id if isinstance(run_id, str) and run_id in self._going else self._id(run_id)
-        if found in self._going:
-            return self._going[found]
-
-        async def read() -> RunState:
-            summary = await self.runtime.summary(found)
-            state = await recorded_state(self.runtime.services.store, found)
-            return interrupted(state) if summary.status == Status.INTERRUPTED else state
-
-        state = run_sync(read())
-        return Run(self.runtime, state, diagram=static_view.diagram_of(state), session=self)
-
-    @checked_call
-    def replay(
-        self, run_id: Run | RunResult | RunSummary | str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S, view: bool = True
-    ) -> Run:
-        """Show a recorded run again as it happened: the same events in the same order, without a single call.
-
-        Args:
-            run_id: an id, an unmistakable beginning of it, or a run.
-            speed: 1 takes the time that it took, 10 a tenth of it, `float("inf")` none.
-            max_pause: seconds between two events at most, whatever the speed; `float("inf")` keeps every pause.
-            view: as of `start`.
-
-        Returns:
-            A run like any other, which ends as that one did; nothing of it is recorded.
-
-        Raises:
-            UserError: no such run, it still goes on, or a speed or pause that is none.
-        """
-        checked_flag(view, "view")
-        checked_pace(speed, max_pause)
-        runtime, replaying = run_sync(self.runtime.replay(self._id(run_id), speed=speed, max_pause=max_pause))
-        diagram = static_view.diagram_of(RunState.fold(replaying.events[:1]))
-        return Run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view, session=self)
-
-    @checked_call
-    def diff(self, before: Run | RunResult | RunSummary | str, after: Run | RunResult | RunSummary | str) -> Differences:
-        """What is different between two runs: the model, inputs, the diagram (nodes, persons, arrows), and what every node did.
-
-        Args:
-            before, after: ids, unmistakable beginnings of them, or runs.
-
-        Raises:
-            UserError: no such run.
-        """
-        return Differences(compare(*(self._state(run) for run in (before, after))))
-
-    def _state(self, run: Run | RunResult | RunSummary | str) -> RunState:
-        if isinstance(run, (Run, RunResult)):
-            return run.state if isinstance(run, Run) else run.run.state
-        return self.open_run(self._id(run)).state
-
-    def _id(self, run: Run | RunResult | RunSummary | str) -> str:
-        """The whole id of a run that is named by itself, its result, its row in `runs()`, its id or a beginning of that.
-
-        Raises:
-            UserError: it is nothing of these, or there is no run, or several, of that id.
-        """
-        if isinstance(run, (Run, RunResult)):
-            return run.id
-        if isinstance(run, RunSummary):
-            return run.run_id
-        return run_sync(self.runtime.summary(checked_text(run, "run", "a Run, or an id; dp.runs() lists them"))).run_id
-
-    def llm(self, model: str | None = None, **defaults: Any) -> LLM:
-        """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
-
-        Args:
-            model: `openai:gpt-6-luna`, `anthropic`, `local` …; None: the settings' default (DIPEO_DEFAULT_LLM_MODEL).
-            defaults: options of its calls; see `LLM`.
-
-        Raises:
-            UnsupportedError: there is no such service; the message lists the choices.
-        """
-        return LLM(self.runtime, model, **defaults)
-
-    def chat(
-        self,
-        prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest,
-        *,
-        model: str | None = None,
-        system: str | None = None,
-        tools: Sequence[Any] = (),
-        response_format: Any = None,
-        budget: Budget | None = None,
-        fallbacks: Sequence[str] = (),
-        display: bool | None = None,
-        **options: Any,
-    ) -> Answer:
-        """Ask a model; the answer streams into the cell and is returned. Works in any cell and script.
-
-        Args:
-            prompt: a text, or messages as `{"role": …, "content": …}`.
-            model: as of `llm`.
-            system: how the model is to behave.
-            tools: Python functions with types (they are run when the model calls them), or `websearch`, `image`.
-            response_format: a pydantic class or a JSON schema; `answer.structured` is then an instance, or a value.
-            budget: what it may cost: `dp.Budget(usd=0.01)`; shared by all calls that are given the same one.
-            fallbacks: models asked in turn when this one cannot answer.
-            display: False shows nothing; True also streams to a terminal; None: in notebooks only.
-            options: temperature, max_tokens, top_p, stop, seed, reasoning, extra (further fields of the provider's request), timeout
-                (seconds) and the other fields of `LLMRequest`.
-
-        Raises:
-            LLMError, BudgetExceededError, APIKeyNotFoundError: why there is no answer; `error.answer` has what had come.
-            KeyboardInterrupt: it was stopped; so too its `answer`.
-        """
-        return self.llm(model).chat(
-            prompt,
-            display=display,
-            system=system,
-            tools=tools,
-            response_format=response_format,
-            budget=budget,
-            fallbacks=fallbacks,
-            **options,
-        )
-
-    async def achat(
-        self,
-        prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest,
-        *,
-        model: str | None = None,
-        system: str | None = None,
-        tools: Sequence[Any] = (),
-        response_format: Any = None,
-        budget: Budget | None = None,
-        fallbacks: Sequence[str] = (),
-        display: bool | None = None,
-        **options: Any,
-    ) -> Answer:
-        """As `chat`, awaited: `await dp.achat(…)`, or several at once with `asyncio.gather`, each with an output of its own."""
-        return await self.llm(model).achat(
-            prompt,
-            display=display,
-            system=system,
-            tools=tools,
-            response_format=response_format,
-            budget=budget,
-            fallbacks=fallbacks,
-            **options,
-        )
-
-    def models(self) -> LLMServices:
-        """What models there are to talk to: one row per LLM service, with its default model and when that is shut down, what it
-        lacks and what it can do. Asks nobody but this machine, and calls no model."""
-        return LLMServices(run_sync(catalogue.services(self.settings, self.runtime.services.keys)))
-
-    services = models
-
     def close(self) -> None:
         """Stop the runs that still go on and close the session's services. A closed session opens again when it is used."""
         going = [run for run in list(self._going.values()) if not run.finished]
@@ -699,15 +442,6 @@ class Session:
         self.close()
 
 
-def _node(plan: Plan, reference: str | None) -> PlanNode | None:
-    if reference is None:
-        return None
-    try:
-        return plan.node(checked_text(reference, "at", "at='Judge'"))
-    except KeyError:
-        raise no_node(reference, [n.label for n in plan.nodes]) from None
-
-
 def _check_missing(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
     """Refuse inputs that a run has already, or never had: to go on, it takes only those that are not in its record."""
     known = [name for name in recorded if HIDDEN in json.dumps(recorded[name], default=str)]
@@ -720,25 +454,31 @@ def _check_missing(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> Non
             )
 
 
-def _moved(
-    before: Plan, after: Plan, old: tuple[str | None, Collection[str]], new: tuple[str | None, Collection[str]]
-) -> set[str]:
-    """Ids of persons that another model answers for, given each time the run's model and the persons that it does not move."""
-
-    def models(plan: Plan, model: str | None, own: Collection[str]) -> dict[str, Any]:
-        return {
-            i: model if model is not None and i not in own else (p.llm.service, p.llm.model, p.llm.base_url)
-            for i, p in plan.persons.items()
-        }
-
-    was, now = models(before, *old), models(after, *new)
-    return {person for person, model in now.items() if was.get(person) != model}
-
-
 _START_OPTIONS = tuple(name for name in inspect.signature(Session.start).parameters if name not in ("self", "diagram", "variables"))
 _RESUME_OPTIONS = tuple(name for name in inspect.signature(Session.resume).parameters if name not in ("self", "run_id", "variables"))
 
+
 # Where these were before, for one release.
-_FACADE = ("default_session", "load", "start", "run", "trust", "arun", "runs", "models", "open_run", "resume", "fork", "replay", "diff",
-           "llm", "chat", "achat", "nest")  # fmt: skip
-__getattr__ = lazy.attributes("dipeo_nb.notebook", dict.fromkeys(_FACADE, "facade"))
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(
+        __name__,
+        {
+            "achat": "dipeo_nb.notebook.facade",
+            "arun": "dipeo_nb.notebook.facade",
+            "chat": "dipeo_nb.notebook.facade",
+            "default_session": "dipeo_nb.notebook.facade",
+            "diff": "dipeo_nb.notebook.facade",
+            "fork": "dipeo_nb.notebook.facade",
+            "llm": "dipeo_nb.notebook.facade",
+            "load": "dipeo_nb.notebook.facade",
+            "models": "dipeo_nb.notebook.facade",
+            "nest": "dipeo_nb.notebook.facade",
+            "open_run": "dipeo_nb.notebook.facade",
+            "replay": "dipeo_nb.notebook.facade",
+            "resume": "dipeo_nb.notebook.facade",
+            "run": "dipeo_nb.notebook.facade",
+            "runs": "dipeo_nb.notebook.facade",
+            "start": "dipeo_nb.notebook.facade",
+            "trust": "dipeo_nb.notebook.facade",
+        },
+    )

@@ -25,7 +25,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState, interrupted
-from dipeo_nb.execution.interaction import GivenAnswers, Unanswered
+from dipeo_nb.execution.interaction import ScriptedPrompter, Unanswered
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.snapshots import recorded_state
 from dipeo_nb.runtime import Runtime
@@ -158,7 +158,7 @@ class RunServer:
         document = await asyncio.to_thread(load_named, order.diagram, base)  # never beyond the base directory
         prepared = await asyncio.to_thread(self.runtime.prepare, document, model=order.model)
         await asyncio.to_thread(check_answers, order.answers, prepared.plan, base)
-        answers = GivenAnswers(order.answers, Unanswered()) if order.answers else None
+        answers = ScriptedPrompter(order.answers, Unanswered()) if order.answers else None
         execution = self.runtime.execution(
             prepared,
             variables=order.inputs,
@@ -192,7 +192,7 @@ class RunServer:
             own_models=recovery.own_models,
             timeout=order.timeout,
             max_iterations=recovery.max_iterations,
-            interaction=GivenAnswers(order.answers, Unanswered()) if order.answers else None,
+            interaction=ScriptedPrompter(order.answers, Unanswered()) if order.answers else None,
             source=recovery.recovered.events[0].payload["source"],
             recovered=recovery.recovered,
         )

@@ -244,7 +244,7 @@ class _Worker:
 def _paths() -> list[str]:
     """Where the packages of this process are, for one that looks nowhere else."""
     installed = [p for p in sys.path if {"site-packages", "dist-packages"} & set(Path(p).parts)]
-    return list(dict.fromkeys([*installed, str(Path(errors.__file__).parent.parent)]))
+    return list(dict.fromkeys([*installed, str(Path(__file__).parents[2])]))
 
 
 def _result(answer: dict[str, Any]) -> Any:

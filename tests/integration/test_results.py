@@ -18,10 +18,10 @@ import dipeo_nb as dp
 from dipeo_nb.cli import main
 from dipeo_nb.execution.run_list import ago
 from dipeo_nb.notebook import static_view
-from dipeo_nb.notebook.conversation import Conversation
 from dipeo_nb.notebook.run import Run, RunResult
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.notebook.tables import Outputs, Table, text_table
+from dipeo_nb.notebook.transcript import Transcript
 from dipeo_nb.testing import scripted
 
 DIAGRAM = """
@@ -236,7 +236,7 @@ def test_every_repr_is_bounded(session: Session):
             assert html is None or len(html()) < 100_000, type(one)
         assert len(shown) == 29
         assert result.conversation[-1]["content"] == big, "what is shown is cut, not what is there"
-        assert isinstance(result.conversation[:1], Conversation)
+        assert isinstance(result.conversation[:1], Transcript)
         assert dict(result.nodes[0])["node"] == result.nodes[0]["node"]
 
 

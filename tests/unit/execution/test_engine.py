@@ -21,7 +21,7 @@ from dipeo_nb.domain.nodes import NODE_SPECS, NodeMeta, NodeSpec
 from dipeo_nb.errors import InvalidDiagramError, RunError, StorageError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.interaction import GivenAnswers
+from dipeo_nb.execution.interaction import ScriptedPrompter
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.runtime import Runtime
 
@@ -383,7 +383,7 @@ connections:
 
 def test_given_answers(bench: Bench):
     """answers= replies without a user; the prompt is rendered."""
-    state = bench.run(QUESTION, interaction=GivenAnswers({"ask": "Ada"}), variables={"greeting": "please"})
+    state = bench.run(QUESTION, interaction=ScriptedPrompter({"ask": "Ada"}), variables={"greeting": "please"})
     assert state.outputs == {"e": "Ada"}
     [prompt] = [e for e in bench.events() if e.type == EventType.INTERACTIVE_PROMPT]
     assert prompt.payload["prompt"] == "Name, please?"
@@ -391,7 +391,7 @@ def test_given_answers(bench: Bench):
 
 def test_nobody_to_answer(bench: Bench):
     """Without anyone to answer the run fails and names answers= and --answer."""
-    state = bench.run(QUESTION, interaction=GivenAnswers())
+    state = bench.run(QUESTION, interaction=ScriptedPrompter())
     assert state.error is not None
     assert "--answer" in state.error["hint"]
 
@@ -424,7 +424,7 @@ def test_default_answer_when_nobody_answers_in_time(bench: Bench):
 def test_wrong_kind_of_answer(bench: Bench):
     """An answer that does not fit validation_type is refused."""
     state = bench.run(
-        QUESTION.replace("timeout: 5", "validation_type: integer"), interaction=GivenAnswers({"ask": "x"})
+        QUESTION.replace("timeout: 5", "validation_type: integer"), interaction=ScriptedPrompter({"ask": "x"})
     )
     assert state.error is not None
     assert "integer" in state.error["message"]

@@ -37,9 +37,10 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.llm.catalogue import named
 from dipeo_nb.notebook import answer as look
-from dipeo_nb.notebook.answer import Answer, Unfolding, of_response
+from dipeo_nb.notebook.answer import Answer, of_response
 from dipeo_nb.notebook.facade import default_session
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.notebook.streaming_answer import LIVE_LIMIT, StreamingAnswer
 from dipeo_nb.testing import FailingClient, SlowClient, scripted
 from tests.support.scripted_kernel import Shown, Told, end, own_shell
 from tests.support.waiting import wait_until
@@ -200,7 +201,7 @@ def test_an_error_keeps_what_had_come():
     with Session(llm=Told([text("Half "), text("an"), ProviderError("It broke.")])) as session, pytest.raises(ProviderError) as caught:  # fmt: skip
         session.chat("Hi")
     answer: Answer = caught.value.answer  # type: ignore[attr-defined]
-    assert (answer.text, answer.stopped, answer.told) == ("Half an", True, "It broke.")
+    assert (answer.text, answer.stopped, answer.stop_reason) == ("Half an", True, "It broke.")
 
 
 def test_a_stream_without_an_end_is_an_error():
@@ -473,7 +474,7 @@ def test_twenty_thousand_fast_pieces_are_few_updates(shell: InteractiveShell, pa
     assert len(updates) <= 2 + 30 * spent
     for i in range(len(updates) - 2):
         assert updates[i + 1].at - updates[i].at > 0.03
-    assert all(len(u.data["text/markdown"]) < look.LIVE_LIMIT + 1000 for u in updates[:-1])
+    assert all(len(u.data["text/markdown"]) < LIVE_LIMIT + 1000 for u in updates[:-1])
 
 
 def test_a_slow_stream_is_drawn_as_it_comes(shell: InteractiveShell):
@@ -523,8 +524,8 @@ def test_an_error_freezes_the_display(shell: InteractiveShell):
     assert sent(shell)[-1].data["text/plain"].endswith("stopped: It broke.)")
 
 
-def unfolded(*events: StreamEvent) -> Unfolding:
-    seen = Unfolding("test:m")
+def unfolded(*events: StreamEvent) -> StreamingAnswer:
+    seen = StreamingAnswer("test:m")
     for event in events:
         seen.take(event)
     return seen

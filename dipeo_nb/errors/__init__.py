@@ -47,11 +47,10 @@ exists in the store (exit code 1).
 
 from __future__ import annotations
 
-import linecache
-import os
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from dipeo_nb.errors.rendering import line_of_caller, printable, quoted
 
 if TYPE_CHECKING:
     from dipeo_nb.domain.diagnostics import Diagnostic
@@ -84,13 +83,13 @@ class DipeoError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the line of the cell, what is wrong and what to do, instead of our own frames."""
-        lines = [f"\x1b[31m{type(self).__name__}\x1b[0m: {_printable(self.message)}"]
-        if place := _line_of_caller(self):
+        lines = [f"\x1b[31m{type(self).__name__}\x1b[0m: {printable(self.message)}"]
+        if place := line_of_caller(self):
             lines.insert(0, place)
         if theirs := getattr(self, "traceback", ""):
-            lines.append(_printable(str(theirs).rstrip()))
+            lines.append(printable(str(theirs).rstrip()))
         if self.hint:
-            lines.append(_printable(self.hint))
+            lines.append(printable(self.hint))
         return lines
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -100,33 +99,6 @@ class DipeoError(Exception):
 
 def _rebuild(cls: type[DipeoError], message: str, hint: str | None, facts: dict[str, Any]) -> DipeoError:
     return cls(message, hint=hint, **facts)
-
-
-def _printable(text: str) -> str:
-    """A text of unknown origin for a terminal: what a screen does not show is written out, as by `common.text.printable`, which is above this module;
-    line breaks stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-
-
-def _quoted(text: str) -> str:
-    """A text as a literal of Python in double quotes, with everything written out that a screen would not show."""
-    inside = _printable(text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t"))
-    return f'"{inside}"'
-
-
-def _line_of_caller(error: BaseException) -> str:
-    """The user's line that called into this package, as `line 3: dp.run(d)`; empty when there is none."""
-    package = os.path.dirname(__file__) + os.sep
-    caller = None
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename.startswith(package):
-            break
-        caller = frame.f_code.co_filename, number
-    if caller is None or f"{os.sep}IPython{os.sep}" in caller[0]:  # a magic: IPython called
-        return ""
-    if not (line := linecache.getline(*caller).strip()):
-        return ""
-    return f"line {caller[1]}: {line}"
 
 
 class UserError(DipeoError):
@@ -191,26 +163,26 @@ class TrustError(UserError):
 
     def listing(self) -> list[str]:
         """The lines of what it wants; what a screen does not show is written out."""
-        return [_printable(str(line)) for line in self.facts.get("lines", ())]
+        return [printable(str(line)) for line in self.facts.get("lines", ())]
 
     def ways(self) -> list[tuple[str, str]]:
         """(what it means, the line of Python to copy) of each way to say yes; empty when there is none."""
         found: list[tuple[str, str]] = []
         function, first = self.facts.get("call", ("dp.run", self.facts.get("path")))
         if self.facts.get("pin"):
-            given = "…" if first is None else _quoted(str(first))
+            given = "…" if first is None else quoted(str(first))
             found.append(("Exactly this, as it is now", f'{function}({given}, trust="{self.facts["pin"]}")'))
         if self.facts.get("folder"):
-            found.append((f"Everything in {_printable(self.facts['folder'])}", f"dp.trust({_quoted(self.facts['folder'])})"))
+            found.append((f"Everything in {printable(self.facts['folder'])}", f"dp.trust({quoted(self.facts['folder'])})"))
         return found
 
     def settings_lines(self) -> list[str]:
         """The settings of the folder that a yes to it approves."""
-        return [_printable(str(setting)) for setting in self.facts.get("settings", ())]
+        return [printable(str(setting)) for setting in self.facts.get("settings", ())]
 
     def text(self) -> str:
         """All of it as plain text."""
-        lines = [f"{type(self).__name__}: {_printable(self.message)}", *self.listing()]
+        lines = [f"{type(self).__name__}: {printable(self.message)}", *self.listing()]
         if ways := self.ways():
             lines.append("To say yes, copy one of these lines:")
             for meaning, line in ways:
@@ -218,7 +190,7 @@ class TrustError(UserError):
             if settings := self.settings_lines():
                 lines += ["  # with these settings of the folder:", *(f"  #   {setting}" for setting in settings)]
         elif self.hint:
-            lines.append(_printable(self.hint))
+            lines.append(printable(self.hint))
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -226,7 +198,7 @@ class TrustError(UserError):
 
     def _render_traceback_(self) -> list[str]:
         if not TrustError.shown(self):
-            place = _line_of_caller(self)
+            place = line_of_caller(self)
             return [*([place] if place else []), *self.text().splitlines()]
         *lines, _ = super()._render_traceback_() if self.hint else [*super()._render_traceback_(), ""]
         return [*lines, "The list of what it would do, and the lines that say yes, are above."]

@@ -1,0 +1,109 @@
+"""Calls of language models: the part of a session that needs no diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.config import Settings
+from dipeo_nb.domain.budget import Budget
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest
+from dipeo_nb.llm import catalogue
+from dipeo_nb.notebook.answer import Answer
+from dipeo_nb.notebook.chat import LLM
+from dipeo_nb.notebook.services import LLMServices
+from dipeo_nb.runtime import Runtime
+
+
+class ModelCalls:
+    """What `Session` offers to talk to models."""
+
+    settings: Settings
+    runtime: Runtime
+
+    def llm(self, model: str | None = None, **defaults: Any) -> LLM:
+        """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
+
+        Args:
+            model: `openai:gpt-6-luna`, `anthropic`, `local` …; None: the settings' default (DIPEO_DEFAULT_LLM_MODEL).
+            defaults: options of its calls; see `LLM`.
+
+        Raises:
+            UnsupportedError: there is no such service; the message lists the choices.
+        """
+        return LLM(self.runtime, model, **defaults)
+
+    def chat(
+        self,
+        prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        tools: Sequence[Any] = (),
+        response_format: Any = None,
+        budget: Budget | None = None,
+        fallbacks: Sequence[str] = (),
+        display: bool | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Ask a model; the answer streams into the cell and is returned. Works in any cell and script.
+
+        Args:
+            prompt: a text, or messages as `{"role": …, "content": …}`.
+            model: as of `llm`.
+            system: how the model is to behave.
+            tools: Python functions with types (they are run when the model calls them), or `websearch`, `image`.
+            response_format: a pydantic class or a JSON schema; `answer.structured` is then an instance, or a value.
+            budget: what it may cost: `dp.Budget(usd=0.01)`; shared by all calls that are given the same one.
+            fallbacks: models asked in turn when this one cannot answer.
+            display: False shows nothing; True also streams to a terminal; None: in notebooks only.
+            options: temperature, max_tokens, top_p, stop, seed, reasoning, extra (further fields of the provider's request), timeout
+                (seconds) and the other fields of `LLMRequest`.
+
+        Raises:
+            LLMError, BudgetExceededError, APIKeyNotFoundError: why there is no answer; `error.answer` has what had come.
+            KeyboardInterrupt: it was stopped; so too its `answer`.
+        """
+        return self.llm(model).chat(
+            prompt,
+            display=display,
+            system=system,
+            tools=tools,
+            response_format=response_format,
+            budget=budget,
+            fallbacks=fallbacks,
+            **options,
+        )
+
+    async def achat(
+        self,
+        prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        tools: Sequence[Any] = (),
+        response_format: Any = None,
+        budget: Budget | None = None,
+        fallbacks: Sequence[str] = (),
+        display: bool | None = None,
+        **options: Any,
+    ) -> Answer:
+        """As `chat`, awaited: `await dp.achat(…)`, or several at once with `asyncio.gather`, each with an output of its own."""
+        return await self.llm(model).achat(
+            prompt,
+            display=display,
+            system=system,
+            tools=tools,
+            response_format=response_format,
+            budget=budget,
+            fallbacks=fallbacks,
+            **options,
+        )
+
+    def models(self) -> LLMServices:
+        """What models there are to talk to: one row per LLM service, with its default model and when that is shut down, what it
+        lacks and what it can do. Asks nobody but this machine, and calls no model."""
+        return LLMServices(run_sync(catalogue.services(self.settings, self.runtime.services.keys)))
+
+    services = models

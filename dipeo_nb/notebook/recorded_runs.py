@@ -1,0 +1,159 @@
+"""Runs that are in the store: the part of a session that lists, opens, replays and compares them."""
+
+from __future__ import annotations
+
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from dipeo_nb.common.calls import checked_call
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.common.text import nearest
+from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.events import RunSummary
+from dipeo_nb.errors import ValidationError
+from dipeo_nb.execution.compare import compare
+from dipeo_nb.execution.fold import RunState, interrupted
+from dipeo_nb.execution.options import checked_count, checked_flag, checked_text
+from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
+from dipeo_nb.execution.run_list import recorded_states
+from dipeo_nb.execution.snapshots import recorded_state
+from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook.differences import Differences
+from dipeo_nb.notebook.history import Runs
+from dipeo_nb.notebook.run import Run, RunResult
+from dipeo_nb.runtime import Runtime
+
+
+class RecordedRuns(ABC):
+    """What `Session` offers for runs of the past."""
+
+    runtime: Runtime
+    _going: weakref.WeakValueDictionary[str, Run]
+
+    @abstractmethod
+    def _run(self, runtime: Runtime, state: RunState, **options: Any) -> Run:
+        """A `Run` that belongs to this session."""
+
+    @checked_call
+    def runs(
+        self,
+        limit: int = 50,
+        *,
+        status: str | None = None,
+        diagram: str | None = None,
+        parent: str | None = None,
+        nested: bool = False,
+    ) -> Runs:
+        """The run history, newest first; runs whose process is gone are `interrupted`.
+
+        Args:
+            limit: rows at most.
+            status: only runs with that status.
+            diagram: only runs of the diagram of that name.
+            parent: only the runs of sub-diagrams that the run of this id, or of a beginning of it, began.
+            nested: also runs of sub-diagrams, which are left out otherwise.
+        """
+        checked_count(limit, "limit")
+        checked_flag(nested, "nested")
+        if status is not None and status not in set(Status):
+            near = nearest(status, Status) if isinstance(status, str) else None
+            guess = f"Did you mean '{near}'? " if near else ""
+            raise ValidationError(f"There is no status {status!r:.80}.", hint=f"{guess}There are: {', '.join(Status)}.")
+        for name, text in (("diagram", diagram), ("parent", parent)):
+            if text is not None:
+                checked_text(text, name, f"{name}='…'")
+
+        async def read() -> list[RunSummary]:
+            await self.runtime.initialize()
+            whole = None if parent is None else (await self.runtime.summary(parent)).run_id
+            return await self.runtime.services.store.runs(
+                limit=limit, status=status, diagram=diagram, parent=whole, nested=nested
+            )
+
+        return Runs(run_sync(read()), self._spent, self._delete)
+
+    def _delete(self, rows: Sequence[RunSummary]) -> list[str]:
+        return run_sync(self.runtime.delete_runs([row.run_id for row in rows]))
+
+    def _spent(self, rows: Sequence[RunSummary]) -> list[RunState | None]:
+        """What is recorded of runs, for as many of them as can be read at once; None for the others."""
+
+        async def read() -> list[RunState | None]:
+            await self.runtime.initialize()
+            return await recorded_states(self.runtime.services.store, rows)
+
+        return run_sync(read())
+
+    @checked_call
+    def open_run(self, run_id: Run | RunResult | RunSummary | str) -> Run:
+        """A run by its id or an unmistakable beginning of it: the live one when it goes on here, else the recorded one.
+
+        Raises:
+            UserError: no run, or several, of that id.
+        """
+        found = run_id if isinstance(run_id, str) and run_id in self._going else self._id(run_id)
+        if found in self._going:
+            return self._going[found]
+
+        async def read() -> RunState:
+            summary = await self.runtime.summary(found)
+            state = await recorded_state(self.runtime.services.store, found)
+            return interrupted(state) if summary.status == Status.INTERRUPTED else state
+
+        state = run_sync(read())
+        return self._run(self.runtime, state, diagram=static_view.diagram_of(state))
+
+    @checked_call
+    def replay(
+        self, run_id: Run | RunResult | RunSummary | str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S, view: bool = True
+    ) -> Run:
+        """Show a recorded run again as it happened: the same events in the same order, without a single call.
+
+        Args:
+            run_id: an id, an unmistakable beginning of it, or a run.
+            speed: 1 takes the time that it took, 10 a tenth of it, `float("inf")` none.
+            max_pause: seconds between two events at most, whatever the speed; `float("inf")` keeps every pause.
+            view: as of `start`.
+
+        Returns:
+            A run like any other, which ends as that one did; nothing of it is recorded.
+
+        Raises:
+            UserError: no such run, it still goes on, or a speed or pause that is none.
+        """
+        checked_flag(view, "view")
+        checked_pace(speed, max_pause)
+        runtime, replaying = run_sync(self.runtime.replay(self._id(run_id), speed=speed, max_pause=max_pause))
+        diagram = static_view.diagram_of(RunState.fold(replaying.events[:1]))
+        return self._run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view)
+
+    @checked_call
+    def diff(self, before: Run | RunResult | RunSummary | str, after: Run | RunResult | RunSummary | str) -> Differences:
+        """What is different between two runs: the model, inputs, the diagram (nodes, persons, arrows), and what every node did.
+
+        Args:
+            before, after: ids, unmistakable beginnings of them, or runs.
+
+        Raises:
+            UserError: no such run.
+        """
+        return Differences(compare(*(self._state(run) for run in (before, after))))
+
+    def _state(self, run: Run | RunResult | RunSummary | str) -> RunState:
+        if isinstance(run, (Run, RunResult)):
+            return run.state if isinstance(run, Run) else run.run.state
+        return self.open_run(self._id(run)).state
+
+    def _id(self, run: Run | RunResult | RunSummary | str) -> str:
+        """The whole id of a run that is named by itself, its result, its row in `runs()`, its id or a beginning of that.
+
+        Raises:
+            UserError: it is nothing of these, or there is no run, or several, of that id.
+        """
+        if isinstance(run, (Run, RunResult)):
+            return run.id
+        if isinstance(run, RunSummary):
+            return run.run_id
+        return run_sync(self.runtime.summary(checked_text(run, "run", "a Run, or an id; dp.runs() lists them"))).run_id
