@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipeo_nb.codegen.typescript import ALL_PATTERNS, TypeScriptParser, parse, parse_batch
 from dipeo_nb.codegen.typescript.grammar import MAX_BYTES
+from dipeo_nb.codegen.typescript.parser import ALL_PATTERNS, TypeScriptParser, parse, parse_batch
 from dipeo_nb.domain.ports import ASTParserPort
 from dipeo_nb.errors import StorageError, ValidationError
 

@@ -1,5 +1,8 @@
 """Reads TypeScript without Node: declarations, JSDoc, and the values of constants, with positions and diagnostics."""
 
-from dipeo_nb.codegen.typescript.parser import ALL_PATTERNS, DEFAULT_PATTERNS, TypeScriptParser, parse, parse_batch
+from dipeo_nb.common import lazy
 
-__all__ = ["ALL_PATTERNS", "DEFAULT_PATTERNS", "TypeScriptParser", "parse", "parse_batch"]
+__getattr__ = lazy.attributes(
+    __name__,
+    dict.fromkeys(("ALL_PATTERNS", "DEFAULT_PATTERNS", "TypeScriptParser", "parse", "parse_batch"), "parser"),
+)

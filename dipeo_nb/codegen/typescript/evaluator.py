@@ -81,7 +81,7 @@ class Evaluator:
         return self._values[key][name]
 
     def _computed(self, outline: Outline, item: Item) -> dict[str, Any]:
-        """The values that a declaration gives, by name; of one that is no pattern, under the empty name."""
+        """The values that a declaration gives, by name; other than of a pattern, under the empty name."""
         scope = Scope(outline, item.namespace)
         match item.kind:
             case "function":

@@ -161,7 +161,7 @@ def unescaped(text: str) -> str:
         if code:
             return chr(int(code, 16)) if int(code, 16) < 0x110000 else "�"
         if found[4] in ("\n", "\r\n", "\r", "\u2028", "\u2029"):
-            return ""  # the line goes on
+            return ""  # the line continues
         return _ESCAPES.get(found[4], found[4])
 
     made = _ESCAPE.sub(one, text)
