@@ -5,17 +5,16 @@ Unlike in a prompt, a name that is missing is an error, and other templates can 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, wraps
 from types import CodeType
 from typing import Any
 
-import inflection
 from jinja2 import FunctionLoader, StrictUndefined, TemplateNotFound, UndefinedError, nodes
 
 from jinja2.exceptions import SecurityError, TemplateError as JinjaError, TemplateSyntaxError  # isort: skip
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.text import known_names
 from dipeo_nb.diagram.metering import NotQuickError, meter, metered
 from dipeo_nb.diagram.template_names import Names, check_filters, names_of
@@ -25,67 +24,18 @@ from dipeo_nb.errors import TemplateError
 
 MAX_LENGTH = 50_000_000
 """Characters that a rendering may give."""
+MACROS = "macros"
+"""The template, and the name, that has the macros of code generation."""
 
 
-def snake_case(text: Any) -> str:
-    """`MyHTTPThing`, `my thing` → `my_http_thing`, `my_thing`."""
-    words = re.sub(r"[^0-9A-Za-z]+", "_", str(text)).strip("_")
-    words = re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z\d])(?=[A-Z])", "_", words)
-    return words.lower()
+_FILTERS = lazy.module("dipeo_nb.codegen.filters")
+_MACROS = lazy.module("dipeo_nb.codegen.macros")
+"""The room of code generation stands above this one: its filters and macros are plugged in by name."""
 
 
-def pascal_case(text: Any) -> str:
-    """`my_thing` → `MyThing`."""
-    return inflection.camelize(snake_case(text))
-
-
-def camel_case(text: Any) -> str:
-    """`my_thing` → `myThing`."""
-    return inflection.camelize(snake_case(text), uppercase_first_letter=False)
-
-
-def kebab_case(text: Any) -> str:
-    """`MyThing` → `my-thing`."""
-    return snake_case(text).replace("_", "-")
-
-
-def humanize(text: Any) -> str:
-    """`author_name` → `Author name`."""
-    return inflection.humanize(snake_case(text))
-
-
-def escape_js(text: Any) -> str:
-    """A text for between quotes of JavaScript."""
-    escapes = {"\\": "\\\\", "'": "\\'", '"': '\\"', "`": "\\`", "\n": "\\n", "\r": "\\r", "</": "<\\/"}
-    return re.sub(r"""[\\'"`\n\r]|</""", lambda found: escapes[found[0]], str(text))
-
-
-def strip_inline_comments(text: Any) -> str:
-    """Without what follows `//` or `#` after a blank, line by line."""
-    return "\n".join(re.sub(r"(?<!\s)\s++(?://|#\s).*", "", line) for line in str(text).split("\n"))
-
-
-def _last_word(text: Any, change: Callable[[str], str]) -> str:
-    """A text with its end changed; the rules look at the last letters."""
-    words = str(text)
-    at = max(len(words) - LONGEST_WORD, 0)
-    return words[:at] + change(words[at:])
-
-
-LONGEST_WORD = 200
-"""Characters of a word."""
-FILTERS: Mapping[str, Callable[[Any], str]] = {
-    "snake_case": snake_case,
-    "pascal_case": pascal_case,
-    "camel_case": camel_case,
-    "kebab_case": kebab_case,
-    "humanize": humanize,
-    "pluralize": lambda text: _last_word(text, inflection.pluralize),
-    "singularize": lambda text: _last_word(text, inflection.singularize),
-    "escape_js": escape_js,
-    "strip_inline_comments": strip_inline_comments,
-}
-"""Filters on top of Jinja2's own; each is a function too."""
+def filters() -> Mapping[str, Callable[..., Any]]:
+    """The filters on top of Jinja2's own; each is a function too. They are imported with the first template of a file."""
+    return _FILTERS.FILTERS
 
 
 def check_file(template: str) -> Names:
@@ -94,13 +44,14 @@ def check_file(template: str) -> Names:
     Raises:
         TemplateError: bad syntax, or a filter that is not there; facts: line.
     """
+    env = _environment()
     try:
-        tree = _ENVIRONMENT.parse(template)
+        tree = env.parse(template)
     except (TemplateSyntaxError, RecursionError) as error:
         raise _failed("the template", error, "Correct the template.") from error
-    check_filters(_ENVIRONMENT, tree, template)
+    check_filters(env, tree, template)
     names = names_of(tree, template)
-    return Names(names.all, names.needed - _ENVIRONMENT.globals.keys())
+    return Names(names.all, names.needed - env.globals.keys() - {MACROS})
 
 
 def parse_file(template: str) -> nodes.Template:
@@ -109,38 +60,67 @@ def parse_file(template: str) -> nodes.Template:
     Raises:
         jinja2.TemplateError: bad syntax.
     """
-    return _ENVIRONMENT.parse(template)
+    return _environment().parse(template)
 
 
-def _function(name: str, function: Callable[[Any], str]) -> Callable[[Any], str]:
+def _strict(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter for which a missing name is an error, whatever it does with its values."""
+
+    @wraps(function)
+    def call(*values: Any, **options: Any) -> Any:
+        for value in (*values, *options.values()):
+            if isinstance(value, StrictUndefined):
+                str(value)  # raises
+        return function(*values, **options)
+
+    return call
+
+
+def _function(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter as a function; its work is counted, too."""
 
-    def call(value: Any) -> str:
-        meter().weigh(value)
-        return function(value)
+    def call(*values: Any, **options: Any) -> Any:
+        for value in (*values, *options.values()):
+            meter().weigh(value)
+        return strict(*values, **options)
 
+    strict = _strict(function)
     call.__name__ = name
     return call
 
 
 def render_file(
-    template: str, names: Mapping[str, Any], *, load: Callable[[str], str | None], what: str = "the template"
+    template: str,
+    names: Mapping[str, Any],
+    *,
+    load: Callable[[str], str | None],
+    what: str = "the template",
+    macros: Mapping[str, str] | None = None,
 ) -> str:
     """The text that a template gives.
 
     Args:
         load: a template that it includes, extends or imports, by its name; None: there is none.
         what: how errors call it.
+        macros: name → source of macros besides those of code generation.
 
     Raises:
         TemplateError: bad syntax, a name that is missing, something that templates may not do, or too much of it.
     """
-    env = _ENVIRONMENT.overlay(loader=FunctionLoader(load), cache_size=100)
+
+    def loaded(name: str) -> str | None:
+        text = load(name)
+        return _MACROS.library(macros) if text is None and name == MACROS else text
+
+    env = _environment().overlay(loader=FunctionLoader(loaded), cache_size=100)
     try:
         pieces: list[str] = []
         length = 0
         with metered():
-            for piece in env.from_string(template).generate(dict(names)):
+            given = dict(names)
+            if MACROS in template and MACROS not in given:
+                given[MACROS] = env.get_template(MACROS).make_module()
+            for piece in env.from_string(template).generate(given):
                 length += len(piece)
                 if length > MAX_LENGTH:
                     raise TooLargeError(f"it gives more than {MAX_LENGTH:,} characters")
@@ -203,16 +183,15 @@ class _Environment(SandboxEnvironment):
         return super().compile(source, name, filename)
 
 
-def _made_environment() -> _Environment:
-    env = make_environment(_Environment, FILTERS, undefined=StrictUndefined, finalize=_finished)
-    env.globals |= {name: _function(name, function) for name, function in FILTERS.items()}
+@lru_cache(maxsize=1)
+def _environment() -> _Environment:
+    """What a rendering overlays with its own way to find other templates."""
+    strict = {name: _strict(function) for name, function in filters().items()}
+    env = make_environment(_Environment, strict, undefined=StrictUndefined, finalize=_finished)
+    env.globals |= {name: _function(name, function) for name, function in filters().items()}
     return env
-
-
-_ENVIRONMENT = _made_environment()
-"""What a rendering overlays with its own way to find other templates."""
 
 
 @lru_cache(maxsize=200)
 def _compiled(source: str, name: str | None, filename: str | None) -> CodeType:
-    return _ENVIRONMENT.compiled(source, name, filename)
+    return _environment().compiled(source, name, filename)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dipeo_nb.diagram.file_templates import FILTERS, render_file
+from dipeo_nb.diagram.file_templates import filters, render_file
 from dipeo_nb.errors import CodeError, DipeoError, NodeExecutionError, StorageError, TemplateError
 from tests.support.single_node import run_node
 
@@ -55,7 +55,7 @@ def test_jinja(template: str, text: str | None):
 )  # fmt: skip
 def test_filters(name: str, given: str, made: str):
     """The filters that are there by default."""
-    assert FILTERS[name](given) == made
+    assert filters()[name](given) == made
 
 
 @pytest.mark.parametrize(
