@@ -10,7 +10,7 @@ import os
 import queue
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -55,7 +55,7 @@ class View:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def catch_up(self, events: Iterable[Event]) -> None:
+    def catch_up(self, state: RunState) -> None:
         """Take in what a resumed run did before, without showing it."""
 
     def show(self, event: Event) -> None:
@@ -91,9 +91,8 @@ class Lines(View):
     def note(self, text: str) -> None:
         say(text)
 
-    def catch_up(self, events: Iterable[Event]) -> None:
-        for event in events:
-            self.state.apply(event)
+    def catch_up(self, state: RunState) -> None:
+        self.state = state.snapshot()
 
     def show(self, event: Event) -> None:
         self.state.apply(event)
@@ -178,9 +177,8 @@ class Live(View):
         self.live.refresh()
         self.live.stop()
 
-    def catch_up(self, events: Iterable[Event]) -> None:
-        for event in events:
-            self.state.apply(event)
+    def catch_up(self, state: RunState) -> None:
+        self.state = state.snapshot()
 
     def note(self, text: str) -> None:
         # Only remembered: this is called from a signal handler, perhaps in the middle of a drawing.

@@ -25,11 +25,11 @@ from dipeo_nb.container import run_store
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.errors import ValidationError
+from dipeo_nb.execution.asked import OpenQuestions, path_of
 from dipeo_nb.execution.compare import compare
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import Counting, summarize
 from dipeo_nb.execution.nested import question_names
-from dipeo_nb.execution.questions import OpenQuestions, path_of
 from dipeo_nb.execution.run_list import listed, recorded_states
 from dipeo_nb.execution.snapshots import read_run, recorded_state
 from dipeo_nb.execution.state.blobs import LineWriter

@@ -146,11 +146,11 @@ def resume(
             timeout=timeout,
             max_iterations=recovery.max_iterations,
             interaction=ScriptedPrompter(parse_answers(answer or (), recovery.prepared.plan, runtime.settings.base_dir), _keyboard(feed)),
-            source=recovery.recovered.events[0].payload["source"],
+            source=recovery.recovered.first.payload["source"],
             recovered=recovery.recovered,
         )
         view = _view(quiet)
-        view.catch_up(recovery.recovered.events)
+        view.catch_up(recovery.recovered.state)
         state = follow(runtime, execution, feed, view)
     return report(state, as_json)
 

@@ -97,7 +97,7 @@ class Execution:
             RunState.fresh(self.run_id, plan.name, {n.id: redactor(n.label) for n in plan.nodes}),
             Timeline(
                 services.clock,
-                not_before=recovered.events[-1].occurred_at if recovered else 0.0,
+                not_before=recovered.at if recovered else 0.0,
                 parent=parent.execution.journal.timeline if parent else None,
             ),
             seq=recovered.seq if recovered else 0,
@@ -106,13 +106,13 @@ class Execution:
             on_failure=self._wake,
         )
         if recovered is not None:
-            self.journal.restore(recovered.events)
+            self.journal.restore(recovered.state)
         self.questions = Questions(
             services.store,
             self.run_id,
             self.options.interaction,
             self.journal,
-            before=recovered.events if recovered is not None else (),
+            before=recovered.asked if recovered is not None else None,
             elsewhere=parent is None,
         )
         self.signals: Signals = Signals() if parent is None else parent.execution.signals

@@ -119,9 +119,9 @@ class Journal:
         """Whether events wait for a commit."""
         return bool(self._pending)
 
-    def restore(self, events: Sequence[Event]) -> None:
-        """Take in what was stored before the run was cut off."""
-        self.state.apply_all(events)
+    def restore(self, state: RunState) -> None:
+        """Go on from what was stored before the run was cut off."""
+        self.state = state
         self.state.questions.clear()  # they were asked in a process that is gone; their nodes ask again
 
     # Noting events.

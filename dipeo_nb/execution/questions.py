@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.enums import EventType
-from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.payloads import InteractivePrompt, InteractiveResponse
+from dipeo_nb.domain.payloads import InteractiveResponse
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import InteractionPort, Question, RunStore
 from dipeo_nb.errors import NodeTimeoutError, StorageError, UserError
 from dipeo_nb.execution import record
+from dipeo_nb.execution.asked import path_of, place_of
 from dipeo_nb.execution.interaction import asked_of, no_question
 from dipeo_nb.execution.journal import Journal
 from dipeo_nb.execution.nested import question_names
@@ -37,7 +37,7 @@ class Questions:
     """Those of one run.
 
     Args:
-        before: the log of the time before the run was cut off.
+        before: the questions that were open when the run was cut off.
         elsewhere: whether other processes may answer, too.
     """
 
@@ -48,7 +48,7 @@ class Questions:
         port: InteractionPort | None,
         journal: Journal,
         *,
-        before: Sequence[Event] = (),
+        before: Mapping[str, Mapping[str, Any]] | None = None,
         elsewhere: bool = True,
     ) -> None:
         self._store, self._run_id, self._port, self._elsewhere = store, run_id, port, elsewhere
@@ -58,7 +58,7 @@ class Questions:
         """Those that take an answer."""
         self._waiting: dict[str, asyncio.Future[Answered]] = {}
         """Those, and the ones whose answer is on its way."""
-        self._asked_before = {_place(p): request_id for request_id, p in unanswered(before).items()}
+        self._asked_before = {place_of(p): request_id for request_id, p in (before or {}).items()}
         """Questions that a process asked which is gone."""
         self._left: list[str] = []
         """Questions whose answers were found in the store."""
@@ -195,50 +195,6 @@ class Questions:
             await asyncio.sleep(POLL_S)
             if (found := await self._look(request_id)) is not None:
                 return found
-
-
-class OpenQuestions:
-    """The questions that a log leaves open: takes its events in order."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Mapping[str, Any]] = {}
-        """request_id → payload (with `node_id`)."""
-        self.seq = 0
-        """Number of the last event."""
-
-    def take(self, event: Event) -> None:
-        self.seq, found = event.seq, self.found
-        if event.type is EventType.INTERACTIVE_PROMPT:
-            payload = {**cast(InteractivePrompt, event.payload), "node_id": event.node_id}
-            for old in [r for r, p in found.items() if _place(p) == _place(payload)]:
-                del found[old]  # it was not answered in time, and its node tries again
-            found[payload["request_id"]] = payload
-        elif not found:
-            return
-        elif event.type is EventType.INTERACTIVE_RESPONSE:
-            found.pop(cast(InteractiveResponse, event.payload)["request_id"], None)
-        elif event.type in (EventType.NODE_ERROR, EventType.NODE_COMPLETED):
-            for request_id in [r for r, p in found.items() if p["node_id"] == event.node_id]:
-                del found[request_id]
-        elif event.type is EventType.EXECUTION_COMPLETED:
-            found.clear()
-
-
-def unanswered(events: Iterable[Event]) -> dict[str, Mapping[str, Any]]:
-    """request_id → payload (with `node_id`) of each question that a log leaves open."""
-    questions = OpenQuestions()
-    for event in events:
-        questions.take(event)
-    return questions.found
-
-
-def _place(payload: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    return payload["node_id"], path_of(payload)
-
-
-def path_of(payload: Mapping[str, Any]) -> tuple[str, ...]:
-    """The nodes from the outermost run down to the one that asks, by label."""
-    return tuple(payload.get("path") or (payload.get("label") or payload["node_id"],))
 
 
 def chosen(open_questions: Mapping[str, Mapping[str, Any]], run_id: str, *, node: str | None, request_id: str | None) -> str:

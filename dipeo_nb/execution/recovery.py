@@ -7,7 +7,7 @@ memory is there again when the log was gone through in order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,7 +17,9 @@ from dipeo_nb.domain.payloads import ExecutionStarted, NodeCompleted, NodeError,
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import UserError
 from dipeo_nb.execution import schedule
+from dipeo_nb.execution.asked import OpenQuestions
 from dipeo_nb.execution.code_state import View
+from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.fork import changed_nodes, downstream, reusable
 from dipeo_nb.execution.inputs import Inputs
 from dipeo_nb.execution.memory import ConversationLog
@@ -25,30 +27,34 @@ from dipeo_nb.execution.progress import RunProgress, holds_hidden
 from dipeo_nb.execution.record import message_of, output_of, published
 from dipeo_nb.execution.run_options import NodeRunKey, RunOptions
 
-__all__ = ["Recovered", "changed_nodes", "downstream", "recovered", "reusable"]
+__all__ = ["Recovered", "Recovering", "changed_nodes", "downstream", "recovered", "reusable"]
 
 
 @dataclass
 class Recovered:
     """A run as it was when its log ended."""
 
-    events: Sequence[Event]
-    """The log."""
+    first: Event
+    """The first event of the log."""
+    seq: int
+    """Number of the last one."""
+    at: float
+    """Time of the last one."""
     progress: RunProgress
     """`ready` has the runs of nodes that had not finished."""
+    state: RunState
+    """The fold over the log."""
+    asked: Mapping[str, Mapping[str, Any]]
+    """Questions that the log leaves open, see `OpenQuestions.found`."""
     notices: list[schedule.Command] = field(default_factory=list[schedule.Command])
     """`PassOn`, `Finish` and `Exhausted` that the log does not show yet."""
 
     @property
     def run_id(self) -> str:
-        return self.events[0].run_id
-
-    @property
-    def seq(self) -> int:
-        return self.events[-1].seq
+        return self.first.run_id
 
 
-def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, Any], max_visits: int) -> Recovered:
+def recovered(plan: Plan, events: Iterable[Event], *, variables: Mapping[str, Any], max_visits: int) -> Recovered:
     """The state at the end of *events*, the whole log of a run of *plan*.
 
     Args:
@@ -59,33 +65,77 @@ def recovered(plan: Plan, events: Sequence[Event], *, variables: Mapping[str, An
         UserError: inputs of the run, or variables, were secrets and are not known any more.
         RunError: what is to run next needs an output that held one.
     """
-    recorded = cast(ExecutionStarted, events[0].payload).get("variables", {})
-    inputs = {**recorded, **variables}
-    if lost := sorted(name for name, value in inputs.items() if holds_hidden(value)):
-        raise UserError(
-            f"The run was given secrets, which are not recorded: {', '.join(lost)}.",
-            hint=f"Give them again: dp.resume(run_id, {lost[0]}=…).",
-            names=lost,
-        )
-    progress = RunProgress(plan, variables=inputs, log=ConversationLog(), max_visits=max_visits)
-    replaying = _Replaying(progress)
+    recovering = Recovering(plan, variables=variables, max_visits=max_visits)
     for event in events:
-        replaying.take(event)
-    replaying.end()
-    found = progress.variables
-    found.update({name: value for name, value in variables.items() if holds_hidden(found.get(name))})
-    hidden = {name for name, value in found.items() if holds_hidden(value)}
-    hidden |= {name for name, change in progress.assigned().names.items() if holds_hidden(change.of(name))}
-    if lost := sorted(hidden):
-        raise UserError(
-            f"Variables of the run held secrets, which are not recorded: {', '.join(lost)}.",
-            hint="Run the diagram again, or fork the run before they were set.",
-            names=lost,
-        )
-    for command, _ in progress.ready:
-        if error := progress.lacking(command):
-            raise error
-    return Recovered(events, progress, replaying.unrecorded())
+        recovering.take(event)
+    return recovering.result()
+
+
+class Recovering:
+    """Reads a log back: takes the events of a run of *plan* in order, from the first on; arguments as for `recovered`."""
+
+    def __init__(self, plan: Plan, *, variables: Mapping[str, Any], max_visits: int) -> None:
+        self._plan, self._given, self._max_visits = plan, variables, max_visits
+        self._first: Event | None = None
+        self._seq, self._at = 0, 0.0
+        self._replaying: _Replaying | None = None
+        self._state = RunState()
+        self._asked = OpenQuestions()
+        self._error: Exception | None = None
+
+    def take(self, event: Event) -> None:
+        """Take one event in. What is wrong with the log is raised by `result`."""
+        self._seq, self._at = event.seq, event.occurred_at
+        if self._error is not None:
+            return
+        try:
+            if self._replaying is None:
+                self._first, self._replaying = event, _Replaying(self._begun(event))
+            self._replaying.take(event)
+            self._state.apply(event)
+            self._asked.take(event)
+        except Exception as error:  # noqa: BLE001 - raised by `result`: who may go on with the log is decided first
+            self._error = error
+
+    def _begun(self, first: Event) -> RunProgress:
+        recorded = cast(ExecutionStarted, first.payload).get("variables", {})
+        inputs = {**recorded, **self._given}
+        if lost := sorted(name for name, value in inputs.items() if holds_hidden(value)):
+            raise UserError(
+                f"The run was given secrets, which are not recorded: {', '.join(lost)}.",
+                hint=f"Give them again: dp.resume(run_id, {lost[0]}=…).",
+                names=lost,
+            )
+        return RunProgress(self._plan, variables=inputs, log=ConversationLog(), max_visits=self._max_visits)
+
+    def result(self) -> Recovered:
+        """The run at the end of its log; nothing more is taken in.
+
+        Raises:
+            UserError, RunError: see `recovered`.
+        """
+        if self._error is not None:
+            raise self._error
+        replaying = self._replaying
+        assert replaying is not None, "a log has a first event"
+        assert self._first is not None
+        replaying.end()
+        progress, variables = replaying.progress, self._given
+        found = progress.variables
+        found.update({name: value for name, value in variables.items() if holds_hidden(found.get(name))})
+        hidden = {name for name, value in found.items() if holds_hidden(value)}
+        hidden |= {name for name, change in progress.assigned().names.items() if holds_hidden(change.of(name))}
+        if lost := sorted(hidden):
+            raise UserError(
+                f"Variables of the run held secrets, which are not recorded: {', '.join(lost)}.",
+                hint="Run the diagram again, or fork the run before they were set.",
+                names=lost,
+            )
+        for command, _ in progress.ready:
+            if error := progress.lacking(command):
+                raise error
+        notices = replaying.unrecorded()
+        return Recovered(self._first, self._seq, self._at, progress, self._state, self._asked.found, notices)
 
 
 def begun(plan: Plan, options: RunOptions, found: Recovered | None, log: ConversationLog | None) -> RunProgress:
@@ -109,7 +159,7 @@ class _Replaying:
     """Takes a log in, event by event."""
 
     def __init__(self, progress: RunProgress) -> None:
-        self._progress = progress
+        self.progress = progress
         self._waiting: dict[NodeRunKey, tuple[schedule.RunNode, Inputs]] = {}
         """Runs that are ready or at work, in the order in which they became ready."""
         self._notices: list[schedule.Command] = []
@@ -120,7 +170,7 @@ class _Replaying:
         self._advance()
 
     def take(self, event: Event) -> None:
-        plan = self._progress.plan
+        plan = self.progress.plan
         if event.type is EventType.EXECUTION_STARTED:
             self._stretch()
             self._began = event.occurred_at
@@ -130,7 +180,7 @@ class _Replaying:
         node = plan.nodes[plan.by_id[event.node_id]]
         match event.type:
             case EventType.NODE_STARTED:
-                self._progress.attempts[node.index, cast(NodeStarted, event.payload).get("run", 0)] += 1
+                self.progress.attempts[node.index, cast(NodeStarted, event.payload).get("run", 0)] += 1
             case EventType.NODE_OUTPUT if "kind" in event.payload:
                 self._output(node, cast(NodeOutput, event.payload))
             case EventType.NODE_COMPLETED:
@@ -139,7 +189,7 @@ class _Replaying:
                 failed = cast(NodeError, event.payload)
                 if failed.get("handled"):  # else it is tried again
                     seen = self._seen(node, failed["run"])
-                    self._progress.fail(node, failed["run"], failed["error"], seen, handled=True)
+                    self.progress.fail(node, failed["run"], failed["error"], seen, handled=True)
                     self._advance()
             case _:
                 pass
@@ -147,7 +197,7 @@ class _Replaying:
     def end(self) -> None:
         """The log ends here."""
         self._stretch()
-        self._progress.ready.extend(self._waiting.values())
+        self.progress.ready.extend(self._waiting.values())
 
     def unrecorded(self) -> list[schedule.Command]:
         """What the scheduler said and the log does not show; the oldest passes are those that it shows."""
@@ -160,19 +210,19 @@ class _Replaying:
         return False
 
     def _stretch(self) -> None:
-        self._progress.worked_ms += max(0.0, self._last - self._began) * 1000
+        self.progress.worked_ms += max(0.0, self._last - self._began) * 1000
 
     def _output(self, node: PlanNode, output: NodeOutput) -> None:
-        self._progress.begun.take((node.index, output.get("run", 0)), output)
+        self.progress.begun.take((node.index, output.get("run", 0)), output)
         if output["kind"] == "item":
             for record in output["data"].get("meta", {}).get("messages", ()):
-                self._progress.log.restore(message_of(record))
+                self.progress.log.restore(message_of(record))
 
     def _completed(self, node: PlanNode, completed: NodeCompleted) -> None:
         if completed.get("status") == Status.MAXITER_REACHED:
             self._passes[node.index] += 1
             return
-        progress, run = self._progress, completed["run"]
+        progress, run = self.progress, completed["run"]
         for record in completed.get("meta", {}).get("messages", ()):
             progress.log.restore(message_of(record))
         progress.variables.update(published(node, completed))
@@ -187,10 +237,10 @@ class _Replaying:
 
     def _seen(self, node: PlanNode, run: int) -> View:
         _, inputs = self._waiting.pop((node.index, run), (None, Inputs()))
-        return self._progress.seen_by(node, inputs)
+        return self.progress.seen_by(node, inputs)
 
     def _advance(self) -> None:
-        progress = self._progress
+        progress = self.progress
         while progress.ticks:
             self._notices += (c for c in progress.advance() if not isinstance(c, schedule.RunNode))
         while progress.ready:

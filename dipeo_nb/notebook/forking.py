@@ -57,8 +57,8 @@ def plan_fork(
     Raises:
         UserError: no such node, or nothing would be different.
     """
-    document, events = run_sync(runtime.recorded(run_id, diagram))
-    first = events[0].payload
+    document, start = run_sync(runtime.recorded(run_id, diagram))
+    events, first = run_sync(runtime.services.store.events(run_id)), start.payload
     before = runtime.compile(document)
     old_model = first.get("model")
     old_own = frozenset[str](first.get("options", {}).get("own_models", ()))

@@ -230,7 +230,7 @@ class Session(RecordedRuns, ModelCalls):
         found = self._id(run_id)
         document = None if diagram is None else self.load(diagram)
         if given:
-            _check_missing(given, run_sync(self.runtime.recorded(found, document))[1][0].payload.get("variables", {}))
+            _check_missing(given, run_sync(self.runtime.recorded(found, document))[1].payload.get("variables", {}))
         recovery = run_sync(self.runtime.recover(found, diagram=document, variables=given, answers=answers, trust=trust, allow=allow))
         waiting = NotebookPrompter()
         execution = self.runtime.execution(
@@ -241,7 +241,7 @@ class Session(RecordedRuns, ModelCalls):
             max_iterations=recovery.max_iterations,
             budget=budget,
             interaction=ScriptedPrompter(answers, waiting),
-            source=recovery.recovered.events[0].payload["source"],
+            source=recovery.recovered.first.payload["source"],
             recovered=recovery.recovered,
         )
         return self._begun(execution, waiting, recovery.document, view)

@@ -13,9 +13,10 @@ from dipeo_nb.domain.payloads import InteractiveResponse
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import UserError
 from dipeo_nb.execution import live
+from dipeo_nb.execution.asked import OpenQuestions
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import no_question
-from dipeo_nb.execution.questions import OpenQuestions, chosen
+from dipeo_nb.execution.questions import chosen
 from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.execution.state.rules import answered
 

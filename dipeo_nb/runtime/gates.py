@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -19,8 +18,8 @@ from dipeo_nb.domain.payloads import ExecutionStarted
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import TrustError
+from dipeo_nb.runtime.records import RecordCheck
 from dipeo_nb.security.gate import GUEST_CALLS, GUEST_TOKENS, Gate, Level
-from dipeo_nb.security.signatures import holds_objects
 from dipeo_nb.security.trust import Allow, Say, Trust
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalFileSystemAdapter
@@ -94,7 +93,7 @@ class Gates:
         self,
         document: Diagram,
         plan: Plan,
-        events: Sequence[Event],
+        record: RecordCheck,
         *,
         trust: Say = None,
         allow: Allow | None = None,
@@ -106,8 +105,9 @@ class Gates:
         Raises:
             TrustError: it is not, it wants more than a guest may do, and the user has not approved it.
         """
-        first = events[0]
-        level = self.trust.verified(first) if self.trust.signatures.hold(events) else None
+        first = record.first
+        assert first is not None, "a record has a first event"
+        level = self.trust.verified(first) if record.holds else None
         if level is Level.YOURS and trust is not False:
             own = replace(document, path=None)  # decided when the run began, whatever is in the file now
             gate = self.gate(own, plan, say=trust, allow=allow, model=model)
@@ -117,7 +117,7 @@ class Gates:
             found = closure(document, base_dir=self.settings.base_dir, plan=plan)
             if first.payload["trust"]["digest"] == found.digest:
                 trust = found.code  # the approval of then holds for the rest of the run
-        if level is None and trust is not True and (objects := holds_objects(events)):
+        if level is None and trust is not True and (objects := record.objects):
             raise TrustError(
                 f"Run {first.run_id} was recorded elsewhere, or its record was changed; it holds objects of code ({objects}), which only "
                 "running that code restores.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -14,14 +14,15 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.payloads import ExecutionStarted
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import DiagramError, StorageError, UserError
+from dipeo_nb.security.signatures import Signatures, named_objects, objects_of
 from dipeo_nb.security.trust import Trust
 
 
-async def diagram_and_events(
+async def diagram_and_start(
     store: RunStore, run_id: str, *, base_dir: Path, trust: Trust, diagram: Diagram | None = None
-) -> tuple[Diagram, list[Event]]:
-    """The diagram of a recorded run, as it was, and the events; see `Runtime.recorded`."""
-    events = await store.events(run_id)
+) -> tuple[Diagram, Event]:
+    """The diagram of a recorded run, as it was, and the first event; see `Runtime.recorded`."""
+    events = await store.events(run_id, limit=1)
     if not events:
         raise UserError(f"There is no run '{run_id}'.", hint="See dp.runs() (dipeo-nb runs).")
     first = cast(ExecutionStarted, events[0].payload)
@@ -29,8 +30,36 @@ async def diagram_and_events(
         raise UserError(f"Run {run_id} was recorded without its diagram.", hint="Run the diagram again.")
     text = json.dumps(source, ensure_ascii=False)
     if HIDDEN in text:
-        return await asyncio.to_thread(_read_again, events[0], diagram, base_dir, trust), events
-    return load_text(text, format="native", path=first.get("diagram_id"), base_dir=base_dir), events
+        return await asyncio.to_thread(_read_again, events[0], diagram, base_dir, trust), events[0]
+    return load_text(text, format="native", path=first.get("diagram_id"), base_dir=base_dir), events[0]
+
+
+class RecordCheck:
+    """Whose record it is that a run continues from: takes its events in order."""
+
+    def __init__(self, signatures: Signatures) -> None:
+        self.first: Event | None = None
+        self.holds = True
+        """Whether all events that data is read from are signed by this user, and unchanged."""
+        self._signatures = signatures
+        self._objects: set[str] = set()
+
+    @classmethod
+    def of(cls, signatures: Signatures, events: Iterable[Event]) -> RecordCheck:
+        check = cls(signatures)
+        for event in events:
+            check.take(event)
+        return check
+
+    def take(self, event: Event) -> None:
+        self.first = self.first or event
+        self.holds = self.holds and self._signatures.holds(event)
+        self._objects |= objects_of(event)
+
+    @property
+    def objects(self) -> str:
+        """Names of variables that were set to objects; see `security.signatures.holds_objects`."""
+        return named_objects(self._objects)
 
 
 def _read_again(first: Event, given: Diagram | None, base_dir: Path, trust: Trust) -> Diagram:

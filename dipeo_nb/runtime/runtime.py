@@ -30,10 +30,11 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import check_services, checked_budget, checked_count, checked_mapping, checked_timeout
-from dipeo_nb.execution.recovery import Recovered, recovered
+from dipeo_nb.execution.recovery import Recovered, Recovering
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.run_options import NodeRunKey, RunOptions
+from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.mixins import InitializationMixin
 from dipeo_nb.runtime.answers import answer_question
@@ -41,7 +42,7 @@ from dipeo_nb.runtime.gates import Gates
 from dipeo_nb.runtime.lifecycle import ServiceLifecycle, close
 from dipeo_nb.runtime.lookup import run_named
 from dipeo_nb.runtime.prepared import Prepared, Recovery
-from dipeo_nb.runtime.records import diagram_and_events
+from dipeo_nb.runtime.records import RecordCheck, diagram_and_start
 from dipeo_nb.runtime.retention import delete_runs, prune
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.security.trust import Allow, Say, Trust
@@ -368,8 +369,8 @@ class Runtime(InitializationMixin):
         replay = Replay(services, events, speed=speed, max_pause=max_pause, was_cut_off=cut_off)
         return Runtime(self.settings, services=services, borrowed=shared), replay
 
-    async def recorded(self, run_id: str, diagram: Diagram | None = None) -> tuple[Diagram, list[Event]]:
-        """The diagram of a run in the store, as it was, and the run's events.
+    async def recorded(self, run_id: str, diagram: Diagram | None = None) -> tuple[Diagram, Event]:
+        """The diagram of a run in the store, as it was, and the run's first event.
 
         A credential in a diagram is not recorded: such a diagram is read from its file again, when that is exactly what ran, as
         the signature of the record shows.
@@ -382,7 +383,7 @@ class Runtime(InitializationMixin):
         """
         await self.initialize()
         store, base_dir = self.services.store, self.settings.base_dir
-        return await diagram_and_events(store, run_id, base_dir=base_dir, trust=self.trust, diagram=diagram)
+        return await diagram_and_start(store, run_id, base_dir=base_dir, trust=self.trust, diagram=diagram)
 
     async def recover(
         self,
@@ -410,20 +411,25 @@ class Runtime(InitializationMixin):
             UserError: there is no such run, it is complete, it needs what is not recorded, or an answer matches no node.
             StorageError: `going_on`: it is executing, here or in another process; the message says where.
         """
-        document, events = await self.recorded(run_id, diagram)
-        plan = self.compile(document)
-        gate = await asyncio.to_thread(self.regate, document, plan, events, trust=trust, allow=allow, model=model, by=by)
-        await asyncio.to_thread(check_answers, answers, plan, self.settings.base_dir)
-        options = (started := cast(ExecutionStarted, events[0].payload)).get("options")
+        document, first = await self.recorded(run_id, diagram)
+        plan, store = self.compile(document), self.services.store
+        options = (started := cast(ExecutionStarted, first.payload)).get("options")
         visits = options["max_iterations"] if options else self.settings.max_iterations
         given = run_inputs(variables or {})
-        found = recovered(plan, events, variables=given, max_visits=visits)
+        record, recovering = RecordCheck(self.trust.signatures), Recovering(plan, variables=given, max_visits=visits)
+        await read_run(store, run_id, record.take, recovering.take)
+        gate = await asyncio.to_thread(
+            self._gates.of_record, document, plan, record, trust=trust, allow=allow, model=model, by=by
+        )
+        await asyncio.to_thread(check_answers, answers, plan, self.settings.base_dir)
+        found = recovering.result()
         await self._claim(run_id, found)
-        # The previous owner may have appended events since they were read.
-        events = await self.services.store.events(run_id)
-        if len(events) != len(found.events):
-            before, found = found, recovered(plan, events, variables=given, max_visits=visits)
-            live.enter(self.services.store, run_id, found, instead_of=before)
+        row = await store.run(run_id)
+        if row is not None and row.events != found.seq:  # the previous owner has appended events since they were read
+            recovering = Recovering(plan, variables=given, max_visits=visits)
+            await read_run(store, run_id, recovering.take)
+            before, found = found, recovering.result()
+            live.enter(store, run_id, found, instead_of=before)
         own_models = frozenset(options.get("own_models", ()) if options else ())
         return Recovery(document, Prepared(plan, gate), found, visits, started.get("model"), own_models)
 
@@ -450,7 +456,8 @@ class Runtime(InitializationMixin):
         by: str = "",
     ) -> Gate:
         """The gate of a run that continues from its record; see `recover`."""
-        return self._gates.of_record(document, plan, events, trust=trust, allow=allow, model=model, by=by)
+        record = RecordCheck.of(self.trust.signatures, events)
+        return self._gates.of_record(document, plan, record, trust=trust, allow=allow, model=model, by=by)
 
 
 def with_services(runtime: Runtime, **changes: Any) -> Runtime:

@@ -57,9 +57,12 @@ class Signatures:
 
     def hold(self, events: Iterable[Event]) -> bool:
         """Whether all relevant events are signed and unchanged."""
-        return all(self._holds(event) for event in events if _counts(event))
+        return all(map(self.holds, events))
 
-    def _holds(self, event: Event) -> bool:
+    def holds(self, event: Event) -> bool:
+        """Whether the event is signed and unchanged, or not relevant."""
+        if not _counts(event):
+            return True
         expected, found = self.of(event), event.payload.get(MAC)
         return expected is not None and isinstance(found, str) and hmac.compare_digest(expected.encode(), found.encode())
 
@@ -71,12 +74,20 @@ def signed(event: Event, mac: str | None) -> Event:
 
 def holds_objects(events: Iterable[Event]) -> str:
     """Return the names of variables that the code of a run has set to objects, which only code can recreate."""
-    names: set[str] = set()
-    for event in events:
-        meta: Any = event.payload.get("meta")
-        code: Any = meta.get("code") if isinstance(meta, Mapping) else None
-        for part in ("objects", "definitions") if isinstance(code, Mapping) else ():
-            names |= set(map(str, code.get(part) or ()))
+    return named_objects({name for event in events for name in objects_of(event)})
+
+
+def objects_of(event: Event) -> set[str]:
+    """Return the names of variables that the event holds objects of."""
+    meta: Any = event.payload.get("meta")
+    code: Any = meta.get("code") if isinstance(meta, Mapping) else None
+    if not isinstance(code, Mapping):
+        return set()
+    return {str(name) for part in ("objects", "definitions") for name in code.get(part) or ()}
+
+
+def named_objects(names: Iterable[str]) -> str:
+    """Return some of these names as text."""
     return ", ".join(sorted(names)[:5])
 
 

@@ -193,7 +193,7 @@ class RunServer:
             timeout=order.timeout,
             max_iterations=recovery.max_iterations,
             interaction=ScriptedPrompter(order.answers, Unanswered()) if order.answers else None,
-            source=recovery.recovered.events[0].payload["source"],
+            source=recovery.recovered.first.payload["source"],
             recovered=recovery.recovered,
         )
         self._begin(execution)

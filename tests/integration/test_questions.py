@@ -23,7 +23,7 @@ from dipeo_nb.config import Settings
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import NodeTimeoutError, RunAbortedError, RunError, StorageError, UserError
-from dipeo_nb.execution.questions import unanswered
+from dipeo_nb.execution.asked import unanswered
 from dipeo_nb.notebook import kernel, prompter
 from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError
 from dipeo_nb.notebook.run import Run
