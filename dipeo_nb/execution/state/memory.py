@@ -8,15 +8,15 @@ from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.execution.state.blobs import SharedValues
+from dipeo_nb.execution.state.packed_log import PackedLog
 from dipeo_nb.execution.state.rules import answered, check_claim, check_delete, check_order, final_status, relatives
 
 
 class InMemoryRunStore(RunStore):
-    """`RunStore` over lists. Payloads are kept as they are, but for equal big values, which become one object: whoever appends
-    them must not change them afterwards."""
+    """`RunStore` in memory. Of equal big values in payloads one is kept; whoever appends payloads must not change them afterwards."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, list[Event]] = {}
+        self._runs: dict[str, PackedLog] = {}
         self._shared: dict[str, SharedValues] = {}
         self._claimed: set[str] = set()
         """Runs that ended and go on."""
@@ -40,18 +40,18 @@ class InMemoryRunStore(RunStore):
         ended = log is not None and log[-1].type in FINAL_EVENTS and run_id not in self._claimed
         check_order(events, len(log) if log is not None else 0, ended)
         self._claimed.discard(run_id)
-        if log is None:
-            log = self._runs[run_id] = []
-            self._shared[run_id] = SharedValues()
-        shared = self._shared[run_id].shared
+        known = self._shared.setdefault(run_id, SharedValues()) if log is None else self._shared[run_id]
         for event in events:
             kind = event.type
             if (kind is EventType.NODE_COMPLETED or kind is EventType.EXECUTION_STARTED) and (
-                payload := shared(event.payload)
+                payload := known.shared(event.payload)
             ) is not event.payload:
-                log.append(event._replace(payload=payload))
+                event = event._replace(payload=payload)
+            if log is None:
+                log = self._runs[run_id] = PackedLog(event)
             else:
                 log.append(event)
+        assert log is not None
         if attached is not None and attached.seq <= log[-1].seq:
             self._snapshots.setdefault(run_id, {})[attached.kind] = attached
 
@@ -71,8 +71,8 @@ class InMemoryRunStore(RunStore):
             kept[snapshot.kind] = snapshot
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
-        log = self._runs.get(run_id, [])
-        return log[after : None if limit is None else after + limit]
+        log = self._runs.get(run_id)
+        return [] if log is None else log[after : None if limit is None else after + limit]
 
     async def runs(
         self,
@@ -130,7 +130,7 @@ class InMemoryRunStore(RunStore):
         return family
 
     @staticmethod
-    def _summary(log: list[Event]) -> RunSummary:
+    def _summary(log: PackedLog) -> RunSummary:
         first, last = log[0], log[-1]
         ended = last.type in FINAL_EVENTS
         return RunSummary(
