@@ -24,6 +24,7 @@ from dipeo_nb.security.keys import EnvironmentAPIKeyService
 from dipeo_nb.testing import scripted
 from tests.support import wire_anthropic, wire_google, wire_ollama
 from tests.support import wire_openai as llm_wire
+from tests.support.run_events import warnings_of
 from tests.support.wire_openai import Reply, ScriptedServer, request, run, settings_with
 
 # Reading.
@@ -843,12 +844,6 @@ connections:
 - {from: N2, to: T}
 - {from: T, to: E}
 """
-
-
-def warnings_of(result: Any) -> list[str]:
-    return [
-        e.payload["message"] for e in result.events if e.type == "execution_log" and e.payload["level"] == "WARNING"
-    ]
 
 
 def played(tmp_path: Path, diagram: str, *replies: str) -> tuple[Any, ScriptedServer]:

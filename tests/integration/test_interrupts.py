@@ -17,6 +17,7 @@ from dipeo_nb.errors import RunInterruptedError
 from dipeo_nb.notebook.calls import RunGoesOnWarning
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
+from tests.support.scripted_kernel import own_shell
 
 CODE = """
 version: light
@@ -111,8 +112,7 @@ def test_an_interrupt_while_the_view_is_made_stops_the_run(tmp_path: Path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "show", show)
-    monkeypatch.setattr("dipeo_nb.notebook.kernel.in_kernel", lambda: True)
-    with Session(tmp_path) as session, pytest.raises(KeyboardInterrupt) as caught:
+    with own_shell(kernel=True), Session(tmp_path) as session, pytest.raises(KeyboardInterrupt) as caught:
         asyncio.run(session.arun(SLOW)) if call == "arun" else session.run(SLOW)
     with Session(tmp_path) as session:
         (row,) = session.runs()

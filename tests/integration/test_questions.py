@@ -16,6 +16,7 @@ from typing import Any
 
 import IPython  # noqa: F401 - a kernel has it loaded
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from dipeo_nb.cli import main
 from dipeo_nb.common.loop import run_sync
@@ -32,6 +33,7 @@ from dipeo_nb.runtime import Runtime
 from tests.support.kills import kills
 from tests.support.parent_diagram import parent_of
 from tests.support.question_process import ASKING
+from tests.support.scripted_kernel import own_shell
 from tests.support.waiting import wait_until
 
 KILLS = kills(3)
@@ -282,7 +284,14 @@ def closed() -> list[str]:
 
 
 @pytest.fixture
-def cell(monkeypatch: pytest.MonkeyPatch, closed: list[str]) -> threading.Event:
+def shell() -> Iterator[InteractiveShell]:
+    """A kernel of this process."""
+    with own_shell(kernel=True) as shell:
+        yield shell
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch, closed: list[str], shell: InteractiveShell) -> threading.Event:
     """input() of a kernel: polls in the main thread until somebody types, which nobody does."""
     reading = threading.Event()
 
@@ -293,7 +302,6 @@ def cell(monkeypatch: pytest.MonkeyPatch, closed: list[str]) -> threading.Event:
         raise AssertionError("nobody released the cell")
 
     monkeypatch.setattr("builtins.input", read)
-    monkeypatch.setattr(kernel, "in_kernel", lambda: True)
     monkeypatch.setattr(kernel, "unattended", lambda: False)
     monkeypatch.setattr(prompter, "hide_box", closed.append)
     return reading
@@ -396,12 +404,11 @@ def test_releasing_at_any_moment_never_reaches_the_caller(monkeypatch: pytest.Mo
     assert set(outcomes) == {"line", "over"}
 
 
-def test_where_nobody_sits_every_way_of_waiting_fails_at_once(session: Session, monkeypatch: pytest.MonkeyPatch):
+def test_where_nobody_sits_every_way_of_waiting_fails_at_once(session: Session, monkeypatch: pytest.MonkeyPatch, shell: InteractiveShell):
     def refuses(prompt: str = "") -> str:
         raise NotImplementedError("raw_input was called, but this frontend does not support input requests.")
 
     monkeypatch.setattr("builtins.input", refuses)
-    monkeypatch.setattr(kernel, "in_kernel", lambda: True)
     monkeypatch.setattr(kernel, "unattended", lambda: True)
     diagram = ASKING.replace(", default: \"grey\"", "")
     run = session.start(diagram, view=False)

@@ -21,6 +21,7 @@ from dipeo_nb.execution import shell_text
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
 from tests.support.api_server import Server
+from tests.support.run_events import warnings_of
 from tests.support.single_node import diagram, run_node
 
 processor = SimpleTemplateProcessor()
@@ -215,12 +216,6 @@ connections:
 - {from: again_condtrue, to: J}
 - {from: J, to: E}
 """
-
-
-def warnings_of(result: Any) -> list[str]:
-    return [
-        e.payload["message"] for e in result.events if e.type == "execution_log" and e.payload["level"] == "WARNING"
-    ]
 
 
 def test_the_whole_conversation_can_be_named(tmp_path: Path):

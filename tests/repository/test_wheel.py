@@ -12,21 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cli import HELLO
+
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.wheel, pytest.mark.slow]
-
-HELLO = """\
-version: light
-persons:
-  Ada: {service: openai, model: gpt-5-nano}
-nodes:
-  - {label: Start, type: start}
-  - {label: Greet, type: person_job, person: Ada, default_prompt: "Greet {{name}}", max_iteration: 1}
-  - {label: End, type: endpoint}
-connections:
-  - {from: Start, to: Greet}
-  - {from: Greet, to: End}
-"""
 
 
 def call(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:

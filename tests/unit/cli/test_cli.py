@@ -10,30 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import psutil
 import pytest
 
-from dipeo_nb import cli
 from dipeo_nb.cli.group import COMMANDS, loaded
 from dipeo_nb.diagram.detect import DEMOS
 from dipeo_nb.terminal import safe
+from tests.support.cli import HELLO, Call, caller
 
-HELLO = """\
-version: light
-persons:
-  Ada: {service: openai, model: gpt-5-nano}
-nodes:
-  - {label: Start, type: start}
-  - {label: Greet, type: person_job, person: Ada, default_prompt: "Greet {{name}}", max_iteration: 1}
-  - {label: End, type: endpoint}
-connections:
-  - {from: Start, to: Greet}
-  - {from: Greet, to: End}
-"""
 ASKING = """\
 version: light
 nodes:
@@ -66,19 +52,6 @@ def code(*lines: str) -> str:
     return CODE.replace("CODE", "\n".join(f"      {line}" for line in lines))
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return json.loads(self.out)
-
-
-Call = Callable[..., Done]
-
-
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs the command in this process, in a folder of its own that holds the diagrams above."""
@@ -86,13 +59,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     for name, text in (("hello", HELLO), ("asking", ASKING)):
         Path(f"{name}.light.yaml").write_text(text)
 
-    def run(*arguments: object) -> Done:
-        status = cli.main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return Done(status, captured.out, captured.err)
-
-    return run
+    return caller(capsys)
 
 
 # run

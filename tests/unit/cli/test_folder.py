@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
-import json
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nbformat
 import pytest
@@ -19,6 +17,7 @@ from dipeo_nb.cli import doctor
 from dipeo_nb.cli.folder import STARTER
 from dipeo_nb.config import reset_settings
 from dipeo_nb.diagram.detect import DEMOS
+from tests.support.cli import Call, caller
 
 FILES = {*STARTER, ".gitignore"}
 CODE = """\
@@ -33,19 +32,6 @@ connections:
 """
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return json.loads(self.out)
-
-
-Call = Callable[..., Done]
-
-
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs the command in this process, in an empty folder that nobody has trusted yet."""
@@ -53,13 +39,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.delenv("DIPEO_TRUST")
     reset_settings()
 
-    def run(*arguments: object) -> Done:
-        status = cli.main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return Done(status, captured.out, captured.err)
-
-    return run
+    return caller(capsys)
 
 
 # init
