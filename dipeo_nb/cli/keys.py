@@ -21,7 +21,7 @@ from dipeo_nb.common.values import json_text
 from dipeo_nb.errors import DipeoError, ValidationError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.security.environment import VARIABLES
+from dipeo_nb.security.environment import variables_of_services
 from dipeo_nb.security.keys import APIKeyChain, APIKeyService, EnvironmentAPIKeyService, checked_name, overview
 from dipeo_nb.terminal import new_console, new_table, safe, say
 
@@ -73,7 +73,8 @@ def keys_set(
     run_sync(stored.set_api_key(name, key, service=service))
     row = next(r for r in run_sync(stored.list_api_keys()) if name in (r["id"], r["service"]))
     print(f"Stored in the {row['source']}: {row['id']} {row['service']} {row['key']}")
-    if row["service"] not in VARIABLES and (near := nearest_option(str(row["service"]), VARIABLES)):
+    known = variables_of_services()
+    if row["service"] not in known and (near := nearest_option(str(row["service"]), known)):
         say(f"No service of language models is called '{row['service']}'. If you mean '{near}': dipeo-nb keys delete {row['id']}, then set {near}.")
     for other in run_sync(EnvironmentAPIKeyService(settings).list_api_keys()):
         if other["service"] == name:

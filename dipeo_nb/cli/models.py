@@ -21,7 +21,7 @@ from dipeo_nb.common.values import json_text
 from dipeo_nb.config import Settings
 from dipeo_nb.domain import lifecycle
 from dipeo_nb.errors import APIKeyNotFoundError, DipeoError, ValidationError
-from dipeo_nb.llm import catalogue, model_check, model_store
+from dipeo_nb.llm import catalogue, model_check, model_store, providers
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.keys import APIKeyChain
 from dipeo_nb.terminal import new_console, new_table, safe, say
@@ -112,7 +112,7 @@ def _announced_ends(settings: Settings) -> dict[str, dict[str, date]]:
         llm = LLMService(settings, APIKeyChain.of(settings))
         found: dict[str, dict[str, date]] = {}
         try:
-            for service in ("openai", "anthropic"):
+            for service in providers.announcing():
                 try:
                     found[service] = await llm.announced_ends(service)
                 except APIKeyNotFoundError:

@@ -21,6 +21,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 from dipeo_nb.common.secret_names import secrets_in, secrets_of_text
 from dipeo_nb.common.values import well_formed
+from dipeo_nb.errors import ValidationError
 
 HIDDEN = "[hidden]"
 """Stands where a secret stood."""
@@ -103,20 +104,20 @@ _MARKS = (
     *(f"{kind}{dash}" for kind in ("gsk", "xai", "hf", "ghp", "gho", "ghs", "glpat", "pplx", "r8") for dash in "_-"),
 )  # fmt: skip
 """Every text in which `_SHAPES` finds something has one of these: looking for them is a hundred times faster."""
+_KEY_PREFIX = re.compile(r"[A-Za-z0-9_.-]{3,}")
 _ATOMS = frozenset((int, float, bool, type(None)))
 _HEADS = tuple(mark for mark in _MARKS if not mark.endswith("-----"))
 _KEY_CHARACTERS = string.ascii_letters + string.digits + "_.-"
 _LABEL_CHARACTERS = string.ascii_uppercase + " -"
-_OPEN_KEY = re.compile(
-    rf"""
-    (?<![A-Za-z0-9])(?:
-        (?:{"|".join(map(re.escape, _HEADS))})
-      | (?:{"|".join(sorted({re.escape(head[:n]) for head in _HEADS for n in range(1, len(head))}, key=len, reverse=True))})\Z
-    )
-    """,
-    re.VERBOSE,
-)
-"""A possible beginning of a key, in a text of nothing but characters of keys."""
+
+
+def _open_key(heads: Iterable[str]) -> re.Pattern[str]:
+    """Pattern of a possible beginning of a key, in a text of nothing but characters of keys."""
+    parts = sorted({re.escape(head[:n]) for head in heads for n in range(1, len(head))}, key=len, reverse=True)
+    return re.compile(rf"(?<![A-Za-z0-9])(?:(?:{'|'.join(map(re.escape, heads))})|(?:{'|'.join(parts)})\Z)")
+
+
+_OPEN_KEY = _open_key(_HEADS)
 _OPEN_LABEL = re.compile(r"-{1,5}(?:B|\Z)")
 """A possible beginning of the first line of a block, in a text of nothing but its characters."""
 _BLOCK = re.compile(r"-----BEGIN\ [A-Z ]*PRIVATE\ KEY-----")
@@ -365,6 +366,29 @@ class Stream:
         return _SHAPES.sub(HIDDEN, inside + text)[len(inside) :]
 
 
+def recognize_keys(*prefixes: str) -> None:
+    """Hide from now on texts that begin with one of *prefixes* and continue with 16 or more characters of keys, in this process.
+
+    Args:
+        prefixes: beginnings of the keys of a service (`gsk_`): three or more letters, digits, `_`, `.` or `-`.
+
+    Raises:
+        ValidationError: one is too short, or has other characters.
+    """
+    global _SHAPES, _MARKS, _HEADS, _OPEN_KEY
+    for prefix in prefixes:
+        if not _KEY_PREFIX.fullmatch(prefix):
+            raise ValidationError(
+                f"'{prefix[:40]}' is not the beginning of keys.", hint="Use three or more letters, digits, '_', '.' or '-', such as 'gsk_'."
+            )
+    if new := [prefix for prefix in prefixes if prefix not in _MARKS]:
+        more = "|".join(rf"{re.escape(prefix)}[A-Za-z0-9_-]{{16,}}" for prefix in new)
+        _SHAPES = re.compile(rf"{_SHAPES.pattern}| (?<![A-Za-z0-9])(?:{more})", _SHAPES.flags)
+        _HEADS = (*_HEADS, *new)
+        _OPEN_KEY = _open_key(_HEADS)
+        _MARKS = (*_MARKS, *new)  # last: other threads look for these first
+
+
 redactor = Redactor()
 """The process's own: what it knows is hidden in all events, errors and log lines."""
 
@@ -413,12 +437,17 @@ class RedactingFactory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self.make(*args, **kwargs)
-        if record.name.partition(".")[0] in _TOPS:
+        if record.name.partition(".")[0] in _tops:
             _FILTER.filter(record)
         return record
 
 
-_TOPS = frozenset(name.partition(".")[0] for name in LIBRARIES)
+_tops = {name.partition(".")[0] for name in LIBRARIES}
+
+
+def redact_logs_of(module: str) -> None:
+    """Redact the log lines of another library, whose loggers are named after *module*."""
+    _tops.add(module.partition(".")[0])
 
 
 def redact_logs_of_libraries() -> None:

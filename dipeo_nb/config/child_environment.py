@@ -9,13 +9,10 @@ from dipeo_nb.common import child_environment
 from dipeo_nb.config.redaction import SECRET_NAME
 
 
-def ambient_headers(provider: str) -> frozenset[str]:
-    """Return the names of headers that the SDK of `openai` or `anthropic` sends to every server because of environment variables."""
-    if provider not in ("openai", "anthropic"):
-        return frozenset()
-    lines = os.environ.get(f"{provider.upper()}_CUSTOM_HEADERS", "").splitlines()
-    named = {line.partition(":")[0].strip() for line in lines if ":" in line}
-    return frozenset(named | ({"OpenAI-Organization", "OpenAI-Project"} if provider == "openai" else set()))
+def ambient_headers(variable: str) -> frozenset[str]:
+    """Return the names of the headers that an SDK sends to every server because of an environment variable: `Name: value`, one a line."""
+    lines = os.environ.get(variable, "").splitlines() if variable else []
+    return frozenset(line.partition(":")[0].strip() for line in lines if ":" in line)
 
 
 def code_environment(pass_env: Iterable[str] = ()) -> dict[str, str]:

@@ -11,7 +11,8 @@ from dipeo_nb.diagram.reading import Reading, as_text
 from dipeo_nb.diagram.spots import DocumentPath
 from dipeo_nb.domain.chat import normalize_service
 from dipeo_nb.domain.diagram import DomainNode, DomainPerson, LLMConfig
-from dipeo_nb.domain.enums import OWN_SERVICES, SERVICE_ALIASES, LLMService
+from dipeo_nb.domain.enums import SERVICE_ALIASES, LLMService
+from dipeo_nb.domain.llm_providers import is_service
 from dipeo_nb.domain.request_options import checked_option
 from dipeo_nb.errors import ValidationError
 
@@ -131,7 +132,7 @@ def _service(value: Any, label: str, reading: Reading, at: DocumentPath) -> str:
         _wrong_person_field("service", "text", value, label, reading, at)
         return LLMService.OPENAI.value
     name = service_name(text)
-    if name not in {*LLMService, *OWN_SERVICES}:
+    if name not in set(LLMService) and not is_service(name):
         reading.warn(
             "unknown-service",
             f"'{shorten(text)}' of person '{shorten(label)}' is not a known service.",

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dipeo_nb.common.short_repr import bounded_repr
+from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.enums import OWN_SERVICES, SERVICE_ALIASES, ExecutionPhase, LLMService, MessageType
+from dipeo_nb.domain.enums import SERVICE_ALIASES, ExecutionPhase, LLMService, MessageType
+from dipeo_nb.domain.llm_providers import normalize_service
 from dipeo_nb.domain.request_options import OPTIONS, Reasoning, checked_option
 from dipeo_nb.errors import ConfigurationError, UnknownModelError, ValidationError
 
@@ -348,19 +350,6 @@ class Message:
     __repr__ = bounded_repr
 
 
-def normalize_service(name: str) -> str:
-    """The service a spelling means: lower case, `_` → `-`, aliases applied; unknown names come back as they are."""
-    text = name.strip().lower().replace("_", "-")
-    return text if text in OWN_SERVICES else str(SERVICE_ALIASES.get(text, text))
-
-
-_FAMILIES = (
-    (re.compile(r"claude", re.I), LLMService.ANTHROPIC),
-    (re.compile(r"gemini", re.I), LLMService.GEMINI),
-    (re.compile(r"gpt-oss", re.I), LLMService.OLLAMA),
-    (re.compile(r"(?:chat)?gpt|o\d|ft:", re.I), LLMService.OPENAI),
-)
-"""Prefix of the names of a family of models → the service that has them."""
 _OLLAMA_TAG = re.compile(
     r"(?=[\w.\-]+\Z)(?:latest|v?\d[\w.\-]*|[\w.\-]*\d[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+)"
 )
@@ -392,7 +381,7 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
     name = text.strip()
     if not name:
         raise ConfigurationError("The model has no name.", hint="Use e.g. local, openai:gpt-6-luna or ollama:llama3.2.")
-    services = {*map(str, LLMService), *known, *OWN_SERVICES}
+    services = {*map(str, LLMService), *known, *llm_providers.services()}
     head, colon, tail = name.partition(":")
     service = normalize_service(head)
     if colon and service in services:
@@ -400,9 +389,9 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
         return service, name if family and tail else tail.strip() or None
     if normalize_service(name) in services:
         return normalize_service(name), name if name[-1].isdigit() and name not in services else None  # a name that ends in a digit is a model, too
-    for beginning, service in _FAMILIES:
-        if beginning.match(name) and (not colon or name[:3].lower() == "ft:" or service == LLMService.OLLAMA):
-            return str(service), name
+    known_for = llm_providers.service_of_model(name)
+    if known_for is not None and (not colon or name[:3].lower() == "ft:" or known_for == LLMService.OLLAMA):
+        return known_for, name
     near = _nearest_service(head, services)
     if colon and near is None and _OLLAMA_TAG.fullmatch(tail):
         return str(LLMService.OLLAMA), name

@@ -321,6 +321,3 @@ SERVICE_ALIASES = {
     "phi": LLMService.OLLAMA,
 }
 """Spellings accepted for a service, after lower-casing and `_` → `-`."""
-OWN_SERVICES: set[str] = set()
-"""Services that were registered in this process. A name among them is that service, and no alias: `mistral` is no longer
-Ollama's model."""

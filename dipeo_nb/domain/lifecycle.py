@@ -18,21 +18,11 @@ from importlib import resources
 from typing import Any, Literal, NamedTuple
 
 from dipeo_nb.common import clock
-from dipeo_nb.config import OWN_HOSTS, Settings, is_own_server
-from dipeo_nb.domain.chat import normalize_service
+from dipeo_nb.config import Settings, is_own_server
+from dipeo_nb.domain.llm_providers import facts_of, normalize_service
 
 SOON = 90
 """Days before its end from which a model is warned about."""
-TABLES = {"claude-code": "anthropic", "claude-code-custom": "anthropic"}
-"""Service → the one whose models it uses, where that is another."""
-SERVERS = {
-    "openai": ("openai_base_url", "openai"),
-    "anthropic": ("anthropic_base_url", "anthropic"),
-    "gemini": ("google_base_url", "google"),
-    "claude-code": ("anthropic_base_url", "anthropic"),
-    "claude-code-custom": ("anthropic_base_url", "anthropic"),
-}
-"""Service → the setting that names another server, and the provider in `config.OWN_HOSTS`."""
 
 
 class Row(NamedTuple):
@@ -114,7 +104,7 @@ def row_of(service: str, model: str) -> Row | None:
     """The announcement about a model; None: there is none, or the model is not known."""
     name = base_name(model)
     row = table(service).get(name)
-    ends = _announced.get().get(TABLES.get(service, service), {}).get(name)
+    ends = _announced.get().get(facts_of(service).models_of or service, {}).get(name)
     if ends is None:
         return row
     return Row(ends, row.replacement if row else None, row.url if row else "", clock.today())
@@ -153,7 +143,7 @@ def ends_of(models: Iterable[tuple[Any, Any]]) -> dict[str, date]:
 
 def table(service: str) -> Mapping[str, Row]:
     """Models of a service by name, as far as their end is announced."""
-    return _tables().get(TABLES.get(service, service), {})
+    return _tables().get(facts_of(service).models_of or service, {})
 
 
 def base_name(model: str) -> str:
@@ -192,12 +182,11 @@ def at_provider(service: str, base_url: str | None, settings: Settings) -> bool:
         base_url: the server that a person or request names itself.
         settings: may name another one.
     """
-    found = SERVERS.get(normalize_service(service))
-    if found is None:
+    facts = facts_of(normalize_service(service))
+    if not facts.hosts:
         return False
-    setting, provider = found
-    url = base_url or settings.peek(setting)
-    return not url or is_own_server(str(url), OWN_HOSTS[provider])
+    url = base_url or (settings.peek(facts.base_url_setting) if facts.base_url_setting else None)
+    return not url or is_own_server(str(url), facts.hosts)
 
 
 def _replacement(service: str, row: Row) -> str | None:

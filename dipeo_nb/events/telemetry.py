@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
+from dipeo_nb.domain.llm_providers import facts_of, normalize_service
 from dipeo_nb.domain.payloads import (
     ExecutionCompleted,
     ExecutionError,
@@ -29,8 +30,6 @@ from dipeo_nb.errors import MissingDependencyError
 
 FLUSH_MS = 5000
 """Milliseconds that closing waits for the collector."""
-_PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini", "google": "gcp.gemini"}
-"""Our names of services → those of the conventions."""
 
 
 class Telemetry:
@@ -173,7 +172,7 @@ def _of_model(meta: NodeMeta) -> dict[str, Any]:
         return attributes
     attributes["gen_ai.operation.name"] = "invoke_agent"
     if provider := meta.get("provider"):
-        attributes["gen_ai.provider.name"] = _PROVIDERS.get(provider, provider)
+        attributes["gen_ai.provider.name"] = facts_of(normalize_service(provider)).telemetry_name or provider
     if model := meta.get("model"):
         attributes["gen_ai.request.model"] = meta.get("requested_model", model)
         attributes["gen_ai.response.model"] = model

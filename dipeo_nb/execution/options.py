@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from os import PathLike
 from typing import Any
 
+from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.enums import LLMService
@@ -116,7 +117,7 @@ def check_services(plan: Plan, model: str | None, own_models: Collection[str], s
     """
     if model is not None:
         parse_model(model, services)
-    known = {*map(str, LLMService), *services}
+    known = {*map(str, LLMService), *llm_providers.services(), *services}
     used = {getattr(node.spec, "person", None) for node in plan.nodes}
     for person in plan.persons.values():
         moved = model is not None and person.id not in own_models

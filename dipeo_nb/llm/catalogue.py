@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import socket
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-from dipeo_nb.common.programs import find_program
 from dipeo_nb.config import DEFAULT_MODEL, DEFAULT_MODEL_AFTER, DEFAULT_MODEL_ENDS, Settings, is_loopback
 from dipeo_nb.config import default_model as default_of_openai
 from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, parse_model
@@ -24,9 +20,6 @@ from dipeo_nb.llm.capabilities import capabilities_of
 
 BY_DEFAULT = "model_by_default"
 """Key of `LLMRequest.context`: the model is the successor of the default model of old, which nobody chose."""
-CONNECT_S = 0.3
-"""Seconds a server of this machine may take to be found."""
-_OLLAMA = "http://127.0.0.1:11434"
 
 
 class ServiceFacts(NamedTuple):
@@ -153,14 +146,8 @@ def _missing(service: str, kind: Any, settings: Settings, has_key: bool) -> str:
         return f"{origin.variable} of {origin.file} needs your approval: dipeo-nb trust ."
     if variable and not has_key and not own_server and not getattr(kind, "key_optional", False):
         return f"set {variable}"
-    if service == "ollama":
-        address = settings.peek(setting) or _OLLAMA
-        if settings.waits(setting):  # a look at what there is calls nobody whom only the folder names
-            return f"{settings.origin(setting).file} names {address}, which was not called: dipeo-nb trust ."
-        return "" if _answers(str(address)) else f"no server at {address}: start it with `ollama serve`"
-    if service.startswith("claude-code") and find_program("claude") is None and not _bundled():
-        return "install the program `claude`"
-    return ""
+    check = getattr(kind, "why_unavailable", None)
+    return str(check(settings)) if check is not None else ""
 
 
 def default_model(service: str, settings: Settings) -> str:
@@ -168,49 +155,16 @@ def default_model(service: str, settings: Settings) -> str:
     chosen, model = parse_model(settings.peek("default_llm_model"), providers.services())
     if chosen == service and model:
         return model
-    if service == "openai":
-        return default_of_openai()
-    if service == "local":
-        return settings.peek("local_model")
-    return str(getattr(providers.client_class(service), "default_model", "")) if _loads(service) else ""
-
-
-def _loads(service: str) -> bool:
     try:
-        providers.client_class(service)
-    except (ConfigurationError, ImportError):
-        return False
-    return True
+        kind = providers.client_class(service)
+    except (ConfigurationError, ImportError):  # `services` says so
+        return ""
+    usual = getattr(kind, "usual_model", None)
+    return str(usual(settings) if usual is not None else getattr(kind, "default_model", ""))
 
 
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # of a parent package
-        return False
-
-
-def _bundled() -> bool:
-    """Whether the SDK of Claude Code brought the program along."""
-    spec = importlib.util.find_spec("claude_agent_sdk")
-    if spec is None or not spec.submodule_search_locations:
-        return False
-    return any((Path(folder) / "_bundled").is_dir() for folder in spec.submodule_search_locations)
-
-
-def _answers(address: str) -> bool:
-    """Whether something listens there; a server on another machine is taken at its word."""
-    try:
-        parts = urlsplit(address if "://" in address else f"http://{address}")
-        host, port = parts.hostname or "127.0.0.1", parts.port or 11434
-    except ValueError:
-        return False
-    if host == "0.0.0.0":
-        host = "127.0.0.1"
-    if host not in ("localhost", "127.0.0.1", "::1"):
-        return True
-    try:
-        with socket.create_connection((host, port), CONNECT_S):
-            return True
-    except OSError:
         return False

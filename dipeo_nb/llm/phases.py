@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.domain.decision import DECISION_SCHEMA
-from dipeo_nb.domain.enums import ExecutionPhase, LLMService
+from dipeo_nb.domain.enums import ExecutionPhase
+from dipeo_nb.domain.llm_providers import facts_of
 from dipeo_nb.domain.selection import SELECTION_SCHEMA
 from dipeo_nb.llm.capabilities import capabilities_of
-
-OWN_PROMPT = frozenset({str(LLMService.CLAUDE_CODE_CUSTOM)})
-"""Services whose supplied system prompt replaces the phase's."""
 
 
 class Phase(NamedTuple):
@@ -55,7 +53,7 @@ def shaped(request: LLMRequest) -> LLMRequest:
     """The request as its phase wants it."""
     phase = PHASES[request.phase]
     able = capabilities_of(request.service, request.model)
-    own = request.service in OWN_PROMPT and any(m.role == "system" for m in request.messages)
+    own = facts_of(request.service).own_prompt and any(m.role == "system" for m in request.messages)
     prompt = [ChatMessage("system", phase.prompt)] if phase.prompt and not own else []
     return replace(
         request,

@@ -14,17 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dipeo_nb.domain.chat import BillItem, TokenUsage
+from dipeo_nb.domain.llm_providers import facts_of
 from dipeo_nb.llm.usage import of_buckets
 
-FREE = frozenset({"local", "echo"})
-"""Services whose calls cost nothing. So do those of `ollama`, on a server of one's own; not its models at ollama.com, whose names
-end with `cloud`."""
-SELF_REPORTED = frozenset({"claude-code", "claude-code-custom"})
-"""Services that say themselves what a call cost."""
-PROVIDERS = {"gemini": "google", "claude-code": "anthropic", "claude-code-custom": "anthropic"}
-"""Service → provider id of the price list, where they differ."""
-LISTED_HOSTS = frozenset({"api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com"})
-"""Servers the list is about; what another server asks for a model of the same name is not known. Regional servers ask more."""
 REPORTING_HOSTS = frozenset({"openrouter.ai", "api.x.ai"})
 """Servers that say with each answer what they charge for it."""
 
@@ -69,12 +61,13 @@ def cost_usd(
         requested: the model that was asked for, whose price counts when *model* is a version of it that is not listed.
         at: when the call was made; None: now.
     """
-    hosted = model.endswith("cloud") or (requested or "").endswith("cloud")
-    if service in FREE or (service == "ollama" and _is_own(base_url) and not hosted):
+    facts = facts_of(service)
+    hosted = model.endswith("cloud") or (requested or "").endswith("cloud")  # of models at ollama.com, which are not free
+    if facts.pricing == "free" or (facts.pricing == "self-hosted" and _is_own(base_url) and not hosted):
         return 0.0
     host = None if base_url is None else urlsplit(base_url).hostname or ""
-    trusted = service in SELF_REPORTED or host in REPORTING_HOSTS
-    listed = host is None or host in LISTED_HOSTS
+    trusted = facts.pricing == "reported" or host in REPORTING_HOSTS
+    listed = host is None or host in facts.hosts  # prices of other servers are not known; regional ones of the provider are higher
     cost = Decimal(0)
     for item in usage.bill or (of_buckets(usage),):
         if item.usd is not None and (item.usd > 0 or trusted):  # gateways say 0 also of what they have no price for
@@ -93,7 +86,7 @@ def cost_usd(
 
 def is_priced(service: str, model: str, *, base_url: str | None = None, tools: Collection[str] = ()) -> bool:
     """Whether the cost of a call to that model will be known, with the built-in *tools* it may use."""
-    if service in SELF_REPORTED or (base_url is not None and urlsplit(base_url).hostname in REPORTING_HOSTS):
+    if facts_of(service).pricing == "reported" or (base_url is not None and urlsplit(base_url).hostname in REPORTING_HOSTS):
         return True
     searches = {"web_searches": 1} if {"web_search", "web_search_preview"} & set(tools) else {}
     probe = TokenUsage(1, 1, bill=(BillItem({"input_tokens": 1, "output_tokens": 1, **searches}),))
@@ -107,7 +100,7 @@ def _price(
     from genai_prices import Usage, calc_price  # only now: it brings an HTTP client along
     from genai_prices.data_units import unit_data
 
-    provider, when = PROVIDERS.get(service, service), at or datetime.now(UTC)
+    provider, when = facts_of(service).price_id or service, at or datetime.now(UTC)
     used = {unit: n for unit, n in units.items() if n > 0}
     if not used.keys() <= unit_data.keys():
         return None

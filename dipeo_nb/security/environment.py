@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import SecretStr
 
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.config import Credential, FolderSecret, Settings, get_settings
-from dipeo_nb.domain.chat import normalize_service
-from dipeo_nb.domain.enums import LLMService
+from dipeo_nb.domain import llm_providers
+from dipeo_nb.domain.llm_providers import normalize_service
 from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError, ValidationError
 from dipeo_nb.security.folder_settings import is_trusted_folder
 
-VARIABLES: dict[str, tuple[str, ...]] = {
+FURTHER: Mapping[str, tuple[str, ...]] = MappingProxyType({
     # Language models.
-    "openai": ("OPENAI_API_KEY",),
-    "anthropic": ("ANTHROPIC_API_KEY",),
-    "gemini": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
-    "claude-code": ("ANTHROPIC_API_KEY",),
-    "claude-code-custom": ("ANTHROPIC_API_KEY",),
     "cohere": ("COHERE_API_KEY", "CO_API_KEY"),
     "deepseek": ("DEEPSEEK_API_KEY",),
     "groq": ("GROQ_API_KEY",),
@@ -37,20 +33,24 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "jira": ("JIRA_API_TOKEN",),
     "notion": ("NOTION_API_KEY", "NOTION_TOKEN"),
     "slack": ("SLACK_BOT_TOKEN", "SLACK_TOKEN"),
-}
-"""Service → variables that may hold its key; the first is the one to set."""
+})
+"""Service → variables that may hold its key, of services that are not LLM providers of this installation."""
 ALIASES = {"grok": "xai", "hf": "huggingface", "sonar": "perplexity", "command": "cohere"}
 """Further spellings of services, beyond those of diagrams (`domain.enums.SERVICE_ALIASES`)."""
 MODELS = {
-    "gpt-": "openai", "chatgpt-": "openai", "o1": "openai", "o3": "openai", "o4": "openai",
-    "claude-": "anthropic", "gemini-": "gemini",
     "codestral": "mistral", "devstral": "mistral", "magistral": "mistral", "ministral": "mistral", "mistral-": "mistral",
     "command-": "cohere", "deepseek-": "deepseek", "grok-": "xai", "sonar-": "perplexity",
 }  # fmt: skip
-"""Prefixes of model names → service."""
+"""Prefixes of model names → service, of services in `FURTHER`."""
 _OF_FOLDER = "folder-"
 """Prefix of the ids of keys that came with a folder."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def variables_of_services() -> dict[str, tuple[str, ...]]:
+    """Return the variables that may hold the key of each service; the first is the one to set. LLM providers come first."""
+    providers = {service: facts.key_variables for service, facts in llm_providers.every() if facts.key_variable}
+    return {**providers, **{service: names for service, names in FURTHER.items() if service not in providers}}
 
 
 class EnvironmentAPIKeyService:
@@ -61,8 +61,8 @@ class EnvironmentAPIKeyService:
 
     Args:
         settings: default: those of the process.
-        variables: service → variable, or several variables in order of precedence; added to `VARIABLES`, or replacing
-            its entries.
+        variables: service → variable, or several variables in order of precedence; added to those of `variables_of_services`, or
+            replacing them.
         part: a chain asks twice: before the stored keys for the user's variables, and after them for those of a folder that the
             user does not trust.
     """
@@ -78,7 +78,7 @@ class EnvironmentAPIKeyService:
     ) -> None:
         self._part = part
         self._settings = settings or get_settings()
-        self._variables = dict(VARIABLES)
+        self._own: dict[str, tuple[str, ...]] = {}
         for name, chosen in (variables or {}).items():
             self.register(name, *((chosen,) if isinstance(chosen, str) else chosen))
 
@@ -96,7 +96,12 @@ class EnvironmentAPIKeyService:
                 "A service needs a name and the name of at least one variable.",
                 hint='Use e.g. register("jira", "JIRA_API_TOKEN").',
             )
-        self._variables[_spelled(name)] = variables
+        self._own[_spelled(name)] = variables
+
+    @property
+    def _variables(self) -> dict[str, tuple[str, ...]]:
+        """Service → variables; of providers that were registered since, too."""
+        return {**variables_of_services(), **self._own}
 
     async def get_api_key(self, key_id: str) -> SecretStr:
         service = service_of(key_id, self._variables)
@@ -152,9 +157,14 @@ def is_of_folder(key_id: str) -> bool:
     return _spelled(key_id).startswith(_OF_FOLDER)
 
 
-def service_of(name: str, known: Collection[str] = VARIABLES) -> str:
+def service_of(name: str, known: Collection[str] | None = None) -> str:
     """Return the service of a spelling: a service, an alias, `env_SERVICE`, the name of a model; else the name, in lower case
-    with dashes."""
+    with dashes.
+
+    Args:
+        known: the services; None: those of `variables_of_services`.
+    """
+    known = variables_of_services() if known is None else known
     text = _spelled(name).removeprefix("env-").removeprefix(_OF_FOLDER)
     if text in known:
         return text
@@ -164,11 +174,13 @@ def service_of(name: str, known: Collection[str] = VARIABLES) -> str:
     head, colon, _ = text.partition(":")
     if colon:
         return service_of(head, known)
-    return next((MODELS[start] for start in MODELS if text.startswith(start)), service)
+    of_model = llm_providers.service_of_model(text, separated=True)  # a service may be called `gptx`
+    return of_model or next((MODELS[start] for start in MODELS if text.startswith(start)), service)
 
 
-def not_found(key_id: str, variables: Mapping[str, tuple[str, ...]] = VARIABLES) -> APIKeyNotFoundError:
+def not_found(key_id: str, variables: Mapping[str, tuple[str, ...]] | None = None) -> APIKeyNotFoundError:
     """Return the error for a missing key: the variable to set, the command that stores one, and the alternative without a key."""
+    variables = variables_of_services() if variables is None else variables
     service = service_of(key_id, variables)
     shown = redactor(key_id)  # it may be the key itself in place of its id
     variable = variables.get(service, (None,))[0]
@@ -178,7 +190,7 @@ def not_found(key_id: str, variables: Mapping[str, tuple[str, ...]] = VARIABLES)
         ways = [f"Store it with `dipeo-nb keys set {shown} --service SERVICE`", "name a service instead of the id"]
     else:
         ways = [f"Store it with `dipeo-nb keys set {shown}`"]
-    if service in set(LLMService) or not variable:
+    if llm_providers.is_service(service) or not variable:
         ways.append("run without a key on the embedded model: --model local (model='local')")
     return APIKeyNotFoundError(
         f"There is no API key for '{shown}'.", hint=f"{', or '.join(ways)}.", key_id=shown, variable=variable

@@ -15,16 +15,16 @@ from pydantic import SecretStr
 
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.config import Settings, get_settings
-from dipeo_nb.domain.enums import LLMService
+from dipeo_nb.domain.llm_providers import is_service
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError, ValidationError
 from dipeo_nb.security.environment import (
-    VARIABLES,
     EnvironmentAPIKeyService,
     is_of_folder,
     masked,
     not_found,
     service_of,
+    variables_of_services,
 )
 from dipeo_nb.security.keystore import KeyFile, KeyStore, StoredKey, passphrase_missing, stores
 
@@ -308,10 +308,11 @@ async def overview(keys: APIKeyPort) -> list[dict[str, str]]:
 
     `from` is the source of a key; of several keys of a service, the first one is used.
     """
+    variables = variables_of_services()
     rows: list[dict[str, str]] = []
     for row in await keys.list_api_keys():
         service, source = str(row["service"]), str(row.get("source", ""))
-        variable = row["label"] if source == "environment" else VARIABLES.get(service, ("",))[0]
+        variable = row["label"] if source == "environment" else variables.get(service, ("",))[0]
         shown = {
             "service": service,
             "variable": str(variable),
@@ -321,9 +322,9 @@ async def overview(keys: APIKeyPort) -> list[dict[str, str]]:
         }
         rows.append(shown)
     there = {row["service"] for row in rows}
-    for service, variables in VARIABLES.items():
-        if service in set(LLMService) and service not in there:
-            rows.append({"service": service, "variable": variables[0], "key": "not set", "from": "", "id": ""})
+    for service, names in variables.items():
+        if is_service(service) and service not in there:
+            rows.append({"service": service, "variable": names[0], "key": "not set", "from": "", "id": ""})
     return sorted(rows, key=lambda row: row["service"])
 
 

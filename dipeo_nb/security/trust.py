@@ -27,6 +27,7 @@ from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.domain.capabilities import ANY, Capabilities, Kind, granted_by
 from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.llm_providers import costs_nothing
 from dipeo_nb.domain.nodes import SubDiagramNode
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.errors import (
@@ -39,7 +40,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.security.changes import difference, parts_of, powers_of
 from dipeo_nb.security.folder_settings import PendingSetting, approve_settings, forget_settings, pending_settings
-from dipeo_nb.security.gate import FREE, Level, beyond_guest, granting, seen_later
+from dipeo_nb.security.gate import Level, beyond_guest, granting, seen_later
 from dipeo_nb.security.signatures import Signatures
 from dipeo_nb.security.trust_store import DiagramTrust, FolderTrust, GuestMade, SettingsTrust, TrustStore
 
@@ -132,7 +133,7 @@ class Trust:
         if self._settings.waits("default_llm_model"):
             return False
         try:
-            return parse_model(self._settings.default_llm_model)[0] in FREE
+            return costs_nothing(parse_model(self._settings.default_llm_model)[0])
         except UnknownModelError:
             return False  # of a service that was registered
 

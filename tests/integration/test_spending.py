@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import pytest
 from genai_prices import data_snapshot
 from pydantic import SecretStr
 
+from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import BillItem, LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolConfig
 from dipeo_nb.errors import (
@@ -59,7 +61,8 @@ def prices() -> Iterator[None]:
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripted server asks list prices."""
-    monkeypatch.setattr(pricing, "LISTED_HOSTS", frozenset({"127.0.0.1"}))
+    here = {service: replace(facts, hosts=("127.0.0.1",)) for service, facts in llm_providers.BUILT_IN.items()}
+    monkeypatch.setattr(llm_providers, "BUILT_IN", here)
 
 
 def _cut(call: Call) -> None:

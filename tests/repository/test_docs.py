@@ -12,10 +12,10 @@ import pytest
 import dipeo_nb as dp
 from dipeo_nb.diagram import load_text
 from dipeo_nb.diagram.formats import FORMATS
-from dipeo_nb.domain.enums import OWN_SERVICES, NodeType
+from dipeo_nb.domain import llm_providers
+from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import InvalidDiagramError
-from dipeo_nb.llm import providers
 from dipeo_nb.testing import contracts
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -71,10 +71,8 @@ PROGRAMS = re.findall(r"^```python\n(.*?)^```", EXTENDING, re.DOTALL | re.MULTIL
 @pytest.fixture
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Providers that a program registers are gone afterwards."""
-    monkeypatch.setattr(providers, "_REGISTERED", dict(providers._REGISTERED))
-    services = set(OWN_SERVICES)
+    monkeypatch.setattr(llm_providers, "_REGISTERED", dict(llm_providers._REGISTERED))
     yield
-    OWN_SERVICES.intersection_update(services)
 
 
 @pytest.mark.parametrize("text", PROGRAMS, ids=[str(EXTENDING[: EXTENDING.index(b)].count("\n") + 1) for b in PROGRAMS])

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from dipeo_nb.common.scrub import redactor
 from dipeo_nb.config import Settings, ambient_headers, get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolResult
 from dipeo_nb.domain.lifecycle import lifecycle
+from dipeo_nb.domain.llm_providers import BUILT_IN, OF_CLASSES, Pricing
 from dipeo_nb.errors import APIKeyNotFoundError, AuthError, ConfigurationError, LLMError, ValidationError
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.errors import Caller
@@ -51,18 +53,26 @@ class UnifiedClient:
     """
 
     provider: ClassVar[str]
-    key_variable: ClassVar[str] = ""
-    """The variable that holds the key."""
-    key_optional: ClassVar[bool] = False
-    """Whether the provider also works without a key of ours."""
-    base_url_variable: ClassVar[str] = ""
-    """The variable that names another server."""
-    base_url_setting: ClassVar[str] = ""
-    """The field of the settings that holds it."""
+    # The facts: see `domain.llm_providers.ProviderFacts`. Those of built-in providers are set from their entry there.
     sdk_module: ClassVar[str] = ""
-    """The module of the provider's SDK; empty when it needs none."""
     sdk_package: ClassVar[str] = ""
-    """What is installed to have that module: the argument of `pip install`."""
+    key_variable: ClassVar[str] = ""
+    other_key_variables: ClassVar[tuple[str, ...]] = ()
+    key_optional: ClassVar[bool] = False
+    key_prefixes: ClassVar[tuple[str, ...]] = ()
+    own_login: ClassVar[bool] = False
+    base_url_variable: ClassVar[str] = ""
+    base_url_setting: ClassVar[str] = ""
+    hosts: ClassVar[tuple[str, ...]] = ()
+    headers_variable: ClassVar[str] = ""
+    ambient_headers: ClassVar[tuple[str, ...]] = ()
+    own_prompt: ClassVar[bool] = False
+    model_names: ClassVar[tuple[str, ...]] = ()
+    models_of: ClassVar[str] = ""
+    price_id: ClassVar[str] = ""
+    pricing: ClassVar[Pricing] = "list"
+    telemetry_name: ClassVar[str] = ""
+    abilities: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     added_paths: ClassVar[tuple[str, ...]] = ()
     """Ends of addresses that the provider's SDK adds itself."""
     base_url_example: ClassVar[str] = "http://localhost:8080/v1"
@@ -72,16 +82,15 @@ class UnifiedClient:
         """Connections belong to one event loop: what a provider does runs on the library's, whichever loop it is called from."""
         super().__init_subclass__(**options)
         own = vars(cls)
+        facts = BUILT_IN.get(own.get("provider", ""))
+        if facts is not None and facts.client == f"{cls.__module__}:{cls.__qualname__}":
+            for name in OF_CLASSES:
+                setattr(cls, name, getattr(facts, name))
         if "stream" in own:
             cls.stream = _streamed_on_loop(own["stream"])
         for name in cls._ON_LOOP:
             if inspect.iscoroutinefunction(own.get(name)):
                 setattr(cls, name, _run_on_loop(own[name]))
-
-    own_login: ClassVar[bool] = False
-    """Whether the provider's program has a login of the user's own, which it uses where no key is given."""
-    hosts: ClassVar[tuple[str, ...]] = ()
-    """The provider's own servers: these and what is below them may have the key."""
 
     def __init__(self, config: AdapterConfig | None = None, *, settings: Settings | None = None) -> None:
         self.settings = settings or get_settings()
@@ -188,6 +197,20 @@ class UnifiedClient:
         """What *model* (default: the client's) can do."""
         return capabilities_of(self.provider, model or self.config.model)
 
+    default_model: ClassVar[str] = ""
+    """The model of requests that name none, as overviews and completions show it; empty: one must be named, or the server has one."""
+
+    @classmethod
+    def usual_model(cls, settings: Settings) -> str:
+        """`default_model`, where settings decide."""
+        return cls.default_model
+
+    @classmethod
+    def why_unavailable(cls, settings: Settings) -> str:
+        """What is missing on this machine beyond the SDK and the key, and what to do; empty when nothing is. Sends nothing to other
+        machines."""
+        return ""
+
     def rung(self, request: LLMRequest) -> str | None:
         """The way to structure this request goes; None without a structure."""
         if request.response_format is None:
@@ -272,7 +295,7 @@ class UnifiedClient:
         Raises:
             ConfigurationError: a proxy or certificates that the environment names cannot be used.
         """
-        withheld = () if self.config.ambient_headers else ambient_headers(self.provider)
+        withheld = () if self.config.ambient_headers else ambient_headers(self.headers_variable) | {*self.ambient_headers}
         return make_client(library, address, self.settings.llm_timeout, withheld=withheld, **options)
 
     def caller(self, request: LLMRequest, secret: SecretStr | None = None) -> Caller:

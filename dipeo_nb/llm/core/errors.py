@@ -25,6 +25,7 @@ from dipeo_nb.errors import (
     ProviderError,
     RateLimitError,
 )
+from dipeo_nb.llm.core.refusals import refusal_of
 
 HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "h11", "anyio")
 """Packages whose exceptions mean a broken connection."""
@@ -86,8 +87,12 @@ def status_error(
     if ended := _of_ended_model(caller, status, code, said):
         return ProviderError(f"{name}: {said.rstrip('.')}. {ended[0]}", hint=ended[1], **facts)
     filtered = any(words in low for words in _FILTERED)
-    if not filtered and (refused := _refused_for_another_reason(caller, status, said, low, facts)) is not None:
-        return refused
+    refused = refusal_of(
+        status, said, provider=name, model=caller.model, code=code, keyless=caller.keyless, page=said == _PAGE
+    )
+    if refused is not None and not filtered:
+        kind, message, hint = refused
+        return kind(message, hint=hint, **facts)
     match status:
         case 301 | 302 | 303 | 307 | 308:
             to = _place({str(k).lower(): str(v) for k, v in (headers or {}).items()}.get("location", ""))
@@ -134,101 +139,6 @@ def status_error(
     hint = "Try again later." if status >= 500 else "Check the request; the message says what is wrong."
     after = retry_after(headers or {})  # 503 and 529 may say when
     return ProviderError(f"{name} answered {status}: {said}", hint=hint, retry_after=after, **facts)
-
-
-class _Refusal(NamedTuple):
-    """A reason for which a server refuses a call although nothing is wrong with the key."""
-
-    statuses: tuple[int, ...]
-    words: re.Pattern[str]
-    """Found in the code and the message of the server, in lower case."""
-    kind: type[LLMError]
-    sentence: str
-    hint: str
-
-
-_REGION = (
-    AuthError,
-    "{name} does not serve this region: {said}",
-    "Another key does not help. Use a provider or a model that is offered where the call comes from (a VPN or proxy counts), or --model local.",
-)
-_ABOUT_KEYS = re.compile(r"\bkey\b|api[-_]key|token|authenticat|credential|log ?in\b|sign ?in\b|authorization header|unregistered callers")
-_REFUSALS = (
-    _Refusal(
-        (403, 451),
-        re.compile(r"\bregions?\b|\bcountry\b|\bcountries\b|territory|\blocation\b|geograph|geo-?block|jurisdiction|sanction"),
-        *_REGION,
-    ),
-    _Refusal(
-        (400, 401),  # of a request as well: a parameter may be called `country`
-        re.compile(r"unsupported_country|(?:user |your )(?:location|region|country)\b.{0,40}\bnot\b|not (?:available|supported|offered) in (?:your|this) (?:location|region|country)"),
-        *_REGION,
-    ),
-    _Refusal(
-        (401, 403),
-        re.compile(r"ip_not_authorized|\bip(?: address)?(?:es)?\b.{0,40}\b(?:not (?:authorized|allowed)|blocked|denied|allow ?list|whitelist)"),
-        AuthError,
-        "{name} does not accept calls from this IP address: {said}",
-        "Add the address to the allowlist of the account, or call from one that is on it.",
-    ),
-    _Refusal(
-        (403,),
-        re.compile(r"billing|payment|\bcredits?\b|\bbalance\b|insufficient_quota|spending (?:limit|cap)|spend limit|subscription|overdue|upgrade your plan"),
-        ProviderError,
-        "{name}: {said}",
-        "Check plan and billing, or run with --model local.",
-    ),
-    _Refusal(
-        (403,),
-        re.compile(r"service_disabled|has not been used in project|\bapi\b.{0,60}\b(?:is|are) (?:disabled|not enabled)|not been enabled"),
-        AuthError,
-        "{name}: the API is not enabled for the project of the key: {said}",
-        "Enable it in the console of the provider, or use a key of another project.",
-    ),
-    _Refusal(
-        (400, 403, 404),
-        re.compile(r"must be verified|organization is not verified|verify (?:your )?organi[sz]ation"),
-        AuthError,
-        "{name} does not allow the use of '{model}': {said}",
-        "Verify the organization with the provider, or choose another model.",
-    ),
-    _Refusal(
-        (403,),
-        re.compile(
-            r"model_not_found|model_not_allowed|model_access|(?:access|permission|permitted|allowed|authori[sz]ed|entitled|enabled)\b.{0,60}\bmodels?\b|"
-            r"\bmodels?\b.{0,80}\b(?:access|permission|not (?:permitted|allowed|authori[sz]ed|enabled|available|supported)|restricted|gated)"
-        ),
-        AuthError,
-        "{name} does not allow the use of '{model}': {said}",
-        "Ask the provider, or the administrator of the account, for access to the model, or choose another one.",
-    ),
-    _Refusal(
-        (401, 403),
-        re.compile(r"missing scopes?|insufficient[_ ](?:permissions?|scopes?)|restricted api key|access_token_scope_insufficient"),
-        AuthError,
-        "{name}: the key lacks a permission: {said}",
-        "Give the key this permission in the console of the provider, or use another key.",
-    ),
-)
-"""In order of precedence."""
-_BLOCKED_BY = re.compile(r"cloudflare|firewall|\bwaf\b|captcha|web application|blocked by|access denied by|proxy")
-
-
-def _refused_for_another_reason(caller: Caller, status: int, said: str, low: str, facts: dict[str, Any]) -> LLMError | None:
-    """The error of a call that is refused for another reason than its key; None when the status or the message gives none."""
-    wants_key = caller.keyless and _ABOUT_KEYS.search(low)  # then what is said of models and permissions is what a key would give
-    for refusal in _REFUSALS:
-        if status in refusal.statuses and refusal.words.search(low) and not (wants_key and refusal.kind is AuthError and refusal[2:] != _REGION):
-            sentence = refusal.sentence.format(name=caller.provider, model=caller.model, said=said)
-            return refusal.kind(sentence, hint=refusal.hint, **facts)
-    if status == 403 and (said == _PAGE or _BLOCKED_BY.search(low)):  # the API itself answers with JSON
-        check = f" and {caller.base_url_variable}" if caller.base_url_variable else ""
-        return AuthError(
-            f"Something in front of {caller.provider} refused the call: {said}",
-            hint=f"A proxy or firewall may be in the way: check the network{check}, or run with --model local.",
-            **facts,
-        )
-    return None
 
 
 _GONE = (

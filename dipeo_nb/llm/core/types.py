@@ -104,36 +104,45 @@ class RetryConfig:
 
 @dataclass(frozen=True, slots=True)
 class ProviderCapabilities:
-    """What a model can do; see `llm.capabilities` for where it is written down."""
+    """Capabilities of a model. `capabilities.toml` has the facts, in fields of the same names."""
 
     provider: str
     model: str
     supports_streaming: bool = True
+    """Whether its answers can be streamed; all providers can."""
     supports_tools: bool = True
+    """Whether it calls functions."""
     supports_parallel_tools: bool = True
+    """Whether one answer may call several functions; where functions are called at all, all providers can."""
     supports_web_search: bool = False
+    """Whether it searches the web itself."""
     supports_image_generation: bool = False
+    """Whether its answers may contain images."""
     supports_temperature: bool = True
+    """Whether it takes a temperature; where it does not, one that is set is left out, with a notice."""
     limited_while_thinking: bool = False
-    """Whether a request that says how much to think takes neither a temperature nor a tool that has to be called."""
+    """Whether a request with a reasoning effort takes neither a temperature nor a tool that has to be called."""
     supports_system_prompt: bool = True
+    """Whether it takes system messages; all providers do."""
     supports_batch: bool = False
+    """Whether the provider has a batch API for it."""
     options: tuple[str, ...] = ("stop", "top_p", "seed")
-    """Which of these options it takes."""
+    """Those of `stop`, `top_p` and `seed` that it takes."""
     reasoning: str | None = "effort"
-    """How it is told how much to think: `effort` in words, `adaptive` (Claude: an effort, and it thinks as it sees fit), `budget` in
-    tokens, `level` (Gemini), `think` (Ollama); None: it cannot be told."""
+    """How the reasoning effort is sent: `effort` as a word, `adaptive` (Claude: an effort, and the model decides how much it thinks),
+    `budget` in tokens, `level` (Gemini), `think` (Ollama); None (in the file: empty): the model takes none."""
     efforts: tuple[str, ...] = ()
-    """The efforts that it has, least first; empty: all, or not known."""
+    """Reasoning efforts that it takes, lowest first; empty: all, or unknown."""
     always_thinks: bool = False
-    """Whether it cannot be kept from thinking."""
+    """Whether its reasoning cannot be turned off."""
     structured: tuple[Rung, ...] = ("prompt",)
     """Ways to structured output, best first."""
     max_context_length: int | None = None
-    """Tokens; None when unknown."""
+    """Tokens of a request and its answer together; None: unknown."""
     max_output_tokens: int | None = None
-    """Tokens; None when unknown."""
+    """Tokens of an answer; None: unknown."""
     streaming_modes: tuple[StreamingMode, ...] = (StreamingMode.SSE,)
+    """Transports of streamed answers; the value is for compatibility with DiPeO."""
 
 
 BatchState = Literal["submitted", "running", "completed", "failed", "cancelled", "expired"]

@@ -1,15 +1,15 @@
-"""The providers, one module each, found by service name.
+"""The clients of the providers, one module each, found by service name.
 
 A third party adds one with a subclass of `llm.core.client.UnifiedClient` (or any `domain.ports.LLMClient`) and an entry point in
 the group `dipeo_nb.llm_providers`: name = service, value = `package.module:Class`; or, for this process only, as in a notebook, with
-`register`. The class is called as `Class(AdapterConfig(…), settings=settings)`; the configuration holds the key and the server.
+`register`. The class is called as `Class(AdapterConfig(…), settings=settings)`; the configuration holds the key and the server. Its
+attributes state the facts about the provider: see `domain.llm_providers.ProviderFacts`.
 """
 
 from __future__ import annotations
 
 import importlib
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from pydantic import SecretStr
@@ -17,33 +17,21 @@ from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.common.text import nearest
 from dipeo_nb.config import Settings, get_settings
-from dipeo_nb.domain.chat import normalize_service
-from dipeo_nb.domain.enums import OWN_SERVICES, LLMService
+from dipeo_nb.domain import llm_providers
+from dipeo_nb.domain.enums import LLMService
+from dipeo_nb.domain.llm_providers import BUILT_IN, facts_of, installed, normalize_service, services
 from dipeo_nb.domain.ports import LLMClient
 from dipeo_nb.errors import ConfigurationError, UnsupportedError, ValidationError
 from dipeo_nb.llm.core.types import AdapterConfig
 
-BUILT_IN = {
-    "openai": "dipeo_nb.llm.providers.openai:UnifiedOpenAIClient",
-    "anthropic": "dipeo_nb.llm.providers.anthropic:UnifiedAnthropicClient",
-    "gemini": "dipeo_nb.llm.providers.google:UnifiedGoogleClient",
-    "ollama": "dipeo_nb.llm.providers.ollama:UnifiedOllamaClient",
-    "claude-code": "dipeo_nb.llm.providers.claude_code:UnifiedClaudeCodeClient",
-    "claude-code-custom": "dipeo_nb.llm.providers.claude_code:UnifiedClaudeCodeCustomClient",
-    "local": "dipeo_nb.llm.providers.local:UnifiedLocalClient",
-    "echo": "dipeo_nb.llm.providers.echo:EchoClient",
-}
-"""Service → class. Imported on first use, so that no SDK loads before it is needed."""
-GROUP = "dipeo_nb.llm_providers"
-_REGISTERED: dict[str, Any] = {}
-"""Service → class, of this process."""
+__all__ = ["BUILT_IN", "announcing", "client_class", "create", "create_adapter", "register", "services"]
 
 
 def register(service: str, client: Any) -> None:
     """Make a client's class that of a service, in this process; a class that is there already for that service is replaced.
 
-    Clients that are in use stay as they are: sessions that have asked the service before have to be made anew. A name of a family
-    of Ollama's models (`mistral`) means this service from now on, in diagrams that are read from now on, too.
+    Clients in use stay as they are: create new sessions where the service was called before. The name of a family of Ollama's
+    models (`mistral`) means this service from now on, also in diagrams that are read from now on.
 
     Raises:
         ConfigurationError: the service is one of ours, or another name of one.
@@ -57,18 +45,13 @@ def register(service: str, client: Any) -> None:
             f"The LLM service '{name}' is built in{meaning}." if name else "The LLM service has no name.",
             hint="Give yours a name of its own.",
         )
-    OWN_SERVICES.add(name)
-    _REGISTERED[name] = client
+    llm_providers.register(name, client)
 
 
-@cache
-def _installed() -> dict[str, EntryPoint]:
-    return {normalize_service(point.name): point for point in entry_points(group=GROUP)}
-
-
-def services() -> tuple[str, ...]:
-    """The services this installation has, sorted."""
-    return tuple(sorted({*BUILT_IN, *_installed(), *_REGISTERED}))
+def announcing() -> tuple[str, ...]:
+    """The services whose providers announce the ends of their models (`announced_ends`) where they can be asked."""
+    clients = ((service, client_class(service)) for service, facts in llm_providers.every() if facts.client is not None)
+    return tuple(service for service, client in clients if hasattr(client, "announced_ends"))
 
 
 def client_class(service: str) -> Any:
@@ -79,13 +62,14 @@ def client_class(service: str) -> Any:
         ConfigurationError: the package that brings it is broken.
     """
     name = normalize_service(service)
-    if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
+    client = facts_of(name).client
+    if isinstance(client, str):
+        module, _, attribute = client.partition(":")
         return getattr(importlib.import_module(module), attribute)
-    if name in _REGISTERED:
-        return _REGISTERED[name]
-    if name in _installed():
-        return _loaded(_installed()[name])
+    if client is not None:
+        return client
+    if name in installed():
+        return _loaded(installed()[name])
     near = nearest(name, services())
     guess = f"Did you mean '{near}'? " if near else ""
     raise UnsupportedError(
@@ -129,7 +113,7 @@ def create_adapter(
 def _loaded(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
         raise ConfigurationError(
             f"The LLM service '{point.name}' cannot be loaded from {point.value}: {error}.",
             hint="Install or repair the package that brings it.",

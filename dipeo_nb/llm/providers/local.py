@@ -65,7 +65,10 @@ class UnifiedLocalClient(UnifiedClient):
     """
 
     provider = "local"
-    sdk_module, sdk_package = "xllamacpp", "dipeo-nb[local]"
+
+    @classmethod
+    def usual_model(cls, settings: Settings) -> str:
+        return str(settings.peek("local_model"))
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -8,10 +8,9 @@ is an error of the node, never a question. Sub-diagrams get a gate derived from 
 
 from dipeo_nb.security.gate.gate import PROGRAM_FILES, Gate, Level
 from dipeo_nb.security.gate.refusals import granting, refusal, refusal_of_all
-from dipeo_nb.security.gate.uses import FREE, GUEST_CALLS, GUEST_TOKENS, beyond_guest, seen_later
+from dipeo_nb.security.gate.uses import GUEST_CALLS, GUEST_TOKENS, beyond_guest, seen_later
 
 __all__ = [
-    "FREE",
     "GUEST_CALLS",
     "GUEST_TOKENS",
     "PROGRAM_FILES",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dipeo_nb.domain.capabilities import ANY_DIAGRAM, DEFAULT_MODEL_USE, Capabilities, Use
+from dipeo_nb.domain.llm_providers import costs_nothing
 
 GUEST_CALLS, GUEST_TOKENS = 50, 200_000
 """Model calls, and their tokens, that a guest's run may use without approval, including its sub-diagrams."""
-FREE = frozenset({"echo", "local", "ollama"})
-"""Services whose models cost nothing."""
 
 
 def beyond_guest(uses: Capabilities, *, paid: bool = True, free_default: bool = False, model_chosen: bool = False) -> list[Use]:
@@ -24,7 +23,7 @@ def beyond_guest(uses: Capabilities, *, paid: bool = True, free_default: bool = 
         match use.kind:
             case "brings" | "event" | "write":
                 continue  # it writes into a folder of its own
-            case "model" if paid or use.what.partition(":")[0] in FREE:
+            case "model" if paid or costs_nothing(use.what.partition(":")[0]):
                 continue
             case "model" if free_default and use.what == DEFAULT_MODEL_USE:
                 continue

@@ -23,8 +23,9 @@ from dipeo_nb.config import (
     secret_values,
     without_password,
 )
+from dipeo_nb.domain.llm_providers import BUILT_IN
 from dipeo_nb.errors import ConfigurationError, UserError
-from dipeo_nb.security.environment import VARIABLES
+from dipeo_nb.security.environment import variables_of_services
 
 SEED = {
     "DIPEO_BASE_DIR": ("/tmp", "base_dir", Path("/tmp")),
@@ -194,10 +195,9 @@ def test_every_setting_is_read_by_something():
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and (file.parent.name != "config" or getattr(node.value, "id", "") in ("self", "settings")):
                 read.add(node.attr)
-            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "base_url_setting":
-                read.add(ast.literal_eval(node.value))
+    read |= {facts.base_url_setting for facts in BUILT_IN.values()}  # by the clients
     keys = {name for name in Settings.model_fields if scope_of(name) == "key"}  # by `Settings.secret`, through their variables
-    variables = {variable for found in VARIABLES.values() for variable in found}
+    variables = {variable for found in variables_of_services().values() for variable in found}
     for name in keys:
         assert {name.upper()} & variables
     assert set(Settings.model_fields) - read - keys == set()

@@ -24,6 +24,7 @@ from dipeo_nb.common.loop import run_sync, submit
 from dipeo_nb.common.root import Root
 from dipeo_nb.common.scrub import HIDDEN, scrubbed
 from dipeo_nb.config import get_settings, override_settings, reset_settings
+from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import (
     ChatMessage,
@@ -45,7 +46,6 @@ from dipeo_nb.errors import (
     RecordingNotFoundError,
     StructureError,
 )
-from dipeo_nb.llm import pricing
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from dipeo_nb.llm.recorded import name_of, read, written
@@ -535,7 +535,8 @@ def call_of(name: str, arguments: str) -> dict[str, Any]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for recordings; the server of this test has OpenAI's prices."""
-    monkeypatch.setattr(pricing, "LISTED_HOSTS", ("127.0.0.1",))
+    here = replace(llm_providers.BUILT_IN["openai"], hosts=("127.0.0.1",))
+    monkeypatch.setattr(llm_providers, "BUILT_IN", {**llm_providers.BUILT_IN, "openai": here})
     return tmp_path / "recordings"
 
 

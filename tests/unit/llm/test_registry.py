@@ -9,21 +9,17 @@ import pytest
 
 import dipeo_nb as dp
 from dipeo_nb.config import get_settings
-from dipeo_nb.diagram import person_fields
-from dipeo_nb.domain import chat
+from dipeo_nb.domain import chat, llm_providers
 from dipeo_nb.errors import ConfigurationError, UnsupportedError
 from dipeo_nb.llm import catalogue, providers
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.echo import EchoClient
-from dipeo_nb.security.environment import VARIABLES, EnvironmentAPIKeyService
+from dipeo_nb.security.environment import EnvironmentAPIKeyService, variables_of_services
 
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    own: set[str] = set()
-    monkeypatch.setattr(providers, "_REGISTERED", {})
-    for module in (providers, chat, person_fields):
-        monkeypatch.setattr(module, "OWN_SERVICES", own)
+    monkeypatch.setattr(llm_providers, "_REGISTERED", {})
 
 
 class Mine(EchoClient):
@@ -82,7 +78,7 @@ def test_the_facts_of_the_services_that_are_built_in(service: str):
     kind: Any = providers.client_class(service)
     assert kind.provider == service
     assert bool(kind.sdk_module) is bool(kind.sdk_package) is (service != "echo")
-    assert not kind.key_variable or VARIABLES[service][0] == kind.key_variable
+    assert not kind.key_variable or variables_of_services()[service][0] == kind.key_variable
 
 
 def test_a_family_of_ollama_models_can_be_a_service_of_its_own():
@@ -110,4 +106,4 @@ def test_our_services_are_not_replaced(name: str, says: str):
     """A name that means one of ours is one clear error."""
     with pytest.raises(ConfigurationError, match=says):
         providers.register(name, Mine)
-    assert providers._REGISTERED == {}
+    assert llm_providers._REGISTERED == {}

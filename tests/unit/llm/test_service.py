@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.domain.enums import SERVICE_ALIASES
 from dipeo_nb.domain.ports import LLMServicePort
@@ -123,9 +124,9 @@ def test_an_unknown_service_lists_the_choices(name: str, near: str | None):
 
 def test_a_third_party_adds_a_service(monkeypatch: pytest.MonkeyPatch):
     """An entry point is enough; a broken one says which package to repair."""
-    good = EntryPoint("my_echo", "dipeo_nb.llm.providers.echo:EchoClient", providers.GROUP)
-    bad = EntryPoint("broken", "no_such_package:Client", providers.GROUP)
-    monkeypatch.setattr(providers, "_installed", lambda: {"my-echo": good, "broken": bad})
+    good = EntryPoint("my_echo", "dipeo_nb.llm.providers.echo:EchoClient", llm_providers.GROUP)
+    bad = EntryPoint("broken", "no_such_package:Client", llm_providers.GROUP)
+    monkeypatch.setattr(llm_providers, "installed", lambda: {"my-echo": good, "broken": bad})
     assert run(service().complete(request("hi", service="My_Echo"))).text == "[echo] hi"
     assert "my-echo" in providers.services()
     with pytest.raises(ConfigurationError, match="no_such_package"):

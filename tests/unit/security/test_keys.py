@@ -35,7 +35,7 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.security.environment import VARIABLES, EnvironmentAPIKeyService
+from dipeo_nb.security.environment import EnvironmentAPIKeyService, variables_of_services
 from dipeo_nb.security.keys import APIKeyChain, APIKeyService, overview
 from dipeo_nb.security.keystore import KeyFile, KeyFilePermissionWarning, SystemKeyring, stores
 from tests.support.keyring_backend import DictKeyring
@@ -60,7 +60,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "base")
     monkeypatch.setenv("DIPEO_BASE_DIR", str(tmp_path / "base"))
     monkeypatch.setenv("DIPEO_DATA_DIR", str(tmp_path / "data"))
-    for variable in {name for names in VARIABLES.values() for name in names}:
+    for variable in {name for names in variables_of_services().values() for name in names}:
         monkeypatch.delenv(variable, raising=False)
     reset_settings()
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.domain.request_options import merged
@@ -48,12 +47,7 @@ class UnifiedAnthropicClient(SDKClient):
     """`LLMClient` over `/v1/messages`. Raw events are read, which costs a third of the SDK's accumulating helper."""
 
     provider = "anthropic"
-    sdk_module, sdk_package = "anthropic", "anthropic"
-    key_variable = "ANTHROPIC_API_KEY"
-    base_url_variable = "ANTHROPIC_BASE_URL"
-    base_url_setting = "anthropic_base_url"
     base_url_example = "http://localhost:8080"
-    hosts = OWN_HOSTS["anthropic"]
     added_paths = ("/messages", "/v1")
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import importlib.util
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from dipeo_nb.config import OWN_HOSTS, claude_code_environment
+from dipeo_nb.common.programs import find_program
+from dipeo_nb.config import Settings, claude_code_environment
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.request_options import Reasoning, merged
@@ -37,14 +40,11 @@ class UnifiedClaudeCodeClient(UnifiedClient):
     """
 
     provider = "claude-code"
-    sdk_module, sdk_package = "claude_agent_sdk", "claude-agent-sdk"
-    key_variable = "ANTHROPIC_API_KEY"
-    key_optional = True
-    base_url_variable = "ANTHROPIC_BASE_URL"
-    base_url_setting = "anthropic_base_url"
-    hosts = OWN_HOSTS["anthropic"]
     added_paths = ("/messages", "/v1")
-    own_login = True
+
+    @classmethod
+    def why_unavailable(cls, settings: Settings) -> str:
+        return "" if find_program("claude") or _is_bundled(cls.sdk_module) else "install the program `claude`"
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -145,6 +145,14 @@ _OWN_OPTIONS = frozenset({
     "strict_mcp_config", "include_partial_messages", "output_format", "cwd", "env", "resume", "fork_session",
 })  # fmt: skip
 """Options of the program that a session is started with."""
+
+
+def _is_bundled(sdk_module: str) -> bool:
+    """Whether the SDK brought the program along."""
+    spec = importlib.util.find_spec(sdk_module)
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    return any((Path(folder) / "_bundled").is_dir() for folder in spec.submodule_search_locations)
 
 
 def _program_options(extra: Mapping[str, Any], reasoning: Reasoning | None) -> dict[str, Any]:

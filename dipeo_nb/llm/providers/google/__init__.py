@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic import ValidationError as PydanticValidationError
 
-from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMError, UnsupportedError, ValidationError
@@ -45,12 +44,7 @@ class UnifiedGoogleClient(SDKClient):
     """
 
     provider = "gemini"
-    sdk_module, sdk_package = "google.genai", "google-genai"
-    key_variable = "GOOGLE_API_KEY"
-    base_url_variable = "GOOGLE_BASE_URL"
-    base_url_setting = "google_base_url"
     base_url_example = "http://localhost:8080"
-    hosts = OWN_HOSTS["google"]
     added_paths = ("/openai", "/v1beta")
 
     def __init__(self, *args: Any, **options: Any) -> None:

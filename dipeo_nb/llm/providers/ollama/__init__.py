@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import LLMRequest, StreamEvent
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMConnectionError, LLMError, ValidationError
@@ -19,7 +20,7 @@ from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.ollama.answer import Answer, events_of
 from dipeo_nb.llm.providers.ollama.models import Fetch, full_name
 from dipeo_nb.llm.providers.ollama.request import messages_of, tools_of, unsupported
-from dipeo_nb.llm.providers.ollama.sdk import authorized, client_class, load_sdk, refused
+from dipeo_nb.llm.providers.ollama.sdk import authorized, client_class, load_sdk, may_listen, refused
 from dipeo_nb.llm.structured import made, schema_of
 
 
@@ -32,12 +33,15 @@ class UnifiedOllamaClient(SDKClient):
     """
 
     provider = "ollama"
-    sdk_module, sdk_package = "ollama", "ollama"
-    key_optional = True
-    base_url_variable = "OLLAMA_HOST"
-    base_url_setting = "ollama_host"
     base_url_example = "http://localhost:11434"
     added_paths = ("/chat/completions", "/chat", "/api", "/v1")
+
+    @classmethod
+    def why_unavailable(cls, settings: Settings) -> str:
+        address = str(settings.peek(cls.base_url_setting) or cls.base_url_example)
+        if settings.waits(cls.base_url_setting):  # an overview connects to no server that only the folder names
+            return f"{settings.origin(cls.base_url_setting).file} names {address}, which was not called: dipeo-nb trust ."
+        return "" if may_listen(address) else f"no server at {address}: start it with `ollama serve`"
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -13,6 +15,9 @@ from dipeo_nb.errors import AuthError, ContextLengthError, LLMError, Unsupported
 from dipeo_nb.llm.core import sdk_client
 from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, said_by, said_in_stream, status_error
 
+DEFAULT_PORT = 11434
+CONNECT_S = 0.3
+"""Seconds that looking for a server of this machine may take."""
 NO_OBJECT = "dipeo_no_object"
 """Where arguments of a call stand that are no object."""
 
@@ -109,3 +114,21 @@ def refused(error: Any, caller: Caller) -> LLMError:
     cause = error.__context__
     headers = cause.response.headers if isinstance(cause, httpx.HTTPStatusError) else {}
     return status_error(caller, error.status_code, said, headers=headers)
+
+
+def may_listen(address: str) -> bool:
+    """Whether a server listens at an address of this machine; servers of other machines are not looked for and may."""
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        host, port = parts.hostname or "127.0.0.1", parts.port or DEFAULT_PORT
+    except ValueError:
+        return False
+    if host == "0.0.0.0":
+        host = "127.0.0.1"
+    if host not in ("localhost", "127.0.0.1", "::1"):
+        return True
+    try:
+        with socket.create_connection((host, port), CONNECT_S):
+            return True
+    except OSError:
+        return False

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from dipeo_nb.config import OWN_HOSTS
+from dipeo_nb.config import Settings, default_model
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.domain.request_options import EFFORTS, merged
@@ -37,12 +37,11 @@ class UnifiedOpenAIClient(SDKClient):
     """`LLMClient` over the Responses API (`input`, `max_output_tokens`, `text.format`), one pool of connections each."""
 
     provider = "openai"
-    sdk_module, sdk_package = "openai", "openai"
-    key_variable = "OPENAI_API_KEY"
-    base_url_variable = "OPENAI_BASE_URL"
-    base_url_setting = "openai_base_url"
-    hosts = OWN_HOSTS["openai"]
     added_paths = ("/responses", "/chat/completions", "/chat")
+
+    @classmethod
+    def usual_model(cls, settings: Settings) -> str:
+        return default_model()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
