@@ -1,1 +1,1 @@
-"""The door for notebooks: sessions, runs as objects, the live view and what stays of it."""
+"""The entry point for notebooks: sessions, runs as objects, their live view, and the static form that it leaves."""

@@ -34,25 +34,25 @@ class ToolUse:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Answer(LLMResponse):
-    """An `LLMResponse` with what a notebook wants to know. `str(answer)` is the text.
+    """An `LLMResponse` with more facts for notebooks. `str(answer)` is the text.
 
-    As the last line of the cell that streamed it, it shows nothing more; anywhere else it shows the answer again.
+    As the last line of the cell that streamed it, it displays nothing more; anywhere else it displays the answer again.
     """
 
     reasoning: str = ""
-    """What the model thought aloud."""
+    """The reasoning that the model showed."""
     tools_used: tuple[ToolUse, ...] = ()
-    """Tools that were run on the way; `tool_calls` has those that are left to you."""
+    """Tools that were run meanwhile; `tool_calls` has the calls that are left to you."""
     notices: tuple[str, ...] = ()
-    """What you should know, such as an option that the model does not take."""
+    """What the user should know, such as an option that the model does not support."""
     seconds: float | None = None
-    """From the call to its end; None for answers of a batch."""
+    """Duration of the call; None for answers of a batch."""
     stopped: bool = False
-    """Whether it was cut off, by you or by an error; `text` is what had come."""
+    """Whether it was cut off, by the user or by an error; `text` is what had arrived."""
     stop_reason: str = field(default="", compare=False)
     """Why it was cut off; empty when it was not, or the reason is unknown."""
     cell: int | None = field(default=None, compare=False)
-    """Number of the cell that showed it while it came."""
+    """Number of the cell in which it streamed."""
 
     def __str__(self) -> str:
         return self.text
@@ -78,7 +78,7 @@ class Answer(LLMResponse):
 
 
 def of_response(response: LLMResponse, **more: Any) -> Answer:
-    """An answer out of a response; *more* are the fields that only answers have."""
+    """Make an answer from a response; *more* are the fields that only answers have."""
     return Answer(**{f.name: getattr(response, f.name) for f in fields(LLMResponse)}, **more)
 
 
@@ -102,7 +102,7 @@ def summary(answer: Answer) -> str:
 
 
 def facts(answer: Answer) -> dict[str, Any]:
-    """The same for programs, as it stands in the metadata of the output."""
+    """The same for programs, as in the metadata of the output."""
     return {
         "provider": answer.provider,
         "model": answer.model,

@@ -17,13 +17,13 @@ from dipeo_nb.notebook.streaming_answer import StreamingAnswer
 INTERVAL_S = 0.05
 """Seconds between two updates of a cell: jupyter_server drops everything beyond 1000 messages a second."""
 SHARE = 0.1
-"""Of the time, at most this much goes into drawing one answer."""
+"""Largest share of the time that goes into drawing one answer."""
 
 
 class CellDisplay:
-    """One answer in one output of a cell, under one display id. Made and shown in the cell; `changed` on the loop thread.
+    """Shows one answer in one output of a cell, under one display id. Created and shown in the cell; `changed` on the loop thread.
 
-    Few updates however fast the pieces come; the last one is the whole answer and needs no kernel.
+    Updates are few however fast the pieces arrive; the last one is the complete answer and needs no kernel.
     """
 
     def __init__(self, seen: StreamingAnswer) -> None:
@@ -34,7 +34,7 @@ class CellDisplay:
         self.cell = kernel.cell_number()
 
     def show(self) -> None:
-        """Display what there is, which is nothing yet, in the running cell."""
+        """Create the output in the running cell."""
         from IPython.core.displaypub import CapturingDisplayPublisher
         from IPython.core.getipython import get_ipython
         from IPython.display import display
@@ -44,7 +44,7 @@ class CellDisplay:
         self._handle = display(self._seen.bundle(), raw=True, display_id=True)
 
     def changed(self) -> None:
-        """Draw soon. A busy loop that lets no timer through is seen by the clock."""
+        """Redraw soon: at once when the interval is over, which a busy loop that delays timers does not prevent."""
         now = time.monotonic()
         if self._handle is None or (now < self._next and self._timer is not None):
             return
@@ -54,7 +54,7 @@ class CellDisplay:
             self._timer = asyncio.get_running_loop().call_later(self._next - now, self._paint)
 
     def finish(self, answer: Answer) -> None:
-        """The last update."""
+        """Draw the complete answer."""
         self._unset()
         data, metadata = answer._repr_mimebundle_()
         if self._handle is None:
@@ -82,7 +82,7 @@ class CellDisplay:
 
 
 class TextDisplay:
-    """One answer in a terminal: its text on stdout as it comes, all else on stderr."""
+    """Shows one answer in a terminal: its text on stdout as it arrives, everything else on stderr."""
 
     cell = None
 
@@ -93,11 +93,11 @@ class TextDisplay:
         self._line_open = False
 
     def show(self) -> None:
-        """Nothing yet."""
+        """Do nothing yet."""
 
     def changed(self) -> None:
         seen = self._seen
-        if self._written > len(seen.pieces):  # forgotten, or a new round
+        if self._written > len(seen.pieces):  # dropped, or a new round
             self._written = 0
             self._break()
         for call, use in seen.tools.items():

@@ -1,4 +1,4 @@
-"""Answers to many prompts: those of a batch, and a batch that a provider works on."""
+"""Answers to many prompts: the results of a batch, and the handle of a batch that a provider processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dipeo_nb.notebook.answer import Answer, of_response, summary
 
 
 class BatchResults(list["Answer | LLMError"]):
-    """Answers (and errors in their places) of many prompts; shown as a table."""
+    """Answers to many prompts, with the error in the place of each that failed; shown as a table."""
 
     def __init__(self, answers: Sequence[Answer | LLMError], prompts: Sequence[str]) -> None:
         super().__init__(answers)
@@ -26,12 +26,12 @@ class BatchResults(list["Answer | LLMError"]):
 
     @property
     def failed(self) -> list[tuple[int, LLMError]]:
-        """(position, error) of those without an answer."""
+        """(position, error) of the prompts without an answer."""
         return [(i, item) for i, item in enumerate(self) if isinstance(item, DipeoError)]
 
     @property
     def cost_usd(self) -> float | None:
-        """Of all answers, and of errors that were paid for, in US dollars; None when one of them is unknown."""
+        """Cost of all answers, and of errors that were charged, in US dollars; None when one of them is unknown."""
         costs = [item.cost_usd for item in self if isinstance(item, Answer) or item.charged]
         return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs)
 
@@ -46,10 +46,10 @@ class BatchResults(list["Answer | LLMError"]):
 
 
 class BatchHandle:
-    """A batch at a provider; its repr says how far it is.
+    """A batch that was submitted to a provider; its repr shows the progress.
 
     Args:
-        response_format: the pydantic class of the answers; None: JSON objects, if structure was asked for.
+        response_format: the pydantic class of the answers; None: JSON objects, if a structure was requested.
     """
 
     def __init__(self, service: LLMService, job: BatchJob, response_format: Any = None) -> None:
@@ -59,33 +59,33 @@ class BatchHandle:
 
     @property
     def id(self) -> str:
-        """The provider's name for it."""
+        """Its id at the provider."""
         return self.job.id
 
     def poll(self) -> BatchHandle:
-        """Look how far it is."""
+        """Update the progress."""
         self.job = run_sync(self._service.poll_batch(self.job))
         return self
 
     def wait(self, interval: float = 30.0, timeout: float | None = None) -> BatchHandle:
-        """Look every *interval* seconds until it is over; Stop ends the waiting, not the job.
+        """Poll every *interval* seconds until it has ended; Stop ends the waiting, not the job.
 
         Raises:
-            LLMTimeoutError: it was not over within *timeout* seconds.
+            LLMTimeoutError: it had not ended after *timeout* seconds.
         """
         self.job = run_sync(self._service.wait_for_batch(self.job, interval=interval, timeout=timeout))
         return self
 
     def cancel(self) -> BatchHandle:
-        """Stop it; what is done can be collected."""
+        """Cancel it; answers that are ready can be collected."""
         self.job = run_sync(self._service.cancel_batch(self.job))
         return self
 
     def collect(self) -> BatchResults:
-        """The answers in the order of the prompts; one that failed is the error itself.
+        """The answers in the order of the prompts; where one failed, its place has the error.
 
         Raises:
-            ProviderError: it is not done yet.
+            ProviderError: it has not ended yet.
         """
         found = run_sync(self._service.collect_batch(self.job, response_format=self._format))
         answers = [item if isinstance(item, LLMError) else of_response(item) for item in found]

@@ -1,4 +1,4 @@
-"""Waiting for a run: in a thread, in a cell's `await`, event by event; questions are asked meanwhile, and interrupts stop it."""
+"""Waits for a run: in a thread, in the `await` of a cell, or event by event; meanwhile it asks questions, and an interrupt stops it."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from dipeo_nb.notebook.tables import Events
 from dipeo_nb.runtime import Runtime
 
 STOP_GRACE_S = 5.0
-"""Seconds an interrupted wait gives the run to write its end, and a finished one its views to draw theirs."""
+"""Seconds that an interrupted wait gives the run to record its end, and that a finished run gives its views to draw theirs."""
 TICK_S = 0.05
-"""Seconds between two looks for a question, and for a kernel's Stop, while a cell waits."""
+"""Seconds between two checks for a question, and for Stop in the kernel, while a cell waits."""
 PAGE = 500
 """Events read at a time by `async for`."""
 R = TypeVar("R")
 
 
 class AwaitedRun(RunFacts, Generic[R]):
-    """A run that one waits for, and what it gives at its end."""
+    """A run that can be waited for, with the result that it returns."""
 
     attended: bool
-    """Whether somebody has learnt how it ended."""
+    """Whether its outcome was read or shown."""
     _runtime: Runtime
     _recorded: Events | None
     _execution: Execution | Replay | None
@@ -55,15 +55,15 @@ class AwaitedRun(RunFacts, Generic[R]):
 
     @abstractmethod
     def _outcome(self) -> R:
-        """What it gave; raises what made it fail."""
+        """Its result; raises the error that made it fail."""
 
     @checked_call
     def result(self, timeout: float | None = None) -> R:
-        """Wait for the end, in this thread; questions are asked with input() meanwhile. Ctrl-C or Stop aborts the run.
+        """Wait for the end in this thread, and ask questions with input() meanwhile. Ctrl-C or Stop aborts the run.
 
         Raises:
-            RunError, ServiceError: what made the run fail, or RunAbortedError.
-            TimeoutError: it was not over after *timeout* seconds; it goes on.
+            RunError, ServiceError: the error that made the run fail; RunAbortedError when it was stopped.
+            TimeoutError: it had not ended after *timeout* seconds; it is still running.
         """
         if threading.current_thread() is LoopThread.get().thread:
             raise RuntimeError("run.result() on dipeo_nb's own event loop would never return; use `await run`.")
@@ -71,7 +71,7 @@ class AwaitedRun(RunFacts, Generic[R]):
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             with self._asking_here() as ask:
-                # Short waits: a question may come, and not every platform lets Ctrl-C into a wait without end.
+                # Short waits: a question may arrive, and not every platform delivers Ctrl-C during a wait without a timeout.
                 while not self._finished.wait(TICK_S):
                     if deadline is not None and time.monotonic() >= deadline:
                         raise TimeoutError(f"Run {self.id} is still {self.status} after {timeout:g} s.")
@@ -84,10 +84,10 @@ class AwaitedRun(RunFacts, Generic[R]):
 
     @checked_call
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end without raising what went wrong; False when *timeout* seconds were not enough.
+        """Wait for the end without raising the run's error; return False when *timeout* seconds were not enough.
 
-        Nobody is asked here: questions are answered in the live view, by `run.answer` or from elsewhere. Where nothing of that can
-        happen (a notebook that runs unattended), they fail at once.
+        Nothing is asked in the cell: questions are answered in the live view, by `run.answer` or from elsewhere. Where none of these
+        is possible (a notebook that a program executes), they fail at once.
         """
         checked_number(timeout, "timeout")
         if self._answers is None or not kernel.unattended():
@@ -122,8 +122,8 @@ class AwaitedRun(RunFacts, Generic[R]):
         return more.result()
 
     async def _awaited(self) -> R:
-        # On any loop, mostly a notebook cell's; the end comes from another. The ticks let questions in, and a kernel's
-        # Stop, which does not wake an idle `await` (ipykernel#881).
+        # On any loop, mostly the one of a notebook cell, while the run ends on another. The ticks let in questions, and Stop in the
+        # kernel, which does not wake an idle `await` (ipykernel#881).
         try:
             with self._asking_here() as ask, stopping_on_ctrl_c(lambda: self.stop("interrupted")):
                 pause = 0.001
@@ -139,14 +139,14 @@ class AwaitedRun(RunFacts, Generic[R]):
             until = time.monotonic() + STOP_GRACE_S
             self._show_shortly(interrupt)
             if isinstance(interrupt, asyncio.CancelledError):
-                # Whoever cancels it finds it stopped; cancelled again, it waits no longer.
+                # The run has stopped when the cancellation takes effect; cancelled again, this waits no longer.
                 while not self._finished.is_set() and time.monotonic() < until:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(TICK_S)
             raise
         return self._outcome()
 
     def _interrupted(self, interrupt: BaseException) -> None:
-        """The user interrupted what waits for the run: it ends, and its views with it."""
+        """End the run, and its views, after the user interrupted what waits for it."""
         self.stop("interrupted")
         self._finished.wait(STOP_GRACE_S)
         concurrent.futures.wait(self._displays, timeout=STOP_GRACE_S)
@@ -154,12 +154,14 @@ class AwaitedRun(RunFacts, Generic[R]):
         self._show_shortly(interrupt)
 
     def _show_shortly(self, interrupt: BaseException) -> None:
-        short(interrupt, f"Run {self.id} was stopped.", f"dp.resume('{self.id}') goes on with it.")
+        short(interrupt, f"Run {self.id} was stopped.", f"Resume it: dp.resume('{self.id}').")
 
     @contextmanager
     def _asking_here(self) -> Iterator[Callable[[], None]]:
-        """While a cell waits for the run, questions are asked in that cell: a form needs a page whose messages get
-        through to a busy kernel, which not every kernel and front end grants."""
+        """Ask questions in the cell that waits for the run.
+
+        A form would need a page whose messages reach a busy kernel, which not every kernel and front end supports.
+        """
         answers = self._answers
         if answers is None:
             yield lambda: None
@@ -171,11 +173,11 @@ class AwaitedRun(RunFacts, Generic[R]):
             answers.waiting_cells -= 1
 
     async def _more(self, seq: int) -> list[Event]:
-        """Events after *seq*; waits for some, and gives none when the run is over."""
+        """The events after *seq*; waits until there are some, and returns none when the run has ended."""
         if self._recorded is not None:
             return [event for event in self._recorded if event.seq > seq][:PAGE]
         await self._runtime.initialize()
-        while self._state.events <= seq and not self._finished.is_set():  # noqa: ASYNC110 - a queue per reader is dearer
+        while self._state.events <= seq and not self._finished.is_set():  # noqa: ASYNC110 - a queue per reader would cost more
             await asyncio.sleep(0.02)
         stored = await self._runtime.services.store.events(self.id, after=seq, limit=PAGE)
         if not stored and self._execution is not None:  # the rest of it is not recorded

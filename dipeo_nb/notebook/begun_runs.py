@@ -1,4 +1,4 @@
-"""The runs that this process has begun: which of them failed unseen, go on behind a cell that runs again, or are cut off at the end."""
+"""The runs that this process has started: which failed unseen, still run behind a cell that is executed again, or are interrupted at exit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class BegunRun(Protocol):
     """A run that this process executes or replays."""
 
     cell: tuple[str, str] | None
-    """The notebook cell that began it, and the execution of that cell."""
+    """The notebook cell that started it, and the execution of that cell."""
     attended: bool
-    """Whether somebody has learnt how it ended."""
+    """Whether its outcome was read or shown."""
 
     @property
     def id(self) -> str: ...
@@ -31,21 +31,21 @@ class BegunRun(Protocol):
     def finished(self) -> bool: ...
     @property
     def recorded_state(self) -> RunState:
-        """The fold over its events, not a copy, without anybody having learnt of it."""
+        """The state after its events, not a copy; reading it does not count as reading the outcome."""
         ...
 
 
 _BEGUN: weakref.WeakSet[BegunRun] = weakref.WeakSet()
-"""Those that somebody still holds, or that still go on."""
+"""Those that are still referenced or executing."""
 
 
 def add(run: BegunRun) -> None:
-    """Keep a run in mind."""
+    """Register a run."""
     _BEGUN.add(run)
 
 
 def say_unattended(run: BegunRun) -> None:
-    """Say that a run failed while nobody waited for it."""
+    """Report a run that failed while nothing waited for it."""
     if run.attended or run.replayed or not run.finished:
         return
     run.attended = True
@@ -53,24 +53,24 @@ def say_unattended(run: BegunRun) -> None:
     if state.status == Status.FAILED:
         why = clean((state.error or {}).get("message") or "it could not be recorded", 200)
         _write(
-            f"Run {state.run_id} ({clean(state.diagram, 80)}) failed and nobody asked for its result: {why}\n"
+            f"Run {state.run_id} ({clean(state.diagram, 80)}) failed and its result was never read: {why}\n"
             f"See dp.open_run('{state.run_id}'); `await run` or run.result() raises it."
         )
 
 
 def check_cell() -> None:
-    """Warn about runs that an earlier execution of this notebook cell has started: they go on, and nobody sees them any more."""
+    """Warn about runs of an earlier execution of this notebook cell: they continue, and are no longer shown."""
     here = kernel.current_cell()
     for run in list(_BEGUN):
         if here is not None and run.cell is not None and run.cell[0] == here[0] and run.cell != here and not run.finished:
             warn(
-                f"This cell has started a run before that still goes on: dp.open_run('{run.id}').stop() ends it.",
+                f"A run that this cell started before is still running: dp.open_run('{run.id}').stop() ends it.",
                 RunGoesOnWarning,
             )
 
 
 def _at_exit() -> None:
-    """The process ends: say which runs nobody looked at, and which are cut off now."""
+    """At the end of the process, report which failed runs were not read, and which runs are interrupted now."""
     going: list[str] = []
     for run in list(_BEGUN):
         if run.finished:
@@ -81,8 +81,8 @@ def _at_exit() -> None:
     if going:
         runs = f"Run {going[0]} was" if len(going) == 1 else f"{len(going)} runs were"
         _write(
-            f"{runs} cut off by the end of the process.\nWait for a run with run.result() or `await run`; "
-            f"go on with one that was cut off: dp.resume('{going[0]}')."
+            f"{runs} interrupted by the end of the process.\nWait for a run with run.result() or `await run`; "
+            f"resume an interrupted one: dp.resume('{going[0]}')."
         )
 
 
@@ -90,7 +90,7 @@ before_exit(_at_exit)
 
 
 def _write(text: str) -> None:
-    """Lines on stderr. No warning: in a finaliser and at the end of a process one that is made an error could not be caught."""
+    """Write lines to stderr. A warning would not do: as an error in a finaliser or at exit, it could not be caught."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):  # it is closed
             sys.stderr.write(f"dipeo_nb: {text}\n")

@@ -1,4 +1,4 @@
-"""Inputs of runs that were given as keywords, looked at before anything happens."""
+"""Checks the inputs of a run that were given as keywords, and warns at the user's line."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class UnusedInputWarning(UserWarning):
-    """An input of a run that nothing in its diagram names: it is probably misspelt."""
+    """An input of a run that its diagram does not use: it is probably misspelt."""
 
 
 class RunGoesOnWarning(UserWarning):
-    """A notebook cell starts a run, and one that it started before still goes on."""
+    """A notebook cell starts a run while one that it started before is still running."""
 
 
 def check_variables(variables: Mapping[str, Any], plan: Plan, base_dir: Path, options: Iterable[str]) -> None:
-    """Look at the inputs that came as keywords: one that nothing in the diagram names is a slip of the pen for an option, which
-    is refused, or for another input, which is warned about.
+    """Check the inputs that were given as keywords: one that the diagram does not use is probably a typo.
+
+    It causes a warning, or an error when an option has a similar name.
 
     Raises:
         ValidationError: the name is nearly that of an option.
@@ -40,17 +41,17 @@ def check_variables(variables: Mapping[str, Any], plan: Plan, base_dir: Path, op
     for name in variables:
         if name not in used.names and (near := nearest_option(name, options)):
             raise ValidationError(
-                f"There is no option '{name}', and nothing in the diagram '{plan.name:.80}' names an input of that name.",
-                hint=f"Did you mean {near}=? An input of the run that is called so goes into inputs={{'{name}': …}}.",
+                f"There is no option '{name}', and the diagram '{plan.name:.80}' uses no input of that name.",
+                hint=f"Did you mean {near}=? To pass an input of that name, use inputs={{'{name}': …}}.",
             )
     for name in unknown:
         near = nearest(name, sorted(used.names))
         guess = f" Did you mean '{near}'?" if near else ""
-        warn(f"Nothing in the diagram '{plan.name:.80}' names the input '{name:.80}'.{guess}", UnusedInputWarning)
+        warn(f"The diagram '{plan.name:.80}' does not use the input '{name:.80}'.{guess}", UnusedInputWarning)
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """A warning that points to the line outside this package."""
+    """Warn, pointing to the line outside this package that led here."""
     frame, level = sys._getframe(0), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1

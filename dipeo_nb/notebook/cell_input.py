@@ -1,7 +1,7 @@
 """input() that ends with the question it asks.
 
-A cell that sits in input() would wait for an answer that nobody needs any more: the run was stopped, its time is over, or somebody
-else has answered. Whoever waits in the main thread is then called back by a signal, which works in kernels and terminals alike.
+A cell in input() would wait for an answer that is no longer needed: the run was stopped, its time is over, or the answer came from
+elsewhere. The main thread is then interrupted by a signal, which works in kernels and in terminals.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from types import FrameType
 from typing import Any
 
 REQUEST_S = 0.3
-"""Seconds that a request for a line has to leave the kernel. Released before, nobody could tell whether there is an input box."""
+"""Seconds for a request for a line to leave the kernel. Ended earlier, it would be unknown whether there is an input box."""
 
 
 class QuestionOverError(Exception):
     """The question was over before it was answered here.
 
     Args:
-        open_box: whether whoever sits there still sees a box for a line.
+        open_box: whether the user still sees an input box.
     """
 
     def __init__(self, *, open_box: bool) -> None:
@@ -46,15 +46,15 @@ class CellInput:
         self._over = False
 
     def read(self, prompt: str, key: str, waits: Callable[[], bool]) -> str:
-        """A line from the user.
+        """Read a line from the user.
 
         Args:
             key: names the question for `release`.
-            waits: whether the question is open still.
+            waits: whether the question is still open.
 
         Raises:
             QuestionOverError: `release` was called.
-            EOFError, NotImplementedError: nobody can be asked here.
+            EOFError, NotImplementedError: there is no user to ask here.
             KeyboardInterrupt: the user interrupted.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -79,11 +79,11 @@ class CellInput:
                 else:
                     self._over = True
             finally:
-                self._reading = None  # from here on nobody signals
+                self._reading = None  # no signal is sent from here on
                 with self._lock:
                     pass
                 if self._over:
-                    time.sleep(0)  # the signal is there, and is taken here
+                    time.sleep(0)  # the signal has been sent, and is handled here
         except KeyboardInterrupt:
             if self._over:
                 raise QuestionOverError(open_box=box_open) from None
@@ -95,7 +95,7 @@ class CellInput:
         return text
 
     def release(self, key: str) -> None:
-        """End the reading of an answer to that question, if it is being read. Any thread."""
+        """Stop reading the answer to that question, if it is being read. Safe from any thread."""
         with self._lock:
             if self._reading != key or self._over:
                 return
@@ -114,15 +114,15 @@ class CellInput:
 
 
 _boxes: tuple[Any, int] = (None, 0)
-"""A request to execute a cell, and how many input boxes of dead questions that cell has."""
+"""A request to execute a cell, and how many input boxes of closed questions that cell has."""
 
 
 def hide_box(why: str) -> None:
-    """Say in the running cell why its open input box is over, and hide the box.
+    """Explain in the running cell why its open input box is closed, and hide the box.
 
-    A kernel cannot take back an input box. JupyterLab leaves it below the outputs until the cell runs again, and what is typed there
-    would answer the *next* question. So the message brings a style that hides the first boxes of this cell, as many as are over: boxes
-    that were answered are gone, and one that is open comes behind them. Other front ends show the message.
+    A kernel cannot remove an input box. JupyterLab leaves it below the outputs until the cell runs again, and what is typed there
+    would answer the *next* question. So the message has a style that hides the first boxes of this cell, as many as are closed: boxes
+    that were answered are gone, and an open one comes after them. Other front ends show only the message.
     """
     global _boxes
     from IPython.core.getipython import get_ipython

@@ -42,19 +42,19 @@ from dipeo_nb.notebook.streaming_answer import StreamingAnswer
 if TYPE_CHECKING:
     from dipeo_nb.runtime import Runtime
 
-_facade: Any = lazy.module("dipeo_nb.notebook.facade")  # which makes sessions, and they make models
+_facade: Any = lazy.module("dipeo_nb.notebook.facade")  # which creates sessions, and they create models
 STOP_GRACE_S = 5.0
-"""Seconds that a stopped call gets to close its connection and to draw its last words."""
+"""Seconds that a stopped call gets to close its connection and to draw its last text."""
 SHOWN = 20
-"""Messages of a conversation in text form, the last ones."""
+"""Messages of a conversation in its text form, the last ones."""
 TICK_S = 0.2
-"""Seconds between two looks for Ctrl-C: not every platform lets it into a wait without end."""
+"""Seconds between two checks for Ctrl-C: not every platform delivers it during a wait without a timeout."""
 
 
 class LLM:
-    """A model, ready to be asked: `dp.llm("openai:gpt-6-luna", temperature=0.2)`.
+    """A model, ready to use: `dp.llm("openai:gpt-6-luna", temperature=0.2)`.
 
-    `chat`, `achat`, `stream`, `batch` and `conversation` take the options given here unless they are told otherwise:
+    The options given here are the defaults of `chat`, `achat`, `stream`, `batch` and `conversation`:
     `system`, `tools` (Python functions, or `websearch`, `image`), `response_format` (a pydantic class or a JSON schema),
     `budget`, `fallbacks` (names of models), `temperature`, `max_tokens`, `top_p`, `stop`, `seed`, `reasoning` (`low` …), `extra`
     (further fields of the provider's request), `timeout` (seconds) and the other fields of `LLMRequest`.
@@ -71,11 +71,11 @@ class LLM:
         self._unnamed = model is None or parse_model(model, providers.services())[1] is None
         self._by_default = self._unnamed and is_successor(self.service, runtime.settings)
         self._defaults = _tidied(defaults)
-        self.request("-")  # options are refused here and not at the first call
+        self.request("-")  # options are checked here and not at the first call
 
     @property
     def name(self) -> str:
-        """`service:model`, or the service alone when its default model is meant."""
+        """`service:model`, or the service alone for its default model."""
         return f"{self.service}:{self.model}" if self.model else self.service
 
     @property
@@ -84,11 +84,11 @@ class LLM:
 
     @property
     def capabilities(self) -> ProviderCapabilities:
-        """What the model can do."""
+        """The capabilities of the model."""
         return capabilities_of(self.service, self.model)
 
     def chat(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
-        """Ask and wait for the answer; it shows in the cell while it comes. Stop or Ctrl-C ends the call.
+        """Ask and wait for the answer; it streams into the cell. Stop or Ctrl-C ends the call.
 
         Args:
             prompt: a text, or messages as `{"role": …, "content": …}`.
@@ -96,8 +96,8 @@ class LLM:
             options: see `LLM`.
 
         Raises:
-            LLMError, BudgetExceededError, APIKeyNotFoundError: why there is no answer; `error.answer` has what had come.
-            KeyboardInterrupt: it was stopped; so too its `answer`.
+            LLMError, BudgetExceededError, APIKeyNotFoundError: why there is no answer; `error.answer` has what had arrived.
+            KeyboardInterrupt: the call was stopped; its `answer`, too, has what had arrived.
         """
         if threading.current_thread() is LoopThread.get().thread:
             raise RuntimeError("chat() on dipeo_nb's own event loop would never return; use `await achat(…)`.")
@@ -116,7 +116,7 @@ class LLM:
         return future.result()
 
     async def achat(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
-        """As `chat`, awaited; several at once with `asyncio.gather`, each with an output of its own."""
+        """Like `chat`, but awaited; several at once with `asyncio.gather`, each with its own output."""
         call = _Call(self._service, self.request(prompt, **options), self.name, display)
         call.show()
         if threading.current_thread() is LoopThread.get().thread:
@@ -134,15 +134,17 @@ class LLM:
             raise
 
     def stream(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, **options: Any) -> EventStream:
-        """The events of an answer as they come, for `for` and for `async for`; nothing is displayed. Leaving the loop early
-        ends the call. The last event, `end`, has the whole response."""
+        """The events of an answer as they arrive, for `for` and for `async for`; nothing is displayed.
+
+        Leaving the loop early ends the call. The last event, `end`, has the complete response.
+        """
         request = self.request(prompt, **options)
         return EventStream(lambda: self._service.stream(request))
 
     def batch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> BatchResults:
-        """The answers to many prompts, in their order; one that failed is the error itself, and the others are there.
+        """The answers to many prompts, in their order; where one failed, its place has the error.
 
-        `submit` is the cheaper way for those who can wait.
+        `submit` is cheaper when the answers can wait.
         """
         try:
             return run_sync(self.abatch(prompts, **options))
@@ -151,7 +153,7 @@ class LLM:
             raise
 
     async def abatch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> BatchResults:
-        """As `batch`, awaited."""
+        """Like `batch`, but awaited."""
         requests = [self.request(prompt, **options) for prompt in _several(prompts)]
         future = submit(_all(self._service, requests))
         on_loop = threading.current_thread() is LoopThread.get().thread
@@ -160,8 +162,9 @@ class LLM:
         return BatchResults(answers, [request.messages[-1].content for request in requests])
 
     def submit(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> BatchHandle:
-        """Hand prompts to the provider's own batch API: half the price, an answer within a day, and the kernel may end
-        meanwhile (`submitted` finds the job again).
+        """Submit prompts to the provider's batch API: half the price, answers within a day, and the kernel may end meanwhile.
+
+        `submitted` finds the job again.
 
         Raises:
             UnsupportedError: the service has no batch API.
@@ -176,7 +179,7 @@ class LLM:
         return [BatchHandle(service, job) for job in service.batches() if job.service == self.service]
 
     def conversation(self, system: str | None = None, **options: Any) -> Conversation:
-        """A conversation that remembers: `talk = model.conversation("Be brief.")`, `talk("Hi")`, `talk("And now?")`."""
+        """A conversation with memory: `talk = model.conversation("Be brief.")`, `talk("Hi")`, `talk("And now?")`."""
         if system is not None:
             options["system"] = system
         return Conversation(LLM(self._runtime, self._asked, **{**self._defaults, **options}))
@@ -184,7 +187,7 @@ class LLM:
     def request(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, **options: Any) -> LLMRequest:
         """The request that `chat` would send."""
         merged = {**self._defaults, **_tidied(options)}
-        if self._unnamed and not self._by_default and is_successor(self.service, self._runtime.settings):  # since it was made
+        if self._unnamed and not self._by_default and is_successor(self.service, self._runtime.settings):  # since it was created
             self.service, self.model = named(self._asked, self._runtime.settings)
             self._by_default = True
         if self._by_default:
@@ -198,8 +201,8 @@ class LLM:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._runtime.replaced & {"llm", "keys"}:
             raise TypeError(
-                "This model belongs to a session with services of its own, which do not leave their process; "
-                "make it there: Session(…).llm(…)."
+                "This model belongs to a session with its own services, which cannot be pickled; "
+                "create it in the other process: Session(…).llm(…)."
             )
         return _ready, (self._given, self._defaults)
 
@@ -236,9 +239,9 @@ class LLM:
 
 
 class Conversation:
-    """A conversation: each answer and what was asked are part of the next request. A turn that failed or was stopped is not.
+    """A conversation: each request includes the earlier prompts and answers. A turn that failed or was stopped is left out.
 
-    `talk("…")` asks, `await talk.asay("…")` too; `messages` is the history, which may be changed; `clear()` forgets it.
+    `talk("…")` asks, and so does `await talk.asay("…")`; `messages` is the history, which may be changed; `clear()` empties it.
     """
 
     def __init__(self, llm: LLM) -> None:
@@ -247,23 +250,23 @@ class Conversation:
         self.answers: list[Answer] = []
 
     def __call__(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
-        """Say something and wait for the answer; see `LLM.chat`."""
+        """Ask and wait for the answer; see `LLM.chat`."""
         said = self._turn(prompt)
         return self._kept(said, self.llm.chat([*self.messages, *said], display=display, **options))
 
     async def asay(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
-        """As calling it, awaited."""
+        """Like calling the conversation, but awaited."""
         said = self._turn(prompt)
         return self._kept(said, await self.llm.achat([*self.messages, *said], display=display, **options))
 
     def clear(self) -> None:
-        """Forget what was said."""
+        """Forget all messages."""
         self.messages.clear()
         self.answers.clear()
 
     @property
     def cost_usd(self) -> float | None:
-        """Of all answers so far, in US dollars; None when one of them is unknown."""
+        """Cost of all answers so far in US dollars; None when one of them is unknown."""
         costs = [answer.cost_usd for answer in self.answers]
         return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs)
 
@@ -290,7 +293,7 @@ class Conversation:
 
 
 class EventStream:
-    """The events of one answer, to be gone through once, with `for` or `async for`."""
+    """The events of one answer; iterate once, with `for` or `async for`."""
 
     def __init__(self, begin: Callable[[], AsyncIterator[StreamEvent]]) -> None:
         self._begin = begin
@@ -303,23 +306,23 @@ class EventStream:
 
 
 def _ready(name: str, defaults: Mapping[str, Any]) -> LLM:
-    """A model of another process, here: asked with the settings and keys of this one."""
+    """A model that comes from another process; it uses the settings and keys of this one."""
     return _facade.llm(name, **defaults)
 
 
 @checked_call
 def tool(function: Callable[..., Any] | None = None, *, name: str | None = None, description: str | None = None) -> Any:
-    """A tool for models out of a typed Python function: `tools=[dp.tool(f, name="weather")]`, or as a decorator.
+    """Make a tool for models from a typed Python function: `tools=[dp.tool(f, name="weather")]`, or as a decorator.
 
-    Plain functions are taken as tools too; this is for another name or description, and to see what goes wrong early.
+    Plain functions work as tools, too; use this for another name or description, and to find mistakes early.
 
     Args:
         function: its typed parameters become the schema; sync or async.
-        name: default: the function's.
-        description: what the model is told; default: the docstring up to its `Args:` section.
+        name: default: the name of the function.
+        description: the description for the model; default: the docstring up to its `Args:` section.
 
     Raises:
-        ValidationError: a parameter has no type, or one that JSON cannot carry.
+        ValidationError: a parameter has no type, or one that JSON cannot represent.
     """
 
     def made(given: Callable[..., Any]) -> ToolConfig:
@@ -343,7 +346,7 @@ class _Call:
         elif display:
             self._display = TextDisplay(self._seen)
         self.answer: Answer | None = None
-        """The whole answer, or what had come when it was cut off."""
+        """The complete answer, or what had arrived when it was cut off."""
         self.over = threading.Event()
 
     def show(self) -> None:
@@ -382,7 +385,7 @@ class _Call:
 def _with_batches(service: LLMServicePort) -> LLMService:
     if not isinstance(service, LLMService):
         raise UnsupportedError(
-            f"{type(service).__name__} has no batch API.", hint="Use batch(): it asks a few at a time.", provider=""
+            f"{type(service).__name__} has no batch API.", hint="Use batch(): it sends a few requests at a time.", provider=""
         )
     return service
 
@@ -392,7 +395,7 @@ async def _all(service: LLMServicePort, requests: Sequence[LLMRequest]) -> list[
     batch: Any = getattr(service, "batch", None)
     if batch is not None:
         found = await batch(requests)
-    else:  # a service of the user's own, which has only what the port asks for
+    else:  # a service of the user, which has only what the port requires
         found = await _gathered(service, requests)
     return [item if isinstance(item, LLMError) else of_response(item) for item in found]
 
@@ -411,24 +414,24 @@ def _several(prompts: Any) -> Sequence[Messages]:
     """Prompts of a batch.
 
     Raises:
-        ValidationError: it is one text, whose every letter would be a prompt, or no list.
+        ValidationError: it is a single text, of which each character would be a prompt, or not a list.
     """
     if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
         raise ValidationError(
-            f"A batch takes a list of prompts, not {type(prompts).__name__}.", hint="Say .batch(['…', '…']); .chat('…') asks once."
+            f"A batch takes a list of prompts, not {type(prompts).__name__}.", hint="Use .batch(['…', '…']); .chat('…') asks once."
         )
     return list(prompts)
 
 
 def _tidied(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as users write them → as a request has them; those that are None are not given."""
+    """Options as users write them → as a request has them; None means not given."""
     given = {name: value for name, value in options.items() if value is not None}
     checked_budget(given.get("budget"))
     if "phase" in given and given["phase"] not in set(ExecutionPhase):
         raise ValidationError(f"There is no phase {given['phase']!r:.80}.", hint=f"There are: {', '.join(ExecutionPhase)}.")
     for name in ("system", "model"):
         if name in given and not isinstance(given[name], str):
-            raise ValidationError(f"{name}= takes a text, not {type(given[name]).__name__}.", hint=f"Say e.g. {name}='…'.")
+            raise ValidationError(f"{name}= takes a text, not {type(given[name]).__name__}.", hint=f"Use e.g. {name}='…'.")
     if "tools" in given:
         given["tools"] = tools_of(given["tools"])
     if isinstance(given.get("fallbacks"), str):

@@ -1,4 +1,4 @@
-"""What Tab offers inside texts: labels of nodes, diagrams, models, ids of runs, paths into diagrams, and the words of our magics.
+"""Tab completion inside texts: labels of nodes, diagrams, models, ids of runs, paths into diagrams, and the words of our magics.
 
 `tab` asks `complete` on behalf of IPython.
 """
@@ -27,7 +27,7 @@ DIPEO_WORDS = {"models": (), "keys": ("set", "delete", "unlock"), "runs": (), "r
 PROMPT_OPTIONS = ("--model", "--system", "--temperature", "--max-tokens")
 
 LOOKED_AT = 200
-"""Characters of a line, from its end, that are looked at."""
+"""Number of characters at the end of a line that are considered."""
 _OBJECT = r"([A-Za-z_]\w*)(?:\.run)?"
 _QUOTED = r"(?P<quote>[\"'])(?P<text>(?:(?!(?P=quote)).)*)$"
 _NODE = re.compile(rf"{_OBJECT}\.node\(\s*{_QUOTED}")
@@ -48,7 +48,7 @@ _PROMPT_MODEL = re.compile(r"^\s*%%prompt\s+(?:.*\s)?(?:--model|-m)[\s=](?P<text
 
 
 def complete(line: str, names: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """(what is typed of the word, what it may become) at the end of *line*; None where we know nothing.
+    """(the typed part of the word, its completions) at the end of *line*; None where we have none.
 
     Args:
         line: the line up to the cursor.
@@ -94,7 +94,7 @@ def _labels(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
 
 
 def _asking(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
-    """Labels of the nodes that ask."""
+    """Labels of the nodes that ask the user."""
     value = _object(names, found)
     return [node.label for node in value.model.nodes if node.type == NodeType.USER_RESPONSE] if isinstance(value, Diagram) else ()
 
@@ -105,7 +105,7 @@ def _outputs(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
 
 
 def _paths(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
-    """Paths as of `Diagram.set`."""
+    """Paths for `Diagram.set`."""
     value = _object(names, found)
     model = value.model if isinstance(value, Diagram) else value._diagram if isinstance(value, Run) else None
     if model is None:

@@ -1,4 +1,4 @@
-"""What happened in a run, in words and a table."""
+"""The explanation of a run, in words and a table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METRIC_KINDS = {
 
 
 class RunExplanation:
-    """A run in words and a table: print it, show it, or paste `markdown` into a report."""
+    """A run in words and a table: print it, display it, or paste `markdown` into a report."""
 
     def __init__(self, metrics: RunMetrics) -> None:
         self.metrics = metrics

@@ -1,4 +1,4 @@
-"""The functions of `dipeo_nb`: methods of a session behind them, which is made anew when the settings have changed."""
+"""The functions of `dipeo_nb`: methods of a default session, which is created again when the settings have changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _default: Session | None = None
 
 
 def default_session() -> Session:
-    """The session behind the functions of `dipeo_nb`; a new one when the settings have changed."""
+    """The session of the functions of `dipeo_nb`; a new one when the settings have changed."""
     global _default
     settings = get_settings()
     if _default is None or _default.settings != settings:
@@ -30,7 +30,7 @@ def default_session() -> Session:
 
 
 def _of_default(method: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
-    """A method of the default session as a function of its own, with the same signature and documentation."""
+    """A method of the default session as a function, with the same signature and documentation."""
 
     full = inspect.signature(method)
     signature = full.replace(parameters=[p for name, p in full.parameters.items() if name != "self"])
@@ -68,10 +68,10 @@ achat = _of_default(Session.achat)
 
 
 def nest() -> str:
-    """Let nested event loops work in this kernel, for objects of your own that are bound to the notebook's loop.
+    """Let nested event loops work in this kernel, for your own objects that are bound to the notebook's loop.
 
-    dipeo_nb itself never needs it. It patches asyncio for the whole process, so it is yours to choose. nest-asyncio2 is used
-    when it is installed (ipykernel ≥ 7.3 brings it): nest-asyncio 1.6 loses queued cells and clicks under ipykernel 7.
+    dipeo_nb itself never needs it. It patches asyncio for the whole process, so the choice is yours. nest-asyncio2 is used when it
+    is installed (ipykernel ≥ 7.3 brings it): nest-asyncio 1.6 loses queued cells and clicks under ipykernel 7.
 
     Returns:
         What was patched.

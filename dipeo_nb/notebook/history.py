@@ -1,4 +1,4 @@
-"""The history of runs as a table that people can read."""
+"""The history of runs as a table."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Runs(list[RunSummary]):
     """Rows of the run history, newest first; shown as a table. `dp.open_run` takes a row, and the short ids that are shown.
 
     Args:
-        read: gives what is recorded of runs, for their models, tokens and costs.
-        delete: forgets runs, and gives the ids of those that are gone.
+        read: returns the recorded states of runs, for their models, tokens and costs.
+        delete: deletes runs, and returns the ids of those that were deleted.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Runs(list[RunSummary]):
 
     @checked_call
     def delete(self) -> list[str]:
-        """Forget these runs, with those of their sub-diagrams: `dp.runs(status="failed").delete()`; their ids.
+        """Delete these runs and those of their sub-diagrams, and return their ids: `dp.runs(status="failed").delete()`.
 
         Raises:
-            StorageError: one of them still goes on; nothing was deleted.
-            UserError: the rows come from elsewhere.
+            StorageError: one of them is still running; nothing was deleted.
+            UserError: the rows do not belong to a session.
         """
         if self._delete is None:
-            raise UserError("These rows belong to no session.", hint="Delete rows of dp.runs(…).")
+            raise UserError("These rows do not belong to a session.", hint="Delete rows of dp.runs(…).")
         return self._delete(self)
 
     @overload
@@ -61,7 +61,7 @@ class Runs(list[RunSummary]):
         return Runs(found, self._read, self._delete) if isinstance(index, slice) else found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Runs, (list(self),)  # elsewhere the records are not at hand
+        return Runs, (list(self),)  # another process does not have the records
 
     def to_dataframe(self) -> Any:
         """One row per run as a pandas DataFrame, with times in UTC.
@@ -106,7 +106,7 @@ class Runs(list[RunSummary]):
 
     @displayed
     def __repr__(self) -> str:
-        # Text has no tooltips, so it has the whole id, which is what one copies, at the end.
+        # Text has no tooltips, so it has the complete id, for copying, at the end.
         rows = [(*row[1:], summary.run_id) for row, summary in zip(self._rows(), self, strict=True)]
         return text_table((*_HEAD[1:], _HEAD[0]), rows) if self else "no runs"
 

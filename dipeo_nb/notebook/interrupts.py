@@ -1,4 +1,4 @@
-"""Ctrl-C and a kernel's Stop: what they end, and how they are shown."""
+"""Ctrl-C, and Stop in a kernel: what they end, and how they are shown."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 
 def short(interrupt: BaseException, what: str, hint: str = "") -> None:
-    """Have IPython show an exception in a line or two instead of with the frames of our waiting."""
+    """Make IPython show an exception in a line or two, without the frames of our waiting."""
     lines = [f"\x1b[31m{type(interrupt).__name__}\x1b[0m: {what}", *([hint] if hint else [])]
     interrupt._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
 
 
 
 class _Waiting(NamedTuple):
-    """Something that the main thread awaits."""
+    """An operation that the main thread awaits."""
 
     loop: asyncio.AbstractEventLoop
     task: asyncio.Task[object] | None
@@ -31,8 +31,10 @@ _waiting: list[_Waiting] = []
 
 @contextmanager
 def stopping_on_ctrl_c(stop: Callable[[], object]) -> Iterator[None]:
-    """While the main thread awaits something, have Ctrl-C call *stop* also where nobody cancels the awaiting task: IPython's
-    terminal leaves its loop with the KeyboardInterrupt, and the task stays behind for ever."""
+    """While the main thread awaits something, make Ctrl-C call *stop*, also where the awaiting task is not cancelled.
+
+    IPython's terminal leaves its loop with the KeyboardInterrupt, and the task would stay behind forever.
+    """
     here = _Waiting(asyncio.get_running_loop(), asyncio.current_task(), stop)
     if threading.current_thread() is not threading.main_thread() or not _installed():
         yield
@@ -48,8 +50,7 @@ def stopping_on_ctrl_c(stop: Callable[[], object]) -> Iterator[None]:
 
 
 def _installed() -> bool:
-    """Put our handler in the place of Python's own; where there is another, as in a kernel or in `asyncio.run`, it sees to the
-    cancelling of tasks."""
+    """Replace Python's own handler with ours; another one, as in a kernel or in `asyncio.run`, cancels the tasks itself."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_interrupt)
@@ -59,7 +60,7 @@ def _installed() -> bool:
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    stopped = [one for one in _waiting if one.loop.is_running()]  # the others are awaited by tasks that stand still meanwhile
+    stopped = [one for one in _waiting if one.loop.is_running()]  # the tasks that await the others are not running now
     for one in stopped:
         _waiting.remove(one)
         one.stop()
@@ -67,5 +68,5 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
             one.loop.call_soon_threadsafe(one.task.cancel)  # should the loop run again, the task ends quietly
     interrupt = KeyboardInterrupt()
     if stopped:
-        short(interrupt, "What was awaited was stopped.")
+        short(interrupt, "The awaited call was stopped.")
     raise interrupt

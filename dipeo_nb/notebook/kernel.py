@@ -1,4 +1,4 @@
-"""The kernel that this process may be: whether it is one, whether somebody sits in front of it, and the cell that it executes."""
+"""Facts about the kernel: whether this process is one, whether a user is present, and which cell it executes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def in_kernel() -> bool:
 
 
 def unattended() -> bool:
-    """Whether this is a kernel without anybody in front of it (nbclient, papermill, nbconvert --execute)."""
+    """Whether this is a kernel without a user (nbclient, papermill, nbconvert --execute)."""
     if not in_kernel():
         return False
     shell = sys.modules["IPython"].get_ipython()
@@ -23,7 +23,7 @@ def unattended() -> bool:
 
 
 def current_cell() -> tuple[str, str] | None:
-    """The notebook cell that is being executed, and this execution of it; None where the front end names no cell."""
+    """Ids of the notebook cell that is being executed, and of this execution of it; None when the front end sends none."""
     if not in_kernel():
         return None
     get_parent = getattr(sys.modules["IPython"].get_ipython(), "get_parent", None)  # other kernels may have none
@@ -35,7 +35,7 @@ def current_cell() -> tuple[str, str] | None:
 
 
 def at_end_of_cell(work: Callable[[], None]) -> None:
-    """Do something once, in the kernel's main thread, at the end of the cell that is being executed, or else of the next one."""
+    """Call *work* once, in the kernel's main thread, at the end of the cell that is being executed, or else of the next one."""
     events = sys.modules["IPython"].get_ipython().events
 
     def once(*_: Any) -> None:

@@ -31,7 +31,7 @@ USAGE = "%%prompt [--model MODEL] [--system TEXT] [--temperature X] [--max-token
 
 @magics_class
 class DipeoMagics(Magics):
-    """`%%prompt` asks a model, `%dipeo` says what there is."""
+    """`%%prompt` asks a model, `%dipeo` shows models, keys, runs and node types."""
 
     @no_var_expand
     @cell_magic
@@ -41,13 +41,13 @@ class DipeoMagics(Magics):
             %%prompt [--model MODEL] [--system TEXT] [--temperature X] [--max-tokens N] [> VARIABLE]
 
         `{{name}}` in the cell (and in TEXT and MODEL) is a variable of the notebook; `{{#if}}`, `{{#each}}` and the rest of
-        the template language of diagrams work too. A name that is not there is an error.
+        the template language of diagrams work, too. An undefined name is an error.
 
             --model, -m        openai:gpt-6-luna, anthropic, local …; default: DIPEO_DEFAULT_LLM_MODEL
-            --system, -s       how the model is to behave
+            --system, -s       the system prompt
             --temperature, -t  a number
             --max-tokens       limit of the answer
-            > VARIABLE         where the text of the answer goes
+            > VARIABLE         variable that gets the text of the answer
 
         In a notebook the cell's value (`_`) is the answer with usage, cost and the rest.
         """
@@ -62,20 +62,20 @@ class DipeoMagics(Magics):
             self._keep(variable, getattr(error, "answer", None))
             raise
         self._keep(variable, answer)
-        # A terminal would write an empty Out[…] below what it has shown already.
+        # A terminal would write an empty Out[…] below the answer that it has shown already.
         return answer if kernel.in_kernel() else None
 
     @line_magic
     def dipeo(self, line: str) -> Any:
-        """Say what there is.
+        """Show models, keys, runs and node types.
 
-        %dipeo models      services of language models: what is ready, keys, defaults, abilities
-        %dipeo keys        API keys, masked, and where they are from
-        %dipeo keys set SERVICE     store one; it is asked for, and not shown
-        %dipeo keys delete SERVICE  forget it (or the id of one: APIKEY_…)
+        %dipeo models      LLM services: which are ready, their keys, default models and capabilities
+        %dipeo keys        API keys, masked, and where they come from
+        %dipeo keys set SERVICE     store a key; it is asked for, and not shown
+        %dipeo keys delete SERVICE  delete it (or the one with an id: APIKEY_…)
         %dipeo keys unlock          ask for the passphrase of encrypted keys, for this session
         %dipeo runs [N]    the N newest runs of diagrams (default 20)
-        %dipeo replay RUN [SPEED]   a recorded run again, live, without a call (1: as long as it took)
+        %dipeo replay RUN [SPEED]   replay a recorded run live, without any calls (1: at its own speed)
         %dipeo nodes [TYPE]   node types; with TYPE, its fields and an example
         %dipeo nest        let nested event loops work in this kernel; dipeo_nb itself does not need it
         """
@@ -100,18 +100,18 @@ class DipeoMagics(Magics):
 
 
 def load(shell: InteractiveShell) -> None:
-    """Register the magics; again is fine."""
+    """Register the magics; may be called again."""
     shell.register_magics(DipeoMagics)
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Take them away."""
+    """Unregister the magics."""
     for kind, name in (("cell", "prompt"), ("line", "dipeo")):
         shell.magics_manager.magics[kind].pop(name, None)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong as one of our errors."""
+    """Reports what is wrong as one of our errors."""
 
     def error(self, message: str) -> NoReturn:
         raise ValidationError(f"%%prompt: {message}.", hint=f"Usage: {USAGE}")
@@ -132,7 +132,7 @@ def _count(text: str) -> int:
 
 
 _number.__name__, _count.__name__ = "number", "number of tokens"
-"""What argparse calls them in its complaints."""
+"""The names of these types in the errors of argparse."""
 
 
 def _options(line: str) -> tuple[dict[str, Any], str | None]:
@@ -152,10 +152,10 @@ def _options(line: str) -> tuple[dict[str, Any], str | None]:
     elif words and words[-1].startswith(">"):
         variable = words.pop()[1:]
     if variable is not None and not variable.isidentifier():
-        parser.error(f"'{variable}' is no name of a variable" if variable else "'>' has no variable after it")
+        parser.error(f"'{variable}' is not a variable name" if variable else "'>' has no variable after it")
     found, strange = parser.parse_known_args(words)
     if strange:
-        parser.error(f"'{strange[0]}' is no option; quote texts with spaces")
+        parser.error(f"'{strange[0]}' is not an option; quote texts with spaces")
     return vars(found), variable
 
 
@@ -163,7 +163,7 @@ def _rendered(template: str, names: Mapping[str, Any]) -> str:
     """*template* with the notebook's variables.
 
     Raises:
-        TemplateError: bad syntax, or a name that is not there.
+        TemplateError: bad syntax, or an undefined name.
     """
     result = SimpleTemplateProcessor().process(template, names)
     if result.missing_keys:
@@ -177,7 +177,7 @@ def _rendered(template: str, names: Mapping[str, Any]) -> str:
             hint=f"{guess}Set it in a cell above; {{{{name | default('…')}}}} gives a value for a missing one.",
         )
     if result.errors:
-        raise TemplateError(result.errors[0], hint="Correct the prompt.")
+        raise TemplateError(result.errors[0], hint="Fix the prompt.")
     return result.content
 
 
@@ -202,7 +202,7 @@ def _keys(words: list[str]) -> Any:
             _unlock(keys)
         case ["set", _, *_]:
             raise ValidationError(
-                "A key is not written into a cell: it would be saved with the notebook.",
+                "A key does not belong in a cell: it would be saved with the notebook.",
                 hint="Remove it there; then run `%dipeo keys set SERVICE`, which asks for it.",
             )
         case _:
@@ -220,12 +220,12 @@ def _unlock(keys: Any) -> None:
 
 
 def _hidden(question: str) -> str:
-    """An answer that is not shown, and not kept in the notebook."""
+    """Ask for an answer that is not shown, and not kept in the notebook."""
     try:
         return getpass(question)
     except StdinNotImplementedError:
         raise ValidationError(
-            "Nobody can be asked here: this notebook is executed by a program.",
+            "There is no user to ask here: this notebook is executed by a program.",
             hint="Set the variable instead, or store the key with `dipeo-nb keys set SERVICE`.",
         ) from None
 
@@ -234,19 +234,19 @@ def _runs(words: list[str]) -> Any:
     limit, rest = (words[0], words[1:]) if words else ("20", [])
     _nothing_more("runs N", rest)
     if not limit.isdecimal() or not int(limit):
-        raise ValidationError(f"'{limit}' is no number of runs.", hint="Say e.g. %dipeo runs 5.")
+        raise ValidationError(f"'{limit}' is not a number of runs.", hint="Use e.g. %dipeo runs 5.")
     return facade.runs(int(limit))
 
 
 def _replay(words: list[str]) -> Any:
     if not words:
-        raise ValidationError("%dipeo replay which run?", hint="Say %dipeo replay RUN; %dipeo runs lists them.")
+        raise ValidationError("%dipeo replay which run?", hint="Use %dipeo replay RUN; %dipeo runs lists them.")
     speed, rest = (words[1], words[2:]) if len(words) > 1 else ("1", [])
     _nothing_more("replay RUN SPEED", rest)
     try:
         return facade.replay(words[0], speed=float(speed))
     except ValueError:
-        raise ValidationError(f"'{speed}' is no speed.", hint="Say e.g. %dipeo replay RUN 10.") from None
+        raise ValidationError(f"'{speed}' is not a speed.", hint="Use e.g. %dipeo replay RUN 10.") from None
 
 
 class _Page:
@@ -276,4 +276,4 @@ def _nest(words: list[str]) -> str:
 
 def _nothing_more(command: str, words: list[str]) -> None:
     if words:
-        raise ValidationError(f"%dipeo {command} takes nothing more, such as '{words[0]}'.", hint="Leave it out.")
+        raise ValidationError(f"%dipeo {command} takes no further words, such as '{words[0]}'.", hint="Leave it out.")

@@ -23,11 +23,11 @@ class ModelCalls:
     runtime: Runtime
 
     def llm(self, model: str | None = None, **defaults: Any) -> LLM:
-        """A model, ready to be asked: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
+        """A model, ready to use: `.chat()`, `.achat()`, `.stream()`, `.batch()`, `.conversation()`.
 
         Args:
             model: `openai:gpt-6-luna`, `anthropic`, `local` …; None: the settings' default (DIPEO_DEFAULT_LLM_MODEL).
-            defaults: options of its calls; see `LLM`.
+            defaults: options for its calls; see `LLM`.
 
         Raises:
             UnsupportedError: there is no such service; the message lists the choices.
@@ -51,19 +51,19 @@ class ModelCalls:
 
         Args:
             prompt: a text, or messages as `{"role": …, "content": …}`.
-            model: as of `llm`.
-            system: how the model is to behave.
-            tools: Python functions with types (they are run when the model calls them), or `websearch`, `image`.
+            model: see `llm`.
+            system: the system prompt.
+            tools: typed Python functions (they run when the model calls them), or `websearch`, `image`.
             response_format: a pydantic class or a JSON schema; `answer.structured` is then an instance, or a value.
-            budget: what it may cost: `dp.Budget(usd=0.01)`; shared by all calls that are given the same one.
-            fallbacks: models asked in turn when this one cannot answer.
+            budget: limit of cost: `dp.Budget(usd=0.01)`; shared by all calls that are given the same one.
+            fallbacks: models to ask in turn when this one cannot answer.
             display: False shows nothing; True also streams to a terminal; None: in notebooks only.
             options: temperature, max_tokens, top_p, stop, seed, reasoning, extra (further fields of the provider's request), timeout
                 (seconds) and the other fields of `LLMRequest`.
 
         Raises:
-            LLMError, BudgetExceededError, APIKeyNotFoundError: why there is no answer; `error.answer` has what had come.
-            KeyboardInterrupt: it was stopped; so too its `answer`.
+            LLMError, BudgetExceededError, APIKeyNotFoundError: why there is no answer; `error.answer` has what had arrived.
+            KeyboardInterrupt: the call was stopped; its `answer`, too, has what had arrived.
         """
         return self.llm(model).chat(
             prompt,
@@ -89,7 +89,7 @@ class ModelCalls:
         display: bool | None = None,
         **options: Any,
     ) -> Answer:
-        """As `chat`, awaited: `await dp.achat(…)`, or several at once with `asyncio.gather`, each with an output of its own."""
+        """Like `chat`, but awaited: `await dp.achat(…)`, or several at once with `asyncio.gather`, each with its own output."""
         return await self.llm(model).achat(
             prompt,
             display=display,
@@ -102,8 +102,10 @@ class ModelCalls:
         )
 
     def models(self) -> LLMServices:
-        """What models there are to talk to: one row per LLM service, with its default model and when that is shut down, what it
-        lacks and what it can do. Asks nobody but this machine, and calls no model."""
+        """List the LLM services: the default model of each and when that is shut down, what it lacks, and what it can do.
+
+        Only this machine is asked; no model is called.
+        """
         return LLMServices(run_sync(catalogue.services(self.settings, self.runtime.services.keys)))
 
     services = models

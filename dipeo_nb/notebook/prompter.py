@@ -1,4 +1,4 @@
-"""Who answers the questions of a run in a notebook: a cell that waits for it, the form of its live view, or `run.answer(…)`."""
+"""Asks the questions of a run in a notebook: in a cell that waits for it, or in the form of its live view."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError, hide_box
 
 VIEW_S = 2.0
-"""Seconds that a page has to show a live view and to be heard from."""
+"""Seconds that a page has to show a live view and to send its first message."""
 
 
 class NotebookPrompter:
-    """Who answers in a notebook: a cell that waits for the run asks with input() where the form of the live view does not get
-    through to a busy kernel; besides, whoever calls `run.answer(…)` first."""
+    """Prompts the user of a notebook.
+
+    A cell that waits for the run asks with input() where messages of the live view's form do not reach a busy kernel. `run.answer(…)`
+    answers as well; the first answer counts.
+    """
 
     def __init__(self) -> None:
         self.waiting_cells = 0
         self.form_works = False
-        """Whether a live view has been heard from while a cell was at work, so that its form gets through."""
+        """Whether a message of a live view arrived while a cell was busy, so that its form works."""
         self.view_since: float | None = None
         """When a live view was shown."""
         self._input = CellInput()
@@ -45,7 +48,7 @@ class NotebookPrompter:
             self._input.release(question.request_id)
 
     def give(self, request_id: str, answer: str | BaseException, source: str = "user") -> None:
-        """Answer a question of the run from any thread; the first answer counts."""
+        """Answer a question of the run. Safe from any thread; the first answer counts."""
 
         def settle() -> None:
             waiting = self._waiting.get(request_id)
@@ -59,8 +62,10 @@ class NotebookPrompter:
         LoopThread.get().loop.call_soon_threadsafe(settle)
 
     def ask_here(self) -> None:
-        """Ask the next question that still waits with input(), in this thread (the one a kernel reads from), unless the form of a
-        live view gets through. Returns when it is answered or over."""
+        """Ask the next waiting question with input(), unless the form of a live view works. Returns when it is answered or over.
+
+        Call it in the thread from which the kernel reads.
+        """
         if self.form_works or self._view_is_coming():
             return
         question = self._next()
@@ -75,10 +80,10 @@ class NotebookPrompter:
         except QuestionOverError as over:
             if over.open_box:
                 form = request_id in self._waiting
-                _close_box(question, "is asked in the form of the view now" if form else "needs no answer any more")
+                _close_box(question, "is asked in the form of the view now" if form else "no longer needs an answer")
         except KeyboardInterrupt:
             if kernel.in_kernel():
-                _close_box(question, "needs no answer any more")
+                _close_box(question, "no longer needs an answer")
             raise
         except (EOFError, NotImplementedError) as error:
             # StdinNotImplementedError of a kernel without a front end (nbclient, nbmake) is a NotImplementedError.
@@ -95,7 +100,7 @@ class NotebookPrompter:
                 self.give(request_id, default, "default")
 
     def form_got_through(self) -> None:
-        """A live view was heard from. Any thread."""
+        """Note that a message of a live view arrived. Safe from any thread."""
         if self.waiting_cells > 0 and not self.form_works:
             self.form_works = True
             for request_id in list(self._waiting):
@@ -114,7 +119,7 @@ class NotebookPrompter:
 
 
 def _close_box(question: Question, why: str) -> None:
-    """Say why a question is over that somebody still sees: below a cell, or at the end of a terminal's line."""
+    """Explain why a question is over that is still shown: below a cell, or at the end of a terminal's line."""
     said = f"“{clean(question.prompt, 200)}” {why}."
     if kernel.in_kernel():
         hide_box(said)

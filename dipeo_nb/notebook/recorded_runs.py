@@ -46,14 +46,14 @@ class RecordedRuns(ABC):
         parent: str | None = None,
         nested: bool = False,
     ) -> Runs:
-        """The run history, newest first; runs whose process is gone are `interrupted`.
+        """List the recorded runs, newest first; runs whose process has ended are `interrupted`.
 
         Args:
-            limit: rows at most.
+            limit: maximum number of rows.
             status: only runs with that status.
-            diagram: only runs of the diagram of that name.
-            parent: only the runs of sub-diagrams that the run of this id, or of a beginning of it, began.
-            nested: also runs of sub-diagrams, which are left out otherwise.
+            diagram: only runs of the diagram with that name.
+            parent: only runs of sub-diagrams that the run with this id, or an unambiguous prefix of it, started.
+            nested: also runs of sub-diagrams, which are omitted otherwise.
         """
         checked_count(limit, "limit")
         checked_flag(nested, "nested")
@@ -78,7 +78,7 @@ class RecordedRuns(ABC):
         return run_sync(self.runtime.delete_runs([row.run_id for row in rows]))
 
     def _spent(self, rows: Sequence[RunSummary]) -> list[RunState | None]:
-        """What is recorded of runs, for as many of them as can be read at once; None for the others."""
+        """The recorded states of runs, for as many as can be read at once; None for the others."""
 
         async def read() -> list[RunState | None]:
             await self.runtime.initialize()
@@ -88,10 +88,10 @@ class RecordedRuns(ABC):
 
     @checked_call
     def open_run(self, run_id: Run | RunResult | RunSummary | str) -> Run:
-        """A run by its id or an unmistakable beginning of it: the live one when it goes on here, else the recorded one.
+        """Open a run by its id or an unambiguous prefix of it: the live object when it is running here, else the recorded run.
 
         Raises:
-            UserError: no run, or several, of that id.
+            UserError: no run, or several, with that id.
         """
         found = run_id if isinstance(run_id, str) and run_id in self._going else self._id(run_id)
         if found in self._going:
@@ -109,19 +109,19 @@ class RecordedRuns(ABC):
     def replay(
         self, run_id: Run | RunResult | RunSummary | str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S, view: bool = True
     ) -> Run:
-        """Show a recorded run again as it happened: the same events in the same order, without a single call.
+        """Replay a recorded run as it happened: the same events in the same order, without any calls.
 
         Args:
-            run_id: an id, an unmistakable beginning of it, or a run.
-            speed: 1 takes the time that it took, 10 a tenth of it, `float("inf")` none.
+            run_id: an id, an unambiguous prefix of it, or a run.
+            speed: 1 takes the time that the run took, 10 a tenth of it, `float("inf")` none.
             max_pause: seconds between two events at most, whatever the speed; `float("inf")` keeps every pause.
-            view: as of `start`.
+            view: see `start`.
 
         Returns:
             A run like any other, which ends as that one did; nothing of it is recorded.
 
         Raises:
-            UserError: no such run, it still goes on, or a speed or pause that is none.
+            UserError: no such run, it is still running, or an impossible speed or pause.
         """
         checked_flag(view, "view")
         checked_pace(speed, max_pause)
@@ -131,10 +131,10 @@ class RecordedRuns(ABC):
 
     @checked_call
     def diff(self, before: Run | RunResult | RunSummary | str, after: Run | RunResult | RunSummary | str) -> Differences:
-        """What is different between two runs: the model, inputs, the diagram (nodes, persons, arrows), and what every node did.
+        """Compare two runs: the model, the inputs, the diagram (nodes, persons, arrows), and what every node did.
 
         Args:
-            before, after: ids, unmistakable beginnings of them, or runs.
+            before, after: ids, unambiguous prefixes of them, or runs.
 
         Raises:
             UserError: no such run.
@@ -147,10 +147,10 @@ class RecordedRuns(ABC):
         return self.open_run(self._id(run)).state
 
     def _id(self, run: Run | RunResult | RunSummary | str) -> str:
-        """The whole id of a run that is named by itself, its result, its row in `runs()`, its id or a beginning of that.
+        """The complete id of a run that is given as an object, its result, its row in `runs()`, its id or a prefix of that.
 
         Raises:
-            UserError: it is nothing of these, or there is no run, or several, of that id.
+            UserError: it is none of these, or there is no run, or several, with that id.
         """
         if isinstance(run, (Run, RunResult)):
             return run.id

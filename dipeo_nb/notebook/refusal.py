@@ -1,6 +1,6 @@
-"""A diagram that was refused for want of trust, as a notebook shows it: what it would do, and the lines to copy that say yes.
+"""A diagram that was refused because it is not trusted, in a notebook: what it would do, and the lines to copy that approve it.
 
-A panel asks nothing: "Run all", papermill and nbconvert have nobody to answer. Nothing in it is live, whatever the diagram says.
+A panel asks nothing: with "Run all", papermill and nbconvert there is no user to answer. Nothing in it is live, whatever the diagram says.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LIST = f"{_CODE};max-height:24em;overflow:auto"
 
 
 def html(error: TrustError) -> str:
-    """The panel: one sentence, the list, and the lines that say yes. Everything is escaped."""
+    """The panel: one sentence, the list, and the lines that approve the diagram. Everything is escaped."""
     parts = [f"<p style='margin:0.2em 0'><strong>Not run:</strong> {escape(_line(error.message))}</p>"]
     lines = error.listing()
     if lines:
@@ -50,14 +50,14 @@ def html(error: TrustError) -> str:
             shown.append(f"… and {len(lines) - MOST_LINES} more lines: dipeo-nb inspect FILE")
         parts.append(f"<pre style='{_LIST}' tabindex='0' aria-label='What it would do'>{escape(chr(10).join(shown))}</pre>")
     if any(line.strip().startswith(("runs code", "runs programs")) for line in lines):
-        parts.append("<p style='margin:0.2em 0'>Code can do everything that you can.</p>")
+        parts.append("<p style='margin:0.2em 0'>Code can do everything that you can do.</p>")
     ways = error.ways()
     for number, (meaning, line) in enumerate(ways):
         head = "To say yes, copy a line. " if not number else ""
         parts.append(f"<p style='margin:0.2em 0'>{head}{escape(_line(meaning))}:</p><pre style='{_CODE}'>{escape(_line(line))}</pre>")
     if settings := error.settings_lines():
         held = "".join(f"<li>{escape(_line(setting))}</li>" for setting in settings[:MOST_LINES])
-        parts.append(f"<p style='margin:0.2em 0'>With the folder, these settings of it have effect, too:</p><ul>{held}</ul>")
+        parts.append(f"<p style='margin:0.2em 0'>With the folder, these of its settings take effect, too:</p><ul>{held}</ul>")
     if not ways and error.hint:
         parts.append(f"<p style='margin:0.2em 0'>{escape(_line(error.hint))}</p>")
     return f"<section {_RAW} style='{_BOX}' role='alert'>{''.join(parts)}</section>"
@@ -69,10 +69,10 @@ def bundle(error: TrustError) -> dict[str, str]:
 
 
 def show(error: TrustError) -> bool:
-    """Show the panel in the running cell of a kernel; whether somebody sees it there.
+    """Show the panel in the running cell of a kernel, and return whether a user sees it there.
 
-    A notebook that is executed by a program keeps the panel among its outputs, but what that program reports is the text of the
-    error, which therefore stays whole.
+    A notebook that a program executes keeps the panel among its outputs, but the program reports the text of the error, which
+    therefore stays complete.
     """
     if not kernel.in_kernel():
         return False
@@ -88,13 +88,13 @@ def show(error: TrustError) -> bool:
 
 
 def _line(text: str) -> str:
-    """A text of somebody else's on one line, without what would change how the page reads."""
+    """A text of unknown origin on one line, without characters that would change how the page reads."""
     shown = clean(text, LONGEST_LINE) if len(text) > LONGEST_LINE else text
     return printable(shown)
 
 
 def naming_the_call(method: Callable[P, T]) -> Callable[P, T]:
-    """*method* of a session, whose refusals say yes with a call of the same method."""
+    """Wrap a method of a session, so that the lines of its TrustError call the same method."""
 
     def named(error: TrustError, args: tuple[Any, ...], given: dict[str, Any]) -> None:
         own, *rest = args
@@ -127,7 +127,7 @@ def naming_the_call(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def _name_of(subject: Any, error: TrustError) -> str | None:
-    """How the first argument of a call is written again; None when it was a text, a mapping or an object without a file."""
+    """The first argument of a call as it can be written again; None for a text, a mapping or an object without a file."""
     if isinstance(subject, (Run, RunResult)):
         return subject.id
     if isinstance(subject, os.PathLike):

@@ -1,4 +1,4 @@
-"""A run as an object: watch it, await it, stop it, read it. All of it comes from the event log."""
+"""A run as an object: watch it, await it, stop it, read it. Everything comes from the event log."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = ["Events", "NotebookPrompter", "Run", "RunExplanation", "RunResult", "
 
 
 class RunActions(Protocol):
-    """What begins a run from another one: a session."""
+    """Creates runs from other ones: a session."""
 
     @property
     def resume(self) -> Callable[..., Run]: ...
@@ -54,7 +54,7 @@ class RunActions(Protocol):
 
 
 class RunResult:
-    """What a finished run gave. Its display is short; `run` shows everything."""
+    """The result of a finished run. Its display is short; `run` shows everything."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -100,7 +100,7 @@ class RunResult:
 
     @property
     def error(self) -> Mapping[str, Any] | None:
-        """Always None: a run that failed raises instead of giving a result. `run.error` has it."""
+        """Always None: a run that failed raises instead of returning a result. `run.error` has it."""
         return self.run.error
 
     @property
@@ -134,7 +134,7 @@ class RunResult:
         return self.run.to_dataframe()
 
     def to_dict(self) -> dict[str, Any]:
-        """What `dipeo-nb run --json` prints; see `Run.to_dict`."""
+        """The object that `dipeo-nb run --json` prints; see `Run.to_dict`."""
         return self.run.to_dict()
 
     @displayed
@@ -149,14 +149,14 @@ class RunResult:
 
 
 class Run(AwaitedRun["RunResult"]):
-    """One run, going on or over.
+    """One run, executing or finished.
 
-    `run` as the last line of a cell shows it live; `await run` or `run.result()` waits for it, gives a `RunResult`, and
-    raises what made it fail; `async for event in run` gives every event from the first, however late one comes, and
-    simply ends with the run, failed or not.
+    As the last line of a cell, it is shown live. `await run` or `run.result()` waits for it, returns a `RunResult`, and raises
+    the error that made it fail; `async for event in run` yields every event from the first, at whatever time it is started,
+    and ends with the run, failed or not.
 
-    What is raised is a `RunError` (`RunAbortedError` when it was stopped) or, when a service failed, a `ServiceError`;
-    its `run_id` names the run and its `run` is this object.
+    The error is a `RunError` (`RunAbortedError` when the run was stopped) or, when a service failed, a `ServiceError`;
+    its `run_id` is the id of the run and its `run` this object.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Run(AwaitedRun["RunResult"]):
         self._runtime = runtime
         self._recorded = None if events is None else Events(events)
         self.attended = False
-        """Whether somebody has learnt how it ended."""
+        """Whether its outcome was read or shown."""
         self._session = session
         self._execution = execution
         self._answers = answers
@@ -182,7 +182,7 @@ class Run(AwaitedRun["RunResult"]):
         self._state = state
         self._view = view
         self.cell = None if execution is None else kernel.current_cell()
-        """The notebook cell that began it, and the execution of that cell."""
+        """The notebook cell that started it, and the execution of that cell."""
         self._finished = threading.Event()
         self._displays: list[concurrent.futures.Future[None]] = []
         self._future: concurrent.futures.Future[None] | None = None
@@ -193,7 +193,7 @@ class Run(AwaitedRun["RunResult"]):
             self._future = submit(self._drive(execution))
             self._future.add_done_callback(lambda _: self._finished.set())
 
-    # What it is.
+    # State.
 
     @property
     def id(self) -> str:
@@ -207,7 +207,7 @@ class Run(AwaitedRun["RunResult"]):
 
     @property
     def state(self) -> RunState:
-        """The fold over what is written so far: a copy, which does not change while the run goes on."""
+        """The state after the events so far: a copy, which does not change while the run continues."""
         self._attend()
         execution = self._execution
         if isinstance(execution, Execution) and not self._finished.is_set():
@@ -227,7 +227,7 @@ class Run(AwaitedRun["RunResult"]):
 
     @property
     def recorded_state(self) -> RunState:
-        """The fold itself, which no reading of it by us marks as learnt of."""
+        """The state itself; reading it does not count as reading the outcome."""
         return self._state
 
     @property
@@ -237,7 +237,7 @@ class Run(AwaitedRun["RunResult"]):
 
     @property
     def finished(self) -> bool:
-        """Whether it is over, or was opened from the store."""
+        """Whether it has ended, or was opened from the store."""
         return self._finished.is_set()
 
     @property
@@ -251,7 +251,7 @@ class Run(AwaitedRun["RunResult"]):
 
     @property
     def question(self) -> Mapping[str, Any] | None:
-        """The (first) question that waits for an answer: prompt, label, default, timeout, request_id; else None."""
+        """The first question that waits for an answer: prompt, label, default, timeout, request_id; None when there is none."""
         execution = self._execution
         for question in list(self._state.questions.values()):
             if not isinstance(execution, Execution) or execution.questions.waits(question["request_id"]):
@@ -259,25 +259,25 @@ class Run(AwaitedRun["RunResult"]):
         return None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As far as it is: a run goes on where it began, and only there.
+        # The record up to now: a run executes only in the process that started it.
         return _recorded_run, (list(self.events), self._state.status == Status.INTERRUPTED)
 
     def _attend(self) -> None:
         if self._finished.is_set():
             self.attended = True
 
-    # What one does with it.
+    # Control.
 
     def stop(self, reason: str = "stopped by the user") -> None:
-        """Abort it. Any thread, any number of times; a finished run is not changed.
+        """Abort the run. Safe from any thread, any number of times; a finished run stays as it is.
 
         Raises:
-            RunError: it goes on in another process, which alone can stop it.
+            RunError: it is running in another process, which alone can stop it.
         """
         if self._execution is None and self._state.status == Status.RUNNING:
             raise RunError(
-                "This run goes on in another process, or did when it was opened.",
-                hint=f"Stop it there; dp.open_run('{self.id}') shows how it is now.",
+                "This run is running in another process, or was when it was opened.",
+                hint=f"Stop it there; dp.open_run('{self.id}') shows its current state.",
                 run_id=self.id,
             )
         if self._execution is not None and not self._finished.is_set():
@@ -296,21 +296,20 @@ class Run(AwaitedRun["RunResult"]):
         view: bool = True,
         **variables: Any,
     ) -> Run:
-        """Go on with it after it was cut off, failed or was stopped; returns at once. What is recorded as finished never runs
-        again.
+        """Resume the run after it was interrupted, failed or was stopped; returns at once. Finished nodes never run again.
 
         Args:
             answers: node label → answer (or list of answers) for user_response nodes.
-            inputs: with the keywords: inputs of the run that held secrets, which are not recorded; nothing else can be given.
-            timeout: seconds for what is left.
-            budget: what models may cost from now on: `dp.Budget(usd=0.1)`.
-            trust, allow: what a run that was recorded elsewhere may do; as of `dp.start`.
-            diagram: what ran, when it held a credential, which is not recorded, and is not in its file any more.
-            view: False shows the run as a picture only, never live.
+            inputs: inputs of the run that held secrets, which are not recorded, also as keywords; no others are accepted.
+            timeout: seconds for the rest of the run.
+            budget: limit for model calls from now on: `dp.Budget(usd=0.1)`.
+            trust, allow: what a run that was recorded elsewhere may do; see `dp.start`.
+            diagram: the diagram that ran, when it held a credential, which is not recorded, and its file has changed.
+            view: False shows the run as a static picture, never live.
 
         Raises:
-            UserError: it is complete (see `fork`), needs what is not recorded, or answers name no node that asks.
-            StorageError: it still goes on, here or in another process.
+            UserError: it is complete (see `fork`), needs what is not recorded, or an answer matches no question.
+            StorageError: it is still running, here or in another process.
         """
         return self._of_session().resume(
             self,
@@ -343,28 +342,28 @@ class Run(AwaitedRun["RunResult"]):
         diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any] | None = None,
         view: bool = True,
     ) -> Run:
-        """Edit in the past: a new run that takes over what this one had done and does only the rest again.
+        """Start a new run that reuses what this one had finished, with changes, and runs only the rest again.
 
             run.fork(at="Judge", set={"nodes.Judge.default_prompt": "…", "persons.Judge.model": "…"})
 
         Args:
-            at: label or id of a node: it, and all that depends on it, runs again. Default: the nodes that `set`, `model` and
-                `inputs` change.
-            of: which run of the node in a loop (1-based).
-            set: changes of the diagram, as of `Diagram.set`. A person whose service or model it names has that one, also when the
-                run moves all others.
-            model: moves every other person: `local`, `echo`, `openai:NAME`; default: as in this run.
+            at: label or id of a node: it, and everything that depends on it, runs again. Default: the nodes that `set`, `model`
+                and `inputs` change.
+            of: which iteration of the node in a loop (1-based).
+            set: changes to the diagram, see `Diagram.set`. A person whose service or model is set keeps it, also when `model` is
+                given.
+            model: use this model for every other person: `local`, `echo`, `openai:NAME`; default: as in this run.
             answers: node label → answer (or list of answers) for user_response nodes.
             inputs: variables of the run to change; the others stay.
             timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
-            max_iterations: visits of one node before its loop counts as endless.
-            budget: what models may cost: `dp.Budget(usd=0.1)`.
-            trust, allow: what a run that was recorded elsewhere may do; as of `dp.start`.
-            diagram: what ran, when it held a credential, which is not recorded, and is not in its file any more.
-            view: False shows the run as a picture only, never live.
+            max_iterations: visits of one node after which its loop counts as endless.
+            budget: limit for model calls: `dp.Budget(usd=0.1)`.
+            trust, allow: what a run that was recorded elsewhere may do; see `dp.start`.
+            diagram: the diagram that ran, when it held a credential, which is not recorded, and its file has changed.
+            view: False shows the run as a static picture, never live.
 
         Raises:
-            UserError: no such node, nothing to do differently, or a change before `at` on which its run `of` depends.
+            UserError: no such node, no difference from this run, or a change before `at` that iteration `of` depends on.
         """
         return self._of_session().fork(
             self, at=at, of=of, set=set, model=model, answers=answers, inputs=inputs, timeout=timeout,
@@ -376,13 +375,12 @@ class Run(AwaitedRun["RunResult"]):
 
     @checked_call
     def answer(self, text: str, request_id: str | None = None) -> None:
-        """Answer the waiting question (or the one named). Any thread; the first answer counts.
+        """Answer the waiting question, or the one with that id. Safe from any thread; the first answer counts.
 
-        A run that does not go on in this process may be answered, too: one of another process goes on with the answer, one that
-        was interrupted does when it is resumed.
+        A run of another process can be answered, too: it continues with the answer, or does so when it is resumed.
 
         Raises:
-            RunError: no question waits, or not that one, or not any more.
+            RunError: no question waits, not that one, or no longer.
         """
         if isinstance(self._execution, Execution):
             request_id = request_id or (self.question or {}).get("request_id")
@@ -395,17 +393,17 @@ class Run(AwaitedRun["RunResult"]):
             raise no_question(request_id, self.id)
 
     def _answered_in_view(self, request_id: str, text: str) -> None:
-        with suppress(RunError):  # answered elsewhere meanwhile, or the run is over: the form goes in a moment
+        with suppress(RunError):  # answered elsewhere meanwhile, or the run has ended: the form disappears in a moment
             self.answer(text, request_id)
 
     def signal(self, name: str, **payload: Any) -> None:
-        """Tell the run of an event that a node of it waits for, or will: `run.signal("approved", by="Ada")`. Any thread.
+        """Send the run an event that one of its nodes waits for, or will: `run.signal("approved", by="Ada")`. Any thread.
 
         Raises:
-            RunError: the run does not go on in this process.
+            RunError: the run is not executing in this process.
         """
         if not isinstance(self._execution, Execution) or self._finished.is_set():
-            raise RunError("The run does not wait for anything here.", hint="Start or resume it first.", run_id=self.id)
+            raise RunError("The run is not executing in this process.", hint="Start or resume it first.", run_id=self.id)
         self._execution.signal(name, payload)
 
     def _outcome(self) -> RunResult:
@@ -422,17 +420,17 @@ class Run(AwaitedRun["RunResult"]):
         try:
             await self._runtime.initialize()
             await execution.run()
-        except Exception as error:  # the run store refuses, so this failure is shown but cannot be recorded
+        except Exception as error:  # the run store fails, so this error is shown but cannot be recorded
             if not self._state.finished:
                 self._state.fail(describe(as_run_error(error, None), None), self._runtime.services.clock.now())
             raise
 
-    # How it looks.
+    # Display.
 
     def show(self) -> None:
-        """Display the run in the running cell: live while it goes on, at the end (or when it is over) its static picture.
+        """Display the run in the running cell: live while it executes, and as a static picture when it has ended.
 
-        Outside a kernel: the lines of text, as far as the run is.
+        Outside a kernel: print its state as lines of text.
         """
         self.attended = self._finished.is_set() or kernel.in_kernel()  # a live view will show the end
         if not kernel.in_kernel():
@@ -456,12 +454,12 @@ class Run(AwaitedRun["RunResult"]):
         )
 
     def _ipython_display_(self) -> None:
-        # Not only a mimebundle: the live view is replaced at the end, for which its output needs a handle.
+        # Not a mimebundle alone: the live view is replaced at the end, for which its output needs a handle.
         self.show()
 
     @displayed
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """The static form of the run as far as it is."""
+        """The static form of the run, as it is now."""
         return static_view.bundle(self.state, self._diagram)
 
     @displayed
@@ -475,7 +473,7 @@ class Run(AwaitedRun["RunResult"]):
 
 
 def _recorded_run(events: list[Event], was_cut_off: bool) -> Run:
-    """A run as another process, or a copy, has it: its record, without the store that it is in."""
+    """A run as it is in another process, or as a copy: its record, without the store that it is in."""
     state = RunState.fold(events)
     if was_cut_off:
         interrupted(state)

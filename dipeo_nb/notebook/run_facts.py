@@ -1,4 +1,4 @@
-"""What can be read of a run: all of it comes from its event log."""
+"""What can be read from a run; everything comes from its event log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunFacts(ABC):
     @property
     @abstractmethod
     def state(self) -> RunState:
-        """The fold over what is written so far: a copy, which does not change while the run goes on."""
+        """The state after the events so far: a copy, which does not change while the run continues."""
 
     @property
     @abstractmethod
@@ -52,7 +52,7 @@ class RunFacts(ABC):
     @property
     @abstractmethod
     def _seen(self) -> RunState:
-        """The fold itself, for somebody who learns from it how the run ended."""
+        """The state itself; reading it counts as reading the outcome."""
 
     @property
     def outputs(self) -> Mapping[str, Any]:
@@ -87,7 +87,7 @@ class RunFacts(ABC):
         """State of a node by label or id.
 
         Raises:
-            UnknownNodeError: there is none; the hint has the nearest.
+            UnknownNodeError: there is no such node; the hint has the nearest label.
         """
         for node_id, node in self.state.nodes.items():
             if reference in (node_id, self._state.label(node_id)):
@@ -96,7 +96,7 @@ class RunFacts(ABC):
 
     @property
     def nodes(self) -> Table:
-        """One row per node, in the order they first ran: node, status, runs, seconds, tokens, cost_usd, output."""
+        """One row per node, in the order in which they first ran: node, status, runs, seconds, tokens, cost_usd, output."""
         state = self.state
         rows = (
             {
@@ -114,17 +114,17 @@ class RunFacts(ABC):
 
     @property
     def metrics(self) -> RunMetrics:
-        """Where its time and money went so far: per node and in all, working and waiting, the critical path, bottlenecks."""
+        """Where its time and money went so far: per node and in total, working and waiting, the critical path, bottlenecks."""
         counting = Counting()
         self._read(counting.take)
         return replace(counting.result(), status=self.status)
 
     def explain(self) -> RunExplanation:
-        """What happened, in words and a table, out of the log: no model is asked."""
+        """Explain what happened, in words and a table, from the event log; no model is called."""
         return RunExplanation(self.metrics)
 
     def to_dataframe(self) -> Any:
-        """`nodes` as a pandas DataFrame. Its columns have the same types for every run, so frames can be put together.
+        """`nodes` as a pandas DataFrame. Its columns have the same types for every run, so frames can be concatenated.
 
         Raises:
             MissingDependencyError: pandas is not installed; `nodes` has the same rows without it.
@@ -132,13 +132,13 @@ class RunFacts(ABC):
         return self.nodes.to_dataframe()
 
     def to_dict(self) -> dict[str, Any]:
-        """The run in a few values of JSON, exactly the object that `dipeo-nb run --json` prints: run_id, status, diagram, outputs,
+        """The run as JSON values, exactly the object that `dipeo-nb run --json` prints: run_id, status, diagram, outputs,
         node_runs, node_status, usage, cost_usd, duration_s, events, error."""
         return json.loads(json_text(self._seen.report()))
 
 
 def no_node(reference: Any, labels: Iterable[str]) -> UnknownNodeError:
-    """The error of a node that is not there, with the nearest that is."""
+    """The error for a node that does not exist, with the nearest label."""
     known = [clean(label, 60) for label in labels]
     near = nearest(reference, known)
     shown = ", ".join(f"'{label}'" for label in known[:20]) + (" …" if len(known) > 20 else "")

@@ -1,11 +1,11 @@
 """Markdown of a model, made harmless to show.
 
 Jupyter renders the Markdown of a cell that you ran as trusted: a `<script>` or an `<img onerror=…>` in an answer would run in
-your notebook, which can run code, and an image would be fetched from wherever the answer says. A model repeats what it read
-on the web, so its Markdown is shown without HTML, without `javascript:` links and with images as links.
+your notebook, which can run code, and an image would be fetched from any address that the answer names. A model repeats what it
+read on the web, so its Markdown is shown without HTML, without `javascript:` links and with images as links.
 
-Nothing here rests on finding code exactly as a renderer would: no opening of a tag is left anywhere. Where code is
-recognised it only looks better, as characters instead of entities.
+Safety does not depend on finding code exactly as a renderer would: no opening of a tag is left anywhere. Where code is recognised,
+it only looks better, as characters instead of entities.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from dipeo_nb.common.text import inert
 
 _DOLLAR = "<span>&#36;</span>"
-"""A dollar that is no mathematics: where it stands alone in an element, no renderer of mathematics takes it for a delimiter."""
+"""A dollar sign that is not mathematics: alone in an element, no renderer takes it for a delimiter."""
 _CODE = str.maketrans({c: f"&#{ord(c)};" for c in "&<>$[]*_\\`|~!#\"'\n"})
 _FENCE = re.compile(
     r"(?P<place>(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t]))*[ \t]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`]*)"

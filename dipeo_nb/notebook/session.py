@@ -1,4 +1,4 @@
-"""Sessions: the names a person types. The functions of `dipeo_nb` use a default session."""
+"""Sessions: what users call. The functions of `dipeo_nb` use a default session."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class Session(RecordedRuns, ModelCalls):
     """Loads and runs diagrams with one set of settings and services.
 
     Args:
-        base_dir: root of relative names in diagrams; default: DIPEO_BASE_DIR, else the current directory.
-        settings: replaces the settings altogether.
-        services: replaces all services; default: what the settings say.
-        trust_base: the diagrams below the base directory are the user's own, as after `dp.trust(base_dir)`, for this session.
+        base_dir: root of relative paths in diagrams; default: DIPEO_BASE_DIR, else the current directory.
+        settings: replaces all settings.
+        services: replaces all services; default: those that the settings name.
+        trust_base: treat the diagrams below the base directory as the user's own in this session, as after `dp.trust(base_dir)`.
         replaced: replaces single services by name: `llm=`, `store=`, `files=` …
 
     Raises:
-        ConfigurationError: there is no such folder, or no such option or service.
+        ConfigurationError: there is no such folder, option or service.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class Session(RecordedRuns, ModelCalls):
                 f"Session() has no option '{unknown[0]:.80}'.", hint=did_you_mean_option(unknown[0], (*_SESSION_OPTIONS, *_SERVICES), known)
             )
         if settings is not None and not isinstance(settings, Settings):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"settings= takes Settings, not {type(settings).__name__}.", hint="Say e.g. dp.Settings(base_dir='…').")
+            raise ConfigurationError(f"settings= takes Settings, not {type(settings).__name__}.", hint="Use e.g. dp.Settings(base_dir='…').")
         settings = settings or get_settings()
         if base_dir is not None:
             if not isinstance(base_dir, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ConfigurationError(f"base_dir={base_dir!r:.80} is no folder.", hint="Give its path.")
+                raise ConfigurationError(f"base_dir={base_dir!r:.80} is not a path.", hint="Pass the path of a folder.")
             folder = from_home(base_dir).resolve()
             if not folder.is_dir():
-                raise ConfigurationError(f"There is no folder {folder}.", hint="Make it, or give another base_dir.")
+                raise ConfigurationError(f"There is no folder {folder}.", hint="Create it, or pass another base_dir.")
             settings = settings.model_copy(update={"base_dir": folder})
         if trust_base:
             settings = settings.model_copy(update={"trusted_folders": (*settings.trusted_folders, settings.base_dir)})
@@ -104,18 +104,18 @@ class Session(RecordedRuns, ModelCalls):
 
     @checked_call
     def load(self, source: Diagram | str | os.PathLike[str] | Mapping[str, Any], *, format: str | None = None) -> Diagram:
-        """Read a diagram from a path, a name, a text or a mapping.
+        """Load a diagram from a path, a name, a text or a mapping.
 
             d = dp.load("debate.light.yaml")        # a file, or the name of one: dp.load("debate")
-            d = dp.load("demo:debate")              # one that comes with the package
+            d = dp.load("demo:debate")              # an example of the package
             d = dp.load({"version": "light", "nodes": [...], "connections": [...]})
 
         Args:
-            source: a path, also relative to the base directory; a name, which is looked up there and in `examples/`,
+            source: a path, absolute or relative to the base directory; a name, which is looked up there and in `examples/`,
                 `projects/` and `files/`; `demo:NAME`; text of several lines; or a mapping.
             format: `light`, `native`, `readable` or `executable`; default: by file name, else by content.
 
-        Raises: DiagramNotFoundError, DiagramFormatError when it cannot be read; ValidationError when it is none of these.
+        Raises: DiagramNotFoundError, DiagramFormatError when it cannot be read; ValidationError for other kinds of values.
 
         `%dipeo nodes` and `dipeo-nb nodes` describe the node types, `dipeo-nb nodes TYPE` the fields of one; docs/nodes.md has all.
         """
@@ -139,26 +139,26 @@ class Session(RecordedRuns, ModelCalls):
         view: bool = True,
         **variables: Any,
     ) -> Run:
-        """Start a run and return at once; `run` as the last line of a cell shows it live.
+        """Start a run and return at once; as the last line of a cell, the run is shown live.
 
         Args:
-            model: moves every person: `local`, `echo`, `openai:NAME`; default: as the diagram says.
+            model: use this model for every person: `local`, `echo`, `openai:NAME`; default: the models of the diagram.
             answers: node label → answer (or list of answers) for user_response nodes, also of sub-diagrams; `Sub/Question`
-                means the one in that sub-diagram, `Sub[2]/Question` that of one item of a batch.
-            inputs: variables of the run, of any name; those whose names are no options also as keywords (`topic="…"`). A keyword
-                that nothing in the diagram names is warned about, and refused when it is nearly the name of an option.
+                is the one in that sub-diagram, `Sub[2]/Question` the one of a batch item.
+            inputs: variables of the run, with any name; names that are not options also work as keywords (`topic="…"`). A keyword
+                that the diagram does not use causes a warning, or an error when it is nearly the name of an option.
             timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
-            max_iterations: visits of one node before its loop counts as endless.
-            budget: what models may cost: `dp.Budget(usd=0.1)`, tokens, calls or seconds; the run fails before the call that
-                would go beyond it.
-            trust: True says yes to whatever a diagram from elsewhere wants, and is remembered; a text says yes to what has that
-                code, as the error shows it; False gives any diagram no more than models and a folder of its own.
-            allow: what it may do besides talking to models: `{"read": "data/*.csv", "net": "api.x.org", "code": True}`.
-            view: False shows the run as a picture only, never live.
+            max_iterations: visits of one node after which its loop counts as endless.
+            budget: limit for model calls: `dp.Budget(usd=0.1)`, tokens, calls or seconds; the run fails before the call that
+                would exceed it.
+            trust: True approves everything that a diagram from elsewhere wants, and is remembered; a text approves the diagram
+                with that code, which the error shows; False limits any diagram to models and a folder of its own.
+            allow: what the diagram may do in addition to calling models: `{"read": "data/*.csv", "net": "api.x.org", "code": True}`.
+            view: False shows the run as a static picture, never live.
 
         Raises:
-            UserError: nothing was started: the diagram cannot be read or run, it wants what nobody has said yes to, there is no
-                such model, or an option cannot be meant.
+            UserError: nothing was started: the diagram cannot be read or run, it wants what has not been approved, there is no
+                such model, or an option has an impossible value.
         """
         checked_flag(view, "view")
         checked_trust(trust, allow)
@@ -204,27 +204,27 @@ class Session(RecordedRuns, ModelCalls):
         view: bool = True,
         **variables: Any,
     ) -> Run:
-        """Go on with a run that was cut off (its process is gone), failed or was stopped; returns at once, as `start`.
+        """Resume a run that was interrupted (its process ended), failed or was stopped; returns at once, like `start`.
 
-        What is recorded as finished never runs again. What was at work runs anew: it may do for the second time what it had
-        done in part, so nodes give services an idempotency key. What such nodes had paid for stays spent.
+        Nodes that are recorded as finished never run again. Nodes that were running start over: they may repeat what they had
+        done in part, so they pass services an idempotency key. What they had spent stays spent.
 
         Args:
-            run_id: an id, an unmistakable beginning of it, or a run of this session.
-            answers: as of `start`.
-            inputs: with the keywords: inputs of the run that held secrets, which are not recorded; nothing else can be given.
-            timeout: seconds for what is left.
-            budget, view: as of `start`.
-            trust, allow: as of `start`, for a run that was recorded elsewhere.
-            diagram: what ran, when it held a credential, which is not recorded, and is not in its file any more.
+            run_id: an id, an unambiguous prefix of it, or a run of this session.
+            answers: see `start`.
+            inputs: inputs of the run that held secrets, which are not recorded, also as keywords; no others are accepted.
+            timeout: seconds for the rest of the run.
+            budget, view: see `start`.
+            trust, allow: see `start`; for a run that was recorded elsewhere.
+            diagram: the diagram that ran, when it held a credential, which is not recorded, and its file has changed.
 
         Raises:
-            UserError: no such run, it is complete (see `fork`), it needs what is not recorded, or answers name no node that asks.
-            StorageError: it still goes on, here or in another process.
+            UserError: no such run, it is complete (see `fork`), it needs what is not recorded, or an answer matches no question.
+            StorageError: it is still running, here or in another process.
         """
         checked_flag(view, "view")
         checked_trust(trust, allow)
-        checked_timeout(timeout)  # before the run is taken over
+        checked_timeout(timeout)  # before the run is claimed
         checked_budget(budget)
         given = {**variables, **checked_mapping(inputs, "inputs", "{'token': '…'}")}
         found = self._id(run_id)
@@ -266,23 +266,23 @@ class Session(RecordedRuns, ModelCalls):
         diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any] | None = None,
         view: bool = True,
     ) -> Run:
-        """Edit in the past: a new run that takes over what the old one had done and does only the rest again.
+        """Change a past run: start a new one that reuses what the old one had finished and runs only the rest again.
 
         Args:
             run: a run, or its id.
-            at: label or id of a node: it, and all that depends on it, runs again. Default: the nodes that `set`, `model` and
-                `inputs` change.
-            of: which run of the node in a loop (1-based). What had finished before that run is taken over, also of nodes of the
-                loop that `set` changes: they are others from there on.
-            set: changes of the diagram, as of `Diagram.set`: `{"nodes.Judge.default_prompt": "…"}`. A person whose service or
-                model it names has that one, also when the run moves all others.
-            model: moves every other person, as of `start`; default: as the old run.
+            at: label or id of a node: it, and everything that depends on it, runs again. Default: the nodes that `set`, `model`
+                and `inputs` change.
+            of: which iteration of the node in a loop (1-based). What had finished before it is reused, also for nodes of the
+                loop that `set` changes: the changes apply from there on.
+            set: changes to the diagram, see `Diagram.set`: `{"nodes.Judge.default_prompt": "…"}`. A person whose service or
+                model is set keeps it, also when `model` is given.
+            model: use this model for every other person, see `start`; default: as in the old run.
             inputs: variables of the run to change; the others stay.
-            answers, timeout, max_iterations, budget, trust, allow, view: as of `start`.
-            diagram: what ran, as of `resume`.
+            answers, timeout, max_iterations, budget, trust, allow, view: see `start`.
+            diagram: the diagram that ran, see `resume`.
 
         Raises:
-            UserError: no such run or node, nothing to do differently, or a change before `at` on which its run `of` depends.
+            UserError: no such run or node, no difference from the old run, or a change before `at` that iteration `of` depends on.
         """
         checked_flag(view, "view")
         checked_trust(trust, allow)
@@ -325,20 +325,20 @@ class Session(RecordedRuns, ModelCalls):
         view: bool = True,
         **variables: Any,
     ) -> RunResult:
-        """Run to the end and return the result; in a notebook the live view shows meanwhile. Stop or Ctrl-C aborts it.
+        """Run to the end and return the result; a notebook shows the live view meanwhile. Stop or Ctrl-C aborts the run.
 
             result = dp.run("demo:debate", model="local", topic="tabs or spaces")
             result.outputs, result.cost, result.nodes
 
         Args:
             diagram: a `Diagram`, the path, name or text of one, or a mapping.
-            model: moves every person: `local`, `echo`, `openai:NAME`; default: as the diagram says.
-            answers: node label → answer (or list of answers) for user_response nodes; others are asked with input().
-            inputs: variables of the run, of any name; those whose names are no options also as keywords (`topic="…"`).
+            model: use this model for every person: `local`, `echo`, `openai:NAME`; default: the models of the diagram.
+            answers: node label → answer (or list of answers) for user_response nodes; other questions are asked with input().
+            inputs: variables of the run, with any name; names that are not options also work as keywords (`topic="…"`).
             timeout: seconds for the run; default: DIPEO_EXECUTION_TIMEOUT.
-            max_iterations: visits of one node before its loop counts as endless.
-            budget: what models may cost: `dp.Budget(usd=0.1)`, tokens, calls or seconds.
-            trust, allow: what a diagram from elsewhere may do; as of `start`.
+            max_iterations: visits of one node after which its loop counts as endless.
+            budget: limit for model calls: `dp.Budget(usd=0.1)`, tokens, calls or seconds.
+            trust, allow: what a diagram from elsewhere may do; see `start`.
             view: False shows nothing meanwhile.
 
         Raises:
@@ -363,7 +363,7 @@ class Session(RecordedRuns, ModelCalls):
                 run.show()
             return run.result()
         except KeyboardInterrupt as interrupt:
-            run._interrupted(interrupt)  # also while the view was made, which takes a second for the first one
+            run._interrupted(interrupt)  # also while the view is created, which takes a second for the first one
             raise
 
     @naming_the_call
@@ -382,7 +382,7 @@ class Session(RecordedRuns, ModelCalls):
         view: bool = True,
         **variables: Any,
     ) -> RunResult:
-        """As `run`, with the same options, awaited: `await dp.arun(…)`, or several at once with `asyncio.gather`."""
+        """Like `run`, with the same options, but awaited: `await dp.arun(…)`, or several at once with `asyncio.gather`."""
         run = self.start(
             diagram,
             model=model,
@@ -406,17 +406,17 @@ class Session(RecordedRuns, ModelCalls):
 
     @checked_call
     def trust(self, path: str | os.PathLike[str], *, forget: bool = False) -> None:
-        """Trust a folder with all below it, now and later, or exactly one diagram as it is now, in this base directory.
+        """Trust a folder and everything below it, now and later, or one diagram exactly as it is now, in this base directory.
 
         Args:
-            forget: trust it no more.
+            forget: no longer trust it.
 
         Raises:
             UserError: there is no such folder or diagram.
         """
         checked_flag(forget, "forget")
         if not isinstance(path, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValidationError(f"{path!r:.80} is no folder or diagram.", hint="Give its path.")
+            raise ValidationError(f"{path!r:.80} is not a path.", hint="Pass the path of a folder or diagram.")
         trust = self.runtime.trust
         if forget:
             trust.forget(os.fspath(path))
@@ -424,7 +424,7 @@ class Session(RecordedRuns, ModelCalls):
             trust.trust(Path(path))
 
     def close(self) -> None:
-        """Stop the runs that still go on and close the session's services. A closed session opens again when it is used."""
+        """Stop the runs that are still running and close the session's services. A closed session opens again when it is used."""
         going = [run for run in list(self._going.values()) if not run.finished]
         for run in going:
             run.stop("the session was closed")
@@ -433,7 +433,7 @@ class Session(RecordedRuns, ModelCalls):
         run_sync(self.runtime.cleanup())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("A session does not leave its process: it has keys and open files. Make one there: dp.Session(base_dir).")
+        raise TypeError("A session cannot be pickled: it has keys and open files. Create one in the other process: dp.Session(base_dir).")
 
     def __enter__(self) -> Session:
         return self
@@ -443,13 +443,13 @@ class Session(RecordedRuns, ModelCalls):
 
 
 def _check_missing(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
-    """Refuse inputs that a run has already, or never had: to go on, it takes only those that are not in its record."""
+    """Refuse inputs that a run has already, or never had: resuming accepts only those that are not in its record."""
     known = [name for name in recorded if HIDDEN in json.dumps(recorded[name], default=str)]
     for name in given:
         if name not in known:
             near = nearest_option(name, _RESUME_OPTIONS)
             raise ValidationError(
-                f"A run goes on with the inputs that it had; '{name:.80}' cannot be given to it.",
+                f"A run is resumed with the inputs that it had; '{name:.80}' cannot be passed.",
                 hint=f"Did you mean {near}=?" if near else "Change inputs in a fork: dp.fork(run, inputs={…}).",
             )
 

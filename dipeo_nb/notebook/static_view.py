@@ -1,4 +1,4 @@
-"""What a run looks like without a kernel: one mimebundle of HTML, PNG and text, from its state alone."""
+"""The static form of a run, which needs no kernel: one mimebundle of HTML, PNG and text, from its state alone."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ DIFF_LIMIT = 10_000
 ROW_LIMIT = 200
 """Rows of one table shown; a saved notebook stays small."""
 _RAW = 'class="mathjax_ignore tex2jax_ignore"'
-"""On the outermost element of what is text: else front ends read what stands between two dollars as mathematics."""
+"""On the outermost element of text; without it, front ends take what is between two dollar signs for mathematics."""
 _TEXT = "text-align:left;white-space:pre-wrap"
 _LONG_WORD = re.compile(r"\S{40}")
-"""What would make a table wider than the page, and so may be broken; other words are not, in the narrowest column."""
+"""A word that would make a table wider than the page, and so may be broken; other words stay whole even in narrow columns."""
 _NUMBER = "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums"
 
 
 class Figure(str):
-    """A number as it is to be read, such as `1,234`, `2.10 s` or `$0.02`; its column is aligned to the right."""
+    """A formatted number, such as `1,234`, `2.10 s` or `$0.02`; its column is aligned to the right."""
 
 
 def looks(state: RunState) -> dict[str, NodeLook]:
-    """How each node of a run is drawn; those that called a model say how many tokens it took."""
+    """How each node of a run is drawn, with its tokens when it called a model."""
     return {i: NodeLook(str(n.status), n.runs, _note(n)) for i, n in state.nodes.items()}
 
 
 def diagram_of(state: RunState) -> DomainDiagram | None:
-    """The diagram that a run recorded; None for runs that recorded none."""
+    """The diagram in a run's record; None when it has none."""
     return load(dict(state.source), format="native").model if state.source else None
 
 
@@ -65,7 +65,7 @@ def bundle(state: RunState, diagram: DomainDiagram | None = None, *, png: bool =
 
 
 def html(state: RunState, diagram: DomainDiagram | None) -> str:
-    """Semantic HTML that stays readable where styles and scripts are stripped."""
+    """Semantic HTML that stays readable without styles and scripts."""
     parts = [f"<section {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"]
     if diagram is not None:
         shown, layout, title = looks(state), place(diagram), f"{state.diagram}, {state.status}"
@@ -94,7 +94,7 @@ def short_html(state: RunState) -> str:
 
 
 def difference(diff: RunDiff) -> str:
-    """Two runs: the numbers, what went in otherwise, and the nodes that are not the same, with the words that changed."""
+    """Two runs compared: the numbers, the inputs that differ, and the nodes that differ, with the words that changed."""
     head = ("", *(Titled(run.removeprefix("exec_")[:8], run) for run in diff.runs))
     costs = [cost_in_words(*one) for one in zip(diff.cost_usd, diff.tokens, strict=True)]
     numbers = table(
@@ -117,12 +117,12 @@ def difference(diff: RunDiff) -> str:
         parts.append(table(("arrow before", "arrow after"), diff.arrows))
     parts += map(_node_difference, diff.changed)
     if not diff.changed:
-        parts.append("<p>Every node gave the same.</p>")
+        parts.append("<p>All nodes gave the same output.</p>")
     return f"<section {_RAW}>{''.join(parts)}</section>"
 
 
 def _side(field: str, value: Any) -> Any:
-    """A person that is not there, or is, in a word; any other field as it is."""
+    """Whether a person exists, in a word; any other field as it is."""
     return value if field != "person" else "none" if value is None else "there"
 
 
@@ -151,7 +151,7 @@ def _node_difference(node: NodeDiff) -> str:
 
 
 def _words(before: str, after: str) -> str:
-    """A word by word difference: what went struck through, what came underlined."""
+    """A word-by-word difference: removed words struck through, added ones underlined."""
     tags = {" ": "span", "-": "del", "+": "ins"}
     return "".join(
         f'<{tags[mark]} style="white-space:pre-wrap">{lines(inert(text))}</{tags[mark]}>'
@@ -160,7 +160,7 @@ def _words(before: str, after: str) -> str:
 
 
 def failure(error: Mapping[str, Any]) -> str:
-    """An error with its place and its remedy."""
+    """An error with its node and its hint."""
     node = f" in <em>{escape(clean(error['node'], 80))}</em>" if error.get("node") else ""
     hint = f"<br>{lines(shown(str(error['hint'])))}" if error.get("hint") else ""
     trace = error.get("traceback")
@@ -170,7 +170,7 @@ def failure(error: Mapping[str, Any]) -> str:
 
 
 def conversation_table(messages: Iterable[Mapping[str, Any]]) -> str:
-    """Who said what to whom."""
+    """The messages of a conversation, with sender and receiver."""
     return table(
         ("from", "to", "message"),
         ((m.get("from_person_id"), m.get("to_person_id"), m.get("content")) for m in messages),
@@ -178,7 +178,7 @@ def conversation_table(messages: Iterable[Mapping[str, Any]]) -> str:
 
 
 def turns_html(turns: Iterable[Mapping[str, Any]]) -> str:
-    """What each person saw when it spoke, folded up."""
+    """What each person saw before it spoke, collapsed."""
     shown = list(turns)
     parts = [
         f"<details {_RAW}><summary>{escape(clean(t['node']))} #{t['run']}: {escape(clean(t['person']))} saw {len(t['saw'])} "
@@ -199,7 +199,7 @@ def turns_html(turns: Iterable[Mapping[str, Any]]) -> str:
 
 
 class Titled(str):
-    """A short form of something, with the whole of it as a tooltip."""
+    """A shortened text, with the full text as a tooltip."""
 
     whole: str
 
@@ -210,7 +210,7 @@ class Titled(str):
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """An HTML table on one line; every cell is escaped and cut, and after `ROW_LIMIT` rows it says how many more there are."""
+    """An HTML table on one line; each cell is escaped and cut, and after `ROW_LIMIT` rows comes the number of further ones."""
     names = list(head)
     all_rows = [list(row) for row in rows]
     right = numeric(all_rows[:ROW_LIMIT], len(names))
@@ -229,7 +229,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def numeric(rows: Sequence[Sequence[Any]], columns: int) -> set[int]:
-    """The columns that hold numbers, and nothing else but gaps."""
+    """The columns that hold only numbers and gaps."""
     found: set[int] = set()
     for i in range(columns):
         values = [row[i] for row in rows if row[i] is not None and row[i] != ""]
@@ -244,12 +244,12 @@ def note(text: str) -> str:
 
 
 def titled(title: str, *parts: str) -> str:
-    """HTML with a heading line of text, none of it mathematics."""
+    """HTML with a line of text as its heading; none of it is taken for mathematics."""
     return f"<section {_RAW}><p>{title}</p>{''.join(parts)}</section>"
 
 
 def lines(text: str, line_break: str = "<br>") -> str:
-    """Escaped text on one line of HTML: where HTML stands in Markdown, an empty line ends it, and what follows would be live."""
+    """Escaped text on one line of HTML: in Markdown, an empty line would end the HTML, and what follows would be live."""
     return escape(text).replace("\n", line_break)
 
 
@@ -266,7 +266,7 @@ def plain(state: RunState, diagram: DomainDiagram | None) -> str:
 
 
 def headline(state: RunState) -> str:
-    """Status, time, tokens and money in one line."""
+    """Status, duration, tokens and cost in one line."""
     parts = [str(state.status)]
     if state.duration_s:
         parts.append(f"{state.duration_s:.1f} s")
@@ -278,14 +278,14 @@ def headline(state: RunState) -> str:
 
 
 def shown(value: Any, limit: int = CELL_LIMIT) -> str:
-    """A value as text: text as it is, structure as JSON; cut, and without what steers a terminal."""
+    """A value as text: text as it is, structures as JSON; cut, and without control characters."""
     text = value if isinstance(value, str) else json_text(value, indent=2)
-    text = inert(redactor(text)[: 2 * limit])  # a secret that is cut is not found any more
+    text = inert(redactor(text)[: 2 * limit])  # a secret that is cut would not be found
     return well_formed(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
 def in_order(state: RunState) -> list[tuple[str, NodeState]]:
-    """Nodes in the order they first ran, then those that never did, in file order."""
+    """Nodes in the order in which they first ran, then those that never did, in file order."""
     ran = set(state.order)
     return [(i, state.nodes[i]) for i in (*state.order, *(i for i in state.nodes if i not in ran))]
 

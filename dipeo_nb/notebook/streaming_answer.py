@@ -23,29 +23,29 @@ BAR = 20
 
 
 class StreamingAnswer:
-    """An answer while it comes: the fold of its stream's events."""
+    """An answer while it streams in: the state after the events so far."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        """`service:model` as asked for."""
+        """`service:model` of the request."""
         self.began = time.monotonic()
         self.pieces: list[str] = []
-        """Text of the round that goes on."""
+        """Text of the current round."""
         self.thoughts: list[str] = []
         self.earlier: list[str] = []
-        """Text before tools were called."""
+        """Text of earlier rounds, before tools were called."""
         self.tools: dict[str, ToolUse] = {}
         self.notices: list[str] = []
         self.status = ""
-        """What happens just now, when that is not text."""
+        """What is happening now, unless text is arriving."""
         self.partial: Any = None
         self.response: LLMResponse | None = None
         self._thought_before = 0
         self._run: set[str] = set()
-        """Calls whose round is over: a restart does not undo them."""
+        """Ids of calls whose round is over: a restart does not undo them."""
 
     def take(self, event: StreamEvent) -> None:
-        """One more event of the stream."""
+        """Apply the next event of the stream."""
         data = event.data or {}
         match event.kind:
             case "start":
@@ -86,7 +86,7 @@ class StreamingAnswer:
                 return
 
     def answer(self, *, stop_reason: str = "", cell: int | None = None) -> Answer:
-        """What has come so far, or the whole.
+        """The answer so far, or the complete one.
 
         Args:
             stop_reason: why it ends here, when it is not complete.
@@ -108,7 +108,7 @@ class StreamingAnswer:
         )
 
     def bundle(self) -> dict[str, str]:
-        """How it looks while it comes."""
+        """The display of the answer so far."""
         parts: list[str] = []
         text = "".join(self.pieces)
         lines = [f"ℹ {notice}" for notice in self.notices] + [line_of(use) for use in self.tools.values()]
@@ -140,7 +140,7 @@ class StreamingAnswer:
         self._thought_before = len(self.thoughts)
 
     def _forget(self) -> None:
-        """The model answers anew: what came since the last results of tools never was."""
+        """Drop what arrived since the last tool results: the model starts the answer again."""
         self.pieces.clear()
         self.partial = None
         del self.thoughts[self._thought_before :]
@@ -149,7 +149,7 @@ class StreamingAnswer:
 
 
 def _arguments(given: Any) -> Mapping[str, Any]:
-    """The arguments of a call, which come as JSON or as a mapping."""
+    """The arguments of a call, given as JSON or as a mapping."""
     if isinstance(given, str):
         try:
             given = json.loads(given or "{}")

@@ -1,4 +1,4 @@
-"""Has IPython ask us what Tab may offer; imports nothing of ours before somebody presses it."""
+"""Registers our Tab completion with IPython; nothing else of ours is imported before Tab is pressed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def register_here() -> None:
-    """Register with the shell of this process, when there is one; again is fine."""
+    """Register with the shell of this process, when there is one; may be called again."""
     ipython: Any = sys.modules.get("IPython")
     find = getattr(ipython, "get_ipython", None)
     shell: Any = find() if find is not None else None
@@ -23,7 +23,7 @@ def register_here() -> None:
 
         try:
             found = complete(context.line_with_cursor[: context.cursor_position], shell.user_ns)
-        except DipeoError:  # the run store cannot be read, say; Tab is not the moment to complain
+        except DipeoError:  # e.g. the run store cannot be read; Tab is not the moment to report it
             found = None
         text, offered = found or ("", [])
         return {

@@ -1,4 +1,4 @@
-"""Lists of rows as notebooks want them: a table in a cell, aligned text in a terminal, a DataFrame for more."""
+"""Lists of rows for notebooks: a table in a cell, aligned text in a terminal, a DataFrame for more."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _DTYPES = {int: "Int64", float: "Float64", bool: "boolean", str: "string"}
 
 
 class Row(dict[str, Any]):
-    """A mapping that is shown in bounds; its values may be of any size."""
+    """A mapping with a display of limited size, however large its values are."""
 
     @displayed
     def __repr__(self) -> str:
         return short_repr(dict(self), 2_000)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(repr(self))  # IPython would write all of it
+        printer.text(repr(self))  # IPython would write all values
 
 
 class Table(list[Mapping[str, Any]]):
     """Rows with the same keys; shown as a table, and a DataFrame by `to_dataframe()`."""
 
     kinds: Mapping[str, type] = {}
-    """Column → int, float, bool or str, for columns whose values are that or None: so columns have the same type in every
-    DataFrame, whatever is missing."""
+    """Column → int, float, bool or str, for columns whose values are of that type or None: the column then has the same type in
+    every DataFrame, whatever is missing."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]] = (), kinds: Mapping[str, type] | None = None) -> None:
         super().__init__(map(Row, rows))
@@ -141,7 +141,7 @@ def dataframe(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, type]) -> A
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Aligned columns of text, numbers to the right; long values and many rows are cut, and it says so."""
+    """Aligned columns of text, numbers to the right; long values are cut, and the number of omitted rows is shown."""
     shown = [[_cell(value) for value in row] for row in rows[:TEXT_ROWS]]
     right = static_view.numeric(rows[:TEXT_ROWS], len(head))
     widths = [max(map(_width, column)) for column in zip(head, *shown, strict=True)]
@@ -166,7 +166,7 @@ def _cell(value: Any) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that a text takes in a terminal."""
+    """Number of columns that a text takes in a terminal."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

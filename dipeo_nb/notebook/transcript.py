@@ -1,4 +1,4 @@
-"""What persons said in a run, and what each of them saw when it spoke."""
+"""The conversation of a run: what persons said, and what each of them saw before it spoke."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.tables import Row, dataframe
 
 SHOWN = 40
-"""Messages or turns in text form."""
+"""Messages or turns in the text form."""
 LINE = 200
-"""Characters of one message there."""
+"""Characters of one message in the text form."""
 
 
 class Transcript(list[Mapping[str, Any]]):
     """Messages in order: id, from_person_id, to_person_id, content, message_type, timestamp, node_id.
 
-    `turns` says what each person saw when it spoke.
+    `turns` has what each person saw before it spoke.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Transcript(list[Mapping[str, Any]]):
 
     @property
     def turns(self) -> Turns:
-        """One row per turn: node, run, person, memory (the view or criterion that chose), saw (the messages that the person's
-        model was shown before the prompt), prompt, answer."""
+        """One row per turn: node, run, person, memory (the view or criterion that selected messages), saw (the messages that the
+        person's model received before the prompt), prompt, answer."""
         known = {m["id"]: m for m in self}
         rows: list[Mapping[str, Any]] = []
         for turn in self._turns:
@@ -85,7 +85,7 @@ class Transcript(list[Mapping[str, Any]]):
 
 
 class Turns(list[Mapping[str, Any]]):
-    """What each person saw when it spoke; see `Transcript.turns`."""
+    """What each person saw before it spoke; see `Transcript.turns`."""
 
     def __init__(self, turns: Iterable[Mapping[str, Any]] = ()) -> None:
         super().__init__(map(Row, turns))

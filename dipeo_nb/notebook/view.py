@@ -1,9 +1,8 @@
 """The live view of a run: an anywidget fed from the run's state, frozen to its static form at the end.
 
-One task on the loop thread per view looks at the state 20 times a second and sends what changed; however fast tokens come,
-the browser gets no more (jupyter_server drops everything above 1000 messages a second). What is sent is always the whole
-of something (never a difference), so a page that opens late is right at once. Callbacks of the page may come on any
-thread: they only hand over.
+One task per view on the loop thread checks the state 20 times a second and sends what changed; however fast tokens arrive, the
+browser gets no more messages (jupyter_server drops everything above 1000 a second). A message has the complete value of a trait,
+never a difference, so a page that opens late is right at once. Callbacks of the page may come on any thread: they only pass on.
 """
 
 from __future__ import annotations
@@ -72,8 +71,8 @@ class LiveDisplay:
     Args:
         stop: ends the run; any thread.
         answer: takes (request id, text); any thread.
-        elsewhere: whether questions are asked by a waiting cell just now, so that the view shows them without a form.
-        reached: called when the page is heard from, which shows that clicks get through; any thread.
+        elsewhere: whether a waiting cell asks the questions now, so that the view shows them without a form.
+        reached: called when a message of the page arrives, which shows that clicks reach the kernel; any thread.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class LiveDisplay:
         self._answer = answer
         self._elsewhere = elsewhere
         self._reached = reached
-        # The drawing holds ids cleaned; an id may be any text.
+        # The drawing has cleaned ids; an id may be any text.
         self._drawn = {n.id: clean(n.id) for n in diagram.nodes}
         self._ids = {drawn: node_id for node_id, drawn in self._drawn.items()}
         self._chosen: str | None = None
@@ -111,7 +110,7 @@ class LiveDisplay:
         )
 
     def show(self) -> None:
-        """Display the view in the running cell. What has no widgets shows the static form of that moment."""
+        """Display the view in the running cell. Front ends without widgets show the static form of this moment."""
         from IPython.display import display
 
         widget = self.view._repr_mimebundle_()
@@ -119,7 +118,7 @@ class LiveDisplay:
         self._handle = display(data | bundle(self._state, self._diagram, png=False), raw=True, display_id=True)
 
     def see(self, event: Event) -> None:
-        """Take an event into the list; one seen before is left out. On the loop thread."""
+        """Add an event to the list, once. On the loop thread."""
         if event.seq <= self._last_seq:
             return
         self._last_seq = event.seq
@@ -128,7 +127,7 @@ class LiveDisplay:
             self._rows.append(_row(event, self._state))
 
     async def follow(self, finished: Callable[[], bool]) -> None:
-        """Keep the page up to date until the run is over, then freeze. On the loop thread."""
+        """Keep the page up to date until the run has ended, then freeze it. On the loop thread."""
         try:
             while not finished():
                 self._update()
@@ -139,13 +138,13 @@ class LiveDisplay:
             await self._freeze()
 
     async def _freeze(self) -> None:
-        """Replace the widget by the static form, which needs no kernel: a saved notebook then shows it everywhere."""
+        """Replace the widget with the static form, which needs no kernel: a saved notebook then shows it everywhere."""
         static = await asyncio.to_thread(bundle, self._state, self._diagram)
         # An empty context: the update belongs to the display, not to the cell that happens to run now.
         contextvars.Context().run(self._handle.update, static, raw=True)
         if kernel.unattended():
-            # A program that executes a notebook (nbclient) takes what comes while a cell is executed, and loses what comes between
-            # two cells: what a run that ends there has left would be a widget without a kernel.
+            # A program that executes a notebook (nbclient) keeps messages that arrive while a cell is executed, and loses those between
+            # two cells: a run that ends there would leave a widget without a kernel.
             kernel.at_end_of_cell(lambda: self._handle.update(static, raw=True))
         self.view.close()
 
@@ -168,7 +167,7 @@ class LiveDisplay:
             "name": clean(state.diagram, 120),
             "model": clean(state.model or "", 60),
             "status": str(state.status),
-            # Whole seconds: the page's clock goes on by itself, so a quiet run costs one message a second.
+            # Whole seconds: the page's clock runs by itself, so a quiet run costs one message a second.
             "elapsed": round(elapsed, 1) if state.finished else round(elapsed),
             "spent": "" if total is None else f"{total:,} tokens · {money(state.cost_usd)}",
             "nodes": {self._drawn.get(i, i): [str(n.status), n.runs] for i, n in state.nodes.items()},
@@ -214,11 +213,11 @@ class LiveDisplay:
             case {"type": "answer", "id": str(request), "text": str(text)}:
                 self._answer(request, text)
             case _:
-                return  # a page of another version; nothing it could mean is lost
+                return  # a page of another version
 
 
 def _following(state: RunState) -> str | None:
-    """The node whose text is shown while nobody chose one: the one at work that said something last, else started last."""
+    """The node whose text is shown unless the user chose one: of the running nodes, the last one with text, else the one started last."""
     running = spoken = started = None
     for node_id in islice(state.order, len(state.order)):
         node = state.nodes[node_id]
@@ -234,7 +233,7 @@ def _following(state: RunState) -> str | None:
 
 
 def _said(node: NodeState) -> str:
-    """What a node has said; one that is at work and says nothing tells how far it is."""
+    """The text of a node; for one that is running without text, its progress."""
     if node.text or node.status != Status.RUNNING:
         return node.text
     return "\n".join(list(node.progress.values()))
@@ -245,7 +244,7 @@ def _start(state: RunState, node_id: str | None) -> float:
 
 
 def _deadline(question: Mapping[str, Any]) -> float | None:
-    """Seconds since the epoch at which the question is given up; None without a limit."""
+    """Seconds since the epoch at which the question expires; None without a limit."""
     asked, timeout = question.get("asked_at"), question.get("timeout")
     return None if asked is None or timeout is None else asked + timeout
 

@@ -296,7 +296,7 @@ except dp.RunError:
 """
     notebook = desk.cells(timed, stopped, "dp.run(diagram.set('nodes.name.timeout', 300), view=False)")
     notebook.start_all()
-    boxes, over = page.locator(".jp-Stdin-input:visible"), "name?” needs no answer any more"
+    boxes, over = page.locator(".jp-Stdin-input:visible"), "name?” no longer needs an answer"
     first, second, third = (notebook.cell(n) for n in range(3))
     expect(boxes).to_have_count(1)
     boxes.click()

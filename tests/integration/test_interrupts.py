@@ -48,12 +48,12 @@ def script(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 
 ENDS = {
-    "failed": ("run = dp.start(FAILING); run.wait()", "failed and nobody asked for its result: ZeroDivisionError"),
-    "dropped": ("dp.start(FAILING).wait()", "failed and nobody asked for its result: ZeroDivisionError"),
-    "cut off": ("run = dp.start(SLOW); at_work(run)", "was cut off by the end of the process"),
-    "several": ("runs = [dp.start(SLOW) for _ in range(2)]; [at_work(r) for r in runs]", "2 runs were cut off"),
-    "exit": ("run = dp.start(SLOW); at_work(run); sys.exit(3)", "was cut off by the end of the process"),
-    "error": ("run = dp.start(SLOW); at_work(run); raise KeyError(1)", "was cut off by the end of the process"),
+    "failed": ("run = dp.start(FAILING); run.wait()", "failed and its result was never read: ZeroDivisionError"),
+    "dropped": ("dp.start(FAILING).wait()", "failed and its result was never read: ZeroDivisionError"),
+    "cut off": ("run = dp.start(SLOW); at_work(run)", "was interrupted by the end of the process"),
+    "several": ("runs = [dp.start(SLOW) for _ in range(2)]; [at_work(r) for r in runs]", "2 runs were interrupted"),
+    "exit": ("run = dp.start(SLOW); at_work(run); sys.exit(3)", "was interrupted by the end of the process"),
+    "error": ("run = dp.start(SLOW); at_work(run); raise KeyError(1)", "was interrupted by the end of the process"),
     "looked at": ("run = dp.start(FAILING); run.wait(); print(run.status)", ""),
     "asked": ("try: dp.run(FAILING)\nexcept dp.RunError: pass", ""),
     "completed": ("run = dp.start(FAILING.replace('1 / 0', '1')); run.wait()", ""),
@@ -139,7 +139,7 @@ def test_a_cell_that_runs_again_names_the_run_that_it_started_before(tmp_path: P
         assert start() == []
         here = ("a", "3")
         said = start()
-        assert sorted(said) == sorted(f"This cell has started a run before that still goes on: dp.open_run('{r.id}').stop() ends it." for r in runs[:2])
+        assert sorted(said) == sorted(f"A run that this cell started before is still running: dp.open_run('{r.id}').stop() ends it." for r in runs[:2])
         for run in runs:
             run.stop()
         for run in runs:

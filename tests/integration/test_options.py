@@ -149,7 +149,7 @@ def test_wrong_options_of_other_functions(session: Session):
         (lambda: Session(lm=None), "Did you mean llm="),
         (lambda: Session(settings={}), "settings= takes Settings, not dict"),  # type: ignore[arg-type]
         (lambda: session.runs(nested="no"), "nested='no' is neither"),  # type: ignore[arg-type]
-        (lambda: session.trust(5), "5 is no folder"),  # type: ignore[arg-type]
+        (lambda: session.trust(5), "5 is not a path"),  # type: ignore[arg-type]
         (lambda: session.trust(".", forgt=True), "Did you mean forget="),  # type: ignore[call-arg]
         (lambda: session.runs().delete("all"), r"delete\(\): too many positional"),  # type: ignore[call-arg]
         (lambda: session.chat("Hi", model="echo", temprature=1), "Did you mean temperature="),

@@ -324,21 +324,21 @@ def test_stop_releases_a_waiting_cell(session: Session, cell: threading.Event, c
     with pytest.raises(RunAbortedError):
         run.result(60)
     thread.join()
-    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
+    assert [said.split("” ")[1] for said in closed] == ["no longer needs an answer."]
 
 
 def test_the_deadline_of_a_question_releases_a_waiting_cell(session: Session, cell: threading.Event, closed: list[str]):
     with pytest.raises(NodeTimeoutError):
         session.run(ASKING.replace("timeout: 300, default: \"grey\"", "timeout: 0.3"), view=False)
     assert cell.is_set()
-    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
+    assert [said.split("” ")[1] for said in closed] == ["no longer needs an answer."]
 
 
 def test_the_limit_of_the_run_releases_a_waiting_cell(session: Session, cell: threading.Event, closed: list[str]):
     with pytest.raises(RunError, match="limit"):
         session.run("ask.light.yaml", timeout=1, view=False)
     assert cell.is_set()
-    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
+    assert [said.split("” ")[1] for said in closed] == ["no longer needs an answer."]
 
 
 def test_an_answer_from_elsewhere_releases_a_waiting_cell(session: Session, cell: threading.Event, closed: list[str]):
@@ -346,7 +346,7 @@ def test_an_answer_from_elsewhere_releases_a_waiting_cell(session: Session, cell
     thread = later(cell, lambda: run.answer("from a form"))
     assert run.result(60).output == "from a form"
     thread.join()
-    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
+    assert [said.split("” ")[1] for said in closed] == ["no longer needs an answer."]
 
 
 def test_a_form_that_gets_through_takes_over(session: Session, cell: threading.Event, closed: list[str]):
@@ -376,7 +376,7 @@ def test_ctrl_c_is_still_the_users(session: Session, cell: threading.Event, clos
     thread.join()
     assert run.status == "aborted"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert [said.split("” ")[1] for said in closed] == ["needs no answer any more."]
+    assert [said.split("” ")[1] for said in closed] == ["no longer needs an answer."]
 
 
 def test_releasing_at_any_moment_never_reaches_the_caller(monkeypatch: pytest.MonkeyPatch):

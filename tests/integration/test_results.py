@@ -145,14 +145,14 @@ def test_models_and_conversations_are_copied(copied: Callable[[Any], Any]):
 
 def test_a_model_with_services_of_its_own_stays_in_its_process(session: Session):
     """In another process another service, which costs money, would answer; a copy here shares the service."""
-    with pytest.raises(TypeError, match="do not leave their process"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(session.llm("openai:m"))
     assert copy.deepcopy(session.llm("openai:m")).chat("Hi", display=False).text == "Dear cats"
 
 
 def test_a_session_says_why_it_is_not_copied(session: Session):
     """A function that names one goes to no other process; the error says what to do."""
-    with pytest.raises(TypeError, match=r"Make one there: dp\.Session"):
+    with pytest.raises(TypeError, match=r"Create one in the other process: dp\.Session"):
         pickle.dumps(session)
 
 
@@ -172,6 +172,18 @@ def test_a_run_of_another_process_is_not_stopped_in_silence(tmp_path: Path):
 
 
 # JSON and tables.
+
+
+def test_the_id_of_a_run_has_the_same_name_everywhere(session: Session):
+    """`run_id`, as in events, rows of the history, errors and JSON; `id` is the short form of old."""
+    result = session.run(DIAGRAM, view=False)
+    row, event = session.runs(1)[0], result.events[0]
+    assert result.run_id == result.run.run_id == row.run_id == event.run_id == result.to_dict()["run_id"]
+    assert (result.id, result.run.id) == (result.run_id, result.run_id)
+    failed = session.start(CODE, view=False)
+    with pytest.raises(dp.RunError) as error:
+        failed.result()
+    assert error.value.run_id == failed.run_id
 
 
 def test_to_dict_is_what_the_command_line_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -121,15 +121,15 @@ def test_templates_are_sandboxed(shell: InteractiveShell, asked: Any):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--modle echo", "'--modle' is no option"),
+        ("--modle echo", "'--modle' is not an option"),
         ("--model", "expected one argument"),
         ("--temperature warm", "invalid number value: 'warm'"),
         ("--temperature -1", "invalid number value: '-1'"),
         ("--max-tokens 0", "invalid number of tokens value: '0'"),
-        ("--system Be brief", "'brief' is no option; quote texts with spaces"),
+        ("--system Be brief", "'brief' is not an option; quote texts with spaces"),
         ("--system 'Be brief", "no closing quotation"),
         (">", "'>' has no variable after it"),
-        ("> 1x", "'1x' is no name of a variable"),
+        ("> 1x", "'1x' is not a variable name"),
     ],
 )
 def test_bad_options_are_one_error_with_the_usage(shell: InteractiveShell, asked: Any, line: str, message: str):
@@ -221,9 +221,9 @@ def test_runs_are_listed(shell: InteractiveShell):
     [
         ("", "%dipeo what?"),
         ("modles", "There is no '%dipeo modles'"),
-        ("models now", "takes nothing more, such as 'now'"),
-        ("runs many", "'many' is no number of runs"),
-        ("runs 1 2", "takes nothing more"),
+        ("models now", "takes no further words, such as 'now'"),
+        ("runs many", "'many' is not a number of runs"),
+        ("runs 1 2", "takes no further words"),
     ],
 )
 def test_bad_commands_say_what_there_is(shell: InteractiveShell, line: str, message: str):
