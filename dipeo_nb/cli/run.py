@@ -246,7 +246,7 @@ def _warn_of_unused(variables: Mapping[str, Any], plan: Plan, base_dir: Path) ->
     used = UsedNames(plan, base_dir)
     for name in used.unknown(variables):
         near = nearest(name, sorted(used.names))
-        say(f"warning: nothing in the diagram names the input '{safe(name, 80)}'." + (f" Did you mean '{safe(near)}'?" if near else ""))
+        say(f"warning: the diagram does not use the input '{safe(name, 80)}'." + (f" Did you mean '{safe(near)}'?" if near else ""))
 
 
 def follow(runtime: Runtime, execution: Execution | Replay, feed: Feed, view: View) -> RunState:

@@ -103,12 +103,12 @@ class LLM:
             raise RuntimeError("chat() on dipeo_nb's own event loop would never return; use `await achat(…)`.")
         call = _Call(self._service, self.request(prompt, **options), self.name, display)
         call.show()
-        future = submit(call.run())
         try:
+            future = submit(call.run())
             while not concurrent.futures.wait((future,), TICK_S).done:
                 continue
-        except BaseException as stop:
-            future.cancel()
+        except BaseException as stop:  # also while the call is submitted, when there is no future yet
+            call.stop()
             call.over.wait(STOP_GRACE_S)
             stop.answer = call.answer  # type: ignore[attr-defined]
             short(stop, "The call was stopped; the error's `answer` has what had come.")
@@ -348,14 +348,28 @@ class _Call:
         self.answer: Answer | None = None
         """The complete answer, or what had arrived when it was cut off."""
         self.over = threading.Event()
+        self._task: asyncio.Task[Any] | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the call. Any thread."""
+        LoopThread.get().loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        self._stopped = True
+        if self._task is not None:
+            self._task.cancel()
 
     def show(self) -> None:
         if self._display is not None:
             self._display.show()
 
     async def run(self) -> Answer:
+        self._task = asyncio.current_task()
         try:
             try:
+                if self._stopped:
+                    raise asyncio.CancelledError
                 stream: Any = self._service.stream(self._request)
                 async with contextlib.aclosing(stream) as events:
                     async for event in events:

@@ -227,7 +227,7 @@ def test_runs_are_named_by_themselves_their_results_and_their_rows(session: Sess
 
 def test_inputs_that_nothing_names_are_warned_about(session: Session):
     """A keyword that no template, expression, code or start node names is said, with the nearest; `inputs=` takes any name."""
-    with pytest.warns(UnusedInputWarning, match=r"names the input 'tpic'\. Did you mean 'topic'") as caught:
+    with pytest.warns(UnusedInputWarning, match=r"does not use the input 'tpic'\. Did you mean 'topic'") as caught:
         session.run("asking.light.yaml", model="echo", answers={"Approve": "y"}, tpic="hats", language="Dutch")
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
@@ -371,4 +371,4 @@ def test_the_command_line_warns_of_inputs_that_nothing_names(tmp_path: Path, cap
     (tmp_path / "asking.light.yaml").write_text(ASKING)
     arguments = ["asking", "--model", "echo", "--answer", "Approve=y", "--input", "tpic=hats", "--base-dir", str(tmp_path)]
     assert main(["run", *arguments]) == 0
-    assert "names the input 'tpic'. Did you mean 'topic'?" in capsys.readouterr().err
+    assert "does not use the input 'tpic'. Did you mean 'topic'?" in capsys.readouterr().err
