@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, wraps
+from itertools import islice
 from types import CodeType
 from typing import Any
 
@@ -120,11 +121,12 @@ def render_file(
             given = dict(names)
             if MACROS in template and MACROS not in given:
                 given[MACROS] = env.get_template(MACROS).make_module()
-            for piece in env.from_string(template).generate(given):
-                length += len(piece)
+            text = env.from_string(template).generate(given)
+            while some := list(islice(text, 100)):
+                pieces.append("".join(some))
+                length += len(pieces[-1])
                 if length > MAX_LENGTH:
                     raise TooLargeError(f"it gives more than {MAX_LENGTH:,} characters")
-                pieces.append(piece)
         return "".join(pieces)
     except (TemplateError, NotQuickError):
         raise
@@ -157,6 +159,9 @@ def _begun(what: str) -> str:
 
 def _finished(value: Any) -> Any:
     """The text that a tag prints: nothing for None, JSON for structures, as in prompts."""
+    if type(value) is str:
+        meter().weigh(value)
+        return value
     if callable(value) and not isinstance(value, StrictUndefined):
         raise UndefinedError(
             f"'{getattr(value, '__name__', None) or getattr(value, 'name', 'it')}' is a function that is not called"

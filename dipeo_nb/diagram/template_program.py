@@ -15,12 +15,15 @@ from dipeo_nb.diagram.metering import Meter, NotQuickError, metered
 from dipeo_nb.diagram.template_names import names_of
 from dipeo_nb.diagram.template_sandbox import ENVIRONMENT, FILENAME, RECORD, Counted, Missing, check_refused, gathered
 from dipeo_nb.diagram.template_translator import Translator, parsed, short, syntax_errors
-from dipeo_nb.diagram.values import as_text, is_true, plain
+from dipeo_nb.diagram.values import FALSE_WORDS, as_text, is_true, plain
 from dipeo_nb.errors import TemplateError
 
 CACHED_TEMPLATES = 500
 """Translated templates kept, the least recently used leave."""
 NOTHING: Any = object()
+
+
+_NUMBERS = frozenset([int, float, bool])
 
 
 # --- running -----------------------------------------------------------------------------------------------------
@@ -50,7 +53,7 @@ class Program:
             "_has": context.__contains__,
             "_given": context.__getitem__,
             "_field": _field,
-            "_true": is_true,
+            "_true": record.true,
         }
         token = RECORD.set(record)
         try:
@@ -107,6 +110,16 @@ class Record:
 
     def out(self, value: Any, number: int) -> str:
         """The text of a printed value; notes it when it is missing."""
+        kind = type(value)
+        if not self.touched and self.place is None and (kind is str or kind in _NUMBERS):  # as nearly all are
+            self.value = value
+            if kind is not str:
+                return str(value)
+            account = self.account
+            account.size -= len(value)
+            if account.size < 0:
+                account.spend(0)
+            return value
         touched, self.touched = self.touched, False
         if callable(value) and not isinstance(value, Undefined):  # a macro that is named and not called
             value = Missing(name=self.pieces[number].path)
@@ -122,6 +135,16 @@ class Record:
         else:
             text = self.pieces[number].text if touched and self.keep else as_text(value)
         return text if self.place is None else self.place(text)
+
+    def true(self, value: Any) -> bool:
+        """Truth for #if and #unless; the text of a value is looked at."""
+        account = self.account
+        account.turn()
+        if isinstance(value, str):
+            account.spend(len(value))
+            if type(value) is str:
+                return value.strip().lower() not in FALSE_WORDS
+        return is_true(value)
 
     def each(self, value: Any, number: int) -> Iterator[tuple[Any, int, Any, bool, bool]]:
         """The items of an `#each`, as (item, index, key, first, last)."""

@@ -73,7 +73,7 @@ class SimpleTemplateProcessor(TemplateProcessorPort):
         program = translate(template)
         record = Record(program, context, self.keep_missing, place)
         content = program.render(context, record)
-        used = tuple(name for name in program.variables if name in context)
+        used = tuple(filter(context.__contains__, program.variables))
         return TemplateResult(content, tuple(record.missing), used, tuple(record.errors)), record
 
     def process_simple(self, template: str, context: Mapping[str, Any]) -> str:

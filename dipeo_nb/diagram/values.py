@@ -132,11 +132,14 @@ def structured_text(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(data, indent=indent, ensure_ascii=False, default=jsonable)
 
 
+FALSE_WORDS = frozenset(["", "false", "0", "no", "none"])
+
+
 def is_true(value: Any) -> bool:
     """Truth for #if and #unless: missing, None, False, 0, empty, and the words false, 0, no, none (any case) are not."""
     value = plain(value)
     if isinstance(value, str):
-        return value.strip().lower() not in ("", "false", "0", "no", "none")
+        return value.strip().lower() not in FALSE_WORDS
     return bool(value)
 
 

@@ -72,7 +72,6 @@ PROGRAMS = re.findall(r"^```python\n(.*?)^```", EXTENDING, re.DOTALL | re.MULTIL
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Providers that a program registers are gone afterwards."""
     monkeypatch.setattr(llm_providers, "_REGISTERED", dict(llm_providers._REGISTERED))
-    yield
 
 
 @pytest.mark.parametrize("text", PROGRAMS, ids=[str(EXTENDING[: EXTENDING.index(b)].count("\n") + 1) for b in PROGRAMS])
