@@ -37,7 +37,6 @@ if TYPE_CHECKING:
         diff,
         fork,
         llm,
-        load,
         models,
         nest,
         open_run,
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
         start,
         trust,
     )
+    from dipeo_nb.notebook.loading import load
     from dipeo_nb.notebook.run import Run, RunResult
     from dipeo_nb.notebook.session import Session
 
@@ -78,7 +78,7 @@ _HOMES = {
     "diff": "dipeo_nb.notebook.facade",
     "fork": "dipeo_nb.notebook.facade",
     "get_settings": "dipeo_nb.config",
-    "load": "dipeo_nb.notebook.facade",
+    "load": "dipeo_nb.notebook.loading",
     "models": "dipeo_nb.notebook.facade",
     "nest": "dipeo_nb.notebook.facade",
     "node": "dipeo_nb.execution.functions",

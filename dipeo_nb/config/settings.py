@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeGuard
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import platformdirs
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     PrivateAttr,
     SecretStr,
     SerializerFunctionWrapHandler,
@@ -21,9 +21,8 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dipeo_nb.common import child_environment, clock
+from dipeo_nb.common import child_environment, clock, lazy
 from dipeo_nb.config.addresses import ollama_address
 from dipeo_nb.config.default_model import DEFAULT_MODEL, DEFAULT_MODEL_ENDS, default_model
 from dipeo_nb.config.explain import Setting, SettingsTable, standing
@@ -45,8 +44,13 @@ from dipeo_nb.config.sources import Sources, user_file
 from dipeo_nb.config.suggestions import Approval, Suggestions, approval_of
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
 
+if TYPE_CHECKING:
+    from urllib import request
+else:
+    request = lazy.module("urllib.request")  # brings an HTTP client and TLS
 
-class Settings(BaseSettings):
+
+class Settings(BaseModel):
     """Everything that can be configured; see each field for variable, unit and default.
 
     Reading a field whose only value is a suggestion of the folder that has not been approved raises SettingNotApprovedError.
@@ -58,7 +62,7 @@ class Settings(BaseSettings):
         ConfigurationError: a value is invalid, there is no such setting, or a file cannot be read.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_dir: AbsolutePath = setting("DIPEO_BASE_DIR", default=None, scope="personal")
     """Root of all relative names in diagrams (DIPEO_BASE_DIR; default: the current directory)."""
@@ -179,18 +183,6 @@ class Settings(BaseSettings):
     _waiting: dict[str, Any] = PrivateAttr(default_factory=dict)
     """Suggestions of the folder; they have no effect until approved."""
     _sources: Sources = PrivateAttr()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use only what `Sources` has chosen, since the effect of a value depends on its origin."""
-        return (init_settings,)
 
     def __init__(self, **given: Any) -> None:
         sources = Sources.read(FIELDS)
@@ -335,7 +327,7 @@ class Settings(BaseSettings):
             places.append(self.recordings)
         blobs, store, conversations = used("blob_store"), used("state_store_path"), used("conversation_store")
         if blobs is not None and blobs.startswith("file://"):
-            blobs = url2pathname(urlsplit(blobs).path)
+            blobs = request.url2pathname(urlsplit(blobs).path)
         places += [Path(place) for place in (store, blobs) if _is_path(place)]
         if _is_path(conversations):
             places.append(self.base_dir / conversations)

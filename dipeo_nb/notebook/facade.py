@@ -12,6 +12,7 @@ from dipeo_nb.common.calls import check_call
 from dipeo_nb.config import get_settings
 from dipeo_nb.errors import MissingDependencyError
 from dipeo_nb.notebook.interrupts import short
+from dipeo_nb.notebook.loading import load as load  # the same under this name
 from dipeo_nb.notebook.session import Session
 
 P = ParamSpec("P")
@@ -50,7 +51,6 @@ def _of_default(method: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
     return call
 
 
-load = _of_default(Session.load)
 start = _of_default(Session.start)
 run = _of_default(Session.run)
 trust = _of_default(Session.trust)

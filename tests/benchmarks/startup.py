@@ -44,7 +44,7 @@ def process(*arguments: str) -> Make:
 
 
 def cli(*arguments: str) -> Make:
-    return process("-m", "dipeo_nb.cli", *arguments)
+    return process("-m", "dipeo_nb", *arguments)
 
 
 def imports(module: str) -> Make:

@@ -160,15 +160,16 @@ def _check_memory(state: CheckState, node: DomainNode, memorize_to: str | None) 
     """Warn about a misspelt name of a view, which would be taken for a criterion and cost a call each time."""
     word = (memorize_to or "").strip()
     name = word.upper().replace(" ", "_").replace("-", "_")
-    if name not in MEMORY_VIEWS and ("_" in word or (word.isupper() and " " not in word)):
-        if close := nearest(name, MEMORY_VIEWS):
-            state.warn(
-                "unknown-memory",
-                f"'memorize_to' is '{shorten(word)}', which is not a view of the conversation: a model would select messages by it.",
-                f"Did you mean '{close}'? A criterion is a sentence, such as `memorize_to: what was decided`.",
-                node=node,
-                field="memorize_to",
-            )
+    if name in MEMORY_VIEWS or not ("_" in word or (word.isupper() and " " not in word)):
+        return
+    if close := nearest(name, MEMORY_VIEWS):
+        state.warn(
+            "unknown-memory",
+            f"'memorize_to' is '{shorten(word)}', which is not a view of the conversation: a model would select messages by it.",
+            f"Did you mean '{close}'? A criterion is a sentence, such as `memorize_to: what was decided`.",
+            node=node,
+            field="memorize_to",
+        )
 
 
 def _check_tools(state: CheckState, node: DomainNode, spec: PersonJobNode) -> None:
