@@ -41,8 +41,11 @@ from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.http import HTTPClient
+from dipeo_nb.integrations.on_use import IntegrationsOnUse
 from dipeo_nb.llm.service import LLMService
+from dipeo_nb.security.environment import names_other_key
 from dipeo_nb.security.keys import APIKeyChain
+from dipeo_nb.security.trust import Trust
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.conversation import (
     InMemoryConversationRepository,
@@ -145,7 +148,7 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
         code=chosen("code", lambda: lambda: ProcessCodeRunner(settings.base_dir, settings.passed_variables)),
         clock=chosen("clock", SystemClock),
         http=chosen("http", lambda: HTTPClient(max_size=settings.max_file_size)),
-        integrations=given.get("integrations"),
+        integrations=chosen("integrations", lambda: _integrations(settings, given)),
         typescript=given.get("typescript"),
         ir=given.get("ir"),
     )
@@ -233,6 +236,13 @@ def telemetry(settings: Settings) -> opentelemetry.Telemetry | None:
     if not settings.otel:
         return None
     return opentelemetry.Telemetry()
+
+
+def _integrations(settings: Settings, given: Mapping[str, Any]) -> IntegrationPort:
+    return IntegrationsOnUse(
+        settings.base_dir, settings.data_dir / "locks", keys=given["keys"], http=given["http"], clock=given["clock"],
+        trusted=lambda path: Trust(settings).in_trusted_folder(path), reserved=names_other_key,
+    )  # fmt: skip
 
 
 def _conversations(settings: Settings) -> ConversationRepository:

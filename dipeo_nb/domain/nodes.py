@@ -392,10 +392,12 @@ class IntegratedApiNode(NodeSpec):
         side_effects=True,
     )
 
-    provider: str = spec("notion", doc="Which provider; see `dp.Session(integrations=…)`")
-    operation: str = spec("", doc="Operation of the provider")
+    provider: str = spec("notion", doc="Which provider; `dipeo-nb providers` lists them")
+    operation: str = spec("", doc="Operation of the provider; `dipeo-nb providers show NAME` lists them")
     resource_id: str | None = spec(None, template=True, doc="What the operation works on")
     config: Mapping[str, Any] = spec({}, template=True, doc="Arguments of the operation; they override those that arrive")
+    all: bool = spec(False, doc="All pages of a list, not only the first")
+    limit: int | None = spec(None, minimum=1, doc="Items of a list at most, from as many pages as they need")
     max_retries: int = spec(3, minimum=0, maximum=10, doc="How often a failed call is repeated")
     api_key_id: str | None = spec(None, doc="Key to use; default: that of the provider")
 

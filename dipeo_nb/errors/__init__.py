@@ -5,6 +5,7 @@
     │   ├── ValidationError           a value has the wrong type, shape or size
     │   ├── UnknownNodeError          (a KeyError) no node of that label or id
     │   ├── ConfigurationError        a setting or a combination of options cannot work
+    │   │   ├── ManifestError             the manifest of a provider cannot be used; carries `path` and `line`
     │   │   └── MissingDependencyError    an optional package is not installed
     │   ├── TrustError                code in a diagram was not trusted to run
     │   └── DiagramError              the diagram cannot be read or run
@@ -28,6 +29,8 @@
         ├── StorageError              files, blobs, run store; carries `operation`
         ├── EventBusError             events could not be passed on; the run store has them
         ├── IntegrationError          a web service; carries `status`, `url` (without its query), `attempts`
+        │   └── ProviderAuthError, ProviderNotFoundError, ProviderRateLimitError, ProviderRejectedError,
+        │       ProviderUnavailableError, UnknownOutcomeError
         ├── APIKeyError
         │   └── APIKeyNotFoundError
         └── LLMError                  carries provider, model, status, request_id
@@ -129,6 +132,14 @@ class SettingNotApprovedError(ConfigurationError):
     """A file of the folder suggests this value, and the user has not approved it; `variable`, `file` and `folder` say which."""
 
     code = "setting_not_approved"
+
+
+class ManifestError(ConfigurationError):
+    """The manifest of a provider cannot be used; `path` and `line` say where."""
+
+    code = "manifest_error"
+    path: str | None = None
+    line: int | None = None
 
 
 class MissingDependencyError(ConfigurationError):
@@ -334,6 +345,44 @@ class IntegrationError(ServiceError):
 
     code = "integration_error"
     status: int | None = None
+
+
+class ProviderAuthError(IntegrationError):
+    """The provider refuses the key: it is wrong, expired, or lacks a permission."""
+
+    code = "provider_auth"
+
+
+class ProviderNotFoundError(IntegrationError):
+    """The provider has nothing of that name or id."""
+
+    code = "provider_not_found"
+
+
+class ProviderRateLimitError(IntegrationError):
+    """Too many calls; `retry_after` in seconds when the provider said so."""
+
+    code = "provider_rate_limit"
+    retry_after: float | None = None
+
+
+class ProviderRejectedError(IntegrationError):
+    """The provider refuses the request as it is; `provider_code` is its own name for the reason."""
+
+    code = "provider_rejected"
+    provider_code: str | None = None
+
+
+class ProviderUnavailableError(IntegrationError):
+    """The provider fails, or cannot be reached."""
+
+    code = "provider_unavailable"
+
+
+class UnknownOutcomeError(IntegrationError):
+    """The connection was lost after a request was sent that must not be sent twice: nobody knows whether it arrived."""
+
+    code = "unknown_outcome"
 
 
 class APIKeyError(ServiceError):

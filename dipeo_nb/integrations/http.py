@@ -87,7 +87,7 @@ class HTTPClient:
         if auth is not None:
             headers = {**(headers or {}), "Authorization": f"Basic {base64.b64encode(':'.join(auth).encode()).decode()}"}
         first = _Message(
-            method, address.copy_merge_params(dict(params)) if params else address, _headers(headers or {}), body
+            method, address.copy_merge_params(dict(params)) if params else address, usable_headers(headers or {}), body
         )
         attempts = 0
 
@@ -284,7 +284,7 @@ class _AgainError(Exception):
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-def _headers(given: Mapping[str, str]) -> dict[str, str]:
+def usable_headers(given: Mapping[str, str]) -> dict[str, str]:
     """Headers that can be sent.
 
     Raises:
@@ -343,4 +343,5 @@ def _failed(address: httpx2.URL, error: httpx2.TransportError, timeout: float, a
     else:
         what, hint = f"broke the connection ({type(error).__name__})", "Try again."
     tried = f" ({attempts} attempts)" if attempts > 1 else ""
-    return IntegrationError(f"{_shown(address)} {what}{tried}.", hint=hint, url=_shown(address), attempts=attempts)
+    sent = not isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
+    return IntegrationError(f"{_shown(address)} {what}{tried}.", hint=hint, url=_shown(address), attempts=attempts, sent=sent)

@@ -28,11 +28,15 @@ FURTHER: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "together": ("TOGETHER_API_KEY",),
     "xai": ("XAI_API_KEY",),
     # Other services.
+    "brave": ("BRAVE_API_KEY",),
+    "discord": ("DISCORD_BOT_TOKEN", "DISCORD_TOKEN"),
     "github": ("GITHUB_TOKEN", "GH_TOKEN"),
     "google-search": ("GOOGLE_SEARCH_API_KEY",),
     "jira": ("JIRA_API_TOKEN",),
     "notion": ("NOTION_API_KEY", "NOTION_TOKEN"),
+    "serper": ("SERPER_API_KEY",),
     "slack": ("SLACK_BOT_TOKEN", "SLACK_TOKEN"),
+    "tavily": ("TAVILY_API_KEY",),
 })
 """Service → variables that may hold its key, of services that are not LLM providers of this installation."""
 ALIASES = {"grok": "xai", "hf": "huggingface", "sonar": "perplexity", "command": "cohere"}
@@ -176,6 +180,12 @@ def service_of(name: str, known: Collection[str] | None = None) -> str:
         return service_of(head, known)
     of_model = llm_providers.service_of_model(text, separated=True)  # a service may be called `gptx`
     return of_model or next((MODELS[start] for start in MODELS if text.startswith(start)), service)
+
+
+def names_other_key(name: str) -> bool:
+    """Whether a name leads to the key of a model, or of a service that is spelled otherwise."""
+    service = service_of(name)
+    return service != _spelled(name) or service in llm_providers.services()
 
 
 def not_found(key_id: str, variables: Mapping[str, tuple[str, ...]] | None = None) -> APIKeyNotFoundError:

@@ -15,7 +15,7 @@ from datetime import date  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from dipeo_nb.common import clock  # noqa: E402
-from tests.golden import cases  # noqa: E402
+from tests.golden import cases, providers  # noqa: E402
 from tests.support.no_egress import loopback  # noqa: E402
 
 
@@ -40,6 +40,8 @@ def main() -> int:
         target.mkdir(parents=True, exist_ok=True)
         for name, part in cases.goldens().items():
             (target / f"{name}.txt").write_text(written(part), encoding="utf-8")
+    if arguments.out is None:
+        (target / "providers.json").write_text(providers.written(), encoding="utf-8")
     print(f"Written: {target}/*.txt. Next: git diff tests/golden", file=sys.stderr)
     return 0
 

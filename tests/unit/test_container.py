@@ -48,8 +48,9 @@ PORTS = {
     "keys": ports.APIKeyPort,
     "templates": ports.TemplateProcessorPort,
     "http": ports.HTTPPort,
+    "integrations": ports.IntegrationPort,
 }
-GIVEN = {"integrations", "typescript", "ir"}
+GIVEN = {"typescript", "ir"}
 """Ports of which this version ships no adapter."""
 DIAGRAM = {
     "version": "light",

@@ -89,6 +89,7 @@ class IntegrationPort(Protocol):
         timeout: float | None = None,
         max_retries: int = 3,
         idempotency_key: str | None = None,
+        **more: Any,
     ) -> Any:
         """Call an operation and return its answer as a JSON value.
 
@@ -98,6 +99,8 @@ class IntegrationPort(Protocol):
             timeout: seconds.
             max_retries: retries after transient failures.
             idempotency_key: the same for every attempt at the same work.
+            more: given only when they are not the defaults: `repeated` (an earlier attempt at the same work may have been sent),
+                `all` and `limit` (pages of a list), `progress` (a function that hears of each page, given with these two).
 
         Raises:
             ServiceError: the provider refuses or cannot be reached.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 from dipeo_nb.domain.nodes import IntegratedApiNode
-from dipeo_nb.errors import NodeExecutionError
+from dipeo_nb.domain.plan import PlanNode
+from dipeo_nb.domain.ports import Services
+from dipeo_nb.errors import DipeoError, NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
 
@@ -15,6 +17,22 @@ PORT = "integrations"
 API_TIMEOUT = 30.0
 """Seconds when the node names none (DiPeO's default)."""
 TIMEOUT = None  # the operation has its own, and so has each of its retries
+
+
+def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
+    """Why a node cannot run here: there is no such operation, or it has no such parameter."""
+    spec = cast(IntegratedApiNode, node.spec)
+    check = getattr(services.integrations, "check_node", None)  # a port of the user's own need not have it
+    if check is None or "{{" in spec.provider + spec.operation:
+        return None
+    try:
+        if not spec.operation:
+            names = ", ".join(cast(Any, services.integrations).operations_of(spec.provider))
+            return f"'{node.label}' names no operation of {spec.provider}.", f"Set `operation` to one of: {names}."
+        check(spec.provider, spec.operation, dict(spec.config), paged=spec.all or spec.limit is not None)
+    except DipeoError as error:
+        return f"{node.label}: {error.message}", error.hint or "Correct the node."
+    return None
 
 
 async def run(context: NodeContext) -> Output:
@@ -30,6 +48,9 @@ async def run(context: NodeContext) -> Output:
     # The config lies over a mapping that arrives unlabelled.
     arrived = context.inputs.values.get("default")
     brought = plain(arrived) if isinstance(arrived, Mapping) else {}
+    known = getattr(port, "accepted", None)  # a port of the user's own need not have it
+    if brought and known is not None and (names := known(spec.provider, spec.operation)) is not None:
+        brought = {name: value for name, value in brought.items() if name in names}
     answer = await port.execute(
         spec.provider,
         spec.operation,
@@ -39,5 +60,15 @@ async def run(context: NodeContext) -> Output:
         timeout=API_TIMEOUT if spec.timeout is None else spec.timeout,
         max_retries=spec.max_retries,
         idempotency_key=context.idempotency_key,
+        **_more(context, spec),
     )
     return Output(answer, meta={"provider": spec.provider, "operation": spec.operation})
+
+
+def _more(context: NodeContext, spec: IntegratedApiNode) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    if context.attempt > 1:
+        more["repeated"] = True
+    if spec.all or spec.limit is not None:
+        more |= {"all": spec.all, "limit": spec.limit, "progress": lambda said: context.log("info", said)}
+    return more

@@ -66,6 +66,11 @@ class CheckedIntegrations:
     def operations(self) -> Mapping[str, Sequence[str]]:
         return self._integrations.operations()
 
+    def accepted(self, provider: str, operation: str) -> frozenset[str] | None:
+        """The parameters of an operation, where the service knows them."""
+        known = getattr(self._integrations, "accepted", None)
+        return None if known is None else known(provider, operation)
+
     async def execute(self, provider: str, operation: str, **options: Any) -> Any:
         self._gate.require("service", f"{provider}.{operation}")
         return await self._integrations.execute(provider, operation, **options)

@@ -74,7 +74,7 @@ def test_they_are_the_ports():
 
 
 @pytest.mark.parametrize(
-    ("kind", "port"), [("integrated_api", "integrations"), ("typescript_ast", "typescript"), ("ir_builder", "ir")]
+    ("kind", "port"), [("typescript_ast", "typescript"), ("ir_builder", "ir")]
 )
 def test_without_an_adapter_nothing_runs(tmp_path: Path, kind: str, port: str):
     """Said before the run, by validate too (with the exit code of a run that is refused), and with what to give."""

@@ -1,0 +1,1 @@
+"""Manifests of the providers that come with this package, and their hooks."""

@@ -1,0 +1,73 @@
+"""The integrations of a session, made when something uses them: most runs call no provider, and reading manifests takes time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipeo_nb.domain.ports import APIKeyPort, Clock, HTTPPort
+
+if TYPE_CHECKING:
+    from dipeo_nb.integrations.providers import IntegratedApiService
+
+
+class IntegrationsOnUse:
+    """`IntegrationPort` over an `IntegratedApiService` with all manifests, made on first use.
+
+    Args:
+        base: the base directory, whose folder `integrations` may have manifests.
+        locks: folder for the locks of tokens.
+        trusted: whether the user trusts a file.
+        reserved: whether a name has the key of something else.
+    """
+
+    def __init__(
+        self, base: Path, locks: Path, *, keys: APIKeyPort, http: HTTPPort, clock: Clock, trusted: Callable[[Path], bool],
+        reserved: Callable[[str], bool],
+    ) -> None:  # fmt: skip
+        self._base = base
+        self._locks = locks
+        self._keys = keys
+        self._http = http
+        self._clock = clock
+        self._trusted = trusted
+        self._reserved = reserved
+        self._service: IntegratedApiService | None = None
+        self._guard = threading.Lock()
+
+    @property
+    def service(self) -> IntegratedApiService:
+        """The service itself."""
+        with self._guard:
+            if self._service is None:
+                from dipeo_nb.integrations.caller import Limits
+                from dipeo_nb.integrations.manifest_provider import Surroundings
+                from dipeo_nb.integrations.providers import IntegratedApiService
+                from dipeo_nb.integrations.registry import Registry
+
+                near = Surroundings(self._keys, self._http, self._clock, Limits(self._clock), self._locks)
+                self._service = IntegratedApiService(
+                    registry=Registry(self._base, self._trusted, self._reserved), surroundings=lambda: near
+                )
+            return self._service
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.service, name)
+
+    def operations(self) -> Mapping[str, Sequence[str]]:
+        return self.service.operations()
+
+    async def execute(self, provider: str, operation: str, **options: Any) -> Any:
+        return await self.service.execute(provider, operation, **options)
+
+    def initialize(self) -> None:
+        """Nothing: it is made on first use."""
+
+    async def cleanup(self) -> None:
+        """Close the providers that were used."""
+        if self._service is not None:
+            await self._service.cleanup()
