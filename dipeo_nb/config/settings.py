@@ -13,7 +13,6 @@ import platformdirs
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     PrivateAttr,
     SecretStr,
     SerializerFunctionWrapHandler,
@@ -21,6 +20,7 @@ from pydantic import (
     field_validator,
     model_serializer,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dipeo_nb.common import child_environment, clock, lazy
 from dipeo_nb.config.addresses import ollama_address
@@ -50,7 +50,7 @@ else:
     request = lazy.module("urllib.request")  # brings an HTTP client and TLS
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """Everything that can be configured; see each field for variable, unit and default.
 
     Reading a field whose only value is a suggestion of the folder that has not been approved raises SettingNotApprovedError.
@@ -62,7 +62,7 @@ class Settings(BaseModel):
         ConfigurationError: a value is invalid, there is no such setting, or a file cannot be read.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=False)
 
     base_dir: AbsolutePath = setting("DIPEO_BASE_DIR", default=None, scope="personal")
     """Root of all relative names in diagrams (DIPEO_BASE_DIR; default: the current directory)."""
@@ -183,6 +183,18 @@ class Settings(BaseModel):
     _waiting: dict[str, Any] = PrivateAttr(default_factory=dict)
     """Suggestions of the folder; they have no effect until approved."""
     _sources: Sources = PrivateAttr()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Use only what `Sources` has chosen, since the effect of a value depends on its origin."""
+        return (init_settings,)
 
     def __init__(self, **given: Any) -> None:
         sources = Sources.read(FIELDS)

@@ -75,6 +75,5 @@ def to_strawberry_type(py_type: Any) -> str:
     text = str(py_type)
     for _ in range(MAX_DEPTH):  # from the inside
         text = re.sub(r"\b[Dd]ict(?:\[[^\[\]]*\])?(?!\[)", "JSON", text)
-    for word, made in (("Any", "JSON"), ("datetime", "DateTime"), ("list", "List"), ("set", "List"), ("Set", "List")):
-        text = re.sub(rf"\b{word}\b", made, text)
-    return text
+    made = {"Any": "JSON", "datetime": "DateTime", "list": "List", "set": "List", "Set": "List"}
+    return re.sub(r"\b(?:Any|datetime|list|set|Set)\b", lambda found: made[found[0]], text)

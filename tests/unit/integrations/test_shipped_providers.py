@@ -9,7 +9,7 @@ import pytest
 
 from tests.golden.providers import NAMES, REGISTRY, requests, written
 
-GOLDEN = Path(__file__).parent / "golden" / "providers.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "providers.json"
 
 
 def test_every_request_is_the_golden_one():

@@ -33,7 +33,7 @@ from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.security.environment import EnvironmentAPIKeyService, service_of
-from tests.test_architecture import FILES, PACKAGE
+from tests.support.source_tree import FILES, PACKAGE
 
 CLASS = '''
 from dipeo_nb.llm.providers.echo import EchoClient

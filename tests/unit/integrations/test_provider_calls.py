@@ -24,8 +24,8 @@ from dipeo_nb.errors import (
     ValidationError,
 )
 from dipeo_nb.integrations.manifest_provider import Call
-from tests.llm_wire import run
-from tests.provider_server import Asked, FakeClock, Keys, Reply, WebServer, provider, serving
+from tests.support.provider_server import Asked, FakeClock, Keys, Reply, WebServer, provider, serving
+from tests.support.wire_openai import run
 
 KEY = "demo-key-1234567"
 DEMO = """

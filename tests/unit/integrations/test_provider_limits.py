@@ -13,8 +13,8 @@ from dipeo_nb.integrations.limits import Usage, closed, reserve, wait_asked
 from dipeo_nb.integrations.manifest import Limit, Retry
 from dipeo_nb.integrations.manifest_provider import Call
 from dipeo_nb.integrations.paging import next_link
-from tests.llm_wire import run
-from tests.provider_server import Asked, FakeClock, Reply, provider, serving
+from tests.support.provider_server import Asked, FakeClock, Reply, provider, serving
+from tests.support.wire_openai import run
 
 
 def times(limit: Limit, arrivals: list[float]) -> list[float]:
