@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
+from types import CoroutineType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ async def uncancelled(work: Awaitable[T]) -> T:
 
 def begun(work: Awaitable[None]) -> Awaitable[None] | None:
     """Begin *work*, as awaiting it would. Return None when it is done already, else what is to be awaited at once in this task."""
-    if not isinstance(work, Coroutine):
+    if not isinstance(work, CoroutineType):
         return work
     try:
         return _Begun(work, work.send(None))
@@ -41,7 +42,7 @@ def begun(work: Awaitable[None]) -> Awaitable[None] | None:
 class _Begun:
     """The rest of a coroutine that waits for *awaited*."""
 
-    def __init__(self, work: Coroutine[Any, Any, None], awaited: Any) -> None:
+    def __init__(self, work: CoroutineType[Any, Any, None], awaited: Any) -> None:
         self._work, self._awaited = work, awaited
 
     def __await__(self) -> Generator[Any, Any, None]:

@@ -1,11 +1,11 @@
 """Converts Python values to values of a run: one conversion, where a value enters it.
 
 Run inputs, outputs of nodes, published variables and variables of code jobs are *plain values*: None, booleans, whole
-numbers, floats (NaN and the infinities too), texts that UTF-8 can hold, lists, and mappings with texts as keys. A plain
-value is recorded and restored without any change, so a node sees the same before and after a resume, in a fork and in a
-sub-diagram. `plain_value` makes one of everything that has an obvious form (docs/values.md is the table), and raises
-`UnsupportedValueError`, which names the place and the next action, for what has none. It never calls `str` or `repr` on an
-object it does not know, never follows a cycle, and takes a bounded number of steps.
+numbers, floats (NaN and the infinities too), texts that UTF-8 can hold, lists, and mappings with texts as keys. A plain value is
+recorded and restored without any change, so a node sees the same before and after a resume, in a fork and in a sub-diagram.
+`plain_value` makes one of everything that has an obvious form (docs/values.md is the table), and raises `UnsupportedValueError`, which
+names the place and the next action, for what has none. It never calls `str` or `repr` on an object it does not know, never follows a
+cycle, and takes a bounded number of steps.
 
 Standard library only and without imports of this package: the worker process of code jobs loads this file, too. Libraries
 (numpy, pandas, pydantic, attrs) are recognised without importing them.
@@ -76,6 +76,9 @@ class UnsupportedValueError(ValueError):
 
 def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
     """Whether a value is plain as it stands. Runs over everything that nodes give, so it is written for speed."""
+    kind = type(value)
+    if kind is dict and len(value) < 9 and levels and all(map(_is_simple, value, value.values())):
+        return True  # as most are
     left, level = MAX_VALUES, [value]
     seen: set[int] = set()
     shared = False
@@ -92,8 +95,7 @@ def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
             elif kind is float or kind is bool or item is None:
                 continue
             elif kind is list or kind is dict:
-                left -= len(item)
-                if left < 0 or depth == levels:
+                if (left := left - len(item)) < 0 or depth == levels:
                     return False
                 if item:
                     if id(item) in seen:
@@ -113,6 +115,12 @@ def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
             return not shared or _fits(value, levels, {})
         level = below
     return False
+
+
+def _is_simple(key: Any, item: Any) -> bool:
+    kind = type(item)
+    simple = item.isascii() if kind is str else -1e300 < item < 1e300 if kind is int else item is None or kind in (float, bool)
+    return simple and type(key) is str and key.isascii()
 
 
 def _fits(value: Any, levels: int, measured: dict[int, tuple[int, int] | None]) -> bool:
@@ -135,9 +143,7 @@ def _fits(value: Any, levels: int, measured: dict[int, tuple[int, int] | None]) 
     return deep <= levels and size <= MAX_VALUES
 
 
-def plain_value(
-    value: Any, name: str = "value", *, lossy: bool = False, levels: int = MAX_DEPTH, iterators: bool = True
-) -> Any:
+def plain_value(value: Any, name: str = "value", *, lossy: bool = False, levels: int = MAX_DEPTH, iterators: bool = True) -> Any:
     """A plain value of its own (nothing is shared with *value*).
 
     Args:
@@ -147,15 +153,13 @@ def plain_value(
         iterators: False to refuse iterators, which reading uses up.
 
     Raises:
-        UnsupportedValueError: something in it has no form, two keys of a mapping would become one, it contains itself, or it
-            is too deep or too large.
+        UnsupportedValueError: something in it has no form, two keys would become one, it contains itself, is too deep or too large.
     """
     return _Conversion(name, lossy, levels, iterators and not lossy).convert(value)
 
 
 def well_formed(text: str) -> str:
-    """*text* as UTF-8 can hold it: halves of a surrogate pair are joined, a lone half is written as its escape
-    sequence, `\\udXXX`."""
+    """*text* as UTF-8 can hold it: halves of a surrogate pair are joined, a lone half is written as its escape, `\\udXXX`."""
     if text.isascii() or _fits_utf8(text):
         return text
     joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
@@ -163,8 +167,7 @@ def well_formed(text: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The plain value of a JSON text. NaN and Infinity within it are read, as Python writes them; alone they are
-    words.
+    """The plain value of a JSON text. NaN and Infinity within it are read, as Python writes them; alone they are words.
 
     Raises:
         ValueError: it is not JSON, or it is too deep.
@@ -243,10 +246,7 @@ class _Conversion:
     """One walk through a value."""
 
     def __init__(self, name: str, lossy: bool, levels: int, iterators: bool) -> None:
-        self._name = name
-        self._lossy = lossy
-        self._iterators = iterators
-        self._levels = levels
+        self._name, self._lossy, self._iterators, self._levels = name, lossy, iterators, levels
         self._path: list[Any] = []
         self._open: set[int] = set()
         """Identities of the containers that the walk is in."""

@@ -254,6 +254,7 @@ class Execution:
 
     async def _whole(self, loop: asyncio.AbstractEventLoop) -> RunState:
         control = self._control
+        run_log.enter(run_log.NOWHERE)  # until a node is at work; the run may be part of a node's
         timer: asyncio.TimerHandle | None = None
         beating = loop.create_task(control.beat(self.services.store, BEAT_S, lambda: self.journal.unrecorded is None))
         with run_log.listening():

@@ -34,6 +34,7 @@ TEXT_LIMIT = 100_000
 PROGRESS_LIMIT = 200
 """Lines of progress kept per node."""
 _ABSENT: Any = object()
+_RUNNING, _COMPLETED, _MAXITER_REACHED = Status.RUNNING, Status.COMPLETED, Status.MAXITER_REACHED
 
 
 @dataclass(slots=True)
@@ -265,10 +266,11 @@ class RunState:
             self.labels.setdefault(event.node_id, cast(NodeStarted, event.payload).get("label", event.node_id))
         if node.started_at is None:
             self.order.append(event.node_id)
-        node.status = Status.RUNNING
+        node.status = _RUNNING
         node.started_at = event.occurred_at
         node.text = ""
-        node.progress.clear()
+        if node.progress:
+            node.progress.clear()
         node.error = None
 
     def _node_output(self, event: Event) -> None:
@@ -297,11 +299,11 @@ class RunState:
                 pass
 
     def _node_completed(self, event: Event) -> None:
-        assert event.node_id is not None
-        p = cast(NodeCompleted, event.payload)
-        node = self.nodes[event.node_id]
-        node.status = p.get("status", Status.COMPLETED)
-        if node.status == Status.MAXITER_REACHED:
+        p: NodeCompleted = event.payload  # pyright: ignore[reportAssignmentType] - a call less
+        node_id: str = event.node_id  # pyright: ignore[reportAssignmentType]
+        node = self.nodes[node_id]
+        node.status = status = p.get("status", _COMPLETED)
+        if status == _MAXITER_REACHED:
             return  # nothing ran: the last output was passed on
         node.runs = p.get("run", node.runs + 1)
         node.ended_at = event.occurred_at
@@ -313,7 +315,7 @@ class RunState:
         if meta:  # most nodes have none
             self._with_meta(event, node, meta)
         if p.get("node_type") == "endpoint":
-            self.outputs[self.label(event.node_id)] = node.output
+            self.outputs[self.label(node_id)] = node.output
 
     def _with_meta(self, event: Event, node: NodeState, meta: NodeMeta) -> None:
         node.retries += meta.get("retries", 0)

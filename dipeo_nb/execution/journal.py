@@ -100,10 +100,11 @@ class Journal:
         self._interval = interval
         self._sign = sign
         self._on_failure = on_failure
-        self._pending: list[Event] = []
-        self._idle = asyncio.Event()
-        """Set while no commit is under way."""
-        self._idle.set()
+        self.pending: list[Event] = []
+        """Events that wait for a commit."""
+        self._committing = False
+        self._commit_ended = asyncio.Event()
+        """Tells those who wait for the commit under way that it has ended."""
         self._applying = threading.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._timed: asyncio.Task[None] | None = None
@@ -113,11 +114,6 @@ class Journal:
         self._publishing: asyncio.Timeout | None = None
         self._hurried = False
         self._ended = False
-
-    @property
-    def pending(self) -> bool:
-        """Whether events wait for a commit."""
-        return bool(self._pending)
 
     def restore(self, state: RunState) -> None:
         """Go on from what was stored before the run was cut off."""
@@ -135,7 +131,7 @@ class Journal:
         if self._ended:
             return
         self.seq += 1
-        self._pending.append(_new(Event, (self.seq, kind, self._run_id, self._now(), node_id, payload)))
+        self.pending.append(_new(Event, (self.seq, kind, self._run_id, self._now(), node_id, payload)))
 
     def emit_last(self, kind: EventType, payload: Mapping[str, Any]) -> None:
         """Note the final event of the run."""
@@ -144,7 +140,7 @@ class Journal:
 
     def withdraw_last(self) -> None:
         """Take the final event back, which is pending still."""
-        self._pending.pop()
+        self.pending.pop()
         self.seq -= 1
         self._ended = False
 
@@ -183,7 +179,7 @@ class Journal:
     def _flush_now(self) -> None:
         self._timer = None
         if self._timed is None or self._timed.done():
-            self._timed = asyncio.get_running_loop().create_task(self.commit())
+            self._timed = asyncio.get_running_loop().create_task(self._commit_apart())
             self._timed.add_done_callback(self._flushed)
 
     def _flushed(self, task: asyncio.Task[None]) -> None:
@@ -194,24 +190,28 @@ class Journal:
 
     async def flush(self) -> None:
         """Commit what is pending. Whoever is cancelled while it waits learns it when the commit is done."""
-        await uncancelled(self.commit())
+        await uncancelled(self._commit_apart())
+
+    async def _commit_apart(self) -> None:
+        """`commit`, in a task that may have been made in the context of a node."""
+        run_log.enter(run_log.NOWHERE)
+        await self.commit()
 
     async def commit(self) -> None:
-        """As `flush`, for callers that are not cancelled, which saves a task.
+        """As `flush`, for callers that are not cancelled and not in the context of a node, which saves a task.
 
         Raises:
             StorageError: the store refused; the events are still pending.
         """
-        idle = self._idle
-        while not idle.is_set():
-            await idle.wait()
-        if not self._pending:
+        while self._committing:
+            self._commit_ended.clear()
+            await self._commit_ended.wait()
+        if not self.pending:
             return
-        idle.clear()
-        token = run_log.enter(run_log.NOWHERE)  # may be called in the context of a node
+        self._committing = True
         try:
-            events = list(map(self._sign, self._pending))  # now, since their numbers may have changed until here
-            self._pending = []
+            events = list(map(self._sign, self.pending))  # now, since their numbers may have changed until here
+            self.pending = []
             if self.unrecorded is None:
                 self._snapshots.before(events, self.state)
                 try:
@@ -231,8 +231,8 @@ class Journal:
                     _LOG.warning("Run %s: %s", self._run_id, error if str(error) else slow)
                 self._unpublished += len(events)
         finally:
-            run_log.leave(token)
-            idle.set()
+            self._committing = False
+            self._commit_ended.set()
 
     async def _shown(self, rest: Awaitable[None]) -> None:
         """Wait until events are published that subscribers do not take at once."""
@@ -268,7 +268,7 @@ class Journal:
         if isinstance(error, asyncio.CancelledError) and await uncancelled(self._is_stored(events[-1])):
             self._apply(events)
             raise error
-        self._pending[:0] = events
+        self.pending[:0] = events
         if isinstance(error, StorageError) or not isinstance(error, Exception):
             raise error
         raise StorageError(
@@ -313,14 +313,14 @@ class Journal:
         Raises:
             StorageError: not even that can be stored.
         """
-        whole = [event._replace(payload=legible(event.payload)) for event in self._pending]
-        self._pending = whole
+        whole = [event._replace(payload=legible(event.payload)) for event in self.pending]
+        self.pending = whole
         try:
             await self.commit()
         except StorageError:
             first = whole[:1] if not self._committed and len(whole) > 1 else []
             self.seq = self._committed + len(first) + 1
-            self._pending = [*first, whole[-1]._replace(seq=self.seq)]
+            self.pending = [*first, whole[-1]._replace(seq=self.seq)]
             await self.commit()
 
 

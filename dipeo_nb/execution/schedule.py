@@ -447,8 +447,11 @@ class Scheduler:
         node.watched = -1
         if plan.loops:
             here = stamp[: plan.entry]
-            node.visits = node.visits + 1 if here <= node.entry or not node.visits else 1
-            node.entry = max(node.entry, here)
+            if here == node.entry:
+                node.visits += 1
+            else:
+                node.visits = node.visits + 1 if here < node.entry or not node.visits else 1
+                node.entry = max(node.entry, here)
             if node.visits > self._limit + plan.limit:
                 self._finished = True
                 self._commands.append(Exhausted(node.index, node.visits - 1))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
-from dipeo_nb.execution.state.blobs import SharedValues
 from dipeo_nb.execution.state.packed_log import PackedLog
 from dipeo_nb.execution.state.rules import answered, check_claim, check_delete, check_order, final_status, relatives
 
@@ -17,7 +16,6 @@ class InMemoryRunStore(RunStore):
 
     def __init__(self) -> None:
         self._runs: dict[str, PackedLog] = {}
-        self._shared: dict[str, SharedValues] = {}
         self._claimed: set[str] = set()
         """Runs that ended and go on."""
         self._answers: dict[str, dict[str, str]] = {}
@@ -34,25 +32,17 @@ class InMemoryRunStore(RunStore):
     async def append(self, events: Sequence[Event]) -> None:
         if not events:
             return
-        log = self._runs.get(events[0].run_id)
         run_id = events[0].run_id
+        log = self._runs.get(run_id)
         attached = self._attached.pop(run_id, None) if self._attached else None
-        ended = log is not None and log[-1].type in FINAL_EVENTS and run_id not in self._claimed
+        ended = log is not None and log.last.type in FINAL_EVENTS and run_id not in self._claimed
         check_order(events, len(log) if log is not None else 0, ended)
         self._claimed.discard(run_id)
-        known = self._shared.setdefault(run_id, SharedValues()) if log is None else self._shared[run_id]
+        if log is None:
+            log = self._runs[run_id] = PackedLog(run_id)
         for event in events:
-            kind = event.type
-            if (kind is EventType.NODE_COMPLETED or kind is EventType.EXECUTION_STARTED) and (
-                payload := known.shared(event.payload)
-            ) is not event.payload:
-                event = event._replace(payload=payload)
-            if log is None:
-                log = self._runs[run_id] = PackedLog(event)
-            else:
-                log.append(event)
-        assert log is not None
-        if attached is not None and attached.seq <= log[-1].seq:
+            log.append(event)
+        if attached is not None and attached.seq <= len(log):
             self._snapshots.setdefault(run_id, {})[attached.kind] = attached
 
     async def snapshot(self, run_id: str, kind: str) -> Snapshot | None:
@@ -63,7 +53,7 @@ class InMemoryRunStore(RunStore):
 
     async def put_snapshot(self, snapshot: Snapshot) -> None:
         log = self._runs.get(snapshot.run_id)
-        if log is None or log[-1].seq < snapshot.seq:
+        if log is None or len(log) < snapshot.seq:
             return
         kept = self._snapshots.setdefault(snapshot.run_id, {})
         before = kept.get(snapshot.kind)
@@ -123,7 +113,7 @@ class InMemoryRunStore(RunStore):
         family, above = relatives(parents, run_ids)
         check_delete([] if mine else going, family, above)
         for run_id in family:
-            del self._runs[run_id], self._shared[run_id]
+            del self._runs[run_id]
             self._answers.pop(run_id, None)
             self._snapshots.pop(run_id, None)
             self._claimed.discard(run_id)
@@ -131,7 +121,7 @@ class InMemoryRunStore(RunStore):
 
     @staticmethod
     def _summary(log: PackedLog) -> RunSummary:
-        first, last = log[0], log[-1]
+        first, last = log[0], log.last
         ended = last.type in FINAL_EVENTS
         return RunSummary(
             first.run_id,

@@ -1,77 +1,58 @@
-"""The log of one run in memory, most of it as bytes: events are made of several objects each, and Python's garbage collector would
-go through those of a long run again and again."""
+"""The log of one run in memory, most of it as bytes: an event is made of several objects, and Python's garbage collector would go
+through those of a long run again and again."""
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterator, Sequence
-from typing import overload
+from collections.abc import Sequence
+from typing import Any, overload
 
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.execution.state.blobs import LIMIT, SharedValues
 
-PACK = 64
-"""Events that are packed together."""
-_LARGE = 1024 * PACK
-"""Bytes beyond which they are not: big values are shared with other events, and are few objects."""
 _TYPES = tuple(EventType)
 _NUMBERS = {kind: number for number, kind in enumerate(_TYPES)}
+_FORM = 2
+"""Version of `marshal` that takes the least time."""
 
 
 class PackedLog(Sequence[Event]):
-    """Events of one run, numbered from 1 without gap. The latest ones are kept as they are."""
+    """Events of one run. Equal big values in their payloads become one object."""
 
-    def __init__(self, first: Event) -> None:
-        self._first = first
-        self._packs: list[bytes | list[Event]] = []
-        self._latest = [first]
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._events: list[bytes | Event] = []
+        self._values = SharedValues()
+        self.last: Event
+        """The latest one."""
 
     def append(self, event: Event) -> None:
-        latest = self._latest
-        latest.append(event)
-        if len(latest) >= 2 * PACK:
-            self._packs.append(_packed(latest[:PACK]))
-            del latest[:PACK]
+        self.last = event
+        try:
+            form: Any = event[0], _NUMBERS[event[1]], event[3], event[4], event[5]
+            packed = marshal.dumps(form, _FORM)
+        except ValueError:  # some object that is no plain value
+            packed = None
+        if packed is None or len(packed) > LIMIT:
+            self._events.append(event._replace(payload=self._values.shared(event.payload)))
+        else:
+            self._events.append(packed)
 
     def __len__(self) -> int:
-        return PACK * len(self._packs) + len(self._latest)
-
-    def __iter__(self) -> Iterator[Event]:
-        for pack in tuple(self._packs):
-            yield from self._unpacked(pack)
-        yield from self._latest
+        return len(self._events)
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
     @overload
     def __getitem__(self, index: slice) -> list[Event]: ...
     def __getitem__(self, index: int | slice) -> Event | list[Event]:
-        if not isinstance(index, slice):
-            if index == -1:
-                return self._latest[-1]
-            return self._first if index == 0 else self[range(len(self))[index] :][0]
-        begin, end, step = index.indices(len(self))
-        if step != 1:
-            return list(self)[index]
-        first = min(begin // PACK, len(self._packs))
-        found: list[Event] = []
-        for pack in self._packs[first : -(-end // PACK)]:
-            found += self._unpacked(pack)
-        if end > PACK * len(self._packs):
-            found += self._latest
-        return found[begin - PACK * first : max(end - PACK * first, 0)]
+        if isinstance(index, slice):
+            return [self._unpacked(event) for event in self._events[index]]
+        return self._unpacked(self._events[index])
 
-    def _unpacked(self, pack: bytes | list[Event]) -> list[Event]:
-        if isinstance(pack, list):
-            return pack
-        run_id = self._first.run_id
-        return [Event(seq, _TYPES[kind], run_id, at, node, payload) for seq, kind, at, node, payload in marshal.loads(pack)]
-
-
-def _packed(events: list[Event]) -> bytes | list[Event]:
-    """Events as bytes, where they hold nothing but plain values and are not large."""
-    try:
-        packed = marshal.dumps([(seq, _NUMBERS[kind], at, node, payload) for seq, kind, _, at, node, payload in events])
-    except ValueError:  # some other object
-        return events
-    return packed if len(packed) <= _LARGE else events
+    def _unpacked(self, event: bytes | Event) -> Event:
+        if not isinstance(event, bytes):
+            return event
+        seq, number, at, node_id, payload = marshal.loads(event)
+        return Event(seq, _TYPES[number], self._run_id, at, node_id, payload)
