@@ -1,7 +1,8 @@
 """Plain handlers of users, called in a thread: one that blocks holds no event loop.
 
 One thread calls all of them, those of higher priority first, each with its events in order. It is handed what was published in one
-step of the event loop at once, as waking a thread takes longer than most handlers do. A handler that does not catch up within
+step of the event loop at once, and what is published within the next milliseconds together, as waking a thread takes longer than most
+handlers do. A handler that does not catch up within
 `PATIENCE_S` keeps the thread until it has; nobody waits for it any more, and the others go on in a new thread.
 """
 
@@ -23,6 +24,8 @@ from dipeo_nb.domain.events import Event
 _LOG = logging.getLogger(__name__)
 PATIENCE_S = 1.0
 """Seconds that publishers wait for a handler."""
+PAUSE_S = 0.005
+"""Seconds between two times that a thread is woken: both threads need the interpreter, and passing it to and fro takes long."""
 CROWDED = 1000
 """Events that wait for a handler from which on publishers wait until it has caught up."""
 _REST_S = 10.0
@@ -40,6 +43,7 @@ class Inbox:
     batches: deque[Sequence[Event]] = field(default_factory=deque[Sequence[Event]])
     unhandled: int = 0
     """Events that wait or are being handled."""
+    dropped: int = 0
     late: bool = False
     """Whether a thread calls this handler alone, and nobody waits for it."""
 
@@ -72,6 +76,10 @@ class PlainHandlers:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
+        self._new: deque[tuple[Inbox, Sequence[Event]]] = deque()
+        """What was published since `_wake` was last called."""
+        self._news = 0
+        """Events in it."""
         self._due: set[Inbox] = set()
         """Those with unhandled events."""
         self.crowded = False
@@ -79,30 +87,22 @@ class PlainHandlers:
         self._worker: _Worker | None = None
         """The thread that serves all that are not late."""
         self._waking: asyncio.AbstractEventLoop | None = None
-        """The event loop whose running step ends with a call of `_wake`."""
+        """The event loop that is about to call `_wake`."""
+        self._woken = 0.0
+        """When `_wake` was last called, on the monotonic clock."""
         self._waiters: list[tuple[bool, asyncio.Future[None]]] = []
         """Each with whether it waits for late ones, too."""
         self._watch: asyncio.TimerHandle | None = None
 
-    def put(self, inbox: Inbox, events: Sequence[Event]) -> int:
-        """Have a handler called with events, after earlier ones. Return how many are dropped."""
-        dropped = 0
-        with self._lock:
-            inbox.batches.append(events)
-            inbox.unhandled += len(events)
-            self._due.add(inbox)
-            if inbox.late:
-                while inbox.unhandled > self._limit and len(inbox.batches) > 1:
-                    oldest = len(inbox.batches.popleft())
-                    inbox.unhandled -= oldest
-                    dropped += oldest
-            elif inbox.unhandled >= CROWDED:
-                self.crowded = True
-        loop = asyncio.get_running_loop()
-        if self._waking is not loop:
+    def put(self, inbox: Inbox, events: Sequence[Event]) -> None:
+        """Have a handler called with events, after earlier ones."""
+        self._new.append((inbox, events))
+        self._news += len(events)
+        if self._news >= CROWDED:
+            self.crowded = True
+        if self._waking is not (loop := asyncio.get_running_loop()):
             self._waking = loop
-            loop.call_soon(self._wake)
-        return dropped
+            loop.call_soon(self._wake_in_time)
 
     def clear(self, inbox: Inbox) -> None:
         """Drop what waits for a handler."""
@@ -131,10 +131,28 @@ class PlainHandlers:
 
     # On an event loop.
 
+    def _wake_in_time(self) -> None:
+        """Have the thread look for events, at once if it has not done so just now."""
+        pause = self._woken + PAUSE_S - time.monotonic()
+        if pause > 0:
+            asyncio.get_running_loop().call_later(pause, self._wake)
+        else:
+            self._wake()
+
     def _wake(self) -> None:
         """Have the thread look for events."""
         self._waking = None
+        self._woken = time.monotonic()
         with self._lock:
+            self._news = 0
+            concerned: set[Inbox] = set()
+            while self._new:
+                inbox, events = self._new.popleft()
+                inbox.batches.append(events)
+                inbox.unhandled += len(events)
+                concerned.add(inbox)
+            for inbox in concerned:
+                self._limit_late(inbox)
             if not any(not inbox.late and inbox.batches for inbox in self._due):
                 return
             worker = self._worker
@@ -216,6 +234,17 @@ class PlainHandlers:
         return worker.serving
 
     # With the lock held.
+
+    def _limit_late(self, inbox: Inbox) -> None:
+        """Drop the oldest events beyond the limit, of a handler that nobody waits for."""
+        self._due.add(inbox)
+        if inbox.late:
+            while inbox.unhandled > self._limit and len(inbox.batches) > 1:
+                oldest = len(inbox.batches.popleft())
+                inbox.unhandled -= oldest
+                inbox.dropped += oldest
+        elif inbox.unhandled >= CROWDED:
+            self.crowded = True
 
     def _settle(self, inbox: Inbox) -> None:
         if not inbox.unhandled:

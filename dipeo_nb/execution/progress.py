@@ -184,10 +184,10 @@ class RunProgress:
 
     def inputs_for(self, command: schedule.RunNode) -> Inputs:
         """The inputs of a run, from the outputs that its command names."""
-        sources, outputs = self._sources, self.outputs
-        arrived = [
-            _new(Arrived, (*sources[e], run, fresh, outputs[sources[e][0].source][run])) for e, run, fresh in command[3]
-        ]
+        arrived: list[Arrived] = []
+        for e, run, fresh in command[3]:
+            edge, source_id, label = self._sources[e]
+            arrived.append(_new(Arrived, (edge, source_id, label, run, fresh, self.outputs[edge.source][run])))
         return Inputs(arrived=tuple(arrived))
 
     def seen_by(self, node: PlanNode, inputs: Inputs) -> code_state.View:

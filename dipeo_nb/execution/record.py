@@ -80,14 +80,11 @@ def run_failed(error: DipeoError, status: Status, duration_ms: float, statuses: 
 
 def node_started(node: PlanNode, run: int, inputs: Inputs, attempt: int | None) -> NodeStarted:
     arrived = inputs.arrived
-    payload: NodeStarted = {
-        "label": node.label,
-        "node_type": node.type,
-        "run": run,
-        # Lists, as JSON has them; a cast would be a call more for every run of a node.
-        "inputs": {a[0].label or a[0].target_handle: [a[1], a[3]] for a in arrived},  # pyright: ignore[reportAssignmentType]
-    }
-    if len(payload["inputs"]) < len(arrived):  # two of one name
+    named: Any = {}  # lists, as JSON has them
+    for edge, source_id, _, source_run, _, _ in arrived:
+        named[edge.label or edge.target_handle] = [source_id, source_run]
+    payload: NodeStarted = {"label": node.label, "node_type": node.type, "run": run, "inputs": named}
+    if len(named) < len(arrived):  # two of one name
         payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]  # pyright: ignore[reportGeneralTypeIssues]
     if attempt is not None:
         payload["attempt"] = attempt

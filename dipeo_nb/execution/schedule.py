@@ -244,7 +244,16 @@ class Scheduler:
         """
         self._commands = commands = []
         if type(tick) is Done:
-            self._done(self._nodes[tick[0]], tick[1])
+            node = self._nodes[tick[0]]
+            stamp = node.busy
+            if stamp is None:
+                raise ValueError(f"node {node.index} was not running")
+            node.busy = None
+            node.watched = -1
+            self._busy -= 1
+            for edge in node.routes.get(tick[1]) or node.leaving(tick[1]):
+                self._push(edge, stamp, node.runs, 0)
+            self._left(node)
         else:
             for node in self._nodes:
                 if not node.incoming:
@@ -258,22 +267,8 @@ class Scheduler:
 
     def needed_outputs(self, node: int) -> set[int]:
         """Runs of a node whose output an edge can still ask for."""
-        needed: set[int] = set()
-        for edge in self._nodes[node].outgoing:
-            needed.update(token.run for token in edge.tokens)
-            needed.add(edge.last)
-        return needed
-
-    def _done(self, node: _Node, handles: tuple[str, ...]) -> None:
-        stamp = node.busy
-        if stamp is None:
-            raise ValueError(f"node {node.index} was not running")
-        node.busy = None
-        node.watched = -1
-        self._busy -= 1
-        for edge in node.leaving(handles):
-            self._push(edge, stamp, node.runs, 0)
-        self._left(node)
+        edges = self._nodes[node].outgoing
+        return {edge.last for edge in edges} | {token.run for edge in edges for token in edge.tokens}
 
     def _left(self, node: _Node) -> None:
         """A run or a pass of a node is over."""
@@ -336,7 +331,7 @@ class Scheduler:
         direct = node.direct
         if direct is not None:
             node.direct = None
-            self._start(node, direct[0], [(node.incoming[0], direct, 0)])
+            self._begin(node, direct[0], (_new(Input, (node.incoming[0].index, direct[1], True)),), direct[2])
             return
         if node.busy is not None or not node.queued:
             return
@@ -433,17 +428,20 @@ class Scheduler:
             ]
         for edge, token, many in taken:
             inputs.append(_new(Input, (edge.index, token[1], True)))
-            if many:
-                del edge.tokens[:many]
-                edge.last = token[1]
-                if not edge.data:
-                    node.queued -= many
-                if not edge.tokens and edge.required:
-                    node.have -= 1
-        if node.queued or node.low is not None:
-            heads = [edge.tokens[0].stamp for edge in node.incoming if edge.tokens and not edge.data]
-            node.low = min(heads) if heads else None
-        plan = node.plan
+            del edge.tokens[:many]
+            edge.last = token[1]
+            if not edge.data:
+                node.queued -= many
+            if not edge.tokens and edge.required:
+                node.have -= 1
+        heads = [edge.tokens[0].stamp for edge in node.incoming if edge.tokens and not edge.data] if node.queued else ()
+        node.low = min(heads) if heads else None
+        passes = max((token.passes for edge, token, _ in taken if not edge.data), default=0) if node.max_runs is not None else 0
+        self._begin(node, stamp, tuple(inputs), passes)
+
+    def _begin(self, node: _Node, stamp: Stamp, inputs: tuple[Input, ...], passes: int) -> None:
+        """A node is ready, unless it is at a limit."""
+        plan, runs = node.plan, node.runs
         node.watched = -1
         if plan.loops:
             here = stamp[: plan.entry]
@@ -457,14 +455,13 @@ class Scheduler:
                 self._commands.append(Exhausted(node.index, node.visits - 1))
                 return
         if runs and node.max_runs is not None and runs >= node.max_runs:
-            passes = max(token.passes for edge, token, _ in taken if not edge.data) + 1
-            self._pass_on(node, stamp, passes)
+            self._pass_on(node, stamp, passes + 1)
             return
         node.runs = runs + 1
         node.busy = stamp
         self._active |= node.bit
         self._busy += 1
-        self._commands.append(_new(RunNode, (node.index, runs + 1, stamp, tuple(inputs))))
+        self._commands.append(_new(RunNode, (node.index, runs + 1, stamp, inputs)))
 
     def _pass_on(self, node: _Node, stamp: Stamp, passes: int) -> None:
         """A node at its limit hands its last output on, within its outermost loop."""

@@ -40,8 +40,7 @@ class InMemoryRunStore(RunStore):
         self._claimed.discard(run_id)
         if log is None:
             log = self._runs[run_id] = PackedLog(run_id)
-        for event in events:
-            log.append(event)
+        log.extend(events)
         if attached is not None and attached.seq <= len(log):
             self._snapshots.setdefault(run_id, {})[attached.kind] = attached
 

@@ -27,17 +27,20 @@ class PackedLog(Sequence[Event]):
         self.last: Event
         """The latest one."""
 
-    def append(self, event: Event) -> None:
-        self.last = event
-        try:
-            form: Any = event[0], _NUMBERS[event[1]], event[3], event[4], event[5]
-            packed = marshal.dumps(form, _FORM)
-        except ValueError:  # some object that is no plain value
-            packed = None
-        if packed is None or len(packed) > LIMIT:
-            self._events.append(event._replace(payload=self._values.shared(event.payload)))
-        else:
-            self._events.append(packed)
+    def extend(self, events: Sequence[Event]) -> None:
+        """Append events."""
+        self.last = events[-1]
+        for event in events:
+            seq, kind, _, at, node_id, payload = event
+            form: Any = seq, _NUMBERS[kind], at, node_id, payload
+            try:
+                packed = marshal.dumps(form, _FORM)
+            except ValueError:  # some object that is no plain value
+                packed = None
+            if packed is not None and len(packed) <= LIMIT:
+                self._events.append(packed)
+            else:
+                self._events.append(event._replace(payload=self._values.shared(payload)))
 
     def __len__(self) -> int:
         return len(self._events)

@@ -101,15 +101,16 @@ def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:
     elif stored == 0 and events[0].type is not EventType.EXECUTION_STARTED:
         problem = "a run begins with execution_started"
     else:
-        for place, event in enumerate(events, start=stored + 1):
-            if event.run_id != run_id:
+        for place, (seq, kind, run, *_) in enumerate(events, start=stored + 1):
+            if run != run_id:
                 problem = "the events are of different runs"
-            elif event.seq != place:
-                problem = f"event {event.seq} comes where {place} is due"
-            elif event.type in FINAL_EVENTS and event is not events[-1]:
+            elif seq != place:
+                problem = f"event {seq} comes where {place} is due"
+            elif kind in FINAL_EVENTS and place != stored + len(events):
                 problem = "a final event is not the last one"
-            if problem:
-                break
+            else:
+                continue
+            break
     if problem:
         raise StorageError(
             f"Run {run_id}: {problem}.", hint="Append consecutive events of one run.", operation="append", run_id=run_id

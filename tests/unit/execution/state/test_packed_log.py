@@ -26,7 +26,7 @@ def log_of(count: int) -> tuple[PackedLog, list[Event]]:
     ]
     log = PackedLog("exec_1")
     for event in events:
-        log.append(event)
+        log.extend([event])
     return log, events
 
 
@@ -61,7 +61,7 @@ def test_equal_big_values_are_one_object():
     log = PackedLog("r")
     for n in range(1, 40):
         output: Any = ["x" * 70_000] if n % 8 == 0 else n
-        log.append(Event(n, EventType.NODE_COMPLETED, "r", 0.0, "n", {"output": output}))
+        log.extend([Event(n, EventType.NODE_COMPLETED, "r", 0.0, "n", {"output": output})])
     big = [e.payload["output"] for e in log if isinstance(e.payload["output"], list)]
     assert len(big) == 4
     assert len({id(value[0]) for value in big}) == 1
@@ -71,5 +71,5 @@ def test_the_collector_has_little_to_go_through():
     before = len(gc.get_objects())
     log = PackedLog("r")
     for n in range(1, 3000):
-        log.append(Event(n, EventType.NODE_COMPLETED, "r", 0.0, "n", {"output": {"x": [n]}, "inputs": {"default": ["a", n]}}))
+        log.extend([Event(n, EventType.NODE_COMPLETED, "r", 0.0, "n", {"output": {"x": [n]}, "inputs": {"default": ["a", n]}})])
     assert len(gc.get_objects()) - before < 1000
