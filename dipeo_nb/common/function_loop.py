@@ -234,31 +234,32 @@ class _Call:
     def _begin(self, loop: _Loop) -> None:
         self._beginning = loop.loop.create_task(self._begun(loop))
 
-    async def _begun(self, loop: _Loop) -> Any:
+    async def _begun(self, loop: _Loop) -> None:
         # Only now, as another task may block the loop before this one has its first turn.
         with self._lock:
             if self._asked is not loop:
-                return None
+                return
             self._asked, self._there = None, loop
             self._task = asyncio.current_task()
-        assert self._task is not None
-        self._task.add_done_callback(self._ended)
-        return await self._work()
+        try:
+            value = await self._work()
+        except asyncio.CancelledError:
+            self._ended(None, RuntimeError("CancelledError: its task was cancelled"))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
+            self._ended(None, error)
+        else:
+            self._ended(value, None)
 
     def _cancel(self) -> None:
         assert self._task is not None
         self._task.cancel()
         self._tell(self._news.set)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, value: Any, error: BaseException | None) -> None:
+        # Not in a callback of the task: before that has its turn, another task may block the loop.
         assert self._there is not None
         _LOOPS.release(self._there)
-        if task.cancelled():
-            self._tell(self._end, None, RuntimeError("CancelledError: its task was cancelled"))
-        elif (error := task.exception()) is not None:
-            self._tell(self._end, None, error)
-        else:
-            self._tell(self._end, task.result(), None)
+        self._tell(self._end, value, error)
 
     def _tell(self, callback: Callable[..., object], *args: Any) -> None:
         if not self._here.is_closed():

@@ -13,8 +13,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from dipeo_nb.common import user_code
+from dipeo_nb.common import function_loop, user_code
 from dipeo_nb.common.aio import on_loop
+from dipeo_nb.common.loop import on_library_loop
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
 from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
@@ -24,8 +25,8 @@ from dipeo_nb.events.plain_handlers import Inbox, PlainHandlers
 _LOG = logging.getLogger(__name__)
 CLEANUP_S = 5.0
 """Seconds that `cleanup` waits for a handler that does not return."""
-CHOSEN = 100
-"""Events that a predicate is called for at a time, outside the event loop."""
+TOGETHER = 100
+"""Events that are handed to users' code at a time, outside the event loop."""
 _EVENTS = frozenset([Event])
 _RANK = {EventPriority.CRITICAL: 0, EventPriority.HIGH: 1, EventPriority.NORMAL: 2, EventPriority.LOW: 3}
 
@@ -98,8 +99,8 @@ class _Queue:
     async def until_idle(self) -> None:
         await self.idle.wait()
 
-    def done(self) -> None:
-        self.unfinished -= 1
+    def done(self, count: int = 1) -> None:
+        self.unfinished -= count
         if not self.unfinished:
             self.idle.set()
 
@@ -416,35 +417,39 @@ class InMemoryEventBus:
                     _LOG.warning("An event handler is %d events behind; the oldest are dropped", queue.limit)
 
     async def _serve(self, subscriber: _Subscriber, queue: _Queue) -> None:
+        # Going to another loop or thread takes longer than most handlers do, so events go there together; not many when few may wait.
+        most = min(TOGETHER, max(queue.limit // 10, 1)) if subscriber.apart else 1
         while not queue.closed:
-            event = await queue.get()
-            if subscriber.where is None or not subscriber.apart:
-                await self._handle(subscriber, queue, event)
-                continue
-            events = [event, *queue.waiting(CHOSEN - 1)]
-            chosen = await user_code.in_thread(subscriber.chosen, events)
-            for event, wanted in zip(events, chosen, strict=True):
-                if queue.closed:
-                    return
-                if wanted:
-                    await self._handle(subscriber, queue, event)
-                else:
-                    queue.done()
+            events = [await queue.get(), *queue.waiting(most - 1)]
+            taken = len(events)
+            if subscriber.apart and subscriber.where is not None:
+                chosen = await user_code.in_thread(subscriber.chosen, events)
+                events = [event for event, wanted in zip(events, chosen, strict=True) if wanted]
+            pending = deque(events)
+            handle = functools.partial(_handle, subscriber, pending)
+            while pending and not subscriber.gone:
+                try:
+                    await (function_loop.run(handle) if self._apart and on_library_loop() else handle())
+                except Exception as error:  # noqa: BLE001 - the task there was cancelled by the handler's own doing
+                    subscriber.fail(error, pending.popleft())
+            queue.done(taken)
 
-    async def _handle(self, subscriber: _Subscriber, queue: _Queue, event: Event) -> None:
+
+async def _handle(subscriber: _Subscriber, pending: deque[Event]) -> None:
+    """Call an async handler with each event, and take it off."""
+    _HANDLING.set(subscriber)
+    while pending and not subscriber.gone:
+        event = pending[0]
         try:
-            handled = functools.partial(_handled, subscriber, event)
-            await (user_code.apart(handled) if self._apart else user_code.awaited(handled()))
+            await user_code.awaited(_handled(subscriber, event))
         except Exception as error:  # noqa: BLE001 - reported by `fail`
             subscriber.fail(error, event)
         else:
             subscriber.delivered += 1
-        finally:
-            queue.done()
+        pending.popleft()
 
 
 async def _handled(subscriber: _Subscriber, event: Event) -> None:
-    _HANDLING.set(subscriber)
     result = subscriber.handler(event)
     if result is not None:
         await result

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dipeo_nb.common import function_loop
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import LLMRequest
@@ -372,6 +373,67 @@ BAD: dict[str, Callable[[Event], Any]] = {
 
 def _cancelled() -> None:
     raise asyncio.CancelledError
+
+
+async def _cancels_itself(_: Event) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+def later(handler: Callable[[Event], Any]) -> Callable[[Event], Any]:
+    async def handle(one: Event) -> None:
+        await asyncio.sleep(0)
+        handler(one)
+
+    return handle
+
+
+BAD_ASYNC: dict[str, Callable[[Event], Any]] = {
+    **{kind: later(handler) for kind, handler in BAD.items() if "thread" not in kind},
+    "it never ends": wait_for_ever,
+    "it cancels its own task": _cancels_itself,
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ASYNC)
+def test_a_bad_async_handler_costs_others_no_event(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Async and plain ones, and itself none but that at work: events are handed over together."""
+    monkeypatch.setattr(function_loop, "PATIENCE_S", 0.1)
+    got: list[int] = []
+    later_got: list[int] = []
+    numbers = range(1, 500)
+
+    async def follow(one: Event) -> None:
+        later_got.append(one.seq)
+
+    async def go() -> dict[str, Any]:
+        bus = InMemoryEventBus(apart=True)
+        bus.subscribe(BAD_ASYNC[kind], priority=EventPriority.CRITICAL)
+        bus.subscribe(follow)
+        bus.subscribe(lambda one: got.append(one.seq))
+        for first in numbers[::7]:
+            await bus.publish_batch([event(n) for n in numbers[first - 1 : first + 6]])
+            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            while len(got) < len(numbers) or len(later_got) < len(numbers):
+                await asyncio.sleep(0.01)
+        if kind not in ("it blocks", "it never ends"):
+            await bus.drain()
+        stats = bus.stats()["subscribers"][0]
+        FREE.set()
+        await bus.cleanup()
+        return stats
+
+    stats = run_sync(go())
+    assert got == later_got == list(numbers)
+    if kind not in ("it blocks", "it never ends"):
+        assert stats["failed"] == len(numbers)
+
+
+def test_every_bad_async_handler_is_tried():
+    assert len(BAD_ASYNC) == 7
 
 
 class _Ended(BaseException):
