@@ -105,8 +105,7 @@ class Execution:
             sign=gate.sign,
             on_failure=self._wake,
         )
-        if recovered is not None:
-            self.journal.restore(recovered.state)
+        self.journal.begin(self.progress, recovered)
         self.questions = Questions(
             services.store,
             self.run_id,

@@ -23,7 +23,9 @@ from dipeo_nb.domain.ports import Clock, Services
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution import run_log
 from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.record import log_line
+from dipeo_nb.execution.recovery import Recovered
 from dipeo_nb.execution.snapshots import Snapshots
 
 _LOG = logger(__name__)
@@ -95,7 +97,7 @@ class Journal:
         """Events that are in memory only."""
         self._run_id = state.run_id
         self._store, self._bus = services.store, services.bus
-        self._snapshots = Snapshots(services.store, seq)
+        self._snapshots = Snapshots(services.store, seq, sign)
         self._committed = seq
         self._interval = interval
         self._sign = sign
@@ -115,10 +117,12 @@ class Journal:
         self._hurried = False
         self._ended = False
 
-    def restore(self, state: RunState) -> None:
-        """Go on from what was stored before the run was cut off."""
-        self.state = state
-        self.state.questions.clear()  # they were asked in a process that is gone; their nodes ask again
+    def begin(self, progress: RunProgress, recovered: Recovered | None) -> None:
+        """Record the run whose progress this is; continue from what was stored before it was cut off."""
+        self._snapshots.follow(progress, None if recovered is None else recovered.places)
+        if recovered is not None:
+            self.state = recovered.state
+            self.state.questions.clear()  # they were asked in a process that is gone; their nodes ask again
 
     # Noting events.
 

@@ -86,12 +86,13 @@ class RunProgress:
         """How often runs were begun that were cut off."""
         self.lost: set[NodeRunKey] = set()
         """Runs before the run was cut off whose output held a secret, and so is not known any more."""
-        self.working: set[int] = set()
-        """Nodes at work."""
+        self.working: dict[int, schedule.RunNode] = {}
+        """Nodes at work, and which run of theirs."""
         self.finish: schedule.Finish | None = None
         self.worked_ms = 0.0
         """Milliseconds at work before the run was cut off."""
-        self._scheduler = schedule.Scheduler(plan, max_visits=max_visits)
+        self.max_visits = max_visits
+        self.scheduler = schedule.Scheduler(plan, max_visits=max_visits)
         nodes = plan.nodes
         self._sources = [(edge, nodes[edge.source].id, nodes[edge.source].label) for edge in plan.edges]
         """Of each edge: it, and the id and label of where it comes from."""
@@ -99,12 +100,12 @@ class RunProgress:
         """Whether the code of a node may assign what others see."""
         self._assigned: dict[int, code_state.View] = {}
         """What code had assigned when a node last finished or passed its output on; empty without such code."""
-        self._completed: dict[int, int] = {}
+        self.completed: dict[int, int] = {}
         """Latest finished run of each node."""
-        self._latest: NodeRunKey | None = None
+        self.latest: NodeRunKey | None = None
         """The run of a node that finished last."""
-        self._at_limit: set[int] = set()
-        self._failed: set[int] = set()
+        self.at_limit: set[int] = set()
+        self.failed: set[int] = set()
 
     # Changes.
 
@@ -118,7 +119,7 @@ class RunProgress:
             What there is more to do about: all but runs of nodes, which are `ready`; of these, those that need what is lost.
         """
         notices: list[schedule.Command] = []
-        for command in self._scheduler.step(self.ticks.popleft()):
+        for command in self.scheduler.step(self.ticks.popleft()):
             if type(command) is schedule.RunNode:
                 self.ready.append((command, self.inputs_for(command)))
                 if not self.lost:
@@ -126,7 +127,7 @@ class RunProgress:
             notices.append(command)
             match command:
                 case schedule.PassOn(node=index, run=run):
-                    self._at_limit.add(index)
+                    self.at_limit.add(index)
                     if self.shares_code:
                         code_state.pass_on(self.plan, self._assigned, self.outputs, index, run)
                 case schedule.Finish():
@@ -141,7 +142,7 @@ class RunProgress:
         attempt: int | None = None
         if self.attempts and (before := self.attempts.get(key := (command.node, command.run))):
             attempt = self.attempts[key] = before + 1
-        self.working.add(command.node)
+        self.working[command.node] = command
         return command, inputs, attempt
 
     def complete(self, node: PlanNode, run: int, output: Output, seen: code_state.View) -> None:
@@ -151,18 +152,18 @@ class RunProgress:
             seen: what code had assigned, as the run of the node could know it.
         """
         index = node.index
-        self.working.discard(index)
+        self.working.pop(index, None)
         if self.shares_code:
             view = self._assigned[index] = code_state.after(seen, node, run, output.meta)
             output = output._replace(assigned=view)
-        self._completed[index] = run
-        self._latest = index, run
+        self.completed[index] = run
+        self.latest = index, run
         kept = self.outputs.get(index)
         if kept is None:
             kept = self.outputs[index] = {}
         kept[run] = output
         if len(kept) > KEPT_OUTPUTS:
-            needed = self._scheduler.needed_outputs(index) | {run}
+            needed = self.scheduler.needed_outputs(index) | {run}
             # Inputs are resolved when a run becomes ready, so what is only ready or running needs nothing kept.
             for old in [r for r in kept if r not in needed]:
                 del kept[old]
@@ -175,8 +176,8 @@ class RunProgress:
             handled: the run continues with the error as the node's output.
             seen: as for `complete`.
         """
-        self.working.discard(node.index)
-        self._failed.add(node.index)
+        self.working.pop(node.index, None)
+        self.failed.add(node.index)
         if handled:
             self.complete(node, run, error_output(self.plan, node, error), seen)
 
@@ -200,26 +201,26 @@ class RunProgress:
 
     def completed_runs(self, node: PlanNode) -> int:
         """How often a node has finished."""
-        return self._completed.get(node.index, 0)
+        return self.completed.get(node.index, 0)
 
     def result(self) -> Any:
         """What the run gave: the value of its only endpoint, a mapping when several were reached, the last output without any."""
         ends = {
-            node.label: self.outputs[node.index][self._completed[node.index]].body
+            node.label: self.outputs[node.index][self.completed[node.index]].body
             for node in self.plan.nodes
-            if node.type == "endpoint" and node.index in self._completed
+            if node.type == "endpoint" and node.index in self.completed
         }
         if ends:
             return next(iter(ends.values())) if len(ends) == 1 else ends
-        if self._latest is None:
+        if self.latest is None:
             return None
-        index, run = self._latest
+        index, run = self.latest
         return self.outputs[index][run].body
 
     def statuses(self) -> dict[str, str]:
         """Final status of every node that did not simply complete or fail, by id."""
         nodes = self.plan.nodes
-        statuses = {nodes[i].id: str(Status.MAXITER_REACHED) for i in self._at_limit - self._failed}
+        statuses = {nodes[i].id: str(Status.MAXITER_REACHED) for i in self.at_limit - self.failed}
         statuses |= {nodes[i].id: str(Status.ABORTED) for i in self.working}
         skipped = self.finish.skipped if self.finish is not None else ()
         return statuses | {nodes[i].id: str(Status.SKIPPED) for i in skipped}

@@ -16,14 +16,15 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.payloads import ExecutionStarted, NodeCompleted, NodeError, NodeOutput, NodeStarted
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import UserError
-from dipeo_nb.execution import schedule
+from dipeo_nb.execution import checkpoint, schedule
 from dipeo_nb.execution.asked import OpenQuestions
+from dipeo_nb.execution.checkpoint import LogPlaces
 from dipeo_nb.execution.code_state import View
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.fork import changed_nodes, downstream, reusable
-from dipeo_nb.execution.inputs import Inputs
+from dipeo_nb.execution.inputs import Inputs, Output
 from dipeo_nb.execution.memory import ConversationLog
-from dipeo_nb.execution.progress import RunProgress, holds_hidden
+from dipeo_nb.execution.progress import RunProgress, error_output, holds_hidden
 from dipeo_nb.execution.record import message_of, output_of, published
 from dipeo_nb.execution.run_options import NodeRunKey, RunOptions
 
@@ -46,6 +47,8 @@ class Recovered:
     """The fold over the log."""
     asked: Mapping[str, Mapping[str, Any]]
     """Questions that the log leaves open, see `OpenQuestions.found`."""
+    places: LogPlaces
+    """Where in the log stands what is needed further on."""
     notices: list[schedule.Command] = field(default_factory=list[schedule.Command])
     """`PassOn`, `Finish` and `Exhausted` that the log does not show yet."""
 
@@ -81,6 +84,7 @@ class Recovering:
         self._replaying: _Replaying | None = None
         self._state = RunState()
         self._asked = OpenQuestions()
+        self._places = LogPlaces(plan)
         self._error: Exception | None = None
 
     def take(self, event: Event) -> None:
@@ -91,11 +95,40 @@ class Recovering:
         try:
             if self._replaying is None:
                 self._first, self._replaying = event, _Replaying(self._begun(event))
+                self._replaying.begin()
             self._replaying.take(event)
-            self._state.apply(event)
             self._asked.take(event)
+            self._places.take(event)
+            if event.seq > self._state.events:
+                self._state.apply(event)
         except Exception as error:  # noqa: BLE001 - raised by `result`: who may go on with the log is decided first
             self._error = error
+
+    def restore(self, content: Mapping[str, Any], last: Event, first: Event, events: Iterable[Event], state: RunState) -> None:
+        """Continue from a checkpoint instead of the events up to it.
+
+        Args:
+            last: has the number and the time of the last of them.
+            first: the first of them.
+            events: those that the checkpoint names, in order.
+            state: of the run, at *last* or later.
+
+        Raises:
+            ValueError, TypeError, KeyError, IndexError: the checkpoint is damaged, or of another plan.
+            UserError: see `recovered`.
+        """
+        progress = self._begun(first)
+        waiting = checkpoint.restore(content, progress, self._places)
+        self._replaying = _Replaying(progress)
+        for event in events:
+            self._replaying.reread(event, self._places)
+            if event.type is EventType.INTERACTIVE_PROMPT:
+                self._asked.take(event)
+                self._places.asked.take(event)
+                self._places.prompts[event.payload["request_id"]] = event.seq
+        self._replaying.continue_with(waiting, self._places.began, last.occurred_at)
+        self._first, self._state = first, state
+        self._seq, self._at = last.seq, last.occurred_at
 
     def _begun(self, first: Event) -> RunProgress:
         recorded = cast(ExecutionStarted, first.payload).get("variables", {})
@@ -135,7 +168,7 @@ class Recovering:
             if error := progress.lacking(command):
                 raise error
         notices = replaying.unrecorded()
-        return Recovered(self._first, self._seq, self._at, progress, self._state, self._asked.found, notices)
+        return Recovered(self._first, self._seq, self._at, progress, self._state, self._asked.found, self._places, notices)
 
 
 def begun(plan: Plan, options: RunOptions, found: Recovered | None, log: ConversationLog | None) -> RunProgress:
@@ -166,7 +199,37 @@ class _Replaying:
         self._passes: Counter[int] = Counter()
         """How often the log says of a node that it passed its output on."""
         self._began = self._last = 0.0
-        progress.begin()
+
+    def begin(self) -> None:
+        """The run begins."""
+        self.progress.begin()
+        self._advance()
+
+    def reread(self, event: Event, places: LogPlaces) -> None:
+        """Take from an event what a checkpoint refers to."""
+        progress, index = self.progress, self.progress.plan.by_id.get(event.node_id or "")
+        if index is None:
+            return
+        node = progress.plan.nodes[index]
+        if event.type is EventType.NODE_OUTPUT:
+            self._output(node, cast(NodeOutput, event.payload))
+        elif event.type is EventType.NODE_ERROR:
+            failed = cast(NodeError, event.payload)
+            if places.outputs.get((index, failed["run"])) == event.seq:
+                progress.outputs.setdefault(index, {})[failed["run"]] = error_output(progress.plan, node, failed["error"])
+        elif event.type is EventType.NODE_COMPLETED:
+            completed = cast(NodeCompleted, event.payload)
+            self._messages(completed)
+            values = published(node, completed)
+            progress.variables.update({name: value for name, value in values.items() if places.variables.get(name) == event.seq})
+            if places.outputs.get((index, completed["run"])) == event.seq:
+                progress.outputs.setdefault(index, {})[completed["run"]] = self._recorded(node, completed)
+
+    def continue_with(self, waiting: Iterable[schedule.RunNode], began: float, last: float) -> None:
+        """All that a checkpoint refers to was read; these runs of nodes were not over."""
+        self._began, self._last = began, last
+        for command in waiting:
+            self._waiting[command.node, command.run] = command, self.progress.inputs_for(command)
         self._advance()
 
     def take(self, event: Event) -> None:
@@ -223,17 +286,24 @@ class _Replaying:
             self._passes[node.index] += 1
             return
         progress, run = self.progress, completed["run"]
-        for record in completed.get("meta", {}).get("messages", ()):
-            progress.log.restore(message_of(record))
+        self._messages(completed)
         progress.variables.update(published(node, completed))
+        progress.complete(node, run, self._recorded(node, completed), self._seen(node, run))
+        self._advance()
+
+    def _messages(self, completed: NodeCompleted) -> None:
+        for record in completed.get("meta", {}).get("messages", ()):
+            self.progress.log.restore(message_of(record))
+
+    def _recorded(self, node: PlanNode, completed: NodeCompleted) -> Output:
+        """The output of a run of a node, as far as it is recorded."""
+        progress = self.progress
         output = output_of(completed, progress.log)
         if holds_hidden(output.body) or holds_hidden(output.text):
             if node.type == "start":  # its output is the run's variables, which were given again
-                output = output._replace(body=dict(progress.variables))
-            else:
-                progress.lost.add((node.index, run))
-        progress.complete(node, run, output, self._seen(node, run))
-        self._advance()
+                return output._replace(body=dict(progress.variables))
+            progress.lost.add((node.index, completed["run"]))
+        return output
 
     def _seen(self, node: PlanNode, run: int) -> View:
         _, inputs = self._waiting.pop((node.index, run), (None, Inputs()))

@@ -21,7 +21,9 @@ from dipeo_nb.domain.payloads import ExecutionStarted
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.checkpoint import LogPlaces, checkpoint_of
 from dipeo_nb.execution.fold import NodeState, RunState
+from dipeo_nb.execution.progress import RunProgress
 
 KIND = "state"
 FINAL_EVENTS_FROM = 2_000
@@ -143,32 +145,58 @@ async def recorded_state(store: RunStore, run_id: str, begun: RunState | None = 
 
 
 class Snapshots:
-    """Decides when a run that is going on has a snapshot stored.
+    """Decides when a run that is going on has a snapshot stored, and a checkpoint with it.
 
     Args:
         seq: number of the last event that is stored already.
+        sign: gives an event as it is recorded.
     """
 
-    def __init__(self, store: RunStore, seq: int) -> None:
-        self._attach = getattr(store, "attach_snapshot", None)
+    def __init__(self, store: RunStore, seq: int, sign: Callable[[Event], Event]) -> None:
+        attach = getattr(store, "attach_snapshot", None)
+        self._attach: Callable[[Snapshot], None] | None = (
+            None if getattr(attach, "__func__", None) is RunStore.attach_snapshot else attach
+        )
         self._due = seq + EVERY
+        self._sign = sign
+        self._progress: RunProgress | None = None
+        self._places: LogPlaces | None = None
+
+    def follow(self, progress: RunProgress, places: LogPlaces | None) -> None:
+        """From here on there are checkpoints, too.
+
+        Args:
+            places: of the log so far; None: the run begins.
+        """
+        if self._attach is not None and not progress.shares_code:
+            self._progress, self._places = progress, places or LogPlaces(progress.plan)
 
     def before(self, events: Sequence[Event], state: RunState) -> None:
         """Attach a snapshot to the append of *events*, if it is time for one.
 
         Args:
+            events: all that has happened and is not stored.
             state: the state before them.
         """
-        last = events[-1]
-        ends = last.type in FINAL_EVENTS and last.seq >= FINAL_EVENTS_FROM
-        if self._attach is None or not (ends or last.seq >= self._due):
+        if self._attach is None:
             return
-        if ends:  # whoever opens it reads nothing more
-            state = state.snapshot()
+        if self._places is not None:
             for event in events:
-                state.apply(event)
+                self._places.take(event)
+        last = events[-1]
+        ended = last.type in FINAL_EVENTS
+        if not (last.seq >= self._due or (ended and last.seq >= FINAL_EVENTS_FROM)):
+            return
+        state = state.snapshot()
+        for event in events:
+            state.apply(event)
         snapshot = snapshot_of(state)
         self._attach(snapshot)
+        found = None
+        if self._progress is not None and self._places is not None and not ended:
+            found = checkpoint_of(self._progress, self._places, last, self._sign)
+        if found is not None:  # else, and at the end, the one before stays: a run that failed is resumed from there
+            self._attach(found)
         self._due = last.seq + max(EVERY, _size(snapshot.content) // CHARACTERS_PER_EVENT)
 
 

@@ -41,7 +41,7 @@ class RecordCheck:
         self.first: Event | None = None
         self.holds = True
         """Whether all events that data is read from are signed by this user, and unchanged."""
-        self._signatures = signatures
+        self.signatures = signatures
         self._objects: set[str] = set()
 
     @classmethod
@@ -53,7 +53,7 @@ class RecordCheck:
 
     def take(self, event: Event) -> None:
         self.first = self.first or event
-        self.holds = self.holds and self._signatures.holds(event)
+        self.holds = self.holds and self.signatures.holds(event)
         self._objects |= objects_of(event)
 
     @property

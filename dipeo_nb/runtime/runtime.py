@@ -30,11 +30,10 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import check_services, checked_budget, checked_count, checked_mapping, checked_timeout
-from dipeo_nb.execution.recovery import Recovered, Recovering
+from dipeo_nb.execution.recovery import Recovered
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.run_options import NodeRunKey, RunOptions
-from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.mixins import InitializationMixin
 from dipeo_nb.runtime.answers import answer_question
@@ -43,6 +42,7 @@ from dipeo_nb.runtime.lifecycle import ServiceLifecycle, close
 from dipeo_nb.runtime.lookup import run_named
 from dipeo_nb.runtime.prepared import Prepared, Recovery
 from dipeo_nb.runtime.records import RecordCheck, diagram_and_start
+from dipeo_nb.runtime.resuming import read_log
 from dipeo_nb.runtime.retention import delete_runs, prune
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.security.trust import Allow, Say, Trust
@@ -416,8 +416,7 @@ class Runtime(InitializationMixin):
         options = (started := cast(ExecutionStarted, first.payload)).get("options")
         visits = options["max_iterations"] if options else self.settings.max_iterations
         given = run_inputs(variables or {})
-        record, recovering = RecordCheck(self.trust.signatures), Recovering(plan, variables=given, max_visits=visits)
-        await read_run(store, run_id, record.take, recovering.take)
+        record, recovering = await read_log(store, plan, first, self.trust.signatures, variables=given, max_visits=visits)
         gate = await asyncio.to_thread(
             self._gates.of_record, document, plan, record, trust=trust, allow=allow, model=model, by=by
         )
@@ -426,8 +425,7 @@ class Runtime(InitializationMixin):
         await self._claim(run_id, found)
         row = await store.run(run_id)
         if row is not None and row.events != found.seq:  # the previous owner has appended events since they were read
-            recovering = Recovering(plan, variables=given, max_visits=visits)
-            await read_run(store, run_id, recovering.take)
+            _, recovering = await read_log(store, plan, first, self.trust.signatures, variables=given, max_visits=visits)
             before, found = found, recovering.result()
             live.enter(store, run_id, found, instead_of=before)
         own_models = frozenset(options.get("own_models", ()) if options else ())

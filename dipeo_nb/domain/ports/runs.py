@@ -69,7 +69,7 @@ class RunStore(Protocol):
     def attach_snapshot(self, snapshot: Snapshot) -> None:
         """Store a snapshot with the next `append` to its run, in the same transaction, in place of an earlier one of its kind.
 
-        Only that append counts, whether it succeeds or not. Default: snapshots are not stored.
+        One of each kind may be attached. Only that append counts, whether it succeeds or not. Default: snapshots are not stored.
         """
 
     async def put_snapshot(self, snapshot: Snapshot) -> None:

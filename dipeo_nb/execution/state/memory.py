@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
-from dipeo_nb.domain.ports import RunStore, Snapshot
+from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.execution.state.packed_log import PackedLog
 from dipeo_nb.execution.state.rules import answered, check_claim, check_delete, check_order, final_status, relatives
 
@@ -19,9 +20,6 @@ class InMemoryRunStore(RunStore):
         self._claimed: set[str] = set()
         """Runs that ended and go on."""
         self._answers: dict[str, dict[str, str]] = {}
-        self._attached: dict[str, Snapshot] = {}
-        self._snapshots: dict[str, dict[str, Snapshot]] = {}
-        """By run and kind."""
 
     async def initialize(self) -> None:
         """Nothing to open."""
@@ -34,30 +32,12 @@ class InMemoryRunStore(RunStore):
             return
         run_id = events[0].run_id
         log = self._runs.get(run_id)
-        attached = self._attached.pop(run_id, None) if self._attached else None
         ended = log is not None and log.last.type in FINAL_EVENTS and run_id not in self._claimed
         check_order(events, len(log) if log is not None else 0, ended)
         self._claimed.discard(run_id)
         if log is None:
             log = self._runs[run_id] = PackedLog(run_id)
         log.extend(events)
-        if attached is not None and attached.seq <= len(log):
-            self._snapshots.setdefault(run_id, {})[attached.kind] = attached
-
-    async def snapshot(self, run_id: str, kind: str) -> Snapshot | None:
-        return self._snapshots.get(run_id, {}).get(kind)
-
-    def attach_snapshot(self, snapshot: Snapshot) -> None:
-        self._attached[snapshot.run_id] = snapshot
-
-    async def put_snapshot(self, snapshot: Snapshot) -> None:
-        log = self._runs.get(snapshot.run_id)
-        if log is None or len(log) < snapshot.seq:
-            return
-        kept = self._snapshots.setdefault(snapshot.run_id, {})
-        before = kept.get(snapshot.kind)
-        if before is None or before.version != snapshot.version or before.seq < snapshot.seq:
-            kept[snapshot.kind] = snapshot
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         log = self._runs.get(run_id)
@@ -75,7 +55,7 @@ class InMemoryRunStore(RunStore):
         rows = (self._summary(log) for log in reversed(self._runs.values()))
         if parent is not None or not nested:
             rows = (r for r in rows if r.parent_run_id == parent)
-        return [r for r in rows if status in (None, r.status) and diagram in (None, r.diagram)][:limit]
+        return list(islice((r for r in rows if status in (None, r.status) and diagram in (None, r.diagram)), max(limit, 0)))
 
     async def run(self, run_id: str) -> RunSummary | None:
         log = self._runs.get(run_id)
@@ -114,7 +94,6 @@ class InMemoryRunStore(RunStore):
         for run_id in family:
             del self._runs[run_id]
             self._answers.pop(run_id, None)
-            self._snapshots.pop(run_id, None)
             self._claimed.discard(run_id)
         return family
 

@@ -30,7 +30,7 @@ from dipeo_nb.execution.state.rules import (
     relatives,
     taken_over,
 )
-from dipeo_nb.execution.state.snapshots import SnapshotRow, attached_row, hashes_of, row_of, snapshot_of
+from dipeo_nb.execution.state.snapshots import Attached, SnapshotRow, hashes_of, row_of, rows_of, snapshot_of
 
 
 @logged("append", "events", "runs", "run")
@@ -49,7 +49,7 @@ class PostgresRunStore(RunStore):
         """Of runs that are going on: number of the last event, and whether the run has ended."""
         self._held: set[str] = set()
         """Runs that were begun or claimed here."""
-        self._attached: dict[str, Snapshot] = {}
+        self._attached = Attached()
 
     def __repr__(self) -> str:
         return f"PostgresRunStore({self.place!r})"
@@ -70,7 +70,7 @@ class PostgresRunStore(RunStore):
         if not events:
             return
         first, last = events[0], events[-1]
-        attached = self._attached.pop(first.run_id, None) if self._attached else None
+        attached = self._attached.take(first.run_id)
         stored, ended = self._stored.get(first.run_id) or await self._count(first.run_id)
         try:
             check_order(events, stored, ended)
@@ -78,7 +78,7 @@ class PostgresRunStore(RunStore):
             if first.seq != 1 and first.run_id in self._held and not await self.beat(first.run_id):
                 raise taken_over(first.run_id, "another process") from None
             raise
-        snapshot = attached_row(attached, last.seq)
+        snapshots = rows_of(attached, last.seq)
         batch = batch_of(events)
         columns = [list(column) for column in zip(*batch.events, strict=True)]
         tried = False
@@ -111,7 +111,7 @@ class PostgresRunStore(RunStore):
                     await connection.execute(
                         "UPDATE dipeo_events SET blobs = %s WHERE run_id = %s AND seq = %s", (names, first.run_id, seq)
                     )
-                if snapshot is not None:
+                for snapshot in snapshots:
                     await self._write_snapshot(connection, snapshot)
                 final = last.type in FINAL_EVENTS
                 done = await connection.execute(
@@ -157,7 +157,7 @@ class PostgresRunStore(RunStore):
         return None
 
     def attach_snapshot(self, snapshot: Snapshot) -> None:
-        self._attached[snapshot.run_id] = snapshot
+        self._attached.add(snapshot)
 
     async def put_snapshot(self, snapshot: Snapshot) -> None:
         found = row_of(snapshot)

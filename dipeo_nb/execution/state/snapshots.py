@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dipeo_nb.common.scrub import logger
@@ -34,16 +34,31 @@ def row_of(snapshot: Snapshot) -> SnapshotRow:
     return SnapshotRow((snapshot.run_id, snapshot.kind, snapshot.version, snapshot.seq, text, hashes), blobs)
 
 
-def attached_row(snapshot: Snapshot | None, last: int) -> SnapshotRow | None:
-    """What is stored of a snapshot along with events up to number *last*: events are worth more than their snapshot, so one that
+class Attached:
+    """Snapshots that go with the next append to their runs."""
+
+    def __init__(self) -> None:
+        self._by_run: dict[str, dict[str, Snapshot]] = {}
+
+    def add(self, snapshot: Snapshot) -> None:
+        self._by_run.setdefault(snapshot.run_id, {})[snapshot.kind] = snapshot
+
+    def take(self, run_id: str) -> list[Snapshot]:
+        """Those of a run, which are not attached any more."""
+        return list(self._by_run.pop(run_id, {}).values()) if self._by_run else []
+
+
+def rows_of(snapshots: Iterable[Snapshot], last: int) -> list[SnapshotRow]:
+    """What is stored of snapshots along with events up to number *last*: events are worth more than their snapshots, so one that
     cannot be stored is left out."""
-    if snapshot is None or snapshot.seq > last:
-        return None
-    try:
-        return row_of(snapshot)
-    except StorageError as error:
-        _LOG.warning("Run %s: its snapshot is not stored: %s", snapshot.run_id, error)
-        return None
+    found: list[SnapshotRow] = []
+    for snapshot in snapshots:
+        try:
+            if snapshot.seq <= last:
+                found.append(row_of(snapshot))
+        except StorageError as error:
+            _LOG.warning("Run %s: its snapshot is not stored: %s", snapshot.run_id, error)
+    return found
 
 
 def snapshot_of(run_id: str, kind: str, row: Sequence[object], blobs: Mapping[str, str]) -> Snapshot | None:

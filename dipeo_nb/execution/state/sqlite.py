@@ -39,7 +39,7 @@ from dipeo_nb.execution.state.rules import (
     relatives,
     taken_over,
 )
-from dipeo_nb.execution.state.snapshots import SnapshotRow, attached_row, hashes_of, row_of, snapshot_of
+from dipeo_nb.execution.state.snapshots import Attached, SnapshotRow, hashes_of, row_of, rows_of, snapshot_of
 from dipeo_nb.execution.state.sqlite_file import RunFile
 from dipeo_nb.execution.state.sqlite_schema import SCHEMA_VERSION
 
@@ -67,7 +67,7 @@ class SqliteRunStore(RunStore):
         """Of runs that are going on: number of the last event, and whether the run has ended."""
         self._tokens: dict[str, int] = {}
         """Of the runs that this object began or claimed."""
-        self._attached: dict[str, Snapshot] = {}
+        self._attached = Attached()
         self._file = RunFile(self.path, sync=sync, base=base, on_open=partial(_forget, self._stored, self._tokens))
 
     @property
@@ -85,7 +85,7 @@ class SqliteRunStore(RunStore):
         if not events:
             return
         run_id = events[0].run_id
-        attached = self._attached.pop(run_id, None) if self._attached else None
+        attached = self._attached.take(run_id)
         self._file.check_writable()
         stored, ended = self._stored.get(run_id) or self._count(run_id)
         try:
@@ -94,11 +94,11 @@ class SqliteRunStore(RunStore):
             self._check_held(events)  # what another wrote meanwhile is in the way: that it was taken over is the reason
             raise
         last = events[-1]
-        snapshot = attached_row(attached, last.seq)
+        snapshots = rows_of(attached, last.seq)
         try:
             batch = batch_of(events)
             await self._file.transaction(
-                "append", lambda connection: _write(connection, events, batch, self._token(events), snapshot)
+                "append", lambda connection: _write(connection, events, batch, self._token(events), snapshots)
             )
         except (StorageError, asyncio.CancelledError):
             self._stored.pop(run_id, None)  # how much is stored is looked up by the next append
@@ -160,7 +160,7 @@ class SqliteRunStore(RunStore):
         return None
 
     def attach_snapshot(self, snapshot: Snapshot) -> None:
-        self._attached[snapshot.run_id] = snapshot
+        self._attached.add(snapshot)
 
     async def put_snapshot(self, snapshot: Snapshot) -> None:
         found = row_of(snapshot)
@@ -279,7 +279,7 @@ def _forget(stored: dict[str, tuple[int, bool]], tokens: dict[str, int], forked:
 
 
 def _write(
-    connection: sqlite3.Connection, events: Sequence[Event], batch: Batch, token: int | None, snapshot: SnapshotRow | None
+    connection: sqlite3.Connection, events: Sequence[Event], batch: Batch, token: int | None, snapshots: Sequence[SnapshotRow]
 ) -> None:
     """Store events, within a transaction.
 
@@ -325,7 +325,7 @@ def _write(
             ),
         )
         connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (first.run_id, token))
-    if snapshot is not None:
+    for snapshot in snapshots:
         _write_snapshot(connection, snapshot)
     before = last.seq if first.seq == 1 else first.seq - 1
     if last.type in FINAL_EVENTS:
