@@ -53,6 +53,8 @@ class LogPlaces:
         self.asked = OpenQuestions()
         self.began = 0.0
         """When the run began, or was resumed last."""
+        self.failing = False
+        """A node has failed, and the run with it: the node runs again when the run is resumed, which its progress does not know."""
 
     def take(self, event: Event) -> None:
         kind = event.type
@@ -71,6 +73,8 @@ class LogPlaces:
             failed = cast(NodeError, event.payload)
             if failed.get("handled"):
                 self.outputs[index, failed["run"]] = event.seq
+            else:
+                self.failing = True
         elif kind is EventType.NODE_OUTPUT:
             output = cast(NodeOutput, event.payload)
             if output.get("kind") in _READ and index is not None:
@@ -79,7 +83,7 @@ class LogPlaces:
         elif kind is EventType.INTERACTIVE_PROMPT:
             self.prompts[event.payload["request_id"]] = event.seq
         elif kind is EventType.EXECUTION_STARTED:
-            self.began = event.occurred_at
+            self.began, self.failing = event.occurred_at, False
         if self.prompts:
             self.asked.take(event)
             self.prompts = {request_id: seq for request_id, seq in self.prompts.items() if request_id in self.asked.found}
@@ -91,7 +95,7 @@ def checkpoint_of(progress: RunProgress, places: LogPlaces, last: Event, sign: C
     Returns:
         None: it cannot be had here: the run has not begun or is ending, code shares variables, or a value is not in the log.
     """
-    if progress.shares_code or progress.finish is not None:
+    if progress.shares_code or progress.finish is not None or places.failing:
         return None
     waiting = [*progress.working.values(), *(command for command, _ in progress.ready)]
     edges = progress.plan.edges
@@ -103,6 +107,7 @@ def checkpoint_of(progress: RunProgress, places: LogPlaces, last: Event, sign: C
     attempts = Counter({key: n for command in waiting if (n := progress.attempts[key := (command.node, command.run)])})
     attempts.update(key for command in progress.working.values() if (key := (command.node, command.run)) not in attempts)
     content = {
+        "at": last.occurred_at,
         "plan": _shape(progress.plan, progress.max_visits),
         "scheduler": schedule_state.state_of(progress.scheduler),
         "ticks": [[tick.node, tick.handles] if isinstance(tick, schedule.Done) else [] for tick in progress.ticks],
@@ -123,7 +128,7 @@ def checkpoint_of(progress: RunProgress, places: LogPlaces, last: Event, sign: C
     event = sign(Event(last.seq, EventType.NODE_COMPLETED, last.run_id, last.occurred_at, SIGNED_AS, content))
     if event.payload is content:
         return None  # nobody could tell whose it is
-    return Snapshot(last.run_id, KIND, VERSION, last.seq, {**event.payload, "at": last.occurred_at})
+    return Snapshot(last.run_id, KIND, VERSION, last.seq, event.payload)
 
 
 def signed_event(snapshot: Snapshot) -> Event:
@@ -132,9 +137,8 @@ def signed_event(snapshot: Snapshot) -> Event:
     Raises:
         KeyError: it is no checkpoint.
     """
-    content = dict(snapshot.content)
-    at = content.pop("at")
-    return Event(snapshot.seq, EventType.NODE_COMPLETED, snapshot.run_id, at, SIGNED_AS, content)
+    content = snapshot.content
+    return Event(snapshot.seq, EventType.NODE_COMPLETED, snapshot.run_id, content["at"], SIGNED_AS, content)
 
 
 def events_named(content: Mapping[str, Any]) -> list[int]:

@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dipeo_nb.config import get_settings
+from dipeo_nb.diagram.document import Diagram, load_text
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Snapshot
+from dipeo_nb.events.memory import InMemoryEventBus
 from dipeo_nb.execution import checkpoint, schedule_state, snapshots
+from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Prepared, Runtime, resuming
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.security.signatures import Signatures
 from dipeo_nb.testing import scripted
-from tests.golden import virtual_time
+from tests.golden import cases, runs, virtual_time
 from tests.support import graph_dsl
 from tests.support.graph_shapes import SHAPES, Shape
+from tests.support.waiting import wait_until
 
+HERE = cases.HERE
+KINDS = (
+    "debate.light.yaml", "batch.light.yaml", "failures.light.yaml", "files.light.yaml", "parts.readable.yaml", "persons.light.yaml",
+    "requests.light.yaml", "sub_diagrams.light.yaml", "waits.light.yaml", "guide 5", "06_memory 2",
+)  # fmt: skip
+"""Diagrams of the repository."""
+TALK = """version: light
+persons:
+  Ada: {service: openai, model: gpt-4o}
+nodes:
+- {label: Start, type: start}
+- {label: Ada, type: person_job, props: {person: Ada, default_prompt: "Go on.", max_iteration: 100000}}
+- {label: Enough, type: condition, props: {condition_type: custom, expression: "'yes' in default"}}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Ada}
+- {from: Ada, to: Enough}
+- {from: Enough_condfalse, to: Ada}
+- {from: Enough_condtrue, to: End}
+"""
 SIGNATURES = Signatures(lambda: b"a key")
-EVERY_SHAPE = [case for case in SHAPES if "/" not in case.arrows]
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +74,7 @@ class Keeping(InMemoryRunStore):
         self.commits: list[int] = []
         self.chosen = 0
         self.end: int | None = None
+        self.read = 0
 
     async def append(self, events: Sequence[Event]) -> None:
         self.commits.append(events[-1].seq)
@@ -57,7 +88,9 @@ class Keeping(InMemoryRunStore):
         return None if text is None else Snapshot(run_id, kind, json.loads(text)[0], self.chosen, json.loads(text)[1])
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
-        return [e for e in await super().events(run_id, after=after, limit=limit) if self.end is None or e.seq <= self.end]
+        found = [e for e in await super().events(run_id, after=after, limit=limit) if self.end is None or e.seq <= self.end]
+        self.read += len(found)
+        return found
 
 
 def facts(found: Recovered) -> dict[str, Any]:
@@ -129,3 +162,155 @@ def test_any_checkpoint_and_the_events_after_it_are_the_whole_log(case: Shape):
 
     with graph_dsl.scripted_handlers(decisions, {}, seconds=0.125):
         assert virtual_time.run(go()) > 0
+
+
+async def diagram_compared(document: Diagram) -> int:
+    store = Keeping()
+    async with Runtime(
+        get_settings(), clock=runs.VirtualClock(asyncio.get_running_loop()), store=store, bus=InMemoryEventBus(), http=runs.Web()
+    ) as runtime:
+        prepared = runtime.prepare(document, model=runs.MODEL)
+        assert isinstance(prepared.gate, Gate)
+        prepared.gate.signatures = SIGNATURES
+        execution = runtime.execution(prepared, model=runs.MODEL, max_iterations=100, interaction=runs.Reader())
+        await execution.run()
+        return await compared(store, prepared.plan, execution.run_id)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_diagrams_of_all_kinds(name: str):
+    """Conversations, memory, questions, batches, sub-diagrams, errors that a run continues with, files, servers."""
+    text = cases.repository()[name]
+    with cases.own_folder() as base:
+        shutil.copytree(HERE / "diagrams", base, dirs_exist_ok=True)
+        assert virtual_time.run(diagram_compared(load_text(text, base_dir=base))) > 0
+
+
+def test_code_that_shares_variables_has_no_checkpoint():
+    """Whose values are made from all of the log."""
+    with cases.own_folder() as base:
+        assert virtual_time.run(diagram_compared(load_text(cases.repository()["code.light.yaml"], base_dir=base))) == 0
+
+
+def changed(store: Keeping, seq: int, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the checkpoint at an event, as whoever can write the store may."""
+    version, content = json.loads(store.kept[checkpoint.KIND, seq])
+    change(content)
+    store.kept[checkpoint.KIND, seq] = json.dumps([version, content])
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another run of a node": lambda content: content["waiting"][0].__setitem__(1, 7),
+    "another signature": lambda content: content.update(mac="0" * 64),
+    "no signature": lambda content: content.pop("mac"),
+    "a signature that is none": lambda content: content.update(mac=3),
+    "no time": lambda content: content.pop("at"),
+    "another time": lambda content: content.update(at=1.0),
+    "no scheduler": lambda content: content.pop("scheduler"),
+    "another event for an output": lambda content: content.update(outputs=[[n, run, 1] for n, run, _ in content["outputs"]]),
+    "nothing": lambda content: content.clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_checkpoint_that_somebody_changed_is_not_used(change: str):
+    """The log is read instead, and tells what it told."""
+    assert virtual_time.run(misused(lambda store, seq: changed(store, seq, CHANGES[change])))
+
+
+def test_a_checkpoint_of_another_event_or_version_is_not_used():
+    """Nor one that was moved."""
+
+    def moved(store: Keeping, seq: int) -> None:
+        store.kept[checkpoint.KIND, seq] = store.kept[checkpoint.KIND, store.commits[store.commits.index(seq) - 1]]
+
+    def of_another_version(store: Keeping, seq: int) -> None:
+        store.kept[checkpoint.KIND, seq] = json.dumps([checkpoint.VERSION + 1, json.loads(store.kept[checkpoint.KIND, seq])[1]])
+
+    def without_state(store: Keeping, seq: int) -> None:
+        del store.kept[snapshots.KIND, seq]
+
+    for misuse in (moved, of_another_version, without_state):
+        assert virtual_time.run(misused(misuse)), misuse.__name__
+
+
+async def misused(misuse: Callable[[Keeping, int], None]) -> bool:
+    """Whether a run is read as its log tells it although its checkpoint was meddled with, and all of the log for that."""
+    plan = graph_dsl.drawn("s > a; a > b; b > c; c > d")
+    with graph_dsl.scripted_handlers({}, {}, seconds=0.125):
+        store, run_id = await recorded_run(plan)
+    seq, end = store.commits[-3], store.commits[-2]
+    events = await store.events(run_id)
+    misuse(store, seq)
+    store.chosen, store.end, store.read = seq, end, 0
+    _, recovering = await resuming.read_log(store, plan, events[0], SIGNATURES, variables={}, max_visits=100)
+    found = facts(recovering.result())
+    return found == facts(recovered(plan, events[:end], variables={}, max_visits=100)) and store.read >= end
+
+
+@pytest.mark.parametrize("where", ["an output that is named", "an event after it"])
+def test_a_log_that_somebody_changed_is_not_this_users(where: str):
+    """All of it is looked at, and it is known as changed."""
+    plan = graph_dsl.drawn("s > a; a > b; b > c; c > d")
+
+    async def go() -> None:
+        with graph_dsl.scripted_handlers({}, {}, seconds=0.125):
+            store, run_id = await recorded_run(plan)
+        seq = store.chosen = store.commits[-3]
+        named = checkpoint.events_named(json.loads(store.kept[checkpoint.KIND, seq])[1])
+        log = store._runs[run_id]
+        place = named[-1] - 1 if where == "an output that is named" else len(log) - 2
+        assert log[place].type is T.NODE_COMPLETED
+        log[place] = log[place]._replace(payload={**log[place].payload, "output": "forged"})
+        check, _ = await resuming.read_log(store, plan, log[0], SIGNATURES, variables={}, max_visits=100)
+        assert not check.holds
+        assert store.read >= len(log)
+
+    virtual_time.run(go())
+
+
+def test_a_run_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In a real file, through sessions, twice; few events are read, and the run ends as it would have."""
+    monkeypatch.setattr(snapshots, "EVERY", 50)
+    read: list[int] = []
+    inner = SqliteRunStore.events
+
+    async def events(self: SqliteRunStore, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        found = await inner(self, run_id, after=after, limit=limit)
+        read.append(len(found))
+        return found
+
+    with Session(tmp_path, llm=scripted("no")) as dp:
+        run = dp.start(TALK, max_iterations=1000, view=False)
+        wait_until(lambda: run.state.events > 300)
+        run.stop()
+        run.wait(20)
+    whole = {event.seq: event for event in run.events}
+    for again in range(2):
+        file = tmp_path / ".dipeo/runs.db"
+        with closing(sqlite3.connect(file)) as connection, connection:  # as if the process had been killed some events before
+            ((last,),) = connection.execute("SELECT max(seq) FROM events").fetchall()
+            ((point,),) = connection.execute("SELECT seq FROM snapshots WHERE kind = 'progress'").fetchall()
+            assert last - point < 120
+            connection.execute("DELETE FROM events WHERE seq > ?", (last - 3,))
+            connection.execute("DELETE FROM event_blobs WHERE seq > ?", (last - 3,))
+            connection.execute("DELETE FROM snapshots WHERE seq > ?", (last - 3,))
+            connection.execute("UPDATE runs SET status = 'running', ended_at = NULL, pid = 1, process_start = 'gone', events = ?", (last - 3,))
+        with Session(tmp_path, llm=scripted("no")) as dp, monkeypatch.context() as patch:
+            patch.setattr(SqliteRunStore, "events", events)
+            read.clear()
+            resumed = dp.resume(run.id, view=False)
+            assert sum(read) < last
+            wait_until(lambda run=resumed, end=last + 100: run.state.events > end)
+            resumed.stop()
+            resumed.wait(20)
+        found = list(resumed.events)
+        assert [e.seq for e in found] == list(range(1, len(found) + 1))
+        assert all(whole[e.seq] == e for e in found if e.seq <= last - 3)
+        whole = {event.seq: event for event in found}
+        assert resumed.state == RunState.fold(found)
+        assert resumed.state.resumed == again + 1
+        runs_of = [e.payload["run"] for e in found if e.type is T.NODE_COMPLETED and e.payload["label"] == "Ada"]
+        assert runs_of == list(range(1, len(runs_of) + 1)), "no run of a node is lost, and none is made twice"
+        ids = [message["id"] for message in resumed.state.conversation]
+        assert len(set(ids)) == len(ids)
