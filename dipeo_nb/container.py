@@ -15,7 +15,6 @@ from dipeo_nb.common.open_on_use import call_lifecycle
 from dipeo_nb.common.root import own_root
 from dipeo_nb.common.scrub import redact_logs_of_libraries, redactor
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
-from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.ports import (
     APIKeyPort,
     ArtifactStorePort,
@@ -36,33 +35,38 @@ from dipeo_nb.domain.ports import (
     TemplateProcessorPort,
 )
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
-from dipeo_nb.events.memory import InMemoryEventBus
-from dipeo_nb.execution.code_runner import ProcessCodeRunner
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
-from dipeo_nb.integrations.http import HTTPClient
 from dipeo_nb.integrations.on_use import IntegrationsOnUse
-from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import names_other_key
-from dipeo_nb.security.keys import APIKeyChain
 from dipeo_nb.security.trust import Trust
-from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
-from dipeo_nb.storage.conversation import (
-    InMemoryConversationRepository,
-    InMemoryPersonRepository,
-    SqliteConversationRepository,
-    SqlitePersonRepository,
-)
-from dipeo_nb.storage.json_db import DBOperationsDomainService
-from dipeo_nb.storage.local import LocalBlobAdapter, LocalFileSystemAdapter
 
 if TYPE_CHECKING:
+    from dipeo_nb.diagram import templates
+    from dipeo_nb.events import memory as event_memory
     from dipeo_nb.events import redis as event_redis
     from dipeo_nb.events import telemetry as opentelemetry
+    from dipeo_nb.execution import code_runner
     from dipeo_nb.execution.state import postgres
-    from dipeo_nb.storage import cloud
+    from dipeo_nb.integrations import http
+    from dipeo_nb.llm import service as llm_service
+    from dipeo_nb.security import keys as api_keys
+    from dipeo_nb.storage import artifacts as artifact_store
+    from dipeo_nb.storage import cloud, conversation, json_db, local
     from dipeo_nb.storage import redis as storage_redis
-else:  # each needs an optional package
+else:
+    # A command that only lists runs opens a run store, and no other service.
+    templates = lazy.module("dipeo_nb.diagram.templates")
+    event_memory = lazy.module("dipeo_nb.events.memory")
+    code_runner = lazy.module("dipeo_nb.execution.code_runner")
+    http = lazy.module("dipeo_nb.integrations.http")
+    llm_service = lazy.module("dipeo_nb.llm.service")
+    api_keys = lazy.module("dipeo_nb.security.keys")
+    artifact_store = lazy.module("dipeo_nb.storage.artifacts")
+    conversation = lazy.module("dipeo_nb.storage.conversation")
+    json_db = lazy.module("dipeo_nb.storage.json_db")
+    local = lazy.module("dipeo_nb.storage.local")
+    # Each of these needs an optional package.
     event_redis = lazy.module("dipeo_nb.events.redis")
     opentelemetry = lazy.module("dipeo_nb.events.telemetry")
     postgres = lazy.module("dipeo_nb.execution.state.postgres")
@@ -130,24 +134,24 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
                 given[name] = _Withheld(default)
         return given[name]
 
-    keys = chosen("keys", lambda: APIKeyChain.of(settings))
+    keys = chosen("keys", lambda: api_keys.APIKeyChain.of(settings))
     blobs = chosen("blobs", lambda: _blobs(settings))
-    files = chosen("files", lambda: LocalFileSystemAdapter.of(settings))
+    files = chosen("files", lambda: local.LocalFileSystemAdapter.of(settings))
     return Services(
-        llm=chosen("llm", lambda: LLMService(settings, keys)),
+        llm=chosen("llm", lambda: llm_service.LLMService(settings, keys)),
         files=files,
-        db=chosen("db", lambda: DBOperationsDomainService(files)),
+        db=chosen("db", lambda: json_db.DBOperationsDomainService(files)),
         store=chosen("store", lambda: run_store(settings)),
         bus=chosen("bus", lambda: _bus(settings)),
         blobs=blobs,
-        artifacts=chosen("artifacts", lambda: ArtifactStoreAdapter(blobs)),
+        artifacts=chosen("artifacts", lambda: artifact_store.ArtifactStoreAdapter(blobs)),
         conversations=chosen("conversations", lambda: _conversations(settings)),
         persons=chosen("persons", lambda: _persons(settings)),
         keys=keys,
-        templates=chosen("templates", SimpleTemplateProcessor),
-        code=chosen("code", lambda: lambda: ProcessCodeRunner(settings.base_dir, settings.passed_variables)),
+        templates=chosen("templates", lambda: templates.SimpleTemplateProcessor()),
+        code=chosen("code", lambda: lambda: code_runner.ProcessCodeRunner(settings.base_dir, settings.passed_variables)),
         clock=chosen("clock", SystemClock),
-        http=chosen("http", lambda: HTTPClient(max_size=settings.max_file_size)),
+        http=chosen("http", lambda: http.HTTPClient(max_size=settings.max_file_size)),
         integrations=chosen("integrations", lambda: _integrations(settings, given)),
         typescript=given.get("typescript"),
         ir=given.get("ir"),
@@ -207,13 +211,13 @@ def run_store(settings: Settings) -> RunStore:
 
 def _blobs(settings: Settings) -> BlobStorePort:
     if settings.blob_store is None:
-        return LocalBlobAdapter(own_root(settings.base_dir).below("blobs"))
+        return local.LocalBlobAdapter(own_root(settings.base_dir).below("blobs"))
     return cloud.blob_store(settings.blob_store)
 
 
 def _bus(settings: Settings) -> EventBus:
     if settings.event_bus in ("memory", "memory:"):
-        return InMemoryEventBus(settings.event_queue_size, apart=True)
+        return event_memory.InMemoryEventBus(settings.event_queue_size, apart=True)
     url = settings.redis_url if settings.event_bus == "redis" else settings.event_bus
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigurationError(
@@ -248,7 +252,7 @@ def _integrations(settings: Settings, given: Mapping[str, Any]) -> IntegrationPo
 def _conversations(settings: Settings) -> ConversationRepository:
     place = settings.conversation_store or ""
     if place in ("memory:", ":memory:"):
-        return InMemoryConversationRepository()
+        return conversation.InMemoryConversationRepository()
     if "://" in place:
         if not place.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigurationError(
@@ -256,13 +260,13 @@ def _conversations(settings: Settings) -> ConversationRepository:
                 hint="Set DIPEO_CONVERSATION_STORE to the path of a file, redis://host:6379/0, or memory:.",
             )
         return storage_redis.RedisConversationRepository(place)
-    return SqliteConversationRepository(_conversation_file(settings), base=settings.base_dir)
+    return conversation.SqliteConversationRepository(_conversation_file(settings), base=settings.base_dir)
 
 
 def _persons(settings: Settings) -> PersonRepository:
     if settings.conversation_store in ("memory:", ":memory:"):
-        return InMemoryPersonRepository()
-    return SqlitePersonRepository(_conversation_file(settings), base=settings.base_dir)
+        return conversation.InMemoryPersonRepository()
+    return conversation.SqlitePersonRepository(_conversation_file(settings), base=settings.base_dir)
 
 
 def _conversation_file(settings: Settings) -> Path:

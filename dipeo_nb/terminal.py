@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.text import money, visible
@@ -27,8 +28,6 @@ from dipeo_nb.domain.payloads import (
     NodeStarted,
     ProgressOutput,
 )
-from dipeo_nb.domain.ports import Question
-from dipeo_nb.execution.fold import RunState
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -36,8 +35,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dipeo_nb.domain.events import Event
+    from dipeo_nb.domain.ports import Question
+    from dipeo_nb.execution import fold
     from dipeo_nb.execution.engine import Execution
+    from dipeo_nb.execution.fold import RunState
     from dipeo_nb.execution.replay import Replay
+else:
+    fold = lazy.module("dipeo_nb.execution.fold")  # not for `--help`, nor for a line that is said
 
 
 # What a run looks like.
@@ -81,7 +85,7 @@ class Lines(View):
     """One line per start and end of a node, for logs and pipes; what a loop gives again and again is counted."""
 
     def __init__(self) -> None:
-        self.state = RunState()
+        self.state = fold.RunState()
         self._progress: dict[str, int] = {}
         self._latest: dict[str, str] = {}
         """The latest result of each node, as it is shown."""
@@ -156,7 +160,7 @@ class Live(View):
     """Seconds between two drawings at least."""
 
     def __init__(self) -> None:
-        self.state = RunState()
+        self.state = fold.RunState()
         self.console = new_console()
         self._drawn = 0.0
         self._note = ""

@@ -7,14 +7,21 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common import lazy
 from dipeo_nb.config import Settings, get_settings
-from dipeo_nb.diagram.document import Diagram, load, load_text
-from dipeo_nb.domain.plan import Plan
 from dipeo_nb.errors import ConfigurationError, ValidationError
-from dipeo_nb.execution.nested import askers
 from dipeo_nb.terminal import safe
+
+if TYPE_CHECKING:
+    from dipeo_nb.diagram import document
+    from dipeo_nb.diagram.document import Diagram
+    from dipeo_nb.domain.plan import Plan
+    from dipeo_nb.execution import nested
+else:  # `runs` and `keys` read no diagram
+    document = lazy.module("dipeo_nb.diagram.document")
+    nested = lazy.module("dipeo_nb.execution.nested")
 
 STDIN = "-"
 """The name of a diagram that comes through a pipe."""
@@ -45,14 +52,14 @@ def _log_from(level: str) -> None:
 def load_diagram(file: str, format: str | None, settings: Settings) -> Diagram:
     """The diagram of a file, of a name, or of stdin."""
     if file != STDIN:
-        return load(file, format=format, base_dir=settings.base_dir)
+        return document.load(file, format=format, base_dir=settings.base_dir)
     if sys.stdin is None or sys.stdin.isatty():
         raise ValidationError("Nothing comes through a pipe.", hint="Use for example `cat diagram.yaml | dipeo-nb validate -`.")
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValidationError(f"What comes through the pipe is not UTF-8: {error.reason}.", hint="Convert it first.") from error
-    return load_text(text, format=format, base_dir=settings.base_dir)
+    return document.load_text(text, format=format, base_dir=settings.base_dir)
 
 
 def parse_inputs(given: Sequence[str]) -> dict[str, Any]:
@@ -99,7 +106,7 @@ def parse_answers(given: Sequence[str], plan: Plan, base_dir: Path) -> dict[str,
     answers: dict[str, list[str]] = {}
     if not given:
         return answers
-    asking = askers(plan, base_dir)
+    asking = nested.askers(plan, base_dir)
     for text in given:
         ends = (at for at in range(len(text) - 1, -1, -1) if text[at] == "=")
         at = next((at for at in ends if asking.known(text[:at])), -1)

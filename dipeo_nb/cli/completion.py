@@ -9,20 +9,35 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from dipeo_nb.common.loop import run_sync
-from dipeo_nb.config import Settings, get_settings
-from dipeo_nb.container import run_store
-from dipeo_nb.diagram import detect
-from dipeo_nb.diagram.document import load
+from dipeo_nb.common import lazy
 from dipeo_nb.domain.enums import NodeType, Status
-from dipeo_nb.domain.nodes import NODE_SPECS
-from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import DipeoError
-from dipeo_nb.execution.run_list import short_id, short_length
-from dipeo_nb.llm import catalogue, model_store, providers
+
+if TYPE_CHECKING:
+    from dipeo_nb import config, container
+    from dipeo_nb.common import loop
+    from dipeo_nb.config import Settings
+    from dipeo_nb.diagram import detect
+    from dipeo_nb.diagram import document as documents
+    from dipeo_nb.domain import nodes
+    from dipeo_nb.domain.ports import RunStore
+    from dipeo_nb.execution import run_list
+    from dipeo_nb.llm import catalogue, model_store, providers
+else:  # every command names its completers, and only a shell that completes asks them
+    config = lazy.module("dipeo_nb.config")
+    container = lazy.module("dipeo_nb.container")
+    loop = lazy.module("dipeo_nb.common.loop")
+    detect = lazy.module("dipeo_nb.diagram.detect")
+    documents = lazy.module("dipeo_nb.diagram.document")
+    nodes = lazy.module("dipeo_nb.domain.nodes")
+    run_list = lazy.module("dipeo_nb.execution.run_list")
+    catalogue = lazy.module("dipeo_nb.llm.catalogue")
+    model_store = lazy.module("dipeo_nb.llm.model_store")
+    providers = lazy.module("dipeo_nb.llm.providers")
 
 Completer = Callable[[typer.Context, str], list[str]]
 RUNS = 30
@@ -46,7 +61,7 @@ def _completer(offered: Callable[[typer.Context, Settings], Iterable[str]]) -> C
 def _settings(ctx: typer.Context) -> Settings:
     """The settings, with the base directory that is typed already."""
     given = ctx.params.get("base_dir")
-    settings = get_settings()
+    settings = config.get_settings()
     return settings if given is None else settings.model_copy(update={"base_dir": Path(given).resolve()})
 
 
@@ -79,9 +94,9 @@ def _runs(ctx: typer.Context, settings: Settings) -> Iterable[str]:
         finally:
             await store.cleanup()
 
-    ids = run_sync(read(run_store(settings)))
-    length = short_length(ids)
-    return [*(short_id(run_id, length) for run_id in ids), *ids]
+    ids = loop.run_sync(read(container.run_store(settings)))
+    length = run_list.short_length(ids)
+    return [*(run_list.short_id(run_id, length) for run_id in ids), *ids]
 
 
 def _asking(ctx: typer.Context, settings: Settings) -> Iterable[str]:
@@ -90,7 +105,7 @@ def _asking(ctx: typer.Context, settings: Settings) -> Iterable[str]:
     name: str | None = ctx.params.get("file") or next((word for word in ctx.args if not word.startswith("-")), None)
     if name is None or name == "-":
         return []
-    document = load(name, base_dir=settings.base_dir)
+    document = documents.load(name, base_dir=settings.base_dir)
     return [f"{node.label}=" for node in document.nodes if node.type == NodeType.USER_RESPONSE]
 
 
@@ -99,6 +114,6 @@ models = _completer(_models)
 services = _completer(_services)
 runs = _completer(_runs)
 answers = _completer(_asking)
-node_types = _completer(lambda ctx, settings: NODE_SPECS)
+node_types = _completer(lambda ctx, settings: nodes.NODE_SPECS)
 formats = _completer(lambda ctx, settings: detect.FORMATS)
 statuses = _completer(lambda ctx, settings: map(str, Status))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from dipeo_nb.cli.arguments import STDIN, load_diagram, settings_for
 from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.options import AsJson, BaseDir, File, Format
 from dipeo_nb.cli.output import count, print_diagnostics
+from dipeo_nb.common import lazy
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.paths import from_home
 from dipeo_nb.common.text import visible, visible_json
@@ -23,14 +24,23 @@ from dipeo_nb.common.values import json_text
 from dipeo_nb.config import Settings
 from dipeo_nb.diagram.detect import check_format, format_of_name
 from dipeo_nb.diagram.document import Diagram
-from dipeo_nb.diagram.schema import light_schema
 from dipeo_nb.domain.diagnostics import Diagnostic, has_errors
 from dipeo_nb.domain.enums import Severity
 from dipeo_nb.errors import DiagramError, DipeoError, InvalidDiagramError, ValidationError
-from dipeo_nb.runtime import Runtime
-from dipeo_nb.security.folder_settings import pending_settings, settings_listing
-from dipeo_nb.security.trust import Trust
 from dipeo_nb.terminal import safe, say
+
+if TYPE_CHECKING:
+    from dipeo_nb import container
+    from dipeo_nb.diagram import schema as schemas
+    from dipeo_nb.runtime import compiling
+    from dipeo_nb.security import folder_settings
+    from dipeo_nb.security import trust as trusted
+else:
+    container = lazy.module("dipeo_nb.container")
+    schemas = lazy.module("dipeo_nb.diagram.schema")
+    compiling = lazy.module("dipeo_nb.runtime.compiling")
+    folder_settings = lazy.module("dipeo_nb.security.folder_settings")
+    trusted = lazy.module("dipeo_nb.security.trust")
 
 app = typer.Typer()
 
@@ -87,9 +97,9 @@ def trust(
 ) -> int:
     """Trust a folder with all below it, now and later, or exactly one diagram as it is now."""
     settings = settings_for(base_dir)
-    record = Trust(settings)
+    record = trusted.Trust(settings)
     if list_ or path is None:
-        lines = record.lines() if path is None else settings_listing(path, settings=settings)
+        lines = record.lines() if path is None else folder_settings.settings_listing(path, settings=settings)
         for line in lines:
             print(safe(line))
         return ExitCode.DONE
@@ -98,7 +108,7 @@ def trust(
         print(f"Forgotten: {gone}" if gone else f"{safe(path)} was not trusted.")
         return ExitCode.DONE
     if from_home(path).is_dir():
-        shown = pending_settings(path, settings=settings)
+        shown = folder_settings.pending_settings(path, settings=settings)
         folder = record.trust_folder(Path(path), shown=shown)
         print(f"Trusted from now on: {safe(str(folder))} with all below it")
         for setting in shown:
@@ -174,7 +184,7 @@ def render(
 @app.command()
 def schema() -> int:
     """Print the JSON Schema of the light format, for editors."""
-    print(visible_json(json_text(light_schema(), indent=2)))
+    print(visible_json(json_text(schemas.light_schema(), indent=2)))
     return ExitCode.DONE
 
 
@@ -203,7 +213,7 @@ def _as_diagnostic(error: DipeoError, file: str) -> Diagnostic:
 def _found_here(settings: Settings, document: Diagram) -> list[Diagnostic]:
     """The findings about a valid diagram, with what of it cannot run here."""
     try:
-        return list(Runtime(settings).compile(document).diagnostics)
+        return list(compiling.runnable_plan(document, settings.base_dir, container.build(settings)).diagnostics)
     except InvalidDiagramError as error:
         return list(error.diagnostics)
 

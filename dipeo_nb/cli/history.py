@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.group import COMMANDS
 from dipeo_nb.cli.options import AsJson, BaseDir, RunId
 from dipeo_nb.cli.output import count, for_terminal
+from dipeo_nb.common import lazy
 from dipeo_nb.common.atomic import replacing, write_atomic
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.text import did_you_mean, visible_json
@@ -25,17 +26,27 @@ from dipeo_nb.container import run_store
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.errors import ValidationError
-from dipeo_nb.execution.asked import OpenQuestions, path_of
-from dipeo_nb.execution.compare import compare
 from dipeo_nb.execution.fold import RunState
-from dipeo_nb.execution.metrics import Counting, summarize
-from dipeo_nb.execution.nested import question_names
 from dipeo_nb.execution.run_list import listed, recorded_states
 from dipeo_nb.execution.snapshots import read_run, recorded_state
-from dipeo_nb.execution.state.blobs import LineWriter
-from dipeo_nb.runtime import Runtime
-from dipeo_nb.runtime.lookup import run_named
 from dipeo_nb.terminal import new_console, new_table, safe, say
+
+if TYPE_CHECKING:
+    from dipeo_nb import runtime as runtimes
+    from dipeo_nb.execution import asked as questions
+    from dipeo_nb.execution import compare as comparing
+    from dipeo_nb.execution import metrics as measuring
+    from dipeo_nb.execution import nested as nested_runs
+    from dipeo_nb.execution.state import blobs
+    from dipeo_nb.runtime import Runtime, lookup
+else:  # listing runs needs none
+    runtimes = lazy.module("dipeo_nb.runtime")
+    comparing = lazy.module("dipeo_nb.execution.compare")
+    measuring = lazy.module("dipeo_nb.execution.metrics")
+    nested_runs = lazy.module("dipeo_nb.execution.nested")
+    questions = lazy.module("dipeo_nb.execution.asked")
+    blobs = lazy.module("dipeo_nb.execution.state.blobs")
+    lookup = lazy.module("dipeo_nb.runtime.lookup")
 
 app = typer.Typer()
 runs = typer.Typer(help=COMMANDS["runs"].help, no_args_is_help=False)
@@ -72,7 +83,7 @@ def _runs(
             store = run_store(settings)
             await store.initialize()
             try:
-                whole = None if parent is None else (await run_named(store, parent)).run_id
+                whole = None if parent is None else (await lookup.run_named(store, parent)).run_id
                 found = await store.runs(limit=limit, status=status, diagram=diagram, parent=whole, nested=nested)
                 return list(found), [] if as_json else await recorded_states(store, found)
             finally:
@@ -102,7 +113,7 @@ def runs_delete(
     async def delete(runtime: Runtime) -> list[str]:
         return await runtime.delete_runs([(await runtime.summary(given)).run_id for given in run_ids])
 
-    with Runtime(settings_for(base_dir)) as runtime:
+    with runtimes.Runtime(settings_for(base_dir)) as runtime:
         deleted = run_sync(delete(runtime))
     return _report_deleted(deleted, as_json)
 
@@ -120,7 +131,7 @@ def runs_prune(
 ) -> int:
     """Forget old runs with those of their sub-diagrams; those that go on are left alone. Conditions must hold together."""
     _check_status(status)
-    with Runtime(settings_for(base_dir)) as runtime:
+    with runtimes.Runtime(settings_for(base_dir)) as runtime:
         found = run_sync(runtime.prune(older_than=_seconds(older_than), keep=keep, status=status, dry_run=dry_run))
     if dry_run and not as_json:
         for run_id in found:
@@ -180,7 +191,7 @@ def answer(
 
     A run that was interrupted takes the answer when it is resumed.
     """
-    with Runtime(settings_for(base_dir)) as runtime:
+    with runtimes.Runtime(settings_for(base_dir)) as runtime:
         row, node = run_sync(_answered(runtime, run_id, answer))
     print(f"Answered: {safe(node, 60)} of {row.run_id}")
     if row.status == "interrupted":
@@ -191,25 +202,25 @@ def answer(
 async def _answered(runtime: Runtime, run_id: str, given: str) -> tuple[RunSummary, str]:
     """Give the answer of `NODE=TEXT`, or of a bare TEXT; the row of the run, and the node that asked."""
     row = await runtime.summary(run_id)
-    asked = OpenQuestions()
+    asked = questions.OpenQuestions()
     await read_run(runtime.services.store, row.run_id, asked.take)
     waiting = asked.found
     # Labels may hold `=`, so the longest name that fits wins.
     for at in (at for at in range(len(given) - 1, -1, -1) if given[at] == "="):
         name = given[:at]
-        if any(name == p["node_id"] or name in question_names(path_of(p)) for p in waiting.values()):
+        if any(name == p["node_id"] or name in nested_runs.question_names(questions.path_of(p)) for p in waiting.values()):
             return await runtime.answer(row.run_id, given[at + 1 :], node=name), name
     if "=" in given:  # the name of a question that is over, or never was
         await runtime.answer(row.run_id, given, node=given.partition("=")[0])
-    name = "/".join(path_of(next(iter(waiting.values())))) if waiting else ""
+    name = "/".join(questions.path_of(next(iter(waiting.values())))) if waiting else ""
     return await runtime.answer(row.run_id, given), name
 
 
 @app.command()
 def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
     """Say what is different between two runs: model, inputs, the diagram, what every node did. Exit code 1: something is."""
-    with Runtime(settings_for(base_dir)) as runtime:
-        found = compare(*(run_sync(_state(runtime, run_id)) for run_id in (before, after)))
+    with runtimes.Runtime(settings_for(base_dir)) as runtime:
+        found = comparing.compare(*(run_sync(_state(runtime, run_id)) for run_id in (before, after)))
     print(for_terminal(str(found)))
     return ExitCode.FAILED if found.different else ExitCode.DONE
 
@@ -217,12 +228,12 @@ def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
 @app.command()
 def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
     """Say in words and a table where the time and the money of a run went."""
-    counting, state = Counting(), RunState()
-    with Runtime(settings_for(base_dir)) as runtime:
+    counting, state = measuring.Counting(), RunState()
+    with runtimes.Runtime(settings_for(base_dir)) as runtime:
         run_sync(_read(runtime, run_id, counting.take, state.apply))
     metrics = replace(counting.result(), status=str(state.status))
     console = new_console(stderr=False)
-    console.print(safe(" ".join(summarize(metrics))))
+    console.print(safe(" ".join(measuring.summarize(metrics))))
     if rows := metrics.rows:
         table = new_table(*rows[0])
         for row in rows:
@@ -244,11 +255,11 @@ def export(
     kind = Path(out).suffix.lower() if out is not None else ".json"
     if kind not in (".jsonl", ".json"):
         raise ValidationError(f"A run is not written as '{kind}'.", hint="Say -o FILE.jsonl or FILE.json.")
-    with Runtime(settings_for(base_dir)) as runtime:
+    with runtimes.Runtime(settings_for(base_dir)) as runtime:
         if out is not None and kind == ".jsonl":
             run_id = run_sync(runtime.summary(run_id)).run_id
             with replacing(Path(out)) as file:
-                line = LineWriter(lambda text: file.write(f"{text}\n".encode()))
+                line = blobs.LineWriter(lambda text: file.write(f"{text}\n".encode()))
                 run_sync(_read(runtime, run_id, line.write))
             return ExitCode.DONE
         report = json_text(run_sync(_state(runtime, run_id)).report(), indent=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,16 +14,22 @@ from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.group import COMMANDS
 from dipeo_nb.cli.options import AsJson
 from dipeo_nb.cli.prompts import ask_hidden, interactive
+from dipeo_nb.common import lazy
 from dipeo_nb.common.calls import nearest_option
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.text import visible_json
 from dipeo_nb.common.values import json_text
 from dipeo_nb.errors import DipeoError, ValidationError
 from dipeo_nb.llm import providers
-from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import variables_of_services
 from dipeo_nb.security.keys import APIKeyChain, APIKeyService, EnvironmentAPIKeyService, checked_name, overview
 from dipeo_nb.terminal import new_console, new_table, safe, say
+
+if TYPE_CHECKING:
+    from dipeo_nb.llm import service as llm_service
+    from dipeo_nb.llm.service import LLMService
+else:  # for `keys test` only
+    llm_service = lazy.module("dipeo_nb.llm.service")
 
 app = typer.Typer()
 keys = typer.Typer(help=COMMANDS["keys"].help, no_args_is_help=True)
@@ -107,7 +113,7 @@ def keys_test(
     rows = run_sync(chain.list_api_keys())
 
     async def ask() -> list[bool]:
-        llm = LLMService(settings, chain)
+        llm = llm_service.LLMService(settings, chain)
         try:
             return [await _takes(llm, name, rows) for name in asked or _testable(rows)]
         finally:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from dipeo_nb.common.values import json_text
-from dipeo_nb.domain.diagnostics import Diagnostic
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.terminal import new_console, safe, say
+
+if TYPE_CHECKING:
+    from dipeo_nb.domain.diagnostics import Diagnostic
+    from dipeo_nb.execution.fold import RunState
 
 
 def print_diagnostics(found: Sequence[Diagnostic]) -> None:

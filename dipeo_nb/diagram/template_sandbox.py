@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar, cast
 
 from jinja2 import ChainableUndefined, Environment, Undefined, nodes, pass_context, pass_environment
-from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.filters import do_sum
 from jinja2.runtime import Context, LoopContext, Macro
@@ -22,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from dipeo_nb.diagram.metering import MAX_ROUNDS, Meter, meter
+from dipeo_nb.diagram.template_code import TemplateCode
 from dipeo_nb.diagram.values import TooLargeError, as_text, checked_binary, checked_method, plain, structured_text
 
 # Noncharacters: Unicode reserves them for internal use, so no text has them.
@@ -95,53 +95,10 @@ _PLAIN_VALUES = (str, bytes, int, float, list, tuple, set, frozenset, Mapping, t
 """Kinds of values that have keys, items and methods, and no attributes."""
 
 
-class _CodeGenerator(CodeGenerator):
-    """Calls of what tags and `Counted` put into templates are plain calls, as no code of the author's runs there; all others go
-    through the sandbox."""
-
-    environment: SandboxEnvironment
-
-    def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:
-        called = node.node
-        own = isinstance(called, nodes.EnvironmentAttribute) or (
-            isinstance(called, nodes.Name) and called.ctx == "load" and called.name in self.environment.called_by_tags
-        )
-        if not own or forward_caller or node.kwargs or node.dyn_args or node.dyn_kwargs:
-            super().visit_Call(node, frame, forward_caller=forward_caller)
-            return
-        self.visit(called, frame)
-        self.write("(")
-        for argument in node.args:
-            self.visit(argument, frame)
-            self.write(", ")
-        self.write(")")
-
-    def visit_Test(self, node: nodes.Test, frame: Frame) -> None:
-        if node.name not in ("defined", "undefined") or node.args or node.kwargs or node.dyn_args or node.dyn_kwargs:
-            super().visit_Test(node, frame)
-            return
-        self.write("(not isinstance(" if node.name == "defined" else "(isinstance(")
-        self.visit(node.node, frame)
-        self.write(", Undefined))")
-
-    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
-        if not self._gives_text(node):
-            super()._output_child_pre(node, frame, finalize)
-
-    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
-        if not self._gives_text(node):
-            super()._output_child_post(node, frame, finalize)
-
-    def _gives_text(self, node: nodes.Expr) -> bool:
-        """Whether it is a tag of a prompt, whose text is not made again."""
-        called = node.node if isinstance(node, nodes.Call) else None
-        return isinstance(called, nodes.Name) and called.name in ("_out", "_named") and bool(self.environment.called_by_tags)
-
-
 class SandboxEnvironment(ImmutableSandboxedEnvironment):
     """Jinja2's sandbox; keys come before methods, text views give their value, results are bounded."""
 
-    code_generator_class = _CodeGenerator
+    code_generator_class = TemplateCode
     called_by_tags: frozenset[str] = frozenset()
     """Names of our own functions that take no time to speak of, or charge it themselves; no template can give them to something
     else."""

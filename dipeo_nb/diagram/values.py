@@ -9,10 +9,9 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from jinja2 import Undefined
 
 from dipeo_nb.common.values import UnsupportedValueError, is_plain, json_text, plain_value
 
@@ -143,10 +142,16 @@ def is_true(value: Any) -> bool:
     return bool(value)
 
 
+def _is_undefined(value: Any) -> bool:
+    """Whether it is Jinja2's missing value, of which there is none as long as nobody has imported Jinja2."""
+    jinja2 = sys.modules.get("jinja2.runtime")
+    return jinja2 is not None and isinstance(value, jinja2.Undefined)
+
+
 def jsonable(value: Any) -> Any:
     """A value as it would be in a run. Of what has no form there, as values of a notebook may not: lists and mappings as they are,
     else the text."""
-    if isinstance(value, Undefined):
+    if _is_undefined(value):
         str(value)  # notes what is missing, or refuses it, as its kind does
         return None
     try:

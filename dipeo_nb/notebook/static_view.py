@@ -9,7 +9,7 @@ from html import escape
 from numbers import Real
 from typing import Any
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.text import inert, money
 from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
@@ -20,11 +20,14 @@ from dipeo_nb.diagram.layout import place
 from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.diagram.text_tree import text_tree
 from dipeo_nb.domain.diagram import DomainDiagram
+from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.compare import NodeDiff, RunDiff, cost_in_words, model_in_words, words
 from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.metrics import RunMetrics
 
+PNG_PIXELS = 6_000_000
+"""Pixels of the picture in a cell at most: it is for what shows no HTML, and every run saves one."""
 CELL_LIMIT = 2_000
 """Characters of one value shown."""
 DIFF_LIMIT = 10_000
@@ -60,7 +63,10 @@ def bundle(state: RunState, diagram: DomainDiagram | None = None, *, png: bool =
     data = {"text/html": html(state, diagram), "text/plain": plain(state, diagram)}
     if png and diagram is not None:
         svg = draw(diagram, status=status, theme="light", title=state.diagram)
-        data["image/png"] = base64.b64encode(svg_to_png(svg)).decode()
+        try:
+            data["image/png"] = base64.b64encode(svg_to_png(svg, pixels=PNG_PIXELS)).decode()
+        except NodeExecutionError as error:  # the process that draws is gone; the HTML has the same drawing
+            logger(__name__).warning("A run is shown without its picture: %s", error.message)
     return data
 
 

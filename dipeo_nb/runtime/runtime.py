@@ -17,15 +17,14 @@ from dipeo_nb.container import build, check_service, telemetry
 from dipeo_nb.diagram.document import Diagram, load
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, parse_model
-from dipeo_nb.domain.diagnostics import has_errors
-from dipeo_nb.domain.enums import Severity, Status
+from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.domain.payloads import ExecutionStarted
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import InteractionPort, Services, Subscription
-from dipeo_nb.errors import InvalidDiagramError, StorageError, UserError
+from dipeo_nb.errors import StorageError, UserError
 from dipeo_nb.events.memory import InMemoryEventBus
-from dipeo_nb.execution import handlers, live, nested_checks
+from dipeo_nb.execution import live
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.nested import check_answers
@@ -37,6 +36,7 @@ from dipeo_nb.execution.run_options import NodeRunKey, RunOptions
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.mixins import InitializationMixin
 from dipeo_nb.runtime.answers import answer_question
+from dipeo_nb.runtime.compiling import runnable_plan
 from dipeo_nb.runtime.gates import Gates
 from dipeo_nb.runtime.lifecycle import ServiceLifecycle, close
 from dipeo_nb.runtime.lookup import run_named
@@ -185,14 +185,7 @@ class Runtime(InitializationMixin):
         Raises:
             InvalidDiagramError: as `prepare`.
         """
-        plan = document.compile(base_dir=self.settings.base_dir)
-        found = [*handlers.not_runnable(plan, self.services), *nested_checks.findings(plan, self.services)]
-        if has_errors(found):
-            problem = next(d for d in found if d.severity is Severity.ERROR)
-            error = InvalidDiagramError(str(problem), hint="Nothing was run.")
-            error.diagnostics = (*plan.diagnostics, *found)
-            raise error
-        return replace(plan, diagnostics=(*plan.diagnostics, *found)) if found else plan
+        return runnable_plan(document, self.settings.base_dir, self.services)
 
     def execution(
         self,
