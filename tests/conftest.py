@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from dipeo_nb import config
 from dipeo_nb.common import clock
-from tests.support import node_types
+from tests.support import loop_steps, node_types
 from tests.support.api_server import server  # noqa: F401 - a fixture
 from tests.support.no_egress import loopback
 from tests.support.servers import mortal_postgres, mortal_redis, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
@@ -44,6 +44,13 @@ def only_loopback() -> Iterator[None]:
     undo = loopback.only()
     yield
     undo()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def steps_of_the_loop() -> Iterator[None]:
+    """Long steps on the library's loop go to the file that LOOP_STEPS names; without it nothing is measured."""
+    with loop_steps.reported():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from resvg_py import svg_to_bytes
 
+from dipeo_nb.diagram import png
 from dipeo_nb.diagram.drawing import draw
 from dipeo_nb.diagram.png import FONTS, svg_to_png
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
@@ -20,9 +22,9 @@ def model(label: str = "Optimist") -> DomainDiagram:
     )
 
 
-def size(png: bytes) -> tuple[int, int]:
-    assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    return struct.unpack(">II", png[16:24])
+def size(picture: bytes) -> tuple[int, int]:
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", picture[16:24])
 
 
 def test_labels_are_drawn_with_our_own_font() -> None:
@@ -95,3 +97,40 @@ def test_the_fonts_are_small_and_carry_their_licence() -> None:
     assert files == ["Inter-Regular.ttf", "Inter-SemiBold.ttf", "OFL.txt"]
     assert sum(p.stat().st_size for p in FONTS.glob("*.ttf")) < 300_000
     assert "SIL OPEN FONT LICENSE" in (FONTS / "OFL.txt").read_text(encoding="utf-8")
+
+
+def test_where_other_threads_would_wait_a_process_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The renderer holds the interpreter: with other threads there, it works in a process, and makes the same picture."""
+    svg = draw(model(), theme="light")
+    asked: list[str] = []
+    call = png.WORKERS.call_here
+
+    def call_here(function: str, *arguments: Any, **options: Any) -> Any:
+        asked.append(function)
+        return call(function, *arguments, **options)
+
+    monkeypatch.setattr(png.WORKERS, "call_here", call_here)
+    monkeypatch.setattr(png.threading, "active_count", lambda: 1)
+    alone = svg_to_png(svg)
+    assert asked == []
+    monkeypatch.setattr(png.threading, "active_count", lambda: 2)
+    assert svg_to_png(svg) == alone
+    assert asked == ["dipeo_nb.diagram.png:encoded"]
+    with pytest.raises(ValidationError, match="valid SVG"):
+        svg_to_png(svg.replace("</svg>", ""))
+
+
+def test_where_no_process_can_be_started_the_picture_is_drawn_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise OSError("no processes here")
+
+    monkeypatch.setattr(png.WORKERS, "call_here", refused)
+    monkeypatch.setattr(png.threading, "active_count", lambda: 2)
+    assert svg_to_png(draw(model(), theme="light")).startswith(b"\x89PNG")
+
+
+def test_a_picture_has_at_most_so_many_pixels() -> None:
+    svg = draw(model(), theme="light")
+    wide, high = size(svg_to_png(svg, pixels=40_000))
+    assert 30_000 < wide * high <= 41_000
+    assert size(svg_to_png(svg, width=5_000, pixels=40_000)) == (wide, high)
