@@ -106,7 +106,7 @@ class GivenNames:
         return False
 
     def _gives_mapping(self, node: DomainNode, spec: NodeSpec | None, is_object: bool) -> bool:
-        """The same of a node that is no condition."""
+        """The same for a node that is not a condition."""
         if isinstance(spec, StartNode):
             return False  # a start node brings what is known anywhere: its data and the run's variables
         if is_object:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from dipeo_nb.common import injection
 from dipeo_nb.common.aio import begun, uncancelled
 from dipeo_nb.common.scrub import Stream, logger, redactor
 from dipeo_nb.common.values import EVENT_DEPTH, is_plain, plain_value
@@ -218,10 +219,12 @@ class Journal:
             self.pending = []
             if self.unrecorded is None:
                 self._snapshots.before(events, self.state)
+                injection.reach("run.commit")
                 try:
                     await self._store.append(events)
                 except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again, or the run goes on without
                     await self._not_stored(events, error)
+                injection.reach("run.stored")
             else:
                 self.tail.extend(events)
             self._apply(events)
@@ -234,6 +237,7 @@ class Journal:
                     slow = f"a subscriber of its events took none for {HURRIED_S:g} s and is not waited for, as the run ends"
                     _LOG.warning("Run %s: %s", self._run_id, error if str(error) else slow)
                 self._unpublished += len(events)
+            injection.reach("run.published")
         finally:
             self._committing = False
             self._commit_ended.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+from dipeo_nb.common import injection
 from dipeo_nb.common.scrub import HIDDEN
 from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.enums import EventType, Status
@@ -43,6 +44,7 @@ async def answer_question(store: RunStore, row: RunSummary, text: str, *, node: 
         here.answer(question, text)
         return
     await store.put_answer(row.run_id, question, text)
+    injection.reach("answer.stored")
     if row.status == Status.RUNNING:
         await _recorded(store, row.run_id, question, text, after=asked.seq)
 

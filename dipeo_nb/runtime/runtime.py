@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from dipeo_nb.common import imports
+from dipeo_nb.common import imports, injection
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.open_on_use import service_of
 from dipeo_nb.common.scrub import redactor
@@ -428,12 +428,14 @@ class Runtime(InitializationMixin):
         store = self.services.store
         live.enter(store, run_id, found)
         try:
+            injection.reach("run.claim")
             await store.claim(run_id, mine=True)  # when this process owns it, it is not executing: `enter` would have refused
         except BaseException as error:
             live.leave(store, run_id, found)
             if isinstance(error, StorageError) and error.facts.get("cause") == "completed":
                 raise UserError(error.message, hint=error.hint, cause="completed") from None
             raise
+        injection.reach("run.claimed")
 
     def regate(
         self,

@@ -20,8 +20,8 @@ ROWS = {
     "diagram": 4,
     "execution": 5, "llm": 5, "storage": 5, "events": 5, "integrations": 5, "security": 5, "codegen": 5,
     "container": 6, "database": 6, "shared": 6, "infrastructure": 6, "application": 6,
-    "runtime": 7, "testing": 7, "terminal": 7,
-    "server": 8,
+    "runtime": 7, "terminal": 7,
+    "server": 8, "testing": 8,
     "notebook": 9, "cli": 9,
     "__init__": 10, "__main__": 10,
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from dipeo_nb.common import injection
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore
@@ -38,6 +39,7 @@ class InMemoryRunStore(RunStore):
         if log is None:
             log = self._runs[run_id] = PackedLog(run_id)
         log.extend(events)
+        injection.reach("store.append")
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         log = self._runs.get(run_id)
@@ -95,6 +97,7 @@ class InMemoryRunStore(RunStore):
             del self._runs[run_id]
             self._answers.pop(run_id, None)
             self._claimed.discard(run_id)
+        injection.reach("store.delete")
         return family
 
     @staticmethod

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from dipeo_nb.common import injection
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.enums import Status
@@ -122,6 +123,7 @@ class PostgresRunStore(RunStore):
                 )  # fmt: skip
                 if await done.fetchone() is None:
                     raise taken_over(first.run_id, "another process")
+                injection.reach("store.append")
 
         try:
             await uncancelled(self._server.patiently("append", write))
@@ -274,6 +276,7 @@ class PostgresRunStore(RunStore):
                         check_delete([run_id], family, above, await self._holder_of(connection, owner))
                 for table in ("dipeo_events", "dipeo_blobs", "dipeo_answers", "dipeo_snapshots", "dipeo_runs"):
                     await connection.execute(f"DELETE FROM {table} WHERE run_id = ANY(%s)", (family,))
+                injection.reach("store.delete")
                 return family
 
         deleted = await self._server.patiently("delete", forget)

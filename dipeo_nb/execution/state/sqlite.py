@@ -23,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from dipeo_nb.common import injection
 from dipeo_nb.common.operations import logged
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
@@ -97,9 +98,12 @@ class SqliteRunStore(RunStore):
         snapshots = rows_of(attached, last.seq)
         try:
             batch = batch_of(events)
-            await self._file.transaction(
-                "append", lambda connection: _write(connection, events, batch, self._token(events), snapshots)
-            )
+
+            def write(connection: sqlite3.Connection) -> None:
+                _write(connection, events, batch, self._token(events), snapshots)
+                injection.reach("store.append")
+
+            await self._file.transaction("append", write)
         except (StorageError, asyncio.CancelledError):
             self._stored.pop(run_id, None)  # how much is stored is looked up by the next append
             raise
@@ -252,6 +256,7 @@ class SqliteRunStore(RunStore):
                     check_delete([row[0]], family, above, holder(*row[7:9]))
             for table in ("events", "event_blobs", "blobs", "leases", "answers", "snapshots", "runs"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(family),))
+            injection.reach("store.delete")
             return family
 
         # Off the loop, as a large run takes its time.

@@ -10,6 +10,7 @@ from dipeo_nb.testing.contracts.artifacts import ArtifactStoreContract
 from dipeo_nb.testing.contracts.blobs import BlobStoreContract
 from dipeo_nb.testing.contracts.clients import LLMClientContract
 from dipeo_nb.testing.contracts.conversations import ConversationRepositoryContract, PersonRepositoryContract
+from dipeo_nb.testing.contracts.crashes import CrashContract
 from dipeo_nb.testing.contracts.databases import DBOperationsContract
 from dipeo_nb.testing.contracts.events import EventBusContract
 from dipeo_nb.testing.contracts.files import FileSystemContract
@@ -23,6 +24,7 @@ __all__ = [
     "BrokenPromiseError",
     "Contract",
     "ConversationRepositoryContract",
+    "CrashContract",
     "DBOperationsContract",
     "EventBusContract",
     "FileSystemContract",
