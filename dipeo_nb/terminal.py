@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal: live, or line by line; and how to ask the person sitting there.
+"""Shows a run in a terminal, live or line by line, and asks the user there.
 
 Everything shown here goes to stderr, through `safe`: a label or a model's answer must not steer the terminal.
 """
@@ -48,7 +48,7 @@ else:
 
 
 class View:
-    """Shows nothing; the base of those that show something."""
+    """Shows nothing; the base class of the other views."""
 
     interval = 0.5
     """Seconds between two ticks without events."""
@@ -60,29 +60,29 @@ class View:
         pass
 
     def catch_up(self, state: RunState) -> None:
-        """Take in what a resumed run did before, without showing it."""
+        """Apply what a resumed run did before, without showing it."""
 
     def show(self, event: Event) -> None:
-        """Take an event in, in order."""
+        """Apply the next event."""
 
     def tick(self) -> None:
-        """Called often; redraw when it is time."""
+        """Redraw when the interval is over; called often."""
 
     def note(self, text: str) -> None:
-        """Say something beside the events."""
+        """Show a message between the events."""
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The terminal is lent to another program for a while."""
+        """Leave the terminal to another program for a while."""
         yield
 
 
 SHOWN_AGAIN = 2
-"""Lines of the same result of a node that are shown before they are counted."""
+"""How many equal results of a node are shown before they are only counted."""
 
 
 class Lines(View):
-    """One line per start and end of a node, for logs and pipes; what a loop gives again and again is counted."""
+    """One line per start and end of a node, for logs and pipes; repeated results of a loop are counted."""
 
     def __init__(self) -> None:
         self.state = fold.RunState()
@@ -90,7 +90,7 @@ class Lines(View):
         self._latest: dict[str, str] = {}
         """The latest result of each node, as it is shown."""
         self._again: dict[str, int] = {}
-        """How often in a row a node has given it again."""
+        """How many times in a row a node has reported the same."""
 
     def note(self, text: str) -> None:
         say(text)
@@ -145,7 +145,7 @@ class Lines(View):
             say(f"{self._latest[label]} ({more} more times)")
 
     def _show_progress(self, label: str, payload: ProgressOutput) -> None:
-        """A line for each tenth, as nothing here can be redrawn."""
+        """Show a line for each tenth, as lines cannot be redrawn here."""
         tenth = int(10 * _share(payload.get("data")))
         if self._progress.get(label) != tenth:
             self._progress[label] = tenth
@@ -153,11 +153,11 @@ class Lines(View):
 
 
 class Live(View):
-    """The run drawn in place: nodes with status and runs, the text of the running ones; finished answers scroll by."""
+    """Draws the run in place: nodes with status and runs, and the text of the running ones; finished answers scroll by."""
 
     interval = 0.1
     redraw = 1 / 15
-    """Seconds between two drawings at least."""
+    """Minimum seconds between two drawings."""
 
     def __init__(self) -> None:
         self.state = fold.RunState()
@@ -216,7 +216,7 @@ class Live(View):
             self._drawn = time.monotonic()
 
     def _say_answer(self, node_id: str, payload: NodeCompleted) -> None:
-        """A person's finished answer stays above the drawing."""
+        """Print a person's finished answer above the drawing."""
         from rich.padding import Padding
         from rich.text import Text
 
@@ -248,7 +248,7 @@ class Live(View):
         return Group(*parts)
 
     def _nodes(self, rows: int) -> RenderableType:
-        """The nodes in file order; when they do not fit: those at work or failed, then the last ones to finish."""
+        """The nodes in file order; when they do not fit, those that are running or failed, then those that finished last."""
         from rich.table import Table
         from rich.text import Text
 
@@ -315,7 +315,7 @@ def summary(state: RunState) -> str:
 
 
 def _share(data: Mapping[str, Any] | None) -> float:
-    """How much of the work is done, 0 to 1; 0 when unknown."""
+    """The fraction of the work that is done, 0 to 1; 0 when unknown."""
     done, total = (data or {}).get("done"), (data or {}).get("total")
     return min(1.0, done / total) if done and total else 0.0
 
@@ -336,7 +336,7 @@ class PendingQuestion:
     reply: Callable[[str, str], None]
     """Takes the answer and its source."""
     waiting: Callable[[], bool]
-    """False once nobody waits for the answer any more."""
+    """False once the answer is no longer needed."""
 
 
 class TerminalPrompter:
@@ -359,7 +359,7 @@ class TerminalPrompter:
 
 
 def put(asked: PendingQuestion, execution: Execution | Replay) -> None:
-    """Ask on the terminal; the end of input without a default stops the run."""
+    """Ask at the terminal; the end of input without a default stops the run."""
     question = asked.question
     default = f" [{question.default}]" if question.default is not None else ""
     sys.stderr.write(f"\n{safe(question.prompt or question.label)}{safe(default)}\n> ")
@@ -378,7 +378,7 @@ def put(asked: PendingQuestion, execution: Execution | Replay) -> None:
 
 
 def _read_line(waiting: Callable[[], bool]) -> str | None:
-    """A line of stdin, "" at its end; None when nobody waits any more (timed out, stopped)."""
+    """A line of stdin, "" at its end; None when it is no longer needed (timed out, stopped)."""
     if os.name == "nt":  # no select on a console there
         return sys.stdin.readline()
     import select
@@ -393,7 +393,7 @@ def _read_line(waiting: Callable[[], bool]) -> str | None:
 
 
 def say(*lines: str) -> None:
-    """Lines on stderr."""
+    """Write lines to stderr."""
     for line in lines:
         print(safe(line), file=sys.stderr)
     sys.stderr.flush()
@@ -408,8 +408,7 @@ def one_line(value: Any, limit: int) -> str:
 
 
 def safe(value: Any, limit: int | None = None) -> str:
-    """Text that cannot steer a terminal: without secrets, with control and direction-changing characters spelled out, cut to
-    *limit*."""
+    """Text that is safe for a terminal: without secrets, with control and bidirectional characters as escapes, cut to *limit*."""
     text: str = redactor("" if value is None else value if isinstance(value, str) else json_text(value))
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
@@ -417,7 +416,7 @@ def safe(value: Any, limit: int | None = None) -> str:
 
 
 def new_console(*, stderr: bool = True) -> Console:
-    """A console that takes text as text; in a pipe it is wide, so that nothing is cut where there is no terminal."""
+    """A console without markup; it is wide when there is no terminal, so that nothing is cut."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -425,7 +424,7 @@ def new_console(*, stderr: bool = True) -> Console:
 
 
 def new_table(*columns: str) -> Table:
-    """An open table with those headings; numbers stand right."""
+    """A table without borders; numbers are right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -37,7 +37,7 @@ app = typer.Typer(
 
 @dataclass
 class Global:
-    """What stands before the command: `dipeo-nb --debug run …`."""
+    """The options before the command: `dipeo-nb --debug run …`."""
 
     debug: bool = False
 
@@ -114,7 +114,7 @@ def _approved(error: SettingNotApprovedError) -> bool:
 
 
 def _print_error(error: DipeoError) -> None:
-    """One message, the findings it rests on, and the next action."""
+    """Print one message, the findings behind it, and the next action."""
     say(f"error: {error.message}")
     for diagnostic in getattr(error, "diagnostics", ()):
         if str(diagnostic) not in error.message:  # the compiler's message lists the first ten itself

@@ -1,4 +1,4 @@
-"""What the user wrote on the command line, as values."""
+"""Turns arguments of the command line into values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ else:  # `runs` and `keys` read no diagram
     nested = lazy.module("dipeo_nb.execution.nested")
 
 STDIN = "-"
-"""The name of a diagram that comes through a pipe."""
+"""The name of a diagram that comes from stdin."""
 
 
 def settings_for(base_dir: str | None) -> Settings:
@@ -38,7 +38,7 @@ def settings_for(base_dir: str | None) -> Settings:
 
 
 def _log_from(level: str) -> None:
-    """What the package logs goes to stderr, from this level on."""
+    """Send log messages of the package to stderr, from this level on."""
     logger = logging.getLogger("dipeo_nb")
     logger.setLevel(level)
     if not any(type(handler) is logging.StreamHandler for handler in logger.handlers):
@@ -54,11 +54,11 @@ def load_diagram(file: str, format: str | None, settings: Settings) -> Diagram:
     if file != STDIN:
         return document.load(file, format=format, base_dir=settings.base_dir)
     if sys.stdin is None or sys.stdin.isatty():
-        raise ValidationError("Nothing comes through a pipe.", hint="Use for example `cat diagram.yaml | dipeo-nb validate -`.")
+        raise ValidationError("Nothing was piped to stdin.", hint="Use for example `cat diagram.yaml | dipeo-nb validate -`.")
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValidationError(f"What comes through the pipe is not UTF-8: {error.reason}.", hint="Convert it first.") from error
+        raise ValidationError(f"The text from stdin is not UTF-8: {error.reason}.", hint="Convert it first.") from error
     return document.load_text(text, format=format, base_dir=settings.base_dir)
 
 

@@ -1,4 +1,4 @@
-"""What a shell offers for arguments and options: diagrams, models, ids of runs, nodes that ask.
+"""Shell completion of arguments and options: diagrams, models, run ids, nodes that ask.
 
 `dipeo-nb --install-completion` sets it up for bash, zsh, fish and PowerShell. Only this machine's files are looked at.
 """
@@ -41,16 +41,16 @@ else:  # every command names its completers, and only a shell that completes ask
 
 Completer = Callable[[typer.Context, str], list[str]]
 RUNS = 30
-"""Newest runs whose ids are offered."""
+"""How many of the newest runs are offered."""
 _PLAIN = re.compile(r"[\w.,:/@%+=?-]+")
-"""Words that need no quotes: what bash offers it inserts as it is."""
+"""Words that need no quotes: bash inserts completions as they are."""
 
 
 def _completer(offered: Callable[[typer.Context, Settings], Iterable[str]]) -> Completer:
-    """A completer for typer: those of the *offered* words that begin with what is typed."""
+    """A completer for typer: those of the *offered* words that begin with the typed text."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-        with suppress(DipeoError):  # settings or a run store that cannot be read: the command will say so, Tab does not
+        with suppress(DipeoError):  # settings or a run store that cannot be read: the command reports that, Tab does not
             settings = _settings(ctx)
             return [word for word in dict.fromkeys(offered(ctx, settings)) if word.startswith(incomplete) and _PLAIN.fullmatch(word)]
         return []
@@ -59,7 +59,7 @@ def _completer(offered: Callable[[typer.Context, Settings], Iterable[str]]) -> C
 
 
 def _settings(ctx: typer.Context) -> Settings:
-    """The settings, with the base directory that is typed already."""
+    """The settings, with the base directory of the command line so far."""
     given = ctx.params.get("base_dir")
     settings = config.get_settings()
     return settings if given is None else settings.model_copy(update={"base_dir": Path(given).resolve()})

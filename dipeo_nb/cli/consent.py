@@ -1,4 +1,4 @@
-"""Ask the user for a yes to what a diagram wants to do, or to what the settings of a folder change."""
+"""Asks the user to approve what a diagram wants to do, or what the settings of a folder change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def with_consent(
     ask: bool,
     needed: Callable[[], SettingNotApprovedError | None] = lambda: None,
 ) -> Answered:
-    """What *prepare* gives; asks once, where somebody is there to be asked, when it is refused because it is not trusted.
+    """The result of *prepare*; when it is refused because the diagram is not trusted, ask the user once, if one is present.
 
     Args:
         prepare: called with `trust`, and `by` for the record.
@@ -45,9 +45,9 @@ def with_consent(
         declined = place is not None and folder_settings.declined_settings(place, settings=runtime.settings)
         wanted = folder_settings.pending_settings(place, settings=runtime.settings) if place and not declined else ()
         if wanted:
-            say(f"It needs these settings of {place}, which say where your words, keys and records go:", *(f"  {setting}" for setting in wanted))
+            say(f"It needs these settings of {place}, which decide where your prompts, keys and records go:", *(f"  {setting}" for setting in wanted))
         if of_folder and (more := [setting for setting in of_folder if setting not in wanted]):
-            say(f"With [f], these settings of {folder} have effect, too:", *(f"  {setting}" for setting in more))
+            say(f"With [f], these settings of {folder} take effect, too:", *(f"  {setting}" for setting in more))
         choices = "[y] this, as it is now" + (f"   [f] everything in {folder}" if folder else "") + "   [N]"
         sys.stderr.write(f"\nCode can do everything that you can. Run it?  {safe(choices)} > ")
         sys.stderr.flush()
@@ -65,12 +65,12 @@ def with_consent(
 
 
 def settings_approved(error: SettingNotApprovedError) -> bool:
-    """Ask, where somebody can be asked and has not said no before, whether the folder's settings shall have effect."""
+    """Ask whether the folder's settings shall take effect, if a user is present and has not said no before."""
     folder = error.facts["folder"]
     settings = settings_for(None)
     if not interactive() or folder_settings.declined_settings(folder, settings=settings):
         return False
-    say(f"{folder} brings settings that say where your words, keys and records go:")
+    say(f"{folder} has settings that decide where your prompts, keys and records go:")
     shown = folder_settings.pending_settings(folder, settings=settings)
     say(*(f"  {setting}" for setting in shown))
     sys.stderr.write("Use them, as they are now? [y/N] ")

@@ -21,7 +21,7 @@ def demo(
     model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", autocompletion=completion.models, help="local, echo, openai:NAME …")] = "local",
     as_json: AsJson = False,
 ) -> int:
-    """Run the packaged debate of three persons, on a small model in this machine by default."""
+    """Run the packaged debate of three persons, by default with a small model on this machine."""
     settings = settings_for(None)
     if model == "local":
         pull(settings, settings.local_model)

@@ -47,7 +47,7 @@ app = typer.Typer()
 
 @app.command()
 def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None, format_: Format = None) -> int:
-    """Check a diagram and say what is wrong, where, and what to do. Nothing is run.
+    """Check a diagram and report what is wrong, where, and how to fix it. Nothing is run.
 
     The exit code is 2 when `run` would refuse it.
     """
@@ -74,7 +74,7 @@ def validate(file: File, as_json: AsJson = False, base_dir: BaseDir = None, form
 
 @app.command()
 def inspect(file: File, as_json: AsJson = False, base_dir: BaseDir = None, format_: Format = None) -> int:
-    """List all that a run of a diagram may do, with its sub-diagrams and files, and the code that pins it. Nothing is run."""
+    """List everything that a run of a diagram may do, with its sub-diagrams and files, and the code that pins it. Nothing is run."""
     settings = settings_for(base_dir)
     found = load_diagram(file, format_, settings).capabilities(base_dir=settings.base_dir)
     if as_json:
@@ -95,7 +95,7 @@ def trust(
     forget: Annotated[bool, typer.Option("--forget", help="Trust it no more.")] = False,
     base_dir: BaseDir = None,
 ) -> int:
-    """Trust a folder with all below it, now and later, or exactly one diagram as it is now."""
+    """Trust a folder and everything below it, now and later, or one diagram exactly as it is now."""
     settings = settings_for(base_dir)
     record = trusted.Trust(settings)
     if list_ or path is None:
@@ -131,7 +131,7 @@ def convert(
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write. Default: stdout.")] = None,
     format_: Format = None,
 ) -> int:
-    """Write a diagram in another format; a file appears whole or not at all."""
+    """Write a diagram in another format; a file is written completely or not at all."""
     target = target_format(to, output)
     document = load_diagram(file, format_, settings_for(None))
     text = document.to_text(target)
@@ -211,7 +211,7 @@ def _as_diagnostic(error: DipeoError, file: str) -> Diagnostic:
 
 
 def _found_here(settings: Settings, document: Diagram) -> list[Diagnostic]:
-    """The findings about a valid diagram, with what of it cannot run here."""
+    """The findings about a valid diagram, including nodes that cannot run here."""
     try:
         return list(compiling.runnable_plan(document, settings.base_dir, container.build(settings)).diagnostics)
     except InvalidDiagramError as error:
@@ -219,7 +219,7 @@ def _found_here(settings: Settings, document: Diagram) -> list[Diagnostic]:
 
 
 def _verdict(file: str, document: Diagram | None, valid: bool, found: Sequence[Diagnostic]) -> dict[str, Any]:
-    """What `validate --json` prints."""
+    """The object that `validate --json` prints."""
     return {
         "file": file,
         "valid": valid,

@@ -81,7 +81,7 @@ def _findings(check: Callable[[Settings], Iterator[Finding]], settings: Settings
 
 def _python(settings: Settings) -> Iterator[Finding]:
     running = f"{platform.python_version()} at {sys.executable}; dipeo-nb {metadata.version('dipeo-nb')} at {Path(__file__).parents[1]}"
-    yield Finding("python", "ok", running)  # an older one than the package needs does not install it
+    yield Finding("python", "ok", running)  # the package cannot be installed with an older one than it needs
 
 
 def _extras(settings: Settings) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ def init(folder: Annotated[str, typer.Argument(metavar="FOLDER", show_default=Fa
         place.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise ValidationError(f"'{folder}' is a file.", hint="Name a folder; it is created if it does not exist.") from None
-    own = not any(place.iterdir())  # nobody is advised to trust what was there before
+    own = not any(place.iterdir())  # do not advise to trust files that were there before
     for name, content in contents.items():
         try:
             write_atomic(place / name, content, create_only=True)

@@ -11,33 +11,33 @@ from typer.core import TyperCommand, TyperGroup
 
 class Entry(NamedTuple):
     module: str
-    """Where the command is, in this package."""
+    """The module of this package that has the command."""
     help: str
-    """The first paragraph of its help, which `dipeo-nb --help` lists."""
+    """The first paragraph of its help, shown by `dipeo-nb --help`."""
 
 
 COMMANDS = {
     "init": Entry("folder", "Create a commented diagram to start from, a notebook that runs it, and a settings file. Existing files are kept."),
     "list": Entry("folder", "List the diagrams in a folder: name, format, nodes, persons, and what needs your approval before it runs. Nothing is run."),
     "run": Entry("run", "Run a diagram; its outputs go to stdout, progress to stderr."),
-    "validate": Entry("diagrams", "Check a diagram and say what is wrong, where, and what to do. Nothing is run."),
-    "inspect": Entry("diagrams", "List all that a run of a diagram may do, with its sub-diagrams and files, and the code that pins it. Nothing is run."),
-    "trust": Entry("diagrams", "Trust a folder with all below it, now and later, or exactly one diagram as it is now."),
-    "convert": Entry("diagrams", "Write a diagram in another format; a file appears whole or not at all."),
+    "validate": Entry("diagrams", "Check a diagram and report what is wrong, where, and how to fix it. Nothing is run."),
+    "inspect": Entry("diagrams", "List everything that a run of a diagram may do, with its sub-diagrams and files, and the code that pins it. Nothing is run."),
+    "trust": Entry("diagrams", "Trust a folder and everything below it, now and later, or one diagram exactly as it is now."),
+    "convert": Entry("diagrams", "Write a diagram in another format; a file is written completely or not at all."),
     "render": Entry("diagrams", "Draw a diagram."),
-    "resume": Entry("run", "Go on with a run that was cut off, failed or was stopped; what had finished is not done again."),
-    "answer": Entry("history", "Answer a question of a run that waits for one, here or in another process or machine."),
+    "resume": Entry("run", "Resume a run that was interrupted, failed or was stopped; finished nodes do not run again."),
+    "answer": Entry("history", "Answer a question of a run, whether it waits in this process, in another one or on another machine."),
     "replay": Entry("run", "Show a recorded run again as it happened; nothing is called and nothing is recorded."),
-    "diff": Entry("history", "Say what is different between two runs: model, inputs, the diagram, what every node did. Exit code 1: something is."),
-    "explain": Entry("history", "Say in words and a table where the time and the money of a run went."),
+    "diff": Entry("history", "Compare two runs: model, inputs, the diagram, what every node did. Exit code 1: they differ."),
+    "explain": Entry("history", "Show in words and a table where the time and the money of a run went."),
     "export": Entry("history", "Write a recorded run to a file, or its report to stdout."),
-    "serve": Entry("serve", "Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed, or that of DIPEO_SERVE_TOKEN."),
+    "serve": Entry("serve", "Run diagrams over HTTP, with their events as server-sent events. Each request needs the token that is printed, or that of DIPEO_SERVE_TOKEN."),
     "doctor": Entry("doctor", "Check the installation: Python, extras, key names, models, Jupyter, stores, disk, proxy. Exit code 1: there is a problem."),
     "nodes": Entry("nodes", "Describe the node types: what each does; with TYPE, its fields and an example."),
     "schema": Entry("diagrams", "Print the JSON Schema of the light format, for editors."),
-    "demo": Entry("demo", "Run the packaged debate of three persons, on a small model in this machine by default."),
-    "models": Entry("models", "Services of language models: what is ready, keys, defaults; `list` and `pull`: the embedded models."),
-    "keys": Entry("keys", "API keys: which are there and where from, masked; store, delete and test them."),
+    "demo": Entry("demo", "Run the packaged debate of three persons, by default with a small model on this machine."),
+    "models": Entry("models", "LLM services: which are ready, their keys and default models; `list` and `pull`: the embedded models."),
+    "keys": Entry("keys", "API keys, masked, and where they come from; store, delete and test them."),
     "runs": Entry("history", "The recorded runs: list them, newest first; `delete` and `prune` some."),
 }
 

@@ -109,7 +109,7 @@ def runs_delete(
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
-    """Forget runs, and those of their sub-diagrams. Refused, all of it, while one of them is running."""
+    """Delete runs, and those of their sub-diagrams. Nothing is deleted while one of them is running."""
     async def delete(runtime: Runtime) -> list[str]:
         return await runtime.delete_runs([(await runtime.summary(given)).run_id for given in run_ids])
 
@@ -125,11 +125,11 @@ def runs_prune(
     ] = None,
     keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="Leave the N newest runs, whatever else.")] = None,
     status: Annotated[str | None, typer.Option("--status", autocompletion=completion.statuses, help="Only these: completed, failed, aborted, interrupted …")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
-    """Forget old runs with those of their sub-diagrams; those that go on are left alone. Conditions must hold together."""
+    """Delete old runs, and those of their sub-diagrams. Runs that are executing stay. A run must meet all conditions."""
     _check_status(status)
     with runtimes.Runtime(settings_for(base_dir)) as runtime:
         found = run_sync(runtime.prune(older_than=_seconds(older_than), keep=keep, status=status, dry_run=dry_run))
@@ -187,9 +187,9 @@ def answer(
     ],
     base_dir: BaseDir = None,
 ) -> int:
-    """Answer a question of a run that waits for one, here or in another process or machine.
+    """Answer a question of a run, whether it waits in this process, in another one or on another machine.
 
-    A run that was interrupted takes the answer when it is resumed.
+    An interrupted run gets the answer when it is resumed.
     """
     with runtimes.Runtime(settings_for(base_dir)) as runtime:
         row, node = run_sync(_answered(runtime, run_id, answer))
@@ -200,7 +200,7 @@ def answer(
 
 
 async def _answered(runtime: Runtime, run_id: str, given: str) -> tuple[RunSummary, str]:
-    """Give the answer of `NODE=TEXT`, or of a bare TEXT; the row of the run, and the node that asked."""
+    """Answer with `NODE=TEXT`, or a bare TEXT; return the row of the run, and the node that asked."""
     row = await runtime.summary(run_id)
     asked = questions.OpenQuestions()
     await read_run(runtime.services.store, row.run_id, asked.take)
@@ -218,7 +218,7 @@ async def _answered(runtime: Runtime, run_id: str, given: str) -> tuple[RunSumma
 
 @app.command()
 def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
-    """Say what is different between two runs: model, inputs, the diagram, what every node did. Exit code 1: something is."""
+    """Compare two runs: model, inputs, the diagram, what every node did. Exit code 1: they differ."""
     with runtimes.Runtime(settings_for(base_dir)) as runtime:
         found = comparing.compare(*(run_sync(_state(runtime, run_id)) for run_id in (before, after)))
     print(for_terminal(str(found)))
@@ -227,7 +227,7 @@ def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
 
 @app.command()
 def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
-    """Say in words and a table where the time and the money of a run went."""
+    """Show in words and a table where the time and the money of a run went."""
     counting, state = measuring.Counting(), RunState()
     with runtimes.Runtime(settings_for(base_dir)) as runtime:
         run_sync(_read(runtime, run_id, counting.take, state.apply))
@@ -254,7 +254,7 @@ def export(
     """Write a recorded run to a file, or its report to stdout."""
     kind = Path(out).suffix.lower() if out is not None else ".json"
     if kind not in (".jsonl", ".json"):
-        raise ValidationError(f"A run is not written as '{kind}'.", hint="Say -o FILE.jsonl or FILE.json.")
+        raise ValidationError(f"A run is not written as '{kind}'.", hint="Use -o FILE.jsonl or -o FILE.json.")
     with runtimes.Runtime(settings_for(base_dir)) as runtime:
         if out is not None and kind == ".jsonl":
             run_id = run_sync(runtime.summary(run_id)).run_id

@@ -90,7 +90,7 @@ def keys_set(
 
 @keys.command("delete")
 def keys_delete(name: KeyName) -> int:
-    """Forget a stored key."""
+    """Delete a stored key."""
     chain = APIKeyChain.of(settings_for(None))
     _unlock(chain)
     run_sync(chain.delete_api_key(name))
@@ -105,7 +105,7 @@ def keys_test(
         typer.Argument(metavar="[NAME]...", help="Services or ids of keys. Default: all that can be tested."),
     ] = None,
 ) -> int:
-    """Ask the providers whether they take the keys; that costs nothing. The exit code is 1 when one does not."""
+    """Ask the providers whether they accept the keys; that costs nothing. The exit code is 1 when one does not."""
     asked = [checked_name(name) for name in names or ()]
     settings = settings_for(None)
     chain = APIKeyChain.of(settings)
@@ -126,7 +126,7 @@ def keys_test(
 
 
 async def _takes(llm: LLMService, name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the provider takes a key; said on stdout, and why it could not be asked."""
+    """Test a key with its provider, and print the result, or why it could not be tested."""
     row = next((r for r in rows if r["id"] == name), None)
     try:
         if row is None:
@@ -141,7 +141,7 @@ async def _takes(llm: LLMService, name: str, rows: Sequence[Mapping[str, Any]]) 
 
 
 def _testable(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys whose services can say whether they take them: by service where that names the key, else by id."""
+    """The keys that their services can test: by service where that identifies the key, else by id."""
     names: list[str] = []
     for row in rows:
         service = str(row["service"])
@@ -151,7 +151,7 @@ def _testable(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _unlock(stored: APIKeyService | APIKeyChain) -> None:
-    """Ask for the passphrase of encrypted keys when somebody is there to be asked; else DIPEO_KEYS_PASSPHRASE is missed."""
+    """Ask for the passphrase of encrypted keys when a user is present; otherwise DIPEO_KEYS_PASSPHRASE is required."""
     if stored.locked and interactive():
         stored.unlock(ask_hidden("Passphrase of the stored keys: "))
 
@@ -159,7 +159,7 @@ def _unlock(stored: APIKeyService | APIKeyChain) -> None:
 def _new_passphrase() -> str:
     if not interactive():
         raise ValidationError(
-            "Nobody can be asked for a passphrase here.", hint="Set DIPEO_KEYS_PASSPHRASE instead of --encrypt."
+            "There is no terminal to ask for a passphrase.", hint="Set DIPEO_KEYS_PASSPHRASE instead of --encrypt."
         )
     passphrase = ask_hidden("New passphrase of the stored keys: ")
     if ask_hidden("Again: ") != passphrase:

@@ -52,7 +52,7 @@ def _models(context: typer.Context, as_json: AsJson = False) -> None:
 
 @models.command("list")
 def models_list(as_json: AsJson = False) -> int:
-    """List the embedded models and which of them are here."""
+    """List the embedded models, and which of them are installed."""
     rows = model_store.list_models(settings_for(None))
     if as_json:
         print(visible_json(json_text({"models": [row._asdict() for row in rows]})))
@@ -77,10 +77,10 @@ def models_check(
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
-    """List the models named in files and settings that their providers shut down soon, with what replaces them.
+    """List the models in files and settings that their providers will shut down soon, with their replacements.
 
     The exit code is 1 when there is one (with --fix: one that is left). Models on servers other than the provider's own are not
-    judged.
+    considered.
     """
     settings = settings_for(base_dir)
     days = model_check.checked_within(within)
@@ -107,7 +107,7 @@ def models_check(
 
 
 def _announced_ends(settings: Settings) -> dict[str, dict[str, date]]:
-    """What the providers say that can be asked; why one could not be is said on stderr."""
+    """The models that providers announce to shut down; stderr shows which provider could not be asked, and why."""
     async def asked() -> dict[str, dict[str, date]]:
         llm = LLMService(settings, APIKeyChain.of(settings))
         found: dict[str, dict[str, date]] = {}
@@ -130,14 +130,14 @@ def _announced_ends(settings: Settings) -> dict[str, dict[str, date]]:
 def models_pull(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Default: the model of --model local.")] = None,
 ) -> int:
-    """Fetch an embedded model, with its checksum checked."""
+    """Download an embedded model and verify its checksum."""
     settings = settings_for(None)
     print(pull(settings, name or settings.local_model))
     return ExitCode.DONE
 
 
 def pull(settings: Settings, name: str) -> Path:
-    """Fetch a model unless it is here, with a progress bar on a terminal."""
+    """Download a model unless it is installed, with a progress bar on a terminal."""
     console = new_console()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -1,4 +1,4 @@
-"""Results on stdout; diagnostics and last words on stderr."""
+"""Writes results to stdout, and diagnostics and summaries to stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_diagnostics(found: Sequence[Diagnostic]) -> None:
-    """Findings on stderr, the errors in red when a terminal shows them."""
+    """Write findings to stderr, errors in red on a terminal."""
     console = new_console()
     styles = {"error": "red", "warning": "yellow", "info": "dim"}
     for diagnostic in found:
@@ -35,7 +35,7 @@ TRACEBACK_LINES = 12
 
 
 def print_outputs(state: RunState) -> None:
-    """One output bare, several under their labels; text as it is, everything else as JSON."""
+    """A single output alone, several with their labels; text as it is, everything else as JSON."""
     for label, value in state.outputs.items():
         if len(state.outputs) > 1:
             print(f"{for_terminal(label)}:")
@@ -44,7 +44,7 @@ def print_outputs(state: RunState) -> None:
 
 
 def for_terminal(text: str) -> str:
-    """Results go out as they are, except to a terminal."""
+    """Write results as they are, except to a terminal."""
     return safe(text) if sys.stdout.isatty() else text
 
 

@@ -1,4 +1,4 @@
-"""Ask the person at the terminal."""
+"""Asks the user at the terminal."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def interactive() -> bool:
 
 
 def ask_hidden(question: str) -> str:
-    """An answer that the terminal does not show."""
+    """Read an answer that the terminal does not show."""
     return getpass(safe(question, 200), stream=sys.stderr)

@@ -62,7 +62,7 @@ from dipeo_nb.terminal import Lines, Live, PendingQuestion, TerminalPrompter, Vi
 app = typer.Typer()
 
 Feed = queue.SimpleQueue[Event | PendingQuestion | None]
-"""What a run says, on its way to the thread that shows it; None at its end."""
+"""Events and questions of a run, for the thread that shows them; None at the end."""
 
 
 @app.command()
@@ -123,10 +123,10 @@ def resume(
     allow: Allowing = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     diagram: Annotated[
-        str | None, typer.Option("--diagram", metavar="FILE", help="What ran, when it held a credential and has moved since.")
+        str | None, typer.Option("--diagram", metavar="FILE", help="The diagram that ran, when it held a credential and has moved since.")
     ] = None,
 ) -> int:
-    """Go on with a run that was cut off, failed or was stopped; what had finished is not done again.
+    """Resume a run that was interrupted, failed or was stopped; finished nodes do not run again.
 
     --input is for inputs that held secrets, which are not recorded.
     """
@@ -174,7 +174,7 @@ def replay(
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What the user wants run, and how."""
+    """A diagram to run, with the options."""
 
     file: str
     settings: Settings
@@ -187,18 +187,18 @@ class RunRequest:
     quiet: bool = False
     format: str | None = None
     questions: bool = True
-    """Whether somebody may be asked."""
+    """Whether the user may be asked."""
 
 
 def run_request(order: RunRequest) -> RunState:
-    """Load, check, run and watch; the state at the end. Raises UserError when nothing was run."""
+    """Load, check and run a diagram, show progress, and return the final state. Raises UserError when nothing was run."""
     runtime = Runtime(order.settings)
     document = load_diagram(order.file, order.format, order.settings)
     prepared = _prepare(runtime, document, order)
     plan = prepared.plan
     run_sync(runtime.check_settings(plan, model=order.model))
     if not order.quiet:
-        moved = "model-ends" if order.model is not None else ""  # nobody asks the models of the diagram
+        moved = "model-ends" if order.model is not None else ""  # the models of the diagram are not used
         shown = [d for d in plan.diagnostics if d.severity != "info" and d.code != moved]
         print_diagnostics([d for d in shown if not _settled(d, order.variables)])
         _warn_of_unused(order.variables, plan, order.settings.base_dir)
@@ -218,7 +218,7 @@ def run_request(order: RunRequest) -> RunState:
 
 
 def _prepare(runtime: Runtime, document: Diagram, order: RunRequest) -> Prepared:
-    """The plan and what it may do; asks where somebody is there to be asked."""
+    """The plan and what it may do; asks the user when one is present."""
     def prepared(trust: bool | str | None, by: str = "") -> Prepared:
         return runtime.prepare(
             document, trust=trust, allow=order.allow, foreign=order.file == STDIN, model=order.model, by=by
@@ -235,12 +235,12 @@ def _prepare(runtime: Runtime, document: Diagram, order: RunRequest) -> Prepared
 
 
 def _settled(diagnostic: Diagnostic, variables: Mapping[str, Any]) -> bool:
-    """Whether it warns of a name that no arrow brings, and the run was given that name."""
+    """Whether it warns about a name that no arrow brings, and the run has an input of that name."""
     return diagnostic.code == "unknown-name" and any(f"'{name}'" in diagnostic.message for name in variables)
 
 
 def _warn_of_unused(variables: Mapping[str, Any], plan: Plan, base_dir: Path) -> None:
-    """Inputs that nothing in the diagram names are probably misspelt."""
+    """Warn about inputs that the diagram does not use: they are probably misspelt."""
     if not variables:
         return
     used = UsedNames(plan, base_dir)
@@ -250,7 +250,7 @@ def _warn_of_unused(variables: Mapping[str, Any], plan: Plan, base_dir: Path) ->
 
 
 def follow(runtime: Runtime, execution: Execution | Replay, feed: Feed, view: View) -> RunState:
-    """Run to the end and watch."""
+    """Run to the end and show progress."""
     bus = runtime.services.bus
 
     async def work() -> RunState:
@@ -259,7 +259,7 @@ def follow(runtime: Runtime, execution: Execution | Replay, feed: Feed, view: Vi
         try:
             try:
                 await execution.run()
-            except StorageError:  # the end is not recorded, but the state tells it
+            except StorageError:  # the end is not recorded, but the state has it
                 if not execution.state.finished:
                     raise
             await bus.drain()
@@ -284,7 +284,7 @@ def _view(quiet: bool) -> View:
 
 
 def _watch(execution: Execution | Replay, feed: Feed, view: View) -> None:
-    """Show what happens until the run has ended. Ctrl-C stops the run in order; a second one leaves at once."""
+    """Show progress until the run has ended. Ctrl-C stops the run in an orderly way; a second one exits at once."""
 
     def stop(signum: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -309,7 +309,7 @@ def _watch(execution: Execution | Replay, feed: Feed, view: View) -> None:
 
 
 def report(state: RunState, as_json: bool) -> int:
-    """Outputs on stdout, the last words on stderr; the exit code."""
+    """Write outputs to stdout and the summary to stderr; return the exit code."""
     if as_json:
         print(visible_json(json_text(state.report())))
     else:
@@ -318,7 +318,7 @@ def report(state: RunState, as_json: bool) -> int:
 
 
 def _exit_code(state: RunState) -> int:
-    """The last words on stderr, and the exit code."""
+    """Write the summary to stderr, and return the exit code."""
     if state.status == "completed":
         return ExitCode.DONE
     error = state.error or {}
@@ -331,7 +331,7 @@ def _exit_code(state: RunState) -> int:
 
 
 def _refusal(file: str, error: BaseException) -> dict[str, Any]:
-    """The same shape for a run that never began, or whose end could not be recorded."""
+    """The same object for a run that never started, or whose end could not be recorded."""
     status = (
         "refused" if isinstance(error, UserError) else "aborted" if isinstance(error, KeyboardInterrupt) else "failed"
     )

@@ -27,18 +27,18 @@ def serve(
     ] = None,
     base_dir: BaseDir = None,
 ) -> int:
-    """Run diagrams over HTTP, and follow their events (server-sent). Everything needs the token that is printed, or that of
+    """Run diagrams over HTTP, with their events as server-sent events. Each request needs the token that is printed, or that of
     DIPEO_SERVE_TOKEN.
 
-    POST /runs {"diagram": NAME, "inputs": {…}} starts a run; GET /runs/ID/events follows it from any event on; GET /runs and
-    /runs/ID look; POST /runs/ID/stop and /answer.
+    POST /runs {"diagram": NAME, "inputs": {…}} starts a run; GET /runs/ID/events streams its events, from any one on; GET /runs and
+    /runs/ID show runs; POST /runs/ID/stop and /answer control them.
     """
     settings = settings_for(base_dir)
 
     def ready(server: RunServer, listening: int) -> None:
         name = "127.0.0.1" if settings.host in ("localhost", "::1") else host or settings.host
         say(f"Listening at http://{name}:{listening}", "Ctrl-C ends it." if token is None else "Its token is that of DIPEO_SERVE_TOKEN.")
-        if token is None:  # what somebody has set, they know
+        if token is None:  # who has set one knows it
             print(server.token, flush=True)
 
     token = settings.serve_token.get_secret_value() if settings.serve_token else None

@@ -1,4 +1,4 @@
-"""Signals while a command is at work."""
+"""Handles signals while a command runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def handling(handler: Callable[[int, Any], None], *signals: int) -> Iterator[None]:
-    """Give *signals* another handler for a while; in other threads than the main one nothing happens."""
+    """Replace the handler of *signals* for a while; does nothing in threads other than the main one."""
     try:
         before = {number: signal.signal(number, handler) for number in signals}
     except ValueError:
@@ -23,13 +23,13 @@ def handling(handler: Callable[[int, Any], None], *signals: int) -> Iterator[Non
 
 
 def hangup() -> list[int]:
-    """SIGHUP, where there is one and `nohup` does not want it ignored."""
+    """SIGHUP, where it exists and is not ignored because of `nohup`."""
     number = getattr(signal, "SIGHUP", None)
     return [number] if number is not None and signal.getsignal(number) is not signal.SIG_IGN else []
 
 
 def terminated_like_ctrl_c() -> contextlib.AbstractContextManager[None]:
-    """SIGTERM ends a command as Ctrl-C does: in order, with exit code 130."""
+    """Let SIGTERM end a command like Ctrl-C: in an orderly way, with exit code 130."""
 
     def leave(signum: int, frame: object) -> None:
         raise KeyboardInterrupt

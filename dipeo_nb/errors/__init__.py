@@ -22,9 +22,9 @@
     │   ├── RunTimeoutError           the run was slower than its time limit
     │   ├── MaxIterationsError        a loop did not end within its limit
     │   ├── DeadlockError             nodes wait for inputs that can never come
-    │   ├── BudgetExceededError       a limit of tokens, money, calls or seconds was reached
+    │   ├── BudgetExceededError       a limit of tokens, cost, calls or seconds was reached
     │   └── RunAbortedError           stopped by the user
-    │       └── RunInterruptedError       cut off by the end of its process
+    │       └── RunInterruptedError       interrupted by the end of its process
     └── ServiceError              something outside failed
         ├── StorageError              files, blobs, run store; carries `operation`
         ├── EventBusError             events could not be passed on; the run store has them
@@ -80,12 +80,12 @@ class DipeoError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        # Not the text of the arguments: a hint may be given when more is known than where the error was raised.
+        # Not from the arguments: the hint may be added later, where more is known than where the error was raised.
         between = "" if self.message[-1:].isspace() else " "
         return f"{self.message}{between}{self.hint}" if self.hint else self.message
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows: the line of the cell, what is wrong and what to do, instead of our own frames."""
+        """What IPython shows: the line of the cell, the message and the hint, instead of our own frames."""
         lines = [f"\x1b[31m{type(self).__name__}\x1b[0m: {printable(self.message)}"]
         if place := line_of_caller(self):
             lines.insert(0, place)
@@ -159,25 +159,25 @@ class MissingDependencyError(ConfigurationError):
 
 
 class TrustError(UserError):
-    """A diagram wants more than an untrusted one may do, and nobody has said yes to it.
+    """A diagram wants more than an untrusted one may do, and the user has not approved it.
 
-    `lines` are what it wants as a person reads it, `uses` the same as JSON values; `pin` is the code that says yes to exactly this;
-    `folder` is the folder that could be trusted instead, when its diagram lies below the base directory, and `settings` are those
-    of that folder which wait for a yes and would get it, too.
+    `lines` list what it wants for people, `uses` the same as JSON values; `pin` is the code that approves exactly this;
+    `folder` is the folder that could be trusted instead, when the diagram is below the base directory, and `settings` are the
+    settings of that folder that would be approved with it.
     """
 
     code = "not_trusted"
     shown: ClassVar[Callable[[TrustError], bool]] = staticmethod(lambda _: False)
-    """Shows the error as a panel where the user looks, and says whether it did; notebooks replace it."""
+    """Shows the error as a panel, and returns whether the user sees it; notebooks replace it."""
     bundle: ClassVar[Callable[[TrustError], dict[str, str]]] = staticmethod(lambda error: {"text/plain": error.text()})
     """The panel as a mimebundle; notebooks replace it."""
 
     def listing(self) -> list[str]:
-        """The lines of what it wants; what a screen does not show is written out."""
+        """The lines of what it wants, with characters that a screen does not show as escapes."""
         return [printable(str(line)) for line in self.facts.get("lines", ())]
 
     def ways(self) -> list[tuple[str, str]]:
-        """(what it means, the line of Python to copy) of each way to say yes; empty when there is none."""
+        """(meaning, line of Python to copy) of each way to approve it; empty when there is none."""
         found: list[tuple[str, str]] = []
         function, first = self.facts.get("call", ("dp.run", self.facts.get("path")))
         if self.facts.get("pin"):
@@ -188,7 +188,7 @@ class TrustError(UserError):
         return found
 
     def settings_lines(self) -> list[str]:
-        """The settings of the folder that a yes to it approves."""
+        """The settings of the folder that trusting it approves."""
         return [printable(str(setting)) for setting in self.facts.get("settings", ())]
 
     def text(self) -> str:
@@ -255,7 +255,7 @@ class NodeExecutionError(RunError):
 
 
 class NotGrantedError(NodeExecutionError):
-    """A node wanted what its diagram was not granted. `kind` and `what` say it as `--allow` takes it."""
+    """A node needed something that its diagram is not allowed to do; `kind` and `what` name it as in `--allow`."""
 
     code = "not_granted"
 
@@ -304,7 +304,7 @@ class DeadlockError(RunError):
 
 
 class BudgetExceededError(RunError):
-    """A limit of tokens, money, calls or seconds was reached."""
+    """A limit of tokens, cost, calls or seconds was reached."""
 
     code = "budget_exceeded"
 
@@ -322,7 +322,7 @@ class ServiceError(DipeoError):
 
 
 class RunInterruptedError(RunAbortedError):
-    """The run was cut off by the orderly end of its process; it can be resumed."""
+    """The run was interrupted by the orderly end of its process; it can be resumed."""
 
     code = "interrupted"
 
@@ -406,17 +406,17 @@ class LLMError(ServiceError):
     status: int | None = None
     request_id: str | None = None
     retryable: bool | None = None
-    """Whether the server said that another try may succeed; None when it said nothing."""
+    """Whether the server indicated that a retry may succeed; None when it did not."""
     usage: Any = None
-    """`TokenUsage` of an answer that was paid for all the same (a refusal, one that does not fit); None without one."""
+    """`TokenUsage` of an answer that was charged nevertheless (a refusal, or one that does not fit); None without one."""
     cost_usd: float | None = None
-    """What that cost; None when unknown."""
+    """Its cost in US dollars; None when unknown."""
     charged: bool = False
-    """Whether `cost_usd` was worked out."""
+    """Whether `cost_usd` was computed."""
     cached: bool = False
     """Whether the answer came from a recording, and cost nothing."""
     saved_usd: float | None = None
-    """What a recorded answer would have cost."""
+    """The cost that a recorded answer saved."""
 
 
 class AuthError(LLMError):
@@ -463,7 +463,7 @@ class UnsupportedError(LLMError):
 
 
 class UnknownModelError(UserError, UnsupportedError):
-    """A name that is neither a service nor a model of a known family; nothing was asked or run."""
+    """A name that is neither a service nor a model of a known family; nothing was called or run."""
 
     code = "llm_unknown_model"
 
@@ -486,7 +486,7 @@ class StructureError(ProviderError):
 
     code = "llm_structure"
     problem: str = ""
-    """What does not fit, and where."""
+    """The part that does not fit, and where it is."""
     text: str = ""
     """The answer."""
     repairable: bool = False

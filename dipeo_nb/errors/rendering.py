@@ -1,4 +1,4 @@
-"""How an error looks where it is shown: safe text, and the user's line that led to it."""
+"""The display of errors: safe text, and the user's line that led to one."""
 
 from __future__ import annotations
 

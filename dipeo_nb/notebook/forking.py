@@ -22,7 +22,7 @@ from dipeo_nb.runtime import Prepared, Runtime
 
 
 class Fork(NamedTuple):
-    """What `Runtime.execution` needs to create the new run."""
+    """The arguments of `Runtime.execution` for the new run, and its diagram."""
 
     document: Diagram
     prepared: Prepared

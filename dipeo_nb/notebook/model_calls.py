@@ -17,7 +17,7 @@ from dipeo_nb.runtime import Runtime
 
 
 class ModelCalls:
-    """What `Session` offers to talk to models."""
+    """The methods of `Session` that call models."""
 
     settings: Settings
     runtime: Runtime

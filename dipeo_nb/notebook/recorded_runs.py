@@ -27,7 +27,7 @@ from dipeo_nb.runtime import Runtime
 
 
 class RecordedRuns(ABC):
-    """What `Session` offers for runs of the past."""
+    """The methods of `Session` for runs in the store."""
 
     runtime: Runtime
     _going: weakref.WeakValueDictionary[str, Run]

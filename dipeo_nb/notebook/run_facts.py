@@ -1,4 +1,4 @@
-"""What can be read from a run; everything comes from its event log."""
+"""The properties of a run that are computed from its event log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What made a run fail, as the exception that waiting for it raises."""
+"""The error of a failed run, as the exception that waiting for it raises."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class ServiceLifecycle:
         self._opened = opened
 
     def to_close(self) -> list[Part]:
-        """What is to be closed now: what was opened, once, and each service that opens itself, as it may have been used."""
+        """The services to close now: those that were opened, and each that opens itself, as it may have been used. Call it once."""
         opened, self._opened = self._opened, []
         return [part for part in self._parts if part in opened or not part.at_once]
 

@@ -1,4 +1,4 @@
-"""What is decided about a run before it starts, or continues."""
+"""The decisions about a run before it starts, or continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application over one runtime: who may ask, and what is done for each request."""
+"""The application over one runtime: authorization, and the handling of each request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dipeo_nb.server.requests import AnswerBody, KnownHosts, ResumeBody, SignalB
 from dipeo_nb.server.responses import broken, frame, refused, status_of, unknown_run
 
 LAST_SEQ = 2**53
-"""Numbers of events beyond are none."""
+"""Largest number of an event."""
 FRAMES = 32
 """Events sent to a client before other work on the loop gets its turn."""
 _LOG = logger(__name__)
@@ -91,8 +91,10 @@ class RunServer:
         await self.runtime.initialize()
 
     async def end(self) -> None:
-        """Stop the runs that go on here; those who follow them get their last events, and the streams end. No run is started any
-        more."""
+        """Stop the runs that are executing here; clients that follow them get the last events, and the streams end.
+
+        From then on no run is started.
+        """
         self._ending = True
         for execution in list(self._going.values()):
             execution.stop("the server ends")
@@ -100,7 +102,7 @@ class RunServer:
         self.runtime.router.finish()
 
     async def cleanup(self) -> None:
-        """End what is running, see `end`, and close the runtime."""
+        """Stop all runs, see `end`, and close the runtime."""
         await self.end()
         await self.runtime.cleanup()
 
@@ -152,7 +154,7 @@ class RunServer:
         self._check_open()
         if "\n" in order.diagram or order.diagram.lstrip().startswith("{"):
             raise UserError(
-                "A diagram is named here, not sent.", hint="Save it below the base directory and send its name."
+                "A diagram is sent by name, not by its text.", hint="Save it below the base directory and send its name."
             )
         base = self.runtime.settings.base_dir
         document = await asyncio.to_thread(load_named, order.diagram, base)  # never beyond the base directory
@@ -172,7 +174,7 @@ class RunServer:
 
     def _check_open(self) -> None:
         if self._ending:
-            raise UserError("The server ends; no run is started any more.", hint="Start the server again.", cause="ending")
+            raise UserError("The server is shutting down; it starts no more runs.", hint="Start the server again.", cause="ending")
 
     def _begin(self, execution: Execution) -> None:
         self._check_open()
@@ -207,7 +209,7 @@ class RunServer:
         return web.JSONResponse({"diagrams": await asyncio.to_thread(available, self.runtime.settings.base_dir)})
 
     async def _known(self, request: Any) -> str:
-        """The id in the path, of a run that there is."""
+        """The id in the path, of a run that exists."""
         run_id = request.path_params["run_id"]
         if run_id not in self._going and await self.runtime.services.store.run(run_id) is None:
             raise unknown_run(run_id)
@@ -268,7 +270,7 @@ class RunServer:
         run_id = await self._known(request)
         last = request.headers.get("last-event-id") or request.query_params.get("after", "0")
         if not last.isascii() or not last.isdecimal() or int(last[:20]) > LAST_SEQ:
-            raise UserError(f"'{shorten(last)}' is not a number of an event.", hint="Use ?after=SEQ, with the last seq you have.")
+            raise UserError(f"'{shorten(last)}' is not the number of an event.", hint="Use ?after=SEQ, with the last seq you have.")
         if run_id not in self._going:
             row = await self.runtime.services.store.run(run_id)
             if row is not None and row.status != Status.RUNNING and row.events <= int(last):
@@ -281,7 +283,7 @@ class RunServer:
             async for event in events:
                 yield frame(event)
                 sent += 1
-                if not sent % FRAMES:  # neither the log nor a client that has gone makes us wait, and others want their turn
+                if not sent % FRAMES:  # neither the log nor a disconnected client makes us wait, and other requests need their turn
                     await asyncio.sleep(0)
 
 

@@ -1,4 +1,4 @@
-"""Listening at an address, on the library's loop."""
+"""Listens at an address, on the library's loop."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dipeo_nb.runtime import Runtime
 from dipeo_nb.server.app import RunServer
 
 END_S = 20.0
-"""Seconds that runs have to end when the server does."""
+"""Seconds that runs have to end when the server shuts down."""
 
 
 def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, ready: Any = None) -> None:
     """Listen until Ctrl-C or SIGTERM; everything runs on the library's loop.
 
     Args:
-        host: address to listen at; beyond this machine it must be meant, since the token is all that protects it.
+        host: address to listen at; other machines reach it only when that is intended, as the token alone protects it.
         port: 0 chooses a free one.
         ready: called with (server, port) when it listens.
 
@@ -35,7 +35,7 @@ def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, r
     server = RunServer(runtime, token=token) if local else RunServer(runtime, token=token, hosts=())
     try:
         sock = uvicorn.Config(server.app, host=host, port=port, log_level="warning").bind_socket()
-        sock.listen(128)  # from now on nobody is refused, only kept waiting
+        sock.listen(128)  # from now on clients wait instead of being refused
     except (OSError, SystemExit) as error:
         raise ConfigurationError(
             f"{host}:{port} cannot be listened at: {getattr(error, 'strerror', None) or 'it is in use'}.",

@@ -1,4 +1,4 @@
-"""What clients send: bodies of requests and how they are read, and the host that they ask for."""
+"""Reads the bodies of requests, and checks the host that they name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dipeo_nb.errors import UserError
 from dipeo_nb.server.responses import error_response
 
 BODY_LIMIT = 1024 * 1024
-"""Bytes of a request at most."""
+"""Largest size of a request in bytes."""
 
 
 class StartBody(BaseModel):
@@ -65,7 +65,7 @@ async def read_body(request: Any) -> bytes:
                 raise UserError(
                     f"The request has more than {BODY_LIMIT:,} bytes.", hint="Send less; put data into files.", cause="too_large"
                 )
-    except web.ClientDisconnect:  # an answer that nobody reads, instead of a traceback in the log
+    except web.ClientDisconnect:  # an answer that is never read, instead of a traceback in the log
         raise UserError("The request ended before its body did.", hint="Send it again.") from None
     return bytes(body)
 
@@ -75,7 +75,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]++\]|[^\[\]:/@\s]++)(?::\d++)?")
 
 
 class KnownHosts:
-    """Refuses requests for names that are not this server's, as DNS rebinding makes them."""
+    """Refuses requests for host names that are not this server's, as in DNS rebinding."""
 
     def __init__(self, app: Any, hosts: tuple[str, ...]) -> None:
         self._app, self._hosts = app, hosts

@@ -1,4 +1,4 @@
-"""The packages of the extra `serve`, imported in one place: without them the server is refused when it is made."""
+"""The packages of the extra `serve`, imported in one place: without them, creating the server is an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def check_installed() -> None:
-    """Refuse to go on without the extra.
+    """Raise an error without the extra.
 
     Raises:
         MissingDependencyError: the extra `serve` is not installed.
