@@ -86,6 +86,7 @@ check: $(STAMP)
 	$(PY) scripts/make_environment.py --check
 	$(PY) scripts/make_docs.py --check
 	$(PY) scripts/check_words.py
+	$(PY) scripts/check_types.py
 	$(PY) -m pytest -q tests/repository/test_architecture.py tests/repository/test_structure.py tests/repository/test_words.py tests/repository/test_environment.py
 
 demo: $(DEMO_STAMP)

@@ -50,7 +50,7 @@ else:
 class View:
     """Shows nothing; the base class of the other views."""
 
-    interval = 0.5
+    interval: float = 0.5
     """Seconds between two ticks without events."""
 
     def __enter__(self) -> View:
@@ -85,7 +85,7 @@ class Lines(View):
     """One line per start and end of a node, for logs and pipes; repeated results of a loop are counted."""
 
     def __init__(self) -> None:
-        self.state = fold.RunState()
+        self.state: RunState = fold.RunState()
         self._progress: dict[str, int] = {}
         self._latest: dict[str, str] = {}
         """The latest result of each node, as it is shown."""
@@ -155,13 +155,13 @@ class Lines(View):
 class Live(View):
     """Draws the run in place: nodes with status and runs, and the text of the running ones; finished answers scroll by."""
 
-    interval = 0.1
-    redraw = 1 / 15
+    interval: float = 0.1
+    redraw: float = 1 / 15
     """Minimum seconds between two drawings."""
 
     def __init__(self) -> None:
-        self.state = fold.RunState()
-        self.console = new_console()
+        self.state: RunState = fold.RunState()
+        self.console: Any = new_console()
         self._drawn = 0.0
         self._note = ""
         self._progress: dict[str, str] = {}
@@ -195,7 +195,7 @@ class Live(View):
         try:
             yield
         finally:
-            self.live = self._drawing()  # a used one would draw over what was said meanwhile
+            self.live: Any = self._drawing()  # a used one would draw over what was said meanwhile
             self.live.start()
 
     def show(self, event: Event) -> None:

@@ -26,7 +26,7 @@ from dipeo_nb.dipeo_words import advice, translated
 from dipeo_nb.errors import DipeoError, SettingNotApprovedError, TrustError, UserError
 from dipeo_nb.terminal import say
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="dipeo-nb",
     help="Diagrams of LLM agents: check, draw, convert and run them.",
     cls=CommandGroup,

@@ -109,11 +109,11 @@ def _asking(ctx: typer.Context, settings: Settings) -> Iterable[str]:
     return [f"{node.label}=" for node in document.nodes if node.type == NodeType.USER_RESPONSE]
 
 
-diagrams = _completer(_diagrams)
-models = _completer(_models)
-services = _completer(_services)
-runs = _completer(_runs)
-answers = _completer(_asking)
-node_types = _completer(lambda ctx, settings: nodes.NODE_SPECS)
-formats = _completer(lambda ctx, settings: detect.FORMATS)
-statuses = _completer(lambda ctx, settings: map(str, Status))
+diagrams: Completer = _completer(_diagrams)
+models: Completer = _completer(_models)
+services: Completer = _completer(_services)
+runs: Completer = _completer(_runs)
+answers: Completer = _completer(_asking)
+node_types: Completer = _completer(lambda ctx, settings: nodes.NODE_SPECS)
+formats: Completer = _completer(lambda ctx, settings: detect.FORMATS)
+statuses: Completer = _completer(lambda ctx, settings: map(str, Status))

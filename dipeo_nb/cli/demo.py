@@ -12,7 +12,7 @@ from dipeo_nb.cli.models import pull
 from dipeo_nb.cli.options import AsJson
 from dipeo_nb.cli.run import RunRequest, report, run_request
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.command()

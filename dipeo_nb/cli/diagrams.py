@@ -42,7 +42,7 @@ else:
     folder_settings = lazy.module("dipeo_nb.security.folder_settings")
     trusted = lazy.module("dipeo_nb.security.trust")
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.command()

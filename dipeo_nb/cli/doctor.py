@@ -31,7 +31,7 @@ from dipeo_nb.security.folder_settings import pending_settings
 from dipeo_nb.security.keys import APIKeyChain
 from dipeo_nb.terminal import new_console, new_table, safe
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 Verdict = Literal["ok", "note", "problem"]
 ENOUGH_DISK = 1_000_000_000

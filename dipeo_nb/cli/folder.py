@@ -21,7 +21,7 @@ from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.gate import beyond_guest
 from dipeo_nb.terminal import new_console, new_table, safe, say
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 STARTER = ("slogan.light.yaml", "slogan.ipynb", "dipeo.toml")
 """Files that `init` copies from the package."""

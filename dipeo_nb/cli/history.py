@@ -48,8 +48,8 @@ else:  # listing runs needs none
     blobs = lazy.module("dipeo_nb.execution.state.blobs")
     lookup = lazy.module("dipeo_nb.runtime.lookup")
 
-app = typer.Typer()
-runs = typer.Typer(help=COMMANDS["runs"].help, no_args_is_help=False)
+app: typer.Typer = typer.Typer()
+runs: typer.Typer = typer.Typer(help=COMMANDS["runs"].help, no_args_is_help=False)
 app.add_typer(runs, name="runs")
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 else:  # for `keys test` only
     llm_service = lazy.module("dipeo_nb.llm.service")
 
-app = typer.Typer()
-keys = typer.Typer(help=COMMANDS["keys"].help, no_args_is_help=True)
+app: typer.Typer = typer.Typer()
+keys: typer.Typer = typer.Typer(help=COMMANDS["keys"].help, no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
 

@@ -26,8 +26,8 @@ from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.keys import APIKeyChain
 from dipeo_nb.terminal import new_console, new_table, safe, say
 
-app = typer.Typer()
-models = typer.Typer(help=COMMANDS["models"].help, no_args_is_help=False)
+app: typer.Typer = typer.Typer()
+models: typer.Typer = typer.Typer(help=COMMANDS["models"].help, no_args_is_help=False)
 app.add_typer(models, name="models")
 
 

@@ -15,7 +15,7 @@ from dipeo_nb.diagram.reference import FieldReference, common_fields, node_refer
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.terminal import new_console, new_table, safe
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.command()

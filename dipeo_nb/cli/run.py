@@ -59,7 +59,7 @@ from dipeo_nb.execution.used_names import UsedNames
 from dipeo_nb.runtime import Prepared, Recovery, Runtime
 from dipeo_nb.terminal import Lines, Live, PendingQuestion, TerminalPrompter, View, new_console, put, safe, say
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 Feed = queue.SimpleQueue[Event | PendingQuestion | None]
 """Events and questions of a run, for the thread that shows them; None at the end."""

@@ -14,7 +14,7 @@ from dipeo_nb.server import RunServer
 from dipeo_nb.server import serve as listen
 from dipeo_nb.terminal import say
 
-app = typer.Typer()
+app: typer.Typer = typer.Typer()
 
 
 @app.command()

@@ -53,8 +53,8 @@ class FileLock:
         private: bool = False,
         subject: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.lock_file = Path(lock_file)
-        self.subject = os.fspath(lock_file if subject is None else subject)
+        self.lock_file: Path = Path(lock_file)
+        self.subject: str = os.fspath(lock_file if subject is None else subject)
         self.timeout = timeout
         mode: dict[str, Any] = {"mode": 0o600} if private else {}
         self._lock = filelock.FileLock(self.lock_file, timeout=timeout, poll_interval=POLL_S, thread_local=True, **mode)
@@ -110,7 +110,7 @@ class AsyncFileLock:
     """
 
     def __init__(self, lock_file: str | os.PathLike[str], timeout: float = TIMEOUT_S) -> None:
-        self.lock_file = Path(lock_file)
+        self.lock_file: Path = Path(lock_file)
         self.timeout = timeout
         self._held: dict[asyncio.Task[Any] | None, filelock.FileLock] = {}
 
@@ -163,8 +163,8 @@ class CacheFileLock:
         lock_dir: str | os.PathLike[str] | None = None,
         timeout: float = TIMEOUT_S,
     ) -> None:
-        self.cache_dir = Path(cache_dir)
-        self.lock_dir = self.cache_dir / ".locks" if lock_dir is None else Path(lock_dir)
+        self.cache_dir: Path = Path(cache_dir)
+        self.lock_dir: Path = self.cache_dir / ".locks" if lock_dir is None else Path(lock_dir)
         self.timeout = timeout
         self._files = Root(cache_dir, protected=ProtectedPlaces())
         self._drafts = Root(cache_dir, links=False)  # their names begin with a dot

@@ -43,13 +43,13 @@ class LoopThread:
     _lock = threading.Lock()
 
     def __init__(self, name: str = "dipeo-loop") -> None:
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self.closing = False
         """Whether what runs is cancelled because the loop ends, mostly with its process."""
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self._closing = False
         self._submitted: weakref.WeakSet[concurrent.futures.Future[Any]] = weakref.WeakSet()
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
@@ -127,7 +127,7 @@ class LoopThread:
         if self.pid != os.getpid() or self.loop.is_closed() or not self.thread.is_alive():
             return
 
-        self.closing = True
+        self.closing: bool = True
 
         async def cancel_all() -> None:
             tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]

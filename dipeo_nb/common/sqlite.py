@@ -47,7 +47,8 @@ class SqliteFile:
     """
 
     def __init__(self, path: Path, schema: Schema, *, base: Path | None = None) -> None:
-        self.path, self.base = path, base
+        self.path: Path = path
+        self.base: Path | None = base
         self._schema = schema
         self._connection: sqlite3.Connection | None = None
         self._pid = 0

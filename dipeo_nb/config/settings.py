@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeGuard
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -62,7 +62,7 @@ class Settings(BaseSettings):
         ConfigurationError: a value is invalid, there is no such setting, or a file cannot be read.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=False)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(frozen=True, extra="forbid", validate_default=False)
 
     base_dir: AbsolutePath = setting("DIPEO_BASE_DIR", default=None, scope="personal")
     """Root of all relative names in diagrams (DIPEO_BASE_DIR; default: the current directory)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common import lazy
 
@@ -22,7 +23,7 @@ _HOMES = {
 
 __all__ = ["Diagram", "find", "from_model", "light_schema", "load", "load_text"]
 
-__getattr__ = lazy.attributes(__name__, _HOMES)
+__getattr__: Callable[[str], Any] = lazy.attributes(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -59,20 +59,24 @@ class Bands:
         *,
         tight: bool,
     ) -> None:
-        self.sizes, self.links, self.loops, self.width, self.tight = sizes, links, loops, width, tight
-        self.pitch = _TIGHT_PITCH if tight else PITCH
-        self.count = len(sizes)
+        self.sizes: Sequence[tuple[float, float]] = sizes
+        self.links: Sequence[Link] = links
+        self.loops: dict[int, list[Link]] = loops
+        self.width: float = width
+        self.tight: bool = tight
+        self.pitch: float = _TIGHT_PITCH if tight else PITCH
+        self.count: int = len(sizes)
         band_of = [bisect.bisect_right(starts, column) - 1 for column in range(max(layers) + 1)]
-        self.band = [band_of[layer] for layer in layers]
-        self.column = [layer - starts[band_of[layer]] for layer in layers]
+        self.band: list[int] = [band_of[layer] for layer in layers]
+        self.column: list[int] = [layer - starts[band_of[layer]] for layer in layers]
         ends = [*starts[1:], max(layers) + 1]
-        self.lengths = [end - start for start, end in zip(starts, ends, strict=True)]
-        self.way = [FLAT] * len(links)
+        self.lengths: list[int] = [end - start for start, end in zip(starts, ends, strict=True)]
+        self.way: list[int] = [FLAT] * len(links)
         self.below: list[list[tuple[int, bool]]] = [[] for _ in sizes]
         self.above: list[list[tuple[int, bool]]] = [[] for _ in sizes]
         """Arcs under and over each box, the nearest first: (arrow, whether it leaves here)."""
-        self.under = [True] * len(links)
-        self.half = [0.0] * self.count
+        self.under: list[bool] = [True] * len(links)
+        self.half: list[float] = [0.0] * self.count
         """Half of the height that each passing arrow needs; boxes have it in `BoxPorts`."""
         self.chains: list[list[int]] = [[] for _ in links]
         self.hops: list[list[Hop]] = []

@@ -34,10 +34,10 @@ class BoxPorts:
                 first, last = self.bands.detour(e)
                 leaving[link.source].append((0 if first < self.bands.band[link.source] else 2, 0.0, e))
                 entering[link.target].append((0 if last < self.bands.band[link.target] else 2, 0.0, e))
-        self.out_port = [0.0] * len(self.bands.links)
-        self.in_port = [0.0] * len(self.bands.links)
+        self.out_port: list[float] = [0.0] * len(self.bands.links)
+        self.in_port: list[float] = [0.0] * len(self.bands.links)
         self.lone: list[tuple[bool, bool]] = [(False, False)] * len(self.bands.links)
-        self.height = [h for _, h in self.bands.sizes]
+        self.height: list[float] = [h for _, h in self.bands.sizes]
         for n in range(self.bands.count):
             for ends, offsets in ((leaving[n], self.out_port), (entering[n], self.in_port)):
                 self.height[n] = max(self.height[n], self._spread_ports(sorted(ends), offsets, self.height[n]))
@@ -66,8 +66,8 @@ class BoxPorts:
         """The distance of each arc from the middle of its box, and the space each box needs for its arcs."""
         self.arc_level: dict[tuple[int, bool], float] = {}
         self.loop_level: dict[str, float] = {}
-        self.extent_above = [*(h / 2 for h in self.height), *self.bands.half[self.bands.count :]]
-        self.extent_below = list(self.extent_above)
+        self.extent_above: list[float] = [*(h / 2 for h in self.height), *self.bands.half[self.bands.count :]]
+        self.extent_below: list[float] = list(self.extent_above)
         for n in range(self.bands.count):
             depth = self.height[n] / 2 + 8
             for link in self.bands.loops_of(n):

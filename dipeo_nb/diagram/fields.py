@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from dipeo_nb.common.moved import moved_names
 
-__getattr__ = moved_names(
+__getattr__: Callable[[str], Any] = moved_names(
     __name__,
     {
         "PERSON_NUMBERS": "dipeo_nb.diagram.person_fields",

@@ -27,7 +27,7 @@ class GivenNames:
         self, model: DomainDiagram, incoming: Mapping[str, list[DomainArrow]], specs: Mapping[str, NodeSpec | None]
     ) -> None:
         self.model = model
-        self.nodes = {node.id: node for node in model.nodes}
+        self.nodes: dict[str, DomainNode] = {node.id: node for node in model.nodes}
         self.incoming = incoming
         self.specs = specs
         self._open: dict[tuple[str, bool], bool] = {}

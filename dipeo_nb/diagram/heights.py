@@ -16,12 +16,13 @@ class Heights:
     """The middle of each item, `y`, counted from the top of its band, and the height of each band in `bottoms`."""
 
     def __init__(self, bands: Bands, ports: BoxPorts) -> None:
-        self.bands, self.ports = bands, ports
+        self.bands: Bands = bands
+        self.ports: BoxPorts = ports
         self._set_heights()
 
     def _set_heights(self) -> None:
         """The middle of each item: as straight as arrows can be, in the order of the columns, boxes apart."""
-        self.y = [0.0] * len(self.bands.band)
+        self.y: list[float] = [0.0] * len(self.bands.band)
         wishes: tuple[list[list[tuple[int, float, float]]], list[list[tuple[int, float, float]]]] = (
             [[] for _ in self.bands.band],
             [[] for _ in self.bands.band],

@@ -189,7 +189,7 @@ class PersonNames:
     """The names by which each person can be referred to: its id before all, else its label or `person_<label>`."""
 
     def __init__(self, people: Iterable[DomainPerson]) -> None:
-        self.by_id = {p.id: p for p in people}
+        self.by_id: dict[str, DomainPerson] = {p.id: p for p in people}
         self._by_name: dict[str, list[str]] = {}
         for p in self.by_id.values():
             for name in (p.label, f"person_{p.label}"):

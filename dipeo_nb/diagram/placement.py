@@ -26,7 +26,9 @@ class Placement:
     """Lanes between columns, then the columns, then the lanes between bands, and so the bands."""
 
     def __init__(self, bands: Bands, ports: BoxPorts, heights: Heights) -> None:
-        self.bands, self.ports, self.heights = bands, ports, heights
+        self.bands: Bands = bands
+        self.ports: BoxPorts = ports
+        self.heights: Heights = heights
         self._run_down()
         self._set_columns()
         self._run_across()
@@ -104,13 +106,13 @@ class Placement:
             band, c = self.bands.band[n], self.bands.column[n]
             widths[band][c] = max(widths[band][c], self.bands.sizes[n][0])
         margin = self.gap_lanes.get((0, 0), 0)
-        self.margin_pitch = min(8.0, self.bands.pitch)
+        self.margin_pitch: float = min(8.0, self.bands.pitch)
         left = 0.0 if not margin else math.ceil((self.margin_pitch * (margin - 1) + STUB) / self.bands.pitch) * self.bands.pitch
         self.lane_base: dict[tuple[int, int], float] = {(0, 0): left - STUB - self.margin_pitch * (margin - 1)}
         self.lefts: list[list[float]] = [[] for _ in self.bands.lengths]
         self.wides: list[list[float]] = [[] for _ in self.bands.lengths]
         together = list(range(len(self.bands.lengths)))
-        self.aligned = self._stand(together, left, widths) <= self.bands.width
+        self.aligned: bool = self._stand(together, left, widths) <= self.bands.width
         """Whether the columns of all bands are aligned."""
         if not self.aligned:
             for band in together:

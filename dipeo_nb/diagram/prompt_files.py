@@ -40,7 +40,7 @@ class PromptFiles:
 
     def __init__(self, base: Path, diagram: Path | None) -> None:
         self.base = base
-        self.folder = diagram.parent if diagram else None
+        self.folder: Path | None = diagram.parent if diagram else None
         self._found: dict[tuple[str, bool], tuple[str | None, FileProblem]] = {}
         self._paths: dict[str, Path] = {}
 

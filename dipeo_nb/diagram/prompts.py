@@ -65,7 +65,7 @@ class PromptBuilder:
         cache_limit: int = CACHE_LIMIT,
         conversation_limit: int = CONVERSATION_LIMIT,
     ) -> None:
-        self.processor = processor or SimpleTemplateProcessor()
+        self.processor: TemplateProcessorPort | SimpleTemplateProcessor = processor or SimpleTemplateProcessor()
         self.cache_limit = cache_limit
         self.conversation_limit = conversation_limit
         self._cache: dict[Any, _Entry] = {}

@@ -18,7 +18,9 @@ class Routes:
     """Makes the `Part` of a placement."""
 
     def __init__(self, bands: Bands, ports: BoxPorts, placement: Placement) -> None:
-        self.bands, self.ports, self.placement = bands, ports, placement
+        self.bands: Bands = bands
+        self.ports: BoxPorts = ports
+        self.placement: Placement = placement
 
     def part(self) -> Part:
         part = Part()

@@ -12,11 +12,11 @@ class Spot:
     __slots__ = ("column", "end", "items", "line", "start", "text")
 
     def __init__(self, line: int, column: int, start: int, text: str | None = None, end: int = -1) -> None:
-        self.line = line
-        self.column = column
-        self.start = start
-        self.end = end
-        self.text = text
+        self.line: int = line
+        self.column: int = column
+        self.start: int = start
+        self.end: int = end
+        self.text: str | None = text
         """A scalar's text after unquoting; None for collections."""
         self.items: list[Spot] | dict[str, tuple[Spot, Spot]] | None = None
         """Children of a sequence; (key, value) by key of a mapping."""

@@ -35,10 +35,10 @@ class Program:
     def __init__(self, template: str) -> None:
         translator = Translator(template)
         source, self.pieces = translator.run()
-        self.lone = translator.lone
+        self.lone: bool = translator.lone
         tree = parsed(source, template)
         self.names = names_of(tree, template)
-        self.variables = self.names.all
+        self.variables: tuple[str, ...] = self.names.all
         with syntax_errors(template):
             code: CodeType = ENVIRONMENT.compile(Counted().visit(tree), filename=FILENAME)
         self._template = Template.from_code(ENVIRONMENT, code, ENVIRONMENT.make_globals(None))
@@ -95,9 +95,9 @@ class Record:
     def __init__(
         self, program: Program, context: Mapping[str, Any], keep: bool, place: Callable[[str], str] | None
     ) -> None:
-        self.account = Meter()
+        self.account: Meter = Meter()
         self.pieces = program.pieces
-        self.lone = program.lone
+        self.lone: bool = program.lone
         self.place = place
         self.value: Any = NOTHING
         """The value of the last tag that had one."""

@@ -62,12 +62,12 @@ class Translator:
                 f"The template has {len(template):,} characters; {MAX_LENGTH:,} are allowed.",
                 hint="Shorten it, or bring the text in as a value.",
             )
-        self.template = template.replace(OPEN, "\ufffd").replace(CLOSE, "\ufffd")
+        self.template: str = template.replace(OPEN, "\ufffd").replace(CLOSE, "\ufffd")
         self.pieces: list[Piece] = []
         self.lone = False
         """Whether the template is one tag and nothing else."""
         self.blocks: list[_Block] = []
-        self.line = 1
+        self.line: int = 1
 
     def run(self) -> tuple[str, tuple[Piece, ...]]:
         """The Jinja2 source of the template, and its printing tags."""
@@ -86,7 +86,7 @@ class Translator:
             block = self.blocks[-1]
             closing = "{% end" + block.kind[1:] + " %}" if block.kind.startswith("%") else "{{/" + block.kind + "}}"
             self.fail(f"The block {block.text} is not closed", f"Add {closing}.", block.line, block.text)
-        self.lone = len(self.pieces) == 1 and len(made) == 3 and not made[0].strip() and not made[2].strip()
+        self.lone: bool = len(self.pieces) == 1 and len(made) == 3 and not made[0].strip() and not made[2].strip()
         return "".join(made), tuple(self.pieces)
 
     def tag(self, found: Tag, text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common import lazy
 
@@ -11,4 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["InMemoryEventBus"]
 
-__getattr__ = lazy.attributes(__name__, {"InMemoryEventBus": "memory"})
+__getattr__: Callable[[str], Any] = lazy.attributes(__name__, {"InMemoryEventBus": "memory"})

@@ -15,6 +15,10 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import decode_source, spec_from_file_location
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # its import would take a while in every worker
+    from typing import Any
+
 
 class ShownModules:
     """The files that may be imported, and the finders that do so.
@@ -25,7 +29,7 @@ class ShownModules:
         on_load: told the name of each module that is made.
     """
 
-    def __init__(self, base: str, files, on_load=lambda name: None) -> None:
+    def __init__(self, base: str, files: Any, on_load: Any = lambda name: None) -> None:
         self.base = base
         self.on_load = on_load
         self.files = {self.place(path): text.encode("latin-1") for path, text in files.items()}
@@ -37,7 +41,7 @@ class ShownModules:
     def place(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.base, path))
 
-    def parents(self, path: str):
+    def parents(self, path: str) -> Any:
         while len(path) > len(self.base) and path != os.path.dirname(path):
             path = os.path.dirname(path)
             yield path
@@ -46,7 +50,7 @@ class ShownModules:
         sys.meta_path.insert(0, _OfPackages(self))
         sys.meta_path.append(_AtTop(self))  # after the standard library and what is installed
 
-    def spec(self, fullname: str, folders) -> ModuleSpec | None:
+    def spec(self, fullname: str, folders: Any) -> ModuleSpec | None:
         """The module of that name in the first of these folders that has it."""
         name = fullname.rpartition(".")[2]
         parts = []
@@ -64,7 +68,7 @@ class ShownModules:
         spec.submodule_search_locations = parts
         return spec
 
-    def as_values(self):
+    def as_values(self) -> Any:
         """What makes the same again in another process: (base, files, roots), as JSON values."""
         return [self.base, {path: data.decode("latin-1") for path, data in self.files.items()}, self.roots]
 
@@ -81,10 +85,10 @@ class _Loader(SourceFileLoader):
             return super().get_data(path)  # data beside the module, which its code asks for
         return self.files[path]
 
-    def path_stats(self, path: str):
+    def path_stats(self, path: str) -> Any:
         raise OSError(f"{path} is not read from the disk")
 
-    def exec_module(self, module) -> None:
+    def exec_module(self, module: Any) -> None:
         path = self.get_filename(self.name)
         text = decode_source(self.files[path])
         # Tracebacks and `inspect` show what runs, not what the disk has now.
@@ -99,7 +103,7 @@ class _AtTop:
     def __init__(self, modules: ShownModules) -> None:
         self.modules = modules
 
-    def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if path is not None:
             return None
         spec = self.modules.spec(fullname, self.modules.roots)
@@ -114,7 +118,7 @@ class _OfPackages:
     def __init__(self, modules: ShownModules) -> None:
         self.modules = modules
 
-    def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if path is None:
             return None
         ours = [folder for folder in path if folder in self.modules.folders]
@@ -127,7 +131,7 @@ class _OfPackages:
         return spec
 
 
-def _is_there(fullname: str, folders) -> bool:
+def _is_there(fullname: str, folders: Any) -> bool:
     stems = [os.path.join(folder, fullname.rpartition(".")[2]) for folder in folders]
     return any(os.path.exists(f"{stem}.py") or os.path.isdir(stem) for stem in stems)
 

@@ -11,6 +11,10 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # its import would take a while in every worker
+    from typing import Any
+
 _INSTALL = """
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -28,10 +32,10 @@ class Patched:
         patches: the end of a module's name → what to do with the module.
     """
 
-    def __init__(self, patches) -> None:
+    def __init__(self, patches: Any) -> None:
         self.patches = patches
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: Any, path: Any = None, target: Any = None) -> Any:
         patch = next((patch for name, patch in self.patches.items() if fullname.endswith(name)), None)
         if patch is None:
             return None
@@ -39,7 +43,7 @@ class Patched:
         if spec is not None and spec.loader is not None:
             execute_module = spec.loader.exec_module
 
-            def exec_module(module):
+            def exec_module(module: Any) -> None:
                 execute_module(module)
                 patch(module)
 
@@ -54,16 +58,16 @@ class ByValue:
         modules: their names; those of packages mean all that is in them.
     """
 
-    def __init__(self, *modules) -> None:
+    def __init__(self, *modules: Any) -> None:
         self.modules = set(modules)
         self.sets = []
 
-    def patch(self, cloudpickle) -> None:
+    def patch(self, cloudpickle: Any) -> None:
         known = getattr(cloudpickle, "_PICKLE_BY_VALUE_MODULES", set())
         known.update(self.modules)
         self.sets.append(known)
 
-    def add(self, module) -> None:
+    def add(self, module: Any) -> None:
         self.modules.add(module)
         for known in self.sets:
             known.add(module)
@@ -72,14 +76,14 @@ class ByValue:
 class Handed:
     """Stands in what a new process is given, and becomes what makes the module there."""
 
-    def __init__(self, text) -> None:
+    def __init__(self, text: Any) -> None:
         self.text = text
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return exec, (self.text,)
 
 
-def handed_on(path, changes):
+def handed_on(path: Any, changes: Any) -> Any:
     """A patch of `multiprocessing.spawn`: a new process can make the code's module again.
 
     Args:
@@ -87,10 +91,10 @@ def handed_on(path, changes):
         changes: gives (the module's name, what makes it and its imports again) as texts.
     """
 
-    def patch(spawn):
+    def patch(spawn: Any) -> Any:
         original = spawn.get_preparation_data
 
-        def get_preparation_data(*arguments):
+        def get_preparation_data(*arguments: Any) -> Any:
             name, made = changes()
             text = _INSTALL.format(path=path, name=name, made=made)
             return {**original(*arguments), "dipeo": Handed(text)}
@@ -103,15 +107,15 @@ def handed_on(path, changes):
 class ByName(importlib.abc.Loader):
     """Finds one module, which *make* puts into `sys.modules`."""
 
-    def __init__(self, name, make) -> None:
+    def __init__(self, name: Any, make: Any) -> None:
         self.name, self.make = name, make
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: Any, path: Any = None, target: Any = None) -> Any:
         return importlib.machinery.ModuleSpec(fullname, self) if fullname == self.name else None
 
-    def create_module(self, spec):
+    def create_module(self, spec: Any) -> Any:
         return None
 
-    def exec_module(self, module):
+    def exec_module(self, module: Any) -> None:
         self.make(module.__name__)
 

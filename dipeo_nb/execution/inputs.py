@@ -109,7 +109,7 @@ class Inputs:
         stale: frozenset[str] = frozenset(),
         arrived: tuple[Arrived, ...] = (),
     ) -> None:
-        self.arrived = arrived
+        self.arrived: tuple[Arrived, ...] = arrived
         self._values = values if values is not None or arrived else {}
         self._spread = spread if spread is not None or arrived else {}
         self._stale = stale

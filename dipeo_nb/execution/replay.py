@@ -59,12 +59,12 @@ class Replay:
         max_pause: float = MAX_PAUSE_S,
         was_cut_off: bool = False,
     ) -> None:
-        self.run_id = events[0].run_id
-        self.state = RunState.fresh(self.run_id, str(events[0].payload.get("diagram", "")), {})
+        self.run_id: str = events[0].run_id
+        self.state: RunState = RunState.fresh(self.run_id, str(events[0].payload.get("diagram", "")), {})
         self.error: RunAbortedError | None = None
         self.tail: list[Event] = []
         self._services = services
-        self.events = list(events)
+        self.events: list[Event] = list(events)
         """The whole log."""
         self._speed, self._max_pause = checked_pace(speed, max_pause)
         self._was_cut_off = was_cut_off

@@ -50,7 +50,7 @@ class Values:
     """The values of one command: `place` stands a mark for each into its text, `command` makes references of the marks."""
 
     def __init__(self, token: str = "", values: Sequence[str] = ()) -> None:
-        self.values = list(values)
+        self.values: list[str] = list(values)
         token = token or secrets.token_hex(8)  # so that no value can hold a mark
         self._form = f"{_OPEN}{token}:%d{_CLOSE}"
         self._marks = re.compile(f"{_OPEN}{token}:(\\d+){_CLOSE}")

@@ -149,7 +149,7 @@ class AdaptiveLimit:
                     self._cut_once = True
                     self.limit = max(1.0, min(self.limit, self._working) / 2)
             elif error is None:
-                self.limit = min(AT_MOST, self.limit + (1 / self.limit if self._cut_once else 1))
+                self.limit: float = min(AT_MOST, self.limit + (1 / self.limit if self._cut_once else 1))
 
     def _wake(self) -> None:
         while self._waiting and self._working < int(self.limit):

@@ -98,15 +98,15 @@ class Recordings:
         if mode not in MODES:
             raise ConfigurationError(f"There is no mode '{mode}' for recordings.", hint=f"Modes: {', '.join(MODES)}.")
         self._root = path if isinstance(path, Root) else Root(path, links=False, private=True)
-        self.path = self._root.path
+        self.path: Path = self._root.path
         self.mode: Mode = mode
         if self.path.exists() and not self.path.is_dir():
             raise ConfigurationError(f"{self.path} is a file; recordings need a folder.", hint="Name a folder.")
-        self.replayed = 0
+        self.replayed: int = 0
         """Calls that were answered from a file."""
-        self.recorded = 0
+        self.recorded: int = 0
         """Answers that were written."""
-        self.saved_usd = 0.0
+        self.saved_usd: float = 0.0
         """What the replayed answers would have cost, in US dollars, as far as their prices are known."""
         self._counting = threading.Lock()
         self._writing = threading.Lock()

@@ -34,8 +34,8 @@ def _now() -> str:
 class DiagramTrust:
     """Approval of one closure of diagrams and files, in one base directory."""
 
-    kind: ClassVar = "diagram"
-    key: ClassVar = ("digest", "base")
+    kind: ClassVar[str] = "diagram"
+    key: ClassVar[tuple[str, ...]] = ("digest", "base")
     digest: str
     base: str
     name: str = ""
@@ -56,8 +56,8 @@ class DiagramTrust:
 class FolderTrust:
     """Approval of everything below a folder, as long as it is the same folder."""
 
-    kind: ClassVar = "folder"
-    key: ClassVar = ("path",)
+    kind: ClassVar[str] = "folder"
+    key: ClassVar[tuple[str, ...]] = ("path",)
     path: str
     inode: int
     at: str = field(default_factory=_now)
@@ -67,8 +67,8 @@ class FolderTrust:
 class SettingsTrust:
     """Approval of the settings that a folder suggests, for exactly these values."""
 
-    kind: ClassVar = "settings"
-    key: ClassVar = ("folder",)
+    kind: ClassVar[str] = "settings"
+    key: ClassVar[tuple[str, ...]] = ("folder",)
     folder: str
     digest: str
     """Digest of the folder and the sorted names and values."""
@@ -85,8 +85,8 @@ class SettingsTrust:
 class GuestMade:
     """The content of a file that an untrusted diagram wrote: it stays untrusted in a trusted folder until it is edited."""
 
-    kind: ClassVar = "guest-made"
-    key: ClassVar = ("digest",)
+    kind: ClassVar[str] = "guest-made"
+    key: ClassVar[tuple[str, ...]] = ("digest",)
     digest: str
     at: str = field(default_factory=_now)
 
@@ -95,8 +95,8 @@ class GuestMade:
 class Declined:
     """A declined request, so that it is not asked again."""
 
-    kind: ClassVar = "declined"
-    key: ClassVar = ("of", "where", "digest")
+    kind: ClassVar[str] = "declined"
+    key: ClassVar[tuple[str, ...]] = ("of", "where", "digest")
     of: Literal["settings", "diagram", "folder"]
     where: str
     """The folder, or the base directory."""
@@ -124,8 +124,8 @@ class TrustStore:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self.folder = Path(data_dir).expanduser()
-        self.path = self.folder / FILE_NAME
+        self.folder: Path = Path(data_dir).expanduser()
+        self.path: Path = self.folder / FILE_NAME
         self._seen: tuple[object, tuple[Any, ...]] = (None, ())
         """Identity of the file when it was last read, and its entries."""
 

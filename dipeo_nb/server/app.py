@@ -60,7 +60,7 @@ class RunServer:
     ) -> None:
         web.check_installed()
         self.runtime = runtime
-        self.token = token or secrets.token_urlsafe(24)
+        self.token: str = token or secrets.token_urlsafe(24)
         redactor.add(self.token)
         self._going: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -84,7 +84,7 @@ class RunServer:
             between.append(web.Middleware(web.CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers))
         self._ending = False
         # What Starlette itself refuses (unknown paths, methods) and what breaks is JSON, too.
-        self.app = web.Starlette(routes=routes, middleware=between, exception_handlers={404: refused, 405: refused, 500: broken})
+        self.app: Any = web.Starlette(routes=routes, middleware=between, exception_handlers={404: refused, 405: refused, 500: broken})
 
     async def initialize(self) -> None:
         """Open the runtime."""

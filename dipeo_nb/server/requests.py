@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,7 @@ BODY_LIMIT = 1024 * 1024
 class StartBody(BaseModel):
     """The body of `POST /runs`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     diagram: str = Field(min_length=1, max_length=1000)
     inputs: dict[str, Any] = {}
@@ -30,7 +30,7 @@ class StartBody(BaseModel):
 class AnswerBody(BaseModel):
     """The body of `POST /runs/ID/answer`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     text: str
     request_id: str | None = None
@@ -40,7 +40,7 @@ class AnswerBody(BaseModel):
 class ResumeBody(BaseModel):
     """The body of `POST /runs/ID/resume`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     inputs: dict[str, Any] = {}
     answers: dict[str, str | list[str]] = {}
@@ -50,7 +50,7 @@ class ResumeBody(BaseModel):
 class SignalBody(BaseModel):
     """The body of `POST /runs/ID/signal`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=200)
     payload: dict[str, Any] = {}

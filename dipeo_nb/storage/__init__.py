@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common import lazy
 
@@ -25,7 +26,7 @@ __all__ = [
     "S3Adapter",
 ]
 
-__getattr__ = lazy.attributes(
+__getattr__: Callable[[str], Any] = lazy.attributes(
     __name__,
     {
         "ArtifactStoreAdapter": "artifacts",

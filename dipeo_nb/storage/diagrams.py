@@ -93,8 +93,8 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
 
     def __init__(self, storage: FileSystemPort | None = None, converter: DiagramConverterService | None = None) -> None:
         super().__init__()
-        self.storage = LocalFileSystemAdapter.of(get_settings()) if storage is None else storage
-        self.converter = DiagramConverterService() if converter is None else converter
+        self.storage: LocalFileSystemAdapter | FileSystemPort = LocalFileSystemAdapter.of(get_settings()) if storage is None else storage
+        self.converter: DiagramConverterService = DiagramConverterService() if converter is None else converter
 
     async def initialize(self) -> None:
         """Mark the service as initialized; there is nothing to open."""

@@ -31,9 +31,9 @@ class PathPattern:
         literal = 0
         while literal < len(parts) - 1 and not _WILDCARDS.search(parts[literal]):
             literal += 1
-        self.folder = parts[:literal]
+        self.folder: tuple[str, ...] = parts[:literal]
         """The components before the first one with wildcards; not the last component."""
-        self.first = self._and_without_folders({literal})
+        self.first: States = self._and_without_folders({literal})
         """Initial states in that folder."""
 
     def step(self, states: States, name: str, *, any_folders: bool = True) -> States:

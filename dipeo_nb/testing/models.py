@@ -43,7 +43,7 @@ class ScriptedClient:
     """
 
     provider = "scripted"
-    services = ()
+    services: tuple[()] = ()
 
     def __init__(self, script: Script = "ok") -> None:
         by_label = script if isinstance(script, Mapping) else {"*": script}
@@ -140,7 +140,7 @@ class SlowClient(ScriptedClient):
     def __init__(self, script: Script = "one two three four five", *, delay: float = 0.05) -> None:
         super().__init__(script)
         self.delay = delay
-        self.cancelled = 0
+        self.cancelled: int = 0
         """Answers that were cut off."""
 
     async def _pause(self) -> None:

@@ -37,21 +37,21 @@ class CheckState:
     ) -> None:
         self.model = model
         self.source = source
-        self.file = source.file if source and source.file else str(path) if path else None
-        self.files = PromptFiles(base_dir or get_settings().base_dir, path)
+        self.file: str | None = source.file if source and source.file else str(path) if path else None
+        self.files: PromptFiles = PromptFiles(base_dir or get_settings().base_dir, path)
         self.runnable = runnable
         self.found: list[Diagnostic] = []
         self.specs: dict[str, NodeSpec | None] = {}
         self.persons: dict[str, DomainPerson] = {}
-        self.references = PersonNames(model.persons)
-        self.nodes = {node.id: node for node in model.nodes}
+        self.references: PersonNames = PersonNames(model.persons)
+        self.nodes: dict[str, DomainNode] = {node.id: node for node in model.nodes}
         self.incoming: dict[str, list[DomainArrow]] = {node.id: [] for node in model.nodes}
         self.outgoing: dict[str, list[DomainArrow]] = {node.id: [] for node in model.nodes}
         for arrow in model.arrows:
             if arrow.source in self.nodes and arrow.target in self.nodes:
                 self.outgoing[arrow.source].append(arrow)
                 self.incoming[arrow.target].append(arrow)
-        self.given = GivenNames(model, self.incoming, self.specs)
+        self.given: GivenNames = GivenNames(model, self.incoming, self.specs)
         self.names: list[tuple[DomainNode, str, frozenset[str]]] = []
         """(node, field, names it needs) of templates and expressions."""
         self.linked: tuple[tuple[PlanNode, ...], tuple[PlanEdge, ...]] | None = None

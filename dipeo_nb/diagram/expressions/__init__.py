@@ -35,11 +35,11 @@ class Expression:
     __slots__ = ("_run", "names", "source", "text")
 
     def __init__(self, text: str, source: str, names: frozenset[str], run: Closure) -> None:
-        self.text = text
+        self.text: str = text
         """As written."""
-        self.source = source
+        self.source: str = source
         """As parsed: braces removed; columns count in here, as in `text`."""
-        self.names = names
+        self.names: frozenset[str] = names
         """Free names."""
         self._run = run
 

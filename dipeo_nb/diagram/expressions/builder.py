@@ -23,7 +23,7 @@ class Builder:
         """Free names met so far."""
         self.bound: list[set[str]] = []
         """Variables of comprehensions and lambdas around the current node, the innermost last."""
-        self.depth = 0
+        self.depth: int = 0
 
     def build(self, node: ast.expr) -> Closure:
         """Compile a node of the syntax tree."""

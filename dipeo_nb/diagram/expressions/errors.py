@@ -23,11 +23,11 @@ class ExpressionText:
     __slots__ = ("source", "text", "wrapped")
 
     def __init__(self, text: str, source: str, wrapped: str) -> None:
-        self.text = text
+        self.text: str = text
         """As written."""
-        self.source = source
+        self.source: str = source
         """Without braces around names."""
-        self.wrapped = wrapped
+        self.wrapped: str = wrapped
         """As parsed: in parentheses when it has several lines."""
 
     def segment(self, node: ast.AST) -> str:

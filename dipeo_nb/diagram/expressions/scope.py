@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dipeo_nb.diagram.expressions.values import MAX_STEPS
-from dipeo_nb.diagram.metering import ATOMS, new_meter
+from dipeo_nb.diagram.metering import ATOMS, Meter, new_meter
 from dipeo_nb.diagram.values import MAX_SIZE, TooLargeError, plain
 
 
@@ -16,14 +16,14 @@ class Scope:
     __slots__ = ("account", "free", "locals", "names", "root", "size", "steps", "unknown")
 
     def __init__(self, free: frozenset[str], names: Mapping[str, Any]) -> None:
-        self.free = free
+        self.free: frozenset[str] = free
         """Names that the expression uses."""
-        self.names = names
+        self.names: Mapping[str, Any] = names
         self.locals: dict[str, Any] = {}
-        self.root = self
-        self.account = new_meter()
-        self.steps = 0
-        self.size = 0
+        self.root: Scope = self
+        self.account: Meter = new_meter()
+        self.steps: int = 0
+        self.size: int = 0
         self.unknown: dict[str, str] = {}
         """Names and paths that were used and do not exist → the message about them."""
 

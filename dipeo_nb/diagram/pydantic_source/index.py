@@ -30,7 +30,7 @@ class SourceIndex:
         """Class of each model, specialised generic ones included."""
         self.waiting: dict[str, tuple[ast.ClassDef, TypeNames]] = {}
         """Models that are named and not made yet."""
-        self.budget = MAX_TYPES
+        self.budget: int = MAX_TYPES
         self.skipped: list[tuple[int, str]] = []
 
     def top(self, node: ast.stmt) -> None:

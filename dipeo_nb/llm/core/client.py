@@ -93,8 +93,8 @@ class UnifiedClient:
                 setattr(cls, name, _run_on_loop(own[name]))
 
     def __init__(self, config: AdapterConfig | None = None, *, settings: Settings | None = None) -> None:
-        self.settings = settings or get_settings()
-        self.config = config or AdapterConfig(provider_type=self.provider)
+        self.settings: Settings = settings or get_settings()
+        self.config: AdapterConfig = config or AdapterConfig(provider_type=self.provider)
         self._noticed: set[str] = set()
 
     # What a provider does.

@@ -18,7 +18,7 @@ class Room:
     """What one candidate may still take."""
 
     def __init__(self) -> None:
-        self.left = MOST
+        self.left: int = MOST
 
     def take(self, amount: int) -> None:
         """Raises TooLargeError when so much is not left."""

@@ -47,7 +47,7 @@ class KeyFile:
     name = "key file"
 
     def __init__(self, path: Path, *, passphrase: SecretStr | None = None, keep_out: Path | None = None) -> None:
-        self.path = from_home(path)
+        self.path: Path = from_home(path)
         self._passphrase = passphrase if passphrase and passphrase.get_secret_value() else None
         self._keep_out = keep_out
         self._derived: tuple[object, Any] = (None, None)

@@ -7,7 +7,7 @@ import contextlib
 import warnings
 from collections.abc import AsyncIterator, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import SecretStr
 
@@ -48,7 +48,7 @@ class UnifiedAnthropicClient(SDKClient):
 
     provider = "anthropic"
     base_url_example = "http://localhost:8080"
-    added_paths = ("/messages", "/v1")
+    added_paths: ClassVar[tuple[str, ...]] = ("/messages", "/v1")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -95,7 +95,7 @@ class Turn:
             case "message_delta":
                 self.stop_reason = words(event.delta.stop_reason) or None
             case "message_stop":
-                self.complete = True
+                self.complete: bool = True
                 self._spent.append(usage_of(self._usage))
                 self._usage = {}
             case _:

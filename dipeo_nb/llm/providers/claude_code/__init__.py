@@ -14,7 +14,7 @@ import importlib.util
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dipeo_nb.common.programs import find_program
 from dipeo_nb.config import Settings, claude_code_environment
@@ -40,7 +40,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
     """
 
     provider = "claude-code"
-    added_paths = ("/messages", "/v1")
+    added_paths: ClassVar[tuple[str, ...]] = ("/messages", "/v1")
 
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str:

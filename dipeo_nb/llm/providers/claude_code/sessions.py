@@ -106,10 +106,10 @@ class Session:
         self.turns: Turns = fork.turns if fork else ()
         """What it has heard and said; only what was asked and answered wholly."""
         self.session_id: str | None = None
-        self.spent_usd = 0.0
+        self.spent_usd: float = 0.0
         """What its turns cost so far; the SDK reports the sum."""
         self.busy = False
-        self.used = 0.0
+        self.used: float = 0.0
         self.ready = False
         self._fork = fork.session_id if fork else None
         self._asked: asyncio.Queue[tuple[str, asyncio.Queue[Any]] | None] = asyncio.Queue()
@@ -166,7 +166,7 @@ class Session:
     async def _live(self) -> None:
         try:
             async with load_sdk().ClaudeSDKClient(self.settings.options(self._fork)) as client:
-                self.ready = True
+                self.ready: bool = True
                 try:
                     while (turn := await self._asked.get()) is not None:
                         text, box = turn

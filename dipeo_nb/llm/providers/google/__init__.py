@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import warnings
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import SecretStr
 from pydantic import ValidationError as PydanticValidationError
@@ -45,7 +45,7 @@ class UnifiedGoogleClient(SDKClient):
 
     provider = "gemini"
     base_url_example = "http://localhost:8080"
-    added_paths = ("/openai", "/v1beta")
+    added_paths: ClassVar[tuple[str, ...]] = ("/openai", "/v1beta")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 
@@ -34,7 +34,7 @@ class UnifiedOllamaClient(SDKClient):
 
     provider = "ollama"
     base_url_example = "http://localhost:11434"
-    added_paths = ("/chat/completions", "/chat", "/api", "/v1")
+    added_paths: ClassVar[tuple[str, ...]] = ("/chat/completions", "/chat", "/api", "/v1")
 
     @classmethod
     def why_unavailable(cls, settings: Settings) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -37,7 +37,7 @@ class UnifiedOpenAIClient(SDKClient):
     """`LLMClient` over the Responses API (`input`, `max_output_tokens`, `text.format`), one pool of connections each."""
 
     provider = "openai"
-    added_paths = ("/responses", "/chat/completions", "/chat")
+    added_paths: ClassVar[tuple[str, ...]] = ("/responses", "/chat/completions", "/chat")
 
     @classmethod
     def usual_model(cls, settings: Settings) -> str:
