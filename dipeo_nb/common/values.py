@@ -71,9 +71,7 @@ class UnsupportedValueError(ValueError):
 
     def __init__(self, message: str, hint: str = _GIVE, place: str = "") -> None:
         super().__init__(message)
-        self.message: str = message
-        self.hint: str = hint
-        self.place: str = place
+        self.message, self.hint, self.place = message, hint, place
 
 
 def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
