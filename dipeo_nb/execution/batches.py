@@ -93,7 +93,7 @@ async def for_each(
 
 
 def _list(value: Any, name: str) -> list[Any] | None:
-    """The items that a value holds; None when it is no list."""
+    """The items that a value holds; None when it is not a list."""
     value = parse_structured(unviewed(value))
     while isinstance(value, Mapping) and name in value:
         value = parse_structured(unviewed(value[name]))

@@ -247,7 +247,7 @@ class Children:
                     if not events:
                         raise
                     document, record = _recorded(context, events), events[0]
-                    context.log("WARNING", f"{error.message} The run goes on with the diagram as it was recorded.")
+                    context.log("WARNING", f"{error.message} The run continues with the diagram as it was recorded.")
                 self._source = await self._of(document, record)
             return self._source
 

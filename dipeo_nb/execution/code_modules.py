@@ -26,7 +26,7 @@ class ShownModules:
     Args:
         base: the base directory, an absolute path.
         files: path below it → content, as text in Latin-1.
-        on_load: told the name of each module that is made.
+        on_load: called with the name of each module that is made.
     """
 
     def __init__(self, base: str, files: Any, on_load: Any = lambda name: None) -> None:

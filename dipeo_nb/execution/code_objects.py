@@ -285,7 +285,7 @@ def set_state(value, state) -> None:
 
 
 def fingerprint(value, encoder: Encoder) -> bytes | None:
-    """Tells whether a value was changed in place; None for one that cannot be, or of which that cannot be told."""
+    """Fingerprint that shows whether a value was changed in place; None for one that cannot be, or for which it is unknown."""
     if unchanging(value):
         if getattr(value, "__module__", None) != encoder.module:
             return None

@@ -2,7 +2,7 @@
 library only: the worker of code jobs loads this file by its path.
 
 Forked processes have them. Those that cloudpickle serves (joblib, ray, dask) get them by value. Those that `multiprocessing` starts
-anew (`spawn`, `forkserver`; the default on macOS and Windows) make them again when they first ask for the module.
+as new programs (`spawn`, `forkserver`; the default on macOS and Windows) make them again when they first ask for the module.
 """
 
 # pyright: reportAttributeAccessIssue=false, reportMissingParameterType=false, reportUnknownMemberType=false

@@ -54,5 +54,5 @@ def main(data: str, name: str, *argv: str) -> None:
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
     if sys.path and os.path.abspath(sys.path[0]) == here:
-        del sys.path[0]  # its own folder, which is no place for modules of the program
+        del sys.path[0]  # its own folder, from which the program imports nothing
     main(*sys.argv[1:])

@@ -27,7 +27,7 @@ class Change(NamedTuple):
     """Names with JSON values. The identity of this mapping is that of the change."""
     code: Mapping[str, Any]
     """What else is needed to make the names again: `objects`, `definitions`, `needs`; and `deleted`, `lost`. `shown`: what
-    templates and conditions see of objects that are no JSON values, which code never gets."""
+    templates and conditions see of objects that are not JSON values, which code never gets."""
 
     def of(self, name: str) -> Any:
         """All that is recorded of a name."""

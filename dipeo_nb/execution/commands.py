@@ -72,7 +72,7 @@ async def run_command(
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise CodeError(
-            f"'{command[0]}' cannot be started: {why}.", hint="Install it, or mend its name and the node's `cwd`."
+            f"'{command[0]}' cannot be started: {why}.", hint="Install it, or fix its name and the node's `cwd`."
         ) from error
     work = [
         asyncio.ensure_future(step)

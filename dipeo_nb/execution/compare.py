@@ -161,7 +161,7 @@ def _person_changes(before: RunState, after: RunState) -> Iterator[tuple[str, st
 
 
 def _persons(state: RunState) -> dict[str, Mapping[str, Any]]:
-    """Label → how the person reaches its model, and what it is told to be."""
+    """Label → how the person reaches its model, and its system prompt."""
     found: dict[str, Mapping[str, Any]] = {}
     for person in _things((state.source or {}).get("persons")):
         flat = {k: v for k, v in person.items() if k not in ("id", "label", "type", "llm_config")}

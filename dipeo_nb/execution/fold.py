@@ -127,7 +127,7 @@ class RunState:
     forked_from: Mapping[str, Any] | None = None
     """run_id, node, run: what the run is a fork of."""
     resumed: int = 0
-    """How often the run was cut off and gone on with."""
+    """How often the run was interrupted and resumed."""
     events: int = 0
     """Number of the last event applied."""
 
@@ -244,7 +244,7 @@ class RunState:
         self.nodes = {node_id: self.nodes.get(node_id) or NodeState() for node_id in self.labels}
 
     def _go_on(self) -> None:
-        """The run goes on after it was cut off: what was in flight is interrupted, and what it had paid stays spent."""
+        """The run is resumed after an interruption: what was in flight is interrupted, and what it had paid stays spent."""
         self.resumed += 1
         self.status, self.ended_at, self.error = Status.RUNNING, None, None
         self.questions.clear()

@@ -13,7 +13,7 @@ from dipeo_nb.execution.context import NodeContext
 
 
 class FunctionContext(NodeContext):
-    """The context of a node, with the same state; what is awaited of it, of its services and of the run goes on on the library's
+    """The context of a node, with the same state; what is awaited of it, of its services and of the run runs on the library's
     loop, where its connections are."""
 
     @classmethod

@@ -72,7 +72,7 @@ def node(
         side_effects: whether calling it twice can do harm outside.
 
     Raises:
-        ValidationError: the name is no name or a built-in type, or a parameter cannot be filled (`*args`, reserved names).
+        ValidationError: the name is invalid or that of a built-in type, or a parameter cannot be filled (`*args`, reserved names).
     """
 
     def decorate(made: Any) -> Any:
@@ -240,7 +240,7 @@ def _hints(function: Any) -> dict[str, Any]:
 def _check(kind: str, function: Any, signature: inspect.Signature) -> None:
     if not _NAME.match(kind):
         raise ValidationError(
-            f"'{kind}' is no name of a node type.",
+            f"'{kind}' is not the name of a node type.",
             hint="Use lower-case letters, digits and `_`: @dp.node(name='my_node').",
         )
     if kind in set(NodeType):

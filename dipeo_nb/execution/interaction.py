@@ -74,7 +74,7 @@ class ConsolePrompter:
 
 
 class Unanswered:
-    """Nobody is asked here: whoever sees the question answers the run (`Execution.answer`, HTTP, another process)."""
+    """Asks no one here: the question is answered through the run (`Execution.answer`, HTTP, another process)."""
 
     async def ask(self, question: Question) -> tuple[str, str]:
         return await asyncio.get_running_loop().create_future()

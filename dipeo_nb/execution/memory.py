@@ -1,7 +1,7 @@
 """Conversation and memory of one run.
 
 One append-only log per run, shared by its persons. What a person brings along is a *view* of it (`memorize_to`),
-filtered by `ignore_person`, cut by `at_most`, and told with the speakers' names.
+filtered by `ignore_person`, cut by `at_most`, and rendered with the speakers' names.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ConversationLog:
         return {"messages": messages, "last_message": last, "person_id": person_id, "model": model, "at": at}
 
     def spoken(self, labels: Mapping[str, str]) -> list[Mapping[str, Any]]:
-        """The messages so far as templates name them (`global_conversation`), without what facets heard and said.
+        """The messages so far as templates name them (`global_conversation`), without the messages of facets.
 
         Args:
             labels: person id → label, which stands in `from` and `to`; the run itself is `system`.
@@ -84,7 +84,7 @@ class ConversationLog:
 
 
 def as_record(message: Message) -> dict[str, Any]:
-    """A message as events and conversation edges carry it; `role` as the speaker would be heard."""
+    """A message as events and conversation edges carry it; `role` as seen by others."""
     return {
         "id": message.id,
         "from_person_id": message.from_person_id,
@@ -138,7 +138,7 @@ def recall(messages: Sequence[Message], person: str, view: str) -> list[Message]
 
 
 def without_facets(messages: Iterable[Message], person: str | None = None) -> list[Message]:
-    """Without what facets of persons heard and said; those of *person* stay, when it is a facet itself."""
+    """Without the messages of facets of persons; those of *person* stay, when it is a facet itself."""
     return [
         m for m in messages if not any(is_facet(side) and side != person for side in (m.from_person_id, m.to_person_id))
     ]
@@ -161,7 +161,7 @@ def limited(messages: Sequence[Message], at_most: int | None) -> list[Message]:
     return [m for m in messages if m.id in kept]
 
 
-def told(messages: Iterable[Message], person: str, names: Mapping[str, str]) -> list[ChatMessage]:
+def as_seen_by(messages: Iterable[Message], person: str, names: Mapping[str, str]) -> list[ChatMessage]:
     """Messages as the person's model hears them: its own words as the assistant, others' with their name."""
     spoken: list[ChatMessage] = []
     for m in messages:

@@ -27,7 +27,7 @@ class Askers(NamedTuple):
     ids: list[str]
     """Ids of nodes of the diagram itself."""
     open: bool
-    """Some sub-diagrams are chosen while the run goes on, so there may be others."""
+    """Some sub-diagrams are chosen while the run lasts, so there may be others."""
 
     def known(self, name: str) -> bool:
         """Whether a name, or a path that may name items of batches (`Sub[2]/Question`), is one of them."""
@@ -79,7 +79,7 @@ def check_answers(answers: Mapping[str, Any] | None, plan: Plan, base_dir: Path)
     """Refuse answers that nobody can ask for.
 
     Raises:
-        ValidationError: they are no mapping of names to texts, or lists of texts.
+        ValidationError: they are not a mapping of names to texts, or lists of texts.
         UserError: a name is that of no node that asks, here or in a sub-diagram; the hint names the nearest one.
     """
     _check_form(answers)
@@ -90,19 +90,19 @@ def check_answers(answers: Mapping[str, Any] | None, plan: Plan, base_dir: Path)
     strange = sorted(name for name in answers if not asking.known(name))
     if strange and not asking.open:
         raise UserError(
-            f"answers= names {', '.join(map(repr, strange))}, which is no node that asks.",
+            f"answers= names {', '.join(map(repr, strange))}, which is not a node that asks.",
             hint=f"{asking.suggestion(strange[0])}Nodes that ask: {', '.join(asking.names) or 'none'}.",
         )
 
 
 def _check_form(answers: Any) -> None:
-    example = "Say e.g. answers={'Approve': 'yes'}, or a list for a node that asks several times."
+    example = "Use e.g. answers={'Approve': 'yes'}, or a list for a node that asks several times."
     if answers is not None and not isinstance(answers, Mapping):
         raise ValidationError(f"answers= takes a mapping, not {type(answers).__name__}.", hint=example)
     for name, given in (answers or {}).items():
         texts = [given] if isinstance(given, str) else given
         if not isinstance(name, str):
-            raise ValidationError(f"answers= has the key {name!r:.80}, which is no label of a node.", hint=example)
+            raise ValidationError(f"answers= has the key {name!r:.80}, which is not a label of a node.", hint=example)
         if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
             raise ValidationError(f"The answer of '{name:.80}' is {given!r:.80}, not a text or a list of texts.", hint=example)
 

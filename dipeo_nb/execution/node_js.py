@@ -60,10 +60,10 @@ def node() -> tuple[str, tuple[int, ...]] | None:
     for place in filter(None, places):
         try:
             command = [place, "--version"]
-            told = subprocess.run(
+            output = subprocess.run(
                 command, capture_output=True, text=True, timeout=30, check=True, env=code_environment()
             ).stdout
-            version = tuple(int(n) for n in told.strip().removeprefix("v").split(".")[:2])
+            version = tuple(int(n) for n in output.strip().removeprefix("v").split(".")[:2])
         except (OSError, subprocess.SubprocessError, ValueError):
             continue  # a broken Node is as good as none
         if version >= OLDEST:
@@ -93,7 +93,7 @@ async def run_typescript(
         shown: (its path, files by path): they are run as they are here, whatever the disk has now, and it can import no other ones.
 
     Raises:
-        CodeError: it threw, or its value is no JSON.
+        CodeError: it threw, or its value is not JSON.
         NodeTimeoutError: it took longer than *timeout* seconds.
     """
     found = node()

@@ -20,12 +20,12 @@ def checked_timeout(value: Any, name: str = "timeout") -> float | None:
     """Seconds above 0; None stays None.
 
     Raises:
-        ValidationError: it is no such number.
+        ValidationError: it is not such a number.
     """
     if value is None:
         return None
     if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0:
-        raise ValidationError(f"{name}={_shown(value)} is no number of seconds above 0.", hint=f"Say e.g. {name}=60.")
+        raise ValidationError(f"{name}={_shown(value)} is not a number of seconds above 0.", hint=f"Use e.g. {name}=60.")
     return float(value)
 
 
@@ -33,12 +33,12 @@ def checked_count(value: Any, name: str) -> int | None:
     """A whole number from 1 on; None stays None.
 
     Raises:
-        ValidationError: it is no such number.
+        ValidationError: it is not such a number.
     """
     if value is None:
         return None
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValidationError(f"{name}={_shown(value)} is no whole number from 1 on.", hint=f"Say e.g. {name}=10.")
+        raise ValidationError(f"{name}={_shown(value)} is not a whole number from 1 on.", hint=f"Use e.g. {name}=10.")
     return int(value)
 
 
@@ -46,12 +46,12 @@ def checked_number(value: Any, name: str) -> float | None:
     """A number from 0 on; None stays None.
 
     Raises:
-        ValidationError: it is no such number.
+        ValidationError: it is not such a number.
     """
     if value is None:
         return None
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < math.inf:
-        raise ValidationError(f"{name}={_shown(value)} is no number from 0 on.", hint=f"Say e.g. {name}=0.5.")
+        raise ValidationError(f"{name}={_shown(value)} is not a number from 0 on.", hint=f"Use e.g. {name}=0.5.")
     return float(value)
 
 
@@ -65,7 +65,7 @@ def checked_budget(value: Any) -> Budget | None:
         return value
     amount = f"{value:g}" if isinstance(value, Real) and not isinstance(value, bool) else "0.1"
     raise ValidationError(
-        f"budget={_shown(value)} is no budget.", hint=f"Say what is limited: dp.Budget(usd={amount}), tokens=, calls= or seconds=."
+        f"budget={_shown(value)} is not a budget.", hint=f"Name what is limited: dp.Budget(usd={amount}), tokens=, calls= or seconds=."
     )
 
 
@@ -73,15 +73,15 @@ def checked_mapping(value: Any, name: str, example: str) -> dict[str, Any]:
     """A mapping with names as keys, as a dict; None is an empty one.
 
     Raises:
-        ValidationError: it is no mapping, or a key is no text.
+        ValidationError: it is not a mapping, or a key is not text.
     """
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ValidationError(f"{name}= takes a mapping, not {type(value).__name__}.", hint=f"Say e.g. {name}={example}.")
+        raise ValidationError(f"{name}= takes a mapping, not {type(value).__name__}.", hint=f"Use e.g. {name}={example}.")
     for key in value:
         if not isinstance(key, str):
-            raise ValidationError(f"{name}= has the key {_shown(key)}, which is no name.", hint=f"Say e.g. {name}={example}.")
+            raise ValidationError(f"{name}= has the key {_shown(key)}, which is not a name.", hint=f"Use e.g. {name}={example}.")
     return dict(value)
 
 
@@ -103,7 +103,7 @@ def checked_text(value: Any, name: str, example: str) -> str:
         ValidationError: it is something else.
     """
     if not isinstance(value, str) or not value.strip():
-        raise ValidationError(f"{name}={_shown(value)} is no name.", hint=f"Say e.g. {example}.")
+        raise ValidationError(f"{name}={_shown(value)} is not a name.", hint=f"Use e.g. {example}.")
     return value
 
 
@@ -113,7 +113,7 @@ def check_services(plan: Plan, model: str | None, own_models: Collection[str], s
 
     Raises:
         UnknownModelError: there is no such service or model.
-        ValidationError, ConfigurationError: the name is no text, or empty.
+        ValidationError, ConfigurationError: the name is not text, or empty.
     """
     if model is not None:
         parse_model(model, services)
@@ -142,7 +142,7 @@ def checked_trust(trust: Any, allow: Any) -> None:
     """See to it that what a diagram from elsewhere may do is said in a form that can be meant.
 
     Raises:
-        ValidationError: `trust` is no bool or code, or `allow` is no mapping of kinds to True or texts.
+        ValidationError: `trust` is not a bool or code, or `allow` is not a mapping of kinds to True or texts.
     """
     if trust is not None and not isinstance(trust, (bool, str)):
         raise ValidationError(
@@ -151,7 +151,7 @@ def checked_trust(trust: Any, allow: Any) -> None:
     if allow is None:
         return
     example = "{'read': 'data/*.csv', 'net': 'api.x.org', 'code': True}"
-    hint = f"Say e.g. allow={example}."
+    hint = f"Use e.g. allow={example}."
     if isinstance(allow, str) or not isinstance(allow, (Mapping, Collection)):
         raise ValidationError(f"allow= takes a mapping, not {_shown(allow)}.", hint=hint)
     for kind, what in allow.items() if isinstance(allow, Mapping) else ((kind, True) for kind in allow):

@@ -262,7 +262,7 @@ def _ed(lines: _Lines, text: str) -> Iterator[Patch]:
     while lines.next:
         found = lines.match(r"(\d+)(?:,(\d+))?([acd])$")
         if not found:
-            raise ValueError(f"'{lines.next[:40]}' is no command of an ed script")
+            raise ValueError(f"'{lines.next[:40]}' is not a command of an ed script")
         first, last = int(found[1]), int(found[2] or found[1])
         new: list[tuple[str, str]] = []
         while found[3] != "d" and (line := lines.take()) != ".":

@@ -3,7 +3,7 @@ answers given beforehand), `Execution.answer` of this process (the form in the l
 its answer in the run store.
 
 A question belongs to its run: each takes one answer, and a later one is refused. One that a process asked which is gone is asked
-again when the run goes on, and takes the answer that was left for it meanwhile.
+again when the run is resumed, and takes the answer that was left for it meanwhile.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Questions:
         """Put a question to the user. Without an answer in time: the default.
 
         Args:
-            path: as of `Question`, when the node that asks is part of a sub-diagram.
+            path: see `Question`, when the node that asks is part of a sub-diagram.
 
         Raises:
             NodeTimeoutError: there is neither.
@@ -136,7 +136,7 @@ class Questions:
             self._waiting.pop(request_id, None)
 
     async def asked(self, question: Question, timeout: float | None) -> Answered:
-        """The answer to an open question, whoever gives it.
+        """The answer to an open question, from any source.
 
         Raises:
             TimeoutError: there was none in time.

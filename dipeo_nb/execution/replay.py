@@ -18,19 +18,19 @@ COMMIT_S = 1 / 30
 
 
 MAX_PAUSE_S = 10.0
-"""Seconds that a replay waits between two events, at most, unless it is told otherwise."""
+"""Seconds that a replay waits between two events, at most, unless another limit is given."""
 
 
 def checked_pace(speed: float, max_pause: float) -> tuple[float, float]:
     """The pace of a replay.
 
     Raises:
-        UserError: one of them is no such number.
+        UserError: one of them is not such a number.
     """
     if not (_is_number(speed) and speed > 0):
-        raise UserError(f"{speed!r} is no speed.", hint="Say a number above 0: 1 for the time it took, 10 for a tenth of it.")
+        raise UserError(f"{speed!r} is not a speed.", hint="Use a number above 0: 1 for the time it took, 10 for a tenth of it.")
     if not (_is_number(max_pause) and max_pause >= 0):
-        raise UserError(f"{max_pause!r} is no max_pause.", hint="Say the seconds that a pause takes at most: 10, 0, float('inf').")
+        raise UserError(f"{max_pause!r} is not a max_pause.", hint="Use the seconds that a pause takes at most: 10, 0, float('inf').")
     return float(speed), float(max_pause)
 
 
@@ -39,7 +39,7 @@ def _is_number(value: Any) -> bool:
 
 
 class Replay:
-    """Goes through a log as if it were happening; stands where an `Execution` stands for whoever follows a run.
+    """Goes through a log as if it were happening; stands where an `Execution` stands for those that follow a run.
 
     Args:
         services: a store and a bus of its own, which the events go to; nothing else is used.

@@ -1,6 +1,6 @@
 """From the events of runs to those who watch them: each event once, in order, whenever they come, however slow they are.
 
-The run store has every event before anybody is told of it, so what is live only has to be held as far as it saves reading: who
+The run store has every event before any subscriber receives it, so what is live only has to be held as far as it saves reading: who
 falls behind, comes late, or missed something is served from the store.
 """
 
@@ -69,7 +69,7 @@ class MessageRouter:
         self._removed = 0
 
     async def initialize(self) -> None:
-        """Nothing to open: store and bus belong to somebody else."""
+        """Nothing to open: store and bus belong to another owner."""
 
     async def cleanup(self) -> None:
         """Remove all connections. Safe to call twice."""
@@ -116,7 +116,7 @@ class MessageRouter:
 
     async def subscribe_connection_to_execution(self, connection_id: str, run_id: str, *, after: int = 0) -> None:
         """Deliver all events of a run that have a `seq` greater than *after*: those there are, then those to come, to the end of
-        the run. What is being followed already goes on undisturbed.
+        the run. Runs that are followed already are not disturbed.
 
         Raises:
             UserError: there is no such connection.

@@ -57,7 +57,7 @@ _calls: list[_Call] = []
 
 @contextmanager
 def calling(sink: Sink, node: PlanNode) -> Iterator[None]:
-    """Threads that begin in the meantime count as those of the node, as far as they can be told from those of other calls: until
+    """Threads that begin in the meantime count as those of the node, as far as they can be distinguished from those of other calls: until
     Python 3.14 a thread does not know where it was started."""
     call = _Call(Place(sink, node), weakref.WeakSet(threading.enumerate()))
     _calls.append(call)

@@ -126,7 +126,7 @@ class RunMetrics:
     status: str
     error: Mapping[str, Any] | None
     duration_s: float
-    """Seconds that the run went on, without those between being cut off and being gone on with."""
+    """Seconds that the run was running, without those between an interruption and the resume."""
     working_s: float
     """Sum over the nodes; more than `duration_s` when several worked at once."""
     waiting_s: float

@@ -30,7 +30,7 @@ _INTERPRETERS = _SHELLS | frozenset(
 )
 _CODE_OPTION = re.compile(r"-\w*[ceEr]|--(?:eval|command|print)(?:=.*)?")
 _PROGRAMS = frozenset(["awk", "gawk", "mawk", "nawk", "sed", "jq", "ssh"])
-"""Commands whose first argument that is no option is a program (of ssh: the second, and all that follow)."""
+"""Commands whose first argument that is not an option is a program (of ssh: the second, and all that follow)."""
 _RUN_ALL = frozenset(["eval", "let", "trap", "watch", "[["])
 """Commands that evaluate all their arguments."""
 _INTO_A_SHELL = re.compile(

@@ -197,7 +197,7 @@ class ShownScripts:
             text = self._sources[name].decode("utf-8", "surrogateescape")
             text = self._written(text, posixpath.dirname(name), moved=moved)
             own = re.sub(r'([\\$`"])', r"\\\1", str(self._base / name)) if sourced else "$0"
-            text = _SOURCE.sub(lambda _: own, text)  # a text that is no file has no BASH_SOURCE
+            text = _SOURCE.sub(lambda _: own, text)  # a text that is not a file has no BASH_SOURCE
             copy = self._place / f"{len(self._copies)}-{posixpath.basename(name)}"
             copy.write_bytes(text.encode("utf-8", "surrogateescape"))
             self._copies[key] = copy

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import httpx2
 
 ACCEPT_ENCODING = "gzip, deflate"
-"""The encodings that are understood here; servers are told so."""
+"""The encodings that are understood here; the request header names them."""
 _PIECE = 256 * 1024
 """Bytes that are decoded at once."""
 

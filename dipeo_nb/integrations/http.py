@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # takes 0.1 s to import; only runs that call a server pay for
 RETRIED = frozenset((429, 500, 502, 503, 504))
 """Answers that are asked for again."""
 IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS"))
-"""Methods that may be sent again when nobody knows whether they arrived (RFC 9110 §9.2.2)."""
+"""Methods that may be sent again when nobody knows whether they arrived (RFC 9110, section 9.2.2)."""
 LONGEST_WAIT = 60.0
 """Seconds between two attempts at most."""
 MAX_REDIRECTS = 10
@@ -41,7 +41,7 @@ KEPT = frozenset(("accept", "accept-language", "content-type", "user-agent"))
 """Headers of a node that also another server gets to which the first one redirects."""
 NEXT_ADDRESS_S = 5.0
 """Seconds for a connection to one address of a server that has more."""
-NO_SERVER = "redirects to what is no address of a web server"
+NO_SERVER = "redirects to what is not an address of a web server"
 OUR_OWN = frozenset(("content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"))
 """Headers that describe the transmission: the client makes them."""
 _LOG = logger(__name__)
@@ -155,7 +155,7 @@ class HTTPClient:
         """The answer to a message, after the redirects on the way to it.
 
         Raises:
-            IntegrationError: too many; one leads to something that is no web server or may not be called; a body would have
+            IntegrationError: too many; one leads to something that is not a web server or may not be called; a body would have
                 to go to another server.
         """
         message, hops = first, 0
@@ -215,7 +215,7 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
 def _redirected(first: _Message, last: _Message, status: int, target: str) -> _Message:
-    """The message that a redirect asks for (RFC 9110 §15.4); to another server without what was meant for the first."""
+    """The message that a redirect asks for (RFC 9110, section 15.4); to another server without what was meant for the first."""
     import httpx2
 
     try:
@@ -293,7 +293,7 @@ def usable_headers(given: Mapping[str, str]) -> dict[str, str]:
     for name, value in given.items():
         shown = redactor.text(name)[:100]
         if not _TOKEN.fullmatch(name):
-            raise ValidationError(f"{shown!r} is no name of a header.", hint="Use letters, digits and hyphens.")
+            raise ValidationError(f"{shown!r} is not the name of a header.", hint="Use letters, digits and hyphens.")
         if name.lower() in OUR_OWN:
             raise ValidationError(f"The header {shown} is made by the client.", hint="Leave it out.")
         if not value.isascii() or any((c < " " and c != "\t") or c == "\x7f" for c in value):
@@ -313,11 +313,11 @@ def _checked(url: str) -> httpx2.URL:
         address = httpx2.URL(url.strip())
         port = address.port
     except (httpx2.InvalidURL, ValueError) as error:
-        raise ValidationError(f"'{shown}' is no address: {str(error).rstrip('.')}.", hint=hint) from None
+        raise ValidationError(f"'{shown}' is not an address: {str(error).rstrip('.')}.", hint=hint) from None
     if address.scheme not in PORTS or not address.host:
-        raise ValidationError(f"'{shown}' is no address of a web server.", hint=hint)
+        raise ValidationError(f"'{shown}' is not an address of a web server.", hint=hint)
     if port is not None and not 0 < port < 65536:
-        raise ValidationError(f"'{_shown(address)}' is no address: there is no port {port}.", hint=hint)
+        raise ValidationError(f"'{_shown(address)}' is not an address: there is no port {port}.", hint=hint)
     return address
 
 

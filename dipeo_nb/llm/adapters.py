@@ -57,10 +57,10 @@ class MemorySelectionAdapter:
             LLMError: the model could not be asked.
         """
         ignored = set(ignore)
-        heard = [m for m in messages if not ignored & {m.from_person_id, m.to_person_id}]
-        if criterion.strip().upper() == "GOLDFISH" or not heard or at_most == 0:
+        considered = [m for m in messages if not ignored & {m.from_person_id, m.to_person_id}]
+        if criterion.strip().upper() == "GOLDFISH" or not considered or at_most == 0:
             return []
-        candidates = selection.ranked(heard, time.time() if now is None else now)
+        candidates = selection.ranked(considered, time.time() if now is None else now)
         prompt = selection.selection_prompt(
             candidates, criterion=criterion, task=task, at_most=at_most, names=names or {}
         )
@@ -78,7 +78,7 @@ class MemorySelectionAdapter:
             _warn(f"Memory was chosen by score, as the answer names no message: {_shown(response.text)}.")
             ids = [m.id for m in candidates[: at_most or selection.CHOSEN_BY_SCORE]]
         chosen = set(ids[:at_most])
-        return [m for m in heard if m.id in chosen]
+        return [m for m in considered if m.id in chosen]
 
 
 class DecisionAdapter:

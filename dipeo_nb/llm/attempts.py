@@ -47,19 +47,19 @@ class Attempts:
                 circuit.before_call(request.model)
                 async with concurrency.slot() as ended:
                     held = self._book(request)
-                    heard = CallProgress()
+                    progress = CallProgress()
                     try:
                         async with self._clients.client(request) as client:
                             # A registered client may be older than this method, or no subclass of the port.
                             if (prepare := getattr(client, "prepare", None)) is not None:
                                 await prepare()
                             limits = limits or TimeLimits(request.timeout, self._settings.llm_idle_timeout)
-                            stream = limits.applied(client.stream(replace(request, meter=heard.meter)), request)
+                            stream = limits.applied(client.stream(replace(request, meter=progress.meter)), request)
                             async with contextlib.aclosing(stream) as events:
                                 async for event in events:
-                                    heard.take(event)
+                                    progress.take(event)
                                     if event.response is not None:
-                                        event = replace(event, response=self._charged(event.response, request, heard))
+                                        event = replace(event, response=self._charged(event.response, request, progress))
                                         ended(None)
                                         circuit.succeeded()
                                         yield event
@@ -69,7 +69,7 @@ class Attempts:
                         raise broken_off(request)
                     except LLMError as error:
                         redactor.error(error)
-                        self._charge_failed(error, request, heard)
+                        self._charge_failed(error, request, progress)
                         if isinstance(error, ANSWERED):
                             ended(None)
                             circuit.succeeded()
@@ -78,8 +78,8 @@ class Attempts:
                         circuit.failed(error)
                         raise
                     except BaseException:  # nobody waits for the answer any more
-                        if heard.begun and not heard.answered:
-                            spent.add(self._cut_off(request, heard))
+                        if progress.begun and not progress.answered:
+                            spent.add(self._cut_off(request, progress))
                         raise
                     finally:
                         if request.budget is not None:
@@ -109,35 +109,35 @@ class Attempts:
             size, answer=request.max_tokens or 0, model=request.model or request.service, priced=priced
         )
 
-    def _charged(self, response: LLMResponse, request: LLMRequest, heard: CallProgress) -> LLMResponse:
+    def _charged(self, response: LLMResponse, request: LLMRequest, progress: CallProgress) -> LLMResponse:
         """The response with its price, booked. What the server says about it (not the answer itself) may repeat a key."""
         if response.cost_usd is None:
             response = replace(response, cost_usd=self._price(request, response.model, response.usage))
         if request.budget is not None:
             tokens = response.usage.total
-            request.budget.charge(heard.estimate(request).total if tokens is None else tokens, response.cost_usd)
+            request.budget.charge(progress.estimate(request).total if tokens is None else tokens, response.cost_usd)
         return without_keys(response, request)
 
     def _price(self, request: LLMRequest, model: str | None, usage: TokenUsage) -> float | None:
         asked, base_url = request.model, self._clients.base_url(request)
         return cost_usd(request.service, model or asked, usage, base_url=base_url, requested=asked)
 
-    def _charge_failed(self, error: LLMError, request: LLMRequest, heard: CallProgress) -> None:
+    def _charge_failed(self, error: LLMError, request: LLMRequest, progress: CallProgress) -> None:
         """A refusal and an answer that does not fit were paid for all the same, and so was what came of one that broke off."""
         if error.usage is not None and error.usage.total is not None:
             error.cost_usd, error.charged = self._price(request, error.model, error.usage), True
             if request.budget is not None:
                 request.budget.charge(error.usage.total, error.cost_usd)
-        elif error.usage is not None or heard.gave or (heard.begun and isinstance(error, LLMConnectionError)):
-            paid = self._cut_off(request, heard)
+        elif error.usage is not None or progress.gave or (progress.begun and isinstance(error, LLMConnectionError)):
+            paid = self._cut_off(request, progress)
             error.usage, error.cost_usd, error.charged = paid.usage, paid.cost_usd, True
 
-    def _cut_off(self, request: LLMRequest, heard: CallProgress) -> LLMResponse:
+    def _cut_off(self, request: LLMRequest, progress: CallProgress) -> LLMResponse:
         """A call whose end was not reported, booked: the tokens that were. Its cost is unknown, unless calls cost nothing; a budget
         is charged with an estimate, so that its limits are kept."""
-        usage = heard.meter.usage or TokenUsage()
+        usage = progress.meter.usage or TokenUsage()
         cost = self._price(request, request.model, TokenUsage())
         if request.budget is not None:
-            estimate = heard.estimate(request)
+            estimate = progress.estimate(request)
             request.budget.charge(estimate.total, self._price(request, request.model, estimate))
         return LLMResponse("", request.service, request.model, usage, cost_usd=cost)

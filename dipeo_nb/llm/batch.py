@@ -1,7 +1,7 @@
 """Batches through the providers' own batch APIs: half the price, an answer within a day, whatever happens to this process.
 
 A job is a small file below `<base_dir>/.dipeo/batches`, written before `submit` returns and after each look: a kernel that was
-restarted finds it in `jobs()` and goes on with `poll` and `collect`. The file holds no key and no prompt.
+restarted finds it in `jobs()` and continues with `poll` and `collect`. The file holds no key and no prompt.
 """
 
 from __future__ import annotations

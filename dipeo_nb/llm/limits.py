@@ -25,7 +25,7 @@ class CircuitBreaker:
     """Stops calling a server that fails every time: after `FAILURES` in a row all calls are refused for `REST_S` seconds, then one
     goes through as a trial.
 
-    A failure is no connection, no answer in time, or a status of 500 and more. Rate limits are not: the server works.
+    A failure is a connection that fails, an answer that is late, or a status of 500 and more. Rate limits are not: the server works.
     """
 
     def __init__(self, provider: str, clock: Callable[[], float]) -> None:
@@ -104,7 +104,7 @@ class AdaptiveLimit:
 
     @contextlib.asynccontextmanager
     async def slot(self) -> AsyncIterator[Callable[[LLMError | None], None]]:
-        """One call; the function it gives is told how the call ended: None, or the error."""
+        """One call; the function it gives takes how the call ended: None, or the error."""
         turn = self._turn()
         if turn is not None:
             try:

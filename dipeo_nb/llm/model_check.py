@@ -58,7 +58,7 @@ class Mention:
 
     @property
     def renamed(self) -> str | None:
-        """What to write instead, in the same form; None when that cannot be said: a fine-tuned version has to be made anew."""
+        """What to write instead, in the same form; None when that cannot be said: a fine-tuned version has to be trained again."""
         if self.found.replacement is None or "ft:" in self.written.lower():
             return None
         name = self.found.replacement.partition(":")[2]
@@ -147,7 +147,7 @@ def _of_file(path: Path, settings: Settings, *, named: bool) -> Iterator[Mention
     """The mentions of a file.
 
     Args:
-        named: whether it was named; files of folders that are no diagrams, or cannot be read, do not count.
+        named: whether it was named; files of folders that are not diagrams, or cannot be read, do not count.
     """
     file, suffix = str(path), path.suffix.lower()
     if named and not path.exists():
@@ -199,7 +199,7 @@ def _of_notebook(file: str, text: str, settings: Settings) -> Iterator[Mention]:
         sources = [(n, "".join(cell["source"])) for n, cell in enumerate(cells, 1) if cell.get("cell_type") == "code"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StorageError(
-            f"{file} is no notebook: {error}.", hint="Save it again from Jupyter.", operation="read", path=file
+            f"{file} is not a notebook: {error}.", hint="Save it again from Jupyter.", operation="read", path=file
         ) from error
     for number, source in sources:
         for mention in _of_cell(source, settings):
@@ -379,5 +379,5 @@ def checked_within(days: int) -> int:
         ValidationError: it is negative.
     """
     if days < 0:
-        raise ValidationError(f"--within {days} is no number of days.", hint="Say e.g. --within 30; 0: what has ended.")
+        raise ValidationError(f"--within {days} is not a number of days.", hint="Use e.g. --within 30; 0: what has ended.")
     return days

@@ -240,7 +240,7 @@ def _own_file(name: str) -> Path:
         why = {PermissionError: "is not readable", IsADirectoryError: "is a folder"}.get(type(error), "does not exist")
         raise ModelUnavailableError(f"The local model '{name[:200]}' {why}.", hint=known, **facts) from error
     if magic != b"GGUF":
-        raise ModelUnavailableError(f"'{name}' is no GGUF model file.", hint=known, **facts)
+        raise ModelUnavailableError(f"'{name}' is not a GGUF model file.", hint=known, **facts)
     return path.resolve()
 
 

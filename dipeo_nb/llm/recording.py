@@ -9,7 +9,7 @@ n-th time the request is made within one `with` it gets the n-th answer, and the
 | mode | recorded call | unrecorded call |
 |---|---|---|
 | `live` | called | called |
-| `record` | called, written anew | called, written |
+| `record` | called, written again | called, written |
 | `replay` | replayed | `RecordingNotFoundError`, which names the difference to the nearest recording |
 | `auto` | replayed, also within the same `with`: a cache | called, written |
 
@@ -212,7 +212,7 @@ class Recordings:
             words, answers = read(self._root, name)
             if key_of(words) != asked.key:
                 continue
-            if self.mode == "auto":  # a refusal is no answer: the call is made again
+            if self.mode == "auto":  # a refusal is not an answer: the call is made again
                 answers = [a for a in answers if "response" in a or a.get("error", {}).get("code") not in REFUSALS]
             if answers:
                 return answer_of(answers[min(asked.number, len(answers) - 1)], self.path / name, asked.request)
@@ -243,7 +243,7 @@ class Recordings:
     def _file(self, asked: _Asked) -> str:
         """Where a request is written: in the file that has it (whatever stands before the key in its name), else a new one."""
         for name in self._candidates(asked.key):
-            with contextlib.suppress(RecordingError):  # a file that cannot be read is written anew
+            with contextlib.suppress(RecordingError):  # a file that cannot be read is written again
                 if key_of(read(self._root, name)[0]) != asked.key:
                     continue
             return name
@@ -285,16 +285,16 @@ class Recordings:
                 broken.append(name)
         near = nearest(asked.words, recorded)
         if near is None:
-            told = "There are no recordings in that folder."
+            reason = "There are no recordings in that folder."
         elif recorded[near] == asked.words:
-            told = f"{near.name} asks the same under another name: rename it to {name_of(asked.words)}."
+            reason = f"{near.name} asks the same under another name: rename it to {name_of(asked.words)}."
         else:
-            told = f"The nearest is {near.name}; {difference(recorded[near], asked.words)}\n"
+            reason = f"The nearest is {near.name}; {difference(recorded[near], asked.words)}\n"
         if broken:
-            told = f"{told.rstrip()}\nNot readable: {', '.join(broken)}.\n"
+            reason = f"{reason.rstrip()}\nNot readable: {', '.join(broken)}.\n"
         request = asked.request
         return RecordingNotFoundError(
-            f"This call of {request.service} ({request.model or 'default model'}) is not recorded in {self.path}. {told}",
+            f"This call of {request.service} ({request.model or 'default model'}) is not recorded in {self.path}. {reason}",
             hint="Record it with DIPEO_LLM_MODE=record or dp.recording(path, mode='record').",
             path=self.path,
             nearest=near,
@@ -328,7 +328,7 @@ def recording(
 
     Everything called within (`dp.chat`, `dp.llm`, runs started there) uses the folder; of nested ones the inner one counts.
     `async with` works too. The environment may be stricter: with DIPEO_LLM_MODE=replay `auto` and `record` are `replay`, so
-    that CI calls nothing but what says `live`; with DIPEO_LLM_MODE=record `auto` is `record`, which makes all anew.
+    that CI calls nothing but what says `live`; with DIPEO_LLM_MODE=record `auto` is `record`, which records everything again.
 
     Args:
         path: the folder, below base_dir when relative; None: that of DIPEO_LLM_RECORDINGS.
@@ -339,7 +339,7 @@ def recording(
         ConfigurationError: there is no such mode, or the path is a file.
     """
     if path is not None and not isinstance(path, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"{path!r:.80} is no folder.", hint="Give its path.")
+        raise ConfigurationError(f"{path!r:.80} is not a folder.", hint="Give its path.")
     settings = get_settings()
     folder = settings.recordings if path is None else settings.base_dir / from_home(path)
     if mode == "auto" and settings.llm_mode == "record":

@@ -263,7 +263,7 @@ class LLMService:
             if timeout is not None and time.monotonic() - start + interval > timeout:
                 raise LLMTimeoutError(
                     f"The batch {job.id} was not done within {timeout:g} s: {job.state}.",
-                    hint="It goes on at the provider; poll it later.",
+                    hint="The provider continues to work on it; poll it later.",
                     provider=job.service,
                 )
             await asyncio.sleep(interval)

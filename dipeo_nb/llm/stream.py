@@ -146,7 +146,7 @@ class TimeLimits:
                 except StopAsyncIteration:
                     return
                 except (asyncio.CancelledError, TimeoutError):
-                    if not timer.stop():  # not ours: somebody else cancelled, or a client let one of its own through
+                    if not timer.stop():  # not ours: another task cancelled, or a client raised one of its own
                         raise
                     raise self._error(request, idle=limit < left) from TimeoutError()
                 finally:
@@ -211,7 +211,7 @@ class _Timer:
             self._handle = None
 
     def _due(self) -> None:
-        self._handle = None  # without a wait, the next one sets it anew
+        self._handle = None  # without a wait, the next one sets it again
         if self._task is None:
             return
         if self._loop.time() < self._until:

@@ -63,7 +63,7 @@ def adapter_of(response_format: Any) -> TypeAdapter[Any]:
     try:
         with user_code.contained():
             return _adapter(response_format)
-    except Exception as error:  # pydantic has several, and Python's own for what is no type
+    except Exception as error:  # pydantic has several, and Python's own for what is not a type
         raise _no_format(response_format, error) from error
 
 
@@ -286,7 +286,7 @@ async def prepare(response_format: Any) -> None:
     """Load what checks JSON schemas, off the event loop, as its import takes most of a second; and check the schema itself.
 
     Raises:
-        ValidationError: it is no JSON schema, or refers to what it does not hold.
+        ValidationError: it is not a JSON schema, or refers to what it does not hold.
     """
     if not isinstance(response_format, Mapping):
         return
@@ -305,7 +305,7 @@ async def prepare_request(request: LLMRequest) -> None:
     """`prepare` for all schemas of a request: that of its answer, and those of tools that the caller runs.
 
     Raises:
-        ValidationError: one is no JSON schema, or refers to what it does not hold; or a tool is to be called that the request does not
+        ValidationError: one is not a JSON schema, or refers to what it does not hold; or a tool is to be called that the request does not
             have.
     """
     names = [tool.name or tool.type for tool in request.tools]
@@ -338,7 +338,7 @@ def _check_schema(text: str) -> None:
         place = ".".join(map(str, getattr(error, "absolute_path", ()))) or "the schema"
         said = str(getattr(error, "message", error))[:200]
         raise ValidationError(
-            f"The structure that is asked for is no JSON schema: {place}: {said}.",
+            f"The structure that is asked for is not a JSON schema: {place}: {said}.",
             hint="Correct it; types are object, array, string, number, integer, boolean and null.",
         ) from None
     resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()

@@ -18,7 +18,7 @@ def are_ours(calls: Sequence[ToolCall], request: LLMRequest) -> bool:
 
 
 def after_first(choice: str | None) -> str | None:
-    """A tool that had to be called was called; after that the model is free, or it would call it for ever."""
+    """A tool that had to be called was called; after that the model is free, or it would call it forever."""
     return choice if choice in (None, "auto", "none") else "auto"
 
 

@@ -22,7 +22,7 @@ from dipeo_nb.domain.chat import ToolCall, ToolConfig, ToolResult
 from dipeo_nb.errors import ValidationError
 
 RESULT_LIMIT = 100_000
-"""Characters of a result that the model is told."""
+"""Characters of a result that are sent to the model."""
 _FIELD = "argument_"
 BUILT_IN = {"websearch": "web_search", "web_search": "web_search", "image": "image_generation"}
 """Short names of built-in tools → their type."""
@@ -41,7 +41,7 @@ def tool_of(function: Callable[..., Any], *, name: str | None = None, descriptio
         ValidationError: a parameter has no type, or one that JSON cannot carry, or is `*args` or positional only.
     """
     if not callable(function):
-        raise ValidationError(f"{function!r:.80} is no function.", hint="Give a Python function whose parameters have types.")
+        raise ValidationError(f"{function!r:.80} is not a function.", hint="Give a Python function whose parameters have types.")
     label = name or user_code.name_of(function)
     model = _arguments(function, label)
     try:
@@ -77,7 +77,7 @@ def tools_of(tools: Sequence[Any] | Any) -> tuple[ToolConfig, ...]:
             near = nearest(tool, BUILT_IN) if isinstance(tool, str) else None
             guess = f"Did you mean '{near}'? " if near else ""
             raise ValidationError(
-                f"{tool!r:.80} is no tool.", hint=f"{guess}Give a Python function, or one of {', '.join(sorted(BUILT_IN))}."
+                f"{tool!r:.80} is not a tool.", hint=f"{guess}Give a Python function, or one of {', '.join(sorted(BUILT_IN))}."
             )
     names = [t.name or t.type for t in made]
     if twice := sorted({n for n in names if names.count(n) > 1}):
@@ -99,7 +99,7 @@ def call_of(call_id: str, name: str, text: str) -> ToolCall:
 
 
 def call_id_of(given: Any, taken: Collection[str], prefix: str = "call_") -> str:
-    """The id of a call, by which its result is told to the model: what the server gave, or one of ours when it gave none, or that of
+    """The id of a call, by which its result is sent to the model: what the server gave, or one of ours when it gave none, or that of
     another call.
 
     Args:
@@ -111,7 +111,7 @@ def call_id_of(given: Any, taken: Collection[str], prefix: str = "call_") -> str
 
 
 async def run_tool(call: ToolCall, tools: Sequence[ToolConfig]) -> ToolResult:
-    """What a tool answers. Whatever goes wrong is told to the model, which may try again: unknown tool, arguments that do not
+    """The result of a tool. Any error is reported to the model, which may try again: unknown tool, arguments that do not
     fit, an exception of the function. A sync function runs in a worker thread."""
     tool = next((t for t in tools if t.name == call.name and t.function is not None), None)
     if tool is None or tool.function is None:
@@ -151,7 +151,7 @@ def _failed(call: ToolCall, error: Exception) -> ToolResult:
 
 
 def _text(value: Any) -> str:
-    """A result as the model is told it: a text as it is, anything else as JSON, of whatever pydantic knows."""
+    """A result as it is sent to the model: a text as it is, anything else as JSON, of whatever pydantic knows."""
     if isinstance(value, str):
         return well_formed(value)
     try:

@@ -1,7 +1,7 @@
 """What the APIs of the providers say of a call's tokens and fees, as `TokenUsage` with its bill.
 
 Servers that imitate an API leave counts out, name them otherwise, count parts beside a total instead of within it, or send nonsense.
-So here: what is no count is unknown, neither 0 nor negative; the server's own total decides what is part of what; and whatever is
+So here: what is not a count is unknown, neither 0 nor negative; the server's own total decides what is part of what; and whatever is
 billed but cannot be priced goes into the bill under a name that no price list has, so that the cost is unknown instead of too low.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, cast
 from dipeo_nb.domain.chat import BillItem, TokenUsage
 
 MOST = 10**12
-"""Tokens of a call at most; what is larger is no count."""
+"""Tokens of a call at most; what is larger is not a count."""
 TICKS = 10**10
 """xAI's ticks in a US dollar."""
 UNKNOWN = "unreported"
@@ -191,7 +191,7 @@ def _search_unit(final: Any, model: str) -> str:
 
 
 def _drawn(used: Mapping[str, Any], final: Any) -> BillItem:
-    """The bill of the image model; what is not told apart counts as the dearer kind."""
+    """The bill of the image model; what is not distinguished counts as the more expensive kind."""
     tools = [tool for tool in _list(_get(final, "tools")) if _get(tool, "type") == "image_generation"]
     name = str(_get(tools[0], "model") or "") if tools else ""
     inner, outer = _part(used, "input_tokens_details"), _part(used, "output_tokens_details")

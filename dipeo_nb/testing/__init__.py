@@ -1,4 +1,4 @@
-"""For your own tests: models that say what they are told, and the promises of every port to hold your own adapters to.
+"""For your own tests: models with scripted answers, and the promises of every port to hold your own adapters to.
 
     import dipeo_nb as dp
     from dipeo_nb.testing import scripted

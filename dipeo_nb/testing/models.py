@@ -32,7 +32,7 @@ Script = Answer | Sequence[Answer] | Mapping[str, Answer | Sequence[Answer]]
 
 
 class ScriptedClient:
-    """A model that says what it was told to say; it serves as an `LLMClient` and as the whole LLM service.
+    """A model with scripted answers; it serves as an `LLMClient` and as the whole LLM service.
 
     Args:
         script: one answer for every call; a list of answers in turn (the last one serves further calls); or a mapping of

@@ -52,15 +52,15 @@ WRONG = [
     ({"model": "opnai:gpt-5"}, UnknownModelError, "Did you mean 'openai:gpt-5'"),
     ({"model": "nope"}, UnknownModelError, "ollama:nope or openai:nope"),
     ({"budget": 0.1}, ValidationError, r"dp\.Budget\(usd=0\.1\)"),
-    ({"budget": "little"}, ValidationError, "is no budget"),
-    ({"timeout": "5"}, ValidationError, "no number of seconds"),
-    ({"timeout": -1}, ValidationError, "no number of seconds"),
-    ({"timeout": 0}, ValidationError, "no number of seconds"),
-    ({"timeout": True}, ValidationError, "no number of seconds"),
-    ({"timeout": float("nan")}, ValidationError, "no number of seconds"),
-    ({"max_iterations": "x"}, ValidationError, "no whole number"),
-    ({"max_iterations": 0}, ValidationError, "no whole number"),
-    ({"max_iterations": 2.5}, ValidationError, "no whole number"),
+    ({"budget": "little"}, ValidationError, "is not a budget"),
+    ({"timeout": "5"}, ValidationError, "not a number of seconds"),
+    ({"timeout": -1}, ValidationError, "not a number of seconds"),
+    ({"timeout": 0}, ValidationError, "not a number of seconds"),
+    ({"timeout": True}, ValidationError, "not a number of seconds"),
+    ({"timeout": float("nan")}, ValidationError, "not a number of seconds"),
+    ({"max_iterations": "x"}, ValidationError, "not a whole number"),
+    ({"max_iterations": 0}, ValidationError, "not a whole number"),
+    ({"max_iterations": 2.5}, ValidationError, "not a whole number"),
     ({"inputs": [1]}, ValidationError, "inputs= takes a mapping, not list"),
     ({"inputs": {1: 2}}, ValidationError, "has the key 1"),
     ({"answers": "yes"}, ValidationError, "answers= takes a mapping, not str"),
@@ -102,22 +102,22 @@ def test_wrong_options_of_other_functions(session: Session):
     """The same rules hold for every function, and names of options that are not there are answered with the nearest."""
     done = session.run("asking.light.yaml", model="echo", answers={"Approve": "yes"}, language="French")
     calls: list[tuple[Callable[[], Any], str]] = [
-        (lambda: session.runs(limit="a"), "limit='a' is no whole number"),  # type: ignore[arg-type]
+        (lambda: session.runs(limit="a"), "limit='a' is not a whole number"),  # type: ignore[arg-type]
         (lambda: session.runs(0), "limit=0"),
         (lambda: session.runs(limitt=3), r"runs\(\) has no option 'limitt'. Did you mean limit="),  # type: ignore[call-arg]
         (lambda: session.runs(status="complete"), "Did you mean 'completed'"),
-        (lambda: session.replay(5), "run=5 is no name"),  # type: ignore[arg-type]
+        (lambda: session.replay(5), "run=5 is not a name"),  # type: ignore[arg-type]
         (lambda: session.replay(done, sped=2), "Did you mean speed="),  # type: ignore[call-arg]
-        (lambda: session.diff("", done.id), "run='' is no name"),
+        (lambda: session.diff("", done.id), "run='' is not a name"),
         (lambda: session.diff("nope", done.id), "There is no run 'nope'"),
-        (lambda: session.open_run(None), "run=None is no name"),  # type: ignore[arg-type]
-        (lambda: session.fork(done, at=5), "at=5 is no name"),  # type: ignore[arg-type]
+        (lambda: session.open_run(None), "run=None is not a name"),  # type: ignore[arg-type]
+        (lambda: session.fork(done, at=5), "at=5 is not a name"),  # type: ignore[arg-type]
         (lambda: session.fork(done, at="Replay"), "Did you mean 'Reply'"),
         (lambda: session.fork(done, of=0, at="Reply"), "of=0"),
         (lambda: session.fork(done, set=[1]), "set= takes a mapping"),  # type: ignore[arg-type]
         (lambda: session.fork(done, sett={}), "Did you mean set="),  # type: ignore[call-arg]
         (lambda: session.fork(done, at="Reply", model="ecco"), "Did you mean 'echo'"),
-        (lambda: session.fork(done, at="Reply", timeout="1"), "no number of seconds"),  # type: ignore[arg-type]
+        (lambda: session.fork(done, at="Reply", timeout="1"), "not a number of seconds"),  # type: ignore[arg-type]
         (lambda: session.load("asking", frmat="light"), "Did you mean format="),  # type: ignore[call-arg]
         (lambda: session.load(5), "not from int"),  # type: ignore[arg-type]
         (lambda: session.llm(5), "not by int"),  # type: ignore[arg-type]
@@ -133,14 +133,14 @@ def test_wrong_options_of_other_functions(session: Session):
         (lambda: session.chat("Hi", model="echo", system=5), "system= takes a text"),  # type: ignore[arg-type]
         (lambda: session.llm("echo").batch("Hello"), "list of prompts, not str"),
         (lambda: session.llm("echo").batch(5), "list of prompts, not int"),  # type: ignore[arg-type]
-        (lambda: done.run.result(timeout="x"), "no number from 0 on"),  # type: ignore[arg-type]
-        (lambda: done.run.wait("x"), "no number from 0 on"),  # type: ignore[arg-type]
+        (lambda: done.run.result(timeout="x"), "not a number from 0 on"),  # type: ignore[arg-type]
+        (lambda: done.run.wait("x"), "not a number from 0 on"),  # type: ignore[arg-type]
         (lambda: session.load("asking").set(5, 1), "5 is not a path"),  # type: ignore[arg-type]
         (lambda: session.load("asking").save(5), "5 is not a path"),  # type: ignore[arg-type]
         (lambda: session.load("asking").svg(theem="dark"), "Did you mean 'theme'"),
         (lambda: session.load("asking").png(width="wide"), "width='wide'"),  # type: ignore[arg-type]
-        (lambda: dp.tool(5), "5 is no function"),  # type: ignore[arg-type]
-        (lambda: dp.recording(5), "5 is no folder"),  # type: ignore[arg-type]
+        (lambda: dp.tool(5), "5 is not a function"),  # type: ignore[arg-type]
+        (lambda: dp.recording(5), "5 is not a folder"),  # type: ignore[arg-type]
         (lambda: dp.override_settings(default_llm_modle="echo").__enter__(), "Did you mean 'default_llm_model'"),
         (lambda: dp.Budget(usd="much"), "usd='much'"),  # type: ignore[arg-type]
         (lambda: dp.Budget(calls=-1), "calls=-1"),

@@ -119,7 +119,7 @@ def test_user_and_password_of_an_address_stay(servers: tuple[Server, Server]):
 def test_redirects_to_what_is_no_web_server(servers: tuple[Server, Server], location: str):
     """One error that names the first address without its query; nothing of the kind is opened."""
     servers[0].answers = [(302, {"location": location}, b"")]
-    with pytest.raises(IntegrationError, match=r"no address of a web server|cannot be reached") as caught:
+    with pytest.raises(IntegrationError, match=r"not an address of a web server|cannot be reached") as caught:
         ask("GET", f"{servers[0].url}/?key={CANARY}")
     assert CANARY not in str(caught.value)
 
@@ -288,12 +288,12 @@ def test_one_spelling_of_a_server():
 @pytest.mark.parametrize(
     ("props", "words"),
     [
-        ({"url": "http://127.0.0.1:99999/"}, "no port 99999|no address"),
+        ({"url": "http://127.0.0.1:99999/"}, "no port 99999|not an address"),
         ({"url": "http://127.0.0.1:0/"}, "no port 0"),
         ({"url": "URL", "headers": {"X-Name": "ä"}}, "characters that a header cannot hold"),
         ({"url": "URL", "headers": {"X-Name": "a\r\nX-Other: b"}}, "characters that a header cannot hold"),
-        ({"url": "URL", "headers": {"X Name": "a"}}, "no name of a header"),
-        ({"url": "URL", "headers": {"X-Näme": "a"}}, "no name of a header"),
+        ({"url": "URL", "headers": {"X Name": "a"}}, "not the name of a header"),
+        ({"url": "URL", "headers": {"X-Näme": "a"}}, "not the name of a header"),
         ({"url": "URL", "headers": {"Content-Length": "5"}}, "made by the client"),
         ({"url": "URL", "headers": {"Transfer-Encoding": "chunked"}}, "made by the client"),
     ],

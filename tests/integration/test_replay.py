@@ -116,7 +116,7 @@ def test_failed_and_stopped(dp: Session):
 
 @pytest.mark.parametrize(
     ("run_id", "speed", "says"),
-    [("nothing", 1.0, "no run 'nothing'"), ("exec", 0.0, "no speed"), ("exec", -1.0, "no speed")],
+    [("nothing", 1.0, "no run 'nothing'"), ("exec", 0.0, "not a speed"), ("exec", -1.0, "not a speed")],
 )
 def test_bad_replays(dp: Session, run_id: str, speed: float, says: str):
     """One error with the next action."""

@@ -487,10 +487,10 @@ def test_what_is_no_speed(speed: Any, tmp_path: Path):
     """One clear error, for whatever it is; so too for pauses."""
     with Session(tmp_path, llm=scripted()) as dp:
         run = dp.run("version: light\nnodes:\n- {label: S, type: start}\n- {label: E, type: endpoint}\nconnections:\n- {from: S, to: E}\n", view=False).run
-        with pytest.raises(UserError, match="is no speed"):
+        with pytest.raises(UserError, match="is not a speed"):
             dp.replay(run, speed=speed, view=False)
         if speed != 0 or isinstance(speed, str):
-            with pytest.raises(UserError, match="is no max_pause"):
+            with pytest.raises(UserError, match="is not a max_pause"):
                 dp.replay(run, max_pause=speed, view=False)
         again = dp.replay(run, speed=2, max_pause=0, view=False)
         assert again.wait(20)

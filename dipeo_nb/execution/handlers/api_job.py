@@ -2,7 +2,7 @@
 
 Inputs named `url`, `headers`, `params` and `body` take the place of the fields. Texts in all four are templates. `params` go into
 the query. A POST or PATCH carries an `Idempotency-Key` that is the same for every attempt at the same work, so that a service
-that knows it does that once, also when the run goes on after a crash
+that knows it does that once, also when the run is resumed after a crash
 (https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/).
 """
 
@@ -93,7 +93,7 @@ def _mapping(context: NodeContext, name: str, own: Any) -> dict[str, Any]:
         try:
             value = parse_json(value) if value.strip() else {}
         except ValueError as error:
-            raise NodeExecutionError(f"`{name}` is no JSON: {error}.", hint="Write it as a mapping.") from None
+            raise NodeExecutionError(f"`{name}` is not JSON: {error}.", hint="Write it as a mapping.") from None
     if not isinstance(value, Mapping):
         raise NodeExecutionError(
             f"`{name}` is {type(value).__name__}, not a mapping.", hint=f"Write {name} as `name: value` lines."
@@ -112,7 +112,7 @@ def _body(context: NodeContext, spec: ApiJobNode) -> dict[str, Any]:
 
 
 def _credentials(context: NodeContext, spec: ApiJobNode) -> dict[str, str]:
-    """The header that the authorisation makes; what it holds is hidden wherever the run is told of."""
+    """The header that the authorisation makes; what it holds is redacted wherever the run is shown."""
     if spec.auth_type in (None, AuthType.NONE):
         return {}
     config = _mapping(context, "auth_config", spec.auth_config)

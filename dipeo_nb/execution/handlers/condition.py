@@ -62,7 +62,7 @@ def _all_executed(context: NodeContext, spec: ConditionNode) -> bool:
         nodes = [execution.plan.node(reference) for reference in spec.node_indices]
     except KeyError as error:
         raise NodeExecutionError(
-            f"node_indices names {error}, which is no node.",
+            f"node_indices names {error}, which is not a node.",
             hint=f"Nodes: {', '.join(n.label for n in execution.plan.nodes)}.",
         ) from None
     return all(execution.progress.completed_runs(n) for n in nodes)
@@ -104,8 +104,8 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
     question = await context.rendered(spec.judge_by)
     prompt = decision_prompt(question, as_text(content))
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
-    heard = await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)
-    messages += [*heard.messages, ChatMessage("user", prompt)]
+    memory = await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)
+    messages += [*memory.messages, ChatMessage("user", prompt)]
     response = await context.complete(
         person.asked(
             messages,
@@ -118,7 +118,7 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
         )
     )
     decision = decided(response.structured, response.text, question)
-    facts = {"person_id": person.id, "prompt": prompt, "answer": response.text, "memory": heard.facts}
+    facts = {"person_id": person.id, "prompt": prompt, "answer": response.text, "memory": memory.facts}
     if decision is None:
         decision, facts["decided_by"] = DEFAULT_DECISION, "default"
         context.log(

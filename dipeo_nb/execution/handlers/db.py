@@ -33,7 +33,7 @@ async def run(context: NodeContext) -> Output:
                 return await _read(context, spec, paths)
             case _:
                 return await _change(context, spec, paths)
-    except ValidationError as error:  # of the data, found while the run goes on
+    except ValidationError as error:  # of the data, found during the run
         raise NodeExecutionError(error.message, hint=error.hint) from error
 
 
@@ -61,7 +61,7 @@ async def _read(context: NodeContext, spec: DbNode, paths: list[str]) -> Output:
                 return Output(spec.default, meta={"path": paths[0], "missing": True})
             raise StorageError(
                 error.message,
-                hint=f"Create '{paths[0]}' below the base directory (--base-dir, DIPEO_BASE_DIR), mend the node's `file`, "
+                hint=f"Create '{paths[0]}' below the base directory (--base-dir, DIPEO_BASE_DIR), fix the node's `file`, "
                 "or give the node a `default`.",
                 operation="read",
             ) from error

@@ -60,7 +60,7 @@ def _patch_file(context: NodeContext, spec: DiffPatchNode, target: str, diff: st
     try:
         old = before.decode("utf-8")
     except UnicodeDecodeError:
-        raise NodeExecutionError(f"'{target}' is no text in UTF-8.", hint="Only texts can be patched.") from None
+        raise NodeExecutionError(f"'{target}' is not UTF-8 text.", hint="Only texts can be patched.") from None
     patch = _chosen(spec, target, diff, old)
     result = patches.apply(
         old,
@@ -85,7 +85,7 @@ def _patch_file(context: NodeContext, spec: DiffPatchNode, target: str, diff: st
     if result.rejected and not result.placed:
         raise NodeExecutionError(
             f"The patch does not fit '{target}': {' '.join(body['errors'])} The file is as it was.",
-            hint="Make the diff anew against the file, raise fuzz_factor, or set apply_mode: force to apply what fits.",
+            hint="Make the diff again, against the file, raise fuzz_factor, or set apply_mode: force to apply what fits.",
         )
     if not dry and result.text != old:
         if spec.backup and exists:

@@ -141,11 +141,11 @@ async def _http(context: NodeContext, spec: HookNode) -> Output:
         raise NodeExecutionError("The hook has no url.", hint="Set `url`.")
     method = str(spec.config.get("method") or "POST").upper()
     if method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        raise NodeExecutionError(f"'{method}' is no method of HTTP.", hint="Use GET, POST, PUT, PATCH or DELETE.")
+        raise NodeExecutionError(f"'{method}' is not an HTTP method.", hint="Use GET, POST, PUT, PATCH or DELETE.")
     headers = {"Idempotency-Key": context.idempotency_key}
     headers |= {name: in_a_line(context.render_within(value)) for name, value in _mapping(spec, "headers").items()}
-    told = {"inputs": _inputs(context), "hook_type": str(spec.hook_type), "node_id": context.node.id}
-    body = context.render_within(spec.config["body"]) if spec.config.get("body") is not None else told
+    facts = {"inputs": _inputs(context), "hook_type": str(spec.hook_type), "node_id": context.node.id}
+    body = context.render_within(spec.config["body"]) if spec.config.get("body") is not None else facts
     sent: dict[str, Any] = {"content": body} if isinstance(body, str) else {"json": body}
     redactor.add_named(headers)
     redactor.add_found(url)
@@ -182,7 +182,7 @@ async def _event(context: NodeContext, spec: HookNode) -> Output:
         timeout = float(wanted.get("timeout") or _limit(spec))
     except (TypeError, ValueError):
         raise NodeExecutionError(
-            f"The timeout {wanted['timeout']!r} of subscribe_to is no number.", hint="Write seconds."
+            f"The timeout {wanted['timeout']!r} of subscribe_to is not a number.", hint="Write seconds."
         ) from None
     return Output(await context.execution.wait_for(context.node, name, filters, timeout), meta={"event": name})
 
@@ -228,7 +228,7 @@ async def _file(context: NodeContext, spec: HookNode) -> Output:
             case "text" | "txt":
                 text = as_text(plain(context.inputs.body))
             case _:
-                raise NodeExecutionError(f"'{form}' is no format of a file hook.", hint="Use json, yaml or text.")
+                raise NodeExecutionError(f"'{form}' is not a file hook format.", hint="Use json, yaml or text.")
         return context.services.files.write_text(path, text)
 
     size = await in_thread(write)
@@ -242,7 +242,7 @@ def _inputs(context: NodeContext) -> dict[str, Any]:
 def _mapping(spec: HookNode, name: str) -> Mapping[str, Any]:
     value = spec.config.get(name) or {}
     if not isinstance(value, Mapping):
-        raise ValidationError(f"config.{name} is no mapping.", hint=f"Write {name} as `name: value` lines.")
+        raise ValidationError(f"config.{name} is not a mapping.", hint=f"Write {name} as `name: value` lines.")
     return cast(Mapping[str, Any], value)
 
 

@@ -34,10 +34,10 @@ async def run(context: NodeContext) -> Output:
         found = await WORKERS.call(f"{__name__}:violations", schema, data, spec.strict_mode)
     if found:
         rest = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        told = "; ".join(f"{item['path']}: {item['message']}" for item in found[:3])
+        said = "; ".join(f"{item['path']}: {item['message']}" for item in found[:3])
         raise NodeExecutionError(
-            f"The data does not fit the schema: {told}{rest}.",
-            hint="Mend the data or the schema; to go on all the same, draw an arrow from the node's error output.",
+            f"The data does not fit the schema: {said}{rest}.",
+            hint="Fix the data or the schema; to continue anyway, draw an arrow from the node's error output.",
             violations=found,
         )
     return Output(data, meta={"valid": True})
@@ -51,7 +51,7 @@ async def _schema(context: NodeContext, spec: JsonSchemaValidatorNode) -> Any:
         try:
             given = parse_json(given)
         except ValueError as error:
-            raise NodeExecutionError(f"The schema is no JSON: {error}.", hint="Mend `json_schema`.") from None
+            raise NodeExecutionError(f"The schema is not JSON: {error}.", hint="Fix `json_schema`.") from None
     return _closed(plain(given)) if spec.error_on_extra else plain(given)
 
 
@@ -104,7 +104,7 @@ def violations(schema: Any, data: Any, every: bool) -> list[dict[str, str]]:
     from referencing.exceptions import Unresolvable
 
     if not isinstance(schema, (Mapping, bool)):
-        raise NodeExecutionError("The schema is no mapping.", hint="A JSON schema is a mapping, e.g. {type: object}.")
+        raise NodeExecutionError("The schema is not a mapping.", hint="A JSON schema is a mapping, e.g. {type: object}.")
     try:
         with metered():
             check = validator(schema, registry=Registry(), format_checker=True)
@@ -112,7 +112,7 @@ def violations(schema: Any, data: Any, every: bool) -> list[dict[str, str]]:
             chosen = errors[:MAX_VIOLATIONS] if every else [best_match(errors)] if errors else []
     except SchemaError as error:
         raise NodeExecutionError(
-            f"The schema is wrong at {error.json_path}: {error.message}.", hint="Mend the schema."
+            f"The schema is wrong at {error.json_path}: {error.message}.", hint="Fix the schema."
         ) from None
     except Unresolvable as error:
         raise NodeExecutionError(

@@ -40,10 +40,10 @@ async def _answer(
     if not prompt.strip():
         return None
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
-    heard = await remembered(
+    recalled = await remembered(
         context, person, spec.memorize_to, spec.at_most, spec.ignore_person, prompt, brought=_brought(context)
     )
-    messages += [*heard.messages, ChatMessage("user", prompt)]
+    messages += [*recalled.messages, ChatMessage("user", prompt)]
     # The compiler has read a text_format_file into text_format.
     shape = response_model(spec.text_format) if spec.text_format else None
     response = await context.complete(
@@ -59,7 +59,7 @@ async def _answer(
     )
     if response.tool_calls:
         _unanswered(context, response)
-    return _output(context, person, prompt, response, heard)
+    return _output(context, person, prompt, response, recalled)
 
 
 def _unanswered(context: NodeContext, response: LLMResponse) -> None:
@@ -86,7 +86,7 @@ def _template(context: NodeContext, spec: PersonJobNode) -> str:
 
 
 def _output(
-    context: NodeContext, person: DomainPerson, prompt: str, response: LLMResponse, heard: Remembered
+    context: NodeContext, person: DomainPerson, prompt: str, response: LLMResponse, recalled: Remembered
 ) -> Output:
     execution = context.execution
     now = execution.now()
@@ -102,7 +102,7 @@ def _output(
         "person_id": person.id,
         "prompt": prompt,
         "messages": turn,
-        "memory": heard.facts,
+        "memory": recalled.facts,
         "is_structured": structured is not None,
         "rung": response.rung,
         "finish_reason": response.finish_reason,
@@ -138,7 +138,7 @@ class Remembered(NamedTuple):
     messages: list[ChatMessage]
     """As its model hears them."""
     facts: dict[str, Any]
-    """For the record: view or criterion, ids (of the messages, in order), brought (ids told only because an edge brought
+    """For the record: view or criterion, ids (of the messages, in order), brought (ids included only because an edge brought
     them), candidates (how many there were to choose from), chosen_by (`model` or `score`, for a criterion)."""
 
 
@@ -154,7 +154,7 @@ async def remembered(
 ) -> Remembered:
     """What the person brings along.
 
-    `brought` are messages that an edge delivers in this run: they are told once, whatever the view says.
+    `brought` are messages that an edge delivers in this run: they are included once, whatever the view says.
     """
     execution = context.execution
     names = {p.id: p.label for p in execution.plan.persons.values()}
@@ -166,16 +166,16 @@ async def remembered(
     else:
         chosen, facts["chosen_by"] = await _select(context, person, log, memorize_to or "", at_most, task, names)
     chosen = memory.limited(chosen, at_most)
-    heard = memory.told(chosen, person.id, names)
+    recalled = memory.as_seen_by(chosen, person.id, names)
     known = {m.id for m in chosen}
     facts |= {"ids": [m.id for m in chosen], "brought": [], "candidates": len(log)}
     for message in brought:
         if message.get("id") in known or message.get("from_person_id") == person.id:
             continue
         sender = str(message.get("from_person_id", ""))
-        heard.append(ChatMessage("user", f"[{names.get(sender, sender)}]: {message.get('content', '')}"))
+        recalled.append(ChatMessage("user", f"[{names.get(sender, sender)}]: {message.get('content', '')}"))
         facts["brought"].append(message.get("id"))
-    return Remembered(heard, facts)
+    return Remembered(recalled, facts)
 
 
 async def _select(

@@ -273,7 +273,7 @@ class UnifiedClient:
         """The server's address; None for the provider's own.
 
         Raises:
-            ConfigurationError: it is no http(s) address.
+            ConfigurationError: it is not an http(s) address.
         """
         address = self.config.base_url
         if address is not None:
@@ -282,7 +282,7 @@ class UnifiedClient:
         if address is not None and not is_address(address):
             example = f" Set e.g. {self.base_url_variable}={self.base_url_example}." if self.base_url_variable else ""
             raise ConfigurationError(
-                f"The base URL '{address[:200]}' is no http(s) address.", hint=f"Write it as http://host:port.{example}"
+                f"The base URL '{address[:200]}' is not an http(s) address.", hint=f"Write it as http://host:port.{example}"
             )
         return address
 
@@ -399,7 +399,7 @@ def as_message(value: ChatMessage | Mapping[str, Any] | str) -> ChatMessage:
     "arguments": JSON}}`.
 
     Raises:
-        ValidationError: it is none, or has parts that are no text.
+        ValidationError: it is none, or has parts that are not text.
     """
     if isinstance(value, ChatMessage):
         return value

@@ -34,7 +34,7 @@ SAID_LIMIT = 500
 
 
 class ForeignAnswerError(Exception):
-    """Something came with status 200 that is no answer of the API: of a proxy, a login, another program. The text says what."""
+    """Something came with status 200 that is not an answer of the API: of a proxy, a login, another program. The text says what."""
 
 
 class Caller(NamedTuple):
@@ -267,7 +267,7 @@ def _of_any(caller: Caller, error: Exception, known: Callable[[Exception], LLMEr
 
 
 def _leaves(error: Exception) -> list[Exception]:
-    """The errors within groups, and within groups in them; *error* itself when it is no group."""
+    """The errors within groups, and within groups in them; *error* itself when it is not a group."""
     if not isinstance(error, ExceptionGroup):
         return [error]
     group = cast("ExceptionGroup[Exception]", error)
@@ -350,7 +350,7 @@ def stainless(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
 
 
 def said_by(body: Any) -> tuple[str, str]:
-    """(code, words) of a JSON error, whoever's way of saying it: `{"error": {"message": …}}`, `{"error": "…"}`, `{"message": …}`,
+    """(code, words) of a JSON error, in any of the usual forms: `{"error": {"message": …}}`, `{"error": "…"}`, `{"message": …}`,
     `{"detail": [{"msg": …}]}`; empty where there are none."""
     if isinstance(body, str):
         try:
@@ -458,7 +458,7 @@ def said_in_stream(caller: Caller, code: str, said: str) -> LLMError:
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """Seconds that a provider asks to wait, None when it does not.
 
-    `Retry-After` in either of its forms (RFC 9110 §10.2.3), as a time since 1970 or in milliseconds first; else the latest of the reset headers of
+    `Retry-After` in either of its forms (RFC 9110, section 10.2.3), as a time since 1970 or in milliseconds first; else the latest of the reset headers of
     limits that are used up: `x-ratelimit-reset-*` (OpenAI: durations such as `6m0s`), `anthropic-ratelimit-*-reset` (RFC 3339).
     """
     low = {str(k).lower(): str(v) for k, v in headers.items()}

@@ -63,7 +63,7 @@ def make_client(
         bare: its reader knows neither names of events nor `[DONE]`.
         whole_texts: its reader refuses texts with half of a surrogate pair.
         unread: its streams are for `events_of`, which reads them as they come.
-        whole: makes events of an answer that comes in one JSON although a stream was asked for; None of what is no answer.
+        whole: makes events of an answer that comes in one JSON although a stream was asked for; None of what is not an answer.
         options: further ones of the library's `AsyncClient`.
 
     Raises:
@@ -148,7 +148,7 @@ def client_class(library: Any) -> Any:
             return response
 
         async def _read_whole(self, response: Any, unpack: Callable[[bytes], bytes] | None) -> None:
-            """What came is no stream: an error with the wrong status, or the answer in one piece, or in a list of them."""
+            """What came is not a stream: an error with the wrong status, or the answer in one piece, or in a list of them."""
             limited = Stream(response.stream, None, unpack)
             data = b"".join([piece async for piece in limited])
             await response.aclose()
@@ -260,7 +260,7 @@ _ESCAPES = re.compile(
 
 
 def escaped(data: bytes, *, whole: bool = False) -> bytes:
-    """JSON that every reader of UTF-8 and of lines takes: bytes that are no UTF-8 are U+FFFD, as the standard of event streams has
+    """JSON that every reader of UTF-8 and of lines takes: bytes that are not UTF-8 are U+FFFD, as the standard of event streams has
     it.
 
     Args:
@@ -392,10 +392,10 @@ async def events_of(response: Any) -> AsyncGenerator[dict[str, Any]]:
         response: of a client that was made with *unread*.
 
     Raises:
-        ValueError: one is no JSON.
+        ValueError: one is not JSON.
         TypeError: one is JSON, but no object.
         AnswerTooLargeError: there is more than `ANSWER_LIMIT`.
-        ForeignAnswerError: it is no stream of events, but a web page.
+        ForeignAnswerError: it is not a stream of events, but a web page.
     """
     events = Events()
     size, begins, read = 0, b"", False
@@ -423,7 +423,7 @@ async def events_of(response: Any) -> AsyncGenerator[dict[str, Any]]:
 def _object(data: bytes) -> dict[str, Any]:
     value = json.loads(data.decode(errors="replace"))
     if not isinstance(value, dict):
-        raise TypeError("an event is no object")
+        raise TypeError("an event is not an object")
     return cast("dict[str, Any]", value)
 
 

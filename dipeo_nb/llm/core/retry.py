@@ -23,9 +23,9 @@ def transient(error: BaseException) -> bool:
 
 
 def pause(error: LLMError, attempt: int, config: RetryConfig) -> float | None:
-    """Seconds to wait after try number *attempt* (from 1) failed; None when another try is no use.
+    """Seconds to wait after try number *attempt* (from 1) failed; None when another try cannot help.
 
-    What the provider asks for (read anew from each answer) goes before the exponential pause.
+    What the provider asks for (read from each answer) goes before the exponential pause.
     """
     if attempt >= config.max_attempts or not transient(error):
         return None

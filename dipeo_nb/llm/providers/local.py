@@ -347,7 +347,7 @@ def _end() -> None:
 
 
 def _forget() -> None:
-    """After a fork: the child has none of llama.cpp's threads, so it loads anew."""
+    """After a fork: the child has none of llama.cpp's threads, so it loads the model again."""
     global _loading
     _loading = threading.Lock()
     for model in _models.values():

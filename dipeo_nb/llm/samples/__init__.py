@@ -1,7 +1,7 @@
 """Values that fit a JSON schema, made without a model: the smallest one, or a random one that a seed repeats.
 
 Draft 2020-12 as models are given it: references, unions, conditions, patterns, bounds, formats, pydantic's own schemas. What
-keywords ask together is tried out: candidates are made, checked by the caller, and made anew, up to `ATTEMPTS` times.
+keywords ask together is tried out: candidates are made, checked by the caller, and made again, up to `ATTEMPTS` times.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dipeo_nb.llm.samples.schemas import Node, bound, is_of, joined, refers, res
 ATTEMPTS = 60
 """Candidates that are tried for one value."""
 _DEEPEST = 24
-"""Levels of nesting; recursion that does not end before is no candidate."""
+"""Levels of nesting; recursion that does not end before is not a candidate."""
 
 
 def candidates(schema: Mapping[str, Any] | bool, seed: str | None = None) -> Iterator[Any]:

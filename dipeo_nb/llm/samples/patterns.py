@@ -23,7 +23,7 @@ def matching(pattern: str, rng: random.Random | None, extra: int = 0, least: int
     try:
         parsed = _parser.parse(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ImpossibleError(f"'{pattern}' is no pattern: {error}") from None
+        raise ImpossibleError(f"'{pattern}' is not a pattern: {error}") from None
     groups: dict[int, str] = {}
     room = room or Room()
     made = _written(parsed, rng, extra, groups, room)

@@ -202,7 +202,7 @@ class ArtifactStoreContract(Contract):
     @promise
     async def test_metadata_is_json(self, store: ArtifactStorePort) -> None:
         """Other values are an error before anything is stored."""
-        with refusal("pushing metadata that is no JSON", cause="not_json"):
+        with refusal("pushing metadata that is not JSON", cause="not_json"):
             await store.push(Artifact("m", "1", b"", {"x": object()}))
         same(list(await store.list_versions("m")), [], "the versions after a push that was refused")
 

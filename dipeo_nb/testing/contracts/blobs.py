@@ -224,7 +224,7 @@ class BlobStoreContract(Contract):
             with refusal("asking a store without URLs for one", cause="unsupported"):
                 raise error
         else:
-            that("://" in url, f"presign_url() gives {url!r}, which is no URL")
+            that("://" in url, f"presign_url() gives {url!r}, which is not a URL")
 
     @promise
     async def test_what_was_put_outlives_the_object(self, store: BlobStorePort) -> None:

@@ -51,7 +51,7 @@ class LLMClientContract(Contract):
     """What it may call the way to them (`LLMResponse.rung`)."""
 
     def refused(self, status: int) -> LLMClient:
-        """A client whose provider answers with that HTTP status. Left out: that errors are told apart is not checked."""
+        """A client whose provider answers with that HTTP status. Without it, the distinction of errors is not checked."""
         raise NotHereError("there is no refused() to make a client whose provider refuses")
 
     def request(self, client: LLMClient, prompt: str = "Say hello.", **more: Any) -> LLMRequest:

@@ -60,8 +60,8 @@ class ConversationRepositoryContract(Contract):
         same(await repository.get_messages(), [], "all messages after all were cleared")
         same(await repository.get_messages("one"), [], "the messages of an execution after all were cleared")
         same(await repository.get_message_count(), 0, "the count after all were cleared")
-        await repository.add_message(message("anew", id="m0"), "one")
-        same(said(await repository.get_messages()), ["anew"], "the messages after an id that was cleared is used again")
+        await repository.add_message(message("again", id="m0"), "one")
+        same(said(await repository.get_messages()), ["again"], "the messages after an id that was cleared is used again")
 
     @promise
     async def test_a_limit_gives_the_last_ones(self, repository: ConversationRepository) -> None:
@@ -81,11 +81,11 @@ class ConversationRepositoryContract(Contract):
         await repository.add_message(message("hello", "bob", "ann"), "run")
         await repository.add_message(message("aside", "bob", "cyd"), "run")
         await repository.add_message(message("elsewhere", "bob", "ann"), "other")
-        told = await repository.get_conversation_history("ann", "run")
+        history = await repository.get_conversation_history("ann", "run")
         roles = [("system", "rules"), ("assistant", "hi"), ("user", "hello")]
-        same([(m["role"], m["content"]) for m in told], roles, "(role, content) of a person's history")
+        same([(m["role"], m["content"]) for m in history], roles, "(role, content) of a person's history")
         same(
-            told[1],
+            history[1],
             {
                 "role": "assistant", "content": "hi", "from_person_id": "ann", "to_person_id": "bob",
                 "timestamp": 1000.5, "metadata": {"k": 1, "execution_id": "run"},
@@ -127,7 +127,7 @@ class ConversationRepositoryContract(Contract):
     @promise(cases=NOT_JSON)
     async def test_what_is_no_json_is_refused(self, repository: ConversationRepository, metadata: Any) -> None:
         """Metadata that could not be read back is an error before anything is kept."""
-        with refusal("adding metadata that is no JSON", cause="not_json"):
+        with refusal("adding metadata that is not JSON", cause="not_json"):
             await repository.add_message(message("x", metadata=metadata), "run")
         same(await repository.get_message_count(), 0, "the count after a message was refused")
 
@@ -141,7 +141,7 @@ class ConversationRepositoryContract(Contract):
 
     @promise
     async def test_a_conversation_outlives_the_object(self, repository: ConversationRepository) -> None:
-        """A repository that is opened again has the messages, and goes on where it was."""
+        """A repository that is opened again has the messages, and continues where it was."""
         kept = await repository.add_message(message("before", metadata={"k": [1]}), "run", "n1")
         await repository.add_message(message("elsewhere", id="m2"), "other")
         async with self.opened(lambda: self.reopen(repository)) as again:
@@ -225,7 +225,7 @@ class PersonRepositoryContract(Contract):
     @promise
     async def test_what_is_no_json_is_refused(self, repository: PersonRepository) -> None:
         """Extra keys that could not be read back are an error."""
-        with refusal("saving extra keys that are no JSON", cause="not_json"):
+        with refusal("saving extra keys that are not JSON", cause="not_json"):
             await repository.save(DomainPerson("p", "Ann", LLMConfig(extra={"x": object()})))
 
     @promise

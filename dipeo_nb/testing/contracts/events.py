@@ -23,7 +23,7 @@ def events(*seqs: int) -> list[Event]:
 
 
 class _Slow:
-    """An async handler that goes on when it is let."""
+    """An async handler that waits until it is released."""
 
     def __init__(self) -> None:
         self.got: list[int] = []
@@ -87,7 +87,7 @@ class EventBusContract(Contract):
 
     @promise
     async def test_priorities(self, bus: EventBus) -> None:
-        """Critical is served before high, before normal, before low, whoever subscribed first."""
+        """Critical is served before high, before normal, before low, whichever subscribed first."""
         order: list[P] = []
         for priority in (P.LOW, P.CRITICAL, P.NORMAL, P.HIGH):
             bus.subscribe(lambda one, p=priority: order.append(p), priority=priority)
@@ -97,11 +97,11 @@ class EventBusContract(Contract):
 
     @promise
     async def test_all_of_a_batch_or_nothing(self, bus: EventBus) -> None:
-        """A batch with something that is no event is refused before anybody gets any of it."""
+        """A batch with something that is not an event is refused before anybody gets any of it."""
         got: list[int] = []
         bus.subscribe(lambda one: got.append(one.seq))
         broken: Any = [event(1), "no event", event(3)]
-        with refusal("publishing what is no event", EventBusError, cause="invalid"):
+        with refusal("publishing what is not an event", EventBusError, cause="invalid"):
             await bus.publish_batch(broken)
         await bus.drain()
         same(got, [], "what arrived of a batch that was refused")
@@ -111,7 +111,7 @@ class EventBusContract(Contract):
     async def test_a_failing_handler_is_isolated_and_told(self, bus: EventBus) -> None:
         """A handler or predicate that raises disturbs nobody, stays subscribed, is counted, and on_error hears of it."""
         got: list[int] = []
-        told: list[str] = []
+        errors: list[str] = []
 
         def bad(one: Event) -> None:
             raise ValueError(f"no {one.seq}")
@@ -123,7 +123,7 @@ class EventBusContract(Contract):
             raise KeyError("where")
 
         def hear(error: Exception) -> None:
-            told.append(f"{error}")
+            errors.append(f"{error}")
             raise RuntimeError("also this must not matter")
 
         bus.subscribe(bad, priority=P.HIGH, on_error=hear)
@@ -133,7 +133,7 @@ class EventBusContract(Contract):
         await bus.publish_batch(events(1, 2))
         await bus.drain()
         same(got, [1, 2], "what the others got")
-        same(sorted(told), ["'where'", "'where'", "never 1", "never 2", "no 1", "no 2"], "what on_error heard")
+        same(sorted(errors), ["'where'", "'where'", "never 1", "never 2", "no 1", "no 2"], "what on_error received")
         same(sorted(s["failed"] for s in bus.stats()["subscribers"]), [0, 2, 2, 2], "the counts of failures")
 
     @promise
@@ -226,11 +226,11 @@ class EventBusContract(Contract):
 
     @promise
     async def test_overflow_error(self, bus: EventBus) -> None:
-        """With `error` a subscription that falls behind ends, and is told; the publisher and the others notice nothing."""
+        """With `error` a subscription that falls behind ends, and its on_error is called; the publisher and the others notice nothing."""
         slow = _Slow()
-        told: list[Exception] = []
+        errors: list[Exception] = []
         fast: list[int] = []
-        bus.subscribe(slow, max_queue_size=2, overflow="error", on_error=told.append)
+        bus.subscribe(slow, max_queue_size=2, overflow="error", on_error=errors.append)
         bus.subscribe(lambda one: fast.append(one.seq))
         await bus.publish(event(1))
         await slow.begun.wait()
@@ -239,8 +239,8 @@ class EventBusContract(Contract):
         await bus.drain()
         same(fast, list(range(1, 10)), "what a fast handler got")
         that(
-            len(told) == 1 and isinstance(told[0], EventBusError),
-            f"on_error heard {told}; promised is one EventBusError",
+            len(errors) == 1 and isinstance(errors[0], EventBusError),
+            f"on_error received {errors}; promised is one EventBusError",
         )
         same(len(bus.stats()["subscribers"]), 1, "the number of subscribers left")
 

@@ -79,7 +79,7 @@ class FileSystemContract(Contract):
 
     @promise
     def test_text_that_is_none(self, files: FileSystemPort) -> None:
-        """Bytes that are no UTF-8 are an error that names the place or the likely encoding; a BOM is dropped."""
+        """Bytes that are not UTF-8 are an error that names the place or the likely encoding; a BOM is dropped."""
         files.write_bytes("utf16.txt", "hello".encode("utf-16"))
         with refusal("reading UTF-16 as text", says="UTF-16"):
             files.read_text("utf16.txt")

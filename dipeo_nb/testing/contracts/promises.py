@@ -66,7 +66,7 @@ class Contract:
         except BaseException as error:
             try:
                 await _close(made)
-            except Exception as second:  # noqa: BLE001 - told, but the first error is the finding
+            except Exception as second:  # noqa: BLE001 - a note, as the first error is the finding
                 error.add_note(f"cleanup() failed, too: {second!r}")
             raise
         await _close(made)

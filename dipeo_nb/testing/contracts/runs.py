@@ -50,7 +50,7 @@ BROKEN: dict[str, tuple[Sequence[Event], str]] = {
 
 
 class _Unreadable:
-    """Fails whoever asks it for anything."""
+    """Fails on any access."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(f"there is no {name}")
@@ -244,7 +244,7 @@ class RunStoreContract(Contract):
         found = [(r.run_id, r.status, r.diagram, r.events) for r in rows]
         same(found, [("b", "failed", "other", 2), ("a", "running", "d", 1)], "(run, status, diagram, events) of runs()")
         times = rows[0].started_at, rows[0].ended_at, rows[1].ended_at
-        same(times, (2000.0, 2001.0, None), "beginning and end of an ended run, and the end of one that goes on")
+        same(times, (2000.0, 2001.0, None), "beginning and end of an ended run, and the end of one that is running")
         same(rows[1].parent_run_id, None, "the parent of a run that nobody began")
         same([r.run_id for r in await store.runs(status="running")], ["a"], "the runs that go on")
         same([r.run_id for r in await store.runs(diagram="other")], ["b"], "the runs of one diagram")
@@ -296,8 +296,8 @@ class RunStoreContract(Contract):
 
     @promise
     async def test_living_runs_stay(self, store: RunStore) -> None:
-        """A run that goes on is not deleted, nor one that is a part of it, nor one that it is a part of, nor what is asked for with
-        them; one that was claimed goes on. Who knows that those of this process do not go on, can delete them."""
+        """A running run is not deleted, nor one that is a part of it, nor one that it is a part of, nor what is asked for with
+        them; one that was claimed is running. A caller that knows that those of this process have stopped can delete them."""
         await store.append([started("done"), ended(2, "done")])
         await store.append([started("p")])
         await store.append([started("c", parent="p"), ended(2, "c")])
@@ -306,7 +306,7 @@ class RunStoreContract(Contract):
         await store.append([started("again"), event(2, T.EXECUTION_ERROR, "again", status="failed")])
         await store.claim("again")
         for asked, living in (("p", "p"), ("c", "p"), ("top", "part"), ("part", "part"), ("again", "again")):
-            with refusal(f"deleting {asked!r}, while {living!r} goes on", says="still goes on", cause="going_on") as found:
+            with refusal(f"deleting {asked!r}, while {living!r} is running", says="still ", cause="going_on") as found:
                 await store.delete("done", asked)
             same(found[0].facts.get("run_id"), living, "the run_id of the error")
         same(len(await store.runs(nested=True)), 6, "the number of runs after all deletions were refused")
@@ -338,7 +338,7 @@ class RunStoreContract(Contract):
 
     @promise
     async def test_a_cancelled_append_is_whole(self, store: RunStore) -> None:
-        """When a cancelled append has ended, all of the batch is stored or nothing, `run` tells which, and appending goes on there."""
+        """When a cancelled append has ended, all of the batch is stored or nothing, `run` tells which, and appending continues there."""
         await store.append([started()])
         seq = 1
         for turns in range(30):
@@ -357,7 +357,7 @@ class RunStoreContract(Contract):
 
     @promise(cases=UNSTORABLE)
     async def test_what_cannot_be_stored_is_refused(self, store: RunStore, case: Callable[[], Any]) -> None:
-        """A value without an encoding is a StorageError, nothing of its batch is stored, and appending goes on. (A store that keeps
+        """A value without an encoding is a StorageError, nothing of its batch is stored, and appending continues. (A store that keeps
         the values themselves may take it.)"""
         await store.append([started()])
         try:

@@ -74,7 +74,7 @@ def test_ignoring(log: ConversationLog):
 
 def test_told_names_the_others(log: ConversationLog):
     """Own words are the assistant's; others' words carry their name."""
-    told = memory.told(log.messages, "ada", {"ada": "Ada", "bob": "Bob"})
+    told = memory.as_seen_by(log.messages, "ada", {"ada": "Ada", "bob": "Bob"})
     assert [(m.role, m.content) for m in told][:4] == [
         ("user", "ask 1"), ("assistant", "ada 1"), ("user", "[to Bob]: ask 2"), ("user", "[Bob]: bob 1"),
     ]  # fmt: skip

@@ -223,7 +223,7 @@ def test_resumed_runs_do_not_call_it_again(tmp_path: Path):
 
 def test_what_cannot_be_a_node_type():
     """Each with what to do."""
-    with pytest.raises(ValidationError, match="no name of a node type"):
+    with pytest.raises(ValidationError, match="not the name of a node type"):
         dp.node(lambda: 1)
     with pytest.raises(ValidationError, match="is a built-in node type"):
         dp.node(name="condition")(lambda: 1)

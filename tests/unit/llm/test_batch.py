@@ -270,10 +270,10 @@ def test_jobs_that_end_otherwise(kind: type[Provider], end: str):
 
 
 def test_waiting_has_an_end():
-    """A job that is not done in time is an error; it goes on at the provider."""
+    """A job that is not done in time is an error; it continues to work."""
     with at(OpenAI(looks=1000)) as here:
         job = here.do(lambda s: s.submit_batch(here.requests(1)))
-        with pytest.raises(LLMTimeoutError, match="goes on at the provider"):
+        with pytest.raises(LLMTimeoutError, match="continues to work"):
             here.do(lambda s: s.wait_for_batch(job, interval=0.05, timeout=0.1))
 
 

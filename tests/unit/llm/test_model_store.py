@@ -275,7 +275,7 @@ def test_a_file_of_ones_own(tmp_path: Path):
     assert fetch(tmp_path, str(own)) == own.resolve()
     (tmp_path / "text.gguf").write_text("hello")
     for name, why in [
-        (str(tmp_path / "text.gguf"), "no GGUF"),
+        (str(tmp_path / "text.gguf"), "not a GGUF"),
         (str(tmp_path), "is a folder"),
         ("gpt-5", "does not exist"),
         ("a\0b", "does not exist"),

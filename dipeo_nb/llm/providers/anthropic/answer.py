@@ -16,7 +16,7 @@ from dipeo_nb.llm.usage import merged_counts, record
 from dipeo_nb.llm.usage import of_anthropic as usage_of
 
 UNREADABLE = "dipeo_unreadable"
-"""Our field of a call's block: what the model gave that is no JSON."""
+"""Our field of a call's block: what the model gave that is not JSON."""
 FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -42,7 +42,7 @@ def as_events(body: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
 
 
 class Turn:
-    """A turn of the model while it comes; one that pauses goes on."""
+    """A turn of the model while it arrives; one that pauses is continued."""
 
     def __init__(self, request: LLMRequest) -> None:
         self._request = request

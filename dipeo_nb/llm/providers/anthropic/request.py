@@ -65,7 +65,7 @@ def schema_for(request: LLMRequest) -> dict[str, Any]:
     schema = schema_of(request.response_format)
     try:
         if not is_object(schema) or _free_form(schema):
-            raise ValueError("it is no closed object")
+            raise ValueError("it is not a closed object")
         return load_sdk().transform_schema(schema)
     except ValueError as error:
         raise UnsupportedError(

@@ -1,7 +1,7 @@
 """Claude Code as a model, through the Claude Agent SDK (the extra `claude-code`): one program per session, kept warm.
 
 A session is a process of Claude Code with a conversation of its own. Starting one takes seconds, so sessions are pooled: the
-one that already holds the beginning of a conversation goes on with it; a spare one, started ahead, takes the next new
+one that already holds the beginning of a conversation continues it; a spare one, started ahead, takes the next new
 conversation; one whose conversation goes two ways at once is forked. No session ever sees a conversation that is not its own.
 """
 
@@ -93,7 +93,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
 
         Raises:
             UnsupportedError: it does not take an option, or has no such tool or structure.
-            ValidationError: `extra` is no field of the program's options, or one that is set here.
+            ValidationError: `extra` is not a field of the program's options, or one that is set here.
         """
         check_options(request)
         tools: list[str] = []
@@ -164,7 +164,7 @@ def _program_options(extra: Mapping[str, Any], reasoning: Reasoning | None) -> d
     known = {field.name for field in dataclasses.fields(load_sdk().ClaudeAgentOptions)}
     for name in extra:
         if name in _OWN_OPTIONS or name not in known:
-            why = "is set by this package" if name in _OWN_OPTIONS else "is no option of Claude Code"
+            why = "is set by this package" if name in _OWN_OPTIONS else "is not an option of Claude Code"
             raise ValidationError(f"extra= cannot hold '{name}': it {why}.", hint="It takes fields of ClaudeAgentOptions, such as betas.")
     thinking: dict[str, Any] = {}
     if reasoning == "none":

@@ -38,8 +38,8 @@ def load_sdk() -> Any:
     return claude_agent_sdk
 
 
-def told(history: Turns, prompt: str) -> str:
-    """The first prompt of a session that has not heard the conversation so far."""
+def first_prompt(history: Turns, prompt: str) -> str:
+    """The first prompt of a session that does not have the conversation so far."""
     if not history:
         return prompt
     lines = [f"[{who}]: {text}" for asked, said in history for who, text in (("user", asked), ("you", said)) if text]
@@ -104,7 +104,7 @@ class Session:
     def __init__(self, settings: SessionSettings, fork: Session | None = None) -> None:
         self.settings = settings
         self.turns: Turns = fork.turns if fork else ()
-        """What it has heard and said; only what was asked and answered wholly."""
+        """Its conversation; only turns that were answered completely."""
         self.session_id: str | None = None
         self.spent_usd: float = 0.0
         """What its turns cost so far; the SDK reports the sum."""
@@ -131,7 +131,7 @@ class Session:
 
     async def ask(self, history: Turns, prompt: str) -> AsyncGenerator[Any]:
         """The SDK's messages of one turn. Leaving early ends the session: what it would remember is not known."""
-        text = prompt if self.turns == history else told(history, prompt)
+        text = prompt if self.turns == history else first_prompt(history, prompt)
         box: asyncio.Queue[Any] = asyncio.Queue()
         self._asked.put_nowait((text, box))
         complete = False
@@ -179,7 +179,7 @@ class Session:
                             return  # the program ended within the turn
                 finally:
                     self._closing = True
-        except Exception as error:  # noqa: BLE001 - raised to whoever asks
+        except Exception as error:  # noqa: BLE001 - raised by the next call
             self._failure = error
 
 

@@ -234,7 +234,7 @@ class UnifiedGoogleClient(SDKClient):
         if extra := merged(self.config.extra_params, request.extra):
             config["http_options"] = {"extra_body": extra}
         contents = list(contents_of(request, types))
-        if not contents:  # instructions alone are no conversation
+        if not contents:  # instructions alone are not a conversation
             contents = [{"role": "user", "parts": [{"text": config.pop("system_instruction")}]}]
         try:
             return {"model": request.model, "contents": contents, "config": types.GenerateContentConfig(**config)}

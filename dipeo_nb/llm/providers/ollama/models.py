@@ -28,7 +28,7 @@ def full_name(model: str) -> str:
 class Fetch:
     """One look for a model, and its download if the server does not have it; shared by all calls that wait for it.
 
-    It ends when nobody waits any more: Ollama keeps what came and goes on from there next time.
+    It ends when nobody waits any more: Ollama keeps what arrived and resumes from there next time.
     """
 
     _running: ClassVar[dict[tuple[asyncio.AbstractEventLoop, str, str], Fetch]] = {}

@@ -19,7 +19,7 @@ DEFAULT_PORT = 11434
 CONNECT_S = 0.3
 """Seconds that looking for a server of this machine may take."""
 NO_OBJECT = "dipeo_no_object"
-"""Where arguments of a call stand that are no object."""
+"""Key of the arguments of a call that are not an object."""
 
 
 def load_sdk() -> Any:
@@ -58,7 +58,7 @@ def client_class() -> Any:
                     yield _line(**part)
 
     def _line(**line: Any) -> Any:
-        """A line of an answer. Arguments of a call that are no object, which the SDK's class refuses, are put into one."""
+        """A line of an answer. Arguments of a call that are not an object, which the SDK's class refuses, are put into one."""
         message = line.get("message")
         calls = message.get("tool_calls") if isinstance(message, dict) else None
         for call in calls if isinstance(calls, list) else ():

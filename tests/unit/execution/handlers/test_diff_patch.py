@@ -82,7 +82,7 @@ def test_missing_files_and_several(tmp_path: Path, target: Path):
         ({"diff": DIFF, "target_path": "../x.txt"}, StorageError, "../x.txt"),
         ({"diff": DIFF, "target_path": "/etc/hostname"}, StorageError, "/etc/hostname"),
         ({"diff": DIFF, "backup_dir": "../out"}, StorageError, "../out"),
-        ({"diff": DIFF, "target_path": "binary"}, NodeExecutionError, "no text in UTF-8"),
+        ({"diff": DIFF, "target_path": "binary"}, NodeExecutionError, "not UTF-8 text"),
     ],
 )
 def test_bad_input(tmp_path: Path, target: Path, props: dict[str, Any], kind: type[DipeoError], words: str):

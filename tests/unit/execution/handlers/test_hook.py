@@ -154,14 +154,14 @@ def test_an_event_that_does_not_come(tmp_path: Path):
         ({}, NodeExecutionError, "has no command"),
         ({"command": "x", "config": {"cwd": "../.."}}, StorageError, "../.."),
         ({"config": {"command": "no-such-program", "args": ["x"]}}, CodeError, "cannot be started"),
-        ({"command": "x", "config": {"env": ["A=1"]}}, ValidationError, "config.env is no mapping"),
+        ({"command": "x", "config": {"env": ["A=1"]}}, ValidationError, "config.env is not a mapping"),
         ({"hook_type": "http"}, NodeExecutionError, "has no url"),
-        ({"hook_type": "http", "url": "ftp://x"}, ValidationError, "no address of a web server"),
+        ({"hook_type": "http", "url": "ftp://x"}, ValidationError, "not an address of a web server"),
         ({"hook_type": "http", "url": "http://127.0.0.1:9/"}, IntegrationError, "cannot be reached"),
         (
             {"hook_type": "http", "url": "http://h", "config": {"method": "SPY"}},
             NodeExecutionError,
-            "no method of HTTP",
+            "not an HTTP method",
         ),
         ({"hook_type": "http", "config": {"subscribe_to": {"provider": "x"}}}, NodeExecutionError, "names no event"),
         ({"hook_type": "python"}, NodeExecutionError, "has no script"),
@@ -169,7 +169,7 @@ def test_an_event_that_does_not_come(tmp_path: Path):
         ({"hook_type": "python", "config": {"script": "../h.py"}}, StorageError, "../h.py"),
         ({"hook_type": "file"}, NodeExecutionError, "names no file"),
         ({"hook_type": "file", "config": {"file_path": "/etc/x"}}, StorageError, "/etc/x"),
-        ({"hook_type": "file", "config": {"file_path": "x", "format": "xml"}}, NodeExecutionError, "no format"),
+        ({"hook_type": "file", "config": {"file_path": "x", "format": "xml"}}, NodeExecutionError, "not a file hook format"),
     ],
 )
 def test_bad_input(tmp_path: Path, props: dict[str, Any], kind: type[DipeoError], words: str):

@@ -80,8 +80,8 @@ def test_extra_fields(tmp_path: Path):
     ("props", "kind", "words"),
     [
         ({}, NodeExecutionError, "has no schema"),
-        ({"json_schema": "{"}, NodeExecutionError, "is no JSON"),
-        ({"json_schema": "3"}, NodeExecutionError, "is no mapping"),
+        ({"json_schema": "{"}, NodeExecutionError, "is not JSON"),
+        ({"json_schema": "3"}, NodeExecutionError, "is not a mapping"),
         ({"json_schema": {"type": "nonsense"}}, NodeExecutionError, "The schema is wrong at"),
         ({"json_schema": {"$ref": "https://example.org/x.json"}}, NodeExecutionError, "which is not in it"),
         ({"json_schema": {"$ref": "#/$defs/none"}}, NodeExecutionError, "which is not in it"),

@@ -748,7 +748,7 @@ def test_a_key_is_not_sent_to_a_server_that_only_a_diagram_names():
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://x/v1", "http://", "not a url"])
 def test_an_address_that_is_none_is_refused(url: str):
     """A base URL that is no http(s) address is a mistake of the settings, said before any call."""
-    with pytest.raises(ConfigurationError, match="no http"):
+    with pytest.raises(ConfigurationError, match="not an http"):
         ask(url)
 
 

@@ -132,7 +132,7 @@ def test_what_our_own_reader_refuses():
     with pytest.raises(ValueError, match="Expecting"):
         objects(b"data: {nonsense\n\n" + sse(EVENTS[0]))
     for other in (b"[1]", b"1", b'"text"', b"null"):
-        with pytest.raises(TypeError, match="no object"):
+        with pytest.raises(TypeError, match="not an object"):
             objects(b"data: " + other + b"\n\n")
 
 

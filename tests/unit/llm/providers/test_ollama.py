@@ -685,7 +685,7 @@ def test_ollama_host_is_read_as_ollama_does(given: str, address: str, monkeypatc
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:99999"])
 def test_an_address_that_is_none_is_refused(url: str):
     """An OLLAMA_HOST that is no http(s) address is a mistake of the settings, said before any call."""
-    with ScriptedServer(says("x")) as server, pytest.raises(ConfigurationError, match="no http") as caught:
+    with ScriptedServer(says("x")) as server, pytest.raises(ConfigurationError, match="not an http") as caught:
         ask(server, settings={"ollama_host": url})
     assert "OLLAMA_HOST=http://localhost:11434" in str(caught.value.hint)
 

@@ -511,7 +511,7 @@ def test_a_server_of_ones_own_needs_no_key():
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://x/v1", "http://", "http://x:99999/", "not a url"])
 def test_an_address_that_is_none_is_refused(url: str):
     """A base URL that is no http(s) address is a mistake of the settings, said before any call."""
-    with pytest.raises(ConfigurationError, match="no http"):
+    with pytest.raises(ConfigurationError, match="not an http"):
         ask(url)
 
 
