@@ -2,7 +2,8 @@
 
     python scripts/make_docs.py [--check]
 
-docs/errors.md takes its examples from tests/golden (`make golden` first, after a change of messages).
+docs/errors.md takes its examples from tests/golden (`make golden` first, after a change of messages) and from the pages of
+tests/diagnostics, each of which is a test.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def generated() -> dict[str, str]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     return {
         "docs/nodes.md": markdown(),
-        "docs/errors.md": f"{HEAD}\n## Findings about diagrams\n\n{_findings()}\n\n## Errors\n\n{_errors()}\n",
+        "docs/errors.md": f"{HEAD}\n## Findings about diagrams\n\n{_findings()}\n\n## Errors\n\n{_errors()}\n\n{_pages()}\n",
         "README.md": _with_block(readme, starter),
         PICTURE: load_text(starter, format="light").svg(theme="light") + "\n",
     }
@@ -59,10 +60,22 @@ def _findings() -> str:
     # A file that is named after a finding is there for its sake.
     for name, finding in sorted(_recorded(), key=lambda found: not found[0].startswith(found[1]["code"])):
         if finding["code"] not in examples:
-            link = f" ([example](../tests/golden/bad/{name}))"
+            page = f"diagnostics/{finding['code']}.md"
+            link = f" ([example](../tests/{page if (ROOT / 'tests' / page).exists() else f'golden/bad/{name}'}))"
             examples[finding["code"]] = (finding["severity"], finding["message"] + link, finding["hint"] or "")
     rows = [f"| `{code}` | {' | '.join(_cell(text) for text in examples[code])} |" for code in sorted(examples)]
     return "\n".join(["| code | severity | for example | fix |", "|---|---|---|---|", *rows])
+
+
+def _pages() -> str:
+    """The mistakes that have a page of their own, with what is said of each."""
+    rows: list[str] = []
+    for page in sorted((ROOT / "tests/diagnostics").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        title, message = text.partition("\n")[0].removeprefix("# "), text.partition("```text\n")[2].partition("```")[0]
+        rows.append(f"| [{title}](../tests/diagnostics/{page.name}) | {_cell(message.splitlines()[0])} |")
+    head = "## Mistakes and their fixes\n\nEach page shows a mistake, the exact message, and the fix; all of them are run by the tests."
+    return "\n".join([head, "", "| mistake | message |", "|---|---|", *rows])
 
 
 def _recorded() -> Iterator[tuple[str, dict[str, str]]]:

@@ -103,6 +103,7 @@ def refusal_of(status: int, said: str, *, provider: str, model: str, code: str =
         page: whether a web page came in place of an answer of the API.
     """
     low = f"{code} {said}".lower()
+    said = f"{said.rstrip('.')}."
     wants_key = keyless and _ABOUT_KEYS.search(low)  # what is said of models and permissions is what a key would give
     for refusal in _REFUSALS:
         if status not in refusal.statuses or not refusal.words.search(low):
