@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dipeo_nb.diagram import labels
 from dipeo_nb.diagram.drawing import draw
+from dipeo_nb.diagram.drawing_shapes import ICON_UNKNOWN
 from dipeo_nb.diagram.drawing_style import LIVE_CSS
 from dipeo_nb.diagram.labels import NodeLook
 from dipeo_nb.diagram.text_tree import text_tree
@@ -109,6 +110,7 @@ def test_every_node_type_is_drawn(kind: str) -> None:
     svg = draw(DomainDiagram((DomainNode("n", kind, "A label"),)))
     category = NODE_SPECS[kind].META.category.value if kind in NODE_SPECS else "unknown"
     assert re.search(rf'class="(\w+-)node \1c-{category}"', svg)
+    assert (f'd="{ICON_UNKNOWN}"' in svg) is (kind not in set(NodeType)), "an icon of its own: ICONS"
     assert "A label" in texts(svg)
 
 
