@@ -11,7 +11,7 @@ from dipeo_nb.domain.chat import ChatMessage
 from dipeo_nb.domain.decision import DECISION_SCHEMA, DEFAULT_DECISION, decided, decision_prompt
 from dipeo_nb.domain.enums import ConditionType, ExecutionPhase
 from dipeo_nb.domain.nodes import ConditionNode
-from dipeo_nb.errors import NodeExecutionError
+from dipeo_nb.errors import ExpressionError, NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.evaluation import holds
 from dipeo_nb.execution.handlers.person_job import remembered
@@ -87,7 +87,31 @@ def _holds(context: NodeContext, expression: str) -> bool | Awaitable[bool]:
         variables = context.variables
         return variables if any(name in variables for name in context.inputs.names({})) else None
 
-    return holds(expression, context.names_as_read, hidden)
+    try:
+        answer = holds(expression, context.names_as_read, hidden)
+    except ExpressionError as error:
+        raise _explained(context, expression, error) from error.__cause__
+    return answer if isinstance(answer, bool) else _explaining(context, expression, answer)
+
+
+async def _explaining(context: NodeContext, expression: str, answer: Awaitable[bool]) -> bool:
+    try:
+        return await answer
+    except ExpressionError as error:
+        raise _explained(context, expression, error) from error.__cause__
+
+
+def _explained(context: NodeContext, expression: str, error: ExpressionError) -> ExpressionError:
+    """The error, with a hint when a name was to come by an arrow that has brought nothing yet: conditions wait for no arrow."""
+    plan, names = context.execution.plan, context.names
+    for edge in (plan.edges[i] for i in context.node.incoming):
+        if edge.label and edge.label not in names and edge.label in parse(expression).names:
+            error.hint = (
+                f"A condition runs for each value that reaches it: '{edge.label}' had not come from '{plan.nodes[edge.source].label}' yet. "
+                "Let one node before the condition take all that it compares."
+            )
+            break
+    return error
 
 
 async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
