@@ -28,19 +28,7 @@ DEEPEST = 10
 def load(
     source: str | os.PathLike[str] | Mapping[str, Any], *, format: str | None = None, base_dir: Path | None = None
 ) -> ParsedDiagram:
-    """Load a diagram from a path, a name, YAML or JSON text, or plain data.
-
-    Args:
-        source: text with several lines, or beginning with `{`, is the diagram itself; any other text is a path,
-            else a name that is looked up in the base directory, `examples/`, `projects/` and `files/`.
-        format: `light`, `native`, `readable` or `executable`; default: by file name, else by content.
-        base_dir: root of names, and of relative names in the diagram; default: the settings' one.
-
-    Raises:
-        DiagramNotFoundError: no such file or name.
-        DiagramFormatError: not a diagram at all. A readable diagram with mistakes loads; see `diagnostics`.
-        ValidationError: an unknown format, or data that is not plain.
-    """
+    """Find and parse a diagram; arguments and errors are those of `document.load`."""
     if isinstance(source, Mapping):
         return _load_data(source, format, base_dir)
     if isinstance(source, os.PathLike):
@@ -62,16 +50,7 @@ def load(
 
 
 def load_named(name: str, base_dir: Path, *, beside: Path | None = None, format: str | None = None) -> ParsedDiagram:
-    """Load a diagram by its name or its path below a folder, and from nowhere else.
-
-    Args:
-        base_dir: root of names, and of relative names in the diagram.
-        beside: folder of the diagram that uses the name; looked up first.
-        format: `light`, `native`, `readable` or `executable`; default: by file name, else by content.
-
-    Raises:
-        DiagramNotFoundError, DiagramFormatError, ValidationError: as `load`.
-    """
+    """Find and parse a diagram below a folder; arguments and errors are those of `document.load_named`."""
     limit = size_limit()
     found = detect.opened(name, base_dir, beside=beside, format=format, limit=limit)
     text = text_of(found.data, str(found.path), limit)
@@ -81,11 +60,7 @@ def load_named(name: str, base_dir: Path, *, beside: Path | None = None, format:
 def load_text(
     text: str, *, format: str | None = None, path: str | os.PathLike[str] | None = None, base_dir: Path | None = None
 ) -> ParsedDiagram:
-    """Load a diagram from YAML or JSON text; *path* is the file it belongs to, for names and messages.
-
-    Raises:
-        DiagramFormatError, ValidationError: as `load`.
-    """
+    """Parse a diagram; arguments and errors are those of `document.load_text`."""
     given = detect.check_format(format) if format else None
     location = Path(path) if path is not None else None
     document = parse(text, str(location) if location else None)
