@@ -37,8 +37,30 @@ _ABSENT: Any = object()
 _RUNNING, _COMPLETED, _MAXITER_REACHED = Status.RUNNING, Status.COMPLETED, Status.MAXITER_REACHED
 
 
+class Accounted:
+    """Usage and cost, read from `spent`."""
+
+    __slots__ = ()
+
+    spent: Spending
+
+    @property
+    def usage(self) -> TokenUsage:
+        return self.spent.usage
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Sum of the prices of its calls; None without any, and when one is unknown (`cost_complete`)."""
+        return self.spent.cost_usd
+
+    @property
+    def cost_complete(self) -> bool:
+        """False when the price of one of its calls is unknown."""
+        return self.spent.complete
+
+
 @dataclass(slots=True)
-class NodeState:
+class NodeState(Accounted):
     """One node as the log tells it."""
 
     status: str = Status.PENDING
@@ -68,20 +90,6 @@ class NodeState:
 
     __repr__ = bounded_repr
 
-    @property
-    def usage(self) -> TokenUsage:
-        return self.spent.usage
-
-    @property
-    def cost_usd(self) -> float | None:
-        """Sum of the prices of its calls; None without any, and when one is unknown (`cost_complete`)."""
-        return self.spent.cost_usd
-
-    @property
-    def cost_complete(self) -> bool:
-        """False when the price of one of its calls is unknown."""
-        return self.spent.complete
-
 
 def _copied(node: NodeState) -> NodeState:
     made = copy.copy(node)
@@ -91,7 +99,7 @@ def _copied(node: NodeState) -> NodeState:
 
 
 @dataclass(slots=True)
-class RunState:
+class RunState(Accounted):
     """A run as its log tells it, up to `events`."""
 
     run_id: str = ""
@@ -144,20 +152,6 @@ class RunState:
     def fresh(cls, run_id: str, diagram: str, labels: Mapping[str, str]) -> RunState:
         """The state before the first event: every node of the diagram is there, pending."""
         return cls(run_id, diagram=diagram, labels=dict(labels), nodes={node_id: NodeState() for node_id in labels})
-
-    @property
-    def usage(self) -> TokenUsage:
-        return self.spent.usage
-
-    @property
-    def cost_usd(self) -> float | None:
-        """Sum of the prices; None while there is none, and when one is unknown (`cost_complete`)."""
-        return self.spent.cost_usd
-
-    @property
-    def cost_complete(self) -> bool:
-        """False when a call's price is unknown."""
-        return self.spent.complete
 
     @property
     def finished(self) -> bool:
