@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from dipeo_nb.errors import MissingDependencyError
@@ -37,6 +38,13 @@ class SDKClient(UnifiedClient):
     async def prepare(self) -> None:
         if self._sdk is None:
             await asyncio.to_thread(self._load_sdk)  # its import takes up to a second
+
+    async def made(self, make: Callable[..., Any], *arguments: Any) -> Any:
+        """The SDK's object, made by *make* once the SDK is imported, unless another call has made it meanwhile."""
+        await self.prepare()
+        if self._sdk is None:
+            self._sdk = make(*arguments)
+        return self._sdk
 
     async def cleanup(self) -> None:
         client, self._sdk = self._sdk, None

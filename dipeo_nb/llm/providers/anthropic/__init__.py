@@ -181,11 +181,8 @@ class UnifiedAnthropicClient(SDKClient):
 
     async def _client(self, secret: SecretStr) -> Any:
         if self._sdk is None:
-            base_url = self.base_url()
-            await asyncio.to_thread(load_sdk)  # its import takes up to a second
-            if self._sdk is None:  # another call may have made it meanwhile
-                # Never what the SDK finds in the environment; it adds the version of the API itself.
-                self._sdk = self._connected(secret, (base_url or SERVER).rstrip("/").removesuffix("/v1"))
+            # Never what the SDK finds in the environment; it adds the version of the API itself.
+            return await self.made(self._connected, secret, (self.base_url() or SERVER).rstrip("/").removesuffix("/v1"))
         return self._sdk
 
     def _connected(self, secret: SecretStr, base_url: str) -> Any:

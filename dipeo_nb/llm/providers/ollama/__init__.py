@@ -92,9 +92,7 @@ class UnifiedOllamaClient(SDKClient):
         if self._sdk is None:
             self.base_url()  # what is wrong with it, or with the key, is said before anything is asked
             self.given_key()
-            await asyncio.to_thread(load_sdk)
-            if self._sdk is None:  # another call may have made it meanwhile
-                self._sdk = self._connected()
+            return await self.made(self._connected)
         return self._sdk
 
     def _connected(self) -> Any:

@@ -196,10 +196,7 @@ class UnifiedOpenAIClient(SDKClient):
 
     async def _client(self, secret: SecretStr) -> Any:
         if self._sdk is None:
-            base_url = self.base_url()
-            await asyncio.to_thread(load_sdk)  # its import takes up to a second
-            if self._sdk is None:  # another call may have made it meanwhile
-                self._sdk = self._connected(secret, base_url or SERVER)
+            return await self.made(self._connected, secret, self.base_url() or SERVER)
         return self._sdk
 
     def _connected(self, secret: SecretStr, base_url: str) -> Any:
