@@ -19,7 +19,7 @@ from dipeo_nb import cli
 from dipeo_nb.domain import llm_providers
 from dipeo_nb.errors import DipeoError
 
-PAGES = sorted((Path(__file__).parent / "diagnostics").glob("*.md"))
+PAGES = sorted((Path(__file__).parents[1] / "diagnostics").glob("*.md"))
 PAGE = re.compile(
     r"# (?P<title>[^\n]+)\n\n```(?P<kind>yaml|console|python)\n(?P<wrong>.*?)```\n\n```text\n(?P<message>.*?)```\n\n"
     r"## Fix\n\n```(?P=kind)\n(?P<fix>.*?)```\n\Z",
