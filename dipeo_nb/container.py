@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.codegen.services import BuilderService, ParserService
 from dipeo_nb.common import lazy
 from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.open_on_use import call_lifecycle
@@ -153,8 +154,8 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
         clock=chosen("clock", SystemClock),
         http=chosen("http", lambda: http.HTTPClient(max_size=settings.max_file_size)),
         integrations=chosen("integrations", lambda: _integrations(settings, given)),
-        typescript=given.get("typescript"),
-        ir=given.get("ir"),
+        typescript=chosen("typescript", lambda: ParserService(settings.base_dir)),
+        ir=chosen("ir", BuilderService),
     )
 
 

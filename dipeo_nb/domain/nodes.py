@@ -344,10 +344,10 @@ class TypescriptAstNode(NodeSpec):
         doc="What to extract",
     )
     include_jsdoc: bool = spec(False, doc="With JSDoc comments")
-    parse_mode: TypeScriptParseMode = spec(TypeScriptParseMode.MODULE, doc="`module` or `script`")
-    transform_enums: bool = spec(False, doc="Enumerations as objects")
+    parse_mode: TypeScriptParseMode = spec(TypeScriptParseMode.MODULE, doc="`module` or `script`; both are read alike")
+    transform_enums: bool = spec(False, doc="Members of an enum as an object")
     flatten_output: bool = spec(False, doc="One flat list")
-    output_format: TypeScriptOutputFormat = spec(TypeScriptOutputFormat.STANDARD, doc="Form of the result")
+    output_format: TypeScriptOutputFormat = spec(TypeScriptOutputFormat.STANDARD, doc="`for_codegen`: without positions; `for_analysis`: with counts")
     batch: bool = spec(False, doc="Parse a mapping of names to texts")
     batch_input_key: str = spec("sources", doc="The name of that mapping")
 
@@ -404,14 +404,15 @@ class IntegratedApiNode(NodeSpec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IrBuilderNode(NodeSpec):
-    META: ClassVar = NodeMeta("ir_builder", NodeCategory.CODEGEN, "Builds a code generator's intermediate form")
+    META: ClassVar = NodeMeta("ir_builder", NodeCategory.CODEGEN, "Builds a code generator's intermediate representation")
 
     builder_type: IRBuilderTargetType = spec(IRBuilderTargetType.BACKEND, doc="What is built")
+    builder_name: str | None = spec(None, doc="Of `custom`: which builder; default: the only one")
     source_type: IRBuilderSourceType = spec(IRBuilderSourceType.AST, doc="Form of the input")
     config_path: str | None = spec(None, path=True, effect="read", doc="File with options of the builder")
     output_format: IRBuilderOutputFormat = spec(IRBuilderOutputFormat.JSON, doc="Form of the result")
-    cache_enabled: bool = spec(True, doc="Option of the builder")
-    validate_output: bool = spec(True, doc="Option of the builder")
+    cache_enabled: bool = spec(True, doc="Keep what is built, by content, for 24 hours of this process")
+    validate_output: bool = spec(True, doc="Refuse an IR that is empty or contradicts itself")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -89,16 +89,6 @@ class Notion(BaseProvider):
         return {"page": resource_id}
 
 
-class Parser:
-    async def parse(self, sources: Mapping[str, str], options: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {name: {"ast": {"interfaces": options["extract_patterns"]}, "metadata": {"length": len(text)}} for name, text in sources.items()}
-
-
-class Builder:
-    async def build(self, source: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"data": source, "metadata": {"type": options["builder_type"]}}
-
-
 SCHEMA = Draft202012Validator(light_schema())
 """What editors check by."""
 OUTPUTS: dict[str, Any] = {
@@ -113,8 +103,27 @@ OUTPUTS: dict[str, Any] = {
     "json_schema_validator": {"Good": {"name": "Ann"}},
     "sub_diagram": {"End": ["[Poet] A haiku about rain.", "[Poet] A haiku about snow."]},
     "integrated_api": {"End": {"page": "42"}},
-    "ir_builder": {"End": {"data": {"types": ["City"]}, "metadata": {"type": "backend"}}},
-    "typescript_ast": {"End": {"ast": {"interfaces": ["interface"]}, "metadata": {"length": 31}}},
+    "ir_builder": {"End": "City: str, str"},
+    "typescript_ast": {
+        "End": {
+            "ast": {
+                "enums": [
+                    {
+                        "name": "Size", "isExported": True, "isConst": False,
+                        "members": [{"name": "Small", "value": "s"}, {"name": "Large", "value": "l"}],
+                    }
+                ],
+                "constants": [{"name": "sizes", "isExported": True, "type": None, "value": ["s", "l"]}],
+            },
+            "metadata": {
+                "success": True, "extractedPatterns": ["enum", "const"], "diagnostics": [],
+                "astSummary": {
+                    "kind": "SourceFile", "childCount": 2, "hasInterfaces": False, "hasTypes": False, "hasEnums": True, "hasClasses": False,
+                    "hasFunctions": False, "hasConstants": True, "hasExports": False,
+                },
+            },
+        }
+    },
 }
 """Type → the results of its example; those with paths and times in them are checked by their files."""
 FILES = {"endpoint": "result.json", "db": "all-notes.json", "diff_patch": "settings.txt", "template_job": "letters.txt"}
@@ -128,7 +137,7 @@ def test_every_example_runs(name: str, tmp_path: Path, address: str) -> None:
     diagram = load(f"{name}.light.yaml", base_dir=tmp_path)
     assert [str(finding) for finding in diagram.check()] == []
     SCHEMA.validate(yaml.safe_load(diagram.text))
-    session = dp.Session(base_dir=tmp_path, integrations=IntegratedApiService(Notion()), typescript=Parser(), ir=Builder())
+    session = dp.Session(base_dir=tmp_path, integrations=IntegratedApiService(Notion()))
     result = session.run(diagram, view=False, answers={"Approve": "no"} if name == "user_response" else None)
     assert result.status == "completed"
     assert name not in OUTPUTS or dict(result.outputs) == OUTPUTS[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from cachetools import LRUCache
 
 from dipeo_nb.codegen.typescript.evaluator import Evaluator
 from dipeo_nb.codegen.typescript.extract import COLLECTIONS, extracted
+from dipeo_nb.codegen.typescript.forms import formed
 from dipeo_nb.codegen.typescript.grammar import MAX_BYTES, Source, SourceError, read
 from dipeo_nb.codegen.typescript.outline import Outline, outline
 from dipeo_nb.codegen.typescript.shapes import Ast, Metadata, Parsed
-from dipeo_nb.common import cancellable
+from dipeo_nb.common import cancellable, steps
 from dipeo_nb.common.paths import name_below
 from dipeo_nb.common.root import Root
 from dipeo_nb.errors import StorageError, ValidationError
@@ -26,8 +27,6 @@ ALL_PATTERNS = tuple(COLLECTIONS)
 _PLURALS = {plural: pattern for pattern, plural in COLLECTIONS.items()} | {"consts": "const", "constant": "const"}
 CACHE_BYTES = 64_000_000
 """Of results that a parser keeps."""
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a source, its number from 1, and how many there are."""
 
 
 def parse(
@@ -59,14 +58,12 @@ def parse_batch(
     *,
     include_jsdoc: bool = False,
     tsx: bool | None = None,
-    progress: Progress = lambda *_: None,
 ) -> dict[str, Parsed]:
-    """Parse sources that may import each other: name → as `parse`.
+    """Parse sources that may import each other: name → as `parse`. Its progress: `common.steps`.
 
     Args:
         sources: name (a path, with `/`) → text.
         tsx: None: by the name; JSX in `.tsx` and `.jsx`.
-        progress: called before each source.
 
     Raises:
         ValidationError, MissingDependencyError: as `parse`.
@@ -76,7 +73,7 @@ def parse_batch(
     failed: dict[str, Parsed] = {}
     for number, (name, text) in enumerate(sources.items(), 1):
         cancellable.check()
-        progress(name, number, len(sources))
+        steps.begun(name, number, len(sources))
         try:
             outlines[name] = outline(_read(name, text, tsx))
         except SourceError as error:
@@ -129,15 +126,15 @@ class TypeScriptParser:
         self.hits = 0
         self.misses = 0
 
-    async def parse(self, sources: Mapping[str, str | bytes], options: Mapping[str, Any]) -> dict[str, Parsed]:
-        """Parse a batch (`ASTParserPort`); *options* as the fields of a typescript_ast node, `progress`, and `tsx`."""
-        return await self.parse_batch(
+    async def parse(self, sources: Mapping[str, str | bytes], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Parse a batch (`ASTParserPort`); *options*: the fields of a typescript_ast node (see `formed`), and `tsx`."""
+        found = await self.parse_batch(
             sources,
             options.get("extract_patterns") or DEFAULT_PATTERNS,
             include_jsdoc=bool(options.get("include_jsdoc")),
             tsx=options.get("tsx"),
-            progress=options.get("progress") or (lambda *_: None),
         )
+        return {name: formed(result, options) for name, result in found.items()}
 
     async def parse_batch(
         self,
@@ -146,7 +143,6 @@ class TypeScriptParser:
         *,
         include_jsdoc: bool = False,
         tsx: bool | None = None,
-        progress: Progress = lambda *_: None,
     ) -> dict[str, Parsed]:
         """As the function `parse_batch`, in a thread; when the waiting is cancelled, the work ends at the next source."""
         wanted = patterns(extract_patterns)
@@ -156,7 +152,7 @@ class TypeScriptParser:
             if self._cache is not None and (known := self._cache.get(key)) is not None:
                 self.hits += 1
                 return pickle.loads(known)  # our own bytes, from this process
-            made = parse_batch(sources, wanted, include_jsdoc=include_jsdoc, tsx=tsx, progress=progress)
+            made = parse_batch(sources, wanted, include_jsdoc=include_jsdoc, tsx=tsx)
             self.misses += 1
             if self._cache is not None:
                 kept = pickle.dumps(made)

@@ -97,7 +97,8 @@ class IRBuilderPort(Protocol):
         """Return {"data": …, "metadata": …} for the parser's result.
 
         Args:
-            options: the node's fields: builder_type, source_type, config_path, output_format, cache_enabled, validate_output.
+            options: the node's fields: builder_type, builder_name, source_type, config_path, output_format, cache_enabled,
+                validate_output; and `config`, the mapping in that file.
 
         Raises:
             ValidationError: the source does not have the shape that the builder needs.

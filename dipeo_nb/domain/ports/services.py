@@ -58,7 +58,7 @@ class Services:
     clock: Clock
     http: HTTPPort
     integrations: IntegrationPort | None = None
-    """None: integrated_api nodes are unavailable; likewise for the next two and their nodes: this version has no adapters for them."""
+    """None: integrated_api nodes are unavailable, as this version has no adapter for them; likewise for the next two and their nodes."""
     typescript: ASTParserPort | None = None
     ir: IRBuilderPort | None = None
 

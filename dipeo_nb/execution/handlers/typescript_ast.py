@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import cast
+from typing import Any, cast
 
 from dipeo_nb.domain.nodes import NodeSpec, TypescriptAstNode
-from dipeo_nb.errors import NodeExecutionError
+from dipeo_nb.errors import CodeError, NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
+from dipeo_nb.execution.step_progress import shown_steps
 
 PORT = "typescript"
 """The service that it needs."""
@@ -26,11 +27,23 @@ async def run(context: NodeContext) -> Output:
         return Output(plain(values["default"]))
     options = {f.name: plain(getattr(spec, f.name)) for f in fields(spec) if f.name not in _NOT_OPTIONS}
     sources = _sources(context, spec)
-    found = await parser.parse(sources, options)
+    with shown_steps(context, "Parsing"):
+        found = await parser.parse(sources, options)
+    if unread := [name for name in sources if _error(found[name])]:
+        if len(unread) == len(sources):  # of a batch, too, nothing was read
+            raise CodeError(f"{unread[0]}:{_error(found[unread[0]])}", hint="Give it the text of a TypeScript module.")
+        for name in unread:
+            context.log("WARNING", f"{name}:{_error(found[name])}")
     if spec.batch:
         return Output(dict(found), meta={"sources": len(found)})
     (name,) = sources
     return Output(found[name])
+
+
+def _error(result: Any) -> str:
+    """Why nothing was read of a source; empty: something was."""
+    metadata = cast(Mapping[str, Any], result).get("metadata") if isinstance(result, Mapping) else None
+    return str(cast(Mapping[str, Any], metadata).get("error") or "") if isinstance(metadata, Mapping) else ""
 
 
 def _sources(context: NodeContext, spec: TypescriptAstNode) -> dict[str, str]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dipeo_nb.codegen.typescript.grammar import MAX_BYTES
 from dipeo_nb.codegen.typescript.parser import ALL_PATTERNS, TypeScriptParser, parse, parse_batch
+from dipeo_nb.common import steps
 from dipeo_nb.domain.ports import ASTParserPort
 from dipeo_nb.errors import StorageError, ValidationError
 
@@ -430,13 +431,14 @@ def test_parsing_can_be_cancelled_and_leaves_the_loop_free() -> None:
     sources = {f"{n}.ts": "export interface A { x: string }\n" * 200 for n in range(400)}
     begun, seen = threading.Event(), list[int]()
 
-    def progress(_: str, number: int, of: int) -> None:
+    def report(_: str, number: int, of: int) -> None:
         assert of == 400
         seen.append(number)
         begun.set()
 
     async def work() -> None:
-        task = asyncio.create_task(TypeScriptParser().parse_batch(sources, progress=progress))
+        with steps.reported_to(report):
+            task = asyncio.create_task(TypeScriptParser().parse_batch(sources))
         while not begun.is_set():
             await asyncio.sleep(0.001)
         task.cancel()
