@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dipeo_nb import testing
+    from dipeo_nb import codegen, testing
     from dipeo_nb.config import Settings, get_settings, override_settings
     from dipeo_nb.diagram.document import Diagram
     from dipeo_nb.domain.budget import Budget
@@ -115,6 +115,7 @@ __all__ = [
     "achat",
     "arun",
     "chat",
+    "codegen",
     "diff",
     "fork",
     "get_settings",
@@ -172,7 +173,7 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("llm", "testing"):
+    if name in ("codegen", "llm", "testing"):
         return importlib.import_module(f"dipeo_nb.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'dipeo_nb' has no attribute {name!r}")

@@ -34,6 +34,7 @@ COMMANDS = {
     "serve": Entry("serve", "Run diagrams over HTTP, with their events as server-sent events. Each request needs the token that is printed, or that of DIPEO_SERVE_TOKEN."),
     "doctor": Entry("doctor", "Check the installation: Python, extras, key names, models, Jupyter, stores, disk, proxy. Exit code 1: there is a problem."),
     "nodes": Entry("nodes", "Describe the node types: what each does; with TYPE, its fields and an example."),
+    "codegen": Entry("codegen", "Generate code from TypeScript: `parse` it, build an `ir`, `render` templates."),
     "schema": Entry("diagrams", "Print the JSON Schema of the light format, for editors."),
     "demo": Entry("demo", "Run the packaged debate of three persons, by default with a small model on this machine."),
     "models": Entry("models", "LLM services: which are ready, their keys and default models; `list` and `pull`: the embedded models."),
@@ -55,6 +56,6 @@ class CommandGroup(TyperGroup):
 
 
 def loaded(name: str) -> Any:
-    """The command (a group for `models`, `keys` and `runs`), imported."""
+    """The command (a group for `codegen`, `models`, `keys` and `runs`), imported."""
     module = importlib.import_module(f"dipeo_nb.cli.{COMMANDS[name].module}")
     return typer.main.get_group(module.app).commands[name]

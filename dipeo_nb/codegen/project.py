@@ -135,7 +135,7 @@ class GeneratedFile:
     def _repr_html_(self) -> str:
         if self.state != "changed":
             return f"<p><code>{html.escape(repr(self))}</code></p>"
-        return f"<p><code>{html.escape(repr(self))}</code></p><pre>{_shown(self.changes)}</pre>"
+        return f'<p><code>{html.escape(repr(self))}</code></p><pre style="font-family:monospace">{_shown(self.changes)}</pre>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def parse(
 
     Raises:
         StorageError: it cannot be read.
-        ValidationError: there is no such pattern, or the folder holds nothing to parse.
+        ValidationError: there is no such path or pattern, or the folder holds nothing to parse.
         MissingDependencyError: the extra `codegen` is not installed.
     """
     sources = source if isinstance(source, Mapping) else read_sources(Path(source))
@@ -195,9 +195,9 @@ def parse(
 
 def read_sources(path: Path) -> dict[str, str | bytes]:
     """Name below the folder → content. Raises StorageError, ValidationError."""
-    folder, names = (path.parent, [path.name]) if path.is_file() else (path, list(_names(Root(path), "", 0)) if path.is_dir() else [])
     if not path.exists():
-        raise StorageError(f"{path} is not there.", hint="Name a file or a folder with TypeScript.")
+        raise ValidationError(f"{path} is not there.", hint="Name a file or a folder with TypeScript.")
+    folder, names = (path.parent, [path.name]) if path.is_file() else (path, list(_names(Root(path), "", 0)) if path.is_dir() else [])
     if not names:
         raise ValidationError(f"{path} holds no TypeScript.", hint=f"Sources end with {', '.join(SUFFIXES)}.")
     if len(names) > MAX_FILES:

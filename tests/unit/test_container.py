@@ -52,7 +52,6 @@ PORTS = {
     "typescript": ports.ASTParserPort,
     "ir": ports.IRBuilderPort,
 }
-"""Ports of which this version ships no adapter."""
 DIAGRAM = {
     "version": "light",
     "persons": {"Ada": {"service": "openai", "model": "m"}},

@@ -33,11 +33,12 @@ async def run(context: NodeContext) -> Output:
 
 
 def _config(context: NodeContext, path: str) -> Mapping[str, Any]:
-    """The options in a file of YAML or JSON; none, with a warning, when it is not there: DiPeO names files that it never reads."""
+    """The options in a file of YAML or JSON; none, with a warning, when there is no such file: DiPeO's diagrams name some, and folders, that are
+    never read."""
     try:
         text = context.services.files.read_text(path)
     except StorageError as error:
-        if error.facts.get("cause") != "not_found":
+        if error.facts.get("cause") not in ("not_found", "is_directory"):
             raise
         context.log("WARNING", f"There is no file {path}: the builder uses its defaults.")
         return {}
