@@ -156,14 +156,14 @@ class Generation(Mapping[str, GeneratedFile]):
 
     def write(self) -> list[str]:
         """Write what is new or changed, each file whole or not at all; returns the paths. Raises StorageError."""
-        root = Root(self.folder)
+        out_root = Root(self.folder)
         written: list[str] = []
         for path, file in self.files.items():
             if file.state == "unchanged":
                 continue
             try:
-                root.mkdir(str(PurePosixPath(path).parent))
-                root.write(path, file.text.encode())
+                out_root.mkdir(str(PurePosixPath(path).parent))
+                out_root.write(path, file.text.encode())
             except OSError as error:
                 raise StorageError(f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder.") from error
             written.append(path)

@@ -195,6 +195,7 @@ def test_each_run_has_a_gate() -> None:
 OPENING_BY_NAME = {
     "cli/__init__.py": "the null device",
     "cli/arguments.py": "files that the user names",
+    "cli/codegen.py": "files that the user names",
     "cli/folder.py": "the folder that the user names",
     "common/atomic.py": "writes for those who have checked the place",
     "common/imports.py": "folders of the installation",
