@@ -203,13 +203,29 @@ class _Reader:
             self._need(")")
             return made
         if text == "{":
-            self._skip()
-            return Type("object")
+            return self._object(depth)
         if text == "[":
             return self._tuple(depth)
         if kind != "name":
             raise _NotReadError
         return self._name(depth)
+
+    def _object(self, depth: int) -> Type:
+        """A type in braces; with nothing but an index signature, it is a record: `{ [key: string]: T }`."""
+        start = self.at
+        self._skip()
+        end = self.at
+        inner = self.tokens[start + 1 : start + 5]
+        if len(inner) == 4 and inner[0][1] == "[" and inner[1][0] == "name" and inner[2][1] == ":" and inner[3][1] in ("string", "number"):
+            self.at = start + 5
+            if self._take("]") and self._take(":"):
+                value = self.type(depth + 1)
+                self.at += self._next() in (";", ",")
+                if self.at == end - 1:
+                    self.at = end
+                    return Type("name", "Record", (Type("name", "string"), value))
+            self.at = end
+        return Type("object")
 
     def _tuple(self, depth: int) -> Type:
         self._need("[")
@@ -345,16 +361,19 @@ class _Python:
         nothing = any(_is_nothing(part) for part in parts)
         literals: list[str] = []
         others: list[str] = []
+        first = 0
+        """Where the literals stand: at the first one's place."""
         for part in parts:
             if _is_nothing(part):
                 continue
             text = _literal(part) or self.write_other(part)
             if text.startswith("Literal["):
+                first = first if literals else len(others)
                 literals += [each for each in [text[8:-1]] if each not in literals]
             elif text not in others:
                 others.append(text)
         if literals:
-            others.insert(0, f"Literal[{', '.join(literals)}]")
+            others.insert(first, f"Literal[{', '.join(literals)}]")
         if "Any" in others:
             return "Any"
         made = "None" if not others else others[0] if len(others) == 1 else f"Union[{', '.join(others)}]"

@@ -24,17 +24,16 @@ _EMPTY = {
 
 
 def python_default(field: Field) -> str:
-    """The source of a field's default. Corrected: texts are escaped, and containers are made for each instance.
+    """The source of a field's default. Corrected: texts are escaped, also within containers.
 
     >>> print(python_default({"type": "string", "default": 'a "b"'}), python_default({"default": True}), python_default({"type": "number"}))
     "a \\"b\\"" True None
     >>> python_default({"type": "array", "required": True}), python_default({"default": ["a"]})
-    ('field(default_factory=list)', 'field(default_factory=lambda: ["a"])')
+    ('field(default_factory=list)', '["a"]')
     """
     has, default = _default(field)
     if has:
-        source = python_literal(default)
-        return f"field(default_factory=lambda: {source})" if isinstance(default, (list, dict)) else source
+        return python_literal(default)
     return _EMPTY.get(str(field.get("type", "string")), "None") if field.get("required") else "None"
 
 

@@ -76,7 +76,8 @@ TYPES: dict[str, str] = {
     "Map<string, Foo>": "Dict[str, Foo]", "Record<string, any>": "Dict[str, Any]", "Record<'a' | 'b', Foo[]>": 'Dict[Literal["a", "b"], List[Foo]]',
     "[string, number?]": "Tuple[str, float]", "[]": "Tuple[()]", "[...string[]]": "Tuple[str, ...]", "[a: string, ...b: Foo[]]": "Tuple[Any, ...]",
     "'a' | 'b'": 'Literal["a", "b"]', "| 'a'\n  | 1 // one": 'Literal["a", 1]', "string | null | undefined": "Optional[str]",
-    "null": "None", "null | undefined": "None", "string | number | string": "Union[str, float]", "'a' | string": 'Union[Literal["a"], str]',
+    "null": "None", "null | undefined": "None", "string | number | string": "Union[str, float]", "'a' | string": 'Union[Literal["a"], str]', "Foo | 'a' | Bar | 1": 'Union[Foo, Literal["a", 1], Bar]',
+    "{ [key: string]: Foo[]; }": "Dict[str, List[Foo]]", "{ [key: string]: Foo; a: 1 }": "Dict[str, Any]",
     "any | null": "Any", "string & { readonly __brand: 'X' }": "str", "{ a: 1 } & { b: 2 }": "Dict[str, Any]", "A & B": "Any",
     "{ a: string; b?: { c: 1 } }": "Dict[str, Any]", "Partial<Foo>": "Dict[str, Any]", "Readonly<Foo>": "Foo", "Pick<Foo, 'a'>": "Dict[str, Any]",
     "Promise<Foo[]>": "List[Foo]", "NonNullable<Foo | null>": "Foo", "() => void": "Callable[[], None]",
@@ -93,7 +94,7 @@ def test_types(ts_type: str) -> None:
 
 
 def test_there_are_enough_types() -> None:
-    assert len(TYPES) == 67
+    assert len(TYPES) == 70
 
 
 PIECES = [*"abAB|&<>[](){}'\"`,;:?=.+-*/ \n1$_\\é", "=>", "...", "readonly ", "null", "string", "A.BCD", "extends ", "None", "if"]
