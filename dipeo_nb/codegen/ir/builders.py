@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from dipeo_nb.codegen.filters.frontend import get_branded_type_imports, ui_field_type
 from dipeo_nb.codegen.filters.python import pythonize_name
 from dipeo_nb.codegen.ir import extract
+from dipeo_nb.codegen.ir.graphql_types import model_type, node_type
 from dipeo_nb.codegen.ir.model import (
     VERSION,
     BackendIR,
-    EnumDef,
     Field,
     FrontendIR,
     Model,
@@ -217,7 +217,7 @@ def _frontend(results: Results, _: Options) -> FrontendIR:
 
 def _strawberry(results: Results, options: Options) -> StrawberryIR:
     operations, models = _named(results["extract_operations"]), results["inherit"]
-    inputs = _named(results["extract_inputs"])
+    inputs, scalars, enums = (_named(results[f"extract_{name}"]) for name in ("inputs", "newtypes", "enums"))
     names = {model.name for model in inputs}
     domain = tuple(model for model in models if model.name not in names and not model.name.endswith("Result"))
     queries, mutations, subscriptions = (_of(operations, kind) for kind in ("query", "mutation", "subscription"))
@@ -232,14 +232,14 @@ def _strawberry(results: Results, options: Options) -> StrawberryIR:
         queries=queries,
         mutations=mutations,
         subscriptions=subscriptions,
-        types=domain,
+        types=tuple(model_type(model, {m.name for m in domain}, {s.name for s in scalars}, {e.name for e in enums}) for model in domain),
         domain=domain,
         interfaces=domain,
         inputs=inputs,
         results=tuple(model for model in models if model.name.endswith("Result")),
-        enums=_named(results["extract_enums"]),
-        scalars=_named(results["extract_newtypes"]),
-        node_specs=_node_specs(results),
+        enums=enums,
+        scalars=scalars,
+        node_specs=tuple(map(node_type, _node_specs(results))),
         imports={"strawberry": tuple(sorted(used & {"Upload"})), "domain": tuple(sorted(used & names))},
         config=dict(options),
         metadata=counts,
@@ -248,11 +248,8 @@ def _strawberry(results: Results, options: Options) -> StrawberryIR:
 
 def _validated(results: Results, _: Options) -> list[str]:
     """Raise ValidationError for an IR that no template can use: an empty one, or one in which a name stands for two things."""
-    (data,) = results.values()
-    specs: tuple[NodeSpecIR, ...] = getattr(data, "node_specs", ())
-    enums: tuple[EnumDef, ...] = getattr(data, "enums", ())
-    models: tuple[Model, ...] = getattr(data, "typescript_models", getattr(data, "types", ()))
-    operations: tuple[Operation, ...] = getattr(data, "operations", getattr(data, "graphql_queries", ()))
+    specs, enums, models = _node_specs(results), _named(results["extract_enums"]), _named(results["inherit"])
+    operations: tuple[Operation, ...] = _named(results.get("extract_operations", ()))
     if not (specs or enums or models or operations):
         raise ValidationError(
             "There is nothing to build: the sources have no interfaces, enums, node specifications or operations.",
@@ -285,8 +282,9 @@ def _used_variables(fields: Iterable[Mapping[str, Any]]) -> set[str]:
 
 def _pipeline(name: str, assemble: Callable[..., Any], steps: Iterable[Step], options: tuple[str, ...] = ()) -> Pipeline:
     needed = list(steps)
+    checked = [step.name for step in needed if step in (NODE_SPECS, ENUMS, INHERIT, OPERATIONS)]
     last = Step(name, "assemble", assemble, tuple(step.name for step in needed), options=options)
-    return Pipeline([*needed, last, Step("validate", "validate", _validated, (name,))])
+    return Pipeline([*needed, last, Step("validate", "validate", _validated, (*checked, name))])
 
 
 BACKEND = _pipeline(

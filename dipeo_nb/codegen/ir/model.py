@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 VERSION = 1
 """Of the shapes below, and of what the steps make of a source."""
@@ -14,6 +14,9 @@ VERSION = 1
 @dataclass(frozen=True, slots=True)
 class Field:
     """A property of a model."""
+
+    ALSO: ClassVar = {"is_optional": "optional"}
+    """Names by which DiPeO's templates know a part, too; likewise below."""
 
     name: str
     type: str
@@ -118,6 +121,8 @@ class Variable:
 class Operation:
     """An operation of GraphQL."""
 
+    ALSO: ClassVar = {"operation_name": "name", "operation_type": "type"}
+
     name: str
     type: str
     """query, mutation or subscription."""
@@ -173,20 +178,23 @@ class FrontendIR:
 
 @dataclass(frozen=True, slots=True)
 class StrawberryIR:
+    ALSO: ClassVar = {"raw_queries": "queries", "raw_mutations": "mutations", "raw_subscriptions": "subscriptions"}
     version: int
     operations: tuple[Operation, ...]
     queries: tuple[Operation, ...]
     mutations: tuple[Operation, ...]
     subscriptions: tuple[Operation, ...]
-    types: tuple[Model, ...]
+    types: tuple[Mapping[str, Any], ...]
+    """Those of `domain`, with what they are in Strawberry: `resolved_fields`."""
     domain: tuple[Model, ...]
-    """The models that are neither inputs nor results; as `types`, `interfaces`."""
+    """The models that are neither inputs nor results; as `interfaces`."""
     interfaces: tuple[Model, ...]
     inputs: tuple[Model, ...]
     results: tuple[Model, ...]
     enums: tuple[EnumDef, ...]
     scalars: tuple[NewType, ...]
-    node_specs: tuple[NodeSpecIR, ...]
+    node_specs: tuple[Mapping[str, Any], ...]
+    """With what their fields are in GraphQL: `spec`."""
     imports: Mapping[str, tuple[str, ...]]
     config: Mapping[str, Any]
     metadata: Mapping[str, Any]
@@ -224,7 +232,9 @@ class IRData:
 def plain(value: Any) -> Any:
     """Dataclasses as mappings, tuples as lists: as JSON and templates have them."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        made = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        also: Mapping[str, str] = getattr(value, "ALSO", {})
+        return made | {name: made[own] for name, own in also.items()}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, (list, tuple)):
