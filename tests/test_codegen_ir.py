@@ -153,6 +153,7 @@ def test_the_form_of_the_result() -> None:
     made = built("backend")
     assert {"data", "metadata", "node_specs", "enums", "domain_models"} <= made.keys()
     assert made["enums"] == made["data"]["enums"]
+    assert (made["metadata"]["model_count"], made["metadata"]["builder_type"]) == (4, "backend")
     assert built("backend", output_format="python").keys() == {"data", "metadata"}
     assert isinstance(IRBuilderService(), IRBuilderPort)
     assert json.loads(json.dumps(made)) == made

@@ -11,7 +11,7 @@ from itertools import islice
 from types import CodeType
 from typing import Any
 
-from jinja2 import FunctionLoader, StrictUndefined, TemplateNotFound, UndefinedError, nodes
+from jinja2 import FunctionLoader, StrictUndefined, TemplateNotFound, Undefined, UndefinedError, nodes
 
 from jinja2.exceptions import SecurityError, TemplateError as JinjaError, TemplateSyntaxError  # isort: skip
 
@@ -162,6 +162,8 @@ def _finished(value: Any) -> Any:
     if type(value) is str:
         meter().weigh(value)
         return value
+    if isinstance(value, Undefined) and not isinstance(value, StrictUndefined):
+        return ""  # `{{ x if y }}` where y does not hold: Jinja2 gives nothing, also when names are strict
     if callable(value) and not isinstance(value, StrictUndefined):
         raise UndefinedError(
             f"'{getattr(value, '__name__', None) or getattr(value, 'name', 'it')}' is a function that is not called"

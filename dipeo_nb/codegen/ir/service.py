@@ -47,8 +47,12 @@ class IRBuilderService:
         if options.get("output_format", "json") == "python":
             return found
         data = found["data"]
-        beside = {k: v for k, v in cast(Mapping[str, Any], data).items() if k not in found} if isinstance(data, Mapping) else {}
-        return {**beside, **found}
+        if not isinstance(data, Mapping):
+            return found
+        named = cast(Mapping[str, Any], data)
+        own = named.get("metadata")  # counts
+        counts = cast(Mapping[str, Any], own) if isinstance(own, Mapping) else {}
+        return {**named, "data": data, "metadata": {**counts, **found["metadata"]}}
 
     def build_ir(self, source: Any, options: Mapping[str, Any]) -> IRData:
         """As `build`, typed, in this thread."""

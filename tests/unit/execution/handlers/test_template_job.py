@@ -31,6 +31,7 @@ def render(template: str, **names: Any) -> str:
         ("{% macro f(n) %}{% for i in range(n) %}{{ i }}{% endfor %}{% endmacro %}{{ f(3) }}", "012"),
         ("{{ none }}{{ items[0] | tojson }}", '{"n": "a"}'),
         ("{{ missing | default('d') }}", "d"),
+        ("a{{ ' = 1' if none }}b{{ ' = 2' if x }}", "ab = 2"),
         ("{{ snake_case('AbcDef') }} {{ 'ab cd' | pascal_case }}", "abc_def AbCd"),
     ],
 )
