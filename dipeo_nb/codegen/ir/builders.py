@@ -219,7 +219,8 @@ def _strawberry(results: Results, options: Options) -> StrawberryIR:
     operations, models = _named(results["extract_operations"]), results["inherit"]
     inputs, scalars, enums = (_named(results[f"extract_{name}"]) for name in ("inputs", "newtypes", "enums"))
     names = {model.name for model in inputs}
-    domain = tuple(model for model in models if model.name not in names and not model.name.endswith("Result"))
+    objects = tuple(model for model in models if model.name not in names)
+    domain = tuple(model for model in objects if not model.name.endswith("Result"))
     queries, mutations, subscriptions = (_of(operations, kind) for kind in ("query", "mutation", "subscription"))
     used = {variable.graphql_type.strip("[]!") for operation in operations for variable in operation.variables}
     counts = {
@@ -232,7 +233,7 @@ def _strawberry(results: Results, options: Options) -> StrawberryIR:
         queries=queries,
         mutations=mutations,
         subscriptions=subscriptions,
-        types=tuple(model_type(model, {m.name for m in domain}, {s.name for s in scalars}, {e.name for e in enums}) for model in domain),
+        types=tuple(model_type(model, {m.name for m in objects}, {s.name for s in scalars}, {e.name for e in enums}) for model in objects),
         domain=domain,
         interfaces=domain,
         inputs=inputs,

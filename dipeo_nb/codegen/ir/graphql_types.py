@@ -59,11 +59,19 @@ def node_type(spec: NodeSpecIR) -> dict[str, Any]:
     return {**plain(spec), "name": spec.node_type, "spec": {"fields": [_spec_field(field, spec.node_type) for field in spec.fields]}}
 
 
+def _is_whole(field: Mapping[str, Any], validation: Mapping[str, Any]) -> bool:
+    """Whether default and limits of a number, as far as it has them, are whole numbers."""
+    given = [value for value in (field.get("default"), validation.get("min"), validation.get("max")) if value is not None]
+    return bool(given) and all(isinstance(value, int) for value in given)
+
+
 def _spec_field(field: Mapping[str, Any], node: str) -> dict[str, Any]:
     kind = str(field.get("type") or "any")
     python = re.sub(r"^Optional\[(.*)\]$", r"\1", python_type_with_context(field, node))
     validation: Mapping[str, Any] = field.get("validation") or {}
     values = list(validation.get("allowedValues") or field.get("enum") or ())
+    if python == "float" and _is_whole(field, validation):
+        python = "int"
     simple = {"int": "Int", "float": "Float", "bool": "Boolean", "str": "String"}
     return {
         **field, "python_type": python, "is_object_type": kind in ("object", "dict", "json"), "is_dict_type": python.startswith("Dict["),

@@ -185,7 +185,7 @@ class StrawberryIR:
     mutations: tuple[Operation, ...]
     subscriptions: tuple[Operation, ...]
     types: tuple[Mapping[str, Any], ...]
-    """Those of `domain`, with what they are in Strawberry: `resolved_fields`."""
+    """All but the inputs, with what they are in Strawberry: `resolved_fields`."""
     domain: tuple[Model, ...]
     """The models that are neither inputs nor results; as `interfaces`."""
     interfaces: tuple[Model, ...]

@@ -19,7 +19,9 @@ _WRITTEN = (".js", ".jsx", ".mjs", ".cjs")
 MAX_HOPS = 50
 """Modules through which a name may be handed on."""
 MAX_VALUES = 500_000
-"""In the value of a constant."""
+"""In the value of a constant, 16 characters of a text counting as one."""
+MAX_TOTAL_VALUES = 1_000_000
+"""In those of all constants of a batch: each is a copy."""
 _BUSY = object()
 
 
@@ -36,6 +38,7 @@ class Evaluator:
         self._run = Statements(self._lookup)
         self._values: dict[tuple[int, int], Any] = {}
         """By outline and node; `_BUSY` while it is at work, which shows circles."""
+        self._left = MAX_TOTAL_VALUES
         self._anywhere: dict[str, list[tuple[Outline, str]]] | None = None
 
     def constant(self, outline: Outline, item: Item) -> Any:
@@ -142,7 +145,9 @@ class Evaluator:
     def _given(self, node: Node, value: Any, scope: Scope) -> Any:
         """A value as it leaves the evaluator."""
         try:
-            _measure(value, {})
+            self._left -= _measure(value, {})
+            if self._left < 0:
+                raise ValueError(f"the constants together have more than {MAX_TOTAL_VALUES:,} values")
             return self._plain(value, scope.outline, {})
         except RecursionError:
             error = NotEvaluatedError(node, "its value is nested too deeply")
@@ -281,7 +286,7 @@ class Evaluator:
 def _measure(value: Any, seen: dict[int, int]) -> int:
     """How many values there are when each part is written out wherever it stands. Raises ValueError: too many, or a circle."""
     if not isinstance(value, (dict, list)):
-        return 1
+        return 1 + len(value) // 16 if isinstance(value, str) else 1
     key = id(value)  # pyright: ignore[reportUnknownArgumentType]
     if key not in seen:
         seen[key] = -1

@@ -22,12 +22,15 @@ from dipeo_nb.codegen.typescript.values import (
     truthy,
     unescaped,
 )
+from dipeo_nb.common import cancellable
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
 MAX_STEPS = 200_000
 """Expressions that one constant may take."""
+MAX_TOTAL_STEPS = 500_000
+"""Of all constants of a batch together."""
 MAX_DEPTH = 80
 """Expressions within each other, calls included."""
 
@@ -42,6 +45,8 @@ class Expressions:
     def __init__(self, lookup: Callable[[Scope, str], Any]) -> None:
         self._lookup = lookup
         self._steps = 0
+        self._total = 0
+        """Steps of constants that are done."""
         self._depth = 0
         self._calls = 0
         self._fresh: dict[int, Any] = {}
@@ -55,13 +60,18 @@ class Expressions:
         try:
             yield
         finally:
-            self._steps, self._depth, self._calls, self._fresh = steps + self._steps, depth, calls, fresh
+            self._total += self._steps
+            self._steps, self._depth, self._calls, self._fresh = steps, depth, calls, fresh
 
     def value(self, node: Node, scope: Scope) -> Any:
         """What an expression is. Raises NotEvaluatedError."""
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise NotEvaluatedError(node, f"it takes more than {MAX_STEPS:,} steps")
+        if self._total + self._steps > MAX_TOTAL_STEPS:
+            raise NotEvaluatedError(node, f"the constants together take more than {MAX_TOTAL_STEPS:,} steps")
+        if not self._steps & 1023:
+            cancellable.check()
         evaluate = self._KINDS.get(node.type)
         if evaluate is None:
             raise NotEvaluatedError(node, f"a {node.type.replace('_', ' ')} is not evaluated")

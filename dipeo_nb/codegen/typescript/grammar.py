@@ -22,6 +22,8 @@ MAX_NESTING = 10_000
 """Levels of a syntax tree. A union of as many members has as many levels."""
 MAX_DIAGNOSTICS = 20
 """Of the syntax of one source, one for each line."""
+MAX_WARNINGS = 1000
+"""Diagnostics of one source, of its values included."""
 _WHOLE = 64_000
 """Bytes that are parsed in one go; larger sources are handed over in pieces, so that other threads run meanwhile."""
 _TYPE_EXPORT = re.compile(rb"(\bexport\s+)type(?=\s*\*)")
@@ -47,6 +49,9 @@ class Diagnostic(TypedDict):
     message: str
     text: str
     """What stands there, up to 80 characters."""
+
+
+_MORE = " There are more such places."
 
 
 class SourceError(Exception):
@@ -84,6 +89,10 @@ class Source:
         return len(self.data[end - column : end].decode("utf-8", "replace"))
 
     def diagnose(self, node: Node, message: str, severity: str = "error") -> None:
+        if len(self.diagnostics) >= MAX_WARNINGS:
+            last = self.diagnostics[-1]
+            last["message"] = f"{last['message'].removesuffix(_MORE)}{_MORE}"
+            return
         at = self.position(node)
         text = " ".join(self.data[node.start_byte : min(node.end_byte, node.start_byte + 320)].decode("utf-8", "replace").split())
         self.diagnostics.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.codegen.typescript import operators
-from dipeo_nb.codegen.typescript.expressions import Expressions, entries, names_of
+from dipeo_nb.codegen.typescript.expressions import MAX_STEPS, Expressions, entries, names_of
 from dipeo_nb.codegen.typescript.values import UNDEFINED, Closure, NotEvaluatedError, Scope, same, truthy
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class Statements(Expressions):
 
     def _statement(self, node: Node, scope: Scope) -> Any:
         self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise NotEvaluatedError(node, f"it takes more than {MAX_STEPS:,} steps")
         match node.type:
             case "comment" | "empty_statement" | "function_declaration" | "type_alias_declaration" | "interface_declaration":
                 return NEXT

@@ -350,6 +350,23 @@ def test_hostile_sources(name: str) -> None:
         assert told["message"] in found["metadata"].get("error", "")
 
 
+def test_many_constants_are_bounded_together() -> None:
+    """Steps, values and diagnostics of a whole batch have limits; what is beyond them stands for itself."""
+    doubling = "const d1 = ['xxxxxxxxxx'];" + "".join(f"const d{n} = [...d{n - 1}, ...d{n - 1}];" for n in range(2, 18))
+    copies = "".join(f"export const c{n} = d17;" for n in range(30))
+    found = parse(doubling + copies, ["const"])["ast"].get("constants", [])
+    assert found[17]["value"] == ["xxxxxxxxxx"] * 65536
+    assert found[-1]["value"] == {"$expr": "d17"}
+    unknown = parse("".join(f"export const u{n} = [{'u,' * 100}];" for n in range(50)), ["const"])
+    assert len(unknown["metadata"]["diagnostics"]) == 1000
+    assert unknown["metadata"]["diagnostics"][-1]["message"].endswith("There are more such places.")
+    loops = "function f() { let n = 0; for (const a of t) for (const b of t) n += 1; return n }\nconst t = 'x'.repeat(1000).split('');"
+    started = time.process_time()
+    slow = parse(loops + "".join(f"const v{n} = f();" for n in range(10)), ["const"])["ast"].get("constants", [])
+    assert slow[-1]["value"] == {"$expr": "f()"}
+    assert time.process_time() - started < 20
+
+
 def test_a_source_that_is_too_large_is_not_parsed() -> None:
     assert not parse("x" * (MAX_BYTES + 1))["metadata"]["success"]
     assert parse(f"export type A = '{'x' * 70_000}';")["ast"].get("types", [])[0]["name"] == "A"
