@@ -6,6 +6,11 @@ MovedModules(
     __name__,
     {
         "config": "dipeo_nb.config",
+        "codegen.parsers.parser_service": "dipeo_nb.codegen.services",
+        "codegen.parsers.typescript.parser": "dipeo_nb.codegen.typescript.parser",
+        "codegen.templates.drivers.template_service": "dipeo_nb.codegen.templates",
+        "codegen.ir_registry": "dipeo_nb.codegen.ir.registry",
+        "codegen.ir_cache": "dipeo_nb.codegen.ir.cache",
         "events": "dipeo_nb.events",
         "common.utils.cache": "dipeo_nb.common.cache",
         "common.utils.locks": "dipeo_nb.common.locks",

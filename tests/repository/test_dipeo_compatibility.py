@@ -27,6 +27,11 @@ MODULES = {
     "dipeo.domain.ports": "dipeo_nb.domain.ports",
     "dipeo.application.mixins": "dipeo_nb.mixins",
     "dipeo.infrastructure.config": "dipeo_nb.config",
+    "dipeo.infrastructure.codegen.parsers.parser_service": "dipeo_nb.codegen.services",
+    "dipeo.infrastructure.codegen.parsers.typescript.parser": "dipeo_nb.codegen.typescript.parser",
+    "dipeo.infrastructure.codegen.templates.drivers.template_service": "dipeo_nb.codegen.templates",
+    "dipeo.infrastructure.codegen.ir_registry": "dipeo_nb.codegen.ir.registry",
+    "dipeo.infrastructure.codegen.ir_cache": "dipeo_nb.codegen.ir.cache",
     "dipeo.infrastructure.common.utils.cache": "dipeo_nb.common.cache",
     "dipeo.infrastructure.common.utils.locks": "dipeo_nb.common.locks",
     "dipeo.infrastructure.storage.local": "dipeo_nb.storage.local",
@@ -57,6 +62,11 @@ NAMES = {
     "dipeo.infrastructure.storage.artifacts": ["ArtifactStoreAdapter"],
     "dipeo.infrastructure.storage.conversation": ["InMemoryConversationRepository", "InMemoryPersonRepository"],
     "dipeo.infrastructure.storage.json_db": ["DBOperationsDomainService"],
+    "dipeo.infrastructure.codegen.parsers.parser_service": ["ParserService"],
+    "dipeo.infrastructure.codegen.parsers.typescript.parser": ["TypeScriptParser"],
+    "dipeo.infrastructure.codegen.templates.drivers.template_service": ["CodegenTemplateService"],
+    "dipeo.infrastructure.codegen.ir_registry": ["IRBuilderRegistry"],
+    "dipeo.infrastructure.codegen.ir_cache": ["IRCache"],
     "dipeo.infrastructure.diagram.drivers": ["DiagramService"],
     "dipeo.infrastructure.diagram.prompt_templates.prompt_builder": ["PromptBuilder"],
     "dipeo.infrastructure.diagram.prompt_templates.simple_processor": ["SimpleTemplateProcessor"],
@@ -113,7 +123,7 @@ def test_paths_of_upstream_lead_to_the_modules():
             else:
                 raise AssertionError(missing)
     """
-    assert len(MOVED) == 28
+    assert len(MOVED) == 33
     command = [sys.executable, "-c", textwrap.dedent(code), json.dumps(MOVED)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
