@@ -42,7 +42,9 @@ class Evaluator:
         self._anywhere: dict[str, list[tuple[Outline, str]]] | None = None
 
     def constant(self, outline: Outline, item: Item) -> Any:
-        """The value of a constant as JSON has it; what is not evaluated is `{"$expr": text}`, with a diagnostic."""
+        """The value of a constant as JSON has it; what is not evaluated is `{"$expr": text}`, with a diagnostic. None: it is declared only."""
+        if item.node.child_by_field_name("value") is None:
+            return None
         try:
             value = self._value(outline, item)
         except NotEvaluatedError as error:

@@ -174,9 +174,12 @@ class Expressions:
                     elif isinstance(spread, (list, str)):
                         made.update({str(at): item for at, item in enumerate(spread)})  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
                 case "method_definition":
-                    if any(child.type in ("get", "set") for child in part.children):
-                        raise NotEvaluatedError(part, "it has an accessor")
-                    made[self._key(part, "name", scope)] = Closure(part, scope)
+                    accessor = any(child.type in ("get", "set") for child in part.children)
+                    error = NotEvaluatedError(part, "an accessor is not evaluated")
+                    if accessor and self._calls:
+                        raise error
+                    name = self._key(part, "name", scope)
+                    made[name] = self.unevaluated(error, part, scope) if accessor else Closure(part, scope)
                 case "comment":
                     pass
                 case _:

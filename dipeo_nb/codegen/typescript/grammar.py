@@ -26,8 +26,8 @@ MAX_WARNINGS = 1000
 """Diagnostics of one source, of its values included."""
 _WHOLE = 64_000
 """Bytes that are parsed in one go; larger sources are handed over in pieces, so that other threads run meanwhile."""
-_TYPE_EXPORT = re.compile(rb"(\bexport\s+)type(?=\s*\*)")
-"""`export type * from './x'` of TypeScript 5.0, which the grammar does not know."""
+_UNKNOWN = re.compile(rb"(?<=\bexport\s)\s*type(?=\s*\*)|(?<=[<,])\s*(?:in\s+out|in|out)(?=\s+[A-Z])")
+"""What the grammar does not know, and nothing here depends on: `export type * from './x'` (TypeScript 5.0), `<in out T>` (4.7)."""
 
 
 class Position(TypedDict):
@@ -127,9 +127,9 @@ def read(name: str, text: str | bytes, *, tsx: bool, cancelled: Callable[[], boo
         line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
         raise SourceError("The source is not UTF-8 text.", line, column) from error
     tree = _parsed(data, tsx, cancelled)
-    if tree.root_node.has_error and _TYPE_EXPORT.search(data):
-        # Of the same length: all offsets hold, and texts are taken from the original.
-        tree = _parsed(_TYPE_EXPORT.sub(rb"\1    ", data), tsx, cancelled)
+    if tree.root_node.has_error and _UNKNOWN.search(data):
+        # Blanks of the same length: all offsets hold, and texts are taken from the original.
+        tree = _parsed(_UNKNOWN.sub(lambda found: re.sub(rb"[^\n]", b" ", found[0]), data), tsx, cancelled)
     source = Source(name, data, tree.root_node, [], tree, data.isascii())
     _check_nesting(source)
     if tree.root_node.has_error:

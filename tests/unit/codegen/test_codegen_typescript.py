@@ -56,7 +56,7 @@ export default class Cart<T> extends Store<T> implements Named, Sized {
   set empty(value) {}
   static *walk<T>(): Iterator<T> {}
 }
-abstract class Store<T> { abstract load(): void; private [key: string]: any }
+abstract class Store<T> { abstract load(): void; [key: string]: any }
 export async function buy<T>({ id }: { id: string }, count: number = 1): Promise<T> { throw 1 }
 function* numbers(): Generator<number> {}
 export namespace Inner.Deep { export enum Level { Low, High = 5, Higher } export const top = Level.Higher }
@@ -65,6 +65,8 @@ declare global { interface Window { shop: string } }
 export { Pair as Two };
 export * from './more';
 export type * from './types';
+class Box<in out T, out U extends string> { value: T }
+declare const declared: string;
 export const free = { price: 0, unit: Currency.EUR };
 '''
 MONEY = "export enum Currency { EUR = 'eur', USD = 'usd' }\nexport interface Money { amount: number }\n"
@@ -136,6 +138,14 @@ def test_types_and_namespaces(shop: Mapping[str, Any]) -> None:
     assert named(shop["interfaces"], "Old")["namespace"] == "legacy"
     assert named(shop["interfaces"], "Window")["namespace"] == "global"
     assert only(named(shop["constants"], "top"), "value", "namespace") == {"value": 6, "namespace": "Inner.Deep"}
+
+
+def test_gaps_of_the_grammar(shop: Mapping[str, Any]) -> None:
+    """`export type * from` and variance annotations are read past, without a diagnostic."""
+    found = parse_batch({"src/shop.ts": SHOP}, ["class", "export"])["src/shop.ts"]
+    assert found["metadata"]["diagnostics"] == []
+    box = named(shop["classes"], "Box")
+    assert [t["name"] for t in box["typeParameters"]] == ["T", "U"]
 
 
 def test_classes(shop: Mapping[str, Any]) -> None:
@@ -294,6 +304,12 @@ def test_functions_are_no_data() -> None:
     found = parse("export const make = { port: (min = 0) => ({ min }) };", ["const"])
     assert found["ast"].get("constants", [])[0]["value"] == {"port": {"$expr": "(min = 0) => ({ min })"}}
     assert [d["severity"] for d in found["metadata"]["diagnostics"]] == ["info"]
+
+
+def test_accessors_and_declared_constants() -> None:
+    found = parse("export const o = { get a() { return 1 }, b: 2 };\ndeclare const c: string;", ["const"])
+    assert [c["value"] for c in found["ast"].get("constants", [])] == [{"a": {"$expr": "get a() { return 1 }"}, "b": 2}, None]
+    assert [d["message"] for d in found["metadata"]["diagnostics"]] == ["This is not evaluated: an accessor is not evaluated."]
 
 
 def test_names_need_not_be_paths() -> None:
