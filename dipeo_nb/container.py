@@ -6,6 +6,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.integrations.on_use import IntegrationsOnUse
+from dipeo_nb.llm.recorded_calls import recorded_call
 from dipeo_nb.security.environment import names_other_key
 from dipeo_nb.security.trust import Trust
 
@@ -247,6 +249,7 @@ def _integrations(settings: Settings, given: Mapping[str, Any]) -> IntegrationPo
     return IntegrationsOnUse(
         settings.base_dir, settings.data_dir / "locks", keys=given["keys"], http=given["http"], clock=given["clock"],
         trusted=lambda path: Trust(settings).in_trusted_folder(path), reserved=names_other_key,
+        recorded=partial(recorded_call, settings),
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "demo": Entry("demo", "Run the packaged debate of three persons, by default with a small model on this machine."),
     "models": Entry("models", "LLM services: which are ready, their keys and default models; `list` and `pull`: the embedded models."),
     "keys": Entry("keys", "API keys, masked, and where they come from; store, delete and test them."),
+    "providers": Entry("providers", "Providers of web services (Slack, Notion, GitHub …): what is ready; show and call their operations."),
     "runs": Entry("history", "The recorded runs: list them, newest first; `delete` and `prune` some."),
 }
 

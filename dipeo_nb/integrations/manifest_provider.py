@@ -15,7 +15,7 @@ from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.text import did_you_mean
 from dipeo_nb.common.values import parse_json, plain_value
 from dipeo_nb.domain.ports import APIKeyPort, Clock, HTTPPort
-from dipeo_nb.errors import IntegrationError, ManifestError, UnknownOutcomeError, ValidationError
+from dipeo_nb.errors import ConfigurationError, IntegrationError, ManifestError, UnknownOutcomeError, ValidationError
 from dipeo_nb.integrations.answers import result_of, transformed
 from dipeo_nb.integrations.authorization import Authorizer
 from dipeo_nb.integrations.caller import Answer, Caller, Limits
@@ -123,6 +123,18 @@ class ManifestProvider:
                 hint=did_you_mean(name, self.operations, f"It has: {', '.join(self.operations)}."),
             )
         return found
+
+    async def ready(self) -> str:
+        """`yes`, or why it cannot be called yet."""
+        try:
+            servers_of(self.manifest, self._given)
+        except ConfigurationError as error:
+            return f"no: {error.message.removeprefix(f'{self.name} ').rstrip('.')}"
+        if all(operation.steps is not None for operation in self.operations.values()):
+            return "as its services are"
+        if await self.authorizer.ready():
+            return "yes"
+        return f"no: dipeo-nb keys set {self.authorizer.service}"
 
     def check(self, operation: str, parameters: Mapping[str, Any], resource_id: str | None = None) -> dict[str, Any]:
         """The parameters of a call with defaults. Raises ValidationError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,10 @@ from dipeo_nb.domain.ports import APIKeyPort, Clock, HTTPPort
 
 if TYPE_CHECKING:
     from dipeo_nb.integrations.providers import IntegratedApiService
+
+Recorded = Callable[[str, Mapping[str, Any], Callable[[], Awaitable[Any]]], Awaitable[Any]]
+_OF_REQUEST = ("config", "resource_id", "all", "limit")
+"""Options of a call that tell it from another one."""
 
 
 class IntegrationsOnUse:
@@ -21,11 +25,12 @@ class IntegrationsOnUse:
         locks: folder for the locks of tokens.
         trusted: whether the user trusts a file.
         reserved: whether a name has the key of something else.
+        recorded: makes a call, or replays it: name of the operation, its request, what makes it.
     """
 
     def __init__(
         self, base: Path, locks: Path, *, keys: APIKeyPort, http: HTTPPort, clock: Clock, trusted: Callable[[Path], bool],
-        reserved: Callable[[str], bool],
+        reserved: Callable[[str], bool], recorded: Recorded | None = None,
     ) -> None:  # fmt: skip
         self._base = base
         self._locks = locks
@@ -34,6 +39,7 @@ class IntegrationsOnUse:
         self._clock = clock
         self._trusted = trusted
         self._reserved = reserved
+        self._recorded = recorded
         self._service: IntegratedApiService | None = None
         self._guard = threading.Lock()
 
@@ -62,7 +68,13 @@ class IntegrationsOnUse:
         return self.service.operations()
 
     async def execute(self, provider: str, operation: str, **options: Any) -> Any:
-        return await self.service.execute(provider, operation, **options)
+        async def call() -> Any:
+            return await self.service.execute(provider, operation, **options)
+
+        if self._recorded is None:
+            return await call()
+        asked = {name: options[name] for name in _OF_REQUEST if options.get(name)}
+        return await self._recorded(f"{provider}.{operation}", asked, call)
 
     def initialize(self) -> None:
         """Nothing: it is made on first use."""

@@ -145,6 +145,10 @@ class IntegratedApiService:
         self._take_offers()
         return self._classes.get(name)
 
+    def class_operation(self, provider: str, operation: str) -> Callable[..., Any]:
+        """An operation of a provider that is a class. Raises ValidationError."""
+        return self._method(self._classes[provider], operation)
+
     def manifest_provider(self, name: str) -> ManifestProvider:
         """A provider with a manifest.
 

@@ -98,6 +98,19 @@ def variables_of(manifest: Manifest, given: Mapping[str, str]) -> dict[str, str]
     return known | {name: value for name, value in given.items() if name in manifest.variables}
 
 
+def check_variables(manifest: Manifest, given: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a provider. Raises ConfigurationError when one has no value."""
+    variables = variables_of(manifest, given)
+    for name, variable in manifest.variables.items():
+        if name not in variables and not (given.get("base_url") and f"{{{name}}}" in manifest.base_url):
+            what = f" ({variable.description})" if variable.description else ""
+            raise ConfigurationError(
+                f"{manifest.name} needs to know {name}{what}.",
+                hint=f'Say it once: dp.provider("{manifest.name}", {name}="…"), or --set {name}=…',
+            )
+    return variables
+
+
 def base_of(manifest: Manifest, given: Mapping[str, str]) -> str:
     """The base URL of a provider.
 
@@ -105,16 +118,10 @@ def base_of(manifest: Manifest, given: Mapping[str, str]) -> str:
         ConfigurationError: a variable in it is not set, or it is no address that a key can be sent to.
     """
     base = given.get("base_url") or manifest.base_url
-    variables = variables_of(manifest, given)
+    variables = check_variables(manifest, given)
 
     def filled(found: re.Match[str]) -> str:
-        value = variables.get(found[1])
-        if not value:
-            what = manifest.variables[found[1]].description if found[1] in manifest.variables else ""
-            raise ConfigurationError(
-                f"{manifest.name} needs to know {found[1]}{f' ({what})' if what else ''}.",
-                hint=f'Say it once: dp.provider("{manifest.name}", {found[1]}="…").',
-            )
+        value = variables.get(found[1], "")
         if found.start() == 0:
             return value
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", value):

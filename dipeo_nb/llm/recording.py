@@ -164,6 +164,18 @@ class Recordings:
         self._hidden |= {text for text in texts if text.strip()}
         return self
 
+    @property
+    def root(self) -> Root:
+        """The folder, as it is read and written."""
+        return self._root
+
+    def count(self, key: str) -> int:
+        """How often a request was made before in this use; counts it."""
+        with self._counting:
+            number = self._asked.get(key, 0)
+            self._asked[key] = number + 1
+        return number
+
     def __repr__(self) -> str:
         saved = f", {f'{self.saved_usd:.6f}'.rstrip('0').rstrip('.')} USD saved" if self.saved_usd else ""
         return f"recordings in {self.path} ({self.mode}): {self.replayed} replayed, {self.recorded} recorded{saved}"
@@ -202,10 +214,7 @@ class Recordings:
     def _ask(self, request: LLMRequest) -> _Asked:
         words = in_words(request, self._secrets())
         key = key_of(words)
-        with self._counting:
-            number = self._asked.get(key, 0)
-            self._asked[key] = number + 1
-        return _Asked(request, words, key, number)
+        return _Asked(request, words, key, self.count(key))
 
     def _answer(self, asked: _Asked) -> Answer | None:
         for name in self._candidates(asked.key):
@@ -324,7 +333,7 @@ def _without(those: tuple[Recordings, ...], one: Recordings) -> tuple[Recordings
 def recording(
     path: str | os.PathLike[str] | None = None, mode: Literal["live", "record", "replay", "auto"] = "auto"
 ) -> Recordings:
-    """Record and replay the calls of models: `with dp.recording("recordings"): …`, or `.start()` … `.stop()` for many cells.
+    """Record and replay the calls of models and providers: `with dp.recording("recordings"): …`, or `.start()` … `.stop()` for many cells.
 
     Everything called within (`dp.chat`, `dp.llm`, runs started there) uses the folder; of nested ones the inner one counts.
     `async with` works too. The environment may be stricter: with DIPEO_LLM_MODE=replay `auto` and `record` are `replay`, so

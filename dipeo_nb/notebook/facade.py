@@ -37,7 +37,7 @@ def _of_default(method: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
     signature = full.replace(parameters=[p for name, p in full.parameters.items() if name != "self"])
 
     @functools.wraps(method)
-    def call(*args: P.args, **options: P.kwargs) -> T:
+    def called(*args: P.args, **options: P.kwargs) -> T:
         check_call(method.__name__, signature, args, options)
         try:
             return method(default_session(), *args, **options)
@@ -46,9 +46,9 @@ def _of_default(method: Callable[Concatenate[Session, P], T]) -> Callable[P, T]:
                 short(interrupt, f"dp.{method.__name__}() was interrupted.")
             raise
 
-    call.__signature__ = signature  # type: ignore[attr-defined]
-    call.__qualname__, call.__module__ = method.__name__, __name__
-    return call
+    called.__signature__ = signature  # type: ignore[attr-defined]
+    called.__qualname__, called.__module__ = method.__name__, __name__
+    return called
 
 
 start = _of_default(Session.start)
@@ -57,6 +57,9 @@ trust = _of_default(Session.trust)
 arun = _of_default(Session.arun)
 runs = _of_default(Session.runs)
 models = _of_default(Session.models)
+providers = _of_default(Session.providers)
+provider = _of_default(Session.provider)
+call = _of_default(Session.call)
 open_run = _of_default(Session.open_run)
 resume = _of_default(Session.resume)
 fork = _of_default(Session.fork)

@@ -41,6 +41,7 @@ from dipeo_nb.notebook.calls import check_variables
 from dipeo_nb.notebook.forking import plan_fork
 from dipeo_nb.notebook.model_calls import ModelCalls
 from dipeo_nb.notebook.prompter import NotebookPrompter
+from dipeo_nb.notebook.provider_methods import ProviderMethods
 from dipeo_nb.notebook.recorded_runs import RecordedRuns
 from dipeo_nb.notebook.refusal import naming_the_call
 from dipeo_nb.notebook.run import Run, RunResult
@@ -54,7 +55,7 @@ _SERVICES = tuple(Services.__dataclass_fields__)
 _SESSION_OPTIONS = ("base_dir", "settings", "services", "trust_base")
 
 
-class Session(RecordedRuns, ModelCalls):
+class Session(RecordedRuns, ModelCalls, ProviderMethods):
     """Loads and runs diagrams with one set of settings and services.
 
     Args:
