@@ -245,11 +245,16 @@ def telemetry(settings: Settings) -> opentelemetry.Telemetry | None:
     return opentelemetry.Telemetry()
 
 
+def _variable(settings: Settings, name: str) -> str | None:
+    found = settings.secret(name, of="user")
+    return None if found is None else found.secret.get_secret_value()
+
+
 def _integrations(settings: Settings, given: Mapping[str, Any]) -> IntegrationPort:
     return IntegrationsOnUse(
         settings.base_dir, settings.data_dir / "locks", keys=given["keys"], http=given["http"], clock=given["clock"],
         trusted=lambda path: Trust(settings).in_trusted_folder(path), reserved=names_other_key,
-        recorded=partial(recorded_call, settings),
+        recorded=partial(recorded_call, settings), variable=partial(_variable, settings),
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from dipeo_nb.domain.nodes import (
     StartNode,
     SubDiagramNode,
     TemplateJobNode,
+    provider_tool,
 )
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.request_options import beyond_wording
@@ -98,6 +99,8 @@ class Capabilities(frozenset[Use]):
             return any(u.kind == kind and path_fits(what, u.what) for u in self)
         if kind == "net":
             return any(u.kind == kind and (u.what in (ANY, what) or _host_fits(what, u.what)) for u in self)
+        if kind == "service" and any(u.kind == kind and u.what.endswith(".*") and what.startswith(u.what[:-1]) for u in self):
+            return True
         return any(u.kind == kind and u.what in (ANY, what) for u in self)
 
     def includes(self, use: Use) -> bool:
@@ -289,6 +292,9 @@ def model_field(service: str, path: str) -> str:
 def _of_tools(node: PlanNode, plan: Plan) -> Iterator[Use]:
     label, tools = node.label, cast(PersonJobNode, node.spec).tools
     for tool in _listed(tools) if tools else ():
+        if (operation := provider_tool(tool)) is not None:
+            yield Use("service", operation, label, "whenever the model calls it")
+            continue
         given = cast(Mapping[str, Any], tool) if isinstance(tool, Mapping) else {"type": str(tool)}
         kind = str(given.get("type", "none"))
         if kind == "none" or given.get("enabled") is False:

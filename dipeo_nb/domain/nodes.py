@@ -132,6 +132,17 @@ MEMORY_VIEWS = (
 """Views that `memorize_to` can name; any other text is a criterion in words, by which a model selects."""
 
 
+def provider_tool(tool: object) -> str | None:
+    """The operation that an entry of `tools` means (`wikipedia.search`, `mcp_files.*`); None when it means something else."""
+    if not isinstance(tool, str):
+        return None
+    name = tool.strip()
+    if name.startswith("mcp_") and "." not in name:
+        return f"{name}.*"
+    provider, dot, operation = name.partition(".")
+    return name if dot and provider.isidentifier() and (operation == "*" or operation.isidentifier()) else None
+
+
 FUNCTION_TOOLS = (
     "Call it in a code_job, or in a node of your own (@dp.node), and give its result to the prompt; or ask in Python, which runs "
     "functions: dp.chat(prompt, tools=[function])."
@@ -165,7 +176,7 @@ class PersonJobNode(NodeSpec):
     )
     at_most: int | None = spec(None, minimum=1, maximum=500, doc="Messages remembered at most")
     ignore_person: str | None = spec(None, doc="Comma list of persons whose messages are left out")
-    tools: Any = spec(None, doc="none, image, websearch, a list of them, or tool configurations")
+    tools: Any = spec(None, doc="none, image, websearch, operations of providers (`wikipedia.search`, `mcp_files.*`), a list of them, or tool configurations")
     text_format: Any = spec(None, doc="Pydantic source or JSON schema of the answer")
     text_format_file: str | None = spec(None, path=True, effect="brings", doc="File with the Pydantic source or JSON schema")
     batch: bool = spec(

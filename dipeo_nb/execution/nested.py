@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from dipeo_nb.common.text import nearest
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.domain.enums import NodeType
-from dipeo_nb.domain.nodes import SubDiagramNode
+from dipeo_nb.domain.nodes import IntegratedApiNode, SubDiagramNode
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import DiagramError, UserError, ValidationError
 
@@ -108,7 +108,9 @@ def _check_form(answers: Any) -> None:
 
 
 def _asks(node: PlanNode) -> bool:
-    """A user_response does; what registered node types do is not known."""
+    """A user_response does, and a tool of an MCP server may; what registered node types do is not known."""
+    if isinstance(node.spec, IntegratedApiNode) and node.spec.provider.startswith("mcp_"):
+        return True
     return node.type == "user_response" or node.type not in set(NodeType)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from dipeo_nb.errors import DipeoError
 from dipeo_nb.integrations.manifest import Operation
+from dipeo_nb.integrations.mcp_client import McpTool
 from dipeo_nb.integrations.providers import IntegratedApiService
 
 
@@ -15,6 +16,12 @@ async def provider_row(service: IntegratedApiService, name: str) -> dict[str, An
     if (own := service.provider_class(name)) is not None:
         about = (inspect.getdoc(own) or "").partition("\n")[0]
         return {"provider": name, "ready": "yes", "operations": len(own.operations()), "about": about, "from": type(own).__module__}
+    if (clients := service.mcp_clients(name)) is not None:
+        try:
+            clients.check_server(name)
+        except DipeoError as error:
+            return {"provider": name, "ready": f"no: {error}", "operations": None, "about": "", "from": ".mcp.json"}
+        return {"provider": name, "ready": "yes", "operations": None, "about": "An MCP server.", "from": ".mcp.json"}
     try:
         found = service.manifest_provider(name)
     except DipeoError as error:
@@ -31,6 +38,13 @@ def operation_rows(service: IntegratedApiService, name: str) -> list[dict[str, A
             {"operation": n, "effect": "", "parameters": str(inspect.signature(m)), "about": (inspect.getdoc(m) or "").partition("\n")[0]}
             for n, m in own.operations().items()
         ]
+    if (clients := service.mcp_clients(name)) is not None:
+        return [
+            {"operation": n, "effect": "read" if tool.read_only else "idempotent" if tool.idempotent else "once",
+             "parameters": ", ".join(f"{p}*" if p in tool.schema.get("required", ()) else p for p in tool.schema.get("properties", {})),
+             "about": tool.description.partition("\n")[0]}
+            for n, tool in clients.known_tools(name).items()
+        ]  # fmt: skip
     return [
         {"operation": n, "effect": o.effective, "parameters": ", ".join(f"{p}*" if q.required else p for p, q in o.parameters.items()), "about": o.description}
         for n, o in service.manifest_provider(name).operations.items()
@@ -59,6 +73,19 @@ def signature_of(operation: Operation) -> inspect.Signature:
             if name not in known
         ]
     return inspect.Signature(parameters)
+
+
+def tool_signature(tool: McpTool) -> inspect.Signature:
+    """The arguments of an MCP tool as Python shows them; those that are required first."""
+    required = tool.schema.get("required", ())
+    names = sorted((name for name in tool.schema.get("properties", {}) if name.isidentifier()), key=lambda name: name not in required)
+    return inspect.Signature([
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=_TYPES.get(str(tool.schema["properties"][name].get("type")), Any),
+            default=inspect.Parameter.empty if name in required else None,
+        )
+        for name in names
+    ])  # fmt: skip
 
 
 def description_of(operation: Operation) -> str:

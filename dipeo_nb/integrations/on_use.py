@@ -25,12 +25,14 @@ class IntegrationsOnUse:
         locks: folder for the locks of tokens.
         trusted: whether the user trusts a file.
         reserved: whether a name has the key of something else.
+        variable: the value of a variable of the user's, for the file of MCP servers.
         recorded: makes a call, or replays it: name of the operation, its request, what makes it.
     """
 
     def __init__(
         self, base: Path, locks: Path, *, keys: APIKeyPort, http: HTTPPort, clock: Clock, trusted: Callable[[Path], bool],
         reserved: Callable[[str], bool], recorded: Recorded | None = None,
+        variable: Callable[[str], str | None] = lambda name: None,
     ) -> None:  # fmt: skip
         self._base = base
         self._locks = locks
@@ -40,6 +42,7 @@ class IntegrationsOnUse:
         self._trusted = trusted
         self._reserved = reserved
         self._recorded = recorded
+        self._variable = variable
         self._service: IntegratedApiService | None = None
         self._guard = threading.Lock()
 
@@ -50,12 +53,15 @@ class IntegrationsOnUse:
             if self._service is None:
                 from dipeo_nb.integrations.caller import Limits
                 from dipeo_nb.integrations.manifest_provider import Surroundings
+                from dipeo_nb.integrations.mcp_client import McpClients
+                from dipeo_nb.integrations.mcp_servers import McpFile
                 from dipeo_nb.integrations.providers import IntegratedApiService
                 from dipeo_nb.integrations.registry import Registry
 
                 near = Surroundings(self._keys, self._http, self._clock, Limits(self._clock), self._locks)
                 self._service = IntegratedApiService(
-                    registry=Registry(self._base, self._trusted, self._reserved), surroundings=lambda: near
+                    registry=Registry(self._base, self._trusted, self._reserved), surroundings=lambda: near,
+                    mcp=McpClients(McpFile(self._base, self._trusted, self._variable)),
                 )
             return self._service
 

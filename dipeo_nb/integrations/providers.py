@@ -13,8 +13,11 @@ import stamina
 
 from dipeo_nb.common import user_code
 from dipeo_nb.common.text import did_you_mean
+from dipeo_nb.domain.ports import OfferedTool
 from dipeo_nb.errors import ConfigurationError, IntegrationError, ServiceError, ValidationError
 from dipeo_nb.integrations.manifest_provider import Call, ManifestProvider, Progress, Surroundings
+from dipeo_nb.integrations.mcp_client import Ask, McpClients, check_arguments
+from dipeo_nb.integrations.mcp_servers import PREFIX
 from dipeo_nb.integrations.registry import Found, Registry, variables_known
 from dipeo_nb.integrations.requests import arguments
 
@@ -59,19 +62,22 @@ class IntegratedApiService:
         providers: classes.
         registry: where manifests are found; None: only what is registered.
         surroundings: what providers with a manifest need.
+        mcp: connections to MCP servers, each of which is a provider named `mcp_SERVER`.
 
     Raises:
         ConfigurationError: a provider has no name, one that another has, or no operation.
     """
 
     def __init__(
-        self, *providers: BaseProvider, registry: Registry | None = None, surroundings: Callable[[], Surroundings] | None = None
+        self, *providers: BaseProvider, registry: Registry | None = None, surroundings: Callable[[], Surroundings] | None = None,
+        mcp: McpClients | None = None,
     ) -> None:
         self._classes: dict[str, BaseProvider] = {}
         self._manifests: dict[str, ManifestProvider] = {}
         self._given: dict[str, dict[str, str]] = {}
         self._added: dict[str, Found] = {}
         self._registry = registry
+        self._mcp = mcp
         self._make = surroundings
         self._surroundings: Surroundings | None = None
         self._guard = threading.RLock()
@@ -129,16 +135,24 @@ class IntegratedApiService:
     def names(self) -> list[str]:
         """All providers."""
         self._take_offers()
-        return sorted({*self._classes, *self._added, *(() if self._registry is None else self._registry.names())})
+        servers = () if self._mcp is None else self._mcp.names()
+        return sorted({*self._classes, *self._added, *servers, *(() if self._registry is None else self._registry.names())})
 
     def operations(self) -> Mapping[str, Sequence[str]]:
-        return {name: self.operations_of(name) for name in self.names()}
+        """Provider → its operations; none of an MCP server, which would have to be started."""
+        return {name: () if self.mcp_clients(name) is not None else self.operations_of(name) for name in self.names()}
 
     def operations_of(self, name: str) -> tuple[str, ...]:
         """The operations of one provider. Raises ValidationError."""
         if (own := self.provider_class(name)) is not None:
             return tuple(own.operations())
+        if (clients := self.mcp_clients(name)) is not None:
+            return tuple(clients.known_tools(name))
         return tuple(self.manifest_provider(name).operations)
+
+    def mcp_clients(self, name: str) -> McpClients | None:
+        """The connections, when the provider is an MCP server."""
+        return self._mcp if self._mcp is not None and name.startswith(PREFIX) and name not in self._classes else None
 
     def provider_class(self, name: str) -> BaseProvider | None:
         """A provider that is a class; None when there is none of that name."""
@@ -176,12 +190,16 @@ class IntegratedApiService:
         """Check a call without making it. Raises ValidationError when it cannot be made."""
         if (own := self.provider_class(provider)) is not None:
             self._arguments(self._method(own, operation), dict(config), {"resource_id": resource_id}, f"{provider}.{operation}")
-        else:
+        elif (clients := self.mcp_clients(provider)) is None:
             self.manifest_provider(provider).check(operation, config, resource_id)
+        elif (tool := clients.known_tools(provider).get(operation)) is not None:
+            check_arguments(f"{provider}.{operation}", tool, config)
+        else:
+            raise ValidationError(f"{provider} has no tool '{operation:.80}'.", hint=f"It has: {', '.join(clients.known_tools(provider))}.")
 
     def accepted(self, provider: str, operation: str) -> frozenset[str] | None:
         """The parameters of an operation; None when they are not known. Raises ValidationError."""
-        if self.provider_class(provider) is not None:
+        if self.provider_class(provider) is not None or self.mcp_clients(provider) is not None:
             return None
         return frozenset(self.manifest_provider(provider).operation(operation).parameters)
 
@@ -195,6 +213,9 @@ class IntegratedApiService:
         if (own := self.provider_class(provider)) is not None:
             self._method(own, operation)
             return
+        if (clients := self.mcp_clients(provider)) is not None:
+            clients.check_server(provider)
+            return
         found = self.manifest_provider(provider)
         arguments(
             f"{provider}.{operation}", found.operation(operation), {n: v for n, v in config.items() if not _is_template(v)}, partial=True
@@ -207,12 +228,36 @@ class IntegratedApiService:
 
     def preview(self, provider: str, operation: str, config: Mapping[str, Any], resource_id: str | None = None) -> dict[str, Any]:
         """What a call would send, with the key masked. Raises as `check`."""
-        if self.provider_class(provider) is None:
+        if self.provider_class(provider) is None and self.mcp_clients(provider) is None:
             return self.manifest_provider(provider).preview(operation, config, resource_id)
         self.check(provider, operation, config, resource_id)
         return {"operation": f"{provider}.{operation}", "effect": "once", "parameters": dict(config)}
 
     # Calls.
+
+    async def offered(self, name: str) -> list[OfferedTool]:
+        """The tools that `provider.operation` or `provider.*` means.
+
+        Raises:
+            ValidationError: there is no such provider or operation.
+            ProviderUnavailableError: an MCP server cannot be used.
+        """
+        provider, _, wanted = name.partition(".")
+        if (own := self.provider_class(provider)) is not None:
+            found = [
+                OfferedTool(f"{provider}.{n}", inspect.getdoc(method) or n, _schema_of(method)) for n, method in own.operations().items()
+            ]
+        elif (clients := self.mcp_clients(provider)) is not None:
+            tools = await clients.tools(provider)
+            found = [OfferedTool(f"{provider}.{n}", tool.description or n, tool.schema, tool.destructive) for n, tool in tools.items()]
+        else:
+            operations = self.manifest_provider(provider).operations
+            found = [OfferedTool(f"{provider}.{n}", operation.description, operation.json_schema()) for n, operation in operations.items()]
+        chosen = [tool for tool in found if wanted in ("*", tool.operation.partition(".")[2])]
+        if not chosen:
+            names = [tool.operation.partition(".")[2] for tool in found]
+            raise ValidationError(f"{provider} has no operation '{wanted:.80}'.", hint=did_you_mean(wanted, names, f"It has: {', '.join(names)}."))
+        return chosen
 
     async def execute(
         self,
@@ -229,12 +274,15 @@ class IntegratedApiService:
         all: bool = False,
         limit: int | None = None,
         progress: Progress | None = None,
+        ask: Ask | None = None,
     ) -> Any:
         if (own := self.provider_class(provider)) is not None:
             return await self._of_class(
                 own, provider, operation, dict(config or {}), timeout, max_retries,
                 {"resource_id": resource_id, "api_key_id": api_key_id, "idempotency_key": idempotency_key},
             )  # fmt: skip
+        if (clients := self.mcp_clients(provider)) is not None:
+            return await clients.execute(provider, operation, config or {}, timeout=timeout, progress=progress, ask=ask)
         call = Call(
             config or {}, resource_id, api_key_id, idempotency_key or "", repeated, all, limit, timeout, max_retries, progress
         )  # fmt: skip
@@ -291,6 +339,8 @@ class IntegratedApiService:
         """Close the providers that can be closed, all of them."""
         closing = [user_code.call(close) for p in self._classes.values() if (close := getattr(p, "cleanup", None)) is not None]
         failed = [r for r in await asyncio.gather(*closing, return_exceptions=True) if isinstance(r, BaseException)]
+        if self._mcp is not None:
+            await self._mcp.cleanup()
         if failed:
             raise failed[0]
 
@@ -327,6 +377,18 @@ class IntegratedApiService:
                 raise ConfigurationError("This service has no manifests.", hint="Use the one of the session: dp.provider(…).")
             self._surroundings = self._make()
         return self._surroundings
+
+
+def _schema_of(method: Callable[..., Any]) -> dict[str, Any]:
+    """A JSON schema of a method's parameters, as far as their names say it."""
+    parameters = inspect.signature(method).parameters.values()
+    kinds = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+    properties: dict[str, Any] = {}
+    for parameter in parameters:
+        named = kinds.get(getattr(parameter.annotation, "__name__", str(parameter.annotation)))
+        properties[parameter.name] = {"type": named} if named else {}
+    required = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    return {"type": "object", "properties": properties, "required": required}
 
 
 def _is_template(value: Any) -> bool:

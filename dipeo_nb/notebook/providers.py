@@ -14,7 +14,7 @@ from dipeo_nb.common.text import displayed, nearest
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.errors import ConfigurationError, DipeoError, ValidationError
-from dipeo_nb.integrations.description import description_of, operation_rows, provider_row, signature_of
+from dipeo_nb.integrations.description import description_of, operation_rows, provider_row, signature_of, tool_signature
 from dipeo_nb.integrations.providers import BaseProvider
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.tables import Table
@@ -94,6 +94,9 @@ class Operation:
             method = own.operations()[name]
             self.__signature__ = inspect.signature(method)
             self.__doc__ = inspect.getdoc(method) or ""
+        elif (clients := service.mcp_clients(provider)) is not None:
+            tool = clients.known_tools(provider)[name]
+            self.__signature__, self.__doc__ = tool_signature(tool), tool.description
         else:
             found = service.manifest_provider(provider).operation(name)
             self.__signature__ = signature_of(found)

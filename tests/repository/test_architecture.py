@@ -213,6 +213,7 @@ OPENING_BY_NAME = {
     "execution/node_js.py": "scratch folders of programs",
     "execution/shown_scripts.py": "scratch folders of programs",
     "execution/state/machine.py": "facts of the machine",
+    "integrations/mcp_servers.py": "the .mcp.json of the base directory",
     "integrations/registry.py": "manifests of the package, and of files that the user names or trusts",
     "llm/model_check.py": "folders that the user names",
     "llm/model_store.py": "models in the user's cache",

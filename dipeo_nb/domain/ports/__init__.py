@@ -24,7 +24,7 @@ from dipeo_nb.domain.ports.diagrams import (
     DiagramStoragePort,
 )
 from dipeo_nb.domain.ports.files import DBOperationsPort, FileInfo, FileSystemPort
-from dipeo_nb.domain.ports.http import HTTPPort, HTTPResponse, IntegrationPort
+from dipeo_nb.domain.ports.http import HTTPPort, HTTPResponse, IntegrationPort, OfferedTool
 from dipeo_nb.domain.ports.llm import APIKeyPort, LLMClient, LLMServicePort
 from dipeo_nb.domain.ports.prompts import InteractionPort, Question, TemplateProcessorPort, TemplateResult
 from dipeo_nb.domain.ports.runs import EventBus, EventHandler, Overflow, RunStore, Snapshot, Subscription
@@ -60,6 +60,7 @@ __all__ = [
     "InteractionPort",
     "LLMClient",
     "LLMServicePort",
+    "OfferedTool",
     "Overflow",
     "PersonRepository",
     "Question",

@@ -68,6 +68,18 @@ class HTTPPort(Protocol):
         ...
 
 
+class OfferedTool(NamedTuple):
+    """An operation as a tool of a model."""
+
+    operation: str
+    """`provider.operation`."""
+    description: str
+    schema: Mapping[str, Any]
+    """JSON schema of its arguments."""
+    destructive: bool = False
+    """Whether the user is asked before each call."""
+
+
 @runtime_checkable
 class IntegrationPort(Protocol):
     """Operations of providers (issue trackers, chats …), as used by integrated_api nodes."""

@@ -67,8 +67,16 @@ async def run(context: NodeContext) -> Output:
 
 def _more(context: NodeContext, spec: IntegratedApiNode) -> dict[str, Any]:
     more: dict[str, Any] = {}
+    if spec.provider.startswith("mcp_"):  # its tools may ask, and say how far they are
+        more |= {"ask": lambda question: _answer(context, question), "progress": lambda said: context.log("info", said)}
     if context.attempt > 1:
         more["repeated"] = True
     if spec.all or spec.limit is not None:
         more |= {"all": spec.all, "limit": spec.limit, "progress": lambda said: context.log("info", said)}
     return more
+
+
+async def _answer(context: NodeContext, question: str) -> str | None:
+    """The user's answer to a question of a tool."""
+    answer, _ = await context.execution.ask(context.node, question, timeout=None, default=None)
+    return answer

@@ -14,11 +14,12 @@ from dipeo_nb.domain import selection
 from dipeo_nb.domain.chat import ChatMessage, LLMResponse, Message, ToolConfig
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import ExecutionPhase
-from dipeo_nb.domain.nodes import FUNCTION_TOOLS, PersonJobNode
+from dipeo_nb.domain.nodes import FUNCTION_TOOLS, PersonJobNode, provider_tool
 from dipeo_nb.errors import LLMError, NodeExecutionError, TemplateError
 from dipeo_nb.execution import batches, memory
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
+from dipeo_nb.execution.provider_tools import provider_tools
 from dipeo_nb.execution.record import count
 
 
@@ -52,7 +53,7 @@ async def _answer(
             temperature=_first(spec.temperature, person.llm.temperature),
             max_tokens=_first(spec.max_tokens, person.llm.max_tokens),
             response_format=shape,
-            tools=tools(spec.tools),
+            tools=(*tools(spec.tools), *await provider_tools(context, spec.tools)),
             phase=ExecutionPhase.DIRECT_EXECUTION,
             context={"person": person.label, "node": context.node.label, "run": context.run},
         )
@@ -240,6 +241,8 @@ def tools(value: Any) -> tuple[ToolConfig, ...]:
     found: list[ToolConfig] = []
     short = {"image": "image_generation", "websearch": "web_search", "web_search_preview": "web_search"}
     for item in items:
+        if provider_tool(item) is not None:
+            continue
         config: dict[str, Any] = dict(item) if isinstance(item, Mapping) else {"type": str(item)}
         kind = str(config.get("type", "none"))
         if kind == "none" or config.get("enabled") is False:

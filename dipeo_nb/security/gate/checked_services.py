@@ -6,7 +6,7 @@ import inspect
 import posixpath
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from dipeo_nb.common.paths import name_below
 from dipeo_nb.domain.capabilities import model_field, origin
@@ -19,6 +19,7 @@ from dipeo_nb.domain.ports import (
     IntegrationPort,
     IRBuilderPort,
     LLMServicePort,
+    OfferedTool,
 )
 from dipeo_nb.domain.request_options import beyond_wording
 from dipeo_nb.security.gate.permissions import Permissions
@@ -70,6 +71,11 @@ class CheckedIntegrations:
         """The parameters of an operation, where the service knows them."""
         known = getattr(self._integrations, "accepted", None)
         return None if known is None else known(provider, operation)
+
+    async def offered(self, name: str) -> Sequence[OfferedTool]:
+        """The tools that a name of an operation means, when it is granted."""
+        self._gate.require("service", name)
+        return await cast(Any, self._integrations).offered(name)
 
     async def execute(self, provider: str, operation: str, **options: Any) -> Any:
         self._gate.require("service", f"{provider}.{operation}")
