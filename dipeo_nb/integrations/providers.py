@@ -288,6 +288,45 @@ class IntegratedApiService:
         )  # fmt: skip
         return await self.manifest_provider(provider).execute(operation, call)
 
+    # DiPeO's names.
+
+    def register_provider(self, provider: BaseProvider) -> None:
+        """As `register`."""
+        self.register(provider)
+
+    def get_supported_providers(self) -> list[str]:
+        """As `names`."""
+        return self.names()
+
+    def get_provider_operations(self, provider: str) -> list[str]:
+        """As `operations_of`, as a list. Raises ValidationError."""
+        return list(self.operations_of(provider))
+
+    def validate_operation(self, provider: str, operation: str, config: Mapping[str, Any] | None = None) -> bool:
+        """Whether there is such an operation, and the parameters, when they are given, fit."""
+        try:
+            if operation not in self.operations_of(provider):
+                return False
+            if config is not None:
+                self.check(provider, operation, config)
+        except ValidationError:
+            return False
+        return True
+
+    async def execute_operation(
+        self, provider: str, operation: str, config: Mapping[str, Any] | None = None, resource_id: str | None = None,
+        api_key: str | None = None, timeout: float = 30, max_retries: int = 3,
+    ) -> dict[str, Any]:  # fmt: skip
+        """As `execute`, with the result in DiPeO's shape: `{success, data, metadata: {provider, operation}}`.
+
+        Args:
+            api_key: id of a key, not the key itself.
+        """
+        data = await self.execute(
+            provider, operation, config=config, resource_id=resource_id, api_key_id=api_key, timeout=timeout, max_retries=max_retries
+        )
+        return {"success": True, "data": data, "metadata": {"provider": provider, "operation": operation}}
+
     async def pages(self, provider: str, operation: str, config: Mapping[str, Any], **options: Any) -> AsyncIterator[list[Any]]:
         """The pages of a list, one after the other. Raises as `execute`."""
         async for items in self.manifest_provider(provider).pages(operation, Call(config, **options)):

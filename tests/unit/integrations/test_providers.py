@@ -113,3 +113,17 @@ def test_a_provider_needs_a_name_and_operations():
             IntegratedApiService(provider)
     with pytest.raises(ConfigurationError, match="already"):
         IntegratedApiService(JiraProvider(), JiraProvider())
+
+
+def test_the_names_of_dipeo():
+    """The same service by its names."""
+    service = IntegratedApiService()
+    service.register_provider(JiraProvider())
+    assert service.get_supported_providers() == ["jira"]
+    assert service.get_provider_operations("jira") == ["create_issue", "slow"]
+    assert service.validate_operation("jira", "create_issue", {"project": "P", "summary": "s"})
+    assert not service.validate_operation("jira", "create_issue", {"project": "P"})
+    assert not service.validate_operation("jira", "create")
+    assert not service.validate_operation("slack", "send_message")
+    made = run(service.execute_operation("jira", "create_issue", {"project": "P", "summary": "s"}, resource_id="r"))
+    assert made == {"success": True, "data": {"key": "P-1"}, "metadata": {"provider": "jira", "operation": "create_issue"}}

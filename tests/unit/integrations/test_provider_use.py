@@ -28,8 +28,8 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.integrations.providers import BaseProvider
 from dipeo_nb.testing import scripted
-from tests.provider_server import WebServer, serving
-from tests.service_fakes import FakeGitHub, FakeNotion, FakeSlack
+from tests.support.provider_server import WebServer, serving
+from tests.support.service_fakes import FakeGitHub, FakeNotion, FakeSlack
 
 NASTY = 'He said "hi"\n{{ not_a_template }} 😀 \\ </script>'
 

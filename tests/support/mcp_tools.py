@@ -1,4 +1,4 @@
-"""An MCP server for tests, over stdio or HTTP: `python -m tests.mcp_tools [PORT]`."""
+"""An MCP server for tests, over stdio or HTTP: `python -m tests.support.mcp_tools [PORT]`."""
 
 import asyncio
 import os

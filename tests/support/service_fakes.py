@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from tests.provider_server import Asked, Reply
+from tests.support.provider_server import Asked, Reply
 
 TOKENS = {"Bearer xoxb-test-token-12345", "Bearer ntn_test-token-12345", "Bearer ghp-test-token-12345"}
 

@@ -30,8 +30,8 @@ from dipeo_nb.integrations.mcp_servers import McpFile, provider_name
 from dipeo_nb.testing import scripted
 from tests.test_llm_tools import Calls, service
 
-ROOT = Path(__file__).parents[1]
-STDIO = {"command": sys.executable, "args": ["-m", "tests.mcp_tools"], "cwd": str(ROOT), "env": {"GIVEN": "${MCP_GIVEN:-nothing}"}}
+ROOT = Path(__file__).parents[3]
+STDIO = {"command": sys.executable, "args": ["-m", "tests.support.mcp_tools"], "cwd": str(ROOT), "env": {"GIVEN": "${MCP_GIVEN:-nothing}"}}
 
 
 def configured(base: Path, **servers: Any) -> None:
@@ -88,7 +88,7 @@ def test_tools_over_http(tmp_path: Path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "tests.mcp_tools", str(port)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "tests.support.mcp_tools", str(port)], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):
             with socket.socket() as probe:
