@@ -15,6 +15,7 @@ from dipeo_nb.common.values import EVENT_DEPTH, UnsupportedValueError, plain_val
 from dipeo_nb.errors import StorageError
 
 FLOATS = "$floats"
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=plain_value, allow_nan=False)
 _NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -25,7 +26,7 @@ def encode(payload: Mapping[str, Any]) -> str:
         StorageError: a value has no form.
     """
     try:
-        text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False, default=plain_value, allow_nan=False)
+        text = _ENCODER.encode(payload)
         if not text.isascii():
             text.encode()
     except Exception:  # noqa: BLE001 - NaN, surrogates, keys that are not text, what has no form, or its own code raised
