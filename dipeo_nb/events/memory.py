@@ -220,8 +220,9 @@ class InMemoryEventBus:
         overflow: behaviour beyond that; default for subscriptions.
         apart: whether handlers other than this package's own are called outside the publishing event loop, so that they cannot block
             it: async ones on the loop of user functions, synchronous ones in a thread, one after the other; likewise predicates and
-            *on_error*. Publishers wait up to a second for synchronous ones. Such a handler cannot share asyncio primitives with
-            that loop, and events waiting for an async one count before its predicate has been called.
+            *on_error*. Publishers wait for synchronous ones, up to a second, at the end of a run and when many events wait. Such a
+            handler cannot share asyncio primitives with that loop, and events waiting for an async one count before its predicate
+            has been called.
     """
 
     def __init__(self, max_queue_size: int = 10_000, *, overflow: Overflow = "drop_oldest", apart: bool = False) -> None:
@@ -246,6 +247,7 @@ class InMemoryEventBus:
             _LOG.warning("An event handler has not returned for %g s; no longer waiting for it", CLEANUP_S)
         for subscriber in subscribers:
             self.unsubscribe(Subscription(subscriber.id))
+        self._plain.end()
         left = [task for s in subscribers for task in (s.task, *s.reports) if task is not None]
         await asyncio.gather(*(on_loop(task.get_loop(), functools.partial(_ended, task)) for task in left))
 

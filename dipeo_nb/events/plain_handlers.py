@@ -57,8 +57,8 @@ class _Worker:
     """A thread that calls handlers; its attributes are those of `PlainHandlers`, under its lock."""
 
     def __init__(self, work: Callable[[_Worker], None]) -> None:
-        self.orders: queue.SimpleQueue[contextvars.Context] = queue.SimpleQueue()
-        """One for each time that it is to look for events; handlers are called in this context."""
+        self.orders: queue.SimpleQueue[contextvars.Context | None] = queue.SimpleQueue()
+        """One for each time that it is to look for events; handlers are called in this context. None: it is to end."""
         self.serving: Inbox | None = None
         self.began = 0.0
         """When it began to serve it, on the monotonic clock."""
@@ -110,6 +110,13 @@ class PlainHandlers:
             inbox.unhandled -= inbox.waiting
             inbox.batches.clear()
             self._settle(inbox)
+
+    def end(self) -> None:
+        """Let the thread end when it has nothing to do; another begins with the next event."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.orders.put(None)
 
     async def caught_up(self, *, late: bool) -> None:
         """Wait until all events have been handled.
@@ -197,7 +204,8 @@ class PlainHandlers:
                             self._worker = None
                         return
                 continue
-            context.run(self._serve, worker)
+            if context is not None:
+                context.run(self._serve, worker)
             with self._lock:
                 if self._worker is not worker:
                     return

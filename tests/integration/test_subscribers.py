@@ -549,3 +549,20 @@ def test_a_handler_that_leaves_gets_nothing_more():
 
     run_sync(go())
     assert got == [1]
+
+
+def test_no_thread_is_left_when_a_bus_is_closed():
+    threads: list[threading.Thread] = []
+
+    async def go() -> None:
+        bus = InMemoryEventBus(apart=True)
+        for number in (1, 2):  # it may be used again
+            bus.subscribe(lambda one: threads.append(threading.current_thread()))
+            await bus.publish(event(number))
+            await bus.cleanup()
+
+    run_sync(go())
+    assert len(threads) == 2
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
