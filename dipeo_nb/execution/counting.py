@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any, cast
 
 from dipeo_nb.domain.chat import TokenUsage
@@ -23,7 +25,8 @@ from dipeo_nb.domain.payloads import (
 )
 from dipeo_nb.domain.spending import total_cost
 from dipeo_nb.execution.critical_path import Waits
-from dipeo_nb.execution.run_metrics import BOTTLENECK, Bottleneck, NodeMetrics, NodeRun, RunMetrics
+from dipeo_nb.execution.node_runs import NodeRun, NodeRuns, NodeRunTable
+from dipeo_nb.execution.run_metrics import BOTTLENECK, Bottleneck, NodeMetrics, RunMetrics
 
 
 def measure(events: Iterable[Event]) -> RunMetrics:
@@ -47,13 +50,13 @@ class Counting:
         self.resumed = 0
         self.reached: Mapping[str, str] = {}
         self.open: dict[str, NodeRun] = {}
-        self.waits = Waits()
+        self.table = NodeRunTable()
+        self.waits = Waits(self.table)
         self.allowed: int | None = None
         """Nodes at work at the same time, as the run began."""
         self.parallelism: int | None = None
         """The same for the part of the run now counted."""
         self.lost_s = 0.0
-        self.all: list[NodeRun] = []
         self.asked: dict[str, tuple[str, float]] = {}
         self.children: set[str] = set()
         self.paid: defaultdict[str, list[UsageData]] = defaultdict(list)
@@ -84,7 +87,7 @@ class Counting:
                 request_id = cast(InteractiveResponse, event.payload)["request_id"]
                 asker, at = self.asked.pop(request_id, ("", event.occurred_at))
                 if (run := self.open.get(asker)) is not None:
-                    run.asked_s += max(0.0, event.occurred_at - at)
+                    run.note(asked_s=run.asked_s + max(0.0, event.occurred_at - at))
             case EventType.EXECUTION_COMPLETED | EventType.EXECUTION_ERROR:
                 end = cast("ExecutionCompleted | ExecutionError", event.payload)
                 self.status, self.reached = end.get("status", self.status), end.get("node_status", {})
@@ -115,11 +118,11 @@ class Counting:
         run = self.open.get(node)
         match payload["kind"]:
             case "text" if run is not None and run.first_text_s is None:
-                run.first_text_s = max(0.0, event.occurred_at - run.started_at)
+                run.note(first_text_s=max(0.0, event.occurred_at - run.started_at))
             case "run":
                 self.children.add(payload["data"]["run_id"])
             case "item" if run is not None:
-                run.kept_at = event.occurred_at
+                run.note(kept_at=event.occurred_at)
             case "usage" if payload.get("background"):
                 if (ended := self.waits.ended_run(node, payload.get("run", 1))) is not None:
                     data = payload["data"]
@@ -132,14 +135,13 @@ class Counting:
     def _node_started(self, event: Event, payload: NodeStarted) -> None:
         node = event.node_id or ""
         inputs = [(source, number) for source, number in payload.get("arrived") or payload.get("inputs", {}).values()]
-        run = NodeRun(
+        run = self.table.add(
             node, payload.get("label", node), payload.get("node_type", ""), payload.get("run", 1),
-            self.begun_at, event.occurred_at, inputs=inputs,
+            self.begun_at, event.occurred_at, inputs,
         )  # fmt: skip
         self.waits.started(run)
         self.labels.setdefault(node, run.label)
         self.open[node] = run
-        self.all.append(run)
         self.most_at_once = max(self.most_at_once, len(self.open))
 
     def _node_ended(
@@ -150,9 +152,10 @@ class Counting:
             return
         meta = payload.get("meta", {})
         run.ended_at, run.status = event.occurred_at, status
-        run.retries, run.reused, run.model = meta.get("retries", 0), "reused" in meta, meta.get("model")
+        if meta:
+            run.note(retries=meta.get("retries", 0), reused="reused" in meta, model=meta.get("model"))
         for asked in [k for k, (asker, _) in self.asked.items() if asker == node]:  # nobody answered in time
-            run.asked_s += max(0.0, event.occurred_at - self.asked.pop(asked)[1])
+            run.note(asked_s=run.asked_s + max(0.0, event.occurred_at - self.asked.pop(asked)[1]))
         if (usage := meta.get("usage")) is not None:
             run.paid(usage, meta.get("cost_usd"), meta.get("calls", 1))
         self.paid.pop(node, None)  # the sum has them
@@ -165,11 +168,11 @@ class Counting:
             run.status, run.cut_at = Status.INTERRUPTED, self.latest_at
             for asker, at in self.asked.values():
                 if asker == run.node_id:
-                    run.asked_s += max(0.0, self.latest_at - at)
+                    run.note(asked_s=run.asked_s + max(0.0, self.latest_at - at))
             self.lost_s += max(0.0, self.latest_at - (run.kept_at or run.started_at))
             for call in self.paid.pop(run.node_id, ()):
                 run.paid(call["usage"], call.get("cost_usd"), call.get("calls", 1))
-                run.model = call.get("model", run.model)
+                run.note(model=call.get("model", run.model))
         self.open.clear()
         self.asked.clear()
 
@@ -182,12 +185,17 @@ class Counting:
         duration = (
             self.total_s if self.total_s is not None else self.worked_s + max(0.0, self.latest_at - self.begun_at)
         )
-        by_node: defaultdict[str, list[NodeRun]] = defaultdict(list)
-        for run in self.all:
-            by_node[run.node_id].append(run)
-        nodes = sorted((_node(runs) for runs in by_node.values()), key=lambda n: -n.working_s)
+        table = self.table
+        of_node = [array("q") for _ in table.nodes]
+        for place, node in enumerate(table.node):
+            of_node[node].append(place)
+        by_node: defaultdict[str, list[int]] = defaultdict(list)
+        for node, (node_id, _, _) in enumerate(table.nodes):
+            by_node[node_id].append(node)
+        nodes = sorted((_node(table, sorted(chain(*(of_node[n] for n in some)))) for some in by_node.values()), key=lambda n: -n.working_s)
         path = self.waits.critical_path(None if self.total_s is not None else self.open.values())
-        finished = [run for run in self.all if run.calls]
+        paid = [NodeRun(table, place) for place in sorted(table.rare)]
+        finished = [run for run in paid if run.calls]
         models = Counter[str]()
         for run in finished:
             models[run.model or ""] += run.calls
@@ -209,12 +217,12 @@ class Counting:
             retries=sum(node.retries for node in nodes),
             resumed=self.resumed,
             lost_s=self.lost_s,
-            reused=sum(run.reused for run in self.all),
+            reused=sum(run.reused for run in paid),
             children=len(self.children),
             skipped=[label for node, label in self.labels.items() if node not in by_node],
             at_limit=[self.labels.get(n, n) for n, s in self.reached.items() if s == Status.MAXITER_REACHED],
             nodes=nodes,
-            runs=self.all,
+            runs=NodeRuns(table),
             critical_path=path,
             bottlenecks=_bottlenecks(path, duration),
         )
@@ -225,40 +233,49 @@ def _cost(runs: Sequence[NodeRun]) -> float | None:
     return total_cost(run.cost_usd for run in runs if run.calls)
 
 
-def _distinct(runs: Iterable[NodeRun]) -> int:
-    """How many there are; one that was cut off or failed, and was begun again when the run was resumed, counts once."""
-    return len({run.run for run in runs})
-
-
-def _node(runs: Sequence[NodeRun]) -> NodeMetrics:
-    ended = [run for run in runs if run.ended_at is not None]
-    texts = [run.first_text_s for run in runs if run.first_text_s is not None]
+def _node(table: NodeRunTable, places: Sequence[int]) -> NodeMetrics:
+    first = NodeRun(table, places[0])
+    failed, cut_off = table.status_number(Status.FAILED), table.status_number(Status.INTERRUPTED)
+    ended = [place for place in places if table.ended[place] == table.ended[place]]
+    rare = [NodeRun(table, place) for place in places if place in table.rare]
+    texts = [run.first_text_s for run in rare if run.first_text_s is not None]
+    working = longest = waiting = 0.0
+    for run in map(NodeRun, repeat(table), places):
+        worked = run.working_s
+        working, longest = working + worked, max(longest, worked)
+        waiting += run.waiting_s
     return NodeMetrics(
-        node_id=runs[0].node_id,
-        label=runs[0].label,
-        type=runs[0].type,
-        runs=_distinct(ended),
-        failed=sum(run.status == Status.FAILED for run in ended),
-        cut_off=sum(run.status == Status.INTERRUPTED for run in runs),
-        working_s=sum(run.working_s for run in runs),
-        longest_s=max((run.working_s for run in runs), default=0.0),
-        waiting_s=sum(run.waiting_s for run in runs),
-        asked_s=sum(run.asked_s for run in runs),
+        node_id=first.node_id,
+        label=first.label,
+        type=first.type,
+        # One that was cut off or failed, and was begun again when the run was resumed, counts once.
+        runs=len({table.run[place] for place in ended}),
+        failed=sum(table.status[place] == failed for place in ended),
+        cut_off=sum(table.status[place] == cut_off for place in places),
+        working_s=working,
+        longest_s=longest,
+        waiting_s=waiting,
+        asked_s=sum(run.asked_s for run in rare),
         first_text_s=sum(texts) / len(texts) if texts else None,
-        usage=sum((run.usage for run in runs), TokenUsage()),
-        cost_usd=_cost(runs),
-        calls=sum(run.calls for run in runs),
-        retries=sum(run.retries for run in runs),
+        usage=sum((run.usage for run in rare), TokenUsage()),
+        cost_usd=_cost(rare),
+        calls=sum(run.calls for run in rare),
+        retries=sum(run.retries for run in rare),
     )
 
 
 def _bottlenecks(path: Sequence[NodeRun], duration: float) -> list[Bottleneck]:
-    by_node: defaultdict[str, list[NodeRun]] = defaultdict(list)
+    seconds: defaultdict[str, float] = defaultdict(float)
+    labels: dict[str, str] = {}
+    numbers: defaultdict[str, set[int]] = defaultdict(set)
     for run in path:
-        by_node[run.node_id].append(run)
-    found: list[Bottleneck] = []
-    for node, runs in by_node.items():
-        seconds = sum(run.working_s for run in runs)
-        if duration > 0 and seconds / duration >= BOTTLENECK:
-            found.append(Bottleneck(node, runs[0].label, seconds, min(1.0, seconds / duration), _distinct(runs)))
+        node = run.node_id
+        seconds[node] += run.working_s
+        labels.setdefault(node, run.label)
+        numbers[node].add(run.run)
+    found = [
+        Bottleneck(node, labels[node], worked, min(1.0, worked / duration), len(numbers[node]))
+        for node, worked in seconds.items()
+        if duration > 0 and worked / duration >= BOTTLENECK
+    ]
     return sorted(found, key=lambda one: -one.seconds)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from dipeo_nb.common.text import money
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.execution.counting import Counting, measure
+from dipeo_nb.execution.node_runs import NodeRun
 from dipeo_nb.execution.run_metrics import (
     BOTTLENECK,
     NOTABLE_S,
     Bottleneck,
     NodeMetrics,
-    NodeRun,
     RunMetrics,
 )
 
@@ -68,7 +67,10 @@ def _work(m: RunMetrics) -> str:
 def _path(m: RunMetrics) -> str:
     if len(m.critical_path) < 2:
         return ""
-    counts = Counter(label for label, _ in dict.fromkeys((run.label, run.run) for run in m.critical_path))
+    numbers: dict[str, set[int]] = {}
+    for run in m.critical_path:
+        numbers.setdefault(run.label, set()).add(run.run)
+    counts = {label: len(runs) for label, runs in numbers.items()}
     chain = " → ".join(f"{label} ×{n}" if n > 1 else label for label, n in counts.items())  # in order of appearance
     worked = sum(run.working_s for run in m.critical_path)
     return f"The longest chain was {chain}: {seconds(worked)} of work."

@@ -3,79 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.chat import TokenUsage
-from dipeo_nb.domain.enums import Status
+from dipeo_nb.execution.node_runs import NodeRun
 
 BOTTLENECK = 0.1
 """Share of the run's time from which on a node on the critical path is called a bottleneck."""
 NOTABLE_S = 0.05
 """Seconds of waiting that are worth a sentence, when they are also a twentieth of the run."""
-
-
-@dataclass(slots=True)
-class NodeRun:
-    """One run of one node. Times are seconds since the epoch, UTC."""
-
-    node_id: str
-    label: str
-    type: str
-    run: int
-    ready_at: float
-    """When the last of its inputs was there."""
-    started_at: float
-    ended_at: float | None = None
-    """None: it is at work, or was cut off."""
-    cut_at: float | None = None
-    """When it was cut off; while it is at work, the time of the run's latest event."""
-    status: str = Status.RUNNING
-    inputs: Sequence[tuple[str, int]] = ()
-    """(id of the node, its run) of each input."""
-    after: NodeRun | None = field(default=None, repr=False, compare=False)
-    """The run that it had to wait for; None: it could begin with the run."""
-    asked_s: float = 0.0
-    """Seconds that it waited for somebody's answer."""
-    first_text_s: float | None = None
-    """Seconds from its start to the first piece of text of a model."""
-    usage: TokenUsage = field(default_factory=TokenUsage)
-    cost_usd: float | None = None
-    calls: int = 0
-    """Calls of models."""
-    model: str | None = None
-    retries: int = 0
-    reused: bool = False
-    """Taken over from the run that this one is a fork of."""
-    kept_at: float | None = None
-    """When an item of a batch was last recorded, which is not done again."""
-
-    __repr__ = bounded_repr
-
-    def paid(self, usage: Mapping[str, Any], cost: float | None, calls: int) -> None:
-        spent = TokenUsage.from_dict(usage)
-        known = self.cost_usd if self.calls else 0.0
-        self.usage += spent
-        self.cost_usd = None if known is None or cost is None else known + cost
-        self.calls += calls
-
-    @property
-    def waiting_s(self) -> float:
-        """Seconds that it was ready and not at work: there was no free place."""
-        return max(0.0, self.started_at - self.ready_at)
-
-    @property
-    def working_s(self) -> float:
-        """Seconds at work, without those that it waited for an answer; of a run that was cut off, too."""
-        return max(0.0, self.end - self.started_at - self.asked_s)
-
-    @property
-    def end(self) -> float:
-        """Until when it was at work."""
-        return (
-            self.ended_at if self.ended_at is not None else self.cut_at if self.cut_at is not None else self.started_at
-        )
 
 
 @dataclass(frozen=True, slots=True)

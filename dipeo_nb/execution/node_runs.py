@@ -1,0 +1,293 @@
+"""The runs of the nodes of a run, as columns: a run of a million events has half a million of them.
+
+`NodeRun` is a row of the table, and as small as a pair; the values stand in arrays, which Python's garbage collector does not go
+through.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, overload
+
+from dipeo_nb.common.short_repr import bounded_repr
+from dipeo_nb.domain.chat import TokenUsage
+from dipeo_nb.domain.enums import Status
+
+_NONE = float("nan")
+_RARE: Mapping[str, Any] = {
+    "asked_s": 0.0, "first_text_s": None, "usage": TokenUsage(), "cost_usd": None, "calls": 0, "model": None, "retries": 0,
+    "reused": False, "kept_at": None,
+}  # fmt: skip
+"""Fields that most runs of nodes do not have, with their values then."""
+
+
+class NodeRunTable:
+    """All runs of nodes, in the order in which they started."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, str, str], int] = {}
+        self.nodes: list[tuple[str, str, str]] = []
+        """(id, label, type) of each node."""
+        self.statuses: list[str] = []
+        self.node, self.status = array("q"), array("q")
+        self.run, self.after = array("q"), array("q")
+        self.ready, self.started, self.ended, self.cut = array("d"), array("d"), array("d"), array("d")
+        self._sources: dict[str, int] = {}
+        self.source_ids: list[str] = []
+        self.sources, self.source_runs, self.ends_of_inputs = array("q"), array("q"), array("q")
+        """(node, run) of each input, and for each run of a node where its inputs end."""
+        self.rare: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+    def add(
+        self, node_id: str, label: str, type: str, run: int, ready_at: float, started_at: float, inputs: Iterable[tuple[str, int]]
+    ) -> NodeRun:
+        """Add a run of a node that starts."""
+        node = node_id, label, type
+        if (kind := self._kinds.get(node)) is None:
+            kind = self._kinds[node] = len(self.nodes)
+            self.nodes.append(node)
+        for source, number in inputs:
+            if (place := self._sources.get(source)) is None:
+                place = self._sources[source] = len(self.source_ids)
+                self.source_ids.append(source)
+            self.sources.append(place)
+            self.source_runs.append(number)
+        self.ends_of_inputs.append(len(self.sources))
+        self.node.append(kind)
+        self.run.append(run)
+        self.ready.append(ready_at)
+        self.started.append(started_at)
+        self.ended.append(_NONE)
+        self.cut.append(_NONE)
+        self.after.append(-1)
+        self.status.append(self.status_number(Status.RUNNING))
+        return NodeRun(self, len(self.run) - 1)
+
+    def status_number(self, status: str) -> int:
+        if status not in self.statuses:
+            self.statuses.append(status)
+        return self.statuses.index(status)
+
+
+class NodeRun:
+    """One run of one node. Times are seconds since the epoch, UTC."""
+
+    __slots__ = ("_table", "place")
+
+    _fields = (
+        "node_id", "label", "type", "run", "ready_at", "started_at", "ended_at", "cut_at", "status", "inputs", "asked_s", "first_text_s",
+        "usage", "cost_usd", "calls", "model", "retries", "reused", "kept_at",
+    )  # fmt: skip
+
+    def __init__(self, table: NodeRunTable, place: int) -> None:
+        self._table = table
+        self.place = place
+        """Its number, in the order in which runs of nodes started, from 0."""
+
+    @property
+    def node_id(self) -> str:
+        return self._table.nodes[self._table.node[self.place]][0]
+
+    @property
+    def label(self) -> str:
+        return self._table.nodes[self._table.node[self.place]][1]
+
+    @property
+    def type(self) -> str:
+        return self._table.nodes[self._table.node[self.place]][2]
+
+    @property
+    def run(self) -> int:
+        return self._table.run[self.place]
+
+    @property
+    def ready_at(self) -> float:
+        """When the last of its inputs was there."""
+        return self._table.ready[self.place]
+
+    @ready_at.setter
+    def ready_at(self, at: float) -> None:
+        self._table.ready[self.place] = at
+
+    @property
+    def started_at(self) -> float:
+        return self._table.started[self.place]
+
+    @property
+    def ended_at(self) -> float | None:
+        """None: it is at work, or was cut off."""
+        return _optional(self._table.ended[self.place])
+
+    @ended_at.setter
+    def ended_at(self, at: float) -> None:
+        self._table.ended[self.place] = at
+
+    @property
+    def cut_at(self) -> float | None:
+        """When it was cut off; while it is at work, the time of the run's latest event."""
+        return _optional(self._table.cut[self.place])
+
+    @cut_at.setter
+    def cut_at(self, at: float) -> None:
+        self._table.cut[self.place] = at
+
+    @property
+    def status(self) -> str:
+        return self._table.statuses[self._table.status[self.place]]
+
+    @status.setter
+    def status(self, status: str) -> None:
+        self._table.status[self.place] = self._table.status_number(status)
+
+    @property
+    def inputs(self) -> list[tuple[str, int]]:
+        """(id of the node, its run) of each input."""
+        table, place = self._table, self.place
+        begin, end = table.ends_of_inputs[place - 1] if place else 0, table.ends_of_inputs[place]
+        return [(table.source_ids[table.sources[n]], table.source_runs[n]) for n in range(begin, end)]
+
+    @property
+    def after(self) -> NodeRun | None:
+        """The run that it had to wait for; None: it could begin with the run."""
+        place = self._table.after[self.place]
+        return None if place < 0 else NodeRun(self._table, place)
+
+    @after.setter
+    def after(self, run: NodeRun | None) -> None:
+        self._table.after[self.place] = -1 if run is None else run.place
+
+    @property
+    def asked_s(self) -> float:
+        """Seconds that it waited for somebody's answer."""
+        return self._rare("asked_s")
+
+    @property
+    def first_text_s(self) -> float | None:
+        """Seconds from its start to the first piece of text of a model."""
+        return self._rare("first_text_s")
+
+    @property
+    def usage(self) -> TokenUsage:
+        return self._rare("usage")
+
+    @property
+    def cost_usd(self) -> float | None:
+        return self._rare("cost_usd")
+
+    @property
+    def calls(self) -> int:
+        """Calls of models."""
+        return self._rare("calls")
+
+    @property
+    def model(self) -> str | None:
+        return self._rare("model")
+
+    @property
+    def retries(self) -> int:
+        return self._rare("retries")
+
+    @property
+    def reused(self) -> bool:
+        """Taken over from the run that this one is a fork of."""
+        return self._rare("reused")
+
+    @property
+    def kept_at(self) -> float | None:
+        """When an item of a batch was last recorded, which is not done again."""
+        return self._rare("kept_at")
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds that it was ready and not at work: there was no free place."""
+        return max(0.0, self.started_at - self.ready_at)
+
+    @property
+    def working_s(self) -> float:
+        """Seconds at work, without those that it waited for an answer; of a run that was cut off, too."""
+        return max(0.0, self.end - self.started_at - self.asked_s)
+
+    @property
+    def end(self) -> float:
+        """Until when it was at work."""
+        table, place = self._table, self.place
+        end = table.ended[place]
+        if end != end:
+            end = table.cut[place]
+        return table.started[place] if end != end else end
+
+    def note(self, **fields: Any) -> None:
+        """Set fields that most runs do not have; their usual values take no room."""
+        for name, value in fields.items():
+            if value != _RARE[name]:
+                self._table.rare.setdefault(self.place, {})[name] = value
+            elif self.place in self._table.rare:
+                self._table.rare[self.place].pop(name, None)
+
+    def paid(self, usage: Mapping[str, Any], cost: float | None, calls: int) -> None:
+        """Add calls of models."""
+        known = self.cost_usd if self.calls else 0.0
+        self.note(
+            usage=self.usage + TokenUsage.from_dict(usage),
+            cost_usd=None if known is None or cost is None else known + cost,
+            calls=self.calls + calls,
+        )
+
+    def _rare(self, name: str) -> Any:
+        found = self._table.rare.get(self.place)
+        return _RARE[name] if found is None else found.get(name, _RARE[name])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self, name) for name in self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, NodeRun) else NotImplemented
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+    __repr__ = bounded_repr
+
+
+class NodeRuns(Sequence[NodeRun]):
+    """Some runs of nodes, each made when it is asked for.
+
+    Args:
+        places: which of the table, in order; default: all.
+    """
+
+    def __init__(self, table: NodeRunTable, places: Sequence[int] | None = None) -> None:
+        self._table = table
+        self._places: Sequence[int] = range(len(table)) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> NodeRun: ...
+    @overload
+    def __getitem__(self, index: slice) -> NodeRuns: ...
+    def __getitem__(self, index: int | slice) -> NodeRun | NodeRuns:
+        if isinstance(index, slice):
+            return NodeRuns(self._table, self._places[index])
+        return NodeRun(self._table, self._places[index])
+
+    def __iter__(self) -> Iterator[NodeRun]:
+        return (NodeRun(self._table, place) for place in self._places)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (NodeRuns, list, tuple)):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __repr__(self) -> str:
+        more = f", … {len(self) - 3} more" if len(self) > 3 else ""
+        return f"[{', '.join(map(repr, self[:3]))}{more}]"
+
+
+def _optional(value: float) -> float | None:
+    return None if value != value else value
