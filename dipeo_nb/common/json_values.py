@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic_core import from_json
+
 from dipeo_nb.common.values import EVENT_DEPTH, UnsupportedValueError, plain_value
 from dipeo_nb.errors import StorageError
 
@@ -40,7 +42,7 @@ def decode(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | Non
     Args:
         object_hook: as for `json.loads`; what it returns may be shared and is not changed.
     """
-    payload: dict[str, Any] = json.loads(text, object_hook=object_hook)
+    payload: dict[str, Any] = _loaded(text) if object_hook is None else json.loads(text, object_hook=object_hook)
     if FLOATS not in payload:
         return payload
     floats = payload.pop(FLOATS)
@@ -57,6 +59,13 @@ def decode(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | Non
             inside = item
         inside[path[-1]] = _NAMES[name]
     return payload
+
+
+def _loaded(text: str | bytes) -> dict[str, Any]:
+    try:
+        return from_json(text)  # in less than half of the time of `json.loads`
+    except ValueError:  # half a pair of surrogates, as older versions wrote it; very deep
+        return json.loads(text)
 
 
 def _encode_anything(payload: Mapping[str, Any]) -> str:
