@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import yaml
+from resvg_py import svg_to_bytes
 
 from dipeo_nb.diagram.document import load
+from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.diagram.prompts import PromptBuilder
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from tests.benchmarks.harness import OURS, Goal, Make, Row, Run, main
@@ -55,19 +58,41 @@ def text_of(nodes: int) -> str:
     return "\n".join([*lines, "- {label: End, type: endpoint}", "connections:", *arrows, f"- {{from: {last}, to: End}}"]) + "\n"
 
 
-def load_and_compile(n: int) -> Callable[[], Any]:
-    text = text_of(n)
+def loops_of(nodes: int) -> str:
+    """A light diagram: loops of two persons and a condition that watches their limits, one behind the other, last arrow first."""
+    lines = ["version: light", "persons:", "  Ada: {service: openai, model: gpt-5}", "nodes:", "- {label: Start, type: start}"]
+    arrows: list[str] = []
+    last = "Start"
+    for n in range((nodes - 1) // 3):
+        lines += [
+            f"- {{label: {name}{n}, type: person_job, person: Ada, default_prompt: Go on as {n}., max_iteration: 2}}" for name in "AB"
+        ]
+        lines.append(f"- {{label: C{n}, type: condition, condition_type: detect_max_iterations}}")
+        arrows += [f"- {{from: {last}, to: A{n}}}", f"- {{from: A{n}, to: B{n}}}", f"- {{from: B{n}, to: C{n}}}"]
+        arrows.append(f"- {{from: C{n}_condfalse, to: A{n}}}")
+        last = f"C{n}_condtrue"
+    return "\n".join([*lines, "connections:", *reversed(arrows)]) + "\n"
 
-    def work() -> None:
-        plan = load(text).compile()
-        assert len(plan.nodes) == n
 
-    return work
+def load_and_compile(text_of: Callable[[int], str]) -> Work:
+    def make(n: int) -> Callable[[], Any]:
+        text = text_of(n)
+
+        def work() -> None:
+            plan = load(text).compile()
+            assert len(plan.nodes) == n
+
+        return work
+
+    return make
 
 
-def bare_parse(n: int) -> Callable[[], Any]:
-    text, loader = text_of(n), yaml.CSafeLoader
-    return lambda: yaml.load(text, Loader=loader)
+def bare_parse(text_of: Callable[[int], str]) -> Work:
+    def make(n: int) -> Callable[[], Any]:
+        text, loader = text_of(n), yaml.CSafeLoader
+        return lambda: yaml.load(text, Loader=loader)
+
+    return make
 
 
 PLACEHOLDERS = 400
@@ -115,7 +140,7 @@ async def dot(stack: AsyncExitStack, n: int) -> Run:
     if program is None:
         raise ImportError("graphviz is not installed")
     model = load(text_of(n)).model
-    arrows = [f'"{a.source_node_id}" -> "{a.target_node_id}"' for a in model.arrows]
+    arrows = [f'"{a.source}" -> "{a.target}"' for a in model.arrows]
     graph = f"digraph {{ node [shape=box]; {'; '.join(arrows)} }}"
 
     async def run() -> None:
@@ -124,15 +149,39 @@ async def dot(stack: AsyncExitStack, n: int) -> Run:
     return run
 
 
+def pause_of(drawn: Callable[[str], Any]) -> Make:
+    """The longest that another thread waits while a picture of *n* nodes is made."""
+
+    async def make(stack: AsyncExitStack, n: int) -> Run:
+        svg = load(text_of(n)).svg(theme="light")
+
+        async def run() -> float:
+            work = asyncio.ensure_future(asyncio.to_thread(drawn, svg))
+            longest, last = 0.0, time.perf_counter()
+            while not work.done():
+                await asyncio.sleep(0.001)
+                now = time.perf_counter()
+                longest, last = max(longest, now - last - 0.001), now
+            await work
+            return longest
+
+        return run
+
+    return make
+
+
 PARSE, JINJA = "CSafeLoader alone", "Jinja2, compiled"
 ROWS = [
-    Row(f"load and compile {n:,} nodes", n, "node", {OURS: each(load_and_compile), PARSE: each(bare_parse)}, Goal(within={PARSE: 2}))
-    for n in (500, 2_000, 10_000)
+    Row(f"load and compile {n:,} nodes{shape}", n, "node", {OURS: each(load_and_compile(text)), PARSE: each(bare_parse(text))},
+        Goal(within={PARSE: 2}))
+    for n, text, shape in ((500, text_of, ""), (2_000, text_of, ""), (10_000, text_of, ""), (10_000, loops_of, " in 3,333 loops"))
 ] + [
     Row("template of 95 KB with 400 values", 20, "render", {OURS: each(our_template), JINJA: each(jinja_template)},
         Goal(within={JINJA: 2})),
     Row("PromptBuilder again, 5 KB with 20 values", 1000, "prompt", {OURS: each(our_prompt), "Jinja2": each(jinja_prompt)},
         Goal(faster={"Jinja2": 5})),
+    Row("PNG of 500 nodes: longest pause of other threads, wall time", 500, "run",
+        {OURS: pause_of(svg_to_png), "resvg in a thread": pause_of(lambda svg: svg_to_bytes(svg_string=svg))}, Goal(50), "ms"),
     Row("drawing of 500 nodes", 500, "run", {OURS: each(our_drawing), "graphviz dot": dot}, Goal(faster={"graphviz dot": 1}), "ms"),
 ]  # fmt: skip
 GROUP = "diagrams"
