@@ -17,7 +17,7 @@ connections:
 - {from: Start, to: Hello}
 - {from: Hello, to: End}
 """
-NEVER = "openai anthropic google.genai ollama xllamacpp IPython ipywidgets pydantic_settings jsonschema resvg_py dipeo_nb.notebook.session"
+NEVER = "openai anthropic google.genai ollama xllamacpp IPython ipywidgets jsonschema resvg_py dipeo_nb.notebook.session"
 COMMANDS: dict[str, tuple[str, str]] = {
     "--help": ("main(['--help'])", "pydantic rich.live dipeo_nb.config dipeo_nb.domain.ports dipeo_nb.container"),
     "runs": ("main(['runs'])", "jinja2 yaml dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.runtime.runtime"),
