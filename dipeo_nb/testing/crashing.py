@@ -140,7 +140,7 @@ class Work:
                 recovery.prepared,
                 model=recovery.model,
                 max_iterations=recovery.max_iterations,
-                source=recovery.recovered.events[0].payload["source"],
+                source=recovery.recovered.first.payload["source"],
                 recovered=recovery.recovered,
                 interaction=Unanswered(),
             )
