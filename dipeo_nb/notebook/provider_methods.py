@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from dipeo_nb.common.calls import checked_call
 
 if TYPE_CHECKING:
-    from dipeo_nb.container import Runtime
     from dipeo_nb.integrations.providers import BaseProvider
     from dipeo_nb.notebook.providers import Provider, ProviderCall
     from dipeo_nb.notebook.tables import Table
+    from dipeo_nb.runtime import Runtime
 
 
 class ProviderMethods:

@@ -20,7 +20,7 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.tables import Table
 
 if TYPE_CHECKING:
-    from dipeo_nb.container import Runtime
+    from dipeo_nb.runtime import Runtime
 
 OPTIONS = ("all", "limit", "key_id", "timeout", "max_retries")
 """Options of a call, besides the parameters of its operation."""

@@ -14,17 +14,16 @@ from tests.support.source_tree import FILES, PACKAGE, imports, nodes
 MOST_LINES = 500
 """Of a module."""
 LONG: dict[str, int] = {
-    "common/values.py": 549, "diagram/template_sandbox.py": 520,
-    "execution/code_worker.py": 1101,
+    "common/values.py": 549, "execution/code_worker.py": 1101,
 }  # fmt: skip
 MOST_FIELDS = 25
 """Of a class: attributes that are declared in it, or stored on `self`."""
 LARGE: dict[str, int] = {
-    "config/settings.py:Settings": 48, "integrations/manifest.py:Operation": 32,
+    "config/settings.py:Settings": 48, "execution/journal.py:Journal": 26, "integrations/manifest.py:Operation": 32,
 }  # fmt: skip
 LATE: dict[str, int] = {
-    "__init__.py": 3, "cli/__init__.py": 1, "execution/evaluation.py": 2, "integrations/http.py": 1,
-    "integrations/on_use.py": 4, "notebook/tab.py": 2,
+    "__init__.py": 3, "cli/__init__.py": 1, "codegen/services.py": 2, "execution/evaluation.py": 2,
+    "integrations/http.py": 1, "integrations/on_use.py": 6, "notebook/tab.py": 2,
 }  # fmt: skip
 """Modules with imports of this package within functions. Packages that are optional or slow to load may be imported late."""
 CIRCLES: list[set[str]] = [
