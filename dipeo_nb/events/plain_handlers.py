@@ -122,19 +122,23 @@ class PlainHandlers:
         """Wait until all events have been handled.
 
         Args:
-            late: also by handlers that are late.
+            late: also by handlers that are late, however long that takes; else for `PATIENCE_S` at most, as others may go on publishing.
         """
-        loop = asyncio.get_running_loop()
+        waiter = late, asyncio.get_running_loop().create_future()
+        end = time.monotonic() + PATIENCE_S
+        self._wake()
         while True:
-            self._wake()
             with self._lock:
-                if not self._behind(late):
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                if not self._behind(late) or (not late and time.monotonic() >= end):
                     self.crowded = False
                     return
-                waiter: asyncio.Future[None] = loop.create_future()
-                self._waiters.append((late, waiter))
-            await asyncio.wait({waiter}, timeout=PATIENCE_S)
+                waiter = late, asyncio.get_running_loop().create_future()
+                self._waiters.append(waiter)
+            await asyncio.wait({waiter[1]}, timeout=PATIENCE_S)
             self._look()
+            self._wake()
 
     # On an event loop.
 

@@ -566,3 +566,28 @@ def test_no_thread_is_left_when_a_bus_is_closed():
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_the_end_of_a_run_waits_for_no_other_run():
+    """Whose events keep a handler at work without end."""
+
+    async def go() -> None:
+        async with InMemoryEventBus(apart=True) as bus:
+            subscription = bus.subscribe(lambda one: time.sleep(0.002))
+
+            async def publish_on() -> None:
+                number = 0
+                while True:
+                    await bus.publish(event(number := number + 1, "other"))
+                    await asyncio.sleep(0)
+
+            other = asyncio.ensure_future(publish_on())
+            await asyncio.sleep(0.02)
+            async with asyncio.timeout(20):
+                await bus.publish(event(1, kind=EventType.EXECUTION_COMPLETED))
+            assert not other.done()
+            other.cancel()
+            await asyncio.gather(other, return_exceptions=True)
+            bus.unsubscribe(subscription)
+
+    run_sync(go())
