@@ -39,10 +39,6 @@ from dipeo_nb.domain.ports import (
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
-from dipeo_nb.integrations.on_use import IntegrationsOnUse
-from dipeo_nb.llm.recorded_calls import recorded_call
-from dipeo_nb.security.environment import names_other_key
-from dipeo_nb.security.trust import Trust
 
 if TYPE_CHECKING:
     from dipeo_nb.diagram import templates
@@ -51,8 +47,10 @@ if TYPE_CHECKING:
     from dipeo_nb.events import telemetry as opentelemetry
     from dipeo_nb.execution import code_runner
     from dipeo_nb.execution.state import postgres
-    from dipeo_nb.integrations import http
+    from dipeo_nb.integrations import http, on_use
+    from dipeo_nb.llm import recorded_calls
     from dipeo_nb.llm import service as llm_service
+    from dipeo_nb.security import environment, trust
     from dipeo_nb.security import keys as api_keys
     from dipeo_nb.storage import artifacts as artifact_store
     from dipeo_nb.storage import cloud, conversation, json_db, local
@@ -63,7 +61,11 @@ else:
     event_memory = lazy.module("dipeo_nb.events.memory")
     code_runner = lazy.module("dipeo_nb.execution.code_runner")
     http = lazy.module("dipeo_nb.integrations.http")
+    on_use = lazy.module("dipeo_nb.integrations.on_use")
     llm_service = lazy.module("dipeo_nb.llm.service")
+    recorded_calls = lazy.module("dipeo_nb.llm.recorded_calls")
+    environment = lazy.module("dipeo_nb.security.environment")
+    trust = lazy.module("dipeo_nb.security.trust")
     api_keys = lazy.module("dipeo_nb.security.keys")
     artifact_store = lazy.module("dipeo_nb.storage.artifacts")
     conversation = lazy.module("dipeo_nb.storage.conversation")
@@ -251,10 +253,10 @@ def _variable(settings: Settings, name: str) -> str | None:
 
 
 def _integrations(settings: Settings, given: Mapping[str, Any]) -> IntegrationPort:
-    return IntegrationsOnUse(
+    return on_use.IntegrationsOnUse(
         settings.base_dir, settings.data_dir / "locks", keys=given["keys"], http=given["http"], clock=given["clock"],
-        trusted=lambda path: Trust(settings).in_trusted_folder(path), reserved=names_other_key,
-        recorded=partial(recorded_call, settings), variable=partial(_variable, settings),
+        trusted=lambda path: trust.Trust(settings).in_trusted_folder(path), reserved=environment.names_other_key,
+        recorded=partial(recorded_calls.recorded_call, settings), variable=partial(_variable, settings),
     )  # fmt: skip
 
 

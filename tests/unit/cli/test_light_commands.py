@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("main(['runs'])", "jinja2 yaml dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.runtime.runtime"),
     "keys list": ("main(['keys', 'list'])", "jinja2 dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.container"),
     "validate": ("main(['validate', 'hello.light.yaml'])", "dipeo_nb.execution.engine dipeo_nb.runtime.runtime dipeo_nb.security.gate"),
-    "dp.load": ("dp.load('hello.light.yaml')", "asyncio ssl jinja2 sqlite3 dipeo_nb.execution dipeo_nb.llm dipeo_nb.container dipeo_nb.runtime"),
+    "dp.load": ("dp.load('hello.light.yaml')", "jinja2 sqlite3 dipeo_nb.execution dipeo_nb.llm dipeo_nb.container dipeo_nb.runtime"),
 }
 """What is done → how, and what is not imported for it."""
 
