@@ -73,3 +73,20 @@ def moved_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(module), now or name)
 
     return attribute
+
+
+def renamed(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a module of which names have been renamed.
+
+    Args:
+        package: the full name of the module.
+        names: former name → name.
+    """
+
+    def attribute(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        warnings.warn(f"{package}.{name} is deprecated; it is called {names[name]}.", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(package), names[name])
+
+    return attribute

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.values import is_plain, plain_value
 from dipeo_nb.diagram.expressions import evaluate
 from dipeo_nb.diagram.metering import NotQuickError, quick
@@ -20,6 +21,11 @@ from dipeo_nb.domain.ports import TemplateProcessorPort, TemplateResult
 from dipeo_nb.errors import ExpressionError, NodeExecutionError, NodeTimeoutError
 from dipeo_nb.execution.shell_text import Values
 from dipeo_nb.workers import WORKERS
+
+if TYPE_CHECKING:
+    from dipeo_nb.diagram import file_templates
+else:  # only diagrams that make files need it
+    file_templates = lazy.module("dipeo_nb.diagram.file_templates")
 
 QUICK_TAGS = 500
 """Tags of a template that is translated at once."""
@@ -117,8 +123,6 @@ async def file_text(
     template: str, names: Mapping[str, Any], *, load: Callable[[str], str | None], what: str, limit: float | None
 ) -> str:
     """The text of a template of a file (see `diagram.file_templates.render_file`). *load* may block."""
-    from dipeo_nb.diagram.file_templates import render_file  # only diagrams that make files need it
-
     known: dict[str, str | None] = {}
 
     def loaded(name: str) -> str | None:
@@ -131,7 +135,7 @@ async def file_text(
             return None
         try:
             with quick():
-                return render_file(template, names, load=loaded, what=what)
+                return file_templates.render_file(template, names, load=loaded, what=what)
         except NotQuickError:
             return None
 
@@ -182,10 +186,8 @@ def render_with(template: str, names: Mapping[str, Any], known: Mapping[str, str
         needed.append(name)
         raise NodeExecutionError(f"{name} is needed")
 
-    from dipeo_nb.diagram.file_templates import render_file  # as above
-
     try:
-        return {"text": render_file(template, names, load=load, what=what)}
+        return {"text": file_templates.render_file(template, names, load=load, what=what)}
     except Exception:
         if needed:
             return {"needs": needed[0]}

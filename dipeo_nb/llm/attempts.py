@@ -16,7 +16,7 @@ from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.endings import ANSWERED, without_keys
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.pricing import cost_usd, is_priced
-from dipeo_nb.llm.stream import SPOKEN, TimeLimits, broken_off
+from dipeo_nb.llm.stream import SPOKEN, TimeLimits, incomplete_stream_error
 
 
 class Attempts:
@@ -66,7 +66,7 @@ class Attempts:
                                         return
                                     spoken = spoken or event.kind in SPOKEN
                                     yield event
-                        raise broken_off(request)
+                        raise incomplete_stream_error(request)
                     except LLMError as error:
                         redactor.error(error)
                         self._charge_failed(error, request, progress)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from dipeo_nb.common.moved import renamed
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.domain.decision import DECISION_SCHEMA
 from dipeo_nb.domain.enums import ExecutionPhase
@@ -49,7 +50,7 @@ PHASES: Mapping[ExecutionPhase, Phase] = MappingProxyType(
 )
 
 
-def shaped(request: LLMRequest) -> LLMRequest:
+def apply_phase(request: LLMRequest) -> LLMRequest:
     """The request as its phase wants it."""
     phase = PHASES[request.phase]
     able = capabilities_of(request.service, request.model)
@@ -64,3 +65,6 @@ def shaped(request: LLMRequest) -> LLMRequest:
         if request.temperature is None and able.supports_temperature
         else request.temperature,
     )
+
+
+__getattr__: Callable[[str], Any] = renamed(__name__, {"shaped": "apply_phase"})

@@ -54,7 +54,7 @@ from dipeo_nb.llm.output_modes import OutputModes, in_prose, laddered, refuses_s
 from dipeo_nb.llm.partial_answer import PartialAnswer
 from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.request_defaults import RequestDefaults
-from dipeo_nb.llm.stream import SPOKEN, broken_off, collected, with_notices
+from dipeo_nb.llm.stream import SPOKEN, collected, incomplete_stream_error, with_notices
 from dipeo_nb.llm.structured import made, prepare_request
 from dipeo_nb.llm.tool_loop import after_first, are_ours, check_round, results_of
 
@@ -83,7 +83,7 @@ class LLMService:
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         """As `LLMServicePort.stream`."""
-        request = asked = self._defaults.filled(phases.shaped(self._defaults.named(request)))
+        request = asked = self._defaults.filled(phases.apply_phase(self._defaults.named(request)))
         await prepare_request(request)
         ladder = self._modes.of(request)
         spent = Spent()
@@ -128,7 +128,7 @@ class LLMService:
                         if view is not None and event.kind == "text" and (seen := view.after(event.text)) is not None:
                             yield seen
                 if response is None:
-                    raise broken_off(request)
+                    raise incomplete_stream_error(request)
                 spent.add(response)
                 response = await made(functools.partial(unladdered, response, asked, rung), asked)
             except StructureError as error:
@@ -219,7 +219,7 @@ class LLMService:
             raise ConfigurationError(
                 "Batch APIs are not recorded, so they cannot be replayed.", hint="Use batch(), or DIPEO_LLM_MODE=live."
             )
-        filled = [self._defaults.filled(phases.shaped(self._defaults.named(r))) for r in requests]
+        filled = [self._defaults.filled(phases.apply_phase(self._defaults.named(r))) for r in requests]
         for request in filled:
             await prepare_request(request)
         rungs: list[Rung | None] = [next(iter(self._modes.of(r)), None) for r in filled]

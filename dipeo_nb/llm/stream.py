@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from dipeo_nb.common.moved import renamed
 from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.errors import LLMConnectionError, LLMTimeoutError
@@ -31,7 +32,7 @@ async def collected(events: AsyncIterator[StreamEvent], request: LLMRequest, not
             notices.append(str(notice))
         response = event.response or response
     if response is None:
-        raise broken_off(request)
+        raise incomplete_stream_error(request)
     return response
 
 
@@ -100,7 +101,7 @@ class TextPieces:
         return "".join(self._pieces)
 
 
-def broken_off(request: LLMRequest) -> LLMConnectionError:
+def incomplete_stream_error(request: LLMRequest) -> LLMConnectionError:
     """The error of a stream that ended before its answer did."""
     return LLMConnectionError(
         f"The answer of {request.service} ended before it was complete.",
@@ -219,3 +220,6 @@ class _Timer:
         else:
             self._expired = True
             self._task.cancel()
+
+
+__getattr__: Callable[[str], Any] = renamed(__name__, {"broken_off": "incomplete_stream_error"})

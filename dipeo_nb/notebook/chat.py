@@ -30,7 +30,7 @@ from dipeo_nb.llm.catalogue import BY_DEFAULT, is_successor, named
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY, Messages, as_request
 from dipeo_nb.llm.core.types import ProviderCapabilities
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.stream import incomplete_stream_error
 from dipeo_nb.llm.tools import tool_of, tools_of
 from dipeo_nb.notebook import kernel, static_view
 from dipeo_nb.notebook.answer import Answer, of_response
@@ -377,7 +377,7 @@ class _Call:
                         if self._display is not None and event.kind not in ("usage", "end"):
                             self._display.changed()
                 if self._seen.response is None:
-                    raise broken_off(self._request)
+                    raise incomplete_stream_error(self._request)
             except BaseException as error:
                 stopped = isinstance(error, asyncio.CancelledError)
                 cut = self._end("" if stopped else getattr(error, "message", None) or str(error))

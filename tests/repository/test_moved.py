@@ -44,3 +44,21 @@ def test_all_tables_are_seen() -> None:
 def test_other_names_are_not_there(module: str) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = importlib.import_module(module).nothing
+
+
+RENAMED = [
+    ("dipeo_nb.llm.core.errors", "stainless", "map_sdk_error"),
+    ("dipeo_nb.llm.core.errors", "translated", "translate_errors"),
+    ("dipeo_nb.llm.phases", "shaped", "apply_phase"),
+    ("dipeo_nb.llm.stream", "broken_off", "incomplete_stream_error"),
+]
+
+
+@pytest.mark.parametrize(("module", "former", "name"), RENAMED)
+def test_a_renamed_name_is_still_there(module: str, former: str, name: str) -> None:
+    """For one release, with a warning that says its new name."""
+    home = importlib.import_module(module)
+    with pytest.warns(DeprecationWarning, match=f"it is called {name}"):
+        assert getattr(home, former) is getattr(home, name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = home.nothing

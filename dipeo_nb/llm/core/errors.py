@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from dipeo_nb.common import clock, retry
+from dipeo_nb.common.moved import renamed
 from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.lifecycle import Lifecycle
 from dipeo_nb.errors import (
@@ -204,7 +205,7 @@ def too_slow(caller: Caller) -> LLMTimeoutError:
 
 
 @contextlib.contextmanager
-def translated(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda _: None) -> Iterator[None]:
+def translate_errors(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda _: None) -> Iterator[None]:
     """Errors of SDKs and HTTP libraries as ours.
 
     Args:
@@ -230,7 +231,7 @@ class Progress:
 
 @contextlib.contextmanager
 def reading(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda _: None, *, hint: str = "") -> Iterator[Progress]:
-    """`translated`, for code that reads an answer. The SDKs do not check what they pass on, so whatever fails there on a value of
+    """`translate_errors`, for code that reads an answer. The SDKs do not check what they pass on, so whatever fails there on a value of
     another type than the API's, or on one that is missing, is an error of the server.
 
     Args:
@@ -318,8 +319,8 @@ def _general(caller: Caller, error: Exception) -> LLMError | None:
     return None
 
 
-def stainless(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
-    """What `translated` needs to know of the SDKs of OpenAI and Anthropic, which are generated alike."""
+def map_sdk_error(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
+    """What `translate_errors` needs to know of the SDKs of OpenAI and Anthropic, which are generated alike."""
 
     def vendor(error: Any) -> LLMError | None:
         if isinstance(error, sdk.APITimeoutError):
@@ -485,3 +486,6 @@ def _until(value: str, now: datetime) -> float | None:
         return retry.seconds_left(datetime.fromisoformat(value), now)
     except ValueError:
         return retry.seconds_until_reset(value, now)
+
+
+__getattr__: Callable[[str], Any] = renamed(__name__, {"stainless": "map_sdk_error", "translated": "translate_errors"})

@@ -33,7 +33,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm import model_store
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.options import check_options
-from dipeo_nb.llm.stream import broken_off
+from dipeo_nb.llm.stream import incomplete_stream_error
 from dipeo_nb.llm.structured import made, parsed, schema_of
 from dipeo_nb.llm.usage import of_tokens, record
 
@@ -114,7 +114,7 @@ class UnifiedLocalClient(UnifiedClient):
         finally:
             self._turns.release()
         if finish is None:
-            raise broken_off(request)
+            raise incomplete_stream_error(request)
         response = await made(lambda: _response(request, name, "".join(text), usage, finish), request)
         yield StreamEvent("usage", data=usage.to_dict())
         yield StreamEvent("end", response=response)

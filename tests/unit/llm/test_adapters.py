@@ -73,26 +73,26 @@ def test_a_phase_shapes_the_request():
         (ExecutionPhase.MEMORY_SELECTION, "message_ids"),
         (ExecutionPhase.DECISION_EVALUATION, "decision"),
     ):
-        shaped = phases.shaped(request("x", service="openai", model="gpt-4o", phase=phase))
+        shaped = phases.apply_phase(request("x", service="openai", model="gpt-4o", phase=phase))
         assert shaped.messages[0] == ChatMessage("system", phases.PHASES[phase].prompt)
         assert shaped.response_format["required"] == [field]
         assert (shaped.max_tokens, shaped.temperature) == (4096, 0.0)
-        own = phases.shaped(request("x", service="openai", model="gpt-4o", phase=phase, max_tokens=9, temperature=1.0))
+        own = phases.apply_phase(request("x", service="openai", model="gpt-4o", phase=phase, max_tokens=9, temperature=1.0))
         assert (own.max_tokens, own.temperature) == (9, 1.0)
-        assert phases.shaped(request("x", service="openai", model="gpt-5-nano", phase=phase)).temperature is None
+        assert phases.apply_phase(request("x", service="openai", model="gpt-5-nano", phase=phase)).temperature is None
 
 
 def test_direct_execution_is_left_as_it_is():
     """The other phases add nothing."""
     for phase in (ExecutionPhase.DEFAULT, ExecutionPhase.DIRECT_EXECUTION):
         asked = request("x", phase=phase)
-        assert phases.shaped(asked) == asked
+        assert phases.apply_phase(asked) == asked
 
 
 def test_a_custom_prompt_replaces_the_phases():
     """claude-code-custom speaks with the prompt it is given, and with the phase's where it is given none."""
     given = (ChatMessage("system", "Be a pirate."), ChatMessage("user", "x"))
     asked = LLMRequest("claude-code-custom", "", given, phase=ExecutionPhase.DECISION_EVALUATION)
-    assert phases.shaped(asked).messages == given
+    assert phases.apply_phase(asked).messages == given
     bare = LLMRequest("claude-code-custom", "", given[1:], phase=ExecutionPhase.DECISION_EVALUATION)
-    assert phases.shaped(bare).messages[0].role == "system"
+    assert phases.apply_phase(bare).messages[0].role == "system"

@@ -14,7 +14,7 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMError, ProviderError, UnsupportedError
-from dipeo_nb.llm.core.errors import reading, said_by, said_in_stream, stainless, translated
+from dipeo_nb.llm.core.errors import map_sdk_error, reading, said_by, said_in_stream, translate_errors
 from dipeo_nb.llm.core.http import drained
 from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
@@ -22,7 +22,7 @@ from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.anthropic.answer import Turn, as_events, ids_of, kept, response_of
 from dipeo_nb.llm.providers.anthropic.request import messages_of, schema_for, tool_of, without_thoughts
 from dipeo_nb.llm.providers.anthropic.sdk import load_sdk, retired
-from dipeo_nb.llm.stream import batch_lines, broken_off, named, words
+from dipeo_nb.llm.stream import batch_lines, incomplete_stream_error, named, words
 from dipeo_nb.llm.structured import made
 from dipeo_nb.llm.tools import call_id_of
 from dipeo_nb.llm.usage import of_anthropic as usage_of
@@ -59,16 +59,16 @@ class UnifiedAnthropicClient(SDKClient):
         body = self._body(request)
         yield self.started(request)
         turn = Turn(request)
-        vendor = stainless(load_sdk(), caller)
+        vendor = map_sdk_error(load_sdk(), caller)
         for _ in range(PAUSES + 1):
             try:
-                with translated(caller, vendor):
+                with translate_errors(caller, vendor):
                     opened = await client.messages.create(**body, stream=True)
             except LLMError as error:
                 if error.status != 400 or BOUND not in error.message:
                     raise
                 body["messages"] = without_thoughts(body["messages"])
-                with translated(caller, vendor):
+                with translate_errors(caller, vendor):
                     opened = await client.messages.create(**body, stream=True)
             with reading(caller, vendor) as progress:
                 async with opened as events:
@@ -86,7 +86,7 @@ class UnifiedAnthropicClient(SDKClient):
                         if (usage := turn.usage).total is not None:
                             request.note(usage)
             if not turn.complete:
-                raise broken_off(request)
+                raise incomplete_stream_error(request)
             if turn.stop_reason != "pause_turn":
                 break
             body["messages"] = [*body["messages"], {"role": "assistant", "content": list(map(kept, turn.blocks))}]
@@ -101,7 +101,7 @@ class UnifiedAnthropicClient(SDKClient):
         secret = self.secret()
         client = await self._client(secret)
         caller = self.caller(self.request("-"), secret)
-        with translated(caller, stainless(load_sdk(), caller)):
+        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
             await client.models.list(limit=1)
 
     async def announced_ends(self) -> dict[str, date]:
@@ -109,7 +109,7 @@ class UnifiedAnthropicClient(SDKClient):
         secret = self.secret()
         client = await self._client(secret)
         caller = self.caller(self.request("-"), secret)
-        with translated(caller, stainless(load_sdk(), caller)):
+        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
             listed = await client.models.list(limit=1000)
             return ends_of((m.id, getattr(m, "retires_at", None)) for m in listed.data or ())
 
@@ -172,7 +172,7 @@ class UnifiedAnthropicClient(SDKClient):
         secret = self.secret()
         client = await self._client(secret)
         caller = self.caller(self.request("-"), secret)
-        with translated(caller, stainless(load_sdk(), caller)):
+        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
             yield client.messages.batches
 
     def _load_sdk(self) -> Any:

@@ -14,7 +14,7 @@ from pydantic import ValidationError as PydanticValidationError
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMError, UnsupportedError, ValidationError
-from dipeo_nb.llm.core.errors import reading, said_by, status_error, translated
+from dipeo_nb.llm.core.errors import reading, said_by, status_error, translate_errors
 from dipeo_nb.llm.core.http import escaped
 from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.core.types import BatchStatus
@@ -79,7 +79,7 @@ class UnifiedGoogleClient(SDKClient):
         """Ask for a list of models. Raises AuthError when the key is refused, other LLMErrors when it cannot be asked."""
         secret = self.secret()
         client = await self._client(secret)
-        with translated(caller := self.caller(self.request("-"), secret), vendor_errors(caller)):
+        with translate_errors(caller := self.caller(self.request("-"), secret), vendor_errors(caller)):
             await client.aio.models.list(config={"page_size": 1})
 
     # The batch API, with the requests in the call itself.
@@ -161,7 +161,7 @@ class UnifiedGoogleClient(SDKClient):
     async def _batches(self) -> AsyncIterator[Any]:
         secret = self.secret()
         client = await self._client(secret)
-        with translated(caller := self.caller(self.request("-"), secret), vendor_errors(caller)):
+        with translate_errors(caller := self.caller(self.request("-"), secret), vendor_errors(caller)):
             yield client.aio.batches
 
     def _load_sdk(self) -> Any:

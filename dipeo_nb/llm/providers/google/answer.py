@@ -13,7 +13,7 @@ from dipeo_nb.domain.chat import BillItem, LLMRequest, LLMResponse, StreamEvent,
 from dipeo_nb.domain.lifecycle import warn_of_end
 from dipeo_nb.errors import ContentFilteredError, ProviderError
 from dipeo_nb.llm.providers.google.request import OWN_ID
-from dipeo_nb.llm.stream import broken_off, named, words
+from dipeo_nb.llm.stream import incomplete_stream_error, named, words
 from dipeo_nb.llm.structured import parsed
 from dipeo_nb.llm.tools import call_id_of
 from dipeo_nb.llm.usage import merged_counts, of_google, record
@@ -97,7 +97,7 @@ class Answer:
         """
         request, reason = self._request, self._reason
         if reason is None:
-            raise broken_off(request)
+            raise incomplete_stream_error(request)
         if reason in FILTERED:
             raise self._filtered(f"gemini stopped its answer: {reason}.")
         if reason not in COMPLETE:

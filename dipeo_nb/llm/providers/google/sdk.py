@@ -58,7 +58,7 @@ def is_broken(error: Exception) -> bool:
 
 
 def vendor_errors(caller: Caller) -> Callable[[Any], LLMError | None]:
-    """What `translated` needs to know of the SDK."""
+    """What `translate_errors` needs to know of the SDK."""
     errors = load_sdk().errors
 
     def vendor(error: Any) -> LLMError | None:

@@ -13,7 +13,7 @@ from dipeo_nb.domain.chat import LLMRequest, StreamEvent
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMConnectionError, LLMError, ValidationError
 from dipeo_nb.llm.core.client import NO_KEY
-from dipeo_nb.llm.core.errors import Caller, reading, translated
+from dipeo_nb.llm.core.errors import Caller, reading, translate_errors
 from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.ollama.answer import Answer, events_of
@@ -81,7 +81,7 @@ class UnifiedOllamaClient(SDKClient):
     async def check_key(self) -> None:
         """Ask for the list of models. Raises LLMErrors when it cannot be asked."""
         client = await self._client()
-        with translated(caller := self.caller(self.request("-"), self.config.api_key), self._vendor(caller)):
+        with translate_errors(caller := self.caller(self.request("-"), self.config.api_key), self._vendor(caller)):
             await client.list()
 
     def _load_sdk(self) -> Any:
@@ -116,7 +116,7 @@ class UnifiedOllamaClient(SDKClient):
         self._present.add(full_name(model))
 
     def _vendor(self, caller: Caller) -> Callable[[Any], LLMError | None]:
-        """What `translated` needs to know of the SDK."""
+        """What `translate_errors` needs to know of the SDK."""
         sdk, address = load_sdk(), self.base_url()
 
         def vendor(error: Any) -> LLMError | None:

@@ -17,14 +17,14 @@ from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.domain.request_options import EFFORTS, merged
 from dipeo_nb.errors import LLMError
 from dipeo_nb.llm.core import sdk_client
-from dipeo_nb.llm.core.errors import reading, said_by, said_in_stream, stainless, status_error, translated
+from dipeo_nb.llm.core.errors import map_sdk_error, reading, said_by, said_in_stream, status_error, translate_errors
 from dipeo_nb.llm.core.http import drained, events_of
 from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.openai.answer import response_of
 from dipeo_nb.llm.providers.openai.request import as_sent, format_of, items_of, tool_of
-from dipeo_nb.llm.stream import TextPieces, batch_lines, broken_off, named, words
+from dipeo_nb.llm.stream import TextPieces, batch_lines, incomplete_stream_error, named, words
 from dipeo_nb.llm.structured import made
 from dipeo_nb.llm.tools import call_id_of
 from dipeo_nb.llm.usage import of_openai
@@ -58,8 +58,8 @@ class UnifiedOpenAIClient(SDKClient):
         items: dict[int, Any] = {}
         """Finished items of the output, by their place: some servers leave them out of the final response."""
         said, thoughts = TextPieces(), TextPieces()
-        vendor = stainless(load_sdk(), caller)
-        with translated(caller, vendor):
+        vendor = map_sdk_error(load_sdk(), caller)
+        with translate_errors(caller, vendor):
             opened = await _opened(client, {**as_sent(body), "stream": True})
         with reading(caller, vendor) as progress:
             request_id = opened.headers.get("x-request-id")
@@ -106,7 +106,7 @@ class UnifiedOpenAIClient(SDKClient):
                             pass
                     progress.begun = True
             if final is None:
-                raise broken_off(request)
+                raise incomplete_stream_error(request)
             if items and not final.get("output"):
                 final["output"] = [items[at] for at in sorted(items)]
             ids = {item: call_id for item, (call_id, _) in calls.items()}
@@ -119,7 +119,7 @@ class UnifiedOpenAIClient(SDKClient):
         secret = self.secret()
         client = await self._client(secret)
         caller = self.caller(self.request("-"), secret)
-        with translated(caller, stainless(load_sdk(), caller)):
+        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
             await client.models.list()
 
     async def announced_ends(self) -> dict[str, date]:
@@ -127,7 +127,7 @@ class UnifiedOpenAIClient(SDKClient):
         secret = self.secret()
         client = await self._client(secret)
         caller = self.caller(self.request("-"), secret)
-        with translated(caller, stainless(load_sdk(), caller)):
+        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
             listed = await client.models.list()
             return ends_of((m.id, getattr(m, "shutdown_date", None)) for m in listed.data or ())
 
@@ -187,7 +187,7 @@ class UnifiedOpenAIClient(SDKClient):
         secret = self.secret()
         client = await self._client(secret)
         caller = self.caller(self.request("-"), secret)
-        with translated(caller, stainless(load_sdk(), caller)):
+        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
             yield client
 
     def _load_sdk(self) -> Any:

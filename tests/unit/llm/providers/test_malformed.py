@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from dipeo_nb.domain.chat import Budget, LLMResponse, StreamEvent
 from dipeo_nb.errors import DipeoError, LLMConnectionError, LLMError, LLMTimeoutError, ProviderError, RateLimitError
-from dipeo_nb.llm.core.errors import Caller, reading, translated
+from dipeo_nb.llm.core.errors import Caller, reading, translate_errors
 from tests.support import wire_google as google
 from tests.support import wire_openai as openai
 from tests.support.loopback_providers import FAST, WIRES, through_service
@@ -120,7 +120,7 @@ GROUPED: list[tuple[list[Exception], type[LLMError]]] = [
 ]
 
 
-@pytest.mark.parametrize("entry", [reading, translated])
+@pytest.mark.parametrize("entry", [reading, translate_errors])
 @pytest.mark.parametrize("levels", [1, 2])
 @pytest.mark.parametrize(("errors", "kind"), GROUPED)
 def test_groups_of_errors_from_task_groups_are_one_of_ours(entry: Any, levels: int, errors: list[Exception], kind: type[LLMError]):
