@@ -36,9 +36,9 @@ slow = dp.Session(llm=SlowClient(text, delay=0.04))
 '''
 EVERYTHING = """
 import sys; sys.path.insert(0, ROOT)
-from tests.support.scripted_kernel import Told, end
+from tests.support.scripted_kernel import ScriptedEvents, end
 from dipeo_nb.domain.chat import StreamEvent as E
-told = dp.Session(llm=Told([
+told = dp.Session(llm=ScriptedEvents([
     E("start", data={"notice": "gpt-5 takes no temperature; 0.2 is left out."}),
     E("reasoning", "The user wants the weather of Oslo. I have a tool for that."),
     E("tool_call_start", "weather", data={"id": "1"}),
@@ -51,7 +51,7 @@ told = dp.Session(llm=Told([
 answer = told.chat("x")
 """
 STRUCTURED = """
-structured = dp.Session(llm=Told([
+structured = dp.Session(llm=ScriptedEvents([
     E("partial", data={"value": {"city": "Oslo"}}), 1.5,
     E("partial", data={"value": {"city": "Oslo", "temperature": 12, "tags": ["rain", "wind"]}}), 0.5,
     end("{}", structured={"city": "Oslo", "temperature": 12, "tags": ["rain", "wind"]}),

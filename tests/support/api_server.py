@@ -12,7 +12,7 @@ import pytest
 
 
 class Server:
-    """Answers what it is told to, in order, and keeps what it was asked; the last answer is repeated."""
+    """Gives the answers of `answers` in order, the last one again and again, and keeps the requests in `asked`."""
 
     def __init__(self) -> None:
         self.answers: list[tuple[int, dict[str, str], bytes]] = [(200, {}, b"{}")]

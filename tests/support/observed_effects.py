@@ -143,7 +143,7 @@ class Recorder:
 
 
 class Server:
-    """A server of this machine; `/redirect` leads to *other*. *note* is told the names that it was called by."""
+    """A server of this machine; `/redirect` leads to *other*. *note* is called with the names in its requests."""
 
     def __init__(self, other: str = "", note: Callable[[str, str], None] = lambda kind, what: None) -> None:
         class Handler(BaseHTTPRequestHandler):

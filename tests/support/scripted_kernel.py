@@ -1,4 +1,4 @@
-"""Services that say exactly the events they are told to, and a shell that takes itself for a kernel and keeps what it shows."""
+"""A service that yields given events, and an IPython shell of this process that looks like a kernel and keeps what it shows."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def end(text: str = "", **more: Any) -> StreamEvent:
     return StreamEvent("end", response=LLMResponse(text, "test", "m", **facts))
 
 
-class Told(ScriptedClient):
-    """A service that yields given events; an error among them is raised, a number is a pause in seconds (-1: for ever)."""
+class ScriptedEvents(ScriptedClient):
+    """A service that yields given events. An error among them is raised; a number is a pause in seconds (-1: forever)."""
 
     def __init__(self, events: Iterable[StreamEvent | LLMError | float]) -> None:
         super().__init__()
         self.events = list(events)
         self.closed = 0
         self.waits = threading.Event()
-        """Set where it pauses for ever: all before has been taken."""
+        """Set where it pauses forever: everything before was consumed."""
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         self.requests.append(request)

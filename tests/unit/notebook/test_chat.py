@@ -42,7 +42,7 @@ from dipeo_nb.notebook.facade import default_session
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.notebook.streaming_answer import LIVE_LIMIT, StreamingAnswer
 from dipeo_nb.testing import FailingClient, SlowClient, scripted
-from tests.support.scripted_kernel import Shown, Told, end, own_shell
+from tests.support.scripted_kernel import ScriptedEvents, Shown, end, own_shell
 from tests.support.waiting import wait_until
 from tests.support.wire_openai import ScriptedServer, final, says
 
@@ -198,7 +198,7 @@ def test_a_budget_stops_before_the_call():
 
 def test_an_error_keeps_what_had_come():
     """A call that breaks raises its error; the text so far is in `error.answer`."""
-    with Session(llm=Told([text("Half "), text("an"), ProviderError("It broke.")])) as session, pytest.raises(ProviderError) as caught:  # fmt: skip
+    with Session(llm=ScriptedEvents([text("Half "), text("an"), ProviderError("It broke.")])) as session, pytest.raises(ProviderError) as caught:  # fmt: skip
         session.chat("Hi")
     answer: Answer = caught.value.answer  # type: ignore[attr-defined]
     assert (answer.text, answer.stopped, answer.stop_reason) == ("Half an", True, "It broke.")
@@ -206,13 +206,13 @@ def test_an_error_keeps_what_had_come():
 
 def test_a_stream_without_an_end_is_an_error():
     """A service that stops in the middle is said to have done so, never taken for an answer."""
-    with Session(llm=Told([text("Half")])) as session, pytest.raises(dp.ServiceError, match="before it was complete"):
+    with Session(llm=ScriptedEvents([text("Half")])) as session, pytest.raises(dp.ServiceError, match="before it was complete"):
         session.chat("Hi")
 
 
 def test_ctrl_c_ends_the_call_and_keeps_the_text():
     """Ctrl-C in a script: the stream is closed, KeyboardInterrupt goes on, and carries what had come."""
-    service = Told([text("so far"), -1.0])
+    service = ScriptedEvents([text("so far"), -1.0])
     with Session(llm=service) as session:
         interrupt_when(service.waits.is_set)
         with pytest.raises(KeyboardInterrupt) as caught:
@@ -235,7 +235,7 @@ def test_chat_works_inside_a_running_loop_and_achat_beside_others():
 
 def test_cancelling_achat_closes_the_stream():
     """A cancelled `achat` ends its call at once."""
-    service = Told([text("so far"), -1.0])
+    service = ScriptedEvents([text("so far"), -1.0])
 
     async def cell(session: Session) -> None:
         task = asyncio.create_task(session.achat("Hi"))
@@ -343,7 +343,7 @@ def test_stream_gives_the_events_in_both_worlds():
 @pytest.mark.parametrize("world", ["sync", "async"])
 def test_leaving_a_stream_early_closes_it(world: str):
     """`break` in either loop ends the call; an error of the stream is raised in the loop."""
-    service = Told([text("one"), text("two"), -1.0])
+    service = ScriptedEvents([text("one"), text("two"), -1.0])
     with Session(llm=service) as session:
         model = session.llm()
 
@@ -423,7 +423,7 @@ def test_display_writes_to_a_terminal_when_asked(capsys: pytest.CaptureFixture[s
         text("Two"),
         end("Two"),
     ]
-    with Session(llm=Told(events)) as session:
+    with Session(llm=ScriptedEvents(events)) as session:
         session.chat("x")
         assert capsys.readouterr() == ("", "")
         session.chat("x", display=True)
@@ -438,7 +438,7 @@ def test_display_writes_to_a_terminal_when_asked(capsys: pytest.CaptureFixture[s
 
 def test_an_answer_streams_into_one_display(shell: InteractiveShell):
     """One output, replaced under one display id; it ends as Markdown and text with model, tokens, cost and seconds."""
-    with Session(llm=Told([text("**Hello** "), 0.2, text("world"), 0.2, end("**Hello** world")])) as session:
+    with Session(llm=ScriptedEvents([text("**Hello** "), 0.2, text("world"), 0.2, end("**Hello** world")])) as session:
         session.chat("x")
     first, *updates = sent(shell)
     assert not first.update
@@ -465,7 +465,7 @@ def test_twenty_thousand_fast_pieces_are_few_updates(shell: InteractiveShell, pa
         if pause:
             pieces.append(0.0)
     whole = "".join(p.text for p in pieces if isinstance(p, StreamEvent))
-    with Session(llm=Told([*pieces, end(whole)])) as session:
+    with Session(llm=ScriptedEvents([*pieces, end(whole)])) as session:
         answer = session.chat("x")
     assert answer.text == whole
     updates = [s for s in sent(shell) if s.update]
@@ -480,7 +480,7 @@ def test_twenty_thousand_fast_pieces_are_few_updates(shell: InteractiveShell, pa
 def test_a_slow_stream_is_drawn_as_it_comes(shell: InteractiveShell):
     """Pieces slower than the interval are each seen, without a timer that runs while nothing happens."""
     words = [w for word in "abcdef" for w in (text(word), 0.08)]
-    with Session(llm=Told([*words, 0.5, end("abcdef")])) as session:
+    with Session(llm=ScriptedEvents([*words, 0.5, end("abcdef")])) as session:
         session.chat("x")
     assert [s.data["text/plain"] for s in sent(shell)[1:7]] == ["a", "ab", "abc", "abcd", "abcde", "abcdef"]
     assert len(sent(shell)) == 8
@@ -518,7 +518,7 @@ def test_capturing_a_cell_keeps_the_final_output_only(shell: InteractiveShell):
 
 def test_an_error_freezes_the_display(shell: InteractiveShell):
     """A broken answer leaves the text so far and says why it ended."""
-    with Session(llm=Told([text("Half"), ProviderError("It broke.")])) as session, pytest.raises(ProviderError):
+    with Session(llm=ScriptedEvents([text("Half"), ProviderError("It broke.")])) as session, pytest.raises(ProviderError):
         session.chat("x")
     assert sent(shell)[-1].data["text/plain"].startswith("Half\n(openai:gpt-5-nano-2025-08-07 · ")
     assert sent(shell)[-1].data["text/plain"].endswith("stopped: It broke.)")

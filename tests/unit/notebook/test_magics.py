@@ -21,7 +21,7 @@ from dipeo_nb.notebook import facade
 from dipeo_nb.notebook.magics import USAGE
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
-from tests.support.scripted_kernel import Told, own_shell, text_event
+from tests.support.scripted_kernel import ScriptedEvents, own_shell, text_event
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_an_unknown_model_lists_the_choices(shell: InteractiveShell):
 
 def test_a_stopped_prompt_keeps_the_text(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch):
     """Stop ends the call; the variable has the text so far."""
-    replace_default(monkeypatch, Told([text_event("so far"), -1.0]))
+    replace_default(monkeypatch, ScriptedEvents([text_event("so far"), -1.0]))
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         prompt(shell, "> reply")
