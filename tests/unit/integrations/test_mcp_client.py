@@ -28,7 +28,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.integrations.mcp_client import McpTool, check_arguments
 from dipeo_nb.integrations.mcp_servers import McpFile, provider_name
 from dipeo_nb.testing import scripted
-from tests.unit.llm.test_tools import Calls, service
+from tests.support.tool_calls import Calls, service
 
 ROOT = Path(__file__).parents[3]
 STDIO = {"command": sys.executable, "args": ["-m", "tests.support.mcp_tools"], "cwd": str(ROOT), "env": {"GIVEN": "${MCP_GIVEN:-nothing}"}}
