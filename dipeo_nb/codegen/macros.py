@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-NAME = "macros"
-"""The template that has them. A file of that name comes first."""
 LIBRARY: Mapping[str, str] = {
     "python_type_hint": (
         "{% macro python_type_hint(type_name, is_optional=false) -%}\n"

@@ -29,7 +29,7 @@ from dipeo_nb.common.paths import name_below
 from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.common.root import Root
 from dipeo_nb.config import get_settings
-from dipeo_nb.diagram.file_templates import parse_file
+from dipeo_nb.diagram.file_templates import MACROS, parse_file
 from dipeo_nb.diagram.loading import DEEPEST, load_nested
 from dipeo_nb.diagram.parsed import ParsedDiagram
 from dipeo_nb.diagram.prompt_files import PromptFiles
@@ -319,6 +319,8 @@ class _Collector:
 
     def _includes(self, template: str, node: PlanNode, way: tuple[str, ...], seen: set[str]) -> None:
         for name in _included(template):
+            if name == MACROS:
+                continue  # of the package
             if name is None:
                 self._use(Use("read", "**", node.label, "templates that are chosen while it runs"), way)
             elif name not in seen:

@@ -26,7 +26,7 @@ from dipeo_nb.errors import TemplateError
 MAX_LENGTH = 50_000_000
 """Characters that a rendering may give."""
 MACROS = "macros"
-"""The template, and the name, that has the macros of code generation."""
+"""The template, and the name, that has the macros of code generation; no file takes its place."""
 
 
 _FILTERS = lazy.module("dipeo_nb.codegen.filters")
@@ -110,8 +110,7 @@ def render_file(
     """
 
     def loaded(name: str) -> str | None:
-        text = load(name)
-        return _MACROS.library(macros) if text is None and name == MACROS else text
+        return _MACROS.library(macros) if name == MACROS else load(name)
 
     env = _environment().overlay(loader=FunctionLoader(loaded), cache_size=100)
     try:

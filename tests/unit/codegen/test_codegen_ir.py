@@ -443,6 +443,18 @@ def test_other_forms_of_results(tmp_path: Path, options: dict[str, Any], found: 
         assert made["metadata"]["counts"] == found
 
 
+@pytest.mark.parametrize("count", [1, 700])
+def test_a_diagram_from_elsewhere_may_generate(tmp_path: Path, count: int) -> None:
+    """It needs no permission to parse, build and render; long templates are rendered in a worker, with the same filters and macros."""
+    template = "{% from 'macros' import ts_property %}" + "{{ types[0].name | snake_case }}{{ ts_property('a', 'b') }}{{ macros.ts_property('c', 'd') }}" * count
+    render = {"label": "Render", "type": "template_job", "template_content": template}
+    source = {"label": "Parse", "type": "typescript_ast", "source": "export interface ShipLog {}"}
+    (tmp_path / "d.light.yaml").write_text(json.dumps(diagram(source, BUILD, render)))
+    with Session(tmp_path) as session:
+        assert session.load("d").capabilities().uses == frozenset()
+        assert session.run("d", view=False, trust=False).output == "ship_loga: b;c: d;" * count
+
+
 def test_templates_get_the_ir(tmp_path: Path) -> None:
     """The service of templates renders an IR, typed or plain."""
     data = built("strawberry")
