@@ -649,7 +649,7 @@ def test_names_near_by_and_demos(call: Call) -> None:
 
 
 UNRUNNABLE = HELLO.replace(
-    'type: person_job, person: Ada, default_prompt: "Greet {{name}}", max_iteration: 1', "type: ir_builder"
+    'type: person_job, person: Ada, default_prompt: "Greet {{name}}", max_iteration: 1', "type: integrated_api, operation: read"
 )
 PARENT = HELLO.replace(
     'type: person_job, person: Ada, default_prompt: "Greet {{name}}", max_iteration: 1',
@@ -677,7 +677,7 @@ def test_validate_says_what_run_would_refuse(call: Call, child: str | None, code
     done = call("validate", "parent.light.yaml")
     assert done.code == code
     if code:
-        assert "ir_builder" in done.err
+        assert "integrated_api" in done.err
         refused = call("run", "parent.light.yaml", "-m", "echo", "--json")
         assert (refused.code, refused.json["status"]) == (2, "refused")
         assert (
