@@ -105,7 +105,7 @@ def test_without_work_it_is_only_drawn(session: Session) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (NodeHandler(shout, port="ir"), "need the service 'ir'"),
+        (NodeHandler(shout, port="integrations"), "need the service 'integrations'"),
         (
             NodeHandler(shout, missing=lambda node, services: (f"'{node.label}' needs a horn.", "Buy one.")),
             "'Loud' needs a horn",
