@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,15 +18,19 @@ from types import ModuleType
 from typing import Any
 
 from dipeo_nb.common.disk_errors import failed
+from dipeo_nb.common.text import did_you_mean
 from dipeo_nb.errors import ConfigurationError, ManifestError, TrustError
+from dipeo_nb.integrations import openapi
 from dipeo_nb.integrations.manifest import Manifest
-from dipeo_nb.integrations.manifest_reader import read_manifest
+from dipeo_nb.integrations.manifest_reader import manifest_of, parsed, read_manifest
 
 PACKAGED = Path(__file__).parent / "manifests"
 ENTRY_POINTS = "dipeo_nb.providers"
 """Group of entry points: each is the path of a manifest, a `BaseProvider`, or a function that gives one of them."""
 FOLDER = "integrations"
 """Below the base directory."""
+MAX_DOCUMENT = 50_000_000
+"""Characters of a file."""
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -173,13 +178,42 @@ class Registry:
             raise ManifestError(f"{path} is no text in UTF-8.", hint="Save it as UTF-8.", path=str(path)) from None
         except OSError as error:
             raise failed("read", str(path), error) from error
-        found = Found(read_manifest(text, path.name if source == "package" else str(path)), path, source)
+        found = Found(_manifest(text, path, path.name if source == "package" else str(path)), path, source)
         if source == "package":
             assert found.manifest.name == path.stem
         elif path.stem not in (found.manifest.name, "provider") and source == str(path) and path.parent.name == FOLDER:
             raise ManifestError(f"{path} is for a provider named '{found.manifest.name}'.", hint="Name the file like the provider.", path=str(path))
         self._read[path] = (changed, found)
         return found
+
+
+def _manifest(text: str, path: Path, shown: str) -> Manifest:
+    """The manifest in a text, which may be an OpenAPI document, or lie over one."""
+    if len(text) > MAX_DOCUMENT:
+        raise ManifestError(f"{shown} has more than {MAX_DOCUMENT:,} characters.", hint="Give a smaller document.", path=shown)
+    if "openapi" not in text and "swagger" not in text:
+        return read_manifest(text, shown)
+    value, places = parsed(text, shown)
+    if openapi.is_document(value):
+        name = re.sub(r"[^a-z0-9]+", "_", path.name.partition(".")[0].lower()).strip("_")
+        return manifest_of(openapi.manifest_data(value, shown, name), shown, places)
+    if not isinstance(value, Mapping) or "openapi" not in value:
+        return manifest_of(value, shown, places)
+    over = {key: item for key, item in value.items() if key != "openapi"}
+    file = path.parent / str(value["openapi"])
+    if Path(str(value["openapi"])).name != str(value["openapi"]) or not file.is_file():
+        raise ManifestError(f"{shown}: there is no document {str(value['openapi'])[:80]} beside it.", hint="Put it next to the manifest.", path=shown)
+    below, _ = parsed(file.read_text(encoding="utf-8"), str(file))
+    if not openapi.is_document(below):
+        raise ManifestError(f"{file} is no OpenAPI document.", hint="Give one of version 3.", path=str(file))
+    made = openapi.manifest_data(below, str(file), name_of(path))
+    own = over.get("operations")
+    unknown = [key for key, item in (own.items() if isinstance(own, Mapping) else ()) if key not in made["operations"] and "path" not in (item or {})]
+    if unknown:
+        raise ManifestError(
+            f"{shown}: the document has no operation '{unknown[0]}'.", hint=did_you_mean(unknown[0], made["operations"], "See dipeo-nb providers show FILE."), path=shown
+        )
+    return manifest_of(openapi.overlaid(made, over), shown, places)
 
 
 def packaged() -> list[Path]:

@@ -27,6 +27,9 @@ from dipeo_nb.errors import TemplateError, ValidationError
 OMITTED: Any = type("Omitted", (), {"__repr__": lambda self: "OMITTED"})()
 """Stands for a leaf whose parameter was not given."""
 _EXPRESSION = re.compile(r"\s*\{\{(?P<expression>(?:(?!\{\{|\}\}).)+)\}\}\s*", re.DOTALL)
+_NAME = re.compile(r"\{\{ ([a-z_][a-z0-9_]*[a-z0-9]|[a-z]) \}\}")
+"""A leaf that is a name, which needs no parser; those that end with `_` may be there because they would mean something else."""
+_LITERALS = frozenset(("none", "true", "false"))
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -94,6 +97,11 @@ def names_in(value: Any) -> set[str]:
     """
     found: set[str] = set()
     for text in _texts(value):
+        if "{" not in text:
+            continue
+        if (simple := _NAME.fullmatch(text)) is not None and simple[1] not in _LITERALS:
+            found.add(simple[1])
+            continue
         try:
             tree = _environment().parse(text)
             _environment().compile(tree)

@@ -14,7 +14,7 @@ from dipeo_nb.common.values import finite, json_text
 from dipeo_nb.diagram.schema_check import validator
 from dipeo_nb.errors import ConfigurationError, IntegrationError, ValidationError
 from dipeo_nb.integrations.http import usable_headers
-from dipeo_nb.integrations.manifest import Manifest, Operation
+from dipeo_nb.integrations.manifest import Manifest, Operation, Parameter
 from dipeo_nb.integrations.paging import Page
 from dipeo_nb.integrations.rendering import OMITTED, rendered, rendered_json, rendered_path, rendered_text
 
@@ -84,12 +84,30 @@ def arguments(
             said = f"needs {'exactly one' if group in operation.one_of else 'one'} of the parameters {', '.join(group)}"
             raise ValidationError(f"{name} {said}.", hint=f"Give {' or '.join(group)}.")
     for n, value in parameters.items():
-        if isinstance(value, bytes):
+        if isinstance(value, bytes) or _plainly_fits(operation.parameters[n], value):
             continue
         for error in validator(operation.parameters[n].json_schema(), checked=True).iter_errors(finite(value)):
             where = "".join(f"[{step!r}]" for step in error.absolute_path)
             raise ValidationError(f"{name}: {n}{where} does not fit: {error.message[:300].rstrip('.')}.", hint=f"Correct {n}.")
     return parameters
+
+
+def _plainly_fits(parameter: Parameter, value: Any) -> bool:
+    """Whether a value certainly fits. The library of schemas, which may take seconds to import, decides and explains the rest."""
+    if parameter.schema_ is not None or parameter.items is not None or (parameter.enum and value not in parameter.enum):
+        return False
+    match parameter.type:
+        case "string":
+            return type(value) is str and (parameter.max_length is None or len(value) <= parameter.max_length)
+        case "integer":
+            low, high = parameter.minimum, parameter.maximum
+            return type(value) is int and (low is None or value >= low) and (high is None or value <= high)
+        case "boolean":
+            return type(value) is bool
+        case "array" | "object":
+            return type(value) is (list if parameter.type == "array" else dict)
+        case _:
+            return parameter.type == "any"
 
 
 def variables_of(manifest: Manifest, given: Mapping[str, str]) -> dict[str, str]:
