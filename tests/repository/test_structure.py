@@ -22,8 +22,8 @@ LARGE: dict[str, int] = {
     "config/settings.py:Settings": 48, "execution/journal.py:Journal": 26, "integrations/manifest.py:Operation": 32,
 }  # fmt: skip
 LATE: dict[str, int] = {
-    "__init__.py": 3, "cli/__init__.py": 1, "codegen/services.py": 2, "execution/evaluation.py": 2,
-    "integrations/http.py": 1, "integrations/on_use.py": 6, "notebook/tab.py": 2,
+    "__init__.py": 3, "cli/__init__.py": 1, "codegen/services.py": 2, "integrations/http.py": 1,
+    "integrations/on_use.py": 6, "notebook/tab.py": 2,
 }  # fmt: skip
 """Modules with imports of this package within functions. Packages that are optional or slow to load may be imported late."""
 CIRCLES: list[set[str]] = [

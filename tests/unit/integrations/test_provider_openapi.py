@@ -12,7 +12,7 @@ import dipeo_nb as dp
 from dipeo_nb.errors import ManifestError, ProviderNotFoundError, ValidationError
 from dipeo_nb.integrations.registry import Registry
 from dipeo_nb.testing import scripted
-from tests.provider_server import Asked, Keys, Reply, serving
+from tests.support.provider_server import Asked, Keys, Reply, serving
 
 PET = {"type": "object", "required": ["name"], "properties": {"id": {"type": "integer"}, "name": {"type": "string"}, "tag": {"type": "string", "nullable": True}, "parent": {"$ref": "#/components/schemas/Pet"}}}
 STORE: dict[str, Any] = {
