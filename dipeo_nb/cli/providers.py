@@ -90,7 +90,7 @@ def providers_call(
     service = _service(base_dir)
     provider, name = _split(service, operation)
     if name is None:
-        raise ValidationError(f"'{operation:.80}' is no operation.", hint=f"Write NAME.OPERATION; see dipeo-nb providers show {provider}.")
+        raise ValidationError(f"'{operation:.80}' is not an operation.", hint=f"Write NAME.OPERATION; see dipeo-nb providers show {provider}.")
     if variables:
         service.configure(provider, **_pairs(variables))
     given = _typed(service, provider, name, _pairs(parameters or []))
@@ -162,7 +162,7 @@ def _pairs(given: list[str]) -> dict[str, Any]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise ValidationError(f"'{text:.80}' is no NAME=VALUE.", hint="Write e.g. channel=C123.")
+            raise ValidationError(f"'{text:.80}' is not NAME=VALUE.", hint="Write e.g. channel=C123.")
         pairs[name] = value
     return pairs
 

@@ -135,7 +135,7 @@ def signed_event(snapshot: Snapshot) -> Event:
     """The event by which a checkpoint is signed.
 
     Raises:
-        KeyError: it is no checkpoint.
+        KeyError: it is not a checkpoint.
     """
     content = snapshot.content
     return Event(snapshot.seq, EventType.NODE_COMPLETED, snapshot.run_id, content["at"], SIGNED_AS, content)

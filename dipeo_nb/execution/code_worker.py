@@ -363,7 +363,7 @@ class InFile(ast.NodeTransformer):
 
 
 def parsed(text, filename, path, flags=0):
-    """The tree of a piece of code, which stands in the file *path* if that is no None."""
+    """The tree of a piece of code, which stands in the file *path* if that is not None."""
     tree = compile(text, filename, "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
     return InFile(path).visit(tree) if path is not None and "__file__" in text else tree
 
@@ -658,7 +658,7 @@ class Namespace:
 
         Args:
             layer: the inputs.
-            variables: further names that are no inputs: changed in place they count as assigned.
+            variables: further names that are not inputs: changed in place they count as assigned.
             deleted: names that the code deletes.
         """
         self.outer.clear()

@@ -194,7 +194,7 @@ class Journal:
             self._on_failure()
 
     async def flush(self) -> None:
-        """Commit what is pending. Whoever is cancelled while it waits learns it when the commit is done."""
+        """Commit what is pending. A caller that is cancelled meanwhile gets the cancellation when the commit is done."""
         await uncancelled(self._commit_apart())
 
     async def _commit_apart(self) -> None:

@@ -52,7 +52,7 @@ def enter(store: RunStore, run_id: str, holder: Any, *, instead_of: Any = None, 
 
 
 def leave(store: RunStore, run_id: str, holder: Any) -> None:
-    """Give a run back, unless somebody else has it meanwhile."""
+    """Give a run back, unless it has another owner by now."""
     key = _key(store, run_id)
     with _lock:
         if _holders.get(key) is holder:

@@ -1,6 +1,6 @@
 """Snapshots of runs: so that a run of a million events opens as quickly as one of a thousand.
 
-A snapshot is the `RunState` after some event, stored beside the log. Whoever reads a run takes the latest snapshot and the events
+A snapshot is the `RunState` after some event, stored beside the log. Readers of a run take the latest snapshot and the events
 after it. Nothing depends on that: a snapshot that is missing, damaged or of another version costs the time of reading all events.
 
 The journal attaches one to the final event of every run that is long enough, and to a commit now and then on the way, so that a run

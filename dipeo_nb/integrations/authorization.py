@@ -197,7 +197,7 @@ class Authorizer:
         user, colon, password = secret.partition(":")
         if not colon:
             raise ConfigurationError(
-                f"The key of {self._manifest.name} is no pair.", hint=f"Store it as user:password: dipeo-nb keys set {self.service}."
+                f"The key of {self._manifest.name} is not a pair.", hint=f"Store it as user:password: dipeo-nb keys set {self.service}."
             )
         return user, password
 

@@ -1,7 +1,7 @@
 """What a provider's manifest may say: strict models of its YAML or JSON.
 
 A manifest is data. Texts with `{{ … }}` in it are templates over the parameters of an operation; a leaf of a body that is one
-expression keeps the type of its value, and one whose parameter was not given is left out. Secrets are no part of any template.
+expression keeps the type of its value, and one whose parameter was not given is left out. No template contains a secret.
 """
 
 from __future__ import annotations
@@ -263,10 +263,10 @@ class Operation(Part):
         if bodies and self.method in ("GET", "HEAD"):
             raise ValueError(f"{self.method} has no body; use `query`")
         if self.resource is not None and self.resource not in self.parameters:
-            raise ValueError(f"`resource` names '{self.resource}', which is no parameter")
+            raise ValueError(f"`resource` names '{self.resource}', which is not a parameter")
         for name in (name for group in (*self.one_of, *self.any_of) for name in group):
             if name not in self.parameters:
-                raise ValueError(f"`one_of` or `any_of` names '{name}', which is no parameter")
+                raise ValueError(f"`one_of` or `any_of` names '{name}', which is not a parameter")
         if not self.path and self.steps is None:
             raise ValueError("an operation needs a `path`")
         if self.find is not None and self.effective != "once":

@@ -186,7 +186,7 @@ class ManifestProvider:
         if (call.all or call.limit is not None) and found.paging is None:
             raise ValidationError(f"{name} has no pages.", hint="Leave out `all` and `limit`.")
         if call.limit is not None and call.limit < 1:
-            raise ValidationError(f"limit={call.limit} is no number of items.", hint="Say how many, at least 1.")
+            raise ValidationError(f"limit={call.limit} is not a number of items.", hint="Say how many, at least 1.")
         values = self._values(operation, call)
         if found.steps is not None:
             result = await self._stepwise(found, call, values)

@@ -150,7 +150,7 @@ def _check(manifest: Manifest, problems: _Problems) -> None:
         _check_header(problems, ("headers", name), name)
     for host in manifest.hosts:
         if "{" not in host and not _is_server(host):
-            raise problems.at(("hosts",), f"'{host}' is no server.", "Write it as https://host.")
+            raise problems.at(("hosts",), f"'{host}' is not a server.", "Write it as https://host.")
     _check_names(manifest, problems, ("headers",), manifest.headers, set())
     _check_names(manifest, problems, ("auth", "user"), manifest.auth.user, set())
     if manifest.auth.kind == "custom" and manifest.hooks is None:
@@ -162,16 +162,16 @@ def _check(manifest: Manifest, problems: _Problems) -> None:
 def _check_address(manifest: Manifest, problems: _Problems) -> None:
     for name in placeholders(manifest.base_url):
         if name not in manifest.variables:
-            raise problems.at(("base_url",), f"`{{{name}}}` is no variable.", f"Add it: variables: {{{name}: {{}}}}.")
+            raise problems.at(("base_url",), f"`{{{name}}}` is not a variable.", f"Add it: variables: {{{name}: {{}}}}.")
     filled = re.sub(r"\{\w+\}", "x", manifest.base_url) if not manifest.base_url.startswith("{") else "https://x.example"
     parts = urlsplit(filled)
     if not _is_server(filled) or parts.query or parts.fragment or parts.username or parts.password:
-        raise problems.at(("base_url",), f"'{manifest.base_url[:100]}' is no base address.", "Write it as https://host/path, without a query.")
+        raise problems.at(("base_url",), f"'{manifest.base_url[:100]}' is not a base address.", "Write it as https://host/path, without a query.")
 
 
 def _check_header(problems: _Problems, where: tuple[str | int, ...], name: str) -> None:
     if not _HEADER.fullmatch(name):
-        raise problems.at(where, f"{name[:80]!r} is no name of a header.", "Use letters, digits and hyphens.")
+        raise problems.at(where, f"{name[:80]!r} is not a name of a header.", "Use letters, digits and hyphens.")
     if name.lower() in OWN_HEADERS:
         raise problems.at(where, f"A manifest cannot set the header {name}.", "`auth` authorises; the client makes the others. Leave it out.")
 
@@ -181,15 +181,15 @@ def _check_operation(manifest: Manifest, name: str, operation: Operation, proble
     for placeholder in placeholders(operation.path):
         if placeholder not in operation.parameters and placeholder not in manifest.variables:
             raise problems.at(
-                (*at, "path"), f"`{{{placeholder}}}` is no parameter of {name}.",
+                (*at, "path"), f"`{{{placeholder}}}` is not a parameter of {name}.",
                 did_you_mean(placeholder, operation.parameters, f"Add it to the parameters of {name}."),
             )  # fmt: skip
         if placeholder in operation.parameters and not operation.parameters[placeholder].required:
             raise problems.at((*at, "parameters", placeholder), f"'{placeholder}' stands in the path, but is not required.", "Add `required: true`.")
     if operation.path and not operation.path.startswith("/") and not WHOLE.fullmatch(operation.path):
-        raise problems.at((*at, "path"), f"'{operation.path[:80]}' is no path.", "Begin it with `/`.")
+        raise problems.at((*at, "path"), f"'{operation.path[:80]}' is not a path.", "Begin it with `/`.")
     if re.search(r"[\s#?]|\{\{", operation.path):
-        raise problems.at((*at, "path"), f"'{operation.path[:80]}' is no path.", "Placeholders are `{name}`; parameters of the query stand under `query`.")
+        raise problems.at((*at, "path"), f"'{operation.path[:80]}' is not a path.", "Placeholders are `{name}`; parameters of the query stand under `query`.")
     for field in ("query", "headers", "body", "form", "body_template", "content"):
         _check_names(manifest, problems, (*at, field), getattr(operation, field), operation.parameters.keys())
     for header in operation.headers:
@@ -242,7 +242,7 @@ def _check_names(manifest: Manifest, problems: _Problems, where: tuple[str | int
                 raise problems.at(
                     path, f"`{name}` is not known to templates: no template can see a secret.", "Say under `auth` where the key goes."
                 )
-            raise problems.at(path, f"`{name}` is no parameter.", did_you_mean(name, known, f"There are: {', '.join(sorted(known))}."))
+            raise problems.at(path, f"`{name}` is not a parameter.", did_you_mean(name, known, f"There are: {', '.join(sorted(known))}."))
 
 
 def _leaves(value: Any, where: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -263,7 +263,7 @@ def _check_schema(problems: _Problems, where: tuple[str | int, ...], schema: Any
     try:
         validator(schema)
     except SchemaError as error:
-        raise problems.at(where, f"This is no JSON schema: {error.message[:200].rstrip('.')}.", "Correct it.") from None
+        raise problems.at(where, f"This is not a JSON schema: {error.message[:200].rstrip('.')}.", "Correct it.") from None
 
 
 def _is_server(address: str) -> bool:

@@ -116,7 +116,7 @@ class McpClients:
             )
         check_arguments(f"{provider}.{tool}", found, arguments)
 
-        async def heard(done: float, total: float | None, message: str | None) -> None:
+        async def report(done: float, total: float | None, message: str | None) -> None:
             if progress is not None:
                 progress(f"{provider}.{tool}: {done:g}{f' of {total:g}' if total else ''}{f', {message}' if message else ''}")
 
@@ -132,7 +132,7 @@ class McpClients:
         connection.asks.append(asked)
         try:
             async with patience:
-                result = await connection.client.call_tool(tool, dict(arguments), progress_callback=heard)
+                result = await connection.client.call_tool(tool, dict(arguments), progress_callback=report)
         except TimeoutError:
             raise _lost(f"{provider}.{tool} did not answer within {timeout or 0:g} s", found) from None
         except (IntegrationError, ValidationError):
@@ -243,7 +243,7 @@ def _client(connection: _Connection) -> Any:
         transport: Any = streamable_http_client(server.url, http_client=http)
     else:
         parameters = StdioServerParameters(command=server.command, args=list(server.args), env=dict(server.env) or None, cwd=server.cwd)
-        transport = stdio_client(parameters, errlog=subprocess.DEVNULL)  # pyright: ignore[reportArgumentType] - a kernel's stderr is no file
+        transport = stdio_client(parameters, errlog=subprocess.DEVNULL)  # pyright: ignore[reportArgumentType] - a kernel's stderr is not a file
     return Client(transport, elicitation_callback=answered)
 
 

@@ -24,7 +24,7 @@ from dipeo_nb.errors import ManifestError, TrustError, ValidationError
 FILE = ".mcp.json"
 PREFIX = "mcp_"
 """Before the name of a server: the name of its provider."""
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*+)(?::-([^}$]*+))?\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,13 @@ class McpFile:
         except FileNotFoundError:
             return {}
         except UnicodeDecodeError:
-            raise self._wrong("it is no text in UTF-8") from None
+            raise self._wrong("it is not UTF-8 text") from None
         except OSError as error:
             raise failed("read", str(self._path), error) from error
         try:
             value = parse_json(text)
         except ValueError as error:
-            raise self._wrong(f"it is no JSON ({error})") from None
+            raise self._wrong(f"it is not JSON ({error})") from None
         servers = value.get("mcpServers") if isinstance(value, Mapping) else None
         if not isinstance(servers, Mapping):
             raise self._wrong("it has no mapping `mcpServers`")
@@ -102,7 +102,7 @@ class McpFile:
 
     def _server(self, name: str, given: Any) -> McpServer:
         if not isinstance(given, Mapping):
-            raise self._wrong(f"{name} is no mapping")
+            raise self._wrong(f"{name} is not a mapping")
         kind = given.get("type") or ("http" if "url" in given else "stdio")
         if kind == "sse":
             raise self._wrong(f"{name} is of the type sse, which the protocol has given up", 'Use the address of its "http" endpoint.')
@@ -126,7 +126,7 @@ class McpFile:
     def _texts(self, name: str, given: Mapping[str, Any], part: str) -> dict[str, str]:
         texts = given.get(part, {})
         if not isinstance(texts, Mapping) or not all(isinstance(value, str) for value in texts.values()):
-            raise self._wrong(f"`{part}` of {name} is no mapping of texts")
+            raise self._wrong(f"`{part}` of {name} is not a mapping of texts")
         redactor.add_named({part: dict(texts)})
         return {str(key): self._filled(value) for key, value in texts.items()}
 

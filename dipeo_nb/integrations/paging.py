@@ -38,7 +38,7 @@ def items_of(paging: Paging, answer: Any, name: str) -> list[Any]:
     """The items of a page.
 
     Raises:
-        IntegrationError: where they should be is no list.
+        IntegrationError: where they should be is not a list.
     """
     items = at(answer, paging.items)
     if items is None or items is ABSENT:
@@ -83,8 +83,8 @@ def next_page(
             return Page(page.number + 1, value, None, seen)
 
 
-_LINK = re.compile(r"<([^>]{1,4000})>((?:\s*;\s*[A-Za-z*]+\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]+))*)")
-_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
+_LINK = re.compile(r"<([^<>]{1,4000}+)>((?:\s*+;\s*+[A-Za-z*]++\s*+=\s*+(?:\"[^\"]*+\"|[^\s;,\"]++))*+)")
+_REL = re.compile(r";\s*+rel\s*+=\s*+(?:\"([^\"]*+)\"|([^\s;,\"]++))", re.IGNORECASE)
 
 
 def next_link(header: str) -> str | None:

@@ -403,7 +403,7 @@ class IntegratedApiService:
                 elif isinstance(value, BaseProvider):
                     self.register(value)
                 else:
-                    raise ConfigurationError(f"An entry point offers {type(value).__name__}, which is no provider.", hint="Give a BaseProvider, or the path of a manifest.")
+                    raise ConfigurationError(f"An entry point offers {type(value).__name__}, which is not a provider.", hint="Give a BaseProvider, or the path of a manifest.")
 
     def _registered(self) -> Registry:
         if self._registry is None:

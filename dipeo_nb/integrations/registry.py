@@ -175,7 +175,7 @@ class Registry:
                 return known[1]
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            raise ManifestError(f"{path} is no text in UTF-8.", hint="Save it as UTF-8.", path=str(path)) from None
+            raise ManifestError(f"{path} is not UTF-8 text.", hint="Save it as UTF-8.", path=str(path)) from None
         except OSError as error:
             raise failed("read", str(path), error) from error
         found = Found(_manifest(text, path, path.name if source == "package" else str(path)), path, source)
@@ -205,7 +205,7 @@ def _manifest(text: str, path: Path, shown: str) -> Manifest:
         raise ManifestError(f"{shown}: there is no document {str(value['openapi'])[:80]} beside it.", hint="Put it next to the manifest.", path=shown)
     below, _ = parsed(file.read_text(encoding="utf-8"), str(file))
     if not openapi.is_document(below):
-        raise ManifestError(f"{file} is no OpenAPI document.", hint="Give one of version 3.", path=str(file))
+        raise ManifestError(f"{file} is not an OpenAPI document.", hint="Give one of version 3.", path=str(file))
     made = openapi.manifest_data(below, str(file), name_of(path))
     own = over.get("operations")
     unknown = [key for key, item in (own.items() if isinstance(own, Mapping) else ()) if key not in made["operations"] and "path" not in (item or {})]
@@ -230,12 +230,12 @@ def variables_known(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, s
     """Variables that a user sets for a provider.
 
     Raises:
-        ConfigurationError: one is not known, or is no text.
+        ConfigurationError: one is not known, or is not a string.
     """
     known = (*manifest.variables, "base_url", "key")
     for name, value in given.items():
         if name not in known:
             raise ConfigurationError(f"{manifest.name} has no variable '{name:.80}'.", hint=f"It has: {', '.join(known)}.")
         if not isinstance(value, str) or not value.strip():
-            raise ConfigurationError(f"{manifest.name}: {name} is no text.", hint=f'Say {name}="…".')
+            raise ConfigurationError(f"{manifest.name}: {name} is not a string.", hint=f'Say {name}="…".')
     return {name: str(value).strip() for name, value in given.items()}

@@ -142,7 +142,7 @@ def rendered_json(template: str, names: Mapping[str, Any]) -> Any:
     """The value of a JSON text with templates in it: between quotes, values are escaped, elsewhere they are JSON.
 
     Raises:
-        TemplateError: a template fails with these values, or the text is no JSON then.
+        TemplateError: a template fails with these values, or the text is not JSON then.
     """
     text = _evaluated(lambda: _compiled(template, json_pieces=True).render(dict(names)), template)
     try:

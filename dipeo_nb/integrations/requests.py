@@ -133,7 +133,7 @@ def base_of(manifest: Manifest, given: Mapping[str, str]) -> str:
     """The base URL of a provider.
 
     Raises:
-        ConfigurationError: a variable in it is not set, or it is no address that a key can be sent to.
+        ConfigurationError: a variable in it is not set, or it is not an address that a key can be sent to.
     """
     base = given.get("base_url") or manifest.base_url
     variables = check_variables(manifest, given)
@@ -151,7 +151,7 @@ def base_of(manifest: Manifest, given: Mapping[str, str]) -> str:
     try:
         origin_of(base)
     except ValueError:
-        raise ConfigurationError(f"{manifest.name}: '{base[:100]}' is no address of a web server.", hint="Write it as https://host/path.") from None
+        raise ConfigurationError(f"{manifest.name}: '{base[:100]}' is not the address of a web server.", hint="Write it as https://host/path.") from None
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ConfigurationError(f"{manifest.name}: its base URL has more than server and path.", hint="Write it as https://host/path.")
     if parts.scheme == "http" and manifest.auth.kind != "none" and not names_this_network(parts.hostname or ""):

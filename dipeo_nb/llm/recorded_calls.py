@@ -61,7 +61,7 @@ def _read(recordings: Recordings, file: str) -> list[Any]:
     except (OSError, StorageError, ValueError) as error:
         raise _unusable(recordings, file, str(error)) from error
     if not isinstance(document, Mapping) or document.get("recording") != VERSION or not isinstance(document.get("results"), list):
-        raise _unusable(recordings, file, "it is no recording of a provider")
+        raise _unusable(recordings, file, "it is not a recording of a provider")
     return document["results"]
 
 

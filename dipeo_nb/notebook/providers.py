@@ -172,7 +172,7 @@ def provider(runtime: Runtime, source: str | os.PathLike[str] | BaseProvider, va
 
 
 def called(runtime: Runtime, provider: str, operation: str, parameters: Mapping[str, Any]) -> ProviderCall:
-    """A call; what is no parameter of the operation and the name of an option is that option."""
+    """A call; what is not a parameter of the operation and the name of an option is that option."""
     known = _service(runtime).accepted(provider, operation)
     taken = {name for name in OPTIONS if name in parameters and (known is None or name not in known)}
     options = {name: parameters[name] for name in taken}
@@ -183,7 +183,7 @@ def call(runtime: Runtime, name: str, parameters: Mapping[str, Any]) -> Provider
     """See `Session.call`."""
     given, dot, operation = name.partition(".")
     if not dot or not operation:
-        raise ValidationError(f"'{name:.80}' is no operation.", hint="Write it as provider.operation: dp.call(\"github.list_issues\", …).")
+        raise ValidationError(f"'{name:.80}' is not an operation.", hint="Write it as provider.operation: dp.call(\"github.list_issues\", …).")
     return called(runtime, given, operation, parameters)
 
 

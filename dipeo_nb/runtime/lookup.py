@@ -23,7 +23,7 @@ async def run_named(store: RunStore, run_id: str) -> RunSummary:
     rows = await store.runs(limit=sys.maxsize, nested=True)
     found = [r for r in rows if run_id and r.run_id.removeprefix(PREFIX).startswith(run_id.removeprefix(PREFIX))]
     if not found:
-        raise UserError(f"There is no run '{clean(run_id, 80)}'.", hint="See dp.runs() (dipeo-nb runs).")
+        raise UserError(f"There is no run '{clean(run_id, 80)}'.", hint="See dp.runs(), or `dipeo-nb runs`.")
     if len(found) > 1:
         length = short_length(r.run_id for r in found)
         names = [f"{short_id(r.run_id, length)} ({clean(r.diagram, 40)}, {ago(r.started_at, time.time())})" for r in found[:5]]

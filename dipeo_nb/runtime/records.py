@@ -24,7 +24,7 @@ async def diagram_and_start(
     """The diagram of a recorded run, as it was, and the first event; see `Runtime.recorded`."""
     events = await store.events(run_id, limit=1)
     if not events:
-        raise UserError(f"There is no run '{run_id}'.", hint="See dp.runs() (dipeo-nb runs).")
+        raise UserError(f"There is no run '{run_id}'.", hint="See dp.runs(), or `dipeo-nb runs`.")
     first = cast(ExecutionStarted, events[0].payload)
     if not isinstance(source := first.get("source"), Mapping):
         raise UserError(f"Run {run_id} was recorded without its diagram.", hint="Run the diagram again.")

@@ -8,7 +8,7 @@ from scripts import check_words
 from tests.support.source_tree import PACKAGE
 
 LEFT = {
-    "execution": 29,
+    "execution": 19,
 }  # fmt: skip
 """Room → phrases that are left in it. The numbers may only shrink; a room without any moves to `check_words.CLEAN`."""
 ROOMS = check_words.rooms()

@@ -269,7 +269,7 @@ def indexes(source: str, ast: Ast, _: Options) -> list[dict[str, Any]]:
     return [{"source": source, "names": names}] if names else []
 
 
-_MEMBER = re.compile(r"\s*(?:(?://[^\n]*|/\*.*?\*/)\s*)*(readonly\s+)?(?:'([^']*)'|\"([^\"]*)\"|([A-Za-z_$][\w$]*))\s*(\?)?\s*:", re.DOTALL)
+_MEMBER = re.compile(r"\s*+(?:(?://[^\n]*+|/\*(?:(?!\*/).)*+\*/)\s*+)*+(readonly\s++)?(?:'([^']*+)'|\"([^\"]*+)\"|([A-Za-z_$][\w$]*+))\s*+(\?)?\s*+:", re.DOTALL)
 
 
 def object_properties(text: str) -> list[dict[str, Any]]:

@@ -290,7 +290,7 @@ def events_of_lines(texts: Iterable[str]) -> Iterator[Event]:
     """The events that `lines` wrote.
 
     Raises:
-        EventBusError: a line is no event.
+        EventBusError: a line is not an event.
         StorageError: a big value is missing.
     """
     blobs: dict[str, str] = {}

@@ -14,7 +14,7 @@ from dipeo_nb.execution.state.rules import answered, check_claim, check_delete, 
 
 
 class InMemoryRunStore(RunStore):
-    """`RunStore` in memory. Of equal big values in payloads one is kept; whoever appends payloads must not change them afterwards."""
+    """`RunStore` in memory. Of equal big values in payloads one is kept; callers must not change them afterwards."""
 
     def __init__(self) -> None:
         self._runs: dict[str, PackedLog] = {}

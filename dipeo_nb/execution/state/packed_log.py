@@ -35,7 +35,7 @@ class PackedLog(Sequence[Event]):
             form: Any = seq, _NUMBERS[kind], at, node_id, payload
             try:
                 packed = marshal.dumps(form, _FORM)
-            except ValueError:  # some object that is no plain value
+            except ValueError:  # some object that is not a plain value
                 packed = None
             if packed is not None and len(packed) <= LIMIT:
                 self._events.append(packed)

@@ -133,7 +133,7 @@ def events_of(
     Args:
         references: has the seq of every event whose payload refers to blobs.
         blobs: hash → JSON of every blob that is referred to.
-        after, limit: as of `RunStore.events`; the first row may be a pack that begins before.
+        after, limit: see `RunStore.events`; the first row may be a pack that begins before.
 
     Raises:
         StorageError: a blob is missing, or a pack is damaged.

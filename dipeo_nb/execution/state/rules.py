@@ -118,7 +118,7 @@ def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:
 
 
 def taken_over(run_id: str, holder: str = "") -> StorageError:
-    """The error of whoever writes a run that somebody else has claimed since."""
+    """The error for a writer of a run that another process has claimed since."""
     return StorageError(
         f"Run {run_id} was taken over{f' by {holder}' if holder else ''} and goes on there.",
         hint="Look at it where it goes on, or later: dp.open_run(…).",

@@ -71,7 +71,7 @@ def snapshot_of(run_id: str, kind: str, row: Sequence[object], blobs: Mapping[st
     try:
         found = Resolver(blobs).payload(str(content))
         if not isinstance(found, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError("it is no mapping")
+            raise ValueError("it is not a mapping")
         return Snapshot(run_id, kind, int(str(version)), int(str(seq)), found)
     except (ValueError, TypeError, LookupError, RecursionError, StorageError) as error:
         _LOG.warning("Run %s: its snapshot is damaged and not used: %s", run_id, error)

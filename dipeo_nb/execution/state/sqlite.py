@@ -5,7 +5,7 @@ included); `sync="full"` survives a power cut too and costs a disk sync per appe
 own statement of both: https://sqlite.org/pragma.html#pragma_synchronous.
 
 A run belongs to the store object that began or claimed it. When its process is gone and the run has no final event, it is listed
-as `interrupted`; nothing is rewritten for that, so a run can still be resumed by whoever claims it. Whether a process of another
+as `interrupted`; nothing is rewritten for that, so a run can still be resumed by its next owner. Whether a process of another
 machine (or container) lives shows by its heartbeat alone. Each claim gives the run a new fencing token, which every append checks in
 its own transaction: who was thought dead, and is not, cannot write any more.
 """

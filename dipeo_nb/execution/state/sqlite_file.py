@@ -179,7 +179,7 @@ class RunFile:
         if self._unwritable is None and _identity(self.path) != self._opened:
             raise StorageError(
                 f"Run store {self.path}: the file was moved, replaced or deleted while it was open.",
-                hint="Put it back, or start the process (the kernel) anew; that makes a new file if there is none.",
+                hint="Put it back, or restart the process (the kernel), which makes a new file if there is none.",
                 operation="append",
                 path=str(self.path),
                 cause="moved",
@@ -248,7 +248,7 @@ class RunFile:
         return list(self.rows(query, values))
 
     def rows(self, query: str, values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-        """As `read`, row by row: whoever has seen enough reads no further."""
+        """As `read`, row by row: a caller that has seen enough reads no further."""
         if not storable(values):
             return
         try:
@@ -270,7 +270,7 @@ class RunFile:
         elif "unable to open" in text:  # what SQLite says of a WAL that it cannot make, among other things
             cause, hint = "permission", "Make the file and its folder accessible, or use another one (STATE_STORE_PATH)."
         elif "not a database" in text or "malformed" in text:
-            hint = "The file is damaged or is no database; it is left as it is. Move it away, or use another one (STATE_STORE_PATH)."
+            hint = "The file is damaged or is not a database; it is left as it is. Move it away, or use another one (STATE_STORE_PATH)."
         elif not isinstance(error, (sqlite3.Error, OSError)):
             hint = "Store JSON values: text, numbers, lists, mappings."
         elif is_busy(error):

@@ -145,7 +145,7 @@ def temporary_tables(connection: sqlite3.Connection) -> None:
     """Stand in for the tables that a file which cannot be written lacks: it is of an earlier version, or empty.
 
     Raises:
-        sqlite3.DatabaseError: the file is no run store.
+        sqlite3.DatabaseError: the file is not a run store.
     """
     present = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if present and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:

@@ -16,7 +16,7 @@ MOST_BLOCKS = 100
 """Blocks that one request appends."""
 LONGEST_TEXT = 2_000
 """Characters of one rich text."""
-_ID = re.compile(r"([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})(?:\?.*)?$", re.IGNORECASE)
+_ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})(?:\?|$)", re.IGNORECASE)
 
 
 async def read_page(call: Steps, parameters: Mapping[str, Any]) -> Any:

@@ -133,12 +133,12 @@ def test_a_program_that_is_no_server(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "no mapping `mcpServers`"),
-        ('{"mcpServers": {"x": 1}}', "x is no mapping"),
+        ('{"mcpServers": {"x": 1}}', "x is not a mapping"),
         ('{"mcpServers": {"x": {"args": []}}}', "needs a `command`"),
         ('{"mcpServers": {"x": {"command": "a", "args": "b"}}}', "list of texts"),
-        ('{"mcpServers": {"x": {"command": "a", "env": {"A": 1}}}}', "no mapping of texts"),
+        ('{"mcpServers": {"x": {"command": "a", "env": {"A": 1}}}}', "not a mapping of texts"),
         ('{"mcpServers": {"x": {"type": "sse", "url": "http://a"}}}', "given up"),
         ('{"mcpServers": {"x": {"type": "ws", "url": "http://a"}}}', "Use stdio or http"),
         ('{"mcpServers": {"x": {"url": "file:///etc"}}}', "no `url` of a web server"),

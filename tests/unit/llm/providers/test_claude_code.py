@@ -20,7 +20,7 @@ from dipeo_nb.errors import AuthError, LLMError, ProviderError, RateLimitError, 
 from dipeo_nb.llm import phases
 from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
 from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient, UnifiedClaudeCodeCustomClient, turns_of
-from dipeo_nb.llm.providers.claude_code.sessions import SESSIONS, told
+from dipeo_nb.llm.providers.claude_code.sessions import SESSIONS, first_prompt
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.memory import InMemoryAPIKeyService
 from tests.support import wire_anthropic as wire
@@ -390,5 +390,5 @@ def test_messages_become_turns():
     assert turns_of([user("a"), user("b"), model("c"), user("d")]) == ((("a\n\nb", "c"),), "d")
     assert turns_of([model("c"), ChatMessage("system", "s"), user("d")]) == ((("", "c"),), "d")
     assert turns_of([user("a"), model("b")]) == ((("a", "b"),), "Continue.")
-    assert told((), "d") == "d"
-    assert "[user]: a" in told((("a", "b"),), "d")
+    assert first_prompt((), "d") == "d"
+    assert "[user]: a" in first_prompt((("a", "b"),), "d")
