@@ -87,7 +87,8 @@ def used(clone: Repository, *commands: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def harmless(result: dict[str, Any], clone: Repository) -> None:
     """No connection, no program, nothing outside opened, nothing that steers a terminal."""
-    what = [event for event in result["events"] if not event[1].startswith("('-")]
+    own = "from dipeo_nb.workers.child import main"  # isolated: it imports nothing of the folder
+    what = [event for event in result["events"] if not event[1].startswith("('-") and not (event[0] == "subprocess.Popen" and own in event[1])]
     assert what == [], result["command"]
     for text in (result["out"], result["err"]):
         assert not HARMFUL.search(text), (result["command"], text)

@@ -602,6 +602,8 @@ def _is_own(world: World, kind: str, what: str) -> bool:
     data = os.path.join(os.path.dirname(world.base), "data")
     if what == data or what.startswith(f"{data}/"):
         return True
+    if what.startswith(BUILT_INTO) and "/__pycache__/" in what:  # modules that are imported when they are first used
+        return True
     return kind != "write" and (what.startswith(BUILT_INTO) or (kind == "load" and "/" not in what)) and not what.endswith(("/passwd", "/shadow", "/environ"))
 
 

@@ -35,8 +35,8 @@ def graphql_input_type_name(type_name: Any) -> str:
 def graphql_enum_value(value: Any) -> str:
     """A value as a name of GraphQL. Corrected: it does not begin with a digit, and is not one of the words that are none.
 
-    >>> graphql_enum_value("gpt-4 mini"), graphql_enum_value("4o"), graphql_enum_value("null")
-    ('GPT_4_MINI', '_4O', 'NULL')
+    >>> graphql_enum_value("very-small mini"), graphql_enum_value("4o"), graphql_enum_value("null")
+    ('VERY_SMALL_MINI', '_4O', 'NULL')
     """
     made = re.sub(r"[^A-Z0-9_]", "_", str(value).upper())
     return f"_{made}" if made[:1].isdigit() or not made else made

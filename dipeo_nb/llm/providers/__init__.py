@@ -19,7 +19,7 @@ from dipeo_nb.common.text import nearest
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.enums import LLMService
-from dipeo_nb.domain.llm_providers import BUILT_IN, facts_of, installed, normalize_service, services
+from dipeo_nb.domain.llm_providers import BUILT_IN, facts_of, normalize_service, services
 from dipeo_nb.domain.ports import LLMClient
 from dipeo_nb.errors import ConfigurationError, UnsupportedError, ValidationError
 from dipeo_nb.llm.core.types import AdapterConfig
@@ -68,8 +68,8 @@ def client_class(service: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     if client is not None:
         return client
-    if name in installed():
-        return _loaded(installed()[name])
+    if name in llm_providers.installed():
+        return _loaded(llm_providers.installed()[name])
     near = nearest(name, services())
     guess = f"Did you mean '{near}'? " if near else ""
     raise UnsupportedError(

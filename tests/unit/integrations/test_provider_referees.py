@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,20 +79,21 @@ def test_notion_client_sends_the_same(session: dp.Session):
     fake = FakeNotion()
     with serving(fake) as server:
         sdk = notion_client.Client(auth="ntn_test-token-12345", base_url=server.url, notion_version="2026-03-11")
-        notion = session.provider("notion", base_url=f"{server.url}/v1")
+        with contextlib.closing(sdk):
+            notion = session.provider("notion", base_url=f"{server.url}/v1")
 
-        def theirs() -> None:
-            source = sdk.databases.retrieve("db1")["data_sources"][0]["id"]
-            rows = list(notion_client.helpers.iterate_paginated_api(sdk.data_sources.query, data_source_id=source, page_size=100))
-            assert len(rows) == 250
+            def theirs() -> None:
+                source = sdk.databases.retrieve("db1")["data_sources"][0]["id"]
+                rows = list(notion_client.helpers.iterate_paginated_api(sdk.data_sources.query, data_source_id=source, page_size=100))
+                assert len(rows) == 250
 
-        first, second = both(server, theirs, lambda: notion.query_database(database_id="db1"))
-        assert [path for path, _ in first] == [path for path, _ in second]
-        assert [given.get("start_cursor") for _, given in first] == [given.get("start_cursor") for _, given in second]
-        properties = {"title": [{"type": "text", "text": {"content": TEXT}}]}
-        first, second = both(
-            server,
-            lambda: sdk.pages.create(parent={"type": "page_id", "page_id": "p1"}, properties=properties),
-            lambda: notion.create_page(page_id="p1", title=TEXT),
-        )
-        assert first == second
+            first, second = both(server, theirs, lambda: notion.query_database(database_id="db1"))
+            assert [path for path, _ in first] == [path for path, _ in second]
+            assert [given.get("start_cursor") for _, given in first] == [given.get("start_cursor") for _, given in second]
+            properties = {"title": [{"type": "text", "text": {"content": TEXT}}]}
+            first, second = both(
+                server,
+                lambda: sdk.pages.create(parent={"type": "page_id", "page_id": "p1"}, properties=properties),
+                lambda: notion.create_page(page_id="p1", title=TEXT),
+            )
+            assert first == second

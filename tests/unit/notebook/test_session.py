@@ -141,7 +141,7 @@ def test_functions_have_the_signature_of_the_methods():
     assert dp.start.__doc__ == Session.start.__doc__
 
 
-CLASSES = {"ChatMessage", "LLMRequest", "Path", "RunSummary", "os"}
+CLASSES = {"BaseProvider", "ChatMessage", "LLMRequest", "Path", "RunSummary", "os"}
 """Classes beside those of `dp` that parameters may be of."""
 
 

@@ -158,8 +158,8 @@ def test_nothing_without_the_token(served: Served):
         ({"diagram": "nothing"}, 404, "no diagram 'nothing'"),
         ({"diagram": "../../etc/passwd"}, 404, "passwd"),
         ({"diagram": "/etc/hostname"}, 404, "hostname"),
-        ({"diagram": HELLO}, 400, "named here, not sent"),
-        ({"diagram": "{}"}, 400, "named here, not sent"),
+        ({"diagram": HELLO}, 400, "sent by name, not by its text"),
+        ({"diagram": "{}"}, 400, "sent by name, not by its text"),
         ({"diagram": "hello", "inputs": {"x": "y" * 1_100_000}}, 413, "more than"),
     ],
 )

@@ -117,7 +117,7 @@ def test_an_event_is_waited_for(tmp_path: Path):
                 worker.start()
                 worker.join()
             assert run.result(20).output == {"repo": {"name": "mine"}, "by": "Eve"}
-        with pytest.raises(RunError, match="does not wait"):
+        with pytest.raises(RunError, match="not executing in this process"):
             run.signal("git.push")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dipeo_nb.domain.ports import ASTParserPort, IntegrationPort, IRBuilderPort
-from dipeo_nb.errors import InvalidDiagramError, NodeExecutionError, ValidationError
+from dipeo_nb.errors import NodeExecutionError, ValidationError
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
 
@@ -68,13 +68,6 @@ def test_they_are_the_ports():
     assert isinstance(Tracker(), IntegrationPort)
     assert isinstance(Parser(), ASTParserPort)
     assert isinstance(Builder(), IRBuilderPort)
-
-
-@pytest.mark.parametrize(("kind", "port"), [("integrated_api", "integrations"), ("typescript_ast", "typescript"), ("ir_builder", "ir")])
-def test_without_an_adapter_nothing_runs(tmp_path: Path, kind: str, port: str):
-    """Said before the run, with what to give."""
-    with pytest.raises(InvalidDiagramError, match=rf"need the service '{port}'.*dp\.Session\({port}=…\)"):
-        run(tmp_path, kind, {}, **{port: None})
 
 
 def test_an_operation_gets_its_rendered_configuration(tmp_path: Path):
