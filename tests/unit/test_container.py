@@ -430,7 +430,7 @@ def test_a_replay_leaves_the_services_it_borrows_open():
 PROTOCOLS = [
     p for p in vars(ports).values() if isinstance(p, type) and getattr(p, "_is_protocol", False) and p is not Protocol
 ]
-DEFAULTS = {"initialize", "cleanup", "versions", "answers", "drop_answer", "put_answer", "beat", "compact", "prepare", "scan", "attach_snapshot"}
+DEFAULTS = {"initialize", "cleanup", "versions", "answers", "drop_answer", "put_answer", "beat", "compact", "prepare", "scan", "attach_snapshot", "snapshot", "put_snapshot"}
 """Methods that a port has a body for, where it is not abstract."""
 
 
