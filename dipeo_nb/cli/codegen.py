@@ -19,8 +19,8 @@ from dipeo_nb.diagram.yaml_reader import yaml_value
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.terminal import new_console, new_table, safe, say
 
-app = typer.Typer()
-codegen = typer.Typer(help=COMMANDS["codegen"].help, no_args_is_help=True)
+app: typer.Typer = typer.Typer()
+codegen: typer.Typer = typer.Typer(help=COMMANDS["codegen"].help, no_args_is_help=True)
 app.add_typer(codegen, name="codegen")
 Sources = Annotated[str, typer.Argument(metavar="PATH", help="A file, or a folder with all below it (.ts, .tsx).")]
 Patterns = Annotated[

@@ -23,8 +23,8 @@ from dipeo_nb.integrations.description import description_of, operation_rows, pr
 from dipeo_nb.integrations.providers import IntegratedApiService
 from dipeo_nb.terminal import new_console, new_table, safe, say
 
-app = typer.Typer()
-providers = typer.Typer(help=COMMANDS["providers"].help, no_args_is_help=False)
+app: typer.Typer = typer.Typer()
+providers: typer.Typer = typer.Typer(help=COMMANDS["providers"].help, no_args_is_help=False)
 app.add_typer(providers, name="providers")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A provider, or the file of a manifest; see `dipeo-nb providers`.")]

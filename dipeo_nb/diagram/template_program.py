@@ -12,9 +12,9 @@ from jinja2.exceptions import SecurityError
 
 from dipeo_nb.common.text import known_names
 from dipeo_nb.diagram.metering import Meter, NotQuickError, metered
-from dipeo_nb.diagram.template_names import names_of
+from dipeo_nb.diagram.template_names import Names, names_of
 from dipeo_nb.diagram.template_sandbox import ENVIRONMENT, FILENAME, RECORD, Counted, Missing, check_refused, gathered
-from dipeo_nb.diagram.template_translator import Translator, parsed, short, syntax_errors
+from dipeo_nb.diagram.template_translator import Piece, Translator, parsed, short, syntax_errors
 from dipeo_nb.diagram.values import FALSE_WORDS, as_text, is_true, plain
 from dipeo_nb.errors import TemplateError
 
@@ -34,10 +34,11 @@ class Program:
 
     def __init__(self, template: str) -> None:
         translator = Translator(template)
+        self.pieces: tuple[Piece, ...]
         source, self.pieces = translator.run()
         self.lone: bool = translator.lone
         tree = parsed(source, template)
-        self.names = names_of(tree, template)
+        self.names: Names = names_of(tree, template)
         self.variables: tuple[str, ...] = self.names.all
         with syntax_errors(template):
             code: CodeType = ENVIRONMENT.compile(Counted().visit(tree), filename=FILENAME)
@@ -96,16 +97,16 @@ class Record:
         self, program: Program, context: Mapping[str, Any], keep: bool, place: Callable[[str], str] | None
     ) -> None:
         self.account: Meter = Meter()
-        self.pieces = program.pieces
+        self.pieces: tuple[Piece, ...] = program.pieces
         self.lone: bool = program.lone
-        self.place = place
+        self.place: Callable[[str], str] | None = place
         self.value: Any = NOTHING
         """The value of the last tag that had one."""
-        self.context = context
-        self.keep = keep
+        self.context: Mapping[str, Any] = context
+        self.keep: bool = keep
         self.missing: dict[str, None] = {}
         self.errors: dict[str, None] = {}
-        self.touched = False
+        self.touched: bool = False
         """Whether a missing value was printed or walked since the last tag."""
 
     def out(self, value: Any, number: int) -> str:

@@ -50,10 +50,10 @@ class LogPlaces:
         """Events that tell what runs of nodes had done before they finished."""
         self.prompts: dict[str, int] = {}
         """request_id → number of the event that asked."""
-        self.asked = OpenQuestions()
-        self.began = 0.0
+        self.asked: OpenQuestions = OpenQuestions()
+        self.began: float = 0.0
         """When the run began, or was resumed last."""
-        self.failing = False
+        self.failing: bool = False
         """A node has failed, and the run with it: the node runs again when the run is resumed, which its progress does not know."""
 
     def take(self, event: Event) -> None:

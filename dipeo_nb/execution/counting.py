@@ -41,27 +41,30 @@ class Counting:
     """Takes the events of one run, in order, from the first on."""
 
     def __init__(self) -> None:
-        self.diagram = self.run_id = ""
+        self.diagram: str = ""
+        self.run_id: str = ""
         self.labels: dict[str, str] = {}
         self.status: str = Status.PENDING
         self.error: Mapping[str, Any] | None = None
         self.total_s: float | None = None
-        self.begun_at = self.latest_at = self.worked_s = 0.0
-        self.resumed = 0
+        self.begun_at: float = 0.0
+        self.latest_at: float = 0.0
+        self.worked_s: float = 0.0
+        self.resumed: int = 0
         self.reached: Mapping[str, str] = {}
         self.open: dict[str, NodeRun] = {}
-        self.table = NodeRunTable()
-        self.waits = Waits(self.table)
+        self.table: NodeRunTable = NodeRunTable()
+        self.waits: Waits = Waits(self.table)
         self.allowed: int | None = None
         """Nodes at work at the same time, as the run began."""
         self.parallelism: int | None = None
         """The same for the part of the run now counted."""
-        self.lost_s = 0.0
+        self.lost_s: float = 0.0
         self.asked: dict[str, tuple[str, float]] = {}
         self.children: set[str] = set()
         self.paid: defaultdict[str, list[UsageData]] = defaultdict(list)
         """Calls of the run in flight of a node."""
-        self.most_at_once = 0
+        self.most_at_once: int = 0
 
     def take(self, event: Event) -> None:
         match event.type:

@@ -26,7 +26,7 @@ from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
-from dipeo_nb.domain.ports import CodeRunner, RunGate
+from dipeo_nb.domain.ports import CodeRunner, RunGate, Services
 from dipeo_nb.errors import DipeoError, RunAbortedError, RunInterruptedError
 from dipeo_nb.execution import handlers, live, record, run_log, schedule
 from dipeo_nb.execution.background import Background
@@ -40,7 +40,7 @@ from dipeo_nb.execution.journal import Journal, Timeline
 from dipeo_nb.execution.memory import ConversationLog
 from dipeo_nb.execution.node_runner import NodeRunner
 from dipeo_nb.execution.persons import Persons
-from dipeo_nb.execution.progress import goes_on
+from dipeo_nb.execution.progress import RunProgress, goes_on
 from dipeo_nb.execution.questions import Questions
 from dipeo_nb.execution.recovery import Recovered, begun
 from dipeo_nb.execution.run_options import RunOptions
@@ -79,11 +79,12 @@ class Execution:
     ) -> None:
         self.plan = plan
         self.gate = gate
-        self.services = services = gate.services
+        self.services: Services = gate.services
+        services = self.services
         options = options or RunOptions()
-        self.options = replace(options, variables=run_inputs(options.variables)) if options.variables else options
+        self.options: RunOptions = replace(options, variables=run_inputs(options.variables)) if options.variables else options
         self.parent = parent
-        self.run_id = recovered.run_id if recovered else run_id or services.clock.new_id("exec_")
+        self.run_id: str = recovered.run_id if recovered else run_id or services.clock.new_id("exec_")
         self.error: DipeoError | None = None
         """Why the run failed, as it can be raised."""
         self._monotonic = services.clock.monotonic
@@ -91,8 +92,8 @@ class Execution:
         self._secretive = redactor(names) is not names
         """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
         self._recovered = recovered
-        self.progress = begun(plan, self.options, recovered, log)
-        self.journal = Journal(
+        self.progress: RunProgress = begun(plan, self.options, recovered, log)
+        self.journal: Journal = Journal(
             services,
             RunState.fresh(self.run_id, plan.name, {n.id: redactor(n.label) for n in plan.nodes}),
             Timeline(
@@ -106,7 +107,7 @@ class Execution:
             on_failure=self._wake,
         )
         self.journal.begin(self.progress, recovered)
-        self.questions = Questions(
+        self.questions: Questions = Questions(
             services.store,
             self.run_id,
             self.options.interaction,

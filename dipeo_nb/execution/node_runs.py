@@ -30,12 +30,19 @@ class NodeRunTable:
         self.nodes: list[tuple[str, str, str]] = []
         """(id, label, type) of each node."""
         self.statuses: list[str] = []
-        self.node, self.status = array("q"), array("q")
-        self.run, self.after = array("q"), array("q")
-        self.ready, self.started, self.ended, self.cut = array("d"), array("d"), array("d"), array("d")
+        self.node: array[int] = array("q")
+        self.status: array[int] = array("q")
+        self.run: array[int] = array("q")
+        self.after: array[int] = array("q")
+        self.ready: array[float] = array("d")
+        self.started: array[float] = array("d")
+        self.ended: array[float] = array("d")
+        self.cut: array[float] = array("d")
         self._sources: dict[str, int] = {}
         self.source_ids: list[str] = []
-        self.sources, self.source_runs, self.ends_of_inputs = array("q"), array("q"), array("q")
+        self.sources: array[int] = array("q")
+        self.source_runs: array[int] = array("q")
+        self.ends_of_inputs: array[int] = array("q")
         """(node, run) of each input, and for each run of a node where its inputs end."""
         self.rare: dict[int, dict[str, Any]] = {}
 
@@ -85,7 +92,7 @@ class NodeRun:
 
     def __init__(self, table: NodeRunTable, place: int) -> None:
         self._table = table
-        self.place = place
+        self.place: int = place
         """Its number, in the order in which runs of nodes started, from 0."""
 
     @property

@@ -81,7 +81,7 @@ class RunProgress:
         """Runs of nodes that may begin, in the order in which they became ready."""
         self.outputs: dict[int, dict[int, Output]] = {}
         """By node and run, as long as an edge can ask for them."""
-        self.begun = BegunWork()
+        self.begun: BegunWork = BegunWork()
         self.attempts: Counter[NodeRunKey] = Counter()
         """How often runs were begun that were cut off."""
         self.lost: set[NodeRunKey] = set()
@@ -89,14 +89,14 @@ class RunProgress:
         self.working: dict[int, schedule.RunNode] = {}
         """Nodes at work, and which run of theirs."""
         self.finish: schedule.Finish | None = None
-        self.worked_ms = 0.0
+        self.worked_ms: float = 0.0
         """Milliseconds at work before the run was cut off."""
         self.max_visits = max_visits
-        self.scheduler = schedule.Scheduler(plan, max_visits=max_visits)
+        self.scheduler: schedule.Scheduler = schedule.Scheduler(plan, max_visits=max_visits)
         nodes = plan.nodes
         self._sources = [(edge, nodes[edge.source].id, nodes[edge.source].label) for edge in plan.edges]
         """Of each edge: it, and the id and label of where it comes from."""
-        self.shares_code = code_state.any_shares(plan)
+        self.shares_code: bool = code_state.any_shares(plan)
         """Whether the code of a node may assign what others see."""
         self._assigned: dict[int, code_state.View] = {}
         """What code had assigned when a node last finished or passed its output on; empty without such code."""

@@ -96,7 +96,7 @@ class ManifestProvider:
         source: str = "package",
     ) -> None:
         self.manifest = manifest
-        self.name = manifest.name
+        self.name: str = manifest.name
         self.source = source
         self._hooks = hooks
         self._given = dict(given or {})
@@ -105,7 +105,7 @@ class ManifestProvider:
         self._known_undone: set[str] = set()
         """Stamps of failed calls that were certainly not carried out."""
         service = self._given.get("key") or key_service or manifest.auth.key or manifest.name
-        self.authorizer = Authorizer(
+        self.authorizer: Authorizer = Authorizer(
             manifest, service, variables_of(manifest, self._given), keys=surroundings.keys, http=surroundings.http,
             clock=surroundings.clock, locks=surroundings.locks, hook=self._hook(manifest.auth.hook),
         )  # fmt: skip

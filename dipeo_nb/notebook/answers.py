@@ -22,7 +22,7 @@ class BatchResults(list["Answer | LLMError"]):
 
     def __init__(self, answers: Sequence[Answer | LLMError], prompts: Sequence[str]) -> None:
         super().__init__(answers)
-        self.prompts = list(prompts)
+        self.prompts: list[str] = list(prompts)
 
     @property
     def failed(self) -> list[tuple[int, LLMError]]:

@@ -39,7 +39,7 @@ class RecordCheck:
 
     def __init__(self, signatures: Signatures) -> None:
         self.first: Event | None = None
-        self.holds = True
+        self.holds: bool = True
         """Whether all events that data is read from are signed by this user, and unchanged."""
         self.signatures = signatures
         self._objects: set[str] = set()

@@ -68,7 +68,7 @@ class Runtime(InitializationMixin):
         **overrides: Any,
     ) -> None:
         super().__init__()
-        self.settings = settings or get_settings()
+        self.settings: Settings = settings or get_settings()
         imports.guard(self.settings.base_dir)
         if services is None:
             given = {name for name, service in overrides.items() if service is not None}
@@ -79,14 +79,14 @@ class Runtime(InitializationMixin):
             for name in given:
                 if (service := getattr(services, name)) is not None:
                     check_service(name, service)
-        self.replaced = frozenset(given)
+        self.replaced: frozenset[str] = frozenset(given)
         """Names of the services that were given, instead of those that the settings name."""
-        self.router = MessageRouter(services.store, services.bus, apart=True)
-        self.trust = Trust(self.settings)
+        self.router: MessageRouter = MessageRouter(services.store, services.bus, apart=True)
+        self.trust: Trust = Trust(self.settings)
         self._telemetry = telemetry(self.settings)
         self._traced: Subscription | None = None
         self._lifecycle = ServiceLifecycle(services, given=given, borrowed=borrowed)
-        self.services = self._lifecycle.opened_on_use(lambda: self.is_initialized, self.ensure_initialized)
+        self.services: Services = self._lifecycle.opened_on_use(lambda: self.is_initialized, self.ensure_initialized)
 
     async def initialize(self) -> None:
         """Open the run store, the bus and every service that was given, each once, those first that others need.

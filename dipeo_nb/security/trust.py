@@ -67,9 +67,9 @@ class Trust:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.store = TrustStore(settings.data_dir)
-        self.signatures = Signatures(self.store.signing_key)
-        self.base = settings.base_dir.resolve()
+        self.store: TrustStore = TrustStore(settings.data_dir)
+        self.signatures: Signatures = Signatures(self.store.signing_key)
+        self.base: Path = settings.base_dir.resolve()
 
     # Decisions.
 

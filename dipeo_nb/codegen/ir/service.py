@@ -28,8 +28,8 @@ class IRBuilderService:
     """
 
     def __init__(self, registry: IRBuilderRegistry | None = None, cache: IRCache | None = None) -> None:
-        self.registry = registry or IRBuilderRegistry()
-        self.cache = cache or IRCache()
+        self.registry: IRBuilderRegistry = registry or IRBuilderRegistry()
+        self.cache: IRCache = cache or IRCache()
 
     async def build(self, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return {"data": …, "metadata": …}; with the output format json or yaml, the keys of the data stand beside them, as templates
