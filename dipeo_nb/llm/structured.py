@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, PydanticUserError, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import to_json
 
@@ -69,6 +69,14 @@ def adapter_of(response_format: Any) -> TypeAdapter[Any]:
 
 def _no_format(response_format: Any, error: Exception) -> ValidationError:
     kind = response_format if isinstance(response_format, type) else type(response_format)
+    if isinstance(error, PydanticUserError) and error.code == "class-not-fully-defined":
+        try:  # pydantic does not say which name is missing
+            with user_code.contained():
+                get_type_hints(response_format)
+        except TypeError:
+            pass  # what is made of several types has no annotations of its own
+        except Exception as missing:  # noqa: BLE001 - whatever evaluating an annotation raises is the reason
+            error = missing
     said = (user_code.failure_text(error).splitlines() or [""])[0][:200].rstrip(".")
     return ValidationError(
         f"A response format is a type or a JSON schema, which {kind.__name__} is not: {said}.",

@@ -129,7 +129,7 @@ def test_what_needs_nothing_stays():
 
 
 def test_an_unknown_name_is_an_error():
-    with pytest.raises(ValidationError, match=r"Nowhere|Lost"):
+    with pytest.raises(ValidationError, match="Nowhere"):
         schema_of(Lost)
 
 
