@@ -237,6 +237,12 @@ class Redactor:
         """For a text that comes in pieces."""
         return Stream(self)
 
+    def without_known(self, text: str) -> str:
+        """The text with `[hidden]` for the secrets that are known; the shapes of keys are left."""
+        for secret in self.known:
+            text = text.replace(secret, HIDDEN)
+        return text
+
     def unfinished(self, text: str) -> int:
         """Index from which *text* may be the beginning of a secret; its length when there is none."""
         cut = _open(text)
@@ -280,9 +286,7 @@ class Redactor:
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):
-            for secret in self.known:
-                value = value.replace(secret, HIDDEN)
-            return _SHAPES.sub(HIDDEN, value)
+            return _SHAPES.sub(HIDDEN, self.without_known(value))
         if isinstance(value, Mapping):
             return {self(name): self(item) for name, item in value.items()}
         return tuple(map(self, value)) if isinstance(value, tuple) else [self(item) for item in value]
@@ -299,7 +303,7 @@ class Redactor:
     def _beginning(self, value: Any) -> Any:
         if type(value) is not str or len(value) <= LONGEST_CARRIED // 10:
             return b"" if type(value) is bytes else value
-        begin = value[: LONGEST_CARRIED // 10]
+        begin = self.without_known(value[: LONGEST_CARRIED // 10])  # first, so that the cut goes through none of them
         return f"{begin[: self.unfinished(begin)]}…"  # half a secret would not be found
 
     def _mended(self, error: BaseException) -> bool:
@@ -346,8 +350,7 @@ class Stream:
         return self._fed(text)
 
     def _fed(self, text: str, half: str = "") -> str:
-        for secret in self._redactor.known:
-            text = text.replace(secret, HIDDEN)
+        text = self._redactor.without_known(text)
         cut = max(self._redactor.unfinished(self._inside + text) - len(self._inside), 0)
         if len(text) - cut > LONGEST_HELD:
             cut = len(text)

@@ -132,6 +132,15 @@ def test_a_cause_that_cannot_be_mended_is_cut_off():
     assert error.__cause__ is None
 
 
+def test_a_cut_goes_through_no_secret_whose_end_may_begin_another():
+    """A whole secret at the place of the cut is hidden, although its last letter is the first of another one."""
+    redact = Redactor([KNOWN, f"{KNOWN[-1]}-begins-another-secret"])
+    error = ValueError(f"{'x' * (9_999 - len(KNOWN))} {KNOWN} {'y ' * 500_000}")
+    redact.error(error)
+    assert KNOWN[:6] not in str(error)
+    assert len(str(error)) < 20_000
+
+
 def test_errors_that_carry_much_keep_the_beginning(monkeypatch: pytest.MonkeyPatch):
     """Of the texts that belong to an error and to its causes nothing long is looked through or kept, and no half of a secret."""
     looked_through: list[int] = []
