@@ -21,6 +21,7 @@ from dipeo_nb.container import build
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.integrations.description import description_of, operation_rows, provider_row, signature_of
 from dipeo_nb.integrations.providers import IntegratedApiService
+from dipeo_nb.integrations.registry import SUFFIXES
 from dipeo_nb.terminal import new_console, new_table, safe, say
 
 app: typer.Typer = typer.Typer()
@@ -151,7 +152,7 @@ def _split(service: IntegratedApiService, name: str) -> tuple[str, str | None]:
     """The provider and the operation that a name means; a manifest is registered."""
     path, _, operation = name.rpartition(".")
     for file, rest in ((name, None), (path, operation)):
-        if file.endswith((".yaml", ".yml", ".json")):
+        if file.endswith(SUFFIXES):
             return service.add(from_home(file).resolve()), rest
     provider, _, operation = name.partition(".")
     return provider, operation or None

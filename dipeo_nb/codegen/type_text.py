@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -161,18 +161,18 @@ class _Reader:
         return Type("function", "..." if variable else "", (*parts, returned))
 
     def _union(self, depth: int) -> Type:
-        self._take("|")
-        parts = [self._intersection(depth)]
-        while self._take("|"):
-            parts.append(self._intersection(depth))
-        return parts[0] if len(parts) == 1 else Type("union", "", tuple(parts))
+        return self._joined("union", "|", self._intersection, depth)
 
     def _intersection(self, depth: int) -> Type:
-        self._take("&")
-        parts = [self._suffixed(depth)]
-        while self._take("&"):
-            parts.append(self._suffixed(depth))
-        return parts[0] if len(parts) == 1 else Type("intersection", "", tuple(parts))
+        return self._joined("intersection", "&", self._suffixed, depth)
+
+    def _joined(self, kind: str, sign: str, part: Callable[[int], Type], depth: int) -> Type:
+        """Parts between signs, of which one may stand before the first."""
+        self._take(sign)
+        parts = [part(depth)]
+        while self._take(sign):
+            parts.append(part(depth))
+        return parts[0] if len(parts) == 1 else Type(kind, "", tuple(parts))
 
     def _suffixed(self, depth: int) -> Type:
         if self._next() in ("keyof", "unique", "typeof", "infer", "readonly"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -64,15 +64,12 @@ def moved_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         homes: name → full name of the module that has it, with `:NAME` when it has another name there.
     """
 
-    def attribute(name: str) -> Any:
-        if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, _, now = homes[name].partition(":")
-        what = f"import {now}" if now else "import it"
-        warnings.warn(f"{package}.{name} is deprecated; {what} from {module}.", DeprecationWarning, stacklevel=2)
-        return getattr(importlib.import_module(module), now or name)
 
-    return attribute
+    def home(name: str) -> tuple[str, str, str]:
+        module, _, now = homes[name].partition(":")
+        return module, now or name, f"import {now or 'it'} from {module}"
+
+    return _former(package, homes, home)
 
 
 def renamed(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
@@ -83,10 +80,17 @@ def renamed(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         names: former name → name.
     """
 
+    return _former(package, names, lambda name: (package, names[name], f"it is called {names[name]}"))
+
+
+def _former(package: str, known: Collection[str], home: Callable[[str], tuple[str, str, str]]) -> Callable[[str], Any]:
+    """A `__getattr__` for *known* names; *home* gives the module that has one, its name there, and what to do instead."""
+
     def attribute(name: str) -> Any:
-        if name not in names:
+        if name not in known:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        warnings.warn(f"{package}.{name} is deprecated; it is called {names[name]}.", DeprecationWarning, stacklevel=2)
-        return getattr(importlib.import_module(package), names[name])
+        module, now, instead = home(name)
+        warnings.warn(f"{package}.{name} is deprecated; {instead}.", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(module), now)
 
     return attribute

@@ -20,7 +20,7 @@ from dipeo_nb.integrations import limits
 from dipeo_nb.integrations.answers import error_of, value_of
 from dipeo_nb.integrations.authorization import Authorizer
 from dipeo_nb.integrations.manifest import Effect, Limit, Manifest, Operation, Retry
-from dipeo_nb.integrations.requests import Request
+from dipeo_nb.integrations.requests import Request, other_server
 
 JITTER = 0.1
 
@@ -187,11 +187,7 @@ class Caller:
         facts = {**error.facts, "attempts": attempts}
         if error.facts.get("cause") in ("not_granted", "private_address"):
             wanted = str(error.facts.get("wanted", "")).removeprefix("net=")
-            raise IntegrationError(
-                f"{name}: {self._manifest.name} leads to {wanted or 'a server'}, which is none of its servers.",
-                hint="Nothing was sent there. If that server belongs to it, add it to `hosts` of the manifest.",
-                cause="other_server",
-            ) from None
+            raise other_server(f"{name}: {self._manifest.name} leads to {wanted or 'a server'}, which is none of its servers.") from None
         if "sent" not in error.facts:  # an answer came, and cannot be used
             raise type(error)(f"{name}: {error.message}", hint=error.hint, **facts) from None
         shown = ProviderUnavailableError(f"{name}: {error.message}", hint=error.hint, **facts)

@@ -227,11 +227,13 @@ def check_server(manifest: Manifest, url: str, servers: frozenset[str]) -> None:
     except ValueError:
         server = url.partition("?")[0][:100]
     if server not in servers:
-        raise IntegrationError(
-            f"{manifest.name} leads to {server}, which is none of its servers ({', '.join(sorted(servers))}).",
-            hint="Nothing was sent there. If that server belongs to it, add it to `hosts` of the manifest.",
-            cause="other_server",
-        )
+        raise other_server(f"{manifest.name} leads to {server}, which is none of its servers ({', '.join(sorted(servers))}).")
+
+
+def other_server(message: str) -> IntegrationError:
+    """The error for an address, or a redirect, that leads elsewhere."""
+    hint = "Nothing was sent there. If that server belongs to it, add it to `hosts` of the manifest."
+    return IntegrationError(message, hint=hint, cause="other_server")
 
 
 def _content(operation: Operation, names: Mapping[str, Any], body: Any, form: Any) -> tuple[str | bytes | None, str]:

@@ -16,6 +16,7 @@ from dipeo_nb.diagram.labels import clean
 from dipeo_nb.errors import ConfigurationError, DipeoError, ValidationError
 from dipeo_nb.integrations.description import description_of, operation_rows, provider_row, signature_of, tool_signature
 from dipeo_nb.integrations.providers import BaseProvider
+from dipeo_nb.integrations.registry import SUFFIXES
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.tables import Table
 
@@ -158,7 +159,7 @@ def provider(runtime: Runtime, source: str | os.PathLike[str] | BaseProvider, va
     if isinstance(source, BaseProvider):
         service.register(source)
         name = source.name
-    elif isinstance(source, os.PathLike) or str(source).endswith((".yaml", ".yml", ".json")):
+    elif isinstance(source, os.PathLike) or str(source).endswith(SUFFIXES):
         path = from_home(source)
         path = path if path.is_absolute() else runtime.settings.base_dir / path
         if not Path(path).is_file():

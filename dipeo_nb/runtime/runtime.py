@@ -159,21 +159,7 @@ class Runtime(InitializationMixin):
         """
         document = diagram if isinstance(diagram, Diagram) else load(diagram, base_dir=self.settings.base_dir)
         plan = self.compile(document)
-        return Prepared(plan, self.gate(document, plan, say=trust, allow=allow, foreign=foreign, model=model, by=by))
-
-    def gate(
-        self,
-        document: Diagram,
-        plan: Plan,
-        *,
-        say: Say = None,
-        allow: Allow | None = None,
-        foreign: bool = False,
-        model: str | None = None,
-        by: str = "",
-    ) -> Gate:
-        """The gate of a run; see `prepare`."""
-        return self._gates.gate(document, plan, say=say, allow=allow, foreign=foreign, model=model, by=by)
+        return Prepared(plan, self._gates.gate(document, plan, say=trust, allow=allow, foreign=foreign, model=model, by=by))
 
     @property
     def _gates(self) -> Gates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.codegen.typescript.comments import description, is_jsdoc, tags
@@ -103,13 +104,9 @@ class Members:
         methods: list[Method] = []
         indexes: list[IndexSignature] = []
         signatures: list[Signature] = []
-        comment: Node | None = None
-        for node in [] if body is None else body.named_children:
+        for node, comment in _commented(body):
             made: Any = None
             match node.type:
-                case "comment":
-                    comment = node
-                    continue
                 case "property_signature":
                     made = self._property(node)
                     properties.append(made)
@@ -127,7 +124,6 @@ class Members:
                     pass
             if made:
                 self.document(made, comment)
-            comment = None
         return {"properties": properties, "methods": methods, "indexSignatures": indexes, "signatures": signatures}
 
     def _property(self, node: Node) -> Property:
@@ -177,14 +173,8 @@ class Members:
         methods: list[ClassMethod] = []
         constructors: list[ClassMethod] = []
         indexes: list[IndexSignature] = []
-        comment: Node | None = None
-        for node in [] if body is None else body.named_children:
+        for node, comment in _commented(body):
             made: Any = None
-            if node.type == "comment":
-                comment = node
-                continue
-            if node.type == "decorator":  # stands between the comment and the member
-                continue
             if node.type == "public_field_definition":
                 made = self._class_property(node)
                 properties.append(made)
@@ -197,7 +187,6 @@ class Members:
                     indexes.append(made)
             if made:
                 self.document(made, comment)
-            comment = None
         return {"properties": properties, "methods": methods, "constructors": constructors, "indexSignatures": indexes}
 
     def _class_property(self, node: Node) -> ClassProperty:
@@ -253,6 +242,17 @@ def _parameter(name: str) -> Parameter:
 
 def _of(node: Node | None, kind: str) -> list[Node]:
     return [] if node is None else [child for child in node.named_children if child.type == kind]
+
+
+def _commented(body: Node | None) -> Iterator[tuple[Node, Node | None]]:
+    """The members of a body, each with the comment before it; decorators stand between the two."""
+    comment: Node | None = None
+    for node in [] if body is None else body.named_children:
+        if node.type == "comment":
+            comment = node
+        elif node.type != "decorator":
+            yield node, comment
+            comment = None
 
 
 def _marks(node: Node) -> tuple[bool, bool]:
