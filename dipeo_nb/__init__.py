@@ -20,13 +20,15 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common.moved import MovedModules
+
 if TYPE_CHECKING:
     from dipeo_nb import codegen, testing
     from dipeo_nb.config import Settings, get_settings, override_settings
     from dipeo_nb.diagram.document import Diagram
     from dipeo_nb.domain.budget import Budget
     from dipeo_nb.errors import DiagramError, DipeoError, RunAbortedError, RunError, ServiceError, TrustError, UserError
-    from dipeo_nb.execution.functions import node
+    from dipeo_nb.execution.function_nodes import node
     from dipeo_nb.llm.recording import Recordings, recording
     from dipeo_nb.notebook.answer import Answer
     from dipeo_nb.notebook.chat import LLM, tool
@@ -55,6 +57,29 @@ if TYPE_CHECKING:
     from dipeo_nb.notebook.session import Session
 
 __version__ = "0.1.0"
+
+# Modules that have another name since 0.1.0; for one release they lead on.
+MovedModules(
+    __name__,
+    {
+        "execution.fold": "dipeo_nb.execution.run_state",
+        "execution.run_log": "dipeo_nb.execution.log_capture",
+        "execution.memory": "dipeo_nb.execution.conversation",
+        "execution.compare": "dipeo_nb.execution.run_diff",
+        "execution.failures": "dipeo_nb.execution.run_errors",
+        "execution.signals": "dipeo_nb.execution.external_events",
+        "execution.commands": "dipeo_nb.execution.child_process",
+        "execution.functions": "dipeo_nb.execution.function_nodes",
+        "llm.pool": "dipeo_nb.llm.client_pool",
+        "llm.stream": "dipeo_nb.llm.streaming",
+        "llm.recorded": "dipeo_nb.llm.cassette",
+        "common.scrub": "dipeo_nb.common.redaction",
+        "common.operations": "dipeo_nb.common.operation_log",
+        "events.memory": "dipeo_nb.events.in_memory",
+        "storage.memory": "dipeo_nb.storage.in_memory",
+        "diagram.given_names": "dipeo_nb.diagram.name_analysis",
+    },
+).install()
 
 # A library says nothing until the application sets logging up; errors are raised as well.
 logging.getLogger("dipeo_nb").addHandler(logging.NullHandler())
@@ -85,7 +110,7 @@ _HOMES = {
     "load": "dipeo_nb.notebook.loading",
     "models": "dipeo_nb.notebook.facade",
     "nest": "dipeo_nb.notebook.facade",
-    "node": "dipeo_nb.execution.functions",
+    "node": "dipeo_nb.execution.function_nodes",
     "open_run": "dipeo_nb.notebook.facade",
     "override_settings": "dipeo_nb.config",
     "provider": "dipeo_nb.notebook.facade",

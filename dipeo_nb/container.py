@@ -14,8 +14,8 @@ from dipeo_nb.codegen.services import BuilderService, ParserService
 from dipeo_nb.common import lazy
 from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.open_on_use import call_lifecycle
+from dipeo_nb.common.redaction import redact_logs_of_libraries, redactor
 from dipeo_nb.common.root import own_root
-from dipeo_nb.common.scrub import redact_logs_of_libraries, redactor
 from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
 from dipeo_nb.domain.ports import (
     APIKeyPort,
@@ -42,7 +42,7 @@ from dipeo_nb.execution.state.sqlite import SqliteRunStore
 
 if TYPE_CHECKING:
     from dipeo_nb.diagram import templates
-    from dipeo_nb.events import memory as event_memory
+    from dipeo_nb.events import in_memory as event_memory
     from dipeo_nb.events import redis as event_redis
     from dipeo_nb.events import telemetry as opentelemetry
     from dipeo_nb.execution import code_runner
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 else:
     # A command that only lists runs opens a run store, and no other service.
     templates = lazy.module("dipeo_nb.diagram.templates")
-    event_memory = lazy.module("dipeo_nb.events.memory")
+    event_memory = lazy.module("dipeo_nb.events.in_memory")
     code_runner = lazy.module("dipeo_nb.execution.code_runner")
     http = lazy.module("dipeo_nb.integrations.http")
     on_use = lazy.module("dipeo_nb.integrations.on_use")

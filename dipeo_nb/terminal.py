@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dipeo_nb.common import lazy
 from dipeo_nb.common.moved import moved_names
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import money, visible
 from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.domain.enums import EventType, Status
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
     from dipeo_nb.domain.events import Event
     from dipeo_nb.domain.ports import Question
-    from dipeo_nb.execution import fold
+    from dipeo_nb.execution import run_state
     from dipeo_nb.execution.engine import Execution
-    from dipeo_nb.execution.fold import RunState
     from dipeo_nb.execution.replay import Replay
+    from dipeo_nb.execution.run_state import RunState
 else:
-    fold = lazy.module("dipeo_nb.execution.fold")  # not for `--help`, nor for a line that is said
+    run_state = lazy.module("dipeo_nb.execution.run_state")  # not for `--help`, nor for a line that is said
 
 
 # What a run looks like.
@@ -85,7 +85,7 @@ class Lines(View):
     """One line per start and end of a node, for logs and pipes; repeated results of a loop are counted."""
 
     def __init__(self) -> None:
-        self.state: RunState = fold.RunState()
+        self.state: RunState = run_state.RunState()
         self._progress: dict[str, int] = {}
         self._latest: dict[str, str] = {}
         """The latest result of each node, as it is shown."""
@@ -160,7 +160,7 @@ class Live(View):
     """Minimum seconds between two drawings."""
 
     def __init__(self) -> None:
-        self.state: RunState = fold.RunState()
+        self.state: RunState = run_state.RunState()
         self.console: Any = new_console()
         self._drawn = 0.0
         self._note = ""

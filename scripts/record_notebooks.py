@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT))  # for `tests`: the servers are those that the cli
 from dipeo_nb.common.root import Root  # noqa: E402
 from dipeo_nb.config import get_settings, ollama_address  # noqa: E402
 from dipeo_nb.domain.chat import TokenUsage  # noqa: E402
+from dipeo_nb.llm.cassette import name_of, read, written  # noqa: E402
 from dipeo_nb.llm.pricing import cost_usd  # noqa: E402
-from dipeo_nb.llm.recorded import name_of, read, written  # noqa: E402
 from tests.support.wire_openai import Call  # noqa: E402
 from tests.support.wire_protocols import WIRES  # noqa: E402
 

@@ -26,22 +26,22 @@ from dipeo_nb.container import run_store
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.errors import ValidationError
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.run_list import listed, recorded_states
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.snapshots import read_run, recorded_state
 from dipeo_nb.terminal import new_console, new_table, safe, say
 
 if TYPE_CHECKING:
     from dipeo_nb import runtime as runtimes
     from dipeo_nb.execution import asked as questions
-    from dipeo_nb.execution import compare as comparing
     from dipeo_nb.execution import metrics as measuring
     from dipeo_nb.execution import nested as nested_runs
+    from dipeo_nb.execution import run_diff as comparing
     from dipeo_nb.execution.state import blobs
     from dipeo_nb.runtime import Runtime, lookup
 else:  # listing runs needs none
     runtimes = lazy.module("dipeo_nb.runtime")
-    comparing = lazy.module("dipeo_nb.execution.compare")
+    comparing = lazy.module("dipeo_nb.execution.run_diff")
     measuring = lazy.module("dipeo_nb.execution.metrics")
     nested_runs = lazy.module("dipeo_nb.execution.nested")
     questions = lazy.module("dipeo_nb.execution.asked")

@@ -13,7 +13,7 @@ from dipeo_nb.terminal import new_console, safe, say
 
 if TYPE_CHECKING:
     from dipeo_nb.domain.diagnostics import Diagnostic
-    from dipeo_nb.execution.fold import RunState
+    from dipeo_nb.execution.run_state import RunState
 
 
 def print_diagnostics(found: Sequence[Diagnostic]) -> None:

@@ -52,9 +52,9 @@ from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import InteractionPort
 from dipeo_nb.errors import SettingNotApprovedError, StorageError, UserError, ValidationError
 from dipeo_nb.execution.engine import Execution
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import ConsolePrompter, NoAnswers, ScriptedPrompter
 from dipeo_nb.execution.replay import Replay
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.used_names import UsedNames
 from dipeo_nb.runtime import Prepared, Recovery, Runtime
 from dipeo_nb.terminal import Lines, Live, PendingQuestion, TerminalPrompter, View, new_console, put, safe, say

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from dipeo_nb.common import loop as library_loop
 from dipeo_nb.common.loop import LoopThread
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 
 T = TypeVar("T")
 PATIENCE_S = 1.0

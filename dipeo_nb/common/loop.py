@@ -22,7 +22,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from typing import Any, Generic, TypeVar
 
 from dipeo_nb.common.aio import closing_iterator
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 
 T = TypeVar("T")
 CLOSE_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
-from dipeo_nb.common.scrub import place_of
+from dipeo_nb.common.redaction import place_of
 from dipeo_nb.errors import MissingDependencyError
 
 CONNECT_S = 5.0

@@ -7,7 +7,7 @@ import reprlib
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common.moved import moved_names
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 
 VALUE_LIMIT = 200
 """Characters of one value."""

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 
 
 def printable(line: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dipeo_nb.common import lazy
 from dipeo_nb.common.calls import checked_call
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import did_you_mean, displayed
 from dipeo_nb.diagram.parsed import ParsedDiagram
 from dipeo_nb.domain.diagnostics import Diagnostic

@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import visible
 from dipeo_nb.diagram.labels import clean, escape
 from dipeo_nb.domain.diagnostics import Diagnostic

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dipeo_nb.common.paths import from_home
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import shorten
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import detect, formats

@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Literal
 
-from dipeo_nb.common.scrub import recognize_keys, redact_logs_of
+from dipeo_nb.common.redaction import recognize_keys, redact_logs_of
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.enums import SERVICE_ALIASES, LLMService
 

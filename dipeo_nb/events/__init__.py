@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dipeo_nb.common import lazy
 
 if TYPE_CHECKING:
-    from dipeo_nb.events.memory import InMemoryEventBus
+    from dipeo_nb.events.in_memory import InMemoryEventBus
 
 __all__ = ["InMemoryEventBus"]
 

@@ -19,14 +19,14 @@ from typing import Any, Self
 
 from dipeo_nb.common.aio import on_loop
 from dipeo_nb.common.json_values import decode, encode
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.common.redis_server import RedisServer, trouble
 from dipeo_nb.common.retry import Backoff
-from dipeo_nb.common.scrub import logger
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
 from dipeo_nb.errors import DipeoError, EventBusError
-from dipeo_nb.events.memory import CLEANUP_S, InMemoryEventBus, check_events
+from dipeo_nb.events.in_memory import CLEANUP_S, InMemoryEventBus, check_events
 
 BLOCK_MS = 2000
 """Milliseconds that one read waits for new events."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
-from dipeo_nb.common.scrub import HIDDEN, redactor
+from dipeo_nb.common.redaction import HIDDEN, redactor
 from dipeo_nb.diagram.closure import plan_digest
 from dipeo_nb.diagram.document import Diagram, load_text
 from dipeo_nb.diagram.nested import nested_document
@@ -39,14 +39,14 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.execution import handlers, live
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.failures import error_value
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.conversation import as_record
 from dipeo_nb.execution.fork import begun_work, changed_nodes, reusable
 from dipeo_nb.execution.journal import legible
-from dipeo_nb.execution.memory import as_record
 from dipeo_nb.execution.nested import matched
 from dipeo_nb.execution.record import message_of, progress
 from dipeo_nb.execution.recovery import Recovered, recovered
+from dipeo_nb.execution.run_errors import error_value
+from dipeo_nb.execution.run_state import RunState
 
 
 def diagram_of(context: NodeContext, spec: SubDiagramNode) -> Diagram:

@@ -23,8 +23,8 @@ from dipeo_nb.config import code_environment, missing_variable
 from dipeo_nb.domain.ports import CodeResult
 from dipeo_nb.errors import CodeError, NodeTimeoutError
 from dipeo_nb.execution import code_worker
+from dipeo_nb.execution.child_process import BASE_DIR, kill_group
 from dipeo_nb.execution.code_state import EMPTY, Change, View
-from dipeo_nb.execution.commands import BASE_DIR, kill_group
 from dipeo_nb.execution.inputs import Inputs, plain
 
 FRAME_LIMIT = 256 * 1024 * 1024

@@ -24,13 +24,13 @@ from dipeo_nb.errors import DipeoError, LLMConnectionError, LLMError, NodeExecut
 from dipeo_nb.execution import evaluation, shell_text
 from dipeo_nb.execution.code_state import View
 from dipeo_nb.execution.evaluation import Rendering, Request, SlowEvaluationError
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.external_events import Signals
 from dipeo_nb.execution.inputs import Inputs, NamesAsRead
 from dipeo_nb.execution.journal import Journal
 from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.run_options import RunOptions
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.shell_text import ShellText
-from dipeo_nb.execution.signals import Signals
 
 _HEAD = re.compile(r"\w*")
 """The name that a path in a template begins with."""

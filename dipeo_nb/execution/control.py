@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dipeo_nb.common.loop import closing
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import DipeoError, RunAbortedError, RunInterruptedError, RunTimeoutError
 from dipeo_nb.execution.state.rules import taken_over

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from dipeo_nb.common.aio import uncancelled
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import UnsupportedValueError
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import EventType, Status
@@ -28,23 +28,23 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import CodeRunner, RunGate, Services
 from dipeo_nb.errors import DipeoError, RunAbortedError, RunInterruptedError
-from dipeo_nb.execution import handlers, live, record, run_log, schedule
+from dipeo_nb.execution import handlers, live, log_capture, record, schedule
 from dipeo_nb.execution.background import Background
 from dipeo_nb.execution.code_state import EMPTY
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.control import RunControl
-from dipeo_nb.execution.failures import as_run_error, deadlock, describe, endless
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.conversation import ConversationLog
+from dipeo_nb.execution.external_events import Signal, Signals
 from dipeo_nb.execution.inputs import Inputs, Output, run_inputs, settled
 from dipeo_nb.execution.journal import Journal, Timeline
-from dipeo_nb.execution.memory import ConversationLog
 from dipeo_nb.execution.node_runner import NodeRunner
 from dipeo_nb.execution.persons import Persons
 from dipeo_nb.execution.progress import RunProgress, goes_on
 from dipeo_nb.execution.questions import Questions
 from dipeo_nb.execution.recovery import Recovered, begun
+from dipeo_nb.execution.run_errors import as_run_error, deadlock, describe, endless
 from dipeo_nb.execution.run_options import RunOptions
-from dipeo_nb.execution.signals import Signal, Signals
+from dipeo_nb.execution.run_state import RunState
 
 BEAT_S = 20.0
 """Seconds between two heartbeats."""
@@ -254,10 +254,10 @@ class Execution:
 
     async def _whole(self, loop: asyncio.AbstractEventLoop) -> RunState:
         control = self._control
-        run_log.enter(run_log.NOWHERE)  # until a node is at work; the run may be part of a node's
+        log_capture.enter(log_capture.NOWHERE)  # until a node is at work; the run may be part of a node's
         timer: asyncio.TimerHandle | None = None
         beating = loop.create_task(control.beat(self.services.store, BEAT_S, lambda: self.journal.unrecorded is None))
-        with run_log.listening():
+        with log_capture.listening():
             try:
                 control.open()
                 timer = loop.call_later(self.options.timeout, control.out_of_time, self.options.timeout)

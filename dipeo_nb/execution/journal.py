@@ -16,17 +16,17 @@ from typing import Any
 
 from dipeo_nb.common import injection
 from dipeo_nb.common.aio import begun, uncancelled
-from dipeo_nb.common.scrub import Stream, logger, redactor
+from dipeo_nb.common.redaction import Stream, logger, redactor
 from dipeo_nb.common.values import EVENT_DEPTH, is_plain, plain_value
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Clock, Services
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution import run_log
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution import log_capture
 from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.record import log_line
 from dipeo_nb.execution.recovery import Recovered
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.snapshots import Snapshots
 
 _LOG = logger(__name__)
@@ -199,7 +199,7 @@ class Journal:
 
     async def _commit_apart(self) -> None:
         """`commit`, in a task that may have been made in the context of a node."""
-        run_log.enter(run_log.NOWHERE)
+        log_capture.enter(log_capture.NOWHERE)
         await self.commit()
 
     async def commit(self) -> None:

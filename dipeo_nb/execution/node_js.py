@@ -16,7 +16,7 @@ from dipeo_nb.common.programs import find_program
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.config import code_environment, missing_variable
 from dipeo_nb.errors import CodeError
-from dipeo_nb.execution.commands import Finished, run_command, scratch, tail
+from dipeo_nb.execution.child_process import Finished, run_command, scratch, tail
 
 OLDEST = (22, 6)
 """The first Node that runs TypeScript (https://nodejs.org/api/typescript.html)."""

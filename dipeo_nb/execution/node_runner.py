@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, cast
 
 from dipeo_nb.common import user_code
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.payloads import NodeCompleted, Turn
 from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.errors import BudgetExceededError, NodeTimeoutError
-from dipeo_nb.execution import handlers, run_log
+from dipeo_nb.execution import handlers, log_capture
 from dipeo_nb.execution.context import NodeContext, RunScope
-from dipeo_nb.execution.failures import as_run_error, describe
+from dipeo_nb.execution.conversation import as_record
 from dipeo_nb.execution.handlers import Handler
 from dipeo_nb.execution.inputs import Output
-from dipeo_nb.execution.memory import as_record
 from dipeo_nb.execution.record import message_of, output_of, published
+from dipeo_nb.execution.run_errors import as_run_error, describe
 
 LONGEST_RETRY_S = 60.0
 """Seconds between two attempts at most."""
@@ -32,7 +32,7 @@ class NodeRunner:
         self._scope = scope
         self._gate, self._plan, self._hear = scope.gate, scope.plan, scope.hear
         self._reuse = scope.options.reuse
-        self._work: dict[int, tuple[run_log.Place, Handler]] = {}
+        self._work: dict[int, tuple[log_capture.Place, Handler]] = {}
         """Where the work of a node logs to, and what does it; looked up once for each node."""
         self._renamed: dict[str, str] = {}
         """Ids of messages that were taken over from the log of another run → theirs here."""
@@ -48,7 +48,7 @@ class NodeRunner:
             return self._taken_over(context, event)
         self._gate.check(node, self._plan)
         place, execute = self._work.get(node.index) or self._looked_up(node)
-        token = run_log.enter(place)
+        token = log_capture.enter(place)
         try:
             return self._repeated(context) if node.spec.retries else handlers.begin(context, execute)
         except BaseException as error:
@@ -56,10 +56,10 @@ class NodeRunner:
                 raise
             raise failure from error
         finally:
-            run_log.leave(token)
+            log_capture.leave(token)
 
-    def _looked_up(self, node: PlanNode) -> tuple[run_log.Place, Handler]:
-        found = self._work[node.index] = run_log.Place(self._hear, node), handlers.get(node.type)
+    def _looked_up(self, node: PlanNode) -> tuple[log_capture.Place, Handler]:
+        found = self._work[node.index] = log_capture.Place(self._hear, node), handlers.get(node.type)
         return found
 
     async def finish(self, context: NodeContext, work: Awaitable[Output]) -> Output:
@@ -68,7 +68,7 @@ class NodeRunner:
         Raises:
             Exception: as `begin`.
         """
-        run_log.enter(self._work[context.node.index][0])
+        log_capture.enter(self._work[context.node.index][0])
         return await (work if context.node.spec.retries else self._in_time(context, work))
 
     async def _in_time(self, context: NodeContext, work: Awaitable[Output]) -> Output:

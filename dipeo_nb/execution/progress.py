@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dipeo_nb.common.scrub import HIDDEN
+from dipeo_nb.common.redaction import HIDDEN
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.payloads import ErrorInfo, NodeOutput
@@ -19,9 +19,9 @@ from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import RunError
 from dipeo_nb.execution import code_state, schedule
-from dipeo_nb.execution.failures import error_value
+from dipeo_nb.execution.conversation import ConversationLog
 from dipeo_nb.execution.inputs import Arrived, Inputs, Output
-from dipeo_nb.execution.memory import ConversationLog
+from dipeo_nb.execution.run_errors import error_value
 from dipeo_nb.execution.run_options import NodeRunKey
 
 _new = tuple.__new__

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from dipeo_nb.common.scrub import logger, redactor
+from dipeo_nb.common.redaction import logger, redactor
 from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.payloads import InteractiveResponse

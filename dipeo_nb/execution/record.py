@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import is_plain, plain_value
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.domain.enums import MessageType, Status
@@ -31,9 +31,9 @@ from dipeo_nb.domain.payloads import (
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Question, RunGate
 from dipeo_nb.errors import DipeoError
-from dipeo_nb.execution.failures import describe
+from dipeo_nb.execution.conversation import ConversationLog
 from dipeo_nb.execution.inputs import Inputs, Output
-from dipeo_nb.execution.memory import ConversationLog
+from dipeo_nb.execution.run_errors import describe
 from dipeo_nb.execution.run_options import RunOptions
 
 

@@ -20,13 +20,13 @@ from dipeo_nb.execution import checkpoint, schedule
 from dipeo_nb.execution.asked import OpenQuestions
 from dipeo_nb.execution.checkpoint import LogPlaces
 from dipeo_nb.execution.code_state import View
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.conversation import ConversationLog
 from dipeo_nb.execution.fork import changed_nodes, downstream, reusable
 from dipeo_nb.execution.inputs import Inputs, Output
-from dipeo_nb.execution.memory import ConversationLog
 from dipeo_nb.execution.progress import RunProgress, error_output, holds_hidden
 from dipeo_nb.execution.record import message_of, output_of, published
 from dipeo_nb.execution.run_options import NodeRunKey, RunOptions
+from dipeo_nb.execution.run_state import RunState
 
 __all__ = ["Recovered", "Recovering", "changed_nodes", "downstream", "recovered", "reusable"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import RunAbortedError, UserError
-from dipeo_nb.execution.fold import RunState, interrupted
+from dipeo_nb.execution.run_state import RunState, interrupted
 
 COMMIT_S = 1 / 30
 """Seconds of the recording, at speed 1, that go out together at most; more often no view draws."""

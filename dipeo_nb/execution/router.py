@@ -15,7 +15,7 @@ from contextlib import aclosing
 from typing import Any, Self
 
 from dipeo_nb.common import user_code
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
 from dipeo_nb.domain.ports import EventBus, EventHandler, RunStore, Subscription

@@ -10,7 +10,7 @@ from dipeo_nb.common.text import money
 from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.domain.ports import RunStore
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.snapshots import FINAL_EVENTS_FROM, recorded_state, snapshot_state
 
 EVENTS_READ = 20_000

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 from zlib import crc32
 
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
 from dipeo_nb.domain.payloads import ExecutionStarted
@@ -22,8 +22,8 @@ from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.checkpoint import LogPlaces, checkpoint_of
-from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.progress import RunProgress
+from dipeo_nb.execution.run_state import NodeState, RunState
 
 KIND = "state"
 FINAL_EVENTS_FROM = 2_000

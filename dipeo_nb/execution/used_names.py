@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dipeo_nb.diagram.given_names import CODE_FILE
+from dipeo_nb.diagram.name_analysis import CODE_FILE
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import (
     CodeJobNode,

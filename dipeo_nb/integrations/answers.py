@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import parse_json
 from dipeo_nb.diagram.schema_check import validator
 from dipeo_nb.domain.ports import HTTPResponse

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from dipeo_nb.common.locks import AsyncFileLock
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.secret_names import of_pair
 from dipeo_nb.common.values import parse_json
 from dipeo_nb.domain.ports import APIKeyPort, Clock, HTTPPort, HTTPResponse

@@ -17,8 +17,8 @@ import stamina
 
 from dipeo_nb.common.addresses import PORTS, origin
 from dipeo_nb.common.http_environment import usable_environment
+from dipeo_nb.common.redaction import logger, redactor
 from dipeo_nb.common.retry import retry_after
-from dipeo_nb.common.scrub import logger, redactor
 from dipeo_nb.common.secret_names import may_be_secret_name
 from dipeo_nb.common.values import finite
 from dipeo_nb.domain.ports import HTTPResponse

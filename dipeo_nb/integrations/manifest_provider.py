@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from dipeo_nb.common import user_code
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import did_you_mean
 from dipeo_nb.common.values import parse_json, plain_value
 from dipeo_nb.domain.ports import APIKeyPort, Clock, HTTPPort

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from dipeo_nb.common.addresses import origin_of
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import did_you_mean, nearest
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.json_reader import json_value

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dipeo_nb.common.loop import on_library_loop, run_sync
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import did_you_mean
 from dipeo_nb.common.values import plain_value
 from dipeo_nb.diagram.schema_check import validator

@@ -16,7 +16,7 @@ from typing import Any
 
 from dipeo_nb.common.addresses import origin_of
 from dipeo_nb.common.disk_errors import failed
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import did_you_mean
 from dipeo_nb.common.values import parse_json
 from dipeo_nb.errors import ManifestError, TrustError, ValidationError

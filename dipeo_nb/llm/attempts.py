@@ -6,17 +6,17 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.errors import LLMConnectionError, LLMError
 from dipeo_nb.llm.accounting import CallProgress, Spent
+from dipeo_nb.llm.client_pool import ClientManager
 from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.endings import ANSWERED, without_keys
-from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.pricing import cost_usd, is_priced
-from dipeo_nb.llm.stream import SPOKEN, TimeLimits, incomplete_stream_error
+from dipeo_nb.llm.streaming import SPOKEN, TimeLimits, incomplete_stream_error
 
 
 class Attempts:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 from dipeo_nb.common.disk_errors import failed
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.root import Root
-from dipeo_nb.common.scrub import redactor
 from dipeo_nb.common.walk import Entry
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung, TokenUsage
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
@@ -25,7 +25,7 @@ from dipeo_nb.llm.endings import ended, without_keys
 from dipeo_nb.llm.options import left_out
 from dipeo_nb.llm.output_modes import laddered, unladdered
 from dipeo_nb.llm.pricing import cost_usd
-from dipeo_nb.llm.stream import with_notices
+from dipeo_nb.llm.streaming import with_notices
 from dipeo_nb.llm.structured import made, schema_of
 
 OVER: frozenset[BatchState] = frozenset({"completed", "failed", "cancelled", "expired"})

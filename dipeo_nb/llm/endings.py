@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse
 from dipeo_nb.errors import ContentFilteredError, EmptyAnswerError, StructureError, ValidatorCodeError
 from dipeo_nb.llm.capabilities import capabilities_of

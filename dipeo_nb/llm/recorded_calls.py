@@ -9,7 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.config import Settings
 from dipeo_nb.errors import RecordingError, RecordingNotFoundError, StorageError

@@ -46,8 +46,7 @@ from dipeo_nb.errors import (
     StorageError,
     StructureError,
 )
-from dipeo_nb.llm.output_modes import ANSWER_TOOL
-from dipeo_nb.llm.recorded import (
+from dipeo_nb.llm.cassette import (
     HEX,
     REFUSALS,
     Answer,
@@ -64,6 +63,7 @@ from dipeo_nb.llm.recorded import (
     unreadable,
     written,
 )
+from dipeo_nb.llm.output_modes import ANSWER_TOOL
 
 __all__ = ["Mode", "Recordings", "active", "content_key", "recording", "through"]
 

@@ -45,6 +45,7 @@ from dipeo_nb.llm.attempts import Attempts
 from dipeo_nb.llm.batch import BatchClient, BatchJob, BatchStore
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.catalogue import BY_DEFAULT
+from dipeo_nb.llm.client_pool import ClientManager
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY
 from dipeo_nb.llm.core.retry import transient
 from dipeo_nb.llm.core.types import RetryConfig
@@ -52,9 +53,8 @@ from dipeo_nb.llm.endings import ANSWERED, empty_error, ended
 from dipeo_nb.llm.options import adapted
 from dipeo_nb.llm.output_modes import OutputModes, in_prose, laddered, refuses_structure, repair_request, unladdered
 from dipeo_nb.llm.partial_answer import PartialAnswer
-from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.request_defaults import RequestDefaults
-from dipeo_nb.llm.stream import SPOKEN, collected, incomplete_stream_error, with_notices
+from dipeo_nb.llm.streaming import SPOKEN, collected, incomplete_stream_error, with_notices
 from dipeo_nb.llm.structured import made, prepare_request
 from dipeo_nb.llm.tool_loop import after_first, are_ours, check_round, results_of
 

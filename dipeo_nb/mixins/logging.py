@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from dipeo_nb.common.operations import mark_logged
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.operation_log import mark_logged
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.mixins.base import Mixin
 
 F = TypeVar("F", bound=Callable[..., Any])

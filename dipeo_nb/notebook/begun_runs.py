@@ -10,7 +10,7 @@ from typing import Protocol
 from dipeo_nb.common.loop import before_exit
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.enums import Status
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.calls import RunGoesOnWarning, warn
 

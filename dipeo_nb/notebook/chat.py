@@ -30,7 +30,7 @@ from dipeo_nb.llm.catalogue import BY_DEFAULT, is_successor, named
 from dipeo_nb.llm.core.client import BATCH_CONCURRENCY, Messages, as_request
 from dipeo_nb.llm.core.types import ProviderCapabilities
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.llm.stream import incomplete_stream_error
+from dipeo_nb.llm.streaming import incomplete_stream_error
 from dipeo_nb.llm.tools import tool_of, tools_of
 from dipeo_nb.notebook import kernel, static_view
 from dipeo_nb.notebook.answer import Answer, of_response

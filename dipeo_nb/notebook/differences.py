@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dipeo_nb.common.text import displayed
-from dipeo_nb.execution.compare import NodeDiff, RunDiff
+from dipeo_nb.execution.run_diff import NodeDiff, RunDiff
 from dipeo_nb.notebook import static_view
 
 

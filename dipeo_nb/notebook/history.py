@@ -11,8 +11,8 @@ from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.text import displayed
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.errors import UserError
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.run_list import listed, models
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.static_view import Figure, Titled
 from dipeo_nb.notebook.tables import dataframe, text_table

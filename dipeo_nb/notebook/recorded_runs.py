@@ -13,11 +13,11 @@ from dipeo_nb.common.text import nearest
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.errors import ValidationError
-from dipeo_nb.execution.compare import compare
-from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.options import checked_count, checked_flag, checked_text
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
+from dipeo_nb.execution.run_diff import compare
 from dipeo_nb.execution.run_list import recorded_states
+from dipeo_nb.execution.run_state import RunState, interrupted
 from dipeo_nb.execution.snapshots import recorded_state
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.differences import Differences

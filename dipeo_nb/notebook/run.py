@@ -24,11 +24,11 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import DipeoError, RunError
 from dipeo_nb.execution.engine import Execution
-from dipeo_nb.execution.failures import as_run_error, describe
-from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.metrics import RunMetrics
 from dipeo_nb.execution.replay import Replay
+from dipeo_nb.execution.run_errors import as_run_error, describe
+from dipeo_nb.execution.run_state import RunState, interrupted
 from dipeo_nb.notebook import begun_runs, kernel, static_view
 from dipeo_nb.notebook.awaited_run import AwaitedRun
 from dipeo_nb.notebook.explanation import RunExplanation

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from dipeo_nb.common import lazy
 from dipeo_nb.common.loop import submit
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.diagram import DomainDiagram
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.notebook.prompter import NotebookPrompter
 from dipeo_nb.runtime import Runtime

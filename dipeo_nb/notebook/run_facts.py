@@ -15,8 +15,8 @@ from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import UnknownNodeError
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import Counting, RunMetrics
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.explanation import RunExplanation
 from dipeo_nb.notebook.tables import Events, Outputs, Table

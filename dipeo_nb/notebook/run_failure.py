@@ -10,8 +10,8 @@ from dipeo_nb import errors
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.errors import DipeoError, RunAbortedError, RunError
 from dipeo_nb.execution.engine import Execution
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.replay import Replay
+from dipeo_nb.execution.run_state import RunState
 
 
 def failure(

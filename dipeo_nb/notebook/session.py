@@ -15,7 +15,7 @@ from dipeo_nb.common.calls import checked_call, did_you_mean_option, nearest_opt
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.paths import from_home
-from dipeo_nb.common.scrub import HIDDEN
+from dipeo_nb.common.redaction import HIDDEN
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.document import load as load_diagram
@@ -24,7 +24,6 @@ from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import ConfigurationError, ValidationError
 from dipeo_nb.execution.engine import Execution
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import ScriptedPrompter
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import (
@@ -35,6 +34,7 @@ from dipeo_nb.execution.options import (
     checked_timeout,
     checked_trust,
 )
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import begun_runs, kernel
 from dipeo_nb.notebook.awaited_run import STOP_GRACE_S
 from dipeo_nb.notebook.calls import check_variables

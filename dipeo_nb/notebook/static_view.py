@@ -9,7 +9,7 @@ from html import escape
 from numbers import Real
 from typing import Any
 
-from dipeo_nb.common.scrub import logger, redactor
+from dipeo_nb.common.redaction import logger, redactor
 from dipeo_nb.common.text import inert, money
 from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
@@ -21,10 +21,10 @@ from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.diagram.text_tree import text_tree
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.errors import NodeExecutionError
-from dipeo_nb.execution.compare import NodeDiff, RunDiff, cost_in_words, model_in_words, words
-from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.metrics import RunMetrics
+from dipeo_nb.execution.run_diff import NodeDiff, RunDiff, cost_in_words, model_in_words, words
+from dipeo_nb.execution.run_state import NodeState, RunState
 
 PNG_PIXELS = 6_000_000
 """Pixels of the picture in a cell at most: it is for what shows no HTML, and every run saves one."""

@@ -25,7 +25,7 @@ from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.execution.fold import NodeState, RunState
+from dipeo_nb.execution.run_state import NodeState, RunState
 from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.static_view import bundle, money, shown
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import cast
 
 from dipeo_nb.common import injection
-from dipeo_nb.common.scrub import HIDDEN
+from dipeo_nb.common.redaction import HIDDEN
 from dipeo_nb.common.values import well_formed
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import RunSummary

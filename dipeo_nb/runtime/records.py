@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
-from dipeo_nb.common.scrub import HIDDEN
+from dipeo_nb.common.redaction import HIDDEN
 from dipeo_nb.diagram.document import Diagram, load, load_text
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.payloads import ExecutionStarted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import RunStore

@@ -11,7 +11,7 @@ from typing import Any, cast
 from dipeo_nb.common import imports, injection
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.open_on_use import service_of
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import build, check_service, telemetry
 from dipeo_nb.diagram.document import Diagram, load
@@ -23,7 +23,7 @@ from dipeo_nb.domain.payloads import ExecutionStarted
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import InteractionPort, Services, Subscription
 from dipeo_nb.errors import StorageError, UserError
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution import live
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import run_inputs

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import Credential, FolderSecret, Settings, get_settings
 from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.llm_providers import normalize_service

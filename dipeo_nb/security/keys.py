@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain.llm_providers import is_service
 from dipeo_nb.domain.ports import APIKeyPort

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.errors import APIKeyError
 from dipeo_nb.security.environment import masked, not_found, service_of
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError as PydanticValidationError
 
 import dipeo_nb.server.web as web
-from dipeo_nb.common.scrub import logger, redactor
+from dipeo_nb.common.redaction import logger, redactor
 from dipeo_nb.common.text import shorten
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.detect import available
@@ -24,9 +24,9 @@ from dipeo_nb.errors import (
     UserError,
 )
 from dipeo_nb.execution.engine import Execution
-from dipeo_nb.execution.fold import RunState, interrupted
 from dipeo_nb.execution.interaction import ScriptedPrompter, Unanswered
 from dipeo_nb.execution.nested import check_answers
+from dipeo_nb.execution.run_state import RunState, interrupted
 from dipeo_nb.execution.snapshots import recorded_state
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.server.requests import AnswerBody, KnownHosts, ResumeBody, SignalBody, StartBody, read_body

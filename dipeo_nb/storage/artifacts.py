@@ -31,7 +31,7 @@ from typing import Any, BinaryIO, cast
 
 from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.disk_errors import failed
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.common.root import Root
 from dipeo_nb.domain.ports import Artifact, ArtifactRef, BlobData, BlobStorePort
 from dipeo_nb.errors import StorageError, ValidationError

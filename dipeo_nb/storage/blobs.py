@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.common.paths import path_parts
 from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.domain.ports import BlobData, BlobVersion

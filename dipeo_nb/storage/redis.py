@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.common.redis_server import RedisServer, trouble
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.errors import StorageError

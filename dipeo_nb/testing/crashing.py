@@ -30,10 +30,10 @@ from dipeo_nb.domain.chat import LLMRequest
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import RunStore
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution.engine import Execution
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import Unanswered
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.testing.models import scripted
 

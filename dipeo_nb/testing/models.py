@@ -20,7 +20,7 @@ from dipeo_nb.common import user_code
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.errors import LLMError, ProviderError, StructureError
 from dipeo_nb.llm.providers.echo import EchoClient, counted, words
-from dipeo_nb.llm.stream import collected
+from dipeo_nb.llm.streaming import collected
 from dipeo_nb.llm.structured import parsed, validated
 
 __all__ = ["EchoClient", "FailingClient", "ScriptedClient", "SlowClient", "scripted"]

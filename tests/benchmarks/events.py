@@ -22,7 +22,7 @@ import anyio
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import RunStore
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.events.redis import RedisEventBus
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.state.memory import InMemoryRunStore

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dipeo_nb.domain.ports import DBOperationsPort, FileSystemPort
+from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalFileSystemAdapter
-from dipeo_nb.storage.memory import InMemoryFileSystem
 from dipeo_nb.testing.contracts import DBOperationsContract
 
 

@@ -10,7 +10,7 @@ import pytest
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.events.redis import RedisEventBus
 from dipeo_nb.testing.contracts import EventBusContract
 

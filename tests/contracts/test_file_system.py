@@ -10,8 +10,8 @@ import pytest
 
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import StorageError
+from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.local import LocalFileSystemAdapter
-from dipeo_nb.storage.memory import InMemoryFileSystem
 from dipeo_nb.testing.contracts import FileSystemContract
 
 LIMIT = 1000

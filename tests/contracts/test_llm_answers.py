@@ -18,7 +18,7 @@ from dipeo_nb.domain.request_options import checked_option
 from dipeo_nb.errors import EmptyAnswerError, LLMError, StructureError, UnsupportedError, ValidationError
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.providers import services
-from dipeo_nb.llm.stream import TimeLimits
+from dipeo_nb.llm.streaming import TimeLimits
 from tests.support.simulated_services import SERVICES, Answer, Player, playing
 
 T = TypeVar("T")

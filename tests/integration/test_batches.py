@@ -22,8 +22,8 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import LLMRequest
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.errors import BudgetExceededError, NodeExecutionError, ProviderError
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import measure
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import ScriptedClient, SlowClient

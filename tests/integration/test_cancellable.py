@@ -13,8 +13,8 @@ import pytest
 from dipeo_nb.common import atomic, cancellable
 from dipeo_nb.domain.ports import DBOperationsPort
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.storage import in_memory as in_memory
 from dipeo_nb.storage import json_db, structured_text
-from dipeo_nb.storage import memory as in_memory
 from dipeo_nb.storage.json_db import DBOperationsDomainService, yaml_changes
 from dipeo_nb.storage.json_db import text as db_text
 from dipeo_nb.storage.local import LocalFileSystemAdapter

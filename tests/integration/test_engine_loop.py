@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from dipeo_nb.common.loop import run_sync
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.enums import NodeCategory

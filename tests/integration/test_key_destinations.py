@@ -1,4 +1,4 @@
-"""Which key goes to which server: where the URL and the key come from decides (llm/pool.py)."""
+"""Which key goes to which server: where the URL and the key come from decides (llm/client_pool.py)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from dipeo_nb.cli import main
 from dipeo_nb.config import FolderSettingWarning, get_settings, override_settings, reset_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.errors import APIKeyError, DipeoError, SettingNotApprovedError
-from dipeo_nb.llm import pool
-from dipeo_nb.llm.pool import ClientManager
+from dipeo_nb.llm.client_pool import ClientManager
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.folder_settings import approve_settings
 from dipeo_nb.security.keys import APIKeyChain, APIKeyService
@@ -87,7 +86,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     clone = tmp_path / "clone"
     clone.mkdir()
     monkeypatch.chdir(clone)
-    monkeypatch.setattr(pool, "_said", set[str]())
+    monkeypatch.setattr(client_pool, "_said", set[str]())
     reset_settings()
     return clone
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.secret_names import is_secret_name, may_be_secret_name, secrets_of_text
 from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.ports import HTTPResponse

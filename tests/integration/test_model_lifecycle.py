@@ -31,11 +31,11 @@ from dipeo_nb.domain.lifecycle import Lifecycle, at_provider, lifecycle
 from dipeo_nb.errors import ProviderError, RecordingNotFoundError
 from dipeo_nb.llm import catalogue, model_check, providers
 from dipeo_nb.llm.capabilities import capabilities_of
+from dipeo_nb.llm.cassette import in_words, read
 from dipeo_nb.llm.catalogue import DefaultModelWarning
 from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error
 from dipeo_nb.llm.pricing import is_priced
 from dipeo_nb.llm.providers.echo import EchoClient
-from dipeo_nb.llm.recorded import in_words, read
 from dipeo_nb.llm.recording import Recordings
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import EnvironmentAPIKeyService

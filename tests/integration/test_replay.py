@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dipeo_nb.errors import RunAbortedError, RunError, UserError
-from dipeo_nb.execution.compare import words
+from dipeo_nb.execution.run_diff import words
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
 

@@ -16,7 +16,7 @@ import pytest
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import ProviderError, RunError, StorageError, UserError
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import FailingClient, SlowClient, scripted

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dipeo_nb.common.scrub import HIDDEN
+from dipeo_nb.common.redaction import HIDDEN
 from dipeo_nb.errors import RunError, TrustError, UserError
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session

@@ -30,15 +30,15 @@ from dipeo_nb.domain.nodes import (
     SubDiagramNode,
 )
 from dipeo_nb.errors import UserError
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.journal import Timeline
 from dipeo_nb.execution.metrics import RunMetrics, measure, summarize
 from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.replay import Replay
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Prepared, Runtime

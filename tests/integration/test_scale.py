@@ -16,7 +16,7 @@ from dipeo_nb.container import run_store
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import ConditionNode, EndpointNode, StartNode
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.testing import scripted

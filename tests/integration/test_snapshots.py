@@ -22,7 +22,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution import snapshots
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.snapshots import KIND, VERSION, recorded_state, snapshot_of, state_of
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
@@ -314,7 +314,7 @@ import asyncio, sys, time
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution import snapshots
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 
 async def main(path):

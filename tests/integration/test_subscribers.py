@@ -21,8 +21,8 @@ from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.errors import DipeoError, EventBusError, NodeExecutionError, NodeTimeoutError
-from dipeo_nb.events import memory, plain_handlers
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events import plain_handlers
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.integrations.providers import BaseProvider, IntegratedApiService
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
@@ -91,7 +91,7 @@ connections:
 
 @pytest.fixture(autouse=True)
 def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(memory, "CLEANUP_S", 0.1)
+    monkeypatch.setattr(in_memory, "CLEANUP_S", 0.1)
     monkeypatch.setattr(plain_handlers, "PATIENCE_S", 0.1)
     FREE.clear()
     yield

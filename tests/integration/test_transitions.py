@@ -16,9 +16,9 @@ from dipeo_nb.domain.transitions import NODE_TRANSITIONS, Transition
 from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.recovery import recovered
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from tests.support import graph_dsl as shapes

@@ -27,7 +27,7 @@ import dipeo_nb as dp
 from dipeo_nb.common import values
 from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.common.loop import run_sync
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import (
     UnsupportedValueError,
     is_plain,

@@ -209,7 +209,7 @@ OPENING_BY_NAME = {
     "diagram/reference.py": "examples that come with the package",
     "execution/code_program.py": "what was shown, for a program of a diagram",
     "execution/code_worker.py": "the process of the code",
-    "execution/commands.py": "scratch folders of programs",
+    "execution/child_process.py": "scratch folders of programs",
     "execution/node_js.py": "scratch folders of programs",
     "execution/shown_scripts.py": "scratch folders of programs",
     "execution/state/machine.py": "facts of the machine",

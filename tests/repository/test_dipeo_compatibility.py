@@ -272,7 +272,7 @@ def test_the_driver_pattern_and_the_lifecycle(tmp_path: Path, caplog: pytest.Log
 def test_the_repository_of_diagrams():
     """Create, list, get, update, delete, only by the ids that the list gives; formats are found out and converted."""
     from dipeo_nb.storage.diagrams import DiagramService
-    from dipeo_nb.storage.memory import InMemoryFileSystem
+    from dipeo_nb.storage.in_memory import InMemoryFileSystem
 
     text = "version: light\nnodes:\n- {label: Start, type: start}\n- {label: End, type: endpoint}\nconnections:\n- {from: Start, to: End}\n"
 

@@ -50,7 +50,7 @@ RENAMED = [
     ("dipeo_nb.llm.core.errors", "stainless", "map_sdk_error"),
     ("dipeo_nb.llm.core.errors", "translated", "translate_errors"),
     ("dipeo_nb.llm.phases", "shaped", "apply_phase"),
-    ("dipeo_nb.llm.stream", "broken_off", "incomplete_stream_error"),
+    ("dipeo_nb.llm.streaming", "broken_off", "incomplete_stream_error"),
 ]
 
 

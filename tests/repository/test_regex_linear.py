@@ -104,7 +104,7 @@ _TEXTS = {file: file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py
 _METHOD_CALLS = [found for text in _TEXTS.values() for found in re.findall(r"\b(\w+)\.(\w+)\(", text)]
 MADE_AT_RUN_TIME = {
     "domain/llm_providers.py": "patterns of the class of a provider, which is code that its user installed",
-    "common/scrub.py": "alternatives of fixed beginnings of keys",
+    "common/redaction.py": "alternatives of fixed beginnings of keys",
     "llm/pricing.py": "the patterns of names in the price list that comes with genai-prices",
     "common/child_environment.py": "a name between word boundaries",
     "execution/handlers/code_job.py": "a name between word boundaries",
@@ -116,7 +116,7 @@ MADE_AT_RUN_TIME = {
     "diagram/schema_check.py": "the pattern of a schema, which is matched in linear time or where it can be killed",
     "diagram/expressions/errors.py": "signs of a table of two characters",
     "storage/cloud/metadata.py": "letters, digits and dashes, one of two",
-    "storage/memory.py": "made of a glob",
+    "storage/in_memory.py": "made of a glob",
     "storage/patterns.py": "made of a glob, without any repetition within another",
 }
 """Files with patterns that are made of what a run brings → why they are linear."""

@@ -303,7 +303,7 @@ class World:
                 if self.real is not None:
                     await self.real.cleanup()
 
-        from dipeo_nb.execution.signals import Signals
+        from dipeo_nb.execution.external_events import Signals
 
         async def wait(self: Any, name: str, filters: Any) -> Any:
             note("event", name)

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from dipeo_nb.diagram.expressions import evaluate
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.functions import node
+from dipeo_nb.execution.function_nodes import node
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
 

@@ -23,14 +23,14 @@ from dipeo_nb.domain.chat import ChatMessage, LLMRequest, Message
 from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.ports import Artifact, Services
 from dipeo_nb.errors import ConfigurationError, DipeoError, StorageError
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
 from dipeo_nb.storage.conversation import InMemoryConversationRepository, InMemoryPersonRepository
+from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.json_db import DBOperationsDomainService
-from dipeo_nb.storage.memory import InMemoryFileSystem
 from dipeo_nb.storage.redis import RedisConversationRepository
 from dipeo_nb.testing import scripted
 from tests.support.wire_openai import run

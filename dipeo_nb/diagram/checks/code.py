@@ -7,7 +7,7 @@ from typing import cast
 
 from dipeo_nb.common.text import nearest, shorten
 from dipeo_nb.diagram.checks.state import CheckState
-from dipeo_nb.diagram.given_names import CODE_FILE
+from dipeo_nb.diagram.name_analysis import CODE_FILE
 from dipeo_nb.diagram.python_code import code_hint, code_problem, module_names
 from dipeo_nb.domain.diagram import DomainNode
 from dipeo_nb.domain.enums import Severity, SupportedLanguage

@@ -9,7 +9,7 @@ from dipeo_nb.common.text import nearest, shorten
 from dipeo_nb.diagram import expressions, template_names
 from dipeo_nb.diagram.checks.state import CheckState
 from dipeo_nb.diagram.file_templates import check_file
-from dipeo_nb.diagram.given_names import SPECIAL_NAMES
+from dipeo_nb.diagram.name_analysis import SPECIAL_NAMES
 from dipeo_nb.domain.diagram import DomainNode
 from dipeo_nb.domain.enums import Severity, TemplateEngine
 from dipeo_nb.domain.nodes import NodeSpec, TemplateJobNode

@@ -9,7 +9,7 @@ from typing import Any, cast
 from dipeo_nb.common.text import shorten
 from dipeo_nb.config import get_settings
 from dipeo_nb.diagram import graph
-from dipeo_nb.diagram.given_names import GivenNames
+from dipeo_nb.diagram.name_analysis import GivenNames
 from dipeo_nb.diagram.person_fields import PersonNames
 from dipeo_nb.diagram.prompt_files import PromptFiles
 from dipeo_nb.diagram.source_map import SourceMap

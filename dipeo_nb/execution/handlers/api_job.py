@@ -12,7 +12,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any, cast
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.secret_names import of_pair
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.domain.enums import AuthType

@@ -18,7 +18,7 @@ from dipeo_nb.domain.plan import PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import CodeError, StorageError
 from dipeo_nb.execution import node_js
-from dipeo_nb.execution.commands import base_dir, run_command, tail
+from dipeo_nb.execution.child_process import base_dir, run_command, tail
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, as_text, plain, unparsed
 from dipeo_nb.execution.shown_scripts import as_shown

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from dipeo_nb.common import stepwise_yaml
 from dipeo_nb.common.cancellable import in_thread
-from dipeo_nb.common.scrub import place_of, redactor
+from dipeo_nb.common.redaction import place_of, redactor
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.config import missing_variable
 from dipeo_nb.domain.enums import HookType
@@ -25,7 +25,7 @@ from dipeo_nb.errors import (
     ServiceError,
     ValidationError,
 )
-from dipeo_nb.execution.commands import base_dir, run_command, tail
+from dipeo_nb.execution.child_process import base_dir, run_command, tail
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.handlers.api_job import answer_of, beginning, in_a_line
 from dipeo_nb.execution.inputs import Inputs, Output, as_text, plain

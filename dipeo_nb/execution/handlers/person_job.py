@@ -16,7 +16,7 @@ from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.nodes import FUNCTION_TOOLS, PersonJobNode, provider_tool
 from dipeo_nb.errors import LLMError, NodeExecutionError, TemplateError
-from dipeo_nb.execution import batches, memory
+from dipeo_nb.execution import batches, conversation
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
 from dipeo_nb.execution.provider_tools import provider_tools
@@ -92,13 +92,13 @@ def _output(
     execution = context.execution
     now = execution.now()
     node_id = context.node.id
-    asked = execution.progress.log.add(memory.SYSTEM, person.id, prompt, timestamp=now, node_id=node_id)
-    said = execution.progress.log.add(person.id, memory.SYSTEM, response.text, timestamp=now, node_id=node_id)
+    asked = execution.progress.log.add(conversation.SYSTEM, person.id, prompt, timestamp=now, node_id=node_id)
+    said = execution.progress.log.add(person.id, conversation.SYSTEM, response.text, timestamp=now, node_id=node_id)
     structured = response.structured
     if isinstance(structured, BaseModel):
         structured = plain_value(structured)
     body = response.text if structured is None else structured
-    turn = [memory.as_record(asked), memory.as_record(said)]
+    turn = [conversation.as_record(asked), conversation.as_record(said)]
     meta = {
         "person_id": person.id,
         "prompt": prompt,
@@ -110,10 +110,10 @@ def _output(
         **({"warnings": list(response.warnings)} if response.warnings else {}),
         **context.spent(),
     }
-    conversation = execution.progress.log.conversation(
+    told = execution.progress.log.conversation(
         person.id, response.model, len(execution.progress.log.messages), _wants_conversation(context)
     )
-    return Output(body, response.text, meta=meta, conversation=conversation)
+    return Output(body, response.text, meta=meta, conversation=told)
 
 
 def _wants_conversation(context: NodeContext) -> bool:
@@ -159,15 +159,15 @@ async def remembered(
     """
     execution = context.execution
     names = {p.id: p.label for p in execution.plan.persons.values()}
-    log = memory.ignoring(memory.without_facets(execution.progress.log.messages, person.id), _ids(ignore_person, names))
-    view = memory.view_name(memorize_to)
+    log = conversation.ignoring(conversation.without_facets(execution.progress.log.messages, person.id), _ids(ignore_person, names))
+    view = conversation.view_name(memorize_to)
     facts: dict[str, Any] = {"view": view} if view is not None else {"criterion": memorize_to}
     if view is not None:
-        chosen = memory.recall(log, person.id, view)
+        chosen = conversation.recall(log, person.id, view)
     else:
         chosen, facts["chosen_by"] = await _select(context, person, log, memorize_to or "", at_most, task, names)
-    chosen = memory.limited(chosen, at_most)
-    recalled = memory.as_seen_by(chosen, person.id, names)
+    chosen = conversation.limited(chosen, at_most)
+    recalled = conversation.as_seen_by(chosen, person.id, names)
     known = {m.id for m in chosen}
     facts |= {"ids": [m.id for m in chosen], "brought": [], "candidates": len(log)}
     for message in brought:

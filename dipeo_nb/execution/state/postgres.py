@@ -14,7 +14,7 @@ from typing import Any
 
 from dipeo_nb.common import injection
 from dipeo_nb.common.aio import uncancelled
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot

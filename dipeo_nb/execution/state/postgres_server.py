@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from dipeo_nb.common.redaction import logger, place_of
 from dipeo_nb.common.retry import Backoff
-from dipeo_nb.common.scrub import logger, place_of
 from dipeo_nb.errors import MissingDependencyError, StorageError
 from dipeo_nb.execution.state.postgres_schema import migrate
 from dipeo_nb.execution.state.rows import storable

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.ports import Snapshot
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.blobs import Resolver, encoded

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dipeo_nb.common import injection
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot

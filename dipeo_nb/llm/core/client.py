@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.calls import did_you_mean_option
 from dipeo_nb.common.loop import iterate_on_loop, iterate_sync, on_library_loop, run_on_loop, run_sync
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import Settings, ambient_headers, get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, StreamEvent, ToolCall, ToolResult
 from dipeo_nb.domain.lifecycle import lifecycle
@@ -31,7 +31,7 @@ from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import AdapterConfig, ProviderCapabilities, RetryConfig
 from dipeo_nb.llm.endings import ended, without_keys
 from dipeo_nb.llm.options import left_out
-from dipeo_nb.llm.stream import TimeLimits, collected, with_notices
+from dipeo_nb.llm.streaming import TimeLimits, collected, with_notices
 from dipeo_nb.llm.structured import prepare_request
 from dipeo_nb.llm.tools import call_of
 

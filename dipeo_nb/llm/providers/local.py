@@ -33,7 +33,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm import model_store
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.options import check_options
-from dipeo_nb.llm.stream import incomplete_stream_error
+from dipeo_nb.llm.streaming import incomplete_stream_error
 from dipeo_nb.llm.structured import made, parsed, schema_of
 from dipeo_nb.llm.usage import of_tokens, record
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.ports import FileInfo, FileSystemPort
 from dipeo_nb.security.gate.permissions import Permissions
 from dipeo_nb.security.gate.refusals import refusal

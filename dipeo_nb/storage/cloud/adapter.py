@@ -15,7 +15,7 @@ import stamina
 from pydantic import SecretStr
 
 from dipeo_nb.common.aio import gather_limited
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.domain.ports import BlobData, BlobVersion
 from dipeo_nb.errors import ConfigurationError, StorageError
 from dipeo_nb.storage.blobs import (

@@ -8,7 +8,7 @@ from itertools import count
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 from dipeo_nb.storage.conversation.messages import MANY, copied, history_of, in_parts, kept_form, last, same_id

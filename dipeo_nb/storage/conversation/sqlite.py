@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dipeo_nb.common import collecting
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.common.sqlite import Schema, SqliteFile
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig

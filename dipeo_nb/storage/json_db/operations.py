@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from dipeo_nb.common.cancellable import check, in_thread, is_cancelled
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.locks import FileLock
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.common.root import own_root
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import StorageError, ValidationError

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.locks import FileLock
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.common.paths import NAME_LIMIT
 from dipeo_nb.common.root import Root
 from dipeo_nb.domain.ports import BlobData, BlobVersion

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from dipeo_nb.common.disk_errors import failed
-from dipeo_nb.common.operations import logged
+from dipeo_nb.common.operation_log import logged
 from dipeo_nb.common.paths import path_parts
 from dipeo_nb.common.protected import ProtectedPlaces
 from dipeo_nb.common.root import Root

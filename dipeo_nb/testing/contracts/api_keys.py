@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError
 from dipeo_nb.testing.contracts.promises import Contract, promise, refusal, same, that

@@ -1,4 +1,4 @@
-"""Secrets are taken out of events, errors and log lines (common/scrub.py); the work itself goes on with the real values."""
+"""Secrets are taken out of events, errors and log lines (common/redaction.py); the work itself goes on with the real values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipeo_nb.common.scrub import HIDDEN, Redactor, logger, redactor, scrubbed
+from dipeo_nb.common.redaction import HIDDEN, Redactor, logger, redactor, scrubbed
 from dipeo_nb.config import get_settings
 from dipeo_nb.errors import DipeoError, StorageError, UnknownNodeError
 from dipeo_nb.mixins import LoggingMixin

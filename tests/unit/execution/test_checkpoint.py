@@ -19,10 +19,10 @@ from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Snapshot
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution import checkpoint, schedule_state, snapshots
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.recovery import Recovered, recovered
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.session import Session

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dipeo_nb.cli import main
-from dipeo_nb.execution.compare import cost_in_words
+from dipeo_nb.execution.run_diff import cost_in_words
 from dipeo_nb.notebook.session import Session
 from tests.support.waiting import wait_until
 

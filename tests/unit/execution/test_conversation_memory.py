@@ -8,8 +8,8 @@ import pytest
 
 from dipeo_nb.domain import selection
 from dipeo_nb.domain.diagram import DomainPerson, LLMConfig, is_facet
-from dipeo_nb.execution import memory
-from dipeo_nb.execution.memory import SYSTEM, ConversationLog
+from dipeo_nb.execution import conversation
+from dipeo_nb.execution.conversation import SYSTEM, ConversationLog
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
 
@@ -42,7 +42,7 @@ VIEWS = {
 @pytest.mark.parametrize("view", VIEWS)
 def test_views(log: ConversationLog, view: str):
     """Each named view selects what its name says, in log order."""
-    assert [m.content for m in memory.recall(log.messages, "ada", view)] == VIEWS[view]
+    assert [m.content for m in conversation.recall(log.messages, "ada", view)] == VIEWS[view]
 
 
 @pytest.mark.parametrize(
@@ -57,24 +57,24 @@ def test_views(log: ConversationLog, view: str):
 )
 def test_view_name(text: str | None, expected: str | None):
     """Names are views in any case; blank is ALL_INVOLVED; other words are a criterion."""
-    assert memory.view_name(text) == expected
+    assert conversation.view_name(text) == expected
 
 
 def test_at_most_keeps_the_most_recent(log: ConversationLog):
     """at_most is enforced, most recent last."""
-    assert [m.content for m in memory.limited(log.messages, 2)] == ["ada 2", "bob to ada"]
-    assert memory.limited(log.messages, None) == log.messages
-    assert memory.limited(log.messages, 100) == log.messages
+    assert [m.content for m in conversation.limited(log.messages, 2)] == ["ada 2", "bob to ada"]
+    assert conversation.limited(log.messages, None) == log.messages
+    assert conversation.limited(log.messages, 100) == log.messages
 
 
 def test_ignoring(log: ConversationLog):
     """Ignored persons disappear as senders and as receivers."""
-    assert all("bob" not in (m.from_person_id, m.to_person_id) for m in memory.ignoring(log.messages, ["bob"]))
+    assert all("bob" not in (m.from_person_id, m.to_person_id) for m in conversation.ignoring(log.messages, ["bob"]))
 
 
 def test_told_names_the_others(log: ConversationLog):
     """Own words are the assistant's; others' words carry their name."""
-    told = memory.as_seen_by(log.messages, "ada", {"ada": "Ada", "bob": "Bob"})
+    told = conversation.as_seen_by(log.messages, "ada", {"ada": "Ada", "bob": "Bob"})
     assert [(m.role, m.content) for m in told][:4] == [
         ("user", "ask 1"), ("assistant", "ada 1"), ("user", "[to Bob]: ask 2"), ("user", "[Bob]: bob 1"),
     ]  # fmt: skip
@@ -173,11 +173,11 @@ def test_facets_never_leak():
     log.add("ada.__critic", SYSTEM, "secret doubt", timestamp=2)
     log.add(SYSTEM, "ada.__critic", "doubt?", timestamp=3)
     for person in ("ada", "bob"):
-        kept = memory.without_facets(log.messages, person)
+        kept = conversation.without_facets(log.messages, person)
         for view in VIEWS:
-            assert "doubt" not in str([m.content for m in memory.recall(kept, person, view)])
-    own = memory.without_facets(log.messages, "ada.__critic")
-    assert [m.content for m in memory.recall(own, "ada.__critic", "ALL_INVOLVED")] == ["secret doubt", "doubt?"]
+            assert "doubt" not in str([m.content for m in conversation.recall(kept, person, view)])
+    own = conversation.without_facets(log.messages, "ada.__critic")
+    assert [m.content for m in conversation.recall(own, "ada.__critic", "ALL_INVOLVED")] == ["secret doubt", "doubt?"]
     person = DomainPerson("ada", "Ada", LLMConfig(service="openai", model="m", system_prompt="Be Ada."))
     facet = person.facet("critic", system_prompt="Doubt.")
     assert (facet.id, facet.llm.model, facet.llm.system_prompt) == ("ada.__critic", "m", "Doubt.")
@@ -194,4 +194,4 @@ def test_two_hundred_messages_at_most_five(tmp_path: Path):
     candidates = selection.ranked(log.messages, 2000.0)
     assert sum(m.content == "the same answer as always" for m in candidates) == 1
     assert candidates == selection.ranked(log.messages, 2000.0)
-    assert len(memory.limited(candidates, 5)) == 5
+    assert len(conversation.limited(candidates, 5)) == 5

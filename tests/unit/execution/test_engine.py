@@ -20,8 +20,8 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import NODE_SPECS, NodeMeta, NodeSpec
 from dipeo_nb.errors import InvalidDiagramError, RunError, StorageError
 from dipeo_nb.execution.engine import Execution
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.interaction import ScriptedPrompter
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.runtime import Runtime
 

@@ -1,4 +1,4 @@
-"""Node types of one's own: `@dp.node` (execution/functions.py)."""
+"""Node types of one's own: `@dp.node` (execution/function_nodes.py)."""
 
 from __future__ import annotations
 

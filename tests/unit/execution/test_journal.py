@@ -34,7 +34,7 @@ from dipeo_nb.domain.nodes import (
 )
 from dipeo_nb.domain.ports import Question, RunStore
 from dipeo_nb.errors import StorageError, ValidationError
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution import journal
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution

@@ -10,8 +10,8 @@ import pytest
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.execution.code_state import EMPTY
+from dipeo_nb.execution.conversation import ConversationLog
 from dipeo_nb.execution.inputs import Output
-from dipeo_nb.execution.memory import ConversationLog
 from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.state.memory import InMemoryRunStore

@@ -22,7 +22,7 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import StorageError, UserError
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore

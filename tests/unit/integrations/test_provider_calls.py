@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.errors import (
     ConfigurationError,
     DipeoError,

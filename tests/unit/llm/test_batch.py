@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from dipeo_nb import config
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.domain.chat import BillItem, ChatMessage, LLMRequest, LLMResponse, TokenUsage, ToolConfig
 from dipeo_nb.errors import (
     ConfigurationError,

@@ -24,9 +24,9 @@ from dipeo_nb.errors import (
     RateLimitError,
 )
 from dipeo_nb.llm import limits, providers
+from dipeo_nb.llm.client_pool import ClientManager
 from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.limits import AdaptiveLimit, CircuitBreaker
-from dipeo_nb.llm.pool import ClientManager
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.memory import InMemoryAPIKeyService
 from dipeo_nb.testing import ScriptedClient, SlowClient

@@ -19,8 +19,8 @@ import pytest
 
 import dipeo_nb as dp
 from dipeo_nb import cli
-from dipeo_nb.common import scrub
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common import redaction
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.chat import TokenUsage, parse_model
@@ -82,7 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def parrot(request: pytest.FixtureRequest, site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A provider of a third party that was registered in this process, or installed as a package."""
     for name in ("_SHAPES", "_MARKS", "_HEADS", "_OPEN_KEY"):
-        monkeypatch.setattr(scrub, name, getattr(scrub, name))
+        monkeypatch.setattr(redaction, name, getattr(redaction, name))
     monkeypatch.setattr(llm_providers, "_REGISTERED", {})
     monkeypatch.setattr(llm_providers, "_LOADED", {})
     monkeypatch.syspath_prepend(site)
@@ -197,7 +197,7 @@ def test_a_broken_package_spoils_nothing(site: Path, monkeypatch: pytest.MonkeyP
 def test_a_prefix_that_is_none_is_refused(prefix: str):
     """It would hide ordinary words, or be read as a pattern."""
     with pytest.raises(ValidationError, match="not the beginning of keys"):
-        scrub.recognize_keys(prefix)
+        redaction.recognize_keys(prefix)
 
 
 @pytest.mark.parametrize("service", BUILT_IN)

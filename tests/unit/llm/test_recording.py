@@ -21,8 +21,8 @@ from pydantic import BaseModel, Field, SecretStr
 
 import dipeo_nb as dp
 from dipeo_nb.common.loop import run_sync, submit
+from dipeo_nb.common.redaction import HIDDEN, scrubbed
 from dipeo_nb.common.root import Root
-from dipeo_nb.common.scrub import HIDDEN, scrubbed
 from dipeo_nb.config import get_settings, override_settings, reset_settings
 from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.budget import Budget
@@ -46,9 +46,9 @@ from dipeo_nb.errors import (
     RecordingNotFoundError,
     StructureError,
 )
+from dipeo_nb.llm.cassette import name_of, read, written
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
-from dipeo_nb.llm.recorded import name_of, read, written
 from dipeo_nb.llm.recording import Recordings, active, content_key, through
 from dipeo_nb.testing import ScriptedClient, SlowClient
 from tests.support.wire_openai import ScriptedServer, final, request, run, says, settings_with

@@ -9,7 +9,7 @@ import pytest
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, StreamEvent
 from dipeo_nb.errors import LLMTimeoutError
-from dipeo_nb.llm.stream import TimeLimits
+from dipeo_nb.llm.streaming import TimeLimits
 
 REQUEST = LLMRequest("openai", "m", (ChatMessage("user", "Hi."),))
 LONG = 30.0

@@ -302,7 +302,7 @@ def test_llm_is_a_package_and_a_function():
     """`dp.llm(…)` works although `dipeo_nb.llm` is a package, in any order of imports; both keep working."""
     code = (
         "import dipeo_nb as dp; print(dp.llm('echo').name)\n"
-        "import dipeo_nb.llm.service as s, dipeo_nb.llm; from dipeo_nb.llm import stream\n"
+        "import dipeo_nb.llm.service as s, dipeo_nb.llm; from dipeo_nb.llm import streaming\n"
         "from dipeo_nb import llm; print(llm('echo').chat('x').text, dipeo_nb.llm.service is s)"
     )
     for first in ("", "import dipeo_nb.llm.service\n"):

@@ -18,7 +18,7 @@ import pytest
 from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
-from dipeo_nb.execution.fold import RunState
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook import view as live
 from dipeo_nb.notebook.session import Session

@@ -21,7 +21,7 @@ import pexpect
 import pytest
 from pydantic import SecretStr
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import Settings, get_settings, reset_settings
 from dipeo_nb.container import build
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
@@ -33,7 +33,7 @@ from dipeo_nb.errors import (
     StorageError,
     ValidationError,
 )
-from dipeo_nb.llm.pool import ClientManager
+from dipeo_nb.llm.client_pool import ClientManager
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.environment import EnvironmentAPIKeyService, variables_of_services
 from dipeo_nb.security.keys import APIKeyChain, APIKeyService, overview

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage.csv_text import appended
+from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalFileSystemAdapter
-from dipeo_nb.storage.memory import InMemoryFileSystem
 
 
 def append(before: bytes, row: Any) -> bytes:

@@ -14,8 +14,8 @@ from dipeo_nb.config import get_settings
 from dipeo_nb.diagram.document import load
 from dipeo_nb.errors import DiagramError, DiagramNotFoundError, StorageError, ValidationError
 from dipeo_nb.storage.diagrams import DiagramService
+from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.local import LocalFileSystemAdapter
-from dipeo_nb.storage.memory import InMemoryFileSystem
 from tests.support.wire_openai import run
 
 TEXT = "version: light\nnodes:\n- {label: Start, type: start}\n- {label: End, type: endpoint}\nconnections:\n- {from: Start, to: End}\n"

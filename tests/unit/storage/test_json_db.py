@@ -17,9 +17,9 @@ import pytest
 
 from dipeo_nb.domain.ports import DBOperationsPort
 from dipeo_nb.errors import StorageError, ValidationError
+from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.json_db import DBOperationsDomainService, DBRequest
 from dipeo_nb.storage.local import LocalFileSystemAdapter
-from dipeo_nb.storage.memory import InMemoryFileSystem
 from dipeo_nb.workers import WORKERS
 from tests.support.kills import kills
 from tests.support.wire_openai import run

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dipeo_nb.errors import StorageError, ValidationError
+from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.json_db import DBOperationsDomainService, lines_of
-from dipeo_nb.storage.memory import InMemoryFileSystem
 
 
 def database(**files: str | bytes) -> DBOperationsDomainService:

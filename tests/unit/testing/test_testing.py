@@ -24,8 +24,8 @@ from dipeo_nb.security.memory import InMemoryAPIKeyService
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
 from dipeo_nb.storage.conversation import InMemoryConversationRepository, InMemoryPersonRepository
+from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.json_db import DBOperationsDomainService
-from dipeo_nb.storage.memory import InMemoryFileSystem
 from dipeo_nb.testing import Contract, Report, check
 from dipeo_nb.testing.contracts import (
     APIKeyContract,

@@ -22,7 +22,7 @@ from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.anthropic.answer import Turn, as_events, ids_of, kept, response_of
 from dipeo_nb.llm.providers.anthropic.request import messages_of, schema_for, tool_of, without_thoughts
 from dipeo_nb.llm.providers.anthropic.sdk import load_sdk, retired
-from dipeo_nb.llm.stream import batch_lines, incomplete_stream_error, named, words
+from dipeo_nb.llm.streaming import batch_lines, incomplete_stream_error, named, words
 from dipeo_nb.llm.structured import made
 from dipeo_nb.llm.tools import call_id_of
 from dipeo_nb.llm.usage import of_anthropic as usage_of

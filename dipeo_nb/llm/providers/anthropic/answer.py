@@ -9,7 +9,7 @@ from typing import Any, cast
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall
 from dipeo_nb.errors import ContentFilteredError
 from dipeo_nb.llm.core.errors import Caller
-from dipeo_nb.llm.stream import TextPieces, named, words
+from dipeo_nb.llm.streaming import TextPieces, named, words
 from dipeo_nb.llm.structured import parsed
 from dipeo_nb.llm.tools import call_id_of
 from dipeo_nb.llm.usage import merged_counts, record

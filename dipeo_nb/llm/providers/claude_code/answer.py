@@ -10,7 +10,7 @@ from dipeo_nb.domain.chat import BillItem, LLMRequest, LLMResponse, StreamEvent,
 from dipeo_nb.errors import LLMConnectionError, LLMError, ProviderError
 from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, said_in_stream, status_error
 from dipeo_nb.llm.providers.claude_code.sessions import Session, load_sdk
-from dipeo_nb.llm.stream import TextPieces, incomplete_stream_error, words
+from dipeo_nb.llm.streaming import TextPieces, incomplete_stream_error, words
 from dipeo_nb.llm.structured import parsed
 from dipeo_nb.llm.usage import merged_counts, of_anthropic, record
 

@@ -13,7 +13,7 @@ from dipeo_nb.domain.chat import BillItem, LLMRequest, LLMResponse, StreamEvent,
 from dipeo_nb.domain.lifecycle import warn_of_end
 from dipeo_nb.errors import ContentFilteredError, ProviderError
 from dipeo_nb.llm.providers.google.request import OWN_ID
-from dipeo_nb.llm.stream import incomplete_stream_error, named, words
+from dipeo_nb.llm.streaming import incomplete_stream_error, named, words
 from dipeo_nb.llm.structured import parsed
 from dipeo_nb.llm.tools import call_id_of
 from dipeo_nb.llm.usage import merged_counts, of_google, record

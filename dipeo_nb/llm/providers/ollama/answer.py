@@ -11,7 +11,7 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsag
 from dipeo_nb.llm.core.http import drained
 from dipeo_nb.llm.providers.ollama.request import called
 from dipeo_nb.llm.providers.ollama.sdk import NO_OBJECT
-from dipeo_nb.llm.stream import incomplete_stream_error, named, words
+from dipeo_nb.llm.streaming import incomplete_stream_error, named, words
 from dipeo_nb.llm.structured import parsed
 from dipeo_nb.llm.tools import call_id_of, call_of
 from dipeo_nb.llm.usage import count

@@ -24,7 +24,7 @@ from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.openai.answer import response_of
 from dipeo_nb.llm.providers.openai.request import as_sent, format_of, items_of, tool_of
-from dipeo_nb.llm.stream import TextPieces, batch_lines, incomplete_stream_error, named, words
+from dipeo_nb.llm.streaming import TextPieces, batch_lines, incomplete_stream_error, named, words
 from dipeo_nb.llm.structured import made
 from dipeo_nb.llm.tools import call_id_of
 from dipeo_nb.llm.usage import of_openai

@@ -10,7 +10,7 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, ToolCall
 from dipeo_nb.errors import ContentFilteredError
 from dipeo_nb.llm.core.errors import SAID_LIMIT
 from dipeo_nb.llm.providers.openai.request import without_thoughts
-from dipeo_nb.llm.stream import named, words
+from dipeo_nb.llm.streaming import named, words
 from dipeo_nb.llm.structured import parsed, strict_schema
 from dipeo_nb.llm.tools import call_id_of, call_of
 from dipeo_nb.llm.usage import of_openai, record

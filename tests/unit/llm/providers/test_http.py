@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import get_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.errors import (

@@ -33,7 +33,7 @@ from dipeo_nb.common.values import BASE64, plain_value
 from dipeo_nb.domain.enums import NodeCategory, NodeType
 from dipeo_nb.domain.nodes import NodeMeta, NodeSpec, register_node_spec, spec
 from dipeo_nb.errors import NodeExecutionError, ValidationError
-from dipeo_nb.execution import handlers, run_log
+from dipeo_nb.execution import handlers, log_capture
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.function_context import FunctionContext
 from dipeo_nb.execution.inputs import Output, TextView, plain
@@ -113,7 +113,7 @@ class _Function:
         given = self._given(context)
         own = {"context": FunctionContext.of(context)} if self._takes_context else {}
         context.acting = True
-        with run_log.calling(context.execution.hear, context.node):
+        with log_capture.calling(context.execution.hear, context.node):
             output = await user_code.finished(self._function, lambda: self._typed(given) | own, _output)
         return output._replace(meta={**context.spent(), **output.meta}) if context.spent() else output
 

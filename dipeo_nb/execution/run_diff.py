@@ -12,8 +12,8 @@ from typing import Any
 
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.common.text import displayed, money
-from dipeo_nb.execution.fold import NodeState, RunState
 from dipeo_nb.execution.inputs import as_text
+from dipeo_nb.execution.run_state import NodeState, RunState
 
 
 @dataclass(frozen=True, slots=True)

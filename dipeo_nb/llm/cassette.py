@@ -24,8 +24,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from dipeo_nb.common.redaction import scrubbed
 from dipeo_nb.common.root import Root
-from dipeo_nb.common.scrub import scrubbed
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall
 from dipeo_nb.errors import LLMError, ProviderError, RecordingError, StorageError, StructureError, UnsupportedError
 from dipeo_nb.llm.structured import schema_of, validated

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from dipeo_nb.common.scrub import logger
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.errors import DipeoError
 
 C = TypeVar("C", bound=type)

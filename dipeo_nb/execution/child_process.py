@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from dipeo_nb.common.scrub import redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import code_environment
 from dipeo_nb.domain.ports import FileSystemPort
 from dipeo_nb.errors import CodeError, NodeTimeoutError
