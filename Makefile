@@ -82,6 +82,7 @@ quick: $(STAMP) redis
 
 check: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pyright --warnings --pythonpath $(PY)
 	$(PY) scripts/make_environment.py --check
 	$(PY) scripts/make_docs.py --check

@@ -186,7 +186,11 @@ def check_service(name: str, service: Any) -> None:
     missing = sorted(
         method
         for method in port.__abstractmethods__
-        if not (hasattr(service, method) if isinstance(getattr(port, method), property) else callable(getattr(service, method, None)))
+        if not (
+            hasattr(service, method)
+            if isinstance(getattr(port, method), property)
+            else callable(getattr(service, method, None))
+        )
     )
     if missing:
         raise ConfigurationError(
@@ -283,8 +287,6 @@ def _persons(settings: Settings) -> PersonRepository:
 def _conversation_file(settings: Settings) -> Path:
     place = settings.conversation_store
     return settings.base_dir / (".dipeo/conversations.db" if place is None or "://" in place else place)
-
-
 
 
 # Where these were before, for one release.

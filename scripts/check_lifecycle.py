@@ -23,7 +23,11 @@ PRICED = {"openai": "openai", "anthropic": "anthropic", "google": "gemini"}
 
 def main() -> int:
     said = [*openai(), *anthropic()]
-    wrong = [f"{s}: {m} ends on {d}, the table says {r.ends if r else 'nothing'}" for s, m, d in said if (r := row_of(s, m)) is None or r.ends != d]
+    wrong = [
+        f"{s}: {m} ends on {d}, the table says {r.ends if r else 'nothing'}"
+        for s, m, d in said
+        if (r := row_of(s, m)) is None or r.ends != d
+    ]
     wrong += [f"{s}: {m} is deprecated in the price list, the table says nothing" for s, m in priced() if not known(s, m)]
     for line in wrong:
         print(line)

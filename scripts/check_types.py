@@ -1,6 +1,6 @@
 """Measures how much of the package's public interface has known types, as users' type checkers see it, and fails below the floor.
 
-    python scripts/check_types.py
+python scripts/check_types.py
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ LEAST = 95.0
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as elsewhere:  # below the root pyright takes the package for the project itself
-        command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--verifytypes", "dipeo_nb", "--ignoreexternal"]
+        command = [
+            sys.executable,
+            "-m",
+            "pyright",
+            "--pythonpath",
+            sys.executable,
+            "--verifytypes",
+            "dipeo_nb",
+            "--ignoreexternal",
+        ]
         site = Path(elsewhere, "site")
         site.mkdir()
         (site / "dipeo_nb").symlink_to(ROOT / "dipeo_nb")

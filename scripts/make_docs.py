@@ -33,7 +33,11 @@ when something failed.
 WITHOUT_EXAMPLE = {
     "file-too-large": ("error", "A prompt file is larger than a prompt can be.", "Name a smaller file."),
     "file-unreadable": ("error", "A file that the diagram names cannot be read.", "Check its permissions."),
-    "model-ends": ("warning", "The provider shuts the model down soon.", "Use the model that the message names; `dipeo-nb models check --fix` writes it."),
+    "model-ends": (
+        "warning",
+        "The provider shuts the model down soon.",
+        "Use the model that the message names; `dipeo-nb models check --fix` writes it.",
+    ),
 }
 """Findings that depend on the machine or on the day: code → (severity, message, hint)."""
 

@@ -68,9 +68,7 @@ def reference(source: str) -> str:
     """The page. A section for each event type, in the order of the table `PAYLOADS`, then the types that they are made of."""
     tree = ast.parse(source)
     shapes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    table = next(
-        node.value for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PAYLOADS"
-    )
+    table = next(node.value for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PAYLOADS")
     assert isinstance(table, ast.Dict)
     sections, used = [HEADER], set[str]()
     for key, value in zip(table.keys, table.values, strict=True):

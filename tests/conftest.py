@@ -28,9 +28,7 @@ settings.register_profile("dipeo", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("ci", settings.get_profile("dipeo"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dipeo")
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # begun with & in a shell: Ctrl-C must work in the tests all the same
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with & in a shell: Ctrl-C must work in the tests all the same
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # so with nohup
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -70,9 +68,7 @@ def own_node_types() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test has its own base directory (so its own run store) and no API key of the developer's."""
-    for name in [
-        n for n in os.environ if n.endswith("_API_KEY") or (n.startswith("DIPEO_") and n != "DIPEO_CACHE_DIR")
-    ]:
+    for name in [n for n in os.environ if n.endswith("_API_KEY") or (n.startswith("DIPEO_") and n != "DIPEO_CACHE_DIR")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("STATE_STORE_PATH", raising=False)
     # So that the processes of a test stay on this machine, too.

@@ -35,6 +35,7 @@ app: typer.Typer = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
 @dataclass
 class Global:
     """The options before the command: `dipeo-nb --debug run …`."""
@@ -49,11 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # A label in any script must not break output in a narrow locale.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     if arguments is None:  # this process is ours
-        gc.set_threshold(20_000, 20, 20)  # importing makes many objects that stay: looking through them is a tenth of a short command
+        # importing makes many objects that stay: looking through them is a tenth of a short command
+        gc.set_threshold(20_000, 20, 20)
     given = Global()
     try:
         with terminated_like_ctrl_c():
-            code = app(args=translated(sys.argv[1:] if arguments is None else arguments), prog_name="dipeo-nb", standalone_mode=False, obj=given)
+            code = app(
+                args=translated(sys.argv[1:] if arguments is None else arguments),
+                prog_name="dipeo-nb",
+                standalone_mode=False,
+                obj=given,
+            )
             sys.stdout.flush()
         return code if isinstance(code, int) else ExitCode.DONE
     except BrokenPipeError:
@@ -106,6 +113,7 @@ def _global(
         print(context.get_help())
         raise typer.Exit(ExitCode.MISTAKE)
     return None
+
 
 def _approved(error: SettingNotApprovedError) -> bool:
     from dipeo_nb.cli.consent import settings_approved  # needs all of the settings, which `--help` does not

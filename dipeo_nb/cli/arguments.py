@@ -118,9 +118,13 @@ def parse_answers(given: Sequence[str], plan: Plan, base_dir: Path) -> dict[str,
                 names = ", ".join(f"'{safe(name, 60)}'" for name in asking.names)
                 close = safe(asking.suggestion(text.partition("=")[0]))
                 hint = f"{close}It has: {names}. Use for example --answer '{safe(asking.names[0], 60)}=yes'."
-            raise ValidationError(f"--answer '{text}' names no user_response node of this diagram in the form NODE=TEXT.", hint=hint)
+            raise ValidationError(
+                f"--answer '{text}' names no user_response node of this diagram in the form NODE=TEXT.", hint=hint
+            )
         answers.setdefault(text[:at], []).append(text[at + 1 :])
     return answers
+
+
 ALLOWED_KINDS = ("read", "write", "net", "code", "process", "service", "function", "diagram", "model", "event")
 
 

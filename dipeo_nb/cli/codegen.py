@@ -24,9 +24,14 @@ codegen: typer.Typer = typer.Typer(help=COMMANDS["codegen"].help, no_args_is_hel
 app.add_typer(codegen, name="codegen")
 Sources = Annotated[str, typer.Argument(metavar="PATH", help="A file, or a folder with all below it (.ts, .tsx).")]
 Patterns = Annotated[
-    list[str] | None, typer.Option("--pattern", "-p", metavar="KIND", help="interface, type, enum, class, function, const or export. Default: all.")
+    list[str] | None,
+    typer.Option(
+        "--pattern", "-p", metavar="KIND", help="interface, type, enum, class, function, const or export. Default: all."
+    ),
 ]
-Output = Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="Write there instead of to stdout.", show_default=False)]
+Output = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write there instead of to stdout.", show_default=False)
+]
 
 
 @codegen.command("parse")
@@ -56,14 +61,21 @@ def parse(
         new_console(stderr=False).print(table)
     for line in errors[:50]:
         say(safe(line, 300))
-    return ExitCode.FAILED if (errors and strict) or not any(r["metadata"]["success"] for r in found.values()) else ExitCode.DONE
+    return (
+        ExitCode.FAILED if (errors and strict) or not any(r["metadata"]["success"] for r in found.values()) else ExitCode.DONE
+    )
 
 
 @codegen.command("ir")
 def ir(
     path: Sources,
-    builder: Annotated[str, typer.Option("--builder", "-b", metavar="NAME", help="backend, frontend, strawberry, or a custom one.")] = "backend",
-    config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="Options of the builder, in YAML or JSON.", show_default=False)] = None,
+    builder: Annotated[
+        str, typer.Option("--builder", "-b", metavar="NAME", help="backend, frontend, strawberry, or a custom one.")
+    ] = "backend",
+    config: Annotated[
+        str | None,
+        typer.Option("--config", metavar="FILE", help="Options of the builder, in YAML or JSON.", show_default=False),
+    ] = None,
     output: Output = None,
 ) -> int:
     """Build an intermediate representation of TypeScript, as JSON; the same sources give the same bytes."""
@@ -74,9 +86,16 @@ def ir(
 
 @codegen.command("render")
 def render(
-    template: Annotated[str, typer.Argument(metavar="TEMPLATE", help="A file with a Jinja2 template; it can include others of its folder.")],
-    path: Annotated[str, typer.Argument(metavar="PATH", help="TypeScript: a file or a folder; or names for the template, in YAML or JSON.")],
-    builder: Annotated[str, typer.Option("--builder", "-b", metavar="NAME", help="Of TypeScript: backend, frontend, strawberry, or a custom one.")] = "backend",
+    template: Annotated[
+        str, typer.Argument(metavar="TEMPLATE", help="A file with a Jinja2 template; it can include others of its folder.")
+    ],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="TypeScript: a file or a folder; or names for the template, in YAML or JSON.")
+    ],
+    builder: Annotated[
+        str,
+        typer.Option("--builder", "-b", metavar="NAME", help="Of TypeScript: backend, frontend, strawberry, or a custom one."),
+    ] = "backend",
     output: Output = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 when the file would change.")] = False,
 ) -> int:
@@ -104,7 +123,9 @@ def _mapping(path: str | None) -> Mapping[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValidationError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.", hint="Name a file in YAML or JSON.") from error
+        raise ValidationError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.", hint="Name a file in YAML or JSON."
+        ) from error
     value, _ = yaml_value(text, path)
     if not isinstance(value, Mapping):
         raise ValidationError(f"{path} does not hold a mapping.", hint="Write for example `model_files: [core.ts]`.")

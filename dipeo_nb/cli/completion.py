@@ -52,7 +52,9 @@ def _completer(offered: Callable[[typer.Context, Settings], Iterable[str]]) -> C
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         with suppress(DipeoError):  # settings or a run store that cannot be read: the command reports that, Tab does not
             settings = _settings(ctx)
-            return [word for word in dict.fromkeys(offered(ctx, settings)) if word.startswith(incomplete) and _PLAIN.fullmatch(word)]
+            return [
+                word for word in dict.fromkeys(offered(ctx, settings)) if word.startswith(incomplete) and _PLAIN.fullmatch(word)
+            ]
         return []
 
     return complete

@@ -45,7 +45,10 @@ def with_consent(
         declined = place is not None and folder_settings.declined_settings(place, settings=runtime.settings)
         wanted = folder_settings.pending_settings(place, settings=runtime.settings) if place and not declined else ()
         if wanted:
-            say(f"It needs these settings of {place}, which decide where your prompts, keys and records go:", *(f"  {setting}" for setting in wanted))
+            say(
+                f"It needs these settings of {place}, which decide where your prompts, keys and records go:",
+                *(f"  {setting}" for setting in wanted),
+            )
         if of_folder and (more := [setting for setting in of_folder if setting not in wanted]):
             say(f"With [f], these settings of {folder} take effect, too:", *(f"  {setting}" for setting in more))
         choices = "[y] this, as it is now" + (f"   [f] everything in {folder}" if folder else "") + "   [N]"

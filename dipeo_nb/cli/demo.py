@@ -18,7 +18,9 @@ app: typer.Typer = typer.Typer()
 @app.command()
 def demo(
     topic: Annotated[str, typer.Option("--topic", help="What the debate is about.")] = "a cat as the new boss",
-    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", autocompletion=completion.models, help="local, echo, openai:NAME …")] = "local",
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="MODEL", autocompletion=completion.models, help="local, echo, openai:NAME …")
+    ] = "local",
     as_json: AsJson = False,
 ) -> int:
     """Run the packaged debate of three persons, by default with a small model on this machine."""

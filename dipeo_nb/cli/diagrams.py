@@ -79,7 +79,11 @@ def inspect(file: File, as_json: AsJson = False, base_dir: BaseDir = None, forma
     found = load_diagram(file, format_, settings).capabilities(base_dir=settings.base_dir)
     if as_json:
         files = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(found.files.items())}
-        print(json_text({"name": found.name, "pin": found.code, "digest": found.digest, "uses": found.uses.report(), "files": files}))
+        print(
+            json_text(
+                {"name": found.name, "pin": found.code, "digest": found.digest, "uses": found.uses.report(), "files": files}
+            )
+        )
         return ExitCode.DONE
     print(f"{safe(found.name)} may:" if found.uses else f"{safe(found.name)} does nothing but compute.")
     for line in found.uses.listing():
@@ -91,7 +95,9 @@ def inspect(file: File, as_json: AsJson = False, base_dir: BaseDir = None, forma
 @app.command()
 def trust(
     path: Annotated[str | None, typer.Argument(metavar="PATH", help="A folder, or a diagram as it is now.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="What is trusted; with PATH, the settings that the folder suggests.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="What is trusted; with PATH, the settings that the folder suggests.")
+    ] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Trust it no more.")] = False,
     base_dir: BaseDir = None,
 ) -> int:
@@ -126,7 +132,13 @@ def trust(
 def convert(
     file: File,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="FORMAT", autocompletion=completion.formats, help="light, native, readable or executable. Default: by the name of OUT.")
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            autocompletion=completion.formats,
+            help="light, native, readable or executable. Default: by the name of OUT.",
+        ),
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="OUT", help="File to write. Default: stdout.")] = None,
     format_: Format = None,
@@ -149,12 +161,8 @@ def convert(
 @app.command()
 def render(
     file: File,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUT", help="File to write: .svg, .png, .html or .mmd.")
-    ],
-    theme: Annotated[
-        str, typer.Option("--theme", help="light, dark, or auto (follows the reader's; not for png).")
-    ] = "auto",
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="File to write: .svg, .png, .html or .mmd.")],
+    theme: Annotated[str, typer.Option("--theme", help="light, dark, or auto (follows the reader's; not for png).")] = "auto",
     width: Annotated[int | None, typer.Option("--width", help="Pixels of a png.")] = None,
     format_: Format = None,
 ) -> int:

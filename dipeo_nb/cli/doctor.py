@@ -76,7 +76,9 @@ def _findings(check: Callable[[Settings], Iterator[Finding]], settings: Settings
         return list(check(settings))
     except (DipeoError, OSError) as error:
         message = error.message if isinstance(error, DipeoError) else str(error)
-        return [Finding(check.__name__.removeprefix("_").replace("_", " "), "problem", message, getattr(error, "hint", None) or "")]
+        return [
+            Finding(check.__name__.removeprefix("_").replace("_", " "), "problem", message, getattr(error, "hint", None) or "")
+        ]
 
 
 def _python(settings: Settings) -> Iterator[Finding]:
@@ -106,7 +108,12 @@ def _settings(settings: Settings) -> Iterator[Finding]:
     waiting = pending_settings(settings.folder, settings=settings)
     if waiting:
         names = ", ".join(setting.variable for setting in waiting)
-        yield Finding("settings", "note", f"{settings.folder} suggests {names}, which need your approval", "dipeo-nb trust --list . shows them; dipeo-nb trust . approves them")
+        yield Finding(
+            "settings",
+            "note",
+            f"{settings.folder} suggests {names}, which need your approval",
+            "dipeo-nb trust --list . shows them; dipeo-nb trust . approves them",
+        )
     else:
         yield Finding("settings", "ok", f"base directory {settings.base_dir}")
 
@@ -146,14 +153,20 @@ def _local_model(settings: Settings) -> Iterator[Finding]:
     if path is not None and path.is_file():
         yield Finding("local model", "ok", f"{name} at {path}")
     elif name in rows:
-        yield Finding("local model", "note", f"{name} is not downloaded yet; the first run downloads it", "dipeo-nb models pull")
+        yield Finding(
+            "local model", "note", f"{name} is not downloaded yet; the first run downloads it", "dipeo-nb models pull"
+        )
     else:
-        yield Finding("local model", "problem", f"{name} is not a file", "dipeo-nb models list shows the models that can be downloaded")
+        yield Finding(
+            "local model", "problem", f"{name} is not a file", "dipeo-nb models list shows the models that can be downloaded"
+        )
 
 
 def _jupyter(settings: Settings) -> Iterator[Finding]:
     if importlib.util.find_spec("jupyterlab") is None:
-        yield Finding("jupyter", "note", "JupyterLab is not installed here", 'pip install "dipeo-nb[lab]", or the VS Code extension')
+        yield Finding(
+            "jupyter", "note", "JupyterLab is not installed here", 'pip install "dipeo-nb[lab]", or the VS Code extension'
+        )
         return
     from jupyter_core.paths import jupyter_path
 
@@ -174,6 +187,7 @@ def _run_store(settings: Settings) -> Iterator[Finding]:
     elif isinstance(place, Path) and not place.exists():
         yield _writable("run store", place)
     else:
+
         async def look() -> None:
             store = run_store(settings)
             await store.initialize()
@@ -197,7 +211,9 @@ def _writable(what: str, place: Path) -> Finding:
     nearest = next(folder for folder in (place, *place.parents) if folder.exists())
     if os.access(nearest, os.W_OK | (os.X_OK if nearest.is_dir() else 0)):
         return Finding(what, "ok", str(place))
-    return Finding(what, "problem", f"{nearest} is not writable", "change its permissions, or choose another folder (docs/settings.md)")
+    return Finding(
+        what, "problem", f"{nearest} is not writable", "change its permissions, or choose another folder (docs/settings.md)"
+    )
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

@@ -30,7 +30,12 @@ IGNORED = "# Records of runs, and keys.\n.dipeo/\n.env\n"
 
 
 @app.command()
-def init(folder: Annotated[str, typer.Argument(metavar="FOLDER", show_default=False, help="Created if it does not exist. Default: the current folder.")] = ".") -> int:
+def init(
+    folder: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER", show_default=False, help="Created if it does not exist. Default: the current folder."),
+    ] = ".",
+) -> int:
     """Create a commented diagram to start from, a notebook that runs it, and a settings file. Existing files are kept."""
     place = Path(folder).expanduser()
     contents = {name: (detect.DEMOS / name).read_bytes() for name in STARTER} | {".gitignore": IGNORED.encode()}
@@ -47,7 +52,11 @@ def init(folder: Annotated[str, typer.Argument(metavar="FOLDER", show_default=Fa
         else:
             print(f"Written: {safe(str(place / name))}")
     enter = "" if place.resolve() == Path.cwd() else f"  cd {safe(folder)}\n"
-    trusting = "  dipeo-nb trust .             the diagrams in this folder are yours: they run code and write files without asking\n" if own else ""
+    trusting = (
+        "  dipeo-nb trust .             the diagrams in this folder are yours: they run code and write files without asking\n"
+        if own
+        else ""
+    )
     say(
         "Next:",
         *f"{enter}{trusting}"

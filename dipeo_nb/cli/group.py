@@ -17,29 +17,50 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
-    "init": Entry("folder", "Create a commented diagram to start from, a notebook that runs it, and a settings file. Existing files are kept."),
-    "list": Entry("folder", "List the diagrams in a folder: name, format, nodes, persons, and what needs your approval before it runs. Nothing is run."),
+    "init": Entry(
+        "folder",
+        "Create a commented diagram to start from, a notebook that runs it, and a settings file. Existing files are kept.",
+    ),
+    "list": Entry(
+        "folder",
+        "List the diagrams in a folder: name, format, nodes, persons, and what needs your approval before it runs. Nothing is run.",
+    ),
     "run": Entry("run", "Run a diagram; its outputs go to stdout, progress to stderr."),
     "validate": Entry("diagrams", "Check a diagram and report what is wrong, where, and how to fix it. Nothing is run."),
-    "inspect": Entry("diagrams", "List everything that a run of a diagram may do, with its sub-diagrams and files, and the code that pins it. Nothing is run."),
+    "inspect": Entry(
+        "diagrams",
+        "List everything that a run of a diagram may do, with its sub-diagrams and files, and the code that pins it. Nothing is run.",
+    ),
     "trust": Entry("diagrams", "Trust a folder and everything below it, now and later, or one diagram exactly as it is now."),
     "convert": Entry("diagrams", "Write a diagram in another format; a file is written completely or not at all."),
     "render": Entry("diagrams", "Draw a diagram."),
     "resume": Entry("run", "Resume a run that was interrupted, failed or was stopped; finished nodes do not run again."),
-    "answer": Entry("history", "Answer a question of a run, whether it waits in this process, in another one or on another machine."),
+    "answer": Entry(
+        "history", "Answer a question of a run, whether it waits in this process, in another one or on another machine."
+    ),
     "replay": Entry("run", "Show a recorded run again as it happened; nothing is called and nothing is recorded."),
     "diff": Entry("history", "Compare two runs: model, inputs, the diagram, what every node did. Exit code 1: they differ."),
     "explain": Entry("history", "Show in words and a table where the time and the money of a run went."),
     "export": Entry("history", "Write a recorded run to a file, or its report to stdout."),
-    "serve": Entry("serve", "Run diagrams over HTTP, with their events as server-sent events. Each request needs the token that is printed, or that of DIPEO_SERVE_TOKEN."),
-    "doctor": Entry("doctor", "Check the installation: Python, extras, key names, models, Jupyter, stores, disk, proxy. Exit code 1: there is a problem."),
+    "serve": Entry(
+        "serve",
+        "Run diagrams over HTTP, with their events as server-sent events. Each request needs the token that is printed, or that of DIPEO_SERVE_TOKEN.",
+    ),
+    "doctor": Entry(
+        "doctor",
+        "Check the installation: Python, extras, key names, models, Jupyter, stores, disk, proxy. Exit code 1: there is a problem.",
+    ),
     "nodes": Entry("nodes", "Describe the node types: what each does; with TYPE, its fields and an example."),
     "codegen": Entry("codegen", "Generate code from TypeScript: `parse` it, build an `ir`, `render` templates."),
     "schema": Entry("diagrams", "Print the JSON Schema of the light format, for editors."),
     "demo": Entry("demo", "Run the packaged debate of three persons, by default with a small model on this machine."),
-    "models": Entry("models", "LLM services: which are ready, their keys and default models; `list` and `pull`: the embedded models."),
+    "models": Entry(
+        "models", "LLM services: which are ready, their keys and default models; `list` and `pull`: the embedded models."
+    ),
     "keys": Entry("keys", "API keys, masked, and where they come from; store, delete and test them."),
-    "providers": Entry("providers", "Providers of web services (Slack, Notion, GitHub …): what is ready; show and call their operations."),
+    "providers": Entry(
+        "providers", "Providers of web services (Slack, Notion, GitHub …): what is ready; show and call their operations."
+    ),
     "runs": Entry("history", "The recorded runs: list them, newest first; `delete` and `prune` some."),
 }
 

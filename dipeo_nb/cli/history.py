@@ -58,7 +58,10 @@ def _runs(
     context: typer.Context,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Newest runs shown.")] = 20,
     status: Annotated[
-        str | None, typer.Option("--status", autocompletion=completion.statuses, help="Only these: completed, failed, aborted, interrupted …")
+        str | None,
+        typer.Option(
+            "--status", autocompletion=completion.statuses, help="Only these: completed, failed, aborted, interrupted …"
+        ),
     ] = None,
     diagram: Annotated[str | None, typer.Option("--diagram", help="Only runs of this diagram, by name.")] = None,
     parent: Annotated[
@@ -105,11 +108,14 @@ def _runs(
 
 @runs.command("delete")
 def runs_delete(
-    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Ids of runs, or their beginnings.")],
+    run_ids: Annotated[
+        list[str], typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Ids of runs, or their beginnings.")
+    ],
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
     """Delete runs, and those of their sub-diagrams. Nothing is deleted while one of them is running."""
+
     async def delete(runtime: Runtime) -> list[str]:
         return await runtime.delete_runs([(await runtime.summary(given)).run_id for given in run_ids])
 
@@ -123,8 +129,15 @@ def runs_prune(
     older_than: Annotated[
         str | None, typer.Option("--older-than", metavar="TIME", help="Runs that ended longer ago: 30d, 12h, 90m, 45s.")
     ] = None,
-    keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="Leave the N newest runs, whatever else.")] = None,
-    status: Annotated[str | None, typer.Option("--status", autocompletion=completion.statuses, help="Only these: completed, failed, aborted, interrupted …")] = None,
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=0, metavar="N", help="Leave the N newest runs, whatever else.")
+    ] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            "--status", autocompletion=completion.statuses, help="Only these: completed, failed, aborted, interrupted …"
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
     as_json: AsJson = False,
     base_dir: BaseDir = None,
@@ -143,7 +156,9 @@ def runs_prune(
 
 def _check_status(status: str | None) -> None:
     if status is not None and status not in set(Status):
-        raise ValidationError(f"There is no status '{status:.80}'.", hint=did_you_mean(status, Status, f"There are: {', '.join(Status)}."))
+        raise ValidationError(
+            f"There is no status '{status:.80}'.", hint=did_you_mean(status, Status, f"There are: {', '.join(Status)}.")
+        )
 
 
 def _report_deleted(run_ids: Sequence[str], as_json: bool) -> int:
@@ -183,7 +198,8 @@ def _show_runs(rows: Sequence[RunSummary], states: Sequence[RunState | None], *,
 def answer(
     run_id: RunId,
     answer: Annotated[
-        str, typer.Argument(metavar="[NODE=]TEXT", help="The answer; NODE is a label, or SUB/NODE. Without it: the only question.")
+        str,
+        typer.Argument(metavar="[NODE=]TEXT", help="The answer; NODE is a label, or SUB/NODE. Without it: the only question."),
     ],
     base_dir: BaseDir = None,
 ) -> int:
@@ -247,7 +263,12 @@ def export(
     run_id: RunId,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="FILE.jsonl: its events, a line each; FILE.json: its report. Default: the report on stdout."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="FILE.jsonl: its events, a line each; FILE.json: its report. Default: the report on stdout.",
+        ),
     ] = None,
     base_dir: BaseDir = None,
 ) -> int:

@@ -37,7 +37,10 @@ app.add_typer(keys, name="keys")
 
 
 KeyName = Annotated[
-    str, typer.Argument(metavar="NAME", autocompletion=completion.services, help="A service (openai, github …) or the id of a key (APIKEY_…).")
+    str,
+    typer.Argument(
+        metavar="NAME", autocompletion=completion.services, help="A service (openai, github …) or the id of a key (APIKEY_…)."
+    ),
 ]
 
 
@@ -60,9 +63,7 @@ def keys_set(
     name: KeyName,
     extra: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     service: Annotated[str | None, typer.Option("--service", help="Of a key that is named by its id.")] = None,
-    encrypt: Annotated[
-        bool, typer.Option("--encrypt", help="Encrypt the file of keys; asks for a new passphrase.")
-    ] = False,
+    encrypt: Annotated[bool, typer.Option("--encrypt", help="Encrypt the file of keys; asks for a new passphrase.")] = False,
 ) -> int:
     """Store a key. It is asked for, or read from stdin: `dipeo-nb keys set openai < FILE`."""
     if extra:
@@ -81,7 +82,9 @@ def keys_set(
     print(f"Stored in the {row['source']}: {row['id']} {row['service']} {row['key']}")
     known = variables_of_services()
     if row["service"] not in known and (near := nearest_option(str(row["service"]), known)):
-        say(f"No service of language models is called '{row['service']}'. If you mean '{near}': dipeo-nb keys delete {row['id']}, then set {near}.")
+        say(
+            f"No service of language models is called '{row['service']}'. If you mean '{near}': dipeo-nb keys delete {row['id']}, then set {near}."
+        )
     for other in run_sync(EnvironmentAPIKeyService(settings).list_api_keys()):
         if other["service"] == name:
             say(f"{other['label']} is set, too, and goes first.")

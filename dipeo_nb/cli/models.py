@@ -68,12 +68,16 @@ def models_list(as_json: AsJson = False) -> int:
 def models_check(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE]...", help="Diagrams, notebooks, Python files, other texts, folders. Default: this folder."),
+        typer.Argument(
+            metavar="[FILE]...", help="Diagrams, notebooks, Python files, other texts, folders. Default: this folder."
+        ),
     ] = None,
     within: Annotated[int, typer.Option("--within", metavar="DAYS", help="List what ends within so many days.")] = 90,
     fix: Annotated[bool, typer.Option("--fix", help="Write the recommended replacements into the files.")] = False,
     on: Annotated[str | None, typer.Option("--on", metavar="DATE", help="As of that day (2027-01-31); default: today.")] = None,
-    ask: Annotated[bool, typer.Option("--ask", help="Ask the providers whose keys are here for dates, too; that costs nothing.")] = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask the providers whose keys are here for dates, too; that costs nothing.")
+    ] = False,
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
@@ -108,6 +112,7 @@ def models_check(
 
 def _announced_ends(settings: Settings) -> dict[str, dict[str, date]]:
     """The models that providers announce to shut down; stderr shows which provider could not be asked, and why."""
+
     async def asked() -> dict[str, dict[str, date]]:
         llm = LLMService(settings, APIKeyChain.of(settings))
         found: dict[str, dict[str, date]] = {}

@@ -20,7 +20,12 @@ app: typer.Typer = typer.Typer()
 
 @app.command()
 def nodes(
-    type_: Annotated[str | None, typer.Argument(metavar="TYPE", autocompletion=completion.node_types, help="One of them, with its fields and an example.")] = None,
+    type_: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TYPE", autocompletion=completion.node_types, help="One of them, with its fields and an example."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Describe the node types: what each does; with TYPE, its fields and an example."""

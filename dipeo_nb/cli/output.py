@@ -31,6 +31,8 @@ def print_traceback(text: Any) -> None:
         lines = ["…", *lines[-TRACEBACK_LINES:]]
     for line in lines:
         say(f"  {line}")
+
+
 TRACEBACK_LINES = 12
 
 

@@ -29,7 +29,10 @@ providers: typer.Typer = typer.Typer(help=COMMANDS["providers"].help, no_args_is
 app.add_typer(providers, name="providers")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A provider, or the file of a manifest; see `dipeo-nb providers`.")]
-Variables = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A variable of the provider, such as url, site or base_url.")]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A variable of the provider, such as url, site or base_url."),
+]
 
 
 @providers.callback(invoke_without_command=True)
@@ -58,7 +61,18 @@ def providers_show(
         if service.provider_class(provider) is None:
             found = service.manifest_provider(provider).operation(operation)
             if as_json:
-                print(visible_json(json_text({"name": name, "effect": found.effective, "description": found.description, "parameters": found.json_schema()})))
+                print(
+                    visible_json(
+                        json_text(
+                            {
+                                "name": name,
+                                "effect": found.effective,
+                                "description": found.description,
+                                "parameters": found.json_schema(),
+                            }
+                        )
+                    )
+                )
             else:
                 print(safe(f"{provider}.{operation}{signature_of(found)}", 2000))
                 print(description_of(found))
@@ -80,8 +94,13 @@ def providers_show(
 @providers.command("call")
 def providers_call(
     operation: Annotated[str, typer.Argument(metavar="NAME.OPERATION", help="What to call.")],
-    parameters: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Parameters; JSON if it parses and the operation takes it, else text.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the request, with the key masked; nothing is sent.")] = False,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME=VALUE", help="Parameters; JSON if it parses and the operation takes it, else text."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the request, with the key masked; nothing is sent.")
+    ] = False,
     every: Annotated[bool, typer.Option("--all", help="All pages of a list.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Items of a list at most.")] = None,
     variables: Variables = None,
@@ -91,7 +110,9 @@ def providers_call(
     service = _service(base_dir)
     provider, name = _split(service, operation)
     if name is None:
-        raise ValidationError(f"'{operation:.80}' is not an operation.", hint=f"Write NAME.OPERATION; see dipeo-nb providers show {provider}.")
+        raise ValidationError(
+            f"'{operation:.80}' is not an operation.", hint=f"Write NAME.OPERATION; see dipeo-nb providers show {provider}."
+        )
     if variables:
         service.configure(provider, **_pairs(variables))
     given = _typed(service, provider, name, _pairs(parameters or []))
@@ -118,9 +139,14 @@ def providers_authorize(name: Name, variables: Variables = None, base_dir: BaseD
         service.configure(provider, **_pairs(variables))
     found = service.manifest_provider(provider)
     if found.manifest.auth.kind != "oauth2_code":
-        raise ValidationError(f"{provider} is not allowed by a browser.", hint=f"Store its key: dipeo-nb keys set {found.authorizer.service}.")
+        raise ValidationError(
+            f"{provider} is not allowed by a browser.", hint=f"Store its key: dipeo-nb keys set {found.authorizer.service}."
+        )
     consent = run_sync(found.authorizer.consent())
-    say(f"Open this address, and allow the use of your account:\n{consent.url}", "Then paste the address that it leads to (a page that cannot be opened):")
+    say(
+        f"Open this address, and allow the use of your account:\n{consent.url}",
+        "Then paste the address that it leads to (a page that cannot be opened):",
+    )
     answer = input() if interactive() else sys.stdin.readline()
     run_sync(found.authorizer.complete(consent, answer))
     say(f"{provider} may be used now.")
@@ -174,7 +200,9 @@ def _typed(service: IntegratedApiService, provider: str, operation: str, given: 
         return {name: _json(text) for name, text in given.items()}
     parameters = service.manifest_provider(provider).operation(operation).parameters
     return {
-        name: text if name not in parameters or parameters[name].json_schema().get("type", "string") == "string" else _json(text)
+        name: text
+        if name not in parameters or parameters[name].json_schema().get("type", "string") == "string"
+        else _json(text)
         for name, text in given.items()
     }
 

@@ -71,11 +71,18 @@ def run(
     input_: Inputs = None,
     inputs: Annotated[
         str | None,
-        typer.Option("--inputs", "--input-data", metavar="JSON", help="Variables of the run: a JSON object, or a file that holds one."),
+        typer.Option(
+            "--inputs", "--input-data", metavar="JSON", help="Variables of the run: a JSON object, or a file that holds one."
+        ),
     ] = None,
     answer: Annotated[
         list[str] | None,
-        typer.Option("--answer", metavar="NODE=TEXT", autocompletion=completion.answers, help="Answer of a user_response node, also of a sub-diagram (SUB/NODE=TEXT where names repeat); again for further rounds."),
+        typer.Option(
+            "--answer",
+            metavar="NODE=TEXT",
+            autocompletion=completion.answers,
+            help="Answer of a user_response node, also of a sub-diagram (SUB/NODE=TEXT where names repeat); again for further rounds.",
+        ),
     ] = None,
     model: Model = None,
     as_json: AsJson = False,
@@ -93,12 +100,20 @@ def run(
         if model is not None and not model.strip():
             raise ValidationError("--model is empty.", hint="Use --model local, --model echo or --model openai:NAME.")
         if timeout is not None and not timeout > 0:
-            raise ValidationError(
-                f"--timeout {timeout:g} is not a time.", hint="Give seconds above 0, e.g. --timeout 60."
-            )
+            raise ValidationError(f"--timeout {timeout:g} is not a time.", hint="Give seconds above 0, e.g. --timeout 60.")
         variables = {**parse_inputs_file(inputs), **parse_inputs(input_ or ())}
         order = RunRequest(
-            file, settings_for(base_dir), variables, answer or (), model, timeout, pin or (trust or None), parse_permissions(allow), quiet, format_, not no_interactive
+            file,
+            settings_for(base_dir),
+            variables,
+            answer or (),
+            model,
+            timeout,
+            pin or (trust or None),
+            parse_permissions(allow),
+            quiet,
+            format_,
+            not no_interactive,
         )
         state = run_request(order)
     except (Exception, KeyboardInterrupt) as error:
@@ -113,7 +128,8 @@ def resume(
     run_id: RunId,
     input_: Inputs = None,
     answer: Annotated[
-        list[str] | None, typer.Option("--answer", metavar="NODE=TEXT", help="Answer of a user_response node, also of a sub-diagram.")
+        list[str] | None,
+        typer.Option("--answer", metavar="NODE=TEXT", help="Answer of a user_response node, also of a sub-diagram."),
     ] = None,
     as_json: AsJson = False,
     timeout: Annotated[float | None, typer.Option("--timeout", metavar="S", help="Seconds for what is left.")] = None,
@@ -123,7 +139,8 @@ def resume(
     allow: Allowing = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     diagram: Annotated[
-        str | None, typer.Option("--diagram", metavar="FILE", help="The diagram that ran, when it held a credential and has moved since.")
+        str | None,
+        typer.Option("--diagram", metavar="FILE", help="The diagram that ran, when it held a credential and has moved since."),
     ] = None,
 ) -> int:
     """Resume a run that was interrupted, failed or was stopped; finished nodes do not run again.
@@ -136,7 +153,16 @@ def resume(
         document = None if diagram is None else load_diagram(diagram, None, runtime.settings)
 
         def recover(said: bool | str | None, by: str = "") -> Recovery:
-            return run_sync(runtime.recover(found, diagram=document, variables=parse_inputs(input_ or ()), trust=said, allow=parse_permissions(allow), by=by))
+            return run_sync(
+                runtime.recover(
+                    found,
+                    diagram=document,
+                    variables=parse_inputs(input_ or ()),
+                    trust=said,
+                    allow=parse_permissions(allow),
+                    by=by,
+                )
+            )
 
         recovery = with_consent(runtime, recover, pin or (trust or None), ask=True)
         execution = runtime.execution(
@@ -145,7 +171,9 @@ def resume(
             own_models=recovery.own_models,
             timeout=timeout,
             max_iterations=recovery.max_iterations,
-            interaction=ScriptedPrompter(parse_answers(answer or (), recovery.prepared.plan, runtime.settings.base_dir), _keyboard(feed)),
+            interaction=ScriptedPrompter(
+                parse_answers(answer or (), recovery.prepared.plan, runtime.settings.base_dir), _keyboard(feed)
+            ),
             source=recovery.recovered.first.payload["source"],
             recovered=recovery.recovered,
         )
@@ -219,10 +247,9 @@ def run_request(order: RunRequest) -> RunState:
 
 def _prepare(runtime: Runtime, document: Diagram, order: RunRequest) -> Prepared:
     """The plan and what it may do; asks the user when one is present."""
+
     def prepared(trust: bool | str | None, by: str = "") -> Prepared:
-        return runtime.prepare(
-            document, trust=trust, allow=order.allow, foreign=order.file == STDIN, model=order.model, by=by
-        )
+        return runtime.prepare(document, trust=trust, allow=order.allow, foreign=order.file == STDIN, model=order.model, by=by)
 
     def needed() -> SettingNotApprovedError | None:
         try:
@@ -246,7 +273,10 @@ def _warn_of_unused(variables: Mapping[str, Any], plan: Plan, base_dir: Path) ->
     used = UsedNames(plan, base_dir)
     for name in used.unknown(variables):
         near = nearest(name, sorted(used.names))
-        say(f"warning: the diagram does not use the input '{safe(name, 80)}'." + (f" Did you mean '{safe(near)}'?" if near else ""))
+        say(
+            f"warning: the diagram does not use the input '{safe(name, 80)}'."
+            + (f" Did you mean '{safe(near)}'?" if near else "")
+        )
 
 
 def follow(runtime: Runtime, execution: Execution | Replay, feed: Feed, view: View) -> RunState:
@@ -332,9 +362,7 @@ def _exit_code(state: RunState) -> int:
 
 def _refusal(file: str, error: BaseException) -> dict[str, Any]:
     """The same object for a run that never started, or whose end could not be recorded."""
-    status = (
-        "refused" if isinstance(error, UserError) else "aborted" if isinstance(error, KeyboardInterrupt) else "failed"
-    )
+    status = "refused" if isinstance(error, UserError) else "aborted" if isinstance(error, KeyboardInterrupt) else "failed"
     facts = {
         "type": type(error).__name__,
         "message": getattr(error, "message", None) or str(error) or "interrupted",

@@ -22,9 +22,7 @@ def serve(
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, help="Default: DIPEO_PORT, else 8000; 0: a free one.")
     ] = None,
-    host: Annotated[
-        str | None, typer.Option("--host", help="Address to listen at. Default: this machine only.")
-    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen at. Default: this machine only.")] = None,
     base_dir: BaseDir = None,
 ) -> int:
     """Run diagrams over HTTP, with their events as server-sent events. Each request needs the token that is printed, or that of
@@ -37,7 +35,10 @@ def serve(
 
     def ready(server: RunServer, listening: int) -> None:
         name = "127.0.0.1" if settings.host in ("localhost", "::1") else host or settings.host
-        say(f"Listening at http://{name}:{listening}", "Ctrl-C ends it." if token is None else "Its token is that of DIPEO_SERVE_TOKEN.")
+        say(
+            f"Listening at http://{name}:{listening}",
+            "Ctrl-C ends it." if token is None else "Its token is that of DIPEO_SERVE_TOKEN.",
+        )
         if token is None:  # who has set one knows it
             print(server.token, flush=True)
 

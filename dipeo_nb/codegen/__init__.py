@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from dipeo_nb.codegen.templates import CodegenTemplateService
     from dipeo_nb.codegen.typescript.parser import ALL_PATTERNS, TypeScriptParser
 
-__all__ = ["ALL_PATTERNS", "CodegenTemplateService", "GeneratedFile", "Generation", "Parsing", "TypeScriptParser", "parse", "render"]
+__all__ = [
+    "ALL_PATTERNS",
+    "CodegenTemplateService",
+    "GeneratedFile",
+    "Generation",
+    "Parsing",
+    "TypeScriptParser",
+    "parse",
+    "render",
+]
 
 __getattr__ = lazy.attributes(
     __name__,

@@ -22,8 +22,8 @@ LIBRARY: Mapping[str, str] = {
     ),
     "doc_comment": (
         "{% macro doc_comment(text, style='python') -%}\n"
-        "{% if style == 'python' %}\"\"\"{{ text | replace('\\\\', '\\\\\\\\') | replace('\"\"\"', '\\\\\"\\\\\"\\\\\"') }}\"\"\"\n"
-        "{%- elif style == 'graphql' %}\"\"\"{{ text | replace('\"\"\"', '\\\\\"\"\"') }}\"\"\"\n"
+        '{% if style == \'python\' %}"""{{ text | replace(\'\\\\\', \'\\\\\\\\\') | replace(\'"""\', \'\\\\"\\\\"\\\\"\') }}"""\n'
+        '{%- elif style == \'graphql\' %}"""{{ text | replace(\'"""\', \'\\\\"""\') }}"""\n'
         "{%- else %}/** {{ text | replace('*/', '*\\\\/') }} */{% endif %}\n"
         "{%- endmacro %}"
     ),

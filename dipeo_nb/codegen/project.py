@@ -1,13 +1,13 @@
 """Code generation by hand: parse a folder, look at what is in it, build an IR, render templates, see what changes, write.
 
-    import dipeo_nb as dp
+import dipeo_nb as dp
 
-    sources = dp.codegen.parse("models")       # a table of what is in each file
-    sources["ship.ts"]                         # that of one
-    ir = sources.build("backend")
-    files = dp.codegen.render({"ship.py": "…template…"}, ir, out="generated")
-    files                                      # the words that change in each file
-    files.write()
+sources = dp.codegen.parse("models")       # a table of what is in each file
+sources["ship.ts"]                         # that of one
+ir = sources.build("backend")
+files = dp.codegen.render({"ship.py": "…template…"}, ir, out="generated")
+files                                      # the words that change in each file
+files.write()
 """
 
 from __future__ import annotations
@@ -71,7 +71,13 @@ class Parsing(Mapping[str, Parsed]):
     def declarations(self) -> list[dict[str, Any]]:
         """One row for each declaration: source, kind, name, line, and whether it is exported."""
         return [
-            {"source": name, "kind": kind, "name": item["name"], "line": item["position"]["line"], "exported": item["isExported"]}
+            {
+                "source": name,
+                "kind": kind,
+                "name": item["name"],
+                "line": item["position"]["line"],
+                "exported": item["isExported"],
+            }
             for name, result in self.results.items()
             for kind, plural in COLLECTIONS.items()
             if kind != "export"
@@ -97,7 +103,11 @@ class Parsing(Mapping[str, Parsed]):
         Raises:
             ValidationError: there is no such builder, or the sources are not what it needs.
         """
-        kind = {"builder_type": builder} if builder in ("backend", "frontend", "strawberry") else {"builder_type": "custom", "builder_name": builder}
+        kind = (
+            {"builder_type": builder}
+            if builder in ("backend", "frontend", "strawberry")
+            else {"builder_type": "custom", "builder_name": builder}
+        )
         return _SERVICE.build_ir(self.results, {**options, **kind})
 
     def __repr__(self) -> str:
@@ -177,7 +187,10 @@ class Generation(Mapping[str, GeneratedFile]):
 
 
 def parse(
-    source: str | Path | Mapping[str, str | bytes], extract_patterns: Iterable[str] = ALL_PATTERNS, *, include_jsdoc: bool = True
+    source: str | Path | Mapping[str, str | bytes],
+    extract_patterns: Iterable[str] = ALL_PATTERNS,
+    *,
+    include_jsdoc: bool = True,
 ) -> Parsing:
     """Parse a file, a folder with all below it, or a mapping of names to texts; modules may import each other.
 
@@ -197,7 +210,9 @@ def read_sources(path: Path) -> dict[str, str | bytes]:
     """Name below the folder → content. Raises StorageError, ValidationError."""
     if not path.exists():
         raise ValidationError(f"{path} is not there.", hint="Name a file or a folder with TypeScript.")
-    folder, names = (path.parent, [path.name]) if path.is_file() else (path, list(_names(Root(path), "", 0)) if path.is_dir() else [])
+    folder, names = (
+        (path.parent, [path.name]) if path.is_file() else (path, list(_names(Root(path), "", 0)) if path.is_dir() else [])
+    )
     if not names:
         raise ValidationError(f"{path} holds no TypeScript.", hint=f"Sources end with {', '.join(SUFFIXES)}.")
     if len(names) > MAX_FILES:
@@ -245,7 +260,11 @@ def render(
     files: dict[str, GeneratedFile] = {}
     for path, template in templates.items():
         before = _before(root, path)
-        text = service.render_template(template[1:], names) if directories and template.startswith("@") else service.render_string(template, names)
+        text = (
+            service.render_template(template[1:], names)
+            if directories and template.startswith("@")
+            else service.render_string(template, names)
+        )
         files[path] = GeneratedFile(path, text, before)
     return Generation(folder, files)
 

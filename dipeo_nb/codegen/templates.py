@@ -92,4 +92,3 @@ class CodegenTemplateService:
                 raise StorageError(f"The template {name} has more than {MAX_TEMPLATE:,} bytes.", hint="Divide it.")
             return data.decode("utf-8")
         return None
-

@@ -216,7 +216,13 @@ class _Reader:
         self._skip()
         end = self.at
         inner = self.tokens[start + 1 : start + 5]
-        if len(inner) == 4 and inner[0][1] == "[" and inner[1][0] == "name" and inner[2][1] == ":" and inner[3][1] in ("string", "number"):
+        if (
+            len(inner) == 4
+            and inner[0][1] == "["
+            and inner[1][0] == "name"
+            and inner[2][1] == ":"
+            and inner[3][1] in ("string", "number")
+        ):
             self.at = start + 5
             if self._take("]") and self._take(":"):
                 value = self.type(depth + 1)

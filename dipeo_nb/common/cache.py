@@ -32,9 +32,7 @@ class SingleFlightCache(Generic[T]):
         timer: seconds, monotonic.
     """
 
-    def __init__(
-        self, ttl: float | None = None, maxsize: int = 1024, *, timer: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, ttl: float | None = None, maxsize: int = 1024, *, timer: Callable[[], float] = time.monotonic) -> None:
         if not isinstance(maxsize, int) or maxsize < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"maxsize is {maxsize!r}; it must be an integer >= 0 (0 keeps nothing)")
         self._values: LRUCache[Hashable, T] | TTLCache[Hashable, T] = (

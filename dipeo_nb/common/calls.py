@@ -46,7 +46,9 @@ def check_call(name: str, signature: inspect.Signature, args: Sequence[Any], giv
         takes = f"It takes {', '.join(options)}." if options else "It takes no options."
         if unknown is None:
             raise ValidationError(f"{name}(): {error}.", hint=takes) from None
-        raise ValidationError(f"{name}() has no option '{unknown:.80}'.", hint=did_you_mean_option(unknown, options, takes)) from None
+        raise ValidationError(
+            f"{name}() has no option '{unknown:.80}'.", hint=did_you_mean_option(unknown, options, takes)
+        ) from None
 
 
 def did_you_mean_option(word: str, options: Iterable[str], known: str) -> str:

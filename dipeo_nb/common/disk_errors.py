@@ -36,6 +36,4 @@ def failed(operation: str, path: str | Path, error: OSError) -> StorageError:
     """The system's error as ours: which file, why, what to do."""
     unknown = ("failed", f"{error.strerror or error}.", "Check the file and its folder.")
     cause, message, hint = CAUSES.get(error.errno or 0, unknown)
-    return StorageError(
-        f"Cannot {operation} '{path}': {message}", hint=hint, operation=operation, path=str(path), cause=cause
-    )
+    return StorageError(f"Cannot {operation} '{path}': {message}", hint=hint, operation=operation, path=str(path), cause=cause)

@@ -107,10 +107,6 @@ def _installed_folders() -> set[str]:
 
 _STDLIB: str = getattr(sys, "_stdlib_dir", None) or os.path.dirname(os.__file__)
 _INSTALLED: tuple[str, ...] = tuple(
-    {
-        path.rstrip(os.sep) + os.sep
-        for folder in (_STDLIB, *_site_folders())
-        for path in (folder, os.path.realpath(folder))
-    }
+    {path.rstrip(os.sep) + os.sep for folder in (_STDLIB, *_site_folders()) for path in (folder, os.path.realpath(folder))}
 )
 """Beginnings of the files of installed modules."""

@@ -1,7 +1,7 @@
 """Named points of the code at which tests can act, for example end the process. Without a hook, as in production, they do nothing.
 
-    injection.reach("run.stored")    # in the code, between two steps
-    injection.hook = at_point        # in a test: called with the name of each point that is reached
+injection.reach("run.stored")    # in the code, between two steps
+injection.hook = at_point        # in a test: called with the name of each point that is reached
 """
 
 from __future__ import annotations

@@ -75,7 +75,9 @@ class LoopThread:
         for future in list(self._submitted):
             if not future.done():
                 with contextlib.suppress(concurrent.futures.InvalidStateError):
-                    future.set_exception(RuntimeError("The event loop of dipeo_nb has ended; what ran on it is lost. Run it again."))
+                    future.set_exception(
+                        RuntimeError("The event loop of dipeo_nb has ended; what ran on it is lost. Run it again.")
+                    )
 
     @classmethod
     def get(cls) -> LoopThread:

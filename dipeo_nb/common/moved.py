@@ -64,7 +64,6 @@ def moved_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         homes: name → full name of the module that has it, with `:NAME` when it has another name there.
     """
 
-
     def home(name: str) -> tuple[str, str, str]:
         module, _, now = homes[name].partition(":")
         return module, now or name, f"import {now or 'it'} from {module}"

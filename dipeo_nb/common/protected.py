@@ -136,10 +136,7 @@ def folded(name: str) -> str:
 
     What only Windows leaves out is left out, too: `name:stream` is the file `name` there, and so is `name.`.
     """
-    if name.isascii():
-        name = name.lower()
-    else:
-        name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    name = name.lower() if name.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return name.partition(":")[0].rstrip(". ") or name
 
 

@@ -382,7 +382,8 @@ def recognize_keys(*prefixes: str) -> None:
     for prefix in prefixes:
         if not _KEY_PREFIX.fullmatch(prefix):
             raise ValidationError(
-                f"'{prefix[:40]}' is not the beginning of keys.", hint="Use three or more letters, digits, '_', '.' or '-', such as 'gsk_'."
+                f"'{prefix[:40]}' is not the beginning of keys.",
+                hint="Use three or more letters, digits, '_', '.' or '-', such as 'gsk_'.",
             )
     if new := [prefix for prefix in prefixes if prefix not in _MARKS]:
         more = "|".join(rf"{re.escape(prefix)}[A-Za-z0-9_-]{{16,}}" for prefix in new)
@@ -423,7 +424,17 @@ def place_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-LIBRARIES = ("httpx", "httpcore", "openai", "anthropic", "google_genai", "google.genai", "claude_agent_sdk", "botocore", "urllib3")
+LIBRARIES = (
+    "httpx",
+    "httpcore",
+    "openai",
+    "anthropic",
+    "google_genai",
+    "google.genai",
+    "claude_agent_sdk",
+    "botocore",
+    "urllib3",
+)
 """Whose log lines may show what a server was sent or answered."""
 
 

@@ -265,9 +265,7 @@ class Root:
 
     # The way to a place.
 
-    def _at(
-        self, path: str | os.PathLike[str], work: Callable[[Spot], R], *, writing: bool = False, make: bool = False
-    ) -> R:
+    def _at(self, path: str | os.PathLike[str], work: Callable[[Spot], R], *, writing: bool = False, make: bool = False) -> R:
         """The result of *work* for the location of *path*; repeated when a component was replaced meanwhile."""
         for _ in range(TRIES):
             try:
@@ -362,9 +360,7 @@ def _content(handle: int, limit: int) -> bytes:
 
 
 def _unsteady(path: str | os.PathLike[str]) -> StorageError:
-    return refused(
-        os.fspath(path), "something on its way is being exchanged", hint="See who else writes there, and try again."
-    )
+    return refused(os.fspath(path), "something on its way is being exchanged", hint="See who else writes there, and try again.")
 
 
 def _error(number: int) -> OSError:

@@ -155,7 +155,8 @@ _HINT = re.compile(
 """One of these is in every text in which the patterns below find something; looking for them is faster."""
 _NAME = r"(?<![\w-])(?P<name>[A-Za-z_][\w-]{0,80})"
 _QUOTED = re.compile(
-    _NAME + r"""(?P<after>["'`]?)\]?[ \t]{0,8}(?:[:=]|(?<=["'`]),)[ \t]{0,8}[rbuf]?(?P<mark>["'`])(?P<value>[^"'`\n]{4,4096})(?P=mark)"""
+    _NAME
+    + r"""(?P<after>["'`]?)\]?[ \t]{0,8}(?:[:=]|(?<=["'`]),)[ \t]{0,8}[rbuf]?(?P<mark>["'`])(?P<value>[^"'`\n]{4,4096})(?P=mark)"""
 )
 """`token = "…"`, `"token": "…"`, `headers["X-API-Key"] = "…"`, `("token", "…")`."""
 _IN_HEADER = re.compile(
@@ -166,7 +167,9 @@ _OPTION = re.compile(r"""(?<!\S)--(?P<name>[A-Za-z][\w-]{0,60})[= ]["']?(?P<valu
 """`--password=…`."""
 _SHELL = re.compile(r"""(?:^|[\s;&|])(?P<name>[A-Za-z_]\w{0,80})=(?P<value>[^\s"'`$;&|<>(){},]{4,4096})(?=[\s;&|]|\Z)""")
 """`TOKEN=…`."""
-_USER_OPTION = re.compile(r"""(?<!\S)(?:-u|--user)[= ]{0,4}["']?(?P<user>[^\s"':{}$]{1,200}):(?P<password>[^\s"'{}$]{1,4096})""")
+_USER_OPTION = re.compile(
+    r"""(?<!\S)(?:-u|--user)[= ]{0,4}["']?(?P<user>[^\s"':{}$]{1,200}):(?P<password>[^\s"'{}$]{1,4096})"""
+)
 """`curl -u user:password`."""
 _SCHEME = re.compile(r"(?<![A-Za-z])(?P<scheme>bearer|basic)[ \t]{1,4}(?P<value>[A-Za-z0-9._~+/=-]{8,4096})", re.IGNORECASE)
 _ADDRESS = re.compile(r"""(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s"'`<>]{1,4096}""")

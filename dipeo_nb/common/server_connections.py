@@ -53,7 +53,9 @@ def protocol() -> type[asyncio.Protocol]:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._watch()
-            others = [c for c in self.connections if isinstance(c, Connection) and c is not self and not c.transport.is_closing()]
+            others = [
+                c for c in self.connections if isinstance(c, Connection) and c is not self and not c.transport.is_closing()
+            ]
             if len(others) >= most:
                 waiting = [c for c in others if c._awaited is not None]
                 if not waiting:

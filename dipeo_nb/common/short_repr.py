@@ -44,10 +44,13 @@ def bounded_repr(self: Any) -> str:
         fields = list(zip(self._fields, self, strict=True))
     empty: tuple[Any, ...] = (None, "", (), [], {})
     shown = ", ".join(
-        f"{name}={_SHORT.repr(value)}" for name, value in fields if not any(type(value) is type(e) and value == e for e in empty)
+        f"{name}={_SHORT.repr(value)}"
+        for name, value in fields
+        if not any(type(value) is type(e) and value == e for e in empty)
     )
     text = f"{type(self).__name__}({shown})"
     return text if len(text) <= REPR_LIMIT else f"{text[: REPR_LIMIT - 2]}…)"
+
 
 if not TYPE_CHECKING:  # until 0.2
     __getattr__ = moved_names(

@@ -172,7 +172,9 @@ def connect(path: Path, base: Path | None, **options: Any) -> sqlite3.Connection
     return connection
 
 
-def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], begin: str = "BEGIN IMMEDIATE") -> T:
+def in_transaction(
+    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], begin: str = "BEGIN IMMEDIATE"
+) -> T:
     """Return the result of *work*, run in a transaction that is rolled back on errors."""
     connection.execute(begin)
     try:

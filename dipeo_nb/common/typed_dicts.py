@@ -39,7 +39,8 @@ def _readable(kind: Any, known: dict[Any, Any], given: Mapping[Any, Any]) -> Any
         return kind
     if origin is Annotated:
         return Annotated[(_readable(arguments[0], known, given), *arguments[1:])]
-    found = tuple(_readable(a, known, given) if not isinstance(a, list) else a for a in arguments)  # the list is that of a Callable
+    # the list is that of a Callable
+    found = tuple(_readable(a, known, given) if not isinstance(a, list) else a for a in arguments)
     if typing_extensions.is_typeddict(origin):
         return known.get(key := origin[found]) or _typed_dict(origin, key, found, known)
     if all(a is b for a, b in zip(found, arguments, strict=True)):

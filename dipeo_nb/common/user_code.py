@@ -171,8 +171,7 @@ def is_async(function: object) -> bool:
     """Whether calling it begins asynchronous work, and nothing else: an async function or generator, a partial of one, an object
     whose `__call__` is one."""
     return any(
-        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
-        for one in (function, type(function).__call__)
+        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (function, type(function).__call__)
     )
 
 

@@ -143,7 +143,9 @@ def _fits(value: Any, levels: int, measured: dict[int, tuple[int, int] | None]) 
     return deep <= levels and size <= MAX_VALUES
 
 
-def plain_value(value: Any, name: str = "value", *, lossy: bool = False, levels: int = MAX_DEPTH, iterators: bool = True) -> Any:
+def plain_value(
+    value: Any, name: str = "value", *, lossy: bool = False, levels: int = MAX_DEPTH, iterators: bool = True
+) -> Any:
     """A plain value of its own (nothing is shared with *value*).
 
     Args:

@@ -6,7 +6,11 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-OWN_HOSTS = {"openai": ("api.openai.com",), "anthropic": ("api.anthropic.com",), "google": ("generativelanguage.googleapis.com",)}
+OWN_HOSTS = {
+    "openai": ("api.openai.com",),
+    "anthropic": ("api.anthropic.com",),
+    "google": ("generativelanguage.googleapis.com",),
+}
 """Hosts of the providers' own servers; subdomains count as theirs."""
 
 

@@ -32,9 +32,7 @@ def missing_variable(code: str, message: str, pass_env: Iterable[str] = ()) -> s
 
 def pip_environment(pass_env: Iterable[str] = ()) -> dict[str, str]:
     """Return the environment of pip: that of any child process, plus the user's settings for package indexes."""
-    return child_environment.child_environment(
-        os.environ, (*child_environment.PIP, *pass_env), credentials_of_proxies=True
-    )
+    return child_environment.child_environment(os.environ, (*child_environment.PIP, *pass_env), credentials_of_proxies=True)
 
 
 def claude_code_environment(*, key: str | None, base_url: str | None, pass_env: Iterable[str] = ()) -> dict[str, str]:

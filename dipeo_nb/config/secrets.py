@@ -33,6 +33,4 @@ def secret_values(settings: Settings | None = None) -> set[str]:
         if SECRET_NAME.search(name) or is_secret_name(name) or (may_be_secret_name(name) and looks_random(value.strip()))
     )
     keys |= {secret for value in os.environ.values() if "://" in value for secret in secrets_of_text(value, code=False)}
-    return {key for key in keys if len(key) >= 8} | {
-        text for text in others if len(text) >= 12 and not _PATH.search(text)
-    }
+    return {key for key in keys if len(key) >= 8} | {text for text in others if len(text) >= 12 and not _PATH.search(text)}

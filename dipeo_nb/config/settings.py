@@ -66,7 +66,9 @@ class Settings(BaseSettings):
 
     base_dir: AbsolutePath = setting("DIPEO_BASE_DIR", default=None, scope="personal")
     """Root of all relative names in diagrams (DIPEO_BASE_DIR; default: the current directory)."""
-    default_llm_model: str = setting("DIPEO_DEFAULT_LLM_MODEL", "DIPEO_LLM_DEFAULT_MODEL", default=DEFAULT_MODEL, scope="suggested")
+    default_llm_model: str = setting(
+        "DIPEO_DEFAULT_LLM_MODEL", "DIPEO_LLM_DEFAULT_MODEL", default=DEFAULT_MODEL, scope="suggested"
+    )
     """Model of persons without one: `model`, `service:model` or a service. The default is gpt-5-nano-2025-08-07 until
     2026-12-11, when it is shut down, and its successor gpt-6-luna from then on."""
     llm_timeout: float = setting("DIPEO_LLM_TIMEOUT", "DIPEO_LLM_TIMEOUT_S", default=300.0, gt=0, scope="harmless")
@@ -84,31 +86,47 @@ class Settings(BaseSettings):
     llm_mode: Literal["live", "record", "replay", "auto"] = setting("DIPEO_LLM_MODE", default="live", scope="suggested")
     """Recording of model answers: `record` calls models and records them, `replay` calls nothing, `auto` replays what is recorded
     and records the rest (a cache)."""
-    llm_recordings: Annotated[Path | None, BeforeValidator(home)] = setting("DIPEO_LLM_RECORDINGS", default=None, scope="suggested")
+    llm_recordings: Annotated[Path | None, BeforeValidator(home)] = setting(
+        "DIPEO_LLM_RECORDINGS", default=None, scope="suggested"
+    )
     """Folder of the recordings, below base_dir when relative; default: <base_dir>/.dipeo/recordings."""
-    execution_timeout: float = setting("DIPEO_EXECUTION_TIMEOUT", "DIPEO_EXECUTION_ENGINE_TIMEOUT_S", default=3600.0, gt=0, scope="harmless")
+    execution_timeout: float = setting(
+        "DIPEO_EXECUTION_TIMEOUT", "DIPEO_EXECUTION_ENGINE_TIMEOUT_S", default=3600.0, gt=0, scope="harmless"
+    )
     """Seconds for one run."""
     node_timeout: float = setting("DIPEO_NODE_TIMEOUT", "DIPEO_EXECUTION_NODE_TIMEOUT_S", default=600.0, gt=0, scope="harmless")
     """Seconds for one run of one node, unless the node has its own limit. code_job: 30 s, user_response: no limit."""
-    parallel_execution: bool = setting("DIPEO_PARALLEL_EXECUTION", "DIPEO_EXECUTION_ENABLE_PARALLEL", default=True, scope="harmless")
+    parallel_execution: bool = setting(
+        "DIPEO_PARALLEL_EXECUTION", "DIPEO_EXECUTION_ENABLE_PARALLEL", default=True, scope="harmless"
+    )
     """False: one node at a time."""
     execution_parallelism: int = setting("DIPEO_EXECUTION_PARALLELISM", default=20, ge=1, scope="harmless")
     """Nodes of one run that execute at the same time."""
     max_iterations: int = setting("DIPEO_MAX_ITERATIONS", "DIPEO_EXECUTION_MAX_ITERATIONS", default=100, ge=1, scope="harmless")
     """Runs of one node within one run of a diagram, after which the loop counts as endless."""
-    state_store_path: Annotated[Path | str | None, BeforeValidator(path_or_url)] = setting("STATE_STORE_PATH", "DIPEO_STATE_STORE_PATH", default=None, scope="suggested")
+    state_store_path: Annotated[Path | str | None, BeforeValidator(path_or_url)] = setting(
+        "STATE_STORE_PATH", "DIPEO_STATE_STORE_PATH", default=None, scope="suggested"
+    )
     """The run store: an SQLite file (default: <base_dir>/.dipeo/runs.db), a PostgreSQL database (`postgresql://user@host/name`), or
     `:memory:` (runs are not kept)."""
     state_store_sync: Literal["normal", "full"] = setting("DIPEO_STATE_STORE_SYNC", default="normal", scope="harmless")
     """`normal` survives a killed process; `full` also survives a power failure, at about ten times the time per commit."""
-    blob_store: Annotated[str | None, BeforeValidator(path_or_url_text)] = setting("DIPEO_BLOB_STORE", default=None, scope="suggested")
+    blob_store: Annotated[str | None, BeforeValidator(path_or_url_text)] = setting(
+        "DIPEO_BLOB_STORE", default=None, scope="suggested"
+    )
     """Store of blobs and artifacts: a path, `memory:`, `s3://bucket/prefix` …; default: <base_dir>/.dipeo/blobs."""
-    conversation_store: Annotated[str | None, BeforeValidator(home)] = setting("DIPEO_CONVERSATION_STORE", default=None, scope="suggested")
+    conversation_store: Annotated[str | None, BeforeValidator(home)] = setting(
+        "DIPEO_CONVERSATION_STORE", default=None, scope="suggested"
+    )
     """Store of conversations and persons that outlive a run: the path of an SQLite file, `memory:`, or `redis://…`
     (conversations only); default: <base_dir>/.dipeo/conversations.db."""
-    cache_dir: AbsolutePath = setting("DIPEO_CACHE_DIR", default=Path(platformdirs.user_cache_dir("dipeo-nb", appauthor=False)), scope="personal")
+    cache_dir: AbsolutePath = setting(
+        "DIPEO_CACHE_DIR", default=Path(platformdirs.user_cache_dir("dipeo-nb", appauthor=False)), scope="personal"
+    )
     """Folder of the embedded models."""
-    data_dir: AbsolutePath = setting("DIPEO_DATA_DIR", default=Path(platformdirs.user_data_dir("dipeo-nb", appauthor=False)), scope="personal")
+    data_dir: AbsolutePath = setting(
+        "DIPEO_DATA_DIR", default=Path(platformdirs.user_data_dir("dipeo-nb", appauthor=False)), scope="personal"
+    )
     """Folder of the user's own records: stored keys, and which code of diagrams from elsewhere is trusted. Never a folder
     that a server exposes."""
     keys_store: Literal["auto", "keyring", "file"] = setting("DIPEO_KEYS_STORE", default="auto", scope="personal")
@@ -127,7 +145,9 @@ class Settings(BaseSettings):
     DIPEO_REDIS_URL."""
     redis_url: str = setting("DIPEO_REDIS_URL", "DIPEO_MSG_REDIS_URL", default="redis://localhost:6379/0", scope="suggested")
     """The server meant by `redis` alone."""
-    event_queue_size: int = setting("DIPEO_EVENT_QUEUE_SIZE", "DIPEO_MSG_MAX_QUEUE_SIZE", default=10_000, ge=1, scope="harmless")
+    event_queue_size: int = setting(
+        "DIPEO_EVENT_QUEUE_SIZE", "DIPEO_MSG_MAX_QUEUE_SIZE", default=10_000, ge=1, scope="harmless"
+    )
     """Events that may wait for one slow subscriber."""
     pass_env: str = setting("DIPEO_PASS_ENV", default="")
     """Environment variables that the code of diagrams sees in addition to the harmless ones (`GH_PAT, AWS_*`; in a file also a

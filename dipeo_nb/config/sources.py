@@ -66,7 +66,12 @@ class Sources:
             Layer(".env", dotenv_file, _values(fields, dotenv.items())),
             Layer("dipeo.toml", toml_file, _values(fields, toml.items(), by_name=True)),
         )
-        places: list[tuple[Iterable[str], Path | None]] = [(os.environ, None), (own, own_file), (dotenv, dotenv_file), (toml, toml_file)]
+        places: list[tuple[Iterable[str], Path | None]] = [
+            (os.environ, None),
+            (own, own_file),
+            (dotenv, dotenv_file),
+            (toml, toml_file),
+        ]
         names = tuple((name, file) for found, file in places for name in found)
         filled = {name: value for name, value in dotenv.items() if not _is_empty(value)}
         return cls(fields, folder, layers, filled, names)

@@ -75,7 +75,10 @@ class BoxPorts:
                 self.loop_level[link.id] = depth + half
                 depth += 2 * half
                 self.extent_below[n] = depth
-            for arcs, extents, sign in ((self.bands.below[n], self.extent_below, 1), (self.bands.above[n], self.extent_above, -1)):
+            for arcs, extents, sign in (
+                (self.bands.below[n], self.extent_below, 1),
+                (self.bands.above[n], self.extent_above, -1),
+            ):
                 for leaves in (True, False):
                     depth = self.height[n] / 2 + 12
                     for e, whose in arcs:

@@ -231,12 +231,16 @@ class _Collector:
                 path = line if named else None if spec.code else spec.file_path
                 text = self._read(path, node, way, code=True) if path else None
                 if spec.language is SupportedLanguage.PYTHON:
-                    self._imports(text.decode("utf-8", "replace") if text else spec.code or "", path if text else None, node, way)
+                    self._imports(
+                        text.decode("utf-8", "replace") if text else spec.code or "", path if text else None, node, way
+                    )
                 elif spec.language is SupportedLanguage.TYPESCRIPT and path and text:
                     self._scripts(text, path, node, way)
                 elif spec.language is SupportedLanguage.BASH:
                     script = text.decode("utf-8", "replace") if text else spec.code or ""
-                    self._programs(script, posixpath.dirname(name_below(path, self.base)) if path and text else "", node, way, set())
+                    self._programs(
+                        script, posixpath.dirname(name_below(path, self.base)) if path and text else "", node, way, set()
+                    )
             case HookNode(hook_type=HookType.SHELL) as spec:
                 words = [spec.command or spec.config.get("command") or "", *_words(spec.config.get("args"))]
                 folder = name_below(str(spec.config.get("cwd") or ""), self.base)
@@ -250,7 +254,9 @@ class _Collector:
                 self._imports((text or b"").decode("utf-8", "replace"), path, node, way)
             case TemplateJobNode() as spec:
                 self._template(spec, node, way)
-            case JsonSchemaValidatorNode(json_schema=None, schema_path=str() as path) if "brings" in _effects(node, "schema_path"):
+            case JsonSchemaValidatorNode(json_schema=None, schema_path=str() as path) if "brings" in _effects(
+                node, "schema_path"
+            ):
                 self._data(path, node, way)
             case PersonJobNode() | ConditionNode() as spec:
                 for f in fields(spec):
@@ -394,7 +400,9 @@ def script_names(text: str, folders: Iterable[str], base: Path) -> Iterator[str]
     """Paths below the base directory that may be the files of code which a shell text names, were they looked for in these folders, or in
     those that it goes into."""
     places = dict.fromkeys(folders)
-    places |= dict.fromkeys(posixpath.join(place, name_below(entered, base)) for entered in entered_folders(text) for place in list(places))
+    places |= dict.fromkeys(
+        posixpath.join(place, name_below(entered, base)) for entered in entered_folders(text) for place in list(places)
+    )
     for word, is_module in mentioned(text):
         if is_module:
             stem = word.replace(".", "/")

@@ -48,9 +48,7 @@ def layers_of(count: int, forward: Sequence[tuple[int, int]]) -> list[int]:
     return found
 
 
-def bands_of(
-    sizes: Sequence[tuple[float, float]], links: Sequence[Link], columns_of: Sequence[int], room: float
-) -> list[int]:
+def bands_of(sizes: Sequence[tuple[float, float]], links: Sequence[Link], columns_of: Sequence[int], room: float) -> list[int]:
     """The first column of each band: as few bands as fit, broken where few arrows pass."""
     columns = max(columns_of) + 1
     widths, zones = [0.0] * columns, [0.0] * columns
@@ -68,9 +66,7 @@ def bands_of(
         cut[low + 1] += price
         cut[high + 1 if high < columns else columns] -= price
     price_of_cut = list(itertools.accumulate(cut))
-    gaps = [
-        max(GAP, (zone + 10 if zone else 12) + PITCH * max(1, leaving[c] // 2) + STUB) for c, zone in enumerate(zones)
-    ]
+    gaps = [max(GAP, (zone + 10 if zone else 12) + PITCH * max(1, leaving[c] // 2) + STUB) for c, zone in enumerate(zones)]
     offset = [0.0, *itertools.accumulate(w + g for w, g in zip(widths, gaps, strict=True))]
     side = 2 * PITCH + STUB  # for the arrows from band to band
     if offset[columns] - gaps[-1] <= room:

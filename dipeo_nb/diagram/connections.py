@@ -272,9 +272,7 @@ def arrow_data(value: Any, source_handle: str, reading: Reading, at: DocumentPat
         implied = {"branch": branch, "is_conditional": True, "_isFromConditionBranch": True} if branch else {}
         return {k: v for k, v in value.items() if not (k in implied and implied[k] == v)}
     if value is not None:
-        reading.error(
-            "wrong-type", "'data' of an arrow is a mapping.", *at, hint="Write 'data: {name: value}'.", field="data"
-        )
+        reading.error("wrong-type", "'data' of an arrow is a mapping.", *at, hint="Write 'data: {name: value}'.", field="data")
     return {}
 
 

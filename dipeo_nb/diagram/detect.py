@@ -144,9 +144,7 @@ def find(name: str, base_dir: Path, *, beside: Path | None = None, format: str |
     return opened(name, base_dir, beside=beside, format=format, limit=0).path
 
 
-def opened(
-    name: str, base_dir: Path, *, beside: Path | None = None, format: str | None = None, limit: int
-) -> Found:
+def opened(name: str, base_dir: Path, *, beside: Path | None = None, format: str | None = None, limit: int) -> Found:
     """`find`, and the content of the very file that was found, at most *limit* bytes of it and one more."""
     text = name.strip()
     if text.startswith(DEMO_PREFIX) and (packaged := DEMOS / f"{text.removeprefix(DEMO_PREFIX)}.light.yaml") in DEMOS.iterdir():
@@ -191,9 +189,7 @@ def names(base_dir: Path) -> list[str]:
     return sorted(found)
 
 
-def _roots(
-    name: str, base_dir: Path, beside: Path | None, protected: ProtectedPlaces
-) -> Iterator[tuple[Root, PurePosixPath]]:
+def _roots(name: str, base_dir: Path, beside: Path | None, protected: ProtectedPlaces) -> Iterator[tuple[Root, PurePosixPath]]:
     """The folders that a name is looked up in."""
     if beside:
         yield Root(beside, protected=protected), PurePosixPath()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dipeo_nb.diagram import html as page
 else:  # reading and running a diagram draws nothing
     drawing, labels, layout, mermaid, page, png, text_tree = (
-        lazy.module(f"dipeo_nb.diagram.{name}") for name in ("drawing", "labels", "layout", "mermaid", "html", "png", "text_tree")
+        lazy.module(f"dipeo_nb.diagram.{name}")
+        for name in ("drawing", "labels", "layout", "mermaid", "html", "png", "text_tree")
     )
 
 
@@ -33,7 +34,9 @@ class DisplayedDiagram(ParsedDiagram):
         known = inspect.signature(drawing.draw).parameters
         for name in options:
             if name not in known:
-                raise ValidationError(f"A drawing has no option '{name:.80}'.", hint=did_you_mean(name, known, f"It takes {', '.join(known)}."))
+                raise ValidationError(
+                    f"A drawing has no option '{name:.80}'.", hint=did_you_mean(name, known, f"It takes {', '.join(known)}.")
+                )
         return redactor(drawing.draw(self.model, **{"title": self.name, **options}))
 
     @checked_call
@@ -44,7 +47,9 @@ class DisplayedDiagram(ParsedDiagram):
             ValidationError: the width is not a number of pixels.
         """
         if width is not None and (not isinstance(width, int) or not 16 <= width <= 20_000):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValidationError(f"width={width!r:.80} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size.")
+            raise ValidationError(
+                f"width={width!r:.80} is not between 16 and 20000 pixels.", hint="Leave it out for the natural size."
+            )
         return png.svg_to_png(self.svg(theme=theme), width=width, theme=theme)
 
     @checked_call
@@ -84,7 +89,8 @@ class DisplayedDiagram(ParsedDiagram):
         svg, overview = self._pictures()
         shown = page.figure(svg, self.name, overview=overview) + page.findings(self._findings[:50])
         return {
-            "text/html": f'<div class="mathjax_ignore tex2jax_ignore">{shown}</div>',  # the names in findings hold no mathematics
+            # the names in findings hold no mathematics
+            "text/html": f'<div class="mathjax_ignore tex2jax_ignore">{shown}</div>',
             "image/svg+xml": svg,
             "text/plain": self.outline(),
         }

@@ -38,9 +38,7 @@ class Diagram(DisplayedDiagram):
     @classmethod
     def of(cls, parsed: ParsedDiagram) -> Diagram:
         """The same diagram, with displays and editing."""
-        return cls(
-            parsed.model, parsed.format, parsed.text, parsed.path, parsed.source, parsed.diagnostics, parsed.base_dir
-        )
+        return cls(parsed.model, parsed.format, parsed.text, parsed.path, parsed.source, parsed.diagnostics, parsed.base_dir)
 
     @checked_call
     def to_text(self, format: str | None = None) -> str:

@@ -80,9 +80,7 @@ def draw(
 
 
 class _Brush:
-    def __init__(
-        self, diagram: DomainDiagram, layout: Layout, status: Mapping[str, NodeLook] | None, live: bool
-    ) -> None:
+    def __init__(self, diagram: DomainDiagram, layout: Layout, status: Mapping[str, NodeLook] | None, live: bool) -> None:
         self.diagram = diagram
         self.layout = layout
         self.status = status
@@ -147,9 +145,7 @@ class _Brush:
             words += [f"{look.runs} run{'' if look.runs == 1 else 's'}"] if look.runs else []
             words += [clean(look.note)] if look.note else []
         spoken = escape(", ".join(isolate(w) for w in words))
-        state = (
-            f' data-status="{escape(clean(look.status, 40)) if look else ""}" data-runs="{look.runs if look else 0}"'
-        )
+        state = f' data-status="{escape(clean(look.status, 40)) if look else ""}" data-runs="{look.runs if look else 0}"'
         if not look and not self.live:
             state = ""
         acts = f' role="button" tabindex="0" aria-label="{spoken}"' if self.live else ""
@@ -262,7 +258,13 @@ class _OverviewBrush(_Brush):
         state = f' data-status="{escape(clean(look.status, 40))}"' if look else ""
         room = box.w - 6 / self.scale - (CHAMFER if node.type == "condition" else 0.0)
         most = int(box.h / (size * 1.05))
-        lines = [] if not most else labels.wrap(title, room, size, bold=True) if most > 1 else [labels.fit(title, room, size, bold=True)]
+        lines = (
+            []
+            if not most
+            else labels.wrap(title, room, size, bold=True)
+            if most > 1
+            else [labels.fit(title, room, size, bold=True)]
+        )
         first = box.h / 2 + size * (0.35 - 0.525 * (len(lines) - 1))
         text = "".join(
             f'<text class="{p}label" x="{fmt(box.w / 2)}" y="{fmt(first + 1.05 * size * i)}">{escape(line)}</text>'
@@ -280,12 +282,18 @@ _OVERVIEW_TEXT = 10.6
 
 
 def overview(
-    diagram: DomainDiagram, layout: Layout, *, status: Mapping[str, NodeLook] | None = None, theme: Theme = "auto", title: str | None = None
+    diagram: DomainDiagram,
+    layout: Layout,
+    *,
+    status: Mapping[str, NodeLook] | None = None,
+    theme: Theme = "auto",
+    title: str | None = None,
 ) -> str | None:
     """The whole of a drawing that is wider than the page, for the width of the page; None for one that fits."""
     if layout.width <= PAGE:
         return None
     return draw(diagram, status=status, theme=theme, title=title, layout=layout, overview=PAGE)
+
 
 if not TYPE_CHECKING:  # until 0.2
     __getattr__ = moved_names(

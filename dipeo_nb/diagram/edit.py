@@ -353,8 +353,7 @@ def _piece(source: SourceMap, edit: Edit) -> tuple[int, int, str] | None:
         return None
     text = source.text
     flow = source.json or any(
-        (above_it := source.spot(*edit.path[:n])) is not None and _opens_flow(text, above_it[1])
-        for n in range(len(edit.path))
+        (above_it := source.spot(*edit.path[:n])) is not None and _opens_flow(text, above_it[1]) for n in range(len(edit.path))
     )
     pair = parent[1].items.get(key)
     if edit.rename is not None:

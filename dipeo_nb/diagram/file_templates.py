@@ -130,9 +130,7 @@ def render_file(
     except (TemplateError, NotQuickError):
         raise
     except UndefinedError as error:
-        raise _failed(
-            what, error, f"Give it a value, or write `| default(…)`. Known names: {known_names(names)}."
-        ) from error
+        raise _failed(what, error, f"Give it a value, or write `| default(…)`. Known names: {known_names(names)}.") from error
     except TemplateNotFound as error:
         raise TemplateError(
             f"{_begun(what)} needs the template '{error.name}', which is not there.", hint="Check its path."
@@ -180,7 +178,9 @@ class _Environment(SandboxEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         return Counted().visit(super()._parse(source, name, filename))
 
-    def compile(self, source: Any, name: str | None = None, filename: str | None = None, raw: bool = False, defer_init: bool = False) -> Any:
+    def compile(
+        self, source: Any, name: str | None = None, filename: str | None = None, raw: bool = False, defer_init: bool = False
+    ) -> Any:
         if type(source) is str and not raw and not defer_init:
             return _compiled(source, name, filename)
         return super().compile(source, name, filename, raw, defer_init)

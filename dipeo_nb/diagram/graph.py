@@ -188,9 +188,7 @@ def _persons_of_loops(specs: Sequence[NodeSpec], loops: Sequence[tuple[int, ...]
 
 
 def _is_first(arrow: DomainArrow, target: NodeSpec) -> bool:
-    return target.META.type == PERSON and (
-        arrow.target_handle == "first" or bool(arrow.data.get("requires_first_execution"))
-    )
+    return target.META.type == PERSON and (arrow.target_handle == "first" or bool(arrow.data.get("requires_first_execution")))
 
 
 def _branch(arrow: DomainArrow, condition: bool) -> str | None:

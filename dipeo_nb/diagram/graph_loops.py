@@ -126,9 +126,7 @@ def behind_loops(
 # Loops.
 
 
-def discovery_ranks(
-    count: int, ends: Ends, incoming: Sequence[Sequence[int]], outgoing: Sequence[Sequence[int]]
-) -> list[int]:
+def discovery_ranks(count: int, ends: Ends, incoming: Sequence[Sequence[int]], outgoing: Sequence[Sequence[int]]) -> list[int]:
     """Rank of each node in a walk from the roots, in file order; nodes never reached come last."""
     rank = [-1] * count
     number = 0

@@ -76,7 +76,10 @@ class Heights:
 
     def _apart(self, a: int, b: int) -> float:
         if a < self.bands.count and b < self.bands.count:
-            plain = self.ports.extent_below[a] == self.ports.height[a] / 2 and self.ports.extent_above[b] == self.ports.height[b] / 2
+            plain = (
+                self.ports.extent_below[a] == self.ports.height[a] / 2
+                and self.ports.extent_above[b] == self.ports.height[b] / 2
+            )
             return ROW_GAP if plain else 14.0
         return 12.0 if a < self.bands.count or b < self.bands.count else 6.0
 

@@ -232,7 +232,10 @@ def type_words(node: DomainNode) -> str:
 
 def persons_by_reference(diagram: DomainDiagram) -> Mapping[str, tuple[str, str]]:
     """Every spelling of a person in nodes → (label, model or service), cleaned; ids go before labels."""
-    shown = {p.id: (clean(p.label), _RELEASE.sub("", clean(p.llm.model or p.llm.service or "default model"))) for p in diagram.persons}
+    shown = {
+        p.id: (clean(p.label), _RELEASE.sub("", clean(p.llm.model or p.llm.service or "default model")))
+        for p in diagram.persons
+    }
     found: dict[str, tuple[str, str]] = {}
     for person in diagram.persons:
         for reference in (person.label, f"person_{person.label}"):

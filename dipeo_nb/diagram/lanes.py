@@ -45,9 +45,7 @@ def assign(runs: Sequence[Run], *, tight: bool = False) -> tuple[list[list[Piece
     """
     # A run from the high side to the low one is looked at from its other end.
     turned = [run.start_side == 1 and run.end_side == -1 for run in runs]
-    pieces = [
-        Run(r.end, r.end_side, r.start, r.start_side) if turn else r for r, turn in zip(runs, turned, strict=True)
-    ]
+    pieces = [Run(r.end, r.end_side, r.start, r.start_side) if turn else r for r, turn in zip(runs, turned, strict=True)]
     split: set[int] = set()
     of_run: list[list[int]] = [[i] for i in range(len(runs))]
     before = _constraints(pieces)

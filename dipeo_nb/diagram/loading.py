@@ -97,7 +97,11 @@ def _load_data(data: Mapping[str, Any], format: str | None, base_dir: Path | Non
     plain = plain_data(data)
     name = (detect.check_format(format) if format else None) or detect.detect(plain)
     # Through text, so that places and `set` work as for a file.
-    text = json.dumps(plain, ensure_ascii=False, indent=2) if formats.FORMATS[name].suffix.endswith(".json") else yaml_text.dump(plain)
+    text = (
+        json.dumps(plain, ensure_ascii=False, indent=2)
+        if formats.FORMATS[name].suffix.endswith(".json")
+        else yaml_text.dump(plain)
+    )
     return load_text(text, format=name, base_dir=base_dir)
 
 

@@ -83,9 +83,7 @@ def _encode(text: str) -> str:
     text = _DECODED_MARK.sub("\\1\u200b", text)
     start = _LIST_MARK.match(text)
     safe = start.start(1) if start else -1
-    return "".join(
-        c if i != safe and (c.isalnum() or c in _PLAIN or c > "\x7f") else f"#{ord(c)};" for i, c in enumerate(text)
-    )
+    return "".join(c if i != safe and (c.isalnum() or c in _PLAIN or c > "\x7f") else f"#{ord(c)};" for i, c in enumerate(text))
 
 
 _PLAIN = frozenset(" ,.:?!/=+-()")

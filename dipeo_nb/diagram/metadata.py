@@ -15,9 +15,7 @@ _METADATA_TEXTS = ("version", "created", "modified", "id", "name", "description"
 def read_metadata(value: Any, top: Mapping[str, Any], reading: Reading) -> DiagramMetadata | None:
     """Metadata from the `metadata:` mapping and from *top*: keys next to it (name, description, unknown ones)."""
     if value is not None and not isinstance(value, dict):
-        reading.warn(
-            "wrong-type", "'metadata' is a mapping; it is ignored.", "metadata", hint="Write 'name: …' below it."
-        )
+        reading.warn("wrong-type", "'metadata' is a mapping; it is ignored.", "metadata", hint="Write 'name: …' below it.")
         value = None
     inside: dict[str, Any] = dict(value or {})
     for key, beside in top.items():

@@ -115,9 +115,7 @@ class GivenNames:
             return bool(spec.text_format or spec.text_format_file or spec.batch)
         if isinstance(spec, DbNode):
             return not (
-                spec.operation is DBOperation.READ
-                and isinstance(spec.file, str)
-                and spec.file.lower().endswith(_TEXT_SUFFIXES)
+                spec.operation is DBOperation.READ and isinstance(spec.file, str) and spec.file.lower().endswith(_TEXT_SUFFIXES)
             )
         return node.type not in ("user_response", "template_job")  # these give text
 

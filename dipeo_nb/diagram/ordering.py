@@ -84,9 +84,7 @@ def _untangle(
 
     def crossings() -> int:
         return sum(
-            inversions(
-                [(place[h.left] + slot(h.left, h.edge), place[h.right] + slot(h.right, h.edge)) for h in hops]
-            )
+            inversions([(place[h.left] + slot(h.left, h.edge), place[h.right] + slot(h.right, h.edge)) for h in hops])
             for hops in between
         )
 
@@ -102,9 +100,7 @@ def _untangle(
         for c in range(1, len(columns)) if rightwards else range(len(columns) - 2, -1, -1):
             wanted: dict[int, float] = {}
             for n in columns[c]:
-                near = (
-                    [(h.left, h.edge) for h in before[n]] if rightwards else [(h.right, h.edge) for h in after[n]]
-                )
+                near = [(h.left, h.edge) for h in before[n]] if rightwards else [(h.right, h.edge) for h in after[n]]
                 wanted[n] = sum(place[m] + slot(m, e) for m, e in near) / len(near) if near else place[n]
             columns[c].sort(key=wanted.__getitem__)
             settle(columns[c])

@@ -97,7 +97,9 @@ def person(
             "unknown-property",
             f"'{shorten(key)}' is not a property of a person (person '{shorten(label)}'); it is kept and has no effect.",
             *where(key),
-            hint=did_you_mean(key, _PERSON_WORDS, f"A person takes {', '.join(PERSON_TEXTS + PERSON_NUMBERS + PERSON_OPTIONS)}."),
+            hint=did_you_mean(
+                key, _PERSON_WORDS, f"A person takes {', '.join(PERSON_TEXTS + PERSON_NUMBERS + PERSON_OPTIONS)}."
+            ),
             field=key,
         )
     return DomainPerson(given_id or default_id(name or label), label, llm)

@@ -156,7 +156,10 @@ class Placement:
 
     def arc_port(self, n: int, e: int, leaves: bool) -> float:
         """The point on a box's lower or upper side where an arc, or a direct arrow (in the middle), leaves or enters."""
-        box_left, wide = self.lefts[self.bands.band[n]][self.bands.column[n]], self.wides[self.bands.band[n]][self.bands.column[n]]
+        box_left, wide = (
+            self.lefts[self.bands.band[n]][self.bands.column[n]],
+            self.wides[self.bands.band[n]][self.bands.column[n]],
+        )
         if self.bands.way[e] == DIRECT:
             if leaves or e in self.upright:
                 low, high = 26.0, wide - _BADGES

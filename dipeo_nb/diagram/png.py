@@ -22,9 +22,7 @@ _NOT_IN_INTER = re.compile("[\u0530-\u1dff\u2c00-\ufffc\U00010000-\U0010ffff]")
 _DARK_RULES = re.compile(r"@media \(prefers-color-scheme:dark\)\{((?:[^{}]*\{[^{}]*\})*)\}")
 
 
-def svg_to_png(
-    svg: str, *, width: int | None = None, theme: Literal["light", "dark"] = "light", pixels: int = PIXELS
-) -> bytes:
+def svg_to_png(svg: str, *, width: int | None = None, theme: Literal["light", "dark"] = "light", pixels: int = PIXELS) -> bytes:
     """Render SVG text as PNG.
 
     The renderer holds the interpreter for as long as it draws, a second and more for hundreds of nodes. Where other threads would

@@ -363,9 +363,7 @@ def _is_conversation(value: Mapping[Any, Any]) -> bool:
 def _content(message: Any) -> str:
     if isinstance(message, Mapping):
         return str(message.get("content", ""))
-    return str(
-        getattr(message, "content", "") if message is not None and not isinstance(message, str) else message or ""
-    )
+    return str(getattr(message, "content", "") if message is not None and not isinstance(message, str) else message or "")
 
 
 def _speaker(message: Any) -> str:

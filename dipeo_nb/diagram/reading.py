@@ -83,6 +83,4 @@ def list_items(reading: Reading, key: str, what: str) -> list[tuple[DocumentPath
 def stray_item(reading: Reading, key: str, index: int, item: Any) -> None:
     """Report a list item that is not what the list holds."""
     said = "An empty item" if item is None else f"'{shorten(item)}'"
-    reading.warn(
-        "stray-item", f"{said} in '{key}' is ignored.", key, index, hint="Remove the '-', or write the item's fields."
-    )
+    reading.warn("stray-item", f"{said} in '{key}' is ignored.", key, index, hint="Remove the '-', or write the item's fields.")

@@ -58,7 +58,10 @@ def node_reference(type: str) -> NodeReference:
     """
     name = type.strip().lower()
     if name not in NODE_SPECS:
-        raise ValidationError(f"'{shorten(type)}' is not a node type.", hint=did_you_mean(name, NODE_SPECS, f"There are: {', '.join(NODE_SPECS)}."))
+        raise ValidationError(
+            f"'{shorten(type)}' is not a node type.",
+            hint=did_you_mean(name, NODE_SPECS, f"There are: {', '.join(NODE_SPECS)}."),
+        )
     cls = NODE_SPECS[name]
     meta, path = cls.META, EXAMPLES / f"{name}.light.yaml"
     outputs = (*meta.outputs, *(["error"] if meta.has_output("error") and "error" not in meta.outputs else []))

@@ -27,15 +27,13 @@ class Routes:
         for n in range(self.bands.count):
             band, c = self.bands.band[n], self.bands.column[n]
             high = self.ports.height[n]
-            part.boxes[n] = Box(self.placement.lefts[band][c], self.placement.real(n) - high / 2, self.placement.wides[band][c], high)
+            part.boxes[n] = Box(
+                self.placement.lefts[band][c], self.placement.real(n) - high / 2, self.placement.wides[band][c], high
+            )
         for e, link in enumerate(self.bands.links):
             way = self.bands.way[e]
             points = (
-                self._direct(e, part)
-                if way == DIRECT
-                else self._around(e, part)
-                if way == DETOUR
-                else self._through(e, part)
+                self._direct(e, part) if way == DIRECT else self._around(e, part) if way == DETOUR else self._through(e, part)
             )
             part.routes[link.id] = _without_straight(points)
         self._add_self_loops(part)
@@ -46,7 +44,10 @@ class Routes:
         """An arrow through its band, or an arc."""
         hops = self.bands.hops[e]
         first, last = hops[0].left, hops[-1].right
-        a, b = self.placement.real(first, self.ports.port(hops[0], False)), self.placement.real(last, self.ports.port(hops[-1], True))
+        a, b = (
+            self.placement.real(first, self.ports.port(hops[0], False)),
+            self.placement.real(last, self.ports.port(hops[-1], True)),
+        )
         points: list[Point] = []
         arc = self.bands.way[e] == ARC
         if arc:
@@ -98,9 +99,7 @@ class Routes:
             box = part.boxes[n]
             middle = box.x + box.w / 2
             loops = self.bands.loops_of(n)
-            halves = list(
-                itertools.accumulate((k.space / 2 + 8 for k in loops), lambda a, b: max(a + 12, b), initial=4.0)
-            )
+            halves = list(itertools.accumulate((k.space / 2 + 8 for k in loops), lambda a, b: max(a + 12, b), initial=4.0))
             halves = [min(half, box.w / 2 - 20 - 8 * i) for i, half in enumerate(reversed(halves[1:]))][::-1]
             for link, half in zip(loops, halves, strict=True):
                 y = self.placement.real(n, self.ports.loop_level[link.id])
@@ -190,8 +189,7 @@ class _Upright:
         """Whether another arrow's upright piece comes near this box."""
         low, high = bisect.bisect_left(self.xs, box.x - 4), bisect.bisect_right(self.xs, box.right + 4)
         return any(
-            name != owner and top < box.bottom + 4 and box.y - 4 < bottom
-            for _, top, bottom, name in self.found[low:high]
+            name != owner and top < box.bottom + 4 and box.y - 4 < bottom for _, top, bottom, name in self.found[low:high]
         )
 
 

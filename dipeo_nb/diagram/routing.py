@@ -107,9 +107,7 @@ class _Router:
             entering.add((target, chosen[i][1]))
         return chosen
 
-    def _give_ports(
-        self, links: Sequence[tuple[int, int]], sides: Sequence[tuple[int, int]]
-    ) -> list[tuple[Point, Point]]:
+    def _give_ports(self, links: Sequence[tuple[int, int]], sides: Sequence[tuple[int, int]]) -> list[tuple[Point, Point]]:
         on_side: dict[tuple[int, int], list[tuple[float, float, int, bool]]] = {}
         for i, (source, target) in enumerate(links):
             for node, side, other, first in ((source, sides[i][0], target, True), (target, sides[i][1], source, False)):
@@ -223,9 +221,7 @@ def _middle(box: Box, side: int) -> Point:
     return box.x + box.w * (1 + dx) / 2, box.y + box.h * (1 + dy) / 2
 
 
-def _shapes(
-    start: Point, s: int, end: Point, t: int, xs: Sequence[float], ys: Sequence[float]
-) -> list[tuple[Point, ...]]:
+def _shapes(start: Point, s: int, end: Point, t: int, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[Point, ...]]:
     out, into = _OUT[s], _OUT[t]
     p = (start[0] + STUB * out[0], start[1] + STUB * out[1])
     q = (end[0] + STUB * into[0], end[1] + STUB * into[1])
@@ -285,11 +281,7 @@ class _Grid:
         cells = self.cells
         found = [n for cx in columns for cy in rows if (cx, cy) in cells for n in cells[cx, cy]]
         boxes = self.boxes
-        return {
-            n
-            for n in found
-            if (b := boxes[n])[0] < right and left < b[0] + b[2] and b[1] < bottom and top < b[1] + b[3]
-        }
+        return {n for n in found if (b := boxes[n])[0] < right and left < b[0] + b[2] and b[1] < bottom and top < b[1] + b[3]}
 
     def crossed(self, p: Point, q: Point) -> int:
         """Number of boxes that this horizontal or vertical line crosses or comes too close to."""

@@ -30,7 +30,7 @@ _RUNNERS = frozenset(["uv", "poetry", "pdm", "pipenv", "rye", "hatch"])
 """Programs whose `run` starts another one in the environment of a project."""
 _MOVES = frozenset(["cd", "pushd", "popd"])
 _OWN_FOLDER = re.compile(
-    r'''"?(?:\$\(\s*dirname\s+(?:--\s+)?"?(?:\$0|\$\{0\}|\$BASH_SOURCE|\$\{BASH_SOURCE(?:\[0\])?\})"?\s*\)|\$\{(?:0|BASH_SOURCE(?:\[0\])?)%/\*\})"?'''
+    r""""?(?:\$\(\s*dirname\s+(?:--\s+)?"?(?:\$0|\$\{0\}|\$BASH_SOURCE|\$\{BASH_SOURCE(?:\[0\])?\})"?\s*\)|\$\{(?:0|BASH_SOURCE(?:\[0\])?)%/\*\})"?"""
 )
 """The folder of the script itself, as scripts write it."""
 

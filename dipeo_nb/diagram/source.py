@@ -59,6 +59,7 @@ def parse(text: str, file: str | None = None) -> Document:
     value, duplicates = yaml_value(body, file)
     return Document(value, SourceMap(text, file), False, duplicates)
 
+
 if not TYPE_CHECKING:  # until 0.2
     __getattr__ = moved_names(
         __name__,

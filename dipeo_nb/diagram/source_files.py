@@ -34,9 +34,7 @@ def read_file(path: Path) -> str:
             data = file.read(limit + 1) if size <= limit else b""
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
-        raise format_error(
-            f"The file cannot be read: {reason}.", "Check its name and permissions.", name[:200]
-        ) from exc
+        raise format_error(f"The file cannot be read: {reason}.", "Check its name and permissions.", name[:200]) from exc
     if size > limit:
         raise too_large(name, f"{size:,}", limit)
     return text_of(data, name, limit)

@@ -112,9 +112,7 @@ def build_spec(node: DomainNode) -> tuple[NodeSpec | None, list[Problem]]:
                     key,
                 )
             )
-    problems.extend(
-        _missing(node.type, name, name in node.data) for name in known.required if not _given(values.get(name))
-    )
+    problems.extend(_missing(node.type, name, name in node.data) for name in known.required if not _given(values.get(name)))
     return (None if failed else cls(**values)), problems
 
 
@@ -319,7 +317,11 @@ def _unknown_type(name: str) -> Problem:
 
 def _unknown_property(node_type: str, key: str, known: Shape) -> Problem:
     close = nearest(key, [*known.converters, *known.aliases])
-    hint = f"Did you mean '{close}'?" if close else f"A {node_type} takes {', '.join(sorted(known.converters))}; `dipeo-nb nodes {node_type}` describes them."
+    hint = (
+        f"Did you mean '{close}'?"
+        if close
+        else f"A {node_type} takes {', '.join(sorted(known.converters))}; `dipeo-nb nodes {node_type}` describes them."
+    )
     message = f"'{shorten(key)}' is not a property of {node_type}; it is kept and has no effect."
     return Problem(Severity.WARNING, "unknown-property", message, hint, key)
 
@@ -327,9 +329,7 @@ def _unknown_property(node_type: str, key: str, known: Shape) -> Problem:
 def _missing(node_type: str, name: str, empty: bool) -> Problem:
     hint = "Name one of the diagram's persons." if name == "person" else f"Add `{name}`."
     state = "an empty" if empty else "no"
-    return Problem(
-        Severity.ERROR, f"missing-{name.replace('_', '-')}", f"This {node_type} has {state} '{name}'.", hint, name
-    )
+    return Problem(Severity.ERROR, f"missing-{name.replace('_', '-')}", f"This {node_type} has {state} '{name}'.", hint, name)
 
 
 def _given(value: Any) -> bool:

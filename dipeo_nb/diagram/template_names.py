@@ -52,9 +52,7 @@ def needs_parser(template: str) -> bool:
     return template.count("{{") != len(SIMPLE_TAG.findall(template)) or "{{{" in template
 
 
-_INTERNAL = frozenset(
-    ["_out", "_each", "_named", "_has", "_given", "_field", "_true", "range", *LOOP_NAMES.values()]
-)
+_INTERNAL = frozenset(["_out", "_each", "_named", "_has", "_given", "_field", "_true", "range", *LOOP_NAMES.values()])
 
 
 def names_of(tree: nodes.Template, template: str) -> Names:
@@ -81,9 +79,7 @@ def names_of(tree: nodes.Template, template: str) -> Names:
             for child in (*node.body, *node.elif_, *node.else_):
                 walk_guarded(child, lenient, inside)
             return
-        if isinstance(node, (nodes.Test, nodes.Compare)) or (
-            isinstance(node, nodes.Filter) and node.name in ("default", "d")
-        ):
+        if isinstance(node, (nodes.Test, nodes.Compare)) or (isinstance(node, nodes.Filter) and node.name in ("default", "d")):
             lenient = True
         for child in node.iter_child_nodes():
             walk(child, lenient)

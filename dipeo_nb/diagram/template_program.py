@@ -93,9 +93,7 @@ class Record:
 
     __slots__ = ("account", "context", "errors", "keep", "lone", "missing", "pieces", "place", "touched", "value")
 
-    def __init__(
-        self, program: Program, context: Mapping[str, Any], keep: bool, place: Callable[[str], str] | None
-    ) -> None:
+    def __init__(self, program: Program, context: Mapping[str, Any], keep: bool, place: Callable[[str], str] | None) -> None:
         self.account: Meter = Meter()
         self.pieces: tuple[Piece, ...] = program.pieces
         self.lone: bool = program.lone

@@ -130,16 +130,12 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(value, Undefined):
             return super().getattr(value, attribute)
         if attribute.startswith("_") and not isinstance(value, Mapping):
-            raise SecurityError(
-                f"'{attribute}' cannot be read: names that begin with an underscore are not for templates"
-            )
+            raise SecurityError(f"'{attribute}' cannot be read: names that begin with an underscore are not for templates")
         if isinstance(value, str) and attribute in ("format", "format_map"):
             raise SecurityError(f"the method {attribute} is not for templates; put the values where they belong")
         if isinstance(value, (list, tuple)) and attribute.isdecimal():
             return self.getitem(value, int(attribute))
-        return self._member(
-            obj if isinstance(obj, str) and not isinstance(value, (Mapping, list)) else value, attribute
-        )
+        return self._member(obj if isinstance(obj, str) and not isinstance(value, (Mapping, list)) else value, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         value = plain(obj)
@@ -153,9 +149,7 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
                 except (KeyError, TypeError):
                     return self.undefined(obj=value, name=f"[{argument}]")
         if isinstance(argument, str) and argument.startswith("_") and not isinstance(value, ChainableUndefined):
-            raise SecurityError(
-                f"'{argument}' cannot be read: names that begin with an underscore are not for templates"
-            )
+            raise SecurityError(f"'{argument}' cannot be read: names that begin with an underscore are not for templates")
         if isinstance(argument, ChainableUndefined):
             return self.undefined(name=argument._undefined_name)
         if isinstance(argument, str) and not isinstance(value, Undefined):

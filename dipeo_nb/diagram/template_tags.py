@@ -41,12 +41,8 @@ _LINE_COMMENT = re.compile(r"\{\{[~-]?!")
 _RAW = re.compile(r"\{%[-+]?\s*+raw\s*+-?%\}")
 _TRIPLE = re.compile(r"\{\{\{([^{}]*+)\}\}\}")
 # The plain readings: every quote begins a string that ends.
-_DOUBLE = re.compile(
-    r"\{\{((?:\"(?:\\.|[^\"\\\n])*+\"|'(?:\\.|[^'\\\n])*+'|\{[^{}]*+\}|[^{}\"']++)*+)\}\}", re.DOTALL
-)
-_STATEMENT = re.compile(
-    r"\{%((?:\"(?:\\.|[^\"\\])*+\"|'(?:\\.|[^'\\])*+'|[^\"'%]++|%(?!\}))*+)%\}", re.DOTALL
-)
+_DOUBLE = re.compile(r"\{\{((?:\"(?:\\.|[^\"\\\n])*+\"|'(?:\\.|[^'\\\n])*+'|\{[^{}]*+\}|[^{}\"']++)*+)\}\}", re.DOTALL)
+_STATEMENT = re.compile(r"\{%((?:\"(?:\\.|[^\"\\])*+\"|'(?:\\.|[^'\\])*+'|[^\"'%]++|%(?!\}))*+)%\}", re.DOTALL)
 _CLOSINGS = {
     "block comment": re.compile(r"--[~-]?\}\}"),
     "line comment": re.compile(r"\}\}"),

@@ -138,9 +138,7 @@ class Translator:
             if not self.blocks or self.blocks[-1].kind != kind:
                 opened = self.blocks[-1] if self.blocks else None
                 self.fail(
-                    f"{text} closes nothing"
-                    if not opened
-                    else f"{text} does not close {opened.text} of line {opened.line}",
+                    f"{text} closes nothing" if not opened else f"{text} does not close {opened.text} of line {opened.line}",
                     f"Write {{{{/{opened.kind}}}}}."
                     if opened and not opened.kind.startswith("%")
                     else "Remove it, or open the block before.",
@@ -181,9 +179,7 @@ class Translator:
         if name.startswith("end"):
             if not self.blocks or self.blocks[-1].kind != "%" + name[3:]:
                 opened = f" of line {self.blocks[-1].line}" if self.blocks else ""
-                what = (
-                    f"{text} does not close {self.blocks[-1].text}{opened}" if self.blocks else f"{text} closes nothing"
-                )
+                what = f"{text} does not close {self.blocks[-1].text}{opened}" if self.blocks else f"{text} closes nothing"
                 self.fail(what, "Close the inner block first, or remove it.", self.line, text)
             self.blocks.pop()
         elif name in ("if", "for", "macro", "call", "filter", "with") or (name == "set" and "=" not in body):
@@ -206,11 +202,7 @@ class Translator:
         if "-" in word and re.fullmatch(r"[\w.]+(?:-[\w.]+)+", word) and re.match(r"[^\W\d]", word):
             # Without blanks it may be the label `user-name`, or the subtraction a-b: the names of the run decide.
             code = f"(_given({word!r}) if _has({word!r}) else ({code}))"
-        elif (
-            self.inside_each()
-            and (path := _PATH.fullmatch(word))
-            and path[0].split(".")[0].split("[")[0] not in _RESERVED
-        ):
+        elif self.inside_each() and (path := _PATH.fullmatch(word)) and path[0].split(".")[0].split("[")[0] not in _RESERVED:
             # As in Handlebars, a bare name inside #each is also looked for in the item.
             name = re.match(r"\w+", word)
             first = name[0] if name else word

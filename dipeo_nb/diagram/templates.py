@@ -134,9 +134,7 @@ def braced_names(template: str) -> frozenset[str]:
     return frozenset(re.split(r"[.\[]", path, maxsplit=1)[0] for path in found)
 
 
-_BRACED_PATH = re.compile(
-    r"\{\{\s*([^\W\d]\w*(?:\.\w+|\[[^\[\]{}]+\])*)\s*\}\}|\{([^\W\d]\w*(?:\.\w+|\[[^\[\]{}]+\])*)\}"
-)
+_BRACED_PATH = re.compile(r"\{\{\s*([^\W\d]\w*(?:\.\w+|\[[^\[\]{}]+\])*)\s*\}\}|\{([^\W\d]\w*(?:\.\w+|\[[^\[\]{}]+\])*)\}")
 _STEPS = re.compile(r"""(?:^|\.)(\w+)|\[(-?\w[\w.]*)\]|\[["']([^"'\]]*)["']\]""")
 
 

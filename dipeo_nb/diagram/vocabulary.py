@@ -62,9 +62,7 @@ def spellings() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def properties(
-    raw: Mapping[str, Any], node_type: str, reading: Reading, at: DocumentPath, label: str
-) -> dict[str, Any]:
+def properties(raw: Mapping[str, Any], node_type: str, reading: Reading, at: DocumentPath, label: str) -> dict[str, Any]:
     """A node's properties under canonical names: dotted keys expanded, aliases applied, legacy ones dropped.
 
     An alias counts only when the canonical name is absent. Unknown names are kept and reported.

@@ -195,9 +195,7 @@ def yaml_value(text: str, file: str | None) -> tuple[Any, bool]:
         elif kind is DocumentStartEvent:
             documents += 1
             if documents > 1:
-                raise format_error(
-                    "The text holds several YAML documents.", "Remove the line '---' here.", file, _mark(event)
-                )
+                raise format_error("The text holds several YAML documents.", "Remove the line '---' here.", file, _mark(event))
         elif kind is StreamEndEvent:
             break
     if not items or (items == [None] and not text.strip().strip("-.").strip()):

@@ -109,7 +109,9 @@ class Budget:
 
     def _too_large(self, estimate: int, used: int, limit: float) -> BudgetExceededError:
         """A prompt that takes more than what is left."""
-        left = f"which allows {limit:,.6g} tokens" if not used else f"of which {limit - used:,.6g} of {limit:,.6g} tokens are left"
+        left = (
+            f"which allows {limit:,.6g} tokens" if not used else f"of which {limit - used:,.6g} of {limit:,.6g} tokens are left"
+        )
         return BudgetExceededError(
             f"The next prompt is too large for the budget, {left}: it takes about {estimate:,} tokens. The call was not made.",
             hint="Raise the budget (tokens), or shorten the prompt.",

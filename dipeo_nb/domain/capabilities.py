@@ -258,9 +258,7 @@ def _of_person(node: PlanNode, plan: Plan) -> Iterator[Use]:
     if reference is None:
         return
     people = plan.persons
-    person = people.get(reference) or next(
-        (p for p in people.values() if reference in (p.label, f"person_{p.label}")), None
-    )
+    person = people.get(reference) or next((p for p in people.values() if reference in (p.label, f"person_{p.label}")), None)
     if person is None:
         return
     llm = person.llm
@@ -312,7 +310,9 @@ def _of_code(node: PlanNode, plan: Plan) -> Iterator[Use]:
     if spec.code:
         text = spec.code + (f"\n(file_path: {spec.file_path})" if spec.file_path else "")
         count = len(text.splitlines())
-        yield Use("code", f"{spec.language}, {count} line{'' if count == 1 else 's'}", node.label, _in_language(spec.language, text))
+        yield Use(
+            "code", f"{spec.language}, {count} line{'' if count == 1 else 's'}", node.label, _in_language(spec.language, text)
+        )
 
 
 def _of_code_file(node: PlanNode, plan: Plan) -> Iterator[Use]:
@@ -464,7 +464,11 @@ def granted_by(allowed: Mapping[str, Any] | Iterable[str]) -> Capabilities:
         items = cast(Mapping[str, Any], allowed).items()
         pairs = [(str(kind), value) for kind, given in items for value in _listed(given)]
     else:
-        pairs = [(kind.strip(), value.strip() if equals else True) for text in allowed for kind, equals, value in [text.partition("=")]]
+        pairs = [
+            (kind.strip(), value.strip() if equals else True)
+            for text in allowed
+            for kind, equals, value in [text.partition("=")]
+        ]
     for kind, value in pairs:
         if kind not in _TITLES or kind == "brings":
             raise ValueError(kind)

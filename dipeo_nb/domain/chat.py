@@ -124,9 +124,7 @@ class TokenUsage:
     @property
     def total(self) -> int | None:
         """Sum of the known buckets; None when none is known."""
-        known = [
-            n for n in (self.input, self.output, self.cache_read, self.cache_write, self.reasoning) if n is not None
-        ]
+        known = [n for n in (self.input, self.output, self.cache_read, self.cache_write, self.reasoning) if n is not None]
         return sum(known) if known else None
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
@@ -350,9 +348,7 @@ class Message:
     __repr__ = bounded_repr
 
 
-_OLLAMA_TAG = re.compile(
-    r"(?=[\w.\-]+\Z)(?:latest|v?\d[\w.\-]*|[\w.\-]*\d[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+)"
-)
+_OLLAMA_TAG = re.compile(r"(?=[\w.\-]+\Z)(?:latest|v?\d[\w.\-]*|[\w.\-]*\d[bBmMkK](?:[-_][\w.\-]*)?|[qQ]\d[\w.\-]*|[fF]p?\d+)")
 """Pattern of the tags of Ollama models: `latest`, `8b`, `7b-instruct`, `q4_K_M`."""
 DEFAULT_MODEL_SERVICE = "openai"
 """Service of the settings' default model; other services have a default of their own."""
@@ -388,7 +384,8 @@ def parse_model(text: str, known: Collection[str] = ()) -> tuple[str, str | None
         family = service == LLMService.OLLAMA and head.strip().lower() != service
         return service, name if family and tail else tail.strip() or None
     if normalize_service(name) in services:
-        return normalize_service(name), name if name[-1].isdigit() and name not in services else None  # a name that ends in a digit is a model, too
+        # a name that ends in a digit is a model, too
+        return normalize_service(name), name if name[-1].isdigit() and name not in services else None
     known_for = llm_providers.service_of_model(name)
     if known_for is not None and (not colon or name[:3].lower() == "ft:" or known_for == LLMService.OLLAMA):
         return known_for, name

@@ -323,9 +323,7 @@ def _together(clauses: Sequence[_Clause], faults: bool) -> Iterator[_Said | None
     for at, (clause, own) in enumerate(zip(clauses, said, strict=True)):
         following = said[at + 1] if at + 1 < len(said) else None
         final = any(found is not None and found.weight == 3 for found in map(_judgement, clause.words))
-        headed = (
-            clause.heads and not final and own is not None and following is not None and following.kind is _Kind.JUDGING
-        )
+        headed = clause.heads and not final and own is not None and following is not None and following.kind is _Kind.JUDGING
         yield own._replace(kind=min(own.kind, _Kind.JUDGING)) if headed and own is not None else own
 
 
@@ -375,9 +373,7 @@ def _plain_answer(words: Sequence[str]) -> _Said | None:
         return _Said(kind, value is not turned)
     assents = [at for at, w in enumerate(words) if w in vocabulary.ASSENT]
     denied = [at for at in range(len(words)) if _denies(words, at)]
-    others = any(
-        w not in vocabulary.FILLER and w not in vocabulary.ASSENT and w not in vocabulary.NEGATION for w in words
-    )
+    others = any(w not in vocabulary.FILLER and w not in vocabulary.ASSENT and w not in vocabulary.NEGATION for w in words)
     if assents and denied and not others and denied[-1] > assents[0]:
         return _Said(_Kind.PLAIN, False)
     return None
@@ -395,9 +391,7 @@ def _judged(clause: _Clause, faults: bool) -> _Said | None:
     value = found.good is not _turned(words, at)
     before = words[:at]
     opens = all(w in vocabulary.NEGATION or w in vocabulary.ASSENT or w in vocabulary.DENYING for w in before)
-    alone = all(
-        w in vocabulary.FILLER or w in vocabulary.ASSENT or w in vocabulary.NEGATION or _judgement(w) for w in words
-    )
+    alone = all(w in vocabulary.FILLER or w in vocabulary.ASSENT or w in vocabulary.NEGATION or _judgement(w) for w in words)
     if opens and (weight == 3 or (weight == 2 and alone and clause.whole)):
         return _Said(_Kind.BARE, value)
     marked = any(w in vocabulary.MARKERS for w in before) and before[-1] in vocabulary.LINKING
@@ -412,8 +406,7 @@ def _weak_answer(words: Sequence[str]) -> _Said | None:
         return None
     denied = any(_denies(words, at) for at in range(len(words)))
     others = any(
-        w not in vocabulary.FILLER and w not in vocabulary.ASSENT and not _denies(words, at)
-        for at, w in enumerate(words)
+        w not in vocabulary.FILLER and w not in vocabulary.ASSENT and not _denies(words, at) for at, w in enumerate(words)
     )
     if words[0] in vocabulary.DENYING and others:
         return _Said(_Kind.WEAK, False)

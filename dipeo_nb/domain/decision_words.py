@@ -11,9 +11,13 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-YES = words("yes yep yeah yup yea affirmative ja jawohl jep oui ouais sí sì sim tak да 是 是的 对 はい 네 예 evet ναι نعم हाँ हां igen kyllä так ใช่ כן بله")
+YES = words(
+    "yes yep yeah yup yea affirmative ja jawohl jep oui ouais sí sì sim tak да 是 是的 对 はい 네 예 evet ναι نعم हाँ हां igen kyllä так ใช่ כן بله"
+)
 """Answers that are a yes by themselves."""
-NO = words("no nope nah nay nein nee nö non não нет 否 不 不是 不对 いいえ 아니요 아니오 hayır όχι नहीं nej tidak ні ไม่ใช่ ไม่ לא لا نه")
+NO = words(
+    "no nope nah nay nein nee nö non não нет 否 不 不是 不对 いいえ 아니요 아니오 hayır όχι नहीं nej tidak ні ไม่ใช่ ไม่ לא لا نه"
+)
 """Answers that are a no by themselves."""
 DENYING = words("no non não")
 """Those that may also deny the words after them: "no errors", "no es correcto", "non valide"."""
@@ -93,9 +97,7 @@ AND = words("and und et y e")
 OR = words("or nor oder noch ou o u ni vs versus")
 BOTH = words("neither either weder entweder ni both")
 """Words that may precede two alternatives."""
-AFTER_AND = words(
-    "is are was it this that thus there therefore not no ist sind war es das nicht c il elle est sont está son"
-)
+AFTER_AND = words("is are was it this that thus there therefore not no ist sind war es das nicht c il elle est sont está son")
 """Words after an `and` that begins a new clause."""
 AFTER_NO = words(
     "it this that these there i we you they he she its my your the a an because since as sorry thanks thank not "

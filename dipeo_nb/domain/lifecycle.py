@@ -95,9 +95,7 @@ def lifecycle(service: str, model: str, on: date | None = None) -> Lifecycle:
     if row is None:
         return Lifecycle(service, model, "active")
     left = (row.ends - (on or clock.today())).days
-    return Lifecycle(
-        service, model, "ending" if left > 0 else "ended", row.ends, left, _replacement(service, row), row.url
-    )
+    return Lifecycle(service, model, "ending" if left > 0 else "ended", row.ends, left, _replacement(service, row), row.url)
 
 
 def row_of(service: str, model: str) -> Row | None:

@@ -230,7 +230,11 @@ def _longest(name: str, known: Iterable[tuple[str, ProviderFacts]], separated: b
     for service, facts in known:
         for pattern in facts.model_names:
             found = re.match(pattern, name, re.IGNORECASE)
-            if found is not None and found.end() > length and (not separated or name[found.end() :][:1] in ("", "-") or found[0].endswith("-")):
+            if (
+                found is not None
+                and found.end() > length
+                and (not separated or name[found.end() :][:1] in ("", "-") or found[0].endswith("-"))
+            ):
                 best, length = service, found.end()
     return best
 

@@ -2,7 +2,7 @@
 
 A spec is a frozen dataclass: its fields are the node's properties with their defaults, its `META` has the rest
 (category, handles, aliases). Readers, compiler, JSON schema, drawing and handlers all read this one place.
-Handles are the union of the tables of DiPeO's editor and engine.
+Handles are the union of the tables of DiPeO's editor and engine. A field is one line, as in a table, whatever its length.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class NodeSpec:
     retry_delay: float = spec(1.0, doc="Seconds before the first retry; doubled for each further one, up to a minute")
 
 
+# fmt: off
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartNode(NodeSpec):
     META: ClassVar = NodeMeta("start", NodeCategory.CONTROL, "Where a run begins", inputs=())
@@ -396,11 +397,7 @@ class SubDiagramNode(NodeSpec):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntegratedApiNode(NodeSpec):
     META: ClassVar = NodeMeta(
-        "integrated_api",
-        NodeCategory.INTEGRATION,
-        "Calls a provider's operation",
-        outputs=("default", "error"),
-        side_effects=True,
+        "integrated_api", NodeCategory.INTEGRATION, "Calls a provider's operation", outputs=("default", "error"), side_effects=True
     )
 
     provider: str = spec("notion", doc="Which provider; `dipeo-nb providers` lists them")

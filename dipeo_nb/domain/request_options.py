@@ -139,7 +139,9 @@ def checked_extra(value: Any) -> dict[str, Any]:
     given = cast(Mapping[Any, Any], value)
     for name in given:
         if not isinstance(name, str) or not name.strip():
-            raise ValidationError(f"extra= has the key {name!r:.80}, which is not a name.", hint="Use e.g. extra={'top_k': 40}.")
+            raise ValidationError(
+                f"extra= has the key {name!r:.80}, which is not a name.", hint="Use e.g. extra={'top_k': 40}."
+            )
     for path, name in _names(given):
         how = _OURS.get(snake(name)) or (_SAMPLED.get(snake(name)) if path == name else None)
         if how is not None:
@@ -147,7 +149,9 @@ def checked_extra(value: Any) -> dict[str, Any]:
     try:
         json.dumps(dict(given), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValidationError(f"extra= holds what JSON cannot: {error}.", hint="Use texts, numbers, booleans, lists and mappings.") from error
+        raise ValidationError(
+            f"extra= holds what JSON cannot: {error}.", hint="Use texts, numbers, booleans, lists and mappings."
+        ) from error
     return dict(given)
 
 
@@ -195,7 +199,11 @@ def beyond_wording(extra: Mapping[str, Any]) -> list[tuple[str, str]]:
     stored or paid for otherwise, and every field that is not known to be harmless."""
     found: list[tuple[str, str]] = []
     for path, value in _leaves(extra):
-        plain = isinstance(value, (str, int, float, type(None))) or path.rpartition(".")[2] in ("stop", "stop_sequences", "logit_bias")
+        plain = isinstance(value, (str, int, float, type(None))) or path.rpartition(".")[2] in (
+            "stop",
+            "stop_sequences",
+            "logit_bias",
+        )
         large = path == "options.num_ctx" and not (isinstance(value, (int, float)) and value <= _LARGEST_CONTEXT)
         if path not in _WORDING or not plain or large:
             found.append((path, json.dumps(value, ensure_ascii=False, sort_keys=True)))

@@ -49,8 +49,7 @@ def selection_prompt(
 ) -> str:
     """The prompt for the selecting model."""
     listing = "\n".join(
-        f"- {m.id} ({names.get(m.from_person_id, m.from_person_id)}): {' '.join(m.content.split())[:250]}"
-        for m in candidates
+        f"- {m.id} ({names.get(m.from_person_id, m.from_person_id)}): {' '.join(m.content.split())[:250]}" for m in candidates
     )
     limit = f"\nSelect at most {at_most}." if at_most else ""
     return (

@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["InMemoryEventBus"]
 
-__getattr__: Callable[[str], Any] = lazy.attributes(__name__, {"InMemoryEventBus": "memory"})
+__getattr__: Callable[[str], Any] = lazy.attributes(__name__, {"InMemoryEventBus": "in_memory"})

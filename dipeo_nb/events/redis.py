@@ -140,9 +140,7 @@ class RedisEventBus:
                 task.cancel()
             await asyncio.gather(*reading, return_exceptions=True)
         if self._tasks and not await self.flush(FLUSH_S):
-            _LOG.warning(
-                "%s did not take the last %d events; the run store has them", self._server.place, len(self._outbox)
-            )
+            _LOG.warning("%s did not take the last %d events; the run store has them", self._server.place, len(self._outbox))
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -382,9 +380,7 @@ class RedisEventBus:
 
     # Both.
 
-    async def _retrying(
-        self, what: str, step: Callable[[], Coroutine[Any, Any, None]], reader: _Reader | None = None
-    ) -> None:
+    async def _retrying(self, what: str, step: Callable[[], Coroutine[Any, Any, None]], reader: _Reader | None = None) -> None:
         """Repeat a step until the reader is closed; wait while the server is unavailable."""
         failures, task = 0, asyncio.current_task()
         # A cancellation may be lost inside redis when the answer arrives at that moment.

@@ -63,9 +63,7 @@ def item_names(item: Any, index: int, total: int) -> dict[str, Any]:
     return {"item": item, **own, "default": value, "_batch_index": index, "_batch_total": total}
 
 
-async def for_each(
-    items: Iterable[tuple[int, Any]], work: Callable[[int, Any], Awaitable[None]], *, at_once: int
-) -> None:
+async def for_each(items: Iterable[tuple[int, Any]], work: Callable[[int, Any], Awaitable[None]], *, at_once: int) -> None:
     """Do the work for every (index, item), some at a time and in order. When it raises, no more is begun, what is at work is
     cancelled, and the exception is raised as it is."""
     pending = list(items)

@@ -177,5 +177,7 @@ def restore(content: Mapping[str, Any], progress: RunProgress, places: LogPlaces
 def _shape(plan: Plan, max_visits: int) -> str:
     """A digest of all that the numbers of a checkpoint depend on."""
     nodes: Sequence[Any] = [(node.id, node.type) for node in plan.nodes]
-    edges: Sequence[Any] = [(edge.source, edge.target, edge.source_handle, edge.target_handle, edge.label) for edge in plan.edges]
+    edges: Sequence[Any] = [
+        (edge.source, edge.target, edge.source_handle, edge.target_handle, edge.label) for edge in plan.edges
+    ]
     return sha256(repr((nodes, edges, max_visits)).encode()).hexdigest()

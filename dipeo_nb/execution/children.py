@@ -230,9 +230,7 @@ class Children:
             **{"reuse": {}, "forked_from": None, **more},
         )
         log = None if spec.isolate_conversation or spec.batch else execution.progress.log
-        return execution.spawn(
-            source.plan, source.gate, options, recovered=recovered, parent=context, log=log, run_id=run_id
-        )
+        return execution.spawn(source.plan, source.gate, options, recovered=recovered, parent=context, log=log, run_id=run_id)
 
     async def _read(self) -> _Source:
         """The diagram as it is now; as it was recorded, when it is gone."""
@@ -283,11 +281,7 @@ def _heard_again(child: Any, item: Mapping[str, Any]) -> Mapping[str, Any]:
     meta = item.get("meta", {})
     messages = [message_of(record) for record in meta.get("messages", ())]
     added = [
-        as_record(
-            child.progress.log.add(
-                m.from_person_id, m.to_person_id, m.content, timestamp=m.timestamp, node_id=m.node_id
-            )
-        )
+        as_record(child.progress.log.add(m.from_person_id, m.to_person_id, m.content, timestamp=m.timestamp, node_id=m.node_id))
         for m in messages
     ]
     return {**item, "meta": {**meta, "messages": added}} if added else item

@@ -269,9 +269,7 @@ def state_of(value) -> dict:
     """Attributes with constant values that code can have set of a function or class of its own."""
     if not isinstance(value, (type, types.FunctionType)):
         return {}
-    return {
-        n: v for n, v in vars(value).items() if type(v) in CONSTANT and not (n.startswith("__") and n.endswith("__"))
-    }
+    return {n: v for n, v in vars(value).items() if type(v) in CONSTANT and not (n.startswith("__") and n.endswith("__"))}
 
 
 def set_state(value, state) -> None:

@@ -118,4 +118,3 @@ class ByName(importlib.abc.Loader):
 
     def exec_module(self, module: Any) -> None:
         self.make(module.__name__)
-

@@ -252,9 +252,7 @@ class _Worker:
             *(n for part in ("objects", "definitions", "lost") for n in result.code.get(part, ())),
         ):
             self._has[name] = result.variables
-        self._alone = {n: v for n, v in self._alone.items() if self._has.get(n) is v} | dict.fromkeys(
-            lost, result.variables
-        )
+        self._alone = {n: v for n, v in self._alone.items() if self._has.get(n) is v} | dict.fromkeys(lost, result.variables)
 
     async def answer(
         self, request: Mapping[str, Any], view: View, log: Callable[[Mapping[str, Any]], None] | None

@@ -399,9 +399,7 @@ def run_wrapped(tree, bound, filename, namespace):
     names = sorted(bound.names)
     kind = ast.AsyncFunctionDef if bound.awaits else ast.FunctionDef
     last = ast.Return(ast.Name("__dipeo_nothing__", ast.Load()))
-    arguments = ast.arguments(
-        posonlyargs=[], args=[], vararg=None, kwonlyargs=[], kw_defaults=[], kwarg=None, defaults=[]
-    )
+    arguments = ast.arguments(posonlyargs=[], args=[], vararg=None, kwonlyargs=[], kw_defaults=[], kwarg=None, defaults=[])
     fields = {"name": "__dipeo_main__", "args": arguments, "decorator_list": [], "returns": None}
     function = kind(**fields, body=[*([ast.Global(names)] if names else []), *body, last])
     if sys.version_info >= (3, 12):
@@ -447,9 +445,7 @@ async def settle(awaitable):
 
 def call(function, inputs, names):
     """Call by signature: one parameter takes the mapping of inputs, several are filled by name."""
-    parameters = [
-        p for p in inspect.signature(function).parameters.values() if p.kind is not inspect.Parameter.VAR_POSITIONAL
-    ]
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     plain = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
     if len(plain) == 1 and len(parameters) == 1 and plain[0].name not in inputs:
         value = function(inputs)
@@ -469,9 +465,7 @@ def call(function, inputs, names):
             )
         if len(parameters) > len(plain):
             given = {**{k: v for k, v in inputs.items() if str(k).isidentifier()}, **given}
-        positional = [
-            given.pop(p.name) for p in plain if p.kind is inspect.Parameter.POSITIONAL_ONLY and p.name in given
-        ]
+        positional = [given.pop(p.name) for p in plain if p.kind is inspect.Parameter.POSITIONAL_ONLY and p.name in given]
         value = function(*positional, **given)
     return finished(value) if inspect.isawaitable(value) else value
 
@@ -591,9 +585,7 @@ class Namespace:
             wanted = set(change["names"])
             self.names.update({n: v for n, v in change["variables"].items() if n in wanted})
             objects, found = change.get("objects", {}), change.get("definitions", {})
-            groups = {
-                form[1] if form_kind(form) == "with" else name: None for name, form in objects.items() if name in wanted
-            }
+            groups = {form[1] if form_kind(form) == "with" else name: None for name, form in objects.items() if name in wanted}
             waiting += [(change, wanted, name, objects[name], None) for name in groups]
             waiting += [(change, wanted, name, None, found[name]) for name in found if name in wanted]
         while waiting:
@@ -741,7 +733,7 @@ class Namespace:
                 self.prints[name] = self.fingerprint(now[name])
         for name in outdated & found["definitions"].keys():  # carried out again, it would name what is new
             del found["definitions"][name]
-            found["lost"][name] = f"{type(now[name]).__name__}, it derives from a class that was defined anew"
+            found["lost"][name] = f"{type(now[name]).__name__}, it derives from a class that was defined again"
         found["shown"] = shown_forms({n: now[n] for n in found["objects"] if n not in found["variables"]})
         return {part: value for part, value in found.items() if value or part == "variables"}
 
@@ -759,7 +751,7 @@ class Namespace:
         return {**found, "label": "", "names": [*now, *inputs]}
 
     def outdated(self, now, changed):
-        """Unchanged names that hold a function or class which the job has defined anew, in other words.
+        """Unchanged names that hold a function or class which the job has defined again, in other words.
 
         Their record refers to it by its name, which from now on means the new one.
         """
@@ -904,7 +896,7 @@ def restored(name, made):
     """A finder of the module *name*, which makes it again when it is asked for. For processes that code starts.
 
     Args:
-        made: as of `Worker.changes`.
+        made: see `Worker.changes`.
     """
     changes, shown = json.loads(made)
     if shown is not None:

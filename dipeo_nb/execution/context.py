@@ -82,9 +82,7 @@ class RunScope(Protocol):
     async def ask(
         self, node: PlanNode, prompt: str, *, timeout: float | None, default: str | None, path: tuple[str, ...] = ()
     ) -> tuple[str, str]: ...
-    async def wait_for(
-        self, node: PlanNode, name: str, filters: Mapping[str, Any], timeout: float
-    ) -> dict[str, Any]: ...
+    async def wait_for(self, node: PlanNode, name: str, filters: Mapping[str, Any], timeout: float) -> dict[str, Any]: ...
     def in_background(self, work: Coroutine[Any, Any, None]) -> None: ...
     def spawn(self, plan: Plan, gate: RunGate, options: RunOptions, **more: Any) -> ChildRun: ...
 
@@ -238,9 +236,7 @@ class NodeContext:
         timeout = self.node.spec.timeout
         return self.execution.options.node_timeout if timeout is None else timeout
 
-    def _rendering(
-        self, kind: str, template: str, names: Mapping[str, Any] | None = None, token: str = ""
-    ) -> Rendering:
+    def _rendering(self, kind: str, template: str, names: Mapping[str, Any] | None = None, token: str = "") -> Rendering:
         if "{" not in template:
             return Rendering(TemplateResult(template), template)
         request = Request(kind, template, self.names if names is None else names, token)
@@ -334,9 +330,7 @@ class NodeContext:
                     self._report(event, show)
         except LLMError as error:
             if error.usage is not None:  # it was paid for
-                self.charge(
-                    LLMResponse("", error.provider or "", error.model or "", error.usage, cost_usd=error.cost_usd)
-                )
+                self.charge(LLMResponse("", error.provider or "", error.model or "", error.usage, cost_usd=error.cost_usd))
             raise
         except BaseException:  # the run is stopped; what the call has taken until now is known
             if meter.usage is not None:
@@ -377,9 +371,7 @@ class NodeContext:
                     }
                 )
             case "progress":
-                self.show(
-                    {"kind": "progress", "text": event.text, "is_partial": True, "run": self.run, "data": event.data}
-                )
+                self.show({"kind": "progress", "text": event.text, "is_partial": True, "run": self.run, "data": event.data})
             case "start" if event.data and event.data.get("notice"):
                 self.log("WARNING", event.data["notice"])
             case "error":

@@ -139,9 +139,7 @@ def recall(messages: Sequence[Message], person: str, view: str) -> list[Message]
 
 def without_facets(messages: Iterable[Message], person: str | None = None) -> list[Message]:
     """Without the messages of facets of persons; those of *person* stay, when it is a facet itself."""
-    return [
-        m for m in messages if not any(is_facet(side) and side != person for side in (m.from_person_id, m.to_person_id))
-    ]
+    return [m for m in messages if not any(is_facet(side) and side != person for side in (m.from_person_id, m.to_person_id))]
 
 
 def ignoring(messages: Iterable[Message], ignored: Iterable[str]) -> list[Message]:

@@ -147,9 +147,7 @@ class Counting:
         self.open[node] = run
         self.most_at_once = max(self.most_at_once, len(self.open))
 
-    def _node_ended(
-        self, event: Event, payload: NodeCompleted | NodeError, status: str, *, fatal: bool = False
-    ) -> None:
+    def _node_ended(self, event: Event, payload: NodeCompleted | NodeError, status: str, *, fatal: bool = False) -> None:
         node = event.node_id or ""
         if (run := self.open.pop(node, None)) is None:
             return
@@ -185,9 +183,7 @@ class Counting:
             self._cut_off()  # what a failed or stopped run left
         for run in self.open.values():
             run.cut_at = self.latest_at
-        duration = (
-            self.total_s if self.total_s is not None else self.worked_s + max(0.0, self.latest_at - self.begun_at)
-        )
+        duration = self.total_s if self.total_s is not None else self.worked_s + max(0.0, self.latest_at - self.begun_at)
         table = self.table
         of_node = [array("q") for _ in table.nodes]
         for place, node in enumerate(table.node):
@@ -195,7 +191,9 @@ class Counting:
         by_node: defaultdict[str, list[int]] = defaultdict(list)
         for node, (node_id, _, _) in enumerate(table.nodes):
             by_node[node_id].append(node)
-        nodes = sorted((_node(table, sorted(chain(*(of_node[n] for n in some)))) for some in by_node.values()), key=lambda n: -n.working_s)
+        nodes = sorted(
+            (_node(table, sorted(chain(*(of_node[n] for n in some)))) for some in by_node.values()), key=lambda n: -n.working_s
+        )
         path = self.waits.critical_path(None if self.total_s is not None else self.open.values())
         paid = [NodeRun(table, place) for place in sorted(table.rare)]
         finished = [run for run in paid if run.calls]

@@ -129,9 +129,7 @@ class Execution:
         """When `run` began, on the monotonic clock."""
         self._hears = False
         self._code: CodeRunner | None = None
-        self._persons = Persons(
-            plan.persons, self.options, services.llm, functools.partial(self.emit_log, None, "INFO")
-        )
+        self._persons = Persons(plan.persons, self.options, services.llm, functools.partial(self.emit_log, None, "INFO"))
 
     @property
     def state(self) -> RunState:

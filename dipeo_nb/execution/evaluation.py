@@ -149,9 +149,7 @@ async def file_text(
     return text
 
 
-def holds(
-    expression: str, names: Mapping[str, Any], hidden: Callable[[], Mapping[str, Any] | None]
-) -> bool | Awaitable[bool]:
+def holds(expression: str, names: Mapping[str, Any], hidden: Callable[[], Mapping[str, Any] | None]) -> bool | Awaitable[bool]:
     """Whether a condition holds: at once, or, when it takes longer, from a worker.
 
     Args:

@@ -53,9 +53,7 @@ def node(*, name: str | None = None, timeout: float | None = None, side_effects:
 
 
 @checked_call
-def node(
-    function: Any = None, /, *, name: str | None = None, timeout: float | None = None, side_effects: bool = True
-) -> Any:
+def node(function: Any = None, /, *, name: str | None = None, timeout: float | None = None, side_effects: bool = True) -> Any:
     """Make a function a node type; the function itself stays as it is. Defining it again replaces it.
 
     A plain function runs in a thread of its own. `async def` ones share an event loop, which is neither the library's nor the
@@ -183,11 +181,7 @@ def _spec_of(
     fields: list[Any] = []
     for parameter in parameters:
         text = _is_text(hints.get(parameter.name, Any))
-        doc = (
-            f"Default: {parameter.default!r}"
-            if parameter.default is not parameter.empty
-            else "Required, here or as an input"
-        )
+        doc = f"Default: {parameter.default!r}" if parameter.default is not parameter.empty else "Required, here or as an input"
         hint = hints.get(parameter.name, Any)
         fields.append((parameter.name, _simple(hint), spec(None, doc=doc, template=text)))
     summary = (inspect.getdoc(user_code.described_by(function)) or f"The function {kind}").splitlines()[0]

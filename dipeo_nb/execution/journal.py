@@ -33,7 +33,7 @@ _LOG = logger(__name__)
 STREAMED = ("text", "reasoning", "stdout")
 """Kinds of output that come in pieces of one text."""
 UNWRITABLE = frozenset({"disk_full", "read_only", "moved"})
-"""Causes of a StorageError after which a run goes on in memory: the run is worth more than its record."""
+"""Causes of a StorageError after which a run continues in memory: the run is worth more than its record."""
 
 
 _new = tuple.__new__
@@ -93,7 +93,7 @@ class Journal:
         """Number of the last event."""
         self.failure: Exception | None = None
         self.unrecorded: StorageError | None = None
-        """Why the run is not recorded to its end: the disk is full, may not be written, or the file is gone. Then it goes on in memory."""
+        """Why the run is not recorded to its end: the disk is full, may not be written, or the file is gone. Then it continues in memory."""
         self.tail: list[Event] = []
         """Events that are in memory only."""
         self._run_id = state.run_id
@@ -222,7 +222,7 @@ class Journal:
                 injection.reach("run.commit")
                 try:
                     await self._store.append(events)
-                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again, or the run goes on without
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again, or the run continues without
                     await self._not_stored(events, error)
                 injection.reach("run.stored")
             else:
@@ -232,7 +232,7 @@ class Journal:
                 if (rest := begun(self._bus.publish_batch(events))) is not None:
                     await self._shown(rest)
             except Exception as error:  # noqa: BLE001 - see below
-                # They are stored, so whoever watches can catch up from there; a run does not fail for those who watch it.
+                # They are stored, so a watcher can catch up from there; a run does not fail for those who watch it.
                 if not self._unpublished:
                     slow = f"a subscriber of its events took none for {HURRIED_S:g} s and is not waited for, as the run ends"
                     _LOG.warning("Run %s: %s", self._run_id, error if str(error) else slow)
@@ -268,7 +268,7 @@ class Journal:
             return self.state.snapshot()
 
     async def _not_stored(self, events: list[Event], error: Exception | asyncio.CancelledError) -> None:
-        """What follows when the store did not take events: returns when the run goes on with them in memory."""
+        """What follows when the store did not take events: returns when the run continues with them in memory."""
         if isinstance(error, StorageError) and error.facts.get("cause") in UNWRITABLE:
             self._go_on_in_memory(events, error)
             return
@@ -299,7 +299,7 @@ class Journal:
             None,
             log_line(
                 "WARNING" if error.facts.get("cause") == "read_only" else "ERROR",
-                f"The run goes on but is not recorded: {error.message}",
+                f"The run continues but is not recorded: {error.message}",
                 {"hint": error.hint},
             ),
         )

@@ -93,7 +93,7 @@ def going_on(run_id: str, current: Any, *, operation: str = "claim") -> StorageE
     parent = getattr(getattr(current, "options", None), "parent_run_id", None)
     part = f" as a part of run {parent}" if parent else ""
     return StorageError(
-        f"Run {run_id} still goes on in this process (process {os.getpid()}){part}.",
+        f"Run {run_id} is still running in this process (process {os.getpid()}){part}.",
         hint=f"Wait for it, or stop it: dp.open_run('{parent or run_id}').stop().",
         operation=operation,
         run_id=run_id,

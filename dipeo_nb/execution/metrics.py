@@ -126,9 +126,7 @@ def _models(m: RunMetrics) -> str:
 def _again(m: RunMetrics) -> str:
     said = [f"'{node.label}' was tried again {_times(node.retries)}." for node in m.nodes if node.retries]
     said += [
-        f"'{node.label}' failed {_times(node.failed)}."
-        for node in m.nodes
-        if node.failed and m.status == Status.COMPLETED
+        f"'{node.label}' failed {_times(node.failed)}." for node in m.nodes if node.failed and m.status == Status.COMPLETED
     ]
     if m.resumed:
         said.append(f"The run was cut off and resumed {_times(m.resumed)}; {seconds(m.lost_s)} of work was lost.")

@@ -50,7 +50,14 @@ class NodeRunTable:
         return len(self.run)
 
     def add(
-        self, node_id: str, label: str, type: str, run: int, ready_at: float, started_at: float, inputs: Iterable[tuple[str, int]]
+        self,
+        node_id: str,
+        label: str,
+        type: str,
+        run: int,
+        ready_at: float,
+        started_at: float,
+        inputs: Iterable[tuple[str, int]],
     ) -> NodeRun:
         """Add a run of a node that starts."""
         node = node_id, label, type

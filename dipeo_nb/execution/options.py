@@ -65,7 +65,8 @@ def checked_budget(value: Any) -> Budget | None:
         return value
     amount = f"{value:g}" if isinstance(value, Real) and not isinstance(value, bool) else "0.1"
     raise ValidationError(
-        f"budget={_shown(value)} is not a budget.", hint=f"Name what is limited: dp.Budget(usd={amount}), tokens=, calls= or seconds=."
+        f"budget={_shown(value)} is not a budget.",
+        hint=f"Name what is limited: dp.Budget(usd={amount}), tokens=, calls= or seconds=.",
     )
 
 
@@ -81,7 +82,9 @@ def checked_mapping(value: Any, name: str, example: str) -> dict[str, Any]:
         raise ValidationError(f"{name}= takes a mapping, not {type(value).__name__}.", hint=f"Use e.g. {name}={example}.")
     for key in value:
         if not isinstance(key, str):
-            raise ValidationError(f"{name}= has the key {_shown(key)}, which is not a name.", hint=f"Use e.g. {name}={example}.")
+            raise ValidationError(
+                f"{name}= has the key {_shown(key)}, which is not a name.", hint=f"Use e.g. {name}={example}."
+            )
     return dict(value)
 
 
@@ -146,7 +149,8 @@ def checked_trust(trust: Any, allow: Any) -> None:
     """
     if trust is not None and not isinstance(trust, (bool, str)):
         raise ValidationError(
-            f"trust={_shown(trust)} is neither True nor False, nor a code.", hint="Say trust=True, or trust='CODE' as the error shows it."
+            f"trust={_shown(trust)} is neither True nor False, nor a code.",
+            hint="Say trust=True, or trust='CODE' as the error shows it.",
         )
     if allow is None:
         return

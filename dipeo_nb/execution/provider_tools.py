@@ -32,7 +32,9 @@ async def provider_tools(context: NodeContext, tools: Any) -> tuple[ToolConfig, 
         return ()
     port = cast(Any, context.services.integrations)
     if port is None or not hasattr(port, "offered"):
-        raise NodeExecutionError("There are no integrations that offer tools.", hint="Leave integrations= out, or give it `offered`.")
+        raise NodeExecutionError(
+            "There are no integrations that offer tools.", hint="Leave integrations= out, or give it `offered`."
+        )
     found: dict[str, ToolConfig] = {}
     for name in names:
         for offered in await port.offered(name):
@@ -62,7 +64,9 @@ def _tool(context: NodeContext, port: Any, offered: OfferedTool) -> ToolConfig:
     async def run(**arguments: Any) -> Any:
         async def allowed() -> Any:
             if offered.destructive:
-                answer = await ask(f"{offered.operation} would change something for good: {json_text(arguments)[:500]}. Allow it? (yes, no)")
+                answer = await ask(
+                    f"{offered.operation} would change something for good: {json_text(arguments)[:500]}. Allow it? (yes, no)"
+                )
                 if (answer or "").strip().lower() not in _YES:
                     return "The user did not allow this call."
             return await call(**arguments)

@@ -218,7 +218,8 @@ def chosen(open_questions: Mapping[str, Mapping[str, Any]], run_id: str, *, node
     if len(found) > 1:
         several = [f"'{'/'.join(path_of(open_questions[r]))}'" for r in found]
         raise UserError(
-            f"{len(found)} questions of run {run_id} wait: {', '.join(several)}.", hint="Name the node whose question you answer."
+            f"{len(found)} questions of run {run_id} wait: {', '.join(several)}.",
+            hint="Name the node whose question you answer.",
         )
     return found[0]
 

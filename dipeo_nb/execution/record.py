@@ -129,9 +129,7 @@ def error_info(error: DipeoError, node: PlanNode) -> ErrorInfo:
     return cast(ErrorInfo, described if is_plain(described) else plain_value(described, lossy=True))
 
 
-def node_failed(
-    node: PlanNode, run: int, error: ErrorInfo, duration_ms: float, *, handled: bool, spent: NodeMeta
-) -> NodeError:
+def node_failed(node: PlanNode, run: int, error: ErrorInfo, duration_ms: float, *, handled: bool, spent: NodeMeta) -> NodeError:
     return {
         "label": node.label,
         "run": run,

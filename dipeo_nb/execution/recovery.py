@@ -221,7 +221,9 @@ class _Replaying:
             completed = cast(NodeCompleted, event.payload)
             self._messages(completed)
             values = published(node, completed)
-            progress.variables.update({name: value for name, value in values.items() if places.variables.get(name) == event.seq})
+            progress.variables.update(
+                {name: value for name, value in values.items() if places.variables.get(name) == event.seq}
+            )
             if places.outputs.get((index, completed["run"])) == event.seq:
                 progress.outputs.setdefault(index, {})[completed["run"]] = self._recorded(node, completed)
 

@@ -28,9 +28,13 @@ def checked_pace(speed: float, max_pause: float) -> tuple[float, float]:
         UserError: one of them is not such a number.
     """
     if not (_is_number(speed) and speed > 0):
-        raise UserError(f"{speed!r} is not a speed.", hint="Use a number above 0: 1 for the time it took, 10 for a tenth of it.")
+        raise UserError(
+            f"{speed!r} is not a speed.", hint="Use a number above 0: 1 for the time it took, 10 for a tenth of it."
+        )
     if not (_is_number(max_pause) and max_pause >= 0):
-        raise UserError(f"{max_pause!r} is not a max_pause.", hint="Use the seconds that a pause takes at most: 10, 0, float('inf').")
+        raise UserError(
+            f"{max_pause!r} is not a max_pause.", hint="Use the seconds that a pause takes at most: 10, 0, float('inf')."
+        )
     return float(speed), float(max_pause)
 
 

@@ -348,7 +348,9 @@ class RunState(Accounted):
         p = cast(InteractivePrompt, event.payload)
         label, path = p.get("label"), p.get("path")
         for old in [
-            k for k, q in self.questions.items() if (q["node_id"], q.get("label"), q.get("path")) == (event.node_id, label, path)
+            k
+            for k, q in self.questions.items()
+            if (q["node_id"], q.get("label"), q.get("path")) == (event.node_id, label, path)
         ]:
             del self.questions[old]  # it was not answered in time, and its node tries again
         self.questions[p["request_id"]] = {

@@ -1,5 +1,5 @@
 """The scheduler: `Scheduler(plan).step(tick) → commands`. It depends on nothing but the plan and the ticks it has seen: equal ticks
-give equal commands, so a run that is resumed goes on where its log ends once the ticks in it have been gone through again.
+give equal commands, so a run that is resumed continues where its log ends once the ticks in it have been gone through again.
 
 How a run moves (what loops, exits, chains, gathered and data arrows are, `diagram.graph` says):
 
@@ -85,7 +85,7 @@ class RunNode(NamedTuple):
 
 
 class PassOn(NamedTuple):
-    """Command (a notice): the node is at its limit; its last output went on (or was dropped) instead of a run."""
+    """Command (a notice): the node is at its limit; its last output was passed on (or dropped) instead of a run."""
 
     node: int
     run: int
@@ -365,7 +365,7 @@ class Scheduler:
                 self._watch(node, blocker)
                 return
             if awaited.unreachable:
-                return  # for ever: reported when the run ends
+                return  # forever: reported when the run ends
         edges = [edge for edge in node.incoming if edge.first or edge.data] if firsts else node.incoming
         self._start(node, stamp, [one for edge in edges if (one := edge.next(stamp))])
 

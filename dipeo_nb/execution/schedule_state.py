@@ -15,7 +15,17 @@ def state_of(scheduler: Scheduler) -> dict[str, Any]:
         "busy": scheduler._busy,
         "arrivals": scheduler._arrivals,
         "nodes": [
-            [node.runs, node.visits, node.entry, node.busy, node.have, node.queued, node.watched, node.low, [w.index for w in node.watchers]]
+            [
+                node.runs,
+                node.visits,
+                node.entry,
+                node.busy,
+                node.have,
+                node.queued,
+                node.watched,
+                node.low,
+                [w.index for w in node.watchers],
+            ]
             for node in scheduler._nodes
         ],
         "edges": [[edge.last, [list(token) for token in edge.tokens]] for edge in scheduler._edges],

@@ -12,4 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseProvider", "IntegratedApiService"]
 
-__getattr__: Callable[[str], Any] = lazy.attributes(__name__, {"BaseProvider": "providers", "IntegratedApiService": "providers"})
+__getattr__: Callable[[str], Any] = lazy.attributes(
+    __name__, {"BaseProvider": "providers", "IntegratedApiService": "providers"}
+)

@@ -105,7 +105,8 @@ def result_of(name: str, operation: Operation, value: Any) -> Any:
         return operation.empty
     if result is ABSENT:
         raise ProviderRejectedError(
-            f"{name} answers without {operation.result}.", hint="The provider has changed, or `result` of the operation is wrong."
+            f"{name} answers without {operation.result}.",
+            hint="The provider has changed, or `result` of the operation is wrong.",
         )
     if operation.schema_ is not None:
         for problem in validator(operation.schema_, checked=True).iter_errors(result):

@@ -172,10 +172,16 @@ class Authorizer:
             if self._auth.optional:
                 return None
             variable = getattr(error, "variable", None)
-            way = f"Set {variable}, or store it: dipeo-nb keys set {wanted}." if variable else f"Store it: dipeo-nb keys set {wanted}."
+            way = (
+                f"Set {variable}, or store it: dipeo-nb keys set {wanted}."
+                if variable
+                else f"Store it: dipeo-nb keys set {wanted}."
+            )
             if self._auth.kind == "oauth2_code":
                 way = f"Allow it once: dipeo-nb providers authorize {self._manifest.name}."
-            raise APIKeyNotFoundError(f"{self._manifest.name} needs a key.", hint=way, key_id=wanted, variable=variable) from None
+            raise APIKeyNotFoundError(
+                f"{self._manifest.name} needs a key.", hint=way, key_id=wanted, variable=variable
+            ) from None
         redactor.add(secret)
         return secret
 
@@ -183,7 +189,14 @@ class Authorizer:
         """A key goes to its own service only."""
         name = key_id.strip().lower().replace("_", "-")
         own = self.service.lower().replace("_", "-")
-        of = next((str(row["service"]) for row in await self._keys.list_api_keys() if str(row["id"]).lower() == key_id.strip().lower()), name)
+        of = next(
+            (
+                str(row["service"])
+                for row in await self._keys.list_api_keys()
+                if str(row["id"]).lower() == key_id.strip().lower()
+            ),
+            name,
+        )
         if of.lower() not in (own, f"{own}-oauth"):
             raise ValidationError(
                 f"The key of another service is not sent to {self._manifest.name}.",
@@ -197,7 +210,8 @@ class Authorizer:
         user, colon, password = secret.partition(":")
         if not colon:
             raise ConfigurationError(
-                f"The key of {self._manifest.name} is not a pair.", hint=f"Store it as user:password: dipeo-nb keys set {self.service}."
+                f"The key of {self._manifest.name} is not a pair.",
+                hint=f"Store it as user:password: dipeo-nb keys set {self.service}.",
             )
         return user, password
 
@@ -264,7 +278,9 @@ class Authorizer:
         if fields.get("error"):
             raise ProviderAuthError(f"{self._manifest.name} was not allowed: {fields['error'][0][:100]}.", hint="Begin again.")
         if fields.get("state") != [consent.state] or not fields.get("code"):
-            raise ValidationError("That is not the address which the provider led to.", hint="Copy the whole address from the browser.")
+            raise ValidationError(
+                "That is not the address which the provider led to.", hint="Copy the whole address from the browser."
+            )
         redactor.add(fields["code"][0])
         form = {
             "grant_type": "authorization_code", "code": fields["code"][0], "redirect_uri": consent.redirect_uri,
@@ -303,7 +319,9 @@ class Authorizer:
         value = _fields(response)
         if response.status >= 500 or response.status == 429:
             raise ProviderUnavailableError(
-                f"{self._manifest.name} issues no token: it answers {response.status}.", hint="Try again later.", status=response.status
+                f"{self._manifest.name} issues no token: it answers {response.status}.",
+                hint="Try again later.",
+                status=response.status,
             )
         access = value.get("access_token")
         if response.status >= 400 or not isinstance(access, str) or not access:
@@ -317,7 +335,9 @@ class Authorizer:
 
     def _again(self, why: str) -> ProviderAuthError:
         name = self._manifest.name
-        way = f"dipeo-nb providers authorize {name}" if self._auth.kind == "oauth2_code" else f"dipeo-nb keys set {self.service}"
+        way = (
+            f"dipeo-nb providers authorize {name}" if self._auth.kind == "oauth2_code" else f"dipeo-nb keys set {self.service}"
+        )
         return ProviderAuthError(f"{name}: {why}.", hint=f"Renew it: {way}.")
 
 

@@ -86,7 +86,9 @@ class Limits:
             if usage.closed_until - now > longest:
                 wait = usage.closed_until - now
                 raise ProviderRateLimitError(
-                    f"{name} was not called: the provider takes no call for {wait:.0f} s.", hint=f"Wait {wait:.0f} s.", retry_after=wait
+                    f"{name} was not called: the provider takes no call for {wait:.0f} s.",
+                    hint=f"Wait {wait:.0f} s.",
+                    retry_after=wait,
                 )
             at, self._usage[of] = limits.reserve(limit, usage, now)
         if at > now:
@@ -109,7 +111,9 @@ class Limits:
 class Caller:
     """Sends the requests of one provider."""
 
-    def __init__(self, manifest: Manifest, authorizer: Authorizer, http: HTTPPort, shared: Limits, servers: Collection[str]) -> None:
+    def __init__(
+        self, manifest: Manifest, authorizer: Authorizer, http: HTTPPort, shared: Limits, servers: Collection[str]
+    ) -> None:
         self._manifest = manifest
         self._authorizer = authorizer
         self._http = http
@@ -117,7 +121,14 @@ class Caller:
         self._servers = servers
 
     async def send(
-        self, name: str, operation: Operation, request: Request, *, key_id: str | None, timeout: float | None, max_retries: int | None
+        self,
+        name: str,
+        operation: Operation,
+        request: Request,
+        *,
+        key_id: str | None,
+        timeout: float | None,
+        max_retries: int | None,
     ) -> Answer:
         """Send a request until there is an answer.
 
@@ -187,9 +198,10 @@ class Caller:
         facts = {**error.facts, "attempts": attempts}
         if error.facts.get("cause") in ("not_granted", "private_address"):
             wanted = str(error.facts.get("wanted", "")).removeprefix("net=")
-            raise other_server(f"{name}: {self._manifest.name} leads to {wanted or 'a server'}, which is none of its servers.") from None
+            raise other_server(
+                f"{name}: {self._manifest.name} leads to {wanted or 'a server'}, which is none of its servers."
+            ) from None
         if "sent" not in error.facts:  # an answer came, and cannot be used
             raise type(error)(f"{name}: {error.message}", hint=error.hint, **facts) from None
         shown = ProviderUnavailableError(f"{name}: {error.message}", hint=error.hint, **facts)
         return shown, Failure(bool(error.facts["sent"]))
-

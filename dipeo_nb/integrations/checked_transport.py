@@ -47,12 +47,16 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         if private and not self._may_be_private(host, server):
             found = [address for address in found if address not in private]
             if not found:
-                raise not_allowed(
-                    f"{server} leads to an address of this machine or its network, where this diagram may not call.", server
-                ) if self._listed_only else IntegrationError(
-                    f"A redirect leads to {server}, which is this machine or its network.",
-                    hint=f"If that is meant, name {server} in the node's `url`.",
-                    cause="private_address",
+                raise (
+                    not_allowed(
+                        f"{server} leads to an address of this machine or its network, where this diagram may not call.", server
+                    )
+                    if self._listed_only
+                    else IntegrationError(
+                        f"A redirect leads to {server}, which is this machine or its network.",
+                        hint=f"If that is meant, name {server} in the node's `url`.",
+                        cause="private_address",
+                    )
                 )
         if proxy is not None:
             return await self._via(proxy).handle_async_request(request)

@@ -15,7 +15,13 @@ async def provider_row(service: IntegratedApiService, name: str) -> dict[str, An
     """A provider in a list: name, what it lacks, number of operations, what it is, where it is from."""
     if (own := service.provider_class(name)) is not None:
         about = (inspect.getdoc(own) or "").partition("\n")[0]
-        return {"provider": name, "ready": "yes", "operations": len(own.operations()), "about": about, "from": type(own).__module__}
+        return {
+            "provider": name,
+            "ready": "yes",
+            "operations": len(own.operations()),
+            "about": about,
+            "from": type(own).__module__,
+        }
     if (clients := service.mcp_clients(name)) is not None:
         try:
             clients.check_server(name)
@@ -35,7 +41,12 @@ def operation_rows(service: IntegratedApiService, name: str) -> list[dict[str, A
     """One row per operation of a provider."""
     if (own := service.provider_class(name)) is not None:
         return [
-            {"operation": n, "effect": "", "parameters": str(inspect.signature(m)), "about": (inspect.getdoc(m) or "").partition("\n")[0]}
+            {
+                "operation": n,
+                "effect": "",
+                "parameters": str(inspect.signature(m)),
+                "about": (inspect.getdoc(m) or "").partition("\n")[0],
+            }
             for n, m in own.operations().items()
         ]
     if (clients := service.mcp_clients(name)) is not None:
@@ -46,7 +57,12 @@ def operation_rows(service: IntegratedApiService, name: str) -> list[dict[str, A
             for n, tool in clients.known_tools(name).items()
         ]  # fmt: skip
     return [
-        {"operation": n, "effect": o.effective, "parameters": ", ".join(f"{p}*" if q.required else p for p, q in o.parameters.items()), "about": o.description}
+        {
+            "operation": n,
+            "effect": o.effective,
+            "parameters": ", ".join(f"{p}*" if q.required else p for p, q in o.parameters.items()),
+            "about": o.description,
+        }
         for n, o in service.manifest_provider(name).operations.items()
     ]
 
@@ -78,7 +94,9 @@ def signature_of(operation: Operation) -> inspect.Signature:
 def tool_signature(tool: McpTool) -> inspect.Signature:
     """The arguments of an MCP tool as Python shows them; those that are required first."""
     required = tool.schema.get("required", ())
-    names = sorted((name for name in tool.schema.get("properties", {}) if name.isidentifier()), key=lambda name: name not in required)
+    names = sorted(
+        (name for name in tool.schema.get("properties", {}) if name.isidentifier()), key=lambda name: name not in required
+    )
     return inspect.Signature([
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, annotation=_TYPES.get(str(tool.schema["properties"][name].get("type")), Any),

@@ -161,9 +161,7 @@ class HTTPClient:
         message, hops = first, 0
         while True:
             _check_allowed(message, first, allowed)
-            response = await self._once(
-                client, message.method, message.address, message.headers, None, message.body, attempts
-            )
+            response = await self._once(client, message.method, message.address, message.headers, None, message.body, attempts)
             target = response.headers.get("location") if response.status in _REDIRECTS else None
             if target is None:
                 return response
@@ -197,9 +195,7 @@ class HTTPClient:
                 ) from None  # fmt: skip
             _LOG.debug("%s %s: %d, %d bytes", method, _shown(address), answer.status_code, len(content))
             encoding = answer.encoding or "utf-8"
-            return HTTPResponse(
-                answer.status_code, dict(answer.headers), content, encoding, _shown(answer.url), attempts
-            )
+            return HTTPResponse(answer.status_code, dict(answer.headers), content, encoding, _shown(answer.url), attempts)
 
 
 class _Message(NamedTuple):

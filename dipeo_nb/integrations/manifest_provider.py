@@ -146,7 +146,11 @@ class ManifestProvider:
         values = self._values(operation, Call(parameters, resource_id, stamp="STAMP"))
         shown: dict[str, Any] = {"operation": f"{self.name}.{operation}", "effect": found.effective}
         if found.steps is not None:
-            return {**shown, "parameters": dict(values.parameters), "steps": (self._function(found.steps).__doc__ or found.description).strip()}
+            return {
+                **shown,
+                "parameters": dict(values.parameters),
+                "steps": (self._function(found.steps).__doc__ or found.description).strip(),
+            }
         page = first_page(found.paging) if found.paging is not None else None
         request = self._request(found, values, page, self._size(found, None))
         masked = self.authorizer.masked(request)
@@ -205,7 +209,13 @@ class ManifestProvider:
         found = self.manifest.operations[operation]
         parameters = arguments(f"{self.name}.{operation}", found, call.parameters, call.resource_id)
         redactor.add_named(dict(parameters))
-        return Values(parameters, variables_of(self.manifest, self._given), call.stamp or uuid.uuid4().hex, call.parameters, call.resource_id)
+        return Values(
+            parameters,
+            variables_of(self.manifest, self._given),
+            call.stamp or uuid.uuid4().hex,
+            call.parameters,
+            call.resource_id,
+        )
 
     async def _single(self, name: str, found: Operation, call: Call, values: Values) -> Any:
         page = first_page(found.paging) if found.paging is not None else None
@@ -248,7 +258,9 @@ class ManifestProvider:
         seen = 0
         try:
             if other.paging is None:
-                result = await self._single(f"{self.name}.{find.operation}", other, looking, self._values(find.operation, looking))
+                result = await self._single(
+                    f"{self.name}.{find.operation}", other, looking, self._values(find.operation, looking)
+                )
                 batches: list[list[Any]] = [result if isinstance(result, list) else [result]]
             else:
                 batches = []
@@ -279,14 +291,18 @@ class ManifestProvider:
                 return await self._execute(operation, self.manifest.operations[operation], part)
             if self._others is None:
                 raise ManifestError(f"{self.name} cannot call other providers.", hint=f"Leave out {operation}.")
-            return await self._others(provider, name, Call(parameters, timeout=call.timeout, max_retries=call.max_retries, limit=part.limit))
+            return await self._others(
+                provider, name, Call(parameters, timeout=call.timeout, max_retries=call.max_retries, limit=part.limit)
+            )
 
         names = {**variables_of(self.manifest, self._given), **values.parameters}
         return await user_code.call(self._function(found.steps or ""), step, names)
 
     # Pages.
 
-    async def _pages(self, operation: str, found: Operation, call: Call, values: Values, *, raw: bool = False) -> AsyncIterator[list[Any]]:
+    async def _pages(
+        self, operation: str, found: Operation, call: Call, values: Values, *, raw: bool = False
+    ) -> AsyncIterator[list[Any]]:
         paging = found.paging
         assert paging is not None
         name = f"{self.name}.{operation}"
@@ -300,7 +316,10 @@ class ManifestProvider:
                 )
             marker = (page.url, str(page.value))
             if page.number and marker in seen:
-                raise IntegrationError(f"{name} gives the same page again and again.", hint="The provider is at fault; ask for fewer items with `limit`.")
+                raise IntegrationError(
+                    f"{name} gives the same page again and again.",
+                    hint="The provider is at fault; ask for fewer items with `limit`.",
+                )
             seen.add(marker)
             answer = await self._send(name, found, self._request(found, values, page, size), call)
             items = items_of(paging, answer.value, name)
@@ -339,7 +358,9 @@ class ManifestProvider:
     def _function(self, name: str) -> Callable[..., Any]:
         function = getattr(self._hooks, name, None)
         if not callable(function):
-            raise ManifestError(f"The hooks of {self.name} have no function '{name}'.", hint="Write it, or correct the manifest.")
+            raise ManifestError(
+                f"The hooks of {self.name} have no function '{name}'.", hint="Write it, or correct the manifest."
+            )
         return function
 
 

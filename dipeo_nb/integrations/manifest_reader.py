@@ -26,7 +26,9 @@ GIVEN = frozenset(("stamp", "resource_id", "config", "params"))
 """Names that every template has besides parameters and variables: what marks this call, and the arguments of the node."""
 SECRETS = frozenset(("secret", "api_key", "key", "token", "password"))
 """Names under which templates of other tools have the key."""
-OWN_HEADERS = frozenset(("content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "host", "authorization", "cookie"))
+OWN_HEADERS = frozenset(
+    ("content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "host", "authorization", "cookie")
+)
 """Headers that a manifest does not set: the client makes them, or `auth` does."""
 WHOLE = re.compile(r"\{[a-z][a-z0-9_]*\}")
 """A path that is one placeholder: a whole address."""
@@ -66,7 +68,9 @@ def parsed(text: str, path: str) -> tuple[Any, SourceMap]:
     places = SourceMap(text, path, json=is_json)
     if twice:
         name, line, _ = (*places.duplicates(), ("a key", 0, 0))[0]
-        raise ManifestError(f"{path}:{line}: '{name}' is there twice.", hint="Remove one of them.", path=path, line=line or None)
+        raise ManifestError(
+            f"{path}:{line}: '{name}' is there twice.", hint="Remove one of them.", path=path, line=line or None
+        )
     return value, places
 
 
@@ -107,7 +111,9 @@ def _misfit(problems: _Problems, error: ValidationError) -> ManifestError:
     if first["type"] == "extra_forbidden":
         fields = [field.alias or name for name, field in _model_at(where[:-1]).model_fields.items()]
         return problems.at(
-            where, f"'{where[-1]}' is not known there.", did_you_mean(where[-1], fields, f"There are: {', '.join(sorted(fields))}.")
+            where,
+            f"'{where[-1]}' is not known there.",
+            did_you_mean(where[-1], fields, f"There are: {', '.join(sorted(fields))}."),
         )
     if first["type"] == "missing":
         return problems.at(where, f"'{where[-1]}' is missing.", f"Add `{where[-1]}:`.")
@@ -120,7 +126,7 @@ def _misfit(problems: _Problems, error: ValidationError) -> ManifestError:
     elif first["type"] == "string_pattern_mismatch":
         said = "a name has lower-case letters, digits and `_`, and a pointer begins with `/`"
     elif first["type"].endswith("_type"):
-        hint = "Check quotes and indentation: `\"1\"` is a text, `1` a number."
+        hint = 'Check quotes and indentation: `"1"` is a text, `1` a number.'
     return problems.at(where, f"{what}: {said}.", hint)
 
 
@@ -131,7 +137,11 @@ def _model_at(where: tuple[str | int, ...]) -> type[BaseModel]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
             kind = fields.get(str(part), kind)
-            kind = next((k for k in get_args(kind) if isinstance(k, type) and issubclass(k, BaseModel)), kind) if _is_optional(kind) else kind
+            kind = (
+                next((k for k in get_args(kind) if isinstance(k, type) and issubclass(k, BaseModel)), kind)
+                if _is_optional(kind)
+                else kind
+            )
         elif get_origin(kind) is dict:
             kind = get_args(kind)[1]
         elif get_origin(kind) is tuple:
@@ -166,14 +176,20 @@ def _check_address(manifest: Manifest, problems: _Problems) -> None:
     filled = re.sub(r"\{\w+\}", "x", manifest.base_url) if not manifest.base_url.startswith("{") else "https://x.example"
     parts = urlsplit(filled)
     if not _is_server(filled) or parts.query or parts.fragment or parts.username or parts.password:
-        raise problems.at(("base_url",), f"'{manifest.base_url[:100]}' is not a base address.", "Write it as https://host/path, without a query.")
+        raise problems.at(
+            ("base_url",),
+            f"'{manifest.base_url[:100]}' is not a base address.",
+            "Write it as https://host/path, without a query.",
+        )
 
 
 def _check_header(problems: _Problems, where: tuple[str | int, ...], name: str) -> None:
     if not _HEADER.fullmatch(name):
         raise problems.at(where, f"{name[:80]!r} is not a name of a header.", "Use letters, digits and hyphens.")
     if name.lower() in OWN_HEADERS:
-        raise problems.at(where, f"A manifest cannot set the header {name}.", "`auth` authorises; the client makes the others. Leave it out.")
+        raise problems.at(
+            where, f"A manifest cannot set the header {name}.", "`auth` authorises; the client makes the others. Leave it out."
+        )
 
 
 def _check_operation(manifest: Manifest, name: str, operation: Operation, problems: _Problems) -> None:
@@ -185,11 +201,19 @@ def _check_operation(manifest: Manifest, name: str, operation: Operation, proble
                 did_you_mean(placeholder, operation.parameters, f"Add it to the parameters of {name}."),
             )  # fmt: skip
         if placeholder in operation.parameters and not operation.parameters[placeholder].required:
-            raise problems.at((*at, "parameters", placeholder), f"'{placeholder}' stands in the path, but is not required.", "Add `required: true`.")
+            raise problems.at(
+                (*at, "parameters", placeholder),
+                f"'{placeholder}' stands in the path, but is not required.",
+                "Add `required: true`.",
+            )
     if operation.path and not operation.path.startswith("/") and not WHOLE.fullmatch(operation.path):
         raise problems.at((*at, "path"), f"'{operation.path[:80]}' is not a path.", "Begin it with `/`.")
     if re.search(r"[\s#?]|\{\{", operation.path):
-        raise problems.at((*at, "path"), f"'{operation.path[:80]}' is not a path.", "Placeholders are `{name}`; parameters of the query stand under `query`.")
+        raise problems.at(
+            (*at, "path"),
+            f"'{operation.path[:80]}' is not a path.",
+            "Placeholders are `{name}`; parameters of the query stand under `query`.",
+        )
     for field in ("query", "headers", "body", "form", "body_template", "content"):
         _check_names(manifest, problems, (*at, field), getattr(operation, field), operation.parameters.keys())
     for header in operation.headers:
@@ -217,7 +241,9 @@ def _check_operation(manifest: Manifest, name: str, operation: Operation, proble
                 did_you_mean(find.operation, manifest.operations, "Name an operation that lists what was made."),
             )  # fmt: skip
         if other.effective != "read":
-            raise problems.at((*at, "find"), f"'{find.operation}' does not only read.", "Name an operation whose effect is read.")
+            raise problems.at(
+                (*at, "find"), f"'{find.operation}' does not only read.", "Name an operation whose effect is read."
+            )
         for parameter in find.parameters:
             if parameter not in other.parameters:
                 raise problems.at(
@@ -227,7 +253,9 @@ def _check_operation(manifest: Manifest, name: str, operation: Operation, proble
         _check_names(manifest, problems, (*at, "find"), [find.parameters, find.contains], operation.parameters.keys())
 
 
-def _check_names(manifest: Manifest, problems: _Problems, where: tuple[str | int, ...], templates: Any, parameters: Any) -> None:
+def _check_names(
+    manifest: Manifest, problems: _Problems, where: tuple[str | int, ...], templates: Any, parameters: Any
+) -> None:
     """Templates can be compiled, and ask for nothing that there is not."""
     if templates is None:
         return
@@ -240,9 +268,13 @@ def _check_names(manifest: Manifest, problems: _Problems, where: tuple[str | int
         for name in sorted(asked - known):
             if name in SECRETS:
                 raise problems.at(
-                    path, f"`{name}` is not known to templates: no template can see a secret.", "Say under `auth` where the key goes."
+                    path,
+                    f"`{name}` is not known to templates: no template can see a secret.",
+                    "Say under `auth` where the key goes.",
                 )
-            raise problems.at(path, f"`{name}` is not a parameter.", did_you_mean(name, known, f"There are: {', '.join(sorted(known))}."))
+            raise problems.at(
+                path, f"`{name}` is not a parameter.", did_you_mean(name, known, f"There are: {', '.join(sorted(known))}.")
+            )
 
 
 def _leaves(value: Any, where: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:

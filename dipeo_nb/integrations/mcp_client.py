@@ -112,7 +112,8 @@ class McpClients:
         connection = await self._connected(provider)
         if (found := connection.tools.get(tool)) is None:
             raise ValidationError(
-                f"{provider} has no tool '{tool:.80}'.", hint=did_you_mean(tool, connection.tools, f"It has: {', '.join(connection.tools)}.")
+                f"{provider} has no tool '{tool:.80}'.",
+                hint=did_you_mean(tool, connection.tools, f"It has: {', '.join(connection.tools)}."),
             )
         check_arguments(f"{provider}.{tool}", found, arguments)
 
@@ -164,7 +165,9 @@ class McpClients:
                     await asyncio.shield(ready)
             except TimeoutError:
                 connection.task.cancel()
-                raise ProviderUnavailableError(f"The server of {provider} is not ready within {CONNECT_S:g} s.", hint="Start it by hand to see why.") from None
+                raise ProviderUnavailableError(
+                    f"The server of {provider} is not ready within {CONNECT_S:g} s.", hint="Start it by hand to see why."
+                ) from None
             self._open[provider] = connection
             return connection
 
@@ -178,7 +181,11 @@ class McpClients:
                 await connection.stop.wait()
         except Exception as error:  # noqa: BLE001 - given to who waits for the connection, or seen by the next call
             if not ready.done():
-                ready.set_exception(error if isinstance(error, (MissingDependencyError, IntegrationError, ManifestError)) else _unreachable(provider, connection.server, error))
+                ready.set_exception(
+                    error
+                    if isinstance(error, (MissingDependencyError, IntegrationError, ManifestError))
+                    else _unreachable(provider, connection.server, error)
+                )
 
     async def _close(self, provider: str) -> None:
         connection = self._open.pop(provider, None)
@@ -197,7 +204,9 @@ class McpClients:
         if type(error).__name__ in ("MCPError", "McpError") and "closed" not in said.lower():
             return ProviderRejectedError(f"{provider}.{tool} fails: {said.rstrip('.')}.", hint="Correct the arguments.")
         if isinstance(error, RuntimeError) and "schema" in said.lower():
-            return ProviderRejectedError(f"{provider}.{tool}: {said.rstrip('.')}.", hint="The server breaks its own promise; report it to its author.")
+            return ProviderRejectedError(
+                f"{provider}.{tool}: {said.rstrip('.')}.", hint="The server breaks its own promise; report it to its author."
+            )
         await self._close(provider)
         return _lost(f"The server of {provider} is gone ({said or type(error).__name__})", found)
 
@@ -214,12 +223,19 @@ def check_arguments(name: str, tool: McpTool, arguments: Mapping[str, Any]) -> N
     try:
         problems = list(validator(dict(tool.schema)).iter_errors(dict(arguments)))
     except SchemaError as error:
-        raise ManifestError(f"{name} has a schema that is none: {error.message[:200]}.", hint="Report it to the author of the server.") from None
+        raise ManifestError(
+            f"{name} has a schema that is none: {error.message[:200]}.", hint="Report it to the author of the server."
+        ) from None
     except Exception as error:  # noqa: BLE001 - a `$ref` that leads nowhere
-        raise ManifestError(f"{name} has a schema that cannot be used: {str(error)[:200]}.", hint="Report it to the author of the server.") from None
+        raise ManifestError(
+            f"{name} has a schema that cannot be used: {str(error)[:200]}.", hint="Report it to the author of the server."
+        ) from None
     for problem in problems:
         where = "".join(f"[{step!r}]" for step in problem.absolute_path)
-        raise ValidationError(f"{name}: the arguments{where} do not fit: {problem.message[:300].rstrip('.')}.", hint=f"It takes: {', '.join(tool.schema.get('properties', {})) or 'nothing'}.")
+        raise ValidationError(
+            f"{name}: the arguments{where} do not fit: {problem.message[:300].rstrip('.')}.",
+            hint=f"It takes: {', '.join(tool.schema.get('properties', {})) or 'nothing'}.",
+        )
 
 
 def _client(connection: _Connection) -> Any:
@@ -242,7 +258,9 @@ def _client(connection: _Connection) -> Any:
         http = httpx2.AsyncClient(headers=dict(server.headers), timeout=httpx2.Timeout(30, read=300), follow_redirects=False)
         transport: Any = streamable_http_client(server.url, http_client=http)
     else:
-        parameters = StdioServerParameters(command=server.command, args=list(server.args), env=dict(server.env) or None, cwd=server.cwd)
+        parameters = StdioServerParameters(
+            command=server.command, args=list(server.args), env=dict(server.env) or None, cwd=server.cwd
+        )
         transport = stdio_client(parameters, errlog=subprocess.DEVNULL)  # pyright: ignore[reportArgumentType] - a kernel's stderr is not a file
     return Client(transport, elicitation_callback=answered)
 
@@ -302,17 +320,25 @@ def _yes(answer: str) -> bool:
 def _value(name: str, result: Any) -> Any:
     text = "\n".join(part.text for part in result.content if getattr(part, "type", "") == "text")
     if result.is_error:
-        raise ProviderRejectedError(f"{name} fails: {redactor.text(text)[:500].rstrip('.') or 'without a reason'}.", hint="Correct the arguments.")
+        raise ProviderRejectedError(
+            f"{name} fails: {redactor.text(text)[:500].rstrip('.') or 'without a reason'}.", hint="Correct the arguments."
+        )
     if result.structured_content is not None:
         return plain_value(result.structured_content, name)
-    others = [part.model_dump(mode="json", by_alias=True, exclude_none=True) for part in result.content if getattr(part, "type", "") != "text"]
+    others = [
+        part.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for part in result.content
+        if getattr(part, "type", "") != "text"
+    ]
     return text if not others else {"text": text, "content": others}
 
 
 def _lost(what: str, tool: McpTool) -> IntegrationError:
     if tool.read_only or tool.idempotent:
         return ProviderUnavailableError(f"{what}.", hint="Try again.")
-    return UnknownOutcomeError(f"{what}; whether {tool.name} has done its work is not known.", hint="Look before you do it again.")
+    return UnknownOutcomeError(
+        f"{what}; whether {tool.name} has done its work is not known.", hint="Look before you do it again."
+    )
 
 
 def _unreachable(provider: str, server: McpServer, error: Exception) -> ProviderUnavailableError:

@@ -72,7 +72,8 @@ class McpFile:
         servers = {provider_name(name): (name, given) for name, given in self._servers().items()}
         if provider not in servers:
             raise ValidationError(
-                f"{FILE} names no server for '{provider:.80}'.", hint=did_you_mean(provider, servers, f"There are: {', '.join(servers) or 'none'}.")
+                f"{FILE} names no server for '{provider:.80}'.",
+                hint=did_you_mean(provider, servers, f"There are: {', '.join(servers) or 'none'}."),
             )
         if not self._trusted(self._path):
             raise TrustError(
@@ -105,16 +106,27 @@ class McpFile:
             raise self._wrong(f"{name} is not a mapping")
         kind = given.get("type") or ("http" if "url" in given else "stdio")
         if kind == "sse":
-            raise self._wrong(f"{name} is of the type sse, which the protocol has given up", 'Use the address of its "http" endpoint.')
+            raise self._wrong(
+                f"{name} is of the type sse, which the protocol has given up", 'Use the address of its "http" endpoint.'
+            )
         if kind not in ("stdio", "http", "streamable-http"):
             raise self._wrong(f"{name} has the type {str(kind)[:40]!r}", "Use stdio or http.")
         if kind == "stdio":
             command, args = given.get("command"), given.get("args", [])
-            if not isinstance(command, str) or not command or not isinstance(args, list) or not all(isinstance(a, str) for a in args):
+            if (
+                not isinstance(command, str)
+                or not command
+                or not isinstance(args, list)
+                or not all(isinstance(a, str) for a in args)
+            ):
                 raise self._wrong(f"{name} needs a `command`, and `args` that are a list of texts")
             cwd = given.get("cwd")
             return McpServer(
-                name, self._filled(command), tuple(map(self._filled, args)), self._texts(name, given, "env"), str(cwd) if cwd else str(self._base)
+                name,
+                self._filled(command),
+                tuple(map(self._filled, args)),
+                self._texts(name, given, "env"),
+                str(cwd) if cwd else str(self._base),
             )
         url = self._filled(str(given.get("url") or ""))
         try:
@@ -134,7 +146,9 @@ class McpFile:
         def value(found: re.Match[str]) -> str:
             given = self._variable(found[1])
             if given is None and found[2] is None:
-                raise ManifestError(f"{self._path} needs the variable {found[1]}.", hint=f"Set {found[1]}.", path=str(self._path))
+                raise ManifestError(
+                    f"{self._path} needs the variable {found[1]}.", hint=f"Set {found[1]}.", path=str(self._path)
+                )
             if given is not None and len(given) >= 8:
                 redactor.add(given)
             return given if given is not None else found[2]

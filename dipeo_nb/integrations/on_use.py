@@ -60,7 +60,8 @@ class IntegrationsOnUse:
 
                 near = Surroundings(self._keys, self._http, self._clock, Limits(self._clock), self._locks)
                 self._service = IntegratedApiService(
-                    registry=Registry(self._base, self._trusted, self._reserved), surroundings=lambda: near,
+                    registry=Registry(self._base, self._trusted, self._reserved),
+                    surroundings=lambda: near,
                     mcp=McpClients(McpFile(self._base, self._trusted, self._variable)),
                 )
             return self._service

@@ -19,7 +19,9 @@ METHODS = ("get", "put", "post", "patch", "delete", "head")
 DEEPEST = 5
 """References that are followed into each other; beyond, and in circles, a schema takes anything."""
 LONGEST = 60
-_RESERVED = frozenset(("and", "or", "not", "in", "is", "if", "else", "for", "true", "false", "none", "loop", "recursive", "import", "range"))
+_RESERVED = frozenset(
+    ("and", "or", "not", "in", "is", "if", "else", "for", "true", "false", "none", "loop", "recursive", "import", "range")
+)
 _OWN_HEADERS = frozenset(("accept", "content-type", "authorization", "cookie", "host", "content-length"))
 _KEPT = frozenset((
     "type", "description", "default", "enum", "items", "properties", "required", "minimum", "maximum", "minLength", "maxLength", "minItems",
@@ -30,7 +32,9 @@ _KEPT = frozenset((
 
 def is_document(value: Any) -> bool:
     """Whether data is an OpenAPI document, of whatever version."""
-    return isinstance(value, Mapping) and ("swagger" in value or re.fullmatch(r"\d+\.\d+(\.\d+)?", str(value.get("openapi", ""))) is not None)
+    return isinstance(value, Mapping) and (
+        "swagger" in value or re.fullmatch(r"\d+\.\d+(\.\d+)?", str(value.get("openapi", ""))) is not None
+    )
 
 
 def manifest_data(document: Mapping[str, Any], path: str, name: str) -> dict[str, Any]:
@@ -45,7 +49,9 @@ def manifest_data(document: Mapping[str, Any], path: str, name: str) -> dict[str
     """
     version = str(document.get("openapi") or document.get("swagger"))
     if not version.startswith("3."):
-        raise ManifestError(f"{path} is OpenAPI {version[:20]}.", hint="Convert it to 3.0 or newer: npx swagger2openapi FILE.", path=path)
+        raise ManifestError(
+            f"{path} is OpenAPI {version[:20]}.", hint="Convert it to 3.0 or newer: npx swagger2openapi FILE.", path=path
+        )
     info = _mapping(document.get("info"))
     operations: dict[str, Any] = {}
     for address, item in _mapping(document.get("paths")).items():
@@ -70,29 +76,49 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
     merged = dict(below)
     for name, value in above.items():
         old = merged.get(name)
-        merged[name] = overlaid(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and name != "parameters" else value  # pyright: ignore[reportUnknownArgumentType]
+        merged[name] = (
+            overlaid(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and name != "parameters" else value
+        )  # pyright: ignore[reportUnknownArgumentType]
         if name == "parameters" and isinstance(old, Mapping) and isinstance(value, Mapping):
             merged[name] = {**old, **value}
     return merged
 
 
-def _operation(document: Mapping[str, Any], address: str, method: str, given: Mapping[str, Any], shared: list[Any]) -> dict[str, Any]:
+def _operation(
+    document: Mapping[str, Any], address: str, method: str, given: Mapping[str, Any], shared: list[Any]
+) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
-    made: dict[str, Any] = {"description": str(given.get("summary") or given.get("description") or "")[:300], "method": method.upper()}
+    made: dict[str, Any] = {
+        "description": str(given.get("summary") or given.get("description") or "")[:300],
+        "method": method.upper(),
+    }
     query: dict[str, Any] = {}
     headers: dict[str, str] = {}
     path = address
-    own = {(_resolved(document, p).get("name"), _resolved(document, p).get("in")): _resolved(document, p) for p in (*shared, *_listed(given.get("parameters")))}
+    own = {
+        (_resolved(document, p).get("name"), _resolved(document, p).get("in")): _resolved(document, p)
+        for p in (*shared, *_listed(given.get("parameters")))
+    }
     for (name, place), parameter in own.items():
-        if place not in ("path", "query", "header") or not isinstance(name, str) or (place == "header" and name.lower() in _OWN_HEADERS):
+        if (
+            place not in ("path", "query", "header")
+            or not isinstance(name, str)
+            or (place == "header" and name.lower() in _OWN_HEADERS)
+        ):
             continue
         slug = _unique(_slug(name), parameters)
         schema = _schema(document, parameter.get("schema") or _first_content(parameter).get("schema") or {})
-        parameters[slug] = _parameter(schema, parameter.get("description"), required=place == "path" or parameter.get("required") is True)
+        parameters[slug] = _parameter(
+            schema, parameter.get("description"), required=place == "path" or parameter.get("required") is True
+        )
         if place == "path":
             path = path.replace("{" + name + "}", "{" + slug + "}")
         elif place == "query":
-            query[name] = f"{{{{ {slug} }}}}" if parameter.get("explode", True) or schema.get("type") != "array" else f"{{{{ {slug} | join(',') if {slug} }}}}"
+            query[name] = (
+                f"{{{{ {slug} }}}}"
+                if parameter.get("explode", True) or schema.get("type") != "array"
+                else f"{{{{ {slug} | join(',') if {slug} }}}}"
+            )
         else:
             headers[name] = f"{{{{ {slug} }}}}"
     for name in re.findall(r"\{([^{}]+)\}", path):  # those that the document does not describe
@@ -110,20 +136,35 @@ def _operation(document: Mapping[str, Any], address: str, method: str, given: Ma
     return made | {"parameters": parameters}
 
 
-def _body(document: Mapping[str, Any], given: Mapping[str, Any], parameters: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+def _body(
+    document: Mapping[str, Any], given: Mapping[str, Any], parameters: dict[str, Any], headers: dict[str, str]
+) -> dict[str, Any]:
     """The body of an operation; adds its parameters."""
     content = _mapping(given.get("content"))
-    kind = next((k for k in content if "json" in k), next((k for k in content if k == "application/x-www-form-urlencoded"), next(iter(content), None)))
+    kind = next(
+        (k for k in content if "json" in k),
+        next((k for k in content if k == "application/x-www-form-urlencoded"), next(iter(content), None)),
+    )
     if kind is None:
         return {}
     schema = _schema(document, _mapping(content[kind]).get("schema") or {})
     required = given.get("required") is True
     fields = schema.get("properties")
-    if ("json" in kind or "urlencoded" in kind) and isinstance(fields, Mapping) and fields and "oneOf" not in schema and "anyOf" not in schema:
+    if (
+        ("json" in kind or "urlencoded" in kind)
+        and isinstance(fields, Mapping)
+        and fields
+        and "oneOf" not in schema
+        and "anyOf" not in schema
+    ):
         tree: dict[str, Any] = {}
         for name, part in fields.items():
             slug = _unique(_slug(str(name)), parameters)
-            parameters[slug] = _parameter(part, part.get("description") if isinstance(part, Mapping) else None, required=required and name in schema.get("required", ()))
+            parameters[slug] = _parameter(
+                part,
+                part.get("description") if isinstance(part, Mapping) else None,
+                required=required and name in schema.get("required", ()),
+            )
             tree[str(name)] = f"{{{{ {slug} }}}}"
         return {"form" if "urlencoded" in kind else "body": tree}
     slug = _unique("body", parameters)
@@ -192,7 +233,11 @@ def _auth_of(scheme: Mapping[str, Any]) -> dict[str, Any] | None:
             flows = _mapping(scheme.get("flows"))
             for flow, kind in (("clientCredentials", "client_credentials"), ("authorizationCode", "oauth2_code")):
                 if isinstance(found := flows.get(flow), Mapping):
-                    auth = {"kind": kind, "token_url": str(found.get("tokenUrl", "")), "scopes": list(_mapping(found.get("scopes")))}
+                    auth = {
+                        "kind": kind,
+                        "token_url": str(found.get("tokenUrl", "")),
+                        "scopes": list(_mapping(found.get("scopes"))),
+                    }
                     return auth | ({"authorize_url": str(found.get("authorizationUrl", ""))} if kind == "oauth2_code" else {})
             return {"kind": "bearer"}
         case ("openIdConnect", _, _):
@@ -209,7 +254,10 @@ def _server(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     for name, given in _mapping(first.get("variables")).items():
         slug = _slug(str(name))
         url = url.replace("{" + str(name) + "}", "{" + slug + "}")
-        variables[slug] = {"default": str(_mapping(given).get("default", "")), "description": str(_mapping(given).get("description", ""))}
+        variables[slug] = {
+            "default": str(_mapping(given).get("default", "")),
+            "description": str(_mapping(given).get("description", "")),
+        }
     if not url.startswith(("http://", "https://", "{")):
         variables["server"] = {"description": "address of the server, such as https://host"}
         url = "{server}" + (url if url.startswith("/") or not url else f"/{url}")

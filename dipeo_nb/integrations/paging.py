@@ -51,9 +51,7 @@ def items_of(paging: Paging, answer: Any, name: str) -> list[Any]:
     return items  # pyright: ignore[reportUnknownVariableType]
 
 
-def next_page(
-    paging: Paging, page: Page, answer: Any, headers: Mapping[str, str], count: int, size: int | None
-) -> Page | None:
+def next_page(paging: Paging, page: Page, answer: Any, headers: Mapping[str, str], count: int, size: int | None) -> Page | None:
     """The page that follows; None after the last one.
 
     Args:

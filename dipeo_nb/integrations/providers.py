@@ -43,10 +43,7 @@ class BaseProvider:
     def operations(self) -> dict[str, Callable[..., Any]]:
         """Name → method."""
         own = {
-            n
-            for kind in type(self).__mro__
-            if issubclass(kind, BaseProvider) and kind is not BaseProvider
-            for n in vars(kind)
+            n for kind in type(self).__mro__ if issubclass(kind, BaseProvider) and kind is not BaseProvider for n in vars(kind)
         }
         lifecycle = ("initialize", "cleanup")
         methods = {n: getattr(self, n) for n in sorted(own) if not n.startswith("_") and n not in lifecycle}
@@ -69,7 +66,10 @@ class IntegratedApiService:
     """
 
     def __init__(
-        self, *providers: BaseProvider, registry: Registry | None = None, surroundings: Callable[[], Surroundings] | None = None,
+        self,
+        *providers: BaseProvider,
+        registry: Registry | None = None,
+        surroundings: Callable[[], Surroundings] | None = None,
         mcp: McpClients | None = None,
     ) -> None:
         self._classes: dict[str, BaseProvider] = {}
@@ -90,7 +90,12 @@ class IntegratedApiService:
     def register(self, provider: BaseProvider) -> None:
         """Add a provider. Raises ConfigurationError as above."""
         name = getattr(provider, "name", "")
-        if not name or name in self._classes or (self._registry is not None and name in self._registry.names()) or name in self._added:
+        if (
+            not name
+            or name in self._classes
+            or (self._registry is not None and name in self._registry.names())
+            or name in self._added
+        ):
             why = f"there is a provider '{name}' already" if name else "it has no `name`"
             raise ConfigurationError(
                 f"{type(provider).__name__} cannot be registered: {why}.", hint="Give it a name of its own."
@@ -176,7 +181,8 @@ class IntegratedApiService:
                 return made
             if (found := self._found(name)) is None:
                 raise ValidationError(
-                    f"There is no provider '{name:.80}'.", hint=did_you_mean(name, self.names(), f"There are: {', '.join(self.names()) or 'none'}.")
+                    f"There is no provider '{name:.80}'.",
+                    hint=did_you_mean(name, self.names(), f"There are: {', '.join(self.names()) or 'none'}."),
                 )
             registry = self._registered()
             made = ManifestProvider(
@@ -195,7 +201,9 @@ class IntegratedApiService:
         elif (tool := clients.known_tools(provider).get(operation)) is not None:
             check_arguments(f"{provider}.{operation}", tool, config)
         else:
-            raise ValidationError(f"{provider} has no tool '{operation:.80}'.", hint=f"It has: {', '.join(clients.known_tools(provider))}.")
+            raise ValidationError(
+                f"{provider} has no tool '{operation:.80}'.", hint=f"It has: {', '.join(clients.known_tools(provider))}."
+            )
 
     def accepted(self, provider: str, operation: str) -> frozenset[str] | None:
         """The parameters of an operation; None when they are not known. Raises ValidationError."""
@@ -218,7 +226,10 @@ class IntegratedApiService:
             return
         found = self.manifest_provider(provider)
         arguments(
-            f"{provider}.{operation}", found.operation(operation), {n: v for n, v in config.items() if not _is_template(v)}, partial=True
+            f"{provider}.{operation}",
+            found.operation(operation),
+            {n: v for n, v in config.items() if not _is_template(v)},
+            partial=True,
         )
         for name in config:
             if _is_template(config[name]) and name not in found.operation(operation).parameters:
@@ -226,7 +237,9 @@ class IntegratedApiService:
         if paged and found.operation(operation).paging is None and found.operation(operation).steps is None:
             raise ValidationError(f"{provider}.{operation} has no pages.", hint="Leave out `all` and `limit`.")
 
-    def preview(self, provider: str, operation: str, config: Mapping[str, Any], resource_id: str | None = None) -> dict[str, Any]:
+    def preview(
+        self, provider: str, operation: str, config: Mapping[str, Any], resource_id: str | None = None
+    ) -> dict[str, Any]:
         """What a call would send, with the key masked. Raises as `check`."""
         if self.provider_class(provider) is None and self.mcp_clients(provider) is None:
             return self.manifest_provider(provider).preview(operation, config, resource_id)
@@ -245,18 +258,27 @@ class IntegratedApiService:
         provider, _, wanted = name.partition(".")
         if (own := self.provider_class(provider)) is not None:
             found = [
-                OfferedTool(f"{provider}.{n}", inspect.getdoc(method) or n, _schema_of(method)) for n, method in own.operations().items()
+                OfferedTool(f"{provider}.{n}", inspect.getdoc(method) or n, _schema_of(method))
+                for n, method in own.operations().items()
             ]
         elif (clients := self.mcp_clients(provider)) is not None:
             tools = await clients.tools(provider)
-            found = [OfferedTool(f"{provider}.{n}", tool.description or n, tool.schema, tool.destructive) for n, tool in tools.items()]
+            found = [
+                OfferedTool(f"{provider}.{n}", tool.description or n, tool.schema, tool.destructive)
+                for n, tool in tools.items()
+            ]
         else:
             operations = self.manifest_provider(provider).operations
-            found = [OfferedTool(f"{provider}.{n}", operation.description, operation.json_schema()) for n, operation in operations.items()]
+            found = [
+                OfferedTool(f"{provider}.{n}", operation.description, operation.json_schema())
+                for n, operation in operations.items()
+            ]
         chosen = [tool for tool in found if wanted in ("*", tool.operation.partition(".")[2])]
         if not chosen:
             names = [tool.operation.partition(".")[2] for tool in found]
-            raise ValidationError(f"{provider} has no operation '{wanted:.80}'.", hint=did_you_mean(wanted, names, f"It has: {', '.join(names)}."))
+            raise ValidationError(
+                f"{provider} has no operation '{wanted:.80}'.", hint=did_you_mean(wanted, names, f"It has: {', '.join(names)}.")
+            )
         return chosen
 
     async def execute(
@@ -323,7 +345,13 @@ class IntegratedApiService:
             api_key: id of a key, not the key itself.
         """
         data = await self.execute(
-            provider, operation, config=config, resource_id=resource_id, api_key_id=api_key, timeout=timeout, max_retries=max_retries
+            provider,
+            operation,
+            config=config,
+            resource_id=resource_id,
+            api_key_id=api_key,
+            timeout=timeout,
+            max_retries=max_retries,
         )
         return {"success": True, "data": data, "metadata": {"provider": provider, "operation": operation}}
 
@@ -348,26 +376,21 @@ class IntegratedApiService:
                         return await user_code.call(method, **arguments)
         except TimeoutError as error:
             raise IntegrationError(
-                f"{provider}.{operation} took too long{'' if timeout is None else f' (limit: {timeout:g} s)'}.", hint="Raise the timeout of the node."
+                f"{provider}.{operation} took too long{'' if timeout is None else f' (limit: {timeout:g} s)'}.",
+                hint="Raise the timeout of the node.",
             ) from error
 
     @staticmethod
     def _method(own: BaseProvider, operation: str) -> Callable[..., Any]:
         operations = own.operations()
         if operation not in operations:
-            raise ValidationError(
-                f"{own.name} has no operation '{operation}'.", hint=f"It has: {', '.join(operations)}."
-            )
+            raise ValidationError(f"{own.name} has no operation '{operation}'.", hint=f"It has: {', '.join(operations)}.")
         return operations[operation]
 
     @staticmethod
-    def _arguments(
-        method: Callable[..., Any], config: dict[str, Any], of_node: dict[str, Any], name: str
-    ) -> dict[str, Any]:
+    def _arguments(method: Callable[..., Any], config: dict[str, Any], of_node: dict[str, Any], name: str) -> dict[str, Any]:
         signature = inspect.signature(method)
-        given = {
-            key: value for key, value in of_node.items() if key in signature.parameters and value is not None
-        } | config
+        given = {key: value for key, value in of_node.items() if key in signature.parameters and value is not None} | config
         try:
             signature.bind(**given)
         except TypeError as error:
@@ -403,7 +426,10 @@ class IntegratedApiService:
                 elif isinstance(value, BaseProvider):
                     self.register(value)
                 else:
-                    raise ConfigurationError(f"An entry point offers {type(value).__name__}, which is not a provider.", hint="Give a BaseProvider, or the path of a manifest.")
+                    raise ConfigurationError(
+                        f"An entry point offers {type(value).__name__}, which is not a provider.",
+                        hint="Give a BaseProvider, or the path of a manifest.",
+                    )
 
     def _registered(self) -> Registry:
         if self._registry is None:

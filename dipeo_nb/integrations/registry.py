@@ -58,7 +58,10 @@ class Registry:
     """
 
     def __init__(
-        self, base: Path | None = None, trusted: Callable[[Path], bool] = lambda path: False, reserved: Callable[[str], bool] = lambda name: False
+        self,
+        base: Path | None = None,
+        trusted: Callable[[Path], bool] = lambda path: False,
+        reserved: Callable[[str], bool] = lambda name: False,
     ) -> None:
         self._base = base
         self._trusted = trusted
@@ -81,11 +84,15 @@ class Registry:
         if own.is_file():
             if others:
                 raise ManifestError(
-                    f"{others[0]}: there is a provider '{name}' in this package already.", hint="Rename the file and its `name`.", path=str(others[0])
+                    f"{others[0]}: there is a provider '{name}' in this package already.",
+                    hint="Rename the file and its `name`.",
+                    path=str(others[0]),
                 )
             return self._of(own, "package")
         if len(others) > 1:
-            raise ManifestError(f"{others[0]} and {others[1]} are both for '{name}'.", hint="Remove one of them.", path=str(others[1]))
+            raise ManifestError(
+                f"{others[0]} and {others[1]} are both for '{name}'.", hint="Remove one of them.", path=str(others[1])
+            )
         if not others:
             return None
         if not self._trusted(others[0]):
@@ -118,7 +125,11 @@ class Registry:
             return importlib.import_module(f"dipeo_nb.integrations.manifests.{name.removesuffix('.py')}")
         path = found.path.parent / name
         if Path(name).name != name or path.suffix != ".py" or not path.is_file():
-            raise ManifestError(f"{found.path}: there is no module {name[:80]} beside it.", hint="Put the hooks into a file next to the manifest.", path=str(found.path))
+            raise ManifestError(
+                f"{found.path}: there is no module {name[:80]} beside it.",
+                hint="Put the hooks into a file next to the manifest.",
+                path=str(found.path),
+            )
         if found.source == str(found.path) and not self._trusted(path):
             raise TrustError(
                 f"The hooks of {found.manifest.name} ({path}) are code, and their folder is not trusted.",
@@ -133,7 +144,9 @@ class Registry:
             spec.loader.exec_module(module)
         except Exception as error:
             raise ManifestError(
-                f"The hooks {path} cannot be imported: {type(error).__name__}: {str(error)[:200]}.", hint="Correct them.", path=str(path)
+                f"The hooks {path} cannot be imported: {type(error).__name__}: {str(error)[:200]}.",
+                hint="Correct them.",
+                path=str(path),
             ) from error
         sys.modules[module_name] = module
         return module
@@ -182,7 +195,11 @@ class Registry:
         if source == "package":
             assert found.manifest.name == path.stem
         elif path.stem not in (found.manifest.name, "provider") and source == str(path) and path.parent.name == FOLDER:
-            raise ManifestError(f"{path} is for a provider named '{found.manifest.name}'.", hint="Name the file like the provider.", path=str(path))
+            raise ManifestError(
+                f"{path} is for a provider named '{found.manifest.name}'.",
+                hint="Name the file like the provider.",
+                path=str(path),
+            )
         self._read[path] = (changed, found)
         return found
 
@@ -202,16 +219,26 @@ def _manifest(text: str, path: Path, shown: str) -> Manifest:
     over = {key: item for key, item in value.items() if key != "openapi"}
     file = path.parent / str(value["openapi"])
     if Path(str(value["openapi"])).name != str(value["openapi"]) or not file.is_file():
-        raise ManifestError(f"{shown}: there is no document {str(value['openapi'])[:80]} beside it.", hint="Put it next to the manifest.", path=shown)
+        raise ManifestError(
+            f"{shown}: there is no document {str(value['openapi'])[:80]} beside it.",
+            hint="Put it next to the manifest.",
+            path=shown,
+        )
     below, _ = parsed(file.read_text(encoding="utf-8"), str(file))
     if not openapi.is_document(below):
         raise ManifestError(f"{file} is not an OpenAPI document.", hint="Give one of version 3.", path=str(file))
     made = openapi.manifest_data(below, str(file), name_of(path))
     own = over.get("operations")
-    unknown = [key for key, item in (own.items() if isinstance(own, Mapping) else ()) if key not in made["operations"] and "path" not in (item or {})]
+    unknown = [
+        key
+        for key, item in (own.items() if isinstance(own, Mapping) else ())
+        if key not in made["operations"] and "path" not in (item or {})
+    ]
     if unknown:
         raise ManifestError(
-            f"{shown}: the document has no operation '{unknown[0]}'.", hint=did_you_mean(unknown[0], made["operations"], "See dipeo-nb providers show FILE."), path=shown
+            f"{shown}: the document has no operation '{unknown[0]}'.",
+            hint=did_you_mean(unknown[0], made["operations"], "See dipeo-nb providers show FILE."),
+            path=shown,
         )
     return manifest_of(openapi.overlaid(made, over), shown, places)
 

@@ -67,9 +67,7 @@ class _Json(str):
 
 @cache
 def _environment(json_pieces: bool = False) -> SandboxEnvironment:
-    env = make_environment(
-        _Environment, undefined=_Absent, finalize=_json_piece if json_pieces else _text_of, cache_size=100
-    )
+    env = make_environment(_Environment, undefined=_Absent, finalize=_json_piece if json_pieces else _text_of, cache_size=100)
     env.filters["tojson"] = env.filters["json"] = lambda value: _Json(json_text(value))
     env.filters["digest"] = lambda value: hashlib.sha256(as_text(value).encode()).hexdigest()
     env.filters["urlencode"] = lambda value: quote(as_text(value), safe="")
@@ -200,7 +198,8 @@ def _evaluated(work: Any, template: str) -> Any:
         raise TemplateError(f"{str(error).rstrip('.')} (in `{template[:80]}`).", hint="Give that parameter.") from None
     except Exception as error:  # noqa: BLE001 - what the template's own expressions raise
         raise TemplateError(
-            f"`{template[:80]}` fails: {str(error).rstrip('.') or type(error).__name__}.", hint="Correct the manifest, or the parameters."
+            f"`{template[:80]}` fails: {str(error).rstrip('.') or type(error).__name__}.",
+            hint="Correct the manifest, or the parameters.",
         ) from None
 
 

@@ -49,7 +49,12 @@ class Values:
     @property
     def names(self) -> dict[str, Any]:
         """All of them by name."""
-        of_call = {"stamp": self.stamp, "config": dict(self.config), "params": dict(self.parameters), "resource_id": self.resource_id}
+        of_call = {
+            "stamp": self.stamp,
+            "config": dict(self.config),
+            "params": dict(self.parameters),
+            "resource_id": self.resource_id,
+        }
         return {**of_call, **self.variables, **self.parameters}
 
 
@@ -77,7 +82,9 @@ def arguments(
         if parameter.default is not None:
             parameters.setdefault(n, parameter.default)
         if parameter.required and n not in parameters and not partial:
-            raise ValidationError(f"{name} needs the parameter '{n}'.", hint=f"Give it: {n}={parameter.description or parameter.type}.")
+            raise ValidationError(
+                f"{name} needs the parameter '{n}'.", hint=f"Give it: {n}={parameter.description or parameter.type}."
+            )
     for group in () if partial else (*operation.one_of, *operation.any_of):
         count = sum(n in parameters for n in group)
         if not count or (count > 1 and group in operation.one_of):
@@ -143,7 +150,9 @@ def base_of(manifest: Manifest, given: Mapping[str, str]) -> str:
         if found.start() == 0:
             return value
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", value):
-            raise ConfigurationError(f"{manifest.name}: {found[1]} is {value[:80]!r}, which cannot stand in an address.", hint="Correct it.")
+            raise ConfigurationError(
+                f"{manifest.name}: {found[1]} is {value[:80]!r}, which cannot stand in an address.", hint="Correct it."
+            )
         return value
 
     base = re.sub(r"\{(\w+)\}", filled, base).rstrip("/")
@@ -151,9 +160,13 @@ def base_of(manifest: Manifest, given: Mapping[str, str]) -> str:
     try:
         origin_of(base)
     except ValueError:
-        raise ConfigurationError(f"{manifest.name}: '{base[:100]}' is not the address of a web server.", hint="Write it as https://host/path.") from None
+        raise ConfigurationError(
+            f"{manifest.name}: '{base[:100]}' is not the address of a web server.", hint="Write it as https://host/path."
+        ) from None
     if parts.query or parts.fragment or parts.username or parts.password:
-        raise ConfigurationError(f"{manifest.name}: its base URL has more than server and path.", hint="Write it as https://host/path.")
+        raise ConfigurationError(
+            f"{manifest.name}: its base URL has more than server and path.", hint="Write it as https://host/path."
+        )
     if parts.scheme == "http" and manifest.auth.kind != "none" and not names_this_network(parts.hostname or ""):
         raise ConfigurationError(
             f"{manifest.name}: a key would be sent to {origin_of(base)} without encryption.", hint="Use https."
@@ -169,7 +182,12 @@ def servers_of(manifest: Manifest, given: Mapping[str, str]) -> frozenset[str]:
 
 
 def build(
-    manifest: Manifest, operation: Operation, values: Values, given: Mapping[str, str], page: Page | None = None, size: int | None = None
+    manifest: Manifest,
+    operation: Operation,
+    values: Values,
+    given: Mapping[str, str],
+    page: Page | None = None,
+    size: int | None = None,
 ) -> Request:
     """The request of an operation.
 
@@ -256,6 +274,8 @@ def _pairs(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
         for item in value if isinstance(value, list) else [value]:  # pyright: ignore[reportUnknownVariableType]
             if item is None:
                 continue
-            text = ("true" if item else "false") if isinstance(item, bool) else item if isinstance(item, str) else json_text(item)
+            text = (
+                ("true" if item else "false") if isinstance(item, bool) else item if isinstance(item, str) else json_text(item)
+            )
             pairs.append((name, text))
     return pairs

@@ -61,9 +61,7 @@ class MemorySelectionAdapter:
         if criterion.strip().upper() == "GOLDFISH" or not considered or at_most == 0:
             return []
         candidates = selection.ranked(considered, time.time() if now is None else now)
-        prompt = selection.selection_prompt(
-            candidates, criterion=criterion, task=task, at_most=at_most, names=names or {}
-        )
+        prompt = selection.selection_prompt(candidates, criterion=criterion, task=task, at_most=at_most, names=names or {})
         response = await self._llm.complete(
             replace(
                 self._template,

@@ -164,7 +164,9 @@ async def submit(
             hint="Submit one batch for each.",
         )
     items = tuple(
-        BatchItem(f"item-{n}", r.model, rung, None if r.response_format is None else schema_of(r.response_format), tuple(left_out(r)))
+        BatchItem(
+            f"item-{n}", r.model, rung, None if r.response_format is None else schema_of(r.response_format), tuple(left_out(r))
+        )
         for n, (r, rung) in enumerate(zip(requests, rungs, strict=True))
     )
     wire = {i.id: laddered(r, i.rung) for i, r in zip(items, requests, strict=True)}
@@ -193,8 +195,7 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
             provider=job.service,
         )
     asked = {
-        item.id: LLMRequest(job.service, item.model, (), response_format=response_format or item.schema)
-        for item in job.items
+        item.id: LLMRequest(job.service, item.model, (), response_format=response_format or item.schema) for item in job.items
     }
     wire = {item.id: laddered(asked[item.id], item.rung) for item in job.items}
     found = await client.batch_results(job.id, wire)
@@ -218,7 +219,9 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
         cost = cost_usd(job.service, answered, usage, base_url=job.base_url, batch=True, requested=item.model)
         if isinstance(answer, LLMResponse):
             try:
-                answer = with_notices(ended(without_keys(replace(answer, cost_usd=cost), asked[item.id]), asked[item.id]), item.notices)
+                answer = with_notices(
+                    ended(without_keys(replace(answer, cost_usd=cost), asked[item.id]), asked[item.id]), item.notices
+                )
             except LLMError as error:
                 answer = error
         elif answer.usage is not None:  # a refusal, or an answer that does not fit, is paid for

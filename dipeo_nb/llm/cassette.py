@@ -160,9 +160,7 @@ class Answer:
         return getattr(self.end, "saved_usd", None)
 
 
-def answer_words(
-    events: Sequence[StreamEvent], end: LLMResponse | LLMError, secrets: Iterable[str] = ()
-) -> dict[str, Any]:
+def answer_words(events: Sequence[StreamEvent], end: LLMResponse | LLMError, secrets: Iterable[str] = ()) -> dict[str, Any]:
     """An answer as JSON, without secrets."""
     ended = {"error": _error_words(end)} if isinstance(end, LLMError) else {"response": _response_words(end, events)}
     return {"events": _event_words(events, tuple(secrets)), **scrubbed(_json(ended), secrets)}
@@ -386,13 +384,10 @@ def _pretty(value: Any, used: int = 0, inside: int = 0) -> str:
     if not isinstance(value, (dict, list)) or numbers or used + len(flat) <= WIDTH:
         return flat
     deeper = inside + 2
-    heads = (
-        [f"{json.dumps(key, ensure_ascii=False)}: " for key in value] if isinstance(value, dict) else [""] * len(value)
-    )  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+    heads = [f"{json.dumps(key, ensure_ascii=False)}: " for key in value] if isinstance(value, dict) else [""] * len(value)  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
     items: list[Any] = list(value.values() if isinstance(value, dict) else value)  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
     lines = [
-        " " * deeper + head + _pretty(item, deeper + len(head) + 1, deeper)
-        for head, item in zip(heads, items, strict=True)
+        " " * deeper + head + _pretty(item, deeper + len(head) + 1, deeper) for head, item in zip(heads, items, strict=True)
     ]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return f"{opening}\n" + ",\n".join(lines) + f"\n{' ' * inside}{closing}"

@@ -128,7 +128,9 @@ def _ends(service: str, model: str, settings: Settings) -> str:
     found = lifecycle(service, model)
     if found.ends is None or not at_provider(service, None, settings):
         return ""
-    chosen = settings.origin("default_llm_model").source != "default" and DEFAULT_MODEL in str(settings.peek("default_llm_model"))
+    chosen = settings.origin("default_llm_model").source != "default" and DEFAULT_MODEL in str(
+        settings.peek("default_llm_model")
+    )
     if model == DEFAULT_MODEL and not chosen:  # it moves by itself
         return f"{found.sentence}; {DEFAULT_MODEL_AFTER} is the default from then on"
     return f"{found.sentence}; {found.advice}"

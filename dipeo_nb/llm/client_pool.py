@@ -211,9 +211,7 @@ class ClientManager:
                 return key
             case _:
                 if of_folder is not None and of_folder.file == server.origin.file:
-                    self._say(
-                        f"{request.service} → {without_password(str(server.url))} with the key of {of_folder.file}"
-                    )
+                    self._say(f"{request.service} → {without_password(str(server.url))} with the key of {of_folder.file}")
                     return key
                 if is_loopback(str(server.url)) and not getattr(kind, "own_login", False):
                     self._say(

@@ -22,7 +22,12 @@ def empty_error(response: LLMResponse, request: LLMRequest) -> EmptyAnswerError 
     facts = {"provider": response.provider, "model": name, "request_id": response.request_id}
     spent = {"usage": response.usage, "cost_usd": response.cost_usd, "charged": True, "cached": response.cached}
     if response.warnings:  # another limit than that of tokens
-        return EmptyAnswerError(f"{name} gave no answer: {response.warnings[0]}", hint="Remember less (at_most), or shorten the inputs.", **facts, **spent)
+        return EmptyAnswerError(
+            f"{name} gave no answer: {response.warnings[0]}",
+            hint="Remember less (at_most), or shorten the inputs.",
+            **facts,
+            **spent,
+        )
     limit = f"its limit of {request.max_tokens:,} tokens" if request.max_tokens else "its limit of tokens"
     thought = f" ({response.usage.reasoning:,} of them on thinking)" if response.usage.reasoning else ""
     less = ", or let it think less: reasoning='low'" if capabilities_of(request.service, request.model).reasoning else ""
@@ -37,7 +42,12 @@ def empty_error(response: LLMResponse, request: LLMRequest) -> EmptyAnswerError 
 def without_keys(response: LLMResponse, request: LLMRequest) -> LLMResponse:
     """The response with no key in what the server says about it: the model, how it ended, warnings, the terms of its bill."""
     usage = response.usage
-    if response.model == request.model and response.finish_reason in _COMPLETE and not response.warnings and not any(item.terms for item in usage.bill):
+    if (
+        response.model == request.model
+        and response.finish_reason in _COMPLETE
+        and not response.warnings
+        and not any(item.terms for item in usage.bill)
+    ):
         return response
     said = response.model, response.finish_reason, response.warnings, [dict(item.terms) for item in usage.bill]
     if (clean := redactor(said)) == said:

@@ -73,9 +73,7 @@ def unladdered(response: LLMResponse, request: LLMRequest, rung: Rung | None) ->
         value = value if is_object(schema_of(request.response_format)) else value.get("value")
         text = json.dumps(value, ensure_ascii=False)
         structured = parsed(text, request.response_format, **facts)
-        return replace(
-            response, text=text, structured=structured, rung=rung, tool_calls=(), finish_reason="stop", raw=None
-        )
+        return replace(response, text=text, structured=structured, rung=rung, tool_calls=(), finish_reason="stop", raw=None)
     if response.tool_calls:
         return response
     structured = parsed(response.text, request.response_format, **facts)
@@ -94,9 +92,7 @@ def _as_arguments(schema: Mapping[str, Any]) -> dict[str, Any]:
 def repair_request(request: LLMRequest, error: StructureError) -> LLMRequest:
     """The request that asks once more after an answer that did not fit: the answer, what is wrong with it, the schema."""
     schema = json.dumps(schema_of(request.response_format), ensure_ascii=False)
-    ask = (
-        f"That does not fit: {error.problem}. Answer again, with nothing but JSON that fits this JSON schema:\n{schema}"
-    )
+    ask = f"That does not fit: {error.problem}. Answer again, with nothing but JSON that fits this JSON schema:\n{schema}"
     said = [ChatMessage("assistant", error.text)] if error.text.strip() else []
     return replace(request, messages=[*request.messages, *said, ChatMessage("user", ask)])
 
@@ -128,7 +124,9 @@ class OutputModes:
             return ladder
 
         def refused(rung: Rung) -> bool:
-            return not self._refused.keys().isdisjoint((self._refusal(request, rung), self._refusal(request, rung, schema=True)))
+            return not self._refused.keys().isdisjoint(
+                (self._refusal(request, rung), self._refusal(request, rung, schema=True))
+            )
 
         return tuple([rung for rung in ladder if not refused(rung)]) or ladder[-1:]
 
@@ -137,7 +135,9 @@ class OutputModes:
         if error.status is None:
             return  # refused before the call, which costs nothing
         said = error.message.lower()
-        of_schema = "schema" in said and any(word in said for word in ("invalid", "not a valid", "not permitted", "must be", "is required"))
+        of_schema = "schema" in said and any(
+            word in said for word in ("invalid", "not a valid", "not permitted", "must be", "is required")
+        )
         self._refused[self._refusal(request, rung, schema=of_schema)] = None
         if len(self._refused) > REFUSALS_KEPT:
             del self._refused[next(iter(self._refused))]

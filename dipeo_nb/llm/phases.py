@@ -61,9 +61,7 @@ def apply_phase(request: LLMRequest) -> LLMRequest:
         messages=(*prompt, *request.messages),
         response_format=phase.schema if request.response_format is None else request.response_format,
         max_tokens=phase.max_tokens if request.max_tokens is None else request.max_tokens,
-        temperature=phase.temperature
-        if request.temperature is None and able.supports_temperature
-        else request.temperature,
+        temperature=phase.temperature if request.temperature is None and able.supports_temperature else request.temperature,
     )
 
 

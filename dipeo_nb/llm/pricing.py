@@ -67,7 +67,8 @@ def cost_usd(
         return 0.0
     host = None if base_url is None else urlsplit(base_url).hostname or ""
     trusted = facts.pricing == "reported" or host in REPORTING_HOSTS
-    listed = host is None or host in facts.hosts  # prices of other servers are not known; regional ones of the provider are higher
+    # prices of other servers are not known; regional ones of the provider are higher
+    listed = host is None or host in facts.hosts
     cost = Decimal(0)
     for item in usage.bill or (of_buckets(usage),):
         if item.usd is not None and (item.usd > 0 or trusted):  # gateways say 0 also of what they have no price for
@@ -93,9 +94,7 @@ def is_priced(service: str, model: str, *, base_url: str | None = None, tools: C
     return cost_usd(service, model, probe, base_url=base_url) is not None
 
 
-def _price(
-    service: str, model: str, units: Mapping[str, int], terms: Mapping[str, str], at: datetime | None
-) -> Decimal | None:
+def _price(service: str, model: str, units: Mapping[str, int], terms: Mapping[str, str], at: datetime | None) -> Decimal | None:
     """The list price of an item of a bill; None when the list does not have all of it."""
     from genai_prices import Usage, calc_price  # only now: it brings an HTTP client along
     from genai_prices.data_units import unit_data
@@ -113,9 +112,7 @@ def _price(
     name = model.removeprefix("models/")
 
     def listed(part: Mapping[str, int]) -> Any:
-        return calc_price(
-            Usage(**part), name, provider_id=provider, genai_request_timestamp=when, price_context=special
-        )
+        return calc_price(Usage(**part), name, provider_id=provider, genai_request_timestamp=when, price_context=special)
 
     try:
         whole = listed(used)
@@ -158,7 +155,7 @@ def _begins(pattern: str, name: str) -> bool:
 
 def _names(clause: Any) -> Iterator[tuple[str | None, str]]:
     """The names by which the list finds a model, each as (text, "") or (None, regular expression)."""
-    (kind, value), = vars(clause).items()
+    ((kind, value),) = vars(clause).items()
     if kind in ("or_", "and_"):
         for part in value:
             yield from _names(part)

@@ -60,7 +60,11 @@ def _read(recordings: Recordings, file: str) -> list[Any]:
         return []
     except (OSError, StorageError, ValueError) as error:
         raise _unusable(recordings, file, str(error)) from error
-    if not isinstance(document, Mapping) or document.get("recording") != VERSION or not isinstance(document.get("results"), list):
+    if (
+        not isinstance(document, Mapping)
+        or document.get("recording") != VERSION
+        or not isinstance(document.get("results"), list)
+    ):
         raise _unusable(recordings, file, "it is not a recording of a provider")
     return document["results"]
 

@@ -73,7 +73,9 @@ class LLMService:
     ) -> None:
         self._settings = settings
         self._clients = clients or ClientManager(settings, keys)
-        self._attempts = Attempts(settings, self._clients, retries or RetryConfig(max_attempts=settings.llm_max_retries + 1), sleep)
+        self._attempts = Attempts(
+            settings, self._clients, retries or RetryConfig(max_attempts=settings.llm_max_retries + 1), sleep
+        )
         self._defaults = RequestDefaults(settings)
         self._modes = OutputModes(self._clients.base_url)
 
@@ -175,9 +177,7 @@ class LLMService:
                 yield event
             order = {c.id: i for i, c in enumerate(calls)}
             results.sort(key=lambda m: order[m.tool_result.call_id] if m.tool_result else 0)
-            asked = replace(
-                asked, messages=(*asked.messages, turn, *results), tool_choice=after_first(asked.tool_choice)
-            )
+            asked = replace(asked, messages=(*asked.messages, turn, *results), tool_choice=after_first(asked.tool_choice))
 
     async def complete(self, request: LLMRequest) -> LLMResponse:
         """The whole answer at once; same errors."""
@@ -249,9 +249,7 @@ class LLMService:
         async with self._batch_client(job) as client:
             return await batch.collect(client, job, response_format)
 
-    async def wait_for_batch(
-        self, job: BatchJob | str, *, interval: float = 30.0, timeout: float | None = None
-    ) -> BatchJob:
+    async def wait_for_batch(self, job: BatchJob | str, *, interval: float = 30.0, timeout: float | None = None) -> BatchJob:
         """Poll every *interval* seconds until the job is over.
 
         Raises:
@@ -293,9 +291,7 @@ class LLMService:
         async with self._clients.client(request) as client:
             yield batch.batch_client(client, job.service)
 
-    async def check_server(
-        self, service: str, *, base_url: str | None = None, api_key_id: str | None = None
-    ) -> None:
+    async def check_server(self, service: str, *, base_url: str | None = None, api_key_id: str | None = None) -> None:
         """Look whether words may go to the server of a service, before anything is sent.
 
         Raises:
@@ -303,9 +299,7 @@ class LLMService:
         """
         await self._clients.check(LLMRequest(normalize_service(service), "", (), api_key_id=api_key_id, base_url=base_url))
 
-    async def validate_api_key(
-        self, service: str, api_key_id: str | None = None, *, base_url: str | None = None
-    ) -> bool:
+    async def validate_api_key(self, service: str, api_key_id: str | None = None, *, base_url: str | None = None) -> bool:
         """Whether the provider takes the key; asks for its list of models, which costs nothing.
 
         Raises:
@@ -316,9 +310,7 @@ class LLMService:
         async with self._clients.client(request) as client:
             check = getattr(client, "check_key", None)
             if check is None:
-                raise UnsupportedError(
-                    f"{service} has no way to check a key.", hint="Ask it something.", provider=service
-                )
+                raise UnsupportedError(f"{service} has no way to check a key.", hint="Ask it something.", provider=service)
             try:
                 await check()
             except AuthError:
@@ -358,7 +350,9 @@ class LLMService:
     ) -> AsyncGenerator[StreamEvent]:
         """As `recording.through`; what failed attempts and models took is recorded with the answer, as replays do not repeat them."""
         failed = Spent()
-        events = recording.through(store, request, lambda asked: self._live(asked, failed), earlier=earlier, whole=failed.including)
+        events = recording.through(
+            store, request, lambda asked: self._live(asked, failed), earlier=earlier, whole=failed.including
+        )
         try:
             async with contextlib.aclosing(events):
                 async for event in events:
@@ -382,7 +376,11 @@ class LLMService:
                         yield StreamEvent("start", data={"notice": f"{name} takes no {', no '.join(left_out)}; left out."})
                 async with contextlib.aclosing(self._attempts.run(candidate, spent)) as events:
                     async for event in events:
-                        if event.response is not None and following is not None and (empty := empty_error(event.response, candidate)):
+                        if (
+                            event.response is not None
+                            and following is not None
+                            and (empty := empty_error(event.response, candidate))
+                        ):
                             raise empty
                         spoken = (spoken or event.kind in SPOKEN) and event.kind != "stream_restarted"
                         yield event

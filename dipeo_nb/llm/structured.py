@@ -233,7 +233,8 @@ def _instance(value: Any, response_format: Any) -> tuple[str, Any]:
     adapter = adapter_of(response_format)
     given: bytes | None = None
     if not (isinstance(value, BaseModel) or dataclasses.is_dataclass(value) or isinstance(value, Enum)):
-        given = to_json(value, inf_nan_mode="constants")  # as JSON, where a strict class takes texts for dates and lists for tuples
+        # as JSON, where a strict class takes texts for dates and lists for tuples
+        given = to_json(value, inf_nan_mode="constants")
     try:
         with user_code.contained():
             instance = adapter.validate_python(value) if given is None else adapter.validate_json(given)
@@ -303,7 +304,9 @@ async def prepare(response_format: Any) -> None:
     try:
         text = json.dumps(response_format, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValidationError(f"The JSON schema holds what JSON cannot: {error}.", hint="Use texts, numbers, booleans, lists and dicts.") from None
+        raise ValidationError(
+            f"The JSON schema holds what JSON cannot: {error}.", hint="Use texts, numbers, booleans, lists and dicts."
+        ) from None
     if text not in _right:
         await asyncio.to_thread(_check_schema, text)
         _right.add(text)
@@ -369,4 +372,8 @@ def _references(node: Any) -> Iterator[str]:
             yield reference
         for name, value in node.items():
             if name not in ("enum", "const", "default", "examples"):
-                yield from _references(list(value.values()) if name in ("properties", "$defs", "definitions") and isinstance(value, dict) else value)
+                yield from _references(
+                    list(value.values())
+                    if name in ("properties", "$defs", "definitions") and isinstance(value, dict)
+                    else value
+                )

@@ -41,7 +41,9 @@ def tool_of(function: Callable[..., Any], *, name: str | None = None, descriptio
         ValidationError: a parameter has no type, or one that JSON cannot carry, or is `*args` or positional only.
     """
     if not callable(function):
-        raise ValidationError(f"{function!r:.80} is not a function.", hint="Give a Python function whose parameters have types.")
+        raise ValidationError(
+            f"{function!r:.80} is not a function.", hint="Give a Python function whose parameters have types."
+        )
     label = name or user_code.name_of(function)
     model = _arguments(function, label)
     try:
@@ -81,9 +83,7 @@ def tools_of(tools: Sequence[Any] | Any) -> tuple[ToolConfig, ...]:
             )
     names = [t.name or t.type for t in made]
     if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise ValidationError(
-            f"Two tools are called '{twice[0]}'.", hint="Give one of them another name: tool_of(f, name=…)."
-        )
+        raise ValidationError(f"Two tools are called '{twice[0]}'.", hint="Give one of them another name: tool_of(f, name=…).")
     return tuple(made)
 
 
@@ -169,7 +169,11 @@ def _arguments(function: Callable[..., Any], label: str) -> type[BaseModel]:
     try:
         hints = typing.get_type_hints(of.__init__ if inspect.isclass(of) else of, include_extras=True)
         parameters = inspect.signature(function).parameters.values()
-    except (NameError, TypeError, ValueError) as error:  # a name that is not defined; a built-in that does not say what it takes
+    except (
+        NameError,
+        TypeError,
+        ValueError,
+    ) as error:  # a name that is not defined; a built-in that does not say what it takes
         raise ValidationError(
             f"What the tool '{label}' takes is not known: {error}.", hint="Give a Python function whose parameters have types."
         ) from error

@@ -310,9 +310,7 @@ def _modality(raw: Mapping[str, Any], name: str, modality: str) -> int:
 
 
 def _billed(usage: TokenUsage, *items: BillItem) -> TokenUsage:
-    return TokenUsage(
-        usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning, usage.raw, tuple(items)
-    )
+    return TokenUsage(usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning, usage.raw, tuple(items))
 
 
 def _units(

@@ -159,9 +159,7 @@ def require_initialized(method: F) -> F:
 
     def check(service: InitializationMixin) -> None:
         if not service.is_initialized:
-            raise ConfigurationError(
-                f"{type(service).__name__} is not initialized.", hint="First: await service.initialize()."
-            )
+            raise ConfigurationError(f"{type(service).__name__} is not initialized.", hint="First: await service.initialize().")
 
     @functools.wraps(method)
     async def asynchronous(self: Any, *args: Any, **options: Any) -> Any:

@@ -58,9 +58,7 @@ def log_operation(name: str | None = None) -> Callable[[F], F]:
         label = name or method.__name__
 
         def done(service: LoggingMixin, started: float) -> None:
-            service.log_debug(
-                f"{label} done", operation=label, duration_ms=round((time.perf_counter() - started) * 1e3, 3)
-            )
+            service.log_debug(f"{label} done", operation=label, duration_ms=round((time.perf_counter() - started) * 1e3, 3))
 
         def failed(service: LoggingMixin, started: float, error: BaseException) -> None:
             if not mark_logged(error):

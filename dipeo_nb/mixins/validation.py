@@ -21,9 +21,7 @@ class ValidationMixin(Mixin):
         """Raise when fields are missing or None, naming all of them."""
         missing = [f for f in fields if data.get(f) is None]
         if missing:
-            raise ValidationError(
-                f"Missing: {', '.join(missing)}.", hint=f"There are: {', '.join(map(str, data)) or 'none'}."
-            )
+            raise ValidationError(f"Missing: {', '.join(missing)}.", hint=f"There are: {', '.join(map(str, data)) or 'none'}.")
 
     def validate_field(self, data: Mapping[str, Any], field: str, kind: Any = Any) -> bool:
         """Whether *data* has *field*, not None and of that type (including generics such as `list[int]`)."""
@@ -43,9 +41,7 @@ class ValidationMixin(Mixin):
             raise ValidationError(f"{name} is {value!r}.", hint=f"Choose one of: {', '.join(map(str, choices))}.")
         return value
 
-    def validate_file_path(
-        self, path: str | os.PathLike[str], allowed_base: str | os.PathLike[str] | None = None
-    ) -> Path:
+    def validate_file_path(self, path: str | os.PathLike[str], allowed_base: str | os.PathLike[str] | None = None) -> Path:
         """Return the absolute path; raise when it is empty, or outside *allowed_base* once links are followed."""
         if not str(path).strip() or "\0" in str(path):
             raise ValidationError(f"{str(path)!r} is not a path.", hint="Provide the path of a file.")

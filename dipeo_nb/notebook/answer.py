@@ -120,9 +120,7 @@ def markdown(answer: Answer) -> str:
     """The finished answer."""
     parts: list[str] = []
     if answer.reasoning.strip():
-        parts.append(
-            f"<details><summary>{small('Reasoning')}</summary>\n\n{safe(answer.reasoning.strip())}\n\n</details>"
-        )
+        parts.append(f"<details><summary>{small('Reasoning')}</summary>\n\n{safe(answer.reasoning.strip())}\n\n</details>")
     lines = [f"⚠ {warning}" for warning in answer.warnings] + [f"ℹ {notice}" for notice in answer.notices]
     lines += [line_of(use) for use in answer.tools_used]
     if lines:
@@ -142,7 +140,9 @@ def plain(answer: Answer) -> str:
     """The finished answer as lines of text."""
     text = answer.text if answer.structured is None else json.dumps(to_jsonable_python(answer.structured), indent=2, ensure_ascii=False, default=str)  # fmt: skip
     calls = [tool_line(call.name, call.arguments) for call in answer.tool_calls]
-    return inert("\n".join(filter(None, (text, *calls, *(f"⚠ {warning}" for warning in answer.warnings), f"({summary(answer)})"))))
+    return inert(
+        "\n".join(filter(None, (text, *calls, *(f"⚠ {warning}" for warning in answer.warnings), f"({summary(answer)})")))
+    )
 
 
 def line_of(use: ToolUse) -> str:

@@ -87,7 +87,7 @@ class LLM:
         """The capabilities of the model."""
         return capabilities_of(self.service, self.model)
 
-    def chat(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
+    def chat(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
         """Ask and wait for the answer; it streams into the cell. Stop or Ctrl-C ends the call.
 
         Args:
@@ -115,7 +115,7 @@ class LLM:
             raise
         return future.result()
 
-    async def achat(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
+    async def achat(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
         """Like `chat`, but awaited; several at once with `asyncio.gather`, each with its own output."""
         call = _Call(self._service, self.request(prompt, **options), self.name, display)
         call.show()
@@ -133,7 +133,7 @@ class LLM:
             short(stop, "The call was stopped; the error's `answer` has what had come.")
             raise
 
-    def stream(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, **options: Any) -> EventStream:
+    def stream(self, prompt: Messages, **options: Any) -> EventStream:
         """The events of an answer as they arrive, for `for` and for `async for`; nothing is displayed.
 
         Leaving the loop early ends the call. The last event, `end`, has the complete response.
@@ -141,7 +141,7 @@ class LLM:
         request = self.request(prompt, **options)
         return EventStream(lambda: self._service.stream(request))
 
-    def batch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> BatchResults:
+    def batch(self, prompts: Sequence[Messages], **options: Any) -> BatchResults:
         """The answers to many prompts, in their order; where one failed, its place has the error.
 
         `submit` is cheaper when the answers can wait.
@@ -152,7 +152,7 @@ class LLM:
             short(interrupt, "The batch was stopped.")
             raise
 
-    async def abatch(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> BatchResults:
+    async def abatch(self, prompts: Sequence[Messages], **options: Any) -> BatchResults:
         """Like `batch`, but awaited."""
         requests = [self.request(prompt, **options) for prompt in _several(prompts)]
         future = submit(_all(self._service, requests))
@@ -161,7 +161,7 @@ class LLM:
             answers = await wait_for_future(future)
         return BatchResults(answers, [request.messages[-1].content for request in requests])
 
-    def submit(self, prompts: Sequence[str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest], **options: Any) -> BatchHandle:
+    def submit(self, prompts: Sequence[Messages], **options: Any) -> BatchHandle:
         """Submit prompts to the provider's batch API: half the price, answers within a day, and the kernel may end meanwhile.
 
         `submitted` finds the job again.
@@ -184,10 +184,11 @@ class LLM:
             options["system"] = system
         return Conversation(LLM(self._runtime, self._asked, **{**self._defaults, **options}))
 
-    def request(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, **options: Any) -> LLMRequest:
+    def request(self, prompt: Messages, **options: Any) -> LLMRequest:
         """The request that `chat` would send."""
         merged = {**self._defaults, **_tidied(options)}
-        if self._unnamed and not self._by_default and is_successor(self.service, self._runtime.settings):  # since it was created
+        # since it was created
+        if self._unnamed and not self._by_default and is_successor(self.service, self._runtime.settings):
             self.service, self.model = named(self._asked, self._runtime.settings)
             self._by_default = True
         if self._by_default:
@@ -249,12 +250,12 @@ class Conversation:
         self.messages: list[ChatMessage] = []
         self.answers: list[Answer] = []
 
-    def __call__(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
+    def __call__(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
         """Ask and wait for the answer; see `LLM.chat`."""
         said = self._turn(prompt)
         return self._kept(said, self.llm.chat([*self.messages, *said], display=display, **options))
 
-    async def asay(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest, *, display: bool | None = None, **options: Any) -> Answer:
+    async def asay(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
         """Like calling the conversation, but awaited."""
         said = self._turn(prompt)
         return self._kept(said, await self.llm.achat([*self.messages, *said], display=display, **options))
@@ -270,7 +271,7 @@ class Conversation:
         costs = [answer.cost_usd for answer in self.answers]
         return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs)
 
-    def _turn(self, prompt: str | Sequence[ChatMessage | Mapping[str, Any]] | LLMRequest) -> list[ChatMessage]:
+    def _turn(self, prompt: Messages) -> list[ChatMessage]:
         return list(as_request(prompt).messages)
 
     def _kept(self, said: list[ChatMessage], answer: Answer) -> Answer:
@@ -283,7 +284,9 @@ class Conversation:
     def __repr__(self) -> str:
         hidden = len(self.messages) - SHOWN
         lines = [f"{message.role}: {_short(message.content)}" for message in self.messages[-SHOWN:]]
-        return "\n".join([f"{self.llm!r}.conversation(), {len(self.messages)} messages", *(["…"] if hidden > 0 else []), *lines])
+        return "\n".join(
+            [f"{self.llm!r}.conversation(), {len(self.messages)} messages", *(["…"] if hidden > 0 else []), *lines]
+        )
 
     @displayed
     def _repr_html_(self) -> str:
@@ -432,7 +435,8 @@ def _several(prompts: Any) -> Sequence[Messages]:
     """
     if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
         raise ValidationError(
-            f"A batch takes a list of prompts, not {type(prompts).__name__}.", hint="Use .batch(['…', '…']); .chat('…') asks once."
+            f"A batch takes a list of prompts, not {type(prompts).__name__}.",
+            hint="Use .batch(['…', '…']); .chat('…') asks once.",
         )
     return list(prompts)
 

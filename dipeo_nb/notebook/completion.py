@@ -22,7 +22,14 @@ from dipeo_nb.notebook.run import Run, RunResult
 
 RUNS = 50
 """Newest runs whose ids are offered."""
-DIPEO_WORDS = {"models": (), "keys": ("set", "delete", "unlock"), "runs": (), "replay": (), "nodes": tuple(NODE_SPECS), "nest": ()}
+DIPEO_WORDS = {
+    "models": (),
+    "keys": ("set", "delete", "unlock"),
+    "runs": (),
+    "replay": (),
+    "nodes": tuple(NODE_SPECS),
+    "nest": (),
+}
 """Words after `%dipeo` → words after those."""
 PROMPT_OPTIONS = ("--model", "--system", "--temperature", "--max-tokens")
 
@@ -96,7 +103,9 @@ def _labels(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
 def _asking(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:
     """Labels of the nodes that ask the user."""
     value = _object(names, found)
-    return [node.label for node in value.model.nodes if node.type == NodeType.USER_RESPONSE] if isinstance(value, Diagram) else ()
+    return (
+        [node.label for node in value.model.nodes if node.type == NodeType.USER_RESPONSE] if isinstance(value, Diagram) else ()
+    )
 
 
 def _outputs(names: Mapping[str, Any], found: re.Match[str]) -> Iterable[str]:

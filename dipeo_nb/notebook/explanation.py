@@ -24,7 +24,9 @@ class RunExplanation:
 
     def __init__(self, metrics: RunMetrics) -> None:
         self.metrics = metrics
-        self.sentences: list[str] = [said if len(said) <= SENTENCE else f"{said[: SENTENCE - 1]}…" for said in summarize(metrics)]
+        self.sentences: list[str] = [
+            said if len(said) <= SENTENCE else f"{said[: SENTENCE - 1]}…" for said in summarize(metrics)
+        ]
 
     @property
     def text(self) -> str:

@@ -83,7 +83,9 @@ def plan_fork(
         inputs=not same(given, old),
     )
     if node is None and not changed:
-        raise UserError("Nothing would be different.", hint="Name a node to run again from (at=…), or change something (set=…).")
+        raise UserError(
+            "Nothing would be different.", hint="Name a node to run again from (at=…), or change something (set=…)."
+        )
     return Fork(
         document,
         Prepared(plan, gate),

@@ -34,9 +34,7 @@ class Runs(list[RunSummary]):
         delete: deletes runs, and returns the ids of those that were deleted.
     """
 
-    def __init__(
-        self, rows: Iterable[RunSummary] = (), read: Reader | None = None, delete: Deleter | None = None
-    ) -> None:
+    def __init__(self, rows: Iterable[RunSummary] = (), read: Reader | None = None, delete: Deleter | None = None) -> None:
         super().__init__(rows)
         self._read, self._delete = read, delete
 

@@ -17,7 +17,6 @@ def short(interrupt: BaseException, what: str, hint: str = "") -> None:
     interrupt._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
 
 
-
 class _Waiting(NamedTuple):
     """An operation that the main thread awaits."""
 

@@ -163,7 +163,9 @@ def provider(runtime: Runtime, source: str | os.PathLike[str] | BaseProvider, va
         path = from_home(source)
         path = path if path.is_absolute() else runtime.settings.base_dir / path
         if not Path(path).is_file():
-            raise ConfigurationError(f"There is no file {path}.", hint="Give the path of a manifest, or the name of a provider.")
+            raise ConfigurationError(
+                f"There is no file {path}.", hint="Give the path of a manifest, or the name of a provider."
+            )
         name = service.add(Path(path).resolve())
     else:
         name = str(source)
@@ -184,7 +186,9 @@ def call(runtime: Runtime, name: str, parameters: Mapping[str, Any]) -> Provider
     """See `Session.call`."""
     given, dot, operation = name.partition(".")
     if not dot or not operation:
-        raise ValidationError(f"'{name:.80}' is not an operation.", hint="Write it as provider.operation: dp.call(\"github.list_issues\", …).")
+        raise ValidationError(
+            f"'{name:.80}' is not an operation.", hint='Write it as provider.operation: dp.call("github.list_issues", …).'
+        )
     return called(runtime, given, operation, parameters)
 
 
@@ -205,6 +209,7 @@ def _service(runtime: Runtime) -> Any:
     service = runtime.services.integrations
     if service is None or not hasattr(service, "manifest_provider"):
         raise ConfigurationError(
-            "The integrations of this session have no providers that can be listed.", hint="Call them from integrated_api nodes."
+            "The integrations of this session have no providers that can be listed.",
+            hint="Call them from integrated_api nodes.",
         )
     return service

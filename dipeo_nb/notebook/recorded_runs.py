@@ -107,7 +107,12 @@ class RecordedRuns(ABC):
 
     @checked_call
     def replay(
-        self, run_id: Run | RunResult | RunSummary | str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S, view: bool = True
+        self,
+        run_id: Run | RunResult | RunSummary | str,
+        *,
+        speed: float = 1.0,
+        max_pause: float = MAX_PAUSE_S,
+        view: bool = True,
     ) -> Run:
         """Replay a recorded run as it happened: the same events in the same order, without any calls.
 

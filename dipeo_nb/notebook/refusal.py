@@ -54,7 +54,9 @@ def html(error: TrustError) -> str:
     ways = error.ways()
     for number, (meaning, line) in enumerate(ways):
         head = "To say yes, copy a line. " if not number else ""
-        parts.append(f"<p style='margin:0.2em 0'>{head}{escape(_line(meaning))}:</p><pre style='{_CODE}'>{escape(_line(line))}</pre>")
+        parts.append(
+            f"<p style='margin:0.2em 0'>{head}{escape(_line(meaning))}:</p><pre style='{_CODE}'>{escape(_line(line))}</pre>"
+        )
     if settings := error.settings_lines():
         held = "".join(f"<li>{escape(_line(setting))}</li>" for setting in settings[:MOST_LINES])
         parts.append(f"<p style='margin:0.2em 0'>With the folder, these of its settings take effect, too:</p><ul>{held}</ul>")

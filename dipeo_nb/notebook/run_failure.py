@@ -35,7 +35,9 @@ def failure(
     if error is None and state.status == Status.INTERRUPTED:
         error = RunError("The process of this run ended before the run did.", hint=resume)
     if error is None and not state.finished:
-        error = RunError("This run is still running in another process.", hint=f"Open it again later: dp.open_run('{state.run_id}').")
+        error = RunError(
+            "This run is still running in another process.", hint=f"Open it again later: dp.open_run('{state.run_id}')."
+        )
     return error
 
 

@@ -17,17 +17,13 @@ from dipeo_nb.common.text import inert
 _DOLLAR = "<span>&#36;</span>"
 """A dollar sign that is not mathematics: alone in an element, no renderer takes it for a delimiter."""
 _CODE = str.maketrans({c: f"&#{ord(c)};" for c in "&<>$[]*_\\`|~!#\"'\n"})
-_FENCE = re.compile(
-    r"(?P<place>(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t]))*[ \t]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`]*)"
-)
+_FENCE = re.compile(r"(?P<place>(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t]))*[ \t]*)(?P<mark>`{3,}|~{3,})(?P<info>[^`]*)")
 _INLINE = re.compile(r"(?<!`)(`+)(?!`)([^\n]+?)(?<!`)\1(?!`)")
 _TAG = re.compile(r"\\?<(?=[A-Za-z/!?])(?!https?://[^\s<>\"'`]+>)")
 _ENTITY = re.compile(r"&(?=#|colon|tab|newline)", re.IGNORECASE)
 _POINTED = re.compile(r"(\](?:\(|:)\s*)<(?!https?://[^\s<>\"'`]+>)")
 _SCRIPT = re.compile(r"(javascript)(?=\\?:\S)", re.IGNORECASE)
-_SCHEME = re.compile(
-    r"(\](?:\(|:)\s{0,20}(?:<|&lt;)?)(?!(?:https?|mailto)\\?:)([a-z][a-z0-9+.-]{0,30})(?=\\?:)", re.IGNORECASE
-)
+_SCHEME = re.compile(r"(\](?:\(|:)\s{0,20}(?:<|&lt;)?)(?!(?:https?|mailto)\\?:)([a-z][a-z0-9+.-]{0,30})(?=\\?:)", re.IGNORECASE)
 """The target of a link with another scheme than those of web pages and mail: `data:`, `vbscript:`, `file:` …"""
 _IMAGE = re.compile(r"!(?=\[)")
 _MATH = re.compile(

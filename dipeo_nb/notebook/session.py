@@ -81,10 +81,13 @@ class Session(RecordedRuns, ModelCalls, ProviderMethods):
         if unknown := [name for name in replaced if name not in _SERVICES]:
             known = f"It takes {', '.join(_SESSION_OPTIONS)}, and services by name: {', '.join(_SERVICES)}."
             raise ConfigurationError(
-                f"Session() has no option '{unknown[0]:.80}'.", hint=did_you_mean_option(unknown[0], (*_SESSION_OPTIONS, *_SERVICES), known)
+                f"Session() has no option '{unknown[0]:.80}'.",
+                hint=did_you_mean_option(unknown[0], (*_SESSION_OPTIONS, *_SERVICES), known),
             )
         if settings is not None and not isinstance(settings, Settings):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"settings= takes Settings, not {type(settings).__name__}.", hint="Use e.g. dp.Settings(base_dir='…').")
+            raise ConfigurationError(
+                f"settings= takes Settings, not {type(settings).__name__}.", hint="Use e.g. dp.Settings(base_dir='…')."
+            )
         settings = settings or get_settings()
         if base_dir is not None:
             if not isinstance(base_dir, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -97,9 +100,7 @@ class Session(RecordedRuns, ModelCalls, ProviderMethods):
             settings = settings.model_copy(update={"trusted_folders": (*settings.trusted_folders, settings.base_dir)})
         self.settings = settings
         self.runtime = (
-            Runtime(settings, **replaced)
-            if services is None
-            else Runtime(settings, services=replace(services, **replaced))
+            Runtime(settings, **replaced) if services is None else Runtime(settings, services=replace(services, **replaced))
         )
         self._going: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 
@@ -232,7 +233,9 @@ class Session(RecordedRuns, ModelCalls, ProviderMethods):
         document = None if diagram is None else self.load(diagram)
         if given:
             _check_missing(given, run_sync(self.runtime.recorded(found, document))[1].payload.get("variables", {}))
-        recovery = run_sync(self.runtime.recover(found, diagram=document, variables=given, answers=answers, trust=trust, allow=allow))
+        recovery = run_sync(
+            self.runtime.recover(found, diagram=document, variables=given, answers=answers, trust=trust, allow=allow)
+        )
         waiting = NotebookPrompter()
         execution = self.runtime.execution(
             recovery.prepared,
@@ -434,7 +437,9 @@ class Session(RecordedRuns, ModelCalls, ProviderMethods):
         run_sync(self.runtime.cleanup())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("A session cannot be pickled: it has keys and open files. Create one in the other process: dp.Session(base_dir).")
+        raise TypeError(
+            "A session cannot be pickled: it has keys and open files. Create one in the other process: dp.Session(base_dir)."
+        )
 
     def __enter__(self) -> Session:
         return self
@@ -455,8 +460,12 @@ def _check_missing(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> Non
             )
 
 
-_START_OPTIONS = tuple(name for name in inspect.signature(Session.start).parameters if name not in ("self", "diagram", "variables"))
-_RESUME_OPTIONS = tuple(name for name in inspect.signature(Session.resume).parameters if name not in ("self", "run_id", "variables"))
+_START_OPTIONS = tuple(
+    name for name in inspect.signature(Session.start).parameters if name not in ("self", "diagram", "variables")
+)
+_RESUME_OPTIONS = tuple(
+    name for name in inspect.signature(Session.resume).parameters if name not in ("self", "run_id", "variables")
+)
 
 
 # Where these were before, for one release.

@@ -172,7 +172,9 @@ def failure(error: Mapping[str, Any]) -> str:
     trace = error.get("traceback")
     details = f"<pre>{lines(inert(str(trace)), '&#10;')}</pre>" if trace else ""
     message = lines(shown(str(error.get("message"))))
-    return f"<section {_RAW}><p><strong>{escape(clean(error.get('type')))}</strong>{node}: {message}{hint}</p>{details}</section>"
+    return (
+        f"<section {_RAW}><p><strong>{escape(clean(error.get('type')))}</strong>{node}: {message}{hint}</p>{details}</section>"
+    )
 
 
 def conversation_table(messages: Iterable[Mapping[str, Any]]) -> str:

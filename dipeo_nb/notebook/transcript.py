@@ -77,7 +77,10 @@ class Transcript(list[Mapping[str, Any]]):
 
     @displayed
     def __repr__(self) -> str:
-        said = [f"{line(m.get('from_person_id'), 40)} → {line(m.get('to_person_id'), 40)}: {line(m.get('content'))}" for m in self[:SHOWN]]
+        said = [
+            f"{line(m.get('from_person_id'), 40)} → {line(m.get('to_person_id'), 40)}: {line(m.get('content'))}"
+            for m in self[:SHOWN]
+        ]
         return "\n".join([*said, *_more(len(self), "messages")]) or "no messages"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -106,7 +109,9 @@ class Turns(list[Mapping[str, Any]]):
         """
         rows = [{**turn, "saw": len(turn["saw"])} for turn in self]
         kinds = {"node": str, "run": int, "person": str, "memory": str, "saw": int, "prompt": str, "answer": str}
-        return dataframe([{k: None if v is None else v if kinds[k] is int else str(v) for k, v in r.items()} for r in rows], kinds)
+        return dataframe(
+            [{k: None if v is None else v if kinds[k] is int else str(v) for k, v in r.items()} for r in rows], kinds
+        )
 
     @displayed
     def _repr_html_(self) -> str:

@@ -60,7 +60,9 @@ async def _recorded(store: RunStore, run_id: str, request_id: str, text: str, *,
             after = event.seq
             if event.type is EventType.INTERACTIVE_RESPONSE and event.payload["request_id"] == request_id:
                 await store.drop_answer(run_id, request_id)
-                if (recorded := cast(InteractiveResponse, event.payload)["answer"]) != well_formed(text) and HIDDEN not in recorded:
+                if (recorded := cast(InteractiveResponse, event.payload)["answer"]) != well_formed(
+                    text
+                ) and HIDDEN not in recorded:
                     raise answered(run_id, request_id)
                 return
         await asyncio.sleep(TAKEN_POLL_S)

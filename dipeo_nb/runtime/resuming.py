@@ -51,7 +51,11 @@ async def _from_checkpoint(store: RunStore, first: Event, check: RecordCheck, re
         if not check.signatures.holds(signed):
             return 0
         state = await snapshot_state(store, run_id)
-        events = [event for seq in checkpoint.events_named(signed.payload) for event in await store.events(run_id, after=seq - 1, limit=1)]
+        events = [
+            event
+            for seq in checkpoint.events_named(signed.payload)
+            for event in await store.events(run_id, after=seq - 1, limit=1)
+        ]
         for event in (first, *events):
             check.take(event)
         if not check.holds or state.events < found.seq:

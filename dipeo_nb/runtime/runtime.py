@@ -304,9 +304,7 @@ class Runtime(InitializationMixin):
             self.services.store, self.services.clock.now(), older_than=older_than, keep=keep, status=status, dry_run=dry_run
         )
 
-    async def answer(
-        self, run_id: str, text: str, *, node: str | None = None, request_id: str | None = None
-    ) -> RunSummary:
+    async def answer(self, run_id: str, text: str, *, node: str | None = None, request_id: str | None = None) -> RunSummary:
         """Answer a question of a run, in whichever process it is executing. An interrupted run gets the answer when it is resumed.
 
         Args:
@@ -325,9 +323,7 @@ class Runtime(InitializationMixin):
         await answer_question(self.services.store, row, text, node=node, request_id=request_id)
         return row
 
-    async def replay(
-        self, run_id: str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S
-    ) -> tuple[Runtime, Replay]:
+    async def replay(self, run_id: str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S) -> tuple[Runtime, Replay]:
         """A replay of a recorded run, in a runtime of its own, so that nothing of it reaches this one's store and bus.
 
         Args:

@@ -33,12 +33,18 @@ def parts_of(found: Closure) -> tuple[tuple[str, str], ...]:
         digests.setdefault(f"file '{name}'", []).append(hashlib.sha256(data).hexdigest())
     if len(digests) > MOST_PARTS:
         return ()
-    return tuple(sorted((name, hashlib.sha256("".join(sorted(all_)).encode()).hexdigest()[:_DIGITS]) for name, all_ in digests.items()))
+    return tuple(
+        sorted((name, hashlib.sha256("".join(sorted(all_)).encode()).hexdigest()[:_DIGITS]) for name, all_ in digests.items())
+    )
 
 
 def powers_of(uses: Capabilities) -> tuple[str, ...]:
     """Return what a diagram may do, without details: `code`, `write report/*.md`. Models count with their service."""
-    return tuple(sorted({use.kind if use.kind in ("code", "process") else f"{use.kind} {use.what}" for use in uses if use.kind != "brings"}))
+    return tuple(
+        sorted(
+            {use.kind if use.kind in ("code", "process") else f"{use.kind} {use.what}" for use in uses if use.kind != "brings"}
+        )
+    )
 
 
 def difference(parts: Sequence[tuple[str, str]], powers: Sequence[str], found: Closure) -> str:

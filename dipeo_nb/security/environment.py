@@ -16,28 +16,30 @@ from dipeo_nb.domain.llm_providers import normalize_service
 from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError, ValidationError
 from dipeo_nb.security.folder_settings import is_trusted_folder
 
-FURTHER: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    # Language models.
-    "cohere": ("COHERE_API_KEY", "CO_API_KEY"),
-    "deepseek": ("DEEPSEEK_API_KEY",),
-    "groq": ("GROQ_API_KEY",),
-    "huggingface": ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
-    "mistral": ("MISTRAL_API_KEY",),
-    "openrouter": ("OPENROUTER_API_KEY",),
-    "perplexity": ("PERPLEXITY_API_KEY",),
-    "together": ("TOGETHER_API_KEY",),
-    "xai": ("XAI_API_KEY",),
-    # Other services.
-    "brave": ("BRAVE_API_KEY",),
-    "discord": ("DISCORD_BOT_TOKEN", "DISCORD_TOKEN"),
-    "github": ("GITHUB_TOKEN", "GH_TOKEN"),
-    "google-search": ("GOOGLE_SEARCH_API_KEY",),
-    "jira": ("JIRA_API_TOKEN",),
-    "notion": ("NOTION_API_KEY", "NOTION_TOKEN"),
-    "serper": ("SERPER_API_KEY",),
-    "slack": ("SLACK_BOT_TOKEN", "SLACK_TOKEN"),
-    "tavily": ("TAVILY_API_KEY",),
-})
+FURTHER: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        # Language models.
+        "cohere": ("COHERE_API_KEY", "CO_API_KEY"),
+        "deepseek": ("DEEPSEEK_API_KEY",),
+        "groq": ("GROQ_API_KEY",),
+        "huggingface": ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
+        "mistral": ("MISTRAL_API_KEY",),
+        "openrouter": ("OPENROUTER_API_KEY",),
+        "perplexity": ("PERPLEXITY_API_KEY",),
+        "together": ("TOGETHER_API_KEY",),
+        "xai": ("XAI_API_KEY",),
+        # Other services.
+        "brave": ("BRAVE_API_KEY",),
+        "discord": ("DISCORD_BOT_TOKEN", "DISCORD_TOKEN"),
+        "github": ("GITHUB_TOKEN", "GH_TOKEN"),
+        "google-search": ("GOOGLE_SEARCH_API_KEY",),
+        "jira": ("JIRA_API_TOKEN",),
+        "notion": ("NOTION_API_KEY", "NOTION_TOKEN"),
+        "serper": ("SERPER_API_KEY",),
+        "slack": ("SLACK_BOT_TOKEN", "SLACK_TOKEN"),
+        "tavily": ("TAVILY_API_KEY",),
+    }
+)
 """Service → variables that may hold its key, of services that are not LLM providers of this installation."""
 ALIASES = {"grok": "xai", "hf": "huggingface", "sonar": "perplexity", "command": "cohere"}
 """Further spellings of services, beyond those of diagrams (`domain.enums.SERVICE_ALIASES`)."""

@@ -208,9 +208,7 @@ class APIKeyService:
             if name not in keys:  # deleted in between
                 raise not_found(key_id)
             given = {"label": label, "service": service, "secret": secret}
-            keys[name] = new = replace(
-                keys[name], **{field: value for field, value in given.items() if value is not None}
-            )
+            keys[name] = new = replace(keys[name], **{field: value for field, value in given.items() if value is not None})
         return _row(store, name, new)
 
     def _delete(self, key_id: str) -> None:
@@ -229,8 +227,7 @@ class APIKeyService:
 
 
 class APIKeyChain:
-    """`APIKeyPort` over several sources: a key comes from the first that has it; changes go to the last that accepts keys.
-    """
+    """`APIKeyPort` over several sources: a key comes from the first that has it; changes go to the last that accepts keys."""
 
     def __init__(self, *sources: APIKeyPort) -> None:
         if not sources:

@@ -107,7 +107,9 @@ class Trust:
             return Decision(Level.TRUSTED, found, Capabilities(found.uses | granted))
         if isinstance(say, str):
             if not hmac.compare_digest(say.strip().lower().encode(), found.code.encode()):
-                raise self._refused(document, found, found.uses, f"'{document.name}' is not what the code {say[:40]!r} was given for")
+                raise self._refused(
+                    document, found, found.uses, f"'{document.name}' is not what the code {say[:40]!r} was given for"
+                )
             if by:
                 self.remember(found, by=by)
             return Decision(Level.TRUSTED, found, Capabilities(found.uses | granted))
@@ -124,7 +126,11 @@ class Trust:
                 what = f"has changed since you approved it: {difference(earlier.parts, earlier.powers, found)}"
             besides = "" if allow is None else granting(Capabilities(missing).of(*get_args(Kind)))
             raise self._refused(
-                document, found, Capabilities(missing) if allow is not None else found.uses, f"'{document.name}' {what}", besides
+                document,
+                found,
+                Capabilities(missing) if allow is not None else found.uses,
+                f"'{document.name}' {what}",
+                besides,
             )
         return Decision(Level.GUEST, found, granted)
 
@@ -193,7 +199,7 @@ class Trust:
                 waiting = pending_settings(folder, settings=self._settings)
         return TrustError(
             f"{why}{f' ({place})' if place else ''}.",
-            hint=f"Read it (dipeo-nb inspect {name}). Then approve exactly this: --pin {found.code} (trust=\"{found.code}\"), "
+            hint=f'Read it (dipeo-nb inspect {name}). Then approve exactly this: --pin {found.code} (trust="{found.code}"), '
             f"remembered: --trust (trust=True){trusted}{f'; or allow that, too: {besides}' if besides else ''}.",
             lines=tuple(uses.listing()),
             uses=uses.report(),
@@ -292,7 +298,8 @@ class Trust:
             raise ValidationError(f"There is no folder {folder}.", hint="Name a folder, or a diagram.")
         if _open_to_others(folder, folder):
             raise ValidationError(
-                f"All users of this machine may write into {folder}, so its contents cannot be trusted.", hint=f'chmod o-w "{folder}"'
+                f"All users of this machine may write into {folder}, so its contents cannot be trusted.",
+                hint=f'chmod o-w "{folder}"',
             )
         approve_settings(folder, settings=self._settings, shown=shown)
         self.store.add(FolderTrust(path=str(folder), inode=folder.stat().st_ino))

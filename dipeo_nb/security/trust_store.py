@@ -106,9 +106,7 @@ class Declined:
 
 Record = DiagramTrust | FolderTrust | SettingsTrust | GuestMade | Declined
 _Kind = TypeVar("_Kind", DiagramTrust, FolderTrust, SettingsTrust, GuestMade, Declined)
-_KINDS: dict[str, type[Record]] = {
-    kind.kind: kind for kind in (DiagramTrust, FolderTrust, SettingsTrust, GuestMade, Declined)
-}
+_KINDS: dict[str, type[Record]] = {kind.kind: kind for kind in (DiagramTrust, FolderTrust, SettingsTrust, GuestMade, Declined)}
 
 
 class TrustStore:
@@ -142,9 +140,7 @@ class TrustStore:
 
     def add(self, *records: Record) -> None:
         """Store a record, replacing the one with the same key; an approval replaces a refusal."""
-        self._change(
-            lambda known: [*(old for old in known if not any(_replaces(new, old) for new in records)), *records]
-        )
+        self._change(lambda known: [*(old for old in known if not any(_replaces(new, old) for new in records)), *records])
 
     def forget(self, kind: type[Record], **facts: Any) -> int:
         """Remove the records of a kind whose fields have these values; return their number."""

@@ -81,10 +81,14 @@ class RunServer:
         if origins := [o.strip().rstrip("/") for o in runtime.settings.cors_origins.split(",") if o.strip()]:
             headers = ["Authorization", "Content-Type", "Last-Event-ID"]
             methods = ["GET", "POST", "DELETE"]
-            between.append(web.Middleware(web.CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers))
+            between.append(
+                web.Middleware(web.CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers)
+            )
         self._ending = False
         # What Starlette itself refuses (unknown paths, methods) and what breaks is JSON, too.
-        self.app: Any = web.Starlette(routes=routes, middleware=between, exception_handlers={404: refused, 405: refused, 500: broken})
+        self.app: Any = web.Starlette(
+            routes=routes, middleware=between, exception_handlers={404: refused, 405: refused, 500: broken}
+        )
 
     async def initialize(self) -> None:
         """Open the runtime."""
@@ -110,11 +114,14 @@ class RunServer:
 
     def _guarded(self, handle: Any) -> Any:
         """*handle* for those who know the token; errors as JSON with the next action."""
+
         async def guarded(request: Any) -> Any:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             given = given.strip() if scheme.lower() == "bearer" else request.query_params.get("token", "")
             if not secrets.compare_digest(given.encode(), self.token.encode()):
-                hint = "Send the token that `dipeo-nb serve` printed, or has from DIPEO_SERVE_TOKEN: Authorization: Bearer TOKEN."
+                hint = (
+                    "Send the token that `dipeo-nb serve` printed, or has from DIPEO_SERVE_TOKEN: Authorization: Bearer TOKEN."
+                )
                 return web.JSONResponse({"error": {"message": "The token is missing or wrong.", "hint": hint}}, 401)
             try:
                 return await handle(request)
@@ -174,7 +181,9 @@ class RunServer:
 
     def _check_open(self) -> None:
         if self._ending:
-            raise UserError("The server is shutting down; it starts no more runs.", hint="Start the server again.", cause="ending")
+            raise UserError(
+                "The server is shutting down; it starts no more runs.", hint="Start the server again.", cause="ending"
+            )
 
     def _begin(self, execution: Execution) -> None:
         self._check_open()
@@ -258,7 +267,8 @@ class RunServer:
         run_id = await self._known(request)
         if run_id not in self._going:
             raise UserError(
-                f"Run {run_id} is not running here.", hint="See GET /runs for its state; POST /runs/ID/resume continues it.",
+                f"Run {run_id} is not running here.",
+                hint="See GET /runs for its state; POST /runs/ID/resume continues it.",
                 cause="elsewhere",
             )
         return self._going[run_id]
@@ -270,7 +280,9 @@ class RunServer:
         run_id = await self._known(request)
         last = request.headers.get("last-event-id") or request.query_params.get("after", "0")
         if not last.isascii() or not last.isdecimal() or int(last[:20]) > LAST_SEQ:
-            raise UserError(f"'{shorten(last)}' is not the number of an event.", hint="Use ?after=SEQ, with the last seq you have.")
+            raise UserError(
+                f"'{shorten(last)}' is not the number of an event.", hint="Use ?after=SEQ, with the last seq you have."
+            )
         if run_id not in self._going:
             row = await self.runtime.services.store.run(run_id)
             if row is not None and row.status != Status.RUNNING and row.events <= int(last):
@@ -283,7 +295,6 @@ class RunServer:
             async for event in events:
                 yield frame(event)
                 sent += 1
-                if not sent % FRAMES:  # neither the log nor a disconnected client makes us wait, and other requests need their turn
+                # neither the log nor a disconnected client makes us wait, and other requests need their turn
+                if not sent % FRAMES:
                     await asyncio.sleep(0)
-
-

@@ -63,7 +63,9 @@ async def read_body(request: Any) -> bytes:
             body += piece
             if len(body) > BODY_LIMIT:
                 raise UserError(
-                    f"The request has more than {BODY_LIMIT:,} bytes.", hint="Send less; put data into files.", cause="too_large"
+                    f"The request has more than {BODY_LIMIT:,} bytes.",
+                    hint="Send less; put data into files.",
+                    cause="too_large",
                 )
     except web.ClientDisconnect:  # an answer that is never read, instead of a traceback in the log
         raise UserError("The request ended before its body did.", hint="Send it again.") from None

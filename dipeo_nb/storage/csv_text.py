@@ -169,9 +169,7 @@ def _checked(table: _Table, cells: list[Any], path: str) -> str:
     except csv.Error:
         read = []
     if read != [wanted]:
-        raise _does_not_fit(
-            path, "the way it is written cannot hold these cells", "Remove the blanks after delimiters."
-        )
+        raise _does_not_fit(path, "the way it is written cannot hold these cells", "Remove the blanks after delimiters.")
     return line
 
 

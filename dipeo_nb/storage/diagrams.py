@@ -93,7 +93,9 @@ class DiagramService(InitializationMixin, LoggingMixin, ValidationMixin, Diagram
 
     def __init__(self, storage: FileSystemPort | None = None, converter: DiagramConverterService | None = None) -> None:
         super().__init__()
-        self.storage: LocalFileSystemAdapter | FileSystemPort = LocalFileSystemAdapter.of(get_settings()) if storage is None else storage
+        self.storage: LocalFileSystemAdapter | FileSystemPort = (
+            LocalFileSystemAdapter.of(get_settings()) if storage is None else storage
+        )
         self.converter: DiagramConverterService = DiagramConverterService() if converter is None else converter
 
     async def initialize(self) -> None:

@@ -170,8 +170,7 @@ class InMemoryFileSystem:
 
     def _is_folder(self, target: Path) -> bool:
         return target == self._base or (
-            any(p == target or target in p.parents for p in (*self._folders, *self._files))
-            and (target not in self._files)
+            any(p == target or target in p.parents for p in (*self._folders, *self._files)) and (target not in self._files)
         )
 
 

@@ -74,9 +74,7 @@ class RedisConversationRepository:
         """Close the connections."""
         await self._server.close()
 
-    async def add_message(
-        self, message: Message, execution_id: str | None = None, node_id: str | None = None
-    ) -> Message:
+    async def add_message(self, message: Message, execution_id: str | None = None, node_id: str | None = None) -> Message:
         kept = await kept_form(message, execution_id, node_id)
         execution = _execution(execution_id)
         text = json.dumps(encoded(kept), ensure_ascii=False)

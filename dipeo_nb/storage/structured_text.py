@@ -28,7 +28,6 @@ except ImportError:  # PyYAML built without libyaml: slower, the same values
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
 
-
 class _StepwiseLoader(Composer, _Loader):  # pyright: ignore[reportGeneralTypeIssues]
     """Makes the nodes of a text one by one in Python, from the events of libyaml, whose own composer holds the interpreter (and
     with it the event loop) for the whole text."""
@@ -72,9 +71,7 @@ def json_value(text: str, path: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ValidationError(
-            f"'{path}' is not JSON: {error}.", hint="Correct the file, or set format: text."
-        ) from None
+        raise ValidationError(f"'{path}' is not JSON: {error}.", hint="Correct the file, or set format: text.") from None
     except RecursionError:
         raise _too_deep(path) from None
 
@@ -88,7 +85,9 @@ def yaml_value(text: str, path: str) -> Any:
     """
     value = yaml_native(text, path)
     try:
-        plain = json.dumps(value, default=str) if len(text) <= QUICK else "".join(json.JSONEncoder(default=str).iterencode(value))
+        plain = (
+            json.dumps(value, default=str) if len(text) <= QUICK else "".join(json.JSONEncoder(default=str).iterencode(value))
+        )
         return json.loads(plain) if len(plain) <= QUICK else stepwise_json.loads(plain)
     except (TypeError, ValueError) as error:
         raise ValidationError(f"'{path}' is YAML that JSON cannot represent: {error}.", hint="Correct the file.") from None
@@ -110,13 +109,9 @@ def yaml_native(text: str, path: str) -> Any:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise ValidationError(
-            f"'{path}' is not YAML: {error}.", hint="Correct the file, or set format: text."
-        ) from None
+        raise ValidationError(f"'{path}' is not YAML: {error}.", hint="Correct the file, or set format: text.") from None
     except (ValueError, TypeError) as error:  # a date such as 2026-99-99, or a structure as a key
-        raise ValidationError(
-            f"'{path}' is not YAML: {error}.", hint="Correct the file, or set format: text."
-        ) from None
+        raise ValidationError(f"'{path}' is not YAML: {error}.", hint="Correct the file, or set format: text.") from None
     except RecursionError:
         raise _too_deep(path) from None
 
@@ -190,7 +185,9 @@ def json_text(value: Any, path: str) -> str:
 def json_line(value: Any, path: str) -> str:
     """Serialize a value as JSON in one line. Same errors as `json_text`."""
     text = json_text(value, path)
-    return text if "\n" not in text else _compact(text) if len(text) > stepwise_json.LARGE else to_json(from_json(text)).decode()
+    return (
+        text if "\n" not in text else _compact(text) if len(text) > stepwise_json.LARGE else to_json(from_json(text)).decode()
+    )
 
 
 def _written(value: Any) -> str:
@@ -381,9 +378,7 @@ def with_yaml_scalar(text: str, steps: list[str | int], value: Any, path: str) -
     for step in steps:
         if isinstance(node, yaml.MappingNode):
             node = next((v for k, v in node.value if k.value == str(step)), None)
-        elif (
-            isinstance(node, yaml.SequenceNode) and isinstance(step, int) and -len(node.value) <= step < len(node.value)
-        ):
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and -len(node.value) <= step < len(node.value):
             node = node.value[step]
         else:
             return None

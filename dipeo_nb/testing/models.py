@@ -128,9 +128,7 @@ class FailingClient(ScriptedClient):
     """A model that raises *error* for the first *times* calls (for every call by default), then answers *answer*."""
 
     def __init__(self, error: LLMError | None = None, times: int | None = None, answer: Answer = "ok") -> None:
-        error = error or ProviderError(
-            "The model fails on purpose.", hint="It is a FailingClient.", provider=self.provider
-        )
+        error = error or ProviderError("The model fails on purpose.", hint="It is a FailingClient.", provider=self.provider)
         super().__init__([error] if times is None else [*[error] * times, answer])
 
 

@@ -137,13 +137,9 @@ def check(
             f"{contract.__name__} has no option {', '.join(unknown)}.", hint=f"It has: {', '.join(_options(contract))}."
         )
     names = _promises(contract)
-    wanted = {
-        name if name.startswith("test_") else f"test_{name}" for name in ([only] if isinstance(only, str) else only)
-    }
+    wanted = {name if name.startswith("test_") else f"test_{name}" for name in ([only] if isinstance(only, str) else only)}
     if unknown := sorted(wanted - set(names)):
-        raise ValidationError(
-            f"{contract.__name__} has no promise {', '.join(unknown)}.", hint=f"It has: {', '.join(names)}."
-        )
+        raise ValidationError(f"{contract.__name__} has no promise {', '.join(unknown)}.", hint=f"It has: {', '.join(names)}.")
     chosen = [name for name in names if not wanted or name in wanted]
     with _provoked():
         return Report(contract.__name__, tuple(_outcome(contract, name, changes) for name in chosen))

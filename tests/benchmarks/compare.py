@@ -63,7 +63,9 @@ def _checked_out(stack: ExitStack, commit: str) -> Path:
     subprocess.run(["git", "worktree", "add", "--detach", "--quiet", tree, commit], cwd=ROOT, check=True)
     stack.callback(subprocess.run, ["git", "worktree", "remove", "--force", tree], cwd=ROOT, check=False)
     for folder in ("benchmarks", "support"):
-        shutil.copytree(ROOT / "tests" / folder, tree / "tests" / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "tests" / folder, tree / "tests" / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
     return tree
 
 

@@ -65,7 +65,8 @@ def loops_of(nodes: int) -> str:
     last = "Start"
     for n in range((nodes - 1) // 3):
         lines += [
-            f"- {{label: {name}{n}, type: person_job, person: Ada, default_prompt: Go on as {n}., max_iteration: 2}}" for name in "AB"
+            f"- {{label: {name}{n}, type: person_job, person: Ada, default_prompt: Go on as {n}., max_iteration: 2}}"
+            for name in "AB"
         ]
         lines.append(f"- {{label: C{n}, type: condition, condition_type: detect_max_iterations}}")
         arrows += [f"- {{from: {last}, to: A{n}}}", f"- {{from: A{n}, to: B{n}}}", f"- {{from: B{n}, to: C{n}}}"]

@@ -63,7 +63,13 @@ def row(title: str, ours: Make, goal: float, **peers: Make) -> Row:
 
 
 ROWS = [
-    row("import dipeo_nb", process("-c", "import dipeo_nb"), 150, langgraph=imports("langgraph.graph"), burr=imports("burr.core")),
+    row(
+        "import dipeo_nb",
+        process("-c", "import dipeo_nb"),
+        150,
+        langgraph=imports("langgraph.graph"),
+        burr=imports("burr.core"),
+    ),
     row("first dp.load", process("-c", f"import dipeo_nb as dp; dp.load('{FILE}')"), 120),
     row("dipeo-nb --help", cli("--help"), 200),
     row("dipeo-nb validate FILE", cli("validate", FILE), 200),

@@ -39,9 +39,7 @@ def page(chrome: Browser) -> Iterator[Page]:
     opened.on(
         "request",
         lambda r: (
-            None
-            if r.url.startswith(("http://127.0.0.1", "data:", "blob:", "ws://127.0.0.1"))
-            else strangers.append(r.url)
+            None if r.url.startswith(("http://127.0.0.1", "data:", "blob:", "ws://127.0.0.1")) else strangers.append(r.url)
         ),
     )
     yield opened

@@ -40,8 +40,7 @@ def chain(count: int) -> DomainDiagram:
 def show(page: Page, diagram: DomainDiagram, width: int, theme: str = "light") -> None:
     """The live view of a run in a cell of this width, in a theme of Lab."""
     nodes = {
-        n.id: ["completed" if i < 3 else "running" if i == 3 else "pending", int(i < 3)]
-        for i, n in enumerate(diagram.nodes)
+        n.id: ["completed" if i < 3 else "running" if i == 3 else "pending", int(i < 3)] for i, n in enumerate(diagram.nodes)
     }
     run = {
         "name": "Demo",

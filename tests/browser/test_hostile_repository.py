@@ -45,7 +45,10 @@ def desk(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Iterator[La
         monkeypatch.delenv(name)
     before = repository.snapshot()
     place = repository.outside.parent
-    started = Lab(repository.folder, {"XDG_CONFIG_HOME": str(place / "config"), "DIPEO_DATA_DIR": str(place / "mine"), "DIPEO_KEYS_STORE": "file"})
+    started = Lab(
+        repository.folder,
+        {"XDG_CONFIG_HOME": str(place / "config"), "DIPEO_DATA_DIR": str(place / "mine"), "DIPEO_KEYS_STORE": "file"},
+    )
     try:
         yield started
     finally:
@@ -74,7 +77,10 @@ def test_its_diagrams_are_looked_at_and_run(desk: Lab, repository: Repository, p
     sources = [cell.replace("RUN_ID", repr(repository.run_id)).replace("HIDDEN_NAME", repr(HIDDEN_NAME)) for cell in CELLS]
     name = "mine.ipynb"
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources], metadata=metadata), repository.folder / name)
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources], metadata=metadata),
+        repository.folder / name,
+    )
     notebook: Notebook = desk.open(page, name)
     for number in range(len(CELLS)):
         notebook.run_cell(number)

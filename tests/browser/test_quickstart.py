@@ -150,9 +150,7 @@ def test_live_view_streams_and_stops(desk: Desk, page: Page, shots: Path):
         notebook.theme(theme)
         page.screenshot(path=shots / f"live-{theme}.png")
     before = len(view.locator(".dipeo-text").inner_text())
-    page.wait_for_function(
-        "n => document.querySelector('.dipeo-text').textContent.length > n", arg=before
-    )
+    page.wait_for_function("n => document.querySelector('.dipeo-text').textContent.length > n", arg=before)
     view.get_by_role("button", name="Stop").click()
     picture(notebook, 1, "aborted")
     expect(notebook.output(1)).to_contain_text("stopped by the user")
@@ -277,7 +275,9 @@ def test_the_end_of_a_question_releases_the_waiting_cell(desk: Desk, wait: str, 
 def test_no_input_box_outlives_its_question(desk: Desk, page: Page, shots: Path):
     """Without a view a cell asks in the notebook's own input boxes. One whose question is over goes, with a word why, whoever ended
     it; the next question of the cell gets its answer; what is typed meanwhile is no command of the notebook."""
-    timed = QUESTION.replace('name?"}', 'name?", timeout: 2}') + """
+    timed = (
+        QUESTION.replace('name?"}', 'name?", timeout: 2}')
+        + """
 for _ in range(2):
     try:
         dp.run(diagram, view=False)
@@ -285,6 +285,7 @@ for _ in range(2):
         print('ended:', type(error).__name__)
 print('got', dp.run(diagram.set('nodes.name.prompt', 'Which city?').set('nodes.name.timeout', 300), view=False).output)
 """
+    )
     stopped = """
 import threading
 run = dp.start(diagram.set('nodes.name.timeout', 300), view=False)

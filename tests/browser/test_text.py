@@ -65,7 +65,9 @@ def test_dollars_in_tables_and_answers(notebook: Notebook, page: Page, shots: Pa
     makes nothing wider than the page."""
     chat = notebook.output(len(TABLES) + 1).first
     expect(chat.locator("mjx-container")).to_have_count(3)
-    expect(chat).to_contain_text("The basic plan costs $5 a month and the big one $10; run echo $HOME and $PATH, df$x + df$y, US$5.")
+    expect(chat).to_contain_text(
+        "The basic plan costs $5 a month and the big one $10; run echo $HOME and $PATH, df$x + df$y, US$5."
+    )
     expect(chat).to_contain_text("and red.")
     for number, what in enumerate(TABLES, 1):
         output = notebook.output(number).last

@@ -115,9 +115,7 @@ def test_two_processes_write_and_a_third_reads(kind: str, tmp_path: Path, reques
     command = [sys.executable, "-c", WRITER, kind, place, prefix]
     writers = [subprocess.Popen([*command, own], cwd=ROOT) for own in ("ann", "cyd")]
     assert [writer.wait(60) for writer in writers] == [0, 0]
-    durable = (
-        SqliteConversationRepository(place) if kind == "sqlite" else RedisConversationRepository(place, prefix=prefix)
-    )
+    durable = SqliteConversationRepository(place) if kind == "sqlite" else RedisConversationRepository(place, prefix=prefix)
     kept = run_sync(durable.get_messages("run"))
     run_sync(durable.cleanup())
     assert len(kept) == 400

@@ -205,7 +205,9 @@ def test_an_option_is_sent_or_refused(service: str, name: str):
         assert player.sent[-1] != plain
 
 
-@pytest.mark.parametrize("schema", [{"type": "objekt"}, {"$ref": "#/$defs/No"}, {"$ref": "https://example.com/x"}, {"a": object()}], ids=str)
+@pytest.mark.parametrize(
+    "schema", [{"type": "objekt"}, {"$ref": "#/$defs/No"}, {"$ref": "https://example.com/x"}, {"a": object()}], ids=str
+)
 def test_a_schema_that_is_none_is_refused_before_the_call(service: str, schema: Any):
     with playing(service) as player:
         with pytest.raises(ValidationError) as caught:
@@ -237,7 +239,9 @@ def test_the_time_limit_begins_once_the_package_is_loaded(service: str, monkeypa
             load = module.load_sdk
 
             def loaded() -> Any:
-                order.append("load" if threading.current_thread() is threading.main_thread() or _on_a_loop() else "load in a thread")
+                order.append(
+                    "load" if threading.current_thread() is threading.main_thread() or _on_a_loop() else "load in a thread"
+                )
                 return load()
 
             monkeypatch.setattr(module, "load_sdk", loaded)

@@ -73,9 +73,7 @@ def on_a_wire(wire: Any) -> Callable[[], contextlib.AbstractContextManager[MADE]
 
         with wire.server(say) as server:
             address = server.url.removesuffix("/v1") + wire.path
-            config = AdapterConfig(
-                provider_type=wire.service, model=wire.model, base_url=address, api_key=SecretStr("sk-test")
-            )
+            config = AdapterConfig(provider_type=wire.service, model=wire.model, base_url=address, api_key=SecretStr("sk-test"))
             yield lambda: providers.create(config, settings_with())
 
     return made

@@ -55,9 +55,7 @@ def service_for(wire: Any, url: str, **settings: Any) -> LLMService:
     return LLMService(chosen, EnvironmentAPIKeyService(chosen), retries=RetryConfig(initial_delay=0.01))
 
 
-def using(
-    wire: Any, server: ScriptedServer, work: Callable[[LLMService], Coroutine[Any, Any, T]], **settings: Any
-) -> T:
+def using(wire: Any, server: ScriptedServer, work: Callable[[LLMService], Coroutine[Any, Any, T]], **settings: Any) -> T:
     """The result of *work* on a service whose provider is *server*."""
 
     async def go() -> T:

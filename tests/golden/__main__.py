@@ -7,7 +7,9 @@ import sys
 
 PATH = os.environ.get("PATH", os.defpath)
 os.environ.clear()  # before anything is imported that reads it: nothing of the user counts
-os.environ.update(PATH=PATH, COLUMNS="100", TERMINAL_WIDTH="100", LINES="40", TERM="dumb", NO_COLOR="1", LANG="C.UTF-8", TZ="UTC")
+os.environ.update(
+    PATH=PATH, COLUMNS="100", TERMINAL_WIDTH="100", LINES="40", TERM="dumb", NO_COLOR="1", LANG="C.UTF-8", TZ="UTC"
+)
 
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment] - jsonschema would take seconds to load what some environments have
 import argparse  # noqa: E402
@@ -22,7 +24,9 @@ from tests.support.no_egress import loopback  # noqa: E402
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.golden", description="Write the goldens anew.")
     parser.add_argument("folder", nargs="?", type=Path, help="Record the diagrams of this folder instead, in one file.")
-    parser.add_argument("--out", type=Path, help="The file of FOLDER; without FOLDER, a folder to write to instead of tests/golden.")
+    parser.add_argument(
+        "--out", type=Path, help="The file of FOLDER; without FOLDER, a folder to write to instead of tests/golden."
+    )
     arguments = parser.parse_args()
     loopback.only()
     with clock.on(date(2026, 6, 1)):
@@ -31,7 +35,11 @@ def main() -> int:
                 parser.error("give a folder that exists, and --out FILE")
             folder, out = arguments.folder.resolve(), arguments.out.resolve()
             texts = cases.texts_of(folder)
-            parts = {"runs": cases.diagrams(texts, folder), "findings": cases.findings(folder), "drawings": cases.drawings(texts)}
+            parts = {
+                "runs": cases.diagrams(texts, folder),
+                "findings": cases.findings(folder),
+                "drawings": cases.drawings(texts),
+            }
             found = {f"{name} of {case}": text for name, part in parts.items() for case, text in part.items()}
             out.write_text(written(found), encoding="utf-8")
             print(f"Written: {arguments.out}", file=sys.stderr)

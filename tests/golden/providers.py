@@ -25,7 +25,14 @@ def example(name: str, parameter: Parameter) -> Any:
     if name == "method":
         return "conversations.history"
     number = parameter.minimum or 7
-    values = {"integer": int(number), "number": 1.5, "boolean": True, "array": ["x", {"y": TEXT}], "object": {"k": TEXT}, "any": TEXT}
+    values = {
+        "integer": int(number),
+        "number": 1.5,
+        "boolean": True,
+        "array": ["x", {"y": TEXT}],
+        "object": {"k": TEXT},
+        "any": TEXT,
+    }
     if parameter.items is not None:
         return ["x"]
     return values.get(parameter.type, TEXT)
@@ -43,7 +50,11 @@ def request(name: str, operation: Operation, values: dict[str, Any]) -> dict[str
     return {
         "request": f"{sent.method} {sent.address}",
         "headers": dict(sent.headers),
-        **({} if content is None else {"body": json.loads(content) if str(sent.headers.get("Content-Type")).endswith("json") else content}),
+        **(
+            {}
+            if content is None
+            else {"body": json.loads(content) if str(sent.headers.get("Content-Type")).endswith("json") else content}
+        ),
     }
 
 
@@ -63,7 +74,11 @@ def requests() -> dict[str, Any]:
             if operation.steps is not None:
                 found[key] = {"effect": operation.effective, "steps": operation.steps}
                 continue
-            found[key] = {"effect": operation.effective, "all": request(name, operation, everything), "required": request(name, operation, required)}
+            found[key] = {
+                "effect": operation.effective,
+                "all": request(name, operation, everything),
+                "required": request(name, operation, required),
+            }
     return found
 
 

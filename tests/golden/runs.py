@@ -17,7 +17,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Clock, HTTPPort, HTTPResponse, InteractionPort, Question
 from dipeo_nb.errors import IntegrationError, UserError
-from dipeo_nb.events.memory import InMemoryEventBus
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import measure, summarize
 from dipeo_nb.execution.recovery import recovered, reusable

@@ -146,7 +146,15 @@ def test_not_yaml(text: str, place: tuple[int, int] | None) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"nodes": [1,', "{'nodes': []}", '{"nodes": NaN}', '{"a": 1} x', '{"n": ' + "9" * 5000 + "}", '{"nodes": "\\ud800"}', "nodes: []"],
+    [
+        '{"nodes": [1,',
+        "{'nodes': []}",
+        '{"nodes": NaN}',
+        '{"a": 1} x',
+        '{"n": ' + "9" * 5000 + "}",
+        '{"nodes": "\\ud800"}',
+        "nodes: []",
+    ],
 )
 def test_not_json(tmp_path: Path, text: str) -> None:
     """A .json file has to be JSON."""
@@ -209,13 +217,18 @@ def test_deep_nesting(text: str) -> None:
 
 def test_duplicate_keys_are_a_warning_with_a_place() -> None:
     """The last one counts, in YAML and in JSON."""
-    for text, place in (("version: light\nnodes:\n- label: A\n  type: start\n  label: B\n", (5, 3)), ('{"version": "light",\n "nodes": [{"label": "A", "type": "start", "label": "B"}]}', (2, 44))):
+    for text, place in (
+        ("version: light\nnodes:\n- label: A\n  type: start\n  label: B\n", (5, 3)),
+        ('{"version": "light",\n "nodes": [{"label": "A", "type": "start", "label": "B"}]}', (2, 44)),
+    ):
         diagram = load_text(text)
         assert [n.label for n in diagram.nodes] == ["B"]
         assert [(d.code, d.line, d.column) for d in diagram.diagnostics] == [("duplicate-key", *place)]
 
 
-@pytest.mark.parametrize("node", [{"label": ["x"], "type": "db"}, {"label": "A", "type": ["db"]}, {"label": "A", "type": "db", "props": "x"}])
+@pytest.mark.parametrize(
+    "node", [{"label": ["x"], "type": "db"}, {"label": "A", "type": ["db"]}, {"label": "A", "type": "db", "props": "x"}]
+)
 def test_wrong_types_in_a_node_are_errors_with_a_place(node: dict[str, Any]) -> None:
     """The diagram loads, so that it can be shown, and cannot run."""
     diagram = load_text(json.dumps({"version": "light", "nodes": [node]}))
@@ -245,7 +258,9 @@ def test_data_that_is_not_plain() -> None:
     for bad in (cyclic, {"nodes": [{"label": object()}]}, {"nodes": [float("inf")]}):
         with pytest.raises(ValidationError, match="plain data"):
             load(bad)
-    diagram = load({"nodes": [{"label": "A", "type": "start", "custom_data": {"d": date(2025, 1, 2), "t": (1, 2)}}], "connections": []})
+    diagram = load(
+        {"nodes": [{"label": "A", "type": "start", "custom_data": {"d": date(2025, 1, 2), "t": (1, 2)}}], "connections": []}
+    )
     assert diagram.nodes[0].data["custom_data"] == {"d": "2025-01-02", "t": [1, 2]}
 
 
@@ -259,17 +274,35 @@ def test_strange_names(name: str) -> None:
 def test_many_bad_references_stay_quick() -> None:
     """Two thousand connections to nowhere among two thousand nodes take seconds at most, and one error each."""
     nodes = [{"label": f"Node number {i}", "type": "db"} for i in range(2000)]
-    text = json.dumps({"version": "light", "nodes": nodes, "connections": [{"from": f"Nod number {i}", "to": "x_" * 50} for i in range(2000)]})
+    text = json.dumps(
+        {"version": "light", "nodes": nodes, "connections": [{"from": f"Nod number {i}", "to": "x_" * 50} for i in range(2000)]}
+    )
     with cpu_within(20):
         diagram = load_text(text)
     assert len(diagram.diagnostics) == 4000
 
 
-yamlish = st.lists(st.sampled_from([*"ab:-[]{}&*!|>'\"#\n \t%@,?0.1~<", "nodes:", "- label: A\n", "version: light\n", "connections:\n", "flow:\n", "\ud7ff", "\x85"]), max_size=80).map("".join)
+yamlish = st.lists(
+    st.sampled_from(
+        [
+            *"ab:-[]{}&*!|>'\"#\n \t%@,?0.1~<",
+            "nodes:",
+            "- label: A\n",
+            "version: light\n",
+            "connections:\n",
+            "flow:\n",
+            "\ud7ff",
+            "\x85",
+        ]
+    ),
+    max_size=80,
+).map("".join)
 
 
 @settings(max_examples=300, deadline=None)
-@given(text=yamlish | yamlish.map(lambda t: GOOD + t) | yamlish.map(lambda t: "version: readable\nnodes:\n- A: {}\nflow:\n- " + t))
+@given(
+    text=yamlish | yamlish.map(lambda t: GOOD + t) | yamlish.map(lambda t: "version: readable\nnodes:\n- A: {}\nflow:\n- " + t)
+)
 def test_any_text_loads_or_is_a_users_error(text: str) -> None:
     """Whatever the text, there is a diagram whose findings can be read, or one error of ours."""
     try:

@@ -120,9 +120,7 @@ def test_keys_of_an_item_are_names(tmp_path: Path):
     assert prompts(llm) == ["EU tea 0/2 x", "US jam 1/2 x"] * 2
 
 
-@pytest.mark.parametrize(
-    "items", [[{"default": {"path": "a"}}, {"default": {"path": "b"}}], [{"path": "a"}, {"path": "b"}]]
-)
+@pytest.mark.parametrize("items", [[{"default": {"path": "a"}}, {"default": {"path": "b"}}], [{"path": "a"}, {"path": "b"}]])
 def test_code_reads_what_was_passed_under_the_start_nodes_output(tmp_path: Path, items: list[Any]):
     """`inputs["default"]` is all that the start node hands on, and its key `default` is the item; the name `default` is, too."""
     code = "result = [inputs['default']['default']['path'], default['path'], path]"
@@ -288,9 +286,7 @@ class Flaky:
 def test_retries_of_a_person_ask_again_only_what_failed(tmp_path: Path):
     """In the running process; every answer is paid and remembered once; what still fails at the end is reported."""
     model = Flaky({"1": 1, "2": 9})
-    batch = asking(
-        "{{ default }}", batch=True, retries=2, retry_delay=0.001, batch_parallel=False, memorize_to="ALL_MESSAGES"
-    )
+    batch = asking("{{ default }}", batch=True, retries=2, retry_delay=0.001, batch_parallel=False, memorize_to="ALL_MESSAGES")
     llm = ScriptedClient(model)
     with Session(tmp_path, llm=llm) as dp:
         run = dp.run(diagram(batch), inputs={"items": ["0", "1", "2", "3"]}, view=False)
@@ -404,9 +400,7 @@ def test_stop_in_the_middle_of_a_batch(tmp_path: Path, kind: str):
     llm = SlowClient(echo, delay=0.005)
     one = asking("{{ default }}")
     batch = (
-        {**one, "batch": True, "max_concurrent": 2}
-        if kind == "person"
-        else nested(diagram(one), batch=True, max_concurrent=2)
+        {**one, "batch": True, "max_concurrent": 2} if kind == "person" else nested(diagram(one), batch=True, max_concurrent=2)
     )
     with Session(tmp_path, llm=llm) as dp:
         run = dp.start(diagram(batch), inputs={"items": [str(i) for i in range(12)]}, view=False)
@@ -562,9 +556,7 @@ def test_any_batch_does_each_item_once(
             if run.status == Status.COMPLETED:  # a person's batch reports what failed to the end, and is complete
                 body = run.result().output
                 assert [r["output"] for r in body["results"]] == [expected[r["index"]] for r in body["results"]]
-                assert {e["index"] for e in body["errors"]} | {r["index"] for r in body["results"]} == set(
-                    range(len(failures))
-                )
+                assert {e["index"] for e in body["errors"]} | {r["index"] for r in body["results"]} == set(range(len(failures)))
                 assert all(model.asked[str(e["index"])] > retries for e in body["errors"])
                 return
             run = run.resume(view=False)

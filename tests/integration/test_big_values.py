@@ -52,9 +52,7 @@ keys = st.text(max_size=4) | st.just("$blob")
 values = st.recursive(
     scalars,
     lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(keys, inner, max_size=3)
-        | st.just("$blob").map(lambda k: {k: "x"})
+        st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=3) | st.just("$blob").map(lambda k: {k: "x"})
     ),
     max_leaves=12,
 )
@@ -292,9 +290,7 @@ def test_a_process_of_the_version_before_goes_on_writing(tmp_path: Path):
     older = sqlite3.connect(path, isolation_level=None)
     store = SqliteRunStore(path)
     run_sync(store.initialize())
-    older.execute(
-        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", ("r", 1, "execution_started", 1.0, None, '{"diagram":"d"}')
-    )
+    older.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", ("r", 1, "execution_started", 1.0, None, '{"diagram":"d"}'))
     assert [e.payload for e in run_sync(store.events("r"))] == [{"diagram": "d"}]
     run_sync(store.cleanup())
     older.close()

@@ -234,7 +234,9 @@ def test_patterns_that_look_around_are_checked_where_they_can_be_killed() -> Non
     assert _quickly({"pattern": SLOW_PATTERN}, "a" * 40 + "!", False) is None
 
 
-@pytest.mark.parametrize("template", ["{{ big | batch(1) | list }}", "{{ bl | groupby(0) | list }}", "{{ big.translate({120: 'y'}) }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ big | batch(1) | list }}", "{{ bl | groupby(0) | list }}", "{{ big.translate({120: 'y'}) }}"]
+)
 def test_filters_that_make_much_of_little_are_not_quick(template: str) -> None:
     """They give up before they begin, so the loop is not held up."""
     with quick(), pytest.raises(NotQuickError):

@@ -216,9 +216,7 @@ ENDLESS = [(".json", "append"), (".json", "update"), (".json", "read"), (".yaml"
 
 @pytest.mark.parametrize(("suffix", "operation"), ENDLESS)
 @pytest.mark.parametrize(("end", "status"), [("node", "failed"), ("run", "failed"), ("stop", "aborted")])
-def test_limits_and_stop_end_work_on_files(
-    suffix: str, operation: str, end: str, status: str, endless: Held, tmp_path: Path
-):
+def test_limits_and_stop_end_work_on_files(suffix: str, operation: str, end: str, status: str, endless: Held, tmp_path: Path):
     """The run ends, so does the thread, and the file is the old one."""
     (tmp_path / f"x{suffix}").write_text(SUFFIX_TEXTS[suffix])
     props: dict[str, Any] = {"operation": operation, "file": f"x{suffix}"}

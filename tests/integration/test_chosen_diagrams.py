@@ -114,7 +114,11 @@ def test_the_bytes_that_were_shown_first_are_run(session: Session, base: Path) -
     change = f"open('w.py', 'w').write({marking()!r})\nreturn 1"
     path = write(
         base,
-        light(node("code_job", "First", file_path="w.py"), node("code_job", "Change", code=change), node("sub_diagram", diagram_name="{{which}}")),
+        light(
+            node("code_job", "First", file_path="w.py"),
+            node("code_job", "Change", code=change),
+            node("sub_diagram", diagram_name="{{which}}"),
+        ),
     )
     assert session.run(path, allow=ALL, which="sub/child", view=False).output == 1
     assert not (base / MARK).exists()
@@ -140,7 +144,13 @@ def test_other_entrances(session: Session, base: Path, way: str) -> None:
         case _:
             path = chosen(base, "code file")
             with pytest.raises((NotGrantedError, NodeExecutionError)) as caught:
-                session.run(path, which="sub/child", view=False, trust=True if "yes" in way else None, allow=None if "yes" in way else {"diagram": True})
+                session.run(
+                    path,
+                    which="sub/child",
+                    view=False,
+                    trust=True if "yes" in way else None,
+                    allow=None if "yes" in way else {"diagram": True},
+                )
             run_id = str(caught.value.facts.get("run_id") or session.runs()[0].run_id)
             with pytest.raises((NotGrantedError, RunError, UserError)):
                 session.resume(run_id, view=False).result()

@@ -124,7 +124,9 @@ def test_every_entry_point(heard: list[tuple[str, str]], default: tuple[str, str
     assert (stored.service, stored.model or "") in (default, (default[0], ""))
 
 
-def test_a_person_of_the_defaults_service_takes_its_model(heard: list[tuple[str, str]], default: tuple[str, str], tmp_path: Path):
+def test_a_person_of_the_defaults_service_takes_its_model(
+    heard: list[tuple[str, str]], default: tuple[str, str], tmp_path: Path
+):
     """`{service: anthropic}` under the default `anthropic:NAME`: that model, in diagrams as in chats."""
     service, model = default
     diagram = INNER.replace("Cyd: {}", f"Cyd: {{service: {service}}}")
@@ -157,9 +159,13 @@ def of_form(form: str, service: str) -> str:
 FORMS = ("light", "native", "readable")
 
 
-@pytest.mark.parametrize("default", [row for row in DEFAULTS if row[0] in ("anthropic:claude-sonnet-5", "openai:gpt-6-sol", "echo")], indirect=True)
+@pytest.mark.parametrize(
+    "default", [row for row in DEFAULTS if row[0] in ("anthropic:claude-sonnet-5", "openai:gpt-6-sol", "echo")], indirect=True
+)
 @pytest.mark.parametrize("service", NAMED)
-def test_a_service_alone_means_its_own_default(heard: list[tuple[str, str]], default: tuple[str, str], service: str, tmp_path: Path):
+def test_a_service_alone_means_its_own_default(
+    heard: list[tuple[str, str]], default: tuple[str, str], service: str, tmp_path: Path
+):
     """`{service: openai}` under the default `anthropic:NAME` is OpenAI's default model, in every form, and does not follow the default."""
     wanted = service, default[1] if service == default[0] else OWN.get(service, "")
     with dp.Session(tmp_path) as session:
@@ -186,7 +192,9 @@ def test_nothing_named_stays_nothing_named(heard: list[tuple[str, str]], default
 # The default model on and after the day of its end.
 
 
-@pytest.mark.parametrize(("day", "model", "warned"), [(10, DEFAULT_MODEL, 0), (11, DEFAULT_MODEL_AFTER, 1), (12, DEFAULT_MODEL_AFTER, 1)])
+@pytest.mark.parametrize(
+    ("day", "model", "warned"), [(10, DEFAULT_MODEL, 0), (11, DEFAULT_MODEL_AFTER, 1), (12, DEFAULT_MODEL_AFTER, 1)]
+)
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/Los_Angeles"])
 def test_openai_alone_moves_to_the_successor_with_one_warning(
     heard: list[tuple[str, str]], day: int, model: str, warned: int, zone: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -224,5 +232,11 @@ def test_answers_of_the_old_default_replay_for_the_service_alone(monkeypatch: py
         reset_settings()
         with clock.on(date(2026, 12, day)), warnings.catch_warnings(), dp.Session(tmp_path) as session:
             warnings.simplefilter("ignore")
-            said.append([session.run(diagram).output, session.llm("openai").chat("Hi", display=False).text, session.run(INNER, model="openai").output])
+            said.append(
+                [
+                    session.run(diagram).output,
+                    session.llm("openai").chat("Hi", display=False).text,
+                    session.run(INNER, model="openai").output,
+                ]
+            )
     assert said[0] == said[1]

@@ -95,13 +95,13 @@ def test_living_runs_are_refused_whole(session: Session, base: Path, capsys: pyt
     old, run = done(session), living(session)
     (child,) = session.runs(parent=run.id)
     for ids in ([run.id], [child.run_id], [old, run.id]):
-        with pytest.raises(StorageError, match="still goes on in this process") as error:
+        with pytest.raises(StorageError, match="is still running in this process") as error:
             run_sync(session.runtime.delete_runs(ids))
         assert error.value.facts["cause"] == "going_on"
     with pytest.raises(StorageError):
         session.runs().delete()
     assert main(["runs", "delete", run.id, "--base-dir", str(base)]) == 1
-    assert "still goes on" in capsys.readouterr().err
+    assert "is still running" in capsys.readouterr().err
     assert len(session.runs(nested=True)) == 4
     run.answer("yes")
     run.result(60)
@@ -119,7 +119,9 @@ def test_pruning(session: Session, base: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     connection = sqlite3.connect(base / ".dipeo/runs.db")
     with connection:
-        connection.execute("UPDATE runs SET started_at = started_at - 900000, ended_at = ended_at - 900000 WHERE run_id = ?", (ids[0],))
+        connection.execute(
+            "UPDATE runs SET started_at = started_at - 900000, ended_at = ended_at - 900000 WHERE run_id = ?", (ids[0],)
+        )
     connection.close()
     run = living(session)
     assert main(["runs", "prune", "--older-than", "10d", "--dry-run", "--base-dir", str(base)]) == 0
@@ -194,7 +196,12 @@ def test_another_process_that_writes_does_not_hold_the_loop(tmp_path: Path):
         lock.execute("BEGIN IMMEDIATE")
         works = [
             asyncio.ensure_future(work)
-            for work in (store.claim("r1"), store.put_answer("r1", "q", "yes"), store.drop_answer("r1", "p"), store.delete("gone"))
+            for work in (
+                store.claim("r1"),
+                store.put_answer("r1", "q", "yes"),
+                store.drop_answer("r1", "p"),
+                store.delete("gone"),
+            )
         ]
         done, _ = await asyncio.wait(works, timeout=0.3)
         assert not done

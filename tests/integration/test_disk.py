@@ -355,7 +355,9 @@ def test_commands_say_that_the_disk_is_full(
     monkeypatch.chdir(tmp_path)
     out = Path(words[-1])
     out.write_text("old")
-    Path("d.light.yaml").write_text("version: light\nnodes:\n- {label: s, type: start}\n- {label: e, type: endpoint}\nconnections:\n- {from: s, to: e}\n")
+    Path("d.light.yaml").write_text(
+        "version: light\nnodes:\n- {label: s, type: start}\n- {label: e, type: endpoint}\nconnections:\n- {from: s, to: e}\n"
+    )
     assert main(["run", "d.light.yaml"]) == 0
     capsys.readouterr()
     assert main(["runs", "--json"]) == 0
@@ -386,7 +388,9 @@ def filled(disk: Disk) -> Path:
     return filler
 
 
-def test_models_are_replaced_wholly_or_not_at_all(disk: Disk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_models_are_replaced_wholly_or_not_at_all(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """`models check --fix` writes into files of the user's."""
     monkeypatch.chdir(disk.path)
     path = disk.path / "d.light.yaml"

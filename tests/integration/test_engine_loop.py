@@ -60,7 +60,9 @@ def nodes() -> Iterator[None]:
         yield
 
 
-def run(plan: Plan, store: Any = None, *, watch: Callable[[Event], Any] = lambda _: None, parallelism: int = 20) -> tuple[list[Event], list[Event]]:
+def run(
+    plan: Plan, store: Any = None, *, watch: Callable[[Event], Any] = lambda _: None, parallelism: int = 20
+) -> tuple[list[Event], list[Event]]:
     """Events as stored, and as a subscriber got them."""
     seen: list[Event] = []
 
@@ -115,7 +117,10 @@ def test_numbers_have_no_gap_where_both_kinds_of_nodes_are_mixed(seed: int, dura
 def test_no_more_nodes_are_at_work_than_may_be(parallelism: int):
     """By the log, of nodes that take time and nodes that end at once, side by side."""
     names = [f"n{i}" + "x" * (i % 4) for i in range(24)]
-    nodes: dict[str, NodeSpec] = {"start": StartNode(), **{name: (TakesTime if i % 3 else AtOnce)() for i, name in enumerate(names)}}
+    nodes: dict[str, NodeSpec] = {
+        "start": StartNode(),
+        **{name: (TakesTime if i % 3 else AtOnce)() for i, name in enumerate(names)},
+    }
     events, _ = run(plan_of(nodes, [f"start -> {name}" for name in names]), parallelism=parallelism)
     at_work, most = set[str | None](), 0
     for event in events:

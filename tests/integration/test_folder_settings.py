@@ -671,9 +671,7 @@ def test_names_of_variables_in_toml_have_effect_without_a_warning(folder: Path):
     reset_settings()
     with pytest.warns(UnknownSettingWarning) as caught:
         assert (get_settings().port, get_settings().llm_timeout) == (9, 3)
-    assert [str(w.message).partition(".toml")[2] for w in caught] == [
-        ": there is no setting 'port_x'. Did you mean 'port'?"
-    ]
+    assert [str(w.message).partition(".toml")[2] for w in caught] == [": there is no setting 'port_x'. Did you mean 'port'?"]
 
 
 @pytest.mark.parametrize("folder_value", ["postgresql://u:canary1@evil.example/x", "https://h/?api_key=canary1"])

@@ -58,7 +58,11 @@ def _side_by_side(*kinds: str) -> dict[str, Any]:
             *({"label": kind, "type": kind} for kind in kinds),
             {"label": "E", "type": "endpoint"},
         ],
-        "connections": [c for kind in kinds for c in ({"from": "S", "to": kind}, {"from": kind, "to": "E", **({"label": kind} if kinds[1:] else {})})],
+        "connections": [
+            c
+            for kind in kinds
+            for c in ({"from": "S", "to": kind}, {"from": kind, "to": "E", **({"label": kind} if kinds[1:] else {})})
+        ],
     }
 
 
@@ -142,7 +146,12 @@ def test_limits_and_stop_hold_over_what_blocks(
     run.stop()
     with pytest.raises(RunAbortedError):
         run.result()
-    limited = {**diagram, "nodes": [{**n, "props": {**n.get("props", {}), "timeout": 0.1}} if "blocks" in n["label"] else n for n in diagram["nodes"]]}
+    limited = {
+        **diagram,
+        "nodes": [
+            {**n, "props": {**n.get("props", {}), "timeout": 0.1}} if "blocks" in n["label"] else n for n in diagram["nodes"]
+        ],
+    }
     with pytest.raises(NodeTimeoutError):
         session.run(limited)
     assert [row.status for row in session.runs()] == ["failed", "aborted", "failed"]

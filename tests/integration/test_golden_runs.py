@@ -28,10 +28,7 @@ def test_every_released_schema_opens(tmp_path: Path, golden: Path):
         for row in rows:
             run = dp.open_run(row.run_id)
             assert run.status == row.status
-            assert (
-                "<svg" in run._repr_mimebundle_()["text/html"]
-                or "data:image/svg" in run._repr_mimebundle_()["text/html"]
-            )
+            assert "<svg" in run._repr_mimebundle_()["text/html"] or "data:image/svg" in run._repr_mimebundle_()["text/html"]
             again = dp.replay(run, speed=float("inf"), view=False)
             again.wait(20)
             assert [e.to_wire() for e in again.events] == [e.to_wire() for e in run.events]

@@ -113,9 +113,7 @@ def test_nothing_is_shown_that_was_not_written(last: int):
         bus = session.runtime.services.bus
         bus.subscribe(lambda event: told.append((event.seq, store.stored)))
         run = session.start(TALK, trust=True, view=False)
-        display = live.LiveDisplay(
-            run.state, dp.load(TALK).model, stop=run.stop, answer=run.answer, elsewhere=lambda: False
-        )
+        display = live.LiveDisplay(run.state, dp.load(TALK).model, stop=run.stop, answer=run.answer, elsewhere=lambda: False)
         subscription = bus.subscribe(display.see, run_id=run.id)
         run.wait(30)
         display._next_log = 0.0
@@ -242,9 +240,7 @@ def test_a_stop_leaves_no_orphan(tmp_path: Path):
         run = session.start(BUSY, trust=True, view=False)
         deadline = time.monotonic() + 30
         at_work = {"Say", "Work", "Shell", "Wait", "Inside", "Ask"}
-        while {
-            run.state.label(i) for i, n in run.state.nodes.items() if n.status == "running"
-        } != at_work or processes() < 4:
+        while {run.state.label(i) for i, n in run.state.nodes.items() if n.status == "running"} != at_work or processes() < 4:
             assert time.monotonic() < deadline, run.nodes
             time.sleep(0.02)
         run.stop()

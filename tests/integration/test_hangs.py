@@ -168,7 +168,10 @@ HANGS: dict[str, tuple[str, str]] = {
         "run = session.start(ASK)\nwhile not run.question: time.sleep(0.05)\nrun.stop()\nrun.result()",
         "aborted",
     ),
-    "an event that never comes": ("session.run(diagram('waits_for_nothing').replace('type: start', 'type: start, trigger_mode: hook, hook_event: nothing'), timeout=2)", "limit of 2 s"),
+    "an event that never comes": (
+        "session.run(diagram('waits_for_nothing').replace('type: start', 'type: start, trigger_mode: hook, hook_event: nothing'), timeout=2)",
+        "limit of 2 s",
+    ),
     "SystemExit": ("session.run(diagram('exits'))", "SystemExit: 3"),
     "StopIteration": ("session.run(diagram('stops'))", "StopIteration"),
     "CancelledError": ("session.run(diagram('cancels'))", "CancelledError"),
@@ -181,7 +184,7 @@ HANGS: dict[str, tuple[str, str]] = {
             "run = session.start(ASK)\nwhile not run.question: time.sleep(0.05)\n"
             "try:\n    dp.Session(settings=session.settings).resume(run.id)\nfinally:\n    run.stop(); run.wait(10)"
         ),
-        "still goes on in this process",
+        "is still running in this process",
     ),
     "an async function that blocks": ("session.run(diagram('blocks'))", "limit of 0.3 s"),
     "the limit of a run over one that blocks": ("session.run(diagram('blocks_on'), timeout=0.3)", "limit of 0.3 s"),
@@ -227,7 +230,7 @@ HANGS: dict[str, tuple[str, str]] = {
     ),
     "a run of another process": (
         "try:\n    session.resume(elsewhere.stdout.readline().strip())\nfinally:\n    elsewhere.kill(); elsewhere.wait()",
-        "still goes on in process",
+        "is still running in process",
     ),
     "a store that is locked": (
         (
@@ -250,7 +253,10 @@ HANGS: dict[str, tuple[str, str]] = {
     ),
 }
 FINE = {
-    "an event handler that exits": ("subscribe(lambda event: sys.exit(4))\nsession.run(diagram('waits_for_nothing')).status", "completed"),
+    "an event handler that exits": (
+        "subscribe(lambda event: sys.exit(4))\nsession.run(diagram('waits_for_nothing')).status",
+        "completed",
+    ),
     "answered from another thread": (
         (
             "run = session.start(ASK)\n"

@@ -80,7 +80,9 @@ def used(clone: Repository, *commands: tuple[str, ...]) -> list[dict[str, Any]]:
         "XDG_CONFIG_HOME": str(clone.outside.parent / "config"), "DIPEO_DATA_DIR": str(clone.outside.parent / "mine"), "COLUMNS": "200", "TERM": "dumb",
     }  # fmt: skip
     driver = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(DRIVER), json.dumps(str(clone.outside))]
-    done = subprocess.run(driver, input=json.dumps(commands), capture_output=True, text=True, check=False, env=env, cwd=clone.folder, timeout=300)
+    done = subprocess.run(
+        driver, input=json.dumps(commands), capture_output=True, text=True, check=False, env=env, cwd=clone.folder, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -88,7 +90,11 @@ def used(clone: Repository, *commands: tuple[str, ...]) -> list[dict[str, Any]]:
 def harmless(result: dict[str, Any], clone: Repository) -> None:
     """No connection, no program, nothing outside opened, nothing that steers a terminal."""
     own = "from dipeo_nb.workers.child import main"  # isolated: it imports nothing of the folder
-    what = [event for event in result["events"] if not event[1].startswith("('-") and not (event[0] == "subprocess.Popen" and own in event[1])]
+    what = [
+        event
+        for event in result["events"]
+        if not event[1].startswith("('-") and not (event[0] == "subprocess.Popen" and own in event[1])
+    ]
     assert what == [], result["command"]
     for text in (result["out"], result["err"]):
         assert not HARMFUL.search(text), (result["command"], text)
@@ -100,11 +106,23 @@ def test_looking(clone: Repository) -> None:
     looks = ("looks.light.yaml", "code.light.yaml", HIDDEN_NAME, CONTROL_NAME)
     drawn = clone.outside.parent / "drawn"
     drawn.mkdir(exist_ok=True)
-    commands: list[tuple[str, ...]] = [("runs",), ("runs", "--json"), ("models",), ("keys", "list"), ("trust", "--list"), ("trust", ".", "--list")]
+    commands: list[tuple[str, ...]] = [
+        ("runs",),
+        ("runs", "--json"),
+        ("models",),
+        ("keys", "list"),
+        ("trust", "--list"),
+        ("trust", ".", "--list"),
+    ]
     commands += [(command, name) for name in looks for command in ("validate", "inspect")]
     commands += [("convert", name, "--to", form) for name in looks[:2] for form in ("native", "readable", "light")]
     commands += [("render", "looks.light.yaml", "-o", str(drawn / f"d.{kind}")) for kind in ("svg", "html", "mmd", "png")]
-    commands += [("explain", clone.run_id), ("replay", clone.run_id), ("export", clone.run_id, "-o", str(drawn / "run.json")), ("diff", clone.run_id, clone.run_id)]
+    commands += [
+        ("explain", clone.run_id),
+        ("replay", clone.run_id),
+        ("export", clone.run_id, "-o", str(drawn / "run.json")),
+        ("diff", clone.run_id, clone.run_id),
+    ]
     results = used(clone, *commands)
     for result in results:
         harmless(result, clone)
@@ -174,6 +192,14 @@ def test_unattended_it_is_refused(clone: Repository) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith("DIPEO_")} | {
         "HOME": str(clone.outside), "XDG_CONFIG_HOME": str(clone.outside.parent / "config"), "DIPEO_DATA_DIR": str(clone.outside.parent / "mine"),
     }  # fmt: skip
-    command = [sys.executable, "-W", "ignore", "-P", "-c", "import sys; sys.path.insert(0, '')\n" + textwrap.dedent(code), json.dumps(WANTING)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-P",
+        "-c",
+        "import sys; sys.path.insert(0, '')\n" + textwrap.dedent(code),
+        json.dumps(WANTING),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=clone.folder, timeout=300)
     assert done.stdout.split() == [str(len(WANTING))], done.stderr

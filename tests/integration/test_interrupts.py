@@ -139,7 +139,9 @@ def test_a_cell_that_runs_again_names_the_run_that_it_started_before(tmp_path: P
         assert start() == []
         here = ("a", "3")
         said = start()
-        assert sorted(said) == sorted(f"A run that this cell started before is still running: dp.open_run('{r.id}').stop() ends it." for r in runs[:2])
+        assert sorted(said) == sorted(
+            f"A run that this cell started before is still running: dp.open_run('{r.id}').stop() ends it." for r in runs[:2]
+        )
         for run in runs:
             run.stop()
         for run in runs:

@@ -120,7 +120,9 @@ def prompts_only(base: Path, desk: Desk) -> Steps:
     made = node("template_job", "Make", template_content="x", output_path="notes.md")
     write(base, light(ASK, made, persons=ECHO))
     write(base, light(node("sub_diagram", "Sub", diagram_name="d"), persons=ECHO), "top.light.yaml")
-    return [desk.run(command, name)[:2] for name in ("d.light.yaml", "top.light.yaml") for command in ("run", "validate", "inspect")]
+    return [
+        desk.run(command, name)[:2] for name in ("d.light.yaml", "top.light.yaml") for command in ("run", "validate", "inspect")
+    ]
 
 
 def with_code(base: Path, desk: Desk) -> Steps:
@@ -134,7 +136,10 @@ def with_code(base: Path, desk: Desk) -> Steps:
 def with_code_and_server(base: Path, desk: Desk) -> Steps:
     """A clone with code, and a server for its models: one answer does for both."""
     (base / ".env").write_text(f"OPENAI_BASE_URL={PROXY}\n")
-    write(base, light(CODE, node("condition", "Never", condition_type="custom", expression="1 == 2"), persons=PAID) | connections())
+    write(
+        base,
+        light(CODE, node("condition", "Never", condition_type="custom", expression="1 == 2"), persons=PAID) | connections(),
+    )
     count, status, shown = desk.run("run", "d.light.yaml")
     assert PROXY in shown
     return [(count, status), desk.run("run", "d.light.yaml")[:2]]
@@ -154,7 +159,9 @@ def own_key_and_server(base: Path, desk: Desk) -> Steps:
     """A folder whose `.env` has a server and the key for it."""
     (base / ".env").write_text(f"OPENAI_BASE_URL={PROXY}\nOPENAI_API_KEY=sk-of-the-folder-0123456789\n")
     nodes = connections() | {"persons": PAID, "version": "light"}
-    nodes["nodes"] = [n if n["label"] != "Clean" else node("template_job", "Clean", template_content="x") for n in nodes["nodes"]]
+    nodes["nodes"] = [
+        n if n["label"] != "Clean" else node("template_job", "Clean", template_content="x") for n in nodes["nodes"]
+    ]
     write(base, nodes)
     return [desk.run("run", "d.light.yaml")[:2]]
 
@@ -167,7 +174,11 @@ def cron(base: Path, desk: Desk) -> Steps:
     assert f"--pin {pin}" in shown
     assert "return 1 + 1" in shown
     ways = (("--pin", pin), ("--allow", "code"), ("--no-interactive", "--pin", pin))
-    return [(count, status), *(desk.run("run", "d.light.yaml", *way, there=False)[:2] for way in ways), desk.run("run", "d.light.yaml", "--no-interactive")[:2]]
+    return [
+        (count, status),
+        *(desk.run("run", "d.light.yaml", *way, there=False)[:2] for way in ways),
+        desk.run("run", "d.light.yaml", "--no-interactive")[:2],
+    ]
 
 
 def changed(base: Path, desk: Desk) -> Steps:
@@ -266,7 +277,9 @@ def test_a_real_terminal(base: Path) -> None:
     """Enter grants nothing; a folder elsewhere is not offered; a name cannot hide or forge anything of the question."""
     evil = node("code_job", "Clean\x1b[2K\r\u202e[y]", code="return 1")
     path = write(base.parent / "down\u202eloads", light(evil))
-    child = pexpect.spawn(sys.executable, ["-m", "dipeo_nb", "run", str(path), "--quiet"], encoding="utf-8", timeout=60, dimensions=(50, 300))
+    child = pexpect.spawn(
+        sys.executable, ["-m", "dipeo_nb", "run", str(path), "--quiet"], encoding="utf-8", timeout=60, dimensions=(50, 300)
+    )
     child.expect(r"Run it\?[^\n]*> ")
     shown = f"{child.before}{child.after}"
     child.sendline("")
@@ -312,12 +325,16 @@ def test_a_changed_file_is_named(base: Path) -> None:
     """Modules, and sub-diagrams by their names."""
     write(base, "x = 1\n", "helper.py")
     write(base, light(CODE), "child.light.yaml")
-    path = write(base, light(node("code_job", code="import helper\nreturn helper.x"), node("sub_diagram", "Sub", diagram_name="child")))
+    path = write(
+        base, light(node("code_job", code="import helper\nreturn helper.x"), node("sub_diagram", "Sub", diagram_name="child"))
+    )
     with Session() as session:
         session.runtime.prepare(path, trust=True)
         write(base, "x = 2\n", "helper.py")
         write(base, light(node("code_job", "Clean", code="return 9")), "child.light.yaml")
-        with pytest.raises(TrustError, match=r"changed since you approved it: file 'helper.py', sub-diagram 'child'; the same powers"):
+        with pytest.raises(
+            TrustError, match=r"changed since you approved it: file 'helper.py', sub-diagram 'child'; the same powers"
+        ):
             session.runtime.prepare(path)
 
 
@@ -351,7 +368,12 @@ def test_no_other_function_begins_runs() -> None:
 def test_runs_from_elsewhere_go_on_after_a_yes(base: Path, monkeypatch: pytest.MonkeyPatch, how: str, say: str) -> None:
     """By the methods of a run, too."""
     with Session() as theirs:
-        failed = theirs.start(light(node("code_job", "First", code="return 1"), node("api_job", "Fail", url="http://127.0.0.1:9/{{x}}", timeout=1)), view=False)
+        failed = theirs.start(
+            light(
+                node("code_job", "First", code="return 1"), node("api_job", "Fail", url="http://127.0.0.1:9/{{x}}", timeout=1)
+            ),
+            view=False,
+        )
         with pytest.raises(RunError):
             failed.result(30)
     monkeypatch.setenv("DIPEO_DATA_DIR", str(base.parent / "another"))
@@ -365,7 +387,11 @@ def test_runs_from_elsewhere_go_on_after_a_yes(base: Path, monkeypatch: pytest.M
         assert caught.value.ways()[0][1] == f'session.{how}("{run.id}", trust="{code}")'
         with pytest.raises(TrustError):
             again(allow={"net": "http://127.0.0.1:9"}, view=False)
-        options = {"trust=True": {"trust": True}, "trust=code": {"trust": code}, "allow": {"allow": {"net": "http://127.0.0.1:9", "code": True}}}[say]
+        options = {
+            "trust=True": {"trust": True},
+            "trust=code": {"trust": code},
+            "allow": {"allow": {"net": "http://127.0.0.1:9", "code": True}},
+        }[say]
         with pytest.raises(RunError) as failing:
             again(**options, view=False).result(30)
     assert "Fail" in str(failing.value.node)
@@ -392,7 +418,9 @@ def test_the_panel_is_inert_and_whole(base: Path) -> None:
         assert caught.value._repr_mimebundle_() == shown
 
 
-@pytest.mark.parametrize("name", ['a"b.light.yaml', "a\\b.light.yaml", "a'b.light.yaml", "\u202egpj.light.yaml", "a\tb.light.yaml", "ünï.light.yaml"])
+@pytest.mark.parametrize(
+    "name", ['a"b.light.yaml', "a\\b.light.yaml", "a'b.light.yaml", "\u202egpj.light.yaml", "a\tb.light.yaml", "ünï.light.yaml"]
+)
 def test_the_lines_to_copy_are_python(base: Path, name: str) -> None:
     """Whatever the name of the file is, the line names it and runs exactly that."""
     if os.name == "nt":

@@ -19,6 +19,7 @@ from dipeo_nb.cli import main
 from dipeo_nb.config import FolderSettingWarning, get_settings, override_settings, reset_settings
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.errors import APIKeyError, DipeoError, SettingNotApprovedError
+from dipeo_nb.llm import client_pool
 from dipeo_nb.llm.client_pool import ClientManager
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.folder_settings import approve_settings
@@ -36,12 +37,8 @@ class Service(NamedTuple):
 SERVICES = {
     "openai": Service("OPENAI_API_KEY", "OPENAI_BASE_URL", "openai_base_url", "https://api.openai.com/v1"),
     "anthropic": Service("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "anthropic_base_url", "https://api.anthropic.com"),
-    "gemini": Service(
-        "GOOGLE_API_KEY", "GOOGLE_BASE_URL", "google_base_url", "https://generativelanguage.googleapis.com"
-    ),
-    "claude-code": Service(
-        "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "anthropic_base_url", "https://api.anthropic.com"
-    ),
+    "gemini": Service("GOOGLE_API_KEY", "GOOGLE_BASE_URL", "google_base_url", "https://generativelanguage.googleapis.com"),
+    "claude-code": Service("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "anthropic_base_url", "https://api.anthropic.com"),
 }
 USERS, FOLDERS = "canary-of-the-user-12345", "canary-of-the-folder-12345"
 REMOTE = "https://proxy.example/v1"
@@ -91,9 +88,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return clone
 
 
-def arrange(
-    url: Url, key: Key, service: str, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str = ""
-) -> str | None:
+def arrange(url: Url, key: Key, service: str, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str = "") -> str | None:
     """Put URL and key where the cell says; returns the base URL of the diagram's person."""
     facts = SERVICES[service]
     remote, loopback = where or REMOTE, where or LOOPBACK

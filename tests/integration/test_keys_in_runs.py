@@ -105,7 +105,9 @@ def named(key: str) -> str:
 
 INPUTS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
     "input": lambda keys: {f"tok{n}": key for n, key in enumerate(keys)},
-    "query, of two inputs": lambda keys: {f"{named(key)}{half}": part for key in keys for half, part in zip("ab", halves(key), strict=True)},
+    "query, of two inputs": lambda keys: {
+        f"{named(key)}{half}": part for key in keys for half, part in zip("ab", halves(key), strict=True)
+    },
     "nested input": lambda keys: {"config": {"services": [{"clientSecret": key} for key in keys]}},
 }
 
@@ -146,9 +148,7 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_no_key_comes_out(
-    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-):
+def test_no_key_comes_out(place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]):
     """Displays of the diagram before it runs, of the run, its result, its record, its export, the comparison; files; logs; streams."""
     keys = canaries(place)
     assert len(set(keys)) == 20
@@ -166,7 +166,14 @@ def test_no_key_comes_out(
         assert result.status == "completed"
         difference = dp.diff(run.id, run.id)
         opened = dp.open_run(run.id)
-        shown += [repr(result), result._repr_html_(), repr(run), str(run._repr_mimebundle_()), repr(opened), str(list(opened.events))]
+        shown += [
+            repr(result),
+            result._repr_html_(),
+            repr(run),
+            str(run._repr_mimebundle_()),
+            repr(opened),
+            str(list(opened.events)),
+        ]
         shown += [str(opened._repr_mimebundle_()), repr(difference), difference._repr_html_(), repr(opened.explain())]
         shown += [opened.explain()._repr_html_(), repr(dp.runs()), dp.runs()._repr_html_(), repr(run.conversation)]
         shown += [json.dumps(opened.to_dict(), default=str), repr(opened.explain().table), opened.explain().table._repr_html_()]
@@ -254,7 +261,8 @@ def test_secrets_in_texts(text: str, secret: str):
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "a=", "-u ", '"a":', "Bearer ", "http://", " --a", ":@", "a: ", 'token="x', "key: aaaa ", "x=y&", "http://a?sig=1&"]
+    "unit",
+    ["a", "a=", "-u ", '"a":', "Bearer ", "http://", " --a", ":@", "a: ", 'token="x', "key: aaaa ", "x=y&", "http://a?sig=1&"],
 )
 def test_texts_are_searched_in_linear_time(unit: str, monkeypatch: pytest.MonkeyPatch):
     """What is matched grows as the text does: no piece of it is looked at again and again."""

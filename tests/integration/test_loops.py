@@ -580,9 +580,7 @@ def stored(events: list[Event]) -> list[Event]:
     return [event._replace(payload=json.loads(encode(event.payload))) for event in events]
 
 
-@pytest.mark.parametrize(
-    "row", [r for r in ROWS if not r.end], ids=[i for i, r in zip(IDS, ROWS, strict=True) if not r.end]
-)
+@pytest.mark.parametrize("row", [r for r in ROWS if not r.end], ids=[i for i, r in zip(IDS, ROWS, strict=True) if not r.end])
 def test_resumed_and_forked_runs_agree(row: Row):
     """A run that was cut off after any event and resumed, and forks that take over a part, are as an uninterrupted run."""
     shape, decided = loops.parse(row.arrows), loops.choices(row.decided)
@@ -673,9 +671,7 @@ def test_endless_loop_names_its_way_out():
     record = loops.carry_out(loops.parse("s > a; a > ?c; c- > a; c+ > e"), {"c": "-"}, limit=7)
     assert record.error is not None
     assert record.error.message == "'a' ran 7 times and its loop did not end. The loop's condition 'c' never ended it."
-    assert str(record.error.hint).startswith(
-        "Correct the condition, give a person_job of the loop a smaller max_iteration"
-    )
+    assert str(record.error.hint).startswith("Correct the condition, give a person_job of the loop a smaller max_iteration")
     unlimited = loops.carry_out(loops.parse("s > p/100; p > ?c; c- > p; c+ > e"), {"c": "-"}, limit=7)
     assert "give a max_iteration to 'p'" in str(unlimited.error and unlimited.error.hint)
 

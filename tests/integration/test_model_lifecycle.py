@@ -185,6 +185,7 @@ def test_only_the_providers_own_servers_are_judged(service: str, base_url: str |
 
 # Errors.
 
+
 async def answered(settings: Settings, asked: LLMRequest) -> LLMResponse:
     llm = LLMService(settings, EnvironmentAPIKeyService(settings))
     try:
@@ -194,7 +195,12 @@ async def answered(settings: Settings, asked: LLMRequest) -> LLMResponse:
 
 
 REFUSED = [
-    ("openai", "gpt-5-nano-2025-08-07", 404, "The model `gpt-5-nano-2025-08-07` does not exist or you do not have access to it."),
+    (
+        "openai",
+        "gpt-5-nano-2025-08-07",
+        404,
+        "The model `gpt-5-nano-2025-08-07` does not exist or you do not have access to it.",
+    ),
     ("openai", "gpt-5-nano-2025-08-07", 404, "The model has been deprecated, learn more here: https://x.example"),
     ("openai", "gpt-5-nano-2025-08-07", 400, "The model gpt-5-nano-2025-08-07 has been shut down."),
     ("openai", "gpt-5-nano-2025-08-07", 404, "nothing here"),
@@ -211,7 +217,9 @@ def test_a_refusal_after_the_end_names_the_replacement(service: str, model: str,
     """Over the wire, by the real adapter: what was said, when the model was shut down, and what replaces it; one call only."""
     wire: Wire = next(w for w in WIRES if w.service == service)
     with clock.on(AFTER), wire.server(wire.refuses(status, words)) as server:
-        settings = settings_with(**{wire.url_setting: server.url.removesuffix("/v1") + wire.path, wire.key_setting: "key-of-the-test"})
+        settings = settings_with(
+            **{wire.url_setting: server.url.removesuffix("/v1") + wire.path, wire.key_setting: "key-of-the-test"}
+        )
         with pytest.raises(ProviderError) as caught:
             run(answered(settings, request(service=service, model=model)))
         assert len(server.seen) == 1
@@ -260,7 +268,10 @@ def test_what_an_answer_of_gemini_says(model: str, time: str | None, said: list[
     table._warned.clear()
     status = {"modelStatus": {"modelStage": "LEGACY", **({"retirementTime": time} if time else {})}}
     events = [wire_google.chunk(wire_google.text("Hi"), finish="STOP") | status]
-    with ScriptedServer(wire_google.streams(*events), wire_google.streams(*events)) as server, warnings.catch_warnings(record=True) as warned:
+    with (
+        ScriptedServer(wire_google.streams(*events), wire_google.streams(*events)) as server,
+        warnings.catch_warnings(record=True) as warned,
+    ):
         warnings.simplefilter("always")
         settings = settings_with(google_base_url=server.url.removesuffix("/v1"), google_api_key="key-of-the-test")
         for _ in range(2):
@@ -427,9 +438,9 @@ def test_answers_of_the_default_of_old_replay(tmp_path: Path):
             session.chat("Say hello.", model="openai:gpt-6-luna", display=False)
 
 
-TWO = PLAIN.replace("Say hello.}}", "First.}}\n  - {label: Again, type: person_job, props: {person: Ada, default_prompt: Second.}}").replace(
-    "{from: Ask, to: End}", "{from: Ask, to: Again}\n  - {from: Again, to: End}"
-)
+TWO = PLAIN.replace(
+    "Say hello.}}", "First.}}\n  - {label: Again, type: person_job, props: {person: Ada, default_prompt: Second.}}"
+).replace("{from: Ask, to: End}", "{from: Ask, to: Again}\n  - {from: Again, to: End}")
 
 
 @pytest.mark.filterwarnings("ignore::dipeo_nb.llm.catalogue.DefaultModelWarning")
@@ -480,7 +491,11 @@ def rebuilt(words: dict[str, Any]) -> LLMRequest:
     messages = []
     for m in words["messages"]:
         calls = tuple(ToolCall(**call) for call in m.get("tool_calls", ()))
-        result = ToolResult(m["tool_result"]["call_id"], m["content"], m["tool_result"].get("is_error", False)) if "tool_result" in m else None
+        result = (
+            ToolResult(m["tool_result"]["call_id"], m["content"], m["tool_result"].get("is_error", False))
+            if "tool_result" in m
+            else None
+        )
         messages.append(ChatMessage(m["role"], m.get("content", ""), m.get("name"), calls, result, m.get("raw")))
     return LLMRequest(
         words["service"], words.get("model", ""), messages, temperature=words.get("temperature"),
@@ -516,7 +531,10 @@ def test_the_calls_of_the_old_tutorial_replay(monkeypatch: pytest.MonkeyPatch):
     reset_settings()
     with clock.on(AFTER), Recordings(BEFORE, "replay"):
         assert dp.chat("Tabs or spaces? One sentence.", model="openai:gpt-5-nano", display=False).text.startswith("Spaces")
-        assert dp.chat("Say hello in your own way.", model="gemini:gemini-2.5-flash", display=False).text == "Hi! Two stars rise to greet you."
+        assert (
+            dp.chat("Say hello in your own way.", model="gemini:gemini-2.5-flash", display=False).text
+            == "Hi! Two stars rise to greet you."
+        )
         capitals = dp.llm("openai:gpt-5-nano").batch(["Capital of Italy?", "Capital of Norway?", "Capital of Kenya?"])
         assert [getattr(answer, "text", None) for answer in capitals] == ["Rome", "Oslo", "Nairobi"]
 
@@ -559,7 +577,11 @@ def test_a_diagram_is_warned_of_models_that_end():
             "Replace it with anthropic:claude-opus-5-5: `dipeo-nb models check --fix FILE` does.",
         ),
     ]  # fmt: skip
-    assert [(severity, line) for severity, line, *_ in findings(DYING, date(2027, 5, 1))] == [("warning", 3), ("warning", 6), ("warning", 8)]
+    assert [(severity, line) for severity, line, *_ in findings(DYING, date(2027, 5, 1))] == [
+        ("warning", 3),
+        ("warning", 6),
+        ("warning", 8),
+    ]
     assert findings(DYING, date(2026, 6, 1)) == []
 
 
@@ -600,7 +622,10 @@ tuned = dp.llm("openai:ft:gpt-4o-mini-2024-07-18:acme::abc")
 
 
 def notebook(*cells: str) -> str:
-    made = [{"cell_type": "code", "id": f"c{n}", "metadata": {}, "outputs": [], "source": cell.splitlines(keepends=True)} for n, cell in enumerate(cells)]
+    made = [
+        {"cell_type": "code", "id": f"c{n}", "metadata": {}, "outputs": [], "source": cell.splitlines(keepends=True)}
+        for n, cell in enumerate(cells)
+    ]
     made.insert(0, {"cell_type": "markdown", "id": "m", "metadata": {}, "source": ["Prose about gpt-5-nano"]})
     return json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1, ensure_ascii=False) + "\n"
 
@@ -643,7 +668,12 @@ def test_what_a_notebook_names(folder: Path):
 @pytest.mark.parametrize("form", ["light", "native", "readable", "executable"])
 def test_diagrams_of_all_formats_are_checked_and_fixed(folder: Path, form: str, capsys: pytest.CaptureFixture[str]):
     """What ends is found, replaced, and gone; what stays is as it was."""
-    name = {"light": "d.light.yaml", "native": "d.native.json", "readable": "d.readable.yaml", "executable": "d.executable.json"}[form]
+    name = {
+        "light": "d.light.yaml",
+        "native": "d.native.json",
+        "readable": "d.readable.yaml",
+        "executable": "d.executable.json",
+    }[form]
     (folder / name).write_text(dp.load(DYING).to_text(form))
     assert [row[2] for row in found([name])] == ["gpt-5-nano-2025-08-07", "claude-opus-4-5"]
     assert main(["models", "check", name, "--fix"]) == 0
@@ -662,7 +692,7 @@ def test_fixing_keeps_everything_else(folder: Path):
     assert [m.written for m in left] == ["openai:ft:gpt-4o-mini-2024-07-18:acme::abc"]
     expected = DYING.replace("gpt-5-nano-2025-08-07", "gpt-6-luna").replace("claude-opus-4-5", "claude-opus-5-5")
     assert (folder / "d.light.yaml").read_text() == expected
-    changed = PYTHON.replace('llm("o3")', 'llm("gpt-5.6-sol")').replace("openai:gpt-4o\"", "openai:gpt-6-luna\"")
+    changed = PYTHON.replace('llm("o3")', 'llm("gpt-5.6-sol")').replace('openai:gpt-4o"', 'openai:gpt-6-luna"')
     changed = changed.replace("claude-sonnet-4-5", "claude-sonnet-5-5").replace("gemini-2.5-flash", "gemini-3.5-flash-lite")
     assert (folder / "a.py").read_text() == changed
     assert (folder / "a.ipynb").read_text() == notebook('dp.chat("Why gpt-5?", model="gpt-6.1-sol")')
@@ -674,7 +704,10 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "sub" / "d.light.yaml").write_text(DYING)
     (folder / "data.json").write_text("[1, 2]")
     assert main(["models", "check"]) == 1
-    assert "d.light.yaml:3, person 'Ada': gpt-5-nano-2025-08-07 is shut down on 2026-12-11 (13 days); replace it with openai:gpt-6-luna" in capsys.readouterr().out
+    assert (
+        "d.light.yaml:3, person 'Ada': gpt-5-nano-2025-08-07 is shut down on 2026-12-11 (13 days); replace it with openai:gpt-6-luna"
+        in capsys.readouterr().out
+    )
     assert main(["models", "check", "sub", "--within", "10"]) == 0
     assert capsys.readouterr().out == "No model that is named ends within 10 days.\n"
     assert main(["models", "check", "sub/d.light.yaml", "--on", "2026-12-20", "--within", "0", "--json"]) == 1
@@ -727,7 +760,10 @@ LISTED = {
 def test_the_providers_can_be_asked(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """--ask: what their lists of models say goes before the table, later dates as well as earlier ones; no call of a model."""
     (folder / "a.py").write_text('models = ["gpt-6-luna", "gpt-5", "claude-sonnet-5", "claude-opus-5", "gpt-5-mini"]\n')
-    lists = {name: (lambda call, name=name: call.json(200, {"object": "list", "data": LISTED[name], "has_more": False})) for name in LISTED}
+    lists = {
+        name: (lambda call, name=name: call.json(200, {"object": "list", "data": LISTED[name], "has_more": False}))
+        for name in LISTED
+    }
     with ScriptedServer(lists["openai"]) as openai, ScriptedServer(lists["anthropic"]) as anthropic:
         monkeypatch.setenv("OPENAI_BASE_URL", openai.url)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", anthropic.url.removesuffix("/v1"))
@@ -807,7 +843,13 @@ EXEMPT = {
     "dipeo_nb/domain/enums.py": {"gpt-4", "gpt-3.5"},  # names that DiPeO's own diagrams have as services
     "dipeo_nb/llm/usage.py": {"gpt-4"},  # the beginning of names whose searches have another price
     "dipeo_nb/llm/capabilities.toml": {  # beginnings of names, by which models are known
-        "gpt-4o", "gpt-4.1", "gpt-5", "gpt-5.1-codex-max", "gpt-5.2-codex", "gemini-2.5-flash-image", "gemini-2.5-pro",
+        "gpt-4o",
+        "gpt-4.1",
+        "gpt-5",
+        "gpt-5.1-codex-max",
+        "gpt-5.2-codex",
+        "gemini-2.5-flash-image",
+        "gemini-2.5-pro",
     },
 }
 """File → names in it that may end soon, with the reason."""
@@ -833,10 +875,18 @@ def test_nothing_of_ours_names_a_model_that_ends_within_90_days():
 def ours() -> list[str]:
     """What is shipped, but for tests."""
     folders = ("dipeo_nb", "docs", "notebooks", "scripts")
-    files = [p for folder in folders for p in sorted((ROOT / folder).rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
-    files += [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", "environment.yml")]
+    files = [
+        p for folder in folders for p in sorted((ROOT / folder).rglob("*")) if p.is_file() and "__pycache__" not in p.parts
+    ]
+    files += [
+        ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", "environment.yml")
+    ]
     kinds = (".py", ".md", ".toml", ".yaml", ".yml", ".json", ".ipynb", ".sh", ".js", ".css", "")
-    names = [p.relative_to(ROOT).as_posix() for p in files if p.suffix in kinds and not any(part.startswith(".") for part in p.relative_to(ROOT).parts)]
+    names = [
+        p.relative_to(ROOT).as_posix()
+        for p in files
+        if p.suffix in kinds and not any(part.startswith(".") for part in p.relative_to(ROOT).parts)
+    ]
     return [name for name in names if name not in TABLES]
 
 

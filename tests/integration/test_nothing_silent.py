@@ -51,7 +51,9 @@ def test_a_run_logs_that_an_answer_was_cut(tmp_path: Path):
     logged = [e.payload for e in result.events if str(e.type) == "execution_log"]
     assert [p["level"] for p in logged] == ["WARNING"]
     assert "200 tokens" in logged[0]["message"]
-    meta = next(e.payload["meta"] for e in result.events if str(e.type) == "node_completed" and "warnings" in e.payload.get("meta", {}))
+    meta = next(
+        e.payload["meta"] for e in result.events if str(e.type) == "node_completed" and "warnings" in e.payload.get("meta", {})
+    )
     assert meta["warnings"] == [logged[0]["message"]]
 
 
@@ -88,7 +90,9 @@ def test_a_call_that_nobody_answers_is_no_success(tmp_path: Path, text: str, sta
         async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
             async for event in super().stream(request):
                 if event.response is not None:
-                    made = LLMResponse(text, "openai", "gpt-4o", tool_calls=(ToolCall("c", "weather", {}),), finish_reason="tool_calls")
+                    made = LLMResponse(
+                        text, "openai", "gpt-4o", tool_calls=(ToolCall("c", "weather", {}),), finish_reason="tool_calls"
+                    )
                     event = StreamEvent("end", response=made)
                 yield event
 
@@ -170,7 +174,10 @@ def test_recordings_keep_how_an_answer_ended(tmp_path: Path):
 SHAPES = [{"type": "object", "properties": {"a": {"type": "integer"}, name: {"type": "string"}}} for name in ("b", "c", "d")]
 
 
-@pytest.mark.parametrize(("said", "requests"), [("Unknown parameter: 'text.format'", 2 + 1 + 1), ("Invalid schema for response_format 'answer'", 2 + 2 + 1)])
+@pytest.mark.parametrize(
+    ("said", "requests"),
+    [("Unknown parameter: 'text.format'", 2 + 1 + 1), ("Invalid schema for response_format 'answer'", 2 + 2 + 1)],
+)
 def test_a_refused_way_to_structure_is_remembered(tmp_path: Path, said: str, requests: int):
     """For the model on that server; for that schema alone when it is to blame. The third question asks for the first's form again."""
 

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="not 
 def observed(*arguments: str) -> Any:
     """What `tests.support.observed_effects` prints, run as a program."""
     command = [sys.executable, "-m", "tests.support.observed_effects", *arguments]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=60 + COUNT)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=60 + COUNT
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -79,7 +79,7 @@ def test_a_live_run_is_not_resumed_in_this_process(session: Session, base: Path)
     link = Settings(base_dir=base, STATE_STORE_PATH=str(elsewhere / "runs.db"))  # pyright: ignore[reportCallIssue]
     with Session(settings=Settings(base_dir=base)) as other, Session(settings=link) as third:
         for s in (session, other, third):
-            assert "still goes on in this process" in refused(lambda s=s: s.resume(run.id))
+            assert "is still running in this process" in refused(lambda s=s: s.resume(run.id))
         with Runtime(Settings(base_dir=base)) as runtime:
             assert "in this process" in refused(lambda: run_sync(runtime.recover(run.id)))
     finished_well(run)

@@ -245,21 +245,21 @@ def test_an_input_that_the_diagram_names_may_be_called_like_an_option(session: S
 
 
 NAMED = [
-    ("code_job, code: \"return topic\"", False),
+    ('code_job, code: "return topic"', False),
     ("code_job, code: \"return inputs.get('topic')\"", False),
-    ("code_job, code: \"return sorted(inputs)\"", True),
+    ('code_job, code: "return sorted(inputs)"', True),
     ("code_job, code: \"return globals()['topic']\"", True),
     ("code_job, code: job.py", True),
     ("condition, condition_type: custom, expression: \"topic == 'x'\"", False),
-    ("person_job, person: A, default_prompt: \"{{#if topic}}yes{{/if}}\"", False),
-    ("person_job, person: A, default_prompt: \"{{inputs.topic}}\"", False),
-    ("person_job, person: A, default_prompt: \"{{inputs}}\"", True),
-    ("db, operation: read, file: \"notes of {topic}.txt\"", True),
-    ("user_response, prompt: \"{{topic | upper}}\"", False),
+    ('person_job, person: A, default_prompt: "{{#if topic}}yes{{/if}}"', False),
+    ('person_job, person: A, default_prompt: "{{inputs.topic}}"', False),
+    ('person_job, person: A, default_prompt: "{{inputs}}"', True),
+    ('db, operation: read, file: "notes of {topic}.txt"', True),
+    ('user_response, prompt: "{{topic | upper}}"', False),
     ("hook, hook_type: shell, command: env", True),
-    ("template_job, template_content: \"{{topic}}\"", False),
+    ('template_job, template_content: "{{topic}}"', False),
     ("template_job, template_path: x.j2", True),
-    ("api_job, url: \"http://localhost/{{topic}}\"", False),
+    ('api_job, url: "http://localhost/{{topic}}"', False),
     ("endpoint, save_to_file: false", True),
 ]
 
@@ -268,8 +268,10 @@ NAMED = [
 def test_what_a_diagram_names(node: str, everything: bool, tmp_path: Path):
     """Every type of node that says `topic` counts; what takes all inputs is never warned about."""
     text = f"version: light\npersons: {{A: {{service: echo}}}}\nnodes:\n- {{label: S, type: start}}\n- {{label: N, type: {node}}}\n"
-    text += "connections:\n- {from: S, to: N}\n" if "condition" not in node else (
-        "- {label: E, type: code_job, code: \"return 1\"}\nconnections:\n- {from: S, to: N}\n- {from: N_condtrue, to: E}\n"
+    text += (
+        "connections:\n- {from: S, to: N}\n"
+        if "condition" not in node
+        else ('- {label: E, type: code_job, code: "return 1"}\nconnections:\n- {from: S, to: N}\n- {from: N_condtrue, to: E}\n')
     )
     (tmp_path / "job.py").write_text("return 1")
     used = UsedNames(dp.load(text).compile(base_dir=tmp_path), tmp_path)
@@ -291,7 +293,9 @@ def test_names_of_sub_diagrams_count(tmp_path: Path):
 OPTIONS = ("model", "answers", "inputs", "timeout", "max_iterations", "budget", "trust", "view")
 
 
-@pytest.mark.parametrize("word", ["topic", "review", "persona", "text", "items", "name", "question", "code", "limit", "trusted_by"])
+@pytest.mark.parametrize(
+    "word", ["topic", "review", "persona", "text", "items", "name", "question", "code", "limit", "trusted_by"]
+)
 def test_words_of_their_own_are_no_slips_of_the_pen(word: str):
     """Names that users give to inputs are not taken for options."""
     assert nearest_option(word, OPTIONS) is None
@@ -324,7 +328,18 @@ MODELS = {
     "echo:7": ("echo", "7"),
     "anthropic : claude-x": ("anthropic", "claude-x"),
 }
-REFUSED = ["opnai:latest", "opnai:4o", "eco:7", "olama:3b", "gemni:2.5-flash", "locla:1b", "gogle:2.5", "nope", "llama2", "qwen3:instruct"]
+REFUSED = [
+    "opnai:latest",
+    "opnai:4o",
+    "eco:7",
+    "olama:3b",
+    "gemni:2.5-flash",
+    "locla:1b",
+    "gogle:2.5",
+    "nope",
+    "llama2",
+    "qwen3:instruct",
+]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -353,7 +368,9 @@ def test_the_service_of_a_person_is_looked_at_before_the_run(session: Session):
 def test_a_person_without_a_model_has_the_default_of_the_settings(tmp_path: Path):
     """Also when that is of another service, which is then asked instead of OpenAI."""
     diagram = ASKING.replace("service: openai, model: gpt-5-nano", "system_prompt: Be brief.")
-    with Session(tmp_path, settings=dp.get_settings().model_copy(update={"default_llm_model": "echo", "base_dir": tmp_path})) as session:
+    with Session(
+        tmp_path, settings=dp.get_settings().model_copy(update={"default_llm_model": "echo", "base_dir": tmp_path})
+    ) as session:
         assert session.run(diagram, answers={"Approve": "y"}, language="Dutch").node("Reply").meta["provider"] == "echo"
         assert session.llm("openai").name == "openai:gpt-5-nano-2025-08-07"
 

@@ -234,8 +234,18 @@ FINE = {
     ("endpoint: save", ""),  # no name: the default one
     ("template_job: output", ""),  # no file
     # Blanks at the end go, and a name without an ending is that of a file of its own.
-    *((s, "x.yaml ") for s in ("json db: write", "json db: append", "db node: write", "endpoint: save", "template_job: output",
-                               "diff_patch", "hook: file")),
+    *(
+        (s, "x.yaml ")
+        for s in (
+            "json db: write",
+            "json db: append",
+            "db node: write",
+            "endpoint: save",
+            "template_job: output",
+            "diff_patch",
+            "hook: file",
+        )
+    ),
     *((s, p) for s in ("json db: write", "json db: append", "db node: write") for p in ("link", "keys", "con .yaml", "ENV~1")),
 }
 """Surfaces that make another, harmless name of a path."""
@@ -268,7 +278,12 @@ def base(tmp_path: Path) -> Path:
 
 def snapshot(base: Path) -> dict[str, bytes]:
     """What no attack may change."""
-    places = [*(base / path for path in PROTECTED), base / "conftest.py", base / "a/conftest.py", *base.parent.glob("outside/**/*")]
+    places = [
+        *(base / path for path in PROTECTED),
+        base / "conftest.py",
+        base / "a/conftest.py",
+        *base.parent.glob("outside/**/*"),
+    ]
     return {str(place): place.read_bytes() for place in places}
 
 

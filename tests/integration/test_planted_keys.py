@@ -51,9 +51,7 @@ def told(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda w: w.service)
-def test_no_key_comes_out(
-    wire: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-):
+def test_no_key_comes_out(wire: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]):
     """Answers, tools, structure with a repair, refusals that repeat the key, malformed answers, a diagram's run, its views and
     record, recordings: no key in any of it. The server, for whom they are, did get its own."""
     key = CANARIES.get(wire.key_setting or "", "nothing")
@@ -142,8 +140,15 @@ def test_no_key_comes_out(
 
 
 HOSTILE = {
-    "openai": lambda key: lambda call: call.stream(
-        [openai.delta("Hi"), openai.final(openai.message("Hi"), status="incomplete", incomplete_details={"reason": key}, model=key, service_tier=key)]
+    "openai": lambda key: (
+        lambda call: call.stream(
+            [
+                openai.delta("Hi"),
+                openai.final(
+                    openai.message("Hi"), status="incomplete", incomplete_details={"reason": key}, model=key, service_tier=key
+                ),
+            ]
+        )
     ),
     "anthropic": lambda key: anthropic.streams(anthropic.start(model=key), *anthropic.text("Hi"), *anthropic.end(key)),
     "gemini": lambda key: google.streams(google.chunk(google.text("Hi"), finish=key)),
@@ -173,7 +178,10 @@ def test_no_key_comes_out_of_what_a_server_says_about_an_answer(wire: Any, tmp_p
             diagram = {
                 "version": "light",
                 "persons": {"Ada": {"service": wire.service, "model": wire.model}},
-                "nodes": [{"label": "S", "type": "start"}, {"label": "Say", "type": "person_job", "props": {"person": "Ada", "default_prompt": "hi"}}],
+                "nodes": [
+                    {"label": "S", "type": "start"},
+                    {"label": "Say", "type": "person_job", "props": {"person": "Ada", "default_prompt": "hi"}},
+                ],
                 "connections": [{"from": "S", "to": "Say"}],
             }
             try:

@@ -115,7 +115,7 @@ def test_of_many_threads_one_answers(session: Session):
 
 @pytest.mark.parametrize("end", ["stop", "timeout"])
 def test_an_answer_to_a_question_that_is_over_raises(session: Session, end: str):
-    diagram = ASKING.replace("timeout: 300, default: \"grey\"", "timeout: 0.2" if end == "timeout" else "timeout: 300")
+    diagram = ASKING.replace('timeout: 300, default: "grey"', "timeout: 0.2" if end == "timeout" else "timeout: 300")
     run = session.start(diagram, view=False)
     question = wait_until(lambda: run.question or ({"request_id": "none"} if run.state.finished else None))
     assert question is not None
@@ -183,7 +183,9 @@ def test_a_question_of_a_sub_diagram(session: Session, base: Path, name: str):
 
 
 def test_two_questions_want_a_name(session: Session):
-    two = ASKING.replace("  - {label: E,", "  - {label: Size, type: user_response, props: {prompt: \"Size?\", timeout: 300}}\n  - {label: E,")
+    two = ASKING.replace(
+        "  - {label: E,", '  - {label: Size, type: user_response, props: {prompt: "Size?", timeout: 300}}\n  - {label: E,'
+    )
     two = two.replace("  - {from: Colour", "  - {from: Before, to: Size}\n  - {from: Size, to: E}\n  - {from: Colour")
     run = session.start(two, view=False)
     wait_until(lambda: len(run.state.questions) == 2)
@@ -329,7 +331,7 @@ def test_stop_releases_a_waiting_cell(session: Session, cell: threading.Event, c
 
 def test_the_deadline_of_a_question_releases_a_waiting_cell(session: Session, cell: threading.Event, closed: list[str]):
     with pytest.raises(NodeTimeoutError):
-        session.run(ASKING.replace("timeout: 300, default: \"grey\"", "timeout: 0.3"), view=False)
+        session.run(ASKING.replace('timeout: 300, default: "grey"', "timeout: 0.3"), view=False)
     assert cell.is_set()
     assert [said.split("” ")[1] for said in closed] == ["no longer needs an answer."]
 
@@ -404,13 +406,15 @@ def test_releasing_at_any_moment_never_reaches_the_caller(monkeypatch: pytest.Mo
     assert set(outcomes) == {"line", "over"}
 
 
-def test_where_nobody_sits_every_way_of_waiting_fails_at_once(session: Session, monkeypatch: pytest.MonkeyPatch, shell: InteractiveShell):
+def test_where_nobody_sits_every_way_of_waiting_fails_at_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch, shell: InteractiveShell
+):
     def refuses(prompt: str = "") -> str:
         raise NotImplementedError("raw_input was called, but this frontend does not support input requests.")
 
     monkeypatch.setattr("builtins.input", refuses)
     monkeypatch.setattr(kernel, "unattended", lambda: True)
-    diagram = ASKING.replace(", default: \"grey\"", "")
+    diagram = ASKING.replace(', default: "grey"', "")
     run = session.start(diagram, view=False)
     assert run.wait(0.05) is False
     assert run.wait()

@@ -58,7 +58,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
     path = tmp_path / "place"
     path.mkdir()
     try:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)], capture_output=True, text=True, check=False
+        )
     except OSError:
         pytest.skip("not here: this system has no mount")
     if done.returncode:

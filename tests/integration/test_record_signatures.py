@@ -27,7 +27,15 @@ DIAGRAM = light(
     node("sub_diagram", "Sub", diagram_data=INNER),
     node("code_job", "Last", code="return p.x"),
 )
-EVIL: list[Any] = ["made", 9, ["import", "pathlib", "Path.touch"], [["made", 8, ["import", "pathlib", "Path"], ["ran.txt"], None, [], []]], None, [], []]
+EVIL: list[Any] = [
+    "made",
+    9,
+    ["import", "pathlib", "Path.touch"],
+    [["made", 8, ["import", "pathlib", "Path"], ["ran.txt"], None, [], []]],
+    None,
+    [],
+    [],
+]
 """An object whose making leaves a file."""
 
 
@@ -155,7 +163,9 @@ def store_of(*logs: list[Event]) -> InMemoryRunStore:
     return store
 
 
-WAYS = [("resume", case) for case in CHANGES] + [("fork", case) for case in ("an object", "a definition", "an output", "no signatures")]
+WAYS = [("resume", case) for case in CHANGES] + [
+    ("fork", case) for case in ("an object", "a definition", "an output", "no signatures")
+]
 
 
 @pytest.mark.parametrize(("way", "case"), WAYS, ids=[f"{way}-{case}" for way, case in WAYS])
@@ -163,7 +173,9 @@ def test_a_changed_record_is_foreign(recorded: tuple[Path, list[Event], list[Eve
     """Its diagram has code, so it is asked about; nothing of it is made or run before."""
     base, events, child = recorded
     with Session(store=store_of(CHANGES[case](events), child)) as session, pytest.raises(TrustError):
-        session.resume(events[0].run_id, view=False) if way == "resume" else session.fork(events[0].run_id, at="Last", view=False)
+        session.resume(events[0].run_id, view=False) if way == "resume" else session.fork(
+            events[0].run_id, at="Last", view=False
+        )
     assert not (base / "ran.txt").exists()
 
 
@@ -191,7 +203,9 @@ def test_an_unchanged_record_goes_on(recorded: tuple[Path, list[Event], list[Eve
         (base / "go").unlink()
 
 
-def test_the_record_of_another_user_is_foreign(recorded: tuple[Path, list[Event], list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_record_of_another_user_is_foreign(
+    recorded: tuple[Path, list[Event], list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Signed with another secret."""
     _, events, child = recorded
     monkeypatch.setenv("DIPEO_DATA_DIR", str(tmp_path / "another"))

@@ -147,7 +147,9 @@ def test_by_a_node(tmp_path: Path, servers: tuple[Server, Server]):
         {"params": {"api_key": CANARY}},
     ):
         run_node(tmp_path, "api_job", {"url": first.url, **config})
-    run_node(tmp_path, "hook", {"hook_type": "http", "url": first.url, "config": {"method": "GET", "headers": {"X-Mine": CANARY}}})
+    run_node(
+        tmp_path, "hook", {"hook_type": "http", "url": first.url, "config": {"method": "GET", "headers": {"X-Mine": CANARY}}}
+    )
     assert len(other.asked) == 7
     assert CANARY not in json.dumps(other.asked)
     with pytest.raises(DipeoError, match="not sent on"):
@@ -298,9 +300,7 @@ def test_one_spelling_of_a_server():
         ({"url": "URL", "headers": {"Transfer-Encoding": "chunked"}}, "made by the client"),
     ],
 )
-def test_requests_that_cannot_be_sent(
-    tmp_path: Path, servers: tuple[Server, Server], props: dict[str, Any], words: str
-):
+def test_requests_that_cannot_be_sent(tmp_path: Path, servers: tuple[Server, Server], props: dict[str, Any], words: str):
     """One typed error, before anything is sent."""
     props = {**props, "url": servers[0].url if props["url"] == "URL" else props["url"]}
     with pytest.raises(ValidationError, match=words) as caught:

@@ -33,7 +33,11 @@ def diagram(text: str) -> Diagram:
             "nodes": [
                 {"label": "Start", "type": "start", "props": {"custom_data": {"x": text}}},
                 {"label": f"Code {text}", "type": "code_job", "props": {"language": "python", "code": f"return {text!r}"}},
-                {"label": "Say", "type": "person_job", "props": {"person": f"P {text}", "default_prompt": f"{text} {{{{value}}}}"}},
+                {
+                    "label": "Say",
+                    "type": "person_job",
+                    "props": {"person": f"P {text}", "default_prompt": f"{text} {{{{value}}}}"},
+                },
                 {"label": f"End {text}", "type": "endpoint"},
             ],
             "connections": [
@@ -53,7 +57,15 @@ def displays(text: str, tmp_path: Path) -> tuple[list[str], list[str], list[str]
         bundles = [document._repr_mimebundle_(), run._repr_mimebundle_()]
         html = [document.html(), run.result()._repr_html_(), run.explain()._repr_html_(), dp.runs()._repr_html_()]
         html += [dp.diff(run.id, run.id)._repr_html_(), run.conversation._repr_html_()]
-        plain = [repr(document), repr(run), repr(run.result()), str(run.explain()), str(dp.diff(run.id, run.id)), repr(dp.runs()), repr(run.conversation)]
+        plain = [
+            repr(document),
+            repr(run),
+            repr(run.result()),
+            str(run.explain()),
+            str(dp.diff(run.id, run.id)),
+            repr(dp.runs()),
+            repr(run.conversation),
+        ]
         svg = [document.svg(), *(b["image/svg+xml"] for b in bundles if "image/svg+xml" in b)]
         html += [str(b["text/html"]) for b in bundles]
         plain += [str(b["text/plain"]) for b in bundles]
@@ -71,7 +83,9 @@ def test_nothing_is_live(text: str, tmp_path: Path):
         assert live(page) == []
     for drawing in svg:
         root = ElementTree.fromstring(drawing)
-        assert not [e.tag for e in root.iter() if e.tag.rpartition("}")[2].lower() in ("script", "foreignobject", "a", "image", "use")]
+        assert not [
+            e.tag for e in root.iter() if e.tag.rpartition("}")[2].lower() in ("script", "foreignobject", "a", "image", "use")
+        ]
         assert not [name for e in root.iter() for name in e.attrib if name.lower().startswith("on") or "href" in name]
 
 

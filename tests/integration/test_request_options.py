@@ -108,7 +108,10 @@ def test_structure_is_not_replaced_from_within(extra: Any):
 
 def test_fields_are_merged():
     """Mappings are filled in, anything else is replaced."""
-    assert merged({"text": {"format": 1}}, {"text": {"verbosity": "low"}, "a": [1]}) == {"text": {"format": 1, "verbosity": "low"}, "a": [1]}
+    assert merged({"text": {"format": 1}}, {"text": {"verbosity": "low"}, "a": [1]}) == {
+        "text": {"format": 1, "verbosity": "low"},
+        "a": [1],
+    }
     assert merged({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
 
 
@@ -221,7 +224,11 @@ def test_no_effort_is_sent_that_a_model_does_not_have(service: str, model: str):
         if effort == "none" and (service == "anthropic" or "none" not in taken):
             continue
         words = body(service, model, reasoning=effort)
-        place, name = {"openai": ("reasoning", "effort"), "anthropic": ("output_config", "effort"), "gemini": ("thinkingConfig", "thinkingLevel")}[service]
+        place, name = {
+            "openai": ("reasoning", "effort"),
+            "anthropic": ("output_config", "effort"),
+            "gemini": ("thinkingConfig", "thinkingLevel"),
+        }[service]
         sent = words[place][name].lower()
         assert sent == effort if effort in taken else sent in taken
 
@@ -255,7 +262,11 @@ def test_what_a_model_does_not_take_is_refused_before_the_call(service: str, mod
     assert caught.value.provider == service
 
 
-@pytest.mark.parametrize("extra", [{"permission_mode": "bypassPermissions"}, {"cwd": "/"}, {"env": {"A": "b"}}, {"model": "x"}, {"nonsense": 1}], ids=str)
+@pytest.mark.parametrize(
+    "extra",
+    [{"permission_mode": "bypassPermissions"}, {"cwd": "/"}, {"env": {"A": "b"}}, {"model": "x"}, {"nonsense": 1}],
+    ids=str,
+)
 def test_claude_code_keeps_its_own_options(extra: dict[str, Any]):
     """What keeps it from files and commands is not changed from outside."""
     with pytest.raises(ValidationError, match="cannot hold"):
@@ -293,7 +304,13 @@ def test_a_fallback_is_asked_without_what_it_does_not_take(tmp_path: Path):
     """The answer says what was left out."""
     with dp.Session(tmp_path) as session:
         answer = session.chat(
-            "Hi.", model="ollama:none", base_url="http://127.0.0.1:9", extra={"keep_alive": 0}, seed=3, fallbacks=["echo:3"], display=False
+            "Hi.",
+            model="ollama:none",
+            base_url="http://127.0.0.1:9",
+            extra={"keep_alive": 0},
+            seed=3,
+            fallbacks=["echo:3"],
+            display=False,
         )
     assert answer.provider == "echo"
     assert any("no extra" in notice for notice in answer.notices)
@@ -348,7 +365,10 @@ def test_persons_keep_their_options_in_every_format(tmp_path: Path, format: Any)
 )  # fmt: skip
 def test_a_wrong_option_of_a_person_is_found_by_reading(tmp_path: Path, line: str):
     """With its place; nothing runs."""
-    text = LIGHT.replace("    top_p: 0.5\n    stop: [END, STOP]\n    seed: 3\n    reasoning: low\n    extra: {options: {num_ctx: 16384}}", f"    {line}")
+    text = LIGHT.replace(
+        "    top_p: 0.5\n    stop: [END, STOP]\n    seed: 3\n    reasoning: low\n    extra: {options: {num_ctx: 16384}}",
+        f"    {line}",
+    )
     found = [d for d in load(written(tmp_path, text)).diagnostics if d.severity == "error"]
     assert len(found) == 1
     assert found[0].line == 7
@@ -365,7 +385,9 @@ def test_a_persons_options_reach_its_model(tmp_path: Path):
     with dp.Session(tmp_path, llm=service) as session:
         session.run(written(tmp_path, text), view=False)
     seen = service.requests
-    assert [(r.top_p, r.seed, r.reasoning, dict(r.extra)) for r in seen] == [(0.5, 3, "low", {"options": {"num_ctx": 16384}})] * 2
+    assert [(r.top_p, r.seed, r.reasoning, dict(r.extra)) for r in seen] == [
+        (0.5, 3, "low", {"options": {"num_ctx": 16384}})
+    ] * 2
     assert [r.stop for r in seen] == [("END", "STOP"), ()]
 
 
@@ -404,7 +426,9 @@ def test_everything_else_has_to_be_allowed(tmp_path: Path, extra: dict[str, Any]
     assert [use.what for use in wants] == [f"ollama.{path}" for path, _ in beyond_wording(extra)]
 
 
-@pytest.mark.parametrize("extra", [{"top_k": 5}, {"mcp_servers": [{"url": "https://evil.example"}]}], ids=["harmless", "powers"])
+@pytest.mark.parametrize(
+    "extra", [{"top_k": 5}, {"mcp_servers": [{"url": "https://evil.example"}]}], ids=["harmless", "powers"]
+)
 def test_a_guest_gains_no_powers_by_further_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]):
     """What shapes the words runs unasked; anything else is asked about, and never sent when nobody agrees. A yes is for that value."""
     monkeypatch.delenv("DIPEO_TRUST", raising=False)

@@ -324,7 +324,14 @@ def test_the_history_can_be_read(session: Session):
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0, "just now"), (30, "30 s ago"), (300, "5 min ago"), (7200, "2 h ago"), (3 * 86_400, "3 days ago"), (90 * 86_400, "2026-")],
+    [
+        (0, "just now"),
+        (30, "30 s ago"),
+        (300, "5 min ago"),
+        (7200, "2 h ago"),
+        (3 * 86_400, "3 days ago"),
+        (90 * 86_400, "2026-"),
+    ],
 )
 def test_times_are_told_as_people_do(seconds: float, expected: str):
     """Up to a week by their distance, then by their date."""

@@ -28,9 +28,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="not here: this 
 def killed(base: Path, *words: str) -> list[tuple[str, str, str, int]]:
     """(number, run id, killed or status, commits) of processes that were to die; see `durable_run`."""
     command = [sys.executable, "-m", "tests.support.durable_run", str(base), *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=300, cwd=Path(__file__).parents[2]
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, cwd=Path(__file__).parents[2])
     rows = [line.split() for line in done.stdout.splitlines()]
     return [(number, run_id, how, int(commits)) for number, run_id, how, commits in rows]
 
@@ -233,7 +231,7 @@ def test_what_cannot_be_resumed_says_why(tmp_path: Path):
         run = dp.start(CHAIN, word="w", view=False)
         while run.state.events < 2:
             run.wait(0.01)
-        with pytest.raises(StorageError, match="still goes on"):
+        with pytest.raises(StorageError, match="is still running"):
             dp.resume(run.id, view=False)
         run.result(timeout=30)
         with pytest.raises(UserError, match="is complete"):
@@ -257,7 +255,7 @@ sys.stdin.readline()
     try:
         run_id = process.stdout.readline().strip()
         with Session(tmp_path, llm=scripted("mine")) as dp:
-            with pytest.raises(StorageError, match="still goes on"):
+            with pytest.raises(StorageError, match="is still running"):
                 dp.resume(run_id, view=False)
             process.kill()
             process.wait()
@@ -303,9 +301,7 @@ connections:
 
 def test_retries_are_told_and_counted(tmp_path: Path):
     """A node with `retries` is tried again; the log says why, the node's state how often."""
-    diagram = CHAIN.replace(
-        'default_prompt: "one {{word}}"', 'default_prompt: "one {{word}}", retries: 2, retry_delay: 0.01'
-    )
+    diagram = CHAIN.replace('default_prompt: "one {{word}}"', 'default_prompt: "one {{word}}", retries: 2, retry_delay: 0.01')
     with Session(tmp_path, llm=FailingClient(times=2, answer="fine")) as dp:
         run = dp.run(diagram, word="w", view=False)
         assert run.run.state.nodes["node_1"].retries == 2
@@ -332,9 +328,7 @@ def test_a_full_disk_leaves_the_run_in_memory(tmp_path: Path):
         assert [e.seq for e in events] == list(range(1, len(events) + 1))
         assert events[-1].type is EventType.EXECUTION_COMPLETED
         lines = [e.payload["message"] for e in events if e.type is EventType.EXECUTION_LOG]
-        assert [line for line in lines if "recorded" in line] == [
-            "The run goes on but is not recorded: The disk is full."
-        ]
+        assert [line for line in lines if "recorded" in line] == ["The run continues but is not recorded: The disk is full."]
 
 
 @pytest.mark.parametrize("name", ["fork"])

@@ -83,7 +83,11 @@ def test_another_file_is_refused(session: Session, tmp_path: Path, change: str, 
             path.write_text("no: diagram")
 
     def again(**options: Any) -> Run:
-        return session.resume(run, view=False, **options) if how == "resume" else session.fork(run, at="Use", view=False, **options)
+        return (
+            session.resume(run, view=False, **options)
+            if how == "resume"
+            else session.fork(run, at="Use", view=False, **options)
+        )
 
     with pytest.raises(UserError, match="held a credential, which is not recorded") as caught:
         again()

@@ -115,11 +115,18 @@ def known() -> Iterator[None]:
 
 
 def services(clock: VirtualClock, base: Path | None = None) -> Any:
-    return build(Settings(base_dir=base or Path.cwd()), clock=clock, llm=scripted(), store=InMemoryRunStore(), bus=InMemoryEventBus())
+    return build(
+        Settings(base_dir=base or Path.cwd()), clock=clock, llm=scripted(), store=InMemoryRunStore(), bus=InMemoryEventBus()
+    )
 
 
-async def ran(plan: Any, clock: VirtualClock, *, stop_at: float = math.inf, base: Path | None = None, **options: Any) -> tuple[Execution, list[Event]]:
-    runtime = Runtime(Settings(base_dir=base or Path.cwd(), execution_parallelism=options.pop("parallelism", 20)), services=services(clock, base))
+async def ran(
+    plan: Any, clock: VirtualClock, *, stop_at: float = math.inf, base: Path | None = None, **options: Any
+) -> tuple[Execution, list[Event]]:
+    runtime = Runtime(
+        Settings(base_dir=base or Path.cwd(), execution_parallelism=options.pop("parallelism", 20)),
+        services=services(clock, base),
+    )
     async with runtime:
         execution = runtime.execution(Prepared.own(plan, runtime.services), **options)
         task = asyncio.ensure_future(execution.run())
@@ -189,7 +196,9 @@ def test_a_clock_that_is_set_in_the_middle_of_a_run(jump: float, tmp_path: Path)
 @pytest.mark.parametrize("jump", JUMPS)
 def test_a_run_that_is_resumed_after_the_clock_was_set(jump: float):
     """What comes after comes after, and only the time of work counts."""
-    plan = plan_of({"S": StartNode(), "A": Work(seconds=2), "B": Work(seconds=4), "E": EndpointNode()}, ["S -> A", "A -> B", "B -> E"])
+    plan = plan_of(
+        {"S": StartNode(), "A": Work(seconds=2), "B": Work(seconds=4), "E": EndpointNode()}, ["S -> A", "A -> B", "B -> E"]
+    )
 
     async def go() -> None:
         clock = VirtualClock()
@@ -221,7 +230,9 @@ def test_a_run_that_is_resumed_after_the_clock_was_set(jump: float):
     run_sync(go())
 
 
-@given(wall=st.floats(0, 2e9), before=st.floats(0, 4e9), monotonic=st.floats(0, 1e7), steps=st.lists(st.floats(0, 1e5), max_size=5))
+@given(
+    wall=st.floats(0, 2e9), before=st.floats(0, 4e9), monotonic=st.floats(0, 1e7), steps=st.lists(st.floats(0, 1e5), max_size=5)
+)
 def test_a_timeline_never_goes_back(wall: float, before: float, monotonic: float, steps: list[float]):
     """Nor begins before what it must not be before, whatever the numbers; children take part in it."""
 
@@ -357,7 +368,9 @@ class Log:
     def done(self, at: float, node: str, *, run: int = 1, **meta: Any) -> Log:
         return self.add(at, T.NODE_COMPLETED, node, label=node, run=run, status="completed", meta=meta)
 
-    def end(self, at: float, of: T = T.EXECUTION_COMPLETED, status: str = "completed", worked: float | None = None) -> RunMetrics:
+    def end(
+        self, at: float, of: T = T.EXECUTION_COMPLETED, status: str = "completed", worked: float | None = None
+    ) -> RunMetrics:
         total = (at if worked is None else worked) * 1000
         return measure(self.add(at, of, None, status=status, total_duration_ms=total, node_status={}).events)
 
@@ -383,14 +396,18 @@ class Simulation:
         while True:
             cut, now = self._stretch(log, queue, done, now, shift, cut_at)
             if not cut:
-                log.add(now + shift, T.EXECUTION_COMPLETED, None, status="completed", total_duration_ms=now * 1000, node_status={})
+                log.add(
+                    now + shift, T.EXECUTION_COMPLETED, None, status="completed", total_duration_ms=now * 1000, node_status={}
+                )
                 return log, now
             log.add(now + shift, T.EXECUTION_ERROR, None, status="aborted", total_duration_ms=now * 1000, node_status={})
             shift += self.pause
             log.add(now + shift, T.EXECUTION_STARTED, None, resumed=1, options={"parallelism": self.places})
             cut_at = None
 
-    def _stretch(self, log: Log, queue: deque[int], done: set[int], now: int, shift: int, cut_at: int | None) -> tuple[bool, int]:
+    def _stretch(
+        self, log: Log, queue: deque[int], done: set[int], now: int, shift: int, cut_at: int | None
+    ) -> tuple[bool, int]:
         working: list[tuple[int, int]] = []
         order = list(queue)
         while queue or working:
@@ -486,7 +503,10 @@ def test_a_night_passes_quickly():
 def test_what_is_no_speed(speed: Any, tmp_path: Path):
     """One clear error, for whatever it is; so too for pauses."""
     with Session(tmp_path, llm=scripted()) as dp:
-        run = dp.run("version: light\nnodes:\n- {label: S, type: start}\n- {label: E, type: endpoint}\nconnections:\n- {from: S, to: E}\n", view=False).run
+        run = dp.run(
+            "version: light\nnodes:\n- {label: S, type: start}\n- {label: E, type: endpoint}\nconnections:\n- {from: S, to: E}\n",
+            view=False,
+        ).run
         with pytest.raises(UserError, match="is not a speed"):
             dp.replay(run, speed=speed, view=False)
         if speed != 0 or isinstance(speed, str):

@@ -26,7 +26,11 @@ FOUND: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     "module of a package": ("from pkg.inner import x\nreturn x", {}, {"pkg/__init__.py": "", "pkg/inner.py": "x = 1"}),
     "module as an attribute": ("from pkg import inner\nreturn inner.x", {}, {"pkg/__init__.py": "", "pkg/inner.py": "x = 1"}),
     "relative": ("import pkg\nreturn pkg.x", {}, {"pkg/__init__.py": "from .inner import x", "pkg/inner.py": "x = 1"}),
-    "relative module": ("import pkg\nreturn pkg.inner.x", {}, {"pkg/__init__.py": "from . import inner", "pkg/inner.py": "x = 1"}),
+    "relative module": (
+        "import pkg\nreturn pkg.inner.x",
+        {},
+        {"pkg/__init__.py": "from . import inner", "pkg/inner.py": "x = 1"},
+    ),
     "two levels up": (
         "import pkg.a.b\nreturn pkg.a.b.x",
         {},
@@ -42,8 +46,16 @@ FOUND: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {"pkg/__init__.py": "import importlib\nx = importlib.import_module('.inner', __name__).x", "pkg/inner.py": "x = 1"},
     ),
     "by __import__": ("return __import__('helper').x", {}, {"helper.py": "x = 1"}),
-    "beside its file": ("", {"file_path": "sub/work.py"}, {"sub/work.py": "import helper\nresult = helper.x", "sub/helper.py": "x = 1"}),
-    "below the base": ("", {"file_path": "sub/work.py"}, {"sub/work.py": "import helper\nresult = helper.x", "helper.py": "x = 1"}),
+    "beside its file": (
+        "",
+        {"file_path": "sub/work.py"},
+        {"sub/work.py": "import helper\nresult = helper.x", "sub/helper.py": "x = 1"},
+    ),
+    "below the base": (
+        "",
+        {"file_path": "sub/work.py"},
+        {"sub/work.py": "import helper\nresult = helper.x", "helper.py": "x = 1"},
+    ),
     "cycle": ("import one\nreturn one.x", {}, {"one.py": "x = 1\nimport two", "two.py": "import one"}),
     "optional": (
         "import helper\nreturn helper.x",
@@ -106,11 +118,26 @@ UNSHOWN: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
         {},
         {"pkg/a.py": "", "pkg/helper.py": "open('ran.txt', 'w')"},
     ),
-    "compiled": ("import importlib\nreturn importlib.import_module('comp' + 'iled')", {}, {"compiled.pyc": "", "compiled/__init__.pyc": ""}),
-    "beside its file": ("", {"file_path": "sub/work.py"}, {"sub/work.py": "import importlib\nresult = importlib.import_module('hel' + 'per').x", "sub/helper.py": "open('ran.txt', 'w')"}),
+    "compiled": (
+        "import importlib\nreturn importlib.import_module('comp' + 'iled')",
+        {},
+        {"compiled.pyc": "", "compiled/__init__.pyc": ""},
+    ),
+    "beside its file": (
+        "",
+        {"file_path": "sub/work.py"},
+        {
+            "sub/work.py": "import importlib\nresult = importlib.import_module('hel' + 'per').x",
+            "sub/helper.py": "open('ran.txt', 'w')",
+        },
+    ),
     "by pickle": ("import pickle\nreturn pickle.loads(b'chelper\\nx\\n.')", {}, {}),
     "as a package of zip files": ("import importlib\nreturn importlib.import_module('zip' + 'ped')", {}, {"zipped.zip": ""}),
-    "plug-ins": ("import pkgutil, importlib\nreturn [importlib.import_module(m.name).x for m in pkgutil.iter_modules(['.'])][0]", {}, {}),
+    "plug-ins": (
+        "import pkgutil, importlib\nreturn [importlib.import_module(m.name).x for m in pkgutil.iter_modules(['.'])][0]",
+        {},
+        {},
+    ),
     "in a spawned process": (
         "import multiprocessing as m, importlib\nwith m.get_context('spawn').Pool(1) as pool:\n    return pool.map(importlib.import_module, ['hel' + 'per'])",
         {},
@@ -150,7 +177,10 @@ def test_ones_own_code_imports_what_lies_there(session: Session, base: Path, tmp
 def test_a_resumed_run_has_the_modules_that_were_shown_or_asks(base: Path) -> None:
     """In another process the files must still be those of the yes."""
     files(base, {"helper.py": "x = 1"})
-    code = light(node("code_job", "First", code="import helper\ny = helper.x\nreturn y"), node("code_job", "Then", code="open('go')\nimport helper\nreturn y + helper.x"))
+    code = light(
+        node("code_job", "First", code="import helper\ny = helper.x\nreturn y"),
+        node("code_job", "Then", code="open('go')\nimport helper\nreturn y + helper.x"),
+    )
     path = write(base, code)
     with Session() as session:
         run = session.start(path, trust=True, view=False)
@@ -202,7 +232,11 @@ def test_a_file_named_absolutely_is_the_one_that_was_shown(session: Session, bas
     """Paths that mean the same are the same file."""
     ending, text, bad = {
         "bash": ("sh", "echo 1", "touch ran.txt"),
-        "typescript": ("ts", "export function main() { return 1 }", "import { writeFileSync } from 'node:fs';\nwriteFileSync('ran.txt', '')"),
+        "typescript": (
+            "ts",
+            "export function main() { return 1 }",
+            "import { writeFileSync } from 'node:fs';\nwriteFileSync('ran.txt', '')",
+        ),
         "python": ("py", "result = 1", "open('ran.txt', 'w')"),
     }[form]
     if form == "typescript" and node_js.node() is None:

@@ -18,7 +18,7 @@ from tests.support.untrusted_folder import MARK, base, files, light, node, outpu
 
 __all__ = ["base", "session"]  # fixtures
 
-LIB = "say() { echo \"$1\"; }\n"
+LIB = 'say() { echo "$1"; }\n'
 
 
 def hook(command: str, **config: Any) -> dict[str, Any]:
@@ -34,15 +34,23 @@ CERTAIN: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "by a shell with options": (hook("bash -e -o pipefail ./x.sh a"), {"x.sh": 'echo "$0 $-$1"'}, "./x.sh ehBca"),
     "by itself": (hook("./x.sh a"), {"x.sh": '#!/bin/sh -u\necho "$0 $1 $PWD"'}, "./x.sh a {base}"),
     "by itself, without a first line": (hook("./x a"), {"x": 'echo "$0 $1"'}, "./x a"),
-    "by itself, by env": (hook("./x.sh"), {"x.sh": '#!/usr/bin/env bash\n[[ $0 == ./x* ]] && echo yes'}, "yes"),
-    "by itself, Python": (hook("./t.py a"), {"t.py": "#!/usr/bin/env python3\nimport sys\nprint(sys.argv, __file__)"}, "['./t.py', 'a'] {base}/./t.py"),
+    "by itself, by env": (hook("./x.sh"), {"x.sh": "#!/usr/bin/env bash\n[[ $0 == ./x* ]] && echo yes"}, "yes"),
+    "by itself, Python": (
+        hook("./t.py a"),
+        {"t.py": "#!/usr/bin/env python3\nimport sys\nprint(sys.argv, __file__)"},
+        "['./t.py', 'a'] {base}/./t.py",
+    ),
     "absolute": (hook("sh {base}/x.sh"), {"x.sh": 'echo "$0"'}, "{base}/x.sh"),
     "arguments as a list": (hook("sh", args=["x.sh", "b c"]), {"x.sh": 'echo "$0 $1"'}, "x.sh b c"),
     "program as a list": (hook("./x.sh", args=["b c"]), {"x.sh": '#!/bin/sh\necho "$0 $1"'}, "./x.sh b c"),
     "in a folder": (hook("sh ./x.sh", cwd="sub"), {"sub/x.sh": 'echo "$0"; cat n.txt', "sub/n.txt": "1"}, "./x.sh\n1"),
     "sourced": (hook(". ./lib.sh; say 1"), {"lib.sh": LIB}, "1"),
     "sourced by bash": (bash("declare -A m=([a]=1)\nsource lib.sh\nsay ${m[a]}"), {"lib.sh": LIB}, "1"),
-    "sourced by a script beside it": (hook("sh sub/x.sh"), {"sub/x.sh": '. "$(dirname "$0")/lib.sh"\nsay 1', "sub/lib.sh": LIB}, "1"),
+    "sourced by a script beside it": (
+        hook("sh sub/x.sh"),
+        {"sub/x.sh": '. "$(dirname "$0")/lib.sh"\nsay 1', "sub/lib.sh": LIB},
+        "1",
+    ),
     "sourced by bash beside it": (
         hook("bash sub/x.sh"),
         {"sub/x.sh": 'source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"\nsay 1', "sub/lib.sh": LIB},
@@ -65,14 +73,42 @@ CERTAIN: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "with variables": (hook("A=1 sh x.sh"), {"x.sh": "echo $A"}, "1"),
     "standard input": (hook("echo 1 | sh x.sh"), {"x.sh": "cat"}, "1"),
     "exit status": (hook("sh x.sh || echo $?"), {"x.sh": "exit 7"}, "7"),
-    "Python": (hook("python3 t.py a"), {"t.py": "import sys, helper\nprint(sys.argv[1:], helper.x, __name__)", "helper.py": "x = 1"}, "['a'] 1 __main__"),
-    "Python in a folder": (hook("python3 -u sub/t.py"), {"sub/t.py": "import helper\nprint(helper.x)", "sub/helper.py": "x = 1"}, "1"),
-    "module": (hook("python3 -m pkg.tool a"), {"pkg/tool.py": "import sys\nprint(sys.argv[1:], __name__)", "pkg/__init__.py": ""}, "['a'] __main__"),
-    "module as a list": (hook("python3", args=["-m", "tool"]), {"tool.py": "import helper\nprint(helper.x)", "helper.py": "x = 1"}, "1"),
-    "after cd": (hook("cd sub && sh ./x.sh a | cat"), {"sub/x.sh": 'echo "$0 $1"; . ./lib.sh; say "$(cat n.txt)"', "sub/lib.sh": LIB, "sub/n.txt": "1"}, "./x.sh a\n1"),
+    "Python": (
+        hook("python3 t.py a"),
+        {"t.py": "import sys, helper\nprint(sys.argv[1:], helper.x, __name__)", "helper.py": "x = 1"},
+        "['a'] 1 __main__",
+    ),
+    "Python in a folder": (
+        hook("python3 -u sub/t.py"),
+        {"sub/t.py": "import helper\nprint(helper.x)", "sub/helper.py": "x = 1"},
+        "1",
+    ),
+    "module": (
+        hook("python3 -m pkg.tool a"),
+        {"pkg/tool.py": "import sys\nprint(sys.argv[1:], __name__)", "pkg/__init__.py": ""},
+        "['a'] __main__",
+    ),
+    "module as a list": (
+        hook("python3", args=["-m", "tool"]),
+        {"tool.py": "import helper\nprint(helper.x)", "helper.py": "x = 1"},
+        "1",
+    ),
+    "after cd": (
+        hook("cd sub && sh ./x.sh a | cat"),
+        {"sub/x.sh": 'echo "$0 $1"; . ./lib.sh; say "$(cat n.txt)"', "sub/lib.sh": LIB, "sub/n.txt": "1"},
+        "./x.sh a\n1",
+    ),
     "after cd, up": (hook("cd ../b && . ./lib.sh && say 1", cwd="a"), {"b/lib.sh": LIB, "a/n.txt": ""}, "1"),
-    "after cd, Python": (hook("cd 'a b' && python3 -u t.py"), {"a b/t.py": "import helper\nprint(helper.x)", "a b/helper.py": "x = 1"}, "1"),
-    "after cd, module": (hook("cd sub && python3 -m tool"), {"sub/tool.py": "import helper\nprint(helper.x)", "sub/helper.py": "x = 1"}, "1"),
+    "after cd, Python": (
+        hook("cd 'a b' && python3 -u t.py"),
+        {"a b/t.py": "import helper\nprint(helper.x)", "a b/helper.py": "x = 1"},
+        "1",
+    ),
+    "after cd, module": (
+        hook("cd sub && python3 -m tool"),
+        {"sub/tool.py": "import helper\nprint(helper.x)", "sub/helper.py": "x = 1"},
+        "1",
+    ),
     "after cd, run by a script": (hook("cd . && sh x.sh"), {"x.sh": "sh y.sh", "y.sh": "echo 1"}, "1"),
     "same name before and after cd": (hook("cd sub && sh x.sh"), {"x.sh": "echo no", "sub/x.sh": "echo 1"}, "1"),
     "one line of a job, ending in a script": (bash("cd 'a b' && python3 -u t.py"), {"a b/t.py": "print(1)"}, "1"),
@@ -107,7 +143,9 @@ def test_what_was_shown_runs(session: Session, base: Path, case: str) -> None:
     assert not (base / MARK).exists()
 
 
-@pytest.mark.parametrize("case", [case for case, (made, contents, _) in CERTAIN.items() if "$0" in f"{made}{contents}" or "argv" in f"{contents}"])
+@pytest.mark.parametrize(
+    "case", [case for case, (made, contents, _) in CERTAIN.items() if "$0" in f"{made}{contents}" or "argv" in f"{contents}"]
+)
 def test_a_trusted_folder_says_the_same(session: Session, base: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """There, scripts are run as they are on the disk."""
     made, contents, printed = CERTAIN[case]
@@ -128,7 +166,7 @@ UNCERTAIN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "standard input": (hook("sh < x.sh"), {"x.sh": "true"}),
     "printed into a shell": (hook("cat x.sh | sh"), {"x.sh": "true"}),
     "Makefile": (hook("make -s -f all.mk || true; make -f x.mk"), {"x.mk": "all:\n\t@true\n"}),
-    "runs itself": (hook("sh x.sh"), {"x.sh": "[ -n \"$1\" ] || sh x.sh again"}),
+    "runs itself": (hook("sh x.sh"), {"x.sh": '[ -n "$1" ] || sh x.sh again'}),
     "a script that a script names": (hook("cd .; sh x.sh"), {"x.sh": "sh y.sh", "y.sh": "true"}),
 }
 """Case → (node, files): which file is meant shows only when it runs."""
@@ -150,10 +188,18 @@ def test_what_may_be_meant_is_compared(session: Session, base: Path, case: str) 
 ENVIRONMENTS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "read by bash as it starts": (hook("bash -c true", env={"BASH_ENV": "lib.sh"}), {"lib.sh": "true"}, "lib.sh"),
     "program by PATH": (hook("tool", env={"PATH": "bin:/usr/bin:/bin"}), {"bin/tool": "#!/bin/sh\n"}, "bin/tool"),
-    "program by an absolute PATH": (hook("tool", env={"PATH": "{base}/bin:/usr/bin:/bin"}), {"bin/tool": "#!/bin/sh\n"}, "bin/tool"),
+    "program by an absolute PATH": (
+        hook("tool", env={"PATH": "{base}/bin:/usr/bin:/bin"}),
+        {"bin/tool": "#!/bin/sh\n"},
+        "bin/tool",
+    ),
     "program that is new": (hook("true; ls -d .", env={"PATH": "bin:/usr/bin:/bin"}), {"bin/tool": "#!/bin/sh\n"}, "bin/ls"),
     "module": (hook("python3 -c 'import helper'", env={"PYTHONPATH": "lib"}), {"lib/helper.py": "x = 1"}, "lib/helper.py"),
-    "module that is new": (hook("python3 -c 'import json'", env={"PYTHONPATH": "lib"}), {"lib/helper.py": "x = 1"}, "lib/json.py"),
+    "module that is new": (
+        hook("python3 -c 'import json'", env={"PYTHONPATH": "lib"}),
+        {"lib/helper.py": "x = 1"},
+        "lib/json.py",
+    ),
     "an option of Node": (hook("true", env={"NODE_OPTIONS": "--require ./lib.js"}), {"lib.js": "1"}, "lib.js"),
     "in another folder": (hook("bash -c true", cwd="sub", env={"BASH_ENV": "lib.sh"}), {"sub/lib.sh": "true"}, "sub/lib.sh"),
 }
@@ -185,7 +231,9 @@ def test_variables_of_other_names_hold_data(session: Session, base: Path) -> Non
     assert execution.result() == "look at src/new.py in src"
 
 
-@pytest.mark.parametrize("command", ["sh out/data.txt", ". out/data.txt", "cd out && sh data.txt", "./out/data.txt", "bash -c 'sh out/data.txt'"])
+@pytest.mark.parametrize(
+    "command", ["sh out/data.txt", ". out/data.txt", "cd out && sh data.txt", "./out/data.txt", "bash -c 'sh out/data.txt'"]
+)
 def test_what_the_run_has_written_is_no_program(session: Session, base: Path, command: str) -> None:
     """Whatever its ending; the list has that it is written, and that it is run, but not what it would be."""
     write_it = node("template_job", "Write", template_content=f"touch {base / MARK}", output_path="out/data.txt")
@@ -233,7 +281,7 @@ WORDS: dict[str, list[str]] = {
     "while sh a.sh; do ./b.sh & done": ["a.sh", "./b.sh"],
     "sh x.sh 2>&1 >out.txt <in.txt": ["x.sh"],
     "sh 'a b.sh'; sh a\\ b.sh; sh a\" \"b.sh": ["a b.sh"] * 3,
-    "sh $x.sh; sh *.sh; sh ~/x.sh; sh \"$x\"": [],
+    'sh $x.sh; sh *.sh; sh ~/x.sh; sh "$x"': [],
     "timeout 5 env A=1 sh x.sh": ["x.sh"],
     "diff <(sh x.sh) <(./y.sh)": ["x.sh", "./y.sh"],
     "echo $((1 + (2))) ${x:-$(sh a.sh)}; sh x.sh": ["x.sh"],
@@ -241,7 +289,7 @@ WORDS: dict[str, list[str]] = {
     "python3 -W ignore -X dev x.py": ["x.py"],
     "sh \\\n x.sh": ["x.sh"],
     "echo 'no end": [],
-    "echo \"no end $(": [],
+    'echo "no end $(': [],
     "echo ${no end": [],
     "((((((": [],
     "<<": [],
@@ -262,7 +310,9 @@ def test_moves(text: str) -> None:
     assert not moves(commands(f"echo {text}") if "&&" not in text and "(" not in text and ";" not in text else [])
 
 
-@pytest.mark.parametrize("unit", ["a ", "$(", "((", "`", "\"", "'", "${", "<<E ", "\\", "a=1 ", "sh -c 'x' ", "\n", ";", "#", "<(", "$((", ")", "}"])
+@pytest.mark.parametrize(
+    "unit", ["a ", "$(", "((", "`", '"', "'", "${", "<<E ", "\\", "a=1 ", "sh -c 'x' ", "\n", ";", "#", "<(", "$((", ")", "}"]
+)
 def test_long_texts_end(unit: str) -> None:
     """Also deeply nested ones."""
     commands(unit * 20_000)

@@ -81,7 +81,12 @@ def _silent(call: Call) -> None:
 
 def _good(call: Call) -> None:
     last, stop = wire_anthropic.end()
-    events = [wire_anthropic.start(model=MODEL, usage=INPUT), *wire_anthropic.text("Done."), {**last, "usage": {"output_tokens": 50}}, stop]
+    events = [
+        wire_anthropic.start(model=MODEL, usage=INPUT),
+        *wire_anthropic.text("Done."),
+        {**last, "usage": {"output_tokens": 50}},
+        stop,
+    ]
     call.stream(events)
 
 
@@ -278,7 +283,9 @@ def test_a_reader_who_leaves_pays_for_what_was_read(serve: Serve):
     client = Steps(TokenUsage(1000, 1), StreamEvent("text", "x" * 400), _end(TokenUsage(1000, 100)))
 
     async def read(until: str) -> None:
-        async with contextlib.aclosing(cast(Any, serve(client).stream(request(service="anthropic", model=MODEL, budget=budget)))) as events:
+        async with contextlib.aclosing(
+            cast(Any, serve(client).stream(request(service="anthropic", model=MODEL, budget=budget)))
+        ) as events:
             async for event in events:
                 if event.kind == until:
                     break
@@ -412,7 +419,11 @@ def test_claude_codes_own_sum_is_divided_among_its_turns():
         _turn(session, _result(0.35, is_error=True))
     assert _bill(failed.value.usage) == pytest.approx(0.10)
     with pytest.raises(StructureError) as unfit:
-        _turn(session, _result(0.45), response_format={"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
+        _turn(
+            session,
+            _result(0.45),
+            response_format={"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
+        )
     assert _bill(unfit.value.usage) == pytest.approx(0.10)
     assert _turn(session, _result(0.50)).cost_usd == pytest.approx(0.05)
     assert _turn(session, _result(0.45)).cost_usd == 0.0  # never negative
@@ -437,7 +448,9 @@ def test_refusals_in_a_batch_are_paid_for_at_its_prices():
             }
 
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    items = tuple(BatchItem(f"item-{n}", "gpt-5-nano", "prompt" if n == 2 else None, schema if n == 2 else None) for n in range(4))
+    items = tuple(
+        BatchItem(f"item-{n}", "gpt-5-nano", "prompt" if n == 2 else None, schema if n == 2 else None) for n in range(4)
+    )
     job = BatchJob("b", "openai", "completed", 0.0, items)
     answers = run(batch.collect(cast(Any, Provider()), job))
     half = pricing.cost_usd("openai", "gpt-5-nano", usage, batch=True)

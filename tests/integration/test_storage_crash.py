@@ -326,7 +326,9 @@ def log_events(folder: Path, first: int, told: Connection) -> None:
         number = first
         while True:
             kind = EventType.EXECUTION_STARTED if number == 1 else EventType.EXECUTION_LOG
-            await store.append([Event(number, kind, "r", 0.0, None, {"diagram": "d", "labels": {}, "pad": content(number).hex()})])
+            await store.append(
+                [Event(number, kind, "r", 0.0, None, {"diagram": "d", "labels": {}, "pad": content(number).hex()})]
+            )
             told.send((number, ""))
             number += 1
 
@@ -475,7 +477,9 @@ def save_documents(folder: Path, first: int, told: Connection) -> None:
     """Save a diagram to the same file again and again, and to others, as notebooks and commands do."""
     number = first
     while True:
-        document = load_text(f"nodes:\n- {{label: s, type: start, custom_data: {{n: {number}, pad: '{content(number).hex()}'}}}}\n")
+        document = load_text(
+            f"nodes:\n- {{label: s, type: start, custom_data: {{n: {number}, pad: '{content(number).hex()}'}}}}\n"
+        )
         for name in ("same", f"n{number}"):
             document.save(folder / f"{name}.light.yaml")
         told.send((number, ""))

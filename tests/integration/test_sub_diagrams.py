@@ -150,9 +150,7 @@ def test_a_failing_child_can_be_survived(dp: Session, tmp_path: Path):
 
 def test_batch_keeps_the_order(dp: Session, tmp_path: Path):
     """One child per item, its own keys spread; outputs in the order of the items, a summary in meta."""
-    child(
-        tmp_path, "import time\ntime.sleep(0.02 * (3 - _batch_index))\nreturn [name, other, _batch_index, _batch_total]"
-    )
+    child(tmp_path, "import time\ntime.sleep(0.02 * (3 - _batch_index))\nreturn [name, other, _batch_index, _batch_total]")
     diagram = parent(
         code="return {'items': [{'name': n} for n in 'abc'], 'other': 7}",
         diagram_name="child",
@@ -197,9 +195,7 @@ def test_an_empty_batch_has_an_empty_result(dp: Session, tmp_path: Path, code: s
     run = dp.run(parent(code=code, diagram_name="child", batch=True), view=False)
     assert run.output == []
     assert not run.run.node("Sub").children
-    assert any(
-        "'items' of 'Sub' is empty" in e.payload["message"] for e in run.events if e.type is EventType.EXECUTION_LOG
-    )
+    assert any("'items' of 'Sub' is empty" in e.payload["message"] for e in run.events if e.type is EventType.EXECUTION_LOG)
 
 
 PERSON = """
@@ -363,9 +359,7 @@ def nest(base: Path, *names: str, **props: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "answers", [{"Q1": "a", "Q2": "b"}, {"Sub/Q1": "a", "Q2": "b"}, {"Q1": "wrong", "Sub/Q1": "a", "Q2": ["b", "c"]}]
 )
-def test_answers_reach_questions_of_any_depth(
-    dp: Session, tmp_path: Path, names: tuple[str, ...], answers: dict[str, Any]
-):
+def test_answers_reach_questions_of_any_depth(dp: Session, tmp_path: Path, names: tuple[str, ...], answers: dict[str, Any]):
     """By label or by a path; the longer path wins."""
     assert dp.run(nest(tmp_path, *names), answers=answers, view=False).output == "a/b"
 
@@ -438,9 +432,7 @@ def test_the_place_of_a_deep_failure_is_named_once(dp: Session, tmp_path: Path):
 def test_the_place_of_a_failure_in_batches_names_the_items(dp: Session, tmp_path: Path):
     """Of a batch in a batch: the item of each."""
     child(tmp_path, "return 1 / default", "leaf")
-    (tmp_path / "middle.light.yaml").write_text(
-        json.dumps(parent(code="return [1, 0]", diagram_name="leaf", batch=True))
-    )
+    (tmp_path / "middle.light.yaml").write_text(json.dumps(parent(code="return [1, 0]", diagram_name="leaf", batch=True)))
     outer = parent(code="return ['x']", diagram_name="middle", batch=True)
     with pytest.raises(NodeExecutionError) as caught:
         dp.run(outer, view=False)

@@ -21,7 +21,7 @@ from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question
 from dipeo_nb.errors import DipeoError, EventBusError, NodeExecutionError, NodeTimeoutError
-from dipeo_nb.events import plain_handlers
+from dipeo_nb.events import in_memory, plain_handlers
 from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.integrations.providers import BaseProvider, IntegratedApiService
 from dipeo_nb.notebook.session import Session
@@ -148,7 +148,9 @@ def test_predicates_choose_in_order(apart: bool, is_async: bool):
 
     async def go() -> Any:
         async with InMemoryEventBus(apart=apart) as bus:
-            bus.subscribe(later if is_async else lambda one: got.append(one.seq), where=odd, on_error=lambda e: errors.append(str(e)))
+            bus.subscribe(
+                later if is_async else lambda one: got.append(one.seq), where=odd, on_error=lambda e: errors.append(str(e))
+            )
             for first in range(1, 400, 40):
                 await bus.publish_batch([event(n) for n in range(first, first + 40)])
             await bus.drain()
@@ -297,7 +299,11 @@ def test_operations_of_providers_that_block(tmp_path: Any):
         "version": "light",
         "nodes": [
             {"label": "S", "type": "start"},
-            {"label": "N", "type": "integrated_api", "props": {"provider": "jira", "operation": "create", "timeout": 1, "max_retries": 0}},
+            {
+                "label": "N",
+                "type": "integrated_api",
+                "props": {"provider": "jira", "operation": "create", "timeout": 1, "max_retries": 0},
+            },
         ],
         "connections": [{"from": "S", "to": "N"}],
     }

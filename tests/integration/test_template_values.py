@@ -68,9 +68,7 @@ def test_keys_win_and_calls_work(engine: str, expression: str, text: str):
     """A key is the key whatever it is called; methods that are called do their work; nothing prints as an object of Python."""
     template = f"{{{{ {expression} }}}}"
     if engine == "internal":
-        assert processor.process(template, NAMES) == processor.process(template, NAMES)._replace(
-            content=text, missing_keys=()
-        )
+        assert processor.process(template, NAMES) == processor.process(template, NAMES)._replace(content=text, missing_keys=())
     else:
         assert render_file(template, NAMES, load=lambda _: None) == text
 

@@ -37,9 +37,7 @@ def golden_logs() -> Iterator[list[Event]]:
             if line.startswith("== "):
                 whole = log = []
             elif line.startswith("-- resumed after event "):
-                log = whole[
-                    : next(i for i, e in enumerate([*whole, None]) if e is None or e.seq > int(line.split()[-1]))
-                ]
+                log = whole[: next(i for i, e in enumerate([*whole, None]) if e is None or e.seq > int(line.split()[-1]))]
             elif line.startswith("-- "):
                 log = []
             elif found := LINE.fullmatch(line):
@@ -59,9 +57,7 @@ def changes(events: Iterable[Event]) -> Iterator[Change]:
         before = {node_id: node.status for node_id, node in state.nodes.items()}
         state.apply(event)
         about = (
-            event.node_id
-            if event.type in (EventType.NODE_STARTED, EventType.NODE_COMPLETED, EventType.NODE_ERROR)
-            else None
+            event.node_id if event.type in (EventType.NODE_STARTED, EventType.NODE_COMPLETED, EventType.NODE_ERROR) else None
         )
         for node_id, node in state.nodes.items():
             earlier = before.get(node_id, Status.PENDING)

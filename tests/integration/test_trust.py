@@ -51,11 +51,14 @@ FORMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         node("sub_diagram", "Sub", diagram_data=light(node("sub_diagram", "Sub", diagram_data=light(n))))
     ),
     "inline native": lambda n: light(
-        node("sub_diagram", "Sub", diagram_data=json.loads(dp.load(json.dumps(light(n))).to_text("native")), diagram_format="native")
+        node(
+            "sub_diagram",
+            "Sub",
+            diagram_data=json.loads(dp.load(json.dumps(light(n))).to_text("native")),
+            diagram_format="native",
+        )
     ),
-    "batch of inline": lambda n: light(
-        node("sub_diagram", "Sub", diagram_data=light(n), batch=True, batch_input_key="items")
-    ),
+    "batch of inline": lambda n: light(node("sub_diagram", "Sub", diagram_data=light(n), batch=True, batch_input_key="items")),
     "not waited for": lambda n: light(node("sub_diagram", "Sub", diagram_data=light(n), wait_for_completion=False)),
 }
 NAMED = ("named", "named with its suffix", "chain", "in a folder", "named by a variable", "native file", "readable file")
@@ -177,7 +180,12 @@ def test_a_guest_does_not_choose_servers_and_programs_of_models(session: Session
 def test_a_guest_talks_to_models_and_writes_into_a_folder_of_its_own(session: Session, base: Path) -> None:
     """The usual download runs without a question; what it writes is not where the user's files are."""
     ask = node("person_job", "Ask", person="A", default_prompt="Hi")
-    nodes = light(ask, node("template_job", template_content="made", output_path="notes.txt"), node("db", "Read", operation="read", file="notes.txt"), persons={"A": {"service": "openai", "model": "gpt-5-nano"}})
+    nodes = light(
+        ask,
+        node("template_job", template_content="made", output_path="notes.txt"),
+        node("db", "Read", operation="read", file="notes.txt"),
+        persons={"A": {"service": "openai", "model": "gpt-5-nano"}},
+    )
     write(base, "mine", "notes.txt")
     result = session.run(write(base, nodes), view=False)
     assert result.output == "made"
@@ -203,7 +211,10 @@ def test_a_guest_brings_its_prompts_schemas_and_templates(session: Session, base
 
 def test_a_guest_spends_little(base: Path) -> None:
     """All calls of a run, also of its children and batches, share one budget; a budget that is given takes its place."""
-    ask = light(node("person_job", "Ask", person="A", default_prompt="Hi {{default}}"), persons={"A": {"service": "openai", "model": "gpt-5-nano"}})
+    ask = light(
+        node("person_job", "Ask", person="A", default_prompt="Hi {{default}}"),
+        persons={"A": {"service": "openai", "model": "gpt-5-nano"}},
+    )
     many = write(base, light(node("sub_diagram", "Sub", diagram_data=ask, batch=True, batch_input_key="items")))
     with Session(llm=scripted("Fine.")) as session:
         gate = session.runtime.prepare(many).gate
@@ -237,7 +248,9 @@ def test_no_budget_asks_always(base: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert session.run(free, view=False).status == "completed"
 
 
-@pytest.mark.parametrize(("default", "asked"), [("echo", False), ("local", False), ("openai:gpt-5-nano", True), ("gpt-5-nano", True)])
+@pytest.mark.parametrize(
+    ("default", "asked"), [("echo", False), ("local", False), ("openai:gpt-5-nano", True), ("gpt-5-nano", True)]
+)
 def test_no_budget_asks_about_the_default_model(base: Path, monkeypatch: pytest.MonkeyPatch, default: str, asked: bool) -> None:
     """A person that names no model has the default one, which may be free."""
     monkeypatch.setenv("DIPEO_GUEST_BUDGET", "0")
@@ -458,15 +471,30 @@ def test_two_children_exchanged_ask_again(base: Path) -> None:
 
 MADE: dict[str, tuple[dict[str, Any], ...]] = {
     "diagram that it wrote": (
-        node("template_job", "Write", template_content=json.dumps(light(node("code_job", code=marking()))), output_path="made.light.yaml"),
+        node(
+            "template_job",
+            "Write",
+            template_content=json.dumps(light(node("code_job", code=marking()))),
+            output_path="made.light.yaml",
+        ),
         node("sub_diagram", "Run", diagram_name="made"),
     ),
     "diagram that it wrote, by a variable": (
-        node("template_job", "Write", template_content=json.dumps(light(node("code_job", code=marking()))), output_path="made.light.yaml"),
+        node(
+            "template_job",
+            "Write",
+            template_content=json.dumps(light(node("code_job", code=marking()))),
+            output_path="made.light.yaml",
+        ),
         node("sub_diagram", "Run", diagram_name="{which}"),
     ),
     "child that it changed": (
-        node("template_job", "Write", template_content=json.dumps(light(node("code_job", code=marking()))), output_path="child.light.yaml"),
+        node(
+            "template_job",
+            "Write",
+            template_content=json.dumps(light(node("code_job", code=marking()))),
+            output_path="child.light.yaml",
+        ),
         node("sub_diagram", "Run", diagram_name="child"),
     ),
     "module that it wrote": (
@@ -589,7 +617,9 @@ def test_saving_a_foreign_diagram_makes_it_nobodys(session: Session, base: Path)
 
 def test_a_child_of_ones_own_diagram_stays_what_it_is(session: Session, base: Path) -> None:
     """The user's own diagram may run a guest; one that wants more is asked about before the run, alone."""
-    write(base, light(node("person_job", person="A", default_prompt="x"), persons={"A": {"service": "echo"}}), "talk.light.yaml")
+    write(
+        base, light(node("person_job", person="A", default_prompt="x"), persons={"A": {"service": "echo"}}), "talk.light.yaml"
+    )
     write(base, light(node("code_job", code=marking())), "evil.light.yaml")
     mine = light(node("code_job", "Mine", code="return 1"), node("sub_diagram", "Sub", diagram_name="{which}"))
     assert session.run(mine, which="talk", view=False).status == "completed"
@@ -656,7 +686,9 @@ def test_a_link_into_a_trusted_folder_does_not_help(base: Path, tmp_path: Path) 
 
 def test_the_record_of_ones_own_run_goes_on(session: Session, base: Path) -> None:
     """What was decided when it began holds, as its signature says."""
-    failing = light(node("code_job", "First", code="n = 1\nreturn n"), node("code_job", "Then", code="open('go').read()\nreturn n"))
+    failing = light(
+        node("code_job", "First", code="n = 1\nreturn n"), node("code_job", "Then", code="open('go').read()\nreturn n")
+    )
     run = session.start(failing, view=False)
     with pytest.raises(RunError):
         run.result(30)
@@ -667,7 +699,9 @@ def test_the_record_of_ones_own_run_goes_on(session: Session, base: Path) -> Non
 
 @pytest.mark.parametrize("way", ["resume", "fork"])
 @pytest.mark.parametrize("form", ["python", "shell hook"])
-def test_a_record_that_came_with_a_folder_is_foreign(base: Path, way: str, form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_record_that_came_with_a_folder_is_foreign(
+    base: Path, way: str, form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A run store of somebody else, with a failed run whose diagram says it lies in a folder of the user's: refused."""
     failing = light({**KINDS[form], "label": "Evil"}, node("code_job", "Fail", code="1/0"))
     with Session(llm=scripted()) as theirs:
@@ -692,7 +726,9 @@ def test_what_is_signed_cannot_be_moved_or_changed(base: Path) -> None:
     trust = Trust(get_settings())
     decision = trust.decide(Diagram(load_text(json.dumps(light())).model), load_text(json.dumps(light())).compile())
     stamp = trust.stamp(decision)
-    first = Event(1, EventType.EXECUTION_STARTED, "exec_1", 0.0, None, {"trust": stamp, "source": {"a": 1}, "variables": {"x": 1}})
+    first = Event(
+        1, EventType.EXECUTION_STARTED, "exec_1", 0.0, None, {"trust": stamp, "source": {"a": 1}, "variables": {"x": 1}}
+    )
     event = signed(first, trust.signatures.of(first))
     assert trust.verified(event) is Level.YOURS
     assert trust.verified(event._replace(occurred_at=5.0)) is Level.YOURS
@@ -765,7 +801,14 @@ def test_the_list_shows_what_a_screen_would_not(base: Path) -> None:
 
 @pytest.mark.parametrize(
     ("template", "pattern"),
-    [("data/{{x}}.csv", "data/*.csv"), ("{x}/a", "*/a"), ("{{x}}", "**"), ("a{", "a{"), ("{{a}}{{b}}", "**"), ("{a}{{b.c}}.py", "**.py")],
+    [
+        ("data/{{x}}.csv", "data/*.csv"),
+        ("{x}/a", "*/a"),
+        ("{{x}}", "**"),
+        ("a{", "a{"),
+        ("{{a}}{{b}}", "**"),
+        ("{a}{{b.c}}.py", "**.py"),
+    ],
 )
 def test_names_made_while_running_are_patterns(template: str, pattern: str) -> None:
     """What is written out stays."""

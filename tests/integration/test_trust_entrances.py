@@ -44,7 +44,9 @@ def served(session: Session, path: Path, **order: Any) -> httpx.Response:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(server.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.post("/runs", json={"diagram": path.name, **order}, headers={"authorization": f"Bearer {server.token}"})
+            return await client.post(
+                "/runs", json={"diagram": path.name, **order}, headers={"authorization": f"Bearer {server.token}"}
+            )
 
     from dipeo_nb.common.loop import run_sync
 
@@ -143,7 +145,9 @@ def test_a_change_of_any_field_ends_a_yes(base: Path, kind: str) -> None:
         "person_job": {"person": "A", "default_prompt": "Hi"}, "db": {"file": "a.txt"}, "diff_patch": {"target_path": "a.txt"},
     }  # fmt: skip
     work = node(kind, **props.get(kind, {}))
-    data = light(*([] if kind in ("start", "endpoint") else [work]), persons={"A": {"service": "echo"}, "B": {"service": "echo"}})
+    data = light(
+        *([] if kind in ("start", "endpoint") else [work]), persons={"A": {"service": "echo"}, "B": {"service": "echo"}}
+    )
     label = {"start": "Start", "endpoint": "End"}.get(kind, "Work")
     if kind == "condition":
         data["connections"] = [{"from": "Start", "to": "Work"}, {"from": "Work_condtrue", "to": "End"}]

@@ -36,9 +36,7 @@ from tests.support.untrusted_folder import light, marking, node, write
 ADA, BOB = 54_321, 54_322
 """Users that have no account: files and processes need none."""
 
-pytestmark = pytest.mark.skipif(
-    os.name == "nt" or os.geteuid() != 0, reason="not here: only root can act as two users"
-)
+pytestmark = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="not here: only root can act as two users")
 
 
 def as_user(user: int, function: Callable[[], Any]) -> Any:
@@ -78,7 +76,11 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     base.mkdir()
     base.chmod(0o755)
     monkeypatch.delenv("DIPEO_TRUST")
-    for name, value in {"DIPEO_BASE_DIR": base, "DIPEO_DATA_DIR": folder / "data", "XDG_CONFIG_HOME": folder / "config"}.items():
+    for name, value in {
+        "DIPEO_BASE_DIR": base,
+        "DIPEO_DATA_DIR": folder / "data",
+        "XDG_CONFIG_HOME": folder / "config",
+    }.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(base)
     reset_settings()
@@ -88,7 +90,11 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-TALK = light(node("person_job", person="A", default_prompt="Hi"), node("template_job", "Note", template_content="x", output_path="out.txt"), persons={"A": {"service": "echo"}})
+TALK = light(
+    node("person_job", person="A", default_prompt="Hi"),
+    node("template_job", "Note", template_content="x", output_path="out.txt"),
+    persons={"A": {"service": "echo"}},
+)
 
 
 def fill(base: Path) -> None:
@@ -148,7 +154,17 @@ def test_stores_are_closed_to_others(place: Path, opened: bool) -> None:
             fill(base)
     ours = [(str(path), path.is_dir()) for folder in (base / ".dipeo", place / "data") for path in (folder, *folder.rglob("*"))]
     names = " ".join(path for path, _ in ours)
-    for part in ("runs.db", "conversations.db", "blobs", "batches", "recordings", "drafts", "trust.json", "signing.key", "apikeys.json"):
+    for part in (
+        "runs.db",
+        "conversations.db",
+        "blobs",
+        "batches",
+        "recordings",
+        "drafts",
+        "trust.json",
+        "signing.key",
+        "apikeys.json",
+    ):
         assert part in names
     found = as_user(BOB, lambda: reached(ours))
     assert [f for f in found if not (opened and f.startswith("read") and not f.endswith((".db", ".json", ".key")))] == []
@@ -223,7 +239,11 @@ def test_files_of_others_are_not_believed(place: Path, name: str) -> None:
     for folder in (data, config):
         folder.mkdir(parents=True)
     home = {"trust.json": data, "signing.key": data, "apikeys.json": data, "config.toml": config}.get(name, base)
-    text = {"trust.json": json.dumps({"version": 1, "records": []}), "signing.key": "00" * 32, ".env": f"OPENAI_BASE_URL=http://x\nDIPEO_TRUST={base}"}
+    text = {
+        "trust.json": json.dumps({"version": 1, "records": []}),
+        "signing.key": "00" * 32,
+        ".env": f"OPENAI_BASE_URL=http://x\nDIPEO_TRUST={base}",
+    }
     (home / name).write_text(text.get(name, 'openai_base_url = "http://x"'))
     owned(home / name, BOB, 0o644)
 
@@ -297,7 +317,9 @@ def test_another_user_gets_nothing_from_the_server(place: Path) -> None:
     import urllib.error
     import urllib.request
 
-    serving = subprocess.Popen([sys.executable, "-m", "dipeo_nb", "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "dipeo_nb", "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert serving.stdout is not None
         assert serving.stderr is not None

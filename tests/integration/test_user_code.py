@@ -100,7 +100,11 @@ def session(tmp_path: Any) -> Iterator[Session]:
 def _diagram(kind: str, **props: Any) -> dict[str, Any]:
     return {
         "version": "light",
-        "nodes": [{"label": "S", "type": "start"}, {"label": "N", "type": kind, "props": props}, {"label": "E", "type": "endpoint"}],
+        "nodes": [
+            {"label": "S", "type": "start"},
+            {"label": "N", "type": kind, "props": props},
+            {"label": "E", "type": "endpoint"},
+        ],
         "connections": [{"from": "S", "to": "N"}, {"from": "N", "to": "E"}],
     }
 
@@ -158,7 +162,9 @@ def test_a_validator_of_an_answer(raised: tuple[BaseException, str]):
             raise raised[0]
 
     unfit = isinstance(raised[0], ValueError)  # so a validator says that an answer does not fit
-    with pytest.raises(ValueError if unfit else ValidatorCodeError, match=raised[0].args[0] if unfit else raised[1].partition(":")[0]):
+    with pytest.raises(
+        ValueError if unfit else ValidatorCodeError, match=raised[0].args[0] if unfit else raised[1].partition(":")[0]
+    ):
         validated({"x": 1}, Shape)
 
 

@@ -79,8 +79,7 @@ def diagram(*nodes: dict[str, Any], arrows: str = "generic") -> dict[str, Any]:
         "version": "light",
         "nodes": row,
         "connections": [
-            {"from": a, "to": b, **arrow, **({} if a == "Start" or b == "End" else {"label": "v"})}
-            for a, b in pairwise(labels)
+            {"from": a, "to": b, **arrow, **({} if a == "Start" or b == "End" else {"label": "v"})} for a, b in pairwise(labels)
         ],
     }
 
@@ -282,7 +281,11 @@ def test_values_stay_themselves_between_code_jobs(session: Session, arrows: str)
     nodes: list[dict[str, Any]] = [{"label": "Start", "type": "start"}]
     connections: list[dict[str, Any]] = []
     for i, (made, used, _) in enumerate(BETWEEN):
-        nodes += [code(f"Make{i}", f"return {made}"), code(f"Use{i}", f"return {used}"), {"label": f"End{i}", "type": "endpoint"}]
+        nodes += [
+            code(f"Make{i}", f"return {made}"),
+            code(f"Use{i}", f"return {used}"),
+            {"label": f"End{i}", "type": "endpoint"},
+        ]
         connections += [
             {"from": "Start", "to": f"Make{i}"},
             {"from": f"Make{i}", "to": f"Use{i}", "label": "v", "content_type": arrows},
@@ -305,7 +308,13 @@ def test_a_text_arrow_gives_templates_text_and_expressions_the_value(session: Se
 
 def test_json_text_that_arrives_at_a_code_job_is_read(session: Session):
     """A list or an object; a number or a word in quotes is text still, except through an object arrow."""
-    for text, expected in (('{"a": 1}', {"a": 1}), (" [1, 2]\n", [1, 2]), ("7", "7"), ('{"a": ', '{"a": '), ("[link](x)", "[link](x)")):
+    for text, expected in (
+        ('{"a": 1}', {"a": 1}),
+        (" [1, 2]\n", [1, 2]),
+        ("7", "7"),
+        ('{"a": ', '{"a": '),
+        ("[link](x)", "[link](x)"),
+    ):
         made = diagram(code("Make", f"return {text!r}"), code("Use", "return v"), arrows="raw_text")
         assert session.run(made, view=False).output == expected
     made = diagram(code("Make", "return '7'"), code("Use", "return v"), arrows="object")
@@ -337,7 +346,9 @@ def test_code_that_takes_a_file_for_its_rows_is_told_how_to_get_them(session: Se
     assert session.run(diagram(load, adds, arrows="object"), view=False).output == 30
     with pytest.raises(CodeError) as caught:
         session.run(diagram(load, adds, arrows="raw_text"), view=False)
-    assert (caught.value.hint or "").startswith("The input 'v' arrived as text; to get the rows or fields in it, give the arrow `content_type: object`.")
+    assert (caught.value.hint or "").startswith(
+        "The input 'v' arrived as text; to get the rows or fields in it, give the arrow `content_type: object`."
+    )
     with pytest.raises(CodeError) as caught:
         session.run(diagram(load, code("Sum", "len(v)\nreturn 1 / 0"), arrows="raw_text"), view=False)
     assert "content_type" not in (caught.value.hint or ""), "another error has nothing to do with it"
@@ -608,9 +619,7 @@ def test_no_store_sees_a_surrogate(tmp_path: Path, store: str):
     @dp.node
     async def streams(context: NodeContext) -> str:
         for piece in ("hi ", HALF, OTHER_HALF, " and ", HALF):
-            context.execution.emit_delta(
-                context.node, {"kind": "text", "text": piece, "is_partial": True, "run": context.run}
-            )
+            context.execution.emit_delta(context.node, {"kind": "text", "text": piece, "is_partial": True, "run": context.run})
         context.execution.emit_log(context.node, "INFO", HALF, extra={HALF: HALF})
         return HALF
 
@@ -655,13 +664,18 @@ def test_errors_that_cannot_be_shown_are_errors_of_their_node(session: Session):
     goes_on = {"label": "A", "type": "half", "props": {"on_error": "continue"}}
     run = session.start(diagram(goes_on, {"label": "B", "type": "once"}), view=False)
     assert run.wait(60)
-    assert session.resume(run.id, view=False).result(60).output == {"error": "ValueError: \\ud83d", "type": "NodeExecutionError"}
+    assert session.resume(run.id, view=False).result(60).output == {
+        "error": "ValueError: \\ud83d",
+        "type": "NodeExecutionError",
+    }
     assert seen[0] == seen[1]
 
 
 def test_arguments_that_cannot_be_decoded_do_not_fail_a_run(tmp_path: Path):
     """Names and values of inputs, and a file name from a listing, through the program itself."""
-    (tmp_path / "t.light.yaml").write_text(json.dumps(diagram(code("List", "import os\nreturn [x, sorted(os.listdir('names'))]"))))
+    (tmp_path / "t.light.yaml").write_text(
+        json.dumps(diagram(code("List", "import os\nreturn [x, sorted(os.listdir('names'))]")))
+    )
     (tmp_path / "names").mkdir()
     try:
         open(bytes(tmp_path / "names") + b"/caf\xe9", "w").close()
@@ -679,7 +693,14 @@ def test_arguments_that_cannot_be_decoded_do_not_fail_a_run(tmp_path: Path):
 def test_the_worker_loads_nothing_else_of_the_package(session: Session):
     """Its own files alone, by their paths: what the diagram brings cannot take their place."""
     found = session.run(diagram(code("A", "import sys\nreturn sorted(m for m in sys.modules if 'dipeo' in m)")), view=False)
-    assert found.output == ["__dipeo__", "_dipeo_code_modules", "_dipeo_code_objects", "_dipeo_code_processes", "_dipeo_code_worker", "_dipeo_values"]
+    assert found.output == [
+        "__dipeo__",
+        "_dipeo_code_modules",
+        "_dipeo_code_objects",
+        "_dipeo_code_processes",
+        "_dipeo_code_worker",
+        "_dipeo_values",
+    ]
 
 
 class Word(StrEnum):
@@ -768,5 +789,7 @@ def test_pandas_keeps_its_labels():
 
 def test_events_hold_what_they_are_given(tmp_path: Path):
     """Logs and facts of a run never fail it."""
-    event = Event(1, EventType.EXECUTION_LOG, "r", 0.0, None, {"extra": plain_value({"o": object(), "g": no_end()}, lossy=True)})
+    event = Event(
+        1, EventType.EXECUTION_LOG, "r", 0.0, None, {"extra": plain_value({"o": object(), "g": no_end()}, lossy=True)}
+    )
     assert decode(encode(event.payload)) == {"extra": {"o": "<object>", "g": "<generator>"}}

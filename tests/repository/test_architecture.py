@@ -108,7 +108,9 @@ def test_only_config_reads_the_environment() -> None:
         str(file.relative_to(PACKAGE))
         for file in FILES
         for node in nodes(file)
-        if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv") and getattr(node.value, "id", "") == "os"
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("environ", "environb", "getenv")
+        and getattr(node.value, "id", "") == "os"
     }
     assert {name for name in readers if not name.startswith("config/")} == set()
 
@@ -174,7 +176,10 @@ def test_handlers_use_the_services_of_their_kind() -> None:
             node.attr
             for node in ast.walk(tree)
             if isinstance(node, ast.Attribute)
-            and ((isinstance(node.value, ast.Attribute) and node.value.attr == "services") or getattr(node.value, "id", "") == "services")
+            and (
+                (isinstance(node.value, ast.Attribute) and node.value.attr == "services")
+                or getattr(node.value, "id", "") == "services"
+            )
         }
         assert named == SERVICES[file.stem], file.stem
 
@@ -226,7 +231,19 @@ OPENING_BY_NAME = {
     "workers/child.py": "the null device",
 }
 """Module → what it opens by name, of which no diagram chooses the place."""
-_BY_HANDLE = ("files", "_root", "storage", "file_system", "_for(", "super()", "self.read_bytes", "self.write_bytes", "root(", "store.", "locks.mkdir")
+_BY_HANDLE = (
+    "files",
+    "_root",
+    "storage",
+    "file_system",
+    "_for(",
+    "super()",
+    "self.read_bytes",
+    "self.write_bytes",
+    "root(",
+    "store.",
+    "locks.mkdir",
+)
 
 
 def test_files_are_opened_by_handle() -> None:
@@ -236,7 +253,20 @@ def test_files_are_opened_by_handle() -> None:
         "shutil": {"copy", "copyfile", "copytree", "rmtree", "move"},
         "tempfile": {"mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory"},
     }  # fmt: skip
-    of_paths = {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "touch", "symlink_to", "hardlink_to", "rmdir", "mkdir", "iterdir", "rglob"}
+    of_paths = {
+        "read_text",
+        "read_bytes",
+        "write_text",
+        "write_bytes",
+        "unlink",
+        "touch",
+        "symlink_to",
+        "hardlink_to",
+        "rmdir",
+        "mkdir",
+        "iterdir",
+        "rglob",
+    }
     found: set[str] = set()
     for file in FILES:
         name = str(file.relative_to(PACKAGE))

@@ -93,7 +93,11 @@ def test_the_seeds_classes_are_where_it_says(path: str):
 
 
 MOVED = {
-    **{path.replace("dipeo.", "dipeo_nb.", 1): home for path, home in MODULES.items() if home != path.replace("dipeo.", "dipeo_nb.", 1)},
+    **{
+        path.replace("dipeo.", "dipeo_nb.", 1): home
+        for path, home in MODULES.items()
+        if home != path.replace("dipeo.", "dipeo_nb.", 1)
+    },
     "dipeo_nb.infrastructure.database": "dipeo_nb.storage.json_db",
     "dipeo_nb.infrastructure.events": "dipeo_nb.events",
     "dipeo_nb.common.utils.cache": "dipeo_nb.common.cache",
@@ -279,9 +283,7 @@ def test_the_repository_of_diagrams():
     async def go() -> None:
         service = DiagramService(InMemoryFileSystem())
         diagram = await service.load_from_string(text)
-        ids = [
-            await service.create("my / diagram", diagram, kind) for kind in ("light", "light", "native", "readable")
-        ]
+        ids = [await service.create("my / diagram", diagram, kind) for kind in ("light", "light", "native", "readable")]
         assert len(set(ids)) == 4
         listed = await service.list()
         assert sorted(ids) == [i.id for i in listed]

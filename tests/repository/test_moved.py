@@ -18,7 +18,11 @@ def _tables() -> Iterator[tuple[str, str, str]]:
     for file in FILES:
         module = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "moved_names" and isinstance(node.args[1], ast.Dict):
+            if (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "id", "") == "moved_names"
+                and isinstance(node.args[1], ast.Dict)
+            ):
                 for name, home in ast.literal_eval(node.args[1]).items():
                     yield module, name, home
 

@@ -66,7 +66,11 @@ def test_commands_that_are_shown_exist(name: str) -> None:
         command = loaded(words[0])
         if len(words) > 1 and words[1] in getattr(command, "commands", {}):
             command = command.commands[words[1]]
-        known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help", "--debug", *FORMAT_FLAGS}
+        known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {
+            "--help",
+            "--debug",
+            *FORMAT_FLAGS,
+        }
         options = {option.partition("=")[0] for option in words if re.match(r"--?[a-z]", option)}
         assert options <= known, (name, words)
 

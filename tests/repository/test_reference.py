@@ -109,17 +109,28 @@ OUTPUTS: dict[str, Any] = {
             "ast": {
                 "enums": [
                     {
-                        "name": "Size", "isExported": True, "isConst": False,
+                        "name": "Size",
+                        "isExported": True,
+                        "isConst": False,
                         "members": [{"name": "Small", "value": "s"}, {"name": "Large", "value": "l"}],
                     }
                 ],
                 "constants": [{"name": "sizes", "isExported": True, "type": None, "value": ["s", "l"]}],
             },
             "metadata": {
-                "success": True, "extractedPatterns": ["enum", "const"], "diagnostics": [],
+                "success": True,
+                "extractedPatterns": ["enum", "const"],
+                "diagnostics": [],
                 "astSummary": {
-                    "kind": "SourceFile", "childCount": 2, "hasInterfaces": False, "hasTypes": False, "hasEnums": True, "hasClasses": False,
-                    "hasFunctions": False, "hasConstants": True, "hasExports": False,
+                    "kind": "SourceFile",
+                    "childCount": 2,
+                    "hasInterfaces": False,
+                    "hasTypes": False,
+                    "hasEnums": True,
+                    "hasClasses": False,
+                    "hasFunctions": False,
+                    "hasConstants": True,
+                    "hasExports": False,
                 },
             },
         }

@@ -39,7 +39,9 @@ def test_files_are_in_the_folder_of_their_subject() -> None:
     assert {parts[0] for parts in places} == FOLDERS
     rooms = {parts[1] for parts in places if parts[0] == "unit" and len(parts) > 2}
     assert rooms <= {path.name for path in PACKAGE.iterdir() if path.is_dir()}
-    assert {parts[-1] for parts in places if parts[0] == "unit" and len(parts) == 2} <= {f"test_{path.name}" for path in PACKAGE.glob("*.py")}
+    assert {parts[-1] for parts in places if parts[0] == "unit" and len(parts) == 2} <= {
+        f"test_{path.name}" for path in PACKAGE.glob("*.py")
+    }
 
 
 def test_folders_are_packages() -> None:
@@ -60,5 +62,9 @@ def test_each_file_is_in_one_group(what: str) -> None:
                 for path in sorted(TESTS.parent.glob(word)):
                     files = [path] if path.is_file() else path.rglob("test_*.py")
                     found += [name for name in map(_name, files) if not name.startswith(left_out)]
-    expected = [name for name in map(_name, TEST_MODULES) if what == "all" or not name.startswith(("tests/browser/", "tests/contracts/"))]
+    expected = [
+        name
+        for name in map(_name, TEST_MODULES)
+        if what == "all" or not name.startswith(("tests/browser/", "tests/contracts/"))
+    ]
     assert sorted(found) == sorted(expected)

@@ -61,7 +61,9 @@ def test_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None
     work.mkdir()
     (work / "hello.light.yaml").write_text(HELLO)
 
-    ran = json.loads(call(command, "run", "hello.light.yaml", "--model", "echo", "--input", "name=Bo", "--json", cwd=work).stdout)
+    ran = json.loads(
+        call(command, "run", "hello.light.yaml", "--model", "echo", "--input", "name=Bo", "--json", cwd=work).stdout
+    )
     assert ran["status"] == "completed"
     assert "Bo" in ran["outputs"]["End"]
     assert json.loads(call(command, "demo", "--model", "echo", "--json", cwd=work).stdout)["node_runs"]["Grump"] == 2

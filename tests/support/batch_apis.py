@@ -71,11 +71,7 @@ class OpenAI(Provider):
                 "completed": len(self.items) - 3 if over else 0,
                 "failed": 3 if over else 0,
             }
-            files = (
-                {"output_file_id": "file-out", "error_file_id": "file-errors"}
-                if over and self.end == "completed"
-                else {}
-            )
+            files = {"output_file_id": "file-out", "error_file_id": "file-errors"} if over and self.end == "completed" else {}
             call.json(
                 200,
                 {
@@ -96,9 +92,7 @@ class OpenAI(Provider):
             body: Any = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
             return json.dumps({"custom_id": name, "response": {"status_code": 429, "body": body}, "error": None})
         body = openai_words.final(openai_words.message(self.text(n)))["response"]
-        return json.dumps(
-            {"custom_id": name, "response": {"status_code": 200, "request_id": "r", "body": body}, "error": None}
-        )
+        return json.dumps({"custom_id": name, "response": {"status_code": 200, "request_id": "r", "body": body}, "error": None})
 
 
 class Anthropic(Provider):
@@ -109,9 +103,7 @@ class Anthropic(Provider):
         path = call.seen.path
         if path == "/v1/messages/batches" and call.seen.method == "POST":
             requests = call.seen.body["requests"]
-            self.items = [
-                (r["custom_id"], prompt_in(r["params"]["messages"][-1]["content"][0]["text"])) for r in requests
-            ]
+            self.items = [(r["custom_id"], prompt_in(r["params"]["messages"][-1]["content"][0]["text"])) for r in requests]
             call.json(200, self.batch("in_progress"))
         elif path.endswith("/results"):
             data = "\n".join(json.dumps(self.entry(name, n)) for name, n in reversed(self.items))
@@ -179,9 +171,7 @@ class Google(Provider):
         path = call.seen.path
         if path.endswith(":batchGenerateContent"):
             requests = call.seen.body["batch"]["inputConfig"]["requests"]["requests"]
-            self.items = [
-                (r["metadata"]["key"], prompt_in(r["request"]["contents"][-1]["parts"][0]["text"])) for r in requests
-            ]
+            self.items = [(r["metadata"]["key"], prompt_in(r["request"]["contents"][-1]["parts"][0]["text"])) for r in requests]
             call.json(200, self.job(over=False))
         elif path.endswith(":cancel"):
             self.cancelled = True

@@ -88,7 +88,9 @@ PRICES = [
 # OpenAI's Responses API: what is said of a `response`.
 
 
-def _openai(put_in: Any, put_out: Any, read: Any = None, written: Any = None, reasoning: Any = None, **more: Any) -> dict[str, Any]:
+def _openai(
+    put_in: Any, put_out: Any, read: Any = None, written: Any = None, reasoning: Any = None, **more: Any
+) -> dict[str, Any]:
     usage = {
         "input_tokens": put_in,
         "input_tokens_details": {"cached_tokens": read or 0, "cache_write_tokens": written or 0},
@@ -100,7 +102,11 @@ def _openai(put_in: Any, put_out: Any, read: Any = None, written: Any = None, re
 
 
 def _search(action: str = "search", status: str = "completed") -> dict[str, Any]:
-    actions = {"search": {"query": "x"}, "open_page": {"url": "https://x.org"}, "find_in_page": {"url": "https://x.org", "pattern": "x"}}
+    actions = {
+        "search": {"query": "x"},
+        "open_page": {"url": "https://x.org"},
+        "find_in_page": {"url": "https://x.org", "pattern": "x"},
+    }
     return {"id": "ws_1", "type": "web_search_call", "status": status, "action": {"type": action, **actions[action]}}
 
 
@@ -115,7 +121,12 @@ _DRAWN = {
 }  # fmt: skip
 _DRAWS = {"type": "image_generation", "model": "gpt-image-1.5"}
 _NO_SEARCH = {"num_requests": 0}
-_NO_IMAGE = {"input_tokens": 0, "input_tokens_details": {"image_tokens": 0, "text_tokens": 0}, "output_tokens": 0, "total_tokens": 0}
+_NO_IMAGE = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
 _REFUSAL = {
     "type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [{"type": "refusal", "refusal": "No."}],
 }  # fmt: skip
@@ -247,7 +258,13 @@ def _claude(start: dict[str, Any] | None, delta: dict[str, Any] | None, reason: 
 
 
 def _input(put_in: int, read: int = 0, written: int = 0, **more: Any) -> dict[str, Any]:
-    return {"input_tokens": put_in, "cache_read_input_tokens": read, "cache_creation_input_tokens": written, "output_tokens": 1, **more}
+    return {
+        "input_tokens": put_in,
+        "cache_read_input_tokens": read,
+        "cache_creation_input_tokens": written,
+        "output_tokens": 1,
+        **more,
+    }
 
 
 _SONNET = (1000 * 3 + 200 * 15) / M
@@ -321,7 +338,9 @@ ANTHROPIC = [
 # The Gemini API: `usageMetadata`, and what a candidate has besides.
 
 
-def _gemini(prompt: int | None, said: int | None, cached: int = 0, thoughts: int = 0, tool: int = 0, **more: Any) -> dict[str, Any]:
+def _gemini(
+    prompt: int | None, said: int | None, cached: int = 0, thoughts: int = 0, tool: int = 0, **more: Any
+) -> dict[str, Any]:
     counts = {
         "promptTokenCount": prompt, "candidatesTokenCount": said, "cachedContentTokenCount": cached, "thoughtsTokenCount": thoughts,
         "toolUsePromptTokenCount": tool, "totalTokenCount": (prompt or 0) + (said or 0) + thoughts + tool,
@@ -330,7 +349,12 @@ def _gemini(prompt: int | None, said: int | None, cached: int = 0, thoughts: int
 
 
 def _found(*queries: str) -> dict[str, Any]:
-    return {"groundingMetadata": {"webSearchQueries": list(queries), "groundingChunks": [{"web": {"uri": "https://x.org", "title": "x"}}]}}
+    return {
+        "groundingMetadata": {
+            "webSearchQueries": list(queries),
+            "groundingChunks": [{"web": {"uri": "https://x.org", "title": "x"}}],
+        }
+    }
 
 
 def _of(kind: str, n: int) -> list[dict[str, Any]]:

@@ -27,7 +27,9 @@ class Witness(NamedTuple):
     """Whether its code is run in a process, which is watched, too."""
 
 
-def one(kind: str, does: tuple[str, str] | None, *, inputs: Mapping[str, Any] | None = None, guest: bool = False, **props: Any) -> Witness:
+def one(
+    kind: str, does: tuple[str, str] | None, *, inputs: Mapping[str, Any] | None = None, guest: bool = False, **props: Any
+) -> Witness:
     return Witness((node(kind, "N", **props),), does, inputs or {}, guest)
 
 
@@ -96,7 +98,10 @@ def wrappers(server: str) -> dict[str, tuple[Witness, ...]]:
         return one("of_the_user", ("function", "of_the_user"), value=value)
 
     return {
-        "files": (one("endpoint", None, inputs=outside, save_to_file=True, file_name="data/{which}.json"), of_the_user("files")),
+        "files": (
+            one("endpoint", None, inputs=outside, save_to_file=True, file_name="data/{which}.json"),
+            of_the_user("files"),
+        ),
         "db": (one("db", None, inputs=outside, operation="read", file="data/{which}.json"), of_the_user("db")),
         "http": (one("api_job", ("net", server.partition("://")[2]), url=f"{server}/redirect"), of_the_user("http")),
         "llm": (of_the_user("models"),),
@@ -158,7 +163,9 @@ def without_wrapper(name: str) -> Iterator[None]:
     from dipeo_nb.security.gate import Gate
 
     wrap = Gate._checked
-    with changed(Gate, "_checked", lambda gate, services: dataclasses.replace(wrap(gate, services), **{name: getattr(services, name)})):
+    with changed(
+        Gate, "_checked", lambda gate, services: dataclasses.replace(wrap(gate, services), **{name: getattr(services, name)})
+    ):
         yield
 
 
@@ -181,7 +188,11 @@ def mutants(server: str) -> Iterator[tuple[str, Callable[[], Any], tuple[Witness
                     label = f"effect of {kind}.{f.name}{f': {effect}' if effect else ''}"
                     yield label, lambda k=kind, n=f.name, e=effect: without_effect(k, n, e), (known[kind, f.name],)
     for kind, name in capabilities._BY_FIELD:
-        yield f"rule of {kind}.{name}", lambda k=(kind, name): changed(capabilities._BY_FIELD, k, _nothing), (known[kind, name],)
+        yield (
+            f"rule of {kind}.{name}",
+            lambda k=(kind, name): changed(capabilities._BY_FIELD, k, _nothing),
+            (known[kind, name],),
+        )
     for kind, several in capabilities._BY_TYPE.items():
         for rule in several:
             kept = tuple(other for other in several if other is not rule)

@@ -68,7 +68,9 @@ def split(random: Random, data: bytes) -> tuple[bytes, ...]:
     return tuple(data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True) if a < b)
 
 
-def damaged(random: Random, events: Sequence[Any], render: Render, harmless: Callable[[Random, Sequence[Any]], bytes]) -> Damaged:
+def damaged(
+    random: Random, events: Sequence[Any], render: Render, harmless: Callable[[Random, Sequence[Any]], bytes]
+) -> Damaged:
     """The events of a recording with one to three things wrong, or as they are but written otherwise."""
     if random.random() < 0.25:
         return Damaged(split(random, harmless(random, events)), len(events), False, True, "written otherwise")
@@ -185,7 +187,11 @@ def otherwise_lines(random: Random, events: Sequence[Any]) -> bytes:
     """Lines of JSON with other blanks, escapes and ends of lines, and empty lines."""
     found = [b"\xef\xbb\xbf"] if random.random() < 0.2 else []
     for event in events:
-        found += [random.choice((b"", b"", b"\n", b"\r\n", b"  \n")), _json_otherwise(random, event), random.choice((b"\n", b"\r\n"))]
+        found += [
+            random.choice((b"", b"", b"\n", b"\r\n", b"  \n")),
+            _json_otherwise(random, event),
+            random.choice((b"\n", b"\r\n")),
+        ]
     return b"".join(found if random.random() < 0.7 else found[:-1])
 
 

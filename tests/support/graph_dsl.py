@@ -122,7 +122,5 @@ async def _run(plan: Plan, decisions: Mapping[str, str]) -> tuple[Given, DipeoEr
         execution = runtime.execution(Prepared.own(plan, runtime.services))
         with scripted_handlers(decisions, given):
             await runtime.run(execution)
-    statuses = {
-        execution.state.label(i): str(n.status) for i, n in execution.state.nodes.items() if n.status != "completed"
-    }
+    statuses = {execution.state.label(i): str(n.status) for i, n in execution.state.nodes.items() if n.status != "completed"}
     return given, execution.error, statuses

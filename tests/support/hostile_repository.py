@@ -154,7 +154,11 @@ def _diagrams(made: Repository) -> None:
     _write(made, "notes.light.yaml", light(talk, note, persons=echo))
     texts = [" ".join(attacks[n::8]) for n in range(8)]
     looks = [node("person_job", f"{n} {text}", person="A", default_prompt=f"{text} hello") for n, text in enumerate(texts)]
-    _write(made, "looks.light.yaml", {**light(*looks, persons=echo), "metadata": {"name": attacks[0], "description": "".join(attacks)}})
+    _write(
+        made,
+        "looks.light.yaml",
+        {**light(*looks, persons=echo), "metadata": {"name": attacks[0], "description": "".join(attacks)}},
+    )
     wants = {
         "code": node("code_job", "Clean", code=f"import helper\n{_evil(made, 'code')}\nreturn 1"),
         "shell": node("code_job", "Clean", language="bash", code=touch),
@@ -198,7 +202,15 @@ def _product_folder(made: Repository) -> None:
             print(run.id)
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith("DIPEO_")} | {"DIPEO_DATA_DIR": str(theirs)}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, env=env, cwd=made.folder.parent, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+        cwd=made.folder.parent,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     made.mark.unlink()  # it ran at the attacker's
     made.run_id = done.stdout.split()[-1]
@@ -224,10 +236,15 @@ def _notebooks(made: Repository) -> None:
     }  # fmt: skip
 
     def view(model: str) -> dict[str, Any]:
-        return {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": model}, "text/plain": "Run(…)"}
+        return {
+            "application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": model},
+            "text/plain": "Run(…)",
+        }
 
     stored = [
-        {"text/html": f"<script>{script}</script><img src=x onerror='{script}'><svg onload='{script}'></svg><details open ontoggle='{script}'>x</details>"},
+        {
+            "text/html": f"<script>{script}</script><img src=x onerror='{script}'><svg onload='{script}'></svg><details open ontoggle='{script}'>x</details>"
+        },
         {"application/javascript": script},
         {"image/svg+xml": f"<svg xmlns='http://www.w3.org/2000/svg' onload='{script}'><script>{script}</script></svg>"},
         {"text/markdown": f"<img src=x onerror='{script}'> [x](javascript:{script})"},
@@ -236,8 +253,15 @@ def _notebooks(made: Repository) -> None:
         view("b" * 32),
     ]
     outputs = [nbformat.v4.new_output("display_data", data=data) for data in stored]
-    cells = [nbformat.v4.new_code_cell("dp.run('prompts')", outputs=outputs), nbformat.v4.new_markdown_cell(f"# Title\n\n<img src=x onerror='{script}'> <script>{script}</script>")]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "widgets": {"application/vnd.jupyter.widget-state+json": state}, "trusted": True}
+    cells = [
+        nbformat.v4.new_code_cell("dp.run('prompts')", outputs=outputs),
+        nbformat.v4.new_markdown_cell(f"# Title\n\n<img src=x onerror='{script}'> <script>{script}</script>"),
+    ]
+    metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "widgets": {"application/vnd.jupyter.widget-state+json": state},
+        "trusted": True,
+    }
     for cell in cells:
         cell.metadata["trusted"] = True
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), made.folder / "results.ipynb")

@@ -127,9 +127,7 @@ def openai_events(*words: str, final: dict[str, Any] | None = None) -> Iterator[
     for n, word in enumerate(words, start=1):
         yield {"type": "response.output_text.delta", "sequence_number": n, "item_id": "msg_1", "output_index": 1,
                "content_index": 0, "delta": word, "logprobs": []}  # fmt: skip
-    kind = {"incomplete": "response.incomplete", "failed": "response.failed"}.get(
-        response["status"], "response.completed"
-    )
+    kind = {"incomplete": "response.incomplete", "failed": "response.failed"}.get(response["status"], "response.completed")
     yield {"type": kind, "sequence_number": len(words) + 1, "response": response}
 
 
@@ -138,9 +136,7 @@ def answers(*words: str, delay: float = 0.0, final: dict[str, Any] | None = None
     return lambda reply, request: reply.stream(openai_events(*words, final=final), delay=delay)
 
 
-def refuses(
-    status: int, message: str = "no", *, code: str | None = None, **headers: str
-) -> Callable[[Reply, Exchange], None]:
+def refuses(status: int, message: str = "no", *, code: str | None = None, **headers: str) -> Callable[[Reply, Exchange], None]:
     """A script that answers with an error."""
     body = {"error": {"message": message, "type": "error", "code": code}}
     return lambda reply, request: reply.json(status, body, **headers)

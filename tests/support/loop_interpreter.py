@@ -207,9 +207,7 @@ class _Graph:
         self.counts = {n: self._counted(n) for n in self.nodes}
         self.gathered = {e: self._gathered(e) for e in self.all}
         self.data = {
-            e
-            for e in self.all
-            if e in self.only_if or (self.gathered[e] is not None and self.gathered[e] not in self.exits[e])
+            e for e in self.all if e in self.only_if or (self.gathered[e] is not None and self.gathered[e] not in self.exits[e])
         }
 
     def walk(self, start: str, arrows: set[int]) -> set[str]:
@@ -254,8 +252,7 @@ class _Graph:
             led = {
                 self.arrows[e].target
                 for e in own
-                if self.arrows[e].target in entries
-                and self.shape.kinds[self.arrows[e].source] in ("condition", "skippable")
+                if self.arrows[e].target in entries and self.shape.kinds[self.arrows[e].source] in ("condition", "skippable")
             }
             header = min(led or entries, key=self._discovered().index)
             self.loops.append((frozenset(circle), header))
@@ -265,9 +262,7 @@ class _Graph:
 
     def around(self, n: str) -> list[int]:
         """Loops around a node, outermost first."""
-        return sorted(
-            (i for i, (members, _) in enumerate(self.loops) if n in members), key=lambda i: -len(self.loops[i][0])
-        )
+        return sorted((i for i, (members, _) in enumerate(self.loops) if n in members), key=lambda i: -len(self.loops[i][0]))
 
     def branch(self, e: int) -> str:
         return self.arrows[e].branch
@@ -277,9 +272,7 @@ class _Graph:
         arrow = self.arrows[e]
         if arrow.source not in members or arrow.target in members:
             return False
-        return not any(
-            o.source == arrow.source and o.branch == arrow.branch and o.target in members for o in self.arrows
-        )
+        return not any(o.source == arrow.source and o.branch == arrow.branch and o.target in members for o in self.arrows)
 
     def _decides(self, n: str) -> bool:
         if self.shape.kinds[n] in ("condition", "skippable"):
@@ -545,18 +538,12 @@ class _Interpreter:
 
     def begin(self, n: str, stamp: Stamp, taken: dict[int, tuple[int, int]]) -> None:
         got = dict(taken)
-        passes = max(
-            (self.tokens[e][many - 1].passes for e, (_, many) in taken.items() if e not in self.graph.data), default=0
-        )
+        passes = max((self.tokens[e][many - 1].passes for e, (_, many) in taken.items() if e not in self.graph.data), default=0)
         for e, (run, many) in taken.items():
             del self.tokens[e][:many]
             self.last[e] = run
         if self.done[n]:
-            got = {
-                e: (self.last[e], 0)
-                for e in self.into[n]
-                if e in taken or (e in self.last and not self.arrows[e].first)
-            }
+            got = {e: (self.last[e], 0) for e in self.into[n] if e in taken or (e in self.last and not self.arrows[e].first)}
         around = self.graph.around(n)
         if around:
             place = n, stamp[: self.graph.counts[n].index(around[-1])]

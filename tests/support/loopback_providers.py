@@ -69,7 +69,11 @@ WIRES = (
         "claude-sonnet-5",
         anthropic.says,
         lambda status, words, **headers: anthropic.error(status, words, **headers),
-        text(anthropic.body([anthropic.start(), *anthropic.text("Hel")[:2], {"type": "content_block_delta", "index": 0, "delta": None}])),
+        text(
+            anthropic.body(
+                [anthropic.start(), *anthropic.text("Hel")[:2], {"type": "content_block_delta", "index": 0, "delta": None}]
+            )
+        ),
     ),
     Wire(
         "gemini",

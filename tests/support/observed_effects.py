@@ -123,7 +123,16 @@ class Recorder:
                 self.note("name", args[0].decode() if isinstance(args[0], bytes) else str(args[0]))
             case "subprocess.Popen":
                 self.note("process", " ".join(map(os.fsdecode, args[1])) if not isinstance(args[1], str) else args[1])
-            case "os.exec" | "os.posix_spawn" | "os.spawn" | "os.system" | "os.fork" | "os.forkpty" | "pty.spawn" | "os.startfile":
+            case (
+                "os.exec"
+                | "os.posix_spawn"
+                | "os.spawn"
+                | "os.system"
+                | "os.fork"
+                | "os.forkpty"
+                | "pty.spawn"
+                | "os.startfile"
+            ):
                 self.note("process", f"{event} {args!r:.100}")
             case "ctypes.dlopen":
                 self.note("load", str(args[0]))
@@ -190,7 +199,11 @@ class World:
         self.recorder = Recorder()
         self.other = Server(note=self.recorder.note)
         self.server = Server(f"{self.other.url}/moved", self.recorder.note)
-        os.environ |= {"DIPEO_BASE_DIR": str(self.base), "DIPEO_DATA_DIR": str(folder / "data"), "XDG_CONFIG_HOME": str(folder / "config")}
+        os.environ |= {
+            "DIPEO_BASE_DIR": str(self.base),
+            "DIPEO_DATA_DIR": str(folder / "data"),
+            "XDG_CONFIG_HOME": str(folder / "config"),
+        }
         os.environ.pop("DIPEO_TRUST", None)
         self.base.mkdir(parents=True)
         os.chdir(self.base)
@@ -335,7 +348,12 @@ class World:
         """First words of the names of diagrams in the one that runs."""
         self.unusable: set[str] = set()
         return Runtime(
-            llm=Models("notes"), store=InMemoryRunStore(), code=lambda: Runner(), integrations=Integrations(), typescript=Parser(), ir=Builder()
+            llm=Models("notes"),
+            store=InMemoryRunStore(),
+            code=lambda: Runner(),
+            integrations=Integrations(),
+            typescript=Parser(),
+            ir=Builder(),
         )
 
 
@@ -345,7 +363,11 @@ def node(kind: str, label: str, **props: Any) -> dict[str, Any]:
 
 def light(nodes: Sequence[Mapping[str, Any]], **inputs: Any) -> dict[str, Any]:
     """A chain of nodes as a light diagram."""
-    chain = [{"label": "Start", "type": "start", "props": {"custom_data": inputs}}, *nodes, {"label": "End", "type": "endpoint"}]
+    chain = [
+        {"label": "Start", "type": "start", "props": {"custom_data": inputs}},
+        *nodes,
+        {"label": "End", "type": "endpoint"},
+    ]
     arrows: list[dict[str, str]] = []
     last = chain[0]
     for one in chain[1:]:
@@ -367,14 +389,37 @@ NAMES = (
     "{{path}}", "/etc/passwd", "BASE/notes.json", "NOTES.JSON", "made.json", "made.txt", "made.py", "made.light.yaml", "{which}/{which}",
     "nowhere/x.txt", "bare", "s.json", "helper.py", "work.py", "{which}.json", "~/x", "http://127.0.0.1:9/x", "a\u0000b", "  notes.json ",
 )  # fmt: skip
-DIAGRAMS = ("talk", "filed", "code", "writer", "talk.light.yaml", "{which}", "../evil", "linked/evil", "nowhere", "code.light.yaml", "made", "{path}")
+DIAGRAMS = (
+    "talk",
+    "filed",
+    "code",
+    "writer",
+    "talk.light.yaml",
+    "{which}",
+    "../evil",
+    "linked/evil",
+    "nowhere",
+    "code.light.yaml",
+    "made",
+    "{path}",
+)
 TEXTS = (
     "Hi {{which}}", "{{default}}", "{% include 'part.j2' %}", "{% include path %}", "{% import 't.j2' as t %}", "{% extends '../outside.txt' %}",
     "{% include ['nowhere', 'secret.json'] %}", "{{ cycler.__init__.__globals__ }}", "text",
 )  # fmt: skip
 INPUTS = {
     "which": ("a", "b", "../secret", "../../outside", ".env", "*", "code", "filed", "talk", "secret", "data"),
-    "path": ("notes.json", "../outside.txt", ".env", "/etc/passwd", "secret.json", "link.txt", "part.j2", "helper.py", "code.light.yaml"),
+    "path": (
+        "notes.json",
+        "../outside.txt",
+        ".env",
+        "/etc/passwd",
+        "secret.json",
+        "link.txt",
+        "part.j2",
+        "helper.py",
+        "code.light.yaml",
+    ),
     "host": ("127.0.0.1", "localhost"),
 }
 ALLOWED: tuple[dict[str, Any], ...] = (
@@ -456,7 +501,13 @@ class Maker:
         props = self.fields(kind)
         match kind:
             case "person_job":
-                props |= {"person": pick("AABC"), "default_prompt": pick(TEXTS), "max_iteration": 1, "batch": False, "text_format": None}
+                props |= {
+                    "person": pick("AABC"),
+                    "default_prompt": pick(TEXTS),
+                    "max_iteration": 1,
+                    "batch": False,
+                    "text_format": None,
+                }
                 props["tools"] = pick((None, None, "websearch", "image", [{"type": "custom", "name": "f"}]))
                 if self.gentle:
                     props |= {"person": pick("AB"), "tools": None}
@@ -466,8 +517,16 @@ class Maker:
                     props = {"condition_type": "llm_decision", "person": pick("AC"), "judge_by": "Is it? YES"}
             case "code_job":
                 language = pick(("python", "python", "python", "bash", "shell"))
-                code = {"python": pick(("return 1", "import helper\nreturn helper.x", "x = 1", "work.py")), "bash": "echo 1", "shell": "echo 1"}[language]
-                props = {"language": language, "code": code} if self.chance.random() < 0.7 else {"file_path": pick(("work.py", "helper.py", *NAMES))}
+                code = {
+                    "python": pick(("return 1", "import helper\nreturn helper.x", "x = 1", "work.py")),
+                    "bash": "echo 1",
+                    "shell": "echo 1",
+                }[language]
+                props = (
+                    {"language": language, "code": code}
+                    if self.chance.random() < 0.7
+                    else {"file_path": pick(("work.py", "helper.py", *NAMES))}
+                )
             case "api_job":
                 props = {"url": pick(self.urls()), "method": pick(("GET", "POST")), "timeout": 1}
                 if self.chance.random() < 0.3:
@@ -475,7 +534,10 @@ class Maker:
             case "db":
                 props |= {"data": {"v": 1}, "collection": None, "query": None}
                 if self.gentle:
-                    props |= {"operation": pick(("write", "write", "read")), "file": pick(("made.json", "made.txt", "made.py", *NAMES))}
+                    props |= {
+                        "operation": pick(("write", "write", "read")),
+                        "file": pick(("made.json", "made.txt", "made.py", *NAMES)),
+                    }
                 if self.chance.random() < 0.2:
                     props["file"] = [pick(NAMES), pick(NAMES)]
             case "user_response":
@@ -492,7 +554,11 @@ class Maker:
                 if self.gentle:
                     props.pop("data_path", None)
             case "sub_diagram":
-                props = {k: v for k, v in props.items() if k in ("diagram_name", "wait_for_completion", "isolate_conversation", "ignore_if_sub")}
+                props = {
+                    k: v
+                    for k, v in props.items()
+                    if k in ("diagram_name", "wait_for_completion", "isolate_conversation", "ignore_if_sub")
+                }
                 if depth < 3 and self.chance.random() < 0.6:
                     props |= {"diagram_data": self.diagram(depth + 1)}
             case "integrated_api":
@@ -503,7 +569,9 @@ class Maker:
             case "typescript_ast":
                 props = {"file": pick(NAMES)} if self.chance.random() < 0.8 else {"source": "type A = 1"}
             case "ir_builder":
-                props = {"config_path": pick(("notes.json", "secret.json", "data/b.json"))} if self.chance.random() < 0.8 else {}
+                props = (
+                    {"config_path": pick(("notes.json", "secret.json", "data/b.json"))} if self.chance.random() < 0.8 else {}
+                )
             case _:
                 pass
         return node(kind, label, on_error="continue", **{k: self.placed(v) for k, v in props.items() if v is not None})
@@ -516,10 +584,21 @@ class Maker:
         kind = pick(("shell", "http", "python", "file"))
         match kind:
             case "shell":
-                config = pick(({"command": "true"}, {"command": "echo", "args": ["{{which}}"]}, {"command": "true", "cwd": pick(("sub", "..", ".git"))},
-                    {"command": pick(("sh work.sh", "./work.sh", ". ./work.sh", "sh made.txt", "python3 work.py")), "env": {"BASH_ENV": "work.sh"}}))
+                config = pick(
+                    (
+                        {"command": "true"},
+                        {"command": "echo", "args": ["{{which}}"]},
+                        {"command": "true", "cwd": pick(("sub", "..", ".git"))},
+                        {
+                            "command": pick(("sh work.sh", "./work.sh", ". ./work.sh", "sh made.txt", "python3 work.py")),
+                            "env": {"BASH_ENV": "work.sh"},
+                        },
+                    )
+                )
             case "http":
-                config = pick(({"url": pick(self.urls()), "timeout": 1}, {"url": pick(self.urls()), "method": "GET", "timeout": 1}))
+                config = pick(
+                    ({"url": pick(self.urls()), "timeout": 1}, {"url": pick(self.urls()), "method": "GET", "timeout": 1})
+                )
             case "python":
                 config = {"script": pick(("mod.py", *NAMES))}
             case _:
@@ -531,7 +610,12 @@ class Maker:
 
     def inputs(self) -> dict[str, Any]:
         found = {name: self.chance.choice(values) for name, values in INPUTS.items()}
-        return {**found, "url": self.chance.choice((f"{self.world.server.url}/x", f"{self.world.server.url}/redirect", self.world.other.url))}
+        return {
+            **found,
+            "url": self.chance.choice(
+                (f"{self.world.server.url}/x", f"{self.world.server.url}/redirect", self.world.other.url)
+            ),
+        }
 
 
 # Running them, and what is right.
@@ -547,7 +631,12 @@ class Outcome(NamedTuple):
 
 
 def observed(
-    world: World, data: Mapping[str, Any], *, inputs: Mapping[str, Any], trust: bool | None, allow: Mapping[str, Any] | None = None
+    world: World,
+    data: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, Any],
+    trust: bool | None,
+    allow: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Run a diagram of a file as it is."""
     from dipeo_nb.common.loop import run_sync
@@ -604,7 +693,11 @@ def _is_own(world: World, kind: str, what: str) -> bool:
         return True
     if what.startswith(BUILT_INTO) and "/__pycache__/" in what:  # modules that are imported when they are first used
         return True
-    return kind != "write" and (what.startswith(BUILT_INTO) or (kind == "load" and "/" not in what)) and not what.endswith(("/passwd", "/shadow", "/environ"))
+    return (
+        kind != "write"
+        and (what.startswith(BUILT_INTO) or (kind == "load" and "/" not in what))
+        and not what.endswith(("/passwd", "/shadow", "/environ"))
+    )
 
 
 def _prompts(world: World, data: Any) -> set[str]:
@@ -621,7 +714,11 @@ def _prompts(world: World, data: Any) -> set[str]:
                 load(inner, base_dir=world.base).compile(base_dir=world.base)
             except DipeoError:
                 given = [pair for n in inner["nodes"] for pair in n.get("props", {}).items()]
-                found |= {value for name, value in given if name.endswith(("_file", "_path")) and isinstance(value, str) and "\0" not in value}
+                found |= {
+                    value
+                    for name, value in given
+                    if name.endswith(("_file", "_path")) and isinstance(value, str) and "\0" not in value
+                }
     found |= {f"prompts/{name}" for name in found}
     return found | {os.path.relpath(os.path.realpath(world.base / name), world.base) for name in found}
 
@@ -641,7 +738,9 @@ def may(world: World, effect: Effect, found: Any, *, guest: bool, granted: Any) 
         hosts = [u.what.replace("localhost", "127.0.0.1") for u in uses if u.kind == "net"]
         wanted = what.replace("localhost", "127.0.0.1")
         named = [host.partition("://")[2] for host in hosts]
-        return ANY in hosts or (wanted in named if kind != "name" else any(wanted == host.rpartition(":")[0].strip("[]") for host in named))
+        return ANY in hosts or (
+            wanted in named if kind != "name" else any(wanted == host.rpartition(":")[0].strip("[]") for host in named)
+        )
     if kind == "process":
         return "dipeo_nb.workers.child" in what or what.endswith("--version") or code
     if kind == "load":
@@ -681,7 +780,11 @@ def _may_touch(world: World, kind: str, what: str, found: Any, uses: Any, *, gue
     if kind == "write":
         return uses.covers("write", _target(name)) or any(u.kind == "write" and u.what.startswith(f"{name}/") for u in uses)
     opens = [u for u in found.uses if u.kind == "diagram"]
-    if kind == "read" and found.uses.covers("diagram", ANY_DIAGRAM) and not any(part.startswith(".") for part in name.split("/")):
+    if (
+        kind == "read"
+        and found.uses.covers("diagram", ANY_DIAGRAM)
+        and not any(part.startswith(".") for part in name.split("/"))
+    ):
         return True
     if name.endswith(DIAGRAM_ENDINGS):
         # Looked for by its name: a diagram that the list names, or any where it says that it is chosen while it runs.
@@ -691,9 +794,19 @@ def _may_touch(world: World, kind: str, what: str, found: Any, uses: Any, *, gue
     if kind == "list":
         parts = [] if name == "." else name.split("/")
         patterns = [u.what for u in (*uses, *found.uses) if u.kind in ("read", "write")]
-        return any(p == ANYWHERE or p.split("/")[: len(parts)] == parts or "*" in p for p in patterns) or name == "." or bool(world.names)
+        return (
+            any(p == ANYWHERE or p.split("/")[: len(parts)] == parts or "*" in p for p in patterns)
+            or name == "."
+            or bool(world.names)
+        )
     brought = {os.path.realpath(os.path.join(base, file)) for file in found.files}
-    return what in brought or any(name == u.what for u in found.uses if u.kind == "brings") or uses.covers("read", name) or uses.covers("write", name) or name in world.unusable
+    return (
+        what in brought
+        or any(name == u.what for u in found.uses if u.kind == "brings")
+        or uses.covers("read", name)
+        or uses.covers("write", name)
+        or name in world.unusable
+    )
 
 
 def _target(name: str) -> str:
@@ -725,7 +838,9 @@ def at_random(world: World, count: int, seed: int) -> dict[str, Any]:
                 break
             counts["refused" if outcome.refused else "trusted" if trust else "guest" if trust is False else "allowed"] += 1
             kinds.update(effect.kind for effect in outcome.seen)
-            problems += [f"{seed}-{number} {allowed}: {problem}\n{json.dumps(data)[:3000]} {inputs}" for problem in outcome.problems]
+            problems += [
+                f"{seed}-{number} {allowed}: {problem}\n{json.dumps(data)[:3000]} {inputs}" for problem in outcome.problems
+            ]
             if any(e.kind == "write" and e.what.startswith(str(world.base)) and "/.dipeo" not in e.what for e in outcome.seen):
                 world.reset()
             if len(problems) > 20:

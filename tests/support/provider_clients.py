@@ -21,9 +21,7 @@ KEY = "sk-canary-0123456789abcdefghij"
 
 def client(kind: Any, server: ScriptedServer, model: str = "m") -> Any:
     url = server.url if kind is UnifiedOpenAIClient else server.url.removesuffix("/v1")
-    return kind(
-        AdapterConfig(provider_type=kind.provider, base_url=url, api_key=SecretStr(KEY), model=model, max_retries=0)
-    )
+    return kind(AdapterConfig(provider_type=kind.provider, base_url=url, api_key=SecretStr(KEY), model=model, max_retries=0))
 
 
 def with_client(kind: Any, reply: Reply, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:

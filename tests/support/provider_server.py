@@ -64,7 +64,9 @@ class WebServer:
                 address = urlsplit(self.path)
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 content = self.rfile.read(int(headers.get("content-length") or 0))
-                asked = Asked(self.command, unquote(address.path), parse_qs(address.query, keep_blank_values=True), headers, content)
+                asked = Asked(
+                    self.command, unquote(address.path), parse_qs(address.query, keep_blank_values=True), headers, content
+                )
                 outer.asked.append(asked)
                 reply = outer.respond(asked)
                 if reply.cut:
@@ -146,8 +148,12 @@ class FakeClock:
         self.time += seconds
 
 
-def provider(text: str, tmp_path: Any, keys: Keys | None = None, clock: FakeClock | None = None, **options: Any) -> ManifestProvider:
+def provider(
+    text: str, tmp_path: Any, keys: Keys | None = None, clock: FakeClock | None = None, **options: Any
+) -> ManifestProvider:
     """A provider with the manifest in a text."""
     clock = clock or FakeClock()
-    near = Surroundings(keys or Keys(demo="demo-key-1234567"), HTTPClient(max_size=200_000), clock, Limits(clock, clock.sleep), tmp_path)
+    near = Surroundings(
+        keys or Keys(demo="demo-key-1234567"), HTTPClient(max_size=200_000), clock, Limits(clock, clock.sleep), tmp_path
+    )
     return ManifestProvider(read_manifest(text), near, **options)

@@ -46,9 +46,7 @@ class _Drawing:
             seen.add(node)
             return f"{kind}{node}" if kind.startswith("?") else f"{node}{kind}"
 
-        return "; ".join(
-            f"{written(node)}{branch} > {written(target)}{mark}" for (node, branch), target, mark in self.arrows
-        )
+        return "; ".join(f"{written(node)}{branch} > {written(target)}{mark}" for (node, branch), target, mark in self.arrows)
 
     # Structured programs.
 
@@ -113,9 +111,7 @@ def random_program(rng: random.Random, size: int) -> str:
         drawing.connect([(source, branch)], target, "^" if first else "")
     if rng.random() < 0.2:
         target = rng.choice(workers)
-        drawing.connect(
-            [("t", "")], target, "^" if drawing.kinds[target].startswith("/") and rng.random() < 0.5 else ""
-        )
+        drawing.connect([("t", "")], target, "^" if drawing.kinds[target].startswith("/") and rng.random() < 0.5 else "")
     return drawing.text()
 
 

@@ -99,13 +99,24 @@ def _openai(*parts: Iterator[dict[str, Any]], **end: Any) -> list[dict[str, Any]
 
 def _openai_searched() -> list[dict[str, Any]]:
     search = {"id": "ws_1", "type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "cats"}}
-    image = {"id": "ig_1", "type": "image_generation_call", "status": "completed", "result": "iVBORw0KGgo=", "output_format": "png"}
+    image = {
+        "id": "ig_1",
+        "type": "image_generation_call",
+        "status": "completed",
+        "result": "iVBORw0KGgo=",
+        "output_format": "png",
+    }
     cited = [{"type": "url_citation", "url": "https://example.org/a", "title": "A", "start_index": 0, "end_index": 4}]
     steps = [
         {"type": "response.output_item.added", "output_index": 0, "item": {**search, "status": "in_progress"}},
         {"type": "response.web_search_call.searching", "output_index": 0, "item_id": "ws_1"},
         {"type": "response.output_item.done", "output_index": 0, "item": search},
-        {"type": "response.image_generation_call.partial_image", "output_index": 1, "item_id": "ig_1", "partial_image_b64": "iVBO"},
+        {
+            "type": "response.image_generation_call.partial_image",
+            "output_index": 1,
+            "item_id": "ig_1",
+            "partial_image_b64": "iVBO",
+        },
         {"type": "response.output_item.done", "output_index": 1, "item": image},
     ]
     return _openai(iter(steps), _message(WORDS, 2, annotations=cited))
@@ -114,7 +125,9 @@ def _openai_searched() -> list[dict[str, Any]]:
 def _openai_refused() -> list[dict[str, Any]]:
     item = openai.message("")
     item["content"] = [{"type": "refusal", "refusal": "I cannot help with that."}]
-    steps = [{"type": "response.refusal.delta", "item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": "I cannot "}]
+    steps = [
+        {"type": "response.refusal.delta", "item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": "I cannot "}
+    ]
     return _openai(iter([*steps, {"type": "response.output_item.done", "output_index": 0, "item": item}]))
 
 
@@ -133,7 +146,11 @@ OPENAI = (
     Recording("failed", [*_openai(_message(WORDS))[:-1], openai.final(status="failed", error=_LIMIT)]),
     Recording("error", [*_openai(_message(WORDS))[:-3], {"type": "error", "code": "server_error", "message": "Oops", "param": None}]),
 )  # fmt: skip
-OPENAI_WHOLE = (_SAID, {"error": {"message": "Insufficient credits", "type": "billing", "code": 402}}, _openai_searched()[-1]["response"])
+OPENAI_WHOLE = (
+    _SAID,
+    {"error": {"message": "Insufficient credits", "type": "billing", "code": 402}},
+    _openai_searched()[-1]["response"],
+)
 
 
 # Anthropic's Messages API.
@@ -148,7 +165,13 @@ _RESULTS = {
     "tool_use_id": "srv_1",
     "content": [{"type": "web_search_result", "url": "https://example.org", "title": "A", "encrypted_content": "x"}],
 }
-_CITATION = {"type": "web_search_result_location", "url": "https://example.org", "title": "A", "cited_text": "a", "encrypted_index": "i"}
+_CITATION = {
+    "type": "web_search_result_location",
+    "url": "https://example.org",
+    "title": "A",
+    "cited_text": "a",
+    "encrypted_index": "i",
+}
 _SERVER_TOOL = {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {}}
 
 ANTHROPIC = (
@@ -178,10 +201,19 @@ ANTHROPIC_WHOLE = (_ANTHROPIC_MESSAGE, {"type": "error", "error": {"type": "over
 
 def _google(text: str, *before: dict[str, Any], finish: str = "STOP", **candidate: Any) -> list[dict[str, Any]]:
     said = pieces(text)
-    return [*before, *(google.chunk(google.text(p)) for p in said[:-1]), google.chunk(google.text(said[-1]), finish=finish, **candidate)]
+    return [
+        *before,
+        *(google.chunk(google.text(p)) for p in said[:-1]),
+        google.chunk(google.text(said[-1]), finish=finish, **candidate),
+    ]
 
 
-_GROUNDED = {"groundingMetadata": {"webSearchQueries": ["cats"], "groundingChunks": [{"web": {"uri": "https://example.org", "title": "A"}}]}}
+_GROUNDED = {
+    "groundingMetadata": {
+        "webSearchQueries": ["cats"],
+        "groundingChunks": [{"web": {"uri": "https://example.org", "title": "A"}}],
+    }
+}
 _IMAGE = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
 _BLOCKED = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": google.USAGE, "modelVersion": "gemini-2.5-flash"}
 
@@ -198,7 +230,10 @@ GOOGLE = (
     Recording("malformed", [google.chunk(google.text("I look.")), google.chunk(finish="MALFORMED_FUNCTION_CALL")], tools=True),
     Recording("error", [*_google(WORDS)[:-1], {"error": {"code": 503, "message": "Overloaded", "status": "UNAVAILABLE"}}]),
 )  # fmt: skip
-GOOGLE_WHOLE = (google.chunk(google.text(WORDS), finish="STOP"), {"error": {"code": 429, "message": "Quota", "status": "RESOURCE_EXHAUSTED"}})
+GOOGLE_WHOLE = (
+    google.chunk(google.text(WORDS), finish="STOP"),
+    {"error": {"code": 429, "message": "Quota", "status": "RESOURCE_EXHAUSTED"}},
+)
 
 
 # Ollama.
@@ -216,7 +251,10 @@ OLLAMA = (
     Recording("cut", _ollama(WORDS, reason="length")),
     Recording("error", [*_ollama(WORDS)[:-1], {"error": "llama runner process has terminated: exit status 2"}]),
 )  # fmt: skip
-OLLAMA_WHOLE = (ollama.chunk(WORDS) | ollama.end() | {"message": {"role": "assistant", "content": WORDS}}, {"error": "model is busy"})
+OLLAMA_WHOLE = (
+    ollama.chunk(WORDS) | ollama.end() | {"message": {"role": "assistant", "content": WORDS}},
+    {"error": "model is busy"},
+)
 
 
 # Claude Code, whose program sends messages of its own with Anthropic's events within.
@@ -239,7 +277,9 @@ def _claude(*events: dict[str, Any], text: str = WORDS, **result: Any) -> list[d
 
 CLAUDE_CODE = (
     Recording("text", _claude(*_anthropic(anthropic.thinking("Hm.", "c2ln"), anthropic.text(WORDS, 1)))),
-    Recording("structure", _claude(*_anthropic(anthropic.text(CITY)), text=CITY, structured_output=json.loads(CITY)), structured=True),
+    Recording(
+        "structure", _claude(*_anthropic(anthropic.text(CITY)), text=CITY, structured_output=json.loads(CITY)), structured=True
+    ),
     Recording("failed", _claude(*_anthropic(anthropic.text("I"))[:4], text="Overloaded", is_error=True, api_error_status=529)),
     Recording("cut", _claude(*_anthropic(anthropic.text(WORDS)), stop_reason="max_tokens")),
 )
@@ -249,13 +289,22 @@ CLAUDE_CODE = (
 
 
 def _line(name: str, body: Any, status: int = 200, **more: Any) -> dict[str, Any]:
-    return {"id": f"b_{name}", "custom_id": name, "response": {"status_code": status, "request_id": "r", "body": body}, "error": None, **more}
+    return {
+        "id": f"b_{name}",
+        "custom_id": name,
+        "response": {"status_code": status, "request_id": "r", "body": body},
+        "error": None,
+        **more,
+    }
 
 
 OPENAI_BATCH = (_line("a", _SAID), _line("b", {"error": {"message": "no", "code": "bad"}}, 400), _line("c", _SAID))
 ANTHROPIC_BATCH = (
     {"custom_id": "a", "result": {"type": "succeeded", "message": _ANTHROPIC_MESSAGE}},
-    {"custom_id": "b", "result": {"type": "errored", "error": {"type": "error", "error": {"type": "api_error", "message": "no"}}}},
+    {
+        "custom_id": "b",
+        "result": {"type": "errored", "error": {"type": "error", "error": {"type": "api_error", "message": "no"}}},
+    },
     {"custom_id": "c", "result": {"type": "succeeded", "message": _ANTHROPIC_MESSAGE}},
 )
 GOOGLE_BATCH = (

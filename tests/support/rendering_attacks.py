@@ -37,7 +37,9 @@ class _Tags(HTMLParser):
             self.live.append(tag)
         for name, value in attrs:
             target = (value or "").strip().lower()
-            outside = name in ("src", "href", "xlink:href", "action", "background", "data") and not target.startswith(("data:image/", "#"))
+            outside = name in ("src", "href", "xlink:href", "action", "background", "data") and not target.startswith(
+                ("data:image/", "#")
+            )
             if name.startswith("on") or outside or (tag == "meta" and target == "refresh"):
                 self.live.append(f"{tag} {name}={value}")
 

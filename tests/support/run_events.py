@@ -7,6 +7,4 @@ from typing import Any
 
 def warnings_of(result: Any) -> list[str]:
     """The warnings that a run logged."""
-    return [
-        e.payload["message"] for e in result.events if e.type == "execution_log" and e.payload["level"] == "WARNING"
-    ]
+    return [e.payload["message"] for e in result.events if e.type == "execution_log" and e.payload["level"] == "WARNING"]

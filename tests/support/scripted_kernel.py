@@ -69,9 +69,7 @@ class Shown(NamedTuple):
 class Publisher(DisplayPublisher):
     """Keeps what would be sent."""
 
-    def publish(
-        self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any
-    ) -> None:
+    def publish(self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any) -> None:
         display_id = (transient or {}).get("display_id")
         self.sent.append(Shown(time.monotonic(), update, display_id, dict(data), dict(metadata or {})))
 

@@ -61,7 +61,14 @@ class FakeSlack:
         return Reply({"ok": True, "channels": self.channels[at : at + size], "response_metadata": {"next_cursor": following}})
 
     def files_getUploadURLExternal(self, given: dict[str, Any], asked: Asked) -> Reply:
-        return Reply({"ok": True, "upload_url": f"http://{asked.headers['host']}/files/upload/F1", "file_id": "F1", "length": given["length"]})
+        return Reply(
+            {
+                "ok": True,
+                "upload_url": f"http://{asked.headers['host']}/files/upload/F1",
+                "file_id": "F1",
+                "length": given["length"],
+            }
+        )
 
     def files_completeUploadExternal(self, given: dict[str, Any], asked: Asked) -> Reply:
         self.shared.append(given)
@@ -88,14 +95,18 @@ class FakeNotion:
             case "GET", ["databases", "db1"]:
                 return Reply({"object": "database", "data_sources": [{"id": "ds1", "name": "Rows"}]})
             case "GET", ["databases", "db2"]:
-                return Reply({"object": "database", "data_sources": [{"id": "ds1", "name": "Rows"}, {"id": "ds2", "name": "Other"}]})
+                return Reply(
+                    {"object": "database", "data_sources": [{"id": "ds1", "name": "Rows"}, {"id": "ds2", "name": "Other"}]}
+                )
             case "POST", ["data_sources", "ds1", "query"]:
                 at, size = int(body.get("start_cursor") or 0), int(body.get("page_size", 100))
                 if size > 100:
                     return self.error(400, "validation_error", "page_size should be ≤ 100")
                 more = at + size < len(self.rows)
                 following = str(at + size) if more else None
-                return Reply({"object": "list", "results": self.rows[at : at + size], "has_more": more, "next_cursor": following})
+                return Reply(
+                    {"object": "list", "results": self.rows[at : at + size], "has_more": more, "next_cursor": following}
+                )
             case "POST", ["pages"]:
                 if len(body.get("parent", {})) != 2:
                     return self.error(400, "validation_error", "body.parent should be defined")
@@ -108,7 +119,7 @@ class FakeNotion:
                 self.blocks += made
                 return Reply({"object": "list", "results": made})
             case "GET", ["pages", _, "markdown"]:
-                return Reply({"object": "page_markdown", "markdown": "# Title\n\n\"quoted\" 😀 {{ x }}"})
+                return Reply({"object": "page_markdown", "markdown": '# Title\n\n"quoted" 😀 {{ x }}'})
         return self.error(404, "object_not_found", f"Could not find {asked.path}.")
 
     @staticmethod

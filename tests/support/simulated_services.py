@@ -47,7 +47,9 @@ class Player:
 
     def client(self) -> Any:
         """A new public client."""
-        config = AdapterConfig(provider_type=self.service, model=self.model, api_key=self.key, base_url=self.base_url, max_retries=0)
+        config = AdapterConfig(
+            provider_type=self.service, model=self.model, api_key=self.key, base_url=self.base_url, max_retries=0
+        )
         return providers.create(config, self.settings)
 
     def llm(self) -> LLMService:
@@ -60,13 +62,17 @@ def _pieces(text: str) -> list[str]:
 
 
 def _openai(text: str, reason: str) -> Reply:
-    cut: dict[str, Any] = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}} if reason == "length" else {}
+    cut: dict[str, Any] = (
+        {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}} if reason == "length" else {}
+    )
     last = openai.final(*([openai.message(text)] if text else []), **cut)
     return lambda call: call.stream([*map(openai.delta, _pieces(text)), last])
 
 
 def _anthropic(text: str, reason: str) -> Reply:
-    end = anthropic.end("max_tokens" if reason == "length" else "end_turn", output_tokens_details={"thinking_tokens": WHAT_THINKING_TOOK})
+    end = anthropic.end(
+        "max_tokens" if reason == "length" else "end_turn", output_tokens_details={"thinking_tokens": WHAT_THINKING_TOOK}
+    )
     return anthropic.streams(anthropic.start(), *(anthropic.text(text) if text else []), *end)
 
 
@@ -79,7 +85,12 @@ def _ollama(text: str, reason: str) -> Reply:
     return ollama.lines(*map(ollama.chunk, _pieces(text)), ollama.end(reason))
 
 
-REPLIES: Mapping[str, Callable[[str, str], Reply]] = {"openai": _openai, "anthropic": _anthropic, "gemini": _google, "ollama": _ollama}
+REPLIES: Mapping[str, Callable[[str, str], Reply]] = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "gemini": _google,
+    "ollama": _ollama,
+}
 
 
 @contextlib.contextmanager

@@ -89,9 +89,7 @@ def read(svg: str) -> Picture:
             assert sum(words) <= w + 4, (words, w)
     page = Rect(0, 0, wide, high)
     for rect in (*found.boxes.values(), *found.tags, *(piece.rect for piece in found.pieces)):
-        inside = (
-            page.left <= rect.left and rect.right <= page.right and page.top <= rect.top and rect.bottom <= page.bottom
-        )
+        inside = page.left <= rect.left and rect.right <= page.right and page.top <= rect.top and rect.bottom <= page.bottom
         assert inside, rect
     return found
 
@@ -130,9 +128,7 @@ def faults(picture: Picture) -> dict[str, int]:
     through = [
         (piece.arrow, name)
         for name, piece in near_boxes
-        if piece.rect.meets(
-            boxes[name], -1.5 if name not in picture.arrows[piece.arrow] or not piece.outermost else -35.0
-        )
+        if piece.rect.meets(boxes[name], -1.5 if name not in picture.arrows[piece.arrow] or not piece.outermost else -35.0)
     ]
     level = sorted((p for p in picture.pieces if p.rect.top == p.rect.bottom), key=lambda p: p.rect.top)
     upright = sorted((p for p in picture.pieces if p.rect.left == p.rect.right), key=lambda p: p.rect.left)
@@ -152,8 +148,7 @@ def faults(picture: Picture) -> dict[str, int]:
         "boxes on boxes": _overlaps([(rect, name) for name, rect in boxes.items()]),
         "labels on labels": _overlaps(tag_items),
         "labels on boxes": sum(
-            tags[i].meets(boxes[name], 2)
-            for i, name in _pairs(tag_items, [(rect, name) for name, rect in boxes.items()])
+            tags[i].meets(boxes[name], 2) for i, name in _pairs(tag_items, [(rect, name) for name, rect in boxes.items()])
         ),
         "arrows under labels": len(under),
         "arrows through boxes": len(through),

@@ -216,7 +216,9 @@ def line(row: tuple[str, ...]) -> str:
 def document() -> str:
     """The tables, between the words of the file that stay."""
     forms = [line(row) for row in rows()]
-    refused = [f"| {cell(kind.given)} | {message} {hint} |" for kind in REFUSED if kind.there for message, hint in [refusal(kind.make)]]
+    refused = [
+        f"| {cell(kind.given)} | {message} {hint} |" for kind in REFUSED if kind.there for message, hint in [refusal(kind.make)]
+    ]
     words = DOCUMENT.read_text(encoding="utf-8")
     for mark, lines in (("forms", forms), ("refused", refused)):
         before, rest = words.split(f"<!-- {mark} -->\n", 1)

@@ -59,8 +59,7 @@ class OpenAI(Wire):
 
     def calls(self, calls: Calls) -> Reply:
         items = [
-            {"type": "function_call", "id": f"fc_{i}", "call_id": i, "name": n, "arguments": json.dumps(a)}
-            for i, n, a in calls
+            {"type": "function_call", "id": f"fc_{i}", "call_id": i, "name": n, "arguments": json.dumps(a)} for i, n, a in calls
         ]
         steps: list[dict[str, Any]] = []
         for n, item in enumerate(items):
@@ -158,9 +157,7 @@ class Google(Wire):
         return google.body([google.chunk(google.text(text))])
 
     def results(self, body: dict[str, Any]) -> list[str]:
-        parts = [
-            p["functionResponse"]["response"] for c in body["contents"] for p in c["parts"] if "functionResponse" in p
-        ]
+        parts = [p["functionResponse"]["response"] for c in body["contents"] for p in c["parts"] if "functionResponse" in p]
         return [str(next(iter(r.values()))) for r in parts]
 
     def system(self, body: dict[str, Any]) -> str:

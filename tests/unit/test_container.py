@@ -109,9 +109,7 @@ def test_settings_choose_the_stores(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         assert isinstance(services.blobs, InMemoryBlobAdapter)
         assert isinstance(services.conversations, InMemoryConversationRepository)
         services = built("memory:", redis_server)
-        await services.conversations.add_message(
-            Message("m1", "ada", "bob", "hi", MessageType.PERSON_TO_PERSON, 0.0), "run1"
-        )
+        await services.conversations.add_message(Message("m1", "ada", "bob", "hi", MessageType.PERSON_TO_PERSON, 0.0), "run1")
         other = RedisConversationRepository(redis_server)
         assert [m.content for m in await other.get_messages("run1")] == ["hi"]
         for repository in (services.conversations, other):
@@ -397,9 +395,7 @@ def test_a_service_that_lacks_methods_of_its_port_is_refused():
             return ""
 
     for make in (lambda: build(blobs=Half()), lambda: Runtime(services=replace(build(), blobs=Half()))):  # type: ignore[arg-type]
-        with pytest.raises(
-            ConfigurationError, match=r"Half is not a BlobStorePort.*delete, exists, get, list, presign_url"
-        ):
+        with pytest.raises(ConfigurationError, match=r"Half is not a BlobStorePort.*delete, exists, get, list, presign_url"):
             make()
     blobs: Any = InMemoryBlobAdapter()
     blobs.presign_url = None
@@ -427,10 +423,22 @@ def test_a_replay_leaves_the_services_it_borrows_open():
 
 # Ports.
 
-PROTOCOLS = [
-    p for p in vars(ports).values() if isinstance(p, type) and getattr(p, "_is_protocol", False) and p is not Protocol
-]
-DEFAULTS = {"initialize", "cleanup", "versions", "answers", "drop_answer", "put_answer", "beat", "compact", "prepare", "scan", "attach_snapshot", "snapshot", "put_snapshot"}
+PROTOCOLS = [p for p in vars(ports).values() if isinstance(p, type) and getattr(p, "_is_protocol", False) and p is not Protocol]
+DEFAULTS = {
+    "initialize",
+    "cleanup",
+    "versions",
+    "answers",
+    "drop_answer",
+    "put_answer",
+    "beat",
+    "compact",
+    "prepare",
+    "scan",
+    "attach_snapshot",
+    "snapshot",
+    "put_snapshot",
+}
 """Methods that a port has a body for, where it is not abstract."""
 
 

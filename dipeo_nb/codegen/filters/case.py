@@ -1,6 +1,6 @@
 """Filters for the case of names.
 
-    {{ 'author_name' | pascal_case }}   AuthorName
+{{ 'author_name' | pascal_case }}   AuthorName
 """
 
 from __future__ import annotations

@@ -60,7 +60,11 @@ def _enum(field: Field, known: Tables) -> str:
     if named := known.field_types.get(name) or known.typescript_field_types.get(name):
         return named
     values = field.get("enum")
-    return " | ".join(_js(value) for value in cast(Iterable[Any], values)) if isinstance(values, (list, tuple)) and values else "string"
+    return (
+        " | ".join(_js(value) for value in cast(Iterable[Any], values))
+        if isinstance(values, (list, tuple)) and values
+        else "string"
+    )
 
 
 def _has_undefined(made: Type) -> bool:
@@ -128,7 +132,9 @@ def _zod_rules(field: Field) -> str:
     rules: Mapping[str, Any] = cast(Mapping[str, Any], given) if isinstance(given, Mapping) else {}
     made = ""
     if field.get("type", "string") == "string":
-        made += "".join(f".{name}({_js(rules[key])})" for key, name in (("minLength", "min"), ("maxLength", "max")) if key in rules)
+        made += "".join(
+            f".{name}({_js(rules[key])})" for key, name in (("minLength", "min"), ("maxLength", "max")) if key in rules
+        )
         if "pattern" in rules:
             pattern = re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\/", str(rules["pattern"])).replace("\n", "\\n")
             made += f".regex(/{pattern or '(?:)'}/)"

@@ -12,7 +12,17 @@ from dipeo_nb.codegen.filters.case import humanize
 
 LONGEST_WORD = 200
 """Characters of a word; the rules of inflection look at no more."""
-_ESCAPES = {"\\": "\\\\", "'": "\\'", '"': '\\"', "`": "\\`", "\n": "\\n", "\r": "\\r", "\u2028": "\\u2028", "\u2029": "\\u2029", "</": "<\\/"}
+_ESCAPES = {
+    "\\": "\\\\",
+    "'": "\\'",
+    '"': '\\"',
+    "`": "\\`",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\u2028": "\\u2028",
+    "\u2029": "\\u2029",
+    "</": "<\\/",
+}
 
 
 def pluralize(text: Any) -> str:

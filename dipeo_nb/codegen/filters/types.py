@@ -90,12 +90,18 @@ def python_type_with_context(field: Mapping[str, Any], node_type: str = "", mapp
         return base
     default = field.get("default", field.get("defaultValue"))
     container = field.get("type") in ("object", "dict", "array", "list")
-    return base if (default is not None and not container) or base.startswith("Optional[") or base == "Any" else f"Optional[{base}]"
+    return (
+        base
+        if (default is not None and not container) or base.startswith("Optional[") or base == "Any"
+        else f"Optional[{base}]"
+    )
 
 
 def _base(field: Mapping[str, Any], node_type: str, mappings: Any, known: Tables) -> str:
     name, kind = str(field.get("name", "")), str(field.get("type", "string"))
-    given: Mapping[str, Any] = cast(Mapping[str, Any], mappings).get("ts_to_py_type") or {} if isinstance(mappings, Mapping) else {}
+    given: Mapping[str, Any] = (
+        cast(Mapping[str, Any], mappings).get("ts_to_py_type") or {} if isinstance(mappings, Mapping) else {}
+    )
     if name in known.field_types:
         return known.field_types[name]
     if kind in given:
@@ -158,7 +164,19 @@ def infer_empty_object_type(field_name: Any, context: Any = None) -> str:
         return "List[int]"
     if any(word in name for word in ("tools", "tags", "args", "env", "params", "headers")):
         return "List[str]"
-    lists = ("messages", "nodes", "handles", "arrows", "persons", "fields", "inputs", "outputs", "examples", "items", "elements")
+    lists = (
+        "messages",
+        "nodes",
+        "handles",
+        "arrows",
+        "persons",
+        "fields",
+        "inputs",
+        "outputs",
+        "examples",
+        "items",
+        "elements",
+    )
     return "List[Any]" if name in lists else "Dict[str, Any]"
 
 

@@ -108,7 +108,10 @@ def _node_factory(results: Results, _: Options) -> dict[str, Any]:
                 "node_type": f"NodeType.{s.node_type.upper()}",
                 "class_name": f"{s.node_name}Node",
                 "field_mappings": [
-                    {"node_field": pythonize_name(f["name"]), "getter_expression": f"data.get({f['name']!r}, {f.get('default')!r})"}
+                    {
+                        "node_field": pythonize_name(f["name"]),
+                        "getter_expression": f"data.get({f['name']!r}, {f.get('default')!r})",
+                    }
                     for f in s.fields
                 ],
             }
@@ -164,7 +167,12 @@ def _field_config(field: Mapping[str, Any]) -> dict[str, Any]:
     shown: Mapping[str, Any] = ui if isinstance(ui, Mapping) else {}
     control = str(shown.get("inputType") or ui_field_type(field))
     label = str(field["name"]).replace("_", " ").capitalize()
-    return {**field, "uiType": control, "label": field.get("label") or label, **{k: v for k, v in shown.items() if k != "inputType"}}
+    return {
+        **field,
+        "uiType": control,
+        "label": field.get("label") or label,
+        **{k: v for k, v in shown.items() if k != "inputType"},
+    }
 
 
 def _node_configs(results: Results, _: Options) -> list[dict[str, Any]]:
@@ -233,7 +241,10 @@ def _strawberry(results: Results, options: Options) -> StrawberryIR:
         queries=queries,
         mutations=mutations,
         subscriptions=subscriptions,
-        types=tuple(model_type(model, {m.name for m in objects}, {s.name for s in scalars}, {e.name for e in enums}) for model in objects),
+        types=tuple(
+            model_type(model, {m.name for m in objects}, {s.name for s in scalars}, {e.name for e in enums})
+            for model in objects
+        ),
         domain=domain,
         interfaces=domain,
         inputs=inputs,
@@ -267,7 +278,9 @@ def _validated(results: Results, _: Options) -> list[str]:
         problems += [f"{operation.name} uses ${name}, which it does not declare" for name in unknown]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValidationError(f"The IR is not valid: {'; '.join(problems[:3])}{more}.", hint="Correct the sources, or set validate_output: false.")
+        raise ValidationError(
+            f"The IR is not valid: {'; '.join(problems[:3])}{more}.", hint="Correct the sources, or set validate_output: false."
+        )
     return problems
 
 

@@ -45,7 +45,9 @@ def models(source: str, ast: Ast, options: Options) -> list[Model]:
     skipped = set(cast(list[str], options.get("skipped_models") or []))
     if not in_files(source, options, "model_files"):
         return []
-    return [model(source, each) for each in _items(ast, "interfaces") if each["name"] not in skipped and "namespace" not in each]
+    return [
+        model(source, each) for each in _items(ast, "interfaces") if each["name"] not in skipped and "namespace" not in each
+    ]
 
 
 def inputs(source: str, ast: Ast, options: Options) -> list[Model]:
@@ -66,7 +68,9 @@ def model(source: str, interface: Mapping[str, Any]) -> Model:
     return Model(
         name=str(interface["name"]),
         fields=tuple(_field(each, generic) for each in _items(interface, "properties")),
-        extends=tuple(re.sub(r"<.*", "", str(base), flags=re.DOTALL) for base in cast(list[Any], interface.get("extends") or [])),
+        extends=tuple(
+            re.sub(r"<.*", "", str(base), flags=re.DOTALL) for base in cast(list[Any], interface.get("extends") or [])
+        ),
         description=str(interface.get("jsDoc") or ""),
         source=source,
         open=bool(interface.get("indexSignatures")),
@@ -95,7 +99,14 @@ def _field(each: Mapping[str, Any], generic: list[str]) -> Field:
 
 def graphql_type(made: Type) -> str:
     """The type of GraphQL, without `!`; JSON for what has none."""
-    simple = {"string": "String", "number": "Float", "boolean": "Boolean", "Date": "DateTime", "true": "Boolean", "false": "Boolean"}
+    simple = {
+        "string": "String",
+        "number": "Float",
+        "boolean": "Boolean",
+        "Date": "DateTime",
+        "true": "Boolean",
+        "false": "Boolean",
+    }
     match made.kind:
         case "name" if made.text in ("Array", "ReadonlyArray", "Set") and made.parts:
             return f"[{graphql_type(made.parts[0])}!]"
@@ -108,7 +119,9 @@ def graphql_type(made: Type) -> str:
         case "literal":
             return "String" if made.text[:1] in "\"'`" else "Float"
         case "union":
-            kinds = {graphql_type(part) for part in made.parts if not (part.kind == "name" and part.text in ("null", "undefined"))}
+            kinds = {
+                graphql_type(part) for part in made.parts if not (part.kind == "name" and part.text in ("null", "undefined"))
+            }
             return kinds.pop() if len(kinds) == 1 else "JSON"
         case "intersection":
             kinds = {graphql_type(part) for part in made.parts if part.kind != "object"}
@@ -158,7 +171,11 @@ def node_specs(source: str, ast: Ast, _: Options) -> list[NodeSpecIR]:
     found: list[NodeSpecIR] = []
     for each in _items(ast, "constants"):
         value = each.get("value")
-        if not isinstance(value, Mapping) or not isinstance(value.get("nodeType"), str) or not isinstance(value.get("fields"), list):  # pyright: ignore[reportUnknownMemberType]
+        if (
+            not isinstance(value, Mapping)
+            or not isinstance(value.get("nodeType"), str)
+            or not isinstance(value.get("fields"), list)
+        ):  # pyright: ignore[reportUnknownMemberType]
             continue
         raw = cast(Mapping[str, Any], value)
         node_type = str(raw["nodeType"])
@@ -172,7 +189,9 @@ def node_specs(source: str, ast: Ast, _: Options) -> list[NodeSpecIR]:
                 icon=str(raw.get("icon") or ""),
                 color=str(raw.get("color") or ""),
                 description=str(raw.get("description") or ""),
-                fields=tuple(_spec_field(one) for one in cast(list[Any], raw["fields"]) if isinstance(one, Mapping) and "name" in one),
+                fields=tuple(
+                    _spec_field(one) for one in cast(list[Any], raw["fields"]) if isinstance(one, Mapping) and "name" in one
+                ),
                 source=source,
                 raw_data=raw,
             )
@@ -269,7 +288,10 @@ def indexes(source: str, ast: Ast, _: Options) -> list[dict[str, Any]]:
     return [{"source": source, "names": names}] if names else []
 
 
-_MEMBER = re.compile(r"\s*+(?:(?://[^\n]*+|/\*(?:(?!\*/).)*+\*/)\s*+)*+(readonly\s++)?(?:'([^']*+)'|\"([^\"]*+)\"|([A-Za-z_$][\w$]*+))\s*+(\?)?\s*+:", re.DOTALL)
+_MEMBER = re.compile(
+    r"\s*+(?:(?://[^\n]*+|/\*(?:(?!\*/).)*+\*/)\s*+)*+(readonly\s++)?(?:'([^']*+)'|\"([^\"]*+)\"|([A-Za-z_$][\w$]*+))\s*+(\?)?\s*+:",
+    re.DOTALL,
+)
 
 
 def object_properties(text: str) -> list[dict[str, Any]]:

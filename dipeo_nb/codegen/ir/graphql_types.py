@@ -10,7 +10,15 @@ from dipeo_nb.codegen.filters.types import python_type_with_context
 from dipeo_nb.codegen.ir.model import Field, Model, NodeSpecIR, plain
 from dipeo_nb.codegen.type_text import read_type
 
-_SCALARS = {"String": "str", "Float": "float", "Boolean": "bool", "DateTime": "datetime", "JSON": "JSONScalar", "ID": "str", "Int": "int"}
+_SCALARS = {
+    "String": "str",
+    "Float": "float",
+    "Boolean": "bool",
+    "DateTime": "datetime",
+    "JSON": "JSONScalar",
+    "ID": "str",
+    "Int": "int",
+}
 
 
 def model_type(model: Model, models: Collection[str], scalars: Collection[str], enums: Collection[str]) -> dict[str, Any]:
@@ -56,7 +64,11 @@ def _named(text: str, models: Collection[str], scalars: Collection[str], enums: 
 
 def node_type(spec: NodeSpecIR) -> dict[str, Any]:
     """A node specification with `spec.fields`: besides their own, what they are in GraphQL and Python."""
-    return {**plain(spec), "name": spec.node_type, "spec": {"fields": [_spec_field(field, spec.node_type) for field in spec.fields]}}
+    return {
+        **plain(spec),
+        "name": spec.node_type,
+        "spec": {"fields": [_spec_field(field, spec.node_type) for field in spec.fields]},
+    }
 
 
 def _is_whole(field: Mapping[str, Any], validation: Mapping[str, Any]) -> bool:
@@ -78,4 +90,3 @@ def _spec_field(field: Mapping[str, Any], node: str) -> dict[str, Any]:
         "graphql_type": "[JSON]" if python.startswith("List[") else simple.get(python, "String" if kind == "enum" else "JSON"),
         "is_enum": kind == "enum", "enum_values": values,
     }  # fmt: skip
-

@@ -69,14 +69,20 @@ class Pipeline:
             raise ConfigurationError("Two steps of a pipeline have one name.", hint="Name each step differently.")
         for step in given:
             if step.kind not in KINDS:
-                raise ConfigurationError(f"The step '{step.name}' has the kind '{step.kind}'.", hint=f"Kinds: {', '.join(KINDS)}.")
+                raise ConfigurationError(
+                    f"The step '{step.name}' has the kind '{step.kind}'.", hint=f"Kinds: {', '.join(KINDS)}."
+                )
             if missing := [name for name in step.needs if name not in self.steps]:
-                raise ConfigurationError(f"The step '{step.name}' needs '{missing[0]}', which is not there.", hint="Add that step.")
+                raise ConfigurationError(
+                    f"The step '{step.name}' needs '{missing[0]}', which is not there.", hint="Add that step."
+                )
         graph = TopologicalSorter({step.name: step.needs for step in given})
         try:
             order = list(graph.static_order())
         except CycleError as error:
-            raise ConfigurationError(f"Steps need each other: {' → '.join(error.args[1])}.", hint="Take one need away.") from error
+            raise ConfigurationError(
+                f"Steps need each other: {' → '.join(error.args[1])}.", hint="Take one need away."
+            ) from error
         self.order = sorted(order, key=lambda name: KINDS.index(self.steps[name].kind))
 
     def build(
@@ -103,14 +109,18 @@ class Pipeline:
             steps.begun(name, number, len(self.order))
             step = self.steps[name]
             given = {each: options[each] for each in step.options if each in options}
-            head = f"{VERSION}:{name}:{step.version}:{getattr(step.run, '__module__', '')}.{getattr(step.run, '__qualname__', '')}"
+            head = (
+                f"{VERSION}:{name}:{step.version}:{getattr(step.run, '__module__', '')}.{getattr(step.run, '__qualname__', '')}"
+            )
             try:
                 if step.kind == "extract":
                     done.results[name] = []
                     for source in names:
                         cancellable.check()
                         key = _digest(head, digests[source], given)
-                        done.results[name] += self._one(done, cache, key, f"{name}:{source}", (step.run, source, sources[source], given))
+                        done.results[name] += self._one(
+                            done, cache, key, f"{name}:{source}", (step.run, source, sources[source], given)
+                        )
                 else:
                     for each in step.needs:
                         if each not in made_of:

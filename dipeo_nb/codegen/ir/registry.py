@@ -13,7 +13,11 @@ from dipeo_nb.common.text import nearest
 from dipeo_nb.errors import ConfigurationError, ValidationError
 
 GROUP = "dipeo_nb.ir_builders"
-BUILT_IN: Mapping[str, Pipeline] = {"backend": builders.BACKEND, "frontend": builders.FRONTEND, "strawberry": builders.STRAWBERRY}
+BUILT_IN: Mapping[str, Pipeline] = {
+    "backend": builders.BACKEND,
+    "frontend": builders.FRONTEND,
+    "strawberry": builders.STRAWBERRY,
+}
 
 
 @cache
@@ -65,7 +69,8 @@ class IRBuilderRegistry:
             names = self.list_builders()
             close = nearest(name, names)
             raise ValidationError(
-                f"There is no builder '{name}'.", hint=f"{f'Did you mean {close!r}? ' if close else ''}Builders: {', '.join(names)}."
+                f"There is no builder '{name}'.",
+                hint=f"{f'Did you mean {close!r}? ' if close else ''}Builders: {', '.join(names)}.",
             )
         try:
             found: Any = point.load()
@@ -85,6 +90,7 @@ def _checked(name: str, builder: Any) -> Pipeline:
     made = builder if isinstance(builder, Pipeline) else cast(Callable[[], Any], builder)() if callable(builder) else None
     if not isinstance(made, Pipeline) or not any(step.kind == "assemble" for step in made.steps.values()):
         raise ConfigurationError(
-            f"'{name}' is not a builder.", hint="It must be a dipeo_nb.codegen.ir.Pipeline with an assembling step, or return one."
+            f"'{name}' is not a builder.",
+            hint="It must be a dipeo_nb.codegen.ir.Pipeline with an assembling step, or return one.",
         )
     return made

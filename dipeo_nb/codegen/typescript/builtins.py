@@ -252,7 +252,9 @@ _GLOBAL: Mapping[str, Callable[..., Any]] = {
     "Object.entries": lambda value: [[key, _object(value)[key]] for key in keys(_object(value))],
     "Object.fromEntries": _from_entries,
     "Object.freeze": lambda value: value,
-    "Object.assign": lambda target, *more: functools.reduce(lambda a, b: {**a, **(_object(b) if b else {})}, more, _object(target)),
+    "Object.assign": lambda target, *more: functools.reduce(
+        lambda a, b: {**a, **(_object(b) if b else {})}, more, _object(target)
+    ),
     "Array.isArray": lambda value: isinstance(value, list),
     "Array.of": lambda *items: list(items),
     "String": lambda value="": to_text(value),

@@ -125,7 +125,11 @@ class Evaluator:
         for node in [] if body is None else body.named_children:
             if node.type == "comment":
                 continue
-            named, given = (node.child_by_field_name("name"), node.child_by_field_name("value")) if node.type == "enum_assignment" else (node, None)
+            named, given = (
+                (node.child_by_field_name("name"), node.child_by_field_name("value"))
+                if node.type == "enum_assignment"
+                else (node, None)
+            )
             if named is None:
                 continue
             name = source.text(named)[1:-1] if named.type == "string" else source.text(named)
@@ -303,5 +307,3 @@ def _measure(value: Any, seen: dict[int, int]) -> int:
 
 def _plain(path: str) -> str:
     return posixpath.normpath(path.replace("\\", "/"))
-
-

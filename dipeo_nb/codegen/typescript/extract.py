@@ -81,7 +81,12 @@ class _Extraction:
     def _interface(self, item: Item) -> Interface:
         members = self._members.interface(item.node.child_by_field_name("body"))
         return cast(
-            Interface, {**members, "extends": self._bases(item.node, "extends_type_clause"), "typeParameters": self._members.type_parameters(item.node)}
+            Interface,
+            {
+                **members,
+                "extends": self._bases(item.node, "extends_type_clause"),
+                "typeParameters": self._members.type_parameters(item.node),
+            },
         )
 
     def _bases(self, node: Node, clause: str) -> list[str]:

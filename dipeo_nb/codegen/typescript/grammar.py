@@ -94,7 +94,9 @@ class Source:
             last["message"] = f"{last['message'].removesuffix(_MORE)}{_MORE}"
             return
         at = self.position(node)
-        text = " ".join(self.data[node.start_byte : min(node.end_byte, node.start_byte + 320)].decode("utf-8", "replace").split())
+        text = " ".join(
+            self.data[node.start_byte : min(node.end_byte, node.start_byte + 320)].decode("utf-8", "replace").split()
+        )
         self.diagnostics.append(
             Diagnostic(
                 severity=severity, line=at["line"], column=at["column"], message=message,

@@ -76,9 +76,7 @@ class Members:
             single = node.child_by_field_name("parameter")
             return [] if single is None else [_parameter(self.source.text(single))]
         return [
-            self._parameter(each)
-            for each in found.named_children
-            if each.type in ("required_parameter", "optional_parameter")
+            self._parameter(each) for each in found.named_children if each.type in ("required_parameter", "optional_parameter")
         ]
 
     def _parameter(self, node: Node) -> Parameter:
@@ -129,7 +127,11 @@ class Members:
     def _property(self, node: Node) -> Property:
         optional, readonly = _marks(node)
         return Property(
-            name=self.name(node), type=self.annotated(node), optional=optional, readonly=readonly, position=self.source.position(node)
+            name=self.name(node),
+            type=self.annotated(node),
+            optional=optional,
+            readonly=readonly,
+            position=self.source.position(node),
         )
 
     def _method(self, node: Node) -> Method:

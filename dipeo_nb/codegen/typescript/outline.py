@@ -243,9 +243,7 @@ _TYPE = b"type"
 
 
 def _record(made: Outline, node: Node, name: str, local: str | None, source: str | None, is_type: bool) -> None:
-    made.exports.append(
-        Export(name=name, local=local, source=source, isType=is_type, position=made.source.position(node))
-    )
+    made.exports.append(Export(name=name, local=local, source=source, isType=is_type, position=made.source.position(node)))
 
 
 def _import(made: Outline, node: Node) -> None:

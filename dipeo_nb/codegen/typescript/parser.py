@@ -30,7 +30,12 @@ CACHE_BYTES = 64_000_000
 
 
 def parse(
-    source: str | bytes, extract_patterns: Iterable[str] = DEFAULT_PATTERNS, *, include_jsdoc: bool = False, tsx: bool = False, name: str = "source"
+    source: str | bytes,
+    extract_patterns: Iterable[str] = DEFAULT_PATTERNS,
+    *,
+    include_jsdoc: bool = False,
+    tsx: bool = False,
+    name: str = "source",
 ) -> Parsed:
     """Parse one source.
 
@@ -190,7 +195,9 @@ def _content(root: Root, path: str | Path) -> bytes:
     try:
         return root.read(path, MAX_BYTES)
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror or error}.", hint="Name a file below the base directory.") from error
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror or error}.", hint="Name a file below the base directory."
+        ) from error
 
 
 def _key(sources: Mapping[str, str | bytes], wanted: Sequence[str], jsdoc: bool, tsx: bool | None) -> str:

@@ -215,7 +215,11 @@ class Statements(Expressions):
                 old = self.value(left, scope)
                 match operator := sign.type[:-1]:
                     case "??" | "||" | "&&":
-                        keep = (old is not None and old is not UNDEFINED) if operator == "??" else truthy(old) == (operator == "||")
+                        keep = (
+                            (old is not None and old is not UNDEFINED)
+                            if operator == "??"
+                            else truthy(old) == (operator == "||")
+                        )
                         if not keep:
                             self._assign(left, self.value(right, scope), scope)
                     case _:

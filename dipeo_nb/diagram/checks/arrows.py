@@ -62,11 +62,7 @@ def _check_handle(
         return
     if not allowed:
         verb = "leads into" if direction == "input" else "leaves"
-        what = (
-            "a start node, which takes nothing"
-            if node.type == "start"
-            else f"the {node.type} '{shorten(node.label)}'"
-        )
+        what = "a start node, which takes nothing" if node.type == "start" else f"the {node.type} '{shorten(node.label)}'"
         if node.type == "endpoint":
             what = "an endpoint, which ends the run"
         state.error(f"arrow-{'into' if direction == 'input' else 'out-of'}-{node.type}", f"An arrow {verb} {what}.",

@@ -22,9 +22,7 @@ def check_code_job(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeS
     code = spec.code or ""
     if not code.strip():
         if not (spec.file_path or "").strip():
-            state.error(
-                "missing-code", "This code_job has no code.", "Add `code` with `|`, or `file_path`.", node=node
-            )
+            state.error("missing-code", "This code_job has no code.", "Add `code` with `|`, or `file_path`.", node=node)
             return spec
         return _check_code_file(state, node, spec)
     if spec.file_path:
@@ -89,9 +87,7 @@ def _check_module(state: CheckState, node: DomainNode, spec: CodeJobNode, name: 
             "unknown-function",
             f"'{shorten(name)}' has no function '{shorten(spec.function_name)}'"
             + ("." if named else " and sets no `result`, so the node has no output."),
-            f"Did you mean '{close}'?"
-            if close
-            else f"Add it, or set `function_name` ({', '.join(sorted(names)[:10])}).",
+            f"Did you mean '{close}'?" if close else f"Add it, or set `function_name` ({', '.join(sorted(names)[:10])}).",
             node=node,
             field="function_name" if named else "file_path",
         )

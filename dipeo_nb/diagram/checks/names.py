@@ -112,14 +112,8 @@ def check_names(state: CheckState) -> None:
             known = sorted(given - {"default", "first"} | state.given.published)
             close = nearest(name, known)
             advice = f"Did you mean '{close}'?" if close else f"Label an arrow '{name}'"
-            advice += (
-                f" Or pass it to the run: --input {name}=…"
-                if close
-                else f", or pass it to the run: --input {name}=…"
-            )
-            origin = next(
-                (f for f, (into, _) in PROMPT_FIELDS.items() if into == field and node.data.get(f)), field
-            )
+            advice += f" Or pass it to the run: --input {name}=…" if close else f", or pass it to the run: --input {name}=…"
+            origin = next((f for f, (into, _) in PROMPT_FIELDS.items() if into == field and node.data.get(f)), field)
             state.warn(
                 "unknown-name",
                 f"'{origin}' names '{shorten(name)}', which no arrow into this node provides.",

@@ -311,9 +311,7 @@ def _check_db(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
         )
         return spec
     if spec.operation is DBOperation.UPDATE and not spec.keys:
-        state.error(
-            "missing-keys", "An update needs `keys`.", "Add the dotted path to set.", node=node, field="operation"
-        )
+        state.error("missing-keys", "An update needs `keys`.", "Add the dotted path to set.", node=node, field="operation")
     if spec.lines is not None and spec.lines != "":
         if spec.operation is not DBOperation.READ:
             state.error(
@@ -321,9 +319,7 @@ def _check_db(state: CheckState, node: DomainNode, spec: NodeSpec) -> NodeSpec:
                 node=node, field="lines",
             )  # fmt: skip
         elif spec.keys:
-            state.error(
-                "wrong-value", "'lines' and 'keys' exclude each other.", "Remove one.", node=node, field="lines"
-            )
+            state.error("wrong-value", "'lines' and 'keys' exclude each other.", "Remove one.", node=node, field="lines")
     return spec
 
 

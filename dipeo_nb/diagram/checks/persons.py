@@ -96,6 +96,4 @@ def person_hint(state: CheckState, reference: str) -> str:
     labels = [person.label for person in state.model.persons]
     if close := nearest(reference, labels):
         return f"Did you mean '{close}'?"
-    return (
-        f"Persons: {', '.join(labels[:20])}." if labels else "The diagram has no persons; add them under `persons`."
-    )
+    return f"Persons: {', '.join(labels[:20])}." if labels else "The diagram has no persons; add them under `persons`."

@@ -38,9 +38,7 @@ def check_structure(state: CheckState) -> None:
                 )
             seen.add(node.label)
     if not any(node.type == "start" for node in nodes):
-        state.error(
-            "no-start", "The diagram has no start node.", "Add a node of `type: start` and an arrow from it."
-        )
+        state.error("no-start", "The diagram has no start node.", "Add a node of `type: start` and an arrow from it.")
     if not any(node.type == "endpoint" for node in nodes):
         state.warn(
             "no-endpoint", "The diagram has no endpoint, so a run has no result of its own.",
@@ -67,9 +65,7 @@ def check_flow(state: CheckState) -> None:
         alone = not state.incoming[node.id]
         state.warn(
             "unreachable",
-            "No arrow leads to this node: it runs once, by itself."
-            if alone
-            else "No start node leads to this node.",
+            "No arrow leads to this node: it runs once, by itself." if alone else "No start node leads to this node.",
             "Connect it to the others, or remove it.",
             node=node,
         )

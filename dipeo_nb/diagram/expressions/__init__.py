@@ -74,9 +74,7 @@ def parse(expression: str) -> Expression:
     """
     text = expression.strip()
     if not text:
-        raise ExpressionError(
-            "The expression is empty.", hint="Write one, such as `score > 10`.", expression=expression
-        )
+        raise ExpressionError("The expression is empty.", hint="Write one, such as `score > 10`.", expression=expression)
     if len(text) > MAX_LENGTH:
         raise ExpressionError(
             f"The expression has {len(text):,} characters; {MAX_LENGTH:,} are allowed.",

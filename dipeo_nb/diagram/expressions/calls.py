@@ -110,8 +110,7 @@ class Calls(Comprehensions):
                 target,
                 f"There is no method '{name}' for expressions{suggestion(name, every)}",
                 "Methods that change a value are not available; compute it in a code_job."
-                if name
-                in ("append", "pop", "update", "sort", "extend", "insert", "remove", "clear", "add", "setdefault")
+                if name in ("append", "pop", "update", "sort", "extend", "insert", "remove", "clear", "add", "setdefault")
                 else f"Methods: {', '.join(every)}.",
             )
         arguments = [self.build(a) for a in node.args]
@@ -130,8 +129,6 @@ class Calls(Comprehensions):
                     made = list(made)
                 return scope.grown(made)
             except FAILURES as error:
-                raise self.source.failed(
-                    scope, node, error, (target.value, of), *zip(node.args, given, strict=False)
-                ) from None
+                raise self.source.failed(scope, node, error, (target.value, of), *zip(node.args, given, strict=False)) from None
 
         return run

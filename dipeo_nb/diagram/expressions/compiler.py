@@ -28,9 +28,7 @@ class Compiler(Calls):
             self.refuse(node, f"A constant of type {type(value).__name__} cannot be used in an expression.")
         if isinstance(value, str) and (braces := re.fullmatch(r"\{\{([^{}]+)\}\}", value.strip())):
             name = braces[1].strip()
-            self.refuse(
-                node, f"This compares with the text {value!r} itself.", f"Write {name} without quotes and braces."
-            )
+            self.refuse(node, f"This compares with the text {value!r} itself.", f"Write {name} without quotes and braces.")
         return lambda scope: value
 
     def build_JoinedStr(self, node: ast.JoinedStr) -> Closure:
@@ -141,9 +139,7 @@ class Compiler(Calls):
         owner = self.build(node.value)
         name = node.attr
         if name.startswith("__"):
-            self.refuse(
-                node, f"'{name}' cannot be read: names that begin with two underscores are not for expressions."
-            )
+            self.refuse(node, f"'{name}' cannot be read: names that begin with two underscores are not for expressions.")
 
         def run(scope: Scope) -> Any:
             of = owner(scope)

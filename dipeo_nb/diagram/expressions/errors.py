@@ -34,15 +34,11 @@ class ExpressionText:
         """The text of a part of the expression."""
         return ast.get_source_segment(self.wrapped, node) or "…"
 
-    def failed(
-        self, scope: Scope, node: ast.AST, error: BaseException, *operands: tuple[ast.AST, Any]
-    ) -> ExpressionError:
+    def failed(self, scope: Scope, node: ast.AST, error: BaseException, *operands: tuple[ast.AST, Any]) -> ExpressionError:
         """The error for a sub-expression that raised, with the values that took part."""
         if isinstance(error, ExpressionError):
             return error
-        values = ", ".join(
-            f"{self.segment(n)} is {_shown(value)}" for n, value in operands if not isinstance(n, ast.Constant)
-        )
+        values = ", ".join(f"{self.segment(n)} is {_shown(value)}" for n, value in operands if not isinstance(n, ast.Constant))
         cause = str(error.args[0] if isinstance(error, LookupError) and error.args else error) or type(error).__name__
         unknown = "; ".join(scope.unknown.values())
         names = [str(n) for n in scope.names]
@@ -108,9 +104,7 @@ def _error(text: str, row: str, message: str, line: int, column: int, width: int
     start = max(0, column - 60)
     shown = row[start : start + 110]
     caret = " " * (column - 1 - start) + "^" * max(1, min(width, len(shown) - (column - 1 - start)))
-    return ExpressionError(
-        f"{message}\n    {shown}\n    {caret}\n", hint=hint, expression=text, line=line, column=column
-    )
+    return ExpressionError(f"{message}\n    {shown}\n    {caret}\n", hint=hint, expression=text, line=line, column=column)
 
 
 def suggestion(word: str, words: Sequence[str]) -> str:

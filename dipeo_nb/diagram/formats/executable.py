@@ -56,9 +56,7 @@ def read(reading: Reading) -> DomainDiagram:
     references = References(nodes)
     handles = connections.handles(top.get("handles"), reading, references.by_id)
     drafts = [
-        (arrow, at)
-        for at, item in collection(reading, "edges")
-        if (arrow := _arrow(item, reading, at, references)) is not None
+        (arrow, at) for at, item in collection(reading, "edges") if (arrow := _arrow(item, reading, at, references)) is not None
     ]
     unknown = unknown_top_keys(reading, TOP_KEYS)
     said = {k: v for k, v in (inner or {}).items() if k != "persons" or "persons" in top}

@@ -83,9 +83,7 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
 
     def part(name: str) -> tuple[Any, DocumentPath]:
         # Upstream refuses `props` that hold these three; here they count when the short form has none.
-        return (
-            (inner[name], (*at, "props", name)) if name not in item and name in inner else (item.get(name), (*at, name))
-        )
+        return (inner[name], (*at, "props", name)) if name not in item and name in inner else (item.get(name), (*at, name))
 
     label_value, label_at = part("label")
     label = label_value.strip() if isinstance(label_value, str) else as_text(label_value, reading, *label_at)
@@ -152,9 +150,7 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
                 f"'{shorten(key)}' is not a part of a connection; it has no effect.",
                 *at,
                 key,
-                hint=did_you_mean(
-                    key, CONNECTION_KEYS, f"A connection takes {', '.join(sorted(CONNECTION_KEYS))}."
-                ),
+                hint=did_you_mean(key, CONNECTION_KEYS, f"A connection takes {', '.join(sorted(CONNECTION_KEYS))}."),
                 field=key,
             )
     if source is None or target is None:

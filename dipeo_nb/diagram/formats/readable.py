@@ -220,9 +220,7 @@ def _flow(reading: Reading, references: References) -> Iterator[tuple[DocumentPa
                         yield here, source, destination
         else:
             if isinstance(item, str):
-                reading.error(
-                    "bad-flow", f"'{shorten(item)}' is not a flow item.", *at, hint="Write 'A -> B' or 'A: B'."
-                )
+                reading.error("bad-flow", f"'{shorten(item)}' is not a flow item.", *at, hint="Write 'A -> B' or 'A: B'.")
             else:
                 stray_item(reading, "flow", index, item)
 
@@ -342,9 +340,7 @@ def _split_outside_quotes(text: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _arrow(
-    source: str, said: _Destination, reading: Reading, at: DocumentPath, references: References
-) -> DomainArrow | None:
+def _arrow(source: str, said: _Destination, reading: Reading, at: DocumentPath, references: References) -> DomainArrow | None:
     start = references.end(source, "output", reading, at)
     target = references.end(said.to, "input", reading, at) if said.to else None
     if not said.to:

@@ -96,9 +96,7 @@ class ModelBuilder(AnnotationReader):
                     hint="Derive from BaseModel, Enum or a class of this text.",
                 )
         if plain:
-            self.refuse(
-                node, f"class '{node.name}', which derives from nothing,", hint="Write `(BaseModel)` after its name."
-            )
+            self.refuse(node, f"class '{node.name}', which derives from nothing,", hint="Write `(BaseModel)` after its name.")
         for decorator in node.decorator_list:
             if not self.is_dataclass(node):
                 self.skip(decorator, f"the decorator `{source_of(decorator)}` of {node.name}")

@@ -60,7 +60,11 @@ class AnnotationReader(ValueReader):
             value = self.aliases[name]
             if isinstance(value, ast.Call) and self.name(value.func) in ("TypeVar", "NewType"):
                 # NewType("UserId", int) is its type; a free type variable is anything.
-                return self.annotation(value.args[1], names, depth + 1) if self.name(value.func) == "NewType" and value.args[1:] else Any
+                return (
+                    self.annotation(value.args[1], names, depth + 1)
+                    if self.name(value.func) == "NewType" and value.args[1:]
+                    else Any
+                )
             return self.annotation(value, names, depth + 1)
         if name in self.foreign:
             self.foreign_name(node, name)

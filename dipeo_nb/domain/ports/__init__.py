@@ -91,5 +91,7 @@ def __getattr__(name: str) -> Any:
     if name not in FORMER_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     now = FORMER_NAMES[name]
-    warnings.warn(f"{__name__}.{name} is deprecated; its task is that of {now}, whose methods differ.", DeprecationWarning, stacklevel=2)
+    warnings.warn(
+        f"{__name__}.{name} is deprecated; its task is that of {now}, whose methods differ.", DeprecationWarning, stacklevel=2
+    )
     return globals()[now]

@@ -17,9 +17,7 @@ class ConversationRepository(Protocol):
     """
 
     @abstractmethod
-    async def add_message(
-        self, message: Message, execution_id: str | None = None, node_id: str | None = None
-    ) -> Message:
+    async def add_message(self, message: Message, execution_id: str | None = None, node_id: str | None = None) -> Message:
         """Append and return the message as stored: with an id if it had none, `node_id` if given, and
         `execution_id` and `node_id` in its metadata.
 

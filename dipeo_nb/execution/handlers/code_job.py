@@ -97,9 +97,7 @@ def _advise(error: CodeError, context: NodeContext, spec: CodeJobNode, code: str
     if change is None or change.label == context.node.label or "lost" in error.facts:
         return
     if spec.isolated:
-        error.hint = (
-            f"'{change.label}' sets '{error.facts['name']}', and this node is isolated: label an arrow with that name."
-        )
+        error.hint = f"'{change.label}' sets '{error.facts['name']}', and this node is isolated: label an arrow with that name."
     elif context.assigned.names.get(error.facts["name"]) is not change:
         error.hint = (
             f"'{change.label}' sets '{error.facts['name']}', but no arrows lead from it to '{context.node.label}', so it need "

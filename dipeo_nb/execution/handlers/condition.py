@@ -117,9 +117,7 @@ def _explained(context: NodeContext, expression: str, error: ExpressionError) ->
 async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
     """The branch that a person chooses. An answer in words is read; one that says neither yes nor no takes condfalse."""
     if not spec.person or not spec.judge_by:
-        raise NodeExecutionError(
-            "An llm_decision needs a `person` and a `judge_by` prompt.", hint="Add them to the condition."
-        )
+        raise NodeExecutionError("An llm_decision needs a `person` and a `judge_by` prompt.", hint="Add them to the condition.")
     person = context.execution.person(spec.person)
     names = context.names
     content = names.get("default", names.get("generated_output"))

@@ -22,7 +22,9 @@ VALUE_NAMES = ("generated_code", "content", "value")
 
 async def run(context: NodeContext) -> Output:
     spec = cast(DbNode, context.node.spec)
-    if spec.data is not None and not any(str(f).strip() for f in (spec.file if isinstance(spec.file, list) else [spec.file or ""])):
+    if spec.data is not None and not any(
+        str(f).strip() for f in (spec.file if isinstance(spec.file, list) else [spec.file or ""])
+    ):
         return Output(spec.data)
     paths = _paths(context, spec)
     try:
@@ -124,7 +126,5 @@ def written_value(context: NodeContext) -> Any:
     if chosen is None:
         chosen = context.render_within(cast(DbNode, context.node.spec).data)
     if chosen is None:
-        raise NodeExecutionError(
-            "There is nothing to write: no input has a value.", hint="Draw an arrow into the node."
-        )
+        raise NodeExecutionError("There is nothing to write: no input has a value.", hint="Draw an arrow into the node.")
     return str(chosen) if hasattr(chosen, "__dipeo_text__") else chosen

@@ -78,9 +78,7 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
     args = [given] if isinstance(given, str) else list(given or ())
     files = context.services.files
     cwd = str(spec.config.get("cwd") or "")
-    inputs = {
-        f"DIPEO_INPUT_{k.upper()}": json_text(v) for k, v in _inputs(context).items() if k.isidentifier()
-    }
+    inputs = {f"DIPEO_INPUT_{k.upper()}": json_text(v) for k, v in _inputs(context).items() if k.isidentifier()}
     own = {name: context.render(str(value)) for name, value in _mapping(spec, "env").items()}
     folder = files.resolve(context.render(cwd)) if cwd else files.base_path
     with as_shown(context.execution.gate, files.base_path, folder) as scripts:

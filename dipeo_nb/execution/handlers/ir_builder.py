@@ -23,7 +23,9 @@ async def run(context: NodeContext) -> Output:
     spec = cast(IrBuilderNode, context.node.spec)
     builder = context.services.ir
     if builder is None:
-        raise NodeExecutionError("There is no builder of intermediate representations here.", hint="Give one: dp.Session(ir=…).")
+        raise NodeExecutionError(
+            "There is no builder of intermediate representations here.", hint="Give one: dp.Session(ir=…)."
+        )
     options = {f.name: plain(getattr(spec, f.name)) for f in fields(spec) if f.name not in _NOT_OPTIONS}
     if spec.config_path:
         options["config"] = await asyncio.to_thread(_config, context, context.file_name(spec.config_path))
@@ -44,5 +46,7 @@ def _config(context: NodeContext, path: str) -> Mapping[str, Any]:
         return {}
     value, _ = yaml_value(text, path)
     if not isinstance(value, Mapping):
-        raise NodeExecutionError(f"{path} does not hold a mapping of options.", hint="Write for example `model_files: [core.ts]`.")
+        raise NodeExecutionError(
+            f"{path} does not hold a mapping of options.", hint="Write for example `model_files: [core.ts]`."
+        )
     return cast(Mapping[str, Any], value)

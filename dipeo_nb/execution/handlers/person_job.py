@@ -34,9 +34,7 @@ async def run(context: NodeContext) -> Output:
     return answer
 
 
-async def _answer(
-    context: NodeContext, spec: PersonJobNode, person: DomainPerson, names: Mapping[str, Any]
-) -> Output | None:
+async def _answer(context: NodeContext, spec: PersonJobNode, person: DomainPerson, names: Mapping[str, Any]) -> Output | None:
     prompt = await context.rendered(_template(context, spec), names)
     if not prompt.strip():
         return None
@@ -86,9 +84,7 @@ def _template(context: NodeContext, spec: PersonJobNode) -> str:
     return default or first or (given if isinstance(given, str) else "")
 
 
-def _output(
-    context: NodeContext, person: DomainPerson, prompt: str, response: LLMResponse, recalled: Remembered
-) -> Output:
+def _output(context: NodeContext, person: DomainPerson, prompt: str, response: LLMResponse, recalled: Remembered) -> Output:
     execution = context.execution
     now = execution.now()
     node_id = context.node.id
@@ -110,10 +106,10 @@ def _output(
         **({"warnings": list(response.warnings)} if response.warnings else {}),
         **context.spent(),
     }
-    told = execution.progress.log.conversation(
+    record = execution.progress.log.conversation(
         person.id, response.model, len(execution.progress.log.messages), _wants_conversation(context)
     )
-    return Output(body, response.text, meta=meta, conversation=told)
+    return Output(body, response.text, meta=meta, conversation=record)
 
 
 def _wants_conversation(context: NodeContext) -> bool:
@@ -159,7 +155,9 @@ async def remembered(
     """
     execution = context.execution
     names = {p.id: p.label for p in execution.plan.persons.values()}
-    log = conversation.ignoring(conversation.without_facets(execution.progress.log.messages, person.id), _ids(ignore_person, names))
+    log = conversation.ignoring(
+        conversation.without_facets(execution.progress.log.messages, person.id), _ids(ignore_person, names)
+    )
     view = conversation.view_name(memorize_to)
     facts: dict[str, Any] = {"view": view} if view is not None else {"criterion": memorize_to}
     if view is not None:
@@ -289,9 +287,7 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
             hint="See the node's log.",
         )
     if items and len(failed) == len(items):
-        raise NodeExecutionError(
-            f"Every item of the batch failed; the first one: {first['error']}", hint="See the node's log."
-        )
+        raise NodeExecutionError(f"Every item of the batch failed; the first one: {first['error']}", hint="See the node's log.")
     done = [finished[index] for index in range(len(items)) if index in finished]
     body = {
         "total_items": len(items),

@@ -35,9 +35,7 @@ async def run(context: NodeContext) -> Output:
         made = await context.rendered(text, names)
     else:
         try:
-            made = await file_text(
-                text, names, load=lambda name: _included(context, name), what=what, limit=context.time_limit
-            )
+            made = await file_text(text, names, load=lambda name: _included(context, name), what=what, limit=context.time_limit)
         except TemplateError as error:
             name = undefined[1] if (undefined := _UNDEFINED.search(error.message)) else ""
             if why := context.assigned.unshown(name):

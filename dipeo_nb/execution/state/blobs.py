@@ -29,9 +29,7 @@ PIECE = 16_384
 """Characters of a piece, about."""
 _CUT = re.compile(
     "["
-    + "][".join(
-        "".join(re.escape(chr(c)) for c in range(32, 127) if c % n == r) for n, r in ((7, 2), (6, 1), (7, 4), (6, 3))
-    )
+    + "][".join("".join(re.escape(chr(c)) for c in range(32, 127) if c % n == r) for n, r in ((7, 2), (6, 1), (7, 4), (6, 3)))
     + "]"
 )
 """Four characters that a piece ends with, as rare as one in a few thousand."""
@@ -209,9 +207,7 @@ class SharedValues:
         if kind is list:
             pairs = [self._value(item) for item in value]
             kept: Any = (
-                [item for item, _ in pairs]
-                if any(a is not b for (a, _), b in zip(pairs, value, strict=True))
-                else value
+                [item for item, _ in pairs] if any(a is not b for (a, _), b in zip(pairs, value, strict=True)) else value
             )
             size = sum(size for _, size in pairs) + len(pairs)
         elif kind is dict:

@@ -89,7 +89,9 @@ class InMemoryRunStore(RunStore):
     async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
         parents = {run_id: log[0].payload.get("parent") for run_id, log in self._runs.items()}
         going = [
-            run_id for run_id, log in self._runs.items() if self._summary(log).status == Status.RUNNING or run_id in self._claimed
+            run_id
+            for run_id, log in self._runs.items()
+            if self._summary(log).status == Status.RUNNING or run_id in self._claimed
         ]
         family, above = relatives(parents, run_ids)
         check_delete([] if mine else going, family, above)

@@ -204,7 +204,9 @@ class PostgresRunStore(RunStore):
     ) -> list[RunSummary]:
         # Who lives is looked up for those alone that may be interrupted.
         unsure = status in (Status.RUNNING, Status.INTERRUPTED)
-        where, values = chosen("%s", status=status, stored=None if unsure else status, diagram=diagram, parent=parent, nested=nested)
+        where, values = chosen(
+            "%s", status=status, stored=None if unsure else status, diagram=diagram, parent=parent, nested=nested
+        )
         if unsure:
             where += " AND stored IN ('running', 'interrupted')"
         query = f"{RUNS} {where} ORDER BY started_at DESC, run_id LIMIT %s"
@@ -265,7 +267,8 @@ class PostgresRunStore(RunStore):
         async def forget(connection: Any) -> list[str]:
             async with connection.transaction():
                 query = "SELECT run_id FROM dipeo_runs WHERE run_id IN (SELECT run_id FROM related) ORDER BY run_id FOR UPDATE"
-                await connection.execute(f"{RELATED} {query}", (names, names))  # nobody claims one of them, or appends to it, from now on
+                # nobody claims one of them, or appends to it, from now on
+                await connection.execute(f"{RELATED} {query}", (names, names))
                 query = "SELECT run_id, parent_run_id, owner FROM dipeo_runs WHERE run_id IN (SELECT run_id FROM related)"
                 rows = await (await connection.execute(f"{RELATED} {query}", (names, names))).fetchall()
                 family, above = relatives({row[0]: row[1] for row in rows}, names)

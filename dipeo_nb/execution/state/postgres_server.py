@@ -179,9 +179,7 @@ class PostgresServer:
             cause, hint = "disk_full", "Free some disk space on the server; what was stored before is safe."
         elif isinstance(error, codes.ReadOnlySqlTransaction):
             cause, hint = "read_only", "Use the primary server, or another store (STATE_STORE_PATH)."
-        elif isinstance(
-            error, (codes.InsufficientPrivilege, codes.InvalidPassword, codes.InvalidAuthorizationSpecification)
-        ):
+        elif isinstance(error, (codes.InsufficientPrivilege, codes.InvalidPassword, codes.InvalidAuthorizationSpecification)):
             cause, hint = "permission", "Check user, password and rights (CREATE on the schema)."
         elif isinstance(error, codes.UniqueViolation):
             cause, hint = "going_on", "Another process writes this run; open it again: dp.open_run(…)."

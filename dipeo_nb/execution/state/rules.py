@@ -29,7 +29,7 @@ def check_claim(run_id: str, status: str | None, mine: bool, holder: str = "") -
     elif status == Status.COMPLETED:
         cause, message, hint = "completed", f"Run {run_id} is complete.", "Fork it to run a part of it again."
     elif status == Status.RUNNING and not mine:
-        cause, message = "going_on", f"Run {run_id} still goes on{f' in {holder}' if holder else ''}."
+        cause, message = "going_on", f"Run {run_id} is still running{f' in {holder}' if holder else ''}."
         hint = "Wait for it, or stop it where it runs."
     else:
         return
@@ -78,9 +78,9 @@ def check_delete(going: Iterable[str], family: Iterable[str], above: Iterable[st
     going, family, above = set(going), set(family), set(above)
     where = f" in {holder}" if holder else ""
     if living := sorted(going & family):
-        message = f"Run {living[0]} still goes on{where}; nothing was deleted."
+        message = f"Run {living[0]} is still running{where}; nothing was deleted."
     elif living := sorted(going & above):
-        message = f"Run {living[0]} still goes on{where}, of which these runs are a part; nothing was deleted."
+        message = f"Run {living[0]} is still running{where}, of which these runs are a part; nothing was deleted."
     else:
         return
     raise StorageError(
@@ -120,8 +120,8 @@ def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:
 def taken_over(run_id: str, holder: str = "") -> StorageError:
     """The error for a writer of a run that another process has claimed since."""
     return StorageError(
-        f"Run {run_id} was taken over{f' by {holder}' if holder else ''} and goes on there.",
-        hint="Look at it where it goes on, or later: dp.open_run(…).",
+        f"Run {run_id} was taken over{f' by {holder}' if holder else ''} and continues there.",
+        hint="Look at it where it is running, or later: dp.open_run(…).",
         operation="append",
         run_id=run_id,
         cause="going_on",

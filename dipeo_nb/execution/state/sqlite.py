@@ -60,9 +60,7 @@ class SqliteRunStore(RunStore):
         base: a folder below which no symbolic link leads to the file.
     """
 
-    def __init__(
-        self, path: str | Path, *, sync: Literal["normal", "full"] = "normal", base: Path | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, *, sync: Literal["normal", "full"] = "normal", base: Path | None = None) -> None:
         self.path = Path(path)
         self._stored: dict[str, tuple[int, bool]] = {}
         """Of runs that are going on: number of the last event, and whether the run has ended."""
@@ -255,7 +253,9 @@ class SqliteRunStore(RunStore):
                 if _summary(row).status == Status.RUNNING and not (mine and _is_own(row)):
                     check_delete([row[0]], family, above, holder(*row[7:9]))
             for table in ("events", "event_blobs", "blobs", "leases", "answers", "snapshots", "runs"):
-                connection.execute(f"DELETE FROM {table} WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(family),))
+                connection.execute(
+                    f"DELETE FROM {table} WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(family),)
+                )
             injection.reach("store.delete")
             return family
 
@@ -299,10 +299,7 @@ def _write(
         _check_lease(connection, first.run_id, token)
     connection.executemany(
         "INSERT INTO events (run_id, seq, type, occurred_at, node_id, payload) VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (first.run_id, *row) if row[1] != PACK else (first.run_id, *row[:4], compressed(row[4]))
-            for row in batch.events
-        ],
+        [(first.run_id, *row) if row[1] != PACK else (first.run_id, *row[:4], compressed(row[4])) for row in batch.events],
     )
     if batch.blobs:
         connection.executemany(
@@ -358,7 +355,9 @@ def _write_snapshot(connection: sqlite3.Connection, snapshot: SnapshotRow) -> No
         "INSERT OR IGNORE INTO blobs (run_id, hash, value) VALUES (?, ?, ?)",
         [(run_id, name, text) for name, text in snapshot.blobs.items()],
     )
-    connection.execute("INSERT OR REPLACE INTO snapshots (run_id, kind, version, seq, content, blobs) VALUES (?, ?, ?, ?, ?, ?)", snapshot.row)
+    connection.execute(
+        "INSERT OR REPLACE INTO snapshots (run_id, kind, version, seq, content, blobs) VALUES (?, ?, ?, ?, ?, ?)", snapshot.row
+    )
 
 
 def _check_lease(connection: sqlite3.Connection, run_id: str, token: int | None) -> None:
@@ -378,7 +377,9 @@ _SELECT_EVENTS = (
     "AND seq >= coalesce((SELECT max(seq) FROM events WHERE run_id = ? AND seq <= ?), 0) ORDER BY seq LIMIT ?"
 )
 """From the row on that may be a pack with the first event."""
-_SELECT_RUNS = "SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id, host, pid, process_start, last_at FROM runs"
+_SELECT_RUNS = (
+    "SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id, host, pid, process_start, last_at FROM runs"
+)
 
 
 _RELATED = f"""

@@ -16,7 +16,9 @@ MOST_BLOCKS = 100
 """Blocks that one request appends."""
 LONGEST_TEXT = 2_000
 """Characters of one rich text."""
-_ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})(?:\?|$)", re.IGNORECASE)
+_ID = re.compile(
+    r"(?<![0-9a-f])([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})(?:\?|$)", re.IGNORECASE
+)
 
 
 async def read_page(call: Steps, parameters: Mapping[str, Any]) -> Any:
@@ -39,7 +41,9 @@ async def query_database(call: Steps, parameters: Mapping[str, Any]) -> Any:
         source = _data_source(database.get("data_sources") or [], parameters.get("data_source"))
     given = {name: parameters.get(name) for name in ("filter", "sorts")}
     limit = parameters.get("limit")
-    return await call("query_data_source", data_source_id=source, **given, **({"_all": True} if limit is None else {"_limit": limit}))
+    return await call(
+        "query_data_source", data_source_id=source, **given, **({"_all": True} if limit is None else {"_limit": limit})
+    )
 
 
 async def append_blocks(call: Steps, parameters: Mapping[str, Any]) -> Any:
@@ -49,7 +53,9 @@ async def append_blocks(call: Steps, parameters: Mapping[str, Any]) -> Any:
     made: list[Any] = []
     after = parameters.get("after")
     for start in range(0, len(blocks), MOST_BLOCKS):
-        part = await call("append_children", block_id=id_of(parameters["block_id"]), children=blocks[start : start + MOST_BLOCKS], after=after)
+        part = await call(
+            "append_children", block_id=id_of(parameters["block_id"]), children=blocks[start : start + MOST_BLOCKS], after=after
+        )
         made += part
         if after is not None and part:
             after = part[-1]["id"]
@@ -79,10 +85,13 @@ def _data_source(sources: list[Mapping[str, Any]], name: str | None) -> str:
         found = [source for source in sources if source.get("name") == name]
         if len(found) != 1:
             raise ProviderRejectedError(
-                f"The database has no data source '{name}'.", hint=did_you_mean(name, names, f"It has: {', '.join(names) or 'none'}.")
+                f"The database has no data source '{name}'.",
+                hint=did_you_mean(name, names, f"It has: {', '.join(names) or 'none'}."),
             )
         return str(found[0]["id"])
     if len(sources) != 1:
         listed = ", ".join(names) or "none that the integration can see"
-        raise ProviderRejectedError(f"The database has {len(sources)} data sources: {listed}.", hint="Say which with data_source.")
+        raise ProviderRejectedError(
+            f"The database has {len(sources)} data sources: {listed}.", hint="Say which with data_source."
+        )
     return str(sources[0]["id"])

@@ -30,4 +30,6 @@ def _bytes(parameters: Mapping[str, Any]) -> bytes:
     try:
         return base64.b64decode(str(encoded), validate=True)
     except binascii.Error as error:
-        raise ValidationError(f"slack.upload_file: content_base64 is not base64 ({error}).", hint="Encode the bytes again.") from None
+        raise ValidationError(
+            f"slack.upload_file: content_base64 is not base64 ({error}).", hint="Encode the bytes again."
+        ) from None

@@ -20,7 +20,8 @@ async def search(call: Steps, parameters: Mapping[str, Any]) -> Any:
     chosen = parameters.get("backend") or ""
     if chosen and chosen not in BACKENDS:
         raise ConfigurationError(
-            f"web_search: there is no '{chosen:.80}'.", hint=did_you_mean(chosen, BACKENDS, f"There are: {', '.join(BACKENDS)}.")
+            f"web_search: there is no '{chosen:.80}'.",
+            hint=did_you_mean(chosen, BACKENDS, f"There are: {', '.join(BACKENDS)}."),
         )
     limit = parameters["limit"]
     for backend in (chosen,) if chosen else BACKENDS:

@@ -129,9 +129,7 @@ class UnifiedClient:
         await self.prepare()
         timeout = request.timeout or self.settings.llm_timeout
         limits = TimeLimits(timeout, self.settings.llm_idle_timeout)
-        policy = RetryConfig(
-            self.config.max_retries + 1, self.config.retry_delay, exponential_base=self.config.retry_backoff
-        )
+        policy = RetryConfig(self.config.max_retries + 1, self.config.retry_delay, exponential_base=self.config.retry_backoff)
         notices: list[str] = []
         attempt = 1
         while True:
@@ -372,7 +370,8 @@ def as_request(messages: Messages, *, service: str = "", **options: Any) -> LLMR
     if unknown := sorted(set(options) - _FIELDS):
         known = sorted({*_FIELDS, "system"} - _INTERNAL)
         raise ValidationError(
-            f"A request has no option {', '.join(unknown)}.", hint=did_you_mean_option(unknown[0], known, f"It has: {', '.join(known)}.")
+            f"A request has no option {', '.join(unknown)}.",
+            hint=did_you_mean_option(unknown[0], known, f"It has: {', '.join(known)}."),
         )
     if isinstance(messages, LLMRequest):
         asked = replace(messages, **options)

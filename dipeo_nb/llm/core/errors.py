@@ -88,9 +88,7 @@ def status_error(
     if ended := _of_ended_model(caller, status, code, said):
         return ProviderError(f"{name}: {said.rstrip('.')}. {ended[0]}", hint=ended[1], **facts)
     filtered = any(words in low for words in _FILTERED)
-    refused = refusal_of(
-        status, said, provider=name, model=caller.model, code=code, keyless=caller.keyless, page=said == _PAGE
-    )
+    refused = refusal_of(status, said, provider=name, model=caller.model, code=code, keyless=caller.keyless, page=said == _PAGE)
     if refused is not None and not filtered:
         kind, message, hint = refused
         return kind(message, hint=hint, **facts)
@@ -199,9 +197,7 @@ def broken_connection(caller: Caller, error: BaseException) -> LLMConnectionErro
 
 
 def too_slow(caller: Caller) -> LLMTimeoutError:
-    return LLMTimeoutError(
-        f"{caller.provider} did not answer in time.", hint="Raise DIPEO_LLM_TIMEOUT.", **caller.facts
-    )
+    return LLMTimeoutError(f"{caller.provider} did not answer in time.", hint="Raise DIPEO_LLM_TIMEOUT.", **caller.facts)
 
 
 @contextlib.contextmanager
@@ -391,7 +387,11 @@ def _place(address: str) -> str:
     """An address without what may be secret in it."""
     try:
         parts = urlsplit(address)
-        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}" if parts.hostname else parts.path
+        return (
+            f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+            if parts.hostname
+            else parts.path
+        )
     except ValueError:
         return ""
 

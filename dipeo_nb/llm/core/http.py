@@ -180,7 +180,11 @@ def _written(event: Mapping[str, Any], *, line: bool) -> bytes:
     """An event of a stream as it is sent: as a line of JSON, or a server-sent event."""
     data = json.dumps(event).encode()
     kind = event.get("type")
-    return data + b"\n" if line else (f"event: {kind}\n".encode() if isinstance(kind, str) and kind.isascii() else b"") + b"data: " + data + b"\n\n"
+    return (
+        data + b"\n"
+        if line
+        else (f"event: {kind}\n".encode() if isinstance(kind, str) and kind.isascii() else b"") + b"data: " + data + b"\n\n"
+    )
 
 
 def _unpacker(headers: Any) -> Callable[[bytes], bytes] | None:

@@ -26,7 +26,9 @@ _REGION = (
     "{name} does not serve this region: {said}",
     "Another key does not help. Use a provider or a model that is offered where the call comes from (a VPN or proxy counts), or --model local.",
 )
-_ABOUT_KEYS = re.compile(r"\bkey\b|api[-_]key|token|authenticat|credential|log ?in\b|sign ?in\b|authorization header|unregistered callers")
+_ABOUT_KEYS = re.compile(
+    r"\bkey\b|api[-_]key|token|authenticat|credential|log ?in\b|sign ?in\b|authorization header|unregistered callers"
+)
 _REFUSALS = (
     _Refusal(
         (403, 451),
@@ -35,26 +37,34 @@ _REFUSALS = (
     ),
     _Refusal(
         (400, 401),  # of a request as well: a parameter may be called `country`
-        re.compile(r"unsupported_country|(?:user |your )(?:location|region|country)\b.{0,40}\bnot\b|not (?:available|supported|offered) in (?:your|this) (?:location|region|country)"),
+        re.compile(
+            r"unsupported_country|(?:user |your )(?:location|region|country)\b.{0,40}\bnot\b|not (?:available|supported|offered) in (?:your|this) (?:location|region|country)"
+        ),
         *_REGION,
     ),
     _Refusal(
         (401, 403),
-        re.compile(r"ip_not_authorized|\bip(?: address)?(?:es)?\b.{0,40}\b(?:not (?:authorized|allowed)|blocked|denied|allow ?list|whitelist)"),
+        re.compile(
+            r"ip_not_authorized|\bip(?: address)?(?:es)?\b.{0,40}\b(?:not (?:authorized|allowed)|blocked|denied|allow ?list|whitelist)"
+        ),
         AuthError,
         "{name} does not accept calls from this IP address: {said}",
         "Add the address to the allowlist of the account, or call from one that is on it.",
     ),
     _Refusal(
         (403,),
-        re.compile(r"billing|payment|\bcredits?\b|\bbalance\b|insufficient_quota|spending (?:limit|cap)|spend limit|subscription|overdue|upgrade your plan"),
+        re.compile(
+            r"billing|payment|\bcredits?\b|\bbalance\b|insufficient_quota|spending (?:limit|cap)|spend limit|subscription|overdue|upgrade your plan"
+        ),
         ProviderError,
         "{name}: {said}",
         "Check plan and billing, or run with --model local.",
     ),
     _Refusal(
         (403,),
-        re.compile(r"service_disabled|has not been used in project|\bapi\b.{0,60}\b(?:is|are) (?:disabled|not enabled)|not been enabled"),
+        re.compile(
+            r"service_disabled|has not been used in project|\bapi\b.{0,60}\b(?:is|are) (?:disabled|not enabled)|not been enabled"
+        ),
         AuthError,
         "{name}: the API is not enabled for the project of the key: {said}",
         "Enable it in the console of the provider, or use a key of another project.",
@@ -81,7 +91,9 @@ _REFUSALS = (
     ),
     _Refusal(
         (401, 403),
-        re.compile(r"missing scopes?|insufficient[_ ](?:permissions?|scopes?)|restricted api key|access_token_scope_insufficient"),
+        re.compile(
+            r"missing scopes?|insufficient[_ ](?:permissions?|scopes?)|restricted api key|access_token_scope_insufficient"
+        ),
         AuthError,
         "{name}: the key lacks a permission: {said}",
         "Give the key this permission in the console of the provider, or use another key.",
@@ -92,7 +104,9 @@ _REFUSALS = (
 _BLOCKED_BY = re.compile(r"cloudflare|firewall|\bwaf\b|captcha|web application|blocked by|access denied by|proxy")
 
 
-def refusal_of(status: int, said: str, *, provider: str, model: str, code: str = "", keyless: bool = False, page: bool = False) -> tuple[type[LLMError], str, str] | None:
+def refusal_of(
+    status: int, said: str, *, provider: str, model: str, code: str = "", keyless: bool = False, page: bool = False
+) -> tuple[type[LLMError], str, str] | None:
     """(class, message, hint) of the error of a call that is refused for another reason than its key; None when neither the status
     nor the message gives one.
 
@@ -111,6 +125,8 @@ def refusal_of(status: int, said: str, *, provider: str, model: str, code: str =
         if not (wants_key and refusal.by_account):
             return refusal.kind, refusal.sentence.format(name=provider, model=model, said=said), refusal.hint
     if status == 403 and (page or _BLOCKED_BY.search(low)):  # the API itself answers with JSON
-        hint = "A proxy or firewall may be in the way: check the network and the address of the server, or run with --model local."
+        hint = (
+            "A proxy or firewall may be in the way: check the network and the address of the server, or run with --model local."
+        )
         return AuthError, f"Something in front of {provider} refused the call: {said}", hint
     return None

@@ -23,7 +23,9 @@ def load(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(f"The package '{package}' is not installed.", hint=f"Run: pip install {package}") from error
+        raise MissingDependencyError(
+            f"The package '{package}' is not installed.", hint=f"Run: pip install {package}"
+        ) from error
 
 
 class SDKClient(UnifiedClient):

@@ -171,9 +171,7 @@ def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
 def _response(request: LLMRequest, name: str, text: str, usage: TokenUsage, finish: str) -> LLMResponse:
     structured = rung = None
     if request.response_format is not None:
-        structured = parsed(
-            text, request.response_format, provider="local", model=name, usage=usage, cut=finish == "length"
-        )
+        structured = parsed(text, request.response_format, provider="local", model=name, usage=usage, cut=finish == "length")
         rung = "grammar"
     return LLMResponse(text.strip(), "local", name, usage, structured, finish_reason=finish, cost_usd=0.0, rung=rung)
 

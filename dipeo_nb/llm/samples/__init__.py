@@ -106,9 +106,7 @@ _ANYTHING: Sequence[Any] = ("echo", 1, True, None, [], {})
 _KINDS: Sequence[tuple[str, frozenset[str]]] = (
     (
         "object",
-        frozenset(
-            ["properties", "required", "minProperties", "propertyNames", "patternProperties", "additionalProperties"]
-        ),
+        frozenset(["properties", "required", "minProperties", "propertyNames", "patternProperties", "additionalProperties"]),
     ),
     ("array", frozenset(["items", "prefixItems", "minItems", "contains", "uniqueItems"])),
     ("string", frozenset(["pattern", "minLength", "maxLength", "format"])),

@@ -267,7 +267,9 @@ class Gate:
         wanted = (
             beyond_guest(found.uses, model_chosen=self.model_chosen)
             if self.level is Level.GUEST
-            else [u for u in found.uses if u.kind not in ("brings", "model", "event") and not (u.of_model and self.model_chosen)]
+            else [
+                u for u in found.uses if u.kind not in ("brings", "model", "event") and not (u.of_model and self.model_chosen)
+            ]
         )
         any_diagram = self.granted.covers("diagram", ANY_DIAGRAM)
         missing = [

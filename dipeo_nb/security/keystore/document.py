@@ -75,9 +75,7 @@ def fernet(facts: Mapping[str, Any], passphrase: SecretStr) -> Any:
     except ModuleNotFoundError as error:
         raise MissingDependencyError.for_extra("cryptography", extra="keys") from error
     kdf = Scrypt(base64.b64decode(facts["salt"]), length=32, n=facts["n"], r=facts["r"], p=facts["p"])
-    return Fernet(
-        base64.urlsafe_b64encode(kdf.derive(passphrase.get_secret_value().encode("utf-8", "surrogateescape")))
-    )
+    return Fernet(base64.urlsafe_b64encode(kdf.derive(passphrase.get_secret_value().encode("utf-8", "surrogateescape"))))
 
 
 def plain(cipher: Any, token: str) -> bytes | None:

@@ -129,9 +129,7 @@ class KeyFile:
 
     def _keys(self, document: Mapping[str, Any]) -> dict[str, StoredKey]:
         if "encryption" not in document:
-            return {
-                name: StoredKey(row["label"], row["service"], SecretStr(row["key"])) for name, row in document.items()
-            }
+            return {name: StoredKey(row["label"], row["service"], SecretStr(row["key"])) for name, row in document.items()}
         cipher = self._opened(document, self._passphrase) if self._passphrase else None
         return {
             name: StoredKey(
@@ -236,5 +234,7 @@ def _check_owner(path: Path, facts: os.stat_result) -> None:
     """Refuse files of other users: their keys would send the user's prompts to their accounts."""
     if os.name != "nt" and facts.st_uid != os.geteuid():
         raise APIKeyError(
-            f"{path} belongs to another user.", hint="Move it away, or choose another folder with DIPEO_DATA_DIR.", path=str(path)
+            f"{path} belongs to another user.",
+            hint="Move it away, or choose another folder with DIPEO_DATA_DIR.",
+            path=str(path),
         )

@@ -134,9 +134,7 @@ class S3Adapter:
             return await self._put_small(key, path, b"".join(head), attributes, create_only)
         return await self._put_large(key, path, chained(head, source), attributes, create_only)
 
-    async def _put_small(
-        self, key: str, path: str, content: bytes, attributes: dict[str, str], create_only: bool
-    ) -> str:
+    async def _put_small(self, key: str, path: str, content: bytes, attributes: dict[str, str], create_only: bool) -> str:
         clients = await self._clients()
 
         async def put() -> str:
@@ -212,9 +210,7 @@ class S3Adapter:
                     raise
         elif version is not None:
             try:
-                await self._thread(
-                    "delete", key, lambda: boto.delete_object(Bucket=self._bucket, Key=path, VersionId=version)
-                )
+                await self._thread("delete", key, lambda: boto.delete_object(Bucket=self._bucket, Key=path, VersionId=version))
             except StorageError as error:
                 if error.facts.get("cause") != "not_found":
                     raise
@@ -296,9 +292,7 @@ class S3Adapter:
                     return None
                 raise
             created = cast(datetime, row["LastModified"]).timestamp()
-            return BlobVersion(
-                key, row["VersionId"], meta["size"], created, bool(row["IsLatest"]), metadata_of(attributes)
-            )
+            return BlobVersion(key, row["VersionId"], meta["size"], created, bool(row["IsLatest"]), metadata_of(attributes))
 
         rows = await gather_limited(described, found, 16)
         return [row for row in rows if row is not None]
@@ -407,9 +401,7 @@ class S3Adapter:
     def _open(self) -> Clients:
         with self._opening:
             if self._opened is None:
-                self._opened = clients_of(
-                    self._scheme, self._bucket, self._region, self._endpoint, self._key_id, self._secret
-                )
+                self._opened = clients_of(self._scheme, self._bucket, self._region, self._endpoint, self._key_id, self._secret)
             return self._opened
 
     async def _thread(self, operation: str, key: str, work: Callable[[], R], *, attempts: int = ATTEMPTS) -> R:

@@ -38,9 +38,7 @@ class InMemoryConversationRepository:
     async def cleanup(self) -> None:
         """Nothing to close; the messages stay readable."""
 
-    async def add_message(
-        self, message: Message, execution_id: str | None = None, node_id: str | None = None
-    ) -> Message:
+    async def add_message(self, message: Message, execution_id: str | None = None, node_id: str | None = None) -> Message:
         kept = await kept_form(message, execution_id, node_id)
         with self._lock:
             held = self._executions.setdefault(execution_id, _Kept([], set()))

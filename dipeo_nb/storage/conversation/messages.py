@@ -67,11 +67,7 @@ def history(messages: Iterable[Message], person_id: str) -> list[dict[str, Any]]
     """Return a person's messages as mappings; see `ConversationRepository.get_conversation_history`."""
     return [
         {
-            "role": "assistant"
-            if m.from_person_id == person_id
-            else "system"
-            if m.from_person_id == SYSTEM
-            else "user",
+            "role": "assistant" if m.from_person_id == person_id else "system" if m.from_person_id == SYSTEM else "user",
             "content": m.content,
             "from_person_id": m.from_person_id,
             "to_person_id": m.to_person_id,

@@ -61,9 +61,7 @@ class SqliteConversationRepository:
         """Close the file."""
         await self._file.close()
 
-    async def add_message(
-        self, message: Message, execution_id: str | None = None, node_id: str | None = None
-    ) -> Message:
+    async def add_message(self, message: Message, execution_id: str | None = None, node_id: str | None = None) -> Message:
         kept = await kept_form(message, execution_id, node_id)
         row = (execution_id, *encoded(kept))
 

@@ -90,7 +90,8 @@ def put(body: Any, key: str, value: Any) -> None:
             body = inner
         if not isinstance(body, (dict, list)):
             raise ValidationError(
-                f"'{key:.200}' leads through {short_repr(body)} at '{following!s:.60}'.", hint="Correct the path, or write the whole file."
+                f"'{key:.200}' leads through {short_repr(body)} at '{following!s:.60}'.",
+                hint="Correct the path, or write the whole file.",
             )
     if isinstance(body, list):
         body[_index(body, last, key)] = value

@@ -278,7 +278,9 @@ class DBOperationsDomainService:
         if request.form == "yaml":
             if len(text) > QUICK_YAML:
                 yaml_text([request.value], request.path)  # refused here, if at all
-                longer, facts = request.of_long(text, f"{with_appended_yaml.__module__}:with_appended_yaml", request.value, request.path)
+                longer, facts = request.of_long(
+                    text, f"{with_appended_yaml.__module__}:with_appended_yaml", request.value, request.path
+                )
                 return longer, facts
             return with_appended_yaml(text, request.value, request.path)
         old = parse(text, request.form, request.path)
@@ -293,7 +295,9 @@ class DBOperationsDomainService:
     def _update_yaml(self, request: DBRequest, text: str) -> dict[str, Any]:
         if len(text) > QUICK_YAML:
             yaml_text([request.value], request.path)  # refused here, if at all
-            changed, facts = request.of_long(text, f"{with_updated_yaml.__module__}:with_updated_yaml", request.value, request.keys, request.path)
+            changed, facts = request.of_long(
+                text, f"{with_updated_yaml.__module__}:with_updated_yaml", request.value, request.keys, request.path
+            )
         else:
             changed, facts = with_updated_yaml(text, request.value, request.keys, request.path)
         return {**self._replace(request, b"", changed, facts), "keys": request.keys}

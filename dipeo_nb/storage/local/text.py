@@ -14,13 +14,7 @@ def decoded(data: bytes, path: str | Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        guess = (
-            "UTF-16"
-            if data[:2] in (b"\xff\xfe", b"\xfe\xff")
-            else "binary"
-            if b"\0" in data[:1024]
-            else "another encoding"
-        )
+        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "binary" if b"\0" in data[:1024] else "another encoding"
         raise StorageError(
             f"Cannot read '{path}' as text: byte {error.start} (line {line}) is not UTF-8; it looks like {guess}.",
             hint="Save it as UTF-8.",

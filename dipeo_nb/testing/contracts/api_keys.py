@@ -23,9 +23,7 @@ class APIKeyContract(Contract):
     async def test_a_key_is_found_by_service_and_alias(self, keys: APIKeyPort, name: str) -> None:
         """Services are found in any case and by alias; the key comes wrapped, and is known to the redactor."""
         secret = await keys.get_api_key(name)
-        that(
-            hasattr(secret, "get_secret_value"), f"get_api_key({name!r}) gives a {type(secret).__name__}, no SecretStr"
-        )
+        that(hasattr(secret, "get_secret_value"), f"get_api_key({name!r}) gives a {type(secret).__name__}, no SecretStr")
         that(secret.get_secret_value() == CANARY, f"get_api_key({name!r}) gives another key")
         that(CANARY not in repr(secret) + str(secret), "repr or str of what get_api_key() gives shows the key")
         that(CANARY not in redactor(f"key {CANARY}"), "a key is handed out that `common.scrub.redactor` does not know")

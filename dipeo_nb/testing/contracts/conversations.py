@@ -16,7 +16,20 @@ from dipeo_nb.testing.contracts.promises import BrokenPromiseError, Contract, pr
 NOT_JSON = {"object": {"x": object()}, "nan": {"x": float("nan")}, "text": {"x": "\ud800"}}
 """Values that could not be read back."""
 FULL = LLMConfig(
-    "anthropic", "claude-x", "key", "Be brief.", "prompt.txt", 0.5, 100, "http://x", {"top_k": [1]}, 0.9, ("END",), 7, "low", {"a": {"b": 1}}
+    "anthropic",
+    "claude-x",
+    "key",
+    "Be brief.",
+    "prompt.txt",
+    0.5,
+    100,
+    "http://x",
+    {"top_k": [1]},
+    0.9,
+    ("END",),
+    7,
+    "low",
+    {"a": {"b": 1}},
 )
 """A person's model with every field set."""
 
@@ -52,9 +65,7 @@ class ConversationRepositoryContract(Contract):
             latest = await repository.get_latest_message(execution)
             same(latest and latest.content, last, f"the latest message of the execution {execution!r}")
         await repository.clear("one")
-        same(
-            said(await repository.get_messages()), ["1", "2", "4", "5"], "all messages after one execution was cleared"
-        )
+        same(said(await repository.get_messages()), ["1", "2", "4", "5"], "all messages after one execution was cleared")
         await repository.add_message(message("new", id="m0"), "one")
         await repository.clear()
         same(await repository.get_messages(), [], "all messages after all were cleared")

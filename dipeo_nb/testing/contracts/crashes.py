@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 else:
     crashing = lazy.module("dipeo_nb.testing.crashing")  # it brings the engine along
 
-STARTED = {f"{point}-{visit}": (point, visit) for point, visit in (("run.commit", 1), ("store.append", 2), ("run.stored", 3), ("run.published", 4))}
+STARTED = {
+    f"{point}-{visit}": (point, visit)
+    for point, visit in (("run.commit", 1), ("store.append", 2), ("run.stored", 3), ("run.published", 4))
+}
 """Case → the point at which a new run is killed, and how many times it was reached then."""
 RESUMED = {point: point for point in ("run.claim", "run.claimed", "store.append", "run.published")}
 """Case → the point at which a run is killed while it is resumed."""

@@ -78,9 +78,7 @@ class EventBusContract(Contract):
         odd: list[int] = []
         bus.subscribe(lambda one: got.append((one.run_id, one.seq)), types=[T.NODE_ERROR], run_id="exec_1")
         bus.subscribe(lambda one: odd.append(one.seq), where=lambda one: one.seq % 2 == 1)
-        await bus.publish_batch(
-            [event(1, "exec_1", T.NODE_ERROR), event(2, "exec_10", T.NODE_ERROR), event(3, "exec_1")]
-        )
+        await bus.publish_batch([event(1, "exec_1", T.NODE_ERROR), event(2, "exec_10", T.NODE_ERROR), event(3, "exec_1")])
         await bus.drain()
         same(got, [("exec_1", 1)], "the errors of exec_1")
         same(odd, [1, 3], "the events that a predicate chose")

@@ -159,12 +159,18 @@ class RunStoreContract(Contract):
         await store.put_snapshot(snapshot(3, text="late"))
         await store.put_snapshot(snapshot(3, kind="other", version=7))
         same(await store.snapshot("r1", "state"), snapshot(3, text="late"), "a later snapshot that was put")
-        same(await store.snapshot("r1", "other"), snapshot(3, kind="other", version=7), "a snapshot of another kind that was put")
+        same(
+            await store.snapshot("r1", "other"), snapshot(3, kind="other", version=7), "a snapshot of another kind that was put"
+        )
         await store.put_snapshot(snapshot(2, version=2))
         same(await store.snapshot("r1", "state"), snapshot(2, version=2), "a snapshot of another version that was put")
         store.attach_snapshot(snapshot(9, text="ahead"))
         await store.append([ended(4)])
-        same(await store.snapshot("r1", "state"), snapshot(2, version=2), "the snapshot, after one of events to come was attached")
+        same(
+            await store.snapshot("r1", "state"),
+            snapshot(2, version=2),
+            "the snapshot, after one of events to come was attached",
+        )
         await store.delete("r1")
         await store.append([started()])
         same(await store.snapshot("r1", "state"), None, "the snapshot of a deleted run")
@@ -291,7 +297,11 @@ class RunStoreContract(Contract):
         for run, parent in (("p", None), ("c", "p"), ("d", "c"), ("e", "c"), ("q", None), ("f", "q"), ("lone", "unknown")):
             await store.append([started(run, parent=parent), ended(2, run)])
         same(sorted(await store.delete("c", "e")), ["c", "d", "e"], "the runs that are gone with 'c'")
-        same(sorted(await store.delete("p", "lone")), ["lone", "p"], "the runs that are gone with 'p' and a part of an unknown one")
+        same(
+            sorted(await store.delete("p", "lone")),
+            ["lone", "p"],
+            "the runs that are gone with 'p' and a part of an unknown one",
+        )
         same(sorted(r.run_id for r in await store.runs(nested=True)), ["f", "q"], "the runs that are left")
 
     @promise
@@ -313,7 +323,11 @@ class RunStoreContract(Contract):
         same(len(await store.events("done")), 2, "the number of events of a run that was to be deleted with a living one")
         await store.append([event(2, run="p"), ended(3, "p")])
         same(sorted(await store.delete("p")), ["c", "p"], "the runs that are gone when the living one has ended")
-        same(sorted(await store.delete("top", "again", mine=True)), ["again", "part", "top"], "the runs of this process that are gone")
+        same(
+            sorted(await store.delete("top", "again", mine=True)),
+            ["again", "part", "top"],
+            "the runs of this process that are gone",
+        )
 
     @promise
     async def test_forgetting_while_others_are_at_work(self, store: RunStore) -> None:

@@ -28,9 +28,7 @@ def only() -> Callable[[], None]:
 
     def refuse(address: object) -> None:
         if not _loopback(address):
-            raise NetworkError(
-                f"Tests stay on this machine; this one wanted {address!r}. Use a fake or a local server."
-            )
+            raise NetworkError(f"Tests stay on this machine; this one wanted {address!r}. Use a fake or a local server.")
 
     def guarded(self: socket.socket, address: Any) -> None:
         refuse(address)

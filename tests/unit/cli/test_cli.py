@@ -91,9 +91,7 @@ def test_quiet_run_says_nothing_on_stderr(call: Call) -> None:
     assert call("run", "hello.light.yaml", "--model", "echo", "-q", "--input", "name=Bo").err == ""
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("3", 3), ("true", True), ('{"a": [1]}', {"a": [1]}), ("tabs", "tabs"), ("", "")]
-)
+@pytest.mark.parametrize(("text", "value"), [("3", 3), ("true", True), ('{"a": [1]}', {"a": [1]}), ("tabs", "tabs"), ("", "")])
 def test_inputs_are_json_when_they_parse(call: Call, text: str, value: object) -> None:
     """--input x=3 is a number, --input x=tabs is text."""
     Path("code.light.yaml").write_text(code("return repr(x)"))
@@ -680,11 +678,7 @@ def test_validate_says_what_run_would_refuse(call: Call, child: str | None, code
         assert "no operation" in done.err
         refused = call("run", "parent.light.yaml", "-m", "echo", "--json")
         assert (refused.code, refused.json["status"]) == (2, "refused")
-        assert (
-            call("validate", "grandchild.light.yaml").code
-            == call("run", "grandchild.light.yaml", "-m", "echo").code
-            == 2
-        )
+        assert call("validate", "grandchild.light.yaml").code == call("run", "grandchild.light.yaml", "-m", "echo").code == 2
         tolerant = PARENT.replace("diagram_name: child", "diagram_name: child, on_error: continue")
         Path("tolerant.light.yaml").write_text(tolerant)
         assert call("validate", "tolerant.light.yaml").code == 0

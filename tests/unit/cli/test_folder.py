@@ -238,7 +238,9 @@ def test_settings_that_wait(call: Call) -> None:
     assert code == 0
     assert "default_llm_model" in found["settings"]["found"]
     assert "dipeo-nb trust ." in found["default model"]["fix"]
-    Path("dipeo.toml").write_text('STATE_STORE_PATH = "postgresql://ann:hunter22@127.0.0.1:1/x"\nOLLAMA_HOST = "http://127.0.0.1:1"\n')
+    Path("dipeo.toml").write_text(
+        'STATE_STORE_PATH = "postgresql://ann:hunter22@127.0.0.1:1/x"\nOLLAMA_HOST = "http://127.0.0.1:1"\n'
+    )
     reset_settings()
     code, found = findings(call)
     assert (code, found["run store"]["verdict"], found["base directory"]["verdict"]) == (1, "problem", "ok")
@@ -260,7 +262,12 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     """What a shell offers for the last of the words."""
     line = " ".join(("dipeo-nb", *words))
     monkeypatch.setenv("_DIPEO_NB_COMPLETE", f"complete_{shell}")
-    for name, value in (("COMP_WORDS", line), ("COMP_CWORD", str(len(words))), ("_TYPER_COMPLETE_ARGS", line), ("_TYPER_COMPLETE_FISH_ACTION", "get-args")):
+    for name, value in (
+        ("COMP_WORDS", line),
+        ("COMP_CWORD", str(len(words))),
+        ("_TYPER_COMPLETE_ARGS", line),
+        ("_TYPER_COMPLETE_FISH_ACTION", "get-args"),
+    ):
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit):
         cli.main([])

@@ -20,10 +20,22 @@ connections:
 NEVER = "openai anthropic google.genai ollama xllamacpp IPython ipywidgets jsonschema resvg_py dipeo_nb.notebook.session"
 COMMANDS: dict[str, tuple[str, str]] = {
     "--help": ("main(['--help'])", "pydantic rich.live dipeo_nb.config dipeo_nb.domain.ports dipeo_nb.container"),
-    "runs": ("main(['runs'])", "jinja2 yaml dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.runtime.runtime"),
-    "keys list": ("main(['keys', 'list'])", "jinja2 dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.container"),
-    "validate": ("main(['validate', 'hello.light.yaml'])", "dipeo_nb.execution.engine dipeo_nb.runtime.runtime dipeo_nb.security.gate"),
-    "dp.load": ("dp.load('hello.light.yaml')", "jinja2 sqlite3 dipeo_nb.execution dipeo_nb.llm dipeo_nb.container dipeo_nb.runtime"),
+    "runs": (
+        "main(['runs'])",
+        "jinja2 yaml dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.runtime.runtime",
+    ),
+    "keys list": (
+        "main(['keys', 'list'])",
+        "jinja2 dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.container",
+    ),
+    "validate": (
+        "main(['validate', 'hello.light.yaml'])",
+        "dipeo_nb.execution.engine dipeo_nb.runtime.runtime dipeo_nb.security.gate",
+    ),
+    "dp.load": (
+        "dp.load('hello.light.yaml')",
+        "jinja2 sqlite3 dipeo_nb.execution dipeo_nb.llm dipeo_nb.container dipeo_nb.runtime",
+    ),
 }
 """What is done → how, and what is not imported for it."""
 
@@ -40,7 +52,12 @@ def test_a_short_command_imports_no_more_than_it_uses(tmp_path: Path, what: str)
         "import sys, dipeo_nb as dp\nfrom dipeo_nb.cli import main\n" if what != "dp.load" else "import sys, dipeo_nb as dp\n"
     ) + f"{code}\nprint(sorted(set(sys.argv[1].split()) & set(sys.modules)))\n"
     done = subprocess.run(
-        [sys.executable, "-c", program, f"{NEVER} {unused}"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program, f"{NEVER} {unused}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"

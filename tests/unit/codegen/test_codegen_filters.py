@@ -51,7 +51,10 @@ def test_every_filter_is_there_with_its_row() -> None:
         ("{{ 'NodeID' | pascal_case }} {{ pascal_case('my-name') }}", "NodeID MyName"),
         ("{{ field | python_type_with_context('api_job') }} = {{ field | python_default }}", 'str = "a \\"b\\""'),
         ("{{ field | python_type_with_context('x', {'ts_to_py_type': {'string': 'Text'}}) }}", "Text"),
-        ("{{ {'name': 'kind', 'type': 'enum'} | python_type_with_context(tables={'field_types': {'kind': 'Kind'}}) }}", "Optional[Kind]"),
+        (
+            "{{ {'name': 'kind', 'type': 'enum'} | python_type_with_context(tables={'field_types': {'kind': 'Kind'}}) }}",
+            "Optional[Kind]",
+        ),
         ("{{ [field] | get_enum_imports | length }}{{ python_class_name('a_b') }}", "0ABNode"),
     ],
 )
@@ -97,7 +100,18 @@ def test_there_are_enough_types() -> None:
     assert len(TYPES) == 70
 
 
-PIECES = [*"abAB|&<>[](){}'\"`,;:?=.+-*/ \n1$_\\é", "=>", "...", "readonly ", "null", "string", "A.BCD", "extends ", "None", "if"]
+PIECES = [
+    *"abAB|&<>[](){}'\"`,;:?=.+-*/ \n1$_\\é",
+    "=>",
+    "...",
+    "readonly ",
+    "null",
+    "string",
+    "A.BCD",
+    "extends ",
+    "None",
+    "if",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
@@ -120,11 +134,14 @@ def test_macros_are_imported_and_called() -> None:
     template = "{% from 'macros' import ts_property %}{{ ts_property('a', 'string') }}{{ ts_property('b', 'Foo', true, true) }}"
     assert service.render_string(template) == "a: string;readonly b?: Foo;"
     assert service.render_string("{% import 'macros' as m %}{{ m.graphql_field('a', 'Int', true) }}") == "a: Int!"
-    assert service.render_string("{{ macros.python_type_hint('int', true) }}{{ macros.python_type_hint('str') }}") == "int | Nonestr"
+    assert (
+        service.render_string("{{ macros.python_type_hint('int', true) }}{{ macros.python_type_hint('str') }}")
+        == "int | Nonestr"
+    )
     assert service.render_string("{{ macros }}", {"macros": "mine"}) == "mine"
     assert len(LIBRARY) == 7
     calls = {
-        "doc_comment('a \"\"\" b')": '"""a \\"\\"\\" b"""',
+        'doc_comment(\'a """ b\')': '"""a \\"\\"\\" b"""',
         "doc_comment('a */ b', 'js')": "/** a *\\/ b */",
         "doc_comment('a', 'graphql')": '"""a"""',
         "python_class('A', ['B', 'C'], 'D.')": 'class A(B, C):\n    """D."""',
@@ -142,7 +159,10 @@ def test_a_macro_of_ones_own_leaves_other_templates_alone() -> None:
     service.register_macro("shout", "{{ text | upper }}!", ["text"])
     service.register_macro("whole", "{% macro whole() %}all{% endmacro %}")
     assert service.render_string("plain {{ x }}", {"x": 1}) == "plain 1"
-    assert service.render_string("{% from 'macros' import shout, whole %}{{ shout('a') }}{{ shout('b') }}{{ whole() }}") == "A!B!all"
+    assert (
+        service.render_string("{% from 'macros' import shout, whole %}{{ shout('a') }}{{ shout('b') }}{{ whole() }}")
+        == "A!B!all"
+    )
     assert service.render_string("{{ macros.shout('a') }}") == "A!"
     with pytest.raises(ValidationError, match="cannot be called 'a b'"):
         service.register_macro("a b", "")
@@ -176,7 +196,12 @@ def test_templates_of_folders(tmp_path: Path) -> None:
 
 
 def test_templates_stay_in_the_sandbox() -> None:
-    for template in ("{{ macros.__class__ }}", "{{ snake_case.__globals__ }}", "{{ ''.__class__ }}", "{{ pascal_case.__init__ }}"):
+    for template in (
+        "{{ macros.__class__ }}",
+        "{{ snake_case.__globals__ }}",
+        "{{ ''.__class__ }}",
+        "{{ pascal_case.__init__ }}",
+    ):
         with pytest.raises(TemplateError):
             CodegenTemplateService().render_string(template)
 

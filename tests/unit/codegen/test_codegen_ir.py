@@ -87,7 +87,10 @@ def test_backend() -> None:
     (spec,) = data.node_specs
     assert (spec.node_type, spec.node_name, spec.spec_name, spec.display_name) == ("move_ship", "MoveShip", "moveSpec", "Move")
     assert spec.fields[1]["default"] == "boat"
-    assert data.node_factory["factory_cases"][0]["field_mappings"][0] == {"node_field": "ship_id", "getter_expression": "data.get('shipId', None)"}
+    assert data.node_factory["factory_cases"][0]["field_mappings"][0] == {
+        "node_field": "ship_id",
+        "getter_expression": "data.get('shipId', None)",
+    }
     assert data.conversions["node_type_map"] == {"move_ship": "MOVE_SHIP"}
     assert data.typescript_indexes["enums.ts"] == ("Kind", "Op")
     assert data.metadata["model_count"] == 4
@@ -113,7 +116,10 @@ def test_frontend_and_strawberry() -> None:
         "query GetShip($id: ID!) {\n  ship(id: $id) {\n    name\n  }\n}",
         "mutation MoveShip($input: ShipInput!) {\n  moveShip(input: $input)\n}",
     ]
-    assert [(v.python_type, v.required) for o in strawberry.operations for v in o.variables] == [("str", True), ("ShipInput", True)]
+    assert [(v.python_type, v.required) for o in strawberry.operations for v in o.variables] == [
+        ("str", True),
+        ("ShipInput", True),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["backend", "frontend", "strawberry"])
@@ -134,7 +140,9 @@ def test_only_what_depends_on_a_change_is_built_again() -> None:
     before, _ = service.run(parsed(), {"builder_type": "backend"})
     same, again = service.run(parsed(), {"builder_type": "backend"})
     assert (again.built, same.to_bytes()) == ([], before.to_bytes())
-    after, build = service.run(parsed(nodes__move=SOURCES["nodes/move.ts"].replace("'Moves.'", "'Moves a ship.'")), {"builder_type": "backend"})
+    after, build = service.run(
+        parsed(nodes__move=SOURCES["nodes/move.ts"].replace("'Moves.'", "'Moves a ship.'")), {"builder_type": "backend"}
+    )
     steps = {name for name in build.built if ":" not in name}
     assert steps == {"node_factory", "conversions", "backend", "validate"}
     assert {name.partition(":")[2] for name in build.built if ":" in name} == {"nodes/move.ts"}
@@ -327,7 +335,12 @@ def accepts(text: str, value: Any) -> bool:
             case _:
                 if made.text == "Record":
                     return isinstance(value, dict) and all(fits(made.parts[1], v) for v in value.values())
-                return {"string": isinstance(value, str), "number": number, "boolean": isinstance(value, bool), "null": value is None}[made.text]
+                return {
+                    "string": isinstance(value, str),
+                    "number": number,
+                    "boolean": isinstance(value, bool),
+                    "null": value is None,
+                }[made.text]
 
     return fits(read_type(text), value)
 
@@ -353,7 +366,9 @@ def test_models_accept_what_their_interfaces_accept(data: st.DataObject, fields:
             return False
         return True
 
-    good = {f"f{n}": data.draw(kind[1]) for n, (kind, optional) in enumerate(fields) if not (optional and data.draw(st.booleans()))}
+    good = {
+        f"f{n}": data.draw(kind[1]) for n, (kind, optional) in enumerate(fields) if not (optional and data.draw(st.booleans()))
+    }
     assert accepted(good)
     name = data.draw(st.sampled_from(sorted(f"f{n}" for n in range(len(fields)))))
     other = data.draw(st.one_of(*VALUES.values(), st.just([]), st.just({}), st.just(["a", 1])))
@@ -375,7 +390,13 @@ def run(base: Path, *nodes: Mapping[str, Any], **inputs: Any) -> Any:
         return dp.run(diagram(*nodes), view=False, inputs=inputs)
 
 
-PARSE = {"label": "Parse", "type": "typescript_ast", "batch": True, "extract_patterns": list(PATTERNS), "output_format": "for_codegen"}
+PARSE = {
+    "label": "Parse",
+    "type": "typescript_ast",
+    "batch": True,
+    "extract_patterns": list(PATTERNS),
+    "output_format": "for_codegen",
+}
 BUILD = {"label": "Build", "type": "ir_builder"}
 
 
@@ -446,7 +467,10 @@ def test_other_forms_of_results(tmp_path: Path, options: dict[str, Any], found: 
 @pytest.mark.parametrize("count", [1, 700])
 def test_a_diagram_from_elsewhere_may_generate(tmp_path: Path, count: int) -> None:
     """It needs no permission to parse, build and render; long templates are rendered in a worker, with the same filters and macros."""
-    template = "{% from 'macros' import ts_property %}" + "{{ types[0].name | snake_case }}{{ ts_property('a', 'b') }}{{ macros.ts_property('c', 'd') }}" * count
+    template = (
+        "{% from 'macros' import ts_property %}"
+        + "{{ types[0].name | snake_case }}{{ ts_property('a', 'b') }}{{ macros.ts_property('c', 'd') }}" * count
+    )
     render = {"label": "Render", "type": "template_job", "template_content": template}
     source = {"label": "Parse", "type": "typescript_ast", "source": "export interface ShipLog {}"}
     (tmp_path / "d.light.yaml").write_text(json.dumps(diagram(source, BUILD, render)))
@@ -458,5 +482,7 @@ def test_a_diagram_from_elsewhere_may_generate(tmp_path: Path, count: int) -> No
 def test_templates_get_the_ir(tmp_path: Path) -> None:
     """The service of templates renders an IR, typed or plain."""
     data = built("strawberry")
-    text = CodegenTemplateService().render_string("{% for s in scalars %}{{ s.name }}{% endfor %}{{ operations | length }}", data)
+    text = CodegenTemplateService().render_string(
+        "{% for s in scalars %}{{ s.name }}{% endfor %}{{ operations | length }}", data
+    )
     assert text == "ShipID2"

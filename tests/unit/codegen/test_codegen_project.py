@@ -23,7 +23,13 @@ MADE = "class Ship:\n    name: str\n    kind: Kind\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, text in {"ship.ts": SHIP, "sub/view.tsx": "export const V = () => <b/>;", "node_modules/x.ts": "!", ".hidden/y.ts": "!", "readme.md": "no"}.items():
+    for name, text in {
+        "ship.ts": SHIP,
+        "sub/view.tsx": "export const V = () => <b/>;",
+        "node_modules/x.ts": "!",
+        ".hidden/y.ts": "!",
+        "readme.md": "no",
+    }.items():
         (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "src" / name).write_text(text)
     return tmp_path / "src"
@@ -132,7 +138,14 @@ def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["render", "none.j2", "bad.ts"], 2, "no template"),
     ],
 )
-def test_mistakes_of_commands(command: list[str], code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_of_commands(
+    command: list[str],
+    code: int,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.ts").write_text("interface A { b: ; }")
     Path("binary.ts").write_bytes(b"a\0b")

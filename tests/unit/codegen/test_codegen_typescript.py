@@ -19,7 +19,7 @@ from dipeo_nb.common import steps
 from dipeo_nb.domain.ports import ASTParserPort
 from dipeo_nb.errors import StorageError, ValidationError
 
-SHOP = '''\
+SHOP = """\
 import { Currency, type Money as Cash } from './money.js';
 import defaults, * as shapes from "./shapes";
 
@@ -68,7 +68,7 @@ export type * from './types';
 class Box<in out T, out U extends string> { value: T }
 declare const declared: string;
 export const free = { price: 0, unit: Currency.EUR };
-'''
+"""
 MONEY = "export enum Currency { EUR = 'eur', USD = 'usd' }\nexport interface Money { amount: number }\n"
 
 
@@ -157,12 +157,46 @@ def test_classes(shop: Mapping[str, Any]) -> None:
     assert [
         only(p, "name", "type", "visibility", "isStatic", "readonly", "optional", "defaultValue") for p in cart["properties"]
     ] == [
-        {"name": "limit", "type": "number", "visibility": "public", "isStatic": True, "readonly": True, "optional": False, "defaultValue": "10"},
-        {"name": "items", "type": "T[]", "visibility": "protected", "isStatic": False, "readonly": False, "optional": False, "defaultValue": "[]"},
-        {"name": "#secret", "type": "string", "visibility": "private", "isStatic": False, "readonly": False, "optional": True, "defaultValue": None},
-        {"name": "later", "type": "Date", "visibility": "public", "isStatic": False, "readonly": False, "optional": False, "defaultValue": None},
+        {
+            "name": "limit",
+            "type": "number",
+            "visibility": "public",
+            "isStatic": True,
+            "readonly": True,
+            "optional": False,
+            "defaultValue": "10",
+        },
+        {
+            "name": "items",
+            "type": "T[]",
+            "visibility": "protected",
+            "isStatic": False,
+            "readonly": False,
+            "optional": False,
+            "defaultValue": "[]",
+        },
+        {
+            "name": "#secret",
+            "type": "string",
+            "visibility": "private",
+            "isStatic": False,
+            "readonly": False,
+            "optional": True,
+            "defaultValue": None,
+        },
+        {
+            "name": "later",
+            "type": "Date",
+            "visibility": "public",
+            "isStatic": False,
+            "readonly": False,
+            "optional": False,
+            "defaultValue": None,
+        },
     ]
-    assert [(m["name"], m["kind"], m["isAsync"], m["isGenerator"], m["isStatic"], m["returnType"]) for m in cart["methods"]] == [
+    assert [
+        (m["name"], m["kind"], m["isAsync"], m["isGenerator"], m["isStatic"], m["returnType"]) for m in cart["methods"]
+    ] == [
         ("total", "method", True, False, False, "Promise<number>"),
         ("empty", "get", False, False, False, "boolean"),
         ("empty", "set", False, False, False, None),
@@ -227,7 +261,10 @@ VALUES: dict[str, tuple[str, Any]] = {
     "arrays": ("[0, ...[1, 2], ...'ab']", [0, 1, 2, "a", "b"]),
     "keys": ("{ 'a-b': 1, [`k${1}`]: 2, 3: 4 }", {"3": 4, "a-b": 1, "k1": 2}),
     "logic": ("[null ?? 1, 0 || 2, 0 ?? 3, '' && 4, !0, 1 ? 'y' : 'n']", [1, 2, 0, "", True, "y"]),
-    "comparison": ("[1 === 1, true === 1, null == undefined, '1' !== 1, 2 > 1, typeof {}]", [True, False, True, True, True, "object"]),
+    "comparison": (
+        "[1 === 1, true === 1, null == undefined, '1' !== 1, 2 > 1, typeof {}]",
+        [True, False, True, True, True, "object"],
+    ),
     "members": ("[Kind.Text, Kind['Many'], DEFAULTS?.rows, DEFAULTS.label.length]", ["text", "many", 4, 12]),
     "through a name of its own": ("[kinds.Alias.Text, kinds.limit]", ["text", 16]),
     "optional chains": ("[({} as any).a?.b.c, [1, 2][1]]", [None, 2]),

@@ -41,7 +41,9 @@ def collections() -> Iterator[list[int]]:
 def messages_of(repository: Any) -> Callable[[], Any]:
     async def go() -> list[Message]:
         for number in range(1_000):
-            await repository.add_message(Message("", "ada", "bob", "Hi", MessageType.PERSON_TO_PERSON, float(number), None, {"a": {"b": [number]}}))
+            await repository.add_message(
+                Message("", "ada", "bob", "Hi", MessageType.PERSON_TO_PERSON, float(number), None, {"a": {"b": [number]}})
+            )
         with collections() as seen:
             found = await repository.get_messages()
             await repository.get_conversation_history("ada")

@@ -309,9 +309,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path):
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["k.json"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../esc.txt", "a/../../esc.txt", "/esc.txt", "a\0b", "", ".", "link/x", "x" * 300, "con"]
-)
+@pytest.mark.parametrize("name", ["../esc.txt", "a/../../esc.txt", "/esc.txt", "a\0b", "", ".", "link/x", "x" * 300, "con"])
 def test_cache_files_stay_in_their_folder(tmp_path: Path, name: str):
     """Every name that leads out, or is none, is refused by all four ways, and nothing is written."""
     folder = tmp_path / "cache"

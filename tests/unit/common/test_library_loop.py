@@ -18,7 +18,9 @@ from tests.support.waiting import until
 MANY = 40 * BURST
 
 
-async def numbers(pauses_after: int, closed: list[str], error: Exception | None = None, *, many: int = MANY) -> AsyncIterator[int]:
+async def numbers(
+    pauses_after: int, closed: list[str], error: Exception | None = None, *, many: int = MANY
+) -> AsyncIterator[int]:
     """*many* numbers, in bursts of *pauses_after*; notes the thread that it is closed on."""
     try:
         for n in range(many):

@@ -60,9 +60,7 @@ WORK: dict[str, Callable[[Path], Awaitable[Any]]] = {
     "files": _files,
     "blobs": lambda base: LocalBlobAdapter(base).put("k", b"x"),
     "artifacts": lambda base: ArtifactStoreAdapter(LocalBlobAdapter(base)).push(Artifact("a", "1", b"x")),
-    "json db": lambda base: DBOperationsDomainService(LocalFileSystemAdapter(base)).execute_operation(
-        "x.json", "write", 1
-    ),
+    "json db": lambda base: DBOperationsDomainService(LocalFileSystemAdapter(base)).execute_operation("x.json", "write", 1),
     "diagrams": _save,
     "runs": _log,
     "conversations": _say,

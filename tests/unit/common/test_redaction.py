@@ -83,9 +83,7 @@ def test_a_secret_is_found_as_json_and_addresses_write_it():
     assert redact("https://h/?k=pa%22ss%2Fw0rd%2B123") == f"https://h/?k={HIDDEN}"
 
 
-@given(
-    st.lists(st.sampled_from(["a", "sk", "-", KNOWN[:9], KNOWN, SHAPED, " ", "\n", "ghp_", "x" * 30, "9"])), st.data()
-)
+@given(st.lists(st.sampled_from(["a", "sk", "-", KNOWN[:9], KNOWN, SHAPED, " ", "\n", "ghp_", "x" * 30, "9"])), st.data())
 def test_a_stream_shows_what_the_whole_text_would(pieces: list[str], data: st.DataObject):
     """However a text is cut into pieces, what is shown in the end is the redacted whole, and never a piece of a secret."""
     redact = Redactor([KNOWN])
@@ -194,7 +192,9 @@ def test_log_lines_lose_their_secrets(caplog: pytest.LogCaptureFixture):
     assert "ValueError: [hidden]" in (caplog.records[0].exc_text or "")
 
 
-@pytest.mark.parametrize("name", ["httpx", "httpcore.http11", "openai._base_client", "anthropic", "google_genai.models", "botocore.auth"])
+@pytest.mark.parametrize(
+    "name", ["httpx", "httpcore.http11", "openai._base_client", "anthropic", "google_genai.models", "botocore.auth"]
+)
 def test_logs_of_libraries_lose_their_secrets(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """What a library logs of a request or an answer, on any of its loggers; loggers of others are left alone."""
     caplog.set_level(logging.DEBUG)

@@ -111,7 +111,15 @@ def test_links_are_followed_inside_only(base: Path, handles: bool):
     root.write("to_missing", b"x")
     assert (base / "d/new.txt").read_text() == "x"
     assert (base / "to_missing").is_symlink()
-    for path in ("out/s.txt", "back/s.txt", "loop", "loop/x", "out", "d/../../outside/s.txt", str(base.parent / "outside/s.txt")):
+    for path in (
+        "out/s.txt",
+        "back/s.txt",
+        "loop",
+        "loop/x",
+        "out",
+        "d/../../outside/s.txt",
+        str(base.parent / "outside/s.txt"),
+    ):
         for work in (root.read, root.exists, root.locate, root.unlink, root.mkdir, root.listdir, lambda p: root.write(p, b"x")):
             with pytest.raises(StorageError) as caught:
                 work(path)

@@ -72,9 +72,7 @@ def test_defaults_are_the_seeds():
 
 def test_sources_have_an_order_and_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """The environment goes before .env, which goes before dipeo.toml; explain() says which it was; keys stay hidden."""
-    (tmp_path / "dipeo.toml").write_text(
-        'llm_timeout = 1\nnode_timeout = 2\nexecution_timeout = 3\nlocal_model = "toml"\n'
-    )
+    (tmp_path / "dipeo.toml").write_text('llm_timeout = 1\nnode_timeout = 2\nexecution_timeout = 3\nlocal_model = "toml"\n')
     (tmp_path / ".env").write_text("DIPEO_LLM_TIMEOUT=10\nDIPEO_NODE_TIMEOUT=20\nOPENAI_API_KEY=sk-canary-123456789\n")
     monkeypatch.setenv("DIPEO_LLM_TIMEOUT_S", "100")
     reset_settings()
@@ -193,7 +191,9 @@ def test_every_setting_is_read_by_something():
     for file in package.rglob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and (file.parent.name != "config" or getattr(node.value, "id", "") in ("self", "settings")):
+            if isinstance(node, ast.Attribute) and (
+                file.parent.name != "config" or getattr(node.value, "id", "") in ("self", "settings")
+            ):
                 read.add(node.attr)
     read |= {facts.base_url_setting for facts in BUILT_IN.values()}  # by the clients
     keys = {name for name in Settings.model_fields if scope_of(name) == "key"}  # by `Settings.secret`, through their variables

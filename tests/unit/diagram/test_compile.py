@@ -31,9 +31,7 @@ nodes:
 ADA = "persons:\n  Ada:\n    service: echo\n"
 
 
-def diagram(
-    nodes: str = "", connections: str = "", persons: str = ADA, head: str = HEAD, path: Path | None = None
-) -> Diagram:
+def diagram(nodes: str = "", connections: str = "", persons: str = ADA, head: str = HEAD, path: Path | None = None) -> Diagram:
     return load_text(f"{head}{nodes}connections:\n{connections}{persons}", path=path)
 
 
@@ -205,9 +203,7 @@ def test_all_errors_are_told_at_once() -> None:
 def test_nearest_spellings() -> None:
     """Hints carry the nearest correct spelling."""
     assert "'Ada'" in str(only(with_node("  type: person_job\n  person: Adda\n  default_prompt: hi\n")))
-    assert "'person_job'" in str(
-        next(d for d in findings(with_node("  type: persn_job\n")) if d.code == "unknown-type")
-    )
+    assert "'person_job'" in str(next(d for d in findings(with_node("  type: persn_job\n")) if d.code == "unknown-type"))
     assert "'custom'" in str(only(with_node("  type: condition\n  condition_type: costum\n")))
     assert "'default_prompt'" in str(only(with_node(PERSON_JOB + "  defualt_prompt: x\n")))
 

@@ -222,7 +222,11 @@ def test_handles_with_underscores_are_told_apart_by_the_nodes() -> None:
     """A handle that a file lists may hold underscores; the longest id that exists is the node's."""
     handle = DomainHandle("a_my_out_output", "a", "my_out", HandleDirection.OUTPUT)
     model = DomainDiagram(
-        (DomainNode("a", "hook", "A"), DomainNode("b", "endpoint", "B")), (DomainArrow("x", "a", "b", "my_out"),), (), None, (handle,)
+        (DomainNode("a", "hook", "A"), DomainNode("b", "endpoint", "B")),
+        (DomainArrow("x", "a", "b", "my_out"),),
+        (),
+        None,
+        (handle,),
     )
     for name in FORMATS:
         assert converted(Diagram(model), name).arrows == model.arrows

@@ -60,13 +60,24 @@ def test_an_explicit_format_wins() -> None:
 
 def test_names_without_their_suffixes() -> None:
     """A stem is the name people say."""
-    assert [stem(p) for p in ("a/debate.light.yaml", "x.native.json", "y.yml", "z", ".light.yaml")] == ["debate", "x", "y", "z", ".light.yaml"]
+    assert [stem(p) for p in ("a/debate.light.yaml", "x.native.json", "y.yml", "z", ".light.yaml")] == [
+        "debate",
+        "x",
+        "y",
+        "z",
+        ".light.yaml",
+    ]
     assert format_of_name("a.yaml") is None
 
 
 def test_a_name_is_looked_up_in_the_known_folders(tmp_path: Path) -> None:
     """A bare name is found below examples/, projects/ and files/ with any known suffix; the diagram's own folder first."""
-    for place in ("examples/simple_diagrams/iter.light.yaml", "projects/mcp-diagrams/hello.yaml", "files/codegen/deep.native.json", "own/iter.light.yaml"):
+    for place in (
+        "examples/simple_diagrams/iter.light.yaml",
+        "projects/mcp-diagrams/hello.yaml",
+        "files/codegen/deep.native.json",
+        "own/iter.light.yaml",
+    ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text("version: light\nnodes: []\n")
     assert find("iter", tmp_path) == tmp_path / "examples/simple_diagrams/iter.light.yaml"

@@ -198,7 +198,9 @@ def test_setting_one_value_changes_only_its_lines(path: str, value: Any, removed
 def test_a_new_label_is_followed_by_all_that_use_it() -> None:
     """Connections with their handles and conditions get the new label; comments stay."""
     after = load_text(LIGHT).set("nodes.Judge Panel.label", "The [jury]").set("nodes.Check.label", "No")
-    assert [(a.source, a.target, a.target_handle, a.data) for a in after.arrows] == [(a.source, a.target, a.target_handle, a.data) for a in load_text(LIGHT).arrows]
+    assert [(a.source, a.target, a.target_handle, a.data) for a in after.arrows] == [
+        (a.source, a.target, a.target_handle, a.data) for a in load_text(LIGHT).arrows
+    ]
     assert after.nodes[2].data["node_indices"] == ["The [jury]"]
     assert "  - label: The [jury]   # decides\n" in after.text
     assert "    to: The [jury]__first   # first\n" in after.text
@@ -224,7 +226,12 @@ def test_other_formats_can_be_edited_too(name: str) -> None:
         .set("description", "D")
     )
     node = after.nodes[1]
-    assert (node.label, node.data["default_prompt"], node.data["at_most"], node.position and node.position.x) == ("Jury", 'New\n"prompt"', 3, 7)
+    assert (node.label, node.data["default_prompt"], node.data["at_most"], node.position and node.position.x) == (
+        "Jury",
+        'New\n"prompt"',
+        3,
+        7,
+    )
     assert after.nodes[0].data["custom_data"] == {"topic": "dogs", "n": 1}
     assert (after.persons[0].label, after.persons[0].llm.model) == ("P", "m")
     assert after.model.person(str(node.data["person"])) is after.persons[0]
@@ -254,7 +261,10 @@ def test_paths_to_nothing_name_the_nearest(path: str, said: str) -> None:
         load_text(LIGHT).set(path, "x")
 
 
-@pytest.mark.parametrize(("path", "value"), [("nodes.End.label", "Start"), ("nodes.End.label", " "), ("nodes.End.label", None), ("nodes.End.file_path", object())])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("nodes.End.label", "Start"), ("nodes.End.label", " "), ("nodes.End.label", None), ("nodes.End.file_path", object())],
+)
 def test_values_that_cannot_be_set(path: str, value: Any) -> None:
     """Labels stay unique and not empty, values are plain data."""
     with pytest.raises(ValidationError):
@@ -284,7 +294,18 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 
 
 @settings(max_examples=150, deadline=None)
-@given(value=texts | st.lists(texts, max_size=3) | st.dictionaries(texts, texts, max_size=2), place=st.sampled_from(["nodes.Judge Panel.default_prompt", "nodes.End.file_path", "nodes.Start.custom_data.topic", "nodes.Start.custom_data", "nodes.Check.judge_by"]))
+@given(
+    value=texts | st.lists(texts, max_size=3) | st.dictionaries(texts, texts, max_size=2),
+    place=st.sampled_from(
+        [
+            "nodes.Judge Panel.default_prompt",
+            "nodes.End.file_path",
+            "nodes.Start.custom_data.topic",
+            "nodes.Start.custom_data",
+            "nodes.Check.judge_by",
+        ]
+    ),
+)
 def test_any_value_can_be_set(value: Any, place: str) -> None:
     """Whatever the value, it is read back, all other values are as they were, and comments stay."""
     after = load_text(LIGHT).set(place, value)
@@ -307,7 +328,11 @@ def test_check_and_compile_use_the_findings_of_reading() -> None:
     diagram = load_text(LIGHT.replace("    file_path:", "    fil_path:"))
     assert "unknown-property" in [d.code for d in diagram.check()]
     assert "unknown-property" in diagram.html()
-    good = load_text(LIGHT.replace("{label: Check, type: condition,", "{label: Check, type: condition, condition_type: check_nodes_executed,"))
+    good = load_text(
+        LIGHT.replace(
+            "{label: Check, type: condition,", "{label: Check, type: condition, condition_type: check_nodes_executed,"
+        )
+    )
     assert [n.label for n in good.compile().nodes] == ["Start", "Judge Panel", "Check", "End"]
 
 

@@ -54,7 +54,11 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert (ask["person"], ask["resolved_prompt"], "prompt_file" in ask) == ("Ann", "Say {{ topic }}", False)
     assert document["persons"][0]["llm_config"]["system_prompt"] == "You are Ann."
     first, *_, last = document["edges"]
-    assert (first["source_node_id"], first["target_input"], first["metadata"]) == ("node_0", "topic", {"original_target_handle": "first"})
+    assert (first["source_node_id"], first["target_input"], first["metadata"]) == (
+        "node_0",
+        "topic",
+        {"original_target_handle": "first"},
+    )
     assert (last["source_output"], last["is_conditional"], last["execution_priority"]) == ("condtrue", True, 2)
 
 
@@ -87,7 +91,11 @@ def test_edits_keep_the_form(tmp_path: Path) -> None:
     diagram = load_text(written(tmp_path))
     changed = diagram.set("nodes.Ask.max_iteration", 1).set("persons.Ann.model", "m").set("nodes.Ask.label", "Question")
     changed = changed.set(f"arrows.{changed.arrows[0].id}.label", None)
-    assert (changed.nodes[1].data["max_iteration"], changed.nodes[1].label, changed.persons[0].llm.model) == (1, "Question", "m")
+    assert (changed.nodes[1].data["max_iteration"], changed.nodes[1].label, changed.persons[0].llm.model) == (
+        1,
+        "Question",
+        "m",
+    )
     assert (changed.arrows[0].label, changed.arrows[0].target_handle, changed.format) == (None, "first", "executable")
     assert json.loads(changed.text)["edges"][0]["target_input"] == "first"
 

@@ -31,7 +31,9 @@ SUFFIXES = (".yaml", ".json")
 
 
 def light(nodes: list[Any], connections: list[Any] | None = None, **more: Any) -> Diagram:
-    return load_text(yaml.safe_dump({"version": "light", "nodes": nodes, "connections": connections or [], **more}, sort_keys=False))
+    return load_text(
+        yaml.safe_dump({"version": "light", "nodes": nodes, "connections": connections or [], **more}, sort_keys=False)
+    )
 
 
 def data(**fields: Any) -> dict[str, Any]:
@@ -71,7 +73,12 @@ def test_upper_case_types_are_lowered_before_aliases() -> None:
 
 @pytest.mark.parametrize(
     ("node_type", "alias", "name"),
-    [(t, alias, name) for t, cls in NODE_SPECS.items() for alias, name in cls.META.aliases.items() if alias != "memory_profile"],
+    [
+        (t, alias, name)
+        for t, cls in NODE_SPECS.items()
+        for alias, name in cls.META.aliases.items()
+        if alias != "memory_profile"
+    ],
 )
 def test_every_alias_becomes_canonical(node_type: str, alias: str, name: str) -> None:
     """Each alias of each node type is read as its canonical name, silently, and loses against it."""
@@ -94,7 +101,9 @@ def test_every_alias_becomes_canonical(node_type: str, alias: str, name: str) ->
 )
 def test_memory_profiles_are_translated(profile: str, memory: str) -> None:
     """The legacy table applies; memory_config and memory_settings are dropped without a word."""
-    assert data(type="person_job", memory_profile=profile, memory_config={}, memory_settings={"view": "x"}) == {"memorize_to": memory}
+    assert data(type="person_job", memory_profile=profile, memory_config={}, memory_settings={"view": "x"}) == {
+        "memorize_to": memory
+    }
 
 
 def test_doc_only_spellings_are_accepted() -> None:
@@ -116,22 +125,33 @@ def test_doc_only_spellings_are_accepted() -> None:
 
 def test_a_missing_type_is_inferred_with_a_warning() -> None:
     """A node without type is read by its properties; the first one without evidence is the start."""
-    diagram = light([{"label": "a"}, {"label": "b", "code": "1"}, {"label": "c"}, {"label": "d", "type": "job", "url": "u", "method": "GET"}])
+    diagram = light(
+        [
+            {"label": "a"},
+            {"label": "b", "code": "1"},
+            {"label": "c"},
+            {"label": "d", "type": "job", "url": "u", "method": "GET"},
+        ]
+    )
     assert [n.type for n in diagram.nodes] == ["start", "code_job", "person_job", "api_job"]
     assert codes(diagram) == ["missing-type"] * 4
 
 
 def test_a_missing_label_is_the_id() -> None:
     """Connections may use the generated or given id of any node."""
-    diagram = light([{"type": "start"}, {"type": "db", "id": "mine"}, {"label": "C", "type": "endpoint"}], [
-        {"from": "node_0", "to": "mine"}, {"from": "mine", "to": "node_2"}])
+    diagram = light(
+        [{"type": "start"}, {"type": "db", "id": "mine"}, {"label": "C", "type": "endpoint"}],
+        [{"from": "node_0", "to": "mine"}, {"from": "mine", "to": "node_2"}],
+    )
     assert [(n.id, n.label) for n in diagram.nodes] == [("node_0", "node_0"), ("mine", "mine"), ("node_2", "C")]
     assert [(a.source, a.target) for a in diagram.arrows] == [("node_0", "mine"), ("mine", "node_2")]
 
 
 def test_stray_items_take_no_number() -> None:
     """A stray null in a list is ignored with a warning that names its line, and node numbers go on."""
-    diagram = load_text("version: light\nnodes:\n- label: A\n  type: start\n-\n- label: B\n  type: endpoint\nconnections:\n-\n- from: A\n  to: B\n")
+    diagram = load_text(
+        "version: light\nnodes:\n- label: A\n  type: start\n-\n- label: B\n  type: endpoint\nconnections:\n-\n- from: A\n  to: B\n"
+    )
     assert [n.id for n in diagram.nodes] == ["node_0", "node_1"]
     assert [(d.code, d.line) for d in diagram.diagnostics] == [("stray-item", 5), ("stray-item", 9)]
 
@@ -162,7 +182,9 @@ def test_duplicate_labels_are_numbered_from_the_second() -> None:
 )
 def test_source_references(text: str, expected: tuple[str, str, bool]) -> None:
     """Brackets, underscores, blanks as underscores, ids; a text that is a label as a whole is that label."""
-    diagram = light([*THREE, {"label": "x_first", "type": "db"}, {"label": "odd[name]", "type": "db"}], [{"from": text, "to": "A"}])
+    diagram = light(
+        [*THREE, {"label": "x_first", "type": "db"}, {"label": "odd[name]", "type": "db"}], [{"from": text, "to": "A"}]
+    )
     arrow = diagram.arrows[0]
     assert (arrow.source, arrow.source_handle, "requires_first_execution" in arrow.data) == expected
     assert codes(diagram) == []
@@ -189,7 +211,9 @@ def test_an_unknown_handle_in_brackets_is_an_error_and_after_an_underscore_a_war
 
 def test_an_arrow_to_nowhere_names_the_nearest_label() -> None:
     """The connection is left out, with an error that shows where it stands."""
-    diagram = load_text("version: light\nnodes:\n- {label: Start, type: start}\n- {label: Judge, type: endpoint}\nconnections:\n- {from: Start, to: Judg}\n")
+    diagram = load_text(
+        "version: light\nnodes:\n- {label: Start, type: start}\n- {label: Judge, type: endpoint}\nconnections:\n- {from: Start, to: Judg}\n"
+    )
     (found,) = diagram.diagnostics
     assert (found.severity.value, found.code, found.line, found.column) == ("error", "unknown-node", 6, 17)
     assert "Did you mean 'Judge'?" in str(found)
@@ -199,8 +223,17 @@ def test_an_arrow_to_nowhere_names_the_nearest_label() -> None:
 def test_content_type_defaults_and_aliases() -> None:
     """Left out means raw_text, null means none, `type` is the other spelling, `json` is object."""
     ends = {"from": "Start", "to": "A"}
-    diagram = light(THREE, [ends, {**ends, "content_type": None}, {**ends, "type": "object"}, {**ends, "content_type": "", "type": "json"},
-                            {**ends, "content_type": "binary", "type": "object"}, {**ends, "content_type": "RAW_TEXT"}])
+    diagram = light(
+        THREE,
+        [
+            ends,
+            {**ends, "content_type": None},
+            {**ends, "type": "object"},
+            {**ends, "content_type": "", "type": "json"},
+            {**ends, "content_type": "binary", "type": "object"},
+            {**ends, "content_type": "RAW_TEXT"},
+        ],
+    )
     assert [a.content_type for a in diagram.arrows] == ["raw_text", None, "object", "object", "binary", "raw_text"]
     assert codes(diagram) == []
 
@@ -258,7 +291,9 @@ def test_wrong_types_in_a_connection_are_one_error_each(connection: dict[str, An
 
 def test_unknown_words_are_kept_and_reported() -> None:
     """Unknown types, properties and top-level keys are warnings with the nearest spelling, and survive writing."""
-    diagram = light([{"label": "X", "type": "person_jb", "foo": 1}, {"label": "Y", "type": "db", "opration": "read"}], conections=[])
+    diagram = light(
+        [{"label": "X", "type": "person_jb", "foo": 1}, {"label": "Y", "type": "db", "opration": "read"}], conections=[]
+    )
     assert [(d.severity.value, d.code, d.hint) for d in diagram.diagnostics] == [
         ("warning", "unknown-type", "Did you mean 'person_job'?"),
         ("warning", "unknown-property", "Did you mean 'operation'?"),
@@ -277,13 +312,27 @@ def test_scalars_are_read_as_written_where_text_is_meant() -> None:
         "- {label: 007, type: endpoint}\nconnections:\n- {from: No, to: 007}\n"
     )
     assert [n.label for n in diagram.nodes] == ["No", "007"]
-    assert diagram.nodes[0].data["custom_data"] == {"when": "2025-01-11", "at": "2025-01-11 10:00:00", "on": 1, "2": "x", "y": "1:20"}
+    assert diagram.nodes[0].data["custom_data"] == {
+        "when": "2025-01-11",
+        "at": "2025-01-11 10:00:00",
+        "on": 1,
+        "2": "x",
+        "y": "1:20",
+    }
     assert len(diagram.arrows) == 1
 
 
 def test_positions() -> None:
     """Fractions and pairs are read; anything else is a warning and leaves the placing to the layout."""
-    positions = [{"x": 1.5, "y": -2}, [3, 4], None, "here", {"x": "1", "y": 2}, {"x": float("nan"), "y": 1}, {"x": 10**400, "y": 1}]
+    positions = [
+        {"x": 1.5, "y": -2},
+        [3, 4],
+        None,
+        "here",
+        {"x": "1", "y": 2},
+        {"x": float("nan"), "y": 1},
+        {"x": 10**400, "y": 1},
+    ]
     diagram = light([{"label": str(i), "type": "db", "position": p} for i, p in enumerate(positions)])
     assert [n.position for n in diagram.nodes] == [Vec2(1.5, -2), Vec2(3, 4), None, None, None, None, None]
     assert codes(diagram) == ["bad-position"] * 4
@@ -291,8 +340,21 @@ def test_positions() -> None:
 
 def test_persons_flat_nested_and_listed() -> None:
     """A mapping or a list, flat or under llm_config, with service aliases; nodes name them by id or label."""
-    config = {"service": "Claude_Code", "model": "m", "api_key_id": "K", "system_prompt": "Be.\n", "temperature": 0.5, "max_tokens": 9}
-    for people in ({"P": config}, {"P": {"llm_config": config}}, [{"P": config}], [{"label": "P", **config}], [{"name": "P", "llm_config": config}]):
+    config = {
+        "service": "Claude_Code",
+        "model": "m",
+        "api_key_id": "K",
+        "system_prompt": "Be.\n",
+        "temperature": 0.5,
+        "max_tokens": 9,
+    }
+    for people in (
+        {"P": config},
+        {"P": {"llm_config": config}},
+        [{"P": config}],
+        [{"label": "P", **config}],
+        [{"name": "P", "llm_config": config}],
+    ):
         diagram = light([{"label": "X", "type": "person_job", "person": "person_P"}], persons=people)
         assert diagram.persons == (
             DomainPerson("P", "P", LLMConfig("claude-code", "m", "K", "Be.\n", temperature=0.5, max_tokens=9)),
@@ -304,7 +366,11 @@ def test_persons_flat_nested_and_listed() -> None:
 def test_a_person_keeps_its_id() -> None:
     """An explicit id is kept, and a node that uses the label gets it."""
     diagram = light([{"label": "X", "type": "person_job", "person": "P"}], persons={"P": {"id": "person_7", "service": "gpt"}})
-    assert (diagram.persons[0].id, diagram.persons[0].llm.service, diagram.nodes[0].data["person"]) == ("person_7", "openai", "person_7")
+    assert (diagram.persons[0].id, diagram.persons[0].llm.service, diagram.nodes[0].data["person"]) == (
+        "person_7",
+        "openai",
+        "person_7",
+    )
     again = load_text(from_model(diagram.model).text)
     assert (again.persons, again.nodes) == (diagram.persons, diagram.nodes)
 
@@ -318,7 +384,12 @@ def test_stray_persons_are_ignored() -> None:
 
 @pytest.mark.parametrize(
     ("config", "code"),
-    [({"modle": "x"}, "unknown-property"), ({"temperature": "hot"}, "wrong-type"), ({"model": ["x"]}, "wrong-type"), ({"service": "opnai"}, "unknown-service")],
+    [
+        ({"modle": "x"}, "unknown-property"),
+        ({"temperature": "hot"}, "wrong-type"),
+        ({"model": ["x"]}, "wrong-type"),
+        ({"service": "opnai"}, "unknown-service"),
+    ],
 )
 def test_mistakes_in_persons_are_reported(config: dict[str, Any], code: str) -> None:
     """Unknown settings and services, and settings of a wrong type, are found."""
@@ -344,7 +415,9 @@ def test_metadata_and_names() -> None:
 
 def test_explicit_handles_extend_those_of_the_type() -> None:
     """A handle that the file lists may be used in brackets."""
-    diagram = light(THREE, [{"from": "Start[extra]", "to": "A"}], handles=[{"node_id": "node_0", "label": "extra", "direction": "output"}])
+    diagram = light(
+        THREE, [{"from": "Start[extra]", "to": "A"}], handles=[{"node_id": "node_0", "label": "extra", "direction": "output"}]
+    )
     assert diagram.arrows[0].source_handle == "extra"
     assert codes(diagram) == []
     again = load_text(from_model(diagram.model).text)
@@ -356,7 +429,9 @@ def test_what_is_written() -> None:
     model = DomainDiagram(
         nodes=(
             DomainNode("node_0", "start", "S", Vec2(1.4, 2.6), {"custom_data": {}, "hook_event": None}),
-            DomainNode("x", "code_job", "C", None, {"language": "python", "code": "a\nb\n", "flipped": [True, False], "timeout": 0}),
+            DomainNode(
+                "x", "code_job", "C", None, {"language": "python", "code": "a\nb\n", "flipped": [True, False], "timeout": 0}
+            ),
             DomainNode("node_2", "endpoint", "E[1]", None, {"save_to_file": False, "file_name": "f"}),
             DomainNode("node_3", "db", "D", None, {"file": "g", "default": ""}),
             DomainNode("node_4", "json_schema_validator", "J", None, {"strict_mode": True}),
@@ -396,13 +471,18 @@ def shape(diagram: Diagram) -> object:
     labels = {n.id: n.label for n in diagram.nodes}
     return (
         [(n.label, n.type) for n in diagram.nodes],
-        [(labels[a.source], a.source_handle, labels[a.target], a.target_handle, a.label, a.content_type) for a in diagram.arrows],
+        [
+            (labels[a.source], a.source_handle, labels[a.target], a.target_handle, a.label, a.content_type)
+            for a in diagram.arrows
+        ],
         [(p.label, p.llm.service, p.llm.model) for p in diagram.persons],
     )
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="not here: the real diagrams are not beside the repository")
-@pytest.mark.parametrize("path", sorted(p for p in SAMPLES.glob("*") if p.suffix in SUFFIXES) if SAMPLES.is_dir() else [], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted(p for p in SAMPLES.glob("*") if p.suffix in SUFFIXES) if SAMPLES.is_dir() else [], ids=lambda p: p.name
+)
 def test_real_diagrams_survive_every_format(path: Path) -> None:
     """Each real diagram loads without errors, and comes back from each format with its shape and properties."""
     diagram = load(path)
@@ -415,10 +495,16 @@ def test_real_diagrams_survive_every_format(path: Path) -> None:
         assert shape(back) == shape(straight)
 
 
-words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=12).map(str.strip).filter(bool)
+words = (
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=12)
+    .map(str.strip)
+    .filter(bool)
+)
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | words,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words.filter(lambda k: not k.startswith("__")), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(words.filter(lambda k: not k.startswith("__")), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -458,7 +544,10 @@ def models(draw: st.DrawFn) -> DomainDiagram:
     return DomainDiagram(
         nodes,
         tuple(arrows),
-        tuple(DomainPerson(name, name, LLMConfig(draw(st.sampled_from(["openai", "local"])), draw(st.none() | words))) for name in people),
+        tuple(
+            DomainPerson(name, name, LLMConfig(draw(st.sampled_from(["openai", "local"])), draw(st.none() | words)))
+            for name in people
+        ),
     )
 
 

@@ -23,7 +23,12 @@ def codes(diagram: Diagram) -> list[str]:
 START = {"id": "a_b", "type": "start", "position": {"x": 1, "y": 2.5}, "data": {"label": "S"}}
 CHECK = {"id": "n-1", "type": "condition", "position": {"x": 0, "y": 0}, "data": {"label": "C", "expression": "x"}}
 JOB = {"id": "job", "type": "PERSON_JOB", "data": {"label": "J", "person": "P", "memory_profile": "FULL"}}
-PERSON = {"id": "person_P", "label": "P", "type": "person", "llm_config": {"service": "openai", "model": "m", "api_key_id": "K"}}
+PERSON = {
+    "id": "person_P",
+    "label": "P",
+    "type": "person",
+    "llm_config": {"service": "openai", "model": "m", "api_key_id": "K"},
+}
 ARROW = {"id": "x", "source": "a_b_default_output", "target": "n-1_default_input", "content_type": None, "label": None}
 
 
@@ -50,9 +55,14 @@ def test_graphql_leftovers_are_removed_at_every_depth() -> None:
 
 def test_aliases_types_and_profiles_are_those_of_light() -> None:
     """Upper-case types, aliases and legacy memory settings are read as in light; fractions of coordinates stay."""
-    diagram = native(nodes=[START, JOB, {"id": "e", "type": "endpoint", "data": {"label": "E", "file_path": "f"}}], persons=[PERSON])
+    diagram = native(
+        nodes=[START, JOB, {"id": "e", "type": "endpoint", "data": {"label": "E", "file_path": "f"}}], persons=[PERSON]
+    )
     assert diagram.nodes[0].position == Vec2(1, 2.5)
-    assert (diagram.nodes[1].type, diagram.nodes[1].data) == ("person_job", {"person": "person_P", "memorize_to": "ALL_MESSAGES"})
+    assert (diagram.nodes[1].type, diagram.nodes[1].data) == (
+        "person_job",
+        {"person": "person_P", "memorize_to": "ALL_MESSAGES"},
+    )
     assert diagram.nodes[2].data == {"file_name": "f"}
 
 
@@ -60,17 +70,35 @@ def test_old_branch_handles_are_renamed() -> None:
     """`true` and `false` are the branches of old conditions, in arrows and in listed handles."""
     diagram = native(
         nodes=[CHECK, JOB],
-        arrows=[{"id": "y", "source": "n-1_true_output", "target": "job_default_input"}, {"id": "z", "source": "n-1_false_output", "target": "job_first_input"}],
-        handles=[{"id": "n-1_true_output", "node_id": "n-1", "label": "true", "direction": "output", "data_type": "boolean", "position": "right"}],
+        arrows=[
+            {"id": "y", "source": "n-1_true_output", "target": "job_default_input"},
+            {"id": "z", "source": "n-1_false_output", "target": "job_first_input"},
+        ],
+        handles=[
+            {
+                "id": "n-1_true_output",
+                "node_id": "n-1",
+                "label": "true",
+                "direction": "output",
+                "data_type": "boolean",
+                "position": "right",
+            }
+        ],
     )
-    assert [(a.source, a.source_handle, a.target_handle) for a in diagram.arrows] == [("n-1", "condtrue", "default"), ("n-1", "condfalse", "first")]
+    assert [(a.source, a.source_handle, a.target_handle) for a in diagram.arrows] == [
+        ("n-1", "condtrue", "default"),
+        ("n-1", "condfalse", "first"),
+    ]
     assert diagram.model.handles[0].id == "n-1_condtrue_output"
     assert codes(diagram) == []
 
 
 def test_flat_persons_and_flat_nodes_are_read() -> None:
     """A person without llm_config and a node without data keep their settings."""
-    diagram = native(nodes=[{"id": "c", "type": "code_job", "label": "C", "code": "1"}], persons=[{"id": "p", "label": "P", "service": "claude", "model": ""}])
+    diagram = native(
+        nodes=[{"id": "c", "type": "code_job", "label": "C", "code": "1"}],
+        persons=[{"id": "p", "label": "P", "service": "claude", "model": ""}],
+    )
     assert (diagram.nodes[0].label, diagram.nodes[0].data) == ("C", {"code": "1"})
     assert diagram.persons == (DomainPerson("p", "P", LLMConfig("anthropic", None)),)
 
@@ -104,7 +132,9 @@ def test_bad_arrows_are_one_error_each(arrow: dict[str, Any], code: str) -> None
 
 def test_places_in_json() -> None:
     """Nodes, their fields, arrows and persons know their lines and columns in JSON as well."""
-    diagram = load_text('{"nodes": {"n": {"type": "code_job",\n   "data": {"label": "ö\\"",\n\t"code_type": "python"}}},\n "arrows": [], "persons": [\n {"id": "p", "label": "P"}]}')
+    diagram = load_text(
+        '{"nodes": {"n": {"type": "code_job",\n   "data": {"label": "ö\\"",\n\t"code_type": "python"}}},\n "arrows": [], "persons": [\n {"id": "p", "label": "P"}]}'
+    )
     assert diagram.source.node("n") == (1, 12)
     assert diagram.source.node("n", "language") == (3, 2)
     assert diagram.source.person("p") == (5, 2)
@@ -115,20 +145,50 @@ def test_places_in_json() -> None:
 def test_what_is_written() -> None:
     """Id-keyed mappings, nulls left out, every handle listed, the model always present."""
     model = DomainDiagram(
-        nodes=(DomainNode("a", "start", "S", Vec2(1, 2.5), {"custom_data": {"k": None}, "hook_event": None}), DomainNode("b", "endpoint", "E")),
+        nodes=(
+            DomainNode("a", "start", "S", Vec2(1, 2.5), {"custom_data": {"k": None}, "hook_event": None}),
+            DomainNode("b", "endpoint", "E"),
+        ),
         arrows=(DomainArrow("x", "a", "b", execution_priority=1, data={"k": 1}),),
         persons=(DomainPerson("p", "P", LLMConfig("local", extra={"z": 1})),),
     )
     text = from_model(model, format="native").text
     assert json.loads(text) == {
         "nodes": {
-            "a": {"id": "a", "type": "start", "position": {"x": 1, "y": 2.5}, "data": {"label": "S", "custom_data": {"k": None}}},
+            "a": {
+                "id": "a",
+                "type": "start",
+                "position": {"x": 1, "y": 2.5},
+                "data": {"label": "S", "custom_data": {"k": None}},
+            },
             "b": {"id": "b", "type": "endpoint", "data": {"label": "E"}},
         },
-        "arrows": {"x": {"id": "x", "source": "a_default_output", "target": "b_default_input", "execution_priority": 1, "data": {"k": 1}}},
+        "arrows": {
+            "x": {
+                "id": "x",
+                "source": "a_default_output",
+                "target": "b_default_input",
+                "execution_priority": 1,
+                "data": {"k": 1},
+            }
+        },
         "handles": {
-            "a_default_output": {"id": "a_default_output", "node_id": "a", "label": "default", "direction": "output", "data_type": "any", "position": "right"},
-            "b_default_input": {"id": "b_default_input", "node_id": "b", "label": "default", "direction": "input", "data_type": "any", "position": "left"},
+            "a_default_output": {
+                "id": "a_default_output",
+                "node_id": "a",
+                "label": "default",
+                "direction": "output",
+                "data_type": "any",
+                "position": "right",
+            },
+            "b_default_input": {
+                "id": "b_default_input",
+                "node_id": "b",
+                "label": "default",
+                "direction": "input",
+                "data_type": "any",
+                "position": "left",
+            },
         },
         "persons": {"p": {"id": "p", "label": "P", "type": "person", "llm_config": {"service": "local", "model": "", "z": 1}}},
     }

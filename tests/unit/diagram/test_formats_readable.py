@@ -26,7 +26,9 @@ def readable(flow: str) -> Diagram:
 
 def arrows(diagram: Diagram) -> list[tuple[Any, ...]]:
     labels = {n.id: n.label for n in diagram.nodes}
-    return [(labels[a.source], a.source_handle, labels[a.target], a.target_handle, a.content_type, a.label) for a in diagram.arrows]
+    return [
+        (labels[a.source], a.source_handle, labels[a.target], a.target_handle, a.content_type, a.label) for a in diagram.arrows
+    ]
 
 
 def codes(diagram: Diagram) -> list[str]:
@@ -161,7 +163,9 @@ def test_labels_that_yaml_takes_for_something_else() -> None:
 def test_persons_by_id_or_label_from_list_or_mapping() -> None:
     """The id is person_<name>; nodes may use either."""
     for people in ("- P: {service: openai, model: m}", "  P: {service: openai, model: m}"):
-        diagram = load_text(f"version: readable\npersons:\n{people}\nnodes:\n- A: {{person: P}}\n- B: {{person: person_P}}\nflow: []\n")
+        diagram = load_text(
+            f"version: readable\npersons:\n{people}\nnodes:\n- A: {{person: P}}\n- B: {{person: person_P}}\nflow: []\n"
+        )
         assert diagram.persons == (DomainPerson("person_P", "P", LLMConfig("openai", "m")),)
         assert [n.data["person"] for n in diagram.nodes] == ["person_P", "person_P"]
 
@@ -194,7 +198,7 @@ def test_what_is_written() -> None:
     diagram = from_model(model, name="N", format="readable")
     assert diagram.text == (
         "version: readable\nname: N\npersons:\n- P:\n    service: local\n    id: p\nnodes:\n- S @(0,0):\n    type: start\n"
-        "- C:\n    type: condition\n    expression: x\n- J \"q\":\n    type: person_job\n    person: P\n"
+        '- C:\n    type: condition\n    expression: x\n- J "q":\n    type: person_job\n    person: P\n'
         "- E [hook] @(2,2):\n    type: endpoint\n    label: E [hook]\n    id: e\n    file_name: f\n"
         'flow:\n- S: to "C" as "raw_text"\n- C:\n  - {from: _condtrue, to: J "q", in: _first, naming: v}\n'
         '  - from "_condfalse" to "E [hook]" as "generic"\n- S: {to: \'E [hook]\', execution_priority: 2}\n'

@@ -60,7 +60,10 @@ def chain(n: int, node: Callable[[int], str]) -> Diagram:
 
 
 def batches(n: int) -> Diagram:
-    kinds = ("type: code_job, code: 'xs = [1]'", "type: person_job, person: Ada, default_prompt: '{{item}}', batch: true, batch_input_key: xs")
+    kinds = (
+        "type: code_job, code: 'xs = [1]'",
+        "type: person_job, person: Ada, default_prompt: '{{item}}', batch: true, batch_input_key: xs",
+    )
     return chain(n, lambda i: kinds[i % 2])
 
 
@@ -130,7 +133,12 @@ def by_code(found: tuple[Diagnostic, ...], code: str) -> list[Diagnostic]:
 
 def test_a_message_names_ten_nodes() -> None:
     nodes = [f"- {{label: P{i}, type: person_job, person: Ada, default_prompt: Hello}}" for i in range(13)]
-    arrows = ["from: Start, to: P0", *(f"from: P{i}, to: P{i + 1}" for i in range(12)), "from: P12, to: C", "from: C_condfalse, to: P0"]
+    arrows = [
+        "from: Start, to: P0",
+        *(f"from: P{i}, to: P{i + 1}" for i in range(12)),
+        "from: P12, to: C",
+        "from: C_condfalse, to: P0",
+    ]
     (one,) = by_code(diagram([*nodes, CHECK.format("C")], arrows).check(), "no-limit")
     assert "'P9' and 3 more have run" in one.message
     assert "P10" not in one.message

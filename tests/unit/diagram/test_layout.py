@@ -21,8 +21,7 @@ def diagram(
     """*count* nodes `n0` …, arrows `a0` … between them."""
     kinds = ("person_job", "condition", "code_job", "db")
     nodes = tuple(
-        DomainNode(f"n{i}", kinds[i % 4], f"Node number {i}", Vec2(*positions[i]) if positions else None)
-        for i in range(count)
+        DomainNode(f"n{i}", kinds[i % 4], f"Node number {i}", Vec2(*positions[i]) if positions else None) for i in range(count)
     )
     arrows = tuple(DomainArrow(f"a{k}", f"n{s}", f"n{t}", label=label or None) for k, (s, t) in enumerate(ends))
     return DomainDiagram(nodes, arrows)
@@ -80,9 +79,7 @@ def test_any_graph_is_laid_out(graph: tuple[int, list[tuple[int, int]]]) -> None
 
 @settings(max_examples=150, deadline=None)
 @given(graphs, st.lists(st.tuples(coordinates, coordinates), min_size=14, max_size=14))
-def test_any_positions_are_survived(
-    graph: tuple[int, list[tuple[int, int]]], positions: list[tuple[float, float]]
-) -> None:
+def test_any_positions_are_survived(graph: tuple[int, list[tuple[int, int]]], positions: list[tuple[float, float]]) -> None:
     """Wherever a file puts its nodes, boxes end up apart and the drawing stays of a readable size."""
     model = diagram(*graph, positions)
     layout = place(model)

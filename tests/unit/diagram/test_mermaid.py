@@ -24,7 +24,9 @@ LINE = re.compile(
 
 
 def one(label: str, kind: str = "person_job") -> DomainDiagram:
-    return DomainDiagram((DomainNode("x", kind, label), DomainNode("end", "db", label)), (DomainArrow("a", "x", "end", label=label),))
+    return DomainDiagram(
+        (DomainNode("x", kind, label), DomainNode("end", "db", label)), (DomainArrow("a", "x", "end", label=label),)
+    )
 
 
 def test_nodes_arrows_and_branches() -> None:
@@ -54,7 +56,22 @@ def test_status_is_told_by_glyph_count_and_class() -> None:
 
 @pytest.mark.parametrize(
     "label",
-    ["end", 'say "hi"', "a]b)c}d", "`code`", "two\nlines", "<b>bold</b>", "#35;", "1. list", "- list", "%% c", "a|b", "", "subgraph x", "x" * 10_000],
+    [
+        "end",
+        'say "hi"',
+        "a]b)c}d",
+        "`code`",
+        "two\nlines",
+        "<b>bold</b>",
+        "#35;",
+        "1. list",
+        "- list",
+        "%% c",
+        "a|b",
+        "",
+        "subgraph x",
+        "x" * 10_000,
+    ],
 )
 def test_labels_are_only_text(label: str) -> None:
     """Quotes, brackets, backticks, keywords, markup and line breaks do not reach Mermaid as such."""

@@ -176,9 +176,7 @@ def test_large_diagrams(seed: int) -> None:
     nodes = tuple(DomainNode(f"n{i}", "db", f"Node {i}") for i in range(150))
     ends = [(max(0, i - rng.randint(1, 4)), i) for i in range(1, 150)]
     ends += [(rng.randrange(150), rng.randrange(150)) for _ in range(40)]
-    arrows = tuple(
-        DomainArrow(f"a{k}", f"n{s}", f"n{t}", label=rng.choice([None, "name"])) for k, (s, t) in enumerate(ends)
-    )
+    arrows = tuple(DomainArrow(f"a{k}", f"n{s}", f"n{t}", label=rng.choice([None, "name"])) for k, (s, t) in enumerate(ends))
     model = DomainDiagram(nodes, arrows)
     check(model)
     layout = place(model)
@@ -281,9 +279,7 @@ def test_hostile_graphs_are_drawn_with_nothing_on_anything(name: str) -> None:
     """Whatever arrows there are, they can be told apart; what would be too many at one place becomes one line."""
     count, ends = HOSTILE_GRAPHS[name]
     nodes = tuple(DomainNode(f"n{i}", "db", f"Node {i}") for i in range(count))
-    arrows = tuple(
-        DomainArrow(f"a{k}", f"n{s}", f"n{t}", label="x" if k % 7 == 0 else None) for k, (s, t) in enumerate(ends)
-    )
+    arrows = tuple(DomainArrow(f"a{k}", f"n{s}", f"n{t}", label="x" if k % 7 == 0 else None) for k, (s, t) in enumerate(ends))
     picture = check(DomainDiagram(nodes, arrows))
     assert len(picture.boxes) == count
 

@@ -257,9 +257,7 @@ class Zone(datetime.tzinfo):
 
 
 OUTSIDE = ["!"]
-KINDS: list[Any] = [
-    type(f"My{base.__name__}", (base,), {}) for base in (int, float, str, dict, list, tuple, bytes, set)
-]
+KINDS: list[Any] = [type(f"My{base.__name__}", (base,), {}) for base in (int, float, str, dict, list, tuple, bytes, set)]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -77,7 +77,15 @@ def test_aliases_and_legacy_spellings_are_valid(node: dict[str, Any]) -> None:
     assert valid(**node)
 
 
-@pytest.mark.parametrize("connection", [{"from": "A"}, {"from": "A", "to": ["B"]}, {"from": "A", "to": "B", "content_type": "txt"}, {"from": "A", "to": "B", "lable": "x"}])
+@pytest.mark.parametrize(
+    "connection",
+    [
+        {"from": "A"},
+        {"from": "A", "to": ["B"]},
+        {"from": "A", "to": "B", "content_type": "txt"},
+        {"from": "A", "to": "B", "lable": "x"},
+    ],
+)
 def test_wrong_connections_are_not_valid(connection: dict[str, Any]) -> None:
     """Missing or wrong ends, unknown content types and keys."""
     assert not VALIDATOR.is_valid({"nodes": [], "connections": [connection]})
@@ -95,5 +103,7 @@ def test_real_light_diagrams_are_valid(path: Path) -> None:
 def test_what_the_writer_writes_is_valid() -> None:
     """Every node type as the light writer spells it."""
     for number, node_type in enumerate(NodeType):
-        text = from_model(DomainDiagram(nodes=(DomainNode(f"n{number}", node_type.value, "L", None, {"timeout": 3.5}),)), name="N").text
+        text = from_model(
+            DomainDiagram(nodes=(DomainNode(f"n{number}", node_type.value, "L", None, {"timeout": 3.5}),)), name="N"
+        ).text
         VALIDATOR.validate(parse(text).value)

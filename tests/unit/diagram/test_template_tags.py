@@ -23,7 +23,30 @@ REFERENCE = re.compile(
     re.DOTALL,
 )
 """What a tag is, as an expression that tries everything."""
-PIECES = ["{{", "}}", "{%", "%}", "{#", "#}", "{", "}", "%", '"', "'", "\\", "\n", "!", "!--", "--", "~", "-", "a", " ", "raw", "endraw"]
+PIECES = [
+    "{{",
+    "}}",
+    "{%",
+    "%}",
+    "{#",
+    "#}",
+    "{",
+    "}",
+    "%",
+    '"',
+    "'",
+    "\\",
+    "\n",
+    "!",
+    "!--",
+    "--",
+    "~",
+    "-",
+    "a",
+    " ",
+    "raw",
+    "endraw",
+]
 
 
 def _expected(template: str) -> list[tuple[str, int, int, str]]:

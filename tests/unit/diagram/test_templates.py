@@ -260,9 +260,7 @@ def test_objects_print_as_json() -> None:
 
 def test_single_braces() -> None:
     """File names take scalars in single or double braces, in one pass; the rest stays."""
-    path = processor.process_single_brace(
-        "f/{a.b[0].c}/{name}-{{name}}/{a.b[i].c}/{nope}/{table}/{secret}.txt", CONTEXT
-    )
+    path = processor.process_single_brace("f/{a.b[0].c}/{name}-{{name}}/{a.b[i].c}/{nope}/{table}/{secret}.txt", CONTEXT)
     assert path == f"f/1/Ada-Ada/2/{{nope}}/{{table}}/{CONTEXT['secret']}.txt"
 
 

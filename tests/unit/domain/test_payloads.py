@@ -64,9 +64,7 @@ def wrong(value: Any, kind: Any, place: str = "") -> Iterator[str]:
         else:
             for index, item in enumerate(value):
                 yield from wrong(item, parts[0], f"{place}[{index}]")
-    elif not isinstance(value, (int, float) if kind is float else kind) or (
-        isinstance(value, bool) and kind is not bool
-    ):
+    elif not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
         yield f"{place} is not {kind}: {value!r}"
 
 

@@ -144,9 +144,7 @@ def test_a_run_arrives_at_a_collector(collector: Collector):
     assert of_model["gen_ai.usage.output_tokens"] == run.usage.output
     events = {one.node_id: one for one in run.events if one.type == T.NODE_STARTED}
     assert write.start_time_unix_nano == pytest.approx(events[of_model["dipeo.node.id"]].occurred_at * 1e9, abs=1000)
-    assert (
-        root.start_time_unix_nano <= write.start_time_unix_nano <= write.end_time_unix_nano <= root.end_time_unix_nano
-    )
+    assert root.start_time_unix_nano <= write.start_time_unix_nano <= write.end_time_unix_nano <= root.end_time_unix_nano
     assert collector.services == {"dipeo_nb"}
     for private in (b"secret recipe", b"soup", b"two eggs", b"You write"):
         assert private not in collector.bodies

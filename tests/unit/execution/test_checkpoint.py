@@ -168,7 +168,11 @@ def test_any_checkpoint_and_the_events_after_it_are_the_whole_log(case: Shape):
 async def diagram_compared(document: Diagram) -> int:
     store = Keeping()
     async with Runtime(
-        get_settings(), clock=runs.VirtualClock(asyncio.get_running_loop()), store=store, bus=InMemoryEventBus(), http=runs.Web()
+        get_settings(),
+        clock=runs.VirtualClock(asyncio.get_running_loop()),
+        store=store,
+        bus=InMemoryEventBus(),
+        http=runs.Web(),
     ) as runtime:
         prepared = runtime.prepare(document, model=runs.MODEL)
         assert isinstance(prepared.gate, Gate)
@@ -297,7 +301,9 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path, monke
             connection.execute("DELETE FROM events WHERE seq > ?", (last - 3,))
             connection.execute("DELETE FROM event_blobs WHERE seq > ?", (last - 3,))
             connection.execute("DELETE FROM snapshots WHERE seq > ?", (last - 3,))
-            connection.execute("UPDATE runs SET status = 'running', ended_at = NULL, pid = 1, process_start = 'gone', events = ?", (last - 3,))
+            connection.execute(
+                "UPDATE runs SET status = 'running', ended_at = NULL, pid = 1, process_start = 'gone', events = ?", (last - 3,)
+            )
         with Session(tmp_path, llm=scripted("no")) as dp, monkeypatch.context() as patch:
             patch.setattr(SqliteRunStore, "events", events)
             read.clear()

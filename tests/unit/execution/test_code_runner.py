@@ -362,9 +362,7 @@ def test_large_arrays_are_not_recorded(code: Session):
     assert code("return large[0], small[0]") == [2.0, 2.0]
     run_sync(code.runner.cleanup())
     assert code("return small[0]") == 2.0
-    with pytest.raises(
-        CodeError, match="'large', which 'test' set, could not be made again in a new process: array, larger"
-    ):
+    with pytest.raises(CodeError, match="'large', which 'test' set, could not be made again in a new process: array, larger"):
         code("return large[0]")
 
 

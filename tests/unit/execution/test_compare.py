@@ -39,7 +39,11 @@ CHANGES = [
     ('model: "1"', 'model: "2"', 'person Anna: model: "1" → "2"'),
     ("persons:\n", "persons:\n  Bert: {service: echo}\n", "person Bert: added"),
     ("content_type: raw_text", "content_type: object", "arrow Writer → Letter (raw_text): now Writer → Letter (object)"),
-    ("{from: Writer, to: Letter, content_type: raw_text}", "{from: Writer, to: Letter, label: said}", "now Writer → Letter ('said'"),
+    (
+        "{from: Writer, to: Letter, content_type: raw_text}",
+        "{from: Writer, to: Letter, label: said}",
+        "now Writer → Letter ('said'",
+    ),
     ("connections:\n", "connections:\n- {from: Start, to: Letter}\n", "arrow Start → Letter (raw_text): added"),
     ("- {from: Writer, to: Letter, content_type: raw_text}\n", "", "arrow Writer → Letter (raw_text): removed"),
     ("About {{topic}}.", "On {{topic}}.", "Writer: edited"),
@@ -99,7 +103,14 @@ def test_the_exit_code_says_whether_something_differs(session: Session, tmp_path
 
 @pytest.mark.parametrize(
     ("cost", "tokens", "expected"),
-    [(None, 0, "unknown cost"), (None, 5, "unknown cost"), (0.0, 0, "nothing"), (0.0, 5, "no cost"), (0.5, 0, "$0.5000"), (0.5, 5, "$0.5000")],
+    [
+        (None, 0, "unknown cost"),
+        (None, 5, "unknown cost"),
+        (0.0, 0, "nothing"),
+        (0.0, 5, "no cost"),
+        (0.5, 0, "$0.5000"),
+        (0.5, 5, "$0.5000"),
+    ],
 )
 def test_an_unknown_cost_is_never_nothing(cost: float | None, tokens: int, expected: str):
     """Also where the provider reported no tokens at all."""

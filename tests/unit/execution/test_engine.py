@@ -221,9 +221,7 @@ def test_code_variables_survive_and_are_recorded(bench: Bench):
     assert state.error is None
     assert counts(state)["add"] == 5
     recorded = [
-        e.payload["meta"]["variables"]["a"]
-        for e in bench.events()
-        if e.payload.get("label") == "add" and "meta" in e.payload
+        e.payload["meta"]["variables"]["a"] for e in bench.events() if e.payload.get("label") == "add" and "meta" in e.payload
     ]
     assert recorded == [2, 3, 4, 5, 6]
     assert state.outputs == {"end": "Iteration 5"}
@@ -423,9 +421,7 @@ def test_default_answer_when_nobody_answers_in_time(bench: Bench):
 
 def test_wrong_kind_of_answer(bench: Bench):
     """An answer that does not fit validation_type is refused."""
-    state = bench.run(
-        QUESTION.replace("timeout: 5", "validation_type: integer"), interaction=ScriptedPrompter({"ask": "x"})
-    )
+    state = bench.run(QUESTION.replace("timeout: 5", "validation_type: integer"), interaction=ScriptedPrompter({"ask": "x"}))
     assert state.error is not None
     assert "integer" in state.error["message"]
 

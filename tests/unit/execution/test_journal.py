@@ -126,7 +126,12 @@ class Failing(InMemoryRunStore):
         await super().append(events)
 
 
-ERRORS = [RuntimeError("lost"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no"), OSError(5, "I/O"), StorageError("no", cause="failed")]
+ERRORS = [
+    RuntimeError("lost"),
+    UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no"),
+    OSError(5, "I/O"),
+    StorageError("no", cause="failed"),
+]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
@@ -167,7 +172,9 @@ def test_a_bus_that_fails_does_not_fail_the_run():
 
 @pytest.mark.parametrize("how", ["stop", "timeout"])
 @pytest.mark.parametrize("room", [1, 2, 4, 100])
-def test_a_subscriber_that_takes_no_events_does_not_keep_a_run_from_ending(room: int, how: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_subscriber_that_takes_no_events_does_not_keep_a_run_from_ending(
+    room: int, how: str, monkeypatch: pytest.MonkeyPatch
+):
     """A subscriber that holds publishers up holds them at the start, in the middle or at the end of a run, until the run is stopped
     or meets its time limit; its record is whole."""
     monkeypatch.setattr(journal, "HURRIED_S", 0.02)
@@ -203,7 +210,10 @@ def test_a_run_that_failed_with_its_store_goes_on(tmp_path: Path, monkeypatch: p
     """Resumed, it completes; what was recorded does not run again."""
     diagram = {
         "version": "light",
-        "nodes": [{"label": x, "type": t} for x, t in (("S", "start"), ("A", "journal_give"), ("B", "journal_give"), ("E", "endpoint"))],
+        "nodes": [
+            {"label": x, "type": t}
+            for x, t in (("S", "start"), ("A", "journal_give"), ("B", "journal_give"), ("E", "endpoint"))
+        ],
         "connections": [{"from": a, "to": b} for a, b in ("SA", "AB", "BE")],
     }
     append, count = SqliteRunStore.append, 0
@@ -351,7 +361,10 @@ def plan_of_talkers(width: int) -> Any:
     nodes: dict[str, NodeSpec] = {"s": StartNode()}
     arrows: list[str] = []
     for i in range(width):
-        nodes |= {f"a{i}": Chat(timeout=0.02 if i == 0 else None, on_error="continue"), f"c{i}": ConditionNode(expression="False")}
+        nodes |= {
+            f"a{i}": Chat(timeout=0.02 if i == 0 else None, on_error="continue"),
+            f"c{i}": ConditionNode(expression="False"),
+        }
         arrows += [f"s -> a{i}", f"a{i} -> c{i}", f"c{i}[condfalse] -> a{i}"]
     # Somebody who is asked and often answers late.
     nodes |= {"q": UserResponseNode(prompt="?", timeout=0.004, default="late"), "cq": ConditionNode(expression="False")}
@@ -383,7 +396,10 @@ async def stopped(make: Callable[[], RunStore], runs: int, seed: int, pause: flo
             how = rng.choice(("stop", "timeout", "cancel"))
             at = rng.random() * pause
             execution = runtime.execution(
-                Prepared.own(plan, runtime.services), max_iterations=10**6, timeout=at if how == "timeout" else 60.0, interaction=Sometimes(rng)
+                Prepared.own(plan, runtime.services),
+                max_iterations=10**6,
+                timeout=at if how == "timeout" else 60.0,
+                interaction=Sometimes(rng),
             )
             task = asyncio.ensure_future(execution.run())
             await asyncio.sleep(at)

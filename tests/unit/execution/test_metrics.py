@@ -119,9 +119,7 @@ def test_models():
     log = Log("Write", "Judge").start(0, "Write")
     log.add(0.4, T.NODE_OUTPUT, "write", kind="text", text="a").add(0.8, T.NODE_OUTPUT, "write", kind="text", text="b")
     log.add(0.9, T.NODE_OUTPUT, "write", kind="usage", data={"usage": {"input": 999}, "cost_usd": 9.0})
-    log.done(
-        1, "Write", usage={"input": 10, "cache_read": 90, "output": 5}, cost_usd=0.003, calls=2, model="m1", retries=2
-    )
+    log.done(1, "Write", usage={"input": 10, "cache_read": 90, "output": 5}, cost_usd=0.003, calls=2, model="m1", retries=2)
     log.start(1, "Judge", ("write", 1)).done(2, "Judge", usage={"input": 10, "output": 1}, cost_usd=0.001, model="m2")
     m = log.end(2)
     assert (m.usage.input, m.usage.cache_read, m.usage.output) == (20, 90, 6)
@@ -235,9 +233,7 @@ def test_a_real_run():
         assert m.usage == state.usage
         assert m.cost_usd == state.cost_usd
         assert m.duration_s == pytest.approx(state.duration_s)
-        assert {node.label: node.runs for node in m.nodes} == {
-            state.label(i): n.runs for i, n in state.nodes.items() if n.runs
-        }
+        assert {node.label: node.runs for node in m.nodes} == {state.label(i): n.runs for i, n in state.nodes.items() if n.runs}
         assert m.calls == 3
         assert [one.label for one in m.critical_path] == ["Start", "Code", "End"]
         assert m.bottlenecks[0].label == "Code"

@@ -34,12 +34,8 @@ def test_there_and_back(old: list[str], new: list[str], old_end: bool, new_end: 
     assert applied(after, diff, reverse=True).text == before
 
 
-@pytest.mark.parametrize(
-    ("option", "form"), [("-u", "unified"), ("-c", "context"), ("-e", "ed"), ("--normal", "normal")]
-)
-@pytest.mark.parametrize(
-    ("old", "new"), [(OLD, NEW), (NEW, OLD), (OLD, ""), ("", OLD), (OLD, "first\n" + OLD + "last\n")]
-)
+@pytest.mark.parametrize(("option", "form"), [("-u", "unified"), ("-c", "context"), ("-e", "ed"), ("--normal", "normal")])
+@pytest.mark.parametrize(("old", "new"), [(OLD, NEW), (NEW, OLD), (OLD, ""), ("", OLD), (OLD, "first\n" + OLD + "last\n")])
 def test_what_diff_writes(tmp_path: Path, option: str, form: str, old: str, new: str):
     """Unified, context, ed and normal."""
     if shutil.which("diff") is None:
@@ -56,8 +52,7 @@ def test_what_diff_writes(tmp_path: Path, option: str, form: str, old: str, new:
 def test_git(tmp_path: Path):
     """What git diff writes, several files in one diff."""
     diff = "".join(
-        f"diff --git a/{n} b/{n}\nindex 83db48f..bf269f4 100644\n" + unified(OLD, NEW).replace("/x", f"/{n}")
-        for n in "pq"
+        f"diff --git a/{n} b/{n}\nindex 83db48f..bf269f4 100644\n" + unified(OLD, NEW).replace("/x", f"/{n}") for n in "pq"
     )
     patches = parse(diff, form="git")
     assert [p.path.removeprefix("b/") for p in patches] == ["p", "q"]

@@ -154,9 +154,7 @@ def test_from_any_event_at_any_time(
 
     async def go() -> list[list[int]]:
         async with stage(queue_size=queue, idle_s=0.005) as s:
-            tasks = [
-                asyncio.ensure_future(follow(s, begin, min(after, total - 1), slow)) for begin, after, slow in followers
-            ]
+            tasks = [asyncio.ensure_future(follow(s, begin, min(after, total - 1), slow)) for begin, after, slow in followers]
             for n, (count, heard) in enumerate(told):
                 await s.tell(count, last=n == len(told) - 1, heard=heard)
                 for _ in range(chance.randint(0, 3)):

@@ -109,9 +109,7 @@ def test_debate(seed: int | None, flip: bool):
 
 def test_loop_headed_by_a_condition():
     """A while-loop: the condition is entered from outside and from the body."""
-    plan = plan_of(
-        {"S": START, "C": COND, "B": WORK, "E": END}, ["S -> C", "C[condtrue] -> B", "B -> C", "C[condfalse] -> E"]
-    )
+    plan = plan_of({"S": START, "C": COND, "B": WORK, "E": END}, ["S -> C", "C[condtrue] -> B", "B -> C", "C[condfalse] -> E"])
     played = play(plan, lambda n, d: "condtrue" if d["C"] <= 3 else "condfalse")
     assert (played.count("C"), played.count("B"), played.count("E")) == (4, 3, 1)
 
@@ -212,9 +210,7 @@ def test_limits_of_different_size_let_the_condition_decide():
 
 def test_endless_loop_is_reported():
     """A loop whose condition never ends it is exhausted, not endless."""
-    plan = plan_of(
-        {"S": START, "A": WORK, "C": COND, "E": END}, ["S -> A", "A -> C", "C[condfalse] -> A", "C[condtrue] -> E"]
-    )
+    plan = plan_of({"S": START, "A": WORK, "C": COND, "E": END}, ["S -> A", "A -> C", "C[condfalse] -> A", "C[condtrue] -> E"])
     played = play(plan, lambda n, d: "condfalse", limit=50)
     assert isinstance(played.end, schedule.Exhausted)
     assert played.end.visits == 50
@@ -368,9 +364,7 @@ def anything(draw: st.DrawFn):
         source, target = draw(st.integers(0, count - 1)), draw(st.integers(0, count - 1))
         if target == 0 or nodes[f"n{source}"] is END:
             continue
-        out = (
-            f"[{draw(st.sampled_from(['condtrue', 'condfalse']))}]" if nodes[f"n{source}"] in (COND, SKIPPABLE) else ""
-        )
+        out = f"[{draw(st.sampled_from(['condtrue', 'condfalse']))}]" if nodes[f"n{source}"] in (COND, SKIPPABLE) else ""
         into = "[first]" if nodes[f"n{target}"].META.type == "person_job" and draw(st.booleans()) else ""
         arrows.append(f"n{source}{out} -> n{target}{into}")
     return nodes, arrows

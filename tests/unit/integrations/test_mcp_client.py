@@ -31,7 +31,12 @@ from dipeo_nb.testing import scripted
 from tests.support.tool_calls import Calls, service
 
 ROOT = Path(__file__).parents[3]
-STDIO = {"command": sys.executable, "args": ["-m", "tests.support.mcp_tools"], "cwd": str(ROOT), "env": {"GIVEN": "${MCP_GIVEN:-nothing}"}}
+STDIO = {
+    "command": sys.executable,
+    "args": ["-m", "tests.support.mcp_tools"],
+    "cwd": str(ROOT),
+    "env": {"GIVEN": "${MCP_GIVEN:-nothing}"},
+}
 
 
 def configured(base: Path, **servers: Any) -> None:
@@ -47,8 +52,16 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dp.Sess
 
 
 def node(**props: Any) -> dict[str, Any]:
-    nodes = [{"label": "S", "type": "start"}, {"label": "Call", "type": "integrated_api", "props": props}, {"label": "E", "type": "endpoint"}]
-    return {"version": "light", "nodes": nodes, "connections": [{"from": "S", "to": "Call"}, {"from": "Call", "to": "E", "content_type": "object"}]}
+    nodes = [
+        {"label": "S", "type": "start"},
+        {"label": "Call", "type": "integrated_api", "props": props},
+        {"label": "E", "type": "endpoint"},
+    ]
+    return {
+        "version": "light",
+        "nodes": nodes,
+        "connections": [{"from": "S", "to": "Call"}, {"from": "Call", "to": "E", "content_type": "object"}],
+    }
 
 
 def test_tools_of_a_program(session: dp.Session):
@@ -88,7 +101,9 @@ def test_tools_over_http(tmp_path: Path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "tests.support.mcp_tools", str(port)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.mcp_tools", str(port)], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(600):
             with socket.socket() as probe:
@@ -123,7 +138,9 @@ def test_a_server_of_an_untrusted_folder_is_not_started(tmp_path: Path, monkeypa
 
 
 def test_a_program_that_is_no_server(tmp_path: Path):
-    configured(tmp_path, nothing={"command": sys.executable, "args": ["-c", "print('hello')"]}, gone={"command": "/no/such/program"})
+    configured(
+        tmp_path, nothing={"command": sys.executable, "args": ["-c", "print('hello')"]}, gone={"command": "/no/such/program"}
+    )
     with dp.Session(tmp_path, llm=scripted()) as session:
         for name in ("mcp_nothing", "mcp_gone"):
             with pytest.raises(ProviderUnavailableError, match="cannot be used"):
@@ -180,7 +197,12 @@ def person(tools: Any) -> dict[str, Any]:
 def test_a_person_uses_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What the model calls is carried out; a tool that destroys something asks before, and a tool may ask itself."""
     configured(tmp_path, Tools=STDIO)
-    turns = [("mcp_tools_add", {"a": 1, "b": 2}), ("mcp_tools_erase", {"path": "/x"}), ("mcp_tools_erase", {"path": "/y"}), ("mcp_tools_greet", {})]
+    turns = [
+        ("mcp_tools_add", {"a": 1, "b": 2}),
+        ("mcp_tools_erase", {"path": "/x"}),
+        ("mcp_tools_erase", {"path": "/y"}),
+        ("mcp_tools_greet", {}),
+    ]
     model = Calls(*([ToolCall(f"c{n}", name, given)] for n, (name, given) in enumerate(turns)), "done")
     with dp.Session(tmp_path, llm=service(model, monkeypatch)) as session:
         run = session.start(person(["mcp_tools"]), view=False)

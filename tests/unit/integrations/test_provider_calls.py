@@ -69,7 +69,7 @@ def call(one: Any, operation: str, call: Call | None = None, **parameters: Any) 
 
 def test_what_is_sent(tmp_path: Path):
     """Values keep their types, what is not given is left out, and nothing in a value is a template."""
-    hostile = "q\"uote\nline {{ stamp }} {% raw %} \\ 😀 </script>"
+    hostile = 'q"uote\nline {{ stamp }} {% raw %} \\ 😀 </script>'
     with serving(lambda asked: Reply({"ok": 1})) as server:
         one = demo(server, tmp_path)
         assert call(one, "read", q=hostile, n=3) == {"ok": 1}
@@ -286,17 +286,31 @@ def test_a_token_is_issued_once_for_ten_calls_and_again_when_it_is_refused(tmp_p
         if asked.path == "/token":
             issued.append(asked.form)
             return Reply({"access_token": f"token-number-{len(issued)}", "expires_in": 3600})
-        return Reply({}, 401) if asked.headers["authorization"] == "Bearer token-number-1" and len(server.asked) > 12 else Reply({"n": 1})
+        return (
+            Reply({}, 401)
+            if asked.headers["authorization"] == "Bearer token-number-1" and len(server.asked) > 12
+            else Reply({"n": 1})
+        )
 
     with serving(respond) as server:
-        one = demo(server, tmp_path, f"{{kind: client_credentials, token_url: '{server.url}/token', scopes: [a, b]}}", keys=Keys(demo="me:my-secret-123"))
+        one = demo(
+            server,
+            tmp_path,
+            f"{{kind: client_credentials, token_url: '{server.url}/token', scopes: [a, b]}}",
+            keys=Keys(demo="me:my-secret-123"),
+        )
 
         async def ten() -> None:
             await asyncio.gather(*(one.execute("read", Call({})) for _ in range(10)))
 
         run(ten())
         assert len(issued) == 1
-        assert issued[0] == {"grant_type": "client_credentials", "client_id": "me", "client_secret": "my-secret-123", "scope": "a b"}
+        assert issued[0] == {
+            "grant_type": "client_credentials",
+            "client_id": "me",
+            "client_secret": "my-secret-123",
+            "scope": "a b",
+        }
         for _ in range(3):
             call(one, "read")
         assert len(issued) == 2

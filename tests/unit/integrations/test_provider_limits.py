@@ -135,7 +135,9 @@ def lists(asked: Asked) -> Reply:
             return Reply({"items": ROWS[at : at + int(get["per_page"])]})
         case "link":
             at = int(get.get("from", 0))
-            more = {"link": f'<http://{asked.headers["host"]}/link?per_page=100&from={at + 100}>; rel="next", <http://x/>; rel="last"'}
+            more = {
+                "link": f'<http://{asked.headers["host"]}/link?per_page=100&from={at + 100}>; rel="next", <http://x/>; rel="last"'
+            }
             return Reply(ROWS[at : at + 100], 200, more if at + 100 < 250 else {})
         case "elsewhere":
             return Reply([1], 200, {"link": '<https://evil.example/steal>; rel="next"'})

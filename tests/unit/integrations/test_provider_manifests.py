@@ -103,7 +103,19 @@ def test_json_is_read_as_well():
     assert read_manifest(json.dumps(manifest)).operations["x"].effective == "read"
 
 
-HOSTILE = ["plain", 'quo"te', "back\\slash", "line\nbreak", "tab\t", "emoji 😀", "{{ x }}", "{% if %}", "</script>", "\u2028", ""]
+HOSTILE = [
+    "plain",
+    'quo"te',
+    "back\\slash",
+    "line\nbreak",
+    "tab\t",
+    "emoji 😀",
+    "{{ x }}",
+    "{% if %}",
+    "</script>",
+    "\u2028",
+    "",
+]
 
 
 @pytest.mark.parametrize("value", [*HOSTILE, 5, 2.5, True, None, [1, "a"], {"a": [1]}])
@@ -118,13 +130,21 @@ def test_a_value_stays_the_same_value(value: Any):
 
 
 def test_what_is_not_given_is_left_out():
-    tree = {"a": "{{ a }}", "b": {"c": "{{ b.c }}"}, "d": ["{{ d }}", 1], "e": "{{ {'x': a} if a }}", "f": "{{ f | default(7) }}"}
+    tree = {
+        "a": "{{ a }}",
+        "b": {"c": "{{ b.c }}"},
+        "d": ["{{ d }}", 1],
+        "e": "{{ {'x': a} if a }}",
+        "f": "{{ f | default(7) }}",
+    }
     assert rendered(tree, {}) == {"b": {}, "d": [1], "f": 7}
     with pytest.raises(TemplateError, match="Give that parameter"):
         rendered("<{{ a }}>", {})
 
 
-@pytest.mark.parametrize("template", ["{{ a.__class__ }}", "{{ ''.__class__.__mro__ }}", "{{ a.append(1) }}", "{{ range(10**9) | list }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ a.__class__ }}", "{{ ''.__class__.__mro__ }}", "{{ a.append(1) }}", "{{ range(10**9) | list }}"]
+)
 def test_templates_only_read(template: str):
     with pytest.raises(TemplateError):
         rendered(template, {"a": [1]})

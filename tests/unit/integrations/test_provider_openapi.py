@@ -14,7 +14,16 @@ from dipeo_nb.integrations.registry import Registry
 from dipeo_nb.testing import scripted
 from tests.support.provider_server import Asked, Keys, Reply, serving
 
-PET = {"type": "object", "required": ["name"], "properties": {"id": {"type": "integer"}, "name": {"type": "string"}, "tag": {"type": "string", "nullable": True}, "parent": {"$ref": "#/components/schemas/Pet"}}}
+PET = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "id": {"type": "integer"},
+        "name": {"type": "string"},
+        "tag": {"type": "string", "nullable": True},
+        "parent": {"$ref": "#/components/schemas/Pet"},
+    },
+}
 STORE: dict[str, Any] = {
     "openapi": "3.0.3",
     "info": {"title": "Pet store", "version": "1.0"},
@@ -67,9 +76,19 @@ def test_the_pet_store(tmp_path: Path):
     (tmp_path / "petstore.json").write_text(json.dumps(STORE))
     with serving(store) as server, dp.Session(tmp_path, llm=scripted(), keys=Keys(petstore="store-key-1234567")) as session:
         pets = session.provider("petstore.json", server=server.url)
-        assert [row["operation"] for row in pets.operations()] == ["list_pets", "create_pet", "show_pet_by_id", "delete_pets_pet_id", "set_photo"]
+        assert [row["operation"] for row in pets.operations()] == [
+            "list_pets",
+            "create_pet",
+            "show_pet_by_id",
+            "delete_pets_pet_id",
+            "set_photo",
+        ]
         assert len(pets.list_pets(limit=2, tags=["a", "b"], in_="x", x_trace="t")) == 2
-        assert pets.create_pet(name='Ada "😀"', parent={"anything": [1]}, tag=None) == {"id": 7, "name": 'Ada "😀"', "parent": {"anything": [1]}}
+        assert pets.create_pet(name='Ada "😀"', parent={"anything": [1]}, tag=None) == {
+            "id": 7,
+            "name": 'Ada "😀"',
+            "parent": {"anything": [1]},
+        }
         assert pets.show_pet_by_id(pet_id=7) == {"id": 7}
         assert pets.delete_pets_pet_id(pet_id=7) is None
         assert pets.set_photo(pet_id=7, body="bytes") == "stored"
@@ -111,8 +130,17 @@ AUTHS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"type": "http", "scheme": "Basic"}, {"kind": "basic"}),
     ({"type": "apiKey", "in": "query", "name": "k"}, {"kind": "query", "name": "k"}),
     ({"type": "apiKey", "in": "cookie", "name": "k"}, {"kind": "none"}),
-    ({"type": "oauth2", "flows": {"clientCredentials": {"tokenUrl": "https://a/t", "scopes": {"r": ""}}}}, {"kind": "client_credentials", "token_url": "https://a/t"}),
-    ({"type": "oauth2", "flows": {"authorizationCode": {"tokenUrl": "https://a/t", "authorizationUrl": "https://a/a", "scopes": {}}}}, {"kind": "oauth2_code"}),
+    (
+        {"type": "oauth2", "flows": {"clientCredentials": {"tokenUrl": "https://a/t", "scopes": {"r": ""}}}},
+        {"kind": "client_credentials", "token_url": "https://a/t"},
+    ),
+    (
+        {
+            "type": "oauth2",
+            "flows": {"authorizationCode": {"tokenUrl": "https://a/t", "authorizationUrl": "https://a/a", "scopes": {}}},
+        },
+        {"kind": "oauth2_code"},
+    ),
     ({"type": "openIdConnect", "openIdConnectUrl": "https://a"}, {"kind": "bearer"}),
 ]
 

@@ -37,7 +37,9 @@ def said(asked: Asked) -> tuple[str, dict[str, Any]]:
     return asked.path, {name: str(value) for name, value in {**query, **body}.items()}
 
 
-def both(server: WebServer, theirs: Any, ours: Any) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, dict[str, Any]]]]:
+def both(
+    server: WebServer, theirs: Any, ours: Any
+) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, dict[str, Any]]]]:
     """The requests of either."""
     server.asked.clear()
     theirs()
@@ -58,10 +60,14 @@ def test_slack_sdk_sends_the_same(session: dp.Session):
         second[0][1].pop("metadata")  # the mark by which ours are found again
         assert first == second == [("/chat.postMessage", {"channel": "C1", "text": TEXT})]
         first, second = both(
-            server, lambda: sdk.conversations_list(limit=200, types="public_channel", exclude_archived=True), lambda: slack.list_channels()
+            server,
+            lambda: sdk.conversations_list(limit=200, types="public_channel", exclude_archived=True),
+            lambda: slack.list_channels(),
         )
         assert [path for path, _ in first] == [path for path, _ in second] == ["/conversations.list"]
-        assert {n: v.lower().replace("1", "true") if n == "exclude_archived" else v for n, v in first[0][1].items()} == second[0][1]
+        assert {n: v.lower().replace("1", "true") if n == "exclude_archived" else v for n, v in first[0][1].items()} == second[
+            0
+        ][1]
         with pytest.raises(SlackApiError, match="channel_not_found"):
             sdk.chat_postMessage(channel="nowhere", text="x")
         first, second = both(
@@ -84,7 +90,9 @@ def test_notion_client_sends_the_same(session: dp.Session):
 
             def theirs() -> None:
                 source = sdk.databases.retrieve("db1")["data_sources"][0]["id"]
-                rows = list(notion_client.helpers.iterate_paginated_api(sdk.data_sources.query, data_source_id=source, page_size=100))
+                rows = list(
+                    notion_client.helpers.iterate_paginated_api(sdk.data_sources.query, data_source_id=source, page_size=100)
+                )
                 assert len(rows) == 250
 
             first, second = both(server, theirs, lambda: notion.query_database(database_id="db1"))

@@ -52,8 +52,16 @@ def at(session: dp.Session, name: str, server: WebServer) -> Any:
 
 
 def diagram(**props: Any) -> dict[str, Any]:
-    nodes = [{"label": "S", "type": "start"}, {"label": "Call", "type": "integrated_api", "props": props}, {"label": "E", "type": "endpoint"}]
-    return {"version": "light", "nodes": nodes, "connections": [{"from": "S", "to": "Call"}, {"from": "Call", "to": "E", "content_type": "object"}]}
+    nodes = [
+        {"label": "S", "type": "start"},
+        {"label": "Call", "type": "integrated_api", "props": props},
+        {"label": "E", "type": "endpoint"},
+    ]
+    return {
+        "version": "light",
+        "nodes": nodes,
+        "connections": [{"from": "S", "to": "Call"}, {"from": "Call", "to": "E", "content_type": "object"}],
+    }
 
 
 # Services.
@@ -95,8 +103,15 @@ def test_notion(session: dp.Session):
         with pytest.raises(ProviderRejectedError, match="2 data sources: Rows, Other"):
             notion.query_database(database_id="db2")
         assert len(notion.query_database(database_id="db2", data_source="Rows", limit=1)) == 1
-        assert notion.create_page(page_id="p1", title=NASTY, markdown="# x")["properties"]["title"][0]["text"]["content"] == NASTY
-        assert len(notion.append_blocks(block_id="p1", text="\n\n".join(f"{n} {NASTY}" for n in range(230)).replace("\n{{", " {{"))) == 230
+        assert (
+            notion.create_page(page_id="p1", title=NASTY, markdown="# x")["properties"]["title"][0]["text"]["content"] == NASTY
+        )
+        assert (
+            len(
+                notion.append_blocks(block_id="p1", text="\n\n".join(f"{n} {NASTY}" for n in range(230)).replace("\n{{", " {{"))
+            )
+            == 230
+        )
         assert notion.read_page(page_id="https://www.notion.so/My-page-0123456789abcdef0123456789abcdef").startswith("# Title")
         with pytest.raises(ProviderNotFoundError, match="Share the page with the integration"):
             notion.get_page(page_id="nothing")
@@ -162,7 +177,9 @@ def test_mistakes_are_found_before_a_run(session: dp.Session, props: dict[str, A
 def test_what_arrives_and_is_no_parameter_does_not_matter(session: dp.Session):
     fake = FakeSlack()
     wanted = diagram(provider="slack", operation="send_message", config={"text": "{{ name }}"})
-    wanted["nodes"].insert(1, {"label": "Code", "type": "code_job", "props": {"code": "return {'channel': 'C1', 'more': 1, 'name': 'Ada'}"}})
+    wanted["nodes"].insert(
+        1, {"label": "Code", "type": "code_job", "props": {"code": "return {'channel': 'C1', 'more': 1, 'name': 'Ada'}"}}
+    )
     wanted["connections"][0] = {"from": "S", "to": "Code"}
     wanted["connections"].append({"from": "Code", "to": "Call", "content_type": "object"})
     with serving(fake) as server:
@@ -188,7 +205,9 @@ def test_a_killed_process_sends_one_message(tmp_path: Path):
     fake = FakeSlack()
     fake.hold = threading.Event()
     with serving(fake) as server:
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), server.url], env={**os.environ, "DIPEO_BASE_DIR": str(tmp_path)})
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path), server.url], env={**os.environ, "DIPEO_BASE_DIR": str(tmp_path)}
+        )
         assert fake.kept.wait(60)
         process.kill()
         process.wait()
@@ -257,7 +276,12 @@ def test_a_provider_of_ones_own_beside_the_others(session: dp.Session, tmp_path:
     """A class, and the file of a manifest; both for nodes, too."""
     jira = session.provider(JiraProvider())
     assert jira.create_issue(project="DP", summary="x") == {"key": "DP-1", "summary": "x"}
-    assert session.run(diagram(provider="jira", operation="create_issue", config={"project": "P", "summary": "s"}), view=False).outputs["E"]["key"] == "P-1"
+    assert (
+        session.run(
+            diagram(provider="jira", operation="create_issue", config={"project": "P", "summary": "s"}), view=False
+        ).outputs["E"]["key"]
+        == "P-1"
+    )
     (tmp_path / "rooms.yaml").write_text("name: rooms\nbase_url: 'http://localhost:1'\noperations: {list: {path: /rooms}}\n")
     assert session.provider("rooms.yaml").list.preview()["url"] == "http://localhost:1/rooms"
     assert "rooms" in [row["provider"] for row in session.providers()]
@@ -268,7 +292,9 @@ def test_manifests_of_an_untrusted_folder(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("DIPEO_TRUST", str(tmp_path / "elsewhere"))
     config.reset_settings()
     (tmp_path / "integrations").mkdir()
-    (tmp_path / "integrations" / "rooms.yaml").write_text("name: rooms\nbase_url: 'http://localhost:1'\noperations: {list: {path: /rooms}}\n")
+    (tmp_path / "integrations" / "rooms.yaml").write_text(
+        "name: rooms\nbase_url: 'http://localhost:1'\noperations: {list: {path: /rooms}}\n"
+    )
     with dp.Session(tmp_path, llm=scripted()) as session:
         with pytest.raises(TrustError, match="dipeo-nb trust"):
             session.provider("rooms")
@@ -287,7 +313,12 @@ def test_recordings_cover_providers(session: dp.Session, tmp_path: Path):
             sent = slack.send_message(channel="C1", text="hi")
     with dp.recording(tmp_path / "rec", mode="replay") as recordings:
         assert slack.send_message(channel="C1", text="hi") == sent
-        assert session.run(diagram(provider="slack", operation="send_message", config={"channel": "C1", "text": "hi"}), view=False).outputs["E"] == sent
+        assert (
+            session.run(
+                diagram(provider="slack", operation="send_message", config={"channel": "C1", "text": "hi"}), view=False
+            ).outputs["E"]
+            == sent
+        )
         with pytest.raises(RecordingNotFoundError, match=r"slack\.send_message is not recorded"):
             slack.send_message(channel="C1", text="other")
     assert recordings.replayed == 2
@@ -302,7 +333,16 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     fake = FakeSlack()
     with serving(fake) as server:
         there = ["--base-dir", str(tmp_path)]
-        send = ["providers", "call", "slack.send_message", "channel=C1", f"text={NASTY}", "--set", f"base_url={server.url}", *there]
+        send = [
+            "providers",
+            "call",
+            "slack.send_message",
+            "channel=C1",
+            f"text={NASTY}",
+            "--set",
+            f"base_url={server.url}",
+            *there,
+        ]
         assert main([*send, "--dry-run"]) == 0
         shown = json.loads(capsys.readouterr().out)
         assert shown["body"]["text"] == NASTY
@@ -310,7 +350,9 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         assert server.asked == []
         assert main(send) == 0
         assert json.loads(capsys.readouterr().out)["ok"] is True
-        assert main(["providers", "call", "slack.list_channels", "--limit", "3", "--set", f"base_url={server.url}", *there]) == 0
+        assert (
+            main(["providers", "call", "slack.list_channels", "--limit", "3", "--set", f"base_url={server.url}", *there]) == 0
+        )
         assert len(json.loads(capsys.readouterr().out)) == 3
     assert main(["providers", "--json", *there]) == 0
     assert "slack" in [row["provider"] for row in json.loads(capsys.readouterr().out)["providers"]]

@@ -196,7 +196,9 @@ def test_what_was_left_out_is_a_warning_of_the_answer():
         job = here.do(lambda s: s.submit_batch(here.requests(2, model="claude-opus-4-8", temperature=0.5)))
         job = here.do(lambda s: s.wait_for_batch(job, interval=0.01))
         answers = here.do(lambda s: s.collect_batch(job.id))
-    assert [a.warnings for a in answers if isinstance(a, LLMResponse)] == [("claude-opus-4-8 takes no temperature; 0.5 is left out.",)] * 2
+    assert [a.warnings for a in answers if isinstance(a, LLMResponse)] == [
+        ("claude-opus-4-8 takes no temperature; 0.5 is left out.",)
+    ] * 2
 
 
 class Altered(Call):

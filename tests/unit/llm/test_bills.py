@@ -102,9 +102,7 @@ def test_bills_are_those_worked_out_by_hand(service: str, monkeypatch: pytest.Mo
     wrong: list[str] = []
     for bill, (usage, model) in zip(bills, usages, strict=True):
         tokens = usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning
-        cost = cost_usd(
-            service, model, usage, base_url=bill.base_url, batch=bill.batch, requested=bill.model, at=AT
-        )
+        cost = cost_usd(service, model, usage, base_url=bill.base_url, batch=bill.batch, requested=bill.model, at=AT)
         if tokens != bill.tokens:
             wrong.append(f"{bill.name}: tokens {tokens}, right {bill.tokens}")
         if cost != (None if bill.usd is None else pytest.approx(bill.usd, rel=1e-9, abs=1e-15)):
@@ -136,9 +134,7 @@ def test_one_answer_of_several_requests_has_the_bills_of_all():
         return wire_anthropic.streams(first, *wire_anthropic.text("Hi."), {**last, "usage": searched}, stop)
 
     with ScriptedServer(part("pause_turn"), part("end_turn")) as server:
-        ((found, model),) = run(
-            _usages(server, UnifiedAnthropicClient, [Bill("paused", "claude-haiku-5-5", {}, (), None)])
-        )
+        ((found, model),) = run(_usages(server, UnifiedAnthropicClient, [Bill("paused", "claude-haiku-5-5", {}, (), None)]))
     assert (found.input, found.output) == (120_000, 2000)
     once = (60_000 * 0.1 + 1000 * 0.5) / 1_000_000 + 2 * 10 / 1000
     assert cost_usd("anthropic", model, found, at=AT) == pytest.approx(2 * once)
@@ -258,7 +254,9 @@ def test_prices_of_tools_are_asked_for_before_the_call():
 
 # Properties of any record.
 
-_COUNTS = st.one_of(st.integers(-10, 10**9), st.none(), st.booleans(), st.floats(), st.text(max_size=5), st.lists(st.integers()))
+_COUNTS = st.one_of(
+    st.integers(-10, 10**9), st.none(), st.booleans(), st.floats(), st.text(max_size=5), st.lists(st.integers())
+)
 _AMOUNTS = st.integers(0, 10**7)
 _NAMES = {
     "openai": ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "cost"),
@@ -317,7 +315,9 @@ def test_more_costs_more(service: str, data: st.DataObject):
         counts[whole] += sum(counts[part] for part in parts)
     if (thoughts := {"openai": "reasoning_tokens", "anthropic": "thinking_tokens"}.get(service)) is not None:
         counts["output_tokens"] += counts[thoughts]  # they are within; a record in which they are not contradicts itself
-    more = counts | {(name := data.draw(st.sampled_from([n for n in names if n not in parts]))): counts[name] + data.draw(_AMOUNTS)}
+    more = counts | {
+        (name := data.draw(st.sampled_from([n for n in names if n not in parts]))): counts[name] + data.draw(_AMOUNTS)
+    }
     before, after = (cost_usd(service, MODELS[service], _record(service, c), at=AT) for c in (counts, more))
     assert before is None or after is None or after >= before * (1 - 1e-12)
 
@@ -341,6 +341,7 @@ def test_what_is_said_many_times_counts_once(steps: list[dict[str, Any]], last: 
 
 def test_a_price_that_changes_on_a_day():
     """The day of the call counts, for batches as well."""
+
     def price(usd: str) -> types.ModelPrice:
         return types.ModelPrice(input_mtok=Decimal(usd), output_mtok=Decimal(usd))
 

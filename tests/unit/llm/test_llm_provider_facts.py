@@ -35,7 +35,7 @@ from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.security.environment import EnvironmentAPIKeyService, service_of
 from tests.support.source_tree import FILES, PACKAGE
 
-CLASS = '''
+CLASS = """
 from dipeo_nb.llm.providers.echo import EchoClient
 
 
@@ -52,7 +52,7 @@ class ParrotClient(EchoClient):
     @classmethod
     def why_unavailable(cls, settings):
         return "feed the parrot"
-'''
+"""
 KEY = "prt-0123456789abcdefghij"
 OTHER = "prt-9876543210zyxwvutsrq"
 """A key that nobody has had in his hands."""
@@ -105,7 +105,8 @@ def test_it_is_known_everywhere(parrot: None, monkeypatch: pytest.MonkeyPatch):
     assert "parrot" in providers.services()
     assert parse_model("parrot") == ("parrot", None)
     assert parse_model("parrot-grey") == ("parrot", "parrot-grey")
-    assert parse_model("gptparrot-1") == ("parrot" if llm_providers._REGISTERED else "openai", "gptparrot-1")  # ours come before packages
+    # ours come before packages
+    assert parse_model("gptparrot-1") == ("parrot" if llm_providers._REGISTERED else "openai", "gptparrot-1")
     assert service_of("parrot-grey") == service_of("env_PARROT") == "parrot"
     assert facts_of("parrot").key_variables == ("PARROT_API_KEY", "PARROT_TOKEN")
     assert cost_usd("parrot", "gpt-5-nano", TokenUsage(1000, 1000)) == cost_usd("openai", "gpt-5-nano", TokenUsage(1000, 1000))
@@ -115,7 +116,10 @@ def test_it_is_known_everywhere(parrot: None, monkeypatch: pytest.MonkeyPatch):
     assert not costs_nothing("parrot")  # its class inherits from that of a free service
     spans = _of_model({"provider": "parrot", "model": "m", "usage": {"input": 1, "output": 1}})  # pyright: ignore[reportArgumentType]
     assert spans["gen_ai.provider.name"] == "parrot.ai"
-    assert (capabilities_of("parrot").supports_tools, capabilities_of("parrot", "parrot-grey-2").supports_web_search) == (False, True)
+    assert (capabilities_of("parrot").supports_tools, capabilities_of("parrot", "parrot-grey-2").supports_web_search) == (
+        False,
+        True,
+    )
     monkeypatch.setenv("PARROT_TOKEN", KEY)
     settings = get_settings()
     keys = EnvironmentAPIKeyService(settings)
@@ -175,13 +179,17 @@ def test_importing_the_package_imports_no_provider(tmp_path: Path):
     assert done.stdout.strip() == "[]"
 
 
-def test_a_broken_package_spoils_nothing(site: Path, monkeypatch: pytest.MonkeyPatch, parrot: None, capsys: pytest.CaptureFixture[str]):
+def test_a_broken_package_spoils_nothing(
+    site: Path, monkeypatch: pytest.MonkeyPatch, parrot: None, capsys: pytest.CaptureFixture[str]
+):
     """Whatever its import raises: keys are listed, models are resolved, and using it says what is wrong."""
     monkeypatch.setattr(llm_providers, "_REGISTERED", {})
     monkeypatch.setattr(llm_providers, "_LOADED", {})
     sys.modules.pop("parrot_package", None)
     (site / "parrot_package.py").write_text("raise RuntimeError('no feathers')")
-    (site / "parrot_package-1.0.dist-info" / "entry_points.txt").write_text(f"[{llm_providers.GROUP}]\nParrot = parrot_package:ParrotClient\n")
+    (site / "parrot_package-1.0.dist-info" / "entry_points.txt").write_text(
+        f"[{llm_providers.GROUP}]\nParrot = parrot_package:ParrotClient\n"
+    )
     llm_providers.installed.cache_clear()
     llm_providers._named_by_packages.cache_clear()
     assert facts_of("parrot") == ProviderFacts()
@@ -211,6 +219,7 @@ def test_classes_of_built_in_providers_have_the_facts_of_their_entries(service: 
 
 def test_a_subclass_takes_over_how_a_client_works_and_not_what_a_service_costs():
     """A class over that of OpenAI, for another server: its key and SDK are inherited, prices and models are not."""
+
     class Own(providers.client_class("openai")):
         provider = "own"
 
@@ -265,7 +274,9 @@ def test_every_ability_is_documented_and_read(name: str):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
     }
     assert name in documented
-    readers = [file for file in FILES if re.search(rf"\b\w+\.{name}\b", file.read_text(encoding="utf-8")) and file.name != "types.py"]
+    readers = [
+        file for file in FILES if re.search(rf"\b\w+\.{name}\b", file.read_text(encoding="utf-8")) and file.name != "types.py"
+    ]
     assert readers
 
 

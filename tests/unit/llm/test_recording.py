@@ -217,9 +217,7 @@ RESPONSE = LLMResponse(
 
 def test_a_replay_is_the_recorded_stream(tmp_path: Path):
     """The same events piece by piece with the original usage; the start and the response say that they are recorded."""
-    live = run(
-        asked(Recordings(tmp_path, "record"), Fixed(*TOLD, StreamEvent("end", response=RESPONSE)), request("Hi"))
-    )
+    live = run(asked(Recordings(tmp_path, "record"), Fixed(*TOLD, StreamEvent("end", response=RESPONSE)), request("Hi")))
     assert live == [*TOLD, StreamEvent("end", response=RESPONSE)]
 
     again = run(asked(Recordings(tmp_path, "replay"), Fixed(RuntimeError("called")), request("Hi")))
@@ -231,9 +229,7 @@ def test_a_replay_is_the_recorded_stream(tmp_path: Path):
 
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from(["text", "reasoning"]), st.text(alphabet=st.characters(exclude_categories=()), min_size=1)
-        )
+        st.tuples(st.sampled_from(["text", "reasoning"]), st.text(alphabet=st.characters(exclude_categories=()), min_size=1))
     )
 )
 def test_pieces_stay_as_they_came(pieces: list[tuple[Any, str]]):

@@ -62,7 +62,9 @@ class NeedsKey(Mine):
     key_variable = "NO_SUCH_KEY"
 
 
-@pytest.mark.parametrize(("kind", "why_not"), [(Mine, ""), (NeedsSDK, 'pip install "no-such-sdk[all]"'), (NeedsKey, "set NO_SUCH_KEY")])
+@pytest.mark.parametrize(
+    ("kind", "why_not"), [(Mine, ""), (NeedsSDK, 'pip install "no-such-sdk[all]"'), (NeedsKey, "set NO_SUCH_KEY")]
+)
 def test_what_a_service_needs_stands_in_its_class(kind: type[Mine], why_not: str):
     """A provider is one class and one entry: the overview of services reads the facts from the class."""
     providers.register("mine", kind)

@@ -76,6 +76,7 @@ Serve = Callable[..., LLMService]
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
     """A service in which one client answers for every service name."""
+
     def made(client: Any, **settings: Any) -> LLMService:
         chosen = settings_with(openai_api_key=SecretStr("sk-test"), **settings)
         monkeypatch.setattr(providers, "create", lambda config, settings: client)
@@ -107,9 +108,7 @@ def test_a_service_is_found_by_any_spelling():
     assert SERVICE_ALIASES["chatgpt"] == "openai"
 
 
-@pytest.mark.parametrize(
-    ("name", "near"), [("opnai", "openai"), ("locl", "local"), ("mistrall", None), ("qqq", None)]
-)
+@pytest.mark.parametrize(("name", "near"), [("opnai", "openai"), ("locl", "local"), ("mistrall", None), ("qqq", None)])
 def test_an_unknown_service_lists_the_choices(name: str, near: str | None):
     """A service that is not there is refused with those that are, the nearest, and the keyless way."""
     with pytest.raises(UnsupportedError) as caught:
@@ -324,9 +323,7 @@ def test_known_prices_are_charged(serve: Serve):
     assert price is not None
     assert cached < price
     assert thinking == pytest.approx(price)
-    answered = run(
-        serve(Steps([START, end(model="gpt-4o-mini", usage=usage)])).complete(request(service="openai", model="x"))
-    )
+    answered = run(serve(Steps([START, end(model="gpt-4o-mini", usage=usage)])).complete(request(service="openai", model="x")))
     assert answered.cost_usd == pytest.approx(price)
 
 

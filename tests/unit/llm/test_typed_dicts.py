@@ -123,7 +123,15 @@ def test_what_needs_nothing_stays():
     class Own(typing_extensions.TypedDict):
         x: int
 
-    for kind in (int, list[int], typing.Literal["a"], dict[str, Any], typing.Callable[[int], str], int | None, Annotated[int, "x"]):
+    for kind in (
+        int,
+        list[int],
+        typing.Literal["a"],
+        dict[str, Any],
+        typing.Callable[[int], str],
+        int | None,
+        Annotated[int, "x"],
+    ):
         assert readable(kind) is kind or readable(kind) == kind
     assert TypeAdapter(readable(Own)).json_schema()["required"] == ["x"]
 

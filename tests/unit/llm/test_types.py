@@ -144,11 +144,7 @@ NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 )
 def test_what_a_provider_asks_to_wait(headers: dict[str, str], seconds: float | None):
     """Retry-After in both forms, milliseconds, and the reset headers of limits that are used up."""
-    assert (
-        retry_after(headers, NOW) == pytest.approx(seconds)
-        if seconds is not None
-        else retry_after(headers, NOW) is None
-    )
+    assert retry_after(headers, NOW) == pytest.approx(seconds) if seconds is not None else retry_after(headers, NOW) is None
 
 
 def test_pauses_grow_within_limits():

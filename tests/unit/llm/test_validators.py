@@ -122,7 +122,14 @@ def test_an_answer_that_does_not_fit_is_asked_for_once_more(wire: Wire, words: s
 @pytest.mark.parametrize("rung", ["tool", "prompt", "json_mode"])
 def test_so_it_is_on_every_way_to_structure(rung: Any):
     wire = WIRES[0]
-    calls = {"type": "function_call", "id": "f", "call_id": "c", "name": "give_answer", "arguments": ANSWER, "status": "completed"}
+    calls = {
+        "type": "function_call",
+        "id": "f",
+        "call_id": "c",
+        "name": "give_answer",
+        "arguments": ANSWER,
+        "status": "completed",
+    }
     reply = (lambda call: call.stream([final(calls)])) if rung == "tool" else wire.says(ANSWER)
     with ScriptedServer(reply) as server:
         _, found = through_service(server, wire, response_format=city(raising(KeyError("k"))), rung=rung)

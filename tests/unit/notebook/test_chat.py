@@ -284,9 +284,7 @@ def test_the_whole_way_to_a_server_and_back(shell: InteractiveShell, monkeypatch
         answer = dp.chat("Weather in Oslo?", model="openai:gpt-5-nano", tools=[weather], budget=dp.Budget(calls=2))
         run_sync(default_session().runtime.cleanup())
     assert answer.text == "It is mild."
-    assert [(t.name, t.arguments, t.result) for t in answer.tools_used] == [
-        ("weather", {"city": "Oslo"}, "12 degrees in Oslo")
-    ]
+    assert [(t.name, t.arguments, t.result) for t in answer.tools_used] == [("weather", {"city": "Oslo"}, "12 degrees in Oslo")]
     outputs = [m for m in server.seen[1].body["input"] if m.get("type") == "function_call_output"]
     assert [m["output"] for m in outputs] == ["12 degrees in Oslo"]
     last = sent(shell)[-1]
@@ -306,9 +304,7 @@ def test_llm_is_a_package_and_a_function():
         "from dipeo_nb import llm; print(llm('echo').chat('x').text, dipeo_nb.llm.service is s)"
     )
     for first in ("", "import dipeo_nb.llm.service\n"):
-        done = subprocess.run(
-            [sys.executable, "-c", first + code], capture_output=True, text=True, timeout=60, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", first + code], capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout == "echo\n[echo] x True\n"
     assert isinstance(dp.llm, ModuleType)
     assert list(inspect.signature(dp.llm).parameters) == ["model", "defaults"]
@@ -376,9 +372,7 @@ def test_leaving_a_stream_early_closes_it(world: str):
 
 def test_batch_keeps_order_and_failures():
     """Answers come in the order of the prompts; one failure does not take the others with it."""
-    service = scripted(
-        lambda r: RateLimitError("Too fast.") if r.messages[-1].content == "2" else r.messages[-1].content
-    )
+    service = scripted(lambda r: RateLimitError("Too fast.") if r.messages[-1].content == "2" else r.messages[-1].content)
     with Session(llm=service) as session:
         batch = session.llm().batch(["1", "2", "3"], temperature=0.1)
     assert [getattr(item, "text", None) for item in batch] == ["1", None, "3"]
@@ -660,9 +654,7 @@ slow = dp.Session(llm=SlowClient("word " * 500, delay=0.02))
 def executed(folder: Path, *cells: str) -> list[Any]:
     """The outputs of each cell after the first, run by nbclient."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (SETUP, *cells)])
-    client = nbclient.NotebookClient(
-        notebook, timeout=60, allow_errors=True, resources={"metadata": {"path": str(folder)}}
-    )
+    client = nbclient.NotebookClient(notebook, timeout=60, allow_errors=True, resources={"metadata": {"path": str(folder)}})
     client.execute()
     assert notebook.cells[0].outputs == []
     return [cell.outputs for cell in notebook.cells[1:]]

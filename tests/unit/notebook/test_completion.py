@@ -36,7 +36,11 @@ def names(tmp_path: Path) -> Iterator[dict[str, Any]]:
     (tmp_path / "deep" / "other.light.yaml").write_text(DIAGRAM)
     with dp.override_settings(base_dir=tmp_path):
         result = dp.run("say", view=False)
-        asking = dp.load(DIAGRAM.replace("label: Write it, type: person_job", "label: Colour, type: user_response").replace("Write it", "Colour"))
+        asking = dp.load(
+            DIAGRAM.replace("label: Write it, type: person_job", "label: Colour, type: user_response").replace(
+                "Write it", "Colour"
+            )
+        )
         yield {"d": dp.load("say"), "asking": asking, "r": result, "run": result.run, "dp": dp, "number": 5}
 
 

@@ -83,9 +83,7 @@ def test_variables_of_the_notebook(shell: InteractiveShell, asked: Any):
         "items": ["a", "b"],
         "which": "openai:m",
     }
-    prompt(
-        shell, "--model {{which}} --system 'For {{user.name}}'", "About {{topic}}: {{#each items}}{{this}},{{/each}}"
-    )
+    prompt(shell, "--model {{which}} --system 'For {{user.name}}'", "About {{topic}}: {{#each items}}{{this}},{{/each}}")
     (request,) = asked.requests
     assert [m.content for m in request.messages] == ["For Ada", "About {{secret}} $HOME {x}: a,b,"]
     assert request.model == "m"
@@ -271,9 +269,7 @@ def test_in_a_kernel(tmp_path: Path):
         "_.service if hasattr(_, 'service') else type(_).__name__",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    nbclient.NotebookClient(
-        notebook, timeout=60, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}
-    ).execute()
+    nbclient.NotebookClient(notebook, timeout=60, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}).execute()
     loaded, prompted, reply, wrong, table, _ = (cell.outputs for cell in notebook.cells)
     assert loaded == []
     (shown,) = prompted

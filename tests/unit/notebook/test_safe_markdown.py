@@ -73,7 +73,8 @@ def test_no_link_runs_a_script_and_no_image_is_fetched(text: str):
 def test_literal_characters():
     """Text in a table or a small line means nothing to Markdown."""
     html = MarkdownIt("commonmark", {"html": True}).render(f"<small>{literal('*a* `b` <i> [c](d) $e$ | _f_')}</small>")
-    text = "*a* `b` &lt;i&gt; [c](d) <span>$</span>e<span>$</span> | _f_"  # each dollar in an element of its own is no mathematics
+    # each dollar in an element of its own is no mathematics
+    text = "*a* `b` &lt;i&gt; [c](d) <span>$</span>e<span>$</span> | _f_"
     assert html == f"<p><small>{text}</small></p>\n"
 
 

@@ -452,9 +452,7 @@ def test_where_nobody_can_answer_the_error_names_answers(session: Session, monke
     """Without a terminal, and under nbclient, the run fails at once and the hint says what to do; a default is taken."""
     with pytest.raises(dp.RunError, match="answers="):
         session.run(QUESTION)
-    Keyboard(
-        monkeypatch, NotImplementedError("raw_input was called, but this frontend does not support input requests.")
-    )
+    Keyboard(monkeypatch, NotImplementedError("raw_input was called, but this frontend does not support input requests."))
     with pytest.raises(dp.RunError, match="answers="):
         session.run(QUESTION)
     Keyboard(monkeypatch, EOFError(), EOFError())

@@ -130,9 +130,7 @@ def test_nodes_status_and_spending_follow_the_events(story: Story, page: Page):
         "End": ["pending", 0],
     }
     usage = {"input": 10, "output": 5}
-    story.tell(
-        EventType.NODE_COMPLETED, "Writer", run=1, output="ok", meta={"usage": usage, "cost_usd": 0.5}, duration_ms=1
-    )
+    story.tell(EventType.NODE_COMPLETED, "Writer", run=1, output="ok", meta={"usage": usage, "cost_usd": 0.5}, duration_ms=1)
     assert page.look()[0]["spent"] == "15 tokens · $0.5000"
 
 
@@ -220,9 +218,7 @@ def test_a_question_is_in_the_run_until_it_is_answered(story: Story):
     waits = [False]
     page = Page(story, elsewhere=lambda: waits[0])
     story.start()
-    story.tell(
-        EventType.INTERACTIVE_PROMPT, "Writer", request_id="q1", prompt=EVIL, label="Writer", default="no", timeout=60
-    )
+    story.tell(EventType.INTERACTIVE_PROMPT, "Writer", request_id="q1", prompt=EVIL, label="Writer", default="no", timeout=60)
     question = page.look()[0]["question"]
     assert question == {
         "id": "q1", "label": "Writer", "prompt": EVIL, "default": "no", "deadline": story.began + 60, "elsewhere": False,
@@ -472,11 +468,7 @@ def test_errors_in_a_cell_are_short(tmp_path: Path):
 
 def test_a_question_without_anybody_fails_at_once(tmp_path: Path):
     """nbclient has no input: `run` and `await` of a run that asks end with the hint, instead of waiting."""
-    asking = DIAGRAM.replace(
-        "type: person_job, person: Anna, default_prompt: Write.", "type: user_response, prompt: Who?"
-    )
-    first, second = executed(
-        tmp_path, f'E = """{asking}"""\nsession.run(E)', "await session.start(E)", allow_errors=True
-    )
+    asking = DIAGRAM.replace("type: person_job, person: Anna, default_prompt: Write.", "type: user_response, prompt: Who?")
+    first, second = executed(tmp_path, f'E = """{asking}"""\nsession.run(E)', "await session.start(E)", allow_errors=True)
     for outputs in (first, second):
         assert "answers={'Writer': '…'}" in "\n".join(outputs[-1].traceback)

@@ -394,9 +394,7 @@ def test_an_encrypted_key_cannot_pass_for_another(file: Path):
             run(keys.get_api_key(first))
 
 
-@pytest.mark.parametrize(
-    "costs", [{"n": 2**40}, {"n": 1000}, {"r": 10**6}, {"p": -1}, {"salt": "§"}, {"kdf": "none"}], ids=str
-)
+@pytest.mark.parametrize("costs", [{"n": 2**40}, {"n": 1000}, {"r": 10**6}, {"p": -1}, {"salt": "§"}, {"kdf": "none"}], ids=str)
 def test_a_file_with_absurd_costs_is_damaged(costs: dict[str, Any], file: Path):
     """A file cannot make a reader work for hours or take all memory."""
     run(APIKeyService(settings=settings_with(keys_passphrase=PASSPHRASE)).set_api_key("openai", CANARY))
@@ -634,9 +632,7 @@ def test_nothing_shows_a_key(
     for keys in (
         APIKeyService(settings=settings),
         APIKeyService(stores=[SystemKeyring(ring, tmp_path / "lock")]),
-        APIKeyChain(
-            EnvironmentAPIKeyService(Settings(openai_api_key=SecretStr(CANARY))), APIKeyService(tmp_path / "k.json")
-        ),
+        APIKeyChain(EnvironmentAPIKeyService(Settings(openai_api_key=SecretStr(CANARY))), APIKeyService(tmp_path / "k.json")),
     ):
         run(keys.set_api_key("anthropic", CANARY))
         run(keys.set_api_key("APIKEY_1", OTHER))
@@ -858,9 +854,7 @@ def test_a_key_of_another_service_is_not_sent(key_id: str, tmp_path: Path, monke
     async def go() -> None:
         name = key_id
         if name == "stored":
-            row = await APIKeyService(settings=settings).create_api_key(
-                "token", "github", "ghp_stored0123456789abcdefgh"
-            )
+            row = await APIKeyService(settings=settings).create_api_key("token", "github", "ghp_stored0123456789abcdefgh")
             name = row["id"]
         manager = ClientManager(settings, chain)
         with pytest.raises(APIKeyError, match="is one of github, not of openai"):

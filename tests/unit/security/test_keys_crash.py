@@ -85,9 +85,7 @@ def killed(folder: Path, passphrase: str | None, first: int, moment: random.Rand
             return told
 
 
-@pytest.mark.parametrize(
-    ("passphrase", "kills"), [(None, KILLS), ("correct horse", KILLS // 5)], ids=["plain", "encrypted"]
-)
+@pytest.mark.parametrize(("passphrase", "kills"), [(None, KILLS), ("correct horse", KILLS // 5)], ids=["plain", "encrypted"])
 def test_kill_9_while_writing_keys(tmp_path: Path, passphrase: str | None, kills: int):
     """The file is whole and private, has the last acknowledged key or the one after it, and all that were created."""
     moment = random.Random(6)

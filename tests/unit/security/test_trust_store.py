@@ -26,9 +26,7 @@ from dipeo_nb.security.trust_store import (
 posix = pytest.mark.skipif(os.name == "nt", reason="not here: Windows has access lists instead of modes")
 
 RECORDS: tuple[Record, ...] = (
-    DiagramTrust(
-        digest="d1", base="/b", name="clean", listing=("runs code  'Clean'", "reads  data/*.csv"), by="--trust"
-    ),
+    DiagramTrust(digest="d1", base="/b", name="clean", listing=("runs code  'Clean'", "reads  data/*.csv"), by="--trust"),
     FolderTrust(path="/b/agents", inode=12),
     SettingsTrust(folder="/b", digest="s1", values=(("openai_base_url", "https://proxy.example"),)),
     GuestMade(digest="g1"),
@@ -180,8 +178,7 @@ def test_processes_add_at_the_same_time(store: TrustStore):
     )
     command = [sys.executable, "-c", code, str(store.folder)]
     running = [
-        subprocess.Popen([*command, str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for n in range(4)
+        subprocess.Popen([*command, str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for n in range(4)
     ]
     done = [process.communicate(timeout=120) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0, 0], done

@@ -212,6 +212,8 @@ def test_models_are_resolved_as_everywhere(served: Served):
         assert answer.status_code == 400
         assert answer.json()["error"]["hint"]
     assert served.http.get("/runs").json()["runs"] == []
+
+
 def test_the_end_of_the_server_stops_runs_first(tmp_path: Path):
     """Whoever follows a run gets its final event and a stream that ends well; no stack trace, and in a moment."""
     (tmp_path / "asks.light.yaml").write_text(ASKS)
@@ -311,7 +313,7 @@ def test_resuming_and_deleting_over_http(served: Served):
     for method, path in (("POST", f"/runs/{run_id}/resume"), ("DELETE", f"/runs/{run_id}")):
         refused = served.http.request(method, path)
         assert refused.status_code == 409, refused.text
-        assert "still goes on in this process" in refused.json()["error"]["message"]
+        assert "is still running in this process" in refused.json()["error"]["message"]
     served.http.post(f"/runs/{run_id}/stop")
     list(served.events(run_id))
     assert served.http.get(f"/runs/{run_id}").json()["status"] == "aborted"
@@ -337,7 +339,11 @@ def test_the_list_of_diagrams(served: Served, tmp_path: Path):
 
 def test_pages_of_other_origins(served: Served, tmp_path: Path):
     """None by default; those that the setting names."""
-    asking = {"Origin": "https://lab.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    asking = {
+        "Origin": "https://lab.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
     assert "access-control-allow-origin" not in served.http.get("/runs", headers={"Origin": "https://lab.example"}).headers
     other = Served(tmp_path, "--port", "0", DIPEO_CORS_ORIGINS="https://lab.example, https://two.example/")
     try:

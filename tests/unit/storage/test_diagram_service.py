@@ -95,9 +95,7 @@ def test_the_format_of_a_file_stays(kind: str):
     """An update writes what the file was, whatever its name says; plain names are listed."""
 
     async def go() -> None:
-        files = InMemoryFileSystem(
-            {"other.json": '{"nodes": 3}', "list.yaml": "- nodes\n", "broken.json": '{"nodes": ['}
-        )
+        files = InMemoryFileSystem({"other.json": '{"nodes": 3}', "list.yaml": "- nodes\n", "broken.json": '{"nodes": ['})
         service = DiagramService(files)
         files.write_text(PLAIN[kind], service.converter.serialize(diagram(), kind))
         await service.update(PLAIN[kind], diagram("New"))
@@ -171,9 +169,7 @@ def test_the_list_is_what_can_be_loaded(tmp_path: Path):
 
 def test_the_settings_hold_for_the_default_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The size limit, and the data folder, which is nobody's to read or delete."""
-    settings = get_settings().model_copy(
-        update={"base_dir": tmp_path, "data_dir": tmp_path / "data", "max_file_size": 100}
-    )
+    settings = get_settings().model_copy(update={"base_dir": tmp_path, "data_dir": tmp_path / "data", "max_file_size": 100})
     monkeypatch.setattr("dipeo_nb.storage.diagrams.get_settings", lambda: settings)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/apikeys.json").write_text("{}")

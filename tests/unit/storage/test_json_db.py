@@ -183,9 +183,7 @@ def test_no_lines_named_is_all_of_them(db: DBOperationsDomainService):
         ("x.json", "text", '"text"\n'),
     ],
 )
-def test_values_are_written_by_the_format(
-    db: DBOperationsDomainService, tmp_path: Path, name: str, value: Any, text: str
-):
+def test_values_are_written_by_the_format(db: DBOperationsDomainService, tmp_path: Path, name: str, value: Any, text: str):
     """Structure as JSON, YAML or CSV; strings verbatim where the format is text; the size is in bytes."""
     done = facts(db, name, "write", value)
     assert (tmp_path / done["file_path"]).read_text() == text

@@ -426,9 +426,7 @@ def test_reopening():
     name = "what_was_put_outlives_the_object"
     assert check(BlobStoreContract, Durable, reopen=again, only=name).kept
     assert len(kept) == 1
-    assert (
-        "after a restart" in check(BlobStoreContract, Durable, reopen=lambda _: Durable(), only=name).broken[0].message
-    )
+    assert "after a restart" in check(BlobStoreContract, Durable, reopen=lambda _: Durable(), only=name).broken[0].message
 
 
 def test_an_awaitable_adapter():

@@ -99,7 +99,9 @@ async def test_more_calls_than_processes_wait_and_can_be_cancelled(pool: WorkerP
 
 
 @in_a_loop
-async def test_the_working_directory_decides_nothing(pool: WorkerPool, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_working_directory_decides_nothing(
+    pool: WorkerPool, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A module beside the notebook is not imported."""
     (tmp_path / "fractions.py").write_text("raise RuntimeError('imported')")  # type: ignore[operator]
     monkeypatch.chdir(tmp_path)  # type: ignore[arg-type]

@@ -134,9 +134,7 @@ class UnifiedAnthropicClient(SDKClient):
         async with self._batches() as batches:
             return _batch_status(await batches.cancel(batch_id))
 
-    async def batch_results(
-        self, batch_id: str, requests: Mapping[str, LLMRequest]
-    ) -> dict[str, LLMResponse | LLMError]:
+    async def batch_results(self, batch_id: str, requests: Mapping[str, LLMRequest]) -> dict[str, LLMResponse | LLMError]:
         """The answers, and the errors, that there are."""
         found: dict[str, LLMResponse | LLMError] = {}
         async with self._batches() as batches:

@@ -77,7 +77,10 @@ class Turn:
                 block = record(event.content_block)
                 kind = words(block["type"])
                 if kind == "tool_use":
-                    block |= {"id": call_id_of(block.get("id"), ids_of(self.blocks), "toolu_"), "name": named(block.get("name"))}
+                    block |= {
+                        "id": call_id_of(block.get("id"), ids_of(self.blocks), "toolu_"),
+                        "name": named(block.get("name")),
+                    }
                 elif kind == "text":
                     block["text"] = words(block.get("text"))
                 self._at[event.index] = block
@@ -145,9 +148,7 @@ class Turn:
 
     def response(self, caller: Caller) -> LLMResponse:
         """The finished answer."""
-        return response_of(
-            self.blocks, self.stop_reason, self.usage, self._request, self._model, self._request_id, caller
-        )
+        return response_of(self.blocks, self.stop_reason, self.usage, self._request, self._model, self._request_id, caller)
 
     @property
     def usage(self) -> TokenUsage:

@@ -86,7 +86,10 @@ class UnifiedClaudeCodeClient(UnifiedClient):
         if request.phase in LIMITED:
             return []
         limit = request.max_tokens
-        return [*super().notices(request), *([f"{request.model or self.provider} takes no max_tokens; {limit} is left out."] if limit else [])]
+        return [
+            *super().notices(request),
+            *([f"{request.model or self.provider} takes no max_tokens; {limit} is left out."] if limit else []),
+        ]
 
     def _session_settings(self, request: LLMRequest) -> SessionSettings:
         """What a session is started with.
@@ -165,7 +168,9 @@ def _program_options(extra: Mapping[str, Any], reasoning: Reasoning | None) -> d
     for name in extra:
         if name in _OWN_OPTIONS or name not in known:
             why = "is set by this package" if name in _OWN_OPTIONS else "is not an option of Claude Code"
-            raise ValidationError(f"extra= cannot hold '{name}': it {why}.", hint="It takes fields of ClaudeAgentOptions, such as betas.")
+            raise ValidationError(
+                f"extra= cannot hold '{name}': it {why}.", hint="It takes fields of ClaudeAgentOptions, such as betas."
+            )
     thinking: dict[str, Any] = {}
     if reasoning == "none":
         thinking = {"thinking": {"type": "disabled"}}

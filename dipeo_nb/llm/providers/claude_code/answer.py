@@ -86,9 +86,7 @@ class Answer:
         text = words(result.result) or self._said.text
         structured = rung = None
         if self._request.response_format is not None:
-            text = (
-                text if result.structured_output is None else json.dumps(result.structured_output, ensure_ascii=False)
-            )
+            text = text if result.structured_output is None else json.dumps(result.structured_output, ensure_ascii=False)
             structured = parsed(
                 text,
                 self._request.response_format,
@@ -109,9 +107,7 @@ class Answer:
             return status_error(self._caller, result.api_error_status, said)
         if self._error in ERRORS:
             return said_in_stream(self._caller, ERRORS[self._error], said)
-        return ProviderError(
-            f"{self._caller.provider}: {self._caller.harmless(said)}", hint="Try again.", **self._caller.facts
-        )
+        return ProviderError(f"{self._caller.provider}: {self._caller.harmless(said)}", hint="Try again.", **self._caller.facts)
 
 
 def known_error(error: Any, caller: Caller) -> LLMError | None:

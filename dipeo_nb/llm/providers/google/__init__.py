@@ -109,9 +109,7 @@ class UnifiedGoogleClient(SDKClient):
             await batches.cancel(name=batch_id)
         return status_of(await self._job(batch_id), batch_id)
 
-    async def batch_results(
-        self, batch_id: str, requests: Mapping[str, LLMRequest]
-    ) -> dict[str, LLMResponse | LLMError]:
+    async def batch_results(self, batch_id: str, requests: Mapping[str, LLMRequest]) -> dict[str, LLMResponse | LLMError]:
         """The answers, and the errors, that there are; in the order of the requests where they carry no id."""
         entries = within(await self._job(batch_id), "metadata", "output", "inlinedResponses", "inlinedResponses")
         found: dict[str, LLMResponse | LLMError] = {}
@@ -190,7 +188,14 @@ class UnifiedGoogleClient(SDKClient):
         async def noted(response: Any) -> None:
             opened.get([]).append(response)
 
-        http = self.http(httpx2, base_url, bare=True, whole=_as_events, whole_texts=True, event_hooks={"request": [limited], "response": [noted]})
+        http = self.http(
+            httpx2,
+            base_url,
+            bare=True,
+            whole=_as_events,
+            whole_texts=True,
+            event_hooks={"request": [limited], "response": [noted]},
+        )
         # Values that the SDK does not know yet are legal; under `-W error` its warning of them would cost the answer.
         warnings.filterwarnings("ignore", ".* is not a valid ", UserWarning, r"google\.genai\._common")
         sdk = load_sdk().Client(

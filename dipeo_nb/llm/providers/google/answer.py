@@ -111,9 +111,7 @@ class Answer:
         text, cut, usage = "".join(self._texts), reason == "MAX_TOKENS", self.usage
         structured = rung = None
         if request.response_format is not None and not self._calls:
-            structured = parsed(
-                text, request.response_format, provider="gemini", model=request.model, usage=usage, cut=cut
-            )
+            structured = parsed(text, request.response_format, provider="gemini", model=request.model, usage=usage, cut=cut)
             rung = "json_mode" if request.rung == "json_mode" else "native"
         signed = any("thoughtSignature" in part or "functionCall" in part for part in self._parts)
         return LLMResponse(

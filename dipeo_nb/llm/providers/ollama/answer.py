@@ -67,9 +67,7 @@ class Answer:
         usage = _usage(end)
         structured = rung = None
         if request.response_format is not None and not self._calls:
-            structured = parsed(
-                text, request.response_format, provider="ollama", model=request.model, usage=usage, cut=cut
-            )
+            structured = parsed(text, request.response_format, provider="ollama", model=request.model, usage=usage, cut=cut)
             rung = "json_mode" if request.rung == "json_mode" else "grammar"
         return LLMResponse(
             text,

@@ -60,9 +60,7 @@ class Fetch:
                 news = fetch._news
                 await news.wait()
                 if fetch._text and not fetch._task.done():
-                    yield StreamEvent(
-                        "progress", fetch._text, data={"done": fetch._done, "total": fetch._total or None}
-                    )
+                    yield StreamEvent("progress", fetch._text, data={"done": fetch._done, "total": fetch._total or None})
             fetch._task.result()
         finally:
             fetch._waiting -= 1

@@ -74,14 +74,21 @@ class UnifiedOpenAIClient(SDKClient):
                             yield StreamEvent("reasoning", thoughts.add(event.get("delta")))
                         case "response.output_item.added" if (item := event["item"]).get("type") == "function_call":
                             progress.begun = True
-                            call_id, name = call_id_of(item.get("call_id"), {c for c, _ in calls.values()}), named(item.get("name"))
+                            call_id, name = (
+                                call_id_of(item.get("call_id"), {c for c, _ in calls.values()}),
+                                named(item.get("name")),
+                            )
                             calls[item.get("id")] = call_id, name
                             yield StreamEvent("tool_call_start", name, data={"id": call_id})
                         case "response.function_call_arguments.delta" if event.get("item_id") in calls:
-                            yield StreamEvent("tool_call_delta", words(event.get("delta")), data={"id": calls[event["item_id"]][0]})
+                            yield StreamEvent(
+                                "tool_call_delta", words(event.get("delta")), data={"id": calls[event["item_id"]][0]}
+                            )
                         case "response.function_call_arguments.done" if event.get("item_id") in calls:
                             call_id, name = calls[event["item_id"]]
-                            yield StreamEvent("tool_call_end", name, data={"id": call_id, "arguments": words(event.get("arguments"))})
+                            yield StreamEvent(
+                                "tool_call_end", name, data={"id": call_id, "arguments": words(event.get("arguments"))}
+                            )
                         case "response.output_item.done":
                             items[event.get("output_index", len(items))] = event["item"]
                         case "response.created" | "response.in_progress":
@@ -138,9 +145,7 @@ class UnifiedOpenAIClient(SDKClient):
         lines: list[str] = []
         for name, request in requests.items():
             body = self._body(request)
-            lines.append(
-                json.dumps({"custom_id": name, "method": "POST", "url": "/v1/responses", "body": as_sent(body)})
-            )
+            lines.append(json.dumps({"custom_id": name, "method": "POST", "url": "/v1/responses", "body": as_sent(body)}))
         async with self._batches() as client:
             file = await client.files.create(file=("batch.jsonl", "\n".join(lines).encode()), purpose="batch")
             made = await client.batches.create(input_file_id=file.id, endpoint="/v1/responses", completion_window="24h")
@@ -156,9 +161,7 @@ class UnifiedOpenAIClient(SDKClient):
         async with self._batches() as client:
             return _batch_status(await client.batches.cancel(batch_id))
 
-    async def batch_results(
-        self, batch_id: str, requests: Mapping[str, LLMRequest]
-    ) -> dict[str, LLMResponse | LLMError]:
+    async def batch_results(self, batch_id: str, requests: Mapping[str, LLMRequest]) -> dict[str, LLMResponse | LLMError]:
         """The answers, and the errors, that there are."""
         found: dict[str, LLMResponse | LLMError] = {}
         async with self._batches() as client:

@@ -37,7 +37,11 @@ def response_of(
     It is for use within `reading`: an object of another form is an AttributeError, LookupError, TypeError or ValueError.
     """
     final: dict[str, Any] = without_nulls(sent)
-    facts: dict[str, Any] = {"provider": "openai", "model": request.model, "request_id": request_id or words(final.get("id")) or None}
+    facts: dict[str, Any] = {
+        "provider": "openai",
+        "model": request.model,
+        "request_id": request_id or words(final.get("id")) or None,
+    }
     output = final.get("output")
     if not isinstance(output, list) and not streamed:
         raise TypeError("the response has no output")
@@ -51,7 +55,10 @@ def response_of(
                 for part in item.get("content") or ():
                     if part.get("type") == "refusal":
                         raise ContentFilteredError(
-                            f"The model refused: {words(part.get('refusal'))[:SAID_LIMIT]}", hint="Change the prompt.", usage=usage, **facts
+                            f"The model refused: {words(part.get('refusal'))[:SAID_LIMIT]}",
+                            hint="Change the prompt.",
+                            usage=usage,
+                            **facts,
                         )
                     texts.append(words(part.get("text")))
                     outputs += [
@@ -109,4 +116,8 @@ def _kept(output: Sequence[Any]) -> list[dict[str, Any]]:
         item.pop("status", None)
         if item.get("type") == "function_call" and call_of("", "", item.get("arguments") or "").unreadable is not None:
             item["arguments"] = "{}"  # some servers read what is sent back
-    return items if all(item.get("encrypted_content") for item in items if item.get("type") == "reasoning") else without_thoughts(items, sealed=False)
+    return (
+        items
+        if all(item.get("encrypted_content") for item in items if item.get("type") == "reasoning")
+        else without_thoughts(items, sealed=False)
+    )

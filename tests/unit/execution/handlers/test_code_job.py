@@ -43,9 +43,7 @@ def diagram(*arrows: str, start: dict[str, Any] | None = None, **codes: str | di
         ends, _, label = arrow.partition(" as ")
         places = ends.split(" > ")
         for source, target in itertools.pairwise(places):
-            connections.append(
-                {"from": source, "to": target, "content_type": "generic"} | ({"label": label} if label else {})
-            )
+            connections.append({"from": source, "to": target, "content_type": "generic"} | ({"label": label} if label else {}))
     return {"version": "light", "nodes": nodes, "connections": connections}
 
 
@@ -270,9 +268,7 @@ def test_what_cannot_be_made_again_is_named(tmp_path: Path):
     with pytest.raises(CodeError, match=r"'con', which 'Setup' set, could not be made again .*Connection") as caught:
         result(tmp_path, "Start > Setup > Late > Use > End", Setup=OPEN_CONNECTION, Late=late, Use="return con")
     assert "Fork the run at 'Setup'" in str(caught.value.hint)
-    fine = result(
-        tmp_path, "Start > Setup > Late > Use > End", Setup=OPEN_CONNECTION, Late=late, Use="return 'not used'"
-    )
+    fine = result(tmp_path, "Start > Setup > Late > Use > End", Setup=OPEN_CONNECTION, Late=late, Use="return 'not used'")
     assert fine == "not used"
 
 
@@ -294,17 +290,13 @@ def test_a_failed_try_leaves_nothing(tmp_path: Path, how: str, init: str):
     """However the job is repeated, it finds everything as it was before the first try."""
     fail = {"timeout": "open('open', 'w'); time.sleep(30)", "crash": "open('open', 'w'); os._exit(3)"}.get(
         how,
-        "raise ValueError('not yet')"
-        if how in ("resume", "fork")
-        else "open('open', 'w'); raise ValueError('not yet')",
+        "raise ValueError('not yet')" if how in ("resume", "fork") else "open('open', 'w'); raise ValueError('not yet')",
     )
     setup = SETUP if init == "job" else SETUP.replace("total = 0; items = []\n", "")
     work = {"code": FLAKY.replace("FAIL", fail)} | ({"timeout": 1} if how == "timeout" else {})
     if how not in ("resume", "fork"):
         work |= {"retries": 1, "retry_delay": 0.01}
-    made = diagram(
-        "Start > Init > Work > End", start={} if init == "job" else {"total": 0, "items": []}, Init=setup, Work=work
-    )
+    made = diagram("Start > Init > Work > End", start={} if init == "job" else {"total": 0, "items": []}, Init=setup, Work=work)
     with Session(tmp_path, llm=scripted()) as dp:
         if how in ("resume", "fork"):
             run = dp.start(made, view=False)
@@ -662,9 +654,7 @@ def test_hook_arguments(tmp_path: Path):
     assert given == [[1, 2], 3]
 
 
-def test_the_terminal_shows_the_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_the_terminal_shows_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """The end of the traceback of the code stands under the error."""
     monkeypatch.chdir(tmp_path)
     code = "def share(n):\n    return 100 / n\nresult = share(0)"

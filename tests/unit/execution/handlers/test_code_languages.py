@@ -84,7 +84,7 @@ def test_without_node_the_run_does_not_begin(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("language", ["bash", "shell"])
 def test_shell(tmp_path: Path, language: str):
     """Inputs are variables, whatever is in them; the value is what it prints, in the base directory."""
-    nasty = "a'b \"c\" $(touch bad) `x`\n2"
+    nasty = 'a\'b "c" $(touch bad) `x`\n2'
     assert run(tmp_path, language, 'printf "%s" "$INPUT_name"', {"name": nasty}) == nasty
     assert run(tmp_path, language, 'echo " $INPUT_KEYS"; ls', {"name": "x"}).split() == ["name,default"]
     assert not (tmp_path / "bad").exists()

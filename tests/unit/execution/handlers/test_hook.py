@@ -81,7 +81,9 @@ def test_web_hook(tmp_path: Path, server: Server):
 
 def test_python_hook(tmp_path: Path):
     """A function of a file below the base directory is called with the inputs."""
-    (tmp_path / "h.py").write_text("def hook(inputs):\n    return inputs['n'] + 1\ndef other(n, times=2):\n    return n * times\n")
+    (tmp_path / "h.py").write_text(
+        "def hook(inputs):\n    return inputs['n'] + 1\ndef other(n, times=2):\n    return n * times\n"
+    )
     assert output(tmp_path, {"hook_type": "python", "config": {"script": "h.py"}}, {"n": 3}) == 4
     assert output(tmp_path, {"hook_type": "python", "config": {"script": "h.py", "function": "other"}}, {"n": 3}) == 6
 

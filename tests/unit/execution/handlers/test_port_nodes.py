@@ -33,8 +33,7 @@ class Tracker:
 class Parser:
     async def parse(self, sources: Mapping[str, str], options: Mapping[str, Any]) -> Mapping[str, Any]:
         return {
-            name: {"ast": {"interfaces": text.count("interface")}, "metadata": dict(options)}
-            for name, text in sources.items()
+            name: {"ast": {"interfaces": text.count("interface")}, "metadata": dict(options)} for name, text in sources.items()
         }
 
 
@@ -105,18 +104,14 @@ def test_bad_operations(tmp_path: Path, props: dict[str, Any], message: str):
 def test_typescript_from_everywhere(tmp_path: Path):
     """The node's own text, a file, what arrives, and batches."""
     (tmp_path / "a.ts").write_text("interface A {}\ninterface B {}")
-    assert run(tmp_path, "typescript_ast", {"source": "interface A {}"}, typescript=Parser())["ast"] == {
-        "interfaces": 1
+    assert run(tmp_path, "typescript_ast", {"source": "interface A {}"}, typescript=Parser())["ast"] == {"interfaces": 1}
+    assert run(tmp_path, "typescript_ast", {"source_file": "{which}.ts"}, {"which": "a"}, typescript=Parser())["ast"] == {
+        "interfaces": 2
     }
-    assert run(tmp_path, "typescript_ast", {"source_file": "{which}.ts"}, {"which": "a"}, typescript=Parser())[
-        "ast"
-    ] == {"interfaces": 2}
     found = run(tmp_path, "typescript_ast", {"include_jsdoc": True}, {"source": "x"}, typescript=Parser())
     assert found["metadata"]["include_jsdoc"] is True
     assert found["metadata"]["extract_patterns"] == ["interface", "type", "enum"]
-    many = run(
-        tmp_path, "typescript_ast", {"batch": True}, {"sources": {"a": "interface", "b": ""}}, typescript=Parser()
-    )
+    many = run(tmp_path, "typescript_ast", {"batch": True}, {"sources": {"a": "interface", "b": ""}}, typescript=Parser())
     assert {name: found["ast"]["interfaces"] for name, found in many.items()} == {"a": 1, "b": 0}
     assert run(tmp_path, "typescript_ast", {}, {"_skip_parsing": True, "x": 1}, typescript=Parser()) == {
         "_skip_parsing": True,

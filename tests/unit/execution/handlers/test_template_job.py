@@ -112,9 +112,7 @@ def test_the_internal_engine_is_that_of_prompts(tmp_path: Path):
 @pytest.mark.parametrize("given", ["prep.more", {"module": "prep", "function": "more", "args": {"times": 2}}])
 def test_preprocessor(tmp_path: Path, given: Any):
     """A function of a module below the base directory makes further names, in the process of the diagram's code."""
-    (tmp_path / "prep.py").write_text(
-        "def more(names, times=2):\n    return {'shout': names['name'].upper() * times}\n"
-    )
+    (tmp_path / "prep.py").write_text("def more(names, times=2):\n    return {'shout': names['name'].upper() * times}\n")
     props = {"template_content": "{{ shout }}", "preprocessor": given}
     assert run_node(tmp_path, KIND, props, {"name": "Ada"}).output == "ADAADA"
 

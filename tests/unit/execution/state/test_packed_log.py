@@ -21,7 +21,14 @@ VALUES: list[Any] = [
 
 def log_of(count: int) -> tuple[PackedLog, list[Event]]:
     events = [
-        Event(n, KINDS[n % len(KINDS)], "exec_1", n / 3, f"n{n}" if n % 5 else None, {"run": n, "value": VALUES[n % 97 % len(VALUES)]})
+        Event(
+            n,
+            KINDS[n % len(KINDS)],
+            "exec_1",
+            n / 3,
+            f"n{n}" if n % 5 else None,
+            {"run": n, "value": VALUES[n % 97 % len(VALUES)]},
+        )
         for n in range(1, count + 1)
     ]
     log = PackedLog("exec_1")

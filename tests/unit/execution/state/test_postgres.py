@@ -68,9 +68,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2]))
 """
 
 
-def test_kill_9_loses_nothing_acknowledged(
-    postgres_server: PostgresProcess, child: Callable[..., subprocess.Popen[str]]
-):
+def test_kill_9_loses_nothing_acknowledged(postgres_server: PostgresProcess, child: Callable[..., subprocess.Popen[str]]):
     """A writer is killed: while it lives its run is running and nobody else's, then it is interrupted and can be gone on with;
     every acknowledged event is there, and batches are whole."""
     url = postgres_server.schema()

@@ -333,9 +333,7 @@ def test_an_unstorable_payload_leaves_nothing(tmp_path: Path):
     run_sync(store.append([begin()]))
     with pytest.raises(StorageError):
         run_sync(
-            store.append(
-                [Event(2, T.NODE_STARTED, "r", 0, "n", {}), Event(3, T.NODE_STARTED, "r", 0, "n", {"x": object()})]
-            )
+            store.append([Event(2, T.NODE_STARTED, "r", 0, "n", {}), Event(3, T.NODE_STARTED, "r", 0, "n", {"x": object()})])
         )
     run_sync(store.append([Event(2, T.NODE_STARTED, "r", 0, "n", {})]))
     assert len(run_sync(store.events("r"))) == 2

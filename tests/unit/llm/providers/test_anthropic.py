@@ -54,9 +54,7 @@ def said(*messages: ChatMessage, **more: Any) -> LLMRequest:
     return LLMRequest(**{"service": "anthropic", "model": MODEL, "messages": given, **more})
 
 
-WEATHER = ToolConfig(
-    "function", "weather", "Tell the weather.", {"type": "object", "properties": {"city": {"type": "string"}}}
-)
+WEATHER = ToolConfig("function", "weather", "Tell the weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
 
 
 # The request.
@@ -347,7 +345,10 @@ def test_a_real_server_answers():
     assert (response.usage.total or 0) > 5
 
 
-@pytest.mark.parametrize(("model", "extra"), [("claude-sonnet-4-5", {}), ("claude-opus-4-6", {"thinking": {"type": "enabled", "budget_tokens": 1024}})])
+@pytest.mark.parametrize(
+    ("model", "extra"),
+    [("claude-sonnet-4-5", {}), ("claude-opus-4-6", {"thinking": {"type": "enabled", "budget_tokens": 1024}})],
+)
 @pytest.mark.filterwarnings("error")
 def test_a_model_that_ends_still_answers_where_warnings_are_errors(model: str, extra: dict[str, Any]):
     """What the SDK warns of is said in the answer's notice instead."""
@@ -361,7 +362,12 @@ def test_thoughts_of_a_conversation_that_has_changed_are_left_out():
     thoughts = [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, {"type": "redacted_thinking", "data": "d"}]
     messages = (
         ChatMessage("user", "Weather?"),
-        ChatMessage("assistant", "", tool_calls=(ToolCall("t1", "weather", {}),), raw={"provider": "anthropic", "content": [*thoughts, call]}),
+        ChatMessage(
+            "assistant",
+            "",
+            tool_calls=(ToolCall("t1", "weather", {}),),
+            raw={"provider": "anthropic", "content": [*thoughts, call]},
+        ),
         ChatMessage("tool", "sunny", tool_result=ToolResult("t1", "sunny")),
     )
     said = "messages.1.content.0: Invalid `signature` in `thinking` block. The block is bound to a different conversation. Remove the block."

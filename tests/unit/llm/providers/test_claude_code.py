@@ -332,9 +332,7 @@ def test_leaving_an_answer_ends_its_session():
     api = Api(endless=endless)
     with ScriptedServer(api) as server:
         lost.append(server.lost)
-        config = AdapterConfig(
-            provider_type="claude-code", base_url=server.url.removesuffix("/v1"), api_key=SecretStr(KEY)
-        )
+        config = AdapterConfig(provider_type="claude-code", base_url=server.url.removesuffix("/v1"), api_key=SecretStr(KEY))
 
         async def go() -> str:
             client = UnifiedClaudeCodeClient(config)

@@ -202,7 +202,9 @@ def _job(service: str, results: Reply) -> tuple[Reply, bytes]:
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     if service == "gemini":
         listed = {"inlinedResponses": {"inlinedResponses": [*lines]}}
-        return results, json.dumps({"name": "batches/b", "metadata": {"state": "BATCH_STATE_SUCCEEDED", "output": listed}}).encode()
+        return results, json.dumps(
+            {"name": "batches/b", "metadata": {"state": "BATCH_STATE_SUCCEEDED", "output": listed}}
+        ).encode()
 
     def reply(call: Call) -> None:
         if call.seen.path.endswith(("/content", "/results")):
@@ -212,7 +214,16 @@ def _job(service: str, results: Reply) -> tuple[Reply, bytes]:
         else:
             counts = {"succeeded": 2, "errored": 1, "canceled": 0, "expired": 0, "processing": 0}
             url = f"http://{call.seen.headers['host']}/v1/messages/batches/b/results"
-            call.json(200, {"id": "b", "type": "message_batch", "processing_status": "ended", "request_counts": counts, "results_url": url})
+            call.json(
+                200,
+                {
+                    "id": "b",
+                    "type": "message_batch",
+                    "processing_status": "ended",
+                    "request_counts": counts,
+                    "results_url": url,
+                },
+            )
 
     return reply, data
 

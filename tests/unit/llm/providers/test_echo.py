@@ -153,16 +153,10 @@ NUMBERS = st.integers(-20, 20)
 LEAVES: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.sampled_from([{"type": "boolean"}, {"type": "null"}, {}, {"type": "string", "format": "date"}]),
     st.builds(lambda a, b: {"type": "integer", "minimum": min(a, b), "maximum": max(a, b)}, NUMBERS, NUMBERS),
-    st.builds(
-        lambda a, n: {"type": "number", "exclusiveMinimum": a, "exclusiveMaximum": a + n}, NUMBERS, st.integers(1, 5)
-    ),
+    st.builds(lambda a, n: {"type": "number", "exclusiveMinimum": a, "exclusiveMaximum": a + n}, NUMBERS, st.integers(1, 5)),
     st.builds(lambda a, n: {"type": "integer", "minimum": a, "multipleOf": n}, NUMBERS, st.integers(1, 7)),
-    st.builds(
-        lambda a, n: {"type": "string", "minLength": a, "maxLength": a + n}, st.integers(0, 9), st.integers(0, 9)
-    ),
-    st.builds(
-        lambda p: {"type": "string", "pattern": p}, st.sampled_from(["^[a-f]{2,5}$", "^\\d+-\\w+$", "x|y", "^(ab?)+$"])
-    ),
+    st.builds(lambda a, n: {"type": "string", "minLength": a, "maxLength": a + n}, st.integers(0, 9), st.integers(0, 9)),
+    st.builds(lambda p: {"type": "string", "pattern": p}, st.sampled_from(["^[a-f]{2,5}$", "^\\d+-\\w+$", "x|y", "^(ab?)+$"])),
     st.builds(lambda v: {"enum": v}, st.lists(st.sampled_from([1, "a", None, True, 2.5]), min_size=1, max_size=3)),
 )
 SCHEMAS = st.recursive(
@@ -269,9 +263,7 @@ def test_echo_searches_and_draws():
     data = base64.b64decode(image["data"])
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", data[16:24]) == (64, 64)
-    again, other = (
-        dp.chat(q, model="echo", tools=["image"]).tool_outputs[0]["data"] for q in ("A red house", "A tree")
-    )
+    again, other = (dp.chat(q, model="echo", tools=["image"]).tool_outputs[0]["data"] for q in ("A red house", "A tree"))
     assert image["data"] == again != other
 
 

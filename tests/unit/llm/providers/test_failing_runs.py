@@ -49,7 +49,10 @@ def test_malformed_answers_in_a_row(wire: Wire, tmp_path: Path):
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.service)
 def test_without_a_fallback_the_run_fails_and_a_budget_counts(wire: Wire, tmp_path: Path):
     """The error is the server's; of a run with a budget of calls, each malformed answer is one."""
-    with ScriptedServer(*wire.script(wire.malformed)) as server, Session(settings=settings_for(server, base_dir=tmp_path, llm_max_retries=1)) as session:
+    with (
+        ScriptedServer(*wire.script(wire.malformed)) as server,
+        Session(settings=settings_for(server, base_dir=tmp_path, llm_max_retries=1)) as session,
+    ):
         with pytest.raises(ProviderError, match=f"{wire.service} sent"):
             session.run(chain(wire))
         assert len(wire.asked(server)) == 2

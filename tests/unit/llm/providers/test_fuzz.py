@@ -184,7 +184,9 @@ class Ollama(Provider):
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
-        server.asked["/api/tags"] = Reply((b'{"models": [{"model": "llama3.2:latest", "name": "llama3.2:latest"}]}',), "application/json")
+        server.asked["/api/tags"] = Reply(
+            (b'{"models": [{"model": "llama3.2:latest", "name": "llama3.2:latest"}]}',), "application/json"
+        )
 
     def render(self, event: Any) -> bytes:
         return dumps(event) + b"\n"
@@ -329,7 +331,9 @@ def check(found: Outcome, arrived: str, *, own_end: bool) -> None:
             json.dumps(dict(call.arguments)).encode()
         json.dumps([response.usage.to_dict(), *map(dict, response.tool_outputs), response.raw]).encode()
         if response.structured is None:
-            assert response.text or response.tool_calls or not found.text or (own_end and response.text), "the text that streamed is lost"
+            assert response.text or response.tool_calls or not found.text or (own_end and response.text), (
+                "the text that streamed is lost"
+            )
             if not own_end:
                 assert response.text == found.text
 
@@ -428,7 +432,10 @@ WAITS: Sequence[dict[str, str]] = (
     {},
     *({"retry-after": value} for value in ("0", "-5", "nan", "inf", "1e400", "soon", "Thu, 01 Jan 1970 00:00:00 GMT", "3", "")),
     *({"retry-after-ms": value} for value in ("0", "-1", "250", "x")),
-    *({"x-ratelimit-reset": value, "x-ratelimit-remaining": "0"} for value in ("1796000000", "1796000000000", "6m0s", "-1", "")),
+    *(
+        {"x-ratelimit-reset": value, "x-ratelimit-remaining": "0"}
+        for value in ("1796000000", "1796000000000", "6m0s", "-1", "")
+    ),
     *({"x-should-retry": value} for value in ("true", "false", "maybe")),
 )
 """What servers ask to wait, in words and in nonsense."""

@@ -471,17 +471,12 @@ def test_what_it_cannot_say_goes_another_way():
     given = streams(chunk(function_call("give_answer", {"n": 3}), finish="STOP"))
     with ScriptedServer(given) as server:
         plain = ask(server.url, response_format=shape)
-        beside = ask(
-            server.url, response_format=Verdict.model_json_schema() | {"required": []}, tools=(tool_of(weather),)
-        )
+        beside = ask(server.url, response_format=Verdict.model_json_schema() | {"required": []}, tools=(tool_of(weather),))
     assert (plain.structured, plain.rung) == ({"n": 3}, "tool")
     assert (beside.structured, beside.rung) == ({"n": 3}, "tool")
     names = [d["name"] for d in server.seen[1].body["tools"][0]["functionDeclarations"]]
     assert names == ["weather", "give_answer"]
-    assert (
-        "generationConfig" not in server.seen[0].body
-        or "responseMimeType" not in server.seen[0].body["generationConfig"]
-    )
+    assert "generationConfig" not in server.seen[0].body or "responseMimeType" not in server.seen[0].body["generationConfig"]
 
 
 def test_json_mode_asks_for_json_only():

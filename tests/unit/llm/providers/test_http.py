@@ -75,9 +75,7 @@ STREAMS = {
     "no names": b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in EVENTS),
     "no blanks": sse(*EVENTS).replace(b"data: ", b"data:"),
     "raw separators": b"".join(b"data: " + json.dumps(e, ensure_ascii=False).encode() + b"\n\n" for e in EVENTS),
-    "lines": b"".join(
-        b"data: " + json.dumps(e, indent=1).encode().replace(b"\n", b"\ndata: ") + b"\n\n" for e in EVENTS
-    ),
+    "lines": b"".join(b"data: " + json.dumps(e, indent=1).encode().replace(b"\n", b"\ndata: ") + b"\n\n" for e in EVENTS),
     "empty events": b"event: ping\n\n" + sse(*EVENTS) + b"data:\n\nretry: 5\n\n",
     "no last line": sse(*EVENTS).rstrip(b"\n"),
     "cut": sse(*EVENTS) + b'event: d\ndata: {"type": "d", "te',
@@ -233,9 +231,7 @@ def test_errors_in_json(body: dict[str, Any], kind: type[LLMError], words: str, 
     assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize(
-    "client", [UnifiedOpenAIClient, UnifiedAnthropicClient, UnifiedGoogleClient, UnifiedOllamaClient]
-)
+@pytest.mark.parametrize("client", [UnifiedOpenAIClient, UnifiedAnthropicClient, UnifiedGoogleClient, UnifiedOllamaClient])
 def test_the_environment(client: Any, monkeypatch: pytest.MonkeyPatch):
     """No proxy for this machine; for others a clear word about one that cannot be used, and about certificates."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
@@ -294,7 +290,9 @@ def test_the_environment_means_the_same_to_api_jobs(monkeypatch: pytest.MonkeyPa
     ],
 )
 @pytest.mark.parametrize("whole", [True, False])
-def test_what_a_gateway_says_in_a_header_that_an_answer_cost(header: str, said: dict[str, float], cost: float | None, whole: bool):
+def test_what_a_gateway_says_in_a_header_that_an_answer_cost(
+    header: str, said: dict[str, float], cost: float | None, whole: bool
+):
     """It counts for an answer that came whole; the header of a stream was sent before the answer was there."""
     answer = {**ANSWER, "usage": {**ANSWER["usage"], **said}}
 
@@ -385,9 +383,7 @@ def test_a_prompt_that_is_too_long(said: str):
 
 def test_statuses_and_codes():
     assert isinstance(status_error(CALLER, 413, "Payload too large"), ContextLengthError)
-    assert isinstance(
-        status_error(CALLER, 429, "Request too large for gpt-x on tokens per min (TPM)"), ContextLengthError
-    )
+    assert isinstance(status_error(CALLER, 429, "Request too large for gpt-x on tokens per min (TPM)"), ContextLengthError)
     assert "refused the key" not in status_error(CALLER, 403, "Your region is not supported").message
     assert "refused the key" in status_error(CALLER, 401, "Invalid key").message
     for code, status in (("429", 429), ("502", 502), ("503", 503), ("timeout_error", 504), ("overloaded_error", 529)):
@@ -417,7 +413,5 @@ def test_what_a_server_says_about_trying_again():
     assert retry_after({"retry-after": "nan"}, now) is None
     assert retry_after({"retry-after": "1e400"}, now) is None
     assert retry_after({"x-ratelimit-reset": str(stamp + 7), "x-ratelimit-remaining": "0"}, now) == pytest.approx(7)
-    assert retry_after(
-        {"x-ratelimit-reset": str((stamp + 7) * 1000), "x-ratelimit-remaining": "0"}, now
-    ) == pytest.approx(7)
+    assert retry_after({"x-ratelimit-reset": str((stamp + 7) * 1000), "x-ratelimit-remaining": "0"}, now) == pytest.approx(7)
     assert retry_after({"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-remaining-requests": "0"}, now) == 360

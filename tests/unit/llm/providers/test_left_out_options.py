@@ -97,7 +97,12 @@ def test_each_notice_is_given_for_itself():
     client = client_for(CASES[5], "http://127.0.0.1:9/v1")
     said = [
         (client.started(request(service="anthropic", model=model, temperature=temperature)).data or {}).get("notice")
-        for model, temperature in [("claude-opus-4-8", None), ("claude-opus-4-8", 0.5), ("claude-opus-4-7", 0.5), ("claude-opus-4-8", 0.5)]
+        for model, temperature in [
+            ("claude-opus-4-8", None),
+            ("claude-opus-4-8", 0.5),
+            ("claude-opus-4-7", 0.5),
+            ("claude-opus-4-8", 0.5),
+        ]
     ]
     assert said == [None, f"claude-opus-4-8 {NO}", f"claude-opus-4-7 {NO}", None]
 
@@ -105,8 +110,14 @@ def test_each_notice_is_given_for_itself():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"reasoning": "low", "tool_choice": "required"}, "claude-haiku-4-5 takes no tool_choice while it thinks; 'required' is left out."),
-        ({"reasoning": "low", "tool_choice": "look"}, "claude-haiku-4-5 takes no tool_choice while it thinks; 'look' is left out."),
+        (
+            {"reasoning": "low", "tool_choice": "required"},
+            "claude-haiku-4-5 takes no tool_choice while it thinks; 'required' is left out.",
+        ),
+        (
+            {"reasoning": "low", "tool_choice": "look"},
+            "claude-haiku-4-5 takes no tool_choice while it thinks; 'look' is left out.",
+        ),
         ({"reasoning": "low", "tool_choice": "auto"}, None),
         ({"reasoning": "low"}, None),
         ({"reasoning": "none", "tool_choice": "required"}, None),
@@ -120,7 +131,12 @@ def test_a_tool_that_cannot_be_made_to_be_called(options: dict[str, Any], said: 
 
 def test_the_tool_of_a_structured_answer_is_not_the_callers():
     """It is asked for by this package; with a model that thinks, the model is free to answer in words."""
-    asked = request(service="anthropic", model="claude-haiku-4-5", reasoning="low", response_format={"type": "object", "properties": {"a": {}}})
+    asked = request(
+        service="anthropic",
+        model="claude-haiku-4-5",
+        reasoning="low",
+        response_format={"type": "object", "properties": {"a": {}}},
+    )
     assert left_out(laddered(asked, "tool")) == []
 
 

@@ -42,7 +42,9 @@ MALFORMED = {
 }
 
 
-def asked(server: ScriptedServer, service: str = "openai", **options: Any) -> tuple[list[StreamEvent], LLMResponse | DipeoError]:
+def asked(
+    server: ScriptedServer, service: str = "openai", **options: Any
+) -> tuple[list[StreamEvent], LLMResponse | DipeoError]:
     return through_service(server, next(wire for wire in WIRES if wire.service == service), **options)
 
 
@@ -123,7 +125,9 @@ GROUPED: list[tuple[list[Exception], type[LLMError]]] = [
 @pytest.mark.parametrize("entry", [reading, translate_errors])
 @pytest.mark.parametrize("levels", [1, 2])
 @pytest.mark.parametrize(("errors", "kind"), GROUPED)
-def test_groups_of_errors_from_task_groups_are_one_of_ours(entry: Any, levels: int, errors: list[Exception], kind: type[LLMError]):
+def test_groups_of_errors_from_task_groups_are_one_of_ours(
+    entry: Any, levels: int, errors: list[Exception], kind: type[LLMError]
+):
     group = ExceptionGroup("unhandled errors in a TaskGroup", errors)
     for _ in range(levels - 1):
         group = ExceptionGroup("unhandled errors in a TaskGroup", [group])

@@ -44,9 +44,7 @@ def answered(kind: Any, reply: Reply) -> LLMResponse:
 
 def serviced(service: str, server: ScriptedServer, **options: Any) -> LLMResponse:
     """Through the whole service: tools are run, and what is paid is booked."""
-    settings = settings_with(
-        openai_base_url=server.url, anthropic_base_url=server.url.removesuffix("/v1"), llm_max_retries=0
-    )
+    settings = settings_with(openai_base_url=server.url, anthropic_base_url=server.url.removesuffix("/v1"), llm_max_retries=0)
 
     async def go() -> LLMResponse:
         made = LLMService(settings, EnvironmentAPIKeyService(settings))
@@ -233,9 +231,7 @@ def test_blank_text_is_not_sent_back():
 @pytest.mark.parametrize("encrypted", [None, "thoughts"])
 def test_thoughts_travel_with_a_gateway(encrypted: str | None):
     """A reasoning model is asked for its thoughts wherever it runs, and those that nobody stored are not sent back."""
-    thought = {"type": "reasoning", "id": "rs_1", "summary": []} | (
-        {"encrypted_content": encrypted} if encrypted else {}
-    )
+    thought = {"type": "reasoning", "id": "rs_1", "summary": []} | ({"encrypted_content": encrypted} if encrypted else {})
     call_item = {
         "type": "function_call",
         "id": "i",
@@ -247,9 +243,7 @@ def test_thoughts_travel_with_a_gateway(encrypted: str | None):
     settings = settings_with(llm_max_retries=0)
 
     async def go(server: ScriptedServer) -> str:
-        made = LLMService(
-            settings.model_copy(update={"openai_base_url": server.url}), EnvironmentAPIKeyService(settings)
-        )
+        made = LLMService(settings.model_copy(update={"openai_base_url": server.url}), EnvironmentAPIKeyService(settings))
         asked = LLMRequest("openai", "gpt-5-nano", (ChatMessage("user", "Hi"),), tools=tools_of(weather))
         try:
             return (await made.complete(asked)).text

@@ -572,9 +572,7 @@ def test_a_real_server_answers():
         client = UnifiedOpenAIClient(
             AdapterConfig(provider_type="openai", base_url=settings.openai_base_url), settings=settings
         )
-        asked = LLMRequest(
-            "openai", "smollm2", (ChatMessage("system", "Be brief."), ChatMessage("user", "Hi!")), max_tokens=12
-        )
+        asked = LLMRequest("openai", "smollm2", (ChatMessage("system", "Be brief."), ChatMessage("user", "Hi!")), max_tokens=12)
         events = await events_of(client, asked)
         await client.cleanup()
         return events
@@ -611,7 +609,10 @@ def test_a_turn_goes_back_as_it_may(model: str, said: list[Any], expected: list[
         """The weather."""
         return "warm"
 
-    first = [{"type": "response.output_item.done", "output_index": n, "item": item, "sequence_number": n} for n, item in enumerate(said)]
+    first = [
+        {"type": "response.output_item.done", "output_index": n, "item": item, "sequence_number": n}
+        for n, item in enumerate(said)
+    ]
     with ScriptedServer(lambda call: call.stream([*first, final(*said)]), says("Warm.")) as server:
         config = settings_with(openai_base_url=server.url, openai_api_key=SecretStr("sk-test"))
         service = LLMService(config, EnvironmentAPIKeyService(config))
@@ -630,12 +631,21 @@ def test_sealed_thoughts_go_back_only_to_the_model_that_had_them(following: str,
         """The weather."""
         return "warm"
 
-    first = [{"type": "response.output_item.done", "output_index": n, "item": item, "sequence_number": n} for n, item in enumerate([SIGNED, CALL])]
-    replies: list[Reply] = [lambda call: call.stream([*first, final(SIGNED, CALL)]), lambda call: call.error(500, "down"), says("Warm.")]
+    first = [
+        {"type": "response.output_item.done", "output_index": n, "item": item, "sequence_number": n}
+        for n, item in enumerate([SIGNED, CALL])
+    ]
+    replies: list[Reply] = [
+        lambda call: call.stream([*first, final(SIGNED, CALL)]),
+        lambda call: call.error(500, "down"),
+        says("Warm."),
+    ]
     with ScriptedServer(*replies) as server:
         config = settings_with(openai_base_url=server.url, openai_api_key=SecretStr("sk-test"))
         service = LLMService(config, EnvironmentAPIKeyService(config), retries=RetryConfig(1))
-        asked = request("Weather?", service="openai", model="gpt-5-nano", tools=tools_of([weather]), fallbacks=[f"openai:{following}"])
+        asked = request(
+            "Weather?", service="openai", model="gpt-5-nano", tools=tools_of([weather]), fallbacks=[f"openai:{following}"]
+        )
         assert run(service.complete(asked)).text == "Warm."
         sent = [seen.body["input"][1:-1] for seen in server.seen[1:]]
     assert sent == [[SIGNED, CALL], [SIGNED, CALL] if kept else [{k: v for k, v in CALL.items() if k != "id"}]]

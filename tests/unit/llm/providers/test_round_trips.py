@@ -71,7 +71,9 @@ class Providers:
         )  # fmt: skip
 
     def sent(self, service: str) -> list[dict[str, Any]]:
-        return [seen.body for seen in self.servers[service].seen if seen.method == "POST" and seen.body and seen.path != "/api/show"]
+        return [
+            seen.body for seen in self.servers[service].seen if seen.method == "POST" and seen.body and seen.path != "/api/show"
+        ]
 
 
 # What each API takes.
@@ -162,7 +164,9 @@ def test_a_conversation_goes_through_all_providers_and_back(first: str, tmp_path
         last = json.dumps(providers.sent(first)[-1])
         assert all(f"Question {number}?" in last for number in range(5))
         for service, word in (("openai", "gAAA"), ("anthropic", "c2lnMQ=="), ("gemini", '"c2ln"')):
-            assert (word in last) is (service == first) or (service, first) == ("gemini", "anthropic"), "own thoughts, and no others"
+            assert (word in last) is (service == first) or (service, first) == ("gemini", "anthropic"), (
+                "own thoughts, and no others"
+            )
 
 
 DIAGRAM = """

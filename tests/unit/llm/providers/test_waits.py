@@ -27,7 +27,9 @@ LEAST = [0.125] * 3
 """When it says that it can be asked at once."""
 
 
-def waited(wire: Wire, reply: Reply, monkeypatch: pytest.MonkeyPatch, *, jitter: float = 0.0, timeout: float = 600) -> list[float]:
+def waited(
+    wire: Wire, reply: Reply, monkeypatch: pytest.MonkeyPatch, *, jitter: float = 0.0, timeout: float = 600
+) -> list[float]:
     """The pauses of a call whose server always replies so."""
     monkeypatch.setattr(clock, "now", lambda: NOW)
     waits: list[float] = []
@@ -117,7 +119,11 @@ TABLE: Sequence[tuple[int, dict[str, str], Sequence[float]]] = (
     (429, _used_up("_tokens", "9s") | {"retry_after": "3"}, [3] * 3),
     (429, {"anthropic_ratelimit_tokens_reset": "2026-11-23T12:00:30Z", "anthropic_ratelimit_tokens_remaining": "0"}, [30] * 3),
     (429, {"anthropic_ratelimit_tokens_reset": "2026-11-23T12:00:30", "anthropic_ratelimit_tokens_remaining": "0"}, [30] * 3),
-    (429, {"anthropic_ratelimit_tokens_reset": "2026-11-23T13:00:30+01:00", "anthropic_ratelimit_tokens_remaining": "0"}, [30] * 3),
+    (
+        429,
+        {"anthropic_ratelimit_tokens_reset": "2026-11-23T13:00:30+01:00", "anthropic_ratelimit_tokens_remaining": "0"},
+        [30] * 3,
+    ),
     (429, {"anthropic_ratelimit_requests_reset": "2026-11-23T11:00:00Z", "anthropic_ratelimit_requests_remaining": "0"}, LEAST),
     (429, {"anthropic_ratelimit_tokens_reset": "2026-11-23T12:00:30Z", "anthropic_ratelimit_tokens_remaining": "9"}, BACKOFF),
     (429, {"anthropic_ratelimit_unified_reset": str(STAMP + 30)}, [30] * 3),
@@ -145,7 +151,9 @@ def test_waits(status: int, headers: dict[str, str], waits: Sequence[float], mon
 @pytest.mark.parametrize("wire", WIRES[1:], ids=lambda wire: wire.service)
 def test_waits_are_those_of_every_provider(wire: Wire, monkeypatch: pytest.MonkeyPatch):
     """The forms that differ most, where other SDKs are between."""
-    for status, headers, waits in [case for case in TABLE if case[1].keys() & {"retry_after_ms", "x_should_retry", "x_ratelimit_reset"}][::4]:
+    for status, headers, waits in [
+        case for case in TABLE if case[1].keys() & {"retry_after_ms", "x_should_retry", "x_ratelimit_reset"}
+    ][::4]:
         found = waited(wire, wire.refuses(status, "busy", **headers), monkeypatch)
         assert found == pytest.approx(waits), (status, headers)
 
@@ -167,7 +175,9 @@ def test_waits_vary_upwards_only_where_a_server_asked(monkeypatch: pytest.Monkey
     drawn = iter((0.0, 1.0, 0.5) * 3)
     monkeypatch.setattr("random.uniform", lambda low, high: low + (high - low) * next(drawn))
     assert waited(OPENAI, OPENAI.refuses(429, "busy", retry_after="10"), monkeypatch, jitter=0.2) == pytest.approx([10, 12, 11])
-    assert waited(OPENAI, OPENAI.refuses(429, "busy", retry_after="0"), monkeypatch, jitter=0.2) == pytest.approx([0.125, 0.15, 0.1375])
+    assert waited(OPENAI, OPENAI.refuses(429, "busy", retry_after="0"), monkeypatch, jitter=0.2) == pytest.approx(
+        [0.125, 0.15, 0.1375]
+    )
     assert waited(OPENAI, OPENAI.refuses(500, "busy"), monkeypatch, jitter=0.2) == pytest.approx([0.4, 1.2, 2.0])
 
 

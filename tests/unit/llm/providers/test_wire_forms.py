@@ -74,7 +74,13 @@ def deflated(data: bytes) -> bytes:
 
 
 PACKED = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "deflate ": deflated}
-WHOLE = dict(zip((w.service for w in WIRES), (recorded.OPENAI_WHOLE[0], recorded.ANTHROPIC_WHOLE[0], recorded.GOOGLE_WHOLE[0], recorded.OLLAMA_WHOLE[0]), strict=True))
+WHOLE = dict(
+    zip(
+        (w.service for w in WIRES),
+        (recorded.OPENAI_WHOLE[0], recorded.ANTHROPIC_WHOLE[0], recorded.GOOGLE_WHOLE[0], recorded.OLLAMA_WHOLE[0]),
+        strict=True,
+    )
+)
 
 
 def answer(wire: Wire, reply: Reply) -> LLMResponse:
@@ -95,7 +101,10 @@ def test_packed_bodies_and_whole_answers(wire: Wire):
     whole = json.dumps(WHOLE[wire.service]).encode()
     for given in (whole, b"[" + whole + b"]"):
         assert answer(wire, raw(given, content_type="application/json")).text == recorded.WORDS
-        assert answer(wire, raw(gzip.compress(given), content_type="application/json", content_encoding="gzip")).text == recorded.WORDS
+        assert (
+            answer(wire, raw(gzip.compress(given), content_type="application/json", content_encoding="gzip")).text
+            == recorded.WORDS
+        )
 
 
 class Foreign(NamedTuple):
@@ -224,7 +233,9 @@ def test_nothing_left_to_pay_with(status: int, code: str, said: str):
     assert type(found) is ProviderError
     assert "billing" in (found.hint or "")
     assert not transient(found)
-    of_google = status_error(CALLER, 429, "You exceeded your current quota, please check your plan and billing details.", code="RESOURCE_EXHAUSTED")
+    of_google = status_error(
+        CALLER, 429, "You exceeded your current quota, please check your plan and billing details.", code="RESOURCE_EXHAUSTED"
+    )
     assert transient(of_google)  # of a minute
 
 
@@ -279,15 +290,27 @@ def calls_of(wire: Wire, ids: Sequence[Any]) -> Reply:
     """A turn that calls `weather` once for each id."""
     if wire is OPENAI:
         items = [
-            {"type": "function_call", "id": f"fc_{n}", "call_id": given, "name": "weather", "arguments": f'{{"city": "{n}"}}', "status": "completed"}
+            {
+                "type": "function_call",
+                "id": f"fc_{n}",
+                "call_id": given,
+                "name": "weather",
+                "arguments": f'{{"city": "{n}"}}',
+                "status": "completed",
+            }
             for n, given in enumerate(ids)
         ]
-        added = [{"type": "response.output_item.added", "output_index": n, "item": {**item, "arguments": ""}} for n, item in enumerate(items)]
+        added = [
+            {"type": "response.output_item.added", "output_index": n, "item": {**item, "arguments": ""}}
+            for n, item in enumerate(items)
+        ]
         return lambda call: call.stream([*added, final(*items)])
     if wire is ANTHROPIC:
         blocks = [e for n, given in enumerate(ids) for e in anthropic.tool_use(given, "weather", {"city": str(n)}, n)]
         return anthropic.streams(anthropic.start(), *blocks, *anthropic.end("tool_use"))
-    parts = [google.function_call("weather", {"city": str(n)}, **({"id": given} if given else {})) for n, given in enumerate(ids)]
+    parts = [
+        google.function_call("weather", {"city": str(n)}, **({"id": given} if given else {})) for n, given in enumerate(ids)
+    ]
     return google.streams(google.chunk(*parts, finish="STOP"))
 
 
@@ -308,7 +331,10 @@ def test_calls_without_an_id_of_their_own(wire: Wire, ids: Sequence[Any]):
         results = {b["tool_use_id"]: b["content"] for b in blocks if b["type"] == "tool_result"}
     else:
         parts = [p for c in sent["contents"] for p in c["parts"]]
-        assert [p["functionResponse"]["response"]["output"] for p in parts if "functionResponse" in p] == ["sun in 0", "sun in 1"]
+        assert [p["functionResponse"]["response"]["output"] for p in parts if "functionResponse" in p] == [
+            "sun in 0",
+            "sun in 1",
+        ]
         given = [p["functionCall"].get("id") for p in parts if "functionCall" in p]
         assert [p["functionResponse"].get("id") for p in parts if "functionResponse" in p] == given
         assert len(set(given) - {None}) == len([g for g in given if g is not None])
@@ -351,7 +377,11 @@ def test_a_malformed_item_of_a_batch_of_gemini_costs_itself(bad: Any):
     newer = {**last, "response": {**last["response"], "laterField": 1}, "laterField": 2}
     output = {"inlinedResponses": {"inlinedResponses": [first, bad, newer]}}
     stats = {"requestCount": "3", "successfulRequestCount": "2", "failedRequestCount": "1"}
-    job = {"name": "batches/b", "done": True, "metadata": {"state": "BATCH_STATE_SUCCEEDED", "output": output, "batchStats": stats}}
+    job = {
+        "name": "batches/b",
+        "done": True,
+        "metadata": {"state": "BATCH_STATE_SUCCEEDED", "output": output, "batchStats": stats},
+    }
     requests = {name: LLMRequest("gemini", GEMINI.model, ()) for name in "abc"}
 
     async def work(client: UnifiedGoogleClient) -> tuple[Any, Mapping[str, Any]]:
