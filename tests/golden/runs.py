@@ -18,9 +18,9 @@ from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Clock, HTTPPort, HTTPResponse, InteractionPort, Question
 from dipeo_nb.errors import IntegrationError, UserError
 from dipeo_nb.events.in_memory import InMemoryEventBus
-from dipeo_nb.execution.fold import RunState
 from dipeo_nb.execution.metrics import measure, summarize
 from dipeo_nb.execution.recovery import recovered, reusable
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from tests.golden import virtual_time
