@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from dipeo_nb import config
-from dipeo_nb.common import clock
+from dipeo_nb.common import clock, loop
 from tests.support import loop_steps, node_types
 from tests.support.api_server import server  # noqa: F401 - a fixture
 from tests.support.no_egress import loopback
@@ -49,6 +50,24 @@ def steps_of_the_loop() -> Iterator[None]:
     """Long steps on the library's loop go to the file that LOOP_STEPS names; without it nothing is measured."""
     with loop_steps.reported():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def library_loop() -> Iterator[None]:
+    """Generators that libraries leave behind are closed by the library's loop; pytest looks for leftovers when that has ended.
+
+    Otherwise its collections, on another thread, could close a generator while the loop does so, too ("async generator already
+    executing"), and the whole run would fail after its last test.
+    """
+    yield
+    library = loop.LoopThread.get()
+
+    async def collect() -> None:
+        gc.collect()
+
+    for _ in range(3):  # what was closed may have held others
+        library.submit(collect()).result(timeout=60)
+    library.close()
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,6 @@ def make_client(
     withheld: Collection[str] = (),
     whole: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]] | None] | None = None,
     lines: bool = False,
-    typed: bool = False,
     bare: bool = False,
     whole_texts: bool = False,
     unread: bool = False,
@@ -59,7 +58,6 @@ def make_client(
         timeout: seconds that it may say nothing.
         withheld: names of headers that are taken off.
         lines: its streams are lines of JSON, not events, whatever it calls them.
-        typed: events without a name have that of their `type`.
         bare: its reader knows neither names of events nor `[DONE]`.
         whole_texts: its reader refuses texts with half of a surrogate pair.
         unread: its streams are for `events_of`, which reads them as they come.
@@ -69,7 +67,7 @@ def make_client(
     Raises:
         ConfigurationError: a proxy or certificates that the environment names cannot be used.
     """
-    cleaner = _no_cleaner if unread else JsonLines if lines else partial(EventLines, typed=typed, bare=bare, whole=whole_texts)
+    cleaner = _no_cleaner if unread else JsonLines if lines else partial(EventLines, bare=bare, whole=whole_texts)
     own = {"withheld": frozenset(name.lower() for name in withheld), "whole": whole, "cleaner": cleaner, "lines": lines}
     limits = library.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
     with usable_environment():
@@ -355,9 +353,9 @@ def _read(events: bytes) -> list[tuple[bytes, bytes]]:
 class EventLines(Cleaner):
     """Server-sent events, each with its name and its data in one line; no comments, no numbers, no events without data."""
 
-    def __init__(self, *, typed: bool = False, bare: bool = False, whole: bool = False) -> None:
+    def __init__(self, *, bare: bool = False, whole: bool = False) -> None:
         self._events = Events()
-        self._typed, self._bare, self._whole = typed, bare, whole
+        self._bare, self._whole = bare, whole
 
     def feed(self, data: bytes) -> bytes:
         return self._plain(self._events.feed(data))
@@ -373,20 +371,8 @@ class EventLines(Cleaner):
                     continue
                 name = b""
             data = escaped(data, whole=self._whole)
-            if not name and self._typed:
-                name = _type_of(data)
             found.append((b"event: " + escaped(name) + b"\n" if name else b"") + b"data: " + data + b"\n\n")
         return b"".join(found)
-
-
-def _type_of(data: bytes) -> bytes:
-    """The `type` of an event; empty without one."""
-    try:
-        event = json.loads(data)
-    except (ValueError, RecursionError):
-        return b""
-    kind = cast("dict[str, Any]", event).get("type") if isinstance(event, dict) else None
-    return kind.encode() if isinstance(kind, str) and re.fullmatch(r"[\w.]+", kind) else b""
 
 
 async def events_of(response: Any) -> AsyncGenerator[dict[str, Any]]:
@@ -404,18 +390,19 @@ async def events_of(response: Any) -> AsyncGenerator[dict[str, Any]]:
     events = Events()
     size, begins, read = 0, b"", False
     async with contextlib.aclosing(response):
-        pieces = response.aiter_bytes()
-        async for piece in pieces:
-            size += len(piece)
-            begins = begins or piece[:20].lstrip()
-            if size > ANSWER_LIMIT:  # what was compressed may be larger than what was sent
-                raise AnswerTooLargeError(f"it sends more than {ANSWER_LIMIT:,} bytes")
-            for _, data in events.feed(piece):
-                if data.startswith(DONE):
-                    await drained(pieces)
-                    return
-                read = True
-                yield _object(data)
+        # Closed here, so that none of its generators is left to a garbage collection, which may be on another thread.
+        async with contextlib.aclosing(response.aiter_bytes()) as pieces:
+            async for piece in pieces:
+                size += len(piece)
+                begins = begins or piece[:20].lstrip()
+                if size > ANSWER_LIMIT:  # what was compressed may be larger than what was sent
+                    raise AnswerTooLargeError(f"it sends more than {ANSWER_LIMIT:,} bytes")
+                for _, data in events.feed(piece):
+                    if data.startswith(DONE):
+                        await drained(pieces)
+                        return
+                    read = True
+                    yield _object(data)
         for _, data in events.end():
             if data.strip() != DONE:
                 read = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dipeo_nb.errors import MissingDependencyError
@@ -26,6 +26,28 @@ def load(module: str, package: str) -> Any:
         raise MissingDependencyError(
             f"The package '{package}' is not installed.", hint=f"Run: pip install {package}"
         ) from error
+
+
+def as_sent(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a request that has an `extra_body`."""
+    return {**{name: value for name, value in body.items() if name != "extra_body"}, **body.get("extra_body", {})}
+
+
+async def open_stream(client: Any, path: str, body: Mapping[str, Any], stream: type[Any]) -> Any:
+    """The response to a request for a stream, which is not read yet (`events_of` does).
+
+    The SDK's methods search each message for files to encode, and its streams make a checked object of every event, which together
+    take longer than all else; the streams fail on legal input, too, and leave generators behind where they end early.
+
+    Args:
+        client: the SDK's asynchronous client.
+        stream: the SDK's `AsyncStream`.
+    """
+    import httpx2  # the SDKs' own library
+
+    return await client.post(
+        path, cast_to=httpx2.Response, body={**as_sent(body), "stream": True}, stream=True, stream_cls=stream
+    )
 
 
 class SDKClient(UnifiedClient):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import AsyncIterator, Mapping
 from datetime import date
 from typing import Any, ClassVar
@@ -15,8 +14,8 @@ from dipeo_nb.domain.lifecycle import ends_of
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMError, ProviderError, UnsupportedError
 from dipeo_nb.llm.core.errors import map_sdk_error, reading, said_by, said_in_stream, translate_errors
-from dipeo_nb.llm.core.http import drained
-from dipeo_nb.llm.core.sdk_client import SDKClient
+from dipeo_nb.llm.core.http import drained, events_of
+from dipeo_nb.llm.core.sdk_client import SDKClient, open_stream
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.anthropic.answer import Turn, as_events, ids_of, kept, response_of
@@ -43,7 +42,7 @@ BOUND = "bound to a different conversation"
 
 
 class UnifiedAnthropicClient(SDKClient):
-    """`LLMClient` over `/v1/messages`. Raw events are read, which costs a third of the SDK's accumulating helper."""
+    """`LLMClient` over `/v1/messages`. The stream is read here (`events_of`)."""
 
     provider = "anthropic"
     base_url_example = "http://localhost:8080"
@@ -63,23 +62,25 @@ class UnifiedAnthropicClient(SDKClient):
         for _ in range(PAUSES + 1):
             try:
                 with translate_errors(caller, vendor):
-                    opened = await client.messages.create(**body, stream=True)
+                    opened = await open_stream(client, "/v1/messages", body, load_sdk().AsyncStream)
             except LLMError as error:
                 if error.status != 400 or BOUND not in error.message:
                     raise
                 body["messages"] = without_thoughts(body["messages"])
                 with translate_errors(caller, vendor):
-                    opened = await client.messages.create(**body, stream=True)
+                    opened = await open_stream(client, "/v1/messages", body, load_sdk().AsyncStream)
             with reading(caller, vendor) as progress:
-                async with opened as events:
-                    turn.begin(events.response.headers.get("request-id"))
+                turn.begin(opened.headers.get("request-id"))
+                async with contextlib.aclosing(events_of(opened)) as events:
                     try:
                         async for event in events:
+                            if error := event.get("error"):
+                                raise said_in_stream(caller, *said_by(error))
                             said = turn.take(event)
                             progress.begun = True
                             if said is not None:
                                 yield said
-                            if event.type == "message_stop":
+                            if event["type"] == "message_stop":
                                 await drained(events)
                                 break
                     finally:
@@ -185,9 +186,7 @@ class UnifiedAnthropicClient(SDKClient):
     def _connected(self, secret: SecretStr, base_url: str) -> Any:
         import httpx2  # the SDK's own library
 
-        # Notices of the answer and diagnostics say when models end; under `-W error` the SDK's warning would cost the answer.
-        warnings.filterwarnings("ignore", "(The model 'claude|Using Claude ).* is deprecated", Warning)
-        http = self.http(httpx2, base_url, typed=True, whole=as_events)
+        http = self.http(httpx2, base_url, whole=as_events, unread=True)
         return load_sdk().AsyncAnthropic(
             api_key=secret.get_secret_value(), base_url=base_url, max_retries=0, timeout=http.timeout, http_client=http
         )

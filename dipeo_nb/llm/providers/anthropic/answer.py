@@ -66,15 +66,15 @@ class Turn:
         self.complete = False
         self._usage = {}
 
-    def take(self, event: Any) -> StreamEvent | None:
+    def take(self, event: Mapping[str, Any]) -> StreamEvent | None:
         """What an event of the API means for the reader."""
-        if (usage := getattr(event, "usage", None)) is not None:  # of message_delta; elsewhere on servers that imitate it
+        if (usage := event.get("usage")) is not None:  # of message_delta; elsewhere on servers that imitate it
             self._usage = merged_counts(self._usage, record(usage))
-        match event.type:
+        match event["type"]:
             case "content_block_delta":
-                return self._delta(event.index, event.delta)
+                return self._delta(event["index"], event["delta"])
             case "content_block_start":
-                block = record(event.content_block)
+                block = {name: value for name, value in event["content_block"].items() if value is not None}
                 kind = words(block["type"])
                 if kind == "tool_use":
                     block |= {
@@ -83,20 +83,21 @@ class Turn:
                     }
                 elif kind == "text":
                     block["text"] = words(block.get("text"))
-                self._at[event.index] = block
-                self._texts[event.index] = TextPieces()
+                self._at[event["index"]] = block
+                self._texts[event["index"]] = TextPieces()
                 self.blocks.append(block)
                 if kind == "tool_use":
                     return StreamEvent("tool_call_start", block["name"], data={"id": block["id"]})
                 if kind == "text" and block["text"]:
                     return StreamEvent("text", block["text"])
             case "content_block_stop":
-                return self._stop(event.index)
+                return self._stop(event["index"])
             case "message_start":
-                self._model = words(event.message.model) or self._model
-                self._usage = merged_counts(self._usage, record(getattr(event.message, "usage", None)))
+                message = event["message"]
+                self._model = words(message.get("model")) or self._model
+                self._usage = merged_counts(self._usage, record(message.get("usage")))
             case "message_delta":
-                self.stop_reason = words(event.delta.stop_reason) or None
+                self.stop_reason = words(event["delta"].get("stop_reason")) or None
             case "message_stop":
                 self.complete: bool = True
                 self._spent.append(usage_of(self._usage))
@@ -105,28 +106,28 @@ class Turn:
                 pass  # pings, and what later versions add
         return None
 
-    def _delta(self, at: int, delta: Any) -> StreamEvent | None:
+    def _delta(self, at: int, delta: Mapping[str, Any]) -> StreamEvent | None:
         block = self._at[at]
-        match delta.type:
+        match delta["type"]:
             case "text_delta" if block["type"] == "text":
-                piece = self._texts[at].add(delta.text)
+                piece = self._texts[at].add(delta.get("text"))
                 block["text"] += piece
                 return StreamEvent("text", piece)
             case "thinking_delta":
-                piece = self._texts[at].add(delta.thinking)
+                piece = self._texts[at].add(delta.get("thinking"))
                 block["thinking"] = words(block.get("thinking")) + piece
                 return StreamEvent("reasoning", piece)
             case "input_json_delta":
-                piece = words(delta.partial_json)
+                piece = words(delta.get("partial_json"))
                 self._json.setdefault(at, []).append(piece)
                 if block["type"] == "tool_use":
                     return StreamEvent("tool_call_delta", piece, data={"id": block["id"]})
             case "signature_delta":
-                block["signature"] = words(delta.signature)
+                block["signature"] = words(delta.get("signature"))
             case "text_delta":
                 raise TypeError(f"text in a block of type {block['type']}")
             case "citations_delta":
-                block.setdefault("citations", []).append(record(delta.citation))
+                block.setdefault("citations", []).append(record(delta["citation"]))
             case _:
                 pass
         return None

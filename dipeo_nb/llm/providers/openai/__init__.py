@@ -19,11 +19,11 @@ from dipeo_nb.errors import LLMError
 from dipeo_nb.llm.core import sdk_client
 from dipeo_nb.llm.core.errors import map_sdk_error, reading, said_by, said_in_stream, status_error, translate_errors
 from dipeo_nb.llm.core.http import drained, events_of
-from dipeo_nb.llm.core.sdk_client import SDKClient
+from dipeo_nb.llm.core.sdk_client import SDKClient, as_sent, open_stream
 from dipeo_nb.llm.core.types import BatchState, BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
 from dipeo_nb.llm.providers.openai.answer import response_of
-from dipeo_nb.llm.providers.openai.request import as_sent, format_of, items_of, tool_of
+from dipeo_nb.llm.providers.openai.request import format_of, items_of, tool_of
 from dipeo_nb.llm.streaming import TextPieces, batch_lines, incomplete_stream_error, named, words
 from dipeo_nb.llm.structured import made
 from dipeo_nb.llm.tools import call_id_of
@@ -60,7 +60,7 @@ class UnifiedOpenAIClient(SDKClient):
         said, thoughts = TextPieces(), TextPieces()
         vendor = map_sdk_error(load_sdk(), caller)
         with translate_errors(caller, vendor):
-            opened = await _opened(client, {**as_sent(body), "stream": True})
+            opened = await open_stream(client, "/responses", body, load_sdk().AsyncStream)
         with reading(caller, vendor) as progress:
             request_id = opened.headers.get("x-request-id")
             async with contextlib.aclosing(events_of(opened)) as events:
@@ -249,14 +249,6 @@ class UnifiedOpenAIClient(SDKClient):
             )
         extra = merged(self.config.extra_params, request.extra)
         return {**body, "extra_body": {name: merged(body.get(name), value) for name, value in extra.items()}} if extra else body
-
-
-async def _opened(client: Any, body: Mapping[str, Any]) -> Any:
-    """The response of the server, whose stream is not read yet. The SDK's own reader makes a checked object of every event, which
-    takes longer than all else, and fails on legal streams."""
-    import httpx2
-
-    return await client.post("/responses", cast_to=httpx2.Response, body=body, stream=True, stream_cls=load_sdk().AsyncStream)
 
 
 def _error_of(error: Any) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dipeo_nb.domain.chat import ChatMessage, LLMRequest, ToolConfig
@@ -11,12 +11,6 @@ from dipeo_nb.errors import UnsupportedError
 from dipeo_nb.llm.structured import is_object, name_of, schema_of, strict_schema
 
 BUILT_IN_TOOLS = ("web_search", "web_search_preview", "image_generation")
-
-
-def as_sent(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a request. Given as `extra_body` it spares the SDK a search of each message for files to encode, which
-    finds nothing and takes as long as the rest of its work."""
-    return {**{name: value for name, value in body.items() if name != "extra_body"}, **body.get("extra_body", {})}
 
 
 def items_of(message: ChatMessage, system: str, model: str) -> Iterator[dict[str, Any]]:

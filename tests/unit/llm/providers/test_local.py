@@ -61,7 +61,8 @@ def test_an_answer_costs_nothing_and_is_counted():
     assert usage.output is not None
     assert 0 < usage.output <= 20  # the model may have said it in fewer
     assert (usage.input or 0) + (usage.cache_read or 0) == usage.raw["prompt_tokens"]  # type: ignore[index]
-    assert response.finish_reason == ("length" if usage.output == 20 else "stop")
+    assert response.finish_reason in ("length", "stop")
+    assert response.finish_reason == "stop" or usage.output == 20  # it may end by itself with its last token
 
 
 def test_an_answer_ends_by_itself_without_a_limit():
