@@ -73,7 +73,14 @@ def node(function: Any = None, /, *, name: str | None = None, timeout: float | N
         ValidationError: the name is invalid or that of a built-in type, or a parameter cannot be filled (`*args`, reserved names).
     """
 
+    if isinstance(function, str):
+        raise ValidationError("The name of a node type is an option of its own.", hint=f"Write @dp.node(name={function!r}).")
+
     def decorate(made: Any) -> Any:
+        if not callable(made):
+            raise ValidationError(
+                f"A node type is a function, not {type(made).__name__}.", hint="Write @dp.node above the function's `def`."
+            )
         kind = name or user_code.name_of(made)
         signature = inspect.signature(made)
         _check(kind, made, signature)

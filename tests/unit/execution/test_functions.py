@@ -225,6 +225,10 @@ def test_what_cannot_be_a_node_type():
     """Each with what to do."""
     with pytest.raises(ValidationError, match="not the name of a node type"):
         dp.node(lambda: 1)
+    with pytest.raises(ValidationError, match=r"Write @dp.node\(name='pause'\)"):
+        dp.node("pause")  # pyright: ignore[reportCallIssue,reportArgumentType]
+    with pytest.raises(ValidationError, match="A node type is a function, not int"):
+        dp.node(3)  # pyright: ignore[reportCallIssue,reportArgumentType]
     with pytest.raises(ValidationError, match="is a built-in node type"):
         dp.node(name="condition")(lambda: 1)
     for function, why in (
