@@ -358,6 +358,8 @@ class _Python:
             enum, _, member = name.rpartition(".")
             if _CONSTANT.fullmatch(member) and _NAME.fullmatch(enum):
                 return f"Literal[{name}]"
+            if member[:1].islower():
+                return "Any"  # a function of types: `z.infer<typeof schema>`
             name = member
         name = self._names.get(name, name)
         return name if _NAME.fullmatch(name) and not keyword.iskeyword(name) else "Any"

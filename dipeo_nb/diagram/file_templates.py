@@ -1,6 +1,7 @@
 """Templates that make files: Jinja2 as it is, in the sandbox of prompts.
 
-Unlike in a prompt, a name that is missing is an error, and other templates can be included, extended and imported.
+Unlike in a prompt, a name that is missing is an error, other templates can be included, extended and imported, and a list prints as
+Jinja2 prints it (`['a', 'b']`; `| tojson` gives JSON): templates of Python sources, DiPeO's among them, rely on it.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def _begun(what: str) -> str:
 
 
 def _finished(value: Any) -> Any:
-    """The text that a tag prints: nothing for None, JSON for structures, as in prompts."""
+    """The text that a tag prints: nothing for None, as in prompts; a list or a mapping in Python's notation, as Jinja2 does."""
     if type(value) is str:
         meter().weigh(value)
         return value
@@ -169,7 +170,7 @@ def _finished(value: Any) -> Any:
         return value
     value = gathered(value)
     meter().weigh(value)
-    return as_text(value)
+    return as_text(value, python=True)
 
 
 class _Environment(SandboxEnvironment):

@@ -108,8 +108,12 @@ def _size_of_text(owner: str | bytes, name: str, arguments: Sequence[Any]) -> in
     return size
 
 
-def as_text(value: Any) -> str:
-    """A value as templates print it: text as it is, mappings and lists as JSON (indent 2), dates in ISO form."""
+def as_text(value: Any, *, python: bool = False) -> str:
+    """A value as templates print it: text as it is, mappings and lists as JSON (indent 2), dates in ISO form.
+
+    Args:
+        python: mappings and lists in Python's notation, on one line, as Jinja2 prints them.
+    """
     if isinstance(value, str):
         return str(value)
     if value is None:
@@ -120,7 +124,9 @@ def as_text(value: Any) -> str:
     if isinstance(value, (bool, int, float)):
         return str(value)
     data = jsonable(value)
-    return data if isinstance(data, str) else structured_text(data, indent=2)
+    if isinstance(data, str):
+        return data
+    return str(data) if python else structured_text(data, indent=2)
 
 
 def structured_text(value: Any, *, indent: int | None = None) -> str:

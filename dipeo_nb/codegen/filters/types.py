@@ -13,10 +13,11 @@ from dipeo_nb.codegen.filters.tables import Tables
 from dipeo_nb.codegen.type_text import python_text, read_type, to_python
 
 _TYPING = ("Any", "Callable", "Dict", "List", "Literal", "Never", "Optional", "Set", "Tuple", "Union")
-_GRAPHQL = {
+GRAPHQL = {
     "ID": "str", "String": "str", "Int": "int", "Float": "float", "Boolean": "bool", "DateTime": "datetime", "Date": "datetime", "Time": "str",
     "JSON": "JSON", "JSONScalar": "JSON", "BigInt": "int", "Upload": "Upload",
 }  # fmt: skip
+"""GraphQL's scalars, and those that Strawberry adds, in Python."""
 
 
 def ts_to_python(ts_type: Any, field_name: str = "", tables: Any = None) -> str:
@@ -53,21 +54,21 @@ def _graphql(text: str) -> str:
     while inner.startswith("[") and inner.endswith("]") and depth < 20:
         inner = inner[1:-1].strip().removesuffix("!").strip()
         depth += 1
-    made = _GRAPHQL.get(inner, inner) if re.fullmatch(r"\w+", inner) else "Any"
+    made = GRAPHQL.get(inner, inner) if re.fullmatch(r"\w+", inner) else "Any"
     return "list[" * depth + made + "]" * depth
 
 
 def ts_graphql_input_to_python(ts_type: Any, field_name: str = "", tables: Any = None) -> str:
-    """The annotation for an input type that GraphQL's code generator wrote in TypeScript.
+    """The annotation for an input type that GraphQL's code generator wrote in TypeScript. `ID` stays, as a `str` would be a String.
 
     >>> ts_graphql_input_to_python("InputMaybe<Array<Scalars['ID']['input']>>"), ts_graphql_input_to_python("any", "data")
-    ('Optional[List[str]]', 'JSON')
+    ('Optional[List[ID]]', 'JSON')
     >>> ts_graphql_input_to_python("Vec2Input"), ts_graphql_input_to_python("NodeID"), ts_graphql_input_to_python("Record<string, any>")
     ('Vec2Input', 'str', 'JSON')
     """
     known = Tables.of(tables)
     text = re.sub(r"Scalars\['(\w+)'\]\['(?:input|output)'\]", lambda found: f"GraphQL__{found[1]}", str(ts_type or ""))
-    names = {f"GraphQL__{name}": python for name, python in _GRAPHQL.items()}
+    names = {f"GraphQL__{name}": python for name, python in GRAPHQL.items()} | {"GraphQL__ID": "ID"}
     names |= dict.fromkeys(known.branded_types, "str") | dict.fromkeys(("any", "unknown", "object", "Record", "Dict"), "JSON")
     made = to_python(read_type(text), names, "int" if field_name in known.integer_fields else "float")
     made = re.sub(r"Dict\[[^\[\]]*\]|\bAny\b", "JSON", made)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from dipeo_nb.codegen.filters.frontend import get_branded_type_imports, ui_field_type
 from dipeo_nb.codegen.filters.python import pythonize_name
+from dipeo_nb.codegen.filters.types import GRAPHQL
 from dipeo_nb.codegen.ir import extract
 from dipeo_nb.codegen.ir.graphql_types import model_type, node_type
 from dipeo_nb.codegen.ir.model import (
@@ -52,7 +53,7 @@ ENUMS = _extraction("enums", extract.enums)
 MODELS = _extraction("models", extract.models, "model_files", "skipped_models")
 INPUTS = _extraction("inputs", extract.inputs, "input_files")
 NEWTYPES = _extraction("newtypes", extract.newtypes)
-ALIASES = _extraction("aliases", extract.aliases)
+ALIASES = _extraction("aliases", extract.aliases, "model_files")
 NODE_SPECS = _extraction("node_specs", extract.node_specs)
 OPERATIONS = _extraction("operations", extract.operations)
 TABLES = _extraction("tables", extract.tables, "type_conversions", "field_mappings")
@@ -252,7 +253,7 @@ def _strawberry(results: Results, options: Options) -> StrawberryIR:
         enums=enums,
         scalars=scalars,
         node_specs=tuple(map(node_type, _node_specs(results))),
-        imports={"strawberry": tuple(sorted(used & {"Upload"})), "domain": tuple(sorted(used & names))},
+        imports={"strawberry": tuple(sorted(used & {"Upload"})), "domain": tuple(sorted(used - GRAPHQL.keys()))},
         config=dict(options),
         metadata=counts,
     )

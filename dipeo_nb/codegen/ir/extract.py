@@ -145,9 +145,11 @@ def _is_branded(text: str) -> bool:
     return "__brand" in text and read_type(text).kind == "intersection"
 
 
-def aliases(source: str, ast: Ast, _: Options) -> list[Alias]:
-    """The other aliases of types."""
+def aliases(source: str, ast: Ast, options: Options) -> list[Alias]:
+    """The other aliases of types, of the files that have the models."""
     found: list[Alias] = []
+    if not in_files(source, options, "model_files"):
+        return found
     for each in _items(ast, "types"):
         text = str(each["type"])
         if _is_branded(text):

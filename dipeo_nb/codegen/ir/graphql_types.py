@@ -8,7 +8,7 @@ from typing import Any
 
 from dipeo_nb.codegen.filters.types import python_type_with_context
 from dipeo_nb.codegen.ir.model import Field, Model, NodeSpecIR, plain
-from dipeo_nb.codegen.type_text import read_type
+from dipeo_nb.codegen.type_text import Type, read_type
 
 _SCALARS = {
     "String": "str",
@@ -37,7 +37,7 @@ def model_type(model: Model, models: Collection[str], scalars: Collection[str], 
 def _resolved(field: Field, models: Collection[str], scalars: Collection[str], enums: Collection[str]) -> dict[str, Any]:
     made = read_type(field.type)
     optional = field.optional or field.python_type.startswith("Optional[")
-    name = _named(field.graphql_type, models, scalars, enums)
+    name = "str" if _is_text(made, scalars) else _named(field.graphql_type, models, scalars, enums)
     expression = ""
     if made.kind == "name" and made.text in models:
         expression = f"{made.text}Type.from_pydantic(obj.{field.name})"
@@ -48,6 +48,17 @@ def _resolved(field: Field, models: Collection[str], scalars: Collection[str], e
         "name": field.name, "strawberry_type": f"Optional[{name}]" if optional else name, "default": " = None" if optional else "",
         "conversion_expr": expression,
     }  # fmt: skip
+
+
+def _is_text(made: Type, scalars: Collection[str]) -> bool:
+    """Whether a union has only texts: `PersonID | 'system'`."""
+    if made.kind != "union":
+        return False
+    parts = [part for part in made.parts if part.text not in ("null", "undefined")]
+    texts = [
+        part.text == "string" or part.text[:1] in ("'", '"') or (part.kind == "name" and part.text in scalars) for part in parts
+    ]
+    return len(parts) > 1 and all(texts)
 
 
 def _named(text: str, models: Collection[str], scalars: Collection[str], enums: Collection[str]) -> str:
@@ -63,18 +74,15 @@ def _named(text: str, models: Collection[str], scalars: Collection[str], enums: 
 
 
 def node_type(spec: NodeSpecIR) -> dict[str, Any]:
-    """A node specification with `spec.fields`: besides their own, what they are in GraphQL and Python."""
-    return {
-        **plain(spec),
-        "name": spec.node_type,
-        "spec": {"fields": [_spec_field(field, spec.node_type) for field in spec.fields]},
-    }
+    """A node specification; in `spec`, all of its constant, and of its fields what they are in GraphQL and Python."""
+    fields = [_spec_field(field, spec.node_type) for field in spec.fields]
+    return {**plain(spec), "name": spec.node_type, "spec": {**plain(spec.raw_data), "fields": fields}}
 
 
 def _is_whole(field: Mapping[str, Any], validation: Mapping[str, Any]) -> bool:
-    """Whether default and limits of a number, as far as it has them, are whole numbers."""
+    """Whether neither default nor limits of a number say that it may be a fraction: counts and seconds are the rule."""
     given = [value for value in (field.get("default"), validation.get("min"), validation.get("max")) if value is not None]
-    return bool(given) and all(isinstance(value, int) for value in given)
+    return all(isinstance(value, int) for value in given)
 
 
 def _spec_field(field: Mapping[str, Any], node: str) -> dict[str, Any]:

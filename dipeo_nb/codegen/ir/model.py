@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, cast
 
-VERSION = 1
+VERSION = 2
 """Of the shapes below, and of what the steps make of a source."""
 
 
@@ -196,6 +196,7 @@ class StrawberryIR:
     node_specs: tuple[Mapping[str, Any], ...]
     """With what their fields are in GraphQL: `spec`."""
     imports: Mapping[str, tuple[str, ...]]
+    """What the operations' variables need: `strawberry` (Upload), `domain` (inputs and enums of the sources)."""
     config: Mapping[str, Any]
     metadata: Mapping[str, Any]
 

@@ -36,21 +36,23 @@ SOURCES = {
         /** Has a name. */
         export interface Named { name: string; since?: number | null }
         export interface Ship extends Named { id: ShipID; name: 'Ada'; crew: readonly string[]; [key: string]: unknown }
-        export interface ShipResult { success: boolean; ship?: Ship }
+        export interface ShipResult { success: boolean; ship?: Ship; by: ShipID | 'crew'; of: ShipID | Ship }
+        export type Loaded = z.infer<typeof schema>;
         export interface Page<T> { items: T[]; next: Page<T> | null }
         export type ShipInput = { id: Scalars['ID']['input']; name?: InputMaybe<Scalars['String']['input']>; kind: Kind };
     """,
     "nodes/move.ts": """
         import { Kind } from '../enums';
         export const moveSpec = { nodeType: 'move_ship', displayName: 'Move', category: 'sea', icon: '>', color: '#00f', description: 'Moves.',
-          fields: [{ name: 'shipId', type: 'ShipID', required: true }, { name: 'kind', type: 'enum', defaultValue: Kind.Boat }] };
+          fields: [{ name: 'shipId', type: 'ShipID', required: true }, { name: 'kind', type: 'enum', defaultValue: Kind.Boat },
+            { name: 'most', type: 'number' }, { name: 'share', type: 'number', defaultValue: 0.5 }] };
     """,
     "queries.ts": """
         import { Op } from './enums';
         export const shipQueries = { entity: 'Ship', queries: [
           { name: 'GetShip', type: Op.Q, variables: [{ name: 'id', type: 'ID', required: true }],
             fields: [{ name: 'ship', args: [{ name: 'id', value: 'id', isVariable: true }], fields: [{ name: 'name' }] }] },
-          { name: 'MoveShip', type: Op.M, variables: [{ name: 'input', type: 'ShipInput!' }],
+          { name: 'MoveShip', type: Op.M, variables: [{ name: 'input', type: 'ShipInput!' }, { name: 'as', type: 'KindGraphQL' }],
             fields: [{ name: 'moveShip', args: [{ name: 'input', value: 'input', isVariable: true }] }] },
         ] };
     """,
@@ -84,6 +86,7 @@ def test_backend() -> None:
     assert [f.python_type for f in models["Page"].fields] == ["List[Any]", "Optional[Page]"]
     assert [(n.name, n.base) for n in data.domain_models["newtypes"]] == [("ShipID", "str")]
     assert data.type_aliases["Mood"].literals == ("calm", "rough")
+    assert data.type_aliases["Loaded"].type == "Any"
     (spec,) = data.node_specs
     assert (spec.node_type, spec.node_name, spec.spec_name, spec.display_name) == ("move_ship", "MoveShip", "moveSpec", "Move")
     assert spec.fields[1]["default"] == "boat"
@@ -101,7 +104,9 @@ def test_frontend_and_strawberry() -> None:
     """Controls of fields and operations; inputs, results, scalars; the texts of operations."""
     frontend = IRBuilderService().build_ir(parsed(), {"builder_type": "frontend"}).data
     assert isinstance(frontend, FrontendIR)
-    assert [(f["name"], f["uiType"]) for f in frontend.field_configs[0]["fields"]] == [("shipId", "text"), ("kind", "select")]
+    assert [(f["name"], f["uiType"]) for f in frontend.field_configs[0]["fields"]] == [
+        ("shipId", "text"), ("kind", "select"), ("most", "number"), ("share", "number"),
+    ]  # fmt: skip
     assert frontend.node_registry == {"move_ship": "moveSpec"}
     assert frontend.grouped_queries == {"Ship": ("GetShip", "MoveShip")}
     strawberry = IRBuilderService().build_ir(parsed(), {"builder_type": "strawberry"}).data
@@ -111,15 +116,23 @@ def test_frontend_and_strawberry() -> None:
     ]
     assert [r.name for r in strawberry.results] == ["ShipResult"]
     assert [s.name for s in strawberry.scalars] == ["ShipID"]
-    assert strawberry.imports == {"strawberry": (), "domain": ("ShipInput",)}
+    assert strawberry.imports == {"strawberry": (), "domain": ("KindGraphQL", "ShipInput")}
     assert [o.query_string for o in strawberry.operations] == [
         "query GetShip($id: ID!) {\n  ship(id: $id) {\n    name\n  }\n}",
-        "mutation MoveShip($input: ShipInput!) {\n  moveShip(input: $input)\n}",
+        "mutation MoveShip($input: ShipInput!, $as: KindGraphQL) {\n  moveShip(input: $input)\n}",
     ]
     assert [(v.python_type, v.required) for o in strawberry.operations for v in o.variables] == [
         ("str", True),
         ("ShipInput", True),
+        ("KindGraphQL", False),
     ]
+    (spec,) = strawberry.node_specs
+    assert (spec["spec"]["description"], spec["spec"]["displayName"]) == ("Moves.", "Move")
+    assert [(f["name"], f["python_type"], f["graphql_type"]) for f in spec["spec"]["fields"][2:]] == [
+        ("most", "int", "Int"), ("share", "float", "Float"),
+    ]  # fmt: skip
+    resolved = {t["name"]: {f["name"]: f["strawberry_type"] for f in t["resolved_fields"]} for t in strawberry.types}
+    assert resolved["ShipResult"] == {"success": "bool", "ship": "Optional[ShipType]", "by": "str", "of": "JSONScalar"}
 
 
 @pytest.mark.parametrize("kind", ["backend", "frontend", "strawberry"])
@@ -153,7 +166,8 @@ def test_only_what_depends_on_a_change_is_built_again() -> None:
 def test_options_choose_files_and_leave_models_out() -> None:
     data = built("backend", config={"model_files": ["models.ts"], "skipped_models": ["Page", "ShipResult"]})["data"]
     assert [m["name"] for m in data["types"]] == ["Named", "Ship"]
-    assert built("backend", config={"model_files": ["enums.ts"]})["data"]["types"] == []
+    elsewhere = built("backend", config={"model_files": ["enums.ts"]})["data"]
+    assert (elsewhere["types"], elsewhere["type_aliases"], elsewhere["domain_models"]["aliases"]) == ([], {}, [])
 
 
 def test_the_form_of_the_result() -> None:
@@ -483,6 +497,6 @@ def test_templates_get_the_ir(tmp_path: Path) -> None:
     """The service of templates renders an IR, typed or plain."""
     data = built("strawberry")
     text = CodegenTemplateService().render_string(
-        "{% for s in scalars %}{{ s.name }}{% endfor %}{{ operations | length }}", data
+        "{% for s in scalars %}{{ s.name }}{% endfor %}{{ operations | length }} {{ imports.domain }}", data
     )
-    assert text == "ShipID2"
+    assert text == "ShipID2 ['KindGraphQL', 'ShipInput']"
