@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import queue
 import signal
@@ -94,6 +95,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     format_: Format = None,
     no_interactive: NoQuestions = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Show every effect that a run would have, and the keys it lacks; nothing is done.")
+    ] = False,
 ) -> int:
     """Run a diagram; its outputs go to stdout, progress to stderr."""
     try:
@@ -115,6 +119,8 @@ def run(
             format_,
             not no_interactive,
         )
+        if dry:
+            return show_dry_run(order, as_json)
         state = run_request(order)
     except (Exception, KeyboardInterrupt) as error:
         if as_json:
@@ -243,6 +249,30 @@ def run_request(order: RunRequest) -> RunState:
             source=json.loads(document.to_text("native")),
         )
         return follow(runtime, execution, feed, _view(order.quiet))
+
+
+def show_dry_run(order: RunRequest, as_json: bool) -> int:
+    """Print what a run would do; exit code 1 when it lacks a key. Raises UserError when the diagram cannot run."""
+    dry_runs: Any = importlib.import_module("dipeo_nb.runtime.dry_run")
+    runtime = Runtime(order.settings)
+    plan = runtime.compile(load_diagram(order.file, order.format, order.settings))
+    answers = parse_answers(order.answers, plan, order.settings.base_dir)
+    found = run_sync(dry_runs.dry_run(runtime, plan, variables=order.variables, model=order.model, answers=answers))
+    if as_json:
+        print(visible_json(json_text(found.report())))
+        return ExitCode.FAILED if found.missing else ExitCode.DONE
+    for effect in found.effects:
+        count = found.times.get(effect, 1)
+        often = f"   ({count} times)" if count > 1 else "" if effect.reached else "   (not reached in the dry run)"
+        print(safe(f"'{effect.node}'   {effect.kind}: {effect.what}{often}", 400))
+        for line in effect.detail.splitlines():
+            print(safe(f"    {line}", 2000))
+    if not found.effects:
+        print("It has no effects.")
+    say(*([f"It ended early. {found.error}"] if found.error else []))
+    for missing in found.missing:
+        say(f"missing: {missing.service}, for {', '.join(missing.nodes)}", f"hint: {missing.hint}")
+    return ExitCode.FAILED if found.missing else ExitCode.DONE
 
 
 def _prepare(runtime: Runtime, document: Diagram, order: RunRequest) -> Prepared:

@@ -42,6 +42,12 @@ def enter(place: Place | object) -> Token[Any]:
     return _PLACE.set(place)
 
 
+def node_at_work() -> PlanNode | None:
+    """The node whose work this is; None when that is not known."""
+    place = _PLACE.get()
+    return place.node if isinstance(place, Place) else None
+
+
 def leave(token: Token[Any]) -> None:
     _PLACE.reset(token)
 

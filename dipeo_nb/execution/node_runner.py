@@ -47,7 +47,7 @@ class NodeRunner:
         if self._reuse and (event := self._reuse.get((node.index, context.run))) is not None:
             return self._taken_over(context, event)
         self._gate.check(node, self._plan)
-        place, execute = self._work.get(node.index) or self._looked_up(node)
+        place, execute = self._work.get(node.index) or self._looked_up(context)
         token = log_capture.enter(place)
         try:
             return self._repeated(context) if node.spec.retries else handlers.begin(context, execute)
@@ -58,8 +58,9 @@ class NodeRunner:
         finally:
             log_capture.leave(token)
 
-    def _looked_up(self, node: PlanNode) -> tuple[log_capture.Place, Handler]:
-        found = self._work[node.index] = log_capture.Place(self._hear, node), handlers.get(node.type)
+    def _looked_up(self, context: NodeContext) -> tuple[log_capture.Place, Handler]:
+        node: PlanNode = context.node
+        found = self._work[node.index] = log_capture.Place(self._hear, node), handlers.handler_of(context)
         return found
 
     async def finish(self, context: NodeContext, work: Awaitable[Output]) -> Output:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,3 +47,5 @@ class RunOptions:
     """Finished runs of nodes, from the log of another run of the diagram: they are taken over instead of done."""
     forked_from: Mapping[str, Any] | None = None
     """When the run is a fork: a `ForkOrigin`, recorded."""
+    instead: Callable[[str], Callable[[Any], Any] | None] | None = None
+    """Type of a node → what does its work in this run in place of its handler; None: the handler does (`runtime.dry_run`)."""

@@ -38,6 +38,7 @@ from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import begun_runs, kernel
 from dipeo_nb.notebook.awaited_run import STOP_GRACE_S
 from dipeo_nb.notebook.calls import check_variables
+from dipeo_nb.notebook.dry_run_method import DryRunMethod
 from dipeo_nb.notebook.forking import plan_fork
 from dipeo_nb.notebook.model_calls import ModelCalls
 from dipeo_nb.notebook.prompter import NotebookPrompter
@@ -55,7 +56,7 @@ _SERVICES = tuple(Services.__dataclass_fields__)
 _SESSION_OPTIONS = ("base_dir", "settings", "services", "trust_base")
 
 
-class Session(RecordedRuns, ModelCalls, ProviderMethods):
+class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
     """Loads and runs diagrams with one set of settings and services.
 
     Args:

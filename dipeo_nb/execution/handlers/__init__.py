@@ -115,11 +115,17 @@ def get(node_type: str) -> Handler:
     return _lookup(node_type).execute
 
 
+def handler_of(context: NodeContext) -> Handler:
+    """The function that does the work of a node in its run."""
+    instead = context.execution.options.instead
+    return (instead(context.node.type) if instead is not None else None) or get(context.node.type)
+
+
 def begin(context: NodeContext, execute: Handler) -> Output | Coroutine[Any, Any, Output]:
     """Begin the node's work: its output at once, or a coroutine for `complete`.
 
     Args:
-        execute: what `get` gives for its type.
+        execute: what `handler_of` gives.
     """
     try:
         return execute(context)
@@ -139,7 +145,7 @@ async def _resumed(context: NodeContext, slow: SlowEvaluationError) -> Output:
     while True:
         await context.finish(slow.request)
         try:
-            result = get(context.node.type)(context)
+            result = handler_of(context)(context)
             return result if isinstance(result, Output) else await result
         except SlowEvaluationError as another:
             slow = another

@@ -83,7 +83,7 @@ async def _shell(context: NodeContext, spec: HookNode) -> Output:
     folder = files.resolve(context.render(cwd)) if cwd else files.base_path
     with as_shown(context.execution.gate, files.base_path, folder) as scripts:
         if args:
-            words = _arguments(context, [command, *map(str, args)])
+            words = words_of(context, [command, *map(str, args)])
             if scripts is not None:
                 words = await asyncio.to_thread(scripts.words, words, env=own)
         else:
@@ -113,8 +113,8 @@ def _is_template(text: str) -> bool:
     return "{{" in text or "{%" in text
 
 
-def _arguments(context: NodeContext, given: list[str]) -> list[str]:
-    """The program and its arguments with their templates rendered.
+def words_of(context: NodeContext, given: list[str]) -> list[str]:
+    """The program and its arguments, their templates rendered.
 
     Raises:
         NodeExecutionError: a value would be run as code, as in `sh -c "…{{x}}…"`.
