@@ -1,57 +1,22 @@
-"""Sending a request to a provider: limits, authorisation, and repetition by effect.
-
-What must not be sent twice (`once`) is repeated only when it is known not to have been carried out: nothing was sent, the provider
-said that it takes no calls, or a search for it (`find`) shows that it is not there.
-"""
+"""Sending a request to a provider: limits, authorisation, and repetition by effect (`attempts`)."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from dipeo_nb.common.retry import Backoff
-from dipeo_nb.domain.ports import Clock, HTTPPort, HTTPResponse
+from dipeo_nb.domain.ports import HTTPPort, HTTPResponse
 from dipeo_nb.errors import IntegrationError, ProviderRateLimitError, ProviderUnavailableError, UnknownOutcomeError
 from dipeo_nb.integrations import limits
 from dipeo_nb.integrations.answers import error_of, value_of
+from dipeo_nb.integrations.attempts import Failure, Limits, Next, after
 from dipeo_nb.integrations.authorization import Authorizer
-from dipeo_nb.integrations.manifest import Effect, Limit, Manifest, Operation, Retry
+from dipeo_nb.integrations.manifest import Manifest, Operation
 from dipeo_nb.integrations.requests import Request, other_server
 
 JITTER = 0.1
-
-
-class Next(Enum):
-    """What follows a failed attempt."""
-
-    AGAIN = "again"
-    FAIL = "fail"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """How an attempt failed. `status` is the provider's answer, None without one."""
-
-    sent: bool
-    status: int | None = None
-    refused: bool = False
-    """Whether the provider said that it did not carry the request out (too many calls)."""
-
-
-def after(failure: Failure, effect: Effect, attempt: int, retry: Retry, max_retries: int) -> Next:
-    """What follows a failed attempt (from 1): the one rule of repetition."""
-    not_done = not failure.sent or failure.refused
-    passing = failure.status is None or failure.refused or failure.status in retry.on
-    if effect == "once" and not not_done and (failure.status is None or failure.status >= 500 or failure.status == 408):
-        return Next.UNKNOWN
-    if not passing or (effect == "once" and not not_done):
-        return Next.FAIL
-    return Next.AGAIN if attempt <= max_retries else Next.FAIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,49 +28,6 @@ class Answer:
     headers: Mapping[str, str]
     url: str
     attempts: int
-
-
-class Limits:
-    """The limits of a process: one for each provider, key and operation that has its own. Safe between threads."""
-
-    def __init__(self, clock: Clock, sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep) -> None:
-        self._clock = clock
-        self._sleep = sleep
-        self._usage: dict[tuple[str, ...], limits.Usage] = {}
-        self._guard = threading.Lock()
-
-    async def wait(self, name: str, limit: Limit | None, of: tuple[str, ...], longest: float) -> None:
-        """Wait until the next call may go.
-
-        Raises:
-            ProviderRateLimitError: the provider takes no call for longer than *longest* seconds.
-        """
-        with self._guard:
-            now = self._clock.monotonic()
-            usage = self._usage.get(of, limits.Usage())
-            if usage.closed_until - now > longest:
-                wait = usage.closed_until - now
-                raise ProviderRateLimitError(
-                    f"{name} was not called: the provider takes no call for {wait:.0f} s.",
-                    hint=f"Wait {wait:.0f} s.",
-                    retry_after=wait,
-                )
-            at, self._usage[of] = limits.reserve(limit, usage, now)
-        if at > now:
-            await self._sleep(at - now)
-
-    def close(self, of: tuple[str, ...], seconds: float) -> None:
-        """The provider takes no call for some seconds."""
-        with self._guard:
-            self._usage[of] = limits.closed(self._usage.get(of, limits.Usage()), self._clock.monotonic() + seconds)
-
-    async def pause(self, seconds: float) -> None:
-        """Wait between two attempts."""
-        await self._sleep(seconds)
-
-    def wall(self) -> float:
-        """Seconds since 1970."""
-        return self._clock.now()
 
 
 class Caller:
@@ -164,7 +86,7 @@ class Caller:
                     continue
                 failed = found
                 failure = Failure(True, response.status, isinstance(found, ProviderRateLimitError))
-            match after(failure, operation.effective, attempt, retry, retries):
+            match after(failure, operation.effective, attempt, retry.on, retries):
                 case Next.UNKNOWN:
                     raise UnknownOutcomeError(
                         f"{failed.message.rstrip('.')}; whether it was carried out is not known, so it was not sent again.",

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import stamina
-
 from dipeo_nb.common.addresses import PORTS, origin
 from dipeo_nb.common.http_environment import usable_environment
 from dipeo_nb.common.redaction import logger, redactor
-from dipeo_nb.common.retry import retry_after
+from dipeo_nb.common.retry import Backoff
 from dipeo_nb.common.secret_names import may_be_secret_name
 from dipeo_nb.common.values import finite
 from dipeo_nb.domain.ports import HTTPResponse
 from dipeo_nb.errors import IntegrationError, ValidationError
+from dipeo_nb.integrations import limits
+from dipeo_nb.integrations.attempts import Failure, Limits, Next, after
 from dipeo_nb.integrations.body import ACCEPT_ENCODING, BodyError, read_body
 
 if TYPE_CHECKING:  # takes 0.1 s to import; only runs that call a server pay for it
@@ -47,6 +49,17 @@ OUR_OWN = frozenset(("content-length", "transfer-encoding", "connection", "upgra
 _LOG = logger(__name__)
 
 
+class RealTime:
+    """The time, and waiting for it."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(asyncio.sleep)
+
+
+TIME = RealTime()
+
+
 class HTTPClient:
     """`HTTPPort` over httpx2. Keeps no cookies.
 
@@ -57,6 +70,7 @@ class HTTPClient:
 
     def __init__(self, *, max_size: int = 50_000_000, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self._max_size = max_size
+        self._limits = Limits(TIME, TIME.sleep)
         self._transport = transport
         self._ssl: ssl.SSLContext | None = None
         """Made once: reading the certificates takes longer than many a request."""
@@ -89,49 +103,47 @@ class HTTPClient:
         first = _Message(
             method, address.copy_merge_params(dict(params)) if params else address, usable_headers(headers or {}), body
         )
+        once = method not in IDEMPOTENT
+        backoff = Backoff(retry_delay, LONGEST_WAIT)
+        of = (_origin(address), address.path, _identity(first))
         attempts = 0
-
-        def again(error: Exception) -> bool | float:
-            if isinstance(error, _AgainError):
-                return True if error.wait is None else error.wait
-            if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
-                return True  # nothing was sent
-            return isinstance(error, httpx2.TransportError) and method in IDEMPOTENT
-
-        tries = stamina.retry_context(
-            on=again,
-            attempts=max_retries + 1,
-            timeout=None,
-            wait_initial=retry_delay,
-            wait_max=LONGEST_WAIT,
-            wait_jitter=0,
-        )
-        try:
-            async with self._client(timeout, listed_only=allowed is not None) as client:
-                async for attempt in tries:
-                    with attempt:
-                        attempts += 1
-                        try:
-                            async with asyncio.timeout(timeout):
-                                response = await self._followed(client, first, attempts, allowed)
-                        except TimeoutError:  # each piece came in time, all of them did not
-                            raise httpx2.ReadTimeout("") from None
-                        if response.status in RETRIED and attempts <= max_retries:
-                            asked = retry_after(response.headers.get("retry-after"))
-                            raise _AgainError(None if asked is None else min(asked, LONGEST_WAIT))
+        async with self._client(timeout, listed_only=allowed is not None) as client:
+            while True:
+                attempts += 1
+                wait: float | None = None
+                if max_retries:  # else who calls keeps the limits
+                    await self._limits.wait(f"{method} {_shown(address)}", None, of, LONGEST_WAIT)
+                try:
+                    try:
+                        async with asyncio.timeout(timeout):
+                            response = await self._followed(client, first, attempts, allowed)
+                    except TimeoutError:  # each piece came in time, all of them did not
+                        raise httpx2.ReadTimeout("") from None
+                except httpx2.TransportError as error:
+                    failed = _failed(address, error, timeout, attempts)
+                    # An answer that did not come leaves open what was done; an answer, also a bad one, was given by somebody.
+                    lost = Failure(bool(failed.facts["sent"]))
+                    if after(lost, "once" if once else "idempotent", attempts, RETRIED, max_retries) is not Next.AGAIN:
+                        raise failed from None
+                except httpx2.InvalidURL:  # not the first one, which was checked
+                    raise _redirect_error(first, NO_SERVER, "Check the address.") from None
+                except httpx2.DecodingError as error:
+                    raise IntegrationError(
+                        f"{method} {_shown(address)}: {error}.",
+                        hint="Check the address.",
+                        url=_shown(address),
+                        attempts=attempts,
+                    ) from None
+                else:
+                    if max_retries:
+                        wait = limits.wait_asked(response.status, response.headers, self._limits.wall())
+                        if wait:
+                            self._limits.close(of, min(wait, LONGEST_WAIT))
+                    refused = Failure(True, response.status)
+                    if response.status not in RETRIED or after(refused, "keyed", attempts, RETRIED, max_retries) is Next.FAIL:
                         return response
-        except httpx2.TransportError as error:
-            raise _failed(address, error, timeout, attempts) from None
-        except httpx2.InvalidURL:  # not the first one, which was checked
-            raise _redirect_error(first, NO_SERVER, "Check the address.") from None
-        except httpx2.DecodingError as error:
-            raise IntegrationError(
-                f"{method} {_shown(address)}: {error}.",
-                hint="Check the address.",
-                url=_shown(address),
-                attempts=attempts,
-            ) from None
-        raise AssertionError("the last attempt returns or raises")
+                if wait is None:
+                    await self._limits.pause(backoff.delay(attempts))
 
     @asynccontextmanager
     async def _client(self, timeout: float, *, listed_only: bool) -> AsyncIterator[httpx2.AsyncClient]:
@@ -245,6 +257,11 @@ def _credentials(message: _Message) -> list[str]:
     return [value for value in (*of_headers, *of_query, message.address.password) if value]
 
 
+def _identity(message: _Message) -> str:
+    """What tells one caller of a server from another: its limits are for each."""
+    return hashlib.blake2b("\0".join(_credentials(message)).encode(), digest_size=8).hexdigest()
+
+
 def _holds(value: str, secrets: list[str]) -> bool:
     return redactor(value) != value or any(secret in value for secret in secrets if len(secret) >= 4)
 
@@ -267,14 +284,6 @@ def not_allowed(message: str, origin: str) -> IntegrationError:
 
 def _redirect_error(first: _Message, what: str, hint: str) -> IntegrationError:
     return IntegrationError(f"{first.method} {_shown(first.address)} {what}.", hint=hint, url=_shown(first.address))
-
-
-class _AgainError(Exception):
-    """An answer that is asked for again, after *wait* seconds when the server says so."""
-
-    def __init__(self, wait: float | None) -> None:
-        super().__init__("again")
-        self.wait = wait
 
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from dipeo_nb.common.retry import number_of_seconds, retry_after
-from dipeo_nb.integrations.manifest import Limit
+
+if TYPE_CHECKING:
+    from dipeo_nb.integrations.manifest import Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def wait_asked(status: int, headers: Mapping[str, str], wall: float) -> float | 
     Args:
         wall: seconds since 1970.
     """
-    if status in (403, 429, 503) and (asked := retry_after(headers.get("retry-after"))) is not None:
+    if (status in (403, 429) or status >= 500) and (asked := retry_after(headers.get("retry-after"))) is not None:
         return asked
     if headers.get("x-ratelimit-remaining") != "0" and headers.get("ratelimit-remaining") != "0":
         return None

@@ -17,8 +17,9 @@ from dipeo_nb.common.values import parse_json, plain_value
 from dipeo_nb.domain.ports import APIKeyPort, Clock, HTTPPort
 from dipeo_nb.errors import ConfigurationError, IntegrationError, ManifestError, UnknownOutcomeError, ValidationError
 from dipeo_nb.integrations.answers import result_of, transformed
+from dipeo_nb.integrations.attempts import Limits
 from dipeo_nb.integrations.authorization import Authorizer
-from dipeo_nb.integrations.caller import Answer, Caller, Limits
+from dipeo_nb.integrations.caller import Answer, Caller
 from dipeo_nb.integrations.manifest import Find, Manifest, Operation
 from dipeo_nb.integrations.paging import Page, first_page, items_of, next_page
 from dipeo_nb.integrations.pointers import ABSENT, at

@@ -51,7 +51,7 @@ class IntegrationsOnUse:
         """The service itself."""
         with self._guard:
             if self._service is None:
-                from dipeo_nb.integrations.caller import Limits
+                from dipeo_nb.integrations.attempts import Limits
                 from dipeo_nb.integrations.manifest_provider import Surroundings
                 from dipeo_nb.integrations.mcp_client import McpClients
                 from dipeo_nb.integrations.mcp_servers import McpFile

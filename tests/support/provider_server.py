@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 from pydantic import SecretStr
 
 from dipeo_nb.errors import APIKeyNotFoundError
-from dipeo_nb.integrations.caller import Limits
+from dipeo_nb.integrations.attempts import Limits
 from dipeo_nb.integrations.http import HTTPClient
 from dipeo_nb.integrations.manifest_provider import ManifestProvider, Surroundings
 from dipeo_nb.integrations.manifest_reader import read_manifest

@@ -50,7 +50,9 @@ class HTTPPort(Protocol):
         credentials: only a few harmless headers, no user name and password, no key in the query.
 
         Statuses 429, 500, 502, 503 and 504 are retried (after the server's Retry-After, else after *retry_delay* seconds, doubled
-        each time, 60 at most), and so are failed connections if a retry is safe.
+        each time, 60 at most), and so are failed connections if a retry is safe. What a server says about its limits (Retry-After,
+        `X-RateLimit-Remaining: 0`) is kept for later requests with the same path and credentials, too. With *max_retries* 0 there
+        is one attempt, at once.
 
         Args:
             params: added to the query of the address.

@@ -1,9 +1,9 @@
 """api_job: calls an HTTP API.
 
 Inputs named `url`, `headers`, `params` and `body` take the place of the fields. Texts in all four are templates. `params` go into
-the query. A POST or PATCH carries an `Idempotency-Key` that is the same for every attempt at the same work, so that a service
-that knows it does that once, also when the run is resumed after a crash
-(https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/).
+the query. What is sent again, and when, is the rule of all requests (`integrations.attempts`). A POST or PATCH carries an
+`Idempotency-Key` that is the same for every attempt at the same work, so that a service that knows it does that once, also when the
+run is resumed after a crash (https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/).
 """
 
 from __future__ import annotations

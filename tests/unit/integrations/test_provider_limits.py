@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dipeo_nb.errors import IntegrationError, ValidationError
-from dipeo_nb.integrations.caller import Failure, Next, after
+from dipeo_nb.integrations.attempts import Failure, Next, after
 from dipeo_nb.integrations.limits import Usage, closed, reserve, wait_asked
 from dipeo_nb.integrations.manifest import Limit, Retry
 from dipeo_nb.integrations.manifest_provider import Call
@@ -98,9 +98,9 @@ def test_what_a_server_asks_for(status: int, headers: dict[str, str], wait: floa
     ],
 )
 def test_what_follows_a_failure(effect: Any, failure: Failure, expected: Next):
-    assert after(failure, effect, 1, Retry(), 3) is expected
+    assert after(failure, effect, 1, Retry().on, 3) is expected
     if expected is Next.AGAIN:
-        assert after(failure, effect, 4, Retry(), 3) is Next.FAIL
+        assert after(failure, effect, 4, Retry().on, 3) is Next.FAIL
 
 
 # Pages.

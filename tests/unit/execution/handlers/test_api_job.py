@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import socket
 import time
@@ -16,20 +17,18 @@ from dipeo_nb.integrations.http import HTTPClient
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
 from tests.support.api_server import Server
+from tests.support.provider_server import FakeClock
 from tests.support.single_node import run_node
 from tests.support.wire_openai import run as run_async
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Pauses between attempts are noted, not made."""
-    waited: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waited.append(seconds)
-
-    monkeypatch.setattr("stamina._core._smart_sleep", sleep)
-    return waited
+    """Pauses between attempts are noted, not made: the clock of the client moves on instead."""
+    clock = FakeClock()
+    monkeypatch.setattr(clock, "now", time.time)  # what servers say in dates
+    monkeypatch.setattr("dipeo_nb.integrations.http.TIME", clock)
+    return clock.slept
 
 
 def test_what_is_sent(tmp_path: Path, server: Server):
@@ -143,6 +142,24 @@ def test_a_date_without_a_zone_is_in_utc(tmp_path: Path, server: Server, no_wait
     server.answers = [(503, {"retry-after": soon}, b""), (200, {}, b"1")]
     assert run_node(tmp_path, "api_job", {"url": server.url}).output == 1
     assert 10 < no_waiting[0] <= 20
+
+
+def test_a_limit_holds_for_all_who_call_with_that_key(tmp_path: Path, server: Server, no_waiting: list[float]):
+    """What a server asks for is kept by the next node as well; another path and another key have their own limit."""
+    server.answers = [(200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9"}, b"1"), (200, {}, b"2")]
+    nodes = [{"label": n, "type": "api_job", "props": {"url": server.url + path, "headers": {"X-Key": key}}}
+             for n, path, key in (("A", "/x", "one-key-12345"), ("B", "/y", "one-key-12345"), ("C", "/x", "other-key-12345"),
+                                  ("D", "/x", "one-key-12345"))]  # fmt: skip
+    labels = ["Start", "A", "B", "C", "D", "End"]
+    diagram = {
+        "version": "light",
+        "nodes": [{"label": "Start", "type": "start"}, *nodes, {"label": "End", "type": "endpoint"}],
+        "connections": [{"from": a, "to": b} for a, b in itertools.pairwise(labels)],
+    }
+    with Session(tmp_path, llm=scripted()) as dp:
+        dp.run(diagram, view=False)
+    assert len(server.asked) == 4
+    assert [round(seconds) for seconds in no_waiting] == [9]
 
 
 def test_broken_connections(tmp_path: Path, server: Server):
