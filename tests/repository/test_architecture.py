@@ -224,6 +224,7 @@ OPENING_BY_NAME = {
     "integrations/registry.py": "manifests of the package, and of files that the user names or trusts",
     "llm/model_check.py": "folders that the user names",
     "llm/model_store.py": "models in the user's cache",
+    "notebook/run_page.py": "files of the package",
     "notebook/view.py": "files of the package",
     "security/keystore/file.py": "the user's keys",
     "security/keystore/keyring.py": "the lock of the user's keys",

@@ -1,0 +1,49 @@
+// One line: what runs, how it stands, what it has taken. Numbers stand in slots of fixed width, so that nothing jumps.
+import { costOf, estimated, totalOf } from "./fold.js";
+import { count, h, icon, mark, money, put, seconds, tokens, word } from "./words.js";
+
+const HAND = "M4.9 8.5V4.9M6.900 7.300V3.400M8.900 7.300V3.400M11 7.500V4.600M4.900 8.500C4.900 11.400 6.200 12.500 8 12.500S11 11.400 11 8.500V7.500";
+
+/** The hand that stands for: a person's turn. */
+export const hand = () => icon(HAND, 16, "dp-hand");
+
+export function bar(view) {
+  const { head } = view;
+  const name = h("h2", { class: "dp-name" }), model = h("span", { class: "dp-model" });
+  const state = h("span", {}), pill = h("span", { class: "dp-pill", role: "status" }, hand(), h("i", { class: "dp-dot", "aria-hidden": "true" }), state);
+  const clock = h("span", { class: "dp-slot dp-num", title: "Time at work" }), spent = h("span", { class: "dp-slot dp-num" }), cost = h("span", { class: "dp-slot dp-num" });
+  const filled = h("i"), meter = h("span", { class: "dp-meter", role: "img" }, filled), limit = h("span", { class: "dp-num dp-dim dp-limit" });
+  const budget = h("span", { class: "dp-budget", hidden: head.budget == null }, meter, limit);
+  const stop = h("button", { type: "button", class: "dp-stop", title: "Stop the run", onclick: () => view.stop() }, h("i", { "aria-hidden": "true" }), h("span", {}, "Stop"));
+  const el = h("div", { class: "dp-bar" }, name, model, pill, h("span", { class: "dp-figures" }, clock, spent, cost, budget), stop, view.menu);
+
+  function update({ s, t, past, gone, live, stopping }) {
+    const running = s.status === "running", state_ = gone && running ? "gone" : running && s.questions.size ? "waiting" : s.status;
+    put(name, s.diagram || head.name || "Run");
+    const models = s.model ? [s.model] : view.models();
+    put(model, models.length > 1 ? `${models[0]} +${models.length - 1}` : models[0] ?? "");
+    mark(model, "title", models.join(", ") || null);
+    mark(pill, "data-state", state_);
+    mark(pill, "data-past", past);
+    put(state, past ? `at this moment: ${word(state_)}` : word(state_));
+    put(clock, seconds(s.ended !== null && !past ? s.seconds || s.ended : t));
+    let flying = 0;
+    for (const n of s.nodes.values()) for (const turn of n.turns.slice(-1)) flying += estimated(turn);
+    const known = totalOf(s.spent);
+    put(spent, known === null && !flying ? "– tok" : `${flying ? "~" : ""}${tokens((known ?? 0) + flying)} tok`);
+    mark(spent, "title", `${tokens(s.spent.usage.input ?? 0)} tokens in, ${tokens(s.spent.usage.output ?? 0)} out, ${count(s.spent.calls, "call")} of models`);
+    put(cost, money(costOf(s.spent)));
+    mark(cost, "title", s.spent.complete ? "Cost" : "The price of a call is unknown");
+    if (head.budget != null) {
+      const share = Math.min(1, (s.spent.known ?? 0) / head.budget);
+      filled.style.width = `${share * 100}%`;
+      mark(meter, "data-high", share > 0.9);
+      mark(meter, "aria-label", `${Math.round(share * 100)} % of the budget`);
+      put(limit, `of ${money(head.budget).replace(/0+$/, "").replace(/\.$/, "")}`);
+    }
+    stop.hidden = !live || !running || !view.can("stop");
+    stop.disabled = gone || stopping;
+    put(stop.lastChild, stopping ? "Stopping…" : "Stop");
+  }
+  return { el, update };
+}

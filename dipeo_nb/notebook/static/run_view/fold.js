@@ -1,0 +1,328 @@
+// The state of a run after the events up to any one of them. Pure: no page, no clock, no kernel.
+// The counterpart of `RunState` in Python; a test holds the two together at every event of many logs.
+// A state that was given out never changes: a fold copies what it still shares with one before it writes.
+
+/** @typedef {[seq: number, type: string, at: number, node: string|null, payload: any]} Row One event; `at`: seconds since the epoch. */
+/** @typedef {{usage: Object<string, number>, known: number|null, complete: boolean, calls: number}} Spent */
+/** @typedef {{id: string, name: string, args: any, at: number, end: number|null, result: string|null, bad: boolean}} Call A call of a tool. */
+/** @typedef {{run: number, attempt: number, start: number, end: number|null, status: string, inputs: [string, string, number][], text: string,
+ *   reasoning: string, first: number|null, pieces: number, sent: any, calls: Call[], retries: {at: number, wait: number, message: string}[],
+ *   waits: {from: number, to: number|null, why: string}[], logs: [number, string, string][], output: any, meta: any, error: any, globals: any,
+ *   heard: number, seq: number, endSeq: number|null}} Turn
+ *   One run of a node. `at`, `start`, `end` …: seconds of live time; `heard`: messages of the conversation when it began. */
+/** @typedef {{status: string, runs: number, seconds: number, error: any, output: any, text: string, progress: Map<string, string>, share: any, meta: any,
+ *   spent: Spent, retries: number, reused: boolean, children: {run_id: string, index: number, diagram: string}[], paid: any[], turns: Turn[]}} Node */
+/** @typedef {{seq: number, at: number, status: string, run_id: string, diagram: string, model: string|null, nodes: Map<string, Node>, labels: Map<string, string>,
+ *   order: string[], source: any, variables: any, started: number|null, ended: number|null, seconds: number, error: any, spent: Spent, persons: Map<string, Spent>,
+ *   outputs: Map<string, any>, conversation: any[], questions: Map<string, any>, notes: any[], parent: string|null, forked: any, resumed: number}} State */
+
+const COUNTS = ["input", "output", "cache_read", "cache_write", "reasoning"];
+const PROGRESS_LIMIT = 200;
+
+/** @returns {Spent} */
+const nothingSpent = () => ({ usage: {}, known: null, complete: true, calls: 0 });
+
+/** @returns {Node} */
+const newNode = () => ({
+  status: "pending", runs: 0, seconds: 0, error: null, output: undefined, text: "", progress: new Map(), share: null, meta: {}, spent: nothingSpent(), retries: 0,
+  reused: false, children: [], paid: [], turns: [],
+});
+
+/** @returns {State} */
+export const emptyState = () => ({
+  seq: 0, at: 0, status: "pending", run_id: "", diagram: "", model: null, nodes: new Map(), labels: new Map(), order: [], source: null, variables: {}, started: null,
+  ended: null, seconds: 0, error: null, spent: nothingSpent(), persons: new Map(), outputs: new Map(), conversation: [], questions: new Map(), notes: [], parent: null,
+  forked: null, resumed: 0,
+});
+
+/** Sum of the known counts; null when none is known. @param {Spent} spent @returns {number|null} */
+export function totalOf(spent) {
+  const known = COUNTS.filter((name) => spent.usage[name] != null);
+  return known.length ? known.reduce((sum, name) => sum + spent.usage[name], 0) : null;
+}
+
+/** The cost; null without any, and when a part of it is unknown. @param {Spent} spent */
+export const costOf = (spent) => (spent.complete ? spent.known : null);
+
+/** @param {Spent} spent */
+function withCall(spent, { usage, cost_usd: cost, calls = 1 }) {
+  const counts = { ...spent.usage };
+  for (const name of COUNTS) if (usage[name] != null) counts[name] = (counts[name] ?? 0) + usage[name];
+  return { usage: counts, known: cost == null ? spent.known : (spent.known ?? 0) + cost, complete: spent.complete && cost != null, calls: spent.calls + calls };
+}
+
+/** Takes events in, and gives out the state after them. */
+export class Fold {
+  /** @type {State} */
+  #state;
+  #own = new Set(); // what was made since a state was last given out, and so may be written
+
+  /** @param {State} [from] a state to go on from; it stays as it is */
+  constructor(from = emptyState()) { this.#state = from; }
+
+  /** The state now. Whoever has it may keep it. @returns {State} */
+  give() {
+    this.#own.clear();
+    return this.#state;
+  }
+
+  /** @param {Row} row @param {number} at seconds of live time */
+  take(row, at) {
+    const s = this.#writable();
+    s.seq = row[0];
+    s.at = at;
+    TAKEN[row[1]]?.(this, s, row, row[4] ?? {}, at);
+  }
+
+  /** The run ended without telling: its process is gone. */
+  cutOff() {
+    const s = this.#writable();
+    if (s.status !== "running") return;
+    s.status = "interrupted";
+    s.ended = s.at;
+    for (const id of s.nodes.keys()) {
+      const n = this.node(id);
+      if (n.status === "running") n.status = "interrupted";
+      this.settle(n);
+      this.close(n, s.at);
+    }
+  }
+
+  #writable() {
+    if (!this.#own.has(this.#state)) this.#own.add((this.#state = { ...this.#state }));
+    return this.#state;
+  }
+
+  /** The value of a key of what is writable, itself writable. */
+  part(holder, key) {
+    let value = holder[key];
+    if (this.#own.has(value)) return value;
+    value = Array.isArray(value) ? value.slice() : value instanceof Map ? new Map(value) : { ...value };
+    this.#own.add(value);
+    holder[key] = value;
+    return value;
+  }
+
+  /** A node, writable; it is made when there is none. @returns {Node} */
+  node(id) {
+    const nodes = this.part(this.#state, "nodes");
+    let n = nodes.get(id);
+    if (!n || !this.#own.has(n)) nodes.set(id, (n = n ? { ...n } : newNode()));
+    this.#own.add(n);
+    return n;
+  }
+
+  /** The last turn of a node, writable. @param {Node} n @returns {Turn|null} */
+  turn(n) {
+    return n.turns.length ? this.part(this.part(n, "turns"), n.turns.length - 1) : null;
+  }
+
+  account(n, meta) {
+    if (!meta?.usage) return;
+    const s = this.#state;
+    n.spent = withCall(n.spent, meta);
+    s.spent = withCall(s.spent, meta);
+    if (meta.person) this.part(s, "persons").set(meta.person, withCall(s.persons.get(meta.person) ?? nothingSpent(), meta));
+  }
+
+  /** What a run that was cut off had paid counts. */
+  settle(n) {
+    for (const call of n.paid) this.account(n, { calls: 1, ...call });
+    if (n.paid.length) n.paid = [];
+  }
+
+  /** The turn in flight ends with its node. */
+  close(n, at) {
+    if (!n.turns.length || n.turns.at(-1).end !== null) return;
+    const t = this.turn(n);
+    t.end = at;
+    t.status = n.status;
+    this.unwait(t, at);
+  }
+
+  unwait(t, at) {
+    const open = t.waits.length - 1;
+    if (open >= 0 && t.waits[open].to === null) this.part(this.part(t, "waits"), open).to = at;
+  }
+}
+
+function forget(fold, s, fits) {
+  for (const [id, question] of s.questions) if (fits(question)) fold.part(s, "questions").delete(id);
+}
+
+const samePath = (a, b) => (a == null || b == null ? a == b : a.length === b.length && a.every((x, i) => x === b[i]));
+
+function ends(fold, s, p, at, status) {
+  s.status = status;
+  s.ended = at;
+  s.seconds = (p.total_duration_ms ?? 0) / 1000;
+  if (s.questions.size) s.questions = new Map();
+  for (const id of s.nodes.keys()) {
+    const n = fold.node(id);
+    fold.settle(n);
+    if (Object.hasOwn(p.node_status ?? {}, id)) n.status = p.node_status[id];
+    fold.close(n, at);
+  }
+}
+
+/** What pieces of output do, by kind. */
+const OUTPUT = {
+  text(fold, n, p, at) {
+    const t = fold.turn(n);
+    n.text = (p.restart ? "" : n.text) + (p.text ?? "");
+    if (!t) return;
+    t.text = n.text;
+    t.first ??= at;
+    t.pieces += p.$pieces ?? 1;
+  },
+  stdout(fold, n, p, at) { OUTPUT.text(fold, n, p, at); },
+  reasoning(fold, n, p, at) {
+    const t = fold.turn(n);
+    if (!t) return;
+    t.reasoning += p.text ?? "";
+    t.first ??= at;
+  },
+  tool(fold, n, p, at) {
+    const t = fold.turn(n);
+    if (!t) return;
+    const calls = fold.part(t, "calls"), data = p.data ?? {};
+    if (p.step === "call") { calls.push({ id: data.id, name: p.text ?? "", args: data.arguments, at, end: null, result: null, bad: false }); return; }
+    const index = calls.findLastIndex((c) => c.id === data.id && c.end === null);
+    if (index >= 0) Object.assign(fold.part(calls, index), { end: at, result: p.text ?? "", bad: Boolean(data.is_error) });
+  },
+  usage(fold, n, p) {
+    if (p.background) fold.account(n, { calls: 1, ...p.data });
+    else fold.part(n, "paid").push(p.data);
+  },
+  run(fold, n, p) {
+    if (!n.children.some((c) => c.run_id === p.data.run_id)) fold.part(n, "children").push(p.data);
+  },
+  progress(fold, n, p) {
+    const data = p.data ?? {}, lines = fold.part(n, "progress");
+    lines.set(`${data.run_id ?? ""} ${data.node ?? ""}`, p.text ?? "");
+    if (lines.size > PROGRESS_LIMIT) lines.delete(lines.keys().next().value);
+    if (data.total != null) n.share = { done: data.done ?? 0, total: data.total };
+  },
+};
+
+/** What events do, by type. */
+const TAKEN = {
+  execution_started(fold, s, row, p, at) {
+    if ("resumed" in p) {
+      s.resumed += 1;
+      Object.assign(s, { status: "running", ended: null, error: null, questions: new Map() });
+      for (const id of s.nodes.keys()) {
+        const n = fold.node(id);
+        if (n.status === "running" || n.status === "aborted") n.status = "interrupted";
+        fold.settle(n);
+        fold.close(n, at);
+      }
+      return;
+    }
+    const labels = new Map(Object.entries(p.labels ?? {})), nodes = new Map();
+    for (const id of labels.keys()) nodes.set(id, s.nodes.get(id) ?? newNode());
+    Object.assign(s, {
+      status: "running", started: at, diagram: p.diagram ?? "", model: p.model ?? null, variables: p.variables ?? {}, source: p.source ?? null, parent: p.parent ?? null,
+      forked: p.forked_from ?? null, labels, nodes,
+    });
+  },
+  node_started(fold, s, [seq, , , id], p, at) {
+    if (!s.nodes.has(id) && !s.labels.has(id)) fold.part(s, "labels").set(id, p.label ?? id);
+    const n = fold.node(id);
+    if (!n.turns.length) fold.part(s, "order").push(id);
+    n.status = "running";
+    n.text = "";
+    n.error = null;
+    if (n.progress.size) n.progress = new Map();
+    n.share = null;
+    const named = Object.entries(p.inputs ?? {}).map(([name, [from, run]]) => [name, from, run]);
+    const inputs = (p.arrived ?? []).length > named.length ? p.arrived.map(([from, run]) => [named.find((i) => i[1] === from)?.[0] ?? "", from, run]) : named;
+    fold.part(n, "turns").push({
+      run: p.run ?? n.runs + 1, attempt: p.attempt ?? 1, start: at, end: null, status: "running", inputs, text: "", reasoning: "", first: null, pieces: 0, sent: null,
+      calls: [], retries: [], waits: [], logs: [], output: undefined, meta: {}, error: null, globals: null, heard: s.conversation.length, seq, endSeq: null,
+    });
+  },
+  node_output(fold, s, [, , , id], p, at) {
+    if (s.nodes.has(id) && Object.hasOwn(OUTPUT, p.kind)) OUTPUT[p.kind](fold, fold.node(id), p, at);
+  },
+  node_completed(fold, s, [seq, , , id], p, at) {
+    const n = fold.node(id);
+    n.status = p.status ?? "completed";
+    if (n.status === "maxiter_reached") return; // nothing ran: the last output was passed on
+    const meta = p.meta ?? {};
+    n.runs = p.run ?? n.runs + 1;
+    n.seconds += (p.duration_ms ?? 0) / 1000;
+    n.output = p.output;
+    n.meta = meta;
+    n.reused = "reused" in meta;
+    n.paid = [];
+    n.retries += meta.retries ?? 0;
+    fold.account(n, meta);
+    if (meta.messages?.length) fold.part(s, "conversation").push(...meta.messages);
+    const t = fold.turn(n);
+    if (t) {
+      Object.assign(t, { end: at, endSeq: seq, status: n.status, output: p.output, meta, globals: p.globals ?? null });
+      fold.unwait(t, at);
+    }
+    if (p.node_type === "endpoint") fold.part(s, "outputs").set(s.labels.get(id) ?? id, p.output);
+  },
+  node_error(fold, s, [seq, , , id], p, at) {
+    const n = fold.node(id);
+    forget(fold, s, (q) => q.node_id === id);
+    n.status = "failed";
+    n.error = p.error ?? null;
+    n.runs = p.run ?? n.runs;
+    n.seconds += (p.duration_ms ?? 0) / 1000;
+    n.paid = [];
+    fold.account(n, p.meta);
+    const t = fold.turn(n);
+    if (!t) return;
+    Object.assign(t, { end: at, endSeq: seq, status: "failed", error: p.error ?? null, meta: p.meta ?? {} });
+    fold.unwait(t, at);
+  },
+  execution_log(fold, s, [, , , id], p, at) {
+    if (id === null || !s.nodes.has(id)) return;
+    const t = fold.turn(fold.node(id)), wait = p.extra_fields?.retry_in_s;
+    if (!t) return;
+    fold.part(t, "logs").push([at, p.level ?? "", p.message ?? ""]);
+    if (typeof wait === "number") fold.part(t, "retries").push({ at, wait, message: p.message ?? "" });
+  },
+  interactive_prompt(fold, s, [, , , id], p, at) {
+    forget(fold, s, (q) => q.node_id === id && q.label === p.label && samePath(q.path, p.path)); // it was not answered in time, and its node tries again
+    fold.part(s, "questions").set(p.request_id, { ...p, node_id: id, at });
+    const t = s.nodes.has(id) ? fold.turn(fold.node(id)) : null;
+    if (t) fold.part(t, "waits").push({ from: at, to: null, why: "person" });
+  },
+  interactive_response(fold, s, [, , , id], p, at) {
+    const asked = s.questions.get(p.request_id)?.node_id ?? id;
+    if (s.questions.has(p.request_id)) fold.part(s, "questions").delete(p.request_id);
+    const t = s.nodes.has(asked) ? fold.turn(fold.node(asked)) : null;
+    if (t) fold.unwait(t, at);
+  },
+  execution_completed(fold, s, row, p, at) { ends(fold, s, p, at, p.status ?? "completed"); },
+  execution_error(fold, s, row, p, at) {
+    s.error = p.error ?? null;
+    ends(fold, s, p, at, p.status ?? "failed");
+  },
+};
+
+// Readings of a state that several parts share.
+
+/** The last turn of a node. @param {State} s @returns {Turn|null} */
+export const lastTurn = (s, id) => s.nodes.get(id)?.turns.at(-1) ?? null;
+
+/** The turn that ended as a run of a node. @param {State} s @returns {Turn|null} */
+export const turnOf = (s, id, run) => s.nodes.get(id)?.turns.findLast((t) => t.run === run) ?? null;
+
+/** What a node shows: its status, or that it waits or tries again, as seen from its last turn. @param {State} s @param {number} now */
+export function look(s, id, now) {
+  const n = s.nodes.get(id);
+  if (!n || n.status !== "running") return n?.status ?? "pending";
+  for (const q of s.questions.values()) if (q.node_id === id) return "waiting";
+  const t = n.turns.at(-1), wait = t?.waits.at(-1), retry = t?.retries.at(-1);
+  if (wait && wait.to === null && wait.why === "place") return "queued";
+  return retry && now < retry.at + retry.wait ? "retrying" : "running";
+}
+
+/** Pieces of text of turns whose tokens are not known yet: an estimate of theirs. @param {Turn} t */
+export const estimated = (t) => (t.meta.usage ? 0 : t.meta.estimate ?? t.pieces);

@@ -1,0 +1,98 @@
+// The log of a run as it has arrived: its rows, when each happened in live time, and the state after any of them.
+import { emptyState, Fold } from "./fold.js";
+import { isCut } from "./words.js";
+
+const EVERY = 1000; // rows between two kept states: a seek back folds fewer than these
+
+/** Whether a part of a value came without its end. */
+export const hasCut = (value) => value !== null && typeof value === "object" && (isCut(value) || Object.values(value).some(hasCut));
+
+export class Recording {
+  /** @type {import("./fold.js").Row[]} */
+  rows = [];
+  /** Seconds of live time of each row: those in which a run lay cut off do not count. */
+  times = [];
+  #dead = 0;
+  #newest = new Fold();
+  #kept = [emptyState()]; // after 0, EVERY, 2·EVERY … rows
+  #cursor = { at: 0, fold: new Fold() };
+  #events = 0;
+
+  get count() { return this.rows.length; }
+  /** Number of the last event. */
+  get seq() { return this.rows.length ? this.rows.at(-1)[0] : 0; }
+  get end() { return this.times.at(-1) ?? 0; }
+  /** Whether events are missing between those that are here. */
+  get gaps() { return this.#events < this.seq; }
+
+  /** Takes rows in; those that are here already are known, or come again whole. @returns {number[]} positions of rows that have changed */
+  push(rows) {
+    const changed = [];
+    for (const row of rows) {
+      if (row[0] > this.seq) this.#add(row);
+      else {
+        const at = this.positionOf(row[0]) - 1;
+        if (at < 0 || this.rows[at][0] !== row[0] || !hasCut(this.rows[at][4])) continue;
+        this.rows[at] = row;
+        changed.push(at);
+      }
+    }
+    if (changed.length) this.#again(Math.min(...changed));
+    return changed;
+  }
+
+  #add(row) {
+    const before = this.rows.at(-1), p = row[4];
+    if (before && row[1] === "execution_started" && p && "resumed" in p) this.#dead += Math.max(0, row[2] - before[2]);
+    const time = before ? Math.max(this.end, row[2] - this.rows[0][2] - this.#dead) : 0;
+    this.rows.push(row);
+    this.times.push(time);
+    this.#events += p?.$pieces ?? 1;
+    this.#newest.take(row, time);
+    if (this.count % EVERY === 0) this.#kept.push(this.#newest.give());
+  }
+
+  /** A row has changed: what was folded from it is folded again. */
+  #again(from) {
+    const frame = Math.floor(from / EVERY);
+    this.#kept.length = frame + 1;
+    this.#newest = new Fold(this.#kept[frame]);
+    for (let i = frame * EVERY; i < this.count; i++) {
+      this.#newest.take(this.rows[i], this.times[i]);
+      if ((i + 1) % EVERY === 0) this.#kept.push(this.#newest.give());
+    }
+    this.#cursor = { at: 0, fold: new Fold() };
+  }
+
+  /** The process is gone, and will tell no end. */
+  cutOff() { this.#newest.cutOff(); }
+
+  /** The state after the first `position` rows. @returns {import("./fold.js").State} */
+  stateAt(position) {
+    if (position >= this.count) return this.#newest.give();
+    const c = this.#cursor;
+    if (c.at > position || position - c.at > EVERY) {
+      const frame = Math.floor(position / EVERY);
+      c.at = frame * EVERY;
+      c.fold = new Fold(this.#kept[frame]);
+    }
+    for (; c.at < position; c.at++) c.fold.take(this.rows[c.at], this.times[c.at]);
+    return c.fold.give();
+  }
+
+  /** How many rows have happened at a time. @param {number} time */
+  positionAt(time) { return this.#before((i) => this.times[i] <= time); }
+
+  /** How many rows there are up to an event. @param {number} seq */
+  positionOf(seq) { return this.#before((i) => this.rows[i][0] <= seq); }
+
+  #before(fits) {
+    let low = 0, high = this.count;
+    while (low < high) {
+      const mid = (low + high) >> 1;
+      if (fits(mid)) low = mid + 1;
+      else high = mid;
+    }
+    return low;
+  }
+}

@@ -1,0 +1,80 @@
+// Words, numbers and small helpers for the DOM. A translation replaces `WORDS`.
+
+export const WORDS = {
+  pending: "not started", running: "running", completed: "done", failed: "failed", aborted: "stopped", interrupted: "interrupted", paused: "paused",
+  skipped: "skipped", maxiter_reached: "done, all runs used", waiting: "waits for you", queued: "waits for a place", retrying: "tries again", gone: "kernel gone",
+};
+
+/** Name of a status. @param {string} status */
+export const word = (status) => WORDS[status] ?? status;
+
+/** An element. Texts become text nodes: nothing that a model or a diagram says is ever parsed as HTML.
+ * @param {string} tag @param {Object<string, any>} [props] @param {...any} children */
+export function h(tag, props, ...children) {
+  const el = document.createElement(tag);
+  for (const [name, value] of Object.entries(props ?? {})) {
+    if (value == null || value === false) continue;
+    if (name.startsWith("on")) el.addEventListener(name.slice(2), value);
+    else el.setAttribute(name, value === true ? "" : String(value));
+  }
+  el.append(...children.flat(Infinity).filter((c) => c != null && c !== false));
+  return el;
+}
+
+/** A shape of lines or areas, on a grid of `size`. @param {string} path */
+export function icon(path, size = 12, name = "dp-ic") {
+  const NS = "http://www.w3.org/2000/svg", svg = document.createElementNS(NS, "svg"), shape = document.createElementNS(NS, "path");
+  svg.setAttribute("viewBox", `0 0 ${size} ${size}`);
+  svg.setAttribute("class", name);
+  svg.setAttribute("aria-hidden", "true");
+  shape.setAttribute("d", path);
+  svg.append(shape);
+  return svg;
+}
+
+/** Writes only what differs, so that nothing flickers and selections stay. */
+export function put(el, text) {
+  if (el.textContent !== text) el.textContent = text;
+}
+
+/** Sets an attribute only when it differs; null removes it. */
+export function mark(el, name, value) {
+  if (value == null || value === false) { if (el.hasAttribute(name)) el.removeAttribute(name); return; }
+  const text = value === true ? "" : String(value);
+  if (el.getAttribute(name) !== text) el.setAttribute(name, text);
+}
+
+/** @param {number} s */
+export function seconds(s) {
+  if (s < 0.0005) return "0 s";
+  if (s < 0.0995) return `${Math.round(s * 1000)} ms`;
+  if (s < 59.95) return `${s.toFixed(1)} s`;
+  const whole = Math.round(s), two = (n) => String(n).padStart(2, "0");
+  return whole < 3600 ? `${Math.floor(whole / 60)}:${two(whole % 60)} min` : `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)} h`;
+}
+
+/** @param {number} n */
+export const tokens = (n) => (n < 10000 ? n.toLocaleString("en") : n < 999950 ? `${(n / 1000).toFixed(1)}k` : `${(n / 1e6).toFixed(1)}M`);
+
+/** A sum of money; `least` decimals, more for small ones. @param {number|null|undefined} usd */
+export const money = (usd) => (usd == null ? "–" : usd === 0 ? "$0" : usd < 0.000005 ? "<$0.00001" : usd < 0.01 ? `$${usd.toFixed(5)}` : `$${usd.toFixed(usd < 100 ? 3 : 2)}`);
+
+/** "1 event", "2 events". */
+export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+
+/** Whether a value came without its end. */
+export const isCut = (value) => value !== null && typeof value === "object" && typeof value.$cut === "number";
+
+/** A value as text: text as it is, what was cut with an ellipsis, all else as JSON. @param {any} value */
+export function textOf(value) {
+  if (typeof value === "string") return value;
+  if (value == null) return "";
+  if (isCut(value)) return `${value.text}…`;
+  return JSON.stringify(value, (_, inner) => (isCut(inner) ? `${inner.text}…` : inner), 2);
+}
+
+/** The first line of a text, at most `limit` characters. */
+export function line(text, limit = 160) {
+  const flat = text.slice(0, limit * 4).replace(/\s+/g, " ").trim();
+  return flat.length > limit ? `${flat.slice(0, limit - 1)}…` : flat;
+}

@@ -1,0 +1,67 @@
+"""The page of a run: its modules as one, and what it is given of a run."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
+from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.events import Event
+from dipeo_nb.notebook import run_page
+from tests.support.js_engine import run_module
+
+DECLARED = re.compile(r"^(?:async )?(?:function\*?|class|const|let|var) (\w+)", re.MULTILINE)
+
+
+def test_every_module_is_in_the_page_once_and_after_those_it_needs() -> None:
+    modules = list(run_page.modules())
+    assert modules.index("fold.js") < modules.index("recording.js") < modules.index("main.js") == len(modules) - 1
+    assert set(modules) == {p.name for p in run_page.FOLDER.glob("*.js")} - {"widget.js"}
+
+
+def test_no_two_modules_declare_the_same_name() -> None:
+    names = Counter(name for text in run_page.modules().values() for name in DECLARED.findall(text))
+    assert [name for name, times in names.items() if times > 1] == []
+    assert names["createRunView"] == 1
+
+
+def test_the_modules_as_one_are_a_module(tmp_path) -> None:
+    script = run_page.script()
+    assert not re.search(r"^import ", script, re.MULTILINE)
+    assert re.findall(r"^export .*$", script, re.MULTILINE) == ["export { createRunView };"]
+    assert run_module(f"{script}\nconst answer = (n) => [typeof createRunView, n];\n", 3, tmp_path) == ["function", 3]
+
+
+def test_nothing_is_loaded_and_no_text_becomes_markup() -> None:
+    script, styles = run_page.script(), run_page.styles()
+    assert re.findall(r"https?://[^\s\"'`)]+", script.replace("http://www.w3.org/2000/svg", "")) == []
+    assert re.findall(r"url\(|@import|@font-face", styles) == []
+    assert (
+        len(re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", script)) <= 1
+    )  # the drawing, which Python has escaped
+
+
+def test_the_head_of_a_run() -> None:
+    diagram = DomainDiagram(
+        (DomainNode("a b", "person_job", "Ann\x1b[2J", data={"person": "P", "default_prompt": "Say {{x}}"}),), ()
+    )
+    head = run_page.head_of("exec_1", diagram, name="Demo", budget=0.1, live=True, can=["stop"])
+    assert head["nodes"] == {
+        "a b": {"label": head["nodes"]["a b"]["label"], "type": "person_job", "person": "P", "prompt": "Say {{x}}"}
+    }
+    assert "\x1b" not in head["nodes"]["a b"]["label"]
+    assert (head["ids"], head["can"], head["live"]) == ({"a b": "a b"}, ["stop"], True)
+    assert 'data-node="a b"' in head["svg"]
+
+
+def test_long_texts_of_events_are_cut_wherever_they_are() -> None:
+    event = Event(3, EventType.NODE_COMPLETED, "r", 2.5, "n", {"output": {"a": ["x" * 12, "short"]}, "text": "y" * 11})
+    [row] = run_page.rows([event], limit=10)
+    assert row == [
+        3,
+        "node_completed",
+        2.5,
+        "n",
+        {"output": {"a": [{"$cut": 12, "text": "x" * 10}, "short"]}, "text": {"$cut": 11, "text": "y" * 10}},
+    ]
