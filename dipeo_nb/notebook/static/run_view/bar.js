@@ -1,5 +1,5 @@
 // One line: what runs, how it stands, what it has taken. Numbers stand in slots of fixed width, so that nothing jumps.
-import { costOf, estimated, totalOf } from "./fold.js";
+import { costOf, estimatedTokens, totalOf } from "./fold.js";
 import { count, h, icon, mark, money, put, seconds, tokens, word } from "./words.js";
 
 const HAND = "M4.9 8.5V4.9M6.900 7.300V3.400M8.900 7.300V3.400M11 7.500V4.600M4.900 8.500C4.900 11.400 6.200 12.500 8 12.500S11 11.400 11 8.500V7.500";
@@ -27,9 +27,7 @@ export function bar(view) {
     mark(pill, "data-past", past);
     put(state, past ? `at this moment: ${word(state_)}` : word(state_));
     put(clock, seconds(s.ended !== null && !past ? s.seconds || s.ended : t));
-    let flying = 0;
-    for (const n of s.nodes.values()) for (const turn of n.turns.slice(-1)) flying += estimated(turn);
-    const known = totalOf(s.spent);
+    const flying = estimatedTokens(s), known = totalOf(s.spent);
     put(spent, known === null && !flying ? "– tok" : `${flying ? "~" : ""}${tokens((known ?? 0) + flying)} tok`);
     mark(spent, "title", `${tokens(s.spent.usage.input ?? 0)} tokens in, ${tokens(s.spent.usage.output ?? 0)} out, ${count(s.spent.calls, "call")} of models`);
     put(cost, money(costOf(s.spent)));

@@ -6,15 +6,17 @@
 /** @typedef {{usage: Object<string, number>, known: number|null, complete: boolean, calls: number}} Spent */
 /** @typedef {{id: string, name: string, args: any, at: number, end: number|null, result: string|null, bad: boolean}} Call A call of a tool. */
 /** @typedef {{run: number, attempt: number, start: number, end: number|null, status: string, inputs: [string, string, number][], text: string,
- *   reasoning: string, first: number|null, pieces: number, sent: any, calls: Call[], retries: {at: number, wait: number, message: string}[],
+ *   reasoning: string, first: number|null, pieces: number, sent: Map<string, any>, calls: Call[], retries: {at: number, wait: number, message: string}[],
  *   waits: {from: number, to: number|null, why: string}[], logs: [number, string, string][], output: any, meta: any, error: any, globals: any,
  *   heard: number, seq: number, endSeq: number|null}} Turn
  *   One run of a node. `at`, `start`, `end` …: seconds of live time; `heard`: messages of the conversation when it began. */
 /** @typedef {{status: string, runs: number, seconds: number, error: any, output: any, text: string, progress: Map<string, string>, share: any, meta: any,
- *   spent: Spent, retries: number, reused: boolean, children: {run_id: string, index: number, diagram: string}[], paid: any[], turns: Turn[]}} Node */
+ *   spent: Spent, retries: number, reused: boolean, children: {run_id: string, index: number, diagram: string}[], paid: any[], pieces: number, estimated: number,
+ *   waiting: number|null, turns: Turn[]}} Node
+ *   `pieces`: of text since the last call of a model was accounted for, about as many tokens; `estimated`: those of answers that were cut off. */
 /** @typedef {{seq: number, at: number, status: string, run_id: string, diagram: string, model: string|null, nodes: Map<string, Node>, labels: Map<string, string>,
  *   order: string[], source: any, variables: any, started: number|null, ended: number|null, seconds: number, error: any, spent: Spent, persons: Map<string, Spent>,
- *   outputs: Map<string, any>, conversation: any[], questions: Map<string, any>, notes: any[], parent: string|null, forked: any, resumed: number}} State */
+ *   outputs: Map<string, any>, conversation: any[], questions: Map<string, any>, systems: Map<string, string>, notes: any[], parent: string|null, forked: any, resumed: number}} State */
 
 const COUNTS = ["input", "output", "cache_read", "cache_write", "reasoning"];
 const PROGRESS_LIMIT = 200;
@@ -25,13 +27,13 @@ const nothingSpent = () => ({ usage: {}, known: null, complete: true, calls: 0 }
 /** @returns {Node} */
 const newNode = () => ({
   status: "pending", runs: 0, seconds: 0, error: null, output: undefined, text: "", progress: new Map(), share: null, meta: {}, spent: nothingSpent(), retries: 0,
-  reused: false, children: [], paid: [], turns: [],
+  reused: false, children: [], paid: [], pieces: 0, estimated: 0, waiting: null, turns: [],
 });
 
 /** @returns {State} */
 export const emptyState = () => ({
   seq: 0, at: 0, status: "pending", run_id: "", diagram: "", model: null, nodes: new Map(), labels: new Map(), order: [], source: null, variables: {}, started: null,
-  ended: null, seconds: 0, error: null, spent: nothingSpent(), persons: new Map(), outputs: new Map(), conversation: [], questions: new Map(), notes: [], parent: null,
+  ended: null, seconds: 0, error: null, spent: nothingSpent(), persons: new Map(), outputs: new Map(), conversation: [], questions: new Map(), systems: new Map(), notes: [], parent: null,
   forked: null, resumed: 0,
 });
 
@@ -59,6 +61,9 @@ export class Fold {
 
   /** @param {State} [from] a state to go on from; it stays as it is */
   constructor(from = emptyState()) { this.#state = from; }
+
+  /** What is being written. */
+  get state() { return this.#state; }
 
   /** The state now. Whoever has it may keep it. @returns {State} */
   give() {
@@ -129,6 +134,9 @@ export class Fold {
   settle(n) {
     for (const call of n.paid) this.account(n, { calls: 1, ...call });
     if (n.paid.length) n.paid = [];
+    n.estimated += n.pieces;
+    n.pieces = 0;
+    n.waiting = null;
   }
 
   /** The turn in flight ends with its node. */
@@ -165,22 +173,38 @@ function ends(fold, s, p, at, status) {
   }
 }
 
+function said(fold, n, p) {
+  const t = fold.turn(n);
+  n.text = (p.restart ? "" : n.text) + (p.text ?? "");
+  if (t) t.text = n.text;
+}
+
+/** Pieces of text from a model; a row may stand for several. */
+function heard(fold, n, p, at) {
+  const t = fold.turn(n), pieces = p.$pieces ?? 1;
+  n.pieces += pieces;
+  if (!t) return;
+  t.pieces += pieces;
+  t.first ??= at;
+}
+
 /** What pieces of output do, by kind. */
 const OUTPUT = {
   text(fold, n, p, at) {
-    const t = fold.turn(n);
-    n.text = (p.restart ? "" : n.text) + (p.text ?? "");
-    if (!t) return;
-    t.text = n.text;
-    t.first ??= at;
-    t.pieces += p.$pieces ?? 1;
+    said(fold, n, p);
+    if (p.text) heard(fold, n, p, at);
   },
-  stdout(fold, n, p, at) { OUTPUT.text(fold, n, p, at); },
+  stdout: said,
+  prompt(fold, n, p) {
+    const t = fold.turn(n), s = fold.state, data = p.data ?? {}, person = data.person_id;
+    if ("system" in data) fold.part(s, "systems").set(person, data.system);
+    if (t) fold.part(t, "sent").set(String(data.index ?? ""), { prompt: p.text, ...data, system: s.systems.get(person) ?? null });
+  },
   reasoning(fold, n, p, at) {
     const t = fold.turn(n);
+    heard(fold, n, p, at);
     if (!t) return;
     t.reasoning += p.text ?? "";
-    t.first ??= at;
   },
   tool(fold, n, p, at) {
     const t = fold.turn(n);
@@ -192,7 +216,10 @@ const OUTPUT = {
   },
   usage(fold, n, p) {
     if (p.background) fold.account(n, { calls: 1, ...p.data });
-    else fold.part(n, "paid").push(p.data);
+    else {
+      fold.part(n, "paid").push(p.data);
+      n.pieces = 0;
+    }
   },
   run(fold, n, p) {
     if (!n.children.some((c) => c.run_id === p.data.run_id)) fold.part(n, "children").push(p.data);
@@ -226,6 +253,9 @@ const TAKEN = {
       forked: p.forked_from ?? null, labels, nodes,
     });
   },
+  node_waiting(fold, s, [, , , id], p, at) {
+    if (s.nodes.has(id)) fold.node(id).waiting = at;
+  },
   node_started(fold, s, [seq, , , id], p, at) {
     if (!s.nodes.has(id) && !s.labels.has(id)) fold.part(s, "labels").set(id, p.label ?? id);
     const n = fold.node(id);
@@ -235,11 +265,15 @@ const TAKEN = {
     n.error = null;
     if (n.progress.size) n.progress = new Map();
     n.share = null;
+    const queued = n.waiting;
+    n.waiting = null;
+    n.estimated += n.pieces;
+    n.pieces = 0;
     const named = Object.entries(p.inputs ?? {}).map(([name, [from, run]]) => [name, from, run]);
     const inputs = (p.arrived ?? []).length > named.length ? p.arrived.map(([from, run]) => [named.find((i) => i[1] === from)?.[0] ?? "", from, run]) : named;
     fold.part(n, "turns").push({
-      run: p.run ?? n.runs + 1, attempt: p.attempt ?? 1, start: at, end: null, status: "running", inputs, text: "", reasoning: "", first: null, pieces: 0, sent: null,
-      calls: [], retries: [], waits: [], logs: [], output: undefined, meta: {}, error: null, globals: null, heard: s.conversation.length, seq, endSeq: null,
+      run: p.run ?? n.runs + 1, attempt: p.attempt ?? 1, start: at, end: null, status: "running", inputs, text: "", reasoning: "", first: null, pieces: 0, sent: new Map(),
+      calls: [], retries: [], waits: queued === null ? [] : [{ from: queued, to: at, why: "place" }], logs: [], output: undefined, meta: {}, error: null, globals: null, heard: s.conversation.length, seq, endSeq: null,
     });
   },
   node_output(fold, s, [, , , id], p, at) {
@@ -256,6 +290,7 @@ const TAKEN = {
     n.meta = meta;
     n.reused = "reused" in meta;
     n.paid = [];
+    n.pieces = 0;
     n.retries += meta.retries ?? 0;
     fold.account(n, meta);
     if (meta.messages?.length) fold.part(s, "conversation").push(...meta.messages);
@@ -273,7 +308,10 @@ const TAKEN = {
     n.error = p.error ?? null;
     n.runs = p.run ?? n.runs;
     n.seconds += (p.duration_ms ?? 0) / 1000;
+    const known = (p.meta?.usage?.output ?? 0) - n.paid.reduce((sum, call) => sum + (call.usage?.output ?? 0), 0);
+    if (known <= 0) n.estimated += n.pieces; // else the answer that failed is accounted for
     n.paid = [];
+    n.pieces = 0;
     fold.account(n, p.meta);
     const t = fold.turn(n);
     if (!t) return;
@@ -317,12 +355,17 @@ export const turnOf = (s, id, run) => s.nodes.get(id)?.turns.findLast((t) => t.r
 /** What a node shows: its status, or that it waits or tries again, as seen from its last turn. @param {State} s @param {number} now */
 export function look(s, id, now) {
   const n = s.nodes.get(id);
-  if (!n || n.status !== "running") return n?.status ?? "pending";
+  if (!n) return "pending";
+  if (n.waiting !== null && n.status !== "running" && s.status === "running") return "queued";
+  if (n.status !== "running") return n.status;
   for (const q of s.questions.values()) if (q.node_id === id) return "waiting";
-  const t = n.turns.at(-1), wait = t?.waits.at(-1), retry = t?.retries.at(-1);
-  if (wait && wait.to === null && wait.why === "place") return "queued";
+  const retry = n.turns.at(-1)?.retries.at(-1);
   return retry && now < retry.at + retry.wait ? "retrying" : "running";
 }
 
-/** Pieces of text of turns whose tokens are not known yet: an estimate of theirs. @param {Turn} t */
-export const estimated = (t) => (t.meta.usage ? 0 : t.meta.estimate ?? t.pieces);
+/** Tokens that are not accounted for, an estimate: of answers that were cut off, and of those under way. @param {State} s */
+export function estimatedTokens(s) {
+  let sum = 0;
+  for (const n of s.nodes.values()) sum += n.estimated + n.pieces;
+  return sum;
+}

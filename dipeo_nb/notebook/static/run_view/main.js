@@ -18,7 +18,6 @@ export function createRunView(root, { head, host }) {
   let clock = { at: 0, since: performance.now() }; // seconds of live time, as last heard
   let cursor = null; // null: at the end; else {position, t}
   let selected = null, chosen = false;
-  let asked = 0; // after which event was asked for those that are missing
   let frame = 0;
 
   const running = () => live && !gone && log.stateAt(log.count).status === "running";
@@ -60,8 +59,6 @@ export function createRunView(root, { head, host }) {
   return {
     push(rows) {
       log.push(rows);
-      if (log.gaps && view.can("since") && asked !== log.seq) host.send({ type: "since", seq: 0 });
-      asked = log.seq;
       schedule();
     },
     now(seconds) {

@@ -16,14 +16,11 @@ export class Recording {
   #newest = new Fold();
   #kept = [emptyState()]; // after 0, EVERY, 2·EVERY … rows
   #cursor = { at: 0, fold: new Fold() };
-  #events = 0;
 
   get count() { return this.rows.length; }
   /** Number of the last event. */
   get seq() { return this.rows.length ? this.rows.at(-1)[0] : 0; }
   get end() { return this.times.at(-1) ?? 0; }
-  /** Whether events are missing between those that are here. */
-  get gaps() { return this.#events < this.seq; }
 
   /** Takes rows in; those that are here already are known, or come again whole. @returns {number[]} positions of rows that have changed */
   push(rows) {
@@ -47,7 +44,6 @@ export class Recording {
     const time = before ? Math.max(this.end, row[2] - this.rows[0][2] - this.#dead) : 0;
     this.rows.push(row);
     this.times.push(time);
-    this.#events += p?.$pieces ?? 1;
     this.#newest.take(row, time);
     if (this.count % EVERY === 0) this.#kept.push(this.#newest.give());
   }

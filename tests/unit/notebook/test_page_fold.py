@@ -1,0 +1,174 @@
+"""The page's fold of a log and Python's are the same at every event; seeking back and forth gives the same states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dipeo_nb.domain.events import Event
+from dipeo_nb.execution.run_state import NodeState, RunState
+from dipeo_nb.notebook import run_page
+from tests.support.golden_logs import logs
+from tests.support.js_engine import run_module
+from tests.support.random_logs import random_log
+
+DIGEST = """
+const spent = (x) => [x.usage, costOf(x), x.complete, x.calls];
+const digest = (s) => ({
+  seq: s.seq, status: s.status, diagram: s.diagram, model: s.model, order: s.order, error: s.error, spent: spent(s.spent), parent: s.parent, forked: s.forked,
+  labels: [...s.labels], outputs: [...s.outputs], resumed: s.resumed, seconds: s.seconds, finished: s.ended !== null,
+  persons: [...s.persons].map(([name, x]) => [name, spent(x)]), conversation: s.conversation.map((m) => m.id), questions: [...s.questions].map(([k, q]) => [k, q.node_id, q.prompt]),
+  nodes: [...s.nodes].map(([id, n]) => [id, n.status, n.runs, n.text, n.error, n.output ?? null, spent(n.spent), n.retries, n.reused, n.children.map((c) => c.run_id),
+    [...n.progress], n.paid.length, n.meta, n.seconds]),
+});
+const same = (a, b) => {
+  if (typeof a === "number" && typeof b === "number") return Math.abs(a - b) <= 1e-9 * Math.max(1, Math.abs(a));
+  if (a === null || b === null || typeof a !== "object" || typeof b !== "object") return a === b;
+  const [x, y] = [Object.keys(a), Object.keys(b)];
+  return Array.isArray(a) === Array.isArray(b) && x.length === y.length && x.every((k) => Object.hasOwn(b, k) && same(a[k], b[k]));
+};
+const difference = (a, b) => Object.keys(a).filter((k) => !same(a[k], b[k])).map((k) => `${k}: ${JSON.stringify(a[k])} is not ${JSON.stringify(b[k])}`);
+"""
+
+
+def spent(of: RunState | NodeState) -> list[Any]:
+    usage = of.usage.to_dict()
+    usage.pop("total", None)
+    return [usage, of.cost_usd, of.cost_complete, of.spent.calls]
+
+
+def digest(s: RunState) -> dict[str, Any]:
+    """What the page must say of a run, too."""
+    persons = [
+        [name, [{k: v for k, v in p.usage.to_dict().items() if k != "total"}, p.cost_usd, p.complete, p.calls]]
+        for name, p in s.persons.items()
+    ]
+    nodes = [
+        [i, str(n.status), n.runs, n.text, n.error, n.output, spent(n), n.retries, n.reused, n.children,
+         [list(p) for p in n.progress.items()], len(n.paid), n.meta, n.duration_s]
+        for i, n in s.nodes.items()
+    ]  # fmt: skip
+    return {
+        "seq": s.events, "status": str(s.status), "diagram": s.diagram, "model": s.model, "order": s.order, "error": s.error, "spent": spent(s),
+        "parent": s.parent, "forked": s.forked_from, "labels": [list(p) for p in s.labels.items()],
+        "outputs": [list(p) for p in s.outputs.items()], "resumed": s.resumed, "seconds": s.duration_s, "finished": s.ended_at is not None,
+        "persons": persons, "conversation": [m["id"] for m in s.conversation],
+        "questions": [[k, q["node_id"], q["prompt"]] for k, q in s.questions.items()], "nodes": nodes,
+    }  # fmt: skip
+
+
+def in_steps(name: str, events: Sequence[Event]) -> dict[str, Any]:
+    """A log, and Python's state after each of its events."""
+    state, after = RunState(), list[dict[str, Any]]()
+    for event in events:
+        state.apply(event)
+        after.append(digest(state.snapshot()))
+    return {"name": name, "rows": list(run_page.rows(events, limit=10**9)), "after": after}
+
+
+def differences(given: Iterable[dict[str, Any]], folder: Path) -> list[str]:
+    script = f"""{run_page.script()}{DIGEST}
+    const answer = (logs) => logs.flatMap(({{ name, rows, after }}) => {{
+      const fold = new Fold();
+      return rows.flatMap((row, i) => {{ fold.take(row, i); return difference(digest(fold.give()), after[i]).map((d) => `${{name}} ${{row[0]}} ${{row[1]}} ${{d}}`); }});
+    }}).slice(0, 5);"""
+    return run_module(script, list(given), folder)
+
+
+def test_the_page_and_python_agree_on_every_golden_log(tmp_path: Path) -> None:
+    given = [in_steps(name, events) for name, events in logs()]
+    assert len(given) > 150
+    assert {row[1] for log in given for row in log["rows"]} >= {
+        "node_error",
+        "interactive_prompt",
+        "execution_error",
+        "node_output",
+    }
+    assert differences(given, tmp_path) == []
+
+
+def test_the_page_and_python_agree_on_random_logs(tmp_path: Path) -> None:
+    given = [in_steps(f"seed {seed}", random_log(seed)) for seed in range(1000)]
+    assert differences(given, tmp_path) == []
+
+
+@pytest.mark.parametrize("every", [1, 7, 1000])
+def test_seeking_gives_the_states_of_a_fold_from_the_start_and_keeps_those_given_out(tmp_path: Path, every: int) -> None:
+    """Also while more comes in, and with what was folded kept after every few rows."""
+    script = run_page.script().replace("const EVERY = 1000;", f"const EVERY = {every};")
+    script += f"""{DIGEST}
+    const answer = (logs) => logs.flatMap((rows) => {{
+      const log = new Recording(), fold = new Fold(), after = [digest(fold.give())], bad = [], kept = [];
+      let random = rows.length;
+      const next = () => (random = (random * 1103515245 + 12345) % 2147483648);
+      rows.forEach((row, i) => {{
+        log.push([row, row]);
+        fold.take(row, log.times[i]);
+        after.push(digest(fold.give()));
+        for (const at of [next() % log.count, log.count]) {{ const s = log.stateAt(at); kept.push([s, at]); bad.push(...difference(digest(s), after[at])); }}
+      }});
+      if (log.count !== rows.length) bad.push("rows that came twice count twice");
+      for (const [s, at] of kept) bad.push(...difference(digest(s), after[at]).map((d) => `changed since: ${{d}}`));
+      return bad;
+    }}).slice(0, 5);"""
+    given = [list(run_page.rows(random_log(seed))) for seed in range(60)]
+    assert run_module(script, given, tmp_path) == []
+
+
+def test_the_time_in_which_a_run_lay_cut_off_does_not_count(tmp_path: Path) -> None:
+    rows = [
+        [1, "execution_started", 100.0, None, {"labels": {"a": "A"}}],
+        [2, "node_started", 101.0, "a", {"run": 1, "inputs": {}}],
+        [3, "execution_started", 900.0, None, {"resumed": 2}],
+        [4, "node_started", 901.5, "a", {"run": 1, "attempt": 2, "inputs": {}}],
+    ]
+    script = f"""{run_page.script()}
+    const answer = (rows) => {{
+      const log = new Recording();
+      log.push(rows);
+      const turns = log.stateAt(4).nodes.get("a").turns.map((t) => [t.start, t.end, t.status, t.attempt]);
+      return [log.times, turns, log.positionAt(1.2), log.positionOf(3), log.stateAt(2).status];
+    }};"""
+    turns = [[1, 1, "interrupted", 1], [2.5, None, "running", 2]]
+    assert run_module(script, rows, tmp_path) == [[0, 1, 1, 2.5], turns, 3, 3, "running"]
+
+
+def test_a_run_whose_process_is_gone_is_interrupted(tmp_path: Path) -> None:
+    rows = [
+        [1, "execution_started", 100.0, None, {"labels": {"a": "A"}}],
+        [2, "node_started", 101.0, "a", {"run": 1, "inputs": {}}],
+        [3, "node_output", 102.0, "a", {"kind": "text", "text": "half of it", "run": 1}],
+    ]
+    script = f"""{run_page.script()}
+    const answer = (rows) => {{
+      const log = new Recording();
+      log.push(rows);
+      const before = log.stateAt(3);
+      log.cutOff();
+      const after = log.stateAt(3), turn = after.nodes.get("a").turns[0];
+      return [before.status, after.status, after.nodes.get("a").status, turn.text, turn.end, estimatedTokens(after), log.stateAt(2).status];
+    }};"""
+    assert run_module(script, rows, tmp_path) == ["running", "interrupted", "interrupted", "half of it", 2, 1, "running"]
+
+
+def test_a_whole_event_takes_the_place_of_one_that_was_cut(tmp_path: Path) -> None:
+    script = f"""{run_page.script()}
+    const answer = ([cut, whole]) => {{
+      const log = new Recording();
+      log.push(cut);
+      const before = log.stateAt(3).outputs.get("A"), changed = log.push(whole);
+      return [before.$cut, changed, log.stateAt(3).outputs.get("A").length, log.push(whole)];
+    }};"""
+
+    def log(limit: int) -> list[list[Any]]:
+        done = {"node_type": "endpoint", "output": "x" * 5000, "run": 1}
+        return [
+            [1, "execution_started", 100.0, None, {"labels": {"a": "A"}}],
+            [2, "node_started", 101.0, "a", {"run": 1, "inputs": {}}],
+            [3, "node_completed", 102.0, "a", run_page.cut(done, limit)],
+        ]
+
+    assert run_module(script, [log(100), log(10**6)[2:]], tmp_path) == [5000, [2], 5000, []]
